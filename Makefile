@@ -1,0 +1,50 @@
+# Every command a person needs; CI calls the same targets. `make help` lists them.
+# Any Python 3.11 or 3.12 will do; PYTHON=... chooses one.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+READY := .venv/ready
+ARGS ?=
+
+.PHONY: help demo test check format proto bench defaults clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed, and none was found. Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+setup: $(READY) ## make the virtual environment .venv with pinned dependencies
+
+demo: $(READY) ## server, simulated storefront and a table of what was learned (ARGS="--exit --fresh")
+	@$(BIN)/simulator demo $(ARGS)
+
+test: $(READY) ## all tests (ARGS="-k name")
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(READY) ## formatting, lint, types, generated code up to date, buf lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd proto && ../$(BIN)/buf lint
+	$(BIN)/python -m tests.generated --check
+
+format: $(READY) ## format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(READY) ## rebuild decider/v1 from proto/
+	$(BIN)/python -m tests.generated
+
+bench: $(READY) ## speed: Decide against a bare echo server, rewards, reward-to-served-model delay; prints ratios
+	$(BIN)/python -m simulator.bench $(ARGS)
+
+defaults: $(READY) ## the study behind the default policy: share of the attainable lift in several worlds
+	$(BIN)/python -m simulator.study $(ARGS)
+
+clean: ## remove the environment, caches and the demo's database
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db demo.db-*

@@ -1,0 +1,1 @@
+"""A contextual bandit decision service. The README's "Architecture" says which room holds what."""

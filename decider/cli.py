@@ -1,0 +1,94 @@
+"""The `decider` command."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from decider.errors import DeciderError
+from decider.server.serve import Server
+from decider.server.settings import Settings, split_address, table
+
+EXAMPLES = """
+\b
+Examples:
+  decider serve --experiments simulator/storefront.toml --db shop.db
+  decider serve --experiments experiments/ --listen 0.0.0.0:50051 --http 0.0.0.0:9464
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="decider")
+def main() -> None:
+    """A contextual bandit decision service."""
+
+
+def _address(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        split_address(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
+    "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
+    "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
+    "--listen": {"callback": _address},
+    "--http": {"callback": _address},
+    "--learn-interval": {"type": click.FloatRange(min=0.01, max=3600)},
+    "--keep-models": {"type": click.IntRange(min=1)},
+    "--threads": {"type": click.IntRange(min=1, max=64)},
+    "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},
+    "--max-request-bytes": {"type": click.IntRange(min=1024)},
+    "--grace": {"type": click.FloatRange(min=0)},
+}
+
+
+def _options(command: Callable[..., None]) -> Callable[..., None]:
+    for name, default, text in reversed(table()):
+        command = click.option(
+            name, default=default, help=text, show_default=True, show_envvar=False,
+            envvar=f"DECIDER_{name[2:].replace('-', '_').upper()}", **_SPECIAL[name],
+        )(command)  # fmt: skip
+    return command
+
+
+@main.command(epilog=EXAMPLES)
+@_options
+def serve(**options: Any) -> None:
+    """Serve decisions over gRPC until SIGTERM or Ctrl-C.
+
+    Every option can also come from the environment, as DECIDER_DB for --db.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    settings = Settings(**options)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        server = Server(settings)
+    except (DeciderError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    for option, _, _ in table():
+        click.echo(f"  {option} {getattr(settings, option[2:].replace('-', '_'))}")
+    server.start()
+    host, web = split_address(settings.listen)[0], split_address(settings.http)[0]
+    click.echo(f"gRPC on {host}:{server.port}, metrics on http://{web}:{server.http_port}/metrics")
+    sys.stdout.flush()
+    stop.wait()
+    click.echo("draining")
+    server.stop()
+    click.echo("stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Every error that this project raises on purpose.
+
+    DeciderError
+    +-- InvalidArgument          the caller's input; names the fields
+    |   +-- InvalidExperiment    an experiment that cannot be applied
+    +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
+    +-- Refused                  right input at the wrong time: EXPERIMENT_PAUSED, NO_ELIGIBLE_ACTION, ...
+    +-- AlreadyExists            DECISION_ID_REUSED
+    +-- Expired                  the caller's deadline passed before the work began
+    +-- ModelMismatch            a stored model that must not be loaded
+    +-- LogError                 the log could not be read or written; nothing was acknowledged
+        +-- LogFull, LogLocked, LogCorrupt
+
+Domain code raises; `server/door.py` alone turns them into gRPC statuses, the commands into exit codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class DeciderError(Exception):
+    """The root. `reason` is the stable, machine-readable name (google.rpc.ErrorInfo.reason)."""
+
+    reason = "INTERNAL"
+
+    def __init__(self, message: str, *, reason: str | None = None) -> None:
+        super().__init__(message)
+        if reason is not None:
+            self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field that is wrong: its path in the request and what to do about it."""
+
+    field: str
+    description: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.description}"
+
+
+class InvalidArgument(DeciderError):
+    """The caller's input is wrong.
+
+    >>> str(InvalidArgument([Violation("value", "must be a finite number")]))
+    'value: must be a finite number'
+    """
+
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        super().__init__("; ".join(map(str, violations)))
+        self.violations = tuple(violations)
+
+
+class InvalidExperiment(InvalidArgument):
+    """An experiment that cannot be applied; the running version stays."""
+
+    reason = "INVALID_EXPERIMENT"
+
+
+class NotFound(DeciderError):
+    """What was named does not exist."""
+
+    reason = "NOT_FOUND"
+
+
+class Refused(DeciderError):
+    """Right input at the wrong time."""
+
+    reason = "FAILED_PRECONDITION"
+
+
+class AlreadyExists(DeciderError):
+    """The id belongs to something else."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class Expired(DeciderError):
+    """The caller's deadline passed before the work began; nothing was done."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class ModelMismatch(DeciderError):
+    """A stored model that must not be loaded: damaged, or made by other arguments or another encoder."""
+
+    reason = "MODEL_MISMATCH"
+
+
+class LogError(DeciderError):
+    """The log could not be read or written. Nothing of the failed call was acknowledged."""
+
+    reason = "LOG_UNAVAILABLE"
+
+
+class LogFull(LogError):
+    """No space left for the log."""
+
+    reason = "LOG_FULL"
+
+
+class LogLocked(LogError):
+    """Another process holds the log."""
+
+    reason = "LOG_LOCKED"
+
+
+class LogCorrupt(LogError):
+    """The file is not a log, or is damaged."""
+
+    reason = "LOG_CORRUPT"

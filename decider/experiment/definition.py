@@ -1,0 +1,91 @@
+"""An experiment as frozen types, checked and complete: every default is filled in.
+
+Built by `schema.py` from the proto message; read by the rules, the learner and the metrics.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from decider.policy.encode import action_line
+from decider.policy.spec import PolicySpec
+from decider.types import ActionId, ExperimentId, Features, Position, Time
+
+
+class Aggregation(enum.StrEnum):
+    """How several rewards of one decision become one."""
+
+    FIRST = "first"
+    LAST = "last"
+    SUM = "sum"
+    MAX = "max"
+    MIN = "min"
+    MEAN = "mean"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing that can be chosen. `payload` is for the caller; the policy never sees it."""
+
+    id: ActionId
+    kind: str = "content"
+    features: Features = field(default_factory=dict)
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    retired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RewardDefinition:
+    """window: microseconds. Without `weights` every name counts with weight 1."""
+
+    window: int = 600_000_000
+    default: float = 0.0
+    weights: Mapping[str, float] = field(default_factory=dict)
+    minimum: float = 0.0
+    maximum: float = 1.0
+    aggregation: Aggregation = Aggregation.SUM
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """minimum_propensity in [0, 1/active actions]; holdout in [0, 1]; baseline may be missing."""
+
+    id: ExperimentId
+    actions: tuple[Action, ...]
+    description: str = ""
+    paused: bool = False
+    baseline: ActionId | None = None
+    policy: PolicySpec = field(default_factory=PolicySpec)
+    minimum_propensity: float = 0.0
+    holdout: float = 0.0
+    reward: RewardDefinition = field(default_factory=RewardDefinition)
+    frozen: bool = False
+    salt: str = ""
+
+
+class ExperimentVersion:
+    """An experiment as it was applied: what decisions name, with what the rules look up made once.
+
+    position, time: of its entry in the log. number: counted from 1 for each experiment.
+    """
+
+    __slots__ = ("active", "all_active", "experiment", "lines", "number", "position", "time")
+
+    def __init__(self, experiment: Experiment, *, number: int, position: Position, time: Time) -> None:
+        self.experiment = experiment
+        self.number = number
+        self.position = position
+        self.time = time
+        self.active: dict[ActionId, Action] = {a.id: a for a in experiment.actions if not a.retired}
+        self.all_active: tuple[ActionId, ...] = tuple(self.active)
+        self.lines: dict[ActionId, str] = {a.id: action_line(a.id, a.kind, a.features) for a in experiment.actions}
+
+    def encoded(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> list[str]:
+        """The actions' lines for the policy; `extra` features, known only at the call, win."""
+        if not extra:
+            return [self.lines[id_] for id_ in eligible]
+        known = {a.id: a for a in self.experiment.actions}
+        return [action_line(id_, known[id_].kind, known[id_].features, extra.get(id_)) for id_ in eligible]

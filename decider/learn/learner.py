@@ -1,0 +1,162 @@
+"""The one learner of a log: applies experiment versions, seals and learns in log order, publishes models to serve.
+
+Everything it knows it has read from the log, so it can be killed at any moment: the next one goes on from the last
+published model. One lock makes a step and the applying of a version wait for each other; handlers never take it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.schema import check_successor, to_message, write_json
+from decider.learn.trainer import Trainer, resumed_trainer
+from decider.log.protocol import EventLog, NewVersion, PublishedModel, Tick
+from decider.policy.make import SavedModel, make_policy
+from decider.policy.protocol import Model
+from decider.running import Running, Serving
+from decider.types import START, ExperimentId, Time
+
+logger = logging.getLogger(__name__)
+
+
+def _ignore_learned(experiment: ExperimentId, count: int, seconds: float) -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """changed: whether there is a new version."""
+
+    serving: Serving
+    changed: bool
+
+
+class Learner:
+    """See above. keep_models: how many stored models of an experiment keep their data.
+
+    on_learned: told the experiment, the number of decisions and the seconds of every round of learning.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        running: Running,
+        *,
+        clock: Callable[[], Time],
+        keep_models: int = 100,
+        on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learned,
+    ) -> None:
+        self._log = log
+        self._running = running
+        self._clock = clock
+        self._keep_models = keep_models
+        self._on_learned = on_learned
+        self._lock = threading.Lock()
+        self._trainers: dict[ExperimentId, Trainer] = {}
+        with self._lock:
+            for version in self._newest_versions():
+                self._serve(version)
+
+    def _newest_versions(self) -> list[ExperimentVersion]:
+        return list({v.experiment.id: v for v in self._log.versions()}.values())
+
+    def _serve(self, version: ExperimentVersion) -> None:
+        self._install(version, *self._ready(version.experiment))
+
+    def _install(self, version: ExperimentVersion, trainer: Trainer | None, model: Model) -> Serving:
+        """Serve a version with this model from now on, and teach this trainer."""
+        serving = Serving(version, model)
+        if trainer is None:
+            self._trainers.pop(version.experiment.id, None)
+        else:
+            self._trainers[version.experiment.id] = trainer
+        self._running.put(serving)
+        return serving
+
+    def _ready(self, experiment: Experiment) -> tuple[Trainer | None, Model]:
+        """A trainer that has learned the log and its model; a frozen experiment's stored model stays as it is."""
+        if not experiment.policy.learns:
+            return None, Model(make_policy(experiment.policy))
+        trainer, mismatch = resumed_trainer(self._log, experiment.id, experiment.policy)
+        if mismatch is not None:
+            logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
+        stored, _ = trainer.publish()
+        if experiment.frozen and stored.position > START:
+            return trainer, stored
+        return trainer, self._learn(trainer) or stored
+
+    def _learn(self, trainer: Trainer) -> Model | None:
+        """A new model, stored, if there was anything to learn."""
+        started = time.perf_counter()
+        count = trainer.learn_up_to(self._log.end())
+        if not count:
+            return None
+        model, saved = trainer.publish()
+        self._store(trainer, model, saved)
+        self._on_learned(trainer.experiment, count, time.perf_counter() - started)
+        return model
+
+    def _store(self, trainer: Trainer, model: Model, saved: SavedModel) -> None:
+        """Before it serves: every model that a decision names is in the log's file."""
+        place = PublishedModel(trainer.experiment, model.position, trainer.spec.signature)
+        self._log.publish(place, saved, learned=trainer.learned, keep=self._keep_models)
+
+    def step(self) -> None:
+        """Seal what is due, learn, publish. Raises LogError; the next step tries again."""
+        with self._lock:
+            self._tick_if_due()
+            for serving in self._running.all():
+                self._learn_and_serve(serving)
+            self._log.maintain()
+
+    def _tick_if_due(self) -> None:
+        """When time alone ends a window, the log must say so."""
+        end = self._log.end().time
+        now = self._clock()
+        deadlines = (self._log.next_deadline(v, after=end) for v in self._log.versions())
+        if any(deadline is not None and deadline <= now for deadline in deadlines):
+            self._log.append([Tick()])
+
+    def _learn_and_serve(self, serving: Serving) -> None:
+        experiment = serving.version.experiment
+        trainer = self._trainers.get(experiment.id)
+        if trainer is None or experiment.frozen:
+            return
+        model = self._learn(trainer)
+        if model is not None:
+            self._running.put(Serving(serving.version, model))
+
+    def apply(self, experiment: Experiment, *, validate_only: bool = False) -> Applied:
+        """Make an experiment, or a new version of one, run; the same content changes nothing.
+
+        A version whose policy needs another model serves only once that has learned the log.
+        Raises InvalidExperiment where it contradicts earlier versions.
+        """
+        with self._lock:
+            history = [v for v in self._log.versions() if v.experiment.id == experiment.id]
+            check_successor(experiment, [v.experiment for v in history])
+            if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
+                return Applied(self._running[experiment.id], changed=False)
+            number = len(history) + 1
+            if validate_only:
+                end = self._log.end()
+                version = ExperimentVersion(experiment, number=number, position=START, time=end.time)
+                return Applied(Serving(version, Model(make_policy(experiment.policy))), changed=True)
+            trainer, model = self._next(experiment)
+            self._log.append([NewVersion(experiment, number)])
+            return Applied(self._install(self._log.versions()[-1], trainer, model), changed=True)
+
+    def _next(self, experiment: Experiment) -> tuple[Trainer | None, Model]:
+        trainer = self._trainers.get(experiment.id)
+        if trainer is not None and trainer.spec.signature == experiment.policy.signature:
+            return trainer, self._running[experiment.id].model
+        return self._ready(experiment)
+
+    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
+        """Pause or resume: a new version with the other state. Raises NotFound."""
+        return self.apply(replace(self._running[id_].version.experiment, paused=paused))

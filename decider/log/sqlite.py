@@ -1,0 +1,388 @@
+"""The log in one SQLite file: WAL, group commit, one writer process, any number of readers.
+
+Hot path by hand-written SQL; sqlite-utils runs the migrations. `SqliteReader` opens a log without the right to write:
+the simulator and people's tools use it on a live log.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import sqlite_utils
+
+from decider.errors import LogCorrupt, LogError, LogFull, LogLocked
+from decider.experiment.definition import ExperimentVersion
+from decider.log.commit import GroupCommit
+from decider.log.migrations import migrate
+from decider.log.protocol import (
+    Entry,
+    LoggedDecision,
+    Mark,
+    NewActivation,
+    NewReward,
+    NewVersion,
+    Orphan,
+    PublishedModel,
+    SealedDecision,
+    Tick,
+)
+from decider.log.rows import (
+    DECISION_COLUMNS,
+    INSERT_DECISION,
+    INSERT_VERSION,
+    Row,
+    decision_row,
+    experiment_version,
+    logged_decision,
+    version_row,
+)
+from decider.policy.make import SavedModel
+from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+LARGE_WAL_PAGES = 4_000
+"""Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
+
+MAX_ORPHAN_NAMES = 100
+OTHER_NAME = "other"
+
+_SEALED = f"""
+select {DECISION_COLUMNS}, r.value * r.weight, a.decision is not null
+from decisions d
+left join activations a on a.decision = d.position and a.action is not null and a.time < d.time + :window
+left join rewards r on r.decision = d.position and r.time < d.time + :window
+where d.version = :version and d.time > :after and d.time <= :until
+order by d.time, d.position, r.position
+"""  # noqa: S608 - a constant
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """sqlite3's exceptions as ours, saying what to do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if name.startswith("SQLITE_FULL"):
+            raise LogFull(f"{path}: no space left to write the log; free some, the server goes on by itself") from error
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            raise LogLocked(f"{path}: another process keeps the log locked ({error}); end its transaction") from error
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise LogCorrupt(f"{path}: damaged or not a log ({error}); restore a copy or name another file") from error
+        raise LogError(f"{path}: {error}") from error
+
+
+class SqliteReader:
+    """A log to read. One connection for each thread; raises LogError where there is no log."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise LogError(f"{path}: there is no such log")
+        self.path = path
+        self._threads = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._versions: dict[Position, ExperimentVersion] = {}
+        with sqlite_errors(path):
+            tables = {name for (name,) in self._read("select name from sqlite_master")}
+        if "sealed_decisions" not in tables:
+            raise LogCorrupt(f"{path}: is an SQLite file but not a log of this service")
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)
+        if connection is None:
+            uri = f"{self.path.absolute().as_uri()}?mode=ro"
+            connection = sqlite3.connect(uri, uri=True, timeout=5, check_same_thread=False)  # `close` is another's
+            self._threads.connection = connection
+            self._connections.append(connection)
+        return connection
+
+    def _read(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Iterator[Row]:
+        with sqlite_errors(self.path):
+            yield from self._connection.execute(sql, parameters)
+
+    def _one(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Row | None:
+        with sqlite_errors(self.path):
+            row: Row | None = self._connection.execute(sql, parameters).fetchone()
+            return row
+
+    def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
+        """Rows of any SQL; for the metrics and the simulator's tables."""
+        return list(self._read(sql, parameters))
+
+    def end(self) -> Mark:
+        """See EventLog."""
+        position, time_ = self._one("select position, time from log_end") or (0, 0)
+        return Mark(Position(position or 0), Time(time_ or 0))
+
+    def time_at(self, position: Position) -> Time:
+        """See EventLog."""
+        row = self._one("select time from entries where position = ?", (position,))
+        return Time(row[0] if row else 0)
+
+    def versions(self) -> Sequence[ExperimentVersion]:
+        """See EventLog."""
+        newest = max(self._versions, default=START)
+        for row in self._read(
+            "select position, time, number, definition from experiments where position > ? order by position", (newest,)
+        ):
+            self._versions[Position(row[0])] = experiment_version(*row)
+        return list(self._versions.values())
+
+    def _version(self, position: Position) -> ExperimentVersion:
+        if position not in self._versions:
+            self.versions()
+        return self._versions[position]
+
+    def find(self, decision_id: DecisionId) -> LoggedDecision | None:
+        """See EventLog."""
+        row = self._one(
+            f"select {DECISION_COLUMNS} from decisions d where decision_id = ?",  # noqa: S608 - a constant
+            (decision_id,),
+        )
+        return self._logged(row) if row else None
+
+    def _logged(self, row: Row) -> LoggedDecision:
+        self._version(row[2])
+        return logged_decision(row, self._versions)
+
+    def decisions(self, version: Position) -> Iterator[LoggedDecision]:
+        """See EventLog."""
+        sql = f"select {DECISION_COLUMNS} from decisions d where version = ? order by model, position"  # noqa: S608
+        return map(self._logged, self._read(sql, (version,)))
+
+    def count_decisions(self) -> int:
+        """See EventLog."""
+        row = self._one("select count(*) from decisions")
+        return row[0] if row else 0
+
+    def sealed(self, version: ExperimentVersion, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+        """See EventLog."""
+        window = version.experiment.reward.window
+        self._version(version.position)
+        rows = self._read(
+            _SEALED,
+            {"version": version.position, "window": window, "after": after - window, "until": until - window},
+        )
+        for _, group in groupby(rows, key=lambda row: row[0]):
+            joined = list(group)
+            logged = logged_decision(joined[0], self._versions)
+            yield SealedDecision(
+                position=logged.position,
+                deadline=Time(logged.time + window),
+                decision=logged.decision,
+                rewards=tuple([row[18] for row in joined if row[18] is not None]),
+                overridden=bool(joined[0][19]),
+            )
+
+    def next_deadline(self, version: ExperimentVersion, *, after: Time) -> Time | None:
+        """See EventLog."""
+        window = version.experiment.reward.window
+        row = self._one(
+            "select time from decisions where version = ? and time > ? order by time limit 1",
+            (version.position, after - window),
+        )
+        return Time(row[0] + window) if row else None
+
+    def newest_model(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
+        """See EventLog."""
+        row = self._one(
+            "select position, signature, checksum, data from models "
+            "where experiment = ? and signature = ? and data is not null order by position desc limit 1",
+            (experiment, signature),
+        )
+        return (Position(row[0]), SavedModel(*row[1:])) if row else None
+
+    def load_model(self, model: PublishedModel) -> SavedModel | None:
+        """See EventLog."""
+        row = self._one(
+            "select signature, checksum, data from models "
+            "where experiment = ? and signature = ? and position = ? and data is not null",
+            (model.experiment, model.signature, model.position),
+        )
+        return SavedModel(*row) if row else None
+
+
+def _now() -> Time:
+    return Time(time.time_ns() // 1000)
+
+
+def _ignore_commit(size: int, seconds: float) -> None:
+    pass
+
+
+class SqliteLog(SqliteReader):
+    """A log to write: see EventLog. Made if there is none; raises LogLocked while another process writes it.
+
+    synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync a commit).
+    on_commit: told the number of entries of every commit and its seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Synchronous = "NORMAL",
+        clock: Callable[[], Time] = _now,
+        on_commit: Callable[[int, float], None] = _ignore_commit,
+    ) -> None:
+        self._lock_file = _lock(path)
+        self._clock = clock
+        self._on_commit = on_commit
+        self._orphan_names: set[str] = set()
+        with sqlite_errors(path):
+            self._writer = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+            self._writer.execute("pragma journal_mode = wal")
+            self._writer.execute(f"pragma synchronous = {synchronous}")
+            self._writer.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
+            migrate(sqlite_utils.Database(self._writer))
+        super().__init__(path)
+        self._end = self.end()
+        self._group = GroupCommit[Entry, Mark | None](self._write)
+        self.trouble: LogError | None = None
+
+    def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
+        """See EventLog. `trouble` is why the last attempt failed, if it did."""
+        try:
+            marks = self._group(entries)
+        except LogError as error:
+            self.trouble = error
+            raise
+        self.trouble = None
+        return marks
+
+    def _write(self, entries: list[Entry]) -> list[Mark | None]:
+        started = time.perf_counter()
+        now = Time(max(self._clock(), self._end.time))
+        end = self._end.position
+        marks: list[Mark | None] = []
+        with sqlite_errors(self.path), _transaction(self._writer) as cursor:
+            for entry in entries:
+                mark = Mark(Position(end + 1), now)
+                written = self._insert(cursor, mark, entry)
+                end = Position(end + written)
+                marks.append(mark if written else None)
+        self._end = Mark(end, now)
+        self._on_commit(len(entries), time.perf_counter() - started)
+        return marks
+
+    def _insert(self, cursor: sqlite3.Cursor, mark: Mark, entry: Entry) -> int:
+        """Rows added to the order: 1, or 0 where the unique key refused."""
+        match entry:
+            case Decision():
+                version = self._versions.get(entry.version) or self._version(entry.version)
+                return cursor.execute(INSERT_DECISION, decision_row(mark, entry, version)).rowcount
+            case NewReward():
+                return self._insert_reward(cursor, mark, entry)
+            case NewActivation():
+                return cursor.execute(
+                    "insert or ignore into activations values (?,?,?,?)", (*mark, entry.decision, entry.action)
+                ).rowcount
+            case NewVersion():
+                return cursor.execute(INSERT_VERSION, version_row(mark, entry)).rowcount
+            case Tick():
+                return cursor.execute("insert into ticks values (?,?)", mark).rowcount
+            case Orphan():
+                self._count_refused(cursor, self._orphan_name(entry.name), "orphan")
+                return 0
+
+    def _insert_reward(self, cursor: sqlite3.Cursor, mark: Mark, reward: NewReward) -> int:
+        written = cursor.execute(
+            "insert or ignore into rewards values (?,?,?,?,?,?,?,?)",
+            (
+                *mark,
+                reward.decision,
+                reward.name,
+                reward.value,
+                reward.weight,
+                reward.reward_id,
+                reward.occurred_at,
+            ),
+        ).rowcount
+        if not written:
+            self._count_refused(cursor, reward.name, "duplicate")
+        return written
+
+    def _count_refused(self, cursor: sqlite3.Cursor, name: str, outcome: str) -> None:
+        cursor.execute(
+            "insert into refused_rewards values (?,?,1) on conflict do update set count = count + 1", (name, outcome)
+        )
+
+    def _orphan_name(self, name: str) -> str:
+        """Nobody checks an orphan's name, so the number of names is bounded here."""
+        if not self._orphan_names:
+            rows = self._writer.execute("select name from refused_rewards where outcome = 'orphan'")
+            self._orphan_names = {row[0] for row in rows}
+        if len(self._orphan_names) < MAX_ORPHAN_NAMES:
+            self._orphan_names.add(name)
+        return name if name in self._orphan_names else OTHER_NAME
+
+    def publish(self, model: PublishedModel, saved: SavedModel, *, learned: int, keep: int) -> None:
+        """See EventLog."""
+        place = (model.experiment, model.position, model.signature)
+        with self._group.lock, sqlite_errors(self.path), _transaction(self._writer) as cursor:
+            cursor.execute(
+                "insert or replace into models values (?,?,?,?,?,?,?)",
+                (*place, _now(), learned, saved.checksum, saved.data),
+            )
+            cursor.execute(
+                "update models set data = null where experiment = :experiment and data is not null and position < ("
+                " select min(position) from (select position from models where experiment = :experiment"
+                " and data is not null order by position desc limit :keep))",
+                {"experiment": model.experiment, "keep": keep},
+            )
+
+    def maintain(self) -> None:
+        """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so
+        that it starts anew."""
+        with sqlite_errors(self.path), closing(sqlite3.connect(self.path, timeout=0)) as beside:
+            _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
+        if pages > LARGE_WAL_PAGES:
+            with self._group.lock, sqlite_errors(self.path):
+                self._writer.execute("pragma wal_checkpoint(passive)")
+
+    def close(self) -> None:
+        """See EventLog. The last connection to close writes the write-ahead log back."""
+        for connection in self._connections:
+            connection.close()
+        with self._group.lock, sqlite_errors(self.path):
+            self._writer.close()
+        self._lock_file.close()
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
+    """All or nothing, and nothing left open when it fails."""
+    cursor = connection.cursor()
+    cursor.execute("begin immediate")
+    try:
+        yield cursor
+        cursor.execute("commit")
+    except BaseException:
+        if connection.in_transaction:
+            cursor.execute("rollback")
+        raise
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """A lock that the operating system gives back even if this process is killed."""
+    lock = Path(f"{path}.lock")
+    try:
+        file = lock.open("wb")
+    except OSError as error:
+        raise LogError(f"{path}: cannot be written there ({error}); choose another place") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise LogLocked(f"{path}: another server writes this log; end it or name another file") from error
+    return file

@@ -1,0 +1,132 @@
+"""The `decider_` metrics that come from the log: every name, help text and label in one place."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from decider.log.sqlite import SqliteReader
+from decider.metrics.totals import DELAY_BUCKETS, LogTotals
+from decider.running import Running
+from decider.types import Time
+
+MICROSECONDS = 1e6
+
+
+class LogCollector(Collector):
+    """Reads the log up to its end at every scrape."""
+
+    def __init__(self, log: SqliteReader, running: Running, *, clock: Callable[[], Time]) -> None:
+        self._log = log
+        self._running = running
+        self._clock = clock
+        self._totals = LogTotals(log)
+        self._lock = threading.Lock()
+
+    def catch_up(self) -> None:
+        """Count what has come; before the first scrape this takes a while on a long log."""
+        with self._lock:
+            self._totals.catch_up()
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering does not read the log."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        with self._lock:
+            self._totals.catch_up()
+            return iter([*self._counters(), *self._rewards(), self._delays(), *self._gauges()])
+
+    def _counters(self) -> Iterator[Metric]:
+        totals, experiment = self._totals.totals, ("experiment",)
+        action = ("experiment", "action")
+        name = ("experiment", "name")
+        yield _counter("decider_decisions", "Decisions.", ("experiment", "action", "reason"), totals.decisions)
+        yield _counter(
+            "decider_inverse_propensity", "Sum of 1/propensity over draws of the action.", action,
+            totals.inverse_propensity,
+        )  # fmt: skip
+        yield _counter("decider_possible", "Draws from a pmf that could give the action.", action, totals.possible)
+        yield _counter("decider_reward_value", "Sum of the rewards' values, as sent.", name, totals.values)
+        yield _counter(
+            "decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values
+        )
+        yield _counter("decider_sealed", "Decisions whose window is over.", experiment, totals.sealed)
+        yield _counter("decider_sealed_default", "Of these, without any reward.", experiment, totals.defaulted)
+        yield _counter(
+            "decider_sealed_overridden", "Of these, where another action was shown.", experiment, totals.overridden
+        )
+        yield _counter("decider_sealed_reward", "Sum of their final rewards.", experiment, totals.sealed_reward)
+        yield _counter(
+            "decider_sealed_squared_reward", "Sum of their squared final rewards.", experiment,
+            totals.squared_sealed_reward,
+        )  # fmt: skip
+
+    def _rewards(self) -> Iterator[Metric]:
+        rewards = Counter(self._totals.totals.rewards)
+        for name, outcome, count in self._totals.refused():
+            rewards[name, outcome] += count
+        yield _counter("decider_rewards", "Rewards sent, by what became of them.", ("name", "outcome"), rewards)
+
+    def _delays(self) -> Metric:
+        totals = self._totals.totals
+        family = HistogramMetricFamily(
+            "decider_reward_delay_seconds", "Seconds from decision to reward.", labels=("experiment",)
+        )
+        bounds = [*map(str, map(float, DELAY_BUCKETS)), "+Inf"]
+        for (experiment,), seconds in totals.delay_seconds.items():
+            counts = [totals.delays[experiment, index] for index in range(len(bounds))]
+            family.add_metric((experiment,), list(zip(bounds, accumulate(counts), strict=True)), seconds)
+        return family
+
+    def _gauges(self) -> Iterator[Metric]:
+        totals, now = self._totals.totals, self._clock()
+        decided: Counter[tuple[str, ...]] = Counter()
+        for (experiment, _, _), count in totals.decisions.items():
+            decided[experiment,] += count
+        opened = {key: count - totals.sealed[key] for key, count in decided.items()}
+        yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), opened)
+        weights = {key: totals.inverse_propensity[key] / count for key, count in totals.possible.items() if count}
+        yield _gauge(
+            "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
+            ("experiment", "action"), weights,
+        )  # fmt: skip
+        models = [(s.version, s.model.position) for s in self._running.all()]
+        positions = {(version.experiment.id,): position for version, position in models}
+        ages = {
+            (version.experiment.id,): (now - (self._log.time_at(position) or version.time)) / MICROSECONDS
+            for version, position in models
+        }
+        yield _gauge("decider_model_position", "Log position that the model has learned.", ("experiment",), positions)
+        yield _gauge("decider_model_age_seconds", "Age of the newest decision learned.", ("experiment",), ages)
+        yield _gauge(
+            "decider_seal_lag_seconds", "How long the oldest unsealed decision is due.", (), {(): self._lag(now)}
+        )
+        yield _gauge("decider_log_position", "Entries in the log.", (), {(): self._totals.mark.position})
+
+    def _lag(self, now: Time) -> float:
+        end = self._totals.mark.time
+        deadlines = [self._log.next_deadline(version, after=end) for version in self._log.versions()]
+        first = min((deadline for deadline in deadlines if deadline is not None), default=now)
+        return max(0.0, (now - first) / MICROSECONDS)
+
+
+def _counter(name: str, text: str, labels: tuple[str, ...], values: Any) -> Metric:
+    family = CounterMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family
+
+
+def _gauge(name: str, text: str, labels: tuple[str, ...], values: Any) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for key, value in values.items():
+        family.add_metric(key, value)
+    return family

@@ -1,0 +1,89 @@
+"""gRPC metrics under the names of go-grpc-middleware, and what the process itself does: commits and learning.
+
+Constructed on a registry, never global; label children are kept, since looking them up costs more than counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+
+from decider.types import ExperimentId
+
+_HANDLING_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
+_BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+class RpcMetrics:
+    """What happens to calls."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        labels = ("grpc_type", "grpc_service", "grpc_method")
+        self._handled = Counter(
+            "grpc_server_handled_total", "RPCs completed, by status code.", (*labels, "grpc_code"), registry=registry
+        )
+        self._seconds = Histogram(
+            "grpc_server_handling_seconds",
+            "Seconds from the start of a handler to its reply.",
+            labels,
+            buckets=_HANDLING_BUCKETS,
+            registry=registry,
+        )
+
+    def method(self, service: str, method: str) -> Callable[[str, float], None]:
+        """An observer (status code's name, seconds) of one method."""
+        labels = ("unary", service, method)
+        observe_seconds = self._seconds.labels(*labels).observe
+        counts = {"OK": self._handled.labels(*labels, "OK").inc}
+
+        def observe(code: str, seconds: float) -> None:
+            count = counts.get(code)
+            if count is None:
+                count = counts[code] = self._handled.labels(*labels, _camel(code)).inc
+            count()
+            observe_seconds(seconds)
+
+        return observe
+
+
+def _camel(code: str) -> str:
+    """Status codes are spelled as in Go.
+
+    >>> _camel("NOT_FOUND")
+    'NotFound'
+    """
+    return "".join(word.capitalize() for word in code.split("_"))
+
+
+class ProcessMetrics:
+    """What the process does besides: commits, learning, and which build it is."""
+
+    def __init__(self, registry: CollectorRegistry, build: dict[str, str]) -> None:
+        self._commits = Histogram(
+            "decider_commit_entries", "Log entries in one commit.", buckets=_BATCH_BUCKETS, registry=registry
+        )
+        self._commit_seconds = Histogram(
+            "decider_commit_seconds", "Seconds of one commit.", buckets=_HANDLING_BUCKETS, registry=registry
+        )
+        self._learned = Counter(
+            "decider_learned_total", "Decisions learned by this process.", ("experiment",), registry=registry
+        )
+        self._learn_seconds = Histogram(
+            "decider_learn_seconds",
+            "Seconds of one round of learning, publishing included.",
+            ("experiment",),
+            buckets=_HANDLING_BUCKETS,
+            registry=registry,
+        )
+        Info("decider_build", "The build that runs.", registry=registry).info(build)
+
+    def committed(self, entries: int, seconds: float) -> None:
+        """One commit."""
+        self._commits.observe(entries)
+        self._commit_seconds.observe(seconds)
+
+    def learned(self, experiment: ExperimentId, decisions: int, seconds: float) -> None:
+        """One round of learning."""
+        self._learned.labels(experiment).inc(decisions)
+        self._learn_seconds.labels(experiment).observe(seconds)

@@ -1,0 +1,63 @@
+"""Context and actions -> Vowpal Wabbit text lines. The only place that writes that format.
+
+Namespace C holds the context, A the action. Separator characters are escaped, so that no input can become another
+feature, another namespace or another line; features are sorted, so that their order does not matter. Called by `vw.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+
+from decider.types import CONTEXT_FIELDS, ActionId, Context, Features, FeatureValue
+
+ENCODER_VERSION = 1
+"""Part of every model. Any change to the lines below needs a new number: a model reads only its own encoding."""
+
+_UNSAFE = re.compile(r"[\s\x00-\x20\x7f|:=%]")
+
+
+def _escape(text: str) -> str:
+    return _UNSAFE.sub(lambda match: "".join(f"%{byte:02X}" for byte in match[0].encode()), text)
+
+
+@lru_cache(maxsize=65_536)
+def _category(name: str, value: str) -> str:
+    return f" {_escape(name)}={_escape(value)}"
+
+
+def _feature(name: str, value: FeatureValue) -> str:
+    if isinstance(value, str):
+        return _category(name, value)
+    if isinstance(value, bool):
+        return _category(name, "true" if value else "false")
+    return f" {_escape(name)}:{value!r}"
+
+
+def _features(features: Features) -> str:
+    return "".join([_feature(name, features[name]) for name in sorted(features)])
+
+
+def context_line(context: Context) -> str:
+    """The shared line of one decision.
+
+    >>> context_line(Context(segment="new visitor", features={"age": 31.0, "vip": True}))
+    'shared |C segment=new%20visitor age:31.0 vip=true'
+    """
+    line = "shared |C"
+    for name in CONTEXT_FIELDS:
+        value = getattr(context, name)
+        if value:
+            line += _category(name, value)
+    return line + _features(context.features) if context.features else line
+
+
+def action_line(action: ActionId, kind: str, features: Features, extra: Features | None = None) -> str:
+    """The line of one action; `extra` features, known only now, win over its own.
+
+    >>> action_line(ActionId("sale"), "offer", {"price": 9.5, "colour": "red|blue"}, {"price": 8.0})
+    '|A id=sale kind=offer colour=red%7Cblue price:8.0'
+    """
+    merged: Mapping[str, FeatureValue] = {**features, **extra} if extra else features
+    return f"|A{_category('id', action)}{_category('kind', kind)}{_features(merged)}"

@@ -1,0 +1,94 @@
+"""pmf + key -> action. The only place in the code base that draws, and integer arithmetic only.
+
+A pmf becomes whole slots, SLOTS of them; a key becomes a ticket in [0, SLOTS); the ticket's slot names the action. So
+the propensity that is logged, slots / SLOTS, is exactly the share of tickets that draw the action. Float buckets would
+leave some keys without an action (see test_every_ticket_has_an_action). Called by `decide`; pure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import accumulate
+
+SLOTS = 1_000_000
+"""Probabilities are whole millionths: exact in SQL and CSV, and readable by people."""
+
+Slots = tuple[int, ...]
+
+
+class UnusablePmf(ValueError):
+    """Not a probability distribution over the eligible actions."""
+
+
+def to_slots(pmf: Sequence[float], *, minimum: float = 0.0) -> Slots:
+    """Whole slots for a pmf, each action with at least `minimum` (in [0, 1]), SLOTS in all.
+
+    Every action gets the floor; the rest is shared in proportion to what each has above it. A floor larger than
+    1/len(pmf) becomes that. Rounding moves an action by less than one slot.
+    Raises UnusablePmf for an empty pmf, negative or non-finite values, or a sum that is not 1 within 0.001.
+
+    >>> to_slots([0.5, 0.25, 0.25])
+    (500000, 250000, 250000)
+    >>> to_slots([1.0, 0.0], minimum=0.01)
+    (990000, 10000)
+    """
+    if not pmf or not min(pmf) >= 0 or not abs(sum(pmf) - 1) <= 1e-3:
+        raise UnusablePmf(f"not a pmf: {list(pmf)[:5]}")
+    floor = min(math.ceil(minimum * SLOTS - 1e-6), SLOTS // len(pmf))
+    threshold = floor / SLOTS
+    above = [p - threshold if p > threshold else 0.0 for p in pmf] if floor else pmf
+    cumulative = list(accumulate(above))
+    rest = SLOTS - floor * len(pmf)
+    if not cumulative[-1] > 0:
+        return tuple(map(sum, zip(uniform_slots(len(pmf), total=rest), (floor,) * len(pmf), strict=True)))
+    scale = rest / cumulative[-1]
+    edges = [int(c * scale) for c in cumulative]
+    last = len(edges) - 1
+    while last > 0 and cumulative[last - 1] == cumulative[-1]:
+        last -= 1
+    edges[last:] = [rest] * (len(edges) - last)
+    return tuple([edge - before + floor for edge, before in zip(edges, (0, *edges), strict=False)])
+
+
+def uniform_slots(count: int, *, total: int = SLOTS) -> Slots:
+    """`total` slots shared as evenly as whole numbers allow.
+
+    >>> uniform_slots(3)
+    (333334, 333333, 333333)
+    """
+    share, extra = divmod(total, count)
+    return (share + 1,) * extra + (share,) * (count - extra)
+
+
+def one_slot(index: int, count: int) -> Slots:
+    """All slots to one action: probability 1.
+
+    >>> one_slot(1, 3)
+    (0, 1000000, 0)
+    """
+    return (0,) * index + (SLOTS,) + (0,) * (count - index - 1)
+
+
+def hash_ticket(*key: str) -> int:
+    """A ticket in [0, SLOTS) from a key; the same on every machine. Uniform to within 1e-13.
+
+    >>> hash_ticket("home", "", "draw", "0198c0de")
+    861790
+    """
+    digest = blake2b("\x00".join(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest) % SLOTS
+
+
+def draw(slots: Slots, ticket: int) -> int:
+    """The index whose slots hold the ticket.
+
+    >>> [draw((2, 0, 3), ticket) for ticket in range(5)]
+    [0, 0, 2, 2, 2]
+    """
+    for index, share in enumerate(slots):
+        ticket -= share
+        if ticket < 0:
+            return index
+    raise ValueError(f"ticket beyond the {sum(slots)} slots")

@@ -1,0 +1,102 @@
+"""What every gRPC method goes through: deadline, metrics, and the one place that turns exceptions into statuses.
+
+Handlers are translations: they return a reply or raise. Called by `serve.py`, which hangs handlers into doors.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from decider.errors import (
+    AlreadyExists,
+    DeciderError,
+    Expired,
+    InvalidArgument,
+    InvalidExperiment,
+    LogError,
+    LogFull,
+    NotFound,
+    Refused,
+)
+from decider.metrics.rpc import RpcMetrics
+
+logger = logging.getLogger(__name__)
+
+DOMAIN = "decider.v1"
+
+_CODES: list[tuple[type[DeciderError], int]] = [  # the first that fits
+    (InvalidExperiment, code_pb2.INVALID_ARGUMENT),
+    (InvalidArgument, code_pb2.INVALID_ARGUMENT),
+    (NotFound, code_pb2.NOT_FOUND),
+    (Refused, code_pb2.FAILED_PRECONDITION),
+    (AlreadyExists, code_pb2.ALREADY_EXISTS),
+    (Expired, code_pb2.DEADLINE_EXCEEDED),
+    (LogFull, code_pb2.RESOURCE_EXHAUSTED),
+    (LogError, code_pb2.UNAVAILABLE),
+]
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def to_status(error: Exception) -> status_pb2.Status:
+    """A google.rpc.Status with ErrorInfo and, where fields are wrong, BadRequest. Unknown errors say nothing more."""
+    if not isinstance(error, DeciderError):
+        logger.exception("internal error", exc_info=error)
+        return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error; the server's log has the details")
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
+    details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if isinstance(error, InvalidArgument):
+        violations = [
+            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+            for v in error.violations
+        ]
+        details.append(error_details_pb2.BadRequest(field_violations=violations))
+    return status_pb2.Status(code=code, message=str(error), details=map(_packed, details))
+
+
+def _packed(message: Any) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(message)
+    return packed
+
+
+Handler = Callable[[Any], Any]
+
+
+def door(service: str, method: str, handler: Handler, metrics: RpcMetrics) -> Callable[[Any, Any], Any]:
+    """The gRPC behaviour of a handler."""
+    observe = metrics.method(service, method)
+    clock = time.perf_counter
+
+    def behaviour(request: Any, context: grpc.ServicerContext) -> Any:
+        started = clock()
+        try:
+            _check_deadline(context)
+            reply = handler(request)
+        except Exception as error:
+            status = to_status(error)
+            observe(_NAMES[status.code], clock() - started)
+            _abort(context, status)
+        observe("OK", clock() - started)
+        return reply
+
+    return behaviour
+
+
+def _check_deadline(context: grpc.ServicerContext) -> None:
+    remaining = context.time_remaining()
+    if remaining is not None and remaining <= 0:
+        raise Expired("the deadline passed while the call waited; nothing was done")
+
+
+def _abort(context: grpc.ServicerContext, status: status_pb2.Status) -> NoReturn:
+    context.abort_with_status(rpc_status.to_status(status))
+    raise AssertionError("abort raises")

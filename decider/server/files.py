@@ -1,0 +1,71 @@
+"""Experiment files: read at start, watched afterwards. A bad change is refused and the running version stays."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from decider.errors import DeciderError, InvalidExperiment, Violation
+from decider.experiment.definition import Experiment
+from decider.experiment.schema import from_message, read_toml
+from decider.learn.learner import Applied
+from decider.running import Running
+from decider.server.experiments import keep_state
+
+logger = logging.getLogger(__name__)
+
+
+class ExperimentFiles:
+    """Files, and folders of `*.toml` files, that define experiments."""
+
+    def __init__(self, paths: Sequence[Path], apply: Callable[[Experiment], Applied], running: Running) -> None:
+        self._paths = paths
+        self._apply = apply
+        self._running = running
+        self._seen: dict[Path, str] = {}
+
+    def apply_all(self) -> None:
+        """At start: raises InvalidExperiment for the first bad file, since nothing runs yet that could stay."""
+        for path, digest in self._changed():
+            self._seen[path] = digest
+            self._apply_file(path)
+
+    def apply_changed(self) -> None:
+        """Later: a bad file is logged, once, and the running version stays."""
+        for path, digest in self._changed():
+            self._seen[path] = digest
+            try:
+                self._apply_file(path)
+            except DeciderError as error:
+                logger.error("refused, the running version stays: %s", error)
+
+    def _changed(self) -> Iterator[tuple[Path, str]]:
+        for path in self._files():
+            try:
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            except OSError as error:
+                digest = str(error)
+            if self._seen.get(path) != digest:
+                yield path, digest
+
+    def _files(self) -> Iterator[Path]:
+        for path in self._paths:
+            if path.is_dir():
+                yield from sorted(path.glob("*.toml"))
+            else:
+                yield path
+
+    def _apply_file(self, path: Path) -> None:
+        message = read_toml(path)
+        keep_state(message, self._running)
+        try:
+            applied = self._apply(from_message(message))
+        except InvalidExperiment as error:
+            raise InvalidExperiment(
+                [Violation(f"{path}: {v.field}", v.description) for v in error.violations]
+            ) from error
+        version = applied.serving.version
+        news = "new version" if applied.changed else "unchanged, version"
+        logger.info("%s: experiment %s, %s %d", path, version.experiment.id, news, version.number)

@@ -1,0 +1,59 @@
+"""The HTTP door: /metrics for Prometheus, /healthz (the process lives), /readyz (it takes calls)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+Ready = Callable[[], str | None]
+"""None when calls are taken, else why not."""
+
+
+class HttpDoor:
+    """Serves in a thread of its own until `stop`. `port`: the real one, also where 0 was asked for."""
+
+    def __init__(self, host: str, port: int, *, registry: CollectorRegistry, ready: Ready) -> None:
+        handler = type("Handler", (_Handler,), {"registry": registry, "ready": staticmethod(ready)})
+        self._server = ThreadingHTTPServer((host, port), handler)
+        self._server.daemon_threads = True
+        self.port: int = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving and let go of the port."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    registry: CollectorRegistry
+    ready: Ready
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            self._answer(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+        elif path == "/healthz":
+            self._answer(200, b"ok\n")
+        elif path == "/readyz":
+            problem = self.ready()
+            self._answer(200 if problem is None else 503, f"{problem or 'ok'}\n".encode())
+        else:
+            self._answer(404, b"there are /metrics, /healthz and /readyz\n")
+
+    def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        """Scrapes are not news."""

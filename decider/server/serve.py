@@ -1,0 +1,188 @@
+"""Start and drain: puts log, learner, metrics and doors together. The `decider serve` command and the tests call it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+import sqlite3
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import vowpal_wabbit_next
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from decider.errors import DeciderError, LogError
+from decider.learn.learner import Learner
+from decider.log.sqlite import SqliteLog
+from decider.metrics.collector import LogCollector
+from decider.metrics.rpc import ProcessMetrics, RpcMetrics
+from decider.running import Running
+from decider.server.door import door
+from decider.server.experiments import ExperimentService
+from decider.server.files import ExperimentFiles
+from decider.server.http import HttpDoor
+from decider.server.service import DeciderService
+from decider.server.settings import Settings, split_address
+from decider.types import Time
+from decider.v1 import decider_service_pb2, experiment_service_pb2
+
+logger = logging.getLogger(__name__)
+
+FILES_INTERVAL = 1.0
+"""Seconds between looks at the experiment files."""
+
+
+def now() -> Time:
+    """The wall clock, in microseconds since 1970."""
+    return Time(time.time_ns() // 1000)
+
+
+def build() -> dict[str, str]:
+    """What a log's reader would have to install to replay it."""
+    return {
+        "decider": importlib.metadata.version("decider"),
+        "vowpal_wabbit": vowpal_wabbit_next.VW_VERSION,
+        "python": platform.python_version(),
+        "sqlite": sqlite3.sqlite_version,
+        "machine": platform.machine(),
+    }
+
+
+class Server:
+    """Everything in one process. `start`, then `stop`; `port` and `http_port` are the real ones."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        process = ProcessMetrics(registry, build())
+        self.log = SqliteLog(
+            settings.db,
+            synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
+            clock=now,
+            on_commit=process.committed,
+        )
+        try:
+            self.running = Running()
+            self.learner = Learner(
+                self.log,
+                self.running,
+                clock=now,
+                keep_models=settings.keep_models,
+                on_learned=process.learned,
+            )
+            self._files = ExperimentFiles(settings.experiments, self.learner.apply, self.running)
+            self._files.apply_all()
+            self._collector = LogCollector(self.log, self.running, clock=now)
+            registry.register(self._collector)
+            self._health = health.HealthServicer()
+            self._grpc = self._grpc_server(RpcMetrics(registry))
+            self.port = _bind(self._grpc, settings.listen)
+            self._http = HttpDoor(*split_address(settings.http), registry=registry, ready=self._problem)
+        except BaseException:
+            self.log.close()
+            raise
+        self.http_port = self._http.port
+        self._stopping = threading.Event()
+        self._serving = False
+        self._learning = threading.Thread(target=self._learn_on, name="learner", daemon=True)
+
+    def _grpc_server(self, metrics: RpcMetrics) -> grpc.Server:
+        settings = self._settings
+        server = grpc.server(
+            ThreadPoolExecutor(settings.threads, thread_name_prefix="grpc"),
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+            options=[
+                ("grpc.max_receive_message_length", settings.max_request_bytes),
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        doors = (
+            (decider_service_pb2, "DeciderService", DeciderService(self.running, self.log)),
+            (experiment_service_pb2, "ExperimentService", ExperimentService(self.running, self.learner)),
+        )
+        for module, name, servicer in doors:
+            server.add_registered_method_handlers(
+                *_handlers(module.DESCRIPTOR.services_by_name[name], servicer, metrics)
+            )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        )
+        return server
+
+    def _service_names(self) -> tuple[str, ...]:
+        return ("decider.v1.DeciderService", "decider.v1.ExperimentService")
+
+    def _problem(self) -> str | None:
+        if not self._serving:
+            return "stopping" if self._stopping.is_set() else "starting"
+        return None if self.log.trouble is None else str(self.log.trouble)
+
+    def start(self) -> None:
+        """Take calls."""
+        self._http.start()
+        self._learning.start()
+        self._grpc.start()
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+        self._serving = True
+
+    def _set_health(self, status: int) -> None:
+        for name in ("", *self._service_names()):
+            self._health.set(name, status)
+
+    def _learn_on(self) -> None:
+        """The learner's thread: learn every interval, look at the files now and then."""
+        next_look = time.monotonic() + FILES_INTERVAL
+        while not self._stopping.wait(self._settings.learn_interval):
+            self._try_to(self.learner.step)
+            if time.monotonic() >= next_look:
+                self._try_to(self._files.apply_changed)
+                next_look = time.monotonic() + FILES_INTERVAL
+
+    def _try_to(self, work: object) -> None:
+        """A failure is logged; the next round tries again."""
+        try:
+            work()  # type: ignore[operator]
+        except DeciderError as error:
+            logger.error("%s", error)
+        except Exception:
+            logger.exception("the learner failed; it tries again")
+
+    def stop(self) -> None:
+        """Drain: NOT_SERVING, calls in flight finish, what is sealed is learned and published, the log is flushed."""
+        self._serving = False
+        self._health.enter_graceful_shutdown()
+        self._stopping.set()
+        self._grpc.stop(self._settings.grace).wait()
+        if self._learning.ident is not None:
+            self._learning.join()
+        self._try_to(self.learner.step)
+        self._http.stop()
+        self.log.close()
+
+
+def _handlers(descriptor: object, servicer: object, metrics: RpcMetrics) -> tuple[str, dict[str, object]]:
+    """Every method of a service as a gRPC handler behind its door."""
+    handlers = {}
+    for method in descriptor.methods:  # type: ignore[attr-defined]
+        behaviour = door(descriptor.full_name, method.name, getattr(servicer, method.name), metrics)  # type: ignore[attr-defined]
+        handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+            behaviour,
+            request_deserializer=method.input_type._concrete_class.FromString,
+            response_serializer=method.output_type._concrete_class.SerializeToString,
+        )
+    return descriptor.full_name, handlers  # type: ignore[attr-defined]
+
+
+def _bind(server: grpc.Server, address: str) -> int:
+    try:
+        return int(server.add_insecure_port(address))
+    except RuntimeError as error:
+        raise LogError(f"cannot listen on {address}: {error}") from error

@@ -1,0 +1,47 @@
+"""Every setting of the server, once: the command's options, `--help`, and what is shown at start come from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+MIB = 2**20
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Also settable by environment: DECIDER_DB, DECIDER_LISTEN, ..."""
+
+    experiments: tuple[Path, ...] = _setting((), "Experiment file (TOML) or folder of such files; may be repeated.")
+    db: Path = _setting(Path("decider.db"), "The log, one SQLite file; made if there is none.")
+    listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one.")
+    http: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /healthz and /readyz.")
+    synchronous: str = _setting("NORMAL", "NORMAL survives kill -9; FULL also power loss, with one fsync a commit.")
+    learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
+    keep_models: int = _setting(100, "Stored models of an experiment that keep their data.")
+    threads: int = _setting(2, "Threads that serve calls; few are fastest.")
+    max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")
+    max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
+    grace: float = _setting(10.0, "Seconds that calls in flight get to finish after SIGTERM.")
+
+
+def table() -> list[tuple[str, Any, str]]:
+    """(option, default, help) of every setting."""
+    return [(f"--{f.name.replace('_', '-')}", f.default, f.metadata["help"]) for f in fields(Settings)]
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT. Raises ValueError.
+
+    >>> split_address("127.0.0.1:50051")
+    ('127.0.0.1', 50051)
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdigit() and int(port) < 65536):
+        raise ValueError(f"{address!r} is not HOST:PORT, like 127.0.0.1:50051")
+    return host, int(port)

@@ -1,0 +1,204 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ExperimentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXPERIMENT_STATE_UNSPECIFIED: _ClassVar[ExperimentState]
+    EXPERIMENT_STATE_ACTIVE: _ClassVar[ExperimentState]
+    EXPERIMENT_STATE_PAUSED: _ClassVar[ExperimentState]
+
+class Learning(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LEARNING_UNSPECIFIED: _ClassVar[Learning]
+    LEARNING_ONLINE: _ClassVar[Learning]
+    LEARNING_FROZEN: _ClassVar[Learning]
+
+class ActionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTION_STATE_UNSPECIFIED: _ClassVar[ActionState]
+    ACTION_STATE_ACTIVE: _ClassVar[ActionState]
+    ACTION_STATE_RETIRED: _ClassVar[ActionState]
+
+class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    AGGREGATION_UNSPECIFIED: _ClassVar[Aggregation]
+    AGGREGATION_FIRST: _ClassVar[Aggregation]
+    AGGREGATION_LAST: _ClassVar[Aggregation]
+    AGGREGATION_SUM: _ClassVar[Aggregation]
+    AGGREGATION_MAX: _ClassVar[Aggregation]
+    AGGREGATION_MIN: _ClassVar[Aggregation]
+    AGGREGATION_MEAN: _ClassVar[Aggregation]
+EXPERIMENT_STATE_UNSPECIFIED: ExperimentState
+EXPERIMENT_STATE_ACTIVE: ExperimentState
+EXPERIMENT_STATE_PAUSED: ExperimentState
+LEARNING_UNSPECIFIED: Learning
+LEARNING_ONLINE: Learning
+LEARNING_FROZEN: Learning
+ACTION_STATE_UNSPECIFIED: ActionState
+ACTION_STATE_ACTIVE: ActionState
+ACTION_STATE_RETIRED: ActionState
+AGGREGATION_UNSPECIFIED: Aggregation
+AGGREGATION_FIRST: Aggregation
+AGGREGATION_LAST: Aggregation
+AGGREGATION_SUM: Aggregation
+AGGREGATION_MAX: Aggregation
+AGGREGATION_MIN: Aggregation
+AGGREGATION_MEAN: Aggregation
+
+class Experiment(_message.Message):
+    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_ACTION_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    HOLDOUT_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_FIELD_NUMBER: _ClassVar[int]
+    SALT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    description: str
+    state: ExperimentState
+    actions: _containers.RepeatedCompositeFieldContainer[Action]
+    baseline_action: str
+    policy: Policy
+    minimum_propensity: float
+    holdout: float
+    reward: RewardDefinition
+    learning: Learning
+    salt: str
+    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ...) -> None: ...
+
+class Action(_message.Message):
+    __slots__ = ("id", "kind", "features", "payload", "state")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    features: _struct_pb2.Struct
+    payload: _struct_pb2.Struct
+    state: ActionState
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., payload: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[ActionState, str]] = ...) -> None: ...
+
+class Policy(_message.Message):
+    __slots__ = ("epsilon_greedy", "softmax", "squarecb", "bag", "cover", "rnd", "first", "uniform", "fixed", "interactions")
+    EPSILON_GREEDY_FIELD_NUMBER: _ClassVar[int]
+    SOFTMAX_FIELD_NUMBER: _ClassVar[int]
+    SQUARECB_FIELD_NUMBER: _ClassVar[int]
+    BAG_FIELD_NUMBER: _ClassVar[int]
+    COVER_FIELD_NUMBER: _ClassVar[int]
+    RND_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
+    UNIFORM_FIELD_NUMBER: _ClassVar[int]
+    FIXED_FIELD_NUMBER: _ClassVar[int]
+    INTERACTIONS_FIELD_NUMBER: _ClassVar[int]
+    epsilon_greedy: EpsilonGreedy
+    softmax: Softmax
+    squarecb: SquareCb
+    bag: Bag
+    cover: Cover
+    rnd: Rnd
+    first: First
+    uniform: Uniform
+    fixed: Fixed
+    interactions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, epsilon_greedy: _Optional[_Union[EpsilonGreedy, _Mapping]] = ..., softmax: _Optional[_Union[Softmax, _Mapping]] = ..., squarecb: _Optional[_Union[SquareCb, _Mapping]] = ..., bag: _Optional[_Union[Bag, _Mapping]] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., rnd: _Optional[_Union[Rnd, _Mapping]] = ..., first: _Optional[_Union[First, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., fixed: _Optional[_Union[Fixed, _Mapping]] = ..., interactions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class EpsilonGreedy(_message.Message):
+    __slots__ = ("epsilon",)
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    epsilon: float
+    def __init__(self, epsilon: _Optional[float] = ...) -> None: ...
+
+class Softmax(_message.Message):
+    __slots__ = ()
+    LAMBDA_FIELD_NUMBER: _ClassVar[int]
+    def __init__(self, **kwargs) -> None: ...
+
+class SquareCb(_message.Message):
+    __slots__ = ("gamma_scale", "gamma_exponent")
+    GAMMA_SCALE_FIELD_NUMBER: _ClassVar[int]
+    GAMMA_EXPONENT_FIELD_NUMBER: _ClassVar[int]
+    gamma_scale: float
+    gamma_exponent: float
+    def __init__(self, gamma_scale: _Optional[float] = ..., gamma_exponent: _Optional[float] = ...) -> None: ...
+
+class Bag(_message.Message):
+    __slots__ = ("size", "epsilon")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    epsilon: float
+    def __init__(self, size: _Optional[int] = ..., epsilon: _Optional[float] = ...) -> None: ...
+
+class Cover(_message.Message):
+    __slots__ = ("size",)
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
+class Rnd(_message.Message):
+    __slots__ = ("size", "alpha")
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    alpha: float
+    def __init__(self, size: _Optional[int] = ..., alpha: _Optional[float] = ...) -> None: ...
+
+class First(_message.Message):
+    __slots__ = ("count",)
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    def __init__(self, count: _Optional[int] = ...) -> None: ...
+
+class Uniform(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Fixed(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RewardDefinition(_message.Message):
+    __slots__ = ("window", "default_value", "weights", "range", "aggregation")
+    class WeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    WINDOW_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_VALUE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    window: _duration_pb2.Duration
+    default_value: float
+    weights: _containers.ScalarMap[str, float]
+    range: Range
+    aggregation: Aggregation
+    def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., default_value: _Optional[float] = ..., weights: _Optional[_Mapping[str, float]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., aggregation: _Optional[_Union[Aggregation, str]] = ...) -> None: ...
+
+class Range(_message.Message):
+    __slots__ = ("minimum", "maximum")
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    MAXIMUM_FIELD_NUMBER: _ClassVar[int]
+    minimum: float
+    maximum: float
+    def __init__(self, minimum: _Optional[float] = ..., maximum: _Optional[float] = ...) -> None: ...

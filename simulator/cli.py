@@ -1,0 +1,96 @@
+"""The `simulator` command."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from decider.errors import DeciderError
+from decider.log.sqlite import SqliteReader
+from simulator import demo as storefront_demo
+from simulator.verify import Difference, verify
+
+DB = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def main() -> None:
+    """Worlds, datasets, replay and evaluation for the decision service."""
+
+
+@main.command("verify", epilog="\b\nExample:\n  simulator verify demo.db")
+@click.argument("db", type=DB)
+def verify_command(db: Path) -> None:
+    """Recompute every decision of the log DB with the code that serves, and compare.
+
+    Prints `N of N decisions equal`; exits 1 with the first difference otherwise, 2 if the log cannot be read.
+    """
+    try:
+        log = SqliteReader(db)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("decisions", total=log.count_decisions())
+            result = verify(log, on_decision=lambda: progress.advance(task))
+    except DeciderError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    click.echo(f"{result.equal} of {result.decisions} decisions equal")
+    if result.first is not None:
+        click.echo(_told(result.first))
+        sys.exit(1)
+
+
+def _told(difference: Difference) -> str:
+    logged = difference.logged
+    return (
+        f"first difference at position {logged.position}, decision {logged.decision.decision_id}: {difference.what}\n"
+        f"  logged:     {logged.decision}\n  recomputed: {difference.recomputed}"
+    )
+
+
+@main.command(epilog="\b\nExamples:\n  simulator demo\n  simulator demo --exit --fresh")
+@click.option("--db", type=DB, default=Path("demo.db"), show_default=True, help="The demo's log.")
+@click.option("--listen", default="127.0.0.1:50051", show_default=True, help="HOST:PORT of the demo's server.")
+@click.option("--http", default="127.0.0.1:9464", show_default=True, help="HOST:PORT of its metrics.")
+@click.option("--visitors", type=click.IntRange(min=1), default=15_000, show_default=True, help="Visits to simulate.")
+@click.option("--exit", "exit_", is_flag=True, help="End after the table.")
+@click.option("--fresh", is_flag=True, help="Forget earlier runs.")
+def demo(db: Path, listen: str, http: str, visitors: int, exit_: bool, fresh: bool) -> None:
+    """A server, a simulated storefront over real gRPC, and a table of what was learned."""
+    console = Console()
+    if fresh:
+        storefront_demo.remove(db)
+    seed = time.time_ns()
+    try:
+        with storefront_demo.server(db, listen=listen, http=http):
+            console.print(f"Decide: grpc://{listen}  metrics: http://{http}/metrics  log: {db}")
+            sent = storefront_demo.drive(listen, visitors, seed=seed, console=console)
+            storefront_demo.wait_until_sealed(db)
+            console.print(
+                f"{sent.decisions} decisions, {sent.clicks} clicks: {sent.lost} lost on the way; rewards: "
+                + ", ".join(f"{count} {name}" for name, count in sorted(sent.outcomes.items()))
+            )
+            console.print(storefront_demo.table(db))
+            console.print(f"Replay it: simulator verify {db}")
+            if not exit_:
+                console.print(f"Still serving Decide on {listen} and metrics on http://{http}/metrics; Ctrl-C ends it.")
+                _wait_for_interrupt()
+    except (storefront_demo.ServerFailed, DeciderError, sqlite3.Error) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _wait_for_interrupt() -> None:
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        click.echo("\ndraining")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Recompute every decision of a log with the code that serves, and compare. Called by `simulator verify`.
+
+The models are not trusted either: a trainer learns the log from its beginning and stops at every position that a
+decision names as its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+from decider.decide import decide
+from decider.errors import DeciderError
+from decider.experiment.definition import ExperimentVersion
+from decider.learn.trainer import Trainer
+from decider.log.protocol import LoggedDecision, LogReader, Mark
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
+from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A decision that was recomputed otherwise; the names of the fields that differ, or the error."""
+
+    logged: LoggedDecision
+    recomputed: Decision | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """first: the difference with the lowest position."""
+
+    decisions: int
+    equal: int
+    first: Difference | None
+
+
+def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) -> Verification:
+    """Recompute everything; `on_decision` is called after each."""
+    models = _Models(log)
+    decisions = equal = 0
+    first: Difference | None = None
+    for version in log.versions():
+        for logged in log.decisions(version.position):
+            difference = _compare(logged, version, models)
+            decisions += 1
+            equal += difference is None
+            if difference and (first is None or logged.position < first.logged.position):
+                first = difference
+            on_decision()
+    return Verification(decisions, equal, first)
+
+
+def _compare(logged: LoggedDecision, version: ExperimentVersion, models: _Models) -> Difference | None:
+    try:
+        recomputed = decide(_request(logged.decision, version), version, models.at(version, logged.decision.model))
+    except DeciderError as error:
+        return Difference(logged, None, f"{type(error).__name__}: {error}")
+    if recomputed == logged.decision:
+        return None
+    names = [f.name for f in fields(Decision) if getattr(recomputed, f.name) != getattr(logged.decision, f.name)]
+    return Difference(logged, recomputed, ", ".join(names))
+
+
+def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
+    """The request that led to a decision. Where a rule decided, `explore` made no difference."""
+    return DecisionRequest(
+        decision_id=decision.decision_id,
+        unit_id=decision.unit_id,
+        context=decision.context,
+        eligible=() if decision.eligible == version.all_active else decision.eligible,
+        action_features=decision.action_features,
+        explore=decision.reason != Reason.NO_EXPLORATION,
+    )
+
+
+class _Models:
+    """Models by name. Asked in rising order of position it learns the log once for each policy spec."""
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self._trainers: dict[tuple[ExperimentId, str], Trainer] = {}
+        self._models: dict[tuple[ExperimentId, str], tuple[Position, Model]] = {}
+
+    def at(self, version: ExperimentVersion, position: Position) -> Model:
+        spec = version.experiment.policy
+        key = (version.experiment.id, spec.signature)
+        known = self._models.get(key)
+        if known is not None and known[0] == position:
+            return known[1]
+        if not spec.learns:
+            model = Model(make_policy(spec))
+        else:
+            if known is None or known[0] > position:
+                self._trainers[key] = Trainer(self._log, version.experiment.id, spec)
+            trainer = self._trainers[key]
+            if position > START:
+                trainer.learn_up_to(Mark(position, self._log.time_at(position)))
+            model, _ = trainer.publish()
+        self._models[key] = (position, model)
+        return model
