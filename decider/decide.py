@@ -32,7 +32,7 @@ def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -
         pmf=slots,
         action=eligible[index],
         propensity=slots[index] / SLOTS,
-        reason=_drawn_reason(slots, index) if reason is None else reason,
+        reason=reason or _drawn_reason(slots, index),
         model=model.position,
     )
 

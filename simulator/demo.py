@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -96,7 +96,8 @@ class _Row:
 
 def table(db: Path) -> Table:
     """Rewards of the learning policy against what the same visitors were worth to others, by segment."""
-    visits = [(context_of(fields, {}), reward) for _, *fields, reward in SqliteReader(db).query(_VISITS, (EXPERIMENT,))]
+    with closing(SqliteReader(db)) as log:
+        visits = [(context_of(fields, {}), reward) for _, *fields, reward in log.query(_VISITS, (EXPERIMENT,))]
     arriving = delivered(WINDOW)
     means = [{action: arriving * storefront.mean(context, action) for action in ACTIONS} for context, _ in visits]
     best = max(ACTIONS, key=lambda action: sum(m[action] for m in means))
@@ -149,9 +150,9 @@ def remove(db: Path) -> None:
 
 def wait_until_sealed(db: Path) -> None:
     """Until the last visitors' windows are over."""
-    log = SqliteReader(db)
     deadline = time.monotonic() + WINDOW + 10
-    while time.monotonic() < deadline and any(
-        log.next_deadline(version, after=log.end().time) for version in log.versions()
-    ):
-        time.sleep(0.2)
+    with closing(SqliteReader(db)) as log:
+        while time.monotonic() < deadline and any(
+            log.next_deadline(version, after=log.end().time) for version in log.versions()
+        ):
+            time.sleep(0.2)

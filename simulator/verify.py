@@ -7,7 +7,7 @@ decision names as its model.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from decider.decide import decide
 from decider.errors import DeciderError
@@ -60,7 +60,7 @@ def _compare(logged: LoggedDecision, version: ExperimentVersion, models: _Models
         return Difference(logged, None, f"{type(error).__name__}: {error}")
     if recomputed == logged.decision:
         return None
-    names = [f.name for f in fields(Decision) if getattr(recomputed, f.name) != getattr(logged.decision, f.name)]
+    names = [n for n in Decision._fields if getattr(recomputed, n) != getattr(logged.decision, n)]
     return Difference(logged, recomputed, ", ".join(names))
 
 

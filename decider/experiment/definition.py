@@ -6,7 +6,7 @@ Built by `schema.py` from the proto message; read by the rules, the learner and 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ class ExperimentVersion:
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
 
-    __slots__ = ("active", "all_active", "experiment", "lines", "number", "position", "time")
+    __slots__ = ("_all_lines", "active", "all_active", "experiment", "lines", "number", "position", "time")
 
     def __init__(self, experiment: Experiment, *, number: int, position: Position, time: Time) -> None:
         self.experiment = experiment
@@ -82,10 +82,11 @@ class ExperimentVersion:
         self.active: dict[ActionId, Action] = {a.id: a for a in experiment.actions if not a.retired}
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.lines: dict[ActionId, str] = {a.id: action_line(a.id, a.kind, a.features) for a in experiment.actions}
+        self._all_lines = tuple([self.lines[id_] for id_ in self.all_active])
 
-    def encoded(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> list[str]:
+    def encoded(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> Sequence[str]:
         """The actions' lines for the policy; `extra` features, known only at the call, win."""
         if not extra:
-            return [self.lines[id_] for id_ in eligible]
+            return self._all_lines if eligible is self.all_active else tuple([self.lines[id_] for id_ in eligible])
         known = {a.id: a for a in self.experiment.actions}
         return [action_line(id_, known[id_].kind, known[id_].features, extra.get(id_)) for id_ in eligible]

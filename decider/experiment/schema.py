@@ -146,7 +146,7 @@ def _policy(message: pb.Policy, reward: RewardDefinition) -> PolicySpec:
         algorithm=algorithm,
         parameters=parameters,
         interactions=tuple(message.interactions) or DEFAULT_INTERACTIONS,
-        scale=reward.maximum - reward.minimum,
+        reward_range=(reward.minimum, reward.maximum),
     )
 
 

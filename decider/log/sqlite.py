@@ -115,6 +115,11 @@ class SqliteReader:
             row: Row | None = self._connection.execute(sql, parameters).fetchone()
             return row
 
+    def close(self) -> None:
+        """Let go of the file; other threads must have ended their reading."""
+        while self._connections:
+            self._connections.pop().close()
+
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """Rows of any SQL; for the metrics and the simulator's tables."""
         return list(self._read(sql, parameters))
@@ -351,12 +356,14 @@ class SqliteLog(SqliteReader):
                 self._writer.execute("pragma wal_checkpoint(passive)")
 
     def close(self) -> None:
-        """See EventLog. The last connection to close writes the write-ahead log back."""
-        for connection in self._connections:
-            connection.close()
+        """See EventLog. Writes the write-ahead log back as far as other readers allow it."""
+        super().close()
         with self._group.lock, sqlite_errors(self.path):
-            self._writer.close()
-        self._lock_file.close()
+            try:
+                self._writer.execute("pragma wal_checkpoint(truncate)")
+            finally:
+                self._writer.close()
+                self._lock_file.close()
 
 
 @contextmanager

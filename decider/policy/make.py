@@ -25,7 +25,7 @@ def make_policy(spec: PolicySpec, saved: bytes | None = None) -> Policy:
     """A fresh policy, or one that continues from `Policy.save()`."""
     if not spec.learns:
         return Uniform()
-    return VwPolicy(spec.arguments, scale=spec.scale, saved=saved)
+    return VwPolicy(spec.arguments, reward_range=spec.reward_range, saved=saved)
 
 
 def save_model(spec: PolicySpec, policy: Policy) -> SavedModel:

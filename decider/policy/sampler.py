@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
 
@@ -36,20 +37,22 @@ def to_slots(pmf: Sequence[float], *, minimum: float = 0.0) -> Slots:
     """
     if not pmf or not min(pmf) >= 0 or not abs(sum(pmf) - 1) <= 1e-3:
         raise UnusablePmf(f"not a pmf: {list(pmf)[:5]}")
-    floor = min(math.ceil(minimum * SLOTS - 1e-6), SLOTS // len(pmf))
+    count = len(pmf)
+    floor = _floor(minimum, count)
     threshold = floor / SLOTS
-    above = [p - threshold if p > threshold else 0.0 for p in pmf] if floor else pmf
-    cumulative = list(accumulate(above))
-    rest = SLOTS - floor * len(pmf)
+    cumulative = list(accumulate([p - threshold if p > threshold else 0.0 for p in pmf]))
+    rest = SLOTS - floor * count
     if not cumulative[-1] > 0:
-        return tuple(map(sum, zip(uniform_slots(len(pmf), total=rest), (floor,) * len(pmf), strict=True)))
+        return tuple([floor + share for share in uniform_slots(count, total=rest)])
     scale = rest / cumulative[-1]
-    edges = [int(c * scale) for c in cumulative]
-    last = len(edges) - 1
-    while last > 0 and cumulative[last - 1] == cumulative[-1]:
-        last -= 1
-    edges[last:] = [rest] * (len(edges) - last)
-    return tuple([edge - before + floor for edge, before in zip(edges, (0, *edges), strict=False)])
+    edges = [int(edge * scale + 0.5) for edge in cumulative]  # the last one is `rest`, to the slot
+    return tuple([edge - before + floor for edge, before in zip(edges, [0, *edges], strict=False)])
+
+
+@lru_cache
+def _floor(minimum: float, count: int) -> int:
+    """Whole slots that are at least `minimum`, as far as all of `count` can have them."""
+    return min(math.ceil(minimum * SLOTS - 1e-6), SLOTS // count)
 
 
 def uniform_slots(count: int, *, total: int = SLOTS) -> Slots:

@@ -16,7 +16,7 @@ DEFAULT_INTERACTIONS = ("CA",)
 ALGORITHMS: dict[str, dict[str, float]] = {
     "epsilon_greedy": {"epsilon": 0.05},
     "softmax": {"lambda": 10.0},
-    "squarecb": {"gamma_scale": 1000.0, "gamma_exponent": 0.5},
+    "squarecb": {"gamma_scale": 30.0, "gamma_exponent": 0.5},
     "bag": {"size": 5, "epsilon": 0.0},
     "cover": {"size": 5},
     "rnd": {"size": 3, "alpha": 0.1},
@@ -33,7 +33,7 @@ WITHOUT_MODEL = ("uniform", "fixed")
 _ARGUMENTS = {
     "epsilon_greedy": "--epsilon {epsilon}",
     "softmax": "--softmax --lambda {lambda}",
-    "squarecb": "--squarecb --gamma_scale {gamma_scale} --gamma_exponent {gamma_exponent}",
+    "squarecb": "--squarecb --gamma_scale {gamma_scale} --gamma_exponent {gamma_exponent} --clip_p 1 -l 0.3",
     "bag": "--bag {size} --epsilon {epsilon} --coin",
     "cover": "--cover {size} --coin",
     "rnd": "--rnd {size} --rnd_alpha {alpha} --epsilon 0 --coin",
@@ -43,12 +43,12 @@ _ARGUMENTS = {
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """An algorithm with all its parameters. `scale`: width of the reward's declared range, in its unit."""
+    """An algorithm with all its parameters. reward_range: (minimum, maximum) declared, in the reward's unit."""
 
     algorithm: str = DEFAULT_ALGORITHM
     parameters: dict[str, float] = field(default_factory=lambda: dict(ALGORITHMS[DEFAULT_ALGORITHM]))
     interactions: tuple[str, ...] = DEFAULT_INTERACTIONS
-    scale: float = 1.0
+    reward_range: tuple[float, float] = (0.0, 1.0)
 
     @property
     def learns(self) -> bool:
@@ -73,4 +73,4 @@ class PolicySpec:
         """Everything that a model depends on besides what it has learned."""
         if not self.learns:
             return self.algorithm
-        return f"{self.arguments} scale={self.scale!r} encoder={ENCODER_VERSION}"
+        return f"{self.arguments} range={self.reward_range} encoder={ENCODER_VERSION}"

@@ -20,25 +20,32 @@ from decider.types import Context
 ACTION_CACHE = 10_000
 """Parsed action lines that one workspace keeps; then it starts anew."""
 
+SET_CACHE = 1_000
+"""Sets of eligible actions whose parsed examples it keeps."""
+
 _NO_LABEL = CBLabel()
 
 
 class VwPolicy:
     """One VW workspace. `saved` continues from `save()` of a policy with the same arguments.
 
-    The costs VW learns from are -reward / scale: a scale that brings rewards to a width of about 1 keeps parameters
-    such as SquareCB's gamma_scale comparable between experiments.
+    The cost that VW learns from is the share of the reward's declared range that was missed, in [0, 1]: parameters such
+    as SquareCB's gamma_scale mean the same in every experiment, and VW's first guess of 0 for an action it does not
+    know is hopeful. This is the one place where rewards become costs.
 
     A parsed example belongs to the workspace that parsed it (its hashes hold that workspace's constants), so the cache
     lives and dies with it. Calls into VW hold the interpreter lock from start to end: each is atomic.
     """
 
-    def __init__(self, arguments: str, *, scale: float = 1.0, saved: bytes | None = None) -> None:
-        self._scale = scale
+    def __init__(
+        self, arguments: str, *, reward_range: tuple[float, float] = (0.0, 1.0), saved: bytes | None = None
+    ) -> None:
+        self._minimum, self._maximum = reward_range
         # The public wrapper costs 30 of 45 us a prediction (it compares the label types of all examples one by one),
         # so this module calls the core beneath it. The version of the package is pinned for that reason.
         self._vw = Workspace(arguments.split(), model_data=saved)._workspace
         self._examples: dict[Choice, core.Example] = {}
+        self._sets: dict[tuple[Choice, ...], list[core.Example]] = {}
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """VW's pmf, in the order of the actions. Raises UnusablePmf where VW gives none."""
@@ -57,7 +64,8 @@ class VwPolicy:
         """Set the label on the drawn action's kept example, learn, and take it away again."""
         lines = self._lines(context, actions)
         example = lines[drawn + 1]
-        example._set_label(CBLabel(label=(0, -reward / self._scale, propensity)))
+        cost = (self._maximum - reward) / (self._maximum - self._minimum)
+        example._set_label(CBLabel(label=(0, cost, propensity)))
         try:
             self._vw.learn_multi_ex_one(lines)
         finally:
@@ -68,7 +76,17 @@ class VwPolicy:
         return self._vw.serialize()
 
     def _lines(self, context: Context, actions: Sequence[Choice]) -> list[core.Example]:
-        return [core._parse_line_text(self._vw, context_line(context)), *map(self._example, actions)]
+        return [core._parse_line_text(self._vw, context_line(context)), *self._examples_of(tuple(actions))]
+
+    def _examples_of(self, lines: tuple[Choice, ...]) -> list[core.Example]:
+        """Which actions are eligible recurs even more often than each of their lines."""
+        examples = self._sets.get(lines)
+        if examples is None:
+            examples = [self._example(line) for line in lines]
+            if len(self._sets) >= SET_CACHE:
+                self._sets.clear()
+            self._sets[lines] = examples
+        return examples
 
     def _example(self, line: Choice) -> core.Example:
         example = self._examples.get(line)

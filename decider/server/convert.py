@@ -31,57 +31,48 @@ _REASONS = {name.removeprefix("REASON_"): number for name, number in pb.Reason.i
 
 def decision_request(message: pb.DecideRequest) -> DecisionRequest:
     """A checked request; without a decision id it gets a new uuid7. Raises InvalidArgument with every violation."""
-    context = message.context
-    extra = message.action_features
-    violations = [
-        *_text_violations("unit_id", message.unit_id, MAX_UNIT_ID),
-        *(_text_violations("decision_id", message.decision_id, MAX_KEY) if message.decision_id else ()),
-        *_context_violations(context),
-        *(
-            v
-            for id_ in extra
-            for v in feature_violations(extra[id_], f"action_features[{id_}]", reserved=("id", "kind"))
-        ),
-    ]
+    unit_id, decision_id = message.unit_id, message.decision_id
+    violations: list[Violation] = []
+    _check_text("unit_id", unit_id, MAX_UNIT_ID, violations)
+    if decision_id:
+        _check_text("decision_id", decision_id, MAX_KEY, violations)
+    context = _context(message.context, violations)
+    action_features = _action_features(message.action_features, violations)
     if violations:
         raise InvalidArgument(violations)
     return DecisionRequest(
-        decision_id=DecisionId(message.decision_id or str(uuid7())),
-        unit_id=message.unit_id,
-        context=Context(
-            context.segment,
-            context.device,
-            context.channel,
-            context.location,
-            context.intent_stage,
-            to_features(context.features) if context.HasField("features") else {},
-        ),
-        eligible=tuple(map(ActionId, message.eligible_actions)),
-        excluded=tuple(map(ActionId, message.excluded_actions)),
-        action_features=_action_features(extra) if extra else {},
-        explore=message.explore or not message.HasField("explore"),
+        DecisionId(decision_id or str(uuid7())),
+        unit_id,
+        context,
+        tuple(map(ActionId, message.eligible_actions)),
+        tuple(map(ActionId, message.excluded_actions)),
+        action_features,
+        message.explore or not message.HasField("explore"),
     )
 
 
-def _action_features(extra: Mapping[str, Struct]) -> dict[ActionId, Features]:
-    return {ActionId(id_): to_features(extra[id_]) for id_ in sorted(extra)}
-
-
-def _text_violations(field: str, text: str, longest: int) -> tuple[Violation, ...]:
+def _check_text(field: str, text: str, longest: int, violations: list[Violation]) -> None:
     if not 0 < len(text) <= longest or _CONTROL.search(text):
-        return (Violation(field, f"must have 1 to {longest} characters, none of them a control character"),)
-    return ()
+        violations.append(Violation(field, f"must have 1 to {longest} characters, none of them a control character"))
 
 
-def _context_violations(context: pb.Context) -> list[Violation]:
-    violations = [
-        Violation(f"context.{name}", f"is longer than {MAX_UNIT_ID} characters")
-        for name in CONTEXT_FIELDS
-        if len(getattr(context, name)) > MAX_UNIT_ID
-    ]
-    if context.HasField("features"):
-        violations.extend(feature_violations(context.features, "context.features", reserved=CONTEXT_FIELDS))
-    return violations
+def _context(message: pb.Context, violations: list[Violation]) -> Context:
+    fields = (message.segment, message.device, message.channel, message.location, message.intent_stage)
+    for name, text in zip(CONTEXT_FIELDS, fields, strict=True):
+        if len(text) > MAX_UNIT_ID:
+            violations.append(Violation(f"context.{name}", f"is longer than {MAX_UNIT_ID} characters"))
+    if not message.HasField("features"):
+        return Context(*fields)
+    violations.extend(feature_violations(message.features, "context.features", reserved=CONTEXT_FIELDS))
+    return Context(*fields, {} if violations else to_features(message.features))
+
+
+def _action_features(message: Mapping[str, Struct], violations: list[Violation]) -> dict[ActionId, Features]:
+    if not message:
+        return {}
+    for id_, features in message.items():
+        violations.extend(feature_violations(features, f"action_features[{id_}]", reserved=("id", "kind")))
+    return {} if violations else {ActionId(id_): to_features(message[id_]) for id_ in sorted(message)}
 
 
 class Replies:
@@ -135,15 +126,13 @@ def reward_value(message: pb.RewardRequest) -> float:
 
 def optional_key(field: str, key: str) -> str | None:
     """A checked idempotency key; None if none was given."""
-    violations = _text_violations(field, key, MAX_KEY) if key else ()
-    if violations:
-        raise InvalidArgument(violations)
-    return key or None
+    return needed_id(field, key) if key else None
 
 
 def needed_id(field: str, text: str) -> str:
     """A checked id that must be there."""
-    violations = _text_violations(field, text, MAX_KEY)
+    violations: list[Violation] = []
+    _check_text(field, text, MAX_KEY, violations)
     if violations:
         raise InvalidArgument(violations)
     return text

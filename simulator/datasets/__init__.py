@@ -1,0 +1,1 @@
+"""Logs of other people's traffic, as typed rows. Called by the drives; nothing here is committed with its data."""

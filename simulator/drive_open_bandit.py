@@ -1,0 +1,244 @@
+"""Drive a live server with the uniformly logged visitors of the Open Bandit Dataset, by rejection replay.
+
+Where the server chooses the item that was logged, its logged click is what the visitor would have done: it is sent and
+the row counts. Elsewhere nobody knows; there the server is told that the logged item was shown, so that it learns
+nothing from its own choice. Over uniformly logged rows the rows that match are an unbiased sample of what the policy
+would have met (Li, Chu, Langford and Wang, WSDM 2011, theorem 1). Called by `simulator drive open-bandit`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from decider.client import Client
+from decider.errors import DeciderError
+from decider.estimate.binomial import Counted, part_less_whole, wilson
+from decider.estimate.mean import Interval
+from decider.types import Features
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2, experiment_service_pb2
+from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
+from simulator.datasets import open_bandit
+from simulator.datasets.open_bandit import Row
+
+WINDOW = 1
+"""Seconds. Short, so that the policy learns while the rows are sent; the answer to a decision follows at once."""
+
+TIMEOUT = 10.0
+"""Seconds that a call may take."""
+
+
+class DriveFailed(DeciderError):
+    """The server did not answer, or refused."""
+
+    reason = "DRIVE_FAILED"
+
+
+@dataclass(slots=True)
+class Pass:
+    """What was counted while the rows were sent once: the rows and their clicks, and those that matched.
+
+    late: answers that may have come after the window; such a decision can have been learned with reward 0.
+    """
+
+    rows: int = 0
+    clicks: int = 0
+    matched: int = 0
+    matched_clicks: int = 0
+    late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """experiment: its id. had_learned: the policy knew this experiment before the first row was sent."""
+
+    experiment: str
+    had_learned: bool
+    passes: list[Pass]
+
+
+def experiment(campaign: str) -> experiment_pb2.Experiment:
+    """The campaign's items as actions of an experiment like `open-bandit-random-men`, with the default policy."""
+    return experiment_pb2.Experiment(
+        id=f"open-bandit-{campaign.replace('/', '-')}",
+        description=f"Open Bandit Dataset, small sample, {campaign} (CC BY 4.0), by rejection replay",
+        actions=[_action(item, features) for item, features in open_bandit.items(campaign).items()],
+        reward=reward(),
+    )
+
+
+def reward() -> experiment_pb2.RewardDefinition:
+    """A click is worth 1, in the window."""
+    return experiment_pb2.RewardDefinition(window=Duration(seconds=WINDOW), weights={"click": 1.0})
+
+
+def _action(item: int, features: Features) -> experiment_pb2.Action:
+    action = experiment_pb2.Action(id=action_id(item), kind="content")
+    action.features.update(features)
+    return action
+
+
+def action_id(item: int) -> str:
+    """The action of an item.
+
+    >>> action_id(12)
+    'item-12'
+    """
+    return f"item-{item}"
+
+
+def context(row: Row) -> dict[str, str]:
+    """What is known about the visitor, all of it categories."""
+    known = {f"user_feature_{number}": value for number, value in enumerate(row.user_features)}
+    return {"position": str(row.position), **known}
+
+
+def apply(target: str, definition: experiment_pb2.Experiment) -> bool:
+    """Make the experiment run; whether it had learned anything before. Raises DriveFailed."""
+    request = experiment_service_pb2.ApplyExperimentRequest(experiment=definition)
+    with failures(target), grpc.insecure_channel(target) as channel:
+        stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
+        return bool(stub.ApplyExperiment(request, timeout=TIMEOUT).applied.model)
+
+
+@contextmanager
+def failures(target: str) -> Iterator[None]:
+    """gRPC's errors as DriveFailed, with the status by name."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code()
+        advice = ""
+        if code == grpc.StatusCode.UNAVAILABLE:
+            advice = f"; is a server there? Start one: decider serve --listen {target}"
+        raise DriveFailed(f"{target}: {code.name}: {error.details()}{advice}") from error
+
+
+def send(
+    client: Client,
+    experiment_id: str,
+    rows: Sequence[Row],
+    *,
+    name: str = "pass-1",
+    on_row: Callable[[], None] = lambda: None,
+) -> Pass:
+    """Send the rows once, one after the other; `name` tells the units of one pass from those of another."""
+    counted = Pass()
+    for number, row in enumerate(rows, start=1):
+        started = time.monotonic()
+        reply = client.decide(experiment_id, f"{name}-row-{number}", **context(row))
+        matched = _answer(client, reply, row)
+        _count(counted, row, matched=matched, late=time.monotonic() - started >= WINDOW)
+        on_row()
+    return counted
+
+
+def _answer(client: Client, reply: pb.DecideResponse, row: Row) -> bool:
+    """The logged click if the logged item was chosen; otherwise that the logged item was shown instead."""
+    shown = action_id(row.item_id)
+    matched = reply.action.id == shown
+    if matched:
+        client.reward(reply.decision_id, "click", row.click)
+    else:
+        client.stub.Activate(pb.ActivateRequest(decision_id=reply.decision_id, action=shown), timeout=TIMEOUT)
+    return matched
+
+
+def _count(counted: Pass, row: Row, *, matched: bool, late: bool) -> None:
+    counted.rows += 1
+    counted.clicks += row.click
+    counted.matched += matched
+    counted.matched_clicks += matched * row.click
+    counted.late += late
+
+
+def drive(target: str, campaign: str, *, passes: int, limit: int | None, console: Console) -> Driven:
+    """Apply the campaign's experiment and send its rows (the first `limit`), with a progress bar.
+
+    Raises DriveFailed or DatasetError.
+    """
+    definition = experiment(campaign)
+    rows = open_bandit.load(campaign)[:limit]
+    had_learned = apply(target, definition)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with failures(target), Client(target, timeout=TIMEOUT) as client, Progress(*columns, console=console) as progress:
+        task = progress.add_task("visitors", total=passes * len(rows))
+        counted = [
+            send(client, definition.id, rows, name=f"pass-{number}", on_row=lambda: progress.advance(task))
+            for number in range(1, passes + 1)
+        ]
+    return Driven(definition.id, had_learned, counted)
+
+
+def table(driven: Driven) -> Table:
+    """Click rates: of the learning policy on the rows it matched, of the uniform policy on all rows."""
+    result = Table(title=f"{driven.experiment}: click rates, with 95 % intervals", caption=caption(driven))
+    result.title_justify = result.caption_justify = "left"
+    result.add_column("policy")
+    for heading in ("rows", "clicks", "click rate, %", "- uniform, points"):
+        result.add_column(heading, justify="right", no_wrap=True)
+    for number, counted in enumerate(driven.passes, start=1):
+        name = "learning, on the rows it matched" + (f", pass {number}" if len(driven.passes) > 1 else "")
+        apart = part_less_whole(_matched(counted), _all(counted))
+        result.add_row(name, *_cells(_matched(counted)), _percent(apart, sign="+"))
+    result.add_row("uniform, on all rows", *_cells(_all(driven.passes[0])), "")
+    return result
+
+
+def _matched(counted: Pass) -> Counted:
+    return Counted(counted.matched_clicks, counted.matched)
+
+
+def _all(counted: Pass) -> Counted:
+    return Counted(counted.clicks, counted.rows)
+
+
+def _cells(counted: Counted) -> tuple[str, str, str]:
+    return str(counted.trials), str(counted.successes), _percent(wilson(counted))
+
+
+def _percent(share: Interval, sign: str = "") -> str:
+    if math.isnan(share.value):
+        return "-"
+    value, low, high = (f"{100 * x:{sign}.2f}" for x in (share.value, share.low, share.high))
+    return f"{value} [{low}, {high}]"
+
+
+def caption(driven: Driven) -> str:
+    """What the table's figures mean and how far they reach."""
+    lines = [
+        "learning: a progressive learner, on the rows where it chose the logged item.",
+        "uniform: the policy that logged the rows; each row is a sample of it.",
+        "So few clicks on so few matched rows leave a wide interval:",
+        "only a very large difference could show.",
+    ]
+    if len(driven.passes) > 1:
+        lines += ["From pass 2 on the policy has seen these very rows:", "its click rate there is no forecast."]
+    if driven.had_learned:
+        lines += ["The server had learned this experiment before, perhaps from these", "very rows: use a fresh log."]
+    late = sum(counted.late for counted in driven.passes)
+    if late:
+        lines += [f"{late} answers may have missed the window of {WINDOW} s: such rows", "are learned with reward 0."]
+    return "\n".join(lines)
+
+
+def summary(driven: Driven) -> str:
+    """One plain line.
+
+    >>> summary(Driven("open-bandit-random-men", False, [Pass(rows=9, matched=2, matched_clicks=1)]))
+    'matched 2 of 9 rows, 1 clicks'
+    """
+    matched = sum(counted.matched for counted in driven.passes)
+    rows = sum(counted.rows for counted in driven.passes)
+    clicks = sum(counted.matched_clicks for counted in driven.passes)
+    return f"matched {matched} of {rows} rows, {clicks} clicks"
