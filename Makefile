@@ -5,8 +5,9 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 BIN := .venv/bin
 READY := .venv/ready
 ARGS ?=
+PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help demo test check format proto bench defaults clean
+.PHONY: help setup demo test check format proto bench defaults clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -31,14 +32,15 @@ check: $(READY) ## formatting, lint, types, generated code up to date, buf lint
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	cd proto && ../$(BIN)/buf lint
-	$(BIN)/python -m tests.generated --check
+	rm -rf build/proto && mkdir -p build/proto && $(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto
+	diff -r -x __pycache__ -x __init__.py build/proto/decider/v1 decider/v1 || { echo "decider/v1 is not what proto/ gives: run make proto"; exit 1; }
 
 format: $(READY) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 proto: $(READY) ## rebuild decider/v1 from proto/
-	$(BIN)/python -m tests.generated
+	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
 
 bench: $(READY) ## speed: Decide against a bare echo server, rewards, reward-to-served-model delay; prints ratios
 	$(BIN)/python -m simulator.bench $(ARGS)
@@ -47,4 +49,4 @@ defaults: $(READY) ## the study behind the default policy: share of the attainab
 	$(BIN)/python -m simulator.study $(ARGS)
 
 clean: ## remove the environment, caches and the demo's database
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db demo.db-*
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

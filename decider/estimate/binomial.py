@@ -62,7 +62,7 @@ def part_less_whole(part: Counted, whole: Counted, level: float = 0.95) -> Inter
 
     >>> apart = part_less_whole(Counted(5, 50), Counted(5, 100))
     >>> round(apart.value, 4), round(apart.low, 4), round(apart.high, 4)
-    (0.05, 0.0035, 0.1068)
+    (0.05, 0.0045, 0.1068)
     """
     rest = Counted(whole.successes - part.successes, whole.trials - part.trials)
     apart = difference(part, rest, level)
