@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,15 +32,19 @@ from decider.client import Client
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiment_pb
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
-from simulator import demo
 from simulator.worlds import storefront
 
 ACTIONS = 10
 BATCH = 100
 WINDOW = 0.2
+_ACTION = """
+[[actions]]
+id = "action-{0}"
+payload = {{ title = "Title {0}" }}
+"""
 EXPERIMENT = f"""
 id = "bench"
-{"".join(f'[[actions]]{chr(10)}id = "action-{i}"{chr(10)}payload = {{ title = "Title {i}" }}{chr(10)}' for i in range(ACTIONS))}
+{"".join(map(_ACTION.format, range(ACTIONS)))}
 [reward]
 window = "{WINDOW}s"
 weights = {{ click = 1.0 }}
@@ -70,8 +75,6 @@ def echo_server(port: int) -> None:
 
 
 def _free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -201,12 +204,15 @@ def _rewards(folder: Path, *, seconds: int) -> tuple[float, float]:
 def _delays(folder: Path, *, times: int) -> list[float]:
     """Seconds from the end of a rewarded decision's window to a served model that has learned it."""
     delays = []
-    with _decider(folder, os.sched_getaffinity(0)) as port, Client(f"127.0.0.1:{port}", timeout=30) as client:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            experiments = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
-            for turn in range(times):
-                time.sleep(0.137 * (turn % 5))
-                delays.append(_delay(client, experiments))
+    with (
+        _decider(folder, os.sched_getaffinity(0)) as port,
+        Client(f"127.0.0.1:{port}", timeout=30) as client,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        experiments = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
+        for turn in range(times):
+            time.sleep(0.137 * (turn % 5))
+            delays.append(_delay(client, experiments))
     return delays
 
 

@@ -21,9 +21,18 @@ from simulator.verify import Difference, verify
 DB = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 120,
+        "auto_envvar_prefix": "SIMULATOR",
+    }
+)
 def main() -> None:
-    """Worlds, datasets, replay and evaluation for the decision service."""
+    """Worlds, datasets, replay and evaluation for the decision service.
+
+    Every option can also come from the environment, as SIMULATOR_DEMO_LISTEN for `demo --listen`.
+    """
 
 
 @main.command("verify", epilog="\b\nExample:\n  simulator verify demo.db")

@@ -35,7 +35,7 @@ class GroupCommit(Generic[E, R]):
 
     def __call__(self, entries: Sequence[E]) -> list[R]:
         """The results, after the commit. Raises what `write` raised: then none of the group is written."""
-        mine = _Waiting[E, R](entries)
+        mine: _Waiting[E, R] = _Waiting(entries)  # _Waiting[E, R](...) takes 5 us longer
         self._queue.append(mine)
         with self.lock:
             if mine.results is None and mine.error is None:
@@ -50,10 +50,12 @@ class GroupCommit(Generic[E, R]):
         while self._queue:
             group.append(self._queue.popleft())
         try:
-            results = iter(self._write([entry for waiting in group for entry in waiting.entries]))
+            results = self._write([entry for waiting in group for entry in waiting.entries])
         except BaseException as error:
             for waiting in group:
                 waiting.error = error
             return
+        first = 0
         for waiting in group:
-            waiting.results = [next(results) for _ in waiting.entries]
+            waiting.results = results[first : first + len(waiting.entries)]
+            first += len(waiting.entries)

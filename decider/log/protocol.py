@@ -7,7 +7,7 @@ by a unique key, never by check-then-act.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -133,6 +133,10 @@ class LogReader(Protocol):
 
     def load_model(self, model: PublishedModel) -> SavedModel | None:
         """One stored model; None if it was never published or its data is gone."""
+
+
+Append = Callable[[Sequence[Entry]], list[Mark | None]]
+"""See `EventLog.append`."""
 
 
 class EventLog(LogReader, Protocol):

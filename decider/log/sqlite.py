@@ -67,18 +67,23 @@ order by d.time, d.position, r.position
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """sqlite3's exceptions as ours, saying what to do."""
+    """sqlite3's exceptions as ours."""
     try:
         yield
     except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", "") or ""
-        if name.startswith("SQLITE_FULL"):
-            raise LogFull(f"{path}: no space left to write the log; free some, the server goes on by itself") from error
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            raise LogLocked(f"{path}: another process keeps the log locked ({error}); end its transaction") from error
-        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-            raise LogCorrupt(f"{path}: damaged or not a log ({error}); restore a copy or name another file") from error
-        raise LogError(f"{path}: {error}") from error
+        raise log_error(path, error) from error
+
+
+def log_error(path: Path, error: sqlite3.Error) -> LogError:
+    """An exception of sqlite3 as ours, saying what to do."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name.startswith("SQLITE_FULL"):
+        return LogFull(f"{path}: no space left to write the log; free some, the server goes on by itself")
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return LogLocked(f"{path}: another process keeps the log locked ({error}); end its transaction")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+        return LogCorrupt(f"{path}: damaged or not a log ({error}); restore a copy or name another file")
+    return LogError(f"{path}: {error}")
 
 
 class SqliteReader:
@@ -246,6 +251,7 @@ class SqliteLog(SqliteReader):
         self._orphan_names: set[str] = set()
         with sqlite_errors(path):
             self._writer = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+            self._writer.execute("pragma page_size = 2048")  # of a new file: a commit writes three pages
             self._writer.execute("pragma journal_mode = wal")
             self._writer.execute(f"pragma synchronous = {synchronous}")
             self._writer.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
@@ -267,18 +273,30 @@ class SqliteLog(SqliteReader):
 
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         started = time.perf_counter()
-        now = Time(max(self._clock(), self._end.time))
         end = self._end.position
+        now = Time(max(self._clock(), self._end.time))
         marks: list[Mark | None] = []
-        with sqlite_errors(self.path), _transaction(self._writer) as cursor:
+        cursor = self._writer.cursor()
+        try:
+            cursor.execute("begin immediate")
             for entry in entries:
                 mark = Mark(Position(end + 1), now)
                 written = self._insert(cursor, mark, entry)
                 end = Position(end + written)
                 marks.append(mark if written else None)
+            cursor.execute("commit")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, sqlite3.Error):
+                raise log_error(self.path, error) from error
+            raise
         self._end = Mark(end, now)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("rollback")
 
     def _insert(self, cursor: sqlite3.Cursor, mark: Mark, entry: Entry) -> int:
         """Rows added to the order: 1, or 0 where the unique key refused."""
@@ -334,7 +352,8 @@ class SqliteLog(SqliteReader):
     def publish(self, model: PublishedModel, saved: SavedModel, *, learned: int, keep: int) -> None:
         """See EventLog."""
         place = (model.experiment, model.position, model.signature)
-        with self._group.lock, sqlite_errors(self.path), _transaction(self._writer) as cursor:
+        with self._group.lock, sqlite_errors(self.path), self._writer as cursor:
+            cursor.execute("begin immediate")
             cursor.execute(
                 "insert or replace into models values (?,?,?,?,?,?,?)",
                 (*place, _now(), learned, saved.checksum, saved.data),
@@ -364,20 +383,6 @@ class SqliteLog(SqliteReader):
             finally:
                 self._writer.close()
                 self._lock_file.close()
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[sqlite3.Cursor]:
-    """All or nothing, and nothing left open when it fails."""
-    cursor = connection.cursor()
-    cursor.execute("begin immediate")
-    try:
-        yield cursor
-        cursor.execute("commit")
-    except BaseException:
-        if connection.in_transaction:
-            cursor.execute("rollback")
-        raise
 
 
 def _lock(path: Path) -> IO[bytes]:

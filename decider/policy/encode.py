@@ -45,12 +45,14 @@ def context_line(context: Context) -> str:
     >>> context_line(Context(segment="new visitor", features={"age": 31.0, "vip": True}))
     'shared |C segment=new%20visitor age:31.0 vip=true'
     """
-    line = "shared |C"
-    for name in CONTEXT_FIELDS:
-        value = getattr(context, name)
-        if value:
-            line += _category(name, value)
+    line = _fields_line(context[:5])
     return line + _features(context.features) if context.features else line
+
+
+@lru_cache(maxsize=65_536)
+def _fields_line(fields: tuple[str, ...]) -> str:
+    named = zip(CONTEXT_FIELDS, fields, strict=True)
+    return "shared |C" + "".join([_category(name, value) for name, value in named if value])
 
 
 def action_line(action: ActionId, kind: str, features: Features, extra: Features | None = None) -> str:

@@ -80,8 +80,7 @@ def hash_ticket(*key: str) -> int:
     >>> hash_ticket("home", "", "draw", "0198c0de")
     861790
     """
-    digest = blake2b("\x00".join(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest) % SLOTS
+    return int.from_bytes(blake2b("\x00".join(key).encode(), digest_size=8).digest()) % SLOTS
 
 
 def draw(slots: Slots, ticket: int) -> int:

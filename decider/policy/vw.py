@@ -17,11 +17,8 @@ from decider.policy.protocol import Choice
 from decider.policy.sampler import UnusablePmf
 from decider.types import Context
 
-ACTION_CACHE = 10_000
-"""Parsed action lines that one workspace keeps; then it starts anew."""
-
-SET_CACHE = 1_000
-"""Sets of eligible actions whose parsed examples it keeps."""
+ACTION_CACHE = 2_000
+"""Parsed action lines that one workspace keeps, at 32 kB each; then it starts anew."""
 
 _NO_LABEL = CBLabel()
 
@@ -82,16 +79,14 @@ class VwPolicy:
         """Which actions are eligible recurs even more often than each of their lines."""
         examples = self._sets.get(lines)
         if examples is None:
-            examples = [self._example(line) for line in lines]
-            if len(self._sets) >= SET_CACHE:
+            if len(self._examples) + len(lines) > ACTION_CACHE or len(self._sets) >= ACTION_CACHE:
+                self._examples.clear()
                 self._sets.clear()
-            self._sets[lines] = examples
+            examples = self._sets[lines] = [self._example(line) for line in lines]
         return examples
 
     def _example(self, line: Choice) -> core.Example:
         example = self._examples.get(line)
         if example is None:
-            if len(self._examples) >= ACTION_CACHE:
-                self._examples.clear()
             example = self._examples[line] = core._parse_line_text(self._vw, line)
         return example

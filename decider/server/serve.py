@@ -8,7 +8,6 @@ import platform
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import vowpal_wabbit_next
@@ -28,6 +27,7 @@ from decider.server.files import ExperimentFiles
 from decider.server.http import HttpDoor
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
+from decider.server.together import Together
 from decider.types import Time
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 
@@ -82,6 +82,7 @@ class Server:
             self._collector = LogCollector(self.log, self.running, clock=now)
             registry.register(self._collector)
             self._health = health.HealthServicer()
+            self._calls = Together(self.log.append, threads=settings.threads)
             self._grpc = self._grpc_server(RpcMetrics(registry))
             self.port = _bind(self._grpc, settings.listen)
             self._http = HttpDoor(*split_address(settings.http), registry=registry, ready=self._problem)
@@ -96,7 +97,7 @@ class Server:
     def _grpc_server(self, metrics: RpcMetrics) -> grpc.Server:
         settings = self._settings
         server = grpc.server(
-            ThreadPoolExecutor(settings.threads, thread_name_prefix="grpc"),
+            self._calls,
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -104,7 +105,7 @@ class Server:
             ],
         )
         doors = (
-            (decider_service_pb2, "DeciderService", DeciderService(self.running, self.log)),
+            (decider_service_pb2, "DeciderService", DeciderService(self.running, self.log, append=self._calls.append)),
             (experiment_service_pb2, "ExperimentService", ExperimentService(self.running, self.learner)),
         )
         for module, name, servicer in doors:
@@ -161,6 +162,7 @@ class Server:
         self._health.enter_graceful_shutdown()
         self._stopping.set()
         self._grpc.stop(self._settings.grace).wait()
+        self._calls.shutdown()
         if self._learning.ident is not None:
             self._learning.join()
         self._try_to(self.learner.step)

@@ -8,7 +8,7 @@ from typing import TypeVar
 from decider.decide import decide
 from decider.errors import AlreadyExists, DeciderError, InvalidArgument, NotFound, Refused, Violation
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import EventLog, LoggedDecision, Mark, NewActivation, NewReward, Orphan
+from decider.log.protocol import Append, LoggedDecision, LogReader, Mark, NewActivation, NewReward, Orphan
 from decider.running import Running
 from decider.server import convert
 from decider.server.door import to_status
@@ -22,23 +22,24 @@ Prepared = TypeVar("Prepared")
 class DeciderService:
     """Handlers of the RPCs of the same names."""
 
-    def __init__(self, running: Running, log: EventLog) -> None:
+    def __init__(self, running: Running, log: LogReader, *, append: Append) -> None:
         self._running = running
         self._log = log
+        self._append = append
         self._reply = convert.Replies()
         self._versions: dict[int, ExperimentVersion] = {}
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
         """Choose, append, answer."""
         decision, version = self._decide(request)
-        (mark,) = self._log.append([decision])
+        (mark,) = self._append([decision])
         return self._decided(request, decision, version, mark)
 
     def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [_attempt(self._decide, r) for r in request.requests]
-        marks = iter(self._log.append([c[0] for c in chosen if not isinstance(c, Exception)]))
+        marks = iter(self._append([c[0] for c in chosen if not isinstance(c, Exception)]))
         results = []
         for message, choice in zip(request.requests, chosen, strict=True):
             if isinstance(choice, Exception):
@@ -97,7 +98,7 @@ class DeciderService:
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
         """Say what was shown; the first word counts."""
         logged = self._found(request.decision_id)
-        (mark,) = self._log.append([NewActivation(logged.position, self._override(logged, request.action))])
+        (mark,) = self._append([NewActivation(logged.position, self._override(logged, request.action))])
         return pb.ActivateResponse(first=mark is not None)
 
     def _override(self, logged: LoggedDecision, action: str) -> ActionId | None:
@@ -114,14 +115,14 @@ class DeciderService:
     def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
         """Append, answer what became of it."""
         prepared = self._prepare_reward(request)
-        (mark,) = self._log.append([prepared[0]])
+        (mark,) = self._append([prepared[0]])
         return self._rewarded(*prepared, mark)
 
     def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
         """Append all in one commit, answer each."""
         convert.check_batch(len(request.requests))
         prepared = [_attempt(self._prepare_reward, r) for r in request.requests]
-        marks = iter(self._log.append([p[0] for p in prepared if not isinstance(p, Exception)]))
+        marks = iter(self._append([p[0] for p in prepared if not isinstance(p, Exception)]))
         results = [
             pb.RewardResult(error=to_status(p))
             if isinstance(p, Exception)
@@ -137,7 +138,7 @@ class DeciderService:
         try:
             logged = self._found(request.decision_id)
         except NotFound:
-            self._log.append([Orphan(name)])
+            self._append([Orphan(name)])
             raise
         weight = _weight(self._version(logged), name, value)
         return NewReward(logged.position, name, value, weight, reward_id, occurred_at), logged

