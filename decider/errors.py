@@ -8,6 +8,7 @@
     +-- AlreadyExists            DECISION_ID_REUSED
     +-- Expired                  the caller's deadline passed before the work began
     +-- ModelMismatch            a stored model that must not be loaded
+    +-- AddressTaken             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
         +-- LogFull, LogLocked, LogCorrupt
 
@@ -90,6 +91,12 @@ class ModelMismatch(DeciderError):
     """A stored model that must not be loaded: damaged, or made by other arguments or another encoder."""
 
     reason = "MODEL_MISMATCH"
+
+
+class AddressTaken(DeciderError):
+    """The server cannot listen there."""
+
+    reason = "ADDRESS_TAKEN"
 
 
 class LogError(DeciderError):

@@ -42,9 +42,10 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     models = _Models(log)
     decisions = equal = 0
     first: Difference | None = None
-    for version in log.versions():
-        for logged in log.decisions(version.position):
-            difference = _compare(logged, version, models)
+    versions = {version.position: version for version in log.versions()}
+    for position in log.decided_versions():
+        for logged in log.decisions(position):
+            difference = _compare(logged, versions.get(position), models)
             decisions += 1
             equal += difference is None
             if difference and (first is None or logged.position < first.logged.position):
@@ -53,7 +54,11 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     return Verification(decisions, equal, first)
 
 
-def _compare(logged: LoggedDecision, version: ExperimentVersion, models: _Models) -> Difference | None:
+def _compare(logged: LoggedDecision, version: ExperimentVersion | None, models: _Models) -> Difference | None:
+    if version is None:
+        return Difference(logged, None, f"version: there is none at position {logged.decision.version}")
+    if not models.published(version, logged.decision.model):
+        return Difference(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
         recomputed = decide(_request(logged.decision, version), version, models.at(version, logged.decision.model))
     except DeciderError as error:
@@ -83,8 +88,18 @@ class _Models:
         self._log = log
         self._trainers: dict[tuple[ExperimentId, str], Trainer] = {}
         self._models: dict[tuple[ExperimentId, str], tuple[Position, Model]] = {}
+        self._published: dict[tuple[ExperimentId, str], set[Position]] = {}
+
+    def published(self, version: ExperimentVersion, position: Position) -> bool:
+        """Whether the log's file says that there was such a model."""
+        experiment, signature = version.experiment.id, version.experiment.policy.signature
+        key = (experiment, signature)
+        if key not in self._published:
+            self._published[key] = {START, *self._log.published(experiment, signature)}
+        return position in self._published[key]
 
     def at(self, version: ExperimentVersion, position: Position) -> Model:
+        """The policy as it was after learning the log up to this position."""
         spec = version.experiment.policy
         key = (version.experiment.id, spec.signature)
         known = self._models.get(key)
@@ -98,6 +113,6 @@ class _Models:
             trainer = self._trainers[key]
             if position > START:
                 trainer.learn_up_to(Mark(position, self._log.time_at(position)))
-            model, _ = trainer.publish()
+            model = Model(trainer.publish()[0].policy, position)
         self._models[key] = (position, model)
         return model

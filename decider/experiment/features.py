@@ -34,7 +34,7 @@ def _value(value: Value) -> FeatureValue:
 def feature_violations(message: Struct, path: str, *, reserved: Sequence[str]) -> Iterable[Violation]:
     """What is wrong with a map of features; `reserved` names have a field of their own.
 
-    >>> list(feature_violations(Struct(fields={"a": Value(number_value=math.nan)}), "features", reserved=()))
+    >>> list(feature_violations(Struct(fields={"a": Value(number_value=float("nan"))}), "features", reserved=()))
     [Violation(field='features[a]', description='nan is not a finite number up to 1e+12')]
     """
     fields = message.fields

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from decider.errors import LogError, ModelMismatch
+from decider.experiment.checks import check_successor
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.experiment.schema import check_successor, to_message, write_json
+from decider.experiment.schema import to_message, write_json
 from decider.learn.trainer import Trainer, resumed_trainer
-from decider.log.protocol import EventLog, NewVersion, PublishedModel, Tick
-from decider.policy.make import SavedModel, make_policy
+from decider.log.protocol import EventLog, Mark, NewVersion, PublishedModel, Tick
+from decider.policy.make import SavedModel, load_model, make_policy
 from decider.policy.protocol import Model
 from decider.running import Running, Serving
 from decider.types import START, ExperimentId, Time
@@ -66,7 +68,30 @@ class Learner:
         return list({v.experiment.id: v for v in self._log.versions()}.values())
 
     def _serve(self, version: ExperimentVersion) -> None:
-        self._install(version, *self._ready(version.experiment))
+        """At the start: as before the restart, and up to the log's end unless frozen."""
+        experiment = version.experiment
+        trainer, model = self._kept(experiment) if experiment.frozen else self._ready(experiment)
+        self._install(version, trainer, model)
+
+    def _kept(self, experiment: Experiment) -> tuple[Trainer | None, Model]:
+        """The model that a frozen experiment had, and a trainer for when it no longer is."""
+        policy = experiment.policy
+        trainer = self._resumed(experiment) if policy.learns else None
+        stored = self._log.newest_model(experiment.id, policy.signature)
+        if trainer is None or stored is None:
+            return trainer, Model(make_policy(policy))
+        position, saved = stored
+        try:
+            return trainer, Model(load_model(policy, saved), position)
+        except ModelMismatch:
+            trainer.learn_up_to(Mark(position, self._log.time_at(position)))
+            return trainer, Model(trainer.publish()[0].policy, position)
+
+    def _resumed(self, experiment: Experiment) -> Trainer:
+        trainer, mismatch = resumed_trainer(self._log, experiment.id, experiment.policy)
+        if mismatch is not None:
+            logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
+        return trainer
 
     def _install(self, version: ExperimentVersion, trainer: Trainer | None, model: Model) -> Serving:
         """Serve a version with this model from now on, and teach this trainer."""
@@ -79,16 +104,11 @@ class Learner:
         return serving
 
     def _ready(self, experiment: Experiment) -> tuple[Trainer | None, Model]:
-        """A trainer that has learned the log and its model; a frozen experiment's stored model stays as it is."""
+        """A trainer that has learned the whole log, and its model."""
         if not experiment.policy.learns:
             return None, Model(make_policy(experiment.policy))
-        trainer, mismatch = resumed_trainer(self._log, experiment.id, experiment.policy)
-        if mismatch is not None:
-            logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
-        stored, _ = trainer.publish()
-        if experiment.frozen and stored.position > START:
-            return trainer, stored
-        return trainer, self._learn(trainer) or stored
+        trainer = self._resumed(experiment)
+        return trainer, self._learn(trainer) or trainer.publish()[0]
 
     def _learn(self, trainer: Trainer) -> Model | None:
         """A new model, stored, if there was anything to learn."""
@@ -111,8 +131,17 @@ class Learner:
         with self._lock:
             self._tick_if_due()
             for serving in self._running.all():
-                self._learn_and_serve(serving)
+                self._try_to_learn(serving)
             self._log.maintain()
+
+    def _try_to_learn(self, serving: Serving) -> None:
+        """One experiment that cannot learn does not stop the others."""
+        try:
+            self._learn_and_serve(serving)
+        except LogError:
+            raise
+        except Exception:
+            logger.exception("experiment %s could not learn; it tries again", serving.version.experiment.id)
 
     def _tick_if_due(self) -> None:
         """When time alone ends a window, the log must say so."""
@@ -131,32 +160,43 @@ class Learner:
         if model is not None:
             self._running.put(Serving(serving.version, model))
 
-    def apply(self, experiment: Experiment, *, validate_only: bool = False) -> Applied:
+    def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> Applied:
         """Make an experiment, or a new version of one, run; the same content changes nothing.
 
         A version whose policy needs another model serves only once that has learned the log.
-        Raises InvalidExperiment where it contradicts earlier versions.
+        keep_state: paused or not, it stays as it is. Raises InvalidExperiment where it contradicts earlier versions.
         """
         with self._lock:
-            history = [v for v in self._log.versions() if v.experiment.id == experiment.id]
-            check_successor(experiment, [v.experiment for v in history])
-            if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
-                return Applied(self._running[experiment.id], changed=False)
-            number = len(history) + 1
-            if validate_only:
-                end = self._log.end()
-                version = ExperimentVersion(experiment, number=number, position=START, time=end.time)
-                return Applied(Serving(version, Model(make_policy(experiment.policy))), changed=True)
-            trainer, model = self._next(experiment)
-            self._log.append([NewVersion(experiment, number)])
-            return Applied(self._install(self._log.versions()[-1], trainer, model), changed=True)
+            history = self._history(experiment.id)
+            if keep_state and history:
+                experiment = replace(experiment, paused=history[-1].experiment.paused)
+            return self._apply(experiment, history, validate_only=validate_only)
+
+    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
+        """Pause or resume: a new version with the other state. Raises NotFound."""
+        with self._lock:
+            experiment = replace(self._running[id_].version.experiment, paused=paused)
+            return self._apply(experiment, self._history(id_))
+
+    def _history(self, id_: ExperimentId) -> list[ExperimentVersion]:
+        return [version for version in self._log.versions() if version.experiment.id == id_]
+
+    def _apply(
+        self, experiment: Experiment, history: list[ExperimentVersion], *, validate_only: bool = False
+    ) -> Applied:
+        check_successor(experiment, [version.experiment for version in history])
+        if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
+            return Applied(self._running[experiment.id], changed=False)
+        number = len(history) + 1
+        if validate_only:
+            version = ExperimentVersion(experiment, number=number, position=START, time=self._log.end().time)
+            return Applied(Serving(version, Model(make_policy(experiment.policy))), changed=True)
+        trainer, model = self._next(experiment)
+        self._log.append([NewVersion(experiment, number)])
+        return Applied(self._install(self._log.versions()[-1], trainer, model), changed=True)
 
     def _next(self, experiment: Experiment) -> tuple[Trainer | None, Model]:
         trainer = self._trainers.get(experiment.id)
         if trainer is not None and trainer.spec.signature == experiment.policy.signature:
             return trainer, self._running[experiment.id].model
         return self._ready(experiment)
-
-    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
-        """Pause or resume: a new version with the other state. Raises NotFound."""
-        return self.apply(replace(self._running[id_].version.experiment, paused=paused))

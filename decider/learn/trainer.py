@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from heapq import merge
 
-from decider.errors import ModelMismatch
+from decider.errors import LogCorrupt, ModelMismatch
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.aggregate import final_reward
 from decider.log.protocol import LogReader, Mark, SealedDecision
@@ -37,12 +37,12 @@ class Trainer:
         self.learned = 0
 
     def resume(self) -> None:
-        """Go on from the newest stored model, if there is one.
+        """Go on from the newest stored model, if there is one and its policy can.
 
         Raises ModelMismatch if it is damaged; the trainer is then fresh and can learn everything from the log again.
         """
         stored = self._log.newest_model(self.experiment, self.spec.signature)
-        if stored is not None:
+        if stored is not None and self.spec.resumable:
             self._restart(*stored)
 
     def learn_up_to(self, mark: Mark) -> int:
@@ -62,10 +62,15 @@ class Trainer:
         decision = sealed.decision
         if version.experiment.frozen or sealed.overridden or decision.reason in NOT_POLICY_TRAFFIC:
             return
+        try:
+            lines = version.encoded(decision.eligible, decision.action_features)
+            drawn = decision.eligible.index(decision.action)
+        except (KeyError, ValueError) as error:
+            raise LogCorrupt(f"the decision at position {sealed.position} names an unknown action: {error}") from error
         self._policy.learn(
             decision.context,
-            version.encoded(decision.eligible, decision.action_features),
-            drawn=decision.eligible.index(decision.action),
+            lines,
+            drawn=drawn,
             propensity=decision.propensity,
             reward=final_reward(version.experiment.reward, sealed.rewards),
         )

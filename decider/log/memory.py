@@ -35,6 +35,7 @@ class MemoryLog:
         self._rewards: dict[Position, list[tuple[Time, NewReward]]] = {}
         self._activations: dict[Position, tuple[Time, NewActivation]] = {}
         self._models: dict[PublishedModel, SavedModel] = {}
+        self._published: list[PublishedModel] = []
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
@@ -77,7 +78,8 @@ class MemoryLog:
 
     def end(self) -> Mark:
         """See EventLog."""
-        return Mark(Position(len(self._times) - 1), self._times[-1])
+        with self._lock:
+            return Mark(Position(len(self._times) - 1), self._times[-1])
 
     def time_at(self, position: Position) -> Time:
         """See EventLog."""
@@ -95,6 +97,10 @@ class MemoryLog:
         """See EventLog."""
         of_version = [d for d in list(self._decisions.values()) if d.decision.version == version]
         return iter(sorted(of_version, key=lambda d: (d.decision.model, d.position)))
+
+    def decided_versions(self) -> Sequence[Position]:
+        """See EventLog."""
+        return sorted({logged.decision.version for logged in self._decisions.values()})
 
     def count_decisions(self) -> int:
         """See EventLog."""
@@ -132,6 +138,10 @@ class MemoryLog:
         saved = self._models.get(PublishedModel(experiment, newest, signature))
         return (newest, saved) if saved else None
 
+    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+        """See EventLog."""
+        return [m.position for m in self._published if (m.experiment, m.signature) == (experiment, signature)]
+
     def load_model(self, model: PublishedModel) -> SavedModel | None:
         """See EventLog."""
         return self._models.get(model)
@@ -139,6 +149,7 @@ class MemoryLog:
     def publish(self, model: PublishedModel, saved: SavedModel, *, learned: int, keep: int) -> None:  # noqa: ARG002
         """See EventLog."""
         self._models[model] = saved
+        self._published.append(model)
         mine = sorted((m for m in self._models if m.experiment == model.experiment), key=lambda m: m.position)
         for old in mine[:-keep]:
             del self._models[old]

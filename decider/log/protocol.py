@@ -116,6 +116,9 @@ class LogReader(Protocol):
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
 
+    def decided_versions(self) -> Sequence[Position]:
+        """The version positions that decisions name, whether there is such a version or not; rising."""
+
     def count_decisions(self) -> int:
         """How many decisions the log holds."""
 
@@ -130,6 +133,9 @@ class LogReader(Protocol):
 
     def newest_model(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
         """The last published model of a spec whose data is still stored."""
+
+    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+        """The positions of every model ever published for a spec, also of those whose data is gone."""
 
     def load_model(self, model: PublishedModel) -> SavedModel | None:
         """One stored model; None if it was never published or its data is gone."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from decider.errors import LogCorrupt
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.schema import from_message, read_json, to_message, write_json
 from decider.log.protocol import LoggedDecision, Mark, NewVersion
@@ -54,15 +55,24 @@ def decision_row(mark: Mark, decision: Decision, version: ExperimentVersion) -> 
 
 
 def logged_decision(row: Row, versions: Mapping[Position, ExperimentVersion]) -> LoggedDecision:
-    """The decision in a row of DECISION_COLUMNS."""
-    position, time, version, decision_id, unit_id, *fields, features, eligible, extra, pmf = row[:14]
-    action, propensity, reason, model = row[14:18]
-    decision = Decision(
+    """The decision in a row of DECISION_COLUMNS. Raises LogCorrupt if it cannot be one."""
+    try:
+        return LoggedDecision(Position(row[0]), Time(row[1]), _decision(row, versions))
+    except (ValueError, TypeError) as error:
+        raise LogCorrupt(f"the decision at position {row[0]} is damaged: {error}") from error
+
+
+def _decision(row: Row, versions: Mapping[Position, ExperimentVersion]) -> Decision:
+    version, decision_id, unit_id, *fields, features, eligible, extra, pmf, action, propensity, reason, model = row[
+        2:18
+    ]
+    all_active = versions[version].all_active if version in versions else ()
+    return Decision(
         decision_id=DecisionId(decision_id),
         version=Position(version),
         unit_id=unit_id,
         context=context_of(fields, json.loads(features) if features else {}),
-        eligible=tuple(json.loads(eligible)) if eligible else versions[version].all_active,
+        eligible=tuple(json.loads(eligible)) if eligible else all_active,
         action_features=json.loads(extra) if extra else {},
         pmf=tuple(json.loads(pmf)),
         action=ActionId(action),
@@ -70,7 +80,6 @@ def logged_decision(row: Row, versions: Mapping[Position, ExperimentVersion]) ->
         reason=Reason(reason),
         model=Position(model),
     )
-    return LoggedDecision(Position(position), Time(time), decision)
 
 
 def context_of(fields: Sequence[str | None], features: Features) -> Context:

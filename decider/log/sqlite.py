@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -52,7 +52,7 @@ Synchronous = Literal["NORMAL", "FULL"]
 LARGE_WAL_PAGES = 4_000
 """Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
 
-MAX_ORPHAN_NAMES = 100
+MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
 
 _SEALED = f"""
@@ -87,43 +87,57 @@ def log_error(path: Path, error: sqlite3.Error) -> LogError:
 
 
 class SqliteReader:
-    """A log to read. One connection for each thread; raises LogError where there is no log."""
+    """A log to read, from any thread: idle connections are kept and taken again.
+
+    Raises LogError where there is no log.
+    """
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise LogError(f"{path}: there is no such log")
         self.path = path
-        self._threads = threading.local()
+        self._idle: deque[sqlite3.Connection] = deque()
         self._connections: list[sqlite3.Connection] = []
         self._versions: dict[Position, ExperimentVersion] = {}
         with sqlite_errors(path):
-            tables = {name for (name,) in self._read("select name from sqlite_master")}
-        if "sealed_decisions" not in tables:
-            raise LogCorrupt(f"{path}: is an SQLite file but not a log of this service")
+            if "sealed_decisions" not in self._tables():
+                raise LogCorrupt(f"{path}: is an SQLite file but not a log of this service")
 
-    @property
-    def _connection(self) -> sqlite3.Connection:
-        connection: sqlite3.Connection | None = getattr(self._threads, "connection", None)
-        if connection is None:
-            uri = f"{self.path.absolute().as_uri()}?mode=ro"
-            connection = sqlite3.connect(uri, uri=True, timeout=5, check_same_thread=False)  # `close` is another's
-            self._threads.connection = connection
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self._read("select name from sqlite_master")}
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            connection = _open_to_read(self.path)
             self._connections.append(connection)
-        return connection
+            return connection
 
-    def _read(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Iterator[Row]:
-        with sqlite_errors(self.path):
-            yield from self._connection.execute(sql, parameters)
+    def _read(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Generator[Row, None, None]:
+        try:
+            connection = self._take()
+            try:
+                yield from connection.execute(sql, parameters)
+            finally:
+                self._idle.append(connection)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def _one(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Row | None:
-        with sqlite_errors(self.path):
-            row: Row | None = self._connection.execute(sql, parameters).fetchone()
-            return row
+        rows = self._read(sql, parameters)
+        try:
+            return next(rows, None)
+        finally:
+            rows.close()
+
+    def _failed(self, error: sqlite3.Error) -> LogError:
+        return log_error(self.path, error)
 
     def close(self) -> None:
-        """Let go of the file; other threads must have ended their reading."""
-        while self._connections:
-            self._connections.pop().close()
+        """Let go of the file; nobody may be reading."""
+        for connection in self._connections:
+            connection.close()
 
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """Rows of any SQL; for the metrics and the simulator's tables."""
@@ -162,13 +176,18 @@ class SqliteReader:
         return self._logged(row) if row else None
 
     def _logged(self, row: Row) -> LoggedDecision:
-        self._version(row[2])
+        if row[2] not in self._versions:
+            self.versions()
         return logged_decision(row, self._versions)
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See EventLog."""
         sql = f"select {DECISION_COLUMNS} from decisions d where version = ? order by model, position"  # noqa: S608
         return map(self._logged, self._read(sql, (version,)))
+
+    def decided_versions(self) -> Sequence[Position]:
+        """See EventLog."""
+        return [Position(row[0]) for row in self._read("select distinct version from decisions order by version")]
 
     def count_decisions(self) -> int:
         """See EventLog."""
@@ -212,6 +231,11 @@ class SqliteReader:
         )
         return (Position(row[0]), SavedModel(*row[1:])) if row else None
 
+    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+        """See EventLog."""
+        sql = "select position from models where experiment = ? and signature = ? order by position"
+        return [Position(row[0]) for row in self._read(sql, (experiment, signature))]
+
     def load_model(self, model: PublishedModel) -> SavedModel | None:
         """See EventLog."""
         row = self._one(
@@ -245,31 +269,42 @@ class SqliteLog(SqliteReader):
         clock: Callable[[], Time] = _now,
         on_commit: Callable[[int, float], None] = _ignore_commit,
     ) -> None:
-        self._lock_file = _lock(path)
         self._clock = clock
         self._on_commit = on_commit
-        self._orphan_names: set[str] = set()
-        with sqlite_errors(path):
-            self._writer = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
-            self._writer.execute("pragma page_size = 2048")  # of a new file: a commit writes three pages
-            self._writer.execute("pragma journal_mode = wal")
-            self._writer.execute(f"pragma synchronous = {synchronous}")
-            self._writer.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
-            migrate(sqlite_utils.Database(self._writer))
-        super().__init__(path)
+        self._refused_names: dict[str, set[str]] = {}
+        with ExitStack() as opened:
+            self._lock_file = opened.enter_context(_lock(path))
+            with sqlite_errors(path):
+                _check_ours(path)
+                self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
+                migrate(sqlite_utils.Database(self._writer))
+            super().__init__(path)
+            opened.pop_all()
         self._end = self.end()
         self._group = GroupCommit[Entry, Mark | None](self._write)
-        self.trouble: LogError | None = None
+        self._trouble: LogError | None = None
+        self._damage: LogCorrupt | None = None
+
+    @property
+    def trouble(self) -> LogError | None:
+        """Why the last attempt to write failed, if it did; or that the file was found damaged, which does not pass."""
+        return self._damage or self._trouble
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
-        """See EventLog. `trouble` is why the last attempt failed, if it did."""
+        """See EventLog."""
         try:
             marks = self._group(entries)
         except LogError as error:
-            self.trouble = error
+            self._trouble = error
             raise
-        self.trouble = None
+        self._trouble = None
         return marks
+
+    def _failed(self, error: sqlite3.Error) -> LogError:
+        problem = super()._failed(error)
+        if isinstance(problem, LogCorrupt):
+            self._damage = problem
+        return problem
 
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         started = time.perf_counter()
@@ -288,7 +323,7 @@ class SqliteLog(SqliteReader):
         except BaseException as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
-                raise log_error(self.path, error) from error
+                raise self._failed(error) from error
             raise
         self._end = Mark(end, now)
         self._on_commit(len(entries), time.perf_counter() - started)
@@ -315,7 +350,7 @@ class SqliteLog(SqliteReader):
             case Tick():
                 return cursor.execute("insert into ticks values (?,?)", mark).rowcount
             case Orphan():
-                self._count_refused(cursor, self._orphan_name(entry.name), "orphan")
+                self._count_refused(cursor, entry.name, "orphan")
                 return 0
 
     def _insert_reward(self, cursor: sqlite3.Cursor, mark: Mark, reward: NewReward) -> int:
@@ -337,17 +372,19 @@ class SqliteLog(SqliteReader):
 
     def _count_refused(self, cursor: sqlite3.Cursor, name: str, outcome: str) -> None:
         cursor.execute(
-            "insert into refused_rewards values (?,?,1) on conflict do update set count = count + 1", (name, outcome)
+            "insert into refused_rewards values (?,?,1) on conflict do update set count = count + 1",
+            (self._refused_name(name, outcome), outcome),
         )
 
-    def _orphan_name(self, name: str) -> str:
-        """Nobody checks an orphan's name, so the number of names is bounded here."""
-        if not self._orphan_names:
-            rows = self._writer.execute("select name from refused_rewards where outcome = 'orphan'")
-            self._orphan_names = {row[0] for row in rows}
-        if len(self._orphan_names) < MAX_ORPHAN_NAMES:
-            self._orphan_names.add(name)
-        return name if name in self._orphan_names else OTHER_NAME
+    def _refused_name(self, name: str, outcome: str) -> str:
+        """Callers invent these names, so their number is bounded here."""
+        if outcome not in self._refused_names:
+            rows = self._writer.execute("select name from refused_rewards where outcome = ?", (outcome,))
+            self._refused_names[outcome] = {row[0] for row in rows}
+        known = self._refused_names[outcome]
+        if len(known) < MAX_REFUSED_NAMES:
+            known.add(name)
+        return name if name in known else OTHER_NAME
 
     def publish(self, model: PublishedModel, saved: SavedModel, *, learned: int, keep: int) -> None:
         """See EventLog."""
@@ -383,6 +420,35 @@ class SqliteLog(SqliteReader):
             finally:
                 self._writer.close()
                 self._lock_file.close()
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=5, check_same_thread=False)
+
+
+def _open_to_write(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute(f"pragma synchronous = {synchronous}")
+    connection.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
+    return connection
+
+
+def _names(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("select name from sqlite_master")}
+
+
+def _check_ours(path: Path) -> None:
+    """Somebody else's database must not get our tables. Raises LogCorrupt."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with closing(_open_to_read(path)) as connection:
+        names = _names(connection)
+    if names and "decisions" not in names:
+        raise LogCorrupt(
+            f"{path}: is another application's database, with {', '.join(sorted(names)[:3])}; name another"
+        )
 
 
 def _lock(path: Path) -> IO[bytes]:

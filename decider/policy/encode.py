@@ -6,6 +6,7 @@ feature, another namespace or another line; features are sorted, so that their o
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -14,6 +15,9 @@ from decider.types import CONTEXT_FIELDS, ActionId, Context, Features, FeatureVa
 
 ENCODER_VERSION = 1
 """Part of every model. Any change to the lines below needs a new number: a model reads only its own encoding."""
+
+SMALLEST = 1e-6
+LINEAR_UP_TO = 1e3
 
 _UNSAFE = re.compile(r"[\s\x00-\x20\x7f|:=%]")
 
@@ -32,7 +36,22 @@ def _feature(name: str, value: FeatureValue) -> str:
         return _category(name, value)
     if isinstance(value, bool):
         return _category(name, "true" if value else "false")
-    return f" {_escape(name)}:{value!r}"
+    return f" {_escape(name)}:{_number(value)!r}"
+
+
+def _number(value: float) -> float:
+    """What VW sees of a number: it computes in float32, with squares of products of up to four features.
+
+    Below 1e-6 it counts as 0; beyond 1,000 it grows only with the logarithm, so that one extreme value cannot
+    overflow the weights.
+
+    >>> _number(12.5), _number(1e-150), round(_number(1e12))
+    (12.5, 0.0, 21723)
+    """
+    size = abs(float(value))
+    if size <= LINEAR_UP_TO:
+        return float(value) if size >= SMALLEST else 0.0
+    return math.copysign(LINEAR_UP_TO * (1 + math.log(size / LINEAR_UP_TO)), value)
 
 
 def _features(features: Features) -> str:

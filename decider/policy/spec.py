@@ -28,6 +28,10 @@ ALGORITHMS: dict[str, dict[str, float]] = {
 
 WITHOUT_MODEL = ("uniform", "fixed")
 
+NOT_RESUMABLE = ("bag", "rnd")
+"""VW's save and load loses a part of their state (found by trying: with a varying number of actions they then learn
+otherwise). What was loaded predicts the same, so it can serve; but a restarted learner begins at the log's start."""
+
 # With more than one predictor in a workspace, what `--normalized` has seen does not survive save and load (found by
 # trying: a resumed bag, cover or rnd learns otherwise once features have numbers). `--coin` normalizes without it.
 _ARGUMENTS = {
@@ -54,6 +58,11 @@ class PolicySpec:
     def learns(self) -> bool:
         """Whether there is a model at all."""
         return self.algorithm not in WITHOUT_MODEL
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a policy that was saved and loaded learns on as if nothing had happened."""
+        return self.algorithm not in NOT_RESUMABLE
 
     @property
     def arguments(self) -> str:

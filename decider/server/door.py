@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import grpc
@@ -25,6 +25,7 @@ from decider.errors import (
     LogFull,
     NotFound,
     Refused,
+    Violation,
 )
 from decider.metrics.rpc import RpcMetrics
 
@@ -46,6 +47,11 @@ _CODES: list[tuple[type[DeciderError], int]] = [  # the first that fits
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
+LONGEST_MESSAGE = 1_000
+MOST_DETAILS = 4_000
+"""Bytes. Errors travel in HTTP/2 trailers, which many clients cut off at 8 or 16 KiB."""
+
+
 def to_status(error: Exception) -> status_pb2.Status:
     """A google.rpc.Status with ErrorInfo and, where fields are wrong, BadRequest. Unknown errors say nothing more."""
     if not isinstance(error, DeciderError):
@@ -54,12 +60,25 @@ def to_status(error: Exception) -> status_pb2.Status:
     code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidArgument):
-        violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
-            for v in error.violations
-        ]
-        details.append(error_details_pb2.BadRequest(field_violations=violations))
-    return status_pb2.Status(code=code, message=str(error), details=map(_packed, details))
+        details.append(_bad_request(error.violations))
+    return status_pb2.Status(code=code, message=_cut(str(error), LONGEST_MESSAGE), details=map(_packed, details))
+
+
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    """As many violations as fit, then how many more there are."""
+    message = error_details_pb2.BadRequest()
+    for index, violation in enumerate(violations):
+        if message.ByteSize() > MOST_DETAILS:
+            message.field_violations.add(field="...", description=f"and {len(violations) - index} more")
+            break
+        message.field_violations.add(field=_cut(violation.field, 200), description=_cut(violation.description, 600))
+    return message
+
+
+def _cut(text: str, longest: int) -> str:
+    """At most that many bytes."""
+    encoded = text.encode()
+    return text if len(encoded) <= longest else encoded[: longest - 3].decode(errors="ignore") + "..."
 
 
 def _packed(message: Any) -> any_pb2.Any:

@@ -26,10 +26,11 @@ class ExperimentService:
 
     def ApplyExperiment(self, request: pb.ApplyExperimentRequest) -> pb.ApplyExperimentResponse:
         """Create or change; a state left out keeps the running one."""
-        message = experiment_pb2.Experiment()
-        message.CopyFrom(request.experiment)
-        keep_state(message, self._running)
-        applied = self._learner.apply(from_message(message), validate_only=request.validate_only)
+        applied = self._learner.apply(
+            from_message(request.experiment),
+            keep_state=says_no_state(request.experiment),
+            validate_only=request.validate_only,
+        )
         return pb.ApplyExperimentResponse(applied=versioned(applied.serving), changed=applied.changed)
 
     def GetExperiment(self, request: pb.GetExperimentRequest) -> pb.GetExperimentResponse:
@@ -62,9 +63,6 @@ class ExperimentService:
         return pb.ResumeExperimentResponse(experiment=versioned(applied.serving))
 
 
-def keep_state(message: experiment_pb2.Experiment, running: Running) -> None:
-    """A definition that does not say whether it is paused keeps what it is."""
-    unsaid = message.state == experiment_pb2.EXPERIMENT_STATE_UNSPECIFIED
-    id_ = ExperimentId(message.id)
-    if unsaid and id_ in running and running[id_].version.experiment.paused:
-        message.state = experiment_pb2.EXPERIMENT_STATE_PAUSED
+def says_no_state(message: experiment_pb2.Experiment) -> bool:
+    """Whether a definition leaves it open if the experiment is paused."""
+    return message.state == experiment_pb2.EXPERIMENT_STATE_UNSPECIFIED

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from decider.errors import DeciderError, InvalidExperiment, Violation
-from decider.experiment.definition import Experiment
+from decider.errors import InvalidArgument, InvalidExperiment, Violation
 from decider.experiment.schema import from_message, read_toml
-from decider.learn.learner import Applied
-from decider.running import Running
-from decider.server.experiments import keep_state
+from decider.learn.learner import Learner
+from decider.server.experiments import says_no_state
 
 logger = logging.getLogger(__name__)
 
@@ -20,26 +18,28 @@ logger = logging.getLogger(__name__)
 class ExperimentFiles:
     """Files, and folders of `*.toml` files, that define experiments."""
 
-    def __init__(self, paths: Sequence[Path], apply: Callable[[Experiment], Applied], running: Running) -> None:
+    def __init__(self, paths: Sequence[Path], learner: Learner) -> None:
         self._paths = paths
-        self._apply = apply
-        self._running = running
+        self._learner = learner
         self._seen: dict[Path, str] = {}
 
     def apply_all(self) -> None:
         """At start: raises InvalidExperiment for the first bad file, since nothing runs yet that could stay."""
         for path, digest in self._changed():
-            self._seen[path] = digest
             self._apply_file(path)
+            self._seen[path] = digest
 
     def apply_changed(self) -> None:
-        """Later: a bad file is logged, once, and the running version stays."""
+        """Later: a bad file is logged, once, and the running version stays.
+
+        Raises LogError if the log cannot take a change; the next look tries it again.
+        """
         for path, digest in self._changed():
-            self._seen[path] = digest
             try:
                 self._apply_file(path)
-            except DeciderError as error:
+            except InvalidArgument as error:
                 logger.error("refused, the running version stays: %s", error)
+            self._seen[path] = digest
 
     def _changed(self) -> Iterator[tuple[Path, str]]:
         for path in self._files():
@@ -59,13 +59,11 @@ class ExperimentFiles:
 
     def _apply_file(self, path: Path) -> None:
         message = read_toml(path)
-        keep_state(message, self._running)
         try:
-            applied = self._apply(from_message(message))
+            applied = self._learner.apply(from_message(message), keep_state=says_no_state(message))
         except InvalidExperiment as error:
-            raise InvalidExperiment(
-                [Violation(f"{path}: {v.field}", v.description) for v in error.violations]
-            ) from error
+            violations = [Violation(f"{path}: {v.field}", v.description) for v in error.violations]
+            raise InvalidExperiment(violations) from error
         version = applied.serving.version
         news = "new version" if applied.changed else "unchanged, version"
         logger.info("%s: experiment %s, %s %d", path, version.experiment.id, news, version.number)

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from decider.errors import AddressTaken, DeciderError
+
 Ready = Callable[[], str | None]
 """None when calls are taken, else why not."""
 
@@ -17,7 +19,10 @@ class HttpDoor:
 
     def __init__(self, host: str, port: int, *, registry: CollectorRegistry, ready: Ready) -> None:
         handler = type("Handler", (_Handler,), {"registry": registry, "ready": staticmethod(ready)})
-        self._server = ThreadingHTTPServer((host, port), handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), handler)
+        except OSError as error:
+            raise AddressTaken(f"cannot listen on {host}:{port} for HTTP: {error}") from error
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
@@ -28,7 +33,8 @@ class HttpDoor:
 
     def stop(self) -> None:
         """Stop serving and let go of the port."""
-        self._server.shutdown()
+        if self._thread.is_alive():
+            self._server.shutdown()
         self._server.server_close()
 
 
@@ -39,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/metrics":
-            self._answer(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)
+            self._answer_metrics()
         elif path == "/healthz":
             self._answer(200, b"ok\n")
         elif path == "/readyz":
@@ -47,6 +53,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200 if problem is None else 503, f"{problem or 'ok'}\n".encode())
         else:
             self._answer(404, b"there are /metrics, /healthz and /readyz\n")
+
+    def _answer_metrics(self) -> None:
+        try:
+            metrics = generate_latest(self.registry)
+        except DeciderError as error:
+            self._answer(500, f"{error}\n".encode())
+        else:
+            self._answer(200, metrics, CONTENT_TYPE_LATEST)
 
     def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
         self.send_response(status)

@@ -8,15 +8,16 @@ import platform
 import sqlite3
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-import vowpal_wabbit_next
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from decider.errors import DeciderError, LogError
+from decider.errors import AddressTaken, DeciderError
 from decider.learn.learner import Learner
+from decider.log.protocol import Tick
 from decider.log.sqlite import SqliteLog
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 FILES_INTERVAL = 1.0
 """Seconds between looks at the experiment files."""
 
+LAST_BYTES = 0.2
+"""Seconds for the last replies to leave."""
+
 
 def now() -> Time:
     """The wall clock, in microseconds since 1970."""
@@ -46,11 +50,21 @@ def build() -> dict[str, str]:
     """What a log's reader would have to install to replay it."""
     return {
         "decider": importlib.metadata.version("decider"),
-        "vowpal_wabbit": vowpal_wabbit_next.VW_VERSION,
+        "vowpal_wabbit_next": importlib.metadata.version("vowpal-wabbit-next"),
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "machine": platform.machine(),
     }
+
+
+class _Reflection(reflection.ReflectionServicer):  # type: ignore[misc]
+    """Reflection's streams stay open as long as the caller likes, so they get threads of their own."""
+
+    def ServerReflectionInfo(self, request_iterator: object, context: object) -> object:
+        """See grpc.reflection.v1alpha.ServerReflection."""
+        return super().ServerReflectionInfo(request_iterator, context)
+
+    ServerReflectionInfo.experimental_thread_pool = ThreadPoolExecutor(4, "reflection")  # type: ignore[attr-defined]
 
 
 class Server:
@@ -77,7 +91,7 @@ class Server:
                 keep_models=settings.keep_models,
                 on_learned=process.learned,
             )
-            self._files = ExperimentFiles(settings.experiments, self.learner.apply, self.running)
+            self._files = ExperimentFiles(settings.experiments, self.learner)
             self._files.apply_all()
             self._collector = LogCollector(self.log, self.running, clock=now)
             registry.register(self._collector)
@@ -113,9 +127,8 @@ class Server:
                 *_handlers(module.DESCRIPTOR.services_by_name[name], servicer, metrics)
             )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection(
-            (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME), server
-        )
+        names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(names), server)
         return server
 
     def _service_names(self) -> tuple[str, ...]:
@@ -142,10 +155,16 @@ class Server:
         """The learner's thread: learn every interval, look at the files now and then."""
         next_look = time.monotonic() + FILES_INTERVAL
         while not self._stopping.wait(self._settings.learn_interval):
+            if self.log.trouble is not None:
+                self._try_to(self._probe)
             self._try_to(self.learner.step)
             if time.monotonic() >= next_look:
                 self._try_to(self._files.apply_changed)
                 next_look = time.monotonic() + FILES_INTERVAL
+
+    def _probe(self) -> None:
+        """Whether the log can be written again: nobody calls a server that is not ready."""
+        self.log.append([Tick()])
 
     def _try_to(self, work: object) -> None:
         """A failure is logged; the next round tries again."""
@@ -161,7 +180,10 @@ class Server:
         self._serving = False
         self._health.enter_graceful_shutdown()
         self._stopping.set()
-        self._grpc.stop(self._settings.grace).wait()
+        stopped = self._grpc.stop(self._settings.grace)
+        self._calls.wait_until_idle(self._settings.grace)
+        self._grpc.stop(LAST_BYTES)  # what is still open are streams that only watch
+        stopped.wait()
         self._calls.shutdown()
         if self._learning.ident is not None:
             self._learning.join()
@@ -187,4 +209,4 @@ def _bind(server: grpc.Server, address: str) -> int:
     try:
         return int(server.add_insecure_port(address))
     except RuntimeError as error:
-        raise LogError(f"cannot listen on {address}: {error}") from error
+        raise AddressTaken(f"cannot listen on {address} for gRPC: {error}") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, TypeVar
 
 from decider.decide import decide
 from decider.errors import AlreadyExists, DeciderError, InvalidArgument, NotFound, Refused, Violation
@@ -19,6 +19,14 @@ Request = TypeVar("Request")
 Prepared = TypeVar("Prepared")
 
 
+class _Chosen(NamedTuple):
+    """A decision with its version; `stored`: it is in the log already."""
+
+    decision: Decision
+    version: ExperimentVersion
+    stored: bool
+
+
 class DeciderService:
     """Handlers of the RPCs of the same names."""
 
@@ -30,58 +38,68 @@ class DeciderService:
         self._versions: dict[int, ExperimentVersion] = {}
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
-        """Choose, append, answer."""
-        decision, version = self._decide(request)
-        (mark,) = self._append([decision])
-        return self._decided(request, decision, version, mark)
+        """Choose, append, answer; to a decision id that was there before, with the stored decision."""
+        chosen = self._choose(request)
+        if not chosen.stored:
+            (mark,) = self._append([chosen.decision])
+            chosen = self._committed(request, chosen, mark)
+        return self._replied(request, chosen)
 
     def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
-        chosen = [_attempt(self._decide, r) for r in request.requests]
-        marks = iter(self._append([c[0] for c in chosen if not isinstance(c, Exception)]))
-        results = []
-        for message, choice in zip(request.requests, chosen, strict=True):
-            if isinstance(choice, Exception):
-                results.append(pb.DecideResult(error=to_status(choice)))
-            else:
-                results.append(self._decide_result(message, *choice, next(marks)))
+        chosen = [_attempt(self._choose, message) for message in request.requests]
+        new = [c.decision for c in chosen if isinstance(c, _Chosen) and not c.stored]
+        marks = iter(self._append(new))
+        results = [
+            self._result(message, choice, marks) for message, choice in zip(request.requests, chosen, strict=True)
+        ]
         return pb.DecideBatchResponse(results=results)
 
-    def _decide_result(
-        self, request: pb.DecideRequest, decision: Decision, version: ExperimentVersion, mark: Mark | None
+    def _result(
+        self, request: pb.DecideRequest, chosen: _Chosen | DeciderError, marks: Iterator[Mark | None]
     ) -> pb.DecideResult:
         try:
-            return pb.DecideResult(response=self._decided(request, decision, version, mark))
+            if isinstance(chosen, DeciderError):
+                raise chosen
+            if not chosen.stored:
+                chosen = self._committed(request, chosen, next(marks))
+            return pb.DecideResult(response=self._replied(request, chosen))
         except DeciderError as error:
             return pb.DecideResult(error=to_status(error))
 
-    def _decide(self, request: pb.DecideRequest) -> tuple[Decision, ExperimentVersion]:
+    def _choose(self, request: pb.DecideRequest) -> _Chosen:
+        if request.decision_id:
+            stored = self._stored(request)
+            if stored is not None:
+                return stored
         version, model = self._running[ExperimentId(request.experiment)]
         if version.experiment.paused:
             raise Refused(
                 f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
                 reason="EXPERIMENT_PAUSED",
             )
-        return decide(convert.decision_request(request), version, model), version
+        return _Chosen(decide(convert.decision_request(request), version, model), version, stored=False)
 
-    def _decided(
-        self, request: pb.DecideRequest, decision: Decision, version: ExperimentVersion, mark: Mark | None
-    ) -> pb.DecideResponse:
-        """The reply; to a decision id that was there before, the reply to the stored decision."""
-        if mark is None:
-            decision, version = self._stored(request)
-        return self._reply(decision, version, with_ranking=request.with_ranking)
+    def _committed(self, request: pb.DecideRequest, chosen: _Chosen, mark: Mark | None) -> _Chosen:
+        """What counts after the commit: without a mark, somebody else has just written this decision id."""
+        return chosen if mark is not None else self._stored(request) or chosen
 
-    def _stored(self, request: pb.DecideRequest) -> tuple[Decision, ExperimentVersion]:
-        logged = self._found(request.decision_id)
+    def _replied(self, request: pb.DecideRequest, chosen: _Chosen) -> pb.DecideResponse:
+        return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
+
+    def _stored(self, request: pb.DecideRequest) -> _Chosen | None:
+        """The decision with this id, if there is one. Raises AlreadyExists if it is another's."""
+        logged = self._log.find(DecisionId(request.decision_id))
+        if logged is None:
+            return None
         version = self._version(logged)
         if (version.experiment.id, logged.decision.unit_id) != (request.experiment, request.unit_id):
             raise AlreadyExists(
                 f"decision_id {request.decision_id!r} belongs to another unit or experiment; take a new id",
                 reason="DECISION_ID_REUSED",
             )
-        return logged.decision, version
+        return _Chosen(logged.decision, version, stored=True)
 
     def _version(self, logged: LoggedDecision) -> ExperimentVersion:
         position = logged.decision.version
@@ -114,19 +132,19 @@ class DeciderService:
 
     def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
         """Append, answer what became of it."""
-        prepared = self._prepare_reward(request)
-        (mark,) = self._append([prepared[0]])
-        return self._rewarded(*prepared, mark)
+        reward, logged = self._prepare_reward(request)
+        (mark,) = self._append([reward])
+        return self._rewarded(logged, mark)
 
     def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
         """Append all in one commit, answer each."""
         convert.check_batch(len(request.requests))
         prepared = [_attempt(self._prepare_reward, r) for r in request.requests]
-        marks = iter(self._append([p[0] for p in prepared if not isinstance(p, Exception)]))
+        marks = iter(self._append([p[0] for p in prepared if not isinstance(p, DeciderError)]))
         results = [
             pb.RewardResult(error=to_status(p))
-            if isinstance(p, Exception)
-            else pb.RewardResult(response=self._rewarded(*p, next(marks)))
+            if isinstance(p, DeciderError)
+            else pb.RewardResult(response=self._rewarded(p[1], next(marks)))
             for p in prepared
         ]
         return pb.RewardBatchResponse(results=results)
@@ -143,7 +161,7 @@ class DeciderService:
         weight = _weight(self._version(logged), name, value)
         return NewReward(logged.position, name, value, weight, reward_id, occurred_at), logged
 
-    def _rewarded(self, _: NewReward, logged: LoggedDecision, mark: Mark | None) -> pb.RewardResponse:
+    def _rewarded(self, logged: LoggedDecision, mark: Mark | None) -> pb.RewardResponse:
         if mark is None:
             outcome = RewardOutcome.DUPLICATE
         else:

@@ -33,6 +33,8 @@ class Together(Executor):
     def __init__(self, append: Append, *, threads: int) -> None:
         self._append = append
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = threading.Condition()
+        self._running = 0
         self._threads = [
             threading.Thread(target=self._serve, name=f"calls-{index}", daemon=True) for index in range(threads)
         ]
@@ -56,9 +58,20 @@ class Together(Executor):
                 future.set_result(fn(*args, **kwargs))
             except BaseException as error:
                 future.set_exception(error)
+            finally:
+                with self._idle:
+                    self._running -= 1
+                    self._idle.notify_all()
 
+        with self._idle:
+            self._running += 1
         self._calls.put(call)
         return future
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Until every call has ended, or that long."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._running == 0, timeout=seconds)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
         """See Executor; calls that wait in the queue are still run."""
@@ -72,20 +85,20 @@ class Together(Executor):
         """A thread's work: start calls until none is left, then commit for all that wait."""
         while (call := self._calls.get()) is not None:
             waiting = _started(call)
-            while len(waiting) < MOST_WAITING and not self._calls.empty():
-                waiting += self._start_next()
+            while len(waiting) < MOST_WAITING and (call := self._next()) is not None:
+                waiting += _started(call)
             while waiting:
                 waiting = self._commit(waiting)
 
-    def _start_next(self) -> list[_Waiting]:
+    def _next(self) -> Callable[[], None] | None:
+        """The next call; None if there is none now, or none any more."""
         try:
             call = self._calls.get_nowait()
         except Empty:
-            return []  # another thread was faster
+            return None
         if call is None:
             self._calls.put(None)  # the end is for `_serve`, once nobody waits
-            return []
-        return _started(call)
+        return call
 
     def _commit(self, waiting: list[_Waiting]) -> list[_Waiting]:
         """One commit for all; the calls that then wait for another."""

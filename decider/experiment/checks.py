@@ -1,0 +1,148 @@
+"""What is wrong with an experiment: every violation, with its field and the way out. Called by `schema.py` and the
+learner."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
+
+from decider.errors import InvalidExperiment, Violation
+from decider.experiment.definition import Experiment
+from decider.experiment.features import feature_violations
+from decider.v1 import experiment_pb2 as pb
+
+MAX_ACTIONS = 1000
+MICROSECONDS = 1_000_000
+LARGEST_REWARD = 1e12
+SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * MICROSECONDS
+
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TERM = re.compile(r"[CA]{2,4}")
+_PARAMETER_RANGES: dict[tuple[str, str], tuple[float, float]] = {
+    ("epsilon_greedy", "epsilon"): (0, 1),
+    ("softmax", "lambda"): (1e-6, 1e6),
+    ("squarecb", "gamma_scale"): (1e-6, 1e9),
+    ("squarecb", "gamma_exponent"): (0, 1),
+    ("bag", "size"): (2, 100),
+    ("bag", "epsilon"): (0, 1),
+    ("cover", "size"): (2, 100),
+    ("rnd", "size"): (1, 100),
+    ("rnd", "alpha"): (1e-9, 1e6),
+    ("first", "count"): (0, 1e9),
+}
+
+
+def check(message: pb.Experiment) -> None:
+    """Raises InvalidExperiment with every violation of an experiment by itself."""
+    violations = list(_violations(message))
+    if violations:
+        raise InvalidExperiment(violations)
+
+
+def _violations(message: pb.Experiment) -> Iterable[Violation]:
+    if not _ID.fullmatch(message.id):
+        yield Violation("id", f"{message.id!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+    if len(message.salt) > 64:
+        yield Violation("salt", "is longer than 64 characters")
+    yield from _enum_violation("state", message.state, pb.ExperimentState)
+    yield from _enum_violation("learning", message.learning, pb.Learning)
+    yield from _action_violations(message)
+    yield from _policy_violations(message.policy)
+    yield from _reward_violations(message.reward)
+    active = [a.id for a in message.actions if a.state != pb.ACTION_STATE_RETIRED]
+    if not 0 <= message.holdout <= 1:
+        yield Violation("holdout", f"{message.holdout} is not in [0, 1]")
+    floor = message.minimum_propensity
+    if active and not 0 <= floor * len(active) <= 1 + 1e-9:
+        yield Violation(
+            "minimum_propensity", f"{floor} is not in [0, {1 / len(active):.6g}] (1 / number of active actions)"
+        )
+    needs_baseline = message.holdout > 0 or message.policy.WhichOneof("algorithm") == "fixed"
+    if needs_baseline and not message.baseline_action:
+        yield Violation("baseline_action", "is needed for a holdout and for the fixed policy")
+    if message.baseline_action and message.baseline_action not in active:
+        yield Violation("baseline_action", f"{message.baseline_action!r} is not one of the active actions")
+
+
+def _enum_violation(path: str, value: int, enum: Any) -> Iterable[Violation]:
+    if value not in enum.values():
+        yield Violation(path, f"{value} is none of {', '.join(enum.keys()[1:])}")
+
+
+def _payload_violation(path: str, payload: Struct) -> Iterable[Violation]:
+    try:
+        json_format.MessageToDict(payload)
+    except ValueError as error:  # NaN and infinities are no JSON
+        yield Violation(path, str(error))
+
+
+def _action_violations(message: pb.Experiment) -> Iterable[Violation]:
+    if not any(a.state != pb.ACTION_STATE_RETIRED for a in message.actions):
+        yield Violation("actions", "has no active action")
+    if len(message.actions) > MAX_ACTIONS:
+        yield Violation("actions", f"has {len(message.actions)} actions; at most {MAX_ACTIONS} are possible")
+    seen = set()
+    for index, action in enumerate(message.actions):
+        path = f"actions[{index}]"
+        if not _ID.fullmatch(action.id):
+            yield Violation(f"{path}.id", f"{action.id!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+        if action.id in seen:
+            yield Violation(f"{path}.id", f"{action.id!r} is there twice")
+        if action.kind and not _ID.fullmatch(action.kind):
+            yield Violation(f"{path}.kind", f"{action.kind!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+        seen.add(action.id)
+        yield from _enum_violation(f"{path}.state", action.state, pb.ActionState)
+        yield from _payload_violation(f"{path}.payload", action.payload)
+        yield from feature_violations(action.features, f"{path}.features", reserved=("id", "kind"))
+
+
+def _policy_violations(message: pb.Policy) -> Iterable[Violation]:
+    for index, term in enumerate(message.interactions):
+        if not _TERM.fullmatch(term):
+            yield Violation(f"policy.interactions[{index}]", f'{term!r} is not made of 2 to 4 of C and A, like "CA"')
+    algorithm = message.WhichOneof("algorithm")
+    for (name, parameter), (low, high) in _PARAMETER_RANGES.items():
+        if name == algorithm and getattr(message, name).HasField(parameter):
+            value = getattr(getattr(message, name), parameter)
+            if not low <= value <= high:
+                yield Violation(f"policy.{name}.{parameter}", f"{value} is not in [{low:g}, {high:g}]")
+
+
+def _reward_violations(message: pb.RewardDefinition) -> Iterable[Violation]:
+    if message.HasField("window"):
+        window = message.window.ToMicroseconds()
+        if not SHORTEST_WINDOW <= window <= LONGEST_WINDOW:
+            yield Violation("reward.window", f"{window / MICROSECONDS} s is not in [0.001 s, 90 days]")
+    low, high = (message.range.minimum, message.range.maximum) if message.HasField("range") else (0.0, 1.0)
+    if not -LARGEST_REWARD <= low < high <= LARGEST_REWARD:
+        yield Violation(
+            "reward.range", f"[{low}, {high}] is not an interval with minimum < maximum within +-{LARGEST_REWARD:g}"
+        )
+    elif not low <= message.default_value <= high:
+        yield Violation("reward.default_value", f"{message.default_value} is not in the range [{low}, {high}]")
+    yield from _enum_violation("reward.aggregation", message.aggregation, pb.Aggregation)
+    for name, weight in message.weights.items():
+        if not _ID.fullmatch(name):
+            yield Violation("reward.weights", f"{name!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+        if not math.isfinite(weight):
+            yield Violation(f"reward.weights[{name}]", f"{weight} is not a finite number")
+
+
+def check_successor(experiment: Experiment, history: Iterable[Experiment]) -> None:
+    """Raises InvalidExperiment where an action's id had another meaning in an earlier version."""
+    kinds = {action.id: action.kind for old in history for action in old.actions}
+    violations = [
+        Violation(
+            f"actions[{index}].kind",
+            f"action {action.id!r} was of kind {kinds[action.id]!r} before; an id is never reused: take a new one",
+        )
+        for index, action in enumerate(experiment.actions)
+        if kinds.get(action.id, action.kind) != action.kind
+    ]
+    if violations:
+        raise InvalidExperiment(violations)

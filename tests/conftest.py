@@ -1,0 +1,101 @@
+"""What several test files share: the Hypothesis profile, a clock that the test holds, samples, strategies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
+from decider.policy.spec import ALGORITHMS, PolicySpec
+from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
+
+settings.register_profile("developer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("developer"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+SECOND = 1_000_000
+"""Microseconds."""
+
+LEARNING = tuple(name for name in ALGORITHMS if name not in ("uniform", "fixed"))
+
+
+class Clock:
+    """A clock that moves only when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000 * SECOND
+
+    def __call__(self) -> Time:
+        return Time(self.now)
+
+    def advance(self, seconds: float) -> None:
+        """Later by that many seconds; negative ones are a clock that was set back."""
+        self.now += round(seconds * SECOND)
+
+
+def sample_experiment(**changes: Any) -> Experiment:
+    """A small experiment of four actions, one of them retired; `changes` replace its fields."""
+    fields: dict[str, Any] = {
+        "id": ExperimentId("home"),
+        "actions": (
+            Action(ActionId("sale"), "offer", {"discount": 0.2, "colour": "red"}),
+            Action(ActionId("outfit")),
+            Action(ActionId("old"), retired=True),
+            Action(ActionId("none"), "none"),
+        ),
+        "baseline": ActionId("outfit"),
+        "minimum_propensity": 0.01,
+        "reward": RewardDefinition(window=10 * SECOND),
+    }
+    return Experiment(**{**fields, **changes})
+
+
+def sample_version(*, position: int = 1, number: int = 1, time: int = 0, **changes: Any) -> ExperimentVersion:
+    """The sample experiment as applied."""
+    return ExperimentVersion(sample_experiment(**changes), number=number, position=Position(position), time=Time(time))
+
+
+def spec(algorithm: str, *interactions: str, **parameters: float) -> PolicySpec:
+    """A policy spec with the algorithm's defaults but for `parameters`."""
+    return PolicySpec(algorithm, {**ALGORITHMS[algorithm], **parameters}, interactions or ("CA",))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that the test holds."""
+    return Clock()
+
+
+# Every text that protobuf lets through: no lone surrogates. The long list of odd ones comes up often on purpose.
+ODD = (
+    "|",
+    ":",
+    "=",
+    "%",
+    " ",
+    "\n",
+    "\r",
+    "\t",
+    "\x00",
+    "\x1f",
+    "\x7f",
+    "\x85",
+    "\xa0",
+    "\u2028",
+    "\u3000",
+    "😀",
+    "%7C",
+)
+texts = st.lists(st.sampled_from(ODD) | st.text(st.characters(codec="utf-8"), max_size=4), max_size=4).map("".join)
+names = texts.filter(bool)
+numbers = st.floats(-1e12, 1e12)
+feature_values: st.SearchStrategy[str | float | bool] = texts | numbers | st.booleans()
+feature_maps: st.SearchStrategy[Mapping[str, str | float | bool]] = st.dictionaries(
+    names.filter(lambda name: name not in (*CONTEXT_FIELDS, "id", "kind")), feature_values, max_size=4
+)
+contexts = st.builds(Context, texts, texts, texts, texts, texts, feature_maps)

@@ -1,0 +1,401 @@
+"""Three ways to reach the service, so that one test can go through all of them.
+
+`DirectDoor` calls the servicer objects, `InProcessDoor` a whole server in this process over gRPC, `ProcessDoor` the
+`decider serve` command as a process of its own. All take and return messages. They raise what the way itself raises,
+a DeciderError or a grpc.RpcError; `status_of` gives the google.rpc.Status for either.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from decider.errors import DeciderError
+from decider.learn.learner import Learner
+from decider.log.sqlite import SqliteLog
+from decider.running import Running
+from decider.server.door import to_status
+from decider.server.experiments import ExperimentService
+from decider.server.serve import Server, now
+from decider.server.service import DeciderService
+from decider.server.settings import Settings
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
+from decider.v1 import experiment_service_pb2 as experiments_pb
+from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
+from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
+
+T = TypeVar("T")
+
+PATIENCE = 30.0
+"""Seconds after which waiting for something that must happen is a failure. No test asserts how long it took."""
+
+LEARN_INTERVAL = 0.05
+ANY_PORT = "127.0.0.1:0"
+
+
+def until(
+    look: Callable[[], T | None],
+    *,
+    what: str,
+    between: Callable[[], None] = lambda: time.sleep(0.02),
+    patience: float = PATIENCE,
+) -> T:
+    """What `look` sees as soon as it is true; fails after a long while."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        seen = look()
+        if seen:
+            return seen
+        between()
+    raise AssertionError(f"waited {patience} s in vain until {what}")
+
+
+def rows(db: Path, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+    """What the log's file says, read by a connection of the test's own."""
+    with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
+        return connection.execute(sql, parameters).fetchall()
+
+
+def status_of(call: Callable[[], object]) -> status_pb2.Status:
+    """The status that a call ends with; code 0 if it succeeds."""
+    try:
+        call()
+    except DeciderError as error:
+        return to_status(error)
+    except grpc.RpcError as error:
+        return status_of_rpc(error)
+    return status_pb2.Status()
+
+
+def status_of_rpc(error: grpc.RpcError) -> status_pb2.Status:
+    """The status in a failed call's trailers; without one, the plain code and text."""
+    with suppress(ValueError):  # the trailers say another code than the call: they were cut off on the way
+        rich: status_pb2.Status | None = rpc_status.from_call(error)
+        if rich is not None:
+            return rich
+    return status_pb2.Status(code=error.code().value[0], message=error.details() or "")
+
+
+def code_of(status: status_pb2.Status) -> str:
+    """The name of a status's code."""
+    return str(next(code.name for code in grpc.StatusCode if code.value[0] == status.code))
+
+
+def detail(status: status_pb2.Status, message: T) -> T | None:
+    """The detail of this type, read into `message`; None if there is none."""
+    for packed in status.details:
+        if packed.Unpack(message):
+            return message
+    return None
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """ErrorInfo.reason; empty without one."""
+    info = detail(status, error_details_pb2.ErrorInfo())
+    return str(info.reason) if info else ""
+
+
+def fields_of(status: status_pb2.Status) -> list[str]:
+    """The fields that BadRequest names."""
+    bad = detail(status, error_details_pb2.BadRequest())
+    return [violation.field for violation in bad.field_violations] if bad else []
+
+
+def experiment(
+    id_: str,
+    *actions: str,
+    window: float = 600.0,
+    **fields: Any,
+) -> experiment_pb2.Experiment:
+    """An experiment with these actions (default: a, b, c) and a window in seconds; any other field by name."""
+    message = experiment_pb2.Experiment(
+        id=id_, actions=[experiment_pb2.Action(id=action) for action in actions or ("a", "b", "c")], **fields
+    )
+    length = Duration()
+    length.FromMicroseconds(round(window * 1e6))
+    message.reward.window.CopyFrom(length)
+    return message
+
+
+class Door(ABC):
+    """One way to the service, open until `close`. `db`: the log's file, which every way has."""
+
+    db: Path
+
+    @abstractmethod
+    def call(self, service: str, method: str, request: Message) -> Any:
+        """The reply; raises DeciderError or grpc.RpcError."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the service."""
+
+    def breathe(self) -> None:
+        """Give the learner time for a round."""
+        time.sleep(LEARN_INTERVAL)
+
+    def until(self, look: Callable[[], T | None], *, what: str, patience: float = PATIENCE) -> T:
+        """See `until`; the learner goes on meanwhile."""
+        return until(look, what=what, between=self.breathe, patience=patience)
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """See `rows`."""
+        return rows(self.db, sql, *parameters)
+
+    def decide(self, experiment_id: str, unit_id: str = "unit", **fields: Any) -> pb.DecideResponse:
+        """Decide; more fields of the request by name."""
+        return self.send(pb.DecideRequest(experiment=experiment_id, unit_id=unit_id, **fields))
+
+    def send(self, request: pb.DecideRequest) -> pb.DecideResponse:
+        """Decide."""
+        reply: pb.DecideResponse = self.call("DeciderService", "Decide", request)
+        return reply
+
+    def decide_batch(self, requests: Sequence[pb.DecideRequest]) -> Sequence[pb.DecideResult]:
+        """DecideBatch."""
+        reply: pb.DecideBatchResponse = self.call(
+            "DeciderService", "DecideBatch", pb.DecideBatchRequest(requests=requests)
+        )
+        return list(reply.results)
+
+    def activate(self, decision_id: str, action: str = "") -> bool:
+        """Activate; whether it was the first time."""
+        reply = self.call("DeciderService", "Activate", pb.ActivateRequest(decision_id=decision_id, action=action))
+        return bool(reply.first)
+
+    def reward(self, decision_id: str, **fields: Any) -> str:
+        """Reward; the outcome's short name."""
+        request = pb.RewardRequest(decision_id=decision_id, **fields)
+        return outcome_name(self.call("DeciderService", "Reward", request).outcome)
+
+    def reward_batch(self, requests: Sequence[pb.RewardRequest]) -> Sequence[pb.RewardResult]:
+        """RewardBatch."""
+        reply: pb.RewardBatchResponse = self.call(
+            "DeciderService", "RewardBatch", pb.RewardBatchRequest(requests=requests)
+        )
+        return list(reply.results)
+
+    def apply(
+        self, message: experiment_pb2.Experiment, *, validate_only: bool = False
+    ) -> experiments_pb.ApplyExperimentResponse:
+        """ApplyExperiment."""
+        request = experiments_pb.ApplyExperimentRequest(experiment=message, validate_only=validate_only)
+        reply: experiments_pb.ApplyExperimentResponse = self.call("ExperimentService", "ApplyExperiment", request)
+        return reply
+
+    def get(self, id_: str) -> experiments_pb.VersionedExperiment:
+        """GetExperiment."""
+        reply = self.call("ExperimentService", "GetExperiment", experiments_pb.GetExperimentRequest(id=id_))
+        found: experiments_pb.VersionedExperiment = reply.experiment
+        return found
+
+    def page(self, page_size: int = 0, page_token: str = "") -> experiments_pb.ListExperimentsResponse:
+        """ListExperiments."""
+        request = experiments_pb.ListExperimentsRequest(page_size=page_size, page_token=page_token)
+        reply: experiments_pb.ListExperimentsResponse = self.call("ExperimentService", "ListExperiments", request)
+        return reply
+
+    def pause(self, id_: str) -> experiments_pb.VersionedExperiment:
+        """PauseExperiment."""
+        reply = self.call("ExperimentService", "PauseExperiment", experiments_pb.PauseExperimentRequest(id=id_))
+        paused: experiments_pb.VersionedExperiment = reply.experiment
+        return paused
+
+    def resume(self, id_: str) -> experiments_pb.VersionedExperiment:
+        """ResumeExperiment."""
+        reply = self.call("ExperimentService", "ResumeExperiment", experiments_pb.ResumeExperimentRequest(id=id_))
+        resumed: experiments_pb.VersionedExperiment = reply.experiment
+        return resumed
+
+
+def outcome_name(outcome: int) -> str:
+    """REWARD_OUTCOME_JOINED -> joined."""
+    return str(pb.RewardOutcome.Name(outcome)).removeprefix("REWARD_OUTCOME_").lower()
+
+
+class DirectDoor(Door):
+    """The servicer objects, called directly; the learner steps whenever the test breathes."""
+
+    def __init__(self, db: Path) -> None:
+        self.db = db
+        self._log = SqliteLog(db)
+        running = Running()
+        self._learner = Learner(self._log, running, clock=now)
+        self._services = {
+            "DeciderService": DeciderService(running, self._log, append=self._log.append),
+            "ExperimentService": ExperimentService(running, self._learner),
+        }
+
+    def call(self, service: str, method: str, request: Message) -> Any:
+        """See Door."""
+        return getattr(self._services[service], method)(request)
+
+    def breathe(self) -> None:
+        """See Door."""
+        time.sleep(LEARN_INTERVAL)
+        self._learner.step()
+
+    def close(self) -> None:
+        """See Door."""
+        self._log.close()
+
+
+class GrpcDoor(Door):
+    """A server that listens at `target`, over gRPC; `http` is its other address."""
+
+    def __init__(self, db: Path, target: str, http: str) -> None:
+        self.db = db
+        self.target = target
+        self.http = http
+        self.channel = grpc.insecure_channel(target)
+        self._stubs = {
+            "DeciderService": DeciderServiceStub(self.channel),  # type: ignore[no-untyped-call]
+            "ExperimentService": ExperimentServiceStub(self.channel),  # type: ignore[no-untyped-call]
+        }
+
+    def call(self, service: str, method: str, request: Message, *, timeout: float = PATIENCE) -> Any:
+        """See Door."""
+        return getattr(self._stubs[service], method)(request, timeout=timeout)
+
+    def future(self, method: str, request: Message, *, timeout: float = PATIENCE) -> Any:
+        """A call of DeciderService that is not waited for."""
+        return getattr(self._stubs["DeciderService"], method).future(request, timeout=timeout)
+
+    def fetch(self, path: str) -> tuple[int, str]:
+        """Status and body of an HTTP GET."""
+        return fetch(f"http://{self.http}{path}")
+
+    def close(self) -> None:
+        """See Door."""
+        self.channel.close()
+
+
+def fetch(url: str) -> tuple[int, str]:
+    """Status and body of an HTTP GET, whatever the status."""
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+class InProcessDoor(GrpcDoor):
+    """A whole server in this process, on free ports."""
+
+    def __init__(self, db: Path, **settings: Any) -> None:
+        given = {"learn_interval": LEARN_INTERVAL, "listen": ANY_PORT, "http": ANY_PORT, **settings}
+        self.server = Server(Settings(db=db, **given))
+        self.server.start()
+        super().__init__(db, f"127.0.0.1:{self.server.port}", f"127.0.0.1:{self.server.http_port}")
+
+    def close(self) -> None:
+        """See Door."""
+        super().close()
+        stopping = threading.Thread(target=self.server.stop, daemon=True)  # so that a stop that hangs is one failure
+        stopping.start()
+        stopping.join(PATIENCE)
+        assert not stopping.is_alive(), "the server does not stop"
+
+
+_READY = re.compile(r"^gRPC on (\S+), metrics on http://(\S+)/metrics$", re.MULTILINE)
+
+
+class ServerProcess:
+    """`decider serve` as a process of its own, ready to be called. `output` is everything it has said.
+
+    Raises AssertionError if it ends instead; `refused` is for those that are meant to.
+    """
+
+    def __init__(self, db: Path, *options: str) -> None:
+        self.db = db
+        self._output = db.with_name(f"{db.name}.output")
+        self.process = start(db, self._output, *options)
+        try:
+            self.target, self.http = until(self._addresses, what="the server is ready")
+        except BaseException:
+            self.kill()
+            raise
+
+    def _addresses(self) -> tuple[str, str] | None:
+        assert self.process.poll() is None, f"the server ended: {self.output}"
+        ready = _READY.search(self.output)
+        return (ready[1], ready[2]) if ready else None
+
+    @property
+    def output(self) -> str:
+        """Both streams, of this process only."""
+        return self._output.read_text()
+
+    def door(self) -> GrpcDoor:
+        """A new door to it; closing that leaves the process alone."""
+        return GrpcDoor(self.db, self.target, self.http)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait(PATIENCE)
+
+    def terminate(self) -> int:
+        """SIGTERM; the exit code."""
+        if self.process.poll() is None:
+            os.kill(self.process.pid, signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+
+def start(db: Path, output: Path, *options: str) -> subprocess.Popen[bytes]:
+    """The command with both of its streams in a file."""
+    command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(db), "--listen", ANY_PORT, "--http", ANY_PORT]
+    with output.open("wb") as both:
+        return subprocess.Popen([*command, *options], stdout=both, stderr=both)
+
+
+def refused(db: Path, *options: str) -> tuple[int, str]:
+    """Exit code and output of a server that is meant to refuse to start."""
+    output = db.with_name(f"{db.name}.refused")
+    process = start(db, output, *options)
+    try:
+        return process.wait(PATIENCE), output.read_text()
+    finally:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+class ProcessDoor(GrpcDoor):
+    """`decider serve` in a process of its own, on free ports."""
+
+    def __init__(self, db: Path, *options: str) -> None:
+        self.process = ServerProcess(db, "--learn-interval", str(LEARN_INTERVAL), *options)
+        super().__init__(db, self.process.target, self.process.http)
+
+    def close(self) -> None:
+        """See Door."""
+        super().close()
+        self.process.terminate()
+
+
+DOORS: dict[str, Callable[[Path], Door]] = {
+    "servicer": DirectDoor,
+    "in-process": InProcessDoor,
+    "subprocess": ProcessDoor,
+}

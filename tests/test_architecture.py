@@ -1,0 +1,184 @@
+"""The rooms and their doors: imports point one way, each library has one room, and everything says what it is for."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+WORDS = {"decider.types", "decider.errors"}
+DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
+LOGGED = DOMAIN | {"decider.log", "decider.running"}
+SERVED = LOGGED | {"decider.decide", "decider.learn", "decider.estimate", "decider.metrics", "decider.v1"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    "decider": set(),
+    "decider.v1": {"decider.v1"},
+    "decider.types": set(),
+    "decider.errors": set(),
+    "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions' lines
+    "decider.experiment": WORDS | {"decider.policy", "decider.v1"},
+    "decider.decide": DOMAIN,
+    "decider.running": DOMAIN,
+    "decider.estimate": set(),
+    "decider.log": DOMAIN,
+    "decider.learn": LOGGED,
+    "decider.metrics": LOGGED | {"decider.estimate"},
+    "decider.server": SERVED,
+    "decider.cli": SERVED | {"decider.server"},
+    "decider.client": WORDS | {"decider.v1"},
+    "simulator": SERVED | {"decider.client"},
+}
+"""Each room of DESIGN's section 5 with the rooms that it may import, besides itself."""
+
+DRIVES_LIVE = ("simulator.drive", "simulator.drive_open_bandit", "simulator.bench")
+"""The simulator's own door code: it talks to a live server."""
+
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "vowpal_wabbit_next": ("decider.policy",),
+    "grpc": (
+        "decider.server",
+        "decider.client",
+        "decider.v1",
+        "simulator.drive",
+        "simulator.drive_open_bandit",
+        "simulator.bench",
+    ),
+    "grpc_health": ("decider.server", "simulator.bench"),
+    "grpc_reflection": ("decider.server",),
+    "grpc_status": ("decider.server", "decider.client"),
+    "sqlite3": (
+        "decider.log",
+        "decider.server.serve",  # names the version of SQLite at start
+        "simulator.cli",  # names sqlite3.Error
+    ),
+    "sqlite_utils": ("decider.log",),
+    "prometheus_client": ("decider.metrics", "decider.server.serve", "decider.server.http"),
+    "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
+    "click": ("decider.cli", "simulator"),
+    "rich": ("simulator",),
+}
+"""Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
+
+DRIVES_A_SERVER = ("simulator.bench",)
+"""The modules of the simulator that may import `decider.server`: they measure a live one."""
+
+
+def name_of(path: Path) -> str:
+    """The dotted name of a module."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {name_of(path): path for top in ("decider", "simulator") for path in sorted((ROOT / top).rglob("*.py"))}
+OURS = sorted(name for name in MODULES if not name.startswith("decider.v1"))
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    """A module's syntax."""
+    return ast.parse(MODULES[name].read_text(encoding="utf-8"))
+
+
+@cache
+def imports(name: str) -> frozenset[str]:
+    """Everything that a module imports, anywhere in it; `from a import b` is `a.b` where that is a module."""
+    found: set[str] = set()
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name}: imports are absolute here"
+            assert node.module
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = inner & MODULES.keys()
+            found |= modules or {node.module}
+    return frozenset(found)
+
+
+def inside(name: str, room: str) -> bool:
+    """Whether a module is a room or in it."""
+    return name == room or name.startswith(room + ".")
+
+
+def room_of(name: str) -> str:
+    """The most specific room."""
+    rooms = [room for room in MAY_IMPORT if inside(name, room) and (room != "decider" or name == "decider")]
+    assert rooms, f"{name} is in no room: give it one in DESIGN's section 5 and here"
+    return max(rooms, key=len)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_imports_point_one_way(name: str) -> None:
+    """A cycle between rooms would make them one room that nobody can replace or test alone."""
+    room = room_of(name)
+    if name in DRIVES_A_SERVER:
+        return
+    allowed = MAY_IMPORT[room] | {room}
+    ours = [target for target in imports(name) if target.partition(".")[0] in ("decider", "simulator", "tests")]
+    wrong = [target for target in ours if not any(inside(target, one) for one in allowed)]
+    assert not wrong, f"{name} (room {room}) may not import {', '.join(sorted(wrong))}"
+
+
+def test_the_table_of_rooms_has_no_cycle() -> None:
+    """The table itself must be an order, or the test above allows anything."""
+    left = {room: MAY_IMPORT[room] - {room} for room in MAY_IMPORT}
+    while left:
+        free = [room for room, needs in left.items() if not needs & left.keys()]
+        assert free, f"these import each other: {sorted(left)}"
+        for room in free:
+            del left[room]
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_each_library_has_one_room(library: str) -> None:
+    """A library that is imported in one place can be replaced in one place."""
+    users = [name for name in OURS if any(inside(target, library) for target in imports(name))]
+    wrong = [name for name in users if not any(inside(name, room) for room in ONLY_IN[library])]
+    assert not wrong, f"{library} is imported by {', '.join(wrong)}"
+
+
+def test_nothing_that_serves_imports_the_simulator() -> None:
+    """The simulator runs the served code; the other way round the service would need the workshop to run."""
+    assert not [n for n in OURS if n.startswith("decider") and any(inside(t, "simulator") for t in imports(n))]
+
+
+def test_the_simulator_does_not_import_the_server() -> None:
+    """It drives a live one through the client, as a frontend does."""
+    users = [
+        name
+        for name in OURS
+        if name.startswith("simulator") and any(inside(target, "decider.server") for target in imports(name))
+    ]
+    assert set(users) <= set(DRIVES_A_SERVER)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_module_says_what_it_is_for(name: str) -> None:
+    """The first line of a file is where a reader begins. (An empty `__init__.py` has nothing to say.)"""
+    assert not tree(name).body or ast.get_docstring(tree(name))
+
+
+def public(body: list[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.stmt]]:
+    """Public functions and classes, and public methods of public classes."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield f"{prefix}.{node.name}", node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node.body, f"{prefix}.{node.name}")
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_public_function_and_class_says_what_it_does(name: str) -> None:
+    """What the types do not say stands in the docstring: unit, range, errors."""
+    silent = [
+        full
+        for full, node in public(tree(name).body, name)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not ast.get_docstring(node)
+    ]
+    assert not silent

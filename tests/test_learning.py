@@ -1,0 +1,633 @@
+"""Learning: what a decision's rewards become, in which order policies learn, and what the learner does with the log."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decider.decide import decide
+from decider.errors import InvalidExperiment, ModelMismatch, NotFound
+from decider.estimate.mean import Mean
+from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
+from decider.learn.aggregate import final_reward
+from decider.learn.learner import Learner
+from decider.learn.trainer import Trainer, resumed_trainer
+from decider.log.memory import MemoryLog
+from decider.log.protocol import Mark, NewActivation, NewReward, NewVersion, PublishedModel, Tick
+from decider.policy.make import make_policy, save_model
+from decider.policy.protocol import Model, Policy
+from decider.policy.sampler import SLOTS, to_slots
+from decider.policy.spec import PolicySpec
+from decider.running import Running
+from decider.types import (
+    START,
+    ActionId,
+    Context,
+    Decision,
+    DecisionId,
+    DecisionRequest,
+    ExperimentId,
+    Position,
+    Reason,
+)
+from tests.conftest import LEARNING, SECOND, Clock, sample_experiment, sample_version, spec
+
+HOME = ExperimentId("home")
+
+# --- aggregation
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "expected"),
+    [
+        (Aggregation.FIRST, (0.5, -0.5, 0.0, -0.25)),
+        (Aggregation.LAST, (0.25, -0.75, 0.0, 0.5)),
+        (Aggregation.SUM, (1.5, -1.5, 0.0, 0.25)),
+        (Aggregation.MAX, (0.75, -0.25, 0.0, 0.5)),
+        (Aggregation.MIN, (0.25, -0.75, 0.0, -0.25)),
+        (Aggregation.MEAN, (0.5, -0.5, 0.0, 0.25 / 3)),
+    ],
+)
+def test_aggregation_of_positive_negative_zero_and_mixed_sets(
+    aggregation: Aggregation, expected: tuple[float, ...]
+) -> None:
+    """A `max` that starts from 0 or from the smallest positive float is wrong on all-negative sets."""
+    definition = RewardDefinition(minimum=-5, maximum=5, default=4, aggregation=aggregation)
+    sets = ([0.5, 0.75, 0.25], [-0.5, -0.25, -0.75], [0.0, 0.0, 0.0], [-0.25, 0.0, 0.5])
+    assert tuple(final_reward(definition, rewards) for rewards in sets) == pytest.approx(expected)
+    assert final_reward(definition, []) == 4
+
+
+@given(st.lists(st.floats(-10, 10), min_size=1, max_size=5), st.sampled_from(Aggregation))
+def test_a_final_reward_is_within_the_declared_range(rewards: list[float], aggregation: Aggregation) -> None:
+    """A sum of many small rewards may leave the range; the cost that VW learns from must not."""
+    definition = RewardDefinition(minimum=-1, maximum=2, aggregation=aggregation)
+    value = final_reward(definition, rewards)
+    assert -1 <= value <= 2
+    wide = final_reward(replace(definition, minimum=-100, maximum=100), rewards)
+    assert value == min(max(wide, -1), 2)
+
+
+# --- the trainer
+
+CONTEXTS = tuple(Context(segment=s, features={"age": a}) for s in ("new", "vip") for a in (20.0, 61.5))
+
+
+def pmfs(policy: Policy, version: ExperimentVersion) -> list[list[float]]:
+    """What a policy says; compared bit for bit."""
+    choices = version.encoded(version.all_active, {})
+    return [list(policy.pmf(context, choices)) for context in CONTEXTS]
+
+
+class Story:
+    """A log that a test tells entry by entry; a decision is drawn uniformly unless said otherwise."""
+
+    def __init__(self, **first: object) -> None:
+        self.clock = Clock()
+        self.log = MemoryLog(clock=self.clock)
+        self.decided: list[Position] = []
+        self.version = self.apply(**first)
+
+    def apply(self, **changes: object) -> ExperimentVersion:
+        """A version of the sample experiment, with small learning rates of time."""
+        number = len(self.log.versions()) + 1
+        self.log.append([NewVersion(sample_experiment(**changes), number)])
+        self.version = self.log.versions()[-1]
+        return self.version
+
+    def decide(self, *, index: int = 0, context: int = 0, reason: Reason = Reason.EXPLORE) -> Position:
+        """One decision of the running version."""
+        eligible = self.version.all_active
+        slots = to_slots([1 / len(eligible)] * len(eligible))
+        entry = Decision(
+            decision_id=DecisionId(f"d{len(self.decided)}"),
+            version=self.version.position,
+            unit_id="unit",
+            context=CONTEXTS[context],
+            eligible=eligible,
+            action_features={},
+            pmf=slots,
+            action=eligible[index],
+            propensity=slots[index] / SLOTS,
+            reason=reason,
+            model=START,
+        )
+        (mark,) = self.log.append([entry])
+        assert mark is not None
+        self.decided.append(mark.position)
+        return mark.position
+
+    def reward(self, decision: Position, value: float = 1.0) -> None:
+        """A reward for it, now."""
+        self.log.append([NewReward(decision, "click", value)])
+
+    def seal(self) -> None:
+        """Until every window is over, and a tick to say so."""
+        self.clock.advance(100)
+        self.log.append([Tick()])
+
+    def learned(self, of: PolicySpec | None = None) -> tuple[int, list[list[float]]]:
+        """How many decisions a fresh trainer learns, and the policy after them."""
+        trainer = Trainer(self.log, HOME, of or spec("squarecb"))
+        count = trainer.learn_up_to(self.log.end())
+        return count, pmfs(trainer.publish()[0].policy, self.version)
+
+
+operations = st.lists(
+    st.one_of(
+        st.tuples(st.just("decide"), st.integers(0, 2), st.integers(0, 3)),
+        st.tuples(st.just("reward"), st.integers(0, 50), st.sampled_from([0.0, 0.5, 1.0])),
+        st.tuples(st.just("wait"), st.sampled_from([0, 1, 2, 5, 9]), st.just(0)),
+        st.tuples(st.just("tick"), st.just(0), st.just(0)),
+        st.tuples(st.just("version"), st.sampled_from([1, 3, 10]), st.integers(0, 3)),
+        st.tuples(st.just("override"), st.integers(0, 50), st.just(0)),
+    ),
+    min_size=10,
+    max_size=60,
+)
+
+
+def told(steps: Sequence[tuple[str, int, float]]) -> Story:
+    """The story of these steps."""
+    story = Story(reward=RewardDefinition(window=3 * SECOND))
+    for kind, number, value in steps:
+        if kind == "decide":
+            story.decide(index=number, context=int(value))
+        elif kind == "reward" and story.decided:
+            story.reward(story.decided[number % len(story.decided)], value)
+        elif kind == "wait":
+            story.clock.advance(number)
+        elif kind == "tick":
+            story.log.append([Tick()])
+        elif kind == "version":
+            story.apply(reward=RewardDefinition(window=number * SECOND), frozen=value == 3)
+        elif kind == "override" and story.decided:
+            story.log.append([NewActivation(story.decided[number % len(story.decided)], ActionId("none"))])
+    return story
+
+
+@settings(max_examples=15)
+@given(steps=operations, cuts=st.lists(st.floats(0, 1), max_size=6), algorithm=st.sampled_from(["squarecb", "cover"]))
+def test_learning_in_pieces_is_learning_at_once(
+    steps: list[tuple[str, int, float]], cuts: list[float], algorithm: str
+) -> None:
+    """The server learns every few milliseconds and is restarted; `verify` learns in one go. Both must be one policy."""
+    story = told(steps)
+    story.seal()
+    log, of, end = story.log, spec(algorithm), story.log.end()
+    at_once, in_pieces = Trainer(log, HOME, of), Trainer(log, HOME, of)
+    at_once.learn_up_to(end)
+    resumed = Trainer(log, HOME, of)
+    for cut in [*sorted(round(share * end.position) for share in cuts), end.position]:
+        mark = Mark(Position(cut), log.time_at(Position(cut)))
+        in_pieces.learn_up_to(mark)
+        if resumed.learn_up_to(mark):
+            model, saved = resumed.publish()
+            log.publish(PublishedModel(HOME, model.position, of.signature), saved, learned=1, keep=100)
+        resumed, mismatch = resumed_trainer(log, HOME, of)
+        assert mismatch is None
+    expected = pmfs(at_once.publish()[0].policy, story.version)
+    assert pmfs(in_pieces.publish()[0].policy, story.version) == expected
+    assert pmfs(resumed.publish()[0].policy, story.version) == expected
+    assert in_pieces.learned == at_once.learned
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_only_holdout_and_fallback_decisions_are_not_learned(reason: Reason) -> None:
+    """The holdout measures the policy, so it must not teach it; a fallback was not the policy's draw."""
+    story = Story()
+    story.reward(story.decide(reason=reason))
+    story.seal()
+    count, _ = story.learned()
+    assert count == (0 if reason in (Reason.HOLDOUT, Reason.FALLBACK) else 1)
+
+
+def test_an_overridden_decision_is_not_learned() -> None:
+    """The reward belongs to the action that was shown, and its propensity is not known."""
+    story = Story()
+    story.log.append([NewActivation(story.decide(), ActionId("none")), NewActivation(story.decide())])
+    story.seal()
+    assert story.learned()[0] == 1
+
+
+def test_decisions_of_a_frozen_version_are_not_learned_later_either() -> None:
+    """Frozen means: what happened then leaves no trace in the model, also after it thaws."""
+    story = Story()
+    story.decide()
+    story.apply(frozen=True)
+    story.reward(story.decide(index=1))
+    story.apply(frozen=False)
+    story.decide(index=2)
+    story.seal()
+    assert story.learned()[0] == 2
+
+
+def test_a_late_reward_changes_nothing() -> None:
+    """The decision was sealed, and perhaps learned, without it."""
+    with_late, without = Story(), Story()
+    for story in (with_late, without):
+        at = story.decide()
+        story.clock.advance(10)
+        if story is with_late:
+            story.reward(at)
+        story.seal()
+    assert with_late.learned() == without.learned()
+
+
+def test_an_open_window_is_not_learned() -> None:
+    """Its rewards are still to come."""
+    story = Story()
+    story.decide()
+    story.clock.advance(9.999999)
+    story.log.append([Tick()])
+    assert story.learned()[0] == 0
+    story.clock.advance(0.000001)
+    story.log.append([Tick()])
+    assert story.learned()[0] == 1
+
+
+def test_a_reward_is_better_than_none_and_the_default_counts() -> None:
+    """The sign: more reward, more probability. With a default of 1 a reward of 0 is worse than none."""
+    shares = []
+    for default, paid in ((0.0, 1.0), (1.0, 0.0)):
+        story = Story(reward=RewardDefinition(window=10 * SECOND, default=default))
+        for index in (0, 1, 2) * 20:
+            at = story.decide(index=index)
+            if index == 1:
+                story.reward(at, paid)
+        story.seal()
+        shares.append(story.learned()[1][0][1])
+    assert shares[0] > 0.5
+    assert shares[1] < 1 / 3
+
+
+def test_another_experiment_s_decisions_are_not_learned() -> None:
+    """Models belong to one experiment."""
+    story = Story(id=ExperimentId("other"))
+    story.decide()
+    story.seal()
+    assert story.learned()[0] == 0
+
+
+def test_a_model_is_named_by_the_position_it_has_learned_up_to() -> None:
+    """And keeps its name while there is nothing new to learn."""
+    story = Story()
+    story.decide()
+    trainer = Trainer(story.log, HOME, spec("squarecb"))
+    assert trainer.learn_up_to(story.log.end()) == 0
+    assert trainer.publish()[0].position == START
+    story.seal()
+    end = story.log.end()
+    assert trainer.learn_up_to(end) == 1
+    assert trainer.publish()[0].position == end.position
+    story.log.append([Tick()])
+    assert trainer.learn_up_to(story.log.end()) == 0
+    assert trainer.publish()[0].position == end.position
+
+
+def test_a_published_model_is_not_changed_by_later_learning() -> None:
+    """What serves must be what its name says."""
+    story = Story()
+    trainer = Trainer(story.log, HOME, spec("squarecb"))
+    model, _ = trainer.publish()
+    before = pmfs(model.policy, story.version)
+    for _ in range(5):
+        story.decide(index=1)
+    story.seal()
+    trainer.learn_up_to(story.log.end())
+    assert pmfs(model.policy, story.version) == before
+    assert pmfs(trainer.publish()[0].policy, story.version) != before
+
+
+# --- the learner
+
+
+class Service:
+    """A log, what runs, and its learner, as the server puts them together."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.log = MemoryLog(clock=self.clock)
+        self.count = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """A new process on the same log."""
+        self.running = Running()
+        self.learner = Learner(self.log, self.running, clock=self.clock)
+
+    @property
+    def model(self) -> Model:
+        """What serves."""
+        return self.running[HOME].model
+
+    def visit(self, units: int = 1, *, paying: str = "none") -> list[Decision]:
+        """Decisions with the serving model, rewarded where the action is `paying`."""
+        made = []
+        for _ in range(units):
+            self.count += 1
+            context = CONTEXTS[self.count % len(CONTEXTS)]
+            request = DecisionRequest(DecisionId(f"d{self.count}"), f"u{self.count}", context)
+            made.append(decide(request, *self.running[HOME]))
+            (mark,) = self.log.append([made[-1]])
+            assert mark is not None
+            if made[-1].action == paying:
+                self.log.append([NewReward(mark.position, "click", 1.0)])
+        return made
+
+    def seal(self) -> None:
+        """Until the windows are over, and a step of the learner."""
+        self.clock.advance(11)
+        self.learner.step()
+
+
+@pytest.fixture
+def service() -> Service:
+    """One that runs the sample experiment."""
+    made = Service()
+    made.learner.apply(sample_experiment())
+    return made
+
+
+def test_the_learner_seals_learns_and_publishes(service: Service) -> None:
+    """From rewards to a model that serves and is stored, named by its position."""
+    service.visit(30)
+    service.learner.step()
+    assert service.model.position == START
+    service.seal()
+    position = service.model.position
+    assert position == service.log.end().position
+    stored = service.log.newest_model(HOME, sample_experiment().policy.signature)
+    assert stored is not None
+    assert stored[0] == position
+    assert service.visit()[0].model == position
+
+
+def test_a_tick_is_written_when_time_alone_ends_a_window(service: Service) -> None:
+    """Otherwise the last visitors of the day would be learned tomorrow, and the log would not say when."""
+    service.visit()
+    before = service.log.end().position
+    service.clock.advance(9)
+    service.learner.step()
+    assert service.log.end().position == before
+    service.clock.advance(1)
+    service.learner.step()
+    assert service.log.end().position == before + 1
+    service.clock.advance(100)
+    service.learner.step()
+    service.learner.step()
+    assert service.log.end().position == before + 1
+
+
+def test_no_tick_is_needed_where_other_entries_move_time(service: Service) -> None:
+    """A busy log moves its own time."""
+    service.visit()
+    service.clock.advance(10)
+    service.visit()
+    before = service.log.end().position
+    service.learner.step()
+    assert service.log.end().position == before
+    assert service.model.position == before
+
+
+def test_applying_the_same_content_makes_no_new_version(service: Service) -> None:
+    """Files are read again at every start."""
+    again = service.learner.apply(sample_experiment())
+    assert (again.changed, again.serving.version.number) == (False, 1)
+    changed = service.learner.apply(sample_experiment(description="other"))
+    assert (changed.changed, changed.serving.version.number) == (True, 2)
+    service.restart()
+    assert service.learner.apply(sample_experiment(description="other")).changed is False
+    assert len(service.log.versions()) == 2
+
+
+def test_validating_writes_nothing(service: Service) -> None:
+    """A dry run that changes the log is none."""
+    before = service.log.end()
+    applied = service.learner.apply(sample_experiment(description="other"), validate_only=True)
+    assert (applied.changed, applied.serving.version.number) == (True, 2)
+    assert service.log.end() == before
+    assert service.running[HOME].version.number == 1
+
+
+def test_a_contradicting_version_is_refused_and_the_running_one_stays(service: Service) -> None:
+    """An action's id keeps its meaning."""
+    actions = (Action(ActionId("sale"), "cta"), *sample_experiment().actions[1:])
+    with pytest.raises(InvalidExperiment):
+        service.learner.apply(sample_experiment(actions=actions))
+    assert service.running[HOME].version.number == 1
+
+
+def test_pausing_is_a_version_and_resuming_too(service: Service) -> None:
+    """The log says when an experiment did not decide."""
+    assert service.learner.set_paused(HOME, paused=True).changed
+    assert service.running[HOME].version.experiment.paused
+    assert not service.learner.set_paused(HOME, paused=True).changed
+    assert service.learner.set_paused(HOME, paused=False).changed
+    assert [v.experiment.paused for v in service.log.versions()] == [False, True, False]
+    with pytest.raises(NotFound):
+        service.learner.set_paused(ExperimentId("nobody"), paused=True)
+
+
+def test_a_version_that_keeps_the_policy_keeps_the_model(service: Service) -> None:
+    """A new banner text must not cost what was learned."""
+    service.visit(20)
+    service.seal()
+    before = service.model
+    service.learner.apply(sample_experiment(description="other", holdout=0.1))
+    assert service.model == before
+
+
+def test_changed_policy_settings_learn_the_whole_log_again(service: Service) -> None:
+    """The new policy serves only with everything that is known, not from nothing."""
+    service.visit(40)
+    service.seal()
+    changed = sample_experiment(policy=spec("epsilon_greedy"))
+    service.learner.apply(changed)
+    fresh = Trainer(service.log, HOME, changed.policy)
+    fresh.learn_up_to(service.log.end())
+    version = service.running[HOME].version
+    assert pmfs(service.model.policy, version) == pmfs(fresh.publish()[0].policy, version)
+    assert service.model.position > START
+    service.visit(3)
+    service.seal()
+    back = service.learner.apply(sample_experiment())
+    again = Trainer(service.log, HOME, sample_experiment().policy)
+    again.learn_up_to(service.log.end())
+    assert pmfs(back.serving.model.policy, version) == pmfs(again.publish()[0].policy, version)
+
+
+def test_a_frozen_experiment_keeps_its_model(service: Service) -> None:
+    """Whatever comes, also over a restart."""
+    service.visit(20)
+    service.seal()
+    service.visit(20)
+    service.learner.apply(sample_experiment(frozen=True))
+    before, seen = service.model.position, pmfs(service.model.policy, service.running[HOME].version)
+    service.visit(20)
+    service.seal()
+    service.restart()
+    service.seal()
+    assert service.model.position == before
+    assert pmfs(service.model.policy, service.running[HOME].version) == seen
+
+
+def test_an_experiment_frozen_before_it_learned_stays_so_over_a_restart(service: Service) -> None:
+    """FROZEN: the model no longer changes. A restart is no reason to learn what was sealed meanwhile."""
+    service.visit(5)
+    service.learner.apply(sample_experiment(frozen=True))
+    service.seal()
+    assert service.model.position == START
+    service.restart()
+    assert service.model.position == START
+
+
+def test_a_restarted_learner_serves_the_same_and_goes_on_the_same(service: Service) -> None:
+    """A crash between any two entries leaves no trace in later decisions."""
+    twin = Service()
+    twin.learner.apply(sample_experiment())
+    for _ in range(4):
+        made = [each.visit(15) for each in (service, twin)]
+        assert made[0] == made[1]
+        for each in (service, twin):
+            each.seal()
+        service.restart()
+        assert service.model.position == twin.model.position
+
+
+def test_a_damaged_stored_model_is_learned_again_from_the_log(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A flipped bit on disk costs a moment, not the model; and it is said."""
+    service.visit(20)
+    service.seal()
+    version = service.running[HOME].version
+    before = pmfs(service.model.policy, version)
+    of = version.experiment.policy
+    stored = service.log.newest_model(HOME, of.signature)
+    assert stored is not None
+    position, saved = stored
+    service.log.publish(
+        PublishedModel(HOME, position, of.signature), replace(saved, data=saved.data[:-1]), learned=1, keep=100
+    )
+    trainer, mismatch = resumed_trainer(service.log, HOME, of)
+    assert isinstance(mismatch, ModelMismatch)
+    assert trainer.learned == 0
+    with caplog.at_level(logging.ERROR):
+        service.restart()
+    assert "learning again from the log" in caplog.text
+    assert pmfs(service.model.policy, version) == before
+    assert service.model.position == position
+    caplog.clear()
+    service.restart()
+    assert not caplog.records
+
+
+def test_old_models_lose_their_data(service: Service) -> None:
+    """Otherwise the log would grow by a model with every step."""
+    service.learner = Learner(service.log, service.running, clock=service.clock, keep_models=2)
+    seen = []
+    for _ in range(4):
+        service.visit(3)
+        service.seal()
+        seen.append(service.model.position)
+    signature = sample_experiment().policy.signature
+    kept = [service.log.load_model(PublishedModel(HOME, position, signature)) is not None for position in seen]
+    assert kept == [False, False, True, True]
+
+
+def test_the_learner_tells_what_it_learned() -> None:
+    """Metrics count decisions learned, and only those."""
+    service = Service()
+    heard: list[tuple[ExperimentId, int]] = []
+    service.learner = Learner(
+        service.log, service.running, clock=service.clock, on_learned=lambda id_, count, _: heard.append((id_, count))
+    )
+    service.learner.apply(sample_experiment())
+    service.visit(7)
+    service.seal()
+    service.learner.step()
+    assert heard == [(HOME, 7)]
+
+
+def test_an_unlearning_policy_needs_no_model(service: Service) -> None:
+    """`uniform` and `fixed` serve at once and store nothing."""
+    for name in ("uniform", "fixed"):
+        service.learner.apply(sample_experiment(policy=spec(name)))
+        service.visit(5)
+        service.seal()
+        assert service.model.position == START
+
+
+# --- quality
+
+
+FIVE = tuple(Action(ActionId(f"a{i}")) for i in range(5))
+
+
+def mean_reward(context: Context, index: int) -> float:
+    """Known means: each segment has an action of its own that pays well."""
+    best = {"new": 0, "vip": 1, "bargain": 2}[context.segment]
+    return 0.6 if index == best else 0.15 if index == 4 else 0.1
+
+
+@pytest.mark.parametrize("algorithm", LEARNING)
+def test_every_learning_default_beats_uniform(algorithm: str) -> None:
+    """In a world with known means, by more than chance: the interval of the gain lies above 0 (level 0.9999)."""
+    version = sample_version(actions=FIVE, baseline=None, policy=spec(algorithm))
+    policy, source, gain = make_policy(version.experiment.policy), Random(3), Mean()
+    choices = version.encoded(version.all_active, {})
+    for turn in range(2_500):
+        context = Context(segment=source.choice(["new", "vip", "bargain"]), device=source.choice(["mobile", "desktop"]))
+        made = decide(DecisionRequest(DecisionId(str(turn)), "unit", context), version, Model(policy))
+        index = version.all_active.index(made.action)
+        if turn >= 1_500:
+            gain.add(mean_reward(context, index) - sum(mean_reward(context, i) for i in range(5)) / 5)
+        reward = float(source.random() < mean_reward(context, index))
+        policy.learn(context, choices, drawn=index, propensity=made.propensity, reward=reward)
+    assert gain.interval(0.9999).low > 0
+
+
+def test_the_interval_of_a_mean_covers_as_often_as_it_says() -> None:
+    """The bound above is worth what the interval is: 95 % intervals cover the known mean in 92 to 98 % of 1,000."""
+    source, covered = Random(4), 0
+    for _ in range(1_000):
+        mean = Mean()
+        for _ in range(100):
+            mean.add(source.gauss(3.0, 2.0))
+        interval = mean.interval()
+        covered += interval.low <= 3.0 <= interval.high
+    assert 920 <= covered <= 980
+
+
+@given(st.lists(st.floats(-1e6, 1e6), max_size=30), st.lists(st.floats(-1e6, 1e6), max_size=30))
+def test_merged_means_are_one_pass_over_both(one: list[float], other: list[float]) -> None:
+    """Shards of a log are counted apart and added up."""
+    means = [Mean(), Mean(), Mean()]
+    for mean, numbers in zip(means, (one, other, one + other), strict=True):
+        for number in numbers:
+            mean.add(number)
+    merged, whole = means[0] + means[1], means[2]
+    assert merged.count == whole.count
+    assert merged.value == pytest.approx(whole.value, abs=1e-6)
+    if whole.count >= 2:
+        widths = [m.interval().high - m.interval().low for m in (merged, whole)]
+        assert math.isclose(*widths, rel_tol=1e-6, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["bag", "rnd"])
+def test_what_cannot_be_saved_whole_is_learned_from_the_beginning(clock: Clock, algorithm: str) -> None:
+    """A stored bag or rnd predicts as it did but learns on otherwise: it may serve, not continue."""
+    log, of = MemoryLog(clock=clock), spec(algorithm)
+    log.append([Tick()] * 7)
+    log.publish(PublishedModel(HOME, Position(7), of.signature), save_model(of, make_policy(of)), learned=1, keep=9)
+    trainer, mismatch = resumed_trainer(log, HOME, of)
+    assert mismatch is None
+    assert trainer.publish()[0].position == START

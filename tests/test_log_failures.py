@@ -1,0 +1,329 @@
+"""A full disk, a lock, a damaged file: nothing is acknowledged that is not written, and the server recovers."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from decider.errors import LogCorrupt, LogFull
+from decider.log.protocol import Tick
+from decider.log.sqlite import SqliteLog, SqliteReader
+from decider.v1 import decider_service_pb2 as pb
+from tests.doors import (
+    GrpcDoor,
+    InProcessDoor,
+    ServerProcess,
+    code_of,
+    experiment,
+    reason_of,
+    refused,
+    rows,
+    status_of,
+    until,
+)
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[InProcessDoor]:
+    """A server with an experiment `e` whose windows stay open for the whole test."""
+    opened = InProcessDoor(tmp_path / "log.db")
+    opened.apply(experiment("e"))
+    opened.server.log._writer.execute("pragma busy_timeout = 50")
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def full(door: InProcessDoor) -> Iterator[None]:
+    """The log's file may not grow any more: SQLite's own "database or disk is full"."""
+    writer = door.server.log._writer
+    (before,) = writer.execute("pragma max_page_count").fetchone()
+    writer.execute("pragma max_page_count = 1")  # at least what there is
+    yield
+    writer.execute(f"pragma max_page_count = {before}")
+
+
+def fill(door: GrpcDoor, *, limit: int = 5000) -> int:
+    """Decide until the log is full; how many decisions were acknowledged."""
+    for count in range(limit):
+        status = status_of(lambda count=count: decide_large(door, count))  # type: ignore[misc]
+        if status.code:
+            assert (code_of(status), reason_of(status)) == ("RESOURCE_EXHAUSTED", "LOG_FULL"), status.message
+            assert "no space left to write the log; free some, the server goes on by itself" in status.message
+            return count
+    raise AssertionError(f"{limit} decisions fit into a log that is full")
+
+
+def fill_up(door: InProcessDoor) -> int:
+    """Fill the log until not even a tick fits."""
+    acknowledged = fill(door)
+    ticks = 0
+    while ticks < 5000:
+        try:
+            door.server.log.append([Tick()])
+        except LogFull:
+            return acknowledged
+        ticks += 1
+    raise AssertionError(f"{ticks} ticks fit into a log that is full")
+
+
+def decide_large(door: GrpcDoor, number: int) -> pb.DecideResponse:
+    """A decision of some hundred bytes."""
+    return door.decide("e", decision_id=f"fill-{number}", context=pb.Context(segment="s" * 250, device="d" * 250))
+
+
+def test_full_log_acknowledges_nothing_and_recovers(door: InProcessDoor) -> None:
+    """A disk fills up on a Sunday: callers are told, and when there is space again nobody has to restart anything."""
+    with full(door):
+        acknowledged = fill_up(door)
+        assert door.rows("select count(*) from decisions") == [(acknowledged,)]
+        code, text = door.fetch("/readyz")
+        assert code == 503
+        assert "no space left" in text
+        assert door.fetch("/healthz") == (200, "ok\n")
+        assert door.fetch("/metrics")[0] == 200
+    assert decide_large(door, acknowledged).decision_id == f"fill-{acknowledged}"
+    assert door.fetch("/readyz") == (200, "ok\n")
+    assert door.rows("select count(*) from decisions") == [(acknowledged + 1,)]
+
+
+def test_full_log_refuses_rewards_and_batches_too(door: InProcessDoor) -> None:
+    """Every way to write says the same."""
+    door.decide("e", decision_id="rewarded")
+    request = pb.DecideRequest(experiment="e", unit_id="unit", context=pb.Context(segment="s" * 250))
+    with full(door):
+        fill_up(door)
+        before = door.rows("select count(*) from entries")
+        calls = {
+            "DecideBatch": lambda: door.decide_batch([request] * 100),
+            "RewardBatch": lambda: door.reward_batch([pb.RewardRequest(decision_id="rewarded")] * 1000),
+            "ApplyExperiment": lambda: door.apply(experiment("new", description="d" * 10_000)),
+        }
+        assert {name: reason_of(status_of(call)) for name, call in calls.items()} == dict.fromkeys(calls, "LOG_FULL")
+        assert door.rows("select count(*) from entries") == before
+    assert reason_of(status_of(lambda: door.get("new"))) == "EXPERIMENT_NOT_FOUND"
+    assert door.apply(experiment("new")).changed
+
+
+def test_server_is_ready_again_without_a_call(door: InProcessDoor) -> None:
+    """Who is not ready gets no calls: if only a call can end the trouble, it never ends."""
+    with full(door):
+        fill_up(door)
+        assert door.fetch("/readyz")[0] == 503
+    until(lambda: door.fetch("/readyz")[0] == 200, what="the server is ready again", patience=5)
+
+
+def test_positions_have_no_gaps_after_a_failure(door: InProcessDoor) -> None:
+    """A failed commit must leave no trace in the log's order."""
+    with full(door):
+        count = fill(door)
+    decide_large(door, count)
+    positions = door.rows("select position from entries order by position")
+    assert positions == [(position,) for position in range(1, len(positions) + 1)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount a small file system")
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"mount does not work here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_really_full_disk_acknowledges_nothing_and_recovers(small_disk: Path, tmp_path: Path) -> None:
+    """The same with a disk that is really full, by something else, under a server process of its own."""
+    link = tmp_path / "log.db"  # its output stays on the large disk
+    server = ServerProcess(link, "--db", str(small_disk / "log.db"), "--learn-interval", "0.05")
+    door = GrpcDoor(small_disk / "log.db", server.target, server.http)
+    try:
+        door.apply(experiment("e"))
+        acknowledged = fill(door)
+        assert rows(door.db, "select count(*) from decisions") == [(acknowledged,)]
+        assert door.fetch("/readyz")[0] == 503
+        assert door.fetch("/metrics")[0] == 200
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+        assert until(lambda: status_of(lambda: decide_large(door, acknowledged)).code == 0, what="it decides again")
+        assert door.fetch("/readyz")[0] == 200
+        assert rows(door.db, "select count(*) from decisions") == [(acknowledged + 1,)]
+        assert server.terminate() == 0
+    finally:
+        door.close()
+        server.kill()
+
+
+def test_locked_log_is_unavailable_and_recovers(door: InProcessDoor) -> None:
+    """Somebody's forgotten transaction: callers may try elsewhere, and later here again."""
+    door.decide("e", decision_id="rewarded")
+    with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        calls = [
+            status_of(lambda: door.decide("e", decision_id="locked")),
+            status_of(lambda: door.reward("rewarded")),
+            status_of(lambda: door.activate("rewarded")),
+            status_of(lambda: door.pause("e")),
+        ]
+        assert [(code_of(status), reason_of(status)) for status in calls] == [("UNAVAILABLE", "LOG_LOCKED")] * 4
+        assert "another process keeps the log locked" in calls[0].message
+        code, text = door.fetch("/readyz")
+        assert (code, "locked" in text) == (503, True)
+        other.execute("rollback")
+    assert door.rows("select kind, count(*) from entries group by kind order by kind") == [
+        ("decision", 1),
+        ("experiment", 1),
+    ]
+    assert door.decide("e", decision_id="locked").decision_id == "locked"
+    assert door.fetch("/readyz") == (200, "ok\n")
+
+
+def test_locked_log_still_answers_what_needs_no_writing(door: InProcessDoor) -> None:
+    """Reads and metrics go on: that is what write-ahead logging is for."""
+    with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        assert door.get("e").version == 1
+        assert door.fetch("/metrics")[0] == 200
+        other.execute("rollback")
+
+
+def write_text(path: Path) -> None:
+    """A file that is no database."""
+    path.write_text("id = 'this is not a log'\n" * 500)
+
+
+def write_other_database(path: Path) -> None:
+    """An SQLite file of somebody else's, with a table that the log needs."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("create table decisions (whatever text)")
+        other.commit()
+
+
+def write_damaged_log(path: Path) -> None:
+    """A log whose pages after the first were overwritten."""
+    log = SqliteLog(path)
+    log.close()
+    damage(path)
+
+
+def damage(path: Path) -> None:
+    """Overwrite everything after the first page."""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+
+
+@pytest.mark.parametrize("write", [write_text, write_other_database, write_damaged_log])
+def test_file_that_is_no_log_is_refused_at_the_start(tmp_path: Path, write: object) -> None:
+    """A wrong file must not be written into, and the text must say which file it is and what to do."""
+    db = tmp_path / "log.db"
+    write(db)  # type: ignore[operator]
+    content = db.read_bytes()
+    code, output = refused(db)
+    assert code == 1
+    assert output.startswith(f"Error: {db}: "), output
+    assert "Traceback" not in output
+    assert write is write_other_database or "damaged or not a log" in output
+    assert write is not write_text or db.read_bytes() == content
+
+
+def test_other_sqlite_file_stays_as_it_is(tmp_path: Path) -> None:
+    """Refusing is not enough: somebody else's database must not have our tables afterwards."""
+    db = tmp_path / "log.db"
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("create table customers (name text)")
+        other.commit()
+    refused_or_not = status_of_start(db)
+    tables = {name for (name,) in rows(db, "select name from sqlite_master where type = 'table'")}
+    assert (refused_or_not, tables) == ("refused", {"customers"})
+
+
+def status_of_start(db: Path) -> str:
+    """Whether a log can be opened there."""
+    try:
+        SqliteLog(db).close()
+    except LogCorrupt:
+        return "refused"
+    return "opened"
+
+
+def test_reading_something_else_is_refused(tmp_path: Path) -> None:
+    """The simulator's commands get the same words."""
+    write_text(tmp_path / "log.db")
+    with pytest.raises(LogCorrupt, match="damaged or not a log"):
+        SqliteReader(tmp_path / "log.db")
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, GrpcDoor]]:
+    """A server whose log becomes damaged while it runs, as by a disk that breaks."""
+    server = ServerProcess(tmp_path_factory.mktemp("damaged") / "log.db", "--learn-interval", "0.05")
+    door = server.door()
+    try:
+        door.apply(experiment("e"))
+        for _ in range(5):
+            door.decide_batch(
+                [pb.DecideRequest(experiment="e", unit_id="unit", context=pb.Context(segment="s" * 200))] * 1000
+            )
+        door.decide("e", decision_id="before")
+        assert door.rows("pragma integrity_check") == [("ok",)]
+        checkpoint(door.db)
+        damage(door.db)
+        yield server, door
+    finally:
+        door.close()
+        server.kill()
+
+
+def test_damaged_log_is_unavailable(damaged: tuple[ServerProcess, GrpcDoor]) -> None:
+    """Callers get an error with a reason, never made-up data."""
+    _, door = damaged
+    assert until(lambda: failing(door), what="the damage is seen") == ("UNAVAILABLE", "LOG_CORRUPT")
+    assert door.fetch("/healthz")[0] == 200
+
+
+def test_damaged_log_is_not_ready(damaged: tuple[ServerProcess, GrpcDoor]) -> None:
+    """A server that fails every reward must not be sent more of them, even where its writes still go through."""
+    _, door = damaged
+    until(lambda: failing(door), what="the damage is seen")
+    assert door.fetch("/readyz")[0] == 503
+
+
+def test_metrics_of_a_damaged_log_answer_with_an_error(damaged: tuple[ServerProcess, GrpcDoor]) -> None:
+    """Prometheus must see a failed scrape with a reason, not a connection that breaks off; stderr no traceback."""
+    server, door = damaged
+    until(lambda: failing(door), what="the damage is seen")
+    status, text = door.fetch("/metrics")
+    assert (status >= 500, "damaged" in text) == (True, True)
+    assert "Traceback" not in server.output
+
+
+def checkpoint(db: Path) -> None:
+    """Everything from the write-ahead log into the file."""
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+
+def failing(door: GrpcDoor) -> tuple[str, str] | None:
+    """Code and reason of the first call that fails; several thousand pages do not fit into SQLite's cache."""
+    for number in range(200):
+        for call in (
+            lambda number=number: door.reward("before", reward_id=str(number)),
+            lambda number=number: door.decide("e", decision_id=f"{number * 7919 % 1000:04d}-after"),
+        ):
+            status = status_of(call)
+            if status.code:
+                return code_of(status), reason_of(status)
+    return None

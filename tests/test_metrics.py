@@ -1,0 +1,378 @@
+"""/metrics over real HTTP, and a real Prometheus that scrapes it: what growth teams and alerts read."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import urllib.parse
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from random import Random
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
+from tests.doors import GrpcDoor, InProcessDoor, ServerProcess, experiment, fetch, until
+
+FAMILIES = {
+    "decider_build_info": "gauge",
+    "decider_commit_entries": "histogram",
+    "decider_commit_seconds": "histogram",
+    "decider_decisions": "counter",
+    "decider_inverse_propensity": "counter",
+    "decider_learn_seconds": "histogram",
+    "decider_learned": "counter",
+    "decider_log_position": "gauge",
+    "decider_model_age_seconds": "gauge",
+    "decider_model_position": "gauge",
+    "decider_open_decisions": "gauge",
+    "decider_possible": "counter",
+    "decider_reward_delay_seconds": "histogram",
+    "decider_reward_squared_value": "counter",
+    "decider_reward_value": "counter",
+    "decider_rewards": "counter",
+    "decider_seal_lag_seconds": "gauge",
+    "decider_sealed": "counter",
+    "decider_sealed_default": "counter",
+    "decider_sealed_overridden": "counter",
+    "decider_sealed_reward": "counter",
+    "decider_sealed_squared_reward": "counter",
+    "decider_weight_mean": "gauge",
+    "grpc_server_handled": "counter",
+    "grpc_server_handling_seconds": "histogram",
+}
+"""Every family of ours. Dashboards and alerts are built on these names: a change here is a breaking change."""
+
+Key = tuple[str, frozenset[tuple[str, str]]]
+
+DECISIONS = 400
+SEALING, OPEN = "sealing", "open"
+FROM_THE_LOG = (
+    "decider_decisions",
+    "decider_inverse_propensity",
+    "decider_log_position",
+    "decider_open_decisions",
+    "decider_possible",
+    "decider_reward",
+    "decider_sealed",
+    "decider_weight_mean",
+)
+"""How the samples begin that follow from the log alone."""
+
+
+class Scrape:
+    """One look at /metrics."""
+
+    def __init__(self, door: GrpcDoor) -> None:
+        status, text = door.fetch("/metrics")
+        assert status == 200
+        families = list(text_string_to_metric_families(text))
+        self.types = {family.name: family.type for family in families}
+        self.samples: dict[Key, float] = {}
+        for family in families:
+            for sample in family.samples:
+                if not sample.name.endswith("_created"):
+                    self.samples[sample.name, frozenset(sample.labels.items())] = sample.value
+
+    def __call__(self, name: str, /, **labels: str) -> float:
+        """The sum of a sample over the labels not given."""
+        wanted = set(labels.items())
+        return sum(value for (n, given), value in self.samples.items() if n == name and wanted <= given)
+
+    def by(self, name: str, label: str, /, **labels: str) -> Mapping[str, float]:
+        """The sums by one label."""
+        sums: Counter[str] = Counter()
+        wanted = set(labels.items())
+        for (n, given), value in self.samples.items():
+            if n == name and wanted <= given:
+                sums[dict(given)[label]] += value  # type: ignore[assignment]
+        return sums
+
+
+def traffic(door: GrpcDoor) -> dict[str, int]:
+    """Decisions in two experiments, one with windows that end at once, and rewards of every outcome; what was sent."""
+    random = Random(7)
+    floor = 0.05
+    sealing = experiment(SEALING, "a", "b", "c", window=0.2, minimum_propensity=floor)
+    sealing.policy.CopyFrom(experiment_pb2.Policy(epsilon_greedy=experiment_pb2.EpsilonGreedy(epsilon=0.4)))
+    door.apply(sealing)
+    opened = experiment(OPEN, "a", "b", holdout=0.5, baseline_action="a")
+    opened.reward.range.maximum = 10
+    door.apply(opened)
+    requests = [pb.DecideRequest(experiment=SEALING, unit_id=f"unit-{i}") for i in range(DECISIONS)]
+    for start in range(0, DECISIONS, 100):
+        results = door.decide_batch(requests[start : start + 100])
+        rewards = [pb.RewardRequest(decision_id=r.response.decision_id, name="click", value=0.5) for r in results]
+        door.reward_batch([reward for reward in rewards if random.random() < 0.5])
+    until(lambda: Scrape(door)("decider_sealed_total", experiment=SEALING) == DECISIONS, what="all is sealed")
+    (late,) = door.rows("select decision_id from sealed_decisions order by position limit 1")[0]
+    assert [door.reward(late, name="click", reward_id="late") for _ in range(3)] == ["late", "duplicate", "duplicate"]
+    ids = [door.decide(OPEN, f"unit-{i}").decision_id for i in range(20)]
+    for id_ in ids[:5]:
+        door.reward(id_, name="purchase", value=4.0)
+    for _ in range(4):
+        with pytest.raises(Exception, match="there is no decision"):
+            door.reward("nowhere", name="purchase")
+    return {"open": len(ids)}
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessDoor]:
+    """A server after the traffic."""
+    opened = InProcessDoor(tmp_path_factory.mktemp("metrics") / "log.db")
+    traffic(opened)
+    yield opened
+    opened.close()
+
+
+def test_every_family_is_known(door: InProcessDoor) -> None:
+    """Dashboards break silently when a name changes: a new, lost or renamed family must be seen here."""
+    ours = {
+        name: type_
+        for name, type_ in Scrape(door).types.items()
+        if name.startswith(("decider_", "grpc_")) and not name.endswith("_created")  # prometheus_client adds these
+    }
+    assert ours == FAMILIES
+
+
+def test_decisions_are_counted_as_in_the_log(door: InProcessDoor) -> None:
+    """The metrics say what the log says; anything else is an invention."""
+    scrape = Scrape(door)
+    assert scrape("decider_decisions_total", experiment=SEALING) == DECISIONS
+    assert scrape("decider_decisions_total", experiment=OPEN) == 20
+    sql = "select action, reason, count(*) from decisions d join experiments e on e.position = d.version"
+    for action, reason, count in door.rows(f"{sql} where experiment = ? group by 1, 2", OPEN):
+        assert scrape("decider_decisions_total", experiment=OPEN, action=action, reason=reason) == count
+    assert set(scrape.by("decider_decisions_total", "reason", experiment=OPEN)) > {"HOLDOUT"}
+
+
+def test_rewards_are_counted_by_outcome(door: InProcessDoor) -> None:
+    """Late and orphan rewards say that a window is too short or that ids get lost: both must be visible."""
+    scrape = Scrape(door)
+    in_log = dict(door.rows("select outcome, count(*) from joined_rewards where name = 'click' group by 1"))
+    clicks = scrape.by("decider_rewards_total", "outcome", name="click")
+    assert clicks == {**in_log, "duplicate": 2}
+    assert in_log["late"] >= 1
+    assert scrape.by("decider_rewards_total", "outcome", name="purchase") == {"joined": 5, "orphan": 4}
+    assert scrape("decider_reward_value_total", name="purchase") == 20
+    assert scrape("decider_reward_squared_value_total", name="purchase") == 80
+
+
+def test_sealed_and_open_decisions_are_all_decisions(door: InProcessDoor) -> None:
+    """What is not sealed is open; a decision that is neither is lost."""
+    scrape = Scrape(door)
+    assert (scrape("decider_sealed_total"), scrape("decider_open_decisions")) == (DECISIONS, 20)
+    assert (scrape("decider_open_decisions", experiment=SEALING), scrape("decider_sealed_total", experiment=OPEN)) == (
+        0,
+        0,
+    )
+    ((rewarded, total),) = door.rows("select sum(rewards > 0), sum(reward) from sealed_decisions")
+    assert scrape("decider_sealed_default_total", experiment=SEALING) == DECISIONS - rewarded
+    assert scrape("decider_sealed_reward_total", experiment=SEALING) == total
+    assert scrape("decider_seal_lag_seconds") >= 0
+
+
+def test_calls_are_counted_by_code(door: InProcessDoor) -> None:
+    """The usual dashboards for gRPC work because these names are those of go-grpc-middleware."""
+    scrape = Scrape(door)
+    service = "decider.v1.DeciderService"
+    decided = scrape.by("grpc_server_handled_total", "grpc_code", grpc_service=service, grpc_method="Decide")
+    assert decided == {"OK": 20}
+    rewarded = scrape.by("grpc_server_handled_total", "grpc_code", grpc_service=service, grpc_method="Reward")
+    assert rewarded == {"OK": 8, "NotFound": 4}
+    assert scrape("grpc_server_handled_total", grpc_method="ApplyExperiment", grpc_code="OK") == 2
+    assert scrape("grpc_server_handling_seconds_count", grpc_method="Reward", grpc_type="unary") == 12
+
+
+def test_weights_have_mean_one(door: InProcessDoor) -> None:
+    """The audit of the propensities: 1/p over draws that could give an action has mean 1, within 5 standard errors."""
+    scrape = Scrape(door)
+    for action in "abc":
+        mean = scrape("decider_weight_mean", experiment=SEALING, action=action)
+        count = scrape("decider_possible_total", experiment=SEALING, action=action)
+        assert count == DECISIONS
+        # each draw's weight 1{drawn}/p has variance 1/p - 1; p of every draw is in the log
+        sql = "select sum(1e6 / json_extract(pmf, ?) - 1) from decisions d join experiments e on e.position = d.version"
+        ((variance,),) = door.rows(f"{sql} where experiment = ?", f"$[{'abc'.index(action)}]", SEALING)
+        assert abs(mean - 1) < 5 * math.sqrt(variance) / count, action
+
+
+def test_delays_are_counted_in_buckets(door: InProcessDoor) -> None:
+    """Where the delays of rewards lie tells how long a window has to be."""
+    scrape = Scrape(door)
+    ((count, seconds),) = door.rows("select count(*), sum(delay_seconds) from joined_rewards where name = 'click'")
+    assert scrape("decider_reward_delay_seconds_count", experiment=SEALING) == count
+    assert scrape("decider_reward_delay_seconds_sum", experiment=SEALING) == pytest.approx(seconds)
+    assert scrape("decider_reward_delay_seconds_bucket", experiment=SEALING, le="+Inf") == count
+    buckets = scrape.by("decider_reward_delay_seconds_bucket", "le", experiment=SEALING)
+    in_order = [value for _, value in sorted(buckets.items(), key=lambda pair: float(pair[0]))]
+    assert in_order == sorted(in_order)
+    within = "select count(*) from joined_rewards where name = 'click' and delay_seconds <= 1"
+    assert [(buckets["1.0"],)] == door.rows(within)
+
+
+def test_model_and_log_positions_are_those_of_the_log(door: InProcessDoor) -> None:
+    """How far the model is behind the log is what an alert looks at."""
+    scrape = Scrape(door)
+    assert scrape("decider_model_position", experiment=SEALING) == door.get(SEALING).model > 0
+    assert scrape("decider_model_position", experiment=OPEN) == 0
+    assert [(scrape("decider_log_position"),)] == door.rows("select max(position) from entries")
+    assert scrape("decider_learned_total", experiment=SEALING) == DECISIONS
+
+
+def test_commits_are_counted(door: InProcessDoor) -> None:
+    """Entries by commit show whether group commit works."""
+    scrape = Scrape(door)
+    entries = door.rows("select count(*) from entries")[0][0]
+    assert scrape("decider_commit_entries_sum") >= entries
+    assert scrape("decider_commit_entries_count") == scrape("decider_commit_seconds_count") > 0
+
+
+def test_totals_are_equal_after_a_restart(tmp_path: Path) -> None:
+    """Counters come from the log, so that a deployment does not look like a drop in sales."""
+    opened = InProcessDoor(tmp_path / "log.db")
+    traffic(opened)
+    before = from_the_log(opened)
+    opened.close()
+    again = InProcessDoor(tmp_path / "log.db")
+    after = from_the_log(again)
+    again.close()
+    assert len(before) > 40
+    assert set(after) == set(before)
+    assert after == {key: pytest.approx(value) for key, value in before.items()}
+
+
+def from_the_log(door: GrpcDoor) -> dict[Key, float]:
+    """The samples that follow from the log alone."""
+    return {key: value for key, value in Scrape(door).samples.items() if key[0].startswith(FROM_THE_LOG)}
+
+
+def test_names_of_duplicates_do_not_grow_the_number_of_series(tmp_path: Path) -> None:
+    """A caller that puts an id into the reward's name must not fill Prometheus: names are bounded everywhere."""
+    opened = InProcessDoor(tmp_path / "log.db")
+    try:
+        opened.apply(experiment("e"))
+        id_ = opened.decide("e").decision_id
+        for prefix in ("first", "second"):
+            requests = [pb.RewardRequest(decision_id=id_, reward_id="1", name=f"{prefix}-{i}") for i in range(300)]
+            opened.reward_batch(requests)
+        names = Scrape(opened).by("decider_rewards_total", "name")
+        assert sum(names.values()) == 600
+        assert len(names) <= 110
+    finally:
+        opened.close()
+
+
+def test_names_of_rewards_and_orphans_do_not_grow_the_number_of_series(tmp_path: Path) -> None:
+    """The same for rewards that count and for those without a decision."""
+    opened = InProcessDoor(tmp_path / "log.db")
+    try:
+        opened.apply(experiment("e"))
+        id_ = opened.decide("e").decision_id
+        opened.reward_batch([pb.RewardRequest(decision_id=id_, name=f"joined-{i}") for i in range(300)])
+        opened.reward_batch([pb.RewardRequest(decision_id="nowhere", name=f"orphan-{i}") for i in range(300)])
+        names = Scrape(opened).by("decider_rewards_total", "name")
+        assert sum(names.values()) == 600
+        assert len(names) <= 160
+    finally:
+        opened.close()
+
+
+def test_scrapes_leave_no_files_open(door: InProcessDoor) -> None:
+    """A scrape every few seconds for months: what each one leaves open adds up to a server that opens nothing more."""
+    Scrape(door)
+    before = open_files()
+    for _ in range(30):
+        Scrape(door)
+    assert open_files() < before + 15
+
+
+def open_files() -> int:
+    """Files and connections that this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.fixture
+def prometheus(tmp_path: Path) -> Iterator[str]:
+    """A Prometheus that scrapes a server process every second; its address."""
+    binary = shutil.which("prometheus", path="/usr/bin")
+    if binary is None:
+        pytest.skip("there is no /usr/bin/prometheus")
+    server = ServerProcess(tmp_path / "log.db")
+    door = server.door()
+    door.apply(experiment("e"))
+    for unit in range(7):
+        door.decide("e", f"unit-{unit}")
+    door.close()
+    config = tmp_path / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 1s}\n"
+        f"scrape_configs: [{{job_name: decider, static_configs: [{{targets: ['{server.http}']}}]}}]\n"
+    )
+    process, address = start_prometheus(binary, config, tmp_path)
+    yield address
+    os.kill(process.pid, signal.SIGTERM)
+    process.wait(30)
+    server.terminate()
+
+
+def start_prometheus(binary: str, config: Path, folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """The process and its address, ready; on another port if the first is taken meanwhile."""
+    for _ in range(3):
+        port = free_port()
+        output = folder / "prometheus.output"
+        with output.open("wb") as both:
+            process = subprocess.Popen(
+                [
+                    binary,
+                    f"--config.file={config}",
+                    f"--storage.tsdb.path={folder / f'prometheus-{port}'}",
+                    f"--web.listen-address=127.0.0.1:{port}",
+                ],
+                stdout=both,
+                stderr=both,
+            )
+        address = f"http://127.0.0.1:{port}"
+        ready = f"{address}/-/ready"
+        until(lambda p=process, url=ready: p.poll() is not None or answers(url), what="Prometheus is ready")  # type: ignore[misc]
+        if process.poll() is None:
+            return process, address
+    raise AssertionError(output.read_text())
+
+
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+def answers(url: str) -> bool:
+    """Whether it answers with 200."""
+    try:
+        return fetch(url)[0] == 200
+    except OSError:
+        return False
+
+
+def ask(prometheus: str, query: str) -> list[tuple[dict[str, str], float]]:
+    """The instant vector of a query: labels and value."""
+    _, text = fetch(f"{prometheus}/api/v1/query?query={urllib.parse.quote(query)}")
+    return [(found["metric"], float(found["value"][1])) for found in json.loads(text)["data"]["result"]]
+
+
+def test_prometheus_scrapes_the_server(prometheus: str) -> None:
+    """The format is right only if the real reader takes it: the target is up and the counters can be queried."""
+    until(lambda: ask(prometheus, "up{job='decider'} == 1"), what="the target is up")
+    found = until(lambda: ask(prometheus, "sum by (experiment) (decider_decisions_total)"), what="decisions are there")
+    assert found == [({"experiment": "e"}, 7.0)]
+    assert [value for _, value in ask(prometheus, "up{job='decider'}")] == [1.0]
+    assert ask(prometheus, "grpc_server_handled_total{grpc_method='Decide',grpc_code='OK'}")[0][1] == 7.0

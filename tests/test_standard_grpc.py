@@ -1,0 +1,140 @@
+"""What standard tools expect of a gRPC server: health for each service, reflection, and /healthz and /readyz."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from decider.server.serve import Server
+from decider.server.settings import Settings
+from decider.v1 import decider_service_pb2 as pb
+from tests.doors import ANY_PORT, InProcessDoor, code_of, experiment, fetch, status_of
+
+SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessDoor]:
+    """A server that has an experiment `e`."""
+    opened = InProcessDoor(tmp_path_factory.mktemp("standard") / "log.db")
+    opened.apply(experiment("e"))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize("service", ["", *SERVICES])
+def test_health_is_serving(door: InProcessDoor, service: str) -> None:
+    """Load balancers ask for a service by name or, with an empty name, for the server."""
+    stub = health_pb2_grpc.HealthStub(door.channel)
+    reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
+    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_health_of_an_unknown_service_is_not_found(door: InProcessDoor) -> None:
+    """A misspelt probe must fail, not say that all is well."""
+    stub = health_pb2_grpc.HealthStub(door.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="decider.v1.Typo"), timeout=10)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_reflection_lists_every_service(door: InProcessDoor) -> None:
+    """grpcurl and its like find their way without our proto files."""
+    found = ProtoReflectionDescriptorDatabase(door.channel).get_services()
+    assert set(found) == {*SERVICES, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+
+
+def test_reflection_describes_every_method(door: InProcessDoor) -> None:
+    """A tool must be able to build a request from what reflection says alone."""
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(door.channel))
+    methods = {service: [method.name for method in pool.FindServiceByName(service).methods] for service in SERVICES}
+    assert methods == {
+        SERVICES[0]: ["Decide", "DecideBatch", "Activate", "Reward", "RewardBatch"],
+        SERVICES[1]: [
+            f"{verb}Experiment{'s' * (verb == 'List')}" for verb in ("Apply", "Get", "List", "Pause", "Resume")
+        ],
+    }
+    fields = pool.FindMessageTypeByName("decider.v1.DecideRequest").fields_by_name
+    assert list(fields) == list(pb.DecideRequest.DESCRIPTOR.fields_by_name)
+
+
+def test_open_reflection_streams_do_not_keep_decisions_waiting(tmp_path: Path) -> None:
+    """A developer's tool that stays open (grpcui, an editor) must not take the server's few threads away."""
+    opened = InProcessDoor(tmp_path / "log.db", threads=2)
+    opened.apply(experiment("e"))
+    done = threading.Event()
+
+    def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        done.wait()
+
+    stub = reflection_pb2_grpc.ServerReflectionStub(opened.channel)
+    streams = [stub.ServerReflectionInfo(questions()) for _ in range(2)]
+    try:
+        for stream in streams:
+            next(stream)
+        request = pb.DecideRequest(experiment="e", unit_id="unit")
+        status = status_of(lambda: opened.call("DeciderService", "Decide", request, timeout=5))
+        assert code_of(status) == "OK"
+    finally:
+        done.set()
+        for stream in streams:
+            stream.cancel()
+        opened.close()
+
+
+def test_open_health_watches_do_not_keep_decisions_waiting(tmp_path: Path) -> None:
+    """Clients with health checking keep a watch open for as long as they live."""
+    opened = InProcessDoor(tmp_path / "log.db", threads=2)
+    opened.apply(experiment("e"))
+    stub = health_pb2_grpc.HealthStub(opened.channel)
+    watches = [stub.Watch(health_pb2.HealthCheckRequest(service="")) for _ in range(4)]
+    try:
+        assert [next(watch).status for watch in watches] == [health_pb2.HealthCheckResponse.SERVING] * 4
+        assert opened.decide("e").action.id
+    finally:
+        for watch in watches:
+            watch.cancel()
+        opened.close()
+
+
+def test_healthz_and_readyz_are_ok_while_serving(door: InProcessDoor) -> None:
+    """Kubernetes asks both: whether to restart it and whether to send it calls."""
+    assert door.fetch("/healthz") == (200, "ok\n")
+    assert door.fetch("/readyz") == (200, "ok\n")
+    assert door.fetch("/readyz?verbose=1") == (200, "ok\n")
+
+
+def test_other_paths_are_not_found(door: InProcessDoor) -> None:
+    """A misspelt probe must fail; the answer says what there is."""
+    status, text = door.fetch("/health")
+    assert status == 404
+    assert all(path in text for path in ("/metrics", "/healthz", "/readyz"))
+
+
+def test_stopped_server_answers_nothing(tmp_path: Path) -> None:
+    """After the end both ports are free for the next one, and the log is."""
+    opened = InProcessDoor(tmp_path / "log.db")
+    opened.close()
+    with pytest.raises(OSError, match="refused"):
+        fetch(f"http://{opened.http}/healthz")
+    again = InProcessDoor(tmp_path / "log.db", listen=opened.target, http=opened.http)
+    assert again.fetch("/readyz")[0] == 200
+    again.close()
+
+
+def test_server_that_was_never_started_can_be_stopped(tmp_path: Path) -> None:
+    """Whatever goes wrong between building and starting, ending must not hang."""
+    server = Server(Settings(db=tmp_path / "log.db", listen=ANY_PORT, http=ANY_PORT))
+    stopping = threading.Thread(target=server.stop, daemon=True)
+    stopping.start()
+    stopping.join(5)
+    assert not stopping.is_alive()

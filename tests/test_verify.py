@@ -1,0 +1,370 @@
+"""Identity: what was served, replayed, is equal; and whatever in a log was changed afterwards is found."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from decider.decide import decide
+from decider.errors import Refused
+from decider.experiment.definition import RewardDefinition
+from decider.learn.learner import Learner
+from decider.log.memory import MemoryLog
+from decider.log.protocol import EventLog, NewActivation, NewReward, PublishedModel
+from decider.log.sqlite import SqliteLog, SqliteReader
+from decider.policy.sampler import draw, hash_ticket
+from decider.running import Running
+from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
+from simulator.cli import main
+from simulator.verify import Verification, verify
+from tests.conftest import SECOND, Clock, sample_experiment, spec
+
+HOME, OTHER = ExperimentId("home"), ExperimentId("other")
+SEGMENTS = ("new", "vip", "bargain")
+
+
+class Drive:
+    """Visitors of one log: decisions as the server makes them, rewards, activations, and the learner's steps."""
+
+    def __init__(self, log: EventLog, clock: Clock, *, seed: int = 1) -> None:
+        self.log, self.clock, self.random = log, clock, Random(seed)
+        self.count = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """A new learner, as in a new process."""
+        self.running = Running()
+        self.learner = Learner(self.log, self.running, clock=self.clock)
+
+    def request(self) -> DecisionRequest:
+        """One of every kind that callers send."""
+        source = self.random
+        self.count += 1
+        return DecisionRequest(
+            DecisionId(f"d-{self.count}"),
+            f"unit-{source.randrange(40)}",
+            Context(
+                segment=source.choice(SEGMENTS),
+                device=source.choice(["mobile", ""]),
+                features={"age": source.uniform(18, 80), "app": source.random() < 0.5, "odd|one": "a:b c"},
+            ),
+            eligible=source.choice([(), (), (ActionId("none"), ActionId("sale")), (ActionId("outfit"),)]),
+            excluded=source.choice([(), (), (), (ActionId("outfit"),)]) if self.count % 7 else (),
+            action_features={} if source.random() < 0.7 else {ActionId("sale"): {"discount": source.random()}},
+            explore=source.random() < 0.9,
+        )
+
+    def visits(self, count: int, experiment: ExperimentId = HOME) -> None:
+        """Decisions; some earn, some twice, some are overridden; time passes and the learner steps now and then."""
+        source = self.random
+        for _ in range(count):
+            try:
+                made = decide(self.request(), *self.running[experiment])
+            except Refused:
+                continue
+            (mark,) = self.log.append([made])
+            assert mark is not None
+            if source.random() < (0.7 if made.action == ("sale" if made.context.segment == "vip" else "none") else 0.2):
+                self.log.append([NewReward(mark.position, "click", source.choice([0.5, 1.0]))])
+            if source.random() < 0.1:
+                self.log.append([NewActivation(mark.position, source.choice([None, ActionId("none")]))])
+            self.clock.advance(source.choice([0, 0.5, 1, 3]))
+            if source.random() < 0.3:
+                self.learner.step()
+
+
+def eventful(drive: Drive, *, visits: int = 24) -> None:
+    """Several versions and experiments, with everything that changes what a replay computes."""
+    drive.learner.apply(sample_experiment(holdout=0.1))
+    drive.learner.apply(sample_experiment(id=OTHER, policy=spec("softmax")))
+    drive.visits(visits)
+    drive.visits(visits // 2, OTHER)
+    drive.learner.apply(sample_experiment(holdout=0.1, policy=spec("epsilon_greedy")))
+    drive.visits(visits)
+    drive.learner.set_paused(HOME, paused=True)
+    drive.clock.advance(30)
+    drive.learner.step()
+    drive.learner.set_paused(HOME, paused=False)
+    drive.visits(visits // 2)
+    drive.restart()
+    drive.learner.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25), frozen=True))
+    drive.visits(visits // 2)
+    drive.learner.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25)))
+    drive.visits(visits)
+    for name in ("fixed", "uniform", "cover", "first"):
+        drive.learner.apply(sample_experiment(policy=spec(name), holdout=0.05, salt=name))
+        drive.visits(visits // 2)
+    drive.restart()
+    drive.visits(visits // 2)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
+    """Every implementation, empty."""
+    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
+    with closing(made):
+        yield made
+
+
+def assert_equal(result: Verification, decisions: int) -> None:
+    """Everything was recomputed as it was logged."""
+    assert result.first is None, result.first and result.first.what
+    assert result.equal == result.decisions == decisions
+
+
+def test_a_replayed_log_gives_the_same_decisions(log: EventLog, clock: Clock) -> None:
+    """The promise of the whole project, over everything that can happen to an experiment."""
+    drive = Drive(log, clock)
+    eventful(drive)
+    assert_equal(verify(log), log.count_decisions())
+    reasons = {d.decision.reason for v in log.versions() for d in log.decisions(v.position)}
+    assert reasons == set(Reason) - {Reason.FALLBACK}
+    assert len({d.decision.model for v in log.versions() for d in log.decisions(v.position)}) > 12
+
+
+@pytest.mark.parametrize("algorithm", ["squarecb", "softmax", "epsilon_greedy", "bag", "cover", "rnd", "first"])
+def test_every_algorithm_replays(clock: Clock, algorithm: str) -> None:
+    """With a restart in between, since then the stored model goes on."""
+    drive = Drive(MemoryLog(clock=clock), clock)
+    drive.learner.apply(sample_experiment(policy=spec(algorithm)))
+    for _ in range(3):
+        drive.visits(30)
+        drive.restart()
+    assert_equal(verify(drive.log), drive.log.count_decisions())
+
+
+def test_progress_is_told_for_every_decision(clock: Clock) -> None:
+    """A long log shows a bar that ends."""
+    drive = Drive(MemoryLog(clock=clock), clock)
+    drive.learner.apply(sample_experiment())
+    drive.visits(20)
+    heard: list[None] = []
+    verify(drive.log, on_decision=lambda: heard.append(None))
+    assert len(heard) == drive.log.count_decisions()
+
+
+def test_a_log_whose_model_was_damaged_and_learned_again_replays(clock: Clock) -> None:
+    """The learner that starts anew names its model by the log's end, although it knows no more than the old one."""
+    log = MemoryLog(clock=clock)
+    drive = Drive(log, clock)
+    drive.learner.apply(sample_experiment())
+    drive.visits(10)
+    clock.advance(20)
+    drive.learner.step()
+    drive.visits(1)
+    signature = sample_experiment().policy.signature
+    stored = log.newest_model(HOME, signature)
+    assert stored is not None
+    damaged = replace(stored[1], data=stored[1].data[:-1])
+    log.publish(PublishedModel(HOME, stored[0], signature), damaged, learned=1, keep=9)
+    clock.advance(1)
+    drive.restart()
+    drive.visits(5)
+    assert_equal(verify(log), log.count_decisions())
+
+
+# --- tampering
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log on disk of one learning experiment, closed."""
+    clock, path = Clock(), tmp_path_factory.mktemp("verify") / "log.db"
+    with closing(SqliteLog(path, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.learner.apply(sample_experiment(holdout=0.05))
+        drive.visits(80)
+    return path
+
+
+@pytest.fixture
+def copy(original: Path, tmp_path: Path) -> Path:
+    """A copy to tamper with."""
+    return Path(shutil.copy(original, tmp_path / "copy.db"))
+
+
+def victim(path: Path) -> Decision:
+    """A decision in the middle, drawn from a learned model's pmf over all actions."""
+    with closing(SqliteReader(path)) as log:
+        (version,) = log.versions()
+        drawn = sorted((d for d in log.decisions(version.position) if d.decision.model > 0), key=lambda d: d.position)
+        usual = [
+            d.decision
+            for d in drawn[5:]
+            if d.decision.reason in (Reason.EXPLOIT, Reason.EXPLORE) and len(d.decision.eligible) == 3
+        ]
+        return usual[len(usual) // 3]
+
+
+def tamper(path: Path, decision: Decision, column: str, value: Any) -> Position:
+    """Change one column of one decision's row; its position."""
+    with closing(sqlite3.connect(path)) as db:
+        sql = f"update decisions set {column} = ? where decision_id = ? returning position"  # noqa: S608
+        ((position,),) = db.execute(sql, (value, decision.decision_id)).fetchall()
+        db.commit()
+    return Position(position)
+
+
+def checked(path: Path) -> Verification:
+    """What `verify` says about a file."""
+    with closing(SqliteReader(path)) as log:
+        return verify(log)
+
+
+def other_action(d: Decision) -> str:
+    """An eligible action that was not drawn."""
+    return next(id_ for id_ in d.eligible if id_ != d.action)
+
+
+def shifted(d: Decision) -> str:
+    """The pmf with one millionth moved."""
+    most = d.pmf.index(max(d.pmf))
+    return str([share - (i == most) + (i == (most + 1) % len(d.pmf)) for i, share in enumerate(d.pmf)])
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "named"),
+    [
+        ("pmf", shifted, "pmf"),
+        ("pmf", lambda d: str(list(d.pmf[:-1])), "pmf"),
+        ("action", other_action, "action"),
+        ("propensity", lambda d: d.propensity * (1 + 1e-15), "propensity"),
+        ("reason", lambda d: "EXPLOIT" if d.reason == Reason.EXPLORE else "EXPLORE", "reason"),
+        ("reason", lambda _: "HOLDOUT", "reason"),
+        ("reason", lambda _: "NO_EXPLORATION", "pmf"),
+        ("model", lambda _: 0, "pmf"),
+        ("model", lambda _: 10**9, "model"),
+        ("segment", lambda d: next(s for s in SEGMENTS if s != d.context.segment), "pmf"),
+        ("features", lambda _: '{"age":20.0}', "pmf"),
+        ("features", lambda _: None, "pmf"),
+        ("eligible", lambda _: '["sale","none"]', "pmf"),
+        ("eligible", lambda _: '["none","sale"]', "eligible"),
+        ("eligible", lambda _: '["sale","nonsense"]', "nonsense"),
+        ("action_features", lambda _: '{"sale":{"discount":0.999}}', "pmf"),
+    ],
+)  # fmt: skip
+def test_a_changed_row_is_found(copy: Path, column: str, value: Callable[[Decision], Any], named: str) -> None:
+    """Exactly that position is the first difference, and what differs is named."""
+    decision = victim(copy)
+    position = tamper(copy, decision, column, value(decision))
+    result = checked(copy)
+    assert result.first is not None
+    assert result.first.logged.position == position
+    assert named in result.first.what
+    assert result.equal < result.decisions
+
+
+@pytest.mark.parametrize(("column", "field"), [("pmf", "pmf"), ("propensity", "propensity"), ("action", "action")])
+def test_only_the_changed_field_is_named(copy: Path, column: str, field: str) -> None:
+    """A list of everything would send whoever looks for the cause astray."""
+    decision = victim(copy)
+    tamper(
+        copy,
+        decision,
+        column,
+        {"pmf": shifted, "propensity": lambda _: 0.123, "action": other_action}[column](decision),
+    )
+    result = checked(copy)
+    assert result.first is not None
+    assert result.first.what == field
+
+
+def test_a_changed_decision_id_is_found(copy: Path) -> None:
+    """The id is the key of the draw: a forged one whose ticket draws another action is told by the action."""
+    decision = victim(copy)
+    index = decision.eligible.index(decision.action)
+    forged = next(
+        id_
+        for id_ in (f"forged-{attempt}" for attempt in range(100_000))
+        if draw(decision.pmf, hash_ticket(HOME, "", "draw", id_)) != index
+    )
+    position = tamper(copy, decision, "decision_id", forged)
+    result = checked(copy)
+    assert result.first is not None
+    assert (result.first.logged.position, "action" in result.first.what) == (position, True)
+
+
+def test_a_changed_reward_is_found(copy: Path) -> None:
+    """What was learned is recomputed too: a reward that was not there changes later pmfs, not earlier ones."""
+    with closing(sqlite3.connect(copy)) as db:
+        ((decided,),) = db.execute("select min(decision) from rewards").fetchall()
+        db.execute("update rewards set value = 1 - value where decision = ?", (decided,))
+        db.execute("delete from rewards where decision between ? and ?", (decided + 1, decided + 40))
+        db.commit()
+    result = checked(copy)
+    assert result.first is not None
+    assert result.first.logged.position > decided
+
+
+def test_a_decision_of_a_version_that_does_not_exist_is_found(copy: Path) -> None:
+    """Otherwise rows could be hidden from the audit by pointing them nowhere."""
+    position = tamper(copy, victim(copy), "version", 999)
+    result = checked(copy)
+    assert result.first is not None
+    assert result.first.logged.position == position
+
+
+def test_an_action_that_does_not_exist_is_found(copy: Path) -> None:
+    """And told as a difference: the learner meets that row too, later, and must not end the audit with a traceback."""
+    position = tamper(copy, victim(copy), "action", "nonsense")
+    result = checked(copy)
+    assert result.first is not None
+    assert result.first.logged.position == position
+
+
+# --- the command
+
+
+def run(path: Path) -> Result:
+    """`simulator verify`."""
+    return CliRunner().invoke(main, ["verify", str(path)])
+
+
+def test_the_command_says_that_all_are_equal(copy: Path) -> None:
+    """Exit code 0: CI can rely on it."""
+    result = run(copy)
+    with closing(SqliteReader(copy)) as log:
+        count = log.count_decisions()
+    assert (result.exit_code, result.output.strip()) == (0, f"{count} of {count} decisions equal")
+
+
+def test_the_command_shows_the_first_difference(copy: Path) -> None:
+    """Exit code 1, with the position and both decisions."""
+    decision = victim(copy)
+    position = tamper(copy, decision, "propensity", 0.123)
+    result = run(copy)
+    assert result.exit_code == 1
+    assert f"first difference at position {position}, decision {decision.decision_id}: propensity" in result.output
+    assert "0.123" in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_the_command_says_why_a_log_cannot_be_read(tmp_path: Path) -> None:
+    """Exit code 2, told apart from a difference."""
+    missing = run(tmp_path / "none.db")
+    assert (missing.exit_code, "no such log" in missing.output) == (2, True)
+    (tmp_path / "text.db").write_text("not a log " * 1000)
+    assert run(tmp_path / "text.db").exit_code == 2
+    sqlite3.connect(tmp_path / "empty.db").close()
+    (tmp_path / "empty.db").touch()
+    assert run(tmp_path / "empty.db").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("pmf", "[1,2"), ("reason", "BECAUSE"), ("features", "{"), ("eligible", "7"), ("pmf", "{}")]
+)
+def test_the_command_tells_a_damaged_row_without_a_traceback(copy: Path, column: str, value: str) -> None:
+    """Damage on disk is news for a person: exit code 1 or 2 and a message, not an exception from the json module."""
+    tamper(copy, victim(copy), column, value)
+    result = run(copy)
+    assert isinstance(result.exception, SystemExit), repr(result.exception)
+    assert result.exit_code in (1, 2)
