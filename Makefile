@@ -43,10 +43,10 @@ proto: $(READY) ## rebuild decider/v1 from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
 
 bench: $(READY) ## speed: Decide against a bare echo server, rewards, reward-to-served-model delay; prints ratios
-	$(BIN)/python -m simulator.bench $(ARGS)
+	@$(BIN)/python -m simulator.bench $(ARGS)
 
 defaults: $(READY) ## the study behind the default policy: share of the attainable lift in several worlds
-	$(BIN)/python -m simulator.study $(ARGS)
+	@$(BIN)/python -m simulator.study $(ARGS)
 
 clean: ## remove the environment, caches and the demo's database
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -46,6 +47,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--http": {"callback": _address},
     "--learn-interval": {"type": click.FloatRange(min=0.01, max=3600)},
     "--keep-models": {"type": click.IntRange(min=1)},
+    "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},
     "--max-request-bytes": {"type": click.IntRange(min=1024)},
@@ -62,6 +64,17 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _keep_to(core: int) -> None:
+    """All threads of this process on one core. Threads that pass the interpreter around between cores wait for it."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise click.BadParameter("is possible on Linux only", param_hint="--core")
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError as error:
+        cores = sorted(os.sched_getaffinity(0))
+        raise click.BadParameter(f"there is no core {core}; there are {cores}", param_hint="--core") from error
+
+
 @main.command(epilog=EXAMPLES)
 @_options
 def serve(**options: Any) -> None:
@@ -71,6 +84,8 @@ def serve(**options: Any) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     settings = Settings(**options)
+    if settings.core is not None:
+        _keep_to(settings.core)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -254,7 +254,7 @@ def _matching(_: click.Context, __: click.Parameter, pattern: str) -> list[str]:
 _EXAMPLE = """\b
 Examples:
   python -m simulator.study --seeds 2 --policies '^default$|^Lin'
-  make defaults ARGS="--json study.json" > study.md"""
+  python -m simulator.study --json study.json > study.md"""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}, epilog=_EXAMPLE)

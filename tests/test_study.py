@@ -149,7 +149,7 @@ def _ridge(examples: Sequence[tuple[Context, int, float]], action: int, asked: S
     return np.array([z @ inverse @ x.T @ y, np.sqrt(np.diag(z @ inverse @ z.T))])
 
 
-def test_lin_ts_chooses_with_the_posterior_s_probability() -> None:
+def test_lin_ts_chooses_as_often_as_its_posterior_says() -> None:
     """Of two actions: the probability that a normal difference is positive."""
     policy = LinTs(alpha=0.5, actions=2, values=VALUES, seed=6)
     context = Context("segment-0", "device-0", "channel-0", "location-0", "intent_stage-0")

@@ -24,9 +24,9 @@ from decider.policy.spec import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTI
 from decider.types import ActionId, ExperimentId
 from decider.v1 import experiment_pb2 as pb
 
-DEFAULT_MINIMUM_PROPENSITY = 0.0025
+DEFAULT_MINIMUM_PROPENSITY = 0.001
 DEFAULT_EXPLORATION_SHARE = 0.1
-"""The default floor is 0.0025, but all floors together never take more than a tenth of the traffic."""
+"""The default floor is 0.001, but all floors together never take more than a tenth of the traffic."""
 
 
 def read_toml(path: Path) -> pb.Experiment:

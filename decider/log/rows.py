@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from decider.errors import LogCorrupt
@@ -20,6 +21,12 @@ INSERT_DECISION = "insert or ignore into decisions values (?,?,?,?,?,?,?,?,?,?,?
 INSERT_VERSION = "insert or ignore into experiments values (?,?,?,?,?,?,?,?,?,?)"
 
 Row = tuple[Any, ...]
+
+
+@lru_cache
+def insert_decisions(count: int) -> str:
+    """One statement for so many rows; it fails as a whole where a decision id was there."""
+    return "insert into decisions values " + ",".join(["(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"] * count)  # noqa: S608 - only question marks
 
 
 def _json(value: Any) -> str | None:

@@ -58,9 +58,12 @@ def _check_text(field: str, text: str, longest: int, violations: list[Violation]
 
 def _context(message: pb.Context, violations: list[Violation]) -> Context:
     fields = (message.segment, message.device, message.channel, message.location, message.intent_stage)
-    for name, text in zip(CONTEXT_FIELDS, fields, strict=True):
-        if len(text) > MAX_UNIT_ID:
-            violations.append(Violation(f"context.{name}", f"is longer than {MAX_UNIT_ID} characters"))
+    if max(map(len, fields)) > MAX_UNIT_ID:
+        violations.extend(
+            Violation(f"context.{name}", f"is longer than {MAX_UNIT_ID} characters")
+            for name, text in zip(CONTEXT_FIELDS, fields, strict=True)
+            if len(text) > MAX_UNIT_ID
+        )
     if not message.HasField("features"):
         return Context(*fields)
     violations.extend(feature_violations(message.features, "context.features", reserved=CONTEXT_FIELDS))

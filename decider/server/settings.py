@@ -24,6 +24,7 @@ class Settings:
     synchronous: str = _setting("NORMAL", "NORMAL survives kill -9; FULL also power loss, with one fsync a commit.")
     learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
     keep_models: int = _setting(100, "Stored models of an experiment that keep their data.")
+    core: int | None = _setting(None, "Run on this core only (Linux). Python gains nothing from several: see Speed.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
