@@ -191,7 +191,7 @@ def test_a_short_file_gets_the_defaults(tmp_path: Path) -> None:
         id=ExperimentId("x"),
         actions=(Action(ActionId("a")), Action(ActionId("b"))),
         policy=spec(DEFAULT_ALGORITHM),
-        minimum_propensity=0.0025,
+        minimum_propensity=0.001,
         reward=RewardDefinition(600 * SECOND, 0.0, {}, 0.0, 1.0, Aggregation.SUM),
     )
     text = write_json(to_message(experiment))

@@ -296,6 +296,8 @@ class SqliteLog(SqliteReader):
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
+        if not entries:
+            return []
         try:
             marks = self._group(entries)
         except LogError as error:
