@@ -94,7 +94,8 @@ def serve(**options: Any) -> None:
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error
     for option, _, _ in table():
-        click.echo(f"  {option} {getattr(settings, option[2:].replace('-', '_'))}")
+        value = getattr(settings, option[2:].replace("-", "_"))
+        click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
     server.start()
     host, web = split_address(settings.listen)[0], split_address(settings.http)[0]
     click.echo(f"gRPC on {host}:{server.port}, metrics on http://{web}:{server.http_port}/metrics")

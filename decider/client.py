@@ -61,6 +61,11 @@ class Client:
             request = pb.RewardRequest(decision_id=decision_id, name=name, value=value, reward_id=reward_id)
             self.stub.Reward(request, timeout=self._timeout)
 
+    def activate(self, decision_id: str, action: str = "") -> None:
+        """Say that the decision's action was shown, or which `action` was shown in its place."""
+        if decision_id:
+            self.stub.Activate(pb.ActivateRequest(decision_id=decision_id, action=action), timeout=self._timeout)
+
     def close(self) -> None:
         """Let go of the connection."""
         self._channel.close()

@@ -822,3 +822,12 @@ def test_sqlite_utils_reads_every_table_and_view(busy_file: Path) -> None:
         assert len(list(database["sealed_decisions"].rows)) == 3
     finally:
         database.close()
+
+
+def test_a_decision_is_located_where_it_was_found(log: EventLog) -> None:
+    """Rewards and activations only need its place; the two ways to look must not differ."""
+    put(log, decision(apply(log), "here"))
+    found, place = log.find(DecisionId("here")), log.locate(DecisionId("here"))
+    assert found is not None
+    assert place == (found.position, found.time, found.decision.version, found.decision.action)
+    assert log.locate(DecisionId("nowhere")) is None

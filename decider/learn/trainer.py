@@ -7,6 +7,7 @@ earlier. The server's learner and `simulator verify` use this same class; that i
 
 from __future__ import annotations
 
+import logging
 from heapq import merge
 
 from decider.errors import LogCorrupt, ModelMismatch
@@ -17,6 +18,11 @@ from decider.policy.make import SavedModel, load_model, make_policy, save_model
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.types import START, ExperimentId, Position, Reason, Time
+
+logger = logging.getLogger(__name__)
+
+PROGRESS = 100_000
+"""Decisions between two lines that say how far a long round of learning is."""
 
 NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.FALLBACK)
 
@@ -75,6 +81,10 @@ class Trainer:
             reward=final_reward(version.experiment.reward, sealed.rewards),
         )
         self.learned += 1
+        if self.learned % PROGRESS == 0:
+            logger.info(
+                "experiment %s: learned %d decisions, up to position %d", self.experiment, self.learned, sealed.position
+            )
 
     def publish(self) -> tuple[Model, SavedModel]:
         """An immutable copy of what has been learned, to serve, and the same to store."""

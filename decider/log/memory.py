@@ -14,6 +14,7 @@ from decider.log.protocol import (
     NewActivation,
     NewReward,
     NewVersion,
+    Place,
     PublishedModel,
     SealedDecision,
     Tick,
@@ -92,6 +93,11 @@ class MemoryLog:
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See EventLog."""
         return self._by_id.get(decision_id)
+
+    def locate(self, decision_id: DecisionId) -> Place | None:
+        """See EventLog."""
+        logged = self.find(decision_id)
+        return Place(logged.position, logged.time, logged.decision.version, logged.decision.action) if logged else None
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See EventLog."""

@@ -23,6 +23,15 @@ class Mark(NamedTuple):
     time: Time
 
 
+class Place(NamedTuple):
+    """Where a decision is, as much as rewards and activations need to know. version: position of its version."""
+
+    position: Position
+    time: Time
+    version: Position
+    action: ActionId
+
+
 @dataclass(frozen=True, slots=True)
 class NewVersion:
     """An experiment to apply; `number` counts its versions from 1."""
@@ -112,6 +121,9 @@ class LogReader(Protocol):
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """The decision with this id."""
+
+    def locate(self, decision_id: DecisionId) -> Place | None:
+        """Where the decision with this id is; cheaper than `find`."""
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""

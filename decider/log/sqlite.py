@@ -30,6 +30,7 @@ from decider.log.protocol import (
     NewReward,
     NewVersion,
     Orphan,
+    Place,
     PublishedModel,
     SealedDecision,
     Tick,
@@ -178,6 +179,11 @@ class SqliteReader:
             (decision_id,),
         )
         return self._logged(row) if row else None
+
+    def locate(self, decision_id: DecisionId) -> Place | None:
+        """See EventLog."""
+        row = self._one("select position, time, version, action from decisions where decision_id = ?", (decision_id,))
+        return Place(*row) if row else None
 
     def _logged(self, row: Row) -> LoggedDecision:
         if row[2] not in self._versions:

@@ -8,11 +8,11 @@ from typing import NamedTuple, TypeVar
 from decider.decide import decide
 from decider.errors import AlreadyExists, DeciderError, InvalidArgument, NotFound, Refused, Violation
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import Append, LoggedDecision, LogReader, Mark, NewActivation, NewReward, Orphan
+from decider.log.protocol import Append, LogReader, Mark, NewActivation, NewReward, Orphan, Place
 from decider.running import Running
 from decider.server import convert
 from decider.server.door import to_status
-from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOutcome
+from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, RewardOutcome
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
@@ -93,7 +93,7 @@ class DeciderService:
         logged = self._log.find(DecisionId(request.decision_id))
         if logged is None:
             return None
-        version = self._version(logged)
+        version = self._version(logged.decision.version)
         if (version.experiment.id, logged.decision.unit_id) != (request.experiment, request.unit_id):
             raise AlreadyExists(
                 f"decision_id {request.decision_id!r} belongs to another unit or experiment; take a new id",
@@ -101,28 +101,27 @@ class DeciderService:
             )
         return _Chosen(logged.decision, version, stored=True)
 
-    def _version(self, logged: LoggedDecision) -> ExperimentVersion:
-        position = logged.decision.version
+    def _version(self, position: Position) -> ExperimentVersion:
         if position not in self._versions:
             self._versions = {v.position: v for v in self._log.versions()}
         return self._versions[position]
 
-    def _found(self, decision_id: str) -> LoggedDecision:
-        logged = self._log.find(DecisionId(convert.needed_id("decision_id", decision_id)))
-        if logged is None:
+    def _place(self, decision_id: str) -> Place:
+        place = self._log.locate(DecisionId(convert.needed_id("decision_id", decision_id)))
+        if place is None:
             raise NotFound(f"there is no decision {decision_id!r}", reason="DECISION_NOT_FOUND")
-        return logged
+        return place
 
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
         """Say what was shown; the first word counts."""
-        logged = self._found(request.decision_id)
-        (mark,) = self._append([NewActivation(logged.position, self._override(logged, request.action))])
+        place = self._place(request.decision_id)
+        (mark,) = self._append([NewActivation(place.position, self._override(place, request.action))])
         return pb.ActivateResponse(first=mark is not None)
 
-    def _override(self, logged: LoggedDecision, action: str) -> ActionId | None:
-        if action in ("", logged.decision.action):
+    def _override(self, place: Place, action: str) -> ActionId | None:
+        if action in ("", place.action):
             return None
-        version = self._version(logged)
+        version = self._version(place.version)
         if action not in version.lines:
             raise NotFound(
                 f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.lines)}",
@@ -132,9 +131,9 @@ class DeciderService:
 
     def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
         """Append, answer what became of it."""
-        reward, logged = self._prepare_reward(request)
+        reward, place = self._prepare_reward(request)
         (mark,) = self._append([reward])
-        return self._rewarded(logged, mark)
+        return self._rewarded(place, mark)
 
     def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
         """Append all in one commit, answer each."""
@@ -149,24 +148,24 @@ class DeciderService:
         ]
         return pb.RewardBatchResponse(results=results)
 
-    def _prepare_reward(self, request: pb.RewardRequest) -> tuple[NewReward, LoggedDecision]:
+    def _prepare_reward(self, request: pb.RewardRequest) -> tuple[NewReward, Place]:
         name, value = convert.reward_name(request), convert.reward_value(request)
         reward_id = convert.optional_key("reward_id", request.reward_id)
         occurred_at = convert.occurred_at(request)
         try:
-            logged = self._found(request.decision_id)
+            place = self._place(request.decision_id)
         except NotFound:
             self._append([Orphan(name)])
             raise
-        weight = _weight(self._version(logged), name, value)
-        return NewReward(logged.position, name, value, weight, reward_id, occurred_at), logged
+        weight = _weight(self._version(place.version), name, value)
+        return NewReward(place.position, name, value, weight, reward_id, occurred_at), place
 
-    def _rewarded(self, logged: LoggedDecision, mark: Mark | None) -> pb.RewardResponse:
+    def _rewarded(self, place: Place, mark: Mark | None) -> pb.RewardResponse:
         if mark is None:
             outcome = RewardOutcome.DUPLICATE
         else:
-            window = self._version(logged).experiment.reward.window
-            outcome = RewardOutcome.JOINED if mark.time < logged.time + window else RewardOutcome.LATE
+            window = self._version(place.version).experiment.reward.window
+            outcome = RewardOutcome.JOINED if mark.time < place.time + window else RewardOutcome.LATE
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
 
 

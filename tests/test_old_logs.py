@@ -1,0 +1,30 @@
+"""Identity over releases: a small log of every released version stays in tests/data and still replays."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from decider.log.sqlite import SqliteReader
+from simulator.verify import verify
+
+LOGS = sorted((Path(__file__).parent / "data").glob("*.db"))
+
+
+def test_there_is_a_log_of_this_release() -> None:
+    """Made with `simulator demo --exit --visitors 300 --db tests/data/log-VERSION.db` when a version is released."""
+    assert "log-0.1.0.db" in [path.name for path in LOGS]
+
+
+@pytest.mark.parametrize("path", LOGS, ids=lambda path: path.stem)
+def test_a_log_of_an_earlier_release_still_replays(path: Path, tmp_path: Path) -> None:
+    """Whoever upgrades keeps the right to audit."""
+    copy = tmp_path / path.name
+    shutil.copy(path, copy)
+    with closing(SqliteReader(copy)) as log:
+        result = verify(log)
+    assert result.first is None, result.first and result.first.what
+    assert result.equal == result.decisions >= 300
