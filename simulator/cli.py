@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -74,25 +74,35 @@ def _told(difference: Difference) -> str:
 def demo(db: Path, listen: str, http: str, visitors: int, exit_: bool, fresh: bool) -> None:
     """A server, a simulated storefront over real gRPC, and a table of what was learned."""
     console = Console()
-    if fresh:
-        storefront_demo.remove(db)
-    seed = time.time_ns()
     try:
-        with storefront_demo.server(db, listen=listen, http=http):
-            console.print(f"Decide: grpc://{listen}  metrics: http://{http}/metrics  log: {db}")
-            sent = storefront_demo.drive(listen, visitors, seed=seed, console=console)
+        if fresh:
+            storefront_demo.remove(db)
+        with storefront_demo.server(db, listen=listen, http=http) as server:
+            metrics = f"http://{server.http}/metrics"
+            console.print(f"Decide: grpc://{server.target}  metrics: {metrics}  log: {db}", soft_wrap=True)
+            sent = storefront_demo.drive(server.target, visitors, seed=time.time_ns(), console=console)
             storefront_demo.wait_until_sealed(db)
             console.print(
                 f"{sent.decisions} decisions, {sent.clicks} clicks: {sent.lost} lost on the way; rewards: "
-                + ", ".join(f"{count} {name}" for name, count in sorted(sent.outcomes.items()))
+                + ", ".join(f"{count} {name}" for name, count in sorted(sent.outcomes.items())),
+                soft_wrap=True,
             )
             console.print(storefront_demo.table(db))
-            console.print(f"Replay it: simulator verify {db}")
+            console.print(f"Replay it: simulator verify {db}", soft_wrap=True)
             if not exit_:
-                console.print(f"Still serving Decide on {listen} and metrics on http://{http}/metrics; Ctrl-C ends it.")
-                _wait_for_interrupt()
+                console.print(f"Still serving Decide on {server.target}, metrics on {metrics}; Ctrl-C ends it.")
+                _serve_until_interrupt(server.process)
     except (storefront_demo.ServerFailed, DeciderError, sqlite3.Error) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _serve_until_interrupt(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        click.echo("\ndraining")
+    else:
+        raise click.ClickException("the server has ended")
 
 
 @main.group()
@@ -119,13 +129,6 @@ def open_bandit(target: str, campaign: str, passes: int, rows: int | None) -> No
         raise click.ClickException(str(error)) from error
     Console().print(drive_open_bandit.table(driven))
     click.echo(drive_open_bandit.summary(driven))
-
-
-def _wait_for_interrupt() -> None:
-    try:
-        signal.pause()
-    except KeyboardInterrupt:
-        click.echo("\ndraining")
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ Called by `simulator demo` (`make demo`). The table is read from the log, so a s
 
 from __future__ import annotations
 
+import math
+import re
+import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,7 +23,7 @@ from rich.table import Table
 from decider.client import Client
 from decider.estimate.mean import Interval, Mean
 from decider.log.rows import context_of
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite import SqliteReader, lock
 from simulator.drive import Sent, StorefrontDrive, delivered
 from simulator.worlds import storefront
 
@@ -40,34 +43,42 @@ class ServerFailed(Exception):
     """The server ended before it was ready; its output says why."""
 
 
+class DemoServer(NamedTuple):
+    """The demo's own server process and where it listens."""
+
+    process: subprocess.Popen[bytes]
+    target: str
+    http: str
+
+
 @contextmanager
-def server(db: Path, *, listen: str, http: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`decider serve` as a process of its own, ready; drained at the end."""
+def server(db: Path, *, listen: str, http: str) -> Iterator[DemoServer]:
+    """`decider serve` as a process of its own, ready; drained at the end, also when this process is told to end."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     command = [sys.executable, "-m", "decider.cli", "serve", "--experiments", str(EXPERIMENT_FILE)]
-    log = Path(f"{db}.log")
-    with log.open("wb") as output:
+    output = Path(f"{db}.log")
+    with output.open("wb") as file:
         process = subprocess.Popen(
-            [*command, "--db", str(db), "--listen", listen, "--http", http], stdout=output, stderr=output
+            [*command, "--db", str(db), "--listen", listen, "--http", http], stdout=file, stderr=file
         )
     try:
-        _wait_until_ready(process, http, log)
-        yield process
+        yield DemoServer(process, *_ready(process, output))
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], http: str, log: Path) -> None:
+def _ready(process: subprocess.Popen[bytes], output: Path) -> tuple[str, str]:
+    """What the process says when it serves; so nobody else's server on the same port is taken for ours."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
+        told = re.search(r"^gRPC on (\S+), metrics on http://([^/\s]+)", output.read_text(), re.MULTILINE)
+        if told:
+            return told[1], told[2]
         if process.poll() is not None:
-            raise ServerFailed(log.read_text().strip())
-        try:
-            with urllib.request.urlopen(f"http://{http}/readyz", timeout=1):
-                return
-        except OSError:
-            time.sleep(0.1)
-    raise ServerFailed(f"not ready after 60 s; see {log}")
+            raise ServerFailed(output.read_text().strip().removeprefix("Error: "))
+        time.sleep(0.1)
+    raise ServerFailed(f"not ready after 60 s; see {output}")
 
 
 def drive(target: str, visitors: int, *, seed: int, console: Console) -> Sent:
@@ -126,6 +137,8 @@ def _rendered(rows: dict[str, _Row], best: str) -> Table:
     for name, row in rows.items():
         if name == "all":
             result.add_section()
+        if not row.learned.count:
+            continue
         result.add_row(
             name,
             str(row.learned.count),
@@ -139,13 +152,16 @@ def _rendered(rows: dict[str, _Row], best: str) -> Table:
 
 
 def _shown(interval: Interval, sign: str = "") -> str:
+    if not math.isfinite(interval.high):
+        return f"{interval.value:{sign}.3f}"
     return f"{interval.value:{sign}.3f} ±{interval.high - interval.value:.3f}"
 
 
 def remove(db: Path) -> None:
-    """Forget an earlier run."""
-    for suffix in ("", "-wal", "-shm", ".lock", ".log"):
-        Path(f"{db}{suffix}").unlink(missing_ok=True)
+    """Forget an earlier run. Raises LogLocked while a server writes it."""
+    with lock(db):
+        for suffix in ("", "-wal", "-shm", ".log"):
+            Path(f"{db}{suffix}").unlink(missing_ok=True)
 
 
 def wait_until_sealed(db: Path) -> None:

@@ -199,7 +199,9 @@ def test_every_setting_is_in_the_readme(setting: tuple[str, object, str]) -> Non
 
 def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     """People copy it."""
-    (content,) = blocks("toml")
     file = tmp_path / "experiment.toml"
-    file.write_text(content, encoding="utf-8")
-    assert from_message(read_toml(file)).id == "storefront"
+    ids = []
+    for content in blocks("toml"):
+        file.write_text(content, encoding="utf-8")
+        ids.append(from_message(read_toml(file)).id)
+    assert ids == ["storefront", "checkout-offer"]

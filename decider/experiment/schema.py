@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check
 from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
 from decider.experiment.features import to_features
+from decider.experiment.shape import shape_violations, with_long_enums
 from decider.policy.spec import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS, PolicySpec
 from decider.types import ActionId, ExperimentId
 from decider.v1 import experiment_pb2 as pb
@@ -32,9 +30,17 @@ DEFAULT_EXPLORATION_SHARE = 0.1
 def read_toml(path: Path) -> pb.Experiment:
     """The experiment in a TOML file. Raises InvalidExperiment that names the file and what is wrong in it."""
     try:
-        return _parse(tomllib.loads(path.read_text(encoding="utf-8")))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        violations = [
+            Violation(f"{path}: {v.field}", v.description) for v in shape_violations(content, pb.Experiment.DESCRIPTOR)
+        ]
+        if violations:
+            raise InvalidExperiment(violations)
+        message = pb.Experiment()
+        json_format.ParseDict(with_long_enums(content, pb.Experiment.DESCRIPTOR), message)
     except (OSError, ValueError, json_format.ParseError) as error:  # TOML's and Unicode's errors are ValueErrors
         raise InvalidExperiment([Violation(str(path), str(error))]) from error
+    return message
 
 
 def read_json(text: str) -> pb.Experiment:
@@ -52,32 +58,6 @@ def write_json(message: pb.Experiment) -> str:
         separators=(",", ":"),
         ensure_ascii=False,
     )
-
-
-def _parse(content: Mapping[str, Any]) -> pb.Experiment:
-    message = pb.Experiment()
-    json_format.ParseDict(_long_enums(content, pb.Experiment.DESCRIPTOR), message)
-    return message
-
-
-def _long_enums(value: Any, descriptor: Descriptor) -> Any:
-    """Enum values as the JSON mapping wants them: "paused" becomes "EXPERIMENT_STATE_PAUSED"."""
-    if not isinstance(value, Mapping) or descriptor.full_name.startswith("google.protobuf."):
-        return value
-    return {name: _long_enum(item, descriptor.fields_by_name.get(name)) for name, item in value.items()}
-
-
-def _long_enum(value: Any, field: FieldDescriptor | None) -> Any:
-    if field is None:
-        return value
-    if isinstance(value, list):
-        return [_long_enum(item, field) for item in value]
-    if field.enum_type is not None and isinstance(value, str):
-        prefix = field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
-        return value if value.startswith(prefix) else prefix + value.upper()
-    if field.message_type is not None and not field.message_type.GetOptions().map_entry:
-        return _long_enums(value, field.message_type)
-    return value
 
 
 def from_message(message: pb.Experiment) -> Experiment:

@@ -137,11 +137,16 @@ create view sealed_decisions as
   where d.time + e.window <= (select time from log_end);
 
 -- One row an action. The raw mean is confounded: a policy gives an action to those who like it. The weighted mean
--- estimates what the action would earn if everybody got it (inverse propensity, over decisions drawn from a policy).
+-- estimates what the action would earn if everybody got it (inverse propensity, over decisions drawn from a policy):
+-- unbiased, but no better than a plain mean of so many draws as effective_sample_size says.
 create view action_summary as
   select s.experiment, s.action, count(*) as sealed, sum(s.rewards > 0) as rewarded,
     avg(s.propensity) as mean_propensity, avg(s.reward) as raw_mean_reward,
     sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then s.reward / s.propensity end) * 1.0 / (
       select count(*) from sealed_decisions t
-      where t.experiment = s.experiment and t.reason in ('EXPLOIT', 'EXPLORE')) as weighted_mean_reward
+      where t.experiment = s.experiment and t.reason in ('EXPLOIT', 'EXPLORE')) as weighted_mean_reward,
+    sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then 1 / s.propensity end)
+      * sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then 1 / s.propensity end)
+      / sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then 1 / (s.propensity * s.propensity) end)
+      as effective_sample_size
   from sealed_decisions s group by s.experiment, s.action;

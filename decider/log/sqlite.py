@@ -283,22 +283,33 @@ class SqliteLog(SqliteReader):
         self._on_commit = on_commit
         self._refused_names: dict[str, set[str]] = {}
         with ExitStack() as opened:
-            self._lock_file = opened.enter_context(_lock(path))
             with sqlite_errors(path):
                 _check_ours(path)
+            self._lock_file = opened.enter_context(lock(path))
+            with sqlite_errors(path):
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
                 migrate(sqlite_utils.Database(self._writer))
             super().__init__(path)
             opened.pop_all()
         self._end = self.end()
         self._group = GroupCommit[Entry, Mark | None](self._write)
+        self._inode = path.stat().st_ino
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
 
     @property
     def trouble(self) -> LogError | None:
-        """Why the last attempt to write failed, if it did; or that the file was found damaged, which does not pass."""
-        return self._damage or self._trouble
+        """Why the last attempt to write failed, if it did; or that the file is damaged or gone, which does not pass."""
+        return self._damage or self._gone() or self._trouble
+
+    def _gone(self) -> LogError | None:
+        try:
+            there = self.path.stat().st_ino
+        except OSError:
+            there = None
+        if there == self._inode:
+            return None
+        return LogError(f"{self.path}: was moved, deleted or replaced under the server; restart it on the right file")
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
@@ -490,8 +501,11 @@ def _check_ours(path: Path) -> None:
         )
 
 
-def _lock(path: Path) -> IO[bytes]:
-    """A lock that the operating system gives back even if this process is killed."""
+def lock(path: Path) -> IO[bytes]:
+    """The right to write a log, until closed; the operating system gives it back even if this process is killed.
+
+    Raises LogLocked if another process has it.
+    """
     lock = Path(f"{path}.lock")
     try:
         file = lock.open("wb")

@@ -11,6 +11,7 @@ from decider.errors import InvalidArgument, InvalidExperiment, Violation
 from decider.experiment.schema import from_message, read_toml
 from decider.learn.learner import Learner
 from decider.server.experiments import says_no_state
+from decider.types import ExperimentId
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class ExperimentFiles:
         self._paths = paths
         self._learner = learner
         self._seen: dict[Path, str] = {}
+        self._defined: dict[Path, ExperimentId] = {}
 
     def apply_all(self) -> None:
         """At start: raises InvalidExperiment for the first bad file, since nothing runs yet that could stay."""
@@ -40,6 +42,16 @@ class ExperimentFiles:
             except InvalidArgument as error:
                 logger.error("refused, the running version stays: %s", error)
             self._seen[path] = digest
+        self._tell_of_removed()
+
+    def _tell_of_removed(self) -> None:
+        """An experiment outlives its file, since decisions of frontends depend on it."""
+        for path in set(self._defined) - set(self._files()):
+            logger.warning(
+                "%s is gone; experiment %s goes on as it was: pause it to stop it", path, self._defined[path]
+            )
+            del self._defined[path]
+            self._seen.pop(path, None)
 
     def _changed(self) -> Iterator[tuple[Path, str]]:
         for path in self._files():
@@ -59,11 +71,19 @@ class ExperimentFiles:
 
     def _apply_file(self, path: Path) -> None:
         message = read_toml(path)
+        self._check_only_one(path, ExperimentId(message.id))
         try:
             applied = self._learner.apply(from_message(message), keep_state=says_no_state(message))
         except InvalidExperiment as error:
             violations = [Violation(f"{path}: {v.field}", v.description) for v in error.violations]
             raise InvalidExperiment(violations) from error
         version = applied.serving.version
+        self._defined[path] = version.experiment.id
         news = "new version" if applied.changed else "unchanged, version"
-        logger.info("%s: experiment %s, %s %d", path, version.experiment.id, news, version.number)
+        paused = ", paused" if version.experiment.paused else ""
+        logger.info("%s: experiment %s, %s %d%s", path, version.experiment.id, news, version.number, paused)
+
+    def _check_only_one(self, path: Path, id_: ExperimentId) -> None:
+        others = [other for other, defined in self._defined.items() if defined == id_ and other != path]
+        if others:
+            raise InvalidExperiment([Violation(f"{path}: id", f"{id_!r} is defined by {others[0]} already")])

@@ -1,0 +1,109 @@
+"""The shape of an experiment file against the proto message, before protobuf reads it: unknown keys, wrong kinds.
+
+protobuf's own JSON errors speak of messages and camelCase; people who write TOML want the key, and what could stand
+there. Called by `schema.read_toml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from decider.errors import Violation
+
+_DURATION = "google.protobuf.Duration"
+_STRUCT = "google.protobuf.Struct"
+
+
+def shape_violations(content: Mapping[str, Any], descriptor: Descriptor, path: str = "") -> Iterator[Violation]:
+    """Every key that does not fit.
+
+    >>> from decider.v1.experiment_pb2 import Experiment
+    >>> [str(v) for v in shape_violations({"holdot": 1, "reward": {"window": 600}}, Experiment.DESCRIPTOR)]
+    ['holdot: unknown key; did you mean holdout?', 'reward.window: must be a text in seconds, like "600s"']
+    """
+    for name, value in content.items():
+        field = descriptor.fields_by_name.get(name)
+        if field is None:
+            yield Violation(f"{path}{name}", f"unknown key; {_suggestion(name, descriptor)}")
+        else:
+            yield from _field_violations(value, field, f"{path}{name}")
+
+
+def _suggestion(name: str, descriptor: Descriptor) -> str:
+    names = [field.name for field in descriptor.fields]
+    close = get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+
+
+def _field_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator[Violation]:
+    if _is_map(field):
+        if not isinstance(value, Mapping):
+            yield Violation(path, "must be a table of names and values")
+    elif not field.is_repeated:
+        yield from _value_violations(value, field, path)
+    elif not isinstance(value, list):
+        yield Violation(path, "must be a list")
+    else:
+        for index, item in enumerate(value):
+            yield from _value_violations(item, field, f"{path}[{index}]")
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
+
+
+def _value_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator[Violation]:
+    message = field.message_type
+    if field.enum_type is not None:
+        if _short(value, field) not in _short_names(field):
+            yield Violation(path, f"{value!r} is none of {', '.join(_short_names(field))}")
+    elif message is None:
+        if isinstance(value, Mapping | list):
+            yield Violation(path, "must be a single value, not a table or list")
+    elif message.full_name == _DURATION:
+        if not (isinstance(value, str) and value.endswith("s")):
+            yield Violation(path, 'must be a text in seconds, like "600s"')
+    elif not isinstance(value, Mapping):
+        names = "any names" if message.full_name == _STRUCT else ", ".join(f.name for f in message.fields)
+        yield Violation(path, f"must be a table with {names or 'nothing in it: {}'}")
+    elif message.full_name != _STRUCT:
+        yield from shape_violations(value, message, f"{path}.")
+
+
+def _short_names(field: FieldDescriptor) -> list[str]:
+    prefix = _prefix(field)
+    return [value.name.removeprefix(prefix).lower() for value in field.enum_type.values[1:]]
+
+
+def _short(value: Any, field: FieldDescriptor) -> str:
+    """An enum value without its prefix; the long name is legal too."""
+    return str(value).upper().removeprefix(_prefix(field)).lower()
+
+
+def _prefix(field: FieldDescriptor) -> str:
+    return str(field.enum_type.values[0].name).removesuffix("UNSPECIFIED")
+
+
+def with_long_enums(value: Any, descriptor: Descriptor) -> Any:
+    """The same content, of right shape, with enum values as protobuf's JSON mapping wants them.
+
+    >>> from decider.v1.experiment_pb2 import Experiment
+    >>> with_long_enums({"state": "paused"}, Experiment.DESCRIPTOR)
+    {'state': 'EXPERIMENT_STATE_PAUSED'}
+    """
+    return {name: _long_enum(item, descriptor.fields_by_name[name]) for name, item in value.items()}
+
+
+def _long_enum(value: Any, field: FieldDescriptor) -> Any:
+    if isinstance(value, list):
+        return [_long_enum(item, field) for item in value]
+    if field.enum_type is not None:
+        return _prefix(field) + _short(value, field).upper()
+    message = field.message_type
+    if message is None or _is_map(field) or message.full_name.startswith("google.protobuf."):
+        return value
+    return with_long_enums(value, message)
