@@ -100,7 +100,8 @@ def serve(**options: Any) -> None:
     host, web = split_address(settings.listen)[0], split_address(settings.http)[0]
     click.echo(f"gRPC on {host}:{server.port}, metrics on http://{web}:{server.http_port}/metrics")
     sys.stdout.flush()
-    stop.wait()
+    while not stop.wait(0.5):  # a signal that another thread receives does not wake an endless wait
+        pass
     click.echo("draining")
     server.stop()
     click.echo("stopped")

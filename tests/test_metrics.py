@@ -30,6 +30,7 @@ FAMILIES = {
     "decider_inverse_propensity": "counter",
     "decider_learn_seconds": "histogram",
     "decider_learned": "counter",
+    "decider_learn_failures": "counter",
     "decider_log_position": "gauge",
     "decider_model_age_seconds": "gauge",
     "decider_model_position": "gauge",

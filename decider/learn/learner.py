@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from decider.errors import LogError, ModelMismatch
+from decider.errors import DeciderError, ModelMismatch
 from decider.experiment.checks import check_successor
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
@@ -24,6 +24,15 @@ from decider.running import Running, Serving
 from decider.types import START, ExperimentId, Time
 
 logger = logging.getLogger(__name__)
+
+
+def _surprise(error: Exception) -> Exception | None:
+    """What deserves a traceback."""
+    return None if isinstance(error, DeciderError) else error
+
+
+def _ignore_failed(experiment: ExperimentId) -> None:
+    pass
 
 
 def _ignore_learned(experiment: ExperimentId, count: int, seconds: float) -> None:
@@ -42,6 +51,7 @@ class Learner:
     """See above. keep_models: how many stored models of an experiment keep their data.
 
     on_learned: told the experiment, the number of decisions and the seconds of every round of learning.
+    on_failed: told the experiment whose round failed.
     """
 
     def __init__(
@@ -52,12 +62,14 @@ class Learner:
         clock: Callable[[], Time],
         keep_models: int = 100,
         on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learned,
+        on_failed: Callable[[ExperimentId], None] = _ignore_failed,
     ) -> None:
         self._log = log
         self._running = running
         self._clock = clock
         self._keep_models = keep_models
         self._on_learned = on_learned
+        self._on_failed = on_failed
         self._lock = threading.Lock()
         self._trainers: dict[ExperimentId, Trainer] = {}
         with self._lock:
@@ -127,7 +139,7 @@ class Learner:
         self._log.publish(place, saved, learned=trainer.learned, keep=self._keep_models)
 
     def step(self) -> None:
-        """Seal what is due, learn, publish. Raises LogError; the next step tries again."""
+        """Seal what is due, learn, publish. Raises LogError if time cannot be told; the next step tries again."""
         with self._lock:
             self._tick_if_due()
             for serving in self._running.all():
@@ -135,13 +147,14 @@ class Learner:
             self._log.maintain()
 
     def _try_to_learn(self, serving: Serving) -> None:
-        """One experiment that cannot learn does not stop the others."""
+        """One experiment that cannot learn does not stop the others; it goes on from its last stored model."""
+        id_ = serving.version.experiment.id
         try:
             self._learn_and_serve(serving)
-        except LogError:
-            raise
-        except Exception:
-            logger.exception("experiment %s could not learn; it tries again", serving.version.experiment.id)
+        except Exception as error:
+            self._trainers.pop(id_, None)
+            self._on_failed(id_)
+            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=_surprise(error))
 
     def _tick_if_due(self) -> None:
         """When time alone ends a window, the log must say so."""
@@ -153,10 +166,11 @@ class Learner:
 
     def _learn_and_serve(self, serving: Serving) -> None:
         experiment = serving.version.experiment
-        trainer = self._trainers.get(experiment.id)
-        if trainer is None or experiment.frozen:
+        if experiment.frozen or not experiment.policy.learns:
             return
-        model = self._learn(trainer)
+        if experiment.id not in self._trainers:
+            self._trainers[experiment.id] = self._resumed(experiment)
+        model = self._learn(self._trainers[experiment.id])
         if model is not None:
             self._running.put(Serving(serving.version, model))
 

@@ -38,7 +38,7 @@ class Trainer:
 
     def _restart(self, position: Position, saved: SavedModel | None) -> None:
         self._policy = load_model(self.spec, saved) if saved else make_policy(self.spec)
-        self._time: Time = self._log.time_at(position)
+        self._time: Time = self._log.time_at(position) if position > START else Time(0)
         self._position = position
         self.learned = 0
 
@@ -52,7 +52,17 @@ class Trainer:
             self._restart(*stored)
 
     def learn_up_to(self, mark: Mark) -> int:
-        """Learn from every decision sealed up to `mark`, which must not lie behind; how many that were."""
+        """Learn from every decision sealed up to `mark`, which must not lie behind; how many that were.
+
+        Where reading fails half way the trainer forgets everything, so that nothing is learned twice.
+        """
+        try:
+            return self._learn_up_to(mark)
+        except BaseException:
+            self._restart(START, None)
+            raise
+
+    def _learn_up_to(self, mark: Mark) -> int:
         before = self.learned
         versions = [v for v in self._log.versions() if v.experiment.id == self.experiment]
         by_position = {v.position: v for v in versions}

@@ -156,9 +156,11 @@ class MemoryLog:
         """See EventLog."""
         self._models[model] = saved
         self._published.append(model)
-        mine = sorted((m for m in self._models if m.experiment == model.experiment), key=lambda m: m.position)
-        for old in mine[:-keep]:
-            del self._models[old]
+        same = sorted((m for m in self._models if m.experiment == model.experiment), key=lambda m: m.position)
+        newest_of_spec = {m.signature: m for m in same}
+        for old in same[:-keep]:
+            if old != newest_of_spec[old.signature]:
+                del self._models[old]
 
     def maintain(self) -> None:
         """See EventLog."""

@@ -168,7 +168,7 @@ class EventLog(LogReader, Protocol):
         """
 
     def publish(self, model: PublishedModel, saved: SavedModel, *, learned: int, keep: int) -> None:
-        """Store a model; of its experiment only the newest `keep` keep their data."""
+        """Store a model; the newest `keep` of its experiment keep their data, and the newest of every spec."""
 
     def maintain(self) -> None:
         """Housekeeping between commits; called now and then by the learner."""

@@ -80,11 +80,13 @@ create table models (
   position integer not null,            -- learned up to here
   signature text not null,              -- the arguments and the encoder that made it
   created integer not null,             -- wall clock, microseconds since 1970
-  learned integer not null,             -- decisions learned from
+  learned integer not null,             -- decisions, by the process that published it
   checksum text not null,               -- sha256 of data
   data blob,
   primary key (experiment, signature, position)
 );
+
+create index models_with_data on models (experiment, position) where data is not null;
 
 create view entries as
   select position, time, 'experiment' as kind from experiments

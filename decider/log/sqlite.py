@@ -91,6 +91,16 @@ def log_error(path: Path, error: sqlite3.Error) -> LogError:
     return LogError(f"{path}: {error}")
 
 
+_FORGET = """
+update models set data = null
+where experiment = :experiment and data is not null
+  and position < (select min(position) from (select position from models
+    where experiment = :experiment and data is not null order by position desc limit :keep))
+  and position < (select max(position) from models other
+    where other.experiment = :experiment and other.signature = models.signature and other.data is not null)
+"""
+
+
 class SqliteReader:
     """A log to read, from any thread: idle connections are kept and taken again.
 
@@ -235,7 +245,7 @@ class SqliteReader:
     def newest_model(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
         """See EventLog."""
         row = self._one(
-            "select position, signature, checksum, data from models "
+            "select position, signature, checksum, cast(data as blob) from models "
             "where experiment = ? and signature = ? and data is not null order by position desc limit 1",
             (experiment, signature),
         )
@@ -249,7 +259,7 @@ class SqliteReader:
     def load_model(self, model: PublishedModel) -> SavedModel | None:
         """See EventLog."""
         row = self._one(
-            "select signature, checksum, data from models "
+            "select signature, checksum, cast(data as blob) from models "
             "where experiment = ? and signature = ? and position = ? and data is not null",
             (model.experiment, model.signature, model.position),
         )
@@ -445,12 +455,7 @@ class SqliteLog(SqliteReader):
                 "insert or replace into models values (?,?,?,?,?,?,?)",
                 (*place, _now(), learned, saved.checksum, saved.data),
             )
-            cursor.execute(
-                "update models set data = null where experiment = :experiment and data is not null and position < ("
-                " select min(position) from (select position from models where experiment = :experiment"
-                " and data is not null order by position desc limit :keep))",
-                {"experiment": model.experiment, "keep": keep},
-            )
+            cursor.execute(_FORGET, {"experiment": model.experiment, "keep": keep})
 
     def maintain(self) -> None:
         """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so

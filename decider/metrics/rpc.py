@@ -76,12 +76,19 @@ class ProcessMetrics:
             buckets=_HANDLING_BUCKETS,
             registry=registry,
         )
+        self._failures = Counter(
+            "decider_learn_failures_total", "Rounds of learning that failed.", ("experiment",), registry=registry
+        )
         Info("decider_build", "The build that runs.", registry=registry).info(build)
 
     def committed(self, entries: int, seconds: float) -> None:
         """One commit."""
         self._commits.observe(entries)
         self._commit_seconds.observe(seconds)
+
+    def learn_failed(self, experiment: ExperimentId) -> None:
+        """One round of learning that failed."""
+        self._failures.labels(experiment).inc()
 
     def learned(self, experiment: ExperimentId, decisions: int, seconds: float) -> None:
         """One round of learning."""

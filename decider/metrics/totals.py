@@ -83,7 +83,14 @@ class LogTotals:
         self.totals = Totals()
 
     def catch_up(self) -> None:
-        """Count what has come since the last time."""
+        """Count what has come since the last time; where that fails half way, begin again the next time."""
+        try:
+            self._catch_up()
+        except BaseException:
+            self.mark, self.totals = Mark(START, Time(0)), Totals()
+            raise
+
+    def _catch_up(self) -> None:
         end = self._log.end()
         span = (self.mark.position, end.position)
         versions = {v.position: v for v in self._log.versions()}

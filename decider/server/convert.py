@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 
@@ -10,6 +9,7 @@ from google.protobuf.struct_pb2 import Struct
 from uuid_utils import uuid7
 
 from decider.errors import InvalidArgument, Violation
+from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import feature_violations, to_features
 from decider.experiment.schema import to_message
@@ -122,8 +122,8 @@ def reward_name(message: pb.RewardRequest) -> str:
 def reward_value(message: pb.RewardRequest) -> float:
     """The checked value; 1 if none was given."""
     value = message.value if message.HasField("value") else 1.0
-    if not math.isfinite(value):
-        raise InvalidArgument([Violation("value", f"{value} is not a finite number")])
+    if not abs(value) <= LARGEST_REWARD:
+        raise InvalidArgument([Violation("value", f"{value} is not a finite number within +-{LARGEST_REWARD:g}")])
     return value
 
 

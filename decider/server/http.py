@@ -23,7 +23,7 @@ class HttpDoor:
             self._server = ThreadingHTTPServer((host, port), handler)
         except OSError as error:
             raise AddressTaken(f"cannot listen on {host}:{port} for HTTP: {error}") from error
-        self._server.daemon_threads = True
+        self._server.daemon_threads = False  # `stop` waits for answers under way: they read the log
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
@@ -41,6 +41,8 @@ class HttpDoor:
 class _Handler(BaseHTTPRequestHandler):
     registry: CollectorRegistry
     ready: Ready
+    timeout = 5.0
+    """Seconds that a caller may take to send its request."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]

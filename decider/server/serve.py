@@ -90,6 +90,7 @@ class Server:
                 clock=now,
                 keep_models=settings.keep_models,
                 on_learned=process.learned,
+                on_failed=process.learn_failed,
             )
             self._files = ExperimentFiles(settings.experiments, self.learner)
             self._files.apply_all()
@@ -97,6 +98,8 @@ class Server:
             registry.register(self._collector)
             self._health = health.HealthServicer()
             self._calls = Together(self.log.append, threads=settings.threads)
+            # Applying a version may wait for the learner or learn a whole log; decisions must not wait behind it.
+            self._applying = ThreadPoolExecutor(4, "experiments")
             self._grpc = self._grpc_server(RpcMetrics(registry))
             self.port = _bind(self._grpc, settings.listen)
             self._http = HttpDoor(*split_address(settings.http), registry=registry, ready=self._problem)
@@ -118,13 +121,15 @@ class Server:
                 ("grpc.so_reuseport", 0),
             ],
         )
+        decisions = DeciderService(self.running, self.log, append=self._calls.append)
+        experiments = ExperimentService(self.running, self.learner)
         doors = (
-            (decider_service_pb2, "DeciderService", DeciderService(self.running, self.log, append=self._calls.append)),
-            (experiment_service_pb2, "ExperimentService", ExperimentService(self.running, self.learner)),
+            (decider_service_pb2, "DeciderService", decisions, None),
+            (experiment_service_pb2, "ExperimentService", experiments, self._applying),
         )
-        for module, name, servicer in doors:
+        for module, name, servicer, threads in doors:
             server.add_registered_method_handlers(
-                *_handlers(module.DESCRIPTOR.services_by_name[name], servicer, metrics)
+                *_handlers(module.DESCRIPTOR.services_by_name[name], servicer, metrics, threads)
             )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)
@@ -182,6 +187,7 @@ class Server:
         self._stopping.set()
         stopped = self._grpc.stop(self._settings.grace)
         self._calls.wait_until_idle(self._settings.grace)
+        self._applying.shutdown()
         self._grpc.stop(LAST_BYTES)  # what is still open are streams that only watch
         stopped.wait()
         self._calls.shutdown()
@@ -192,11 +198,15 @@ class Server:
         self.log.close()
 
 
-def _handlers(descriptor: object, servicer: object, metrics: RpcMetrics) -> tuple[str, dict[str, object]]:
-    """Every method of a service as a gRPC handler behind its door."""
+def _handlers(
+    descriptor: object, servicer: object, metrics: RpcMetrics, threads: ThreadPoolExecutor | None
+) -> tuple[str, dict[str, object]]:
+    """Every method of a service as a gRPC handler behind its door, in threads of its own where there are some."""
     handlers = {}
     for method in descriptor.methods:  # type: ignore[attr-defined]
         behaviour = door(descriptor.full_name, method.name, getattr(servicer, method.name), metrics)  # type: ignore[attr-defined]
+        if threads is not None:
+            behaviour.experimental_thread_pool = threads  # type: ignore[attr-defined]
         handlers[method.name] = grpc.unary_unary_rpc_method_handler(
             behaviour,
             request_deserializer=method.input_type._concrete_class.FromString,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from decider.decide import decide
 from decider.errors import AlreadyExists, DeciderError, InvalidArgument, NotFound, Refused, Violation
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import Append, LogReader, Mark, NewActivation, NewReward, Orphan, Place
+from decider.log.protocol import Append, Entry, LogReader, Mark, NewActivation, NewReward, Orphan, Place
 from decider.running import Running
 from decider.server import convert
 from decider.server.door import to_status
@@ -131,15 +131,17 @@ class DeciderService:
 
     def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
         """Append, answer what became of it."""
-        reward, place = self._prepare_reward(request)
-        (mark,) = self._append([reward])
-        return self._rewarded(place, mark)
+        prepared = _attempt(self._prepare_reward, request)
+        marks = self._append(_entries([prepared], [request]))
+        if isinstance(prepared, DeciderError):
+            raise prepared
+        return self._rewarded(prepared[1], marks[0])
 
     def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
         """Append all in one commit, answer each."""
         convert.check_batch(len(request.requests))
         prepared = [_attempt(self._prepare_reward, r) for r in request.requests]
-        marks = iter(self._append([p[0] for p in prepared if not isinstance(p, DeciderError)]))
+        marks = iter(self._append(_entries(prepared, request.requests)))
         results = [
             pb.RewardResult(error=to_status(p))
             if isinstance(p, DeciderError)
@@ -152,11 +154,7 @@ class DeciderService:
         name, value = convert.reward_name(request), convert.reward_value(request)
         reward_id = convert.optional_key("reward_id", request.reward_id)
         occurred_at = convert.occurred_at(request)
-        try:
-            place = self._place(request.decision_id)
-        except NotFound:
-            self._append([Orphan(name)])
-            raise
+        place = self._place(request.decision_id)
         weight = _weight(self._version(place.version), name, value)
         return NewReward(place.position, name, value, weight, reward_id, occurred_at), place
 
@@ -167,6 +165,15 @@ class DeciderService:
             window = self._version(place.version).experiment.reward.window
             outcome = RewardOutcome.JOINED if mark.time < place.time + window else RewardOutcome.LATE
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
+
+
+def _entries(
+    prepared: Sequence[tuple[NewReward, Place] | DeciderError], requests: Sequence[pb.RewardRequest]
+) -> list[Entry]:
+    """The rewards, then a note of every orphan."""
+    rewards: list[Entry] = [p[0] for p in prepared if not isinstance(p, DeciderError)]
+    orphans = [r for p, r in zip(prepared, requests, strict=True) if isinstance(p, NotFound)]
+    return rewards + [Orphan(convert.reward_name(r)) for r in orphans]
 
 
 def _attempt(prepare: Callable[[Request], Prepared], request: Request) -> Prepared | DeciderError:
