@@ -52,9 +52,8 @@ class Place:
         """The same text with this place's ports, files and programs."""
         for name in ("demo.db", "shop.db", "obd.db"):
             text = re.sub(rf"(?<!\S){name}", str(self.folder / name), text)
-        return text.replace("127.0.0.1:50051", f"127.0.0.1:{self.port}").replace(
-            ".venv/bin/", f"{Path(sys.executable).parent}/"
-        )
+        text = re.sub(r"(?<!\S)\.venv/bin/", f"{Path(sys.executable).parent}/", text)
+        return text.replace("127.0.0.1:50051", f"127.0.0.1:{self.port}")
 
     @property
     def environment(self) -> dict[str, str]:

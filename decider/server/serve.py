@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 FILES_INTERVAL = 1.0
 """Seconds between looks at the experiment files."""
 
+WATCHING = ThreadPoolExecutor(32, "health")
+"""Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds a lock
+while it waits for gRPC's own thread, which waits for that lock when a watch is cancelled at that moment.)"""
+
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
 
@@ -96,7 +100,7 @@ class Server:
             self._files.apply_all()
             self._collector = LogCollector(self.log, self.running, clock=now)
             registry.register(self._collector)
-            self._health = health.HealthServicer()
+            self._health = health.HealthServicer(experimental_non_blocking=False, experimental_thread_pool=WATCHING)
             self._calls = Together(self.log.append, threads=settings.threads)
             # Applying a version may wait for the learner or learn a whole log; decisions must not wait behind it.
             self._applying = ThreadPoolExecutor(4, "experiments")
