@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
 import subprocess
@@ -317,3 +318,14 @@ def test_one_experiment_that_cannot_learn_does_not_stop_the_others(tmp_path: Pat
         until(lambda: door.get("other").model, what="the other experiment learns", patience=5)
     finally:
         door.close()
+
+
+def test_a_log_names_every_build_that_wrote_it(tmp_path: Path) -> None:
+    """Bit-exact replay is checked for some builds only; whoever audits must know which one wrote."""
+    for _ in range(2):
+        server = ServerProcess(tmp_path / "log.db")
+        assert server.terminate() == 0
+    with closing(sqlite3.connect(tmp_path / "log.db")) as db:
+        builds = [json.loads(row[0]) for row in db.execute("select build from builds order by started")]
+    assert len(builds) == 2
+    assert set(builds[0]) == {"decider", "vowpal_wabbit_next", "python", "sqlite", "machine"}

@@ -74,6 +74,13 @@ create table refused_rewards (
   primary key (name, outcome)
 ) without rowid;
 
+-- Which build wrote from which position on: one row for every start of a server.
+create table builds (
+  position integer not null,            -- the log's last entry at that moment
+  started integer not null,             -- wall clock, microseconds since 1970
+  build text not null                   -- JSON: versions of everything that decides
+);
+
 -- Published models. Not part of the order: they follow from it. `data` goes when newer ones are many.
 create table models (
   experiment text not null,

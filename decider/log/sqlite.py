@@ -7,10 +7,11 @@ the simulator and people's tools use it on a live log.
 from __future__ import annotations
 
 import fcntl
+import json
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -456,6 +457,12 @@ class SqliteLog(SqliteReader):
                 (*place, _now(), learned, saved.checksum, saved.data),
             )
             cursor.execute(_FORGET, {"experiment": model.experiment, "keep": keep})
+
+    def name_build(self, build: Mapping[str, str]) -> None:
+        """Note which build writes from here on. Raises LogError."""
+        row = (self._end.position, _now(), json.dumps(build, sort_keys=True))
+        with self._group.lock, sqlite_errors(self.path):
+            self._writer.execute("insert into builds values (?,?,?)", row)
 
     def maintain(self) -> None:
         """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so

@@ -87,6 +87,7 @@ class Server:
             on_commit=process.committed,
         )
         try:
+            self.log.name_build(build())
             self.running = Running()
             self.learner = Learner(
                 self.log,
