@@ -15,7 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from decider.errors import AddressTaken, DeciderError
+from decider.errors import AddressTaken, DeciderError, LogError
 from decider.learn.learner import Learner
 from decider.log.protocol import Tick
 from decider.log.sqlite import SqliteLog
@@ -40,6 +40,9 @@ FILES_INTERVAL = 1.0
 WATCHING = ThreadPoolExecutor(32, "health")
 """Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds a lock
 while it waits for gRPC's own thread, which waits for that lock when a watch is cancelled at that moment.)"""
+
+PROBE_AFTER = 1.0
+"""Seconds without a failure before the log is tried again."""
 
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
@@ -113,6 +116,8 @@ class Server:
             raise
         self.http_port = self._http.port
         self._stopping = threading.Event()
+        self._trouble: LogError | None = None
+        self._troubled_at = 0.0
         self._serving = False
         self._learning = threading.Thread(target=self._learn_on, name="learner", daemon=True)
 
@@ -165,16 +170,22 @@ class Server:
         """The learner's thread: learn every interval, look at the files now and then."""
         next_look = time.monotonic() + FILES_INTERVAL
         while not self._stopping.wait(self._settings.learn_interval):
-            if self.log.trouble is not None:
-                self._try_to(self._probe)
+            self._probe_if_quiet()
             self._try_to(self.learner.step)
             if time.monotonic() >= next_look:
                 self._try_to(self._files.apply_changed)
                 next_look = time.monotonic() + FILES_INTERVAL
 
-    def _probe(self) -> None:
-        """Whether the log can be written again: nobody calls a server that is not ready."""
-        self.log.append([Tick()])
+    def _probe_if_quiet(self) -> None:
+        """Whether the log can be written again: nobody calls a server that is not ready.
+
+        Not while calls still fail: a tick is small and may fit where a decision does not.
+        """
+        trouble, now_ = self.log.trouble, time.monotonic()
+        if trouble is not self._trouble:
+            self._trouble, self._troubled_at = trouble, now_
+        elif trouble is not None and now_ - self._troubled_at >= PROBE_AFTER:
+            self._try_to(lambda: self.log.append([Tick()]))
 
     def _try_to(self, work: object) -> None:
         """A failure is logged; the next round tries again."""
