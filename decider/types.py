@@ -7,6 +7,7 @@ entry in the log's one total order, from 1; 0 is before the first.
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple, NewType
@@ -22,6 +23,12 @@ Features = Mapping[str, FeatureValue]
 NO_FEATURES: Features = MappingProxyType({})
 
 START = Position(0)
+
+
+def now() -> Time:
+    """The wall clock, in microseconds since 1970."""
+    return Time(time.time_ns() // 1000)
+
 
 CONTEXT_FIELDS = ("segment", "device", "channel", "location", "intent_stage")
 

@@ -35,9 +35,10 @@ from decider.log.sqlite import SqliteLog
 from decider.running import Running
 from decider.server.door import to_status
 from decider.server.experiments import ExperimentService
-from decider.server.serve import Server, now
+from decider.server.serve import Server
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
+from decider.types import now
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb

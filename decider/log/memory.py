@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 from decider.experiment.definition import ExperimentVersion
@@ -20,13 +19,13 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.policy.make import SavedModel
-from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time
+from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time, now
 
 
 class MemoryLog:
     """See EventLog."""
 
-    def __init__(self, *, clock: Callable[[], Time] = lambda: Time(time.time_ns() // 1000)) -> None:
+    def __init__(self, *, clock: Callable[[], Time] = now) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._times: list[Time] = [Time(0)]
@@ -41,14 +40,14 @@ class MemoryLog:
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
         with self._lock:
-            now = Time(max(self._clock(), self._times[-1]))
-            return [self._append(entry, now) for entry in entries]
+            at = Time(max(self._clock(), self._times[-1]))
+            return [self._append(entry, at) for entry in entries]
 
-    def _append(self, entry: Entry, now: Time) -> Mark | None:
-        mark = Mark(Position(len(self._times)), now)
+    def _append(self, entry: Entry, at: Time) -> Mark | None:
+        mark = Mark(Position(len(self._times)), at)
         if not self._insert(entry, mark):
             return None
-        self._times.append(now)
+        self._times.append(at)
         return mark
 
     def _insert(self, entry: Entry, mark: Mark) -> bool:

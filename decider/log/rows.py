@@ -17,7 +17,8 @@ DECISION_COLUMNS = (
     "d.position, d.time, d.version, d.decision_id, d.unit_id, d.segment, d.device, d.channel, d.location, "
     "d.intent_stage, d.features, d.eligible, d.action_features, d.pmf, d.action, d.propensity, d.reason, d.model"
 )
-INSERT_DECISION = "insert or ignore into decisions values (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+_DECISION = "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+INSERT_DECISION = f"insert or ignore into decisions values {_DECISION}"  # noqa: S608 - only question marks
 INSERT_VERSION = "insert or ignore into experiments values (?,?,?,?,?,?,?,?,?,?)"
 
 Row = tuple[Any, ...]
@@ -26,7 +27,7 @@ Row = tuple[Any, ...]
 @lru_cache
 def insert_decisions(count: int) -> str:
     """One statement for so many rows; it fails as a whole where a decision id was there."""
-    return "insert into decisions values " + ",".join(["(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"] * count)  # noqa: S608 - only question marks
+    return "insert into decisions values " + ",".join([_DECISION] * count)  # noqa: S608 - only question marks
 
 
 def _json(value: Any) -> str | None:

@@ -48,7 +48,7 @@ from decider.log.rows import (
     version_row,
 )
 from decider.policy.make import SavedModel
-from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time
+from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time, now
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -267,10 +267,6 @@ class SqliteReader:
         return SavedModel(*row) if row else None
 
 
-def _now() -> Time:
-    return Time(time.time_ns() // 1000)
-
-
 def _ignore_commit(size: int, seconds: float) -> None:
     pass
 
@@ -287,7 +283,7 @@ class SqliteLog(SqliteReader):
         path: Path,
         *,
         synchronous: Synchronous = "NORMAL",
-        clock: Callable[[], Time] = _now,
+        clock: Callable[[], Time] = now,
         on_commit: Callable[[int, float], None] = _ignore_commit,
     ) -> None:
         self._clock = clock
@@ -343,17 +339,17 @@ class SqliteLog(SqliteReader):
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         started = time.perf_counter()
         first = self._end.position + 1
-        now = Time(max(self._clock(), self._end.time))
+        at = Time(max(self._clock(), self._end.time))
         try:
-            marks = self._write_at_once(entries, first, now) or self._write_singly(entries, first, now)
+            marks = self._write_at_once(entries, first, at) or self._write_singly(entries, first, at)
         except sqlite3.Error as error:
             raise self._failed(error) from error
         last = max([mark.position for mark in marks if mark], default=self._end.position)
-        self._end = Mark(last, now)
+        self._end = Mark(last, at)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
 
-    def _write_at_once(self, entries: list[Entry], first: int, now: Time) -> list[Mark | None] | None:
+    def _write_at_once(self, entries: list[Entry], first: int, at: Time) -> list[Mark | None] | None:
         """Decisions whose ids nobody had, the common case, in one statement that is its own transaction.
 
         Every statement lets go of the interpreter and fights for it again, which costs more than its work. None, and
@@ -361,7 +357,7 @@ class SqliteLog(SqliteReader):
         """
         if len(entries) > MOST_AT_ONCE or not all(type(entry) is Decision for entry in entries):
             return None
-        marks = [Mark(Position(position), now) for position in range(first, first + len(entries))]
+        marks = [Mark(Position(position), at) for position in range(first, first + len(entries))]
         row = self._decision_row
         values = [value for mark, entry in zip(marks, entries, strict=True) for value in row(mark, entry)]
         try:
@@ -374,14 +370,14 @@ class SqliteLog(SqliteReader):
         version = self._versions.get(decision.version) or self._version(decision.version)
         return decision_row(mark, decision, version)
 
-    def _write_singly(self, entries: list[Entry], first: int, now: Time) -> list[Mark | None]:
+    def _write_singly(self, entries: list[Entry], first: int, at: Time) -> list[Mark | None]:
         """Anything, one by one in one transaction, so that it is known which ones a unique key refused."""
         marks: list[Mark | None] = []
         cursor = self._writer.cursor()
         try:
             cursor.execute("begin immediate")
             for entry in entries:
-                mark = Mark(Position(first), now)
+                mark = Mark(Position(first), at)
                 written = self._insert(cursor, mark, entry)
                 first += written
                 marks.append(mark if written else None)
@@ -454,13 +450,13 @@ class SqliteLog(SqliteReader):
             cursor.execute("begin immediate")
             cursor.execute(
                 "insert or replace into models values (?,?,?,?,?,?,?)",
-                (*place, _now(), learned, saved.checksum, saved.data),
+                (*place, now(), learned, saved.checksum, saved.data),
             )
             cursor.execute(_FORGET, {"experiment": model.experiment, "keep": keep})
 
     def name_build(self, build: Mapping[str, str]) -> None:
         """Note which build writes from here on. Raises LogError."""
-        row = (self._end.position, _now(), json.dumps(build, sort_keys=True))
+        row = (self._end.position, now(), json.dumps(build, sort_keys=True))
         with self._group.lock, sqlite_errors(self.path):
             self._writer.execute("insert into builds values (?,?,?)", row)
 

@@ -29,7 +29,7 @@ from decider.server.http import HttpDoor
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
 from decider.server.together import Together
-from decider.types import Time
+from decider.types import now
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 
 logger = logging.getLogger(__name__)
@@ -46,11 +46,6 @@ PROBE_AFTER = 1.0
 
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
-
-
-def now() -> Time:
-    """The wall clock, in microseconds since 1970."""
-    return Time(time.time_ns() // 1000)
 
 
 def build() -> dict[str, str]:
