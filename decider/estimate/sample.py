@@ -1,0 +1,55 @@
+"""What an interval is computed from: sums over independent units. Made by the simulator's evaluation.
+
+Every estimate here is a mean of terms, one a decision: w r for IPS, expected + w (r - predicted) for DR, their
+difference for two policies. Decisions of one unit (a visitor who comes back) are not independent, so intervals see
+units: the sum of a unit's terms, the sum of its weights w, and how many decisions it had. The weights are there
+because their true mean is known to be 1: an interval that uses this is narrower.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Sums by unit, in the order in which the units came. total, weight, size: (units,).
+
+    low, high: what one decision's term can be at least and at most (not only what was seen). max_weight: the largest
+    weight that one decision can have. The estimate is total.sum() / size.sum().
+    """
+
+    total: Floats
+    weight: Floats
+    size: Floats
+    low: float
+    high: float
+    max_weight: float
+
+    @property
+    def value(self) -> float:
+        """The mean term of a decision; nan of no decisions."""
+        decisions = float(self.size.sum())
+        return float(self.total.sum()) / decisions if decisions else float("nan")
+
+
+def by_unit(terms: Floats, weights: Floats, units: Longs, *, low: float, high: float, max_weight: float) -> Sample:
+    """The sample of (n,) terms and weights; `units` is equal where the unit is.
+
+    >>> sample = by_unit(np.array([1.0, 0.0, 2.0]), np.ones(3), np.array([7, 9, 7]), low=0, high=2, max_weight=1)
+    >>> sample.total.tolist(), sample.size.tolist(), sample.value
+    ([3.0, 0.0], [2.0, 1.0], 1.0)
+    """
+    _, first, code, size = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
+    if len(first) == len(terms):
+        return Sample(terms, weights, np.ones(len(terms)), low, high, max_weight)
+    order = np.argsort(first)
+    total = np.bincount(code, weights=terms)[order]
+    weight = np.bincount(code, weights=weights)[order]
+    return Sample(total, weight, size[order].astype(np.float64), low, high, max_weight)

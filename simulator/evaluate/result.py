@@ -1,0 +1,193 @@
+"""What an evaluation found, as plain data: the JSON of `simulator evaluate`, its tables and its report are made of it.
+
+`to_json` gives exactly these names. SCHEMA grows by one whenever a name's meaning changes or a name goes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+SCHEMA = 1
+
+Verdict = Literal["fine", "careful", "do not use"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check of a log or of a candidate on it. value: the figure that was looked at; text: it, in plain words.
+
+    needed: what logging (or how much of it) would make it fine; empty where it is.
+    """
+
+    name: str
+    verdict: Verdict
+    text: str
+    value: float | None = None
+    needed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSummary:
+    """The log that was evaluated. left_out: decisions or lines that are not among `decisions`, by kind.
+
+    mean_reward: of the decisions as logged, with its interval. hours: from the first decision to the last.
+    """
+
+    name: str
+    decisions: int
+    units: int
+    actions: int
+    mean_reward: float
+    mean_reward_low: float
+    mean_reward_high: float
+    reward_range: tuple[float, float]
+    hours: float
+    left_out: Mapping[str, int]
+    verdict: Verdict
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostics:
+    """Whether the log can carry the question. ess: (sum w)^2 / sum w^2. effective_successes: the same over rewarded
+    decisions. top_share: share of the weight that the largest 1 % have. mean_weight: about 1.
+
+    possible_weight: the largest weight that could have been seen. support_violations: decisions where the candidate
+    gives probability to an action that the log could not draw; missing_mass: mean of that probability.
+    verdict: the worst of the findings'; reasons: the texts of those that are not fine.
+    """
+
+    ess: float
+    effective_successes: float
+    max_weight: float
+    possible_weight: float
+    top_share: float
+    mean_weight: float
+    smallest_propensity: float
+    support_violations: int
+    missing_mass: float
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A value in the reward's unit with its 95 % interval. interval: which one. unbiased: on paper; note: why not."""
+
+    value: float
+    low: float
+    high: float
+    interval: str
+    unbiased: bool = True
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Candidate less `to` on the same decisions, by one estimator, with its 95 % interval."""
+
+    to: str
+    estimator: str
+    value: float
+    low: float
+    high: float
+    interval: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The estimate after so many decisions, with a confidence sequence: valid at all of them at once."""
+
+    decisions: tuple[int, ...]
+    value: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """counts[i] is for edges[i] <= x < edges[i + 1]; the last edge belongs to the last bin."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ActionShare:
+    """logged, candidate: mean probability of the action under each, over the same decisions."""
+
+    action: str
+    logged: float
+    candidate: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One value of one context field. estimate is None where the segment cannot carry one."""
+
+    field: str
+    value: str
+    decisions: int
+    ess: float
+    logged: Estimate
+    estimate: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyResult:
+    """One candidate. refused: the log cannot carry the question; then estimates, difference and curve are empty.
+
+    headline: the estimator to look at first. estimates: by the estimator's name (ips, snips, dr, ...).
+    """
+
+    name: str
+    estimand: str
+    decisions: int
+    refused: bool
+    headline: str
+    diagnostics: Diagnostics
+    estimates: Mapping[str, Estimate]
+    difference: Difference | None
+    curve: Curve | None = None
+    weights: Histogram | None = None
+    actions: tuple[ActionShare, ...] = ()
+    segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FieldImportance:
+    """What the policy learned with every field but this one would earn less, in the reward's unit."""
+
+    field: str
+    loss: Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Everything. seconds: reading and computing. importance: only where it was asked for."""
+
+    log: LogSummary
+    policies: tuple[PolicyResult, ...]
+    seconds: float
+    importance: tuple[FieldImportance, ...] = ()
+    schema: int = field(default=SCHEMA)
+
+
+def to_json(evaluation: Evaluation) -> str:
+    """Standard JSON: what is infinite or not a number becomes null."""
+    return json.dumps(_plain(asdict(evaluation)), indent=1, allow_nan=False, ensure_ascii=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,173 @@
+"""A log as columns: one experiment's decisions in numpy arrays, whatever file they came from.
+
+Every reader of this folder ends in a `Columns`; everything that evaluates, inspects or exports begins with one. There
+is no Python object per decision: about 100 bytes a decision, plus 4 for each probability of a logged pmf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Codes = NDArray[np.int32]
+Longs = NDArray[np.int64]
+Flags = NDArray[np.bool_]
+Rows = slice | Flags
+"""Which decisions: a slice, or a mask of all of them."""
+
+DENSE = 4_000_000
+"""Probabilities that a block has at most when its pmfs are made dense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """A field of texts. codes: (n,), index into `values`; -1 where it was not given.
+
+    >>> Category.of(["web", "app", "", "web"])
+    Category(codes=array([ 0,  1, -1,  0], dtype=int32), values=('web', 'app'))
+    """
+
+    codes: Codes
+    values: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: list[str]) -> Category:
+        """From texts; an empty one is not given."""
+        index: dict[str, int] = {"": -1}
+        codes = [index.setdefault(text, len(index) - 1) for text in texts]
+        return cls(np.array(codes, np.int32), tuple(index)[1:])
+
+    def take(self, rows: Rows) -> Category:
+        """The field of some decisions, with the same values."""
+        return Category(self.codes[rows], self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A field of numbers. values: (n,); nan where it was not given."""
+
+    values: Floats
+
+    def take(self, rows: Rows) -> Number:
+        """The field of some decisions."""
+        return Number(self.values[rows])
+
+
+Field = Category | Number
+
+
+@dataclass(frozen=True)
+class Columns:
+    """n decisions of one experiment, in the order of the log; only those that can be evaluated.
+
+    name: of the log. actions: the ids of all actions. action: (n,), the drawn one as index into `actions`.
+    propensity: (n,) in (0, 1]; nan where the log does not say. reward: (n,), final. reward_range: declared (or seen).
+    time, known: (n,) microseconds since 1970, of the decision and of the moment when its reward is final.
+    unit: (n,), equal where the unit is. fields: the context, by name.
+    sets: the distinct sets of eligible actions, as indexes into `actions`; eligible: (n,), index into `sets`.
+    pmf: the logged pmfs one after the other, each in the order of its eligible set; None where the log has none.
+    default: (n,), no reward arrived. delay: (n,) seconds from the decision to its first reward, nan where none.
+    reason: why the drawn action was drawn. model: (n,), name of the model that decided.
+    action_features: JSON objects given with the call, by action. traits: what the actions are, as texts by action.
+    baseline: index of the experiment's baseline action. left_out: decisions (or lines) that are not here, by kind;
+    counts: other things that were counted, by name. None where a log does not have it.
+    """
+
+    name: str
+    actions: tuple[str, ...]
+    action: Codes
+    propensity: Floats
+    reward: Floats
+    reward_range: tuple[float, float]
+    time: Longs
+    known: Longs
+    unit: Longs
+    fields: Mapping[str, Field]
+    sets: tuple[tuple[int, ...], ...]
+    eligible: Codes
+    pmf: NDArray[np.float32] | None = None
+    default: Flags | None = None
+    delay: Floats | None = None
+    reason: Category | None = None
+    model: Longs | None = None
+    action_features: Category | None = None
+    traits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    baseline: int | None = None
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.action)
+
+    @cached_property
+    def member(self) -> Flags:
+        """(sets, actions): which action is in which set."""
+        member = np.zeros((len(self.sets), len(self.actions)), np.bool_)
+        for row, members in enumerate(self.sets):
+            member[row, list(members)] = True
+        return member
+
+    @cached_property
+    def starts(self) -> Longs:
+        """(n + 1,): where each decision's pmf begins in `pmf`, and the end."""
+        sizes = np.array([len(members) for members in self.sets], np.int64)
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[self.eligible])])
+
+    @property
+    def has_propensities(self) -> bool:
+        """Whether every decision has one."""
+        return not bool(np.isnan(self.propensity).any())
+
+    def dense_pmf(self) -> Floats:
+        """(n, actions): the logged pmfs, 0 for actions that were not eligible. For blocks: it is large."""
+        assert self.pmf is not None
+        return self.dense(self.pmf)
+
+    def dense(self, flat: NDArray[np.floating]) -> Floats:
+        """(n, actions) from values one after the other, laid out as `pmf` is."""
+        sizes = np.diff(self.starts)
+        members = np.concatenate([np.array(one, np.int64) for one in self.sets]) if self.sets else np.zeros(0, np.int64)
+        first = np.concatenate([[0], np.cumsum([len(one) for one in self.sets])])[self.eligible]
+        row = np.repeat(np.arange(len(self)), sizes)
+        within = np.arange(len(row)) - np.repeat(self.starts[:-1], sizes)
+        dense = np.zeros((len(self), len(self.actions)))
+        dense[row, members[np.repeat(first, sizes) + within]] = flat
+        return dense
+
+    def take(self, rows: Rows) -> Columns:
+        """Some of the decisions, in the same order; a slice copies nothing."""
+        if isinstance(rows, slice):
+            bounds = range(*rows.indices(len(self)))
+            assert bounds.step == 1, "a slice of decisions has no step"
+            pmf = None if self.pmf is None else self.pmf[self.starts[bounds.start] : self.starts[bounds.stop]]
+        else:
+            pmf = None if self.pmf is None else self.pmf[np.repeat(rows, np.diff(self.starts))]
+        return replace(
+            self,
+            action=self.action[rows],
+            propensity=self.propensity[rows],
+            reward=self.reward[rows],
+            time=self.time[rows],
+            known=self.known[rows],
+            unit=self.unit[rows],
+            fields={name: one.take(rows) for name, one in self.fields.items()},
+            eligible=self.eligible[rows],
+            pmf=pmf,
+            default=None if self.default is None else self.default[rows],
+            delay=None if self.delay is None else self.delay[rows],
+            reason=None if self.reason is None else self.reason.take(rows),
+            model=None if self.model is None else self.model[rows],
+            action_features=None if self.action_features is None else self.action_features.take(rows),
+        )
+
+    def blocks(self) -> Iterator[tuple[slice, Columns]]:
+        """The decisions in pieces whose dense pmfs fit into the processor's caches and memory."""
+        size = max(1, min(16_384, DENSE // max(1, len(self.actions))))
+        for start in range(0, len(self), size):
+            rows = slice(start, min(start + size, len(self)))
+            yield rows, self.take(rows)
