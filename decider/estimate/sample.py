@@ -50,6 +50,11 @@ def by_unit(terms: Floats, weights: Floats, units: Longs, *, low: float, high: f
     if len(first) == len(terms):
         return Sample(terms, weights, np.ones(len(terms)), low, high, max_weight)
     order = np.argsort(first)
-    total = np.bincount(code, weights=terms)[order]
-    weight = np.bincount(code, weights=weights)[order]
-    return Sample(total, weight, size[order].astype(np.float64), low, high, max_weight)
+    return Sample(
+        total=np.bincount(code, weights=terms)[order].astype(np.float64),
+        weight=np.bincount(code, weights=weights)[order].astype(np.float64),
+        size=size[order].astype(np.float64),
+        low=low,
+        high=high,
+        max_weight=max_weight,
+    )
