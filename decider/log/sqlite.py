@@ -155,6 +155,10 @@ class SqliteReader:
         for connection in self._connections:
             connection.close()
 
+    def stream(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> Iterator[Row]:
+        """Rows of any SQL, one after the other, for readers of whole logs."""
+        return self._read(sql, parameters)
+
     def query(self, sql: str, parameters: Sequence[Any] | dict[str, Any] = ()) -> list[Row]:
         """Rows of any SQL; for the metrics and the simulator's tables."""
         return list(self._read(sql, parameters))

@@ -1,0 +1,254 @@
+"""Policies to evaluate, each as one question: the pmf of every decision of a block.
+
+The fixed ones answer in numpy. What learns, what is stored and what is written in Python runs through `decide`, the
+code that serves, decision by decision. Blocks come once each, in the order of the log; what learns sees a reward no
+earlier than the log did. Made by `parse.py`, asked by `run.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from decider.policy.protocol import Choice
+from decider.types import ActionId, DecisionRequest
+from simulator.evaluate.asking import Asked, Contexts, DoesNotFit
+from simulator.logs.columns import Category, Columns, Flags, Floats
+
+FIXED = "fixed policy"
+LEARNER = "progressive learner"
+DEPLOYED = "deployed curve"
+
+
+class Candidate(Protocol):
+    """A policy to evaluate."""
+
+    @property
+    def name(self) -> str:
+        """As it was asked for."""
+
+    @property
+    def estimand(self) -> str:
+        """What its estimate is an estimate of: FIXED, LEARNER or DEPLOYED."""
+
+    def pmf(self, block: Columns) -> Floats:
+        """(n, actions) of the block: each action's probability, 0 where it was not eligible.
+
+        A row may sum to less than 1: the rest goes to actions that the log does not know.
+        """
+
+    def rows(self, columns: Columns) -> Flags | None:
+        """Which decisions it can be evaluated on; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform:
+    """Every eligible action with the same probability.
+
+    >>> from simulator.logs.example import example
+    >>> Uniform().pmf(example()).tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
+    """
+
+    name: str = "uniform"
+    estimand: str = FIXED
+
+    def pmf(self, block: Columns) -> Floats:
+        """1/n for each of n eligible actions."""
+        member = block.member.astype(np.float64)
+        return np.asarray((member / member.sum(axis=1, keepdims=True))[block.eligible])
+
+    def rows(self, columns: Columns) -> None:
+        """All."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """One action always; evenly to all eligible ones where it is not eligible, as `baseline` is served."""
+
+    name: str
+    action: int
+    estimand: str = FIXED
+
+    def pmf(self, block: Columns) -> Floats:
+        """1 to the action.
+
+        >>> from simulator.logs.example import example
+        >>> Fixed("fixed:b", 1).pmf(example()).tolist()
+        [[0.0, 1.0], [0.0, 1.0]]
+        """
+        weights = np.zeros(len(block.actions))
+        weights[self.action] = 1.0
+        return _restricted(np.tile(weights, (len(block.sets), 1)), block.member)[block.eligible]
+
+    def rows(self, columns: Columns) -> None:
+        """All."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """The policies that made the log. Without logged pmfs only the drawn action's probability is known, else nan."""
+
+    estimand: str
+    name: str = "logged"
+
+    def pmf(self, block: Columns) -> Floats:
+        """As logged; at the drawn action exactly the propensity.
+
+        >>> from simulator.logs.example import example
+        >>> Logged(FIXED).pmf(example()).tolist()
+        [[0.5, 0.5], [0.75, 0.25]]
+        """
+        dense = np.full((len(block), len(block.actions)), np.nan) if block.pmf is None else block.dense_pmf()
+        dense[np.arange(len(block)), block.action] = block.propensity
+        return dense
+
+    def rows(self, columns: Columns) -> None:
+        """All."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A fixed distribution for each value of one context field. pmfs: (values, actions), each row sums to 1."""
+
+    name: str
+    field: str
+    values: tuple[str, ...]
+    pmfs: Floats
+    estimand: str = FIXED
+
+    def pmf(self, block: Columns) -> Floats:
+        """The value's distribution, over the eligible actions. Raises DoesNotFit for a value that has none."""
+        column = block.fields[self.field]
+        assert isinstance(column, Category)
+        index = np.array([*[self._row(value) for value in column.values], -1])[column.codes]
+        if (index < 0).any():
+            missing = column.codes[int(np.argmax(index < 0))]
+            value = column.values[missing] if missing >= 0 else ""
+            raise DoesNotFit(f"{self.name}: has no column {self.field}={value}, which the log has; add one")
+        return _restricted(self.pmfs[index], block.member[block.eligible])
+
+    def _row(self, value: str) -> int:
+        return self.values.index(value) if value in self.values else -1
+
+    def rows(self, columns: Columns) -> None:
+        """All."""
+
+
+def _restricted(pmfs: Floats, member: Flags) -> Floats:
+    """Distributions over the eligible actions only; evenly where nothing is left."""
+    if member.all():
+        return pmfs
+    inside = np.where(member, pmfs, 0.0)
+    left = inside.sum(axis=1, keepdims=True)
+    even = member / member.sum(axis=1, keepdims=True)
+    return np.where(left > 0, inside / np.where(left > 0, left, 1.0), even)
+
+
+class Served:
+    """A policy asked through the rules and the sampler that serve, without its holdout; it never learns.
+
+    after: only decisions whose rewards were final later than that are evaluated; it has learned from the others.
+    """
+
+    def __init__(self, asked: Asked, *, after: int | None = None) -> None:
+        self.name = asked.name
+        self.estimand = FIXED
+        self._asked = asked
+        self._contexts = Contexts()
+        self._after = after
+
+    def pmf(self, block: Columns) -> Floats:
+        """Asked once for every distinct decision of the block."""
+        codes = [
+            block.eligible,
+            *[one.codes if isinstance(one, Category) else one.values for one in block.fields.values()],
+        ]
+        if block.action_features:
+            codes.append(block.action_features.codes)
+        _, first, inverse = np.unique(
+            np.column_stack(codes), axis=0, return_index=True, return_inverse=True, equal_nan=True
+        )
+        requests = self._asked.requests(block, self._contexts)
+        dense = self._asked.place([self._asked.answer(requests[row]) for row in first.tolist()])
+        answers: Floats = dense[inverse.reshape(-1)]
+        return answers
+
+    def rows(self, columns: Columns) -> Flags | None:
+        """Those that it has not learned from."""
+        if self._after is None:
+            return None
+        later: Flags = columns.known > self._after
+        return later
+
+
+class _Lesson(NamedTuple):
+    """What will be learned, in this order: when the reward is final, then the order of the log."""
+
+    final: int
+    number: int
+    request: DecisionRequest
+    lines: Sequence[Choice]
+    drawn: int
+    propensity: float
+    reward: float
+
+
+class Progressive:
+    """A policy that scores every decision before it learns from it, in the order in which rewards became final.
+
+    delayed: a reward is learned when the log knew it; otherwise at once, before the next decision.
+    """
+
+    def __init__(self, asked: Asked, *, delayed: bool = True) -> None:
+        self.name = asked.name
+        self.estimand = LEARNER
+        self._asked = asked
+        self._contexts = Contexts()
+        self._delayed = delayed
+        self._waiting: list[_Lesson] = []
+        self._number = 0
+
+    def pmf(self, block: Columns) -> Floats:
+        """Learn what has become final, score, remember: decision by decision."""
+        lessons, answers = self._lessons(block), []
+        for time, lesson in zip(block.time.tolist(), lessons, strict=True):
+            while self._waiting and self._waiting[0].final <= time:
+                self._learn(heappop(self._waiting))
+            answers.append(self._asked.answer(lesson.request))
+            if lesson.drawn >= 0:
+                heappush(self._waiting, lesson)
+        return self._asked.place(answers)
+
+    def _learn(self, lesson: _Lesson) -> None:
+        self._asked.policy.learn(
+            lesson.request.context,
+            lesson.lines,
+            drawn=lesson.drawn,
+            propensity=lesson.propensity,
+            reward=lesson.reward,
+        )
+
+    def _lessons(self, block: Columns) -> list[_Lesson]:
+        """What each decision will teach; drawn is -1 where the policy does not have the drawn action."""
+        eligible = self._asked.lessons(block)
+        drawn = np.array(
+            [[taught.index(ActionId(id_)) if id_ in taught else -1 for id_ in block.actions] for taught in eligible]
+        )[block.eligible, block.action]
+        facts = (block.known if self._delayed else block.time, block.eligible, drawn, block.propensity, block.reward)
+        requests = self._asked.requests(block, self._contexts)
+        number = range(self._number, self._number + len(block))
+        self._number += len(block)
+        return [
+            _Lesson(final, order, request, self._asked.lines(eligible[members], request), place, propensity, reward)
+            for order, request, final, members, place, propensity, reward in zip(
+                number, requests, *[fact.tolist() for fact in facts], strict=True
+            )
+        ]
+
+    def rows(self, columns: Columns) -> None:
+        """All."""

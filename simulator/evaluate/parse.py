@@ -1,0 +1,193 @@
+"""The name of a policy, as given to `--policy`, -> a candidate for one log. Called by the commands.
+
+uniform   logged   baseline   fixed:ACTION   table:FILE.csv   FILE.toml   model:LOG.db[@POSITION]   module:factory
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from decider.errors import DeciderError
+from decider.experiment.definition import Action, Experiment, ExperimentVersion
+from decider.experiment.schema import from_message, read_toml
+from decider.log.protocol import PublishedModel
+from decider.log.sqlite import SqliteReader
+from decider.policy.make import load_model, make_policy
+from decider.policy.protocol import Policy
+from decider.types import START, ActionId, ExperimentId, Position, Time
+from simulator.evaluate.asking import Asked
+from simulator.evaluate.candidates import DEPLOYED, FIXED, Candidate, Fixed, Logged, Progressive, Served, Table, Uniform
+from simulator.logs.columns import Category, Columns
+
+NAMES = "uniform, logged, baseline, fixed:ACTION, table:FILE.csv, FILE.toml, model:LOG.db[@POSITION] or module:factory"
+
+CLOSE_TO_1 = 0.01
+"""How far a column of a table may be from a sum of 1: people round."""
+
+
+class BadPolicy(DeciderError):
+    """A policy that there is not, or that cannot be asked about this log."""
+
+    reason = "BAD_POLICY"
+
+
+def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
+    """The candidate of a name. delayed: what learns sees rewards when the log did. Raises DeciderError.
+
+    >>> from simulator.logs.example import example
+    >>> parse("fixed:b", example())
+    Fixed(name='fixed:b', action=1, estimand='fixed policy')
+    """
+    kind, colon, rest = name.partition(":")
+    if name == "uniform":
+        return Uniform()
+    if name == "logged":
+        return logged(columns)
+    if name == "baseline":
+        return _baseline(columns)
+    if name.endswith(".toml"):
+        return _progressive(name, columns, delayed=delayed)
+    if kind == "fixed":
+        return Fixed(name, _action(rest, columns))
+    if kind == "table":
+        return _table(name, Path(rest), columns)
+    if kind == "model":
+        return _stored(name, rest, columns)
+    if colon:
+        return _python(name, kind, rest, columns, delayed=delayed)
+    raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}")
+
+
+def logged(columns: Columns) -> Logged:
+    """The policies that made the log: fixed, or several models one after the other."""
+    changed = columns.model is not None and len(columns) > 0 and columns.model.min() != columns.model.max()
+    return Logged(DEPLOYED if changed else FIXED)
+
+
+def _baseline(columns: Columns) -> Fixed:
+    if columns.baseline is None:
+        raise BadPolicy("baseline: the log's experiment has no baseline_action; name one, fixed:ACTION")
+    return Fixed("baseline", columns.baseline)
+
+
+def _action(id_: str, columns: Columns) -> int:
+    if id_ not in columns.actions:
+        raise BadPolicy(f"fixed:{id_}: the log has no such action; it has {_few(columns.actions)}")
+    return columns.actions.index(id_)
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def _table(name: str, file: Path, columns: Columns) -> Table:
+    """First column the action, the others headed FIELD=VALUE, each summing to 1."""
+    try:
+        header, *rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
+    except (OSError, ValueError) as error:
+        raise BadPolicy(f"{name}: {error}") from error
+    fields = {heading.partition("=")[0] for heading in header[1:]}
+    if len(fields) != 1 or not all("=" in heading for heading in header[1:]):
+        raise BadPolicy(
+            f"{name}: columns must be headed FIELD=VALUE, all of one field; they are {', '.join(header[1:])}"
+        )
+    field = fields.pop()
+    if not isinstance(columns.fields.get(field), Category):
+        raise BadPolicy(f"{name}: the log has no context field {field!r} of texts; it has {', '.join(columns.fields)}")
+    values = tuple([heading.partition("=")[2] for heading in header[1:]])
+    pmfs = np.zeros((len(values), len(columns.actions)))
+    for line, row in enumerate(rows, start=2):
+        action = _table_action(f"{file}:{line}", row, header, columns)
+        try:
+            pmfs[:, action] = [float(cell) for cell in row[1:]]
+        except ValueError as error:
+            raise BadPolicy(f"{file}:{line}: {error}") from error
+    sums = pmfs.sum(axis=1)
+    for value, total, least in zip(values, sums, pmfs.min(axis=1), strict=True):
+        if not (abs(total - 1) <= CLOSE_TO_1 and least >= 0):
+            raise BadPolicy(f"{file}: column {field}={value} is no distribution: it sums to {total:.6g}")
+    return Table(name, field, values, pmfs)
+
+
+def _table_action(where: str, row: list[str], header: list[str], columns: Columns) -> int:
+    """The action of a row, by its id; a bare number also means `item-NUMBER`, as the Open Bandit logs call them."""
+    if len(row) != len(header):
+        raise BadPolicy(f"{where}: has {len(row)} cells, not {len(header)}")
+    for id_ in (row[0], f"item-{row[0]}"):
+        if id_ in columns.actions:
+            return columns.actions.index(id_)
+    raise BadPolicy(f"{where}: the log has no action {row[0]!r}; it has {_few(columns.actions)}")
+
+
+def _progressive(name: str, columns: Columns, *, delayed: bool) -> Candidate:
+    experiment = from_message(read_toml(Path(name)))
+    asked = _asked(name, experiment, make_policy(experiment.policy), columns)
+    learns = experiment.policy.learns and not experiment.frozen
+    return Progressive(asked, delayed=delayed) if learns else Served(asked)
+
+
+def _asked(name: str, experiment: Experiment, policy: Policy, columns: Columns) -> Asked:
+    version = ExperimentVersion(experiment, number=1, position=START, time=Time(0))
+    return Asked(name, version, policy, actions=columns.actions)
+
+
+def _stored(name: str, rest: str, columns: Columns) -> Served:
+    """A model as it was published; of the log that it learned from, only what came later can be evaluated."""
+    file, at, number = rest.rpartition("@") if "@" in rest else (rest, "", "")
+    log = SqliteReader(Path(file))
+    try:
+        versions = [v for v in log.versions() if set(v.all_active) & set(columns.actions)]
+        if not versions:
+            raise BadPolicy(f"{name}: no experiment of {file} has an action of this log")
+        version = versions[-1]
+        spec = version.experiment.policy
+        positions = log.published(version.experiment.id, spec.signature)
+        if at and not number.isdigit():
+            raise BadPolicy(f"{name}: {number!r} is no log position")
+        position = Position(int(number)) if at else (positions[-1] if positions else START)
+        saved = log.load_model(PublishedModel(version.experiment.id, position, spec.signature))
+        if saved is None:
+            raise BadPolicy(
+                f"{name}: no model of position {position} is stored; stored ones are {_stored_ones(log, version)}"
+            )
+        learned_until = int(log.time_at(position))
+    finally:
+        log.close()
+    asked = _asked(name, version.experiment, load_model(spec, saved), columns)
+    same = Path(file).resolve() == Path(columns.name).resolve()
+    if same and not (columns.known > learned_until).any():
+        raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one or another log")
+    return Served(asked, after=learned_until if same else None)
+
+
+def _stored_ones(log: SqliteReader, version: ExperimentVersion) -> str:
+    rows = log.query(
+        "select position from models where experiment = ? and signature = ? and data is not null order by position",
+        (version.experiment.id, version.experiment.policy.signature),
+    )
+    return _few(tuple([str(row[0]) for row in rows])) or "none"
+
+
+def _python(name: str, module: str, factory: str, columns: Columns, *, delayed: bool) -> Progressive:
+    """What `factory()` returns must be a Policy; the working directory is searched, too."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        policy = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise BadPolicy(f"{name}: {error}; a policy is one of {NAMES}") from error
+    missing = [method for method in ("pmf", "learn") if not callable(getattr(policy, method, None))]
+    if missing:
+        raise BadPolicy(f"{name}: what it returns has no {' and no '.join(missing)}; see decider/policy/protocol.py")
+    kinds = columns.traits.get("kind", ("content",) * len(columns.actions))
+    others = {trait: values for trait, values in columns.traits.items() if trait != "kind"}
+    actions = tuple(
+        Action(ActionId(id_), kind, {trait: values[number] for trait, values in others.items() if values[number]})
+        for number, (id_, kind) in enumerate(zip(columns.actions, kinds, strict=True))
+    )
+    return Progressive(_asked(name, Experiment(ExperimentId("log"), actions), policy, columns), delayed=delayed)

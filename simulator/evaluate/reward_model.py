@@ -1,0 +1,131 @@
+"""A reward model q(context, action) for the direct and the doubly robust estimates, cross-fitted. Called by `run.py`.
+
+Ridge regression on what the context says, one shared for all actions and a correction for each action, both from
+second moments that are counted over the columns: no pass over the decisions in Python. Units are dealt into folds; a
+decision is scored by the model of the other folds, so that none is scored by a model that has seen its unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.logs.columns import Category, Codes, Columns, Field, Floats, Longs
+
+FOLDS = 5
+MOST_LEVELS = 50
+"""Values of a field that count on their own, the most frequent ones; the others share one."""
+
+BINS = 10
+"""A number becomes one of so many quantile bins."""
+
+MOST_MOMENTS = 20_000_000
+"""Numbers that the second moments take at most; fewer levels of each field are kept where they would take more."""
+
+SHARED_RIDGE = 1.0
+OWN_RIDGE = 20.0
+"""Decisions' worth of doubt about the shared weights, and about what an action has of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """A field as small codes: level[code] of a category, or bins of a number; the last level is for what is missing."""
+
+    name: str
+    level: Codes
+    edges: Floats
+    count: int
+
+    def codes(self, field: Field) -> Longs:
+        """(n,) in [0, count)."""
+        if isinstance(field, Category):
+            return self.level[field.codes].astype(np.int64)
+        codes = np.searchsorted(self.edges, field.values)
+        return np.where(np.isnan(field.values), self.count - 1, codes).astype(np.int64)
+
+
+class RewardModel:
+    """Fitted to a log at once; `predict` scores its decisions, each by the folds it is not in."""
+
+    def __init__(self, columns: Columns, *, folds: int = FOLDS) -> None:
+        self._folds = folds
+        most = _levels_that_fit(len(columns.fields), len(columns.actions), folds)
+        self._levels = [_levels(name, field, most) for name, field in columns.fields.items()]
+        self._starts = np.cumsum([1, *[levels.count for levels in self._levels]])
+        self._low, self._high = columns.reward_range
+        gram, moment = self._moments(columns)
+        # (folds, size, actions): what the other folds say
+        self._weights = np.stack(
+            [_solve(gram.sum(axis=0) - gram[fold], moment.sum(axis=0) - moment[fold]) for fold in range(folds)]
+        )
+
+    def fold(self, columns: Columns) -> Longs:
+        """(n,) in [0, folds): the same for all decisions of a unit; independent of the order of the units."""
+        mixed = columns.unit.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        return ((mixed >> np.uint64(32)) % np.uint64(self._folds)).astype(np.int64)
+
+    def predict(self, block: Columns) -> Floats:
+        """(n, actions): the mean reward of each action, within the range of rewards."""
+        fold = self.fold(block)
+        scores: Floats = self._weights[fold, 0]
+        for levels, start in zip(self._levels, self._starts, strict=False):
+            scores += self._weights[fold, start + levels.codes(block.fields[levels.name])]
+        np.clip(scores, self._low, self._high, out=scores)
+        return scores
+
+    def _moments(self, columns: Columns) -> tuple[Floats, Floats]:
+        """Of the one-hot features x: sums of x x' and of x reward, by fold and action."""
+        size, actions = int(self._starts[-1]), len(columns.actions)
+        group = self.fold(columns) * actions + columns.action
+        groups = self._folds * actions
+        codes = [np.zeros(len(columns), np.int64)]
+        codes += [levels.codes(columns.fields[levels.name]) for levels in self._levels]
+        counts = [1, *[levels.count for levels in self._levels]]
+        starts = [0, *self._starts[:-1].tolist()]
+        gram, moment = np.zeros((groups, size, size)), np.zeros((groups, size))
+        for one, (code, count, start) in enumerate(zip(codes, counts, starts, strict=True)):
+            at = group * count + code
+            moment[:, start : start + count] = _counted(at, groups * count, columns.reward).reshape(groups, count)
+            for other in range(one, len(codes)):
+                wide, place = counts[other], starts[other]
+                pair = _counted(at * wide + codes[other], groups * count * wide).reshape(groups, count, wide)
+                gram[:, start : start + count, place : place + wide] = pair
+                gram[:, place : place + wide, start : start + count] = pair.transpose(0, 2, 1)
+        return gram.reshape(self._folds, actions, size, size), moment.reshape(self._folds, actions, size)
+
+
+def _counted(index: Longs, length: int, weights: Floats | None = None) -> Floats:
+    return np.bincount(index, weights=weights, minlength=length).astype(np.float64)
+
+
+def _levels_that_fit(fields: int, actions: int, folds: int) -> int:
+    """How many levels a field may have so that the moments stay small."""
+    size = (MOST_MOMENTS / max(1, folds * actions)) ** 0.5
+    return int(min(MOST_LEVELS, max(2, (size - 1) / max(1, fields))))
+
+
+def _levels(name: str, field: Field, most: int) -> Levels:
+    if isinstance(field, Category):
+        seen = np.bincount(field.codes[field.codes >= 0], minlength=len(field.values))
+        order = np.argsort(-seen, kind="stable")
+        level = np.empty(len(field.values) + 1, np.int32)
+        level[order] = np.minimum(np.arange(len(order)), most - 2)
+        count = min(len(order), most - 1) + 1
+        level[-1] = count - 1
+        return Levels(name, level, np.zeros(0), count)
+    known = field.values[~np.isnan(field.values)]
+    inner = np.linspace(0, 1, min(BINS, most - 1) + 1)[1:-1]
+    edges = np.unique(np.quantile(known, inner)) if len(known) else np.zeros(0)
+    return Levels(name, np.zeros(0, np.int32), edges, len(edges) + 2)
+
+
+def _solve(gram: Floats, moment: Floats) -> Floats:
+    """(size, actions): shared ridge weights plus each action's own, which explain what the shared ones leave."""
+    size = gram.shape[-1]
+    shared_penalty = np.full(size, SHARED_RIDGE)
+    shared_penalty[0] = 1e-9
+    shared = np.linalg.solve(gram.sum(axis=0) + np.diag(shared_penalty), moment.sum(axis=0))
+    left = moment - gram @ shared
+    own = np.linalg.solve(gram + np.eye(size) * OWN_RIDGE, left[:, :, None])[:, :, 0]
+    return np.asarray(shared[:, None] + own.T)

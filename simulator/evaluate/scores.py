@@ -1,0 +1,165 @@
+"""One pass over a log: what each candidate would have done with every decision, as columns. Called by `run.py`.
+
+Only numbers of a decision are kept (the candidate's probability of the drawn action, the reward model's two figures,
+the mass that the log does not support); pmfs over all actions live for one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.evaluate.candidates import Candidate
+from simulator.evaluate.reward_model import RewardModel
+from simulator.logs.columns import Columns, Flags, Floats, Longs
+
+MANY_ACTIONS = 20
+"""From so many on, MIPS is computed over a trait that groups the actions."""
+
+ROUNDING = 1e-9
+"""Probability below which an action counts as impossible: pmfs of other tools are rounded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A trait of the actions for MIPS. group: (actions,) codes."""
+
+    trait: str
+    group: Longs
+
+    @property
+    def groups(self) -> Floats:
+        """(actions, groups): 1 where the action is in the group."""
+        return np.eye(int(self.group.max()) + 1)[self.group]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one candidate would have done. All arrays (n,) unless said otherwise; nan where the log cannot say.
+
+    weight: pmf / propensity. predicted, expected: the reward model at the drawn action, and its mean under the
+    candidate. missing: probability of actions that the log could not draw. group_weight: of MIPS; None without it.
+    shares, logged_shares, missing_by_action: (actions,), means. example: (actions,), the first decision in which the
+    action was missing, -1 for none. possible_weight: the largest weight that any action could have had.
+    """
+
+    columns: Columns
+    pmf: Floats
+    weight: Floats
+    predicted: Floats
+    expected: Floats
+    missing: Floats
+    shares: Floats
+    logged_shares: Floats
+    missing_by_action: Floats
+    example: Longs
+    possible_weight: float
+    grouping: str = ""
+    group_weight: Floats | None = None
+
+
+def score(
+    columns: Columns, candidates: Sequence[Candidate], *, on_rows: Callable[[int], None] = lambda _: None
+) -> list[Scores]:
+    """Every candidate's scores, in their order, from one pass; `on_rows` is told of every block's decisions."""
+    model = RewardModel(columns)
+    grouping = group_actions(columns)
+    collected = [_Collected(columns, candidate.rows(columns), grouping) for candidate in candidates]
+    for rows, block in columns.blocks():
+        predictions = model.predict(block)
+        logged = None if block.pmf is None else block.dense_pmf()
+        for candidate, one in zip(candidates, collected, strict=True):
+            one.add(rows, block, candidate.pmf(block), logged, predictions)
+        on_rows(len(block))
+    return [one.finish() for one in collected]
+
+
+def group_actions(columns: Columns) -> Grouping | None:
+    """The finest trait that puts at least two actions into a group on average, where actions are many."""
+    if len(columns.actions) < MANY_ACTIONS or columns.pmf is None:
+        return None
+    distinct = {trait: len(set(values)) for trait, values in columns.traits.items()}
+    usable = {trait: count for trait, count in distinct.items() if 2 <= count <= len(columns.actions) / 2}
+    if not usable:
+        return None
+    trait = max(usable, key=lambda name: usable[name])
+    return Grouping(trait, np.unique(columns.traits[trait], return_inverse=True)[1].astype(np.int64))
+
+
+class _Collected:
+    """One candidate's columns while they fill; those of decisions that it is not evaluated on are left empty."""
+
+    def __init__(self, columns: Columns, rows: Flags | None, grouping: Grouping | None) -> None:
+        count, actions = len(columns), len(columns.actions)
+        self._columns = columns
+        self._rows = np.ones(count, np.bool_) if rows is None else rows
+        self._grouping = grouping
+        self._groups = grouping.groups if grouping else np.zeros((actions, 0))
+        self._pmf, self._predicted, self._expected = np.empty(count), np.empty(count), np.empty(count)
+        self._missing, self._group_weight = np.zeros(count), np.ones(count)
+        self._shares, self._logged_shares = np.zeros(actions), np.zeros(actions)
+        self._missing_by_action, self._example = np.zeros(actions), np.full(actions, -1, np.int64)
+        self._possible = 0.0
+        self._smallest = float(np.nanmin(columns.propensity, initial=1.0))
+
+    def add(self, rows: slice, block: Columns, pmf: Floats, logged: Floats | None, predictions: Floats) -> None:
+        """One block: pmf, logged, predictions are (n, actions)."""
+        at = (np.arange(len(block)), block.action)
+        self._pmf[rows] = pmf[at]
+        self._predicted[rows] = predictions[at]
+        self._expected[rows] = np.einsum("ij,ij->i", pmf, predictions)
+        wanted = self._rows[rows]
+        if not wanted.any():
+            return
+        self._shares += pmf[wanted].sum(axis=0)
+        if logged is None:
+            self._logged_shares += np.bincount(block.action[wanted], minlength=len(block.actions))
+            self._possible = max(self._possible, float(np.nanmax(pmf[wanted], initial=0.0)) / self._smallest)
+            self._missing[rows] = _beyond(pmf)
+        else:
+            self._support(rows, block, pmf, logged, wanted)
+
+    def _support(self, rows: slice, block: Columns, pmf: Floats, logged: Floats, wanted: Flags) -> None:
+        """What the logged pmfs say about the candidate's: largest weight, unsupported mass, shares of groups."""
+        self._logged_shares += logged[wanted].sum(axis=0)
+        possible = logged > ROUNDING
+        unsupported = np.where(possible, 0.0, pmf)
+        self._missing[rows] = unsupported.sum(axis=1) + _beyond(pmf)
+        ratio = np.divide(pmf, logged, out=np.zeros_like(pmf), where=possible)
+        self._possible = max(self._possible, float(ratio[wanted].max()))
+        self._missing_by_action += unsupported[wanted].sum(axis=0)
+        seen = (unsupported > ROUNDING) & wanted[:, None]
+        new = seen.any(axis=0) & (self._example < 0)
+        self._example[new] = rows.start + np.argmax(seen[:, new], axis=0)
+        if self._grouping is not None:
+            group = (np.arange(len(block)), self._grouping.group[block.action])
+            self._group_weight[rows] = (pmf @ self._groups)[group] / (logged @ self._groups)[group]
+
+    def finish(self) -> Scores:
+        """The candidate's decisions only."""
+        rows, count = self._rows, max(1, int(self._rows.sum()))
+        kept = slice(None) if rows.all() else rows
+        columns = self._columns if rows.all() else self._columns.take(rows)
+        return Scores(
+            columns=columns,
+            pmf=self._pmf[kept],
+            weight=self._pmf[kept] / columns.propensity,
+            predicted=self._predicted[kept],
+            expected=self._expected[kept],
+            missing=self._missing[kept],
+            shares=self._shares / count,
+            logged_shares=self._logged_shares / count,
+            missing_by_action=self._missing_by_action / count,
+            example=self._example,
+            possible_weight=self._possible,
+            grouping=self._grouping.trait if self._grouping else "",
+            group_weight=self._group_weight[kept] if self._grouping else None,
+        )
+
+
+def _beyond(pmf: Floats) -> Floats:
+    """(n,): probability that went to actions that the log does not know; none where a pmf is not known."""
+    rest: Floats = 1.0 - pmf.sum(axis=1)
+    return np.where(rest > 1e-6, rest, 0.0)  # also where it is nan

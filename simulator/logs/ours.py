@@ -1,0 +1,252 @@
+"""Our own log as columns: the sealed decisions that a policy made, with the reward that the learner saw.
+
+What is not among them is counted by kind: open windows, the holdout (control traffic: no policy drew it) and
+overridden decisions (the reward belongs to another action). Called by `open.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from decider.errors import DeciderError
+from decider.experiment.definition import ExperimentVersion
+from decider.learn.aggregate import final_reward
+from decider.log.sqlite import SqliteReader
+from decider.policy.sampler import SLOTS
+from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
+from simulator.logs.arrow import batches, category
+from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
+
+_NUMBERS = ("position", "time", "version", "model", "propensity")
+_TEXTS = ("unit_id", "action", "reason", "features", "action_features", "eligible", *CONTEXT_FIELDS)
+
+_DECISIONS = """
+select position, time, version, model, propensity, unit_id, action, reason, coalesce(features, '') as features,
+  coalesce(action_features, '') as action_features, coalesce(segment, '') as segment, coalesce(device, '') as device,
+  coalesce(channel, '') as channel, coalesce(location, '') as location, coalesce(intent_stage, '') as intent_stage,
+  version || coalesce(eligible, '') as eligible, substr(pmf, 2, length(pmf) - 2) as pmf
+from decisions where +version in ({versions}) order by position
+"""
+_REWARDS = """
+select r.decision, r.time, r.value * r.weight from rewards r join decisions d on d.position = r.decision
+where d.version in ({versions}) order by r.decision, r.position
+"""
+_OVERRIDES = """
+select a.decision, a.time from activations a join decisions d on d.position = a.decision
+where a.action is not null and d.version in ({versions})
+"""
+_REWARD_COUNTS = "select outcome, count(*) from joined_rewards where experiment = ? group by outcome"
+_REFUSED = "select outcome, sum(count) from refused_rewards group by outcome"
+
+
+class AmbiguousExperiment(DeciderError):
+    """The log holds several experiments (or not the one that was named)."""
+
+    reason = "AMBIGUOUS_EXPERIMENT"
+
+
+def load(path: Path, *, experiment: str | None = None) -> Columns:
+    """The decisions of one experiment; it need not be named where the log has only one.
+
+    Raises AmbiguousExperiment, or LogError where there is no log of ours.
+    """
+    log = SqliteReader(path)
+    try:
+        return _load(log, str(path), _versions(log, experiment))
+    finally:
+        log.close()
+
+
+def _versions(log: SqliteReader, wanted: str | None) -> Sequence[ExperimentVersion]:
+    versions = log.versions()
+    ids = list(dict.fromkeys(version.experiment.id for version in versions))
+    if wanted is None and len(ids) > 1:
+        raise AmbiguousExperiment(
+            f"{log.path} holds several experiments: choose one, --experiment {ids[0]}; it has {', '.join(ids)}"
+        )
+    if wanted is not None and wanted not in ids:
+        raise AmbiguousExperiment(f"{log.path} has no experiment {wanted!r}; it has {', '.join(ids) or 'none'}")
+    return [version for version in versions if wanted in (None, version.experiment.id)]
+
+
+def _load(log: SqliteReader, name: str, versions: Sequence[ExperimentVersion]) -> Columns:
+    positions = ",".join([str(version.position) for version in versions])
+    actions = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
+    raw = _Raw(batches(log.path, _DECISIONS.format(versions=positions)))
+    sets, eligible = _sets(raw.eligible, versions, actions)
+    version_of = np.searchsorted([version.position for version in versions], raw.version)
+    windows = np.array([version.experiment.reward.window for version in versions], np.int64)
+    known = raw.time + windows[version_of] if len(raw.time) else raw.time
+    reward, delay = _rewards(log, positions, versions, raw, version_of, known)
+    overridden = _overridden(log, positions, raw, known)
+    holdout = _is(raw.reasons, Reason.HOLDOUT)
+    opened = known > log.end().time
+    left_out = {"window open": opened, "holdout": holdout & ~opened, "overridden": overridden & ~holdout & ~opened}
+    ranges = [(v.experiment.reward.minimum, v.experiment.reward.maximum) for v in versions] or [(0.0, 1.0)]
+    newest = versions[-1].experiment if versions else None
+    columns = Columns(
+        name=name,
+        actions=actions,
+        action=_lookup(raw.action, actions),
+        propensity=raw.propensity,
+        reward=reward,
+        reward_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+        time=raw.time,
+        known=known,
+        unit=raw.units.codes.astype(np.int64),
+        fields=_fields(raw),
+        sets=sets,
+        eligible=eligible,
+        pmf=raw.pmf,
+        default=np.isnan(delay),
+        delay=delay,
+        reason=raw.reasons,
+        model=raw.model,
+        action_features=raw.action_features,
+        traits=_traits(versions, actions),
+        baseline=actions.index(newest.baseline) if newest and newest.baseline else None,
+        left_out={kind: int(rows.sum()) for kind, rows in left_out.items()},
+        counts=_counts(log, versions),
+    )
+    return columns.take(~(opened | holdout | overridden))
+
+
+class _Raw:
+    """The decisions as they stand in the table, as columns."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        numbers: list[list[NDArray[Any]]] = [[] for _ in _NUMBERS]
+        texts: list[list[Any]] = [[] for _ in _TEXTS]
+        pmfs = [np.zeros(0, np.float32)]
+        for batch in batches:
+            for name, kept in zip(_NUMBERS, numbers, strict=True):
+                kept.append(batch[name].to_numpy())
+            for name, chunks in zip(_TEXTS, texts, strict=True):
+                chunks.append(batch[name])
+            pmfs.append(_probabilities(batch["pmf"]))
+        self.position, self.time, self.version, self.model = (_joined(kept, np.int64) for kept in numbers[:4])
+        self.propensity: Floats = _joined(numbers[4], np.float64)
+        self.pmf = np.concatenate(pmfs)
+        self.units, self.action, self.reasons, self.features, self.action_features, self.eligible, *self.context = (
+            category(chunks) for chunks in texts
+        )
+
+
+def _joined(arrays: list[NDArray[Any]], dtype: Any) -> Any:
+    return np.concatenate([np.zeros(0, dtype), *arrays])
+
+
+def _probabilities(texts: Any) -> NDArray[np.float32]:
+    """The pmfs of a batch, one after the other: their JSON lists of millionths without brackets, read as one."""
+    joined = pc.binary_join(pa.ListArray.from_arrays([0, len(texts)], texts), ",")[0].as_py()
+    return (np.fromstring(joined, np.int64, sep=",") / SLOTS).astype(np.float32)
+
+
+def _sets(
+    eligible: Category, versions: Sequence[ExperimentVersion], actions: tuple[str, ...]
+) -> tuple[tuple[tuple[int, ...], ...], Codes]:
+    """The distinct eligible sets, and each decision's index into them. A text is a version's position and a list."""
+    all_active = {version.position: version.all_active for version in versions}
+    sets: dict[tuple[int, ...], int] = {}
+    index = []
+    for text in eligible.values:
+        version, bracket, rest = text.partition("[")
+        ids = json.loads(bracket + rest) if bracket else all_active[Position(int(version))]
+        index.append(sets.setdefault(tuple([actions.index(id_) for id_ in ids]), len(sets)))
+    return tuple(sets), np.array(index, np.int32)[eligible.codes]
+
+
+def _lookup(texts: Category, values: tuple[str, ...]) -> Codes:
+    return np.array([values.index(value) for value in texts.values], np.int32)[texts.codes]
+
+
+def _is(category: Category, value: str) -> Flags:
+    code = category.values.index(value) if value in category.values else -2
+    flags: Flags = category.codes == code
+    return flags
+
+
+def _rewards(
+    log: SqliteReader, positions: str, versions: Sequence[ExperimentVersion], raw: _Raw, version_of: Longs, known: Longs
+) -> tuple[Floats, Floats]:
+    """Final rewards, and seconds to the first one in time (nan: none, the default was taken)."""
+    definitions = [version.experiment.reward for version in versions]
+    reward = np.array([definition.default for definition in definitions])[version_of]
+    delay = np.full(len(reward), np.nan)
+    sent = np.fromiter(
+        log.stream(_REWARDS.format(versions=positions)), [("decision", "i8"), ("time", "i8"), ("value", "f8")]
+    )
+    row = np.searchsorted(raw.position, sent["decision"])
+    in_time = sent["time"] < known[row]
+    sent, row = sent[in_time], row[in_time]
+    rewarded, first = np.unique(row, return_index=True)
+    delay[rewarded] = (sent["time"][first] - raw.time[rewarded]) / 1e6
+    for where, values in zip(rewarded.tolist(), np.split(sent["value"], first[1:]), strict=False):
+        reward[where] = final_reward(definitions[version_of[where]], values.tolist())
+    return reward, delay
+
+
+def _overridden(log: SqliteReader, positions: str, raw: _Raw, known: Longs) -> Flags:
+    flags = np.zeros(len(known), np.bool_)
+    shown = np.fromiter(log.stream(_OVERRIDES.format(versions=positions)), [("decision", "i8"), ("time", "i8")])
+    row = np.searchsorted(raw.position, shown["decision"])
+    flags[row] = shown["time"] < known[row]
+    return flags
+
+
+def _fields(raw: _Raw) -> dict[str, Field]:
+    """The five context fields, and every feature by its name; a field that nobody gave is not there."""
+    given: dict[str, Field] = {
+        name: texts for name, texts in zip(CONTEXT_FIELDS, raw.context, strict=True) if texts.values
+    }
+    return given | _features(raw.features)
+
+
+def _features(objects: Category) -> dict[str, Field]:
+    """The columns of JSON objects, each parsed once however often it came."""
+    parsed = [json.loads(text) for text in objects.values]
+    names = sorted({name for features in parsed for name in features})
+    return {name: _feature([features.get(name) for features in parsed], objects.codes) for name in names}
+
+
+def _feature(values: list[Any], codes: Codes) -> Field:
+    """One feature of every distinct object, spread over the decisions. Numbers beside texts become texts."""
+    if all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in values):
+        numbers = np.array([*[np.nan if value is None else float(value) for value in values], np.nan])
+        return Number(numbers[codes])
+    distinct = Category.of([*map(_text, values), ""])
+    return Category(distinct.codes[codes], distinct.values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _traits(versions: Sequence[ExperimentVersion], actions: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Kind and categorical features of every action, as its newest version has them."""
+    newest = {action.id: action for version in versions for action in version.experiment.actions}
+    traits = {"kind": tuple([newest[ActionId(id_)].kind for id_ in actions])}
+    for name in sorted({name for action in newest.values() for name in action.features}):
+        values = [newest[ActionId(id_)].features.get(name, "") for id_ in actions]
+        if all(isinstance(value, str) for value in values):
+            traits[name] = tuple(map(str, values))
+    return traits
+
+
+def _counts(log: SqliteReader, versions: Sequence[ExperimentVersion]) -> dict[str, int]:
+    """Rewards by what became of them; the refused ones are counted for the whole log."""
+    counted: dict[str, int] = dict.fromkeys(("joined", "late", "duplicate", "orphan"), 0)
+    if versions:
+        counted |= dict(log.stream(_REWARD_COUNTS, (versions[0].experiment.id,)))
+    counted |= dict(log.stream(_REFUSED))
+    return {f"rewards {outcome}": int(count) for outcome, count in counted.items()}
