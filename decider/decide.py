@@ -18,7 +18,8 @@ def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -
 
     Raises NotFound, InvalidArgument or Refused where the request's actions do not fit the experiment.
     """
-    eligible, slots, reason = distribute(request, version, model)
+    eligible = eligible_actions(version, request)
+    slots, reason = preset(version, request, eligible) or _ask_policy(request, version, model, eligible)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(
@@ -34,18 +35,6 @@ def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -
         reason=reason or _drawn_reason(slots, index),
         model=model.position,
     )
-
-
-def distribute(
-    request: DecisionRequest, version: ExperimentVersion, model: Model
-) -> tuple[tuple[ActionId, ...], Slots, Reason | None]:
-    """The eligible actions and their slots, before one is drawn; a reason where the draw has no say in it.
-
-    Raises as `decide` does. `simulator evaluate` asks it what another policy would have done.
-    """
-    eligible = eligible_actions(version, request)
-    slots, reason = preset(version, request, eligible) or _ask_policy(request, version, model, eligible)
-    return eligible, slots, reason
 
 
 def _ask_policy(

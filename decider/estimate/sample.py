@@ -39,6 +39,38 @@ class Sample:
         return float(self.total.sum()) / decisions if decisions else float("nan")
 
 
+class Units:
+    """Which decisions belong together, worked out once for all the samples of a log.
+
+    >>> units = Units(np.array([7, 9, 7]))
+    >>> units.sums(np.array([1.0, 0.0, 2.0])).tolist(), units.size.tolist()
+    ([3.0, 0.0], [2.0, 1.0])
+    """
+
+    __slots__ = ("_code", "size")
+
+    def __init__(self, units: Longs) -> None:
+        _, first, code, size = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
+        self._code: Longs | None = None
+        self.size: Floats = np.ones(len(units))
+        if len(first) < len(units):
+            order = np.argsort(first)
+            rank = np.empty(len(order), np.int64)
+            rank[order] = np.arange(len(order))
+            self._code = rank[code]
+            self.size = size[order].astype(np.float64)
+
+    def sums(self, terms: Floats) -> Floats:
+        """(units,) sums of (n,) terms, units in the order in which they came."""
+        if self._code is None:
+            return terms
+        return np.bincount(self._code, weights=terms, minlength=len(self.size)).astype(np.float64)
+
+    def sample(self, terms: Floats, weights: Floats, *, low: float, high: float, max_weight: float) -> Sample:
+        """The sample of (n,) terms and weights; the bounds are those of one decision."""
+        return Sample(self.sums(terms), self.sums(weights), self.size, low, high, max_weight)
+
+
 def by_unit(terms: Floats, weights: Floats, units: Longs, *, low: float, high: float, max_weight: float) -> Sample:
     """The sample of (n,) terms and weights; `units` is equal where the unit is.
 
@@ -46,15 +78,4 @@ def by_unit(terms: Floats, weights: Floats, units: Longs, *, low: float, high: f
     >>> sample.total.tolist(), sample.size.tolist(), sample.value
     ([3.0, 0.0], [2.0, 1.0], 1.0)
     """
-    _, first, code, size = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
-    if len(first) == len(terms):
-        return Sample(terms, weights, np.ones(len(terms)), low, high, max_weight)
-    order = np.argsort(first)
-    return Sample(
-        total=np.bincount(code, weights=terms)[order].astype(np.float64),
-        weight=np.bincount(code, weights=weights)[order].astype(np.float64),
-        size=size[order].astype(np.float64),
-        low=low,
-        high=high,
-        max_weight=max_weight,
-    )
+    return Units(units).sample(terms, weights, low=low, high=high, max_weight=max_weight)

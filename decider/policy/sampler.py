@@ -13,6 +13,9 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import accumulate
 
+import numpy as np
+from numpy.typing import NDArray
+
 SLOTS = 1_000_000
 """Probabilities are whole millionths: exact in SQL and CSV, and readable by people."""
 
@@ -47,6 +50,39 @@ def to_slots(pmf: Sequence[float], *, minimum: float = 0.0) -> Slots:
     scale = rest / cumulative[-1]
     edges = [int(edge * scale + 0.5) for edge in cumulative]  # the last one is `rest`, to the slot
     return tuple([edge - before + floor for edge, before in zip(edges, [0, *edges], strict=False)])
+
+
+def to_slots_many(pmfs: NDArray[np.float64], *, minimum: float = 0.0) -> NDArray[np.int64]:
+    """`to_slots` of every row of (n, actions), for replay: the same arithmetic, so the same slots (a law tests it).
+
+    Raises UnusablePmf for the first row that `to_slots` refuses.
+
+    >>> to_slots_many(np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]), minimum=0.01).tolist()
+    [[500000, 250000, 250000], [980000, 10000, 10000]]
+    """
+    usable = is_pmf(pmfs)
+    if not usable.all():
+        raise UnusablePmf(f"not a pmf: {pmfs[int(np.argmin(usable))].tolist()[:5]}")
+    count = pmfs.shape[1]
+    floor = _floor(minimum, count)
+    threshold = floor / SLOTS
+    cumulative = np.cumsum(np.where(pmfs > threshold, pmfs - threshold, 0.0), axis=1)
+    total = cumulative[:, -1:]
+    scale = (SLOTS - floor * count) / np.where(total > 0, total, 1.0)
+    edges = (cumulative * scale + 0.5).astype(np.int64)
+    slots: NDArray[np.int64] = np.diff(edges, axis=1, prepend=0) + floor
+    slots[~(total[:, 0] > 0)] = np.array(uniform_slots(count, total=SLOTS - floor * count)) + floor
+    return slots
+
+
+def is_pmf(pmfs: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,): which rows of (n, actions) `to_slots` takes.
+
+    >>> is_pmf(np.array([[0.5, 0.5], [0.5, np.nan], [1.5, -0.5]])).tolist()
+    [True, False, False]
+    """
+    usable: NDArray[np.bool_] = (pmfs.min(axis=1) >= 0) & (np.abs(pmfs.sum(axis=1) - 1) <= 1e-3)
+    return usable
 
 
 @lru_cache

@@ -20,7 +20,8 @@ from decider.types import Context
 ACTION_CACHE = 2_000
 """Parsed action lines that one workspace keeps, at 32 kB each; then it starts anew."""
 
-_NO_LABEL = CBLabel()
+CONTEXT_CACHE = 500
+"""The same for context lines: a decision that is learned at once after it was scored is parsed once."""
 
 
 class VwPolicy:
@@ -42,7 +43,9 @@ class VwPolicy:
         # so this module calls the core beneath it. The version of the package is pinned for that reason.
         self._vw = Workspace(arguments.split(), model_data=saved)._workspace
         self._examples: dict[Choice, core.Example] = {}
+        self._labelled: dict[Choice, core.Example] = {}
         self._sets: dict[tuple[Choice, ...], list[core.Example]] = {}
+        self._contexts: dict[str, core.Example] = {}
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """VW's pmf, in the order of the actions. Raises UnusablePmf where VW gives none."""
@@ -58,22 +61,27 @@ class VwPolicy:
     def learn(
         self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
     ) -> None:
-        """Set the label on the drawn action's kept example, learn, and take it away again."""
+        """The drawn action stands in as an example of its own, which carries the label and is never predicted with."""
         lines = self._lines(context, actions)
-        example = lines[drawn + 1]
+        example = lines[drawn + 1] = self._example(actions[drawn], self._labelled)
         cost = (self._maximum - reward) / (self._maximum - self._minimum)
         example._set_label(CBLabel(label=(0, cost, propensity)))
-        try:
-            self._vw.learn_multi_ex_one(lines)
-        finally:
-            example._set_label(_NO_LABEL)
+        self._vw.learn_multi_ex_one(lines)
 
     def save(self) -> bytes:
         """The workspace as VW's model file."""
         return self._vw.serialize()
 
     def _lines(self, context: Context, actions: Sequence[Choice]) -> list[core.Example]:
-        return [core._parse_line_text(self._vw, context_line(context)), *self._examples_of(tuple(actions))]
+        return [self._context(context_line(context)), *self._examples_of(tuple(actions))]
+
+    def _context(self, line: str) -> core.Example:
+        example = self._contexts.get(line)
+        if example is None:
+            if len(self._contexts) >= CONTEXT_CACHE:
+                self._contexts.clear()
+            example = self._contexts[line] = core._parse_line_text(self._vw, line)
+        return example
 
     def _examples_of(self, lines: tuple[Choice, ...]) -> list[core.Example]:
         """Which actions are eligible recurs even more often than each of their lines."""
@@ -81,12 +89,13 @@ class VwPolicy:
         if examples is None:
             if len(self._examples) + len(lines) > ACTION_CACHE or len(self._sets) >= ACTION_CACHE:
                 self._examples.clear()
+                self._labelled.clear()
                 self._sets.clear()
-            examples = self._sets[lines] = [self._example(line) for line in lines]
+            examples = self._sets[lines] = [self._example(line, self._examples) for line in lines]
         return examples
 
-    def _example(self, line: Choice) -> core.Example:
-        example = self._examples.get(line)
+    def _example(self, line: Choice, kept: dict[Choice, core.Example]) -> core.Example:
+        example = kept.get(line)
         if example is None:
-            example = self._examples[line] = core._parse_line_text(self._vw, line)
+            example = kept[line] = core._parse_line_text(self._vw, line)
         return example

@@ -1,27 +1,29 @@
-"""Logged decisions as requests to the code that serves, and its answers as rows of a matrix. Called by `candidates.py`.
+"""Logged decisions put before a policy as the server would, and its answers as rows of a matrix.
 
-A context that comes again is the same object; answers over the same actions are placed together.
+The rules, the floor and the rounding are those of `decide`; what they say of a set of eligible actions is worked out
+once for each set. A context that comes again is the same object. Called by `candidates.py`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.decide import distribute
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
-from decider.policy.protocol import Choice, Model, Policy
-from decider.policy.sampler import SLOTS, Slots
+from decider.experiment.rules import baseline_slots, preset
+from decider.policy.protocol import Choice, Policy
+from decider.policy.sampler import SLOTS, Slots, UnusablePmf, is_pmf, to_slots_many
 from decider.types import CONTEXT_FIELDS, ActionId, Context, DecisionId, DecisionRequest, Features
 from simulator.logs.columns import Category, Columns, Floats, Number
 
+KEPT_MENUS = 10_000
 KEPT_CONTEXTS = 100_000
 
 
@@ -77,8 +79,25 @@ def _with_numbers(context: Context, names: tuple[str, ...], values: tuple[float,
     return context._replace(features={**context.features, **given})
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Menu:
+    """What one policy can choose from in a decision, worked out once for each eligible set and its features.
+
+    eligible: its actions, in its experiment's order; lines: as it sees them; preset: slots where a rule decides.
+    places: each one's column in the log, -1 where the log does not know it. taught: the lines of all the logged
+    actions that it has, retired ones too; drawn: each log action's index among these, -1 where it does not have it.
+    """
+
+    eligible: tuple[ActionId, ...]
+    lines: Sequence[Choice]
+    preset: Slots | None
+    places: NDArray[np.int64]
+    taught: Sequence[Choice]
+    drawn: tuple[int, ...]
+
+
 class Asked:
-    """One policy behind the rules of its experiment, without the holdout."""
+    """One policy behind the rules, the floor and the sampler of its experiment, but without the holdout."""
 
     def __init__(self, name: str, version: ExperimentVersion, policy: Policy, *, actions: tuple[str, ...]) -> None:
         experiment = replace(version.experiment, holdout=0.0)
@@ -87,75 +106,82 @@ class Asked:
         self._version = ExperimentVersion(
             experiment, number=version.number, position=version.position, time=version.time
         )
-        self._model = Model(policy)
         self._index = {action: number for number, action in enumerate(actions)}
-        self._eligible: dict[tuple[int, ...], tuple[ActionId, ...]] = {}
-        self._taught: dict[tuple[int, ...], tuple[ActionId, ...]] = {}
+        self._actions = actions
+        self._menus: dict[tuple[tuple[int, ...], str], Menu] = {}
 
-    def requests(self, block: Columns, contexts: Contexts) -> list[DecisionRequest]:
-        """What the server would have been asked, decision by decision; only the actions that this policy has."""
-        eligible = [self._eligible_of(members, block.actions) for members in block.sets]
-        extra = self._extra(block)
-        return [
-            DecisionRequest(DecisionId(""), "", context, eligible[members], action_features=extra[features])
-            for context, members, features in zip(
-                contexts.of(block), block.eligible.tolist(), _extra_codes(block), strict=True
+    def menus(self, block: Columns) -> list[Menu]:
+        """Of every decision. Raises DoesNotFit where the policy has none of the actions."""
+        features = block.action_features
+        texts = (*features.values, "") if features else ("",)
+        codes = features.codes.tolist() if features else [-1] * len(block)
+        known: dict[tuple[int, int], Menu] = {}
+        menus = []
+        for key in zip(block.eligible.tolist(), codes, strict=True):
+            menu = known.get(key)
+            if menu is None:
+                menu = known[key] = self._menu(block.sets[key[0]], texts[key[1]])
+            menus.append(menu)
+        return menus
+
+    def _menu(self, members: tuple[int, ...], text: str) -> Menu:
+        menu = self._menus.get((members, text))
+        if menu is None:
+            if len(self._menus) >= KEPT_MENUS:
+                self._menus.clear()
+            menu = self._menus[members, text] = self._new_menu(members, json.loads(text) if text else {})
+        return menu
+
+    def _new_menu(self, members: tuple[int, ...], features: Mapping[ActionId, Features]) -> Menu:
+        """Eligible are the policy's active actions that were so in the log, and those that the log does not know."""
+        version = self._version
+        there = {self._actions[member] for member in members}
+        extra = {id_: given for id_, given in features.items() if id_ in version.lines}
+        eligible = tuple([id_ for id_ in version.all_active if id_ in there or id_ not in self._index])
+        if not eligible:
+            raise DoesNotFit(
+                f"{self.name}: has none of the actions that were eligible in a decision of the log: "
+                f"{', '.join(sorted(there)[:10])}"
             )
-        ]
+        ruled = preset(version, DecisionRequest(DecisionId(""), "", eligible=eligible), eligible)
+        taught = tuple([id_ for id_ in version.lines if id_ in there])
+        return Menu(
+            eligible=eligible,
+            lines=version.encoded(eligible, extra),
+            preset=ruled[0] if ruled else None,
+            places=np.array([self._index.get(id_, -1) for id_ in eligible]),
+            taught=version.encoded(taught, extra),
+            drawn=tuple([taught.index(ActionId(id_)) if id_ in taught else -1 for id_ in self._actions]),
+        )
 
-    def _eligible_of(self, members: tuple[int, ...], actions: tuple[str, ...]) -> tuple[ActionId, ...]:
-        """The policy's active actions that were eligible, and those that the log does not know; () for all."""
-        known = self._eligible.get(members)
-        if known is None:
-            there = {actions[member] for member in members}
-            chosen = tuple([id_ for id_ in self._version.all_active if id_ in there or id_ not in self._index])
-            if not chosen:
-                raise DoesNotFit(
-                    f"{self.name}: has none of the actions that were eligible in a decision of the log: "
-                    f"{', '.join(sorted(there)[:10])}"
-                )
-            known = self._eligible[members] = () if chosen == self._version.all_active else chosen
-        return known
+    def pmf(self, context: Context, menu: Menu) -> Sequence[float] | None:
+        """What the policy says, before floor and rounding; None where a rule decides or the policy gives no pmf."""
+        if menu.preset is not None:
+            return None
+        try:
+            return self.policy.pmf(context, menu.lines)
+        except UnusablePmf:
+            return None
 
-    def _extra(self, block: Columns) -> list[dict[ActionId, Features]]:
-        """Features given with the call, by code; of the actions that this policy has."""
-        texts = block.action_features.values if block.action_features else ()
-        parsed = [json.loads(text) for text in texts]
-        return [{id_: features for id_, features in one.items() if id_ in self._version.lines} for one in parsed] + [{}]
-
-    def answer(self, request: DecisionRequest) -> tuple[tuple[ActionId, ...], Slots]:
-        """The eligible actions and their slots, as `decide` would draw from."""
-        eligible, slots, _ = distribute(request, self._version, self._model)
-        return eligible, slots
-
-    def place(self, answers: Sequence[tuple[tuple[ActionId, ...], Slots]]) -> Floats:
-        """(n, actions of the log): the answers as probabilities; actions that the log does not know are left out."""
-        dense = np.zeros((len(answers), len(self._index)))
-        together: dict[tuple[ActionId, ...], list[int]] = defaultdict(list)
-        for row, (eligible, _) in enumerate(answers):
-            together[eligible].append(row)
-        for eligible, rows in together.items():
-            slots = np.array([answers[row][1] for row in rows]) / SLOTS
-            known = [place for place, id_ in enumerate(eligible) if id_ in self._index]
-            dense[np.ix_(rows, [self._index[eligible[place]] for place in known])] = slots[:, known]
+    def place(self, menus: Sequence[Menu], pmfs: Sequence[Sequence[float] | None]) -> Floats:
+        """(n, actions of the log): what is served. Actions that the log does not know are left out."""
+        dense = np.zeros((len(pmfs), len(self._actions)))
+        together: dict[tuple[Menu, bool], list[int]] = defaultdict(list)
+        for row, (menu, pmf) in enumerate(zip(menus, pmfs, strict=True)):
+            together[menu, pmf is None].append(row)
+        for (menu, ruled), rows in together.items():
+            if ruled:
+                slots = np.array([menu.preset or baseline_slots(self._version, menu.eligible)])
+            else:
+                slots = self._slots(np.array([pmfs[row] for row in rows]), menu)
+            known = menu.places >= 0
+            dense[np.ix_(np.array(rows), menu.places[known])] = slots[:, known] / SLOTS
         return dense
 
-    def lessons(self, block: Columns) -> list[tuple[ActionId, ...]]:
-        """By set: the actions that were eligible and that this policy has, in its order, retired ones too."""
-        return [self._taught_of(members, block.actions) for members in block.sets]
-
-    def _taught_of(self, members: tuple[int, ...], actions: tuple[str, ...]) -> tuple[ActionId, ...]:
-        known = self._taught.get(members)
-        if known is None:
-            there = {actions[member] for member in members}
-            chosen = tuple([id_ for id_ in self._version.lines if id_ in there])
-            known = self._taught[members] = self._version.all_active if chosen == self._version.all_active else chosen
-        return known
-
-    def lines(self, eligible: tuple[ActionId, ...], request: DecisionRequest) -> Sequence[Choice]:
-        """The encoded actions that are learned from."""
-        return self._version.encoded(eligible, request.action_features)
-
-
-def _extra_codes(block: Columns) -> list[int]:
-    return block.action_features.codes.tolist() if block.action_features else [-1] * len(block)
+    def _slots(self, pmfs: Floats, menu: Menu) -> NDArray[np.int64]:
+        """With the floor, in whole millionths; the baseline's for what is no pmf, as `decide` does."""
+        minimum = self._version.experiment.minimum_propensity
+        usable = is_pmf(pmfs)
+        slots = np.tile(np.array(baseline_slots(self._version, menu.eligible)), (len(pmfs), 1))
+        slots[usable] = to_slots_many(pmfs[usable], minimum=minimum)
+        return slots

@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from decider.policy.protocol import Choice
-from decider.types import ActionId, DecisionRequest
-from simulator.evaluate.asking import Asked, Contexts, DoesNotFit
+from decider.types import Context
+from simulator.evaluate.asking import Asked, Contexts, DoesNotFit, Menu
 from simulator.logs.columns import Category, Columns, Flags, Floats
 
 FIXED = "fixed policy"
@@ -164,18 +164,17 @@ class Served:
 
     def pmf(self, block: Columns) -> Floats:
         """Asked once for every distinct decision of the block."""
-        codes = [
-            block.eligible,
-            *[one.codes if isinstance(one, Category) else one.values for one in block.fields.values()],
-        ]
-        if block.action_features:
-            codes.append(block.action_features.codes)
-        _, first, inverse = np.unique(
-            np.column_stack(codes), axis=0, return_index=True, return_inverse=True, equal_nan=True
-        )
-        requests = self._asked.requests(block, self._contexts)
-        dense = self._asked.place([self._asked.answer(requests[row]) for row in first.tolist()])
-        answers: Floats = dense[inverse.reshape(-1)]
+        fields = [one.codes if isinstance(one, Category) else one.values for one in block.fields.values()]
+        extra = [block.action_features.codes] if block.action_features else []
+        facts = np.column_stack([block.eligible, *fields, *extra])
+        _, first, inverse = np.unique(facts, axis=0, return_index=True, return_inverse=True)
+        distinct = np.zeros(len(block), np.bool_)
+        distinct[first] = True
+        asked = block.take(distinct)
+        menus = self._asked.menus(asked)
+        pmfs = [self._asked.pmf(*one) for one in zip(self._contexts.of(asked), menus, strict=True)]
+        rank = np.cumsum(distinct) - 1
+        answers: Floats = self._asked.place(menus, pmfs)[rank[first][inverse.reshape(-1)]]
         return answers
 
     def rows(self, columns: Columns) -> Flags | None:
@@ -191,8 +190,8 @@ class _Lesson(NamedTuple):
 
     final: int
     number: int
-    request: DecisionRequest
-    lines: Sequence[Choice]
+    context: Context
+    actions: Sequence[Choice]
     drawn: int
     propensity: float
     reward: float
@@ -215,38 +214,30 @@ class Progressive:
 
     def pmf(self, block: Columns) -> Floats:
         """Learn what has become final, score, remember: decision by decision."""
-        lessons, answers = self._lessons(block), []
-        for time, lesson in zip(block.time.tolist(), lessons, strict=True):
+        menus, contexts = self._asked.menus(block), self._contexts.of(block)
+        pmfs = []
+        for time, menu, lesson in zip(block.time.tolist(), menus, self._lessons(block, menus, contexts), strict=True):
             while self._waiting and self._waiting[0].final <= time:
                 self._learn(heappop(self._waiting))
-            answers.append(self._asked.answer(lesson.request))
+            pmfs.append(self._asked.pmf(lesson.context, menu))
             if lesson.drawn >= 0:
                 heappush(self._waiting, lesson)
-        return self._asked.place(answers)
+        return self._asked.place(menus, pmfs)
 
     def _learn(self, lesson: _Lesson) -> None:
         self._asked.policy.learn(
-            lesson.request.context,
-            lesson.lines,
-            drawn=lesson.drawn,
-            propensity=lesson.propensity,
-            reward=lesson.reward,
+            lesson.context, lesson.actions, drawn=lesson.drawn, propensity=lesson.propensity, reward=lesson.reward
         )
 
-    def _lessons(self, block: Columns) -> list[_Lesson]:
+    def _lessons(self, block: Columns, menus: Sequence[Menu], contexts: Sequence[Context]) -> list[_Lesson]:
         """What each decision will teach; drawn is -1 where the policy does not have the drawn action."""
-        eligible = self._asked.lessons(block)
-        drawn = np.array(
-            [[taught.index(ActionId(id_)) if id_ in taught else -1 for id_ in block.actions] for taught in eligible]
-        )[block.eligible, block.action]
-        facts = (block.known if self._delayed else block.time, block.eligible, drawn, block.propensity, block.reward)
-        requests = self._asked.requests(block, self._contexts)
+        facts = (block.known if self._delayed else block.time, block.action, block.propensity, block.reward)
         number = range(self._number, self._number + len(block))
         self._number += len(block)
         return [
-            _Lesson(final, order, request, self._asked.lines(eligible[members], request), place, propensity, reward)
-            for order, request, final, members, place, propensity, reward in zip(
-                number, requests, *[fact.tolist() for fact in facts], strict=True
+            _Lesson(final, order, context, menu.taught, menu.drawn[action], propensity, reward)
+            for order, context, menu, final, action, propensity, reward in zip(
+                number, contexts, menus, *[fact.tolist() for fact in facts], strict=True
             )
         ]
 

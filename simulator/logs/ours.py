@@ -33,15 +33,15 @@ select position, time, version, model, propensity, unit_id, action, reason, coal
   coalesce(action_features, '') as action_features, coalesce(segment, '') as segment, coalesce(device, '') as device,
   coalesce(channel, '') as channel, coalesce(location, '') as location, coalesce(intent_stage, '') as intent_stage,
   version || coalesce(eligible, '') as eligible, substr(pmf, 2, length(pmf) - 2) as pmf
-from decisions where +version in ({versions}) order by position
+from decisions where +version in ({versions}) and position <= {end} order by position
 """
 _REWARDS = """
 select r.decision, r.time, r.value * r.weight from rewards r join decisions d on d.position = r.decision
-where d.version in ({versions}) order by r.decision, r.position
+where d.version in ({versions}) and r.position <= {end} order by r.decision, r.position
 """
 _OVERRIDES = """
 select a.decision, a.time from activations a join decisions d on d.position = a.decision
-where a.action is not null and d.version in ({versions})
+where a.action is not null and d.version in ({versions}) and a.position <= {end}
 """
 _REWARD_COUNTS = "select outcome, count(*) from joined_rewards where experiment = ? group by outcome"
 _REFUSED = "select outcome, sum(count) from refused_rewards group by outcome"
@@ -78,17 +78,18 @@ def _versions(log: SqliteReader, wanted: str | None) -> Sequence[ExperimentVersi
 
 
 def _load(log: SqliteReader, name: str, versions: Sequence[ExperimentVersion]) -> Columns:
-    positions = ",".join([str(version.position) for version in versions])
+    end = log.end()  # read first: what a server appends meanwhile belongs to the next evaluation
+    part = {"versions": ",".join([str(version.position) for version in versions]), "end": str(end.position)}
     actions = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
-    raw = _Raw(batches(log.path, _DECISIONS.format(versions=positions)))
+    raw = _Raw(batches(log.path, _DECISIONS.format(**part)))
     sets, eligible = _sets(raw.eligible, versions, actions)
     version_of = np.searchsorted([version.position for version in versions], raw.version)
     windows = np.array([version.experiment.reward.window for version in versions], np.int64)
     known = raw.time + windows[version_of] if len(raw.time) else raw.time
-    reward, delay = _rewards(log, positions, versions, raw, version_of, known)
-    overridden = _overridden(log, positions, raw, known)
+    reward, delay = _rewards(log, part, versions, raw, version_of, known)
+    overridden = _overridden(log, part, raw, known)
     holdout = _is(raw.reasons, Reason.HOLDOUT)
-    opened = known > log.end().time
+    opened = known > end.time
     left_out = {"window open": opened, "holdout": holdout & ~opened, "overridden": overridden & ~holdout & ~opened}
     ranges = [(v.experiment.reward.minimum, v.experiment.reward.maximum) for v in versions] or [(0.0, 1.0)]
     newest = versions[-1].experiment if versions else None
@@ -175,15 +176,18 @@ def _is(category: Category, value: str) -> Flags:
 
 
 def _rewards(
-    log: SqliteReader, positions: str, versions: Sequence[ExperimentVersion], raw: _Raw, version_of: Longs, known: Longs
+    log: SqliteReader,
+    part: dict[str, str],
+    versions: Sequence[ExperimentVersion],
+    raw: _Raw,
+    version_of: Longs,
+    known: Longs,
 ) -> tuple[Floats, Floats]:
     """Final rewards, and seconds to the first one in time (nan: none, the default was taken)."""
     definitions = [version.experiment.reward for version in versions]
     reward = np.array([definition.default for definition in definitions])[version_of]
     delay = np.full(len(reward), np.nan)
-    sent = np.fromiter(
-        log.stream(_REWARDS.format(versions=positions)), [("decision", "i8"), ("time", "i8"), ("value", "f8")]
-    )
+    sent = np.fromiter(log.stream(_REWARDS.format(**part)), [("decision", "i8"), ("time", "i8"), ("value", "f8")])
     row = np.searchsorted(raw.position, sent["decision"])
     in_time = sent["time"] < known[row]
     sent, row = sent[in_time], row[in_time]
@@ -194,9 +198,9 @@ def _rewards(
     return reward, delay
 
 
-def _overridden(log: SqliteReader, positions: str, raw: _Raw, known: Longs) -> Flags:
+def _overridden(log: SqliteReader, part: dict[str, str], raw: _Raw, known: Longs) -> Flags:
     flags = np.zeros(len(known), np.bool_)
-    shown = np.fromiter(log.stream(_OVERRIDES.format(versions=positions)), [("decision", "i8"), ("time", "i8")])
+    shown = np.fromiter(log.stream(_OVERRIDES.format(**part)), [("decision", "i8"), ("time", "i8")])
     row = np.searchsorted(raw.position, shown["decision"])
     flags[row] = shown["time"] < known[row]
     return flags
