@@ -12,7 +12,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from decider.policy.sampler import SLOTS, Slots, UnusablePmf, draw, hash_ticket, one_slot, to_slots, uniform_slots
+from decider.policy.sampler import (
+    SLOTS,
+    Slots,
+    UnusablePmf,
+    draw,
+    hash_ticket,
+    is_pmf,
+    one_slot,
+    to_slots,
+    to_slots_many,
+    uniform_slots,
+)
 
 weights = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1e-9, 1.0]), min_size=1, max_size=40).filter(
     lambda values: sum(values) > 1e-6
@@ -44,6 +55,27 @@ def test_slots_sum_exactly(pmf: list[float], minimum: float) -> None:
     slots = to_slots(pmf, minimum=minimum)
     assert len(slots) == len(pmf)
     assert sum(slots) == SLOTS
+
+
+@given(pmfs(), minimums)
+def test_rows_of_a_matrix_get_the_slots_that_each_would_get_alone(pmf: list[float], minimum: float) -> None:
+    """Replay rounds whole blocks; it must not differ from what is served, not by one slot."""
+    rows = [pmf, pmf[::-1], [1.0] + [0.0] * (len(pmf) - 1)]
+    together = to_slots_many(np.array(rows), minimum=minimum)
+    assert [tuple(row) for row in together.tolist()] == [to_slots(row, minimum=minimum) for row in rows]
+
+
+@given(st.lists(st.floats(-0.5, 1.5) | st.just(math.nan), min_size=1, max_size=5))
+def test_rows_are_refused_where_each_would_be_alone(row: list[float]) -> None:
+    """What serving refuses, and so replaces by the baseline, replay must not take."""
+
+    def alone() -> bool:
+        try:
+            return bool(to_slots(row))
+        except UnusablePmf:
+            return False
+
+    assert is_pmf(np.array([row])).tolist() == [alone()]
 
 
 @given(pmfs(), minimums)

@@ -50,10 +50,10 @@ class Units:
     __slots__ = ("_code", "size")
 
     def __init__(self, units: Longs) -> None:
-        _, first, code, size = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
         self._code: Longs | None = None
         self.size: Floats = np.ones(len(units))
-        if len(first) < len(units):
+        if not _all_different(units):
+            _, first, code, size = np.unique(units, return_index=True, return_inverse=True, return_counts=True)
             order = np.argsort(first)
             rank = np.empty(len(order), np.int64)
             rank[order] = np.arange(len(order))
@@ -69,6 +69,16 @@ class Units:
     def sample(self, terms: Floats, weights: Floats, *, low: float, high: float, max_weight: float) -> Sample:
         """The sample of (n,) terms and weights; the bounds are those of one decision."""
         return Sample(self.sums(terms), self.sums(weights), self.size, low, high, max_weight)
+
+
+def _all_different(units: Longs) -> bool:
+    """Counted where the numbers are dense, as codes are; sorted otherwise."""
+    if not len(units):
+        return True
+    low, high = int(units.min()), int(units.max())
+    if high - low < 4 * len(units):
+        return int(np.bincount(units - low).max()) == 1
+    return len(np.unique(units)) == len(units)
 
 
 def by_unit(terms: Floats, weights: Floats, units: Longs, *, low: float, high: float, max_weight: float) -> Sample:

@@ -161,10 +161,11 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class FieldImportance:
-    """What the policy learned with every field but this one would earn less, in the reward's unit."""
+    """What the policy, learned with every field but this one, would earn less, in the reward's unit."""
 
     field: str
     loss: Estimate
+    policy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class Evaluation:
     schema: int = field(default=SCHEMA)
 
 
-def to_json(evaluation: Evaluation) -> str:
+def to_json(evaluation: Evaluation | LogSummary) -> str:
     """Standard JSON: what is infinite or not a number becomes null."""
     return json.dumps(_plain(asdict(evaluation)), indent=1, allow_nan=False, ensure_ascii=False)
 

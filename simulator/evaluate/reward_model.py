@@ -23,9 +23,8 @@ BINS = 10
 MOST_MOMENTS = 20_000_000
 """Numbers that the second moments take at most; fewer levels of each field are kept where they would take more."""
 
-SHARED_RIDGE = 1.0
-OWN_RIDGE = 20.0
-"""Decisions' worth of doubt about the shared weights, and about what an action has of its own."""
+LEAST_DOUBT, MOST_DOUBT = 1e-3, 1e6
+"""Decisions that it takes, at least and at most, until a weight is believed half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +54,13 @@ class RewardModel:
         self._starts = np.cumsum([1, *[levels.count for levels in self._levels]])
         self._low, self._high = columns.reward_range
         gram, moment = self._moments(columns)
+        squares = np.bincount(self.fold(columns), weights=columns.reward**2, minlength=folds)
         # (folds, size, actions): what the other folds say
         self._weights = np.stack(
-            [_solve(gram.sum(axis=0) - gram[fold], moment.sum(axis=0) - moment[fold]) for fold in range(folds)]
+            [
+                _solve(gram.sum(axis=0) - gram[fold], moment.sum(axis=0) - moment[fold], squares.sum() - squares[fold])
+                for fold in range(folds)
+            ]
         )
 
     def fold(self, columns: Columns) -> Longs:
@@ -120,12 +123,33 @@ def _levels(name: str, field: Field, most: int) -> Levels:
     return Levels(name, np.zeros(0, np.int32), edges, len(edges) + 2)
 
 
-def _solve(gram: Floats, moment: Floats) -> Floats:
-    """(size, actions): shared ridge weights plus each action's own, which explain what the shared ones leave."""
+def _solve(gram: Floats, moment: Floats, squares: float) -> Floats:
+    """(size, actions): shared ridge weights plus each action's own, which explain what the shared ones leave.
+
+    squares: sum of the squared rewards. The intercept is shared and free.
+    """
     size = gram.shape[-1]
-    shared_penalty = np.full(size, SHARED_RIDGE)
-    shared_penalty[0] = 1e-9
-    shared = np.linalg.solve(gram.sum(axis=0) + np.diag(shared_penalty), moment.sum(axis=0))
+    all_gram, all_moment = gram.sum(axis=0), moment.sum(axis=0)
+    count = max(1.0, float(all_gram[0, 0]))
+    mean = float(all_moment[0]) / count
+    noise = max(squares / count - mean**2, 0.0)
+    around = all_moment - mean * np.diagonal(all_gram)
+    penalty = np.full(size, _doubt(around[1:], np.diagonal(all_gram)[1:], noise))
+    penalty[0] = 1e-9
+    shared = np.linalg.solve(all_gram + np.diag(penalty), all_moment)
     left = moment - gram @ shared
-    own = np.linalg.solve(gram + np.eye(size) * OWN_RIDGE, left[:, :, None])[:, :, 0]
+    doubt = _doubt(left, np.diagonal(gram, axis1=1, axis2=2), noise)
+    own = np.linalg.solve(gram + np.eye(size) * doubt, left[:, :, None])[:, :, 0]
     return np.asarray(shared[:, None] + own.T)
+
+
+def _doubt(sums: Floats, counts: Floats, noise: float) -> float:
+    """Ridge for effects of which we see noisy sums: noise / variance of the effects, which is estimated by moments.
+
+    Empirical Bayes: the variance of the effects is what the sums scatter more than noise alone would make them
+    (Morris, JASA 1983, section 1; the ANOVA estimator). At clicks of 0.4 % that is far more than at 40 %.
+    """
+    seen = counts > 0
+    excess = float((sums[seen] ** 2 / counts[seen]).sum()) - noise * int(seen.sum())
+    variance = excess / max(1.0, float(counts[seen].sum()))
+    return min(max(noise / variance, LEAST_DOUBT), MOST_DOUBT) if variance > 0 else MOST_DOUBT

@@ -7,7 +7,7 @@ the mass that the log does not support); pmfs over all actions live for one bloc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,13 +36,23 @@ class Grouping:
 
 
 @dataclass(frozen=True, slots=True)
+class Grouped:
+    """Probabilities of the drawn action's group, (n,): the candidate's and the logged one. trait: what groups them."""
+
+    trait: str
+    pmf: Floats
+    propensity: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """What one candidate would have done. All arrays (n,) unless said otherwise; nan where the log cannot say.
 
     weight: pmf / propensity. predicted, expected: the reward model at the drawn action, and its mean under the
     candidate. missing: probability of actions that the log could not draw. group_weight: of MIPS; None without it.
     shares, logged_shares, missing_by_action: (actions,), means. example: (actions,), the first decision in which the
-    action was missing, -1 for none. possible_weight: the largest weight that any action could have had.
+    action was missing, -1 for none. possible_weight: the largest weight that any action could have had. grouped: for
+    MIPS; None where actions are few.
     """
 
     columns: Columns
@@ -56,8 +66,20 @@ class Scores:
     missing_by_action: Floats
     example: Longs
     possible_weight: float
-    grouping: str = ""
-    group_weight: Floats | None = None
+    grouped: Grouped | None = None
+
+    def part(self, rows: Flags) -> Scores:
+        """Some of the decisions; what is known of actions stays that of all."""
+        return replace(
+            self,
+            columns=self.columns.take(rows),
+            pmf=self.pmf[rows],
+            weight=self.weight[rows],
+            predicted=self.predicted[rows],
+            expected=self.expected[rows],
+            missing=self.missing[rows],
+            grouped=None,
+        )
 
 
 def score(
@@ -98,7 +120,8 @@ class _Collected:
         self._grouping = grouping
         self._groups = grouping.groups if grouping else np.zeros((actions, 0))
         self._pmf, self._predicted, self._expected = np.empty(count), np.empty(count), np.empty(count)
-        self._missing, self._group_weight = np.zeros(count), np.ones(count)
+        self._missing = np.zeros(count)
+        self._group_pmf, self._group_propensity = (np.ones(count if grouping else 0) for _ in range(2))
         self._shares, self._logged_shares = np.zeros(actions), np.zeros(actions)
         self._missing_by_action, self._example = np.zeros(actions), np.full(actions, -1, np.int64)
         self._possible = 0.0
@@ -132,31 +155,33 @@ class _Collected:
         self._missing_by_action += unsupported[wanted].sum(axis=0)
         seen = (unsupported > ROUNDING) & wanted[:, None]
         new = seen.any(axis=0) & (self._example < 0)
-        self._example[new] = rows.start + np.argmax(seen[:, new], axis=0)
+        self._example[new] = np.count_nonzero(self._rows[: rows.start]) + np.argmax(seen[wanted][:, new], axis=0)
         if self._grouping is not None:
             group = (np.arange(len(block)), self._grouping.group[block.action])
-            self._group_weight[rows] = (pmf @ self._groups)[group] / (logged @ self._groups)[group]
+            self._group_pmf[rows] = np.minimum((pmf @ self._groups)[group], 1.0)
+            self._group_propensity[rows] = np.minimum((logged @ self._groups)[group], 1.0)
 
     def finish(self) -> Scores:
         """The candidate's decisions only."""
         rows, count = self._rows, max(1, int(self._rows.sum()))
-        kept = slice(None) if rows.all() else rows
-        columns = self._columns if rows.all() else self._columns.take(rows)
-        return Scores(
-            columns=columns,
-            pmf=self._pmf[kept],
-            weight=self._pmf[kept] / columns.propensity,
-            predicted=self._predicted[kept],
-            expected=self._expected[kept],
-            missing=self._missing[kept],
+        grouped = None
+        if self._grouping is not None:
+            grouped = Grouped(self._grouping.trait, self._group_pmf, self._group_propensity)
+        scores = Scores(
+            columns=self._columns,
+            pmf=self._pmf,
+            weight=self._pmf / self._columns.propensity,
+            predicted=self._predicted,
+            expected=self._expected,
+            missing=self._missing,
             shares=self._shares / count,
             logged_shares=self._logged_shares / count,
             missing_by_action=self._missing_by_action / count,
             example=self._example,
             possible_weight=self._possible,
-            grouping=self._grouping.trait if self._grouping else "",
-            group_weight=self._group_weight[kept] if self._grouping else None,
+            grouped=grouped,
         )
+        return scores if rows.all() else scores.part(rows)
 
 
 def _beyond(pmf: Floats) -> Floats:

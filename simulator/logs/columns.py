@@ -13,6 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from decider.estimate.sample import Units
+
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]
 Longs = NDArray[np.int64]
@@ -118,6 +120,11 @@ class Columns:
         sizes = np.array([len(members) for members in self.sets], np.int64)
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[self.eligible])])
 
+    @cached_property
+    def units(self) -> Units:
+        """Which decisions are of the same unit."""
+        return Units(self.unit)
+
     @property
     def has_propensities(self) -> bool:
         """Whether every decision has one."""
@@ -130,6 +137,8 @@ class Columns:
 
     def dense(self, flat: NDArray[np.floating]) -> Floats:
         """(n, actions) from values one after the other, laid out as `pmf` is."""
+        if self.sets == (tuple(range(len(self.actions))),):
+            return flat.reshape(len(self), len(self.actions)).astype(np.float64)
         sizes = np.diff(self.starts)
         members = np.concatenate([np.array(one, np.int64) for one in self.sets]) if self.sets else np.zeros(0, np.int64)
         first = np.concatenate([[0], np.cumsum([len(one) for one in self.sets])])[self.eligible]

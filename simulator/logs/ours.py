@@ -22,8 +22,8 @@ from decider.learn.aggregate import final_reward
 from decider.log.sqlite import SqliteReader
 from decider.policy.sampler import SLOTS
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
-from simulator.logs.arrow import batches, category
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
+from simulator.logs.sqlite_batches import batches, category
 
 _NUMBERS = ("position", "time", "version", "model", "propensity")
 _TEXTS = ("unit_id", "action", "reason", "features", "action_features", "eligible", *CONTEXT_FIELDS)

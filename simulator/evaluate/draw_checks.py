@@ -1,0 +1,312 @@
+"""Are the logged propensities those with which the actions were drawn? Called by `log_checks`.
+
+Everything that weights by 1/propensity stands or falls with this. A log with pmfs is checked in full. Of one that has
+only the drawn action's propensity it is known that 1{a}/propensity has a mean of 1 where `a` could be drawn, and of
+less where it could not: then only actions that were drawn too often can be told from those that were not eligible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from decider.estimate.sample import Floats
+from decider.estimate.sample_ratio import Skew, freedman, weight_evidence
+from simulator.evaluate.result import Finding
+from simulator.evaluate.tally import Tally, bin_edges, over, tally
+from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, careful_if, figure, percent
+from simulator.logs.columns import Columns, Flags
+
+LIKELIEST = "the most probable action"
+"""An event of the sample ratio besides the actions: it shows a server that draws greedily and logs a softer pmf."""
+
+_FIX = "Log the probability with which the drawn action was really drawn, taken from the code that draws."
+
+
+def draw_findings(columns: Columns) -> tuple[Finding, ...]:
+    """Everything about propensities; the draws themselves only where every decision has one.
+
+    >>> from simulator.logs.example import example
+    >>> [finding.verdict for finding in draw_findings(example())]
+    ['fine', 'fine', 'fine', 'fine', 'fine', 'fine', 'fine']
+    """
+    if not columns.has_propensities:
+        return (missing_propensities(columns),)
+    found = [missing_propensities(columns), smallest_propensity(columns), exploration(columns)]
+    repeats = repeated_draws(columns)
+    found += [repeats] if repeats else []
+    independent = columns if repeats is None or repeats.verdict == "fine" else columns.take(first_of_units(columns))
+    return (*found, *(_with_pmfs(independent) if columns.pmf is not None else _without_pmfs(independent)))
+
+
+def missing_propensities(columns: Columns) -> Finding:
+    """Decisions without a propensity.
+
+    >>> from dataclasses import replace
+    >>> from simulator.logs.example import example
+    >>> missing_propensities(replace(example(), propensity=np.array([0.5, np.nan]))).value
+    1.0
+    """
+    missing = int(np.isnan(columns.propensity).sum())
+    if not missing:
+        return Finding("propensities", "fine", "Every decision has its propensity.", 0.0)
+    return Finding(
+        "propensities",
+        "do not use",
+        f"{missing:,} of {len(columns):,} decisions have no propensity: nothing can be weighted (no IPS, SNIPS, DR). "
+        "What remains possible: plain means of what was logged, and the direct method, which is as good as its model.",
+        float(missing),
+        "Log with every decision the probability with which its action was drawn.",
+    )
+
+
+def smallest_propensity(columns: Columns) -> Finding:
+    """The least probable of the draws: 1/propensity is how many decisions it stands for.
+
+    >>> from simulator.logs.example import example
+    >>> smallest_propensity(example()).text
+    'The smallest propensity is 0.5: such a decision can weigh as much as 2.'
+    """
+    smallest = float(columns.propensity.min(initial=1.0))
+    too_small = smallest * len(columns) < 1.0 and len(columns) > 0
+    text = (
+        f"The smallest propensity is {figure(smallest)}: such a decision can weigh as much as {figure(1 / smallest)}."
+    )
+    if too_small:
+        text += " That is more than the log has."
+    needed = "A minimum propensity (floor) for every action that a candidate may want." if too_small else ""
+    return Finding("smallest propensity", careful_if(too_small), text, smallest, needed)
+
+
+def exploration(columns: Columns) -> Finding:
+    """Decisions that could only end in one way although several actions were eligible.
+
+    >>> from simulator.logs.example import example
+    >>> exploration(example()).value
+    0.0
+    """
+    sizes = np.array([len(members) for members in columns.sets], np.int64)
+    choice = sizes[columns.eligible] > 1
+    certain = int(np.count_nonzero(choice & (columns.propensity >= 1.0)))
+    share = certain / max(1, int(np.count_nonzero(choice)))
+    if share <= MATERIAL:
+        text = f"{percent(1 - share)} of the decisions with a choice were left to chance."
+        return Finding("exploration", "fine", text, share)
+    return Finding(
+        "exploration",
+        "careful",
+        f"{percent(share)} of the decisions with a choice were not left to chance (propensity 1): only a policy that "
+        "does the same there can be judged.",
+        share,
+        "Draw with a propensity below 1 wherever there is a choice.",
+    )
+
+
+def first_of_units(columns: Columns) -> Flags:
+    """(n,): whether it is its unit's first decision.
+
+    >>> from dataclasses import replace
+    >>> from simulator.logs.example import example
+    >>> first_of_units(replace(example(), unit=np.array([7, 7]))).tolist()
+    [True, False]
+    """
+    first = np.zeros(len(columns), np.bool_)
+    first[np.unique(columns.unit, return_index=True)[1]] = True
+    return first
+
+
+def repeated_draws(columns: Columns) -> Finding | None:
+    """Whether units keep their action from one decision to the next; None where no unit comes back.
+
+    1{same action as before}/propensity has a mean of at most 1 if every decision is drawn anew.
+
+    >>> from dataclasses import replace
+    >>> from simulator.logs.example import example
+    >>> repeated_draws(replace(example(), unit=np.array([7, 7]))).verdict
+    'fine'
+    """
+    order = np.argsort(columns.unit, kind="stable")
+    before, after = order[:-1], order[1:]
+    again = (columns.unit[before] == columns.unit[after]) & (columns.propensity[after] < 1.0)
+    before, after = before[again], after[again]
+    if not len(after):
+        return None
+    same = after[columns.action[before] == columns.action[after]]
+    weights, none = 1.0 / columns.propensity[same], np.zeros(len(same), np.int64)
+    evidence = float(weight_evidence(weights, none, np.array([len(after)]))[0])
+    mean = float(weights.sum()) / len(after)
+    if evidence < 1 / ALARM:
+        return Finding("draws of a unit", "fine", "A unit that comes back is drawn for anew.", mean)
+    return Finding(
+        "draws of a unit",
+        "careful",
+        f"Units that come back get their last action {figure(mean)} times as often as its propensities say: drawn "
+        "once for each unit, it seems. Intervals are clustered by unit; draws are checked on a unit's first decision.",
+        mean,
+        "Nothing, if that is meant; else draw with the decision's id, not the unit's.",
+    )
+
+
+def _with_pmfs(columns: Columns) -> tuple[Finding, ...]:
+    found = tally(columns)
+    excess = found.weight - found.chances
+    down = np.where(excess < 0, 1.0, found.heaviest)  # below, a decision takes away 1 at most
+    chance = freedman(excess, variance=found.spread, largest=down)
+    return (
+        agreement(found, len(columns)),
+        mean_weights(found.mean_weight, chance, columns.actions),
+        calibration(found),
+        sample_ratio(found.ratio.highest, found.ratio.skew, (*columns.actions, LIKELIEST)),
+    )
+
+
+def agreement(found: Tally, decisions: int) -> Finding:
+    """Whether each propensity is the pmf's value at the drawn action, and each pmf sums to 1, within 1 %.
+
+    >>> from simulator.logs.example import example
+    >>> agreement(tally(example()), decisions=2).text
+    "Every propensity is its pmf's value at the drawn action."
+    """
+    share = found.disagreeing / max(1, decisions)
+    if not found.disagreeing:
+        return Finding("pmfs", "fine", "Every propensity is its pmf's value at the drawn action.", share)
+    return Finding(
+        "pmfs",
+        alarm(significant=True, material=share > MATERIAL),
+        f"In {found.disagreeing:,} decisions ({percent(share)}) the propensity is not the pmf's value at the drawn "
+        "action, or the pmf does not sum to 1: one of them was not logged as it was drawn.",
+        share,
+        "Log the pmf that was drawn from, after every rule and override, and its value at the drawn action.",
+    )
+
+
+def mean_weights(mean: Floats, chance: Floats, actions: tuple[str, ...]) -> Finding:
+    """Mean of 1{a}/propensity by action, where `a` could be drawn. chance: (actions,), of one as far from 1.
+
+    >>> mean_weights(np.array([1.0, 1.5]), np.array([1.0, 1e-9]), ("a", "b")).text[:75]
+    "1/propensity of 'b' has a mean of 1.5, not 1 (by chance: 1e-09 at most): it"
+    """
+    known = np.flatnonzero(~np.isnan(mean))
+    if not len(known):
+        return Finding("mean weight by action", "fine", "No action could be drawn.")
+    off = np.abs(mean[known] - 1.0)
+    alarming = chance[known] < ALARM / len(known)
+    worst = int(known[np.lexsort((off, alarming))[-1]])  # the farthest of those that alarm, if any does
+    verdict = alarm(significant=bool(alarming.any()), material=abs(mean[worst] - 1.0) > MATERIAL)
+    low, high = (figure(float(end)) for end in (mean[known].min(), mean[known].max()))
+    if verdict == "fine":
+        text = f"1/propensity has a mean of {low} to {high} by action: 1, as far as chance goes."
+        return Finding("mean weight by action", verdict, text, float(mean[worst]))
+    return Finding(
+        "mean weight by action",
+        verdict,
+        f"1/propensity of {actions[worst]!r} has a mean of {figure(float(mean[worst]))}, not 1 (by chance: "
+        f"{figure(float(chance[worst]))} at most): it was drawn {_more_or_less(float(mean[worst]))} than its "
+        "propensities say.",
+        float(mean[worst]),
+        _FIX,
+    )
+
+
+def calibration(found: Tally) -> Finding:
+    """Realised against expected draws, of probabilities that are about equal. Of all actions together.
+
+    >>> from simulator.logs.example import example
+    >>> calibration(tally(example())).value
+    1.3333333333333333
+    """
+    used = np.flatnonzero(found.bins[0, 1:] > 0) + 1
+    if not len(used):
+        return Finding("propensity calibration", "fine", "No decision was left to chance.")
+    expected, variance, realised = found.bins[:, used]
+    chance = freedman(realised - expected, variance=variance, largest=np.ones(len(used)))
+    ratio = realised / expected
+    alarming = chance < ALARM / len(used)
+    worst = int(np.argmin(chance))
+    verdict = alarm(significant=bool(alarming.any()), material=abs(ratio[worst] - 1.0) > MATERIAL)
+    low, high = (figure(edge) for edge in bin_edges(int(used[worst])))
+    wanted, got = figure(float(expected[worst])), figure(float(realised[worst]))
+    text = f"Actions with a logged probability of {low} to {high} were expected {wanted} times and drawn {got} times"
+    if verdict == "fine":
+        return Finding("propensity calibration", verdict, text + ": that is chance.", float(ratio[worst]))
+    text += f" (by chance: {figure(float(chance[worst]))} at most)."
+    return Finding("propensity calibration", verdict, text, float(ratio[worst]), _FIX)
+
+
+def sample_ratio(evidence: float, skew: Skew, events: tuple[str, ...]) -> Finding:
+    """The e-process on the draws. evidence: the highest wealth of a bet against the log.
+
+    >>> sample_ratio(5e4, Skew(1, 1.2), ("a", "b")).text[:68]
+    "The draws do not follow the logged pmfs (evidence: 50,000 to 1): 'b'"
+    """
+    if evidence < 1 / ALARM:
+        text = f"The draws follow the logged pmfs (evidence against it: {_odds(evidence)}; alarm at 1,000 to 1)."
+        return Finding("sample ratio", "fine", text, evidence)
+    name = events[skew.event] if events[skew.event] == LIKELIEST else repr(events[skew.event])
+    return Finding(
+        "sample ratio",
+        alarm(significant=True, material=abs(skew.ratio - 1.0) > MATERIAL),
+        f"The draws do not follow the logged pmfs (evidence: {_odds(evidence)}): "
+        f"{name} was drawn {_more_or_less(skew.ratio)} than its probabilities say.",
+        evidence,
+        _FIX,
+    )
+
+
+def _odds(evidence: float) -> str:
+    return f"{figure(evidence)} to 1" if evidence > 1.0 else "none"
+
+
+def _more_or_less(ratio: float) -> str:
+    return f"{percent(abs(ratio - 1.0))} {'more' if ratio > 1 else 'less'} often"
+
+
+def _without_pmfs(columns: Columns) -> tuple[Finding, ...]:
+    """Where propensity is 1 nothing was drawn: those decisions say nothing here."""
+    drawn = columns.propensity < 1.0
+    actions = len(columns.actions)
+    by_set = np.bincount(columns.eligible[drawn], minlength=len(columns.sets))
+    chances = (by_set[:, np.newaxis] * columns.member).sum(axis=0)
+    action, weights = columns.action[drawn].astype(np.int64), 1.0 / columns.propensity[drawn]
+    weight = np.bincount(action, weights=weights, minlength=actions).astype(np.float64)
+    mean = over(weight, np.where(weight > 0, chances, 0))
+    seen = np.bincount(action, weights=weights * (weights - 1.0), minlength=actions)  # on average the variance,
+    variance = seen / np.fmin(mean, 1.0)  # but too small where the action was drawn too rarely
+    heaviest = np.zeros(actions)
+    np.maximum.at(heaviest, action, weights)
+    chance = freedman(weight - chances, variance=variance, largest=heaviest)
+    return (
+        _or_not_eligible(mean_weights(mean, chance, columns.actions)),
+        one_sided(weight_evidence(weights, action, chances), mean, columns.actions),
+    )
+
+
+def _or_not_eligible(found: Finding) -> Finding:
+    if found.verdict == "fine" or found.value is None or found.value > 1.0:
+        return found
+    text = found.text + " Or it could not always be drawn: without pmfs nobody can tell."
+    return replace(found, verdict="careful", text=text, needed="Log the whole pmf with every decision.")
+
+
+def one_sided(evidence: Floats, mean: Floats, actions: tuple[str, ...]) -> Finding:
+    """The sample ratio of a log without pmfs. evidence: (actions,), that their mean weight is above 1.
+
+    >>> one_sided(np.array([1.0, 5e4]), np.array([1.0, 1.2]), ("a", "b")).verdict
+    'do not use'
+    """
+    together = float(evidence.mean()) if len(evidence) else 1.0
+    unseen = "Only drawn actions' propensities are logged, so only actions drawn too often can be seen"
+    if together < 1 / ALARM:
+        text = f"{unseen} (evidence: {_odds(together)}; alarm at 1,000 to 1)."
+        return Finding("sample ratio", "fine", text, together)
+    worst = int(evidence.argmax())
+    excess = float(mean[worst])
+    return Finding(
+        "sample ratio",
+        alarm(significant=True, material=excess - 1.0 > MATERIAL),
+        f"{unseen}: {actions[worst]!r} was drawn {_more_or_less(excess)} than its propensities say "
+        f"(evidence: {_odds(together)}).",
+        together,
+        _FIX,
+    )
