@@ -1,0 +1,178 @@
+"""A plot of rows, each a name with one or two values and their intervals, around a line to compare with.
+
+Called by `plots` for headlines, estimators and segments. What is not a number is not drawn; an interval that is much
+wider than most is cut with an arrow, so that the others stay readable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
+
+from simulator.report.canvas import BIASED, CANDIDATE, GRID, INK, KEY, LOGGED, MUTED, count_along, explain, frame
+from simulator.report.text import cells, figure, shortened
+
+ROW, HEADING, BETWEEN_MARKS = 0.28, 0.32, 0.12
+LABEL_WIDTH, CELL = 22, 0.078
+"""Columns that a label may take, and the inches of one."""
+VALUES, NO_VALUES = 0.8, 0.25
+LARGEST = 1e100
+REACH = 2.5
+"""How many median half-widths beyond the values an interval is drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Told apart by shape as well as by colour."""
+
+    colour: str
+    filled: bool = True
+    dashed: bool = False
+
+
+PLAIN, AS_LOGGED, NOT_UNBIASED = Look(CANDIDATE), Look(LOGGED, filled=False), Look(BIASED, filled=False, dashed=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A value and its interval, any of them perhaps nan or infinite."""
+
+    look: Look
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A name and what was found for it. note: what to say where there is nothing to draw. Without both: a heading."""
+
+    label: str
+    marks: tuple[Mark, ...] = ()
+    note: str = ""
+
+    @property
+    def is_heading(self) -> bool:
+        """Whether it only opens a group of rows."""
+        return not self.marks and not self.note
+
+
+def forest(
+    rows: Sequence[Row], *, title: str, subtitle: str, unit: str, line: Mark | None, key: Mapping[str, Look]
+) -> Figure:
+    """The drawing. line: a value that every row is compared with. key: what the looks mean; may be empty."""
+    left = 0.2 + CELL * max(cells(shortened(row.label, LABEL_WIDTH)) for row in rows)
+    right = VALUES if all(len(row.marks) <= 1 for row in rows) else NO_VALUES
+    height = sum(map(_height, rows))
+    drawing, axes = frame(title, subtitle, height=height, left=left, right=right, above=KEY if key else 0.0)
+    marks = [mark for row in rows for mark in row.marks]
+    low, high = window([*marks, line] if line else marks)
+    axes.set_xlim(low, high)
+    axes.set_ylim(height, 0)
+    axes.set_yticks([])
+    axes.set_xlabel(unit)
+    count_along(axes.xaxis, FuncFormatter(lambda x, _: figure(x)))
+    if line:
+        _compare_with(axes, line)
+    y = 0.0
+    for row in rows:
+        _draw_row(axes, row, top=y, values=right == VALUES)
+        y += _height(row)
+    if key:
+        explain(axes, {meaning: Line2D([], [], **_dot(look)) for meaning, look in key.items()})
+    return drawing
+
+
+def window(marks: Iterable[Mark]) -> tuple[float, float]:
+    """From where to where to draw: all values, and of their intervals what is not far out.
+
+    >>> usual = Mark(PLAIN, 2.0, 1.0, 3.0)
+    >>> [round(x, 2) for x in window([usual, usual, Mark(PLAIN, 2.0, -100.0, math.inf)])]
+    [-0.75, 4.75]
+    >>> [round(x, 2) for x in window([usual])]
+    [0.9, 3.1]
+    >>> window([Mark(PLAIN, math.nan, math.nan, math.nan)])
+    (0.0, 1.0)
+    """
+    drawn = [mark for mark in marks if can_be_drawn(mark.value)]
+    if not drawn:
+        return 0.0, 1.0
+    lowest, highest = min(mark.value for mark in drawn), max(mark.value for mark in drawn)
+    halves = [abs(mark.high - mark.low) / 2 for mark in drawn if can_be_drawn(mark.high - mark.low)]
+    reach = REACH * median(halves) if halves else (highest - lowest or abs(highest)) / 2
+    bounds = [bound for mark in drawn for bound in (mark.low, mark.value, mark.high) if not math.isnan(bound)]
+    low, high = max(lowest - reach, min(bounds)), min(highest + reach, max(bounds))
+    margin = (high - low) / 20 or abs(high) / 20 or 0.5
+    return low - margin, high + margin
+
+
+def can_be_drawn(x: float) -> bool:
+    """Whether a number has a place on an axis.
+
+    >>> can_be_drawn(123.0), can_be_drawn(float("nan")), can_be_drawn(-1e300)
+    (True, False, False)
+    """
+    return abs(x) < LARGEST
+
+
+def _height(row: Row) -> float:
+    return HEADING if row.is_heading else ROW + BETWEEN_MARKS * max(0, len(row.marks) - 1)
+
+
+def _compare_with(axes: Axes, line: Mark) -> None:
+    if can_be_drawn(line.value):
+        axes.axvline(line.value, color=line.look.colour, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    if can_be_drawn(line.high - line.low):
+        axes.axvspan(line.low, line.high, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+
+
+def _draw_row(axes: Axes, row: Row, *, top: float, values: bool) -> None:
+    middle = top + _height(row) / 2
+    place = axes.get_yaxis_transform()
+    weight = "bold" if row.is_heading else "normal"
+    axes.text(
+        -0.035, middle, shortened(row.label, LABEL_WIDTH), transform=place, ha="right", va="center", weight=weight
+    )
+    if row.note:
+        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        axes.text(0.02, middle, row.note, transform=place, va="center", color=MUTED, size=8.5, bbox=paper)
+    first = middle - BETWEEN_MARKS * (len(row.marks) - 1) / 2
+    for index, mark in enumerate(row.marks):
+        _draw_mark(axes, mark, first + index * BETWEEN_MARKS)
+        if values:
+            axes.text(1.04, middle, figure(mark.value), transform=place, va="center", size=8.5, color=INK)
+
+
+def _draw_mark(axes: Axes, mark: Mark, y: float) -> None:
+    if not can_be_drawn(mark.value):
+        return
+    left, right = axes.get_xlim()
+    low = left if math.isnan(mark.low) else max(mark.low, left)
+    high = right if math.isnan(mark.high) else min(mark.high, right)
+    colour = mark.look.colour
+    axes.plot([low, high], [y, y], color=colour, linewidth=2, linestyle="--" if mark.look.dashed else "-")
+    for end, cut, arrow in ((left, low <= left, "<"), (right, high >= right, ">")):
+        if cut:
+            axes.plot([end], [y], marker=arrow, color=colour, markersize=6, clip_on=False)
+    axes.plot([mark.value], [y], **_dot(mark.look))
+
+
+def _dot(look: Look) -> dict[str, Any]:
+    """How a value is drawn."""
+    face = look.colour if look.filled else "white"
+    return {
+        "color": look.colour,
+        "linestyle": "none",
+        "marker": "o",
+        "markersize": 6.5,
+        "markerfacecolor": face,
+        "markeredgewidth": 1.6,
+    }
