@@ -4,14 +4,15 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+RIVALS := .venv-rivals/ready
 ARGS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test check format proto bench defaults clean
+.PHONY: help setup demo test check format proto bench defaults coverage side-by-side clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed, and none was found. Install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
@@ -45,8 +46,19 @@ proto: $(READY) ## rebuild decider/v1 from proto/
 bench: $(READY) ## speed: Decide against a bare echo server, rewards, reward-to-served-model delay; prints ratios
 	@$(BIN)/python -m simulator.bench $(ARGS)
 
+coverage: $(READY) ## do the intervals hold: coverage and width of each kind in hard cells, by simulation
+	@$(BIN)/python -m simulator.coverage $(ARGS)
+
+$(RIVALS): simulator/side/requirements.txt
+	$(PYTHON) -m venv .venv-rivals
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r simulator/side/requirements.txt
+	@touch $(RIVALS)
+
+side-by-side: $(READY) $(RIVALS) ## our estimates beside those of vw-estimators, obp, coba and MABWiser, with known truth
+	@$(BIN)/python -m simulator.side_by_side $(ARGS)
+
 defaults: $(READY) ## the study behind the default policy: share of the attainable lift in several worlds
 	@$(BIN)/python -m simulator.study $(ARGS)
 
 clean: ## remove the environment, caches and the demo's database
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*
+	rm -rf .venv .venv-rivals .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

@@ -16,6 +16,7 @@ from decider.errors import DeciderError
 from decider.log.sqlite import SqliteReader
 from simulator import demo as storefront_demo
 from simulator import drive_open_bandit
+from simulator.evaluate.cli import evaluate_command, inspect_command
 from simulator.verify import Difference, verify
 
 DB = click.Path(path_type=Path, dir_okay=False)
@@ -33,6 +34,10 @@ def main() -> None:
 
     Every option can also come from the environment, as SIMULATOR_DEMO_LISTEN for `demo --listen`.
     """
+
+
+main.add_command(evaluate_command)
+main.add_command(inspect_command)
 
 
 @main.command("verify", epilog="\b\nExample:\n  simulator verify demo.db")

@@ -62,6 +62,11 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": ("decider.cli", "simulator"),
     "rich": ("simulator",),
+    "scipy": ("decider.estimate", "simulator"),
+    "pyarrow": ("simulator.logs",),
+    "adbc_driver_sqlite": ("simulator.logs",),
+    "matplotlib": ("simulator.report",),
+    "jinja2": ("simulator.report",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 

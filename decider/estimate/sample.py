@@ -22,7 +22,8 @@ class Sample:
     """Sums by unit, in the order in which the units came. total, weight, size: (units,).
 
     low, high: what one decision's term can be at least and at most (not only what was seen). max_weight: the largest
-    weight that one decision can have. The estimate is total.sum() / size.sum().
+    weight that one decision can have; min_weight: the smallest. idle: what its term can be where it has min_weight,
+    at least and at most; None: 0, or what the value can be. The estimate is total.sum() / size.sum().
     """
 
     total: Floats
@@ -31,6 +32,8 @@ class Sample:
     low: float
     high: float
     max_weight: float
+    min_weight: float = 0.0
+    idle: tuple[float, float] | None = None
 
     @property
     def value(self) -> float:
@@ -59,6 +62,22 @@ class Units:
             rank[order] = np.arange(len(order))
             self._code = rank[code]
             self.size = size[order].astype(np.float64)
+
+    def part(self, rows: Longs) -> Units:
+        """Of some of the decisions, by their (rising) indexes; without looking for repeated units again.
+
+        >>> Units(np.array([7, 9, 7, 9])).part(np.array([1, 3])).size.tolist()
+        [2.0]
+        """
+        part = Units.__new__(Units)
+        part._code, part.size = None, np.ones(len(rows))
+        if self._code is not None:
+            code = self._code[rows]
+            counts = np.bincount(code, minlength=1)
+            present = counts > 0
+            part._code = (np.cumsum(present) - 1)[code]
+            part.size = counts[present].astype(np.float64)
+        return part
 
     def sums(self, terms: Floats) -> Floats:
         """(units,) sums of (n,) terms, units in the order in which they came."""

@@ -51,7 +51,7 @@ def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
     if name == "baseline":
         return _baseline(columns)
     if name.endswith(".toml"):
-        return _progressive(name, columns, delayed=delayed)
+        return of_experiment(name, from_message(read_toml(Path(name))), columns, delayed=delayed)
     if kind == "fixed":
         return Fixed(name, _action(rest, columns))
     if kind == "table":
@@ -124,8 +124,8 @@ def _table_action(where: str, row: list[str], header: list[str], columns: Column
     raise BadPolicy(f"{where}: the log has no action {row[0]!r}; it has {_few(columns.actions)}")
 
 
-def _progressive(name: str, columns: Columns, *, delayed: bool) -> Candidate:
-    experiment = from_message(read_toml(Path(name)))
+def of_experiment(name: str, experiment: Experiment, columns: Columns, *, delayed: bool = True) -> Candidate:
+    """The policy of an experiment: learned progressively, unless it never learns."""
     asked = _asked(name, experiment, make_policy(experiment.policy), columns)
     learns = experiment.policy.learns and not experiment.frozen
     return Progressive(asked, delayed=delayed) if learns else Served(asked)

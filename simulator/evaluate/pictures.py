@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from decider.estimate.sample import Units
 from simulator.evaluate.result import ActionShare, Histogram
 from simulator.evaluate.scores import Scores
-from simulator.logs.columns import Category, Columns, Flags, Floats, Number
+from simulator.logs.columns import Category, Columns, Flags, Floats, Longs, Number
 
 BINS = 30
 MOST_VALUES = 8
 """Values of a field that are segments of their own, the most frequent ones."""
 
-POINTS = 60
+POINTS = 40
 """Of the cumulative estimate."""
 
 FIRST = 30
@@ -58,10 +60,22 @@ def points(decisions: int) -> tuple[int, ...]:
     return tuple(spaced.tolist())
 
 
-def segments(columns: Columns) -> Iterator[tuple[str, str, Flags]]:
-    """(field, value, its decisions): the frequent values of each field of texts, thirds of each field of numbers."""
+class Part(NamedTuple):
+    """The decisions with one value of a field: their indexes, rising, and which of them are of the same unit."""
+
+    field: str
+    value: str
+    rows: Longs
+    units: Units
+
+
+def segments(columns: Columns) -> Iterator[Part]:
+    """The frequent values of each field of texts, thirds of each field of numbers."""
     for name, field in columns.fields.items():
-        yield from ((name, value, rows) for value, rows in _parts(field) if rows.any())
+        for value, flags in _parts(field):
+            rows = np.flatnonzero(flags)
+            if len(rows):
+                yield Part(name, value, rows, columns.units.part(rows))
 
 
 def _parts(field: Category | Number) -> Iterator[tuple[str, Flags]]:

@@ -101,7 +101,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The estimate after so many decisions, with a confidence sequence: valid at all of them at once."""
+    """The IPS estimate after so many decisions, with a confidence sequence: valid at all of them at once."""
 
     decisions: tuple[int, ...]
     value: tuple[float, ...]

@@ -91,7 +91,7 @@ def score(
     collected = [_Collected(columns, candidate.rows(columns), grouping) for candidate in candidates]
     for rows, block in columns.blocks():
         predictions = model.predict(block)
-        logged = None if block.pmf is None else block.dense_pmf()
+        logged = None if block.pmf is None else _Logged.of(block)
         for candidate, one in zip(candidates, collected, strict=True):
             one.add(rows, block, candidate.pmf(block), logged, predictions)
         on_rows(len(block))
@@ -108,6 +108,27 @@ def group_actions(columns: Columns) -> Grouping | None:
         return None
     trait = max(usable, key=lambda name: usable[name])
     return Grouping(trait, np.unique(columns.traits[trait], return_inverse=True)[1].astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class _Logged:
+    """The logged pmfs of a block, (n, actions) each. inverse: 1 / pmf, 0 where the action was not possible.
+
+    everything: every action was possible in every decision.
+    """
+
+    pmf: Floats
+    possible: Flags
+    inverse: Floats
+    everything: bool
+
+    @classmethod
+    def of(cls, block: Columns) -> _Logged:
+        """Worked out once for all candidates."""
+        pmf = block.dense_pmf()
+        possible = pmf > ROUNDING
+        inverse = np.divide(1.0, pmf, out=np.zeros_like(pmf), where=possible)
+        return cls(pmf, possible, inverse, bool(possible.all()))
 
 
 class _Collected:
@@ -127,8 +148,8 @@ class _Collected:
         self._possible = 0.0
         self._smallest = float(np.nanmin(columns.propensity, initial=1.0))
 
-    def add(self, rows: slice, block: Columns, pmf: Floats, logged: Floats | None, predictions: Floats) -> None:
-        """One block: pmf, logged, predictions are (n, actions)."""
+    def add(self, rows: slice, block: Columns, pmf: Floats, logged: _Logged | None, predictions: Floats) -> None:
+        """One block: pmf and predictions are (n, actions)."""
         at = (np.arange(len(block)), block.action)
         self._pmf[rows] = pmf[at]
         self._predicted[rows] = predictions[at]
@@ -144,22 +165,26 @@ class _Collected:
         else:
             self._support(rows, block, pmf, logged, wanted)
 
-    def _support(self, rows: slice, block: Columns, pmf: Floats, logged: Floats, wanted: Flags) -> None:
+    def _support(self, rows: slice, block: Columns, pmf: Floats, logged: _Logged, wanted: Flags) -> None:
         """What the logged pmfs say about the candidate's: largest weight, unsupported mass, shares of groups."""
-        self._logged_shares += logged[wanted].sum(axis=0)
-        possible = logged > ROUNDING
-        unsupported = np.where(possible, 0.0, pmf)
-        self._missing[rows] = unsupported.sum(axis=1) + _beyond(pmf)
-        ratio = np.divide(pmf, logged, out=np.zeros_like(pmf), where=possible)
-        self._possible = max(self._possible, float(ratio[wanted].max()))
-        self._missing_by_action += unsupported[wanted].sum(axis=0)
-        seen = (unsupported > ROUNDING) & wanted[:, None]
-        new = seen.any(axis=0) & (self._example < 0)
-        self._example[new] = np.count_nonzero(self._rows[: rows.start]) + np.argmax(seen[wanted][:, new], axis=0)
+        kept = slice(None) if wanted.all() else wanted
+        self._logged_shares += logged.pmf[kept].sum(axis=0)
+        self._possible = max(self._possible, float((pmf * logged.inverse)[kept].max()))
+        self._missing[rows] = _beyond(pmf)
+        if not logged.everything:
+            self._unsupported(rows, np.where(logged.possible, 0.0, pmf), wanted)
         if self._grouping is not None:
             group = (np.arange(len(block)), self._grouping.group[block.action])
             self._group_pmf[rows] = np.minimum((pmf @ self._groups)[group], 1.0)
-            self._group_propensity[rows] = np.minimum((logged @ self._groups)[group], 1.0)
+            self._group_propensity[rows] = np.minimum((logged.pmf @ self._groups)[group], 1.0)
+
+    def _unsupported(self, rows: slice, mass: Floats, wanted: Flags) -> None:
+        """mass: (n, actions), the candidate's where the log could not draw. The first decision of each is kept."""
+        self._missing[rows] += mass.sum(axis=1)
+        self._missing_by_action += mass[wanted].sum(axis=0)
+        seen = (mass > ROUNDING)[wanted]
+        new = seen.any(axis=0) & (self._example < 0)
+        self._example[new] = np.count_nonzero(self._rows[: rows.start]) + np.argmax(seen[:, new], axis=0)
 
     def finish(self) -> Scores:
         """The candidate's decisions only."""

@@ -1,0 +1,207 @@
+"""Two gamblers who bet on a log, one that its value is above m, the other that it is below.
+
+Called by the confidence sequence. A bet multiplies its capital by 1 + slope (term - m) + tilt (weight - 1) at each
+decision. That is fair if the value is m, however the log came about. A gambler splits the capital among bets for
+several horizons: the bet for the horizon h is the one that grows fastest on the past decisions if the value is the one
+that h decisions like them just exclude (`likelihood.extremes` finds both). Bets are renewed whenever the log has
+doubled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import logsumexp
+
+from decider.estimate.likelihood import balanced, extremes
+from decider.estimate.nodes import gather
+from decider.estimate.possible import Pairs, Range, Shape, corners, weights_of
+from decider.estimate.sample import Floats, Longs, Sample
+
+HORIZONS = np.array([1e2, 1e3, 1e4, 1e5, 1e6])
+SHARES = np.array([0.1, 0.1, 0.6, 0.1, 0.1])
+"""Of the capital, by horizon. Most is where the sequence is to be tightest."""
+
+FIRST = 32
+"""Units until bets are first renewed."""
+
+CUT = 0.95
+"""The share of a bet's capital that one unit can cost at most."""
+
+BEFORE = 0.25
+"""What each extreme pair counts among the past decisions: it is all there is to bet by before the first one."""
+
+TINY = float(np.finfo(np.float64).tiny)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What is bet on. total, weight, size: (units,). limits: what the value can be; extreme: what a decision can be.
+
+    extreme: pairs of (4, 1), or of (4, units) where it differs by unit, in the order of `corners`.
+    """
+
+    total: Floats
+    weight: Floats
+    size: Floats
+    limits: Range
+    extreme: Pairs
+
+    @classmethod
+    def of(cls, sample: Sample, limits: Range, max_weights: Floats | None = None) -> Log:
+        """max_weights: (units,), the largest weight that a decision of each unit could have; see the path."""
+        most = corners(sample, limits)
+        weight, term = most.weight[:, None], most.term[:, None]
+        if max_weights is not None and sample.max_weight > 1:
+            part = (max_weights - sample.min_weight) / (sample.max_weight - sample.min_weight)
+            weight, term = (
+                np.concatenate([np.broadcast_to(x[:2], (2, len(part))), x[:2] + (x[2:] - x[:2]) * part])
+                for x in (weight, term)
+            )
+        return cls(sample.total, weights_of(sample), sample.size, limits, Pairs(weight, term))
+
+    def extreme_before(self, unit: int) -> Pairs:
+        """The pairs that were possible at the unit and at those before it."""
+        column = int(np.argmax(self.extreme.weight[2, : unit + 1]))
+        return Pairs(self.extreme.weight[:, column], self.extreme.term[:, column])
+
+
+@dataclass(frozen=True, slots=True)
+class Bets:
+    """slope, tilt: (2 x horizons,), first of the gambler on a value above m, then of the other one."""
+
+    slope: Floats
+    tilt: Floats
+
+
+def renewed(log: Log, level: float) -> Iterator[tuple[slice, Bets]]:
+    """Which units are bet on with which bets; these depend on the units before alone (and on the units' sizes).
+
+    >>> ones = np.ones(100)
+    >>> log = Log.of(Sample(ones, ones, ones, low=0.0, high=1.0, max_weight=1.0), (0.0, 1.0))
+    >>> [(rows.start, rows.stop, round(float(bets.slope[0]), 2)) for rows, bets in renewed(log, 0.95)]
+    [(0, 32, 0.76), (32, 64, 0.94), (64, 100, 0.99)]
+    """
+    units = len(log.total)
+    doublings = max(0, math.ceil(math.log2(units / FIRST))) if units else -1
+    ends = np.minimum(FIRST * 2 ** np.arange(doublings + 1), units)
+    shape = Shape.of(log.size)
+    sums = (log.total, log.weight) if shape.mean == shape.alike == 1 else (log.total, log.weight, log.size)
+    nodes = gather(np.stack(sums, axis=1), stops=ends)
+    total, weight, size = *nodes.place.T[:2], (nodes.place[:, 2] if len(sums) == 3 else np.ones(len(nodes.place)))
+    seen = np.zeros(len(size))
+    start = 0
+    for end, new in zip(ends.tolist(), nodes.count, strict=True):
+        decisions = float(seen @ size)
+        value = float(np.clip(seen @ total / decisions, *log.limits)) if decisions else sum(log.limits) / 2
+        past = shape.as_decisions(total=total, weight=weight, size=size, value=value)
+        extreme = shape.enlarged(log.extreme_before(start), value)
+        bets = _fastest(past, seen, extreme, level)
+        yield slice(start, end), Bets(bets.slope / shape.mean, bets.tilt / shape.mean)
+        seen += new
+        start = end
+
+
+def _fastest(past: Pairs, seen: Floats, extreme: Pairs, level: float) -> Bets:
+    weight, term = np.concatenate([extreme.weight, past.weight]), np.concatenate([extreme.term, past.term])
+    there = np.concatenate([np.full(4, BEFORE), seen])
+    used = there > 0
+    _, count = balanced(weight[used], there[None, used])
+    growth = np.log(2 / (1 - level) / SHARES) / HORIZONS
+    upward = np.repeat([-1.0, 1.0], len(HORIZONS))
+    found = extremes(
+        weight[used],
+        term[used],
+        np.repeat(count, len(upward), axis=0),
+        upward=upward,
+        drop=count.sum() * np.tile(growth, 2),
+    )
+    return Bets(found.slope, found.tilt)
+
+
+@dataclass(frozen=True, slots=True)
+class Gambler:
+    """What the bets have met, as nodes: all of one horizon, then of the next. gained, stake: (nodes,).
+
+    A node multiplies the capital by 1 + gained - stake (slope m + tilt). count: (stops, nodes), how often it was met
+    until a stop. starts: where each horizon's nodes begin.
+    """
+
+    gained: Floats
+    stake: Floats
+    slope: Floats
+    tilt: Floats
+    count: Floats
+    starts: Longs
+
+    def log_capital(self, m: float, stop: int) -> float:
+        """Of a start of 1, if the value is m, with the units until a stop."""
+        factor = 1 + self.gained - self.stake * (self.slope * m + self.tilt)
+        grown = np.add.reduceat(self.count[stop] * np.log(np.maximum(factor, TINY)), self.starts)
+        return float(logsumexp(grown, b=SHARES))
+
+
+def play(log: Log, stops: Longs, level: float) -> tuple[Gambler, Gambler]:
+    """The gambler on a value above m and the one below, after the first `stops` units; the last stop is all of them.
+
+    >>> ones = np.ones(100)
+    >>> log = Log.of(Sample(ones, ones, ones, low=0.0, high=1.0, max_weight=1.0), (0.0, 1.0))
+    >>> above, below = play(log, np.array([50, 100]), 0.95)
+    >>> above.log_capital(0.5, 0) < above.log_capital(0.5, 1), below.log_capital(0.5, 1) < 0
+    (True, True)
+    """
+    met: list[list[_Met]] = [[] for _ in range(2 * len(HORIZONS))]
+    for rows, bets in renewed(log, level):
+        until = np.clip(stops, rows.start, rows.stop) - rows.start
+        for index, one in enumerate(met):
+            one.append(_meet(log, rows, until, slope=float(bets.slope[index]), tilt=float(bets.tilt[index])))
+    half = len(HORIZONS)
+    return _gambler(met[:half]), _gambler(met[half:])
+
+
+@dataclass(frozen=True, slots=True)
+class _Met:
+    """One bet on some units, as nodes. gained, stake: (nodes,); count: (stops, nodes)."""
+
+    gained: Floats
+    stake: Floats
+    slope: float
+    tilt: float
+    count: Floats
+
+
+def _meet(log: Log, rows: slice, until: Longs, *, slope: float, tilt: float) -> _Met:
+    """The bet on a unit is cut so far that whatever its decisions are, and whatever m is, it costs CUT at most."""
+    extreme = log.extreme
+    columns = rows if extreme.weight.shape[1] > 1 else slice(None)
+    farthest = log.limits[1] if slope > 0 else log.limits[0]
+    change = slope * (extreme.term[:, columns] - farthest) + tilt * (extreme.weight[:, columns] - 1)
+    loss = np.maximum(-change.min(axis=0), TINY)
+    size = log.size[rows]
+    cut = np.minimum(1, CUT / (loss * size))
+    stake = cut * size
+    gained = slope * log.total[rows]
+    gained += tilt * log.weight[rows]
+    gained *= cut
+    if (stake == stake[0]).all():
+        nodes = gather(gained[:, None], stops=until, cells=512)
+        return _Met(nodes.place[:, 0], np.full(len(nodes.place), stake[0]), slope, tilt, nodes.count.cumsum(axis=0))
+    nodes = gather(np.stack([gained, stake], axis=1), stops=until, cells=4096)
+    return _Met(nodes.place[:, 0], nodes.place[:, 1], slope, tilt, nodes.count.cumsum(axis=0))
+
+
+def _gambler(bets: list[list[_Met]]) -> Gambler:
+    met = [one for bet in bets for one in bet]
+    nodes = [len(one.gained) for one in met]
+    starts = np.cumsum([0, *[sum(len(one.gained) for one in bet) for bet in bets[:-1]]])
+    return Gambler(
+        gained=np.concatenate([one.gained for one in met]),
+        stake=np.concatenate([one.stake for one in met]),
+        slope=np.repeat([one.slope for one in met], nodes),
+        tilt=np.repeat([one.tilt for one in met], nodes),
+        count=np.concatenate([one.count for one in met], axis=1),
+        starts=starts,
+    )

@@ -1,0 +1,153 @@
+"""How extreme a mean can be before the likelihood of the points drops too far. Called by the default interval and
+by the confidence sequence, which bets with it.
+
+A distribution gives probability to the points. Of those under which the mean weight is 1 and whose likelihood is not
+below the largest by more than a factor exp(-drop), one has the lowest mean term. Owen, Empirical Likelihood, 2001,
+chapters 2 and 3; the points that were not seen but are possible belong to it (with a trace of a count), as in
+Karampatziakis, Langford & Mineiro, "Empirical Likelihood for Contextual Bandits", NeurIPS 2020.
+
+In the dual, the lowest mean is the largest value of a concave function of two numbers. With
+x_i = term_i + b weight_i + d, n the sum of counts and a drop K from the largest likelihood of all:
+
+    lowest mean = max over (b, d) of  exp((sum_i count_i log x_i - K) / n) - b - d
+
+Everything is done for a batch of problems at once: they share points and differ in counts, direction and drop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from decider.estimate.sample import Floats
+
+STEPS = 200
+HALVINGS = 60
+PRECISION = 1e-9
+"""Of a mean, relative to the largest term."""
+
+Shape = tuple[Floats, Floats, Floats]
+"""A function's values (batch,), gradients (batch, d) and Hessians (batch, d, d); a value is -inf outside its domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extreme:
+    """mean: (batch,). slope, tilt: (batch,), 1 + slope (term_i - mean) + tilt (weight_i - 1) is positive everywhere.
+
+    It is how much more the points' own distribution believes in point i than the extreme one does, and so the best bet
+    of one who is offered odds by the extreme one and believes the points.
+    """
+
+    mean: Floats
+    slope: Floats
+    tilt: Floats
+
+
+def balanced(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
+    """The likelihood that a mean weight of 1 costs, as log (batch,); and the (batch, points) counts that make it 1.
+
+    weight: (points,), on both sides of 1, or 1 everywhere. The counts are proportional to the most likely distribution
+    whose mean weight is 1.
+
+    >>> cost, count = balanced(np.array([0.0, 2.0]), np.array([[3.0, 1.0]]))
+    >>> np.round(cost, 3).tolist(), np.round(count, 3).tolist()
+    ([0.523], [[2.0, 2.0]])
+    """
+    away = weight - 1
+    if not away.any():
+        return np.zeros(len(count)), count
+
+    def shape(at: Floats) -> Shape:
+        x = 1 + at * away
+        inside = np.where(x > 0, x, 1.0)
+        value = np.where((x > 0).all(axis=1), (count * np.log(inside)).sum(axis=1), -np.inf)
+        pull = away / inside
+        first = count * pull
+        return value, first.sum(axis=1)[:, None], -(first * pull).sum(axis=1)[:, None, None]
+
+    at, cost = _climb(shape, np.zeros((len(count), 1)), precision=PRECISION)
+    return cost, count / (1 + at * away)
+
+
+def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, drop: Floats) -> Extreme:
+    """The lowest mean terms, or the highest where `upward` is 1 and not -1.
+
+    weight, term: (points,); count: (batch, points); upward, drop: (batch,), the drop in log likelihood from the
+    largest there is, whatever its mean weight: add the cost that `balanced` gives.
+
+    >>> one = np.ones(1)
+    >>> count = np.array([[30.0, 70.0]])  # of 100 decisions 30 were rewarded
+    >>> term, drop = np.array([1.0, 0.0]), 1.92 * one
+    >>> low = extremes(np.ones(2), term, count, upward=-one, drop=drop)
+    >>> high = extremes(np.ones(2), term, count, upward=one, drop=drop)
+    >>> round(float(low.mean[0]), 3), round(float(high.mean[0]), 3)
+    (0.216, 0.394)
+    """
+    share = count / count.sum(axis=1, keepdims=True)
+    depth = drop / count.sum(axis=1)
+    down = -upward[:, None] * term
+
+    def shape(at: Floats) -> Shape:
+        x = down + at[:, :1] * weight + at[:, 1:]
+        inside = np.where(x > 0, x, 1.0)
+        mean = np.exp((share * np.log(inside)).sum(axis=1) - depth)
+        value = np.where((x > 0).all(axis=1), mean - at.sum(axis=1), -np.inf)
+        first = share / inside
+        second = first / inside
+        weighed = second @ weight
+        gradient = np.stack([first @ weight, first.sum(axis=1)], axis=1)
+        hessian = gradient[:, :, None] * gradient[:, None, :]
+        hessian[:, 0, 0] -= second @ (weight * weight)
+        hessian[:, 0, 1] -= weighed
+        hessian[:, 1, 0] -= weighed
+        hessian[:, 1, 1] -= second.sum(axis=1)
+        return value, mean[:, None] * gradient - 1, mean[:, None, None] * hessian
+
+    at, mean = _climb(shape, _start(weight, down, share, depth), precision=PRECISION * float(np.abs(term).max()))
+    slope = 1 / (at.sum(axis=1) + mean)
+    return Extreme(-upward * mean, -upward * slope, slope * at[:, 0])
+
+
+def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> Floats:
+    """(batch, 2): where the maximum would be if the logarithm were its second-order expansion, moved inside."""
+    mean_weight, mean = share @ weight, (share * down).sum(axis=1)
+    spread = share @ (weight * weight) - mean_weight**2
+    both = (share * down) @ weight - mean * mean_weight
+    b = -np.divide(both, spread, out=np.zeros_like(both), where=spread > 0)
+    error = np.sqrt(np.maximum((share * down**2).sum(axis=1) - mean**2 + b * both, 0))
+    d = error / np.sqrt(2 * depth) - b - mean
+    least = (down + b[:, None] * weight).min(axis=1)
+    room = 0.1 * error + 1e-3 * (np.abs(least) + np.abs(d)) + np.finfo(np.float64).tiny
+    return np.stack([b, np.maximum(d, room - least)], axis=1)
+
+
+def _climb(shape: Callable[[Floats], Shape], at: Floats, *, precision: float) -> tuple[Floats, Floats]:
+    """Where concave functions are largest, and how large: damped Newton steps from inside the domain."""
+    value, gradient, hessian = shape(at)
+    for _ in range(STEPS):
+        step, gain = _newton(gradient, hessian)
+        length = np.where(gain > precision, 1.0, 0.0)
+        if not length.any():
+            break
+        trial = shape(at + length[:, None] * step)
+        for _ in range(HALVINGS):
+            short = (length > 0) & ~(trial[0] >= value + 0.1 * length * gain)
+            if not short.any():
+                break
+            length = np.where(short, length / 2, length)
+            trial = shape(at + length[:, None] * step)
+        else:
+            break  # rounding: no step is an improvement any more
+        at = at + length[:, None] * step
+        value, gradient, hessian = trial
+    return at, value
+
+
+def _newton(gradient: Floats, hessian: Floats) -> tuple[Floats, Floats]:
+    """The step, and the gain that it promises. The ridge decides where a direction changes nothing (all weights 1)."""
+    size = gradient.shape[1]
+    ridge = 1e-12 * np.abs(np.trace(hessian, axis1=1, axis2=2)) + np.finfo(np.float64).tiny
+    step = np.linalg.solve(ridge[:, None, None] * np.eye(size) - hessian, gradient[:, :, None])[:, :, 0]
+    return step, (step * gradient).sum(axis=1)

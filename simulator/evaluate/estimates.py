@@ -1,0 +1,247 @@
+"""A candidate's scores -> every estimate of what it would have earned, with its interval. Called by `run.py`.
+
+Estimates that are the mean of one term a decision get their interval from these terms, summed by unit. SNIPS and the
+Cressie-Read value estimate the same mean as IPS, and SNDR the same as DR: they stand in the interval of those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypedDict
+
+import numpy as np
+
+from decider.estimate.asymptotic import asymptotic
+from decider.estimate.binomial import Counted
+from decider.estimate.clipped_ips import ClippedIps
+from decider.estimate.clopper_pearson import clopper_pearson
+from decider.estimate.cressie_read_value import CressieRead
+from decider.estimate.default_interval import NAME as DEFAULT
+from decider.estimate.default_interval import default_interval
+from decider.estimate.dm import DirectMethod
+from decider.estimate.dr import DoublyRobust
+from decider.estimate.dr_shrinkage import DrShrinkage
+from decider.estimate.ips import Ips
+from decider.estimate.mean import Interval
+from decider.estimate.mips import Mips
+from decider.estimate.replay import RejectionReplay, tickets
+from decider.estimate.sample import Sample, Units
+from decider.estimate.sndr import Sndr
+from decider.estimate.snips import Snips
+from decider.estimate.switch_dr import SwitchDr
+from decider.estimate.weights import effective_size
+from simulator.evaluate.result import Difference, Estimate
+from simulator.evaluate.scores import Grouped, Scores
+from simulator.evaluate.verdicts import LEAST_ESS
+from simulator.logs.columns import Floats, Longs
+
+REPLAY_SEED = 1
+
+DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
+CUT_NOTE = "biased where weights are cut: limit {}"
+SHRUNK_NOTE = "biased where weights are shrunk: strength {:.3g}"
+MIPS_NOTE = "unbiased only if, within a {}, the reward does not depend on the action"
+REPLAY_NOTE = "for comparison: {:,} of {:,} decisions accepted, the others thrown away"
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """An estimate as a mean of terms. terms: (n,); low, high: what one term can be; note: why it is biased."""
+
+    terms: Floats
+    low: float
+    high: float
+    note: str = ""
+
+
+class _Weighting(TypedDict):
+    """What every weighted estimator takes, (n,) each."""
+
+    propensity: Floats
+    pmf: Floats
+    reward: Floats
+
+
+class _Model(TypedDict):
+    """What the reward model says, (n,) each."""
+
+    predicted: Floats
+    expected: Floats
+
+
+class Estimator:
+    """Everything that is estimated from one candidate's scores. Units are worked out once."""
+
+    def __init__(self, scores: Scores) -> None:
+        self.columns = scores.columns
+        self._scores = scores
+        self._units = scores.columns.units
+        self._low, self._high = scores.columns.reward_range
+        self._reach = (self._high - self._low) * scores.possible_weight
+        columns = scores.columns
+        self._weighting = _Weighting(propensity=columns.propensity, pmf=scores.pmf, reward=columns.reward)
+        self._model = _Model(predicted=scores.predicted, expected=scores.expected)
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Within which a mean reward lies."""
+        return self._low, self._high
+
+    @property
+    def headline(self) -> str:
+        """The estimator to look at first: the doubly robust one, but IPS where it is the log's own mean anyway, or
+        where there is no reward model for the candidate."""
+        return "dr" if self._models and not bool((self._scores.weight == 1).all()) else "ips"
+
+    @cached_property
+    def _models(self) -> bool:
+        return not np.isnan(self._scores.expected).any()
+
+    def estimates(self) -> dict[str, Estimate]:
+        """By the estimator's name. Without propensities, or without logged pmfs, those that need them are missing."""
+        found: dict[str, Estimate] = {}
+        if self._scores.columns.has_propensities:
+            found |= self._weighted()
+        if self._models:
+            found |= self._modelled()
+        return found
+
+    def _weighted(self) -> dict[str, Estimate]:
+        ips = self._estimate(self.ips())
+        cressie_read, snips = CressieRead(), Snips()
+        cressie_read.add_many(**self._weighting)
+        snips.add_many(**self._weighting)
+        found = {"ips": ips}
+        for name, value in (("snips", snips.value), ("cressie_read", cressie_read.value)):
+            if value is not None:
+                found[name] = replace(ips, value=value, low=min(ips.low, value), high=max(ips.high, value))
+        found["clipped_ips"] = self._estimate(self._clipped())
+        if self._scores.grouped is not None:
+            found["mips"] = self._estimate(self._by_group(self._scores.grouped))
+        found["replay"] = self._replay()
+        return found
+
+    def _modelled(self) -> dict[str, Estimate]:
+        found = {"dm": self._asymptotic(self._direct())}
+        if not self._scores.columns.has_propensities:
+            return found
+        found["dr"] = dr = self._estimate(self.dr())
+        sndr = Sndr()
+        sndr.add_many(**self._weighting, **self._model)
+        if sndr.value is not None:
+            found["sndr"] = replace(dr, value=sndr.value, low=min(dr.low, sndr.value), high=max(dr.high, sndr.value))
+        found["switch_dr"] = self._asymptotic(self._switched())
+        found["dr_shrinkage"] = self._asymptotic(self._shrunk())
+        return found
+
+    def ips(self) -> Terms:
+        """w r."""
+        return Terms(Ips.terms(**self._weighting), *self._weighted_bounds())
+
+    def dr(self) -> Terms:
+        """expected + w (r - predicted)."""
+        terms = DoublyRobust.terms(**self._weighting, **self._model)
+        return Terms(terms, self._low - self._reach, self._high + self._reach)
+
+    @cached_property
+    def terms(self) -> Terms:
+        """Of the headline."""
+        return self.dr() if self.headline == "dr" else self.ips()
+
+    def _weighted_bounds(self) -> tuple[float, float]:
+        most = self._scores.possible_weight
+        return min(0.0, self._low * most), max(0.0, self._high * most)
+
+    def _direct(self) -> Terms:
+        direct = DirectMethod.terms(expected=self._scores.expected)
+        return Terms(direct, self._low, self._high, DM_NOTE)
+
+    def _clipped(self) -> Terms:
+        chosen = ClippedIps.chosen(**self._weighting, interval=self._spread)
+        note = CUT_NOTE.format(f"{chosen.limit:.3g}") if np.isfinite(chosen.limit) else ""
+        return Terms(chosen.terms(**self._weighting), *self._weighted_bounds(), note)
+
+    def _switched(self) -> Terms:
+        chosen = SwitchDr.chosen(**self._weighting, **self._model, interval=self._spread)
+        note = CUT_NOTE.format(f"{chosen.limit:.3g}") if np.isfinite(chosen.limit) else ""
+        return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
+
+    def _shrunk(self) -> Terms:
+        chosen = DrShrinkage.chosen(**self._weighting, **self._model, interval=self._spread)
+        note = SHRUNK_NOTE.format(chosen.strength) if np.isfinite(chosen.strength) else ""
+        return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
+
+    def _by_group(self, grouped: Grouped) -> Terms:
+        terms = Mips.terms(propensity=grouped.propensity, pmf=grouped.pmf, reward=self._weighting["reward"])
+        return Terms(terms, *self._weighted_bounds(), MIPS_NOTE.format(grouped.trait))
+
+    def _replay(self) -> Estimate:
+        """Each decision is accepted with probability w / max_weight, by a ticket that depends on its place alone."""
+        reward = self._weighting["reward"]
+        replay = RejectionReplay(max(1.0, float(self._scores.weight.max(initial=1.0))))
+        ticket = tickets(len(reward), seed=REPLAY_SEED)
+        accepted = replay.accepts(propensity=self._weighting["propensity"], pmf=self._scores.pmf, ticket=ticket)
+        note = REPLAY_NOTE.format(int(accepted.sum()), len(reward))
+        binary = bool(((reward == 0) | (reward == 1)).all())
+        if binary:
+            interval = clopper_pearson(Counted(int(reward[accepted].sum()), int(accepted.sum())))
+            return _as_estimate(interval, "Clopper-Pearson", note, unbiased=True)
+        replay.add_many(**self._weighting, ticket=ticket)
+        return _as_estimate(replay.accepted.interval(), "asymptotic", note, unbiased=True)
+
+    def _spread(self, terms: Floats) -> Interval:
+        """How far the mean of terms would scatter; SLOPE compares parameters by it."""
+        return asymptotic(self.sample(Terms(terms, self._low, self._high)))
+
+    def sample(self, terms: Terms) -> Sample:
+        """Its terms by unit, with the weights as control."""
+        weight = self._scores.weight
+        most = max(1.0, self._scores.possible_weight)
+        return self._units.sample(terms.terms, weight, low=terms.low, high=terms.high, max_weight=most)
+
+    def _estimate(self, terms: Terms) -> Estimate:
+        return held(self.sample(terms), self.value_range, note=terms.note)
+
+    def _asymptotic(self, terms: Terms) -> Estimate:
+        """For what is biased: how far it would scatter, not where the truth is."""
+        interval = asymptotic(self.sample(terms))
+        return _as_estimate(interval, "asymptotic", terms.note, unbiased=not terms.note)
+
+    def within(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
+        """Of the decisions at these indexes: the effective sample size, and the headline estimate if it carries one."""
+        weight = self._scores.weight[rows]
+        ess = effective_size(weight)
+        if ess < LEAST_ESS:
+            return ess, None
+        terms, most = self.terms, max(1.0, self._scores.possible_weight)
+        sample = units.sample(terms.terms[rows], weight, low=terms.low, high=terms.high, max_weight=most)
+        return ess, held(sample, self.value_range)
+
+    def difference(self) -> Difference:
+        """To the logged policies' mean reward, on the same decisions."""
+        logged = Terms(self._weighting["reward"], self._low, self._high)
+        apart = self.apart(logged)
+        return Difference("logged", self.headline, apart.value, apart.low, apart.high, apart.interval)
+
+    def apart(self, other: Terms) -> Estimate:
+        """The headline estimate less another one on the same decisions."""
+        ours = self.terms
+        terms = Terms(ours.terms - other.terms, ours.low - other.high, ours.high - other.low)
+        wide = self._high - self._low
+        return held(self.sample(terms), (-wide, wide))
+
+
+def held(sample: Sample, value_range: tuple[float, float], *, note: str = "") -> Estimate:
+    """The mean term in the default interval, which knows that the mean weight is 1, and so may have to stretch to it.
+
+    >>> held(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
+    0.5
+    """
+    interval = default_interval(sample, value_range=value_range)
+    low, high = min(interval.low, sample.value), max(interval.high, sample.value)
+    return Estimate(sample.value, low, high, DEFAULT, not note, note)
+
+
+def _as_estimate(interval: Interval, name: str, note: str, *, unbiased: bool) -> Estimate:
+    return Estimate(interval.value, interval.low, interval.high, name, unbiased, note)

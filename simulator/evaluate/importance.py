@@ -1,0 +1,53 @@
+"""What a context field is worth: a learner with every field, less one that never sees this field. Called by `run.py`.
+
+Both learn from the same decisions in the same order; the difference is estimated on the same decisions, so what the
+two have in common cancels. A positive loss says that the field earns its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from simulator.evaluate.candidates import LEARNER, Candidate
+from simulator.evaluate.estimates import Estimator
+from simulator.evaluate.result import FieldImportance
+from simulator.evaluate.scores import Scores
+from simulator.logs.columns import Columns, Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Without:
+    """A candidate that never sees one field of the context."""
+
+    inner: Candidate
+    field: str
+
+    @property
+    def name(self) -> str:
+        """Whose it is, and what it lacks."""
+        return f"{self.inner.name} without {self.field}"
+
+    @property
+    def estimand(self) -> str:
+        """As of the candidate with all fields."""
+        return self.inner.estimand
+
+    def pmf(self, block: Columns) -> Floats:
+        """As the candidate, of contexts without the field."""
+        seen = {name: field for name, field in block.fields.items() if name != self.field}
+        return self.inner.pmf(replace(block, fields=seen))
+
+    def rows(self, columns: Columns) -> None:
+        """All."""
+
+
+def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns: Columns) -> list[Without]:
+    """The candidate once without each field of the context; none where it does not learn. `fresh` makes it anew."""
+    return [Without(fresh(), field) for field in columns.fields] if candidate.estimand == LEARNER else []
+
+
+def importance(full: Scores, reduced: Without, less: Scores) -> FieldImportance:
+    """What `full` earns more than `less`, which never saw the field, on the same decisions."""
+    one, other = Estimator(full), Estimator(less)
+    return FieldImportance(reduced.field, one.apart(other.terms), reduced.inner.name)

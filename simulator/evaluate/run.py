@@ -1,0 +1,153 @@
+"""An evaluation from end to end: columns + candidates -> `Evaluation`. Called by the commands and by tests.
+
+Columns --> log findings
+   |
+   +--> score (one pass, all candidates) --> diagnose --> refused, or estimates, difference, curve, segments
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from decider.estimate.confidence_sequence import confidence_sequence_path
+from decider.estimate.sample import Units
+from simulator.evaluate.candidate_checks import diagnose
+from simulator.evaluate.candidates import Candidate, Logged
+from simulator.evaluate.estimates import Estimator, held
+from simulator.evaluate.importance import Without, importance
+from simulator.evaluate.log_checks import log_findings
+from simulator.evaluate.pictures import Part, action_shares, hours, points, segments, weight_histogram
+from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
+from simulator.evaluate.scores import Scores, score
+from simulator.evaluate.verdicts import worst
+from simulator.logs.columns import Columns, Floats
+
+WORKERS = 2
+"""Threads that compute intervals: numpy lets go of the interpreter."""
+
+
+def evaluate(
+    columns: Columns,
+    candidates: Sequence[Candidate],
+    *,
+    force: bool = False,
+    without: Sequence[tuple[int, Without]] = (),
+    on_rows: Callable[[int], None] = lambda _: None,
+) -> Evaluation:
+    """What each candidate would have earned. `on_rows` is told of every piece of the log that is done.
+
+    force: estimates even where the log cannot carry the question. without: candidates that never see a field, each
+    with the index of the one that it is compared with: what the field is worth (`importance.py`).
+    """
+    started = time.perf_counter()
+    findings = log_findings(columns)
+    scored = score(columns, [*candidates, *[one for _, one in without]], on_rows=on_rows)
+    pairs = list(zip(candidates, scored, strict=False))
+    parts = _Parts()
+    parts.of(columns)
+    reduced = zip(without, scored[len(candidates) :], strict=True)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = list(pool.map(lambda pair: _result(*pair, findings=findings, parts=parts, force=force), pairs))
+    return Evaluation(
+        log=summary(columns, findings),
+        policies=tuple(results),
+        seconds=time.perf_counter() - started,
+        importance=tuple([importance(scored[index], one, less) for (index, one), less in reduced]),
+    )
+
+
+def summary(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
+    """The log by itself: what `simulator inspect` shows, and the head of an evaluation."""
+    mean = _mean(columns.reward, columns.units, columns.reward_range)
+    return LogSummary(
+        name=columns.name,
+        decisions=len(columns),
+        units=len(columns.units.size),
+        actions=len(columns.actions),
+        mean_reward=mean.value,
+        mean_reward_low=mean.low,
+        mean_reward_high=mean.high,
+        reward_range=columns.reward_range,
+        hours=hours(columns),
+        left_out=dict(columns.left_out),
+        verdict=worst(findings),
+        findings=tuple(findings),
+    )
+
+
+def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Estimate:
+    """The mean reward as logged, with its interval."""
+    low, high = reward_range
+    sample = units.sample(reward, np.ones(len(reward)), low=low, high=high, max_weight=1.0)
+    return held(sample, reward_range)
+
+
+def _result(
+    candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], parts: _Parts, force: bool
+) -> PolicyResult:
+    diagnostics = diagnose(scores, log=findings)
+    estimator = Estimator(scores)
+    refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, Logged)
+    result = PolicyResult(
+        name=candidate.name,
+        estimand=candidate.estimand,
+        decisions=len(scores.columns),
+        refused=refused or not len(scores.columns),
+        headline=estimator.headline,
+        diagnostics=diagnostics,
+        estimates={},
+        difference=None,
+        weights=weight_histogram(scores.weight),
+        actions=action_shares(scores),
+    )
+    if result.refused:
+        return result
+    result = replace(result, estimates=estimator.estimates())
+    if not scores.columns.has_propensities:
+        return result
+    difference = None if isinstance(candidate, Logged) else estimator.difference()
+    return replace(result, difference=difference, curve=curve(estimator), segments=_segments(estimator, parts))
+
+
+def curve(estimator: Estimator) -> Curve:
+    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point."""
+    sample = estimator.sample(estimator.ips())
+    counts = points(len(sample.total))
+    path = confidence_sequence_path(sample, counts, value_range=estimator.value_range)
+    done = np.cumsum(sample.size)[np.array(counts, np.int64) - 1]
+    return Curve(
+        decisions=tuple(done.astype(int).tolist()),
+        value=tuple([one.value for one in path]),
+        low=tuple([one.low for one in path]),
+        high=tuple([one.high for one in path]),
+    )
+
+
+class _Parts:
+    """The segments of a log, worked out once for all candidates that are evaluated on the same decisions."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Columns, list[tuple[Part, Estimate]]]] = {}
+
+    def of(self, columns: Columns) -> list[tuple[Part, Estimate]]:
+        """Each with the mean reward that was logged there."""
+        if id(columns) not in self._known:
+            self._known[id(columns)] = (columns, [(part, _logged_there(columns, part)) for part in segments(columns)])
+        return self._known[id(columns)][1]
+
+
+def _logged_there(columns: Columns, part: Part) -> Estimate:
+    return _mean(columns.reward[part.rows], part.units, columns.reward_range)
+
+
+def _segments(estimator: Estimator, parts: _Parts) -> tuple[Segment, ...]:
+    found = []
+    for part, logged in parts.of(estimator.columns):
+        ess, estimate = estimator.within(part.rows, part.units)
+        found.append(Segment(part.field, part.value, len(part.rows), ess, logged, estimate))
+    return tuple(found)
