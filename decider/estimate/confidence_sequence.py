@@ -58,6 +58,9 @@ def confidence_sequence_path(
     value_range: what the value can be. max_weights: (units,), where the largest weight that a decision could have was
     not always the same: that of each unit, known before its draw; sample.max_weight is the largest of them.
 
+    Where both gamblers win against every m, nothing is the value, so what they rely on does not hold (weights whose mean
+    is not 1, a value that changes over time): the interval is all that is possible.
+
     With units of one decision it needs that a decision's expected term is the value whatever came before; where units
     come back and have ways of their own, give sums by unit. Their sizes are taken as known beforehand.
 
@@ -77,11 +80,10 @@ def confidence_sequence_path(
     total, size = (np.concatenate([np.zeros(1), np.cumsum(sums)])[stops] for sums in (log.total, log.size))
     value = np.divide(total, size, out=np.full(len(stops), np.nan), where=size > 0)
     goal = math.log(2 / (1 - level))
-    found = [
-        Interval(float(value[stop]), _limit(above, stop, goal, limits), _limit(below, stop, goal, limits[::-1]))
-        for stop in range(len(stops))
-    ]
-    return [found[place] for place in places]
+    low = [_limit(above, stop, goal, limits) for stop in range(len(stops))]
+    high = [_limit(below, stop, goal, limits[::-1]) for stop in range(len(stops))]
+    ends = [pair if pair[0] <= pair[1] else limits for pair in zip(low, high, strict=True)]
+    return [Interval(float(value[place]), *ends[place]) for place in places]
 
 
 def _first(sample: Sample, units: int) -> Sample:

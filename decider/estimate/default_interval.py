@@ -35,6 +35,9 @@ TRACE = 1e-3
 ADDED = 1 / 3
 """What the one counts that is worst for a limit."""
 
+CONTRADICTION = 20.0
+"""Of the logarithm of the likelihood: if the mean weight is 1, weights as odd as that have a chance of 1e-9."""
+
 UPWARD = np.array([-1.0, 1.0, -1.0, 1.0])
 """For which limit each corner is the worst of its weight: see `corners`."""
 
@@ -43,7 +46,7 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     """The likeliest value, with its interval. value_range: what the value can be; rewards' range for a policy's value.
 
     The value uses that the mean weight is 1, as the Cressie-Read estimate does, so it differs from sample.value.
-    Of no units: nan, in the range.
+    Of no units: nan. All that is possible is the interval then, and where the weights contradict a mean of 1.
 
     >>> from decider.estimate.sample import by_unit
     >>> weight = np.array([0.0, 2.0] * 100)
@@ -66,5 +69,7 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     count[1:, -4:] += ADDED * np.eye(4)
     cost, likeliest = balanced(weight, count)
     value = float(likeliest[0] @ term / likeliest[0].sum())
+    if cost[0] > CONTRADICTION:
+        return Interval(value, *limits)
     found = extremes(weight, term, count[1:], upward=UPWARD, drop=cost[1:] + chdtri(1, 1 - level) / 2).mean
     return clipped(Interval(value, float(found[UPWARD < 0].min()), float(found[UPWARD > 0].max())), limits)

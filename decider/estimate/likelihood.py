@@ -26,7 +26,12 @@ from decider.estimate.sample import Floats
 STEPS = 200
 HALVINGS = 60
 PRECISION = 1e-9
-"""Of a mean, relative to the largest term."""
+"""Of a limit, relative to how far it is from the mean."""
+
+LOG_PRECISION = 1e-12
+"""Of the logarithm of a likelihood."""
+
+EPSILON = float(np.finfo(np.float64).eps)
 
 Shape = tuple[Floats, Floats, Floats]
 """A function's values (batch,), gradients (batch, d) and Hessians (batch, d, d); a value is -inf outside its domain."""
@@ -67,7 +72,7 @@ def balanced(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
         first = count * pull
         return value, first.sum(axis=1)[:, None], -(first * pull).sum(axis=1)[:, None, None]
 
-    at, cost = _climb(shape, np.zeros((len(count), 1)), precision=PRECISION)
+    at, cost = _climb(shape, np.zeros((len(count), 1)), precision=LOG_PRECISION)
     return cost, count / (1 + at * away)
 
 
@@ -105,13 +110,15 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
         hessian[:, 1, 1] -= second.sum(axis=1)
         return value, mean[:, None] * gradient - 1, mean[:, None, None] * hessian
 
-    at, mean = _climb(shape, _start(weight, down, share, depth), precision=PRECISION * float(np.abs(term).max()))
+    start, error = _start(weight, down, share, depth)
+    at, mean = _climb(shape, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
     slope = 1 / (at.sum(axis=1) + mean)
     return Extreme(-upward * mean, -upward * slope, slope * at[:, 0])
 
 
-def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> Floats:
-    """(batch, 2): where the maximum would be if the logarithm were its second-order expansion, moved inside."""
+def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> tuple[Floats, Floats]:
+    """Where the maximum would be if the logarithm were its second-order expansion, moved inside, (batch, 2); and how
+    far the limit would then be from the mean, (batch,)."""
     mean_weight, mean = share @ weight, (share * down).sum(axis=1)
     spread = share @ (weight * weight) - mean_weight**2
     both = (share * down) @ weight - mean * mean_weight
@@ -120,10 +127,10 @@ def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> Floats
     d = error / np.sqrt(2 * depth) - b - mean
     least = (down + b[:, None] * weight).min(axis=1)
     room = 0.1 * error + 1e-3 * (np.abs(least) + np.abs(d)) + np.finfo(np.float64).tiny
-    return np.stack([b, np.maximum(d, room - least)], axis=1)
+    return np.stack([b, np.maximum(d, room - least)], axis=1), error * np.sqrt(2 * depth)
 
 
-def _climb(shape: Callable[[Floats], Shape], at: Floats, *, precision: float) -> tuple[Floats, Floats]:
+def _climb(shape: Callable[[Floats], Shape], at: Floats, *, precision: float | Floats) -> tuple[Floats, Floats]:
     """Where concave functions are largest, and how large: damped Newton steps from inside the domain."""
     value, gradient, hessian = shape(at)
     for _ in range(STEPS):
@@ -133,7 +140,7 @@ def _climb(shape: Callable[[Floats], Shape], at: Floats, *, precision: float) ->
             break
         trial = shape(at + length[:, None] * step)
         for _ in range(HALVINGS):
-            short = (length > 0) & ~(trial[0] >= value + 0.1 * length * gain)
+            short = (length > 0) & ~(trial[0] >= value + 0.1 * length * gain - 8 * EPSILON * np.abs(value))
             if not short.any():
                 break
             length = np.where(short, length / 2, length)

@@ -23,7 +23,7 @@ from decider.log.sqlite import SqliteReader
 from decider.policy.sampler import SLOTS
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
-from simulator.logs.sqlite_batches import batches, category
+from simulator.logs.sqlite_batches import batches, category, codes
 
 _NUMBERS = ("position", "time", "version", "model", "propensity")
 _TEXTS = ("unit_id", "action", "reason", "features", "action_features", "eligible", *CONTEXT_FIELDS)
@@ -43,7 +43,6 @@ _OVERRIDES = """
 select a.decision, a.time from activations a join decisions d on d.position = a.decision
 where a.action is not null and d.version in ({versions}) and a.position <= {end}
 """
-_REWARD_COUNTS = "select outcome, count(*) from joined_rewards where experiment = ? group by outcome"
 _REFUSED = "select outcome, sum(count) from refused_rewards group by outcome"
 
 
@@ -86,7 +85,7 @@ def _load(log: SqliteReader, name: str, versions: Sequence[ExperimentVersion]) -
     version_of = np.searchsorted([version.position for version in versions], raw.version)
     windows = np.array([version.experiment.reward.window for version in versions], np.int64)
     known = raw.time + windows[version_of] if len(raw.time) else raw.time
-    reward, delay = _rewards(log, part, versions, raw, version_of, known)
+    reward, delay, late = _rewards(log, part, versions, raw, version_of, known)
     overridden = _overridden(log, part, raw, known)
     holdout = _is(raw.reasons, Reason.HOLDOUT)
     opened = known > end.time
@@ -102,11 +101,11 @@ def _load(log: SqliteReader, name: str, versions: Sequence[ExperimentVersion]) -
         reward_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
         time=raw.time,
         known=known,
-        unit=raw.units.codes.astype(np.int64),
+        unit=raw.units,
         fields=_fields(raw),
         sets=sets,
         eligible=eligible,
-        pmf=raw.pmf,
+        pmf=raw.pmf if raw.whole_pmfs else None,
         default=np.isnan(delay),
         delay=delay,
         reason=raw.reasons,
@@ -115,29 +114,33 @@ def _load(log: SqliteReader, name: str, versions: Sequence[ExperimentVersion]) -
         traits=_traits(versions, actions),
         baseline=actions.index(newest.baseline) if newest and newest.baseline else None,
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items()},
-        counts=_counts(log, versions),
+        counts=_counts(log, late),
     )
     return columns.take(~(opened | holdout | overridden))
 
 
 class _Raw:
-    """The decisions as they stand in the table, as columns."""
+    """The decisions as they stand in the table. whole_pmfs: not where an imported log knew only propensities."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         numbers: list[list[NDArray[Any]]] = [[] for _ in _NUMBERS]
         texts: list[list[Any]] = [[] for _ in _TEXTS]
         pmfs = [np.zeros(0, np.float32)]
+        self.whole_pmfs = True
         for batch in batches:
             for name, kept in zip(_NUMBERS, numbers, strict=True):
                 kept.append(batch[name].to_numpy())
             for name, chunks in zip(_TEXTS, texts, strict=True):
                 chunks.append(batch[name])
-            pmfs.append(_probabilities(batch["pmf"]))
+            slots = _slots(batch["pmf"])
+            self.whole_pmfs &= int(slots.sum()) == SLOTS * len(batch)
+            pmfs.append((slots / SLOTS).astype(np.float32))
         self.position, self.time, self.version, self.model = (_joined(kept, np.int64) for kept in numbers[:4])
         self.propensity: Floats = _joined(numbers[4], np.float64)
         self.pmf = np.concatenate(pmfs)
-        self.units, self.action, self.reasons, self.features, self.action_features, self.eligible, *self.context = (
-            category(chunks) for chunks in texts
+        self.units = codes(texts[0]).astype(np.int64)
+        self.action, self.reasons, self.features, self.action_features, self.eligible, *self.context = (
+            category(chunks) for chunks in texts[1:]
         )
 
 
@@ -145,10 +148,10 @@ def _joined(arrays: list[NDArray[Any]], dtype: Any) -> Any:
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
-def _probabilities(texts: Any) -> NDArray[np.float32]:
+def _slots(texts: Any) -> Longs:
     """The pmfs of a batch, one after the other: their JSON lists of millionths without brackets, read as one."""
     joined = pc.binary_join(pa.ListArray.from_arrays([0, len(texts)], texts), ",")[0].as_py()
-    return (np.fromstring(joined, np.int64, sep=",") / SLOTS).astype(np.float32)
+    return np.fromstring(joined, np.int64, sep=",")
 
 
 def _sets(
@@ -182,8 +185,8 @@ def _rewards(
     raw: _Raw,
     version_of: Longs,
     known: Longs,
-) -> tuple[Floats, Floats]:
-    """Final rewards, and seconds to the first one in time (nan: none, the default was taken)."""
+) -> tuple[Floats, Floats, Flags]:
+    """Final rewards; seconds to the first one in time, nan where the default was taken; which of all sent were late."""
     definitions = [version.experiment.reward for version in versions]
     reward = np.array([definition.default for definition in definitions])[version_of]
     delay = np.full(len(reward), np.nan)
@@ -195,7 +198,7 @@ def _rewards(
     delay[rewarded] = (sent["time"][first] - raw.time[rewarded]) / 1e6
     for where, values in zip(rewarded.tolist(), np.split(sent["value"], first[1:]), strict=False):
         reward[where] = final_reward(definitions[version_of[where]], values.tolist())
-    return reward, delay
+    return reward, delay, ~in_time
 
 
 def _overridden(log: SqliteReader, part: dict[str, str], raw: _Raw, known: Longs) -> Flags:
@@ -247,10 +250,8 @@ def _traits(versions: Sequence[ExperimentVersion], actions: tuple[str, ...]) -> 
     return traits
 
 
-def _counts(log: SqliteReader, versions: Sequence[ExperimentVersion]) -> dict[str, int]:
+def _counts(log: SqliteReader, late: Flags) -> dict[str, int]:
     """Rewards by what became of them; the refused ones are counted for the whole log."""
-    counted: dict[str, int] = dict.fromkeys(("joined", "late", "duplicate", "orphan"), 0)
-    if versions:
-        counted |= dict(log.stream(_REWARD_COUNTS, (versions[0].experiment.id,)))
-    counted |= dict(log.stream(_REFUSED))
+    refused = {"duplicate": 0, "orphan": 0, **dict(log.stream(_REFUSED))}
+    counted = {"joined": int((~late).sum()), "late": int(late.sum()), **refused}
     return {f"rewards {outcome}": int(count) for outcome, count in counted.items()}

@@ -1,0 +1,233 @@
+"""Arrow columns -> numpy, in bulk: numbers, times, codes of texts, keys of texts. Called by `tables.py`.
+
+What cannot be read comes back as nan (or -1) beside a mask, so that the caller can name the row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from simulator.logs.bad import BadLog
+from simulator.logs.columns import Category, Codes, Flags, Floats, Longs
+
+MOST_VALUES = 1_000_000
+"""A field with more different texts is an id, not something to learn from; they would need a Python object each."""
+
+_NUMBER = r"^[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|[nN][aA][nN]|[+-]?[iI]nf)$"
+_TRUE, _FALSE = ("true", "yes"), ("false", "no")
+_SECONDS, _MILLISECONDS = 1e11, 1e14
+"""Numbers below are seconds (until the year 5138), below the second milliseconds, above microseconds since 1970."""
+
+
+def is_text(column: Any) -> bool:
+    """Whether an Arrow array holds texts (or nothing at all).
+
+    >>> is_text(pa.array(["a"])), is_text(pa.array(["a"]).dictionary_encode()), is_text(pa.array([1]))
+    (True, True, False)
+    """
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind))
+
+
+def texts(column: Any) -> Any:
+    """As an Arrow array of texts; whole numbers without a point, flags as "true" and "false".
+
+    >>> texts(pa.array([1, None])).to_pylist()
+    ['1', None]
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column if pa.types.is_string(column.type) else column.cast(pa.string())
+
+
+def numbers(column: Any) -> tuple[Floats, Flags]:
+    """(n,) numbers, nan where there is none; and where something stands that is none. true is 1, false is 0.
+
+    >>> numbers(pa.array(["1.5", "x", None, "true"]))
+    (array([1.5, nan, nan, 1. ]), array([False,  True, False, False]))
+    """
+    if not is_text(column):
+        column = column.cast(pa.float64()) if not pa.types.is_boolean(column.type) else column.cast(pa.int8())
+        return column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
+    column = texts(column)
+    try:
+        found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+        return found, np.zeros(len(column), np.bool_)
+    except pa.ArrowInvalid:
+        return _some_numbers(column)
+
+
+def _some_numbers(column: Any) -> tuple[Floats, Flags]:
+    column = pc.utf8_trim_whitespace(column)
+    lower = pc.utf8_lower(column)
+    column = pc.if_else(pc.is_in(lower, pa.array(_TRUE)), "1", column)
+    column = pc.if_else(pc.is_in(lower, pa.array(_FALSE)), "0", column)
+    wrong = pc.fill_null(pc.invert(pc.match_substring_regex(column, _NUMBER)), False)
+    found = pc.cast(pc.if_else(wrong, None, column), pa.float64())
+    return found.to_numpy(zero_copy_only=False), wrong.to_numpy(zero_copy_only=False)
+
+
+def all_numbers(column: Any) -> bool:
+    """Whether texts are all numbers, and not nothing. "true" is no number here: a flag stays a category.
+
+    >>> all_numbers(pa.array(["1", None])), all_numbers(pa.array(["true"])), all_numbers(pa.array([""]))
+    (True, False, False)
+    """
+    try:
+        found = pc.cast(texts(column), pa.float64()).to_numpy(zero_copy_only=False)
+    except pa.ArrowInvalid:
+        return False
+    return not bool(np.isnan(found).all())
+
+
+def times(column: Any) -> tuple[Longs, Flags]:
+    """(n,) microseconds since 1970, and where there is no time. Texts are ISO 8601, UTC where they do not say.
+
+    >>> times(pa.array(["2019-11-24 00:00:10.5+00:00", "2019-11-24", "soon"]))
+    (array([1574553610500000, 1574553600000000,                0]), array([False, False,  True]))
+    >>> times(pa.array([1574553600]))[0].tolist()
+    [1574553600000000]
+    """
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return _from_timestamps(column)
+    if is_text(column):
+        column = texts(column)
+        parsed = _parse_times(column)
+        if parsed is not None:
+            return _from_timestamps(parsed)
+    return _from_numbers_or_mixed(column)
+
+
+def _from_timestamps(column: Any) -> tuple[Longs, Flags]:
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    moments = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).fill_null(0)
+    return moments.to_numpy(zero_copy_only=False), missing
+
+
+def _parse_times(column: Any) -> Any:
+    """All of the texts as times; None if one is none."""
+    for kind in (pa.timestamp("ns", "UTC"), pa.timestamp("ns")):
+        try:
+            return pc.cast(column, kind)
+        except pa.ArrowInvalid:
+            continue
+    return None
+
+
+def _from_numbers_or_mixed(column: Any) -> tuple[Longs, Flags]:
+    found, wrong = numbers(column)
+    if wrong.any() and is_text(column):
+        return _one_by_one(texts(column))
+    wrong |= ~(np.abs(found) < 2.0**62)
+    found = np.where(wrong, 0.0, found)
+    size = np.abs(found)
+    scale = np.where(size < _SECONDS, 1e6, np.where(size < _MILLISECONDS, 1e3, 1.0))
+    return np.round(found * scale).astype(np.int64), wrong
+
+
+def _one_by_one(column: Any) -> tuple[Longs, Flags]:
+    """Of a block whose texts are of several kinds, or wrong: each by itself."""
+    pieces = [times_of_one(column.slice(row, 1)) for row in range(len(column))]
+    return np.concatenate([moment for moment, _ in pieces]), np.concatenate([wrong for _, wrong in pieces])
+
+
+def times_of_one(column: Any) -> tuple[Longs, Flags]:
+    """The time of a single text.
+
+    >>> times_of_one(pa.array(["2019-11-24T00:00:00Z"]))
+    (array([1574553600000000]), array([False]))
+    """
+    parsed = _parse_times(column)
+    if parsed is not None:
+        return _from_timestamps(parsed)
+    found, wrong = numbers(column)
+    return _from_numbers_or_mixed(pa.array(found)) if not wrong.any() else (np.zeros(1, np.int64), wrong)
+
+
+class Texts:
+    """Codes of texts, the same over all blocks; an empty text or null is -1.
+
+    >>> texts = Texts("device"); texts.codes(pa.array(["web", None])), texts.codes(pa.array(["app", "web"]))
+    (array([ 0, -1], dtype=int32), array([1, 0], dtype=int32))
+    >>> texts.values
+    ('web', 'app')
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._index: dict[str, int] = {}
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """By code."""
+        return tuple(self._index)
+
+    def code(self, text: str) -> int:
+        """Of one text."""
+        return self._index.setdefault(text, len(self._index)) if text else -1
+
+    def codes(self, column: Any) -> Codes:
+        """Of an Arrow array. Raises BadLog where its values cannot be texts, or too many are different."""
+        if not pa.types.is_dictionary(column.type):
+            column = self._texts(column).dictionary_encode()
+        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        values = column.dictionary.cast(pa.string())
+        used = np.flatnonzero(np.bincount(codes + 1, minlength=len(values) + 1)[1:])
+        index = np.full(len(values) + 1, -1, np.int32)
+        index[used] = [self.code(text) for text in values.take(pa.array(used)).to_pylist()]
+        if len(self._index) > MOST_VALUES:
+            raise BadLog(
+                f"column {self._name!r} has more than {MOST_VALUES:,} different texts; "
+                f"leave it out: --column ignore={self._name}"
+            )
+        found: Codes = index[codes]
+        return found
+
+    def _texts(self, column: Any) -> Any:
+        try:
+            return texts(column)
+        except pa.ArrowNotImplementedError as error:
+            raise BadLog(
+                f"column {self._name!r} holds {column.type}, which is no category; "
+                f"leave it out: --column ignore={self._name}"
+            ) from error
+
+    def category(self, codes: Codes) -> Category:
+        """The field with these codes."""
+        return Category(codes, self.values)
+
+
+_PRIME = np.uint64(0x9E3779B97F4A7C15)
+
+
+def keys(column: Any) -> Longs:
+    """(n,) 63 bits that are equal where the texts are, and practically only there. null is the empty text.
+
+    A polynomial of the bytes modulo 2^64, mixed as in splitmix64 (Steele, Lea and Flood, OOPSLA 2014, figure 16).
+
+    >>> a, b, c = keys(pa.array(["ann", "bob", "ann"])); bool(a == c), bool(a == b)
+    (True, False)
+    """
+    column = texts(column).fill_null("")
+    ends = np.frombuffer(column.buffers()[1], np.int32)[column.offset : column.offset + len(column) + 1].astype(
+        np.int64
+    )
+    data = np.frombuffer(column.buffers()[2] or b"", np.uint8)[ends[0] : ends[-1]]
+    lengths, starts = np.diff(ends), ends[:-1] - ends[0]
+    within = np.arange(len(data)) - np.repeat(starts, lengths)
+    with np.errstate(over="ignore"):
+        powers = np.cumprod(np.full(int(lengths.max(initial=0)) + 1, _PRIME))
+        terms = np.concatenate([np.zeros(1, np.uint64), np.cumsum((data.astype(np.uint64) + 1) * powers[within])])
+        sums = terms[starts + lengths] - terms[starts]
+        mixed: Longs = _mixed(sums + lengths.astype(np.uint64) * _PRIME).view(np.int64)
+    return mixed
+
+
+def _mixed(keys: Any) -> Any:
+    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (keys ^ (keys >> np.uint64(31))) >> np.uint64(1)

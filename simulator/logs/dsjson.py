@@ -1,0 +1,273 @@
+"""dsjson logs (Vowpal Wabbit's, rlclientlib's, Azure Personalizer's) as columns. Called by `open.py`.
+
+What a line means is in `dsjson_event.py`, which action is which in `dsjson_actions.py`; here lines become columns.
+Lines that are no decisions to evaluate are counted by kind. Lines that a sender dropped with probability `pdrop`:
+where it is the same for all lines, those that are left are a fair sample and nothing is to be done; where it differs,
+every line is kept with probability (smallest 1 - pdrop) / (its 1 - pdrop), drawn from its EventId, so that those that
+are left are a fair sample again (see `fair_sample`). A second line with an EventId is a repeated delivery, not a
+second decision. A reward is known when it came, or at once where the line does not tell.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from simulator.logs.bad import BadLog, BadRow, BadRows
+from simulator.logs.columns import Category, Columns, Flags, Floats
+from simulator.logs.dsjson_actions import Actions, naming
+from simulator.logs.dsjson_event import Event, LeftOut, LineParser, flatten
+from simulator.logs.files import Files
+from simulator.logs.growing import GrowingFields
+from simulator.logs.mapping import pairs_of
+from simulator.logs.options import ReadOptions, bad_reward, in_range, reward_range
+
+SUFFIXES = (".dsjson", ".json", ".jsonl", ".ndjson", ".log")
+
+FIRST = 1_000
+"""Decisions that are looked at before it is settled what tells actions apart."""
+
+NAN = float("nan")
+
+
+class _Placed(NamedTuple):
+    path: Path
+    line: int
+    event: Event
+
+    def where(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
+    """The decisions of the files, one after the other. Raises BadLog.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "log.dsjson")
+    ...     _ = path.write_text('{"_label_cost": -1, "a": [2, 1], "p": [0.8, 0.2], "c": {"age": 31, "_multi": '
+    ...                         '[{"_tag": "no"}, {"_tag": "yes"}]}}')
+    ...     columns = load([path], "log", ReadOptions())
+    >>> columns.actions[columns.action[0]], columns.reward.tolist(), columns.propensity.tolist(), columns.pmf
+    ('yes', [1.0], [0.8], array([0.2, 0.8], dtype=float32))
+    """
+    lines = _Lines(paths, options)
+    first = list(islice(lines, FIRST))
+    wanted = pairs_of(options, allowed=("action",)).get("action")
+    chosen = naming(wanted, [placed.event.actions.actions for placed in first])
+    if first:
+        options.on_note(f"{name}: {chosen.words}")
+    gathered = _Gathered(Actions(chosen))
+    for placed in chain(first, lines):
+        try:
+            gathered.add(placed.event, options)
+        except BadRow as row:
+            lines.bad.add(row, where=placed.where)
+    lines.check_any(name, gathered)
+    return gathered.finish(name, options, lines)
+
+
+class _Lines:
+    """The decisions of all files; counts everything else."""
+
+    def __init__(self, paths: Sequence[Path], options: ReadOptions) -> None:
+        self.bad = BadRows(skip=options.skip_bad)
+        self.left_out: Counter[str] = Counter()
+        self.notes: Counter[str] = Counter()
+        self._files = Files(paths, options.on_progress)
+        self._placed = self._all(paths)
+
+    def __iter__(self) -> Iterator[_Placed]:
+        return self._placed
+
+    def _all(self, paths: Sequence[Path]) -> Iterator[_Placed]:
+        for path in paths:
+            yield from self._of(path)
+        self._files.close()
+
+    def _of(self, path: Path) -> Iterator[_Placed]:
+        parse = LineParser()
+        for number, line in self._files.lines(path):
+            event = self._event(parse, line, f"{path}:{number}")
+            if event is not None:
+                yield _Placed(path, number, event)
+
+    def _event(self, parse: LineParser, line: bytes, where: str) -> Event | None:
+        """The decision of a line; None of one that is counted instead."""
+        if line.isspace():
+            return None
+        try:
+            said = parse(_text(line))
+        except BadRow as row:
+            self.bad.add(row, where=lambda: where)
+            return None
+        if isinstance(said, LeftOut):
+            self.left_out[said.kind] += 1
+            return None
+        if said.notes:
+            self.notes.update(said.notes)
+        return said
+
+    def check_any(self, name: str, gathered: _Gathered) -> None:
+        """Raises BadLog where there is nothing to evaluate."""
+        if len(gathered):
+            return
+        found = ", ".join(f"{count} {kind}" for kind, count in (self.left_out + Counter(self.bad.counts)).items())
+        raise BadLog(
+            f"{name}: has no decision for one slot with a label (it has: {found or 'nothing'}); "
+            "join rewards to decisions first, or name another file"
+        )
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8-sig").strip()
+    except UnicodeDecodeError as error:
+        raise BadRow("line", f"is no UTF-8 text ({error.reason})") from error
+
+
+class _Gathered:
+    """The columns so far."""
+
+    def __init__(self, actions: Actions) -> None:
+        self._actions = actions
+        self._fields = GrowingFields()
+        self._sets: dict[tuple[int, ...], int] = {}
+        self._models: dict[str, int] = {}
+        self._action, self._eligible, self._features = array("i"), array("i"), array("i")
+        self._propensity, self._reward, self._delay, self._keep = array("d"), array("d"), array("d"), array("d")
+        self._time, self._model = array("q"), array("q")
+        self._id, self._unit = array("Q"), array("Q")
+        self._answered = array("b")
+        self._pmf: array[float] | None = array("f")
+        self._without_time = 0
+
+    def __len__(self) -> int:
+        return len(self._action)
+
+    def add(self, event: Event, options: ReadOptions) -> None:
+        """One more decision. Raises BadRow, and then nothing of it is kept."""
+        if not in_range(event.reward, options.reward_range):
+            raise bad_reward(event.reward, options.reward_range)
+        variant = self._actions.variant(event.actions)
+        if max(event.order) > len(variant.codes):
+            raise BadRow("a", f"a {list(event.order)!r} names more actions than the {len(variant.codes)} in _multi")
+        context = flatten(event.context)
+        self._fields.put(len(self), context)
+        self._add_pmf(event, variant.codes)
+        self._add_numbers(event)
+        self._features.append(variant.features)
+        self._action.append(variant.codes[event.drawn])
+
+    def _add_pmf(self, event: Event, codes: tuple[int, ...]) -> None:
+        if event.pmf is None:
+            self._pmf = None
+            given = [codes[number - 1] for number in event.order]
+            members = tuple(sorted(codes if len(given) == 1 else given))
+        else:
+            pairs = sorted(zip([codes[number - 1] for number in event.order], event.pmf, strict=True))
+            members = tuple([code for code, _ in pairs])
+            if self._pmf is not None:
+                self._pmf.extend([p for _, p in pairs])
+        self._eligible.append(self._sets.setdefault(members, len(self._sets)))
+
+    def _add_numbers(self, event: Event) -> None:
+        if event.time is None:
+            self._without_time += 1
+        before = self._time[-1] if self._time else 0
+        self._time.append(before if event.time is None else event.time)
+        self._propensity.append(event.propensity)
+        self._reward.append(event.reward)
+        self._keep.append(event.keep)
+        self._delay.append(NAN if event.delay is None else event.delay)
+        self._answered.append(-1 if event.answered is None else event.answered)
+        self._model.append(self._models.setdefault(event.model, len(self._models)))
+        self._id.append(_key(event.id or f"\x00{len(self)}"))
+        self._unit.append(_key(event.unit) if event.unit else len(self))
+
+    def finish(self, name: str, options: ReadOptions, lines: _Lines) -> Columns:
+        """Everything that was added, but for repeated lines and those that a fair sample does not have."""
+        columns = self._columns(name)
+        once = _first_of_each(np.frombuffer(self._id, np.uint64))
+        fair = fair_sample(np.frombuffer(self._keep), np.frombuffer(self._id, np.uint64))
+        counts = {**lines.notes, "without a time": self._without_time}
+        left_out = {
+            **lines.left_out,
+            **lines.bad.counts,
+            "repeated": int((~once).sum()),
+            "left out so that pdrop is the same": int((once & ~fair).sum()),
+        }
+        rows = columns.take(once & fair)
+        return replace(
+            rows,
+            reward_range=reward_range(rows.reward, options.reward_range),
+            left_out={kind: count for kind, count in left_out.items() if count},
+            counts={kind: count for kind, count in counts.items() if count},
+        )
+
+    def _columns(self, name: str) -> Columns:
+        time, delay = np.frombuffer(self._time, np.int64), np.frombuffer(self._delay)
+        answered = np.frombuffer(self._answered, np.int8)
+        given = self._actions.given()
+        return Columns(
+            name=name,
+            actions=self._actions.ids,
+            action=np.frombuffer(self._action, np.int32),
+            propensity=np.frombuffer(self._propensity),
+            reward=np.frombuffer(self._reward),
+            reward_range=(0.0, 1.0),
+            time=time,
+            known=time + np.nan_to_num(delay * 1e6).astype(np.int64),
+            unit=np.frombuffer(self._unit, np.int64),
+            fields=self._fields.finish(len(self)),
+            sets=tuple(self._sets),
+            eligible=np.frombuffer(self._eligible, np.int32),
+            pmf=None if self._pmf is None else np.frombuffer(self._pmf, np.float32),
+            default=answered == 0 if bool((answered >= 0).all()) else None,
+            delay=None if bool(np.isnan(delay).all()) else delay,
+            model=np.frombuffer(self._model, np.int64) if len(self._models) > 1 else None,
+            action_features=_coded(np.frombuffer(self._features, np.int32), given) if any(given) else None,
+            traits=self._actions.traits(),
+        )
+
+
+def _coded(codes: Any, texts: Sequence[str]) -> Category:
+    """A field whose values may be equal or empty."""
+    category = Category.of([*texts, ""])
+    return Category(category.codes[codes], category.values)
+
+
+def _key(text: str) -> int:
+    """63 bits that are equal where the text is, and look drawn by lot."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def _first_of_each(keys: Any) -> Flags:
+    _, first = np.unique(keys, return_index=True)
+    flags = np.zeros(len(keys), np.bool_)
+    flags[first] = True
+    return flags
+
+
+def fair_sample(keep: Floats, keys: Any) -> Flags:
+    """Which rows to use so that each was kept with the same probability in all: drawn by their hashed keys (63 bits).
+
+    keep: the probability with which each row has survived so far. A row that survived where others could not stands for
+    more than itself; an estimator without row weights is right on this sample.
+
+    >>> fair_sample(np.array([0.5, 0.5]), np.array([0, 2**63 - 1])).tolist()
+    [True, True]
+    >>> fair_sample(np.array([1.0, 1.0, 0.5]), np.array([0, 2**63 - 1, 2**63 - 1])).tolist()
+    [True, False, True]
+    """
+    ticket = keys.astype(np.float64) / 2.0**63
+    flags: Flags = ticket * keep < keep.min(initial=1.0) * (1 + 1e-12)
+    return flags

@@ -1,0 +1,100 @@
+"""Files of a foreign log: one file, or a folder of them in order of name; plain or gzip. Called by the readers.
+
+Progress is by bytes read of the files as they lie there.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, cast
+
+from simulator.logs.bad import BadLog
+
+EVERY = 1_000
+"""Lines between two reports of progress."""
+
+
+def suffix(path: Path) -> str:
+    """The kind of file that a name says, without `.gz`.
+
+    >>> suffix(Path("a/clicks.csv.gz")), suffix(Path("LOG.DSJSON"))
+    ('.csv', '.dsjson')
+    """
+    return Path(path.name.removesuffix(".gz")).suffix.lower()
+
+
+def files_of(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The file; or all with one of the suffixes in a folder and its folders, in order of name. Raises BadLog.
+
+    >>> files_of(Path("nowhere.csv"), (".csv",))
+    Traceback (most recent call last):
+    simulator.logs.bad.BadLog: nowhere.csv: there is no such log; check the path
+    """
+    if path.is_dir():
+        found = sorted(one for one in path.rglob("*") if one.is_file() and suffix(one) in suffixes)
+        if not found:
+            raise BadLog(f"{path}: the folder has no file that ends in {', '.join(suffixes)}; name another")
+        return found
+    if not path.is_file():
+        raise BadLog(f"{path}: there is no such log; check the path")
+    return [path]
+
+
+def opened(path: Path) -> IO[bytes]:
+    """A file's content, unpacked.
+
+    >>> with opened(Path(__file__)) as file:
+    ...     file.read(3)
+    b'\"\"\"'
+    """
+    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+class Files:
+    """Opens one file after the other and tells how much of all has been read.
+
+    >>> told = []; files = Files([], told.append); files.close(); told
+    [1.0]
+    """
+
+    def __init__(self, paths: Sequence[Path], on_progress: Callable[[float], None]) -> None:
+        sizes = [path.stat().st_size for path in paths]
+        self._before = dict(zip(paths, accumulate([0, *sizes]), strict=False))
+        self._total = sum(sizes)
+        self._on_progress = on_progress
+        self._raw: IO[bytes] | None = None
+        self._path = Path()
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[IO[bytes]]:
+        """The file's content, unpacked. Raises BadLog where it cannot be read."""
+        try:
+            with path.open("rb") as raw:
+                self._path, self._raw = path, raw
+                yield cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadLog(f"{path}: cannot be read ({error}); check that it is whole, or fetch it again") from error
+        finally:
+            self._raw = None
+
+    def tell(self) -> None:
+        """Report progress."""
+        if self._raw is not None and self._total:
+            self._on_progress(min(1.0, (self._before[self._path] + self._raw.tell()) / self._total))
+
+    def close(self) -> None:
+        """All is read."""
+        self._on_progress(1.0)
+
+    def lines(self, path: Path) -> Iterator[tuple[int, bytes]]:
+        """The lines of a file with their numbers, from 1. Raises BadLog where it cannot be read."""
+        with self.open(path) as file:
+            for number, line in enumerate(file, start=1):
+                if number % EVERY == 0:
+                    self.tell()
+                yield number, line

@@ -1,0 +1,236 @@
+"""Columns of any log -> a log of ours, so that `inspect`, `evaluate` and SQL work on it. Called by `simulator import`.
+
+What an imported log is, and is not:
+
+- One experiment with the foreign log's actions, paused (nothing shall be decided by it) and with the policy `uniform`:
+  nobody knows what drew the decisions. A later version with a policy that learns is taught by them.
+- `propensity` is the foreign one, to the last bit. The pmf beside it is in whole millionths that sum to one, as
+  everywhere in our logs; where the foreign log has only the propensity, the other actions' millionths are 0 and the sum
+  is less than a million: the rest is not known. An action that was drawn has one millionth at least.
+- So rule 2 of the design (what is logged is what the sampler gave) holds of no imported decision, and
+  `simulator verify` cannot hold: the table `builds` says `imported_from`.
+- Times are the foreign ones. Rewards come after their logged delay, or with the decision; the window is just long
+  enough for them, and a tick at the end closes it for all.
+- Decision and unit ids are made up: only which decisions have one unit is known. Action ids that we do not allow are
+  changed, and the payload keeps the foreign one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decider.experiment.checks import MAX_ACTIONS
+from decider.experiment.definition import Experiment
+from decider.log.protocol import Entry, NewReward, NewVersion, Tick
+from decider.log.sqlite import SqliteLog
+from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
+from simulator.evaluate.asking import Contexts
+from simulator.logs.bad import BadLog
+from simulator.logs.columns import Category, Columns
+from simulator.logs.import_experiment import experiment_of, plain_id, reward_delays
+from simulator.logs.import_slots import reasons_of, whole_slots
+from simulator.logs.ordered import in_order_of_time
+from simulator.logs.writing import decision_prefix
+
+REWARD = "reward"
+"""The name of the rewards."""
+
+MOST_AT_ONCE = 200
+"""Entries of one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What was written. renamed: actions whose ids had to change. unknown_pmf: only the propensity was known."""
+
+    experiment: str
+    decisions: int
+    rewards: int
+    actions: int
+    renamed: int
+    unknown_pmf: bool
+
+
+def import_log(
+    columns: Columns,
+    path: Path,
+    *,
+    experiment: str | None = None,
+    on_progress: Callable[[float], None] = lambda _: None,
+) -> Imported:
+    """Write a new log with these decisions. Raises BadLog where it cannot hold them, or LogError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from simulator.logs.example import example
+    >>> from simulator.logs.ours import load
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = import_log(example(), Path(folder, "log.db"))
+    ...     again = load(Path(folder, "log.db"), experiment="example")
+    >>> again.propensity.tolist(), again.reward.tolist(), again.fields["segment"].values
+    ([0.5, 0.75], [1.0, 0.0], ('vip',))
+    """
+    _check(columns)
+    columns = in_order_of_time(columns)
+    definition = experiment_of(columns, experiment or plain_id(Path(columns.name).name))
+    clock = _Clock(int(columns.time[0]))
+    with closing(SqliteLog(path, clock=clock)) as log:
+        log.name_build({"imported_from": columns.name, "by": f"decider {version('decider')}"})
+        writer = _Writer(log, clock)
+        place = writer.put(clock.time, NewVersion(definition, number=1))
+        writer.flush()
+        rewards = _write(columns, definition, place, writer, on_progress)
+        writer.flush()
+    return Imported(
+        experiment=definition.id,
+        decisions=len(columns),
+        rewards=rewards,
+        actions=len(columns.actions),
+        renamed=sum(action.id != id_ for action, id_ in zip(definition.actions, columns.actions, strict=True)),
+        unknown_pmf=columns.pmf is None,
+    )
+
+
+def _check(columns: Columns) -> None:
+    if not len(columns):
+        raise BadLog(f"{columns.name}: has no decision to import")
+    if not columns.has_propensities:
+        raise BadLog(
+            f"{columns.name}: has no propensities, and a log of ours cannot be without; "
+            "name their column (--column propensity=NAME), or evaluate the table itself"
+        )
+    if len(columns.actions) > MAX_ACTIONS:
+        raise BadLog(
+            f"{columns.name}: has {len(columns.actions)} actions, an experiment at most {MAX_ACTIONS}; "
+            "evaluate the log itself"
+        )
+
+
+class _Clock:
+    """The time that the log shall write."""
+
+    def __init__(self, time: int) -> None:
+        self.time = time
+
+    def __call__(self) -> Time:
+        return Time(self.time)
+
+
+class _Writer:
+    """Entries of one time are written together. Nobody else writes the log, so positions are known before."""
+
+    def __init__(self, log: SqliteLog, clock: _Clock) -> None:
+        self._log = log
+        self._clock = clock
+        self._entries: list[Entry] = []
+        self._next = log.end().position + 1
+
+    def put(self, time: int, entry: Entry) -> Position:
+        """Its position."""
+        if time != self._clock.time or len(self._entries) >= MOST_AT_ONCE:
+            self.flush()
+            self._clock.time = time
+        self._entries.append(entry)
+        self._next += 1
+        return Position(self._next - 1)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        marks = self._log.append(self._entries)
+        assert all(marks), "no id comes twice"
+        self._entries = []
+
+    def keep_small(self) -> None:
+        """Write the write-ahead log back, so that it does not hold everything once more."""
+        self._log.maintain()
+
+
+def _write(
+    columns: Columns, definition: Experiment, place: Position, writer: _Writer, on_progress: Callable[[float], None]
+) -> int:
+    """Decisions and rewards in the order of their times; how many rewards."""
+    ids = tuple([action.id for action in definition.actions])
+    after = reward_delays(columns, definition.reward.window)
+    silent = _default_taken(columns, definition.reward.default)
+    waiting: list[tuple[int, int, float]] = []
+    rewards = 0
+    for rows, block in columns.blocks():
+        decisions = _decisions(block, rows.start, ids, place, decision_prefix(columns.name))
+        for row, decision in enumerate(decisions, start=rows.start):
+            time = int(columns.time[row])
+            while waiting and waiting[0][0] < time:
+                _put_reward(writer, *heappop(waiting))
+            position = writer.put(time, decision)
+            if not silent[row]:
+                heappush(waiting, (time + int(after[row]), position, float(columns.reward[row])))
+                rewards += 1
+        writer.keep_small()
+        on_progress((rows.start + len(block)) / len(columns))
+    while waiting:
+        _put_reward(writer, *heappop(waiting))
+    writer.put(int(columns.time[-1]) + definition.reward.window, Tick())
+    return rewards
+
+
+def _put_reward(writer: _Writer, time: int, position: int, value: float) -> None:
+    writer.put(time, NewReward(Position(position), REWARD, value))
+
+
+def _default_taken(columns: Columns, default: float) -> Any:
+    """Decisions that need no reward: none came, and the default is what they got."""
+    if columns.default is None:
+        return np.zeros(len(columns), np.bool_)
+    return columns.default & (columns.reward == default)
+
+
+def _decisions(
+    block: Columns, start: int, ids: tuple[ActionId, ...], place: Position, prefix: str
+) -> Iterator[Decision]:
+    contexts = Contexts().of(block)
+    sets = [tuple([ids[index] for index in members]) for members in block.sets]
+    extra = _ActionFeatures(block, ids)
+    slots = whole_slots(block)
+    reasons = reasons_of(block, slots)
+    rows = zip(
+        block.action.tolist(), block.propensity.tolist(), block.eligible.tolist(), block.unit.tolist(), strict=True
+    )
+    for row, (action, propensity, eligible, unit) in enumerate(rows):
+        yield Decision(
+            decision_id=DecisionId(f"{prefix}-{start + row}"),
+            version=place,
+            unit_id=f"unit-{unit}",
+            context=contexts[row],
+            eligible=sets[eligible],
+            action_features=extra.of(row),
+            pmf=slots[row],
+            action=ids[action],
+            propensity=propensity,
+            reason=reasons[row],
+            model=Position(0),
+        )
+
+
+class _ActionFeatures:
+    """Features that came with the call, by action; each text is parsed once."""
+
+    def __init__(self, block: Columns, ids: tuple[ActionId, ...]) -> None:
+        given = block.action_features or Category(np.full(len(block), -1, np.int32), ())
+        self._renamed = dict(zip(block.actions, ids, strict=True))
+        self._codes = given.codes.tolist()
+        self._values = given.values
+        self._parsed: dict[int, dict[ActionId, Features]] = {-1: {}}
+
+    def of(self, row: int) -> dict[ActionId, Features]:
+        """Of one decision."""
+        code = self._codes[row]
+        if code not in self._parsed:
+            self._parsed[code] = {self._renamed[id_]: one for id_, one in json.loads(self._values[code]).items()}
+        return self._parsed[code]

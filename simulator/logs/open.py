@@ -1,0 +1,75 @@
+"""A log by its name -> columns: the one place that decides which reader is asked. Called by the commands.
+
+A name is a data set like `open-bandit:random/men`, a file, or a folder of files of one kind (all of them, in order of
+name). Its suffix says what a file is, without one its first bytes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from simulator.logs import dsjson, open_bandit, ours, tables
+from simulator.logs.bad import BadLog
+from simulator.logs.columns import Columns
+from simulator.logs.files import files_of, suffix
+from simulator.logs.options import ReadOptions
+
+__all__ = ["KINDS", "ReadOptions", "open_log"]
+
+DATABASE = (".db", ".sqlite", ".sqlite3")
+_MAGIC = b"SQLite format 3\x00"
+
+KINDS = (
+    "a log of ours (.db), dsjson (.dsjson, .json, .jsonl, .log), a table (.csv, .tsv, .parquet), packed ones (.gz), "
+    "a folder of those, or open-bandit:random/all"
+)
+"""What a log can be, for people."""
+
+
+def open_log(name: str, options: ReadOptions) -> Columns:
+    """The log's decisions. Raises DeciderError: BadLog, LogError, DatasetError or AmbiguousExperiment.
+
+    >>> open_log("clicks.xlsx", ReadOptions())
+    Traceback (most recent call last):
+    simulator.logs.bad.BadLog: clicks.xlsx: there is no such log; check the path
+    """
+    if name.startswith(open_bandit.PREFIX):
+        return open_bandit.load(name)
+    path = Path(name)
+    kind = _kind(path)
+    if kind in DATABASE:
+        return ours.load(path, experiment=options.experiment)
+    if kind in tables.SUFFIXES:
+        return tables.load(files_of(path, tables.SUFFIXES), name, options)
+    return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options)
+
+
+def _kind(path: Path) -> str:
+    """The suffix that says how to read a file or folder. Raises BadLog."""
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if not path.is_file():
+        raise BadLog(f"{path}: there is no such log; check the path")
+    if _starts_with(path, _MAGIC):
+        return DATABASE[0]
+    kind = suffix(path)
+    if kind in (*DATABASE, *tables.SUFFIXES, *dsjson.SUFFIXES):
+        return kind
+    if _starts_with(path, b"{"):
+        return dsjson.SUFFIXES[0]
+    raise BadLog(f"{path}: is of no kind that can be read; a log is {KINDS}")
+
+
+def _kind_of_folder(path: Path) -> str:
+    for suffixes in (tables.SUFFIXES, dsjson.SUFFIXES):
+        if any(suffix(one) in suffixes for one in path.rglob("*") if one.is_file()):
+            kinds = {suffix(one) for one in files_of(path, (*tables.SUFFIXES, *dsjson.SUFFIXES))}
+            if not kinds <= set(suffixes):
+                raise BadLog(f"{path}: the folder has files of several kinds ({', '.join(sorted(kinds))}); name one")
+            return suffixes[0]
+    raise BadLog(f"{path}: the folder has no log; a log is {KINDS}")
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start

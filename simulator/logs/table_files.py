@@ -1,0 +1,195 @@
+"""CSV, TSV and Parquet files in blocks of rows, with the way back to a row's line. Called by `tables.py`.
+
+Every value of a CSV comes as a text (repeated ones by code), so that a bad one can be named; a Parquet column keeps its
+type. Nothing here knows what a column means.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from simulator.logs.arrow import all_numbers
+from simulator.logs.bad import BadLog, BadRow, BadRows
+from simulator.logs.files import Files, opened, suffix
+
+BLOCK_BYTES = 1 << 22
+BLOCK_ROWS = 1 << 17
+
+
+class TableFile(Protocol):
+    """One file of a table."""
+
+    @property
+    def header(self) -> list[str]:
+        """The names of its columns."""
+
+    def blocks(self, columns: Sequence[str], coded: Sequence[str], bad: BadRows) -> Iterator[Any]:
+        """Tables with these columns; texts of the `coded` ones come by code. Raises BadLog."""
+
+    def numeric(self, columns: Sequence[str]) -> set[str]:
+        """Those of the columns that hold numbers: by their type, or as far as the first rows tell."""
+
+    def where(self, row: int) -> str:
+        """The place of a row, counted from 0, for people."""
+
+
+def table_file(path: Path, files: Files) -> TableFile:
+    """By the file's name. Raises BadLog where it is no such file.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "log.csv")
+    ...     _ = path.write_text("action;reward\\na;1\\n")
+    ...     table = table_file(path, Files([path], lambda _: None))
+    ...     blocks = list(table.blocks(["reward"], [], BadRows(skip=False)))
+    >>> table.header, blocks[0].to_pydict()
+    (['action', 'reward'], {'reward': ['1']})
+    """
+    return ParquetTable(path, files) if suffix(path) == ".parquet" else CsvTable(path, files)
+
+
+class CsvTable:
+    """See TableFile. Separated by comma, semicolon or tab, whatever the first line has most of."""
+
+    def __init__(self, path: Path, files: Files) -> None:
+        self._path = path
+        self._files = files
+        with files.open(path) as file:
+            text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
+            first = text.readline()
+            self._delimiter = max(",\t;", key=re.sub(r'"[^"]*"', "", first).count)
+            self.header = next(csv.reader(chain([first], text), delimiter=self._delimiter), [])
+        if not self.header:
+            raise BadLog(f"{path}: is empty; it must begin with a line of column names")
+
+    def numeric(self, columns: Sequence[str]) -> set[str]:
+        """See TableFile."""
+        blocks = self.blocks(columns, (), BadRows(skip=True)) if columns else iter(())
+        first = next(blocks, None)
+        return set() if first is None else {name for name in columns if all_numbers(first[name].combine_chunks())}
+
+    def blocks(self, columns: Sequence[str], coded: Sequence[str], bad: BadRows) -> Iterator[Any]:
+        """See TableFile."""
+        kinds = {name: pa.string() for name in columns} | {
+            name: pa.dictionary(pa.int32(), pa.string()) for name in coded
+        }
+        with self._files.open(self._path) as file:
+            try:
+                yield from self._read(file, columns, kinds, bad)
+            except pa.ArrowInvalid as error:
+                raise self._named(error) from error
+
+    def _read(self, file: Any, columns: Sequence[str], kinds: dict[str, Any], bad: BadRows) -> Iterator[Any]:
+        reader = pyarrow.csv.open_csv(
+            file,
+            read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=_ragged(bad)
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                include_columns=list(columns), column_types=kinds, null_values=[""], strings_can_be_null=True
+            ),
+        )
+        with reader:
+            for batch in reader:
+                self._files.tell()
+                yield pa.Table.from_batches([batch])
+
+    def _named(self, error: pa.ArrowInvalid) -> BadLog:
+        """Arrow does not say in which line; looking for it is worth a second reading."""
+        try:
+            for line, record in self._records():
+                if len(record) != len(self.header):
+                    return BadLog(
+                        f"{self._path}:{line}: has {len(record)} values, not {len(self.header)} as the first line; "
+                        "mend it, or leave such rows out and count them: --skip-bad"
+                    )
+        except (UnicodeDecodeError, csv.Error) as problem:
+            return BadLog(f"{self._path}: {problem}; save it as a CSV file in UTF-8")
+        return BadLog(f"{self._path}: {error}; save it as a CSV file in UTF-8")
+
+    def _records(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows below the header with the lines on which they end; empty lines are none."""
+        with opened(self._path) as file:
+            reader = csv.reader((line.decode("utf-8") for line in file), delimiter=self._delimiter)
+            rows = ((reader.line_num, record) for record in reader if record)
+            next(rows, None)
+            yield from rows
+
+    def where(self, row: int) -> str:
+        """See TableFile."""
+        line = next((line for number, (line, _) in enumerate(self._records()) if number == row), row + 2)
+        return f"{self._path}:{line}"
+
+
+def _ragged(bad: BadRows) -> Callable[[Any], str]:
+    """Rows with too few or too many values: counted, or the end."""
+
+    def handle(_: Any) -> str:
+        if not bad.skip:
+            return "error"
+        bad.add(BadRow("number of values", ""), where=str)
+        return "skip"
+
+    return handle
+
+
+class ParquetTable:
+    """See TableFile."""
+
+    def __init__(self, path: Path, files: Files) -> None:
+        self._path = path
+        self._files = files
+        with files.open(path) as file, _arrow_errors(path):
+            self._schema = pq.ParquetFile(file).schema_arrow
+        self.header = list(self._schema.names)
+
+    def numeric(self, columns: Sequence[str]) -> set[str]:
+        """See TableFile."""
+        schema = self._schema
+        return {name for name in columns if _is_number(schema.field(name).type)}
+
+    def blocks(
+        self,
+        columns: Sequence[str],
+        coded: Sequence[str],
+        bad: BadRows,  # noqa: ARG002 - the protocol's
+    ) -> Iterator[Any]:
+        """See TableFile."""
+        with self._files.open(self._path) as file, _arrow_errors(self._path):
+            reader = pq.ParquetFile(file, read_dictionary=[one for one in coded if _is_plain_text(self._schema, one)])
+            for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=list(columns)):
+                self._files.tell()
+                yield pa.Table.from_batches([batch])
+
+    def where(self, row: int) -> str:
+        """See TableFile."""
+        return f"{self._path}: row {row + 1}"
+
+
+def _is_plain_text(schema: Any, name: str) -> bool:
+    kind = schema.field(name).type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_number(kind: Any) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+
+@contextmanager
+def _arrow_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        raise BadLog(f"{path}: is no Parquet file ({error}); check that it is what its name says") from error

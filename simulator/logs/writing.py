@@ -1,0 +1,73 @@
+"""A file that is there whole or not at all, and the ids that foreign decisions get. Used by import and export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+
+from decider.log.sqlite import lock
+from simulator.logs.bad import BadLog
+
+BESIDE = ("-wal", "-shm", ".lock")
+"""What SQLite and we keep beside a log."""
+
+
+@contextmanager
+def replacing(path: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary path to write to; afterwards it becomes `path`, or goes if the writing failed. Raises BadLog.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder, "log.csv"), force=False) as path:
+    ...         _ = path.write_text("written")
+    ...     Path(folder, "log.csv").read_text()
+    'written'
+    """
+    check_free(path, force=force)
+    _check_unused(path)
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        _remove(temporary)
+        yield temporary
+        for beside in BESIDE:
+            path.with_name(path.name + beside).unlink(missing_ok=True)
+        temporary.replace(path)
+    except OSError as error:
+        raise BadLog(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
+    finally:
+        _remove(temporary)
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Raises BadLog where something is that must stay.
+
+    >>> check_free(Path("/"), force=True)
+    Traceback (most recent call last):
+    simulator.logs.bad.BadLog: /: is a folder; name a file in it
+    """
+    if path.is_dir():
+        raise BadLog(f"{path}: is a folder; name a file in it")
+    if path.exists() and not force:
+        raise BadLog(f"{path}: is there already; name another file, or overwrite it: --force")
+
+
+def _check_unused(path: Path) -> None:
+    """Raises LogLocked where a server writes this log."""
+    if path.with_name(f"{path.name}.lock").exists():
+        lock(path).close()
+
+
+def _remove(path: Path) -> None:
+    for beside in ("", *BESIDE):
+        path.with_name(path.name + beside).unlink(missing_ok=True)
+
+
+def decision_prefix(name: str) -> str:
+    """What the ids of a log's decisions begin with, so that those of two logs differ.
+
+    >>> decision_prefix("open-bandit:random/men")
+    '03364b44'
+    """
+    return blake2b(name.encode(), digest_size=4).hexdigest()
