@@ -17,6 +17,7 @@ from decider.log.sqlite import SqliteReader
 from simulator import demo as storefront_demo
 from simulator import drive_open_bandit
 from simulator.evaluate.cli import evaluate_command, inspect_command
+from simulator.logs.cli import export_command, import_command
 from simulator.verify import Difference, verify
 
 DB = click.Path(path_type=Path, dir_okay=False)
@@ -36,8 +37,8 @@ def main() -> None:
     """
 
 
-main.add_command(evaluate_command)
-main.add_command(inspect_command)
+for command in (inspect_command, evaluate_command, import_command, export_command):
+    main.add_command(command)
 
 
 @main.command("verify", epilog="\b\nExample:\n  simulator verify demo.db")

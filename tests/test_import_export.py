@@ -431,6 +431,7 @@ def test_every_text_becomes_an_id_of_its_own(names: list[str]) -> None:
             "has 1001 actions, an experiment at most 1000",
         ),
         (example().take(slice(0, 0)), "has no decision to import"),
+        (replace(example(), time=np.array([-1, 5])), "has decisions before 1970"),
     ],
 )
 def test_what_a_log_of_ours_cannot_hold_is_refused(columns: Columns, says: str, tmp_path: Path) -> None:
@@ -562,10 +563,11 @@ def test_a_log_that_a_server_writes_is_not_overwritten(tmp_path: Path) -> None:
     [
         (("import", "nothing.csv", "x.db"), "nothing.csv: there is no such log"),
         (("import", "open-bandit:random/boys", "x.db"), "there is no log 'random/boys'"),
+        (("import", DEMO, "x.db", "--as", "my shop"), "id: 'my shop' is not 1 to 64 letters"),
         (("export", DEMO, "x.xlsx"), "x.xlsx: a log is exported to a file that ends in"),
         (("export", DEMO, "."), "."),
         (("export", DEMO, "no/such/folder/x.csv"), "x.csv: cannot be written"),
-        (("export", DEMO, "y.csv", "--json", "no/such/folder/c.json"), "c.json: cannot be written"),
+        (("export", DEMO, "y.csv", "--json", "no/such/folder/c.json"), "c.json: there is no folder"),
         (("export", DEMO, "y.csv", "--experiment", "other"), "has no experiment 'other'"),
     ],
 )

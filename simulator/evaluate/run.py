@@ -30,6 +30,9 @@ from simulator.logs.columns import Columns, Floats
 WORKERS = 2
 """Threads that compute intervals: numpy lets go of the interpreter."""
 
+PASS = 0.5
+"""Share of the progress bar for the pass over the log; the rest is for the intervals."""
+
 
 def evaluate(
     columns: Columns,
@@ -37,22 +40,27 @@ def evaluate(
     *,
     force: bool = False,
     without: Sequence[tuple[int, Without]] = (),
-    on_rows: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> Evaluation:
-    """What each candidate would have earned. `on_rows` is told of every piece of the log that is done.
+    """What each candidate would have earned. `on_progress` is told the fraction that is done.
 
     force: estimates even where the log cannot carry the question. without: candidates that never see a field, each
     with the index of the one that it is compared with: what the field is worth (`importance.py`).
     """
     started = time.perf_counter()
     findings = log_findings(columns)
-    scored = score(columns, [*candidates, *[one for _, one in without]], on_rows=on_rows)
+    share = PASS / max(1, len(columns))
+    asked = [*candidates, *[one for _, one in without]]
+    scored = score(columns, asked, on_rows=lambda done: on_progress(share * done))
     pairs = list(zip(candidates, scored, strict=False))
     parts = _Parts()
     parts.of(columns)
     reduced = zip(without, scored[len(candidates) :], strict=True)
     with ThreadPoolExecutor(WORKERS) as pool:
-        results = list(pool.map(lambda pair: _result(*pair, findings=findings, parts=parts, force=force), pairs))
+        results = []
+        for result in pool.map(lambda pair: _result(*pair, findings=findings, parts=parts, force=force), pairs):
+            results.append(result)
+            on_progress(PASS + (1 - PASS) * len(results) / len(pairs))
     return Evaluation(
         log=summary(columns, findings),
         policies=tuple(results),

@@ -85,7 +85,7 @@ class Scores:
 def score(
     columns: Columns, candidates: Sequence[Candidate], *, on_rows: Callable[[int], None] = lambda _: None
 ) -> list[Scores]:
-    """Every candidate's scores, in their order, from one pass; `on_rows` is told of every block's decisions."""
+    """Every candidate's scores, in their order, from one pass; `on_rows` is told how many decisions are done."""
     model = RewardModel(columns)
     grouping = group_actions(columns)
     collected = [_Collected(columns, candidate.rows(columns), grouping) for candidate in candidates]
@@ -94,7 +94,7 @@ def score(
         logged = None if block.pmf is None else _Logged.of(block)
         for candidate, one in zip(candidates, collected, strict=True):
             one.add(rows, block, candidate.pmf(block), logged, predictions)
-        on_rows(len(block))
+        on_rows(rows.stop)
     return [one.finish() for one in collected]
 
 

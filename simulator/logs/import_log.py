@@ -30,6 +30,7 @@ import numpy as np
 
 from decider.experiment.checks import MAX_ACTIONS
 from decider.experiment.definition import Experiment
+from decider.experiment.schema import from_message, to_message
 from decider.log.protocol import Entry, NewReward, NewVersion, Tick
 from decider.log.sqlite import SqliteLog
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
@@ -67,7 +68,7 @@ def import_log(
     experiment: str | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Imported:
-    """Write a new log with these decisions. Raises BadLog where it cannot hold them, or LogError.
+    """Write a new log with these decisions. Raises BadLog or InvalidExperiment where it cannot hold them, or LogError.
 
     >>> from tempfile import TemporaryDirectory
     >>> from simulator.logs.example import example
@@ -80,7 +81,7 @@ def import_log(
     """
     _check(columns)
     columns = in_order_of_time(columns)
-    definition = experiment_of(columns, experiment or plain_id(Path(columns.name).name))
+    definition = from_message(to_message(experiment_of(columns, experiment or plain_id(Path(columns.name).name))))
     clock = _Clock(int(columns.time[0]))
     with closing(SqliteLog(path, clock=clock)) as log:
         log.name_build({"imported_from": columns.name, "by": f"decider {version('decider')}"})
@@ -107,6 +108,8 @@ def _check(columns: Columns) -> None:
             f"{columns.name}: has no propensities, and a log of ours cannot be without; "
             "name their column (--column propensity=NAME), or evaluate the table itself"
         )
+    if int(columns.time.min()) < 0:
+        raise BadLog(f"{columns.name}: has decisions before 1970, and time begins there; mend their times")
     if len(columns.actions) > MAX_ACTIONS:
         raise BadLog(
             f"{columns.name}: has {len(columns.actions)} actions, an experiment at most {MAX_ACTIONS}; "

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from simulator.logs import arrow
 from simulator.logs.bad import BadLog, BadRow, BadRows
@@ -131,7 +132,7 @@ class _Gathered:
         checked.refuse(absent(table, self._layout.action), lambda _: BadRow("action", "has no action"))
         column = column_of(table, self._layout.action)
         if not checked.good.all():
-            column = pa.compute.if_else(pa.array(checked.good), arrow.texts(column), None)
+            column = pc.if_else(pa.array(checked.good), arrow.texts(column), None)
         return self._actions.codes(column)
 
     def _drawn(self, decisions: Decisions, actions: Codes, propensity: Floats | None, checked: Checked) -> Floats:

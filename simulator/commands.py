@@ -1,0 +1,93 @@
+"""What the commands that read a log share: options, progress on stderr, exit codes. Called by the `cli.py` of each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from decider.errors import DeciderError
+from simulator.logs.columns import Columns
+from simulator.logs.open import ReadOptions, open_log
+
+REFUSED, BAD_INPUT = 1, 2
+"""Exit codes, besides 0."""
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def log_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say how to read a log."""
+    options = (
+        click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
+        click.option(
+            "--column",
+            "columns",
+            multiple=True,
+            metavar="WORD=NAME",
+            help="What a table's column is, like reward=clicked.",
+        ),
+        click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
+        click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
+        click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _writable(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
+    """Said before the work, not after it."""
+    if file is not None and not file.parent.is_dir():
+        raise click.BadParameter(f"{file}: there is no folder {file.parent}; make it first")
+    return file
+
+
+def json_option(command: Callable[..., None]) -> Callable[..., None]:
+    """The option `--json`, as `json_file`."""
+    option = click.option(
+        "--json", "json_file", type=FILE, callback=_writable, metavar="FILE", help="Write the result as JSON, too."
+    )
+    return option(command)
+
+
+@contextmanager
+def bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
+    """A progress bar; what it gives is told the fraction that is done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=1.0)
+        yield lambda fraction: progress.update(task, completed=fraction)
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Bad input, and what cannot be written, is one line and exit code 2."""
+    try:
+        yield
+    except (DeciderError, OSError) as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def read_log(name: str, console: Console, *, reward_range: tuple[float, float] | None, **given: Any) -> Columns:
+    """The log of that name, read as `log_options` said, with a progress bar. Raises DeciderError."""
+
+    def note(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    with bar(console, "reading") as progress:
+        options = ReadOptions(reward_range=reward_range or None, on_progress=progress, on_note=note, **given)
+        return open_log(name, options)
+
+
+def write_json(file: Path | None, text: str) -> None:
+    """Write it, if a file was named. Raises OSError."""
+    if file is not None:
+        file.write_text(text + "\n", encoding="utf-8")
