@@ -18,7 +18,7 @@ from simulator import demo as storefront_demo
 from simulator import drive_open_bandit
 from simulator.evaluate.cli import evaluate_command, inspect_command
 from simulator.logs.cli import export_command, import_command
-from simulator.verify import Difference, verify
+from simulator.verify import Difference, refuse_imported, verify
 
 DB = click.Path(path_type=Path, dir_okay=False)
 
@@ -50,6 +50,7 @@ def verify_command(db: Path) -> None:
     """
     try:
         log = SqliteReader(db)
+        refuse_imported(log)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))

@@ -202,7 +202,9 @@ def _report(known: KnownLog, rows: Sequence[Row], *, seed: int) -> str:
 def check_there(rivals: Path) -> None:
     """Raises click.UsageError where the rivals' interpreter is not."""
     if not rivals.exists():
-        raise click.UsageError(f"there is no {rivals}: `make rivals` makes it from simulator/side/requirements.txt")
+        raise click.UsageError(
+            f"there is no {rivals}: `make side-by-side` makes it from simulator/side/requirements.txt"
+        )
 
 
 rivals_option = click.option(

@@ -6,6 +6,7 @@ decision names as its model.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LoggedDecision, LogReader, Mark
+from decider.log.sqlite import SqliteReader
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
@@ -35,6 +37,20 @@ class Verification:
     decisions: int
     equal: int
     first: Difference | None
+
+
+class ImportedLog(DeciderError):
+    """Another system drew these decisions: there is nothing that could be recomputed."""
+
+    reason = "IMPORTED_LOG"
+
+
+def refuse_imported(log: SqliteReader) -> None:
+    """Raises ImportedLog for what `simulator import` made."""
+    for (build,) in log.query("select build from builds"):
+        source = json.loads(build).get("imported_from")
+        if source is not None:
+            raise ImportedLog(f"{log.path}: was imported from {source}; what another system drew cannot be recomputed")
 
 
 def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) -> Verification:

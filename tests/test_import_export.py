@@ -25,6 +25,7 @@ from decider.learn.trainer import Trainer
 from decider.log.sqlite import SqliteLog, SqliteReader
 from decider.policy.sampler import SLOTS
 from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
+from simulator.cli import main as simulator
 from simulator.logs import export_log as exporting
 from simulator.logs.bad import BadLog
 from simulator.logs.cli import export_command, import_command
@@ -609,3 +610,12 @@ def test_an_imported_file_is_one_file(tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.iterdir()] == ["shop.db"]
     with closing(sqlite3.connect(tmp_path / "shop.db")) as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+def test_verify_says_that_an_imported_log_cannot_be_recomputed(tmp_path: Path) -> None:
+    """A first difference would look like damage."""
+    done = CliRunner().invoke(simulator, ["import", str(PERSONALIZER), str(tmp_path / "shop.db"), "--skip-bad"])
+    assert done.exit_code == 0, done.output
+    verified = CliRunner().invoke(simulator, ["verify", str(tmp_path / "shop.db")])
+    assert verified.exit_code == 2
+    assert "was imported from" in verified.output

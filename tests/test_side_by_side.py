@@ -56,7 +56,7 @@ RIVALS = {"vowpalwabbit": "vowpalwabbit", "coba": "coba", "sb-obp": "obp", "vw-e
 RIVALS |= {"mabwiser": "mabwiser", "scikit-learn": "sklearn", "pandas": "pandas"}
 
 needs_rivals = pytest.mark.skipif(
-    not INTERPRETER.exists(), reason="the rivals' environment is not there: `make rivals` makes it"
+    not INTERPRETER.exists(), reason="the rivals' environment is not there: `make side-by-side` makes it"
 )
 
 
@@ -265,7 +265,7 @@ def test_without_the_rivals_the_command_says_how_to_get_them(tmp_path: Path) -> 
     """And exits as for any wrong use."""
     for command in (main, bench_evaluate.main):
         result = CliRunner().invoke(command, ["--rivals", str(tmp_path / "python")])
-        assert (result.exit_code, "make rivals" in result.output) == (2, True), result.output
+        assert (result.exit_code, "make side-by-side" in result.output) == (2, True), result.output
 
 
 @pytest.mark.parametrize("command", [main, bench_evaluate.main])

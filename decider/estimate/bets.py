@@ -87,22 +87,49 @@ def renewed(log: Log, level: float) -> Iterator[tuple[slice, Bets]]:
     """
     units = len(log.total)
     doublings = max(0, math.ceil(math.log2(units / FIRST))) if units else -1
-    ends = np.minimum(FIRST * 2 ** np.arange(doublings + 1), units)
     shape = Shape.of(log.size)
-    sums = (log.total, log.weight) if shape.mean == shape.alike == 1 else (log.total, log.weight, log.size)
-    nodes = gather(np.stack(sums, axis=1), stops=ends)
-    total, weight, size = *nodes.place.T[:2], (nodes.place[:, 2] if len(sums) == 3 else np.ones(len(nodes.place)))
-    seen = np.zeros(len(size))
+    seen: list[_Seen] = []
     start = 0
-    for end, new in zip(ends.tolist(), nodes.count, strict=True):
-        decisions = float(seen @ size)
-        value = float(np.clip(seen @ total / decisions, *log.limits)) if decisions else sum(log.limits) / 2
-        past = shape.as_decisions(total=total, weight=weight, size=size, value=value)
-        extreme = shape.enlarged(log.extreme_before(start), value)
-        bets = _fastest(past, seen, extreme, level)
+    for end in np.minimum(FIRST * 2 ** np.arange(doublings + 1), units).tolist():
+        past = _Seen.together(seen)
+        value = past.value(log.limits)
+        pairs = shape.as_decisions(total=past.total, weight=past.weight, size=past.size, value=value)
+        bets = _fastest(pairs, past.count, shape.enlarged(log.extreme_before(start), value), level)
         yield slice(start, end), Bets(bets.slope / shape.mean, bets.tilt / shape.mean)
-        seen += new
+        seen.append(_Seen.of(log, slice(start, end)))
         start = end
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """Units that were seen, as nodes: sums of each, (nodes,), and how many there were."""
+
+    total: Floats
+    weight: Floats
+    size: Floats
+    count: Floats
+
+    @classmethod
+    def of(cls, log: Log, rows: slice) -> _Seen:
+        """Some of a log."""
+        units = rows.stop - rows.start
+        sums = np.stack([log.total[rows], log.weight[rows], log.size[rows]], axis=1)
+        varied = 3 if (log.size[rows] != 1).any() else 2
+        nodes = gather(sums[:, :varied], stops=np.array([units]), cells=2048)
+        size = nodes.place[:, 2] if varied == 3 else np.ones(len(nodes.place))
+        return cls(nodes.place[:, 0], nodes.place[:, 1], size, nodes.count[0])
+
+    @classmethod
+    def together(cls, parts: list[_Seen]) -> _Seen:
+        """Of all parts."""
+        none = np.zeros(0)
+        columns = [(none, none, none, none), *[(part.total, part.weight, part.size, part.count) for part in parts]]
+        return cls(*[np.concatenate(column) for column in zip(*columns, strict=True)])
+
+    def value(self, limits: Range) -> float:
+        """The mean term of a decision, if that is possible; the middle of what is, if nothing was seen."""
+        decisions = float(self.count @ self.size)
+        return float(np.clip(self.count @ self.total / decisions, *limits)) if decisions else sum(limits) / 2
 
 
 def _fastest(past: Pairs, seen: Floats, extreme: Pairs, level: float) -> Bets:

@@ -21,7 +21,7 @@ from scipy.optimize import brentq
 
 from decider.estimate.bets import Gambler, Log, play
 from decider.estimate.mean import Interval
-from decider.estimate.possible import ANY, Range, possible
+from decider.estimate.possible import ANY, Range, bounded, possible
 from decider.estimate.sample import Floats, Sample
 
 PRECISION = 1e-9
@@ -58,8 +58,8 @@ def confidence_sequence_path(
     value_range: what the value can be. max_weights: (units,), where the largest weight that a decision could have was
     not always the same: that of each unit, known before its draw; sample.max_weight is the largest of them.
 
-    Where both gamblers win against every m, nothing is the value, so what they rely on does not hold (weights whose mean
-    is not 1, a value that changes over time): the interval is all that is possible.
+    All that is possible where the sample's bounds are infinite, and where both gamblers win against every m: nothing is
+    the value, so what they rely on does not hold (weights whose mean is not 1, a value that changes over time).
 
     With units of one decision it needs that a decision's expected term is the value whatever came before; where units
     come back and have ways of their own, give sums by unit. Their sizes are taken as known beforehand.
@@ -73,8 +73,8 @@ def confidence_sequence_path(
     limits = possible(sample, value_range)
     stops, places = np.unique(np.array(counts, np.int64), return_inverse=True)
     units = int(stops.max(initial=0))
-    if not units:
-        return [Interval(math.nan, *limits) for _ in counts]
+    if not units or not bounded(sample):
+        return [Interval(_first(sample, count).value, *limits) for count in counts]
     log = Log.of(_first(sample, units), limits, None if max_weights is None else max_weights[:units])
     above, below = play(log, stops, level)
     total, size = (np.concatenate([np.zeros(1), np.cumsum(sums)])[stops] for sums in (log.total, log.size))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scipy.special import fdtri
 
 from decider.estimate.mean import Interval
-from decider.estimate.possible import ANY, Pairs, Range, Shape, clipped, corners, possible, weights_of
+from decider.estimate.possible import ANY, Pairs, Range, Shape, bounded, clipped, corners, possible, weights_of
 from decider.estimate.sample import Sample
 
 
@@ -23,6 +23,7 @@ def cressie_read(sample: Sample, *, value_range: Range = ANY, level: float = 0.9
     farther one of two, with one more decision that is as bad for it as a decision with the smallest or with the largest
     weight can be. Units count as one decision each, less what they have for their sizes (`Shape.as_decisions`).
     The value is the mean term, corrected for the mean weight by regression. value_range: what the value can be.
+    All that is possible of no units, and where the sample's bounds are infinite.
 
     >>> import numpy as np
     >>> from decider.estimate.sample import by_unit
@@ -34,8 +35,8 @@ def cressie_read(sample: Sample, *, value_range: Range = ANY, level: float = 0.9
     (0.5, 0.396, 0.604)
     """
     limits = possible(sample, value_range)
-    if not len(sample.total):
-        return Interval(math.nan, *limits)
+    if not len(sample.total) or not bounded(sample):
+        return Interval(sample.value, *limits)
     shape = Shape.of(sample.size)
     units = shape.as_decisions(total=sample.total, weight=weights_of(sample), size=sample.size, value=sample.value)
     extreme = shape.enlarged(corners(sample, limits), sample.value)

@@ -16,15 +16,13 @@ covers at least 94 % whatever the rate, but for a strip (2.98 to 3.11 rewards ex
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from scipy.special import chdtri
 
 from decider.estimate.likelihood import balanced, extremes
 from decider.estimate.mean import Interval
 from decider.estimate.nodes import gather
-from decider.estimate.possible import ANY, Range, Shape, clipped, corners, possible, weights_of
+from decider.estimate.possible import ANY, Range, Shape, bounded, clipped, corners, possible, weights_of
 from decider.estimate.sample import Sample
 
 NAME = "empirical likelihood"
@@ -46,7 +44,8 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     """The likeliest value, with its interval. value_range: what the value can be; rewards' range for a policy's value.
 
     The value uses that the mean weight is 1, as the Cressie-Read estimate does, so it differs from sample.value.
-    Of no units: nan. All that is possible is the interval then, and where the weights contradict a mean of 1.
+    Of no units: nan. All that is possible is the interval then, where the sample's bounds are infinite, and where the
+    weights contradict a mean of 1.
 
     >>> from decider.estimate.sample import by_unit
     >>> weight = np.array([0.0, 2.0] * 100)
@@ -57,8 +56,8 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     (0.5, 0.401, 0.599)
     """
     limits = possible(sample, value_range)
-    if not len(sample.total):
-        return Interval(math.nan, *limits)
+    if not len(sample.total) or not bounded(sample):
+        return Interval(sample.value, *limits)
     shape = Shape.of(sample.size)
     units = shape.as_decisions(total=sample.total, weight=weights_of(sample), size=sample.size, value=sample.value)
     extreme = shape.enlarged(corners(sample, limits), sample.value)
@@ -68,7 +67,7 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     count = np.tile(np.concatenate([seen.count[0], np.full(4, TRACE)]), (5, 1))
     count[1:, -4:] += ADDED * np.eye(4)
     cost, likeliest = balanced(weight, count)
-    value = float(likeliest[0] @ term / likeliest[0].sum())
+    value = float(np.clip(likeliest[0] @ term / likeliest[0].sum(), *limits))
     if cost[0] > CONTRADICTION:
         return Interval(value, *limits)
     found = extremes(weight, term, count[1:], upward=UPWARD, drop=cost[1:] + chdtri(1, 1 - level) / 2).mean

@@ -29,6 +29,16 @@ def possible(sample: Sample, within: Range) -> Range:
     return max(float(sample.low), within[0]), min(float(sample.high), within[1])
 
 
+def bounded(sample: Sample) -> bool:
+    """Whether one decision can do no more than finite harm.
+
+    >>> from decider.estimate.sample import by_unit
+    >>> bounded(by_unit(np.ones(2), np.ones(2), np.arange(2), low=0.0, high=math.inf, max_weight=math.inf))
+    False
+    """
+    return all(math.isfinite(bound) for bound in (sample.low, sample.high, sample.min_weight, sample.max_weight))
+
+
 def clipped(interval: Interval, limits: Range) -> Interval:
     """The interval's part within the limits.
 

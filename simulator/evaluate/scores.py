@@ -160,10 +160,17 @@ class _Collected:
         self._shares += pmf[wanted].sum(axis=0)
         if logged is None:
             self._logged_shares += np.bincount(block.action[wanted], minlength=len(block.actions))
-            self._possible = max(self._possible, float(np.nanmax(pmf[wanted], initial=0.0)) / self._smallest)
+            self._possible = max(self._possible, self._largest(block, pmf[wanted], wanted))
             self._missing[rows] = _beyond(pmf)
         else:
             self._support(rows, block, pmf, logged, wanted)
+
+    def _largest(self, block: Columns, pmf: Floats, wanted: Flags) -> float:
+        """Where the log has no pmfs: anything could have been drawn with the smallest propensity that was seen. The
+        logged policy itself (nan elsewhere) has the weights that it has."""
+        if np.isnan(pmf).any():
+            return float((pmf[np.arange(len(pmf)), block.action[wanted]] / block.propensity[wanted]).max())
+        return float(pmf.max()) / self._smallest
 
     def _support(self, rows: slice, block: Columns, pmf: Floats, logged: _Logged, wanted: Flags) -> None:
         """What the logged pmfs say about the candidate's: largest weight, unsupported mass, shares of groups."""
