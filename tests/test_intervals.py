@@ -133,8 +133,10 @@ def test_empirical_bernstein_is_maurer_and_pontils() -> None:
 
 
 def test_the_default_is_the_empirical_likelihood_that_its_docstring_says() -> None:
-    """At each limit, twice the logarithm of Owen's likelihood ratio is the chi-square quantile. It is computed for given
-    values, by another optimiser; the code finds the limits without it."""
+    """At each limit, -2 log of Owen's likelihood ratio is the chi-square quantile.
+
+    Here the ratio is computed for a given value, by another optimiser; the code finds the limits without it.
+    """
     weight, reward = np.array([0.0, 0.5, 0.5, 1.0, 1.5, 2.5]), np.array([0.0, 0.0, 1.0, 1.0, 0.0, 1.0])
     count = np.array([3.0, 4.0, 3.0, 3.0, 2.0, 2.0])
     rows = np.repeat(np.arange(6), count.astype(int))

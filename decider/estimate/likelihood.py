@@ -112,7 +112,8 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
 
     start, error = _start(weight, down, share, depth)
     at, mean = _climb(shape, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
-    slope = 1 / (at.sum(axis=1) + mean)
+    x = down + at[:, :1] * weight + at[:, 1:]
+    slope = np.exp(depth - (share * np.log(x)).sum(axis=1))
     return Extreme(-upward * mean, -upward * slope, slope * at[:, 0])
 
 
@@ -138,9 +139,10 @@ def _climb(shape: Callable[[Floats], Shape], at: Floats, *, precision: float | F
         length = np.where(gain > precision, 1.0, 0.0)
         if not length.any():
             break
+        rounding = 8 * EPSILON * (np.abs(value) + np.abs(at).sum(axis=1))
         trial = shape(at + length[:, None] * step)
         for _ in range(HALVINGS):
-            short = (length > 0) & ~(trial[0] >= value + 0.1 * length * gain - 8 * EPSILON * np.abs(value))
+            short = (length > 0) & ~(trial[0] >= value + 0.1 * length * gain - rounding)
             if not short.any():
                 break
             length = np.where(short, length / 2, length)

@@ -69,7 +69,14 @@ def evaluate_command(
         candidates[0] = logged(columns)
         without = _without(names, candidates, columns, delayed=not no_delay) if importance else []
         with bar(stderr, "evaluating") as progress:
-            done = evaluate(columns, candidates, force=force, without=without, on_progress=progress)
+            done = evaluate(
+                columns,
+                candidates,
+                force=force,
+                pictures=report is not None,
+                without=without,
+                on_progress=progress,
+            )
         done = replace(done, seconds=time.perf_counter() - started)
         console = Console()
         for part in shown(done):

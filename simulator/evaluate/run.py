@@ -39,12 +39,14 @@ def evaluate(
     candidates: Sequence[Candidate],
     *,
     force: bool = False,
+    pictures: bool = True,
     without: Sequence[tuple[int, Without]] = (),
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Evaluation:
     """What each candidate would have earned. `on_progress` is told the fraction that is done.
 
-    force: estimates even where the log cannot carry the question. without: candidates that never see a field, each
+    force: estimates even where the log cannot carry the question. pictures: also the cumulative estimate and the
+    segments, which take longer than all the rest. without: candidates that never see a field, each
     with the index of the one that it is compared with: what the field is worth (`importance.py`).
     """
     started = time.perf_counter()
@@ -53,14 +55,16 @@ def evaluate(
     asked = [*candidates, *[one for _, one in without]]
     scored = score(columns, asked, on_rows=lambda done: on_progress(share * done))
     pairs = list(zip(candidates, scored, strict=False))
-    parts = _Parts()
-    parts.of(columns)
     reduced = zip(without, scored[len(candidates) :], strict=True)
     with ThreadPoolExecutor(WORKERS) as pool:
         results = []
-        for result in pool.map(lambda pair: _result(*pair, findings=findings, parts=parts, force=force), pairs):
+        for result in pool.map(lambda pair: _result(*pair, findings=findings, force=force), pairs):
             results.append(result)
             on_progress(PASS + (1 - PASS) * len(results) / len(pairs))
+        if pictures:
+            parts = _Parts()
+            parts.of(columns)
+            results = list(pool.map(lambda result, one: _pictured(result, one, parts), results, scored))
     return Evaluation(
         log=summary(columns, findings),
         policies=tuple(results),
@@ -95,9 +99,7 @@ def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Es
     return held(sample, reward_range)
 
 
-def _result(
-    candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], parts: _Parts, force: bool
-) -> PolicyResult:
+def _result(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool) -> PolicyResult:
     diagnostics = diagnose(scores, log=findings)
     estimator = Estimator(scores)
     refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, Logged)
@@ -116,10 +118,17 @@ def _result(
     if result.refused:
         return result
     result = replace(result, estimates=estimator.estimates())
-    if not scores.columns.has_propensities:
+    if isinstance(candidate, Logged) or not scores.columns.has_propensities:
         return result
-    difference = None if isinstance(candidate, Logged) else estimator.difference()
-    return replace(result, difference=difference, curve=curve(estimator), segments=_segments(estimator, parts))
+    return replace(result, difference=estimator.difference())
+
+
+def _pictured(result: PolicyResult, scores: Scores, parts: _Parts) -> PolicyResult:
+    """With its cumulative estimate and its segments, unless it was refused or has no weights."""
+    if result.refused or not scores.columns.has_propensities:
+        return result
+    estimator = Estimator(scores)
+    return replace(result, curve=curve(estimator), segments=_segments(estimator, parts))
 
 
 def curve(estimator: Estimator) -> Curve:
