@@ -2,8 +2,8 @@
 
 Progressive evaluation against VW's command line and coba; point estimates and the bootstrap against Open Bandit
 Pipeline; and a log of ours with a million decisions, from the file to the estimates of five static policies, with the
-memory that it takes. Contestants take turns, each in a process of its own that times itself: ours are here, the
-rivals' in `side/speed.py`.
+memory that it takes. Contestants take turns, each in a process of its own that counts its own processor time: ours are
+here, the rivals' in `side/speed.py`. The million decisions are timed by the clock.
 """
 
 from __future__ import annotations

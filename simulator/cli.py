@@ -6,7 +6,9 @@ import sqlite3
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import ClassVar
 
 import click
 from rich.console import Console
@@ -16,29 +18,47 @@ from decider.errors import DeciderError
 from decider.log.sqlite import SqliteReader
 from simulator import demo as storefront_demo
 from simulator import drive_open_bandit
-from simulator.evaluate.cli import evaluate_command, inspect_command
-from simulator.logs.cli import export_command, import_command
 from simulator.verify import Difference, refuse_imported, verify
 
 DB = click.Path(path_type=Path, dir_okay=False)
 
 
+class LateGroup(click.Group):
+    """Commands that need SciPy, Arrow or plots are imported when they are asked for: others start at once."""
+
+    LATE: ClassVar = {
+        "inspect": "simulator.evaluate.cli:inspect_command",
+        "evaluate": "simulator.evaluate.cli:evaluate_command",
+        "import": "simulator.logs.cli:import_command",
+        "export": "simulator.logs.cli:export_command",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All of them, sorted."""
+        return sorted([*super().list_commands(ctx), *self.LATE])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """By its name."""
+        if cmd_name not in self.LATE:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = self.LATE[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+
 @click.group(
+    cls=LateGroup,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 120,
         "auto_envvar_prefix": "SIMULATOR",
-    }
+    },
 )
 def main() -> None:
     """Worlds, datasets, replay and evaluation for the decision service.
 
     Every option can also come from the environment, as SIMULATOR_DEMO_LISTEN for `demo --listen`.
     """
-
-
-for command in (inspect_command, evaluate_command, import_command, export_command):
-    main.add_command(command)
 
 
 @main.command("verify", epilog="\b\nExample:\n  simulator verify demo.db")

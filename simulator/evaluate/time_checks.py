@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from decider.estimate.sample import Floats, Longs, Units
 from decider.estimate.weights import usual_value
@@ -65,9 +65,9 @@ def drift(columns: Columns) -> Finding | None:
     means = np.bincount(block, weights=reward) / counts
     apart = reward - reward.mean()
     statistic = float(np.dot(counts, (means - reward.mean()) ** 2) * len(reward) / np.dot(apart, apart))
-    chance = float(chi2.sf(statistic, blocks - 1))
+    chance = float(chdtrc(blocks - 1, statistic))
     if chance < ALARM:
-        chance = float(chi2.sf(statistic / clustering(apart, columns.unit[order]), blocks - 1))
+        chance = float(chdtrc(blocks - 1, statistic / clustering(apart, columns.unit[order])))
     farthest = float(np.abs(means - reward.mean()).max())
     moved = chance < ALARM and farthest > MATERIAL * abs(float(reward.mean()))
     text = f"Mean reward in {blocks} blocks of time: {', '.join(figure(float(mean)) for mean in means)}"
