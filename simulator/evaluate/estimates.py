@@ -47,12 +47,16 @@ REPLAY_NOTE = "for comparison: {:,} of {:,} decisions accepted, the others throw
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """An estimate as a mean of terms. terms: (n,); low, high: what one term can be; note: why it is biased."""
+    """An estimate as a mean of terms. terms: (n,); low, high: what one term can be; note: why it is biased.
+
+    idle: what a term can be where the candidate would not have drawn the action (its weight is 0).
+    """
 
     terms: Floats
     low: float
     high: float
     note: str = ""
+    idle: tuple[float, float] | None = None
 
 
 class _Weighting(TypedDict):
@@ -78,7 +82,6 @@ class Estimator:
         self._scores = scores
         self._units = scores.columns.units
         self._low, self._high = scores.columns.reward_range
-        self._reach = (self._high - self._low) * scores.possible_weight
         columns = scores.columns
         self._weighting = _Weighting(propensity=columns.propensity, pmf=scores.pmf, reward=columns.reward)
         self._model = _Model(predicted=scores.predicted, expected=scores.expected)
@@ -137,12 +140,15 @@ class Estimator:
 
     def ips(self) -> Terms:
         """w r."""
-        return Terms(Ips.terms(**self._weighting), *self._weighted_bounds())
+        return Terms(Ips.terms(**self._weighting), *self._weighted_bounds(), idle=(0.0, 0.0))
 
     def dr(self) -> Terms:
         """expected + w (r - predicted)."""
         terms = DoublyRobust.terms(**self._weighting, **self._model)
-        return Terms(terms, self._low - self._reach, self._high + self._reach)
+        least, most = self._scores.predictions
+        weight = self._scores.possible_weight
+        low, high = least + weight * (self._low - most), most + weight * (self._high - least)
+        return Terms(terms, low, high, idle=(least, most))
 
     @cached_property
     def terms(self) -> Terms:
@@ -198,7 +204,8 @@ class Estimator:
         """Its terms by unit, with the weights as control."""
         weight = self._scores.weight
         most = max(1.0, self._scores.possible_weight)
-        return self._units.sample(terms.terms, weight, low=terms.low, high=terms.high, max_weight=most)
+        sample = self._units.sample(terms.terms, weight, low=terms.low, high=terms.high, max_weight=most)
+        return replace(sample, idle=terms.idle)
 
     def _estimate(self, terms: Terms) -> Estimate:
         return held(self.sample(terms), self.value_range, note=terms.note)
@@ -216,18 +223,22 @@ class Estimator:
             return ess, None
         terms, most = self.terms, max(1.0, self._scores.possible_weight)
         sample = units.sample(terms.terms[rows], weight, low=terms.low, high=terms.high, max_weight=most)
+        sample = replace(sample, idle=terms.idle)
         return ess, held(sample, self.value_range)
 
     def difference(self) -> Difference:
         """To the logged policies' mean reward, on the same decisions."""
-        logged = Terms(self._weighting["reward"], self._low, self._high)
+        logged = Terms(self._weighting["reward"], self._low, self._high, idle=self.value_range)
         apart = self.apart(logged)
         return Difference("logged", self.headline, apart.value, apart.low, apart.high, apart.interval)
 
     def apart(self, other: Terms) -> Estimate:
         """The headline estimate less another one on the same decisions."""
         ours = self.terms
-        terms = Terms(ours.terms - other.terms, ours.low - other.high, ours.high - other.low)
+        idle = None
+        if ours.idle and other.idle:
+            idle = (ours.idle[0] - other.idle[1], ours.idle[1] - other.idle[0])
+        terms = Terms(ours.terms - other.terms, ours.low - other.high, ours.high - other.low, idle=idle)
         wide = self._high - self._low
         return held(self.sample(terms), (-wide, wide))
 

@@ -51,8 +51,9 @@ class Scores:
     weight: pmf / propensity. predicted, expected: the reward model at the drawn action, and its mean under the
     candidate. missing: probability of actions that the log could not draw. group_weight: of MIPS; None without it.
     shares, logged_shares, missing_by_action: (actions,), means. example: (actions,), the first decision in which the
-    action was missing, -1 for none. possible_weight: the largest weight that any action could have had. grouped: for
-    MIPS; None where actions are few.
+    action was missing, -1 for none. possible_weight: the largest weight that any action could have had. predictions:
+    the least and the most that the reward model says of any action in any decision. grouped: for MIPS; None where
+    actions are few.
     """
 
     columns: Columns
@@ -66,6 +67,7 @@ class Scores:
     missing_by_action: Floats
     example: Longs
     possible_weight: float
+    predictions: tuple[float, float]
     grouped: Grouped | None = None
 
     def part(self, rows: Flags) -> Scores:
@@ -146,6 +148,7 @@ class _Collected:
         self._shares, self._logged_shares = np.zeros(actions), np.zeros(actions)
         self._missing_by_action, self._example = np.zeros(actions), np.full(actions, -1, np.int64)
         self._possible = 0.0
+        self._least, self._most = columns.reward_range[::-1]
         self._smallest = float(np.nanmin(columns.propensity, initial=1.0))
 
     def add(self, rows: slice, block: Columns, pmf: Floats, logged: _Logged | None, predictions: Floats) -> None:
@@ -157,6 +160,8 @@ class _Collected:
         wanted = self._rows[rows]
         if not wanted.any():
             return
+        self._least = min(self._least, float(predictions.min()))
+        self._most = max(self._most, float(predictions.max()))
         self._shares += pmf[wanted].sum(axis=0)
         if logged is None:
             self._logged_shares += np.bincount(block.action[wanted], minlength=len(block.actions))
@@ -211,6 +216,7 @@ class _Collected:
             missing_by_action=self._missing_by_action / count,
             example=self._example,
             possible_weight=self._possible,
+            predictions=(self._least, self._most),
             grouped=grouped,
         )
         return scores if rows.all() else scores.part(rows)
