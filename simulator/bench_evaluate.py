@@ -2,8 +2,8 @@
 
 Progressive evaluation against VW's command line and coba; point estimates and the bootstrap against Open Bandit
 Pipeline; and a log of ours with a million decisions, from the file to the estimates of five static policies, with the
-memory that it takes. Contestants take turns, each in a process of its own that counts its own processor time: ours are
-here, the rivals' in `side/speed.py`. The million decisions are timed by the clock.
+memory that it takes. Contestants take turns, each in a process of its own that counts its own processor time, so that
+whatever else runs on the machine is not counted: ours are here, the rivals' in `side/speed.py`.
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ LOG, NUMBERS_LOG, DEFAULT, TABLE = "fields.db", "numbers.db", "default.toml", "t
 STATIC = ("logged", "uniform", "fixed:action-0", "fixed:action-1", f"table:{TABLE}")
 """The five policies of the million decisions."""
 
+WIDTH = 100
+"""Of the table, in letters, whether a terminal shows it or not."""
+
 Measured = dict[str, float]
 
 
 def progressive(folder: Path) -> Measured:
-    """Decisions a second of our default policy over the log: the pass alone, and everything that `evaluate` gives."""
+    """Decisions a second of our default policy over the log: the pass alone, and with the terminal's table."""
     log = columns(known_log(seed=SEED, rounds=len(Arrays.read(folder).action)))
     once, whole = (parse(str(folder / DEFAULT), log) for _ in range(2))
     return {
@@ -81,16 +84,15 @@ def points(folder: Path) -> Measured:
 def stored(folder: Path, *, file: str = LOG) -> Measured:
     """A log of ours, loaded and evaluated for five static policies: seconds, and megabytes above the start."""
     os.chdir(folder)
-    start = _most_megabytes()
-    started = time.perf_counter()
+    start, started = _most_megabytes(), time.process_time()
     log = load(Path(file))
-    loaded, holds = time.perf_counter() - started, _most_megabytes() - start
+    loaded, holds = time.process_time() - started, _most_megabytes() - start
     evaluated = evaluate(log, [parse(name, log) for name in STATIC], pictures=False)
     if any(policy.refused for policy in evaluated.policies):
         raise RuntimeError("a policy was refused: nothing was measured")
     return {
         f"{file} loaded": loaded,
-        f"{file} evaluated": time.perf_counter() - started,
+        f"{file} evaluated": time.process_time() - started,
         f"{file} loaded, MB": holds,
         f"{file} evaluated, MB": _most_megabytes() - start,
     }
@@ -136,15 +138,15 @@ class Comparison:
 
 
 COMPARISONS = (
-    Comparison("progressive evaluation, decisions/s", "ours", "vw"),
+    Comparison("progressive, decisions/s", "ours", "vw"),
     Comparison("", "ours", "vw, no interactions"),
     Comparison("", "ours", "coba"),
-    Comparison("with diagnostics, intervals, segments", "evaluate", "vw"),
+    Comparison("  with checks and intervals", "evaluate", "vw"),
     Comparison("", "evaluate", "coba"),
     Comparison("IPS, rows/s", "our IPS", "obp IPS"),
     Comparison("SNIPS, rows/s", "our SNIPS", "obp SNIPS"),
     Comparison("DR, rows/s", "our DR", "obp DR"),
-    Comparison("1,000 bootstrap resamples", "our bootstrap", "obp bootstrap", as_seconds=True),
+    Comparison("1,000 resamples", "our bootstrap", "obp bootstrap", as_seconds=True),
 )
 
 
@@ -185,12 +187,13 @@ def shown(rounds: Sequence[Measured], *, stored_decisions: int) -> Table:
     for comparison in COMPARISONS:
         table.add_row(*comparison.cells(rounds))
     median = {name: statistics.median([one[name] for one in rounds]) for name in rounds[0]}
-    size = f"{stored_decisions:,} decisions of our log"
-    for file, what in ((LOG, "five fields"), (NUMBERS_LOG, "and three numbers")):
-        table.add_row(f"{size}, {what}: loaded", f"{median[f'{file} loaded']:.1f} s")
-        table.add_row("  and evaluated for five static policies", f"{median[f'{file} evaluated']:.1f} s")
-        most = [median[f"{file} {step}, MB"] / stored_decisions * 1e6 for step in ("loaded", "evaluated")]
-        table.add_row("  memory per million: loading, in all", f"{most[0]:,.0f}, {most[1]:,.0f} MB")
+    for file, what in ((LOG, "five fields"), (NUMBERS_LOG, "and numbers")):
+        table.add_row(f"{stored_decisions:,} stored, {what}")
+        table.add_row("  loaded", f"{median[f'{file} loaded']:.1f} s")
+        table.add_row("  and five policies evaluated", f"{median[f'{file} evaluated']:.1f} s")
+        for step in ("loaded", "evaluated"):
+            most = median[f"{file} {step}, MB"] / stored_decisions * 1e6
+            table.add_row(f"  memory, {step}", f"{most:,.0f} MB/million")
     return table
 
 
@@ -211,7 +214,7 @@ def main(
     contestant: str | None,
     folder: Path | None,
 ) -> None:
-    """Speed of evaluation, as ratios measured in one run.
+    """Speed of evaluation, as ratios of processor time measured in one run.
 
     \b
     Example: python -m simulator.bench_evaluate --rounds 5
@@ -229,7 +232,7 @@ def main(
         for _ in range(rounds):
             measured.append(turn(Path(name), rivals))
             progress.advance(task)
-    Console().print(shown(measured, stored_decisions=stored_decisions))
+    Console(width=WIDTH).print(shown(measured, stored_decisions=stored_decisions))
 
 
 def _progress() -> Progress:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import math
+import os
 import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -398,3 +400,24 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path: Path) -> None:
     assert report["truth"] == pytest.approx(known_log(seed=3, rounds=2_000).truth)
     assert {row["tool"] for row in report["rows"]} == {"ours", "vw-estimators", "obp", "coba", "MABWiser", "vw"}
     assert all(f"| {row['tool']} |" in result.stdout for row in report["rows"])
+
+
+@pytest.fixture
+def cores() -> Iterator[None]:
+    """The bench keeps to one core; the tests after it do not."""
+    before = os.sched_getaffinity(0)
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@needs_rivals
+@pytest.mark.usefixtures("cores")
+def test_the_bench_fills_every_row() -> None:
+    """What `make bench` does, on small logs."""
+    sizes = ["--rounds", "1", "--decisions", "500", "--rows", "1000", "--stored", "5000"]
+    result = CliRunner().invoke(bench_evaluate.main, [*sizes, "--rivals", str(INTERPRETER)])
+    assert result.exit_code == 0, result.output
+    for comparison in bench_evaluate.COMPARISONS:
+        row = next(line for line in result.stdout.splitlines() if f" {comparison.rival} " in line)
+        assert re.search(r"\d\.\d\d +│$", row), row
+    assert "nan" not in result.stdout

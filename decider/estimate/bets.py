@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from decider.estimate.likelihood import balanced, extremes
 from decider.estimate.nodes import gather
@@ -168,7 +167,7 @@ class Gambler:
         """Of a start of 1, if the value is m, with the units until a stop."""
         factor = 1 + self.gained - self.stake * (self.slope * m + self.tilt)
         grown = np.add.reduceat(self.count[stop] * np.log(np.maximum(factor, TINY)), self.starts)
-        return float(logsumexp(grown, b=SHARES))
+        return float(np.logaddexp.reduce(grown + np.log(SHARES)))
 
 
 def play(log: Log, stops: Longs, level: float) -> tuple[Gambler, Gambler]:
@@ -207,14 +206,14 @@ def _meet(log: Log, rows: slice, until: Longs, *, slope: float, tilt: float) -> 
     farthest = log.limits[1] if slope > 0 else log.limits[0]
     change = slope * (extreme.term[:, columns] - farthest) + tilt * (extreme.weight[:, columns] - 1)
     loss = np.maximum(-change.min(axis=0), TINY)
-    size = log.size[rows]
+    size = log.size[rows] if (log.size[rows] != 1).any() else np.ones(1)
     cut = np.minimum(1, CUT / (loss * size))
     stake = cut * size
     gained = slope * log.total[rows]
     gained += tilt * log.weight[rows]
     gained *= cut
     if (stake == stake[0]).all():
-        nodes = gather(gained[:, None], stops=until, cells=512)
+        nodes = gather(gained[:, None], stops=until, cells=256)
         return _Met(nodes.place[:, 0], np.full(len(nodes.place), stake[0]), slope, tilt, nodes.count.cumsum(axis=0))
     nodes = gather(np.stack([gained, stake], axis=1), stops=until, cells=4096)
     return _Met(nodes.place[:, 0], nodes.place[:, 1], slope, tilt, nodes.count.cumsum(axis=0))

@@ -8,10 +8,10 @@ decisions carry the estimate: those that were seen say little of a reward that i
 computed as if one more decision, or rather a third of one, had been seen that is as bad for this limit as a decision
 can be. (Chen, Variyath & Abraham, Journal of Computational and Graphical Statistics 2008, add one of another kind.)
 
-Why a third: where no decision is rewarded, the upper limit is then the exact one, 3.0 successes (the "rule of three")
-at the largest weight; the likelihood alone says 1.9, at which there is a chance of 15 %, not 5 %, that none is seen. It
-is as right at levels of 90 % and 99 %. In this worst case, all rewards at the largest weight and rare, the interval
-covers at least 94 % whatever the rate, but for a strip (2.98 to 3.11 rewards expected) where it is 92 %.
+Why a third: where no decision is rewarded, the upper limit is then the exact one, 3.0 rewards (the "rule of three") at
+the largest weight; the likelihood alone says 1.9, at which there is a chance of 15 %, not 5 %, that none is seen. It is
+as right at levels of 90 % and 99 %. In such a case, all rewards at the largest weight and rare, the interval covers
+93.9 % or more whatever the rate is, but for a narrow strip where three are expected (2.98 to 3.03), where it is 91.7 %.
 """
 
 from __future__ import annotations

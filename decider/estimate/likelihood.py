@@ -25,6 +25,9 @@ from decider.estimate.sample import Floats
 
 STEPS = 200
 HALVINGS = 60
+SHORT = 0.99
+"""Of the way to where a point's x would be 0, a step goes so far at most."""
+
 PRECISION = 1e-9
 """Of a limit, relative to how far it is from the mean."""
 
@@ -32,9 +35,13 @@ LOG_PRECISION = 1e-12
 """Of the logarithm of a likelihood."""
 
 EPSILON = float(np.finfo(np.float64).eps)
+TINY = float(np.finfo(np.float64).tiny)
+
+Places = Callable[[Floats], Floats]
+"""(batch, d) numbers -> (batch, points) x, linear in them; all x must be positive."""
 
 Shape = tuple[Floats, Floats, Floats]
-"""A function's values (batch,), gradients (batch, d) and Hessians (batch, d, d); a value is -inf outside its domain."""
+"""A concave function's values (batch,), gradients (batch, d) and Hessians (batch, d, d)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +71,12 @@ def balanced(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
     if not away.any():
         return np.zeros(len(count)), count
 
-    def shape(at: Floats) -> Shape:
-        x = 1 + at * away
-        inside = np.where(x > 0, x, 1.0)
-        value = np.where((x > 0).all(axis=1), (count * np.log(inside)).sum(axis=1), -np.inf)
-        pull = away / inside
+    def shape(_: Floats, x: Floats) -> Shape:
+        pull = away / x
         first = count * pull
-        return value, first.sum(axis=1)[:, None], -(first * pull).sum(axis=1)[:, None, None]
+        return (count * np.log(x)).sum(axis=1), first.sum(axis=1)[:, None], -(first * pull).sum(axis=1)[:, None, None]
 
-    at, cost = _climb(shape, np.zeros((len(count), 1)), precision=LOG_PRECISION)
+    at, cost = _climb(lambda at: 1 + at * away, shape, np.zeros((len(count), 1)), precision=LOG_PRECISION)
     return cost, count / (1 + at * away)
 
 
@@ -94,13 +98,13 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
     depth = drop / count.sum(axis=1)
     down = -upward[:, None] * term
 
-    def shape(at: Floats) -> Shape:
-        x = down + at[:, :1] * weight + at[:, 1:]
-        inside = np.where(x > 0, x, 1.0)
-        mean = np.exp((share * np.log(inside)).sum(axis=1) - depth)
-        value = np.where((x > 0).all(axis=1), mean - at.sum(axis=1), -np.inf)
-        first = share / inside
-        second = first / inside
+    def places(at: Floats) -> Floats:
+        return down + at[:, :1] * weight + at[:, 1:]
+
+    def shape(at: Floats, x: Floats) -> Shape:
+        mean = np.exp((share * np.log(x)).sum(axis=1) - depth)
+        first = share / x
+        second = first / x
         weighed = second @ weight
         gradient = np.stack([first @ weight, first.sum(axis=1)], axis=1)
         hessian = gradient[:, :, None] * gradient[:, None, :]
@@ -108,12 +112,11 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
         hessian[:, 0, 1] -= weighed
         hessian[:, 1, 0] -= weighed
         hessian[:, 1, 1] -= second.sum(axis=1)
-        return value, mean[:, None] * gradient - 1, mean[:, None, None] * hessian
+        return mean - at.sum(axis=1), mean[:, None] * gradient - 1, mean[:, None, None] * hessian
 
     start, error = _start(weight, down, share, depth)
-    at, mean = _climb(shape, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
-    x = down + at[:, :1] * weight + at[:, 1:]
-    slope = np.exp(depth - (share * np.log(x)).sum(axis=1))
+    at, mean = _climb(places, shape, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
+    slope = np.exp(depth - (share * np.log(places(at))).sum(axis=1))
     return Extreme(-upward * mean, -upward * slope, slope * at[:, 0])
 
 
@@ -127,36 +130,40 @@ def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> tuple[
     error = np.sqrt(np.maximum((share * down**2).sum(axis=1) - mean**2 + b * both, 0))
     d = error / np.sqrt(2 * depth) - b - mean
     least = (down + b[:, None] * weight).min(axis=1)
-    room = 0.1 * error + 1e-3 * (np.abs(least) + np.abs(d)) + np.finfo(np.float64).tiny
+    room = 0.1 * error + 1e-3 * (np.abs(least) + np.abs(d)) + TINY
     return np.stack([b, np.maximum(d, room - least)], axis=1), error * np.sqrt(2 * depth)
 
 
-def _climb(shape: Callable[[Floats], Shape], at: Floats, *, precision: float | Floats) -> tuple[Floats, Floats]:
-    """Where concave functions are largest, and how large: damped Newton steps from inside the domain."""
-    value, gradient, hessian = shape(at)
+def _climb(
+    places: Places, shape: Callable[[Floats, Floats], Shape], at: Floats, *, precision: float | Floats
+) -> tuple[Floats, Floats]:
+    """Where concave functions of numbers and x are largest, and how large: damped Newton steps that keep x positive."""
+    x = places(at)
+    value, gradient, hessian = shape(at, x)
     for _ in range(STEPS):
         step, gain = _newton(gradient, hessian)
-        length = np.where(gain > precision, 1.0, 0.0)
+        change = places(at + step) - x
+        length = np.where(gain > precision, np.minimum(1, SHORT / np.maximum((-change / x).max(axis=1), SHORT)), 0.0)
         if not length.any():
             break
         rounding = 8 * EPSILON * (np.abs(value) + np.abs(at).sum(axis=1))
-        trial = shape(at + length[:, None] * step)
         for _ in range(HALVINGS):
-            short = (length > 0) & ~(trial[0] >= value + 0.1 * length * gain - rounding)
-            if not short.any():
+            trial = at + length[:, None] * step
+            x = places(trial)
+            found = shape(trial, np.where(x > 0, x, 1.0))
+            far = (x <= 0).any(axis=1) | (found[0] < value + 0.1 * length * gain - rounding)
+            if not far.any():
                 break
-            length = np.where(short, length / 2, length)
-            trial = shape(at + length[:, None] * step)
+            length = np.where(far, length / 2, length)
         else:
-            break  # rounding: no step is an improvement any more
-        at = at + length[:, None] * step
-        value, gradient, hessian = trial
+            break
+        at, (value, gradient, hessian) = trial, found
     return at, value
 
 
 def _newton(gradient: Floats, hessian: Floats) -> tuple[Floats, Floats]:
     """The step, and the gain that it promises. The ridge decides where a direction changes nothing (all weights 1)."""
     size = gradient.shape[1]
-    ridge = 1e-12 * np.abs(np.trace(hessian, axis1=1, axis2=2)) + np.finfo(np.float64).tiny
+    ridge = 1e-12 * np.abs(np.trace(hessian, axis1=1, axis2=2)) + TINY
     step = np.linalg.solve(ridge[:, None, None] * np.eye(size) - hessian, gradient[:, :, None])[:, :, 0]
     return step, (step * gradient).sum(axis=1)
