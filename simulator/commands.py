@@ -80,7 +80,7 @@ def read_log(name: str, console: Console, *, reward_range: tuple[float, float] |
     """The log of that name, read as `log_options` said, with a progress bar. Raises DeciderError."""
 
     def note(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
+        console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     with bar(console, "reading") as progress:
         options = ReadOptions(reward_range=reward_range or None, on_progress=progress, on_note=note, **given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -292,7 +293,7 @@ def test_a_policy_written_in_python_sees_what_served_ones_see(
     assert isinstance(candidate, Progressive)
     pmfs = asked(candidate, columns)
     assert set(pmfs.max(axis=1)) == {1.0}
-    seen = candidate._asked.policy.seen  # type: ignore[attr-defined]
+    seen = candidate._asked.policy.policy.seen  # type: ignore[attr-defined]
     assert [reward for _, _, reward in seen] == columns.reward[:-1].tolist()
     assert all(f"id={columns.actions[code]}" in line for code, (line, _, _) in zip(columns.action, seen, strict=False))
 
@@ -317,3 +318,31 @@ def test_a_policy_that_gives_no_pmf_is_served_by_the_baseline(served: Path) -> N
     eligible = columns.member[columns.eligible]
     assert (pmfs[eligible[:, baseline], baseline] == 1).all()
     assert pmfs.sum(axis=1) == pytest.approx(1)
+
+
+def test_a_table_has_a_column_for_decisions_without_the_field(tmp_path: Path) -> None:
+    """Most logs have some."""
+    file = tmp_path / "table.csv"
+    with file.open("w", newline="") as out:
+        csv.writer(out).writerows([["action", "segment=vip", "segment="], ["a", 0.25, 1], ["b", 0.75, 0]])
+    assert asked(parse(f"table:{file}", example()), example()).tolist() == [[0.25, 0.75], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return [0.9] * len(actions)", "bad:P: gave no distribution over 2 actions"),
+        ("return [1.0]", "bad:P: gave no distribution over 2 actions"),
+        ("return 1 / 0", "bad:P: ZeroDivisionError: division by zero, for Context"),
+    ],
+)
+def test_somebodys_own_policy_that_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, message: str
+) -> None:
+    """Replacing its answer by another one would evaluate something else."""
+    source = f"class P:\n    def pmf(self, context, actions): {body}\n    def learn(self, *_, **__): pass\n"
+    (tmp_path / "bad.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "bad", raising=False)
+    with pytest.raises(DeciderError, match=message):
+        asked(parse("bad:P", example()), example())

@@ -19,6 +19,8 @@ from decider.types import Context
 from simulator.evaluate.asking import Asked, Contexts, DoesNotFit, Menu
 from simulator.logs.columns import Category, Columns, Flags, Floats
 
+_ABSENT = " (headed just so, for decisions without it)"
+
 FIXED = "fixed policy"
 LEARNER = "progressive learner"
 DEPLOYED = "deployed curve"
@@ -113,7 +115,10 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A fixed distribution for each value of one context field. pmfs: (values, actions), each row sums to 1."""
+    """A fixed distribution for each value of one context field; "" is a field that was not given.
+
+    pmfs: (values, actions), each row sums to 1.
+    """
 
     name: str
     field: str
@@ -125,10 +130,10 @@ class Table:
         """The value's distribution, over the eligible actions. Raises DoesNotFit for a value that has none."""
         column = block.fields[self.field]
         assert isinstance(column, Category)
-        index = np.array([*[self._row(value) for value in column.values], -1])[column.codes]
+        index = np.array([self._row(value) for value in (*column.values, "")])[column.codes]
         if (index < 0).any():
             missing = column.codes[int(np.argmax(index < 0))]
-            value = column.values[missing] if missing >= 0 else ""
+            value = column.values[missing] if missing >= 0 else _ABSENT
             raise DoesNotFit(f"{self.name}: has no column {self.field}={value}, which the log has; add one")
         return _restricted(self.pmfs[index], block.member[block.eligible])
 

@@ -78,7 +78,7 @@ def evaluate_command(
                 on_progress=progress,
             )
         done = replace(done, seconds=time.perf_counter() - started)
-        console = Console()
+        console = Console(emoji=False, markup=False)
         for part in shown(done):
             console.print(part)
         write_json(json_file, to_json(done))
@@ -100,7 +100,7 @@ def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
     with bad_input():
         columns = read_log(log, Console(stderr=True), **reading)
         found = summary(columns, log_findings(columns))
-        Console().print(log_panel(found))
+        Console(emoji=False).print(log_panel(found))
         write_json(json_file, to_json(found))
     if found.verdict == "do not use":
         sys.exit(REFUSED)

@@ -39,8 +39,8 @@ from simulator.logs.columns import Floats, Longs
 REPLAY_SEED = 1
 
 DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
-CUT_NOTE = "biased where weights are cut: limit {}"
-SHRUNK_NOTE = "biased where weights are shrunk: strength {:.3g}"
+CUT_NOTE = "biased where weights are cut (limit {}), and no interval covers that"
+SHRUNK_NOTE = "biased where weights are shrunk (strength {:.3g}), and no interval covers that"
 MIPS_NOTE = "unbiased only if, within a {}, the reward does not depend on the action"
 REPLAY_NOTE = "for comparison: {:,} of {:,} decisions accepted, the others thrown away"
 
@@ -94,7 +94,9 @@ class Estimator:
     @property
     def headline(self) -> str:
         """The estimator to look at first: the doubly robust one, but IPS where it is the log's own mean anyway, or
-        where there is no reward model for the candidate."""
+        where there is no reward model for the candidate; without propensities the reward model alone."""
+        if not self.columns.has_propensities:
+            return "dm"
         return "dr" if self._models and not bool((self._scores.weight == 1).all()) else "ips"
 
     @cached_property
@@ -189,12 +191,13 @@ class Estimator:
         ticket = tickets(len(reward), seed=REPLAY_SEED)
         accepted = replay.accepts(propensity=self._weighting["propensity"], pmf=self._scores.pmf, ticket=ticket)
         note = REPLAY_NOTE.format(int(accepted.sum()), len(reward))
-        binary = bool(((reward == 0) | (reward == 1)).all())
-        if binary:
-            interval = clopper_pearson(Counted(int(reward[accepted].sum()), int(accepted.sum())))
+        rows = np.flatnonzero(accepted)
+        kept, units = reward[rows], self._units.part(rows)
+        if bool(((kept == 0) | (kept == 1)).all()) and len(units.size) == len(kept):
+            interval = clopper_pearson(Counted(int(kept.sum()), len(kept)))
             return _as_estimate(interval, "Clopper-Pearson", note, unbiased=True)
-        replay.add_many(**self._weighting, ticket=ticket)
-        return _as_estimate(replay.accepted.interval(), "asymptotic", note, unbiased=True)
+        sample = units.sample(kept, np.ones(len(kept)), low=self._low, high=self._high, max_weight=1.0)
+        return _as_estimate(asymptotic(sample, value_range=self.value_range), "asymptotic", note, unbiased=True)
 
     def _spread(self, terms: Floats) -> Interval:
         """How far the mean of terms would scatter; SLOPE compares parameters by it."""
@@ -212,7 +215,7 @@ class Estimator:
 
     def _asymptotic(self, terms: Terms) -> Estimate:
         """For what is biased: how far it would scatter, not where the truth is."""
-        interval = asymptotic(self.sample(terms))
+        interval = asymptotic(self.sample(terms), value_range=self.value_range)
         return _as_estimate(interval, "asymptotic", terms.note, unbiased=not terms.note)
 
     def within(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
@@ -239,6 +242,8 @@ class Estimator:
         if ours.idle and other.idle:
             idle = (ours.idle[0] - other.idle[1], ours.idle[1] - other.idle[0])
         terms = Terms(ours.terms - other.terms, ours.low - other.high, ours.high - other.low, idle=idle)
+        if not terms.terms.any() and bool((self._scores.weight == 1).all()):
+            return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
         wide = self._high - self._low
         return held(self.sample(terms), (-wide, wide))
 

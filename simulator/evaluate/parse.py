@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import importlib
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ from decider.experiment.schema import from_message, read_toml
 from decider.log.protocol import PublishedModel
 from decider.log.sqlite import SqliteReader
 from decider.policy.make import load_model, make_policy
-from decider.policy.protocol import Policy
-from decider.types import START, ActionId, ExperimentId, Position, Time
+from decider.policy.protocol import Choice, Policy
+from decider.policy.sampler import is_pmf
+from decider.types import START, ActionId, Context, ExperimentId, Position, Time
 from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import DEPLOYED, FIXED, Candidate, Fixed, Logged, Progressive, Served, Table, Uniform
 from simulator.logs.columns import Category, Columns
@@ -155,13 +158,13 @@ def _stored(name: str, rest: str, columns: Columns) -> Served:
             raise BadPolicy(
                 f"{name}: no model of position {position} is stored; stored ones are {_stored_ones(log, version)}"
             )
-        learned_until = int(log.time_at(position))
+        learned_until, stored = int(log.time_at(position)), _stored_ones(log, version)
     finally:
         log.close()
     asked = _asked(name, version.experiment, load_model(spec, saved), columns)
     same = Path(file).resolve() == Path(columns.name).resolve()
     if same and not (columns.known > learned_until).any():
-        raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one or another log")
+        raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one of {stored}")
     return Served(asked, after=learned_until if same else None)
 
 
@@ -179,7 +182,7 @@ def _python(name: str, module: str, factory: str, columns: Columns, *, delayed: 
         sys.path.insert(0, "")
     try:
         policy = getattr(importlib.import_module(module), factory)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # somebody's own code
         raise BadPolicy(f"{name}: {error}; a policy is one of {NAMES}") from error
     missing = [method for method in ("pmf", "learn") if not callable(getattr(policy, method, None))]
     if missing:
@@ -190,4 +193,39 @@ def _python(name: str, module: str, factory: str, columns: Columns, *, delayed: 
         Action(ActionId(id_), kind, {trait: values[number] for trait, values in others.items() if values[number]})
         for number, (id_, kind) in enumerate(zip(columns.actions, kinds, strict=True))
     )
-    return Progressive(_asked(name, Experiment(ExperimentId("log"), actions), policy, columns), delayed=delayed)
+    asked = _asked(name, Experiment(ExperimentId("log"), actions), Checked(name, policy), columns)
+    return Progressive(asked, delayed=delayed)
+
+
+class Checked:
+    """Somebody's own policy: what it raises, and pmfs that are none, end the evaluation with its name."""
+
+    def __init__(self, name: str, policy: Policy) -> None:
+        self.name = name
+        self.policy = policy
+
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
+        """The policy's. Raises BadPolicy where it is no distribution."""
+        with self._named(context):
+            pmf = [float(probability) for probability in self.policy.pmf(context, actions)]
+        if len(pmf) != len(actions) or not is_pmf(np.array([pmf])).all():
+            raise BadPolicy(f"{self.name}: gave no distribution over {len(actions)} actions: {pmf[:5]} for {context}")
+        return pmf
+
+    def learn(
+        self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
+    ) -> None:
+        """The policy's."""
+        with self._named(context):
+            self.policy.learn(context, actions, drawn=drawn, propensity=propensity, reward=reward)
+
+    def save(self) -> bytes:
+        """Never stored."""
+        return b""
+
+    @contextmanager
+    def _named(self, context: Context) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise BadPolicy(f"{self.name}: {type(error).__name__}: {error}, for {context}") from error

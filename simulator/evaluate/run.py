@@ -117,6 +117,9 @@ def _result(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ..
     )
     if result.refused:
         return result
+    if isinstance(candidate, Logged) and not scores.columns.has_propensities:
+        mean = _mean(scores.columns.reward, scores.columns.units, scores.columns.reward_range)
+        return replace(result, headline="mean", estimates={"mean": mean})
     result = replace(result, estimates=estimator.estimates())
     if isinstance(candidate, Logged) or not scores.columns.has_propensities:
         return result

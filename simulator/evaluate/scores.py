@@ -204,10 +204,11 @@ class _Collected:
         grouped = None
         if self._grouping is not None:
             grouped = Grouped(self._grouping.trait, self._group_pmf, self._group_propensity)
+        weight = self._pmf / self._columns.propensity
         scores = Scores(
             columns=self._columns,
             pmf=self._pmf,
-            weight=self._pmf / self._columns.propensity,
+            weight=weight,
             predicted=self._predicted,
             expected=self._expected,
             missing=self._missing,
@@ -215,7 +216,7 @@ class _Collected:
             logged_shares=self._logged_shares / count,
             missing_by_action=self._missing_by_action / count,
             example=self._example,
-            possible_weight=self._possible,
+            possible_weight=1.0 if (weight == 1).all() else self._possible,  # the log's own pmfs are rounded
             predictions=(self._least, self._most),
             grouped=grouped,
         )

@@ -79,15 +79,24 @@ def _two_lines(estimate: Estimate | Difference | None, sign: str = "") -> Text:
 def interval(estimate: Estimate | Difference, sign: str = "") -> str:
     """Value and interval with as many digits as the interval's width can tell apart.
 
-    >>> interval(Estimate(0.12345, 0.1199, 0.1271, "default"))
-    '0.1234 [0.1199, 0.1271]'
+    >>> interval(Estimate(0.12346, 0.1199, 0.1271, "default"))
+    '0.1235 [0.1199, 0.1271]'
     """
-    width = estimate.high - estimate.low
-    digits = 4 if not 0 < width < math.inf else max(0, min(8, 1 - math.floor(math.log10(width))))
-    value, low, high = (
-        "-" if math.isnan(one) else f"{one:{sign}.{digits}f}" for one in (estimate.value, estimate.low, estimate.high)
-    )
+    figures = (estimate.value, estimate.low, estimate.high)
+    digits = max(_digits(estimate.high - estimate.low), _digits(estimate.value) if estimate.value else 0)
+    value, low, high = ("-" if math.isnan(one) else f"{one + 0.0:{sign}.{digits}f}" for one in map(_whole, figures))
     return f"{value} [{low}, {high}]"
+
+
+def _digits(scale: float) -> int:
+    """Decimals that show two significant digits of numbers of this scale."""
+    size = abs(scale)
+    return 4 if not 0 < size < math.inf else max(0, min(8, 1 - math.floor(math.log10(size))))
+
+
+def _whole(figure: float) -> float:
+    """Without a minus before zero."""
+    return 0.0 if abs(figure) < 1e-9 else figure
 
 
 def estimates_table(policy: PolicyResult) -> Table:
@@ -115,4 +124,4 @@ def importance_table(importance: tuple[FieldImportance, ...]) -> Table:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    return Table(title=Text(title, "bold"), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)

@@ -38,6 +38,8 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     path = Path(name)
     kind = _kind(path)
     if kind in DATABASE:
+        if options.columns or options.mapping:
+            raise BadLog(f"{name}: is a log of ours, whose columns are known; leave out --column and --mapping")
         return ours.load(path, experiment=options.experiment)
     if kind in tables.SUFFIXES:
         return tables.load(files_of(path, tables.SUFFIXES), name, options)
