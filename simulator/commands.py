@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,10 +15,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from decider.errors import DeciderError
+from simulator.logs.bad import BadLog
 from simulator.logs.columns import Columns
 from simulator.logs.open import ReadOptions, open_log
 
-REFUSED, BAD_INPUT = 1, 2
+REFUSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes, besides 0."""
 
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -68,12 +71,27 @@ def bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Bad input, and what cannot be written, is one line and exit code 2."""
+    """Bad input, and what cannot be written, is one line and exit code 2; so is whatever nobody thought of."""
     try:
         yield
     except (DeciderError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(BAD_INPUT)
+    except KeyboardInterrupt:
+        click.echo("Interrupted", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if os.environ.get("SIMULATOR_TRACEBACK"):
+            raise
+        click.echo(f"Error: {type(error).__name__}: {error} (where: SIMULATOR_TRACEBACK=1)", err=True)
+        sys.exit(BAD_INPUT)
+
+
+def refuse_overwriting(json_file: Path | None, *others: str | Path | None) -> None:
+    """Raises BadLog where the JSON would be written over what is read or made."""
+    for other in others:
+        if json_file is not None and other is not None and json_file.resolve() == Path(other).resolve():
+            raise BadLog(f"--json {json_file}: is the log itself; name another file")
 
 
 def read_log(name: str, console: Console, *, reward_range: tuple[float, float] | None, **given: Any) -> Columns:
@@ -82,6 +100,8 @@ def read_log(name: str, console: Console, *, reward_range: tuple[float, float] |
     def note(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
+    if reward_range and not -math.inf < reward_range[0] < reward_range[1] < math.inf:
+        raise BadLog(f"--reward-range {reward_range[0]} {reward_range[1]}: must be two finite numbers, the lower first")
     with bar(console, "reading") as progress:
         options = ReadOptions(reward_range=reward_range or None, on_progress=progress, on_note=note, **given)
         return open_log(name, options)

@@ -175,7 +175,7 @@ class Method:
 
 METHODS = {
     "asymptotic": Method(lambda sample, within, _: asymptotic(sample, value_range=within)),
-    "bootstrap": Method(lambda sample, _, seed: bootstrap(sample, seed=seed), every=10),
+    "bootstrap": Method(lambda sample, _, seed: bootstrap(sample, seed=seed), every=20),
     "empirical Bernstein": Method(lambda sample, within, _: empirical_bernstein(sample, value_range=within)),
     "Cressie-Read": Method(lambda sample, within, _: cressie_read(sample, value_range=within)),
     "confidence sequence": Method(lambda sample, within, _: confidence_sequence(sample, value_range=within), every=20),
@@ -324,7 +324,7 @@ Examples:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}, epilog=_EXAMPLE)
-@click.option("--repetitions", type=click.IntRange(min=1), default=4_000, show_default=True, help="Logs for each cell.")
+@click.option("--repetitions", type=click.IntRange(min=1), default=5_000, show_default=True, help="Logs for each cell.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Other logs.")
 @click.option(
     "--settings", callback=_matching, default="[ABC]", show_default=True, metavar="REGEX", help="Which worlds."

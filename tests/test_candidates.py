@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -346,3 +347,10 @@ def test_somebodys_own_policy_that_fails_is_named(
     monkeypatch.delitem(sys.modules, "bad", raising=False)
     with pytest.raises(DeciderError, match=message):
         asked(parse("bad:P", example()), example())
+
+
+def test_a_copy_of_a_log_is_the_same_log_to_a_stored_model(served: Path, tmp_path: Path) -> None:
+    """Backups and exports hold the decisions that it has learned from, too."""
+    shutil.copy(served, tmp_path / "copy.db")
+    with pytest.raises(DeciderError, match="has learned from every decision of this log"):
+        parse(f"model:{tmp_path / 'copy.db'}", load(served))

@@ -420,3 +420,47 @@ def test_terms_of_ips_do_not_depend_on_the_order_of_fields() -> None:
     fewer = replace(columns, fields={})
     one, other = (evaluated(it, "uniform")["uniform"].estimates["ips"] for it in (columns, fewer))
     assert one == other
+
+
+def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
+    """Many exports begin with the newest; a learner must meet the oldest first."""
+    exported = tmp_path / "log.csv"
+    assert run("export", OLD_LOG, str(exported)).exit_code == 0
+    header, *rows = exported.read_text().splitlines()
+    (tmp_path / "newest.csv").write_text("\n".join([header, *rows[::-1]]) + "\n")
+    one, other = (open_log(str(tmp_path / name), ReadOptions()) for name in ("log.csv", "newest.csv"))
+    assert one.time.tolist() == other.time.tolist()
+    assert sorted(zip(one.time.tolist(), one.propensity.tolist(), strict=True)) == sorted(
+        zip(other.time.tolist(), other.propensity.tolist(), strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("inspect", "mine.csv", "--json", "mine.csv"), "is the log itself"),
+        (("export", "mine.csv", "out.csv", "--json", "out.csv"), "is the log itself"),
+        (("inspect", "mine.csv", "--reward-range", "0", "inf"), "two finite numbers"),
+        (("inspect", OLD_LOG, "--reward-range", "0", "1"), "says itself what is what"),
+    ],
+)
+def test_what_would_do_harm_or_be_ignored_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    """A log must not become its own report, and no option may be dropped without a word."""
+    monkeypatch.chdir(tmp_path)
+    content = narrow_csv(tmp_path).read_text()
+    (tmp_path / "mine.csv").write_text(content)
+    done = run(*arguments)
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert (tmp_path / "mine.csv").read_text() == content
+
+
+def test_a_row_that_comes_again_counts_once(tmp_path: Path) -> None:
+    """It is no other draw."""
+    rows = ["decision_id,action,propensity,reward", "1,a,0.5,1", "2,b,0.5,0", "1,a,0.5,1"]
+    (tmp_path / "twice.csv").write_text("\n".join(rows) + "\n")
+    columns = open_log(str(tmp_path / "twice.csv"), ReadOptions())
+    assert len(columns) == 2
+    assert columns.left_out["repeated decision id"] == 1

@@ -5,9 +5,8 @@ each decision's propensities may depend on everything before. A gambler bets on 
 the value is above m. If it is m the bets are fair, and the probability that the capital ever grows by a factor of
 2 / (1 - level) is at most (1 - level) / 2 (Ville's inequality); each m for which it did is excluded. Another gambler
 bets that the value is below m. Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro, "Anytime-valid off-policy inference
-for contextual bandits", 2022, section 2; Karampatziakis, Mineiro & Ramdas, "Off-policy confidence sequences", ICML
-2021, where bets on the weights are added, since their mean is known. How the gamblers bet (`bets.py`) is only a matter
-of width.
+for contextual bandits", 2022; Karampatziakis, Mineiro & Ramdas, "Off-policy confidence sequences", ICML 2021, where
+bets on the weights are added, since their mean is known. How the gamblers bet (`bets.py`) is only a matter of width.
 """
 
 from __future__ import annotations

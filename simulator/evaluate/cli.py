@@ -12,7 +12,16 @@ from typing import Any
 import click
 from rich.console import Console
 
-from simulator.commands import REFUSED, bad_input, bar, json_option, log_options, read_log, write_json
+from simulator.commands import (
+    REFUSED,
+    bad_input,
+    bar,
+    json_option,
+    log_options,
+    read_log,
+    refuse_overwriting,
+    write_json,
+)
 from simulator.evaluate.candidates import Candidate
 from simulator.evaluate.importance import Without, without_fields
 from simulator.evaluate.log_checks import log_findings
@@ -64,6 +73,7 @@ def evaluate_command(
     started = time.perf_counter()
     stderr = Console(stderr=True)
     with bad_input():
+        refuse_overwriting(json_file, log)
         columns = read_log(log, stderr, **reading)
         candidates = [parse(name, columns, delayed=not no_delay) for name in _with_logged(names)]
         candidates[0] = logged(columns)
@@ -98,6 +108,7 @@ def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
     Exits 1 if something is so wrong that the log should not be used, 2 if it cannot be read.
     """
     with bad_input():
+        refuse_overwriting(json_file, log)
         columns = read_log(log, Console(stderr=True), **reading)
         found = summary(columns, log_findings(columns))
         Console(emoji=False).print(log_panel(found))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import nan
 from typing import TypedDict
 
 import numpy as np
@@ -19,7 +20,6 @@ from decider.estimate.clopper_pearson import clopper_pearson
 from decider.estimate.cressie_read_value import CressieRead
 from decider.estimate.default_interval import NAME as DEFAULT
 from decider.estimate.default_interval import default_interval
-from decider.estimate.dm import DirectMethod
 from decider.estimate.dr import DoublyRobust
 from decider.estimate.dr_shrinkage import DrShrinkage
 from decider.estimate.ips import Ips
@@ -39,8 +39,8 @@ from simulator.logs.columns import Floats, Longs
 REPLAY_SEED = 1
 
 DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
-CUT_NOTE = "biased where weights are cut (limit {}), and no interval covers that"
-SHRUNK_NOTE = "biased where weights are shrunk (strength {:.3g}), and no interval covers that"
+CUT_NOTE = "biased where weights are cut (limit {})"
+SHRUNK_NOTE = "biased where weights are shrunk (strength {:.3g})"
 MIPS_NOTE = "unbiased only if, within a {}, the reward does not depend on the action"
 REPLAY_NOTE = "for comparison: {:,} of {:,} decisions accepted, the others thrown away"
 
@@ -121,14 +121,16 @@ class Estimator:
         for name, value in (("snips", snips.value), ("cressie_read", cressie_read.value)):
             if value is not None:
                 found[name] = replace(ips, value=value, low=min(ips.low, value), high=max(ips.high, value))
-        found["clipped_ips"] = self._estimate(self._clipped())
+        found["clipped_ips"] = self._tuned(self._clipped(), ips)
         if self._scores.grouped is not None:
             found["mips"] = self._estimate(self._by_group(self._scores.grouped))
         found["replay"] = self._replay()
         return found
 
     def _modelled(self) -> dict[str, Estimate]:
-        found = {"dm": self._asymptotic(self._direct())}
+        found = {
+            "dm": _as_estimate(Interval(float(self._scores.expected.mean()), nan, nan), "none", DM_NOTE, unbiased=False)
+        }
         if not self._scores.columns.has_propensities:
             return found
         found["dr"] = dr = self._estimate(self.dr())
@@ -136,8 +138,8 @@ class Estimator:
         sndr.add_many(**self._weighting, **self._model)
         if sndr.value is not None:
             found["sndr"] = replace(dr, value=sndr.value, low=min(dr.low, sndr.value), high=max(dr.high, sndr.value))
-        found["switch_dr"] = self._asymptotic(self._switched())
-        found["dr_shrinkage"] = self._asymptotic(self._shrunk())
+        found["switch_dr"] = self._tuned(self._switched(), dr)
+        found["dr_shrinkage"] = self._tuned(self._shrunk(), dr)
         return found
 
     def ips(self) -> Terms:
@@ -160,10 +162,6 @@ class Estimator:
     def _weighted_bounds(self) -> tuple[float, float]:
         most = self._scores.possible_weight
         return min(0.0, self._low * most), max(0.0, self._high * most)
-
-    def _direct(self) -> Terms:
-        direct = DirectMethod.terms(expected=self._scores.expected)
-        return Terms(direct, self._low, self._high, DM_NOTE)
 
     def _clipped(self) -> Terms:
         chosen = ClippedIps.chosen(**self._weighting, interval=self._spread)
@@ -213,10 +211,11 @@ class Estimator:
     def _estimate(self, terms: Terms) -> Estimate:
         return held(self.sample(terms), self.value_range, note=terms.note)
 
-    def _asymptotic(self, terms: Terms) -> Estimate:
-        """For what is biased: how far it would scatter, not where the truth is."""
-        interval = asymptotic(self.sample(terms), value_range=self.value_range)
-        return _as_estimate(interval, "asymptotic", terms.note, unbiased=not terms.note)
+    def _tuned(self, terms: Terms, unbiased: Estimate) -> Estimate:
+        """What SLOPE chose is about as far from the unbiased one as its interval is wide: so it gets that one, too."""
+        own = asymptotic(self.sample(terms), value_range=self.value_range)
+        interval = Interval(own.value, min(own.low, unbiased.low), max(own.high, unbiased.high))
+        return _as_estimate(interval, f"asymptotic, and {DEFAULT}", terms.note, unbiased=not terms.note)
 
     def within(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
         """Of the decisions at these indexes: the effective sample size, and the headline estimate if it carries one."""

@@ -159,13 +159,19 @@ def _stored(name: str, rest: str, columns: Columns) -> Served:
                 f"{name}: no model of position {position} is stored; stored ones are {_stored_ones(log, version)}"
             )
         learned_until, stored = int(log.time_at(position)), _stored_ones(log, version)
+        same = _same_decisions(log, columns)
     finally:
         log.close()
     asked = _asked(name, version.experiment, load_model(spec, saved), columns)
-    same = Path(file).resolve() == Path(columns.name).resolve()
     if same and not (columns.known > learned_until).any():
         raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one of {stored}")
     return Served(asked, after=learned_until if same else None)
+
+
+def _same_decisions(log: SqliteReader, columns: Columns) -> bool:
+    """Whether decisions of the log are among those that are evaluated, however the file is called: by their times."""
+    times = np.fromiter(log.stream("select time from decisions"), [("time", "i8")])["time"]
+    return bool(np.isin(columns.time, times).any())
 
 
 def _stored_ones(log: SqliteReader, version: ExperimentVersion) -> str:

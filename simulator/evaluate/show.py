@@ -85,7 +85,7 @@ def interval(estimate: Estimate | Difference, sign: str = "") -> str:
     figures = (estimate.value, estimate.low, estimate.high)
     digits = max(_digits(estimate.high - estimate.low), _digits(estimate.value) if estimate.value else 0)
     value, low, high = ("-" if math.isnan(one) else f"{one + 0.0:{sign}.{digits}f}" for one in map(_whole, figures))
-    return f"{value} [{low}, {high}]"
+    return value if low == high == "-" else f"{value} [{low}, {high}]"
 
 
 def _digits(scale: float) -> int:
@@ -107,7 +107,8 @@ def estimates_table(policy: PolicyResult) -> Table:
     table.add_column("interval and what to know", overflow="fold", ratio=1)
     for name, estimate in policy.estimates.items():
         note = estimate.note or ("look at this one first" if name == policy.headline else "")
-        told = Text(estimate.interval).append(f"; {note}" if note else "", "" if estimate.unbiased else "yellow")
+        kind = "no interval" if estimate.interval == "none" else estimate.interval
+        told = Text(f"{kind}; {note}" if note else kind, "" if estimate.unbiased else "yellow")
         table.add_row(name, Text(interval(estimate)), told)
     return table
 

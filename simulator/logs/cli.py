@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from simulator.commands import FILE, bad_input, bar, json_option, log_options, read_log, write_json
+from simulator.commands import FILE, bad_input, bar, json_option, log_options, read_log, refuse_overwriting, write_json
 from simulator.logs.columns import Columns
 from simulator.logs.export_log import check_kind, export_log
 from simulator.logs.import_log import import_log
@@ -59,6 +59,7 @@ def import_command(src: str, dest: Path, name: str | None, force: bool, json_fil
     console, started = Console(stderr=True), time.perf_counter()
     with bad_input():
         check_free(dest, force=force)
+        refuse_overwriting(json_file, src, dest)
         columns = read_log(src, console, **given)
         with replacing(dest, force=force) as path, bar(console, "writing") as progress:
             written = import_log(columns, path, experiment=name, on_progress=progress)
@@ -83,6 +84,7 @@ def export_command(log: str, dest: Path, force: bool, json_file: Path | None, **
     with bad_input():
         check_kind(dest)
         check_free(dest, force=force)
+        refuse_overwriting(json_file, log, dest)
         columns = read_log(log, console, **given)
         with replacing(dest, force=force) as path, bar(console, "writing") as progress:
             written = export_log(columns, path, kind=dest.name, on_progress=progress)

@@ -13,6 +13,7 @@ from simulator.logs.bad import BadLog
 from simulator.logs.columns import Columns
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
+from simulator.logs.ordered import in_order_of_time
 
 __all__ = ["KINDS", "ReadOptions", "open_log"]
 
@@ -34,16 +35,22 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     simulator.logs.bad.BadLog: clicks.xlsx: there is no such log; check the path
     """
     if name.startswith(open_bandit.PREFIX):
+        _refuse_options(name, options)
         return open_bandit.load(name)
     path = Path(name)
     kind = _kind(path)
     if kind in DATABASE:
-        if options.columns or options.mapping:
-            raise BadLog(f"{name}: is a log of ours, whose columns are known; leave out --column and --mapping")
+        _refuse_options(name, options)
         return ours.load(path, experiment=options.experiment)
     if kind in tables.SUFFIXES:
-        return tables.load(files_of(path, tables.SUFFIXES), name, options)
-    return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options)
+        return in_order_of_time(tables.load(files_of(path, tables.SUFFIXES), name, options))
+    return in_order_of_time(dsjson.load(files_of(path, dsjson.SUFFIXES), name, options))
+
+
+def _refuse_options(name: str, options: ReadOptions) -> None:
+    """Nothing that was asked for is left undone without a word."""
+    if options.columns or options.mapping or options.reward_range:
+        raise BadLog(f"{name}: says itself what is what; leave out --column, --mapping and --reward-range")
 
 
 def _kind(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ class _Gathered:
         count = len(action)
         time = self._whole("time") if self._layout.time else np.zeros(count, np.int64)
         members = self._shape.sets.members
-        return Columns(
+        columns = Columns(
             name=name,
             actions=self._actions.values,
             action=action,
@@ -186,9 +187,10 @@ class _Gathered:
             eligible=self._whole("eligible") if members else np.zeros(count, np.int32),
             pmf=self._whole("pmf") if self._whole_pmf else None,
             left_out=self._bad.counts,
-            counts=self._counts(count),
+            counts={} if self._layout.time else {"without a time": count},
             fields={one.removeprefix(CONTEXT): self._whole_field(one) for one in self._layout.fields},
         )
+        return self._once(columns) if self._layout.decision_id else columns
 
     def _whole(self, name: str) -> Any:
         column = self._columns[name]
@@ -198,12 +200,14 @@ class _Gathered:
         values = self._whole(f"field {name}")
         return self._texts[name].category(values) if name in self._texts else Number(values)
 
-    def _counts(self, count: int) -> dict[str, int]:
-        counted = {} if self._layout.time else {"without a time": count}
-        if self._layout.decision_id:
-            repeated = count - len(np.unique(self._whole("decision")))
-            counted |= {"repeated decision ids": repeated} if repeated else {}
-        return counted
+    def _once(self, columns: Columns) -> Columns:
+        """The first row of every decision id: a row that comes again is no other draw."""
+        first = np.zeros(len(columns), np.bool_)
+        first[np.unique(self._whole("decision"), return_index=True)[1]] = True
+        if first.all():
+            return columns
+        left_out = {**columns.left_out, "repeated decision id": int((~first).sum())}
+        return replace(columns, left_out=left_out).take(first)
 
 
 def _bad_time(value: object) -> BadRow:

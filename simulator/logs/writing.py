@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from decider.log.sqlite import lock
 from simulator.logs.bad import BadLog
@@ -27,17 +28,15 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
     """
     check_free(path, force=force)
     _check_unused(path)
-    temporary = path.with_name(f".{path.name}.part")
     try:
-        _remove(temporary)
-        yield temporary
-        for beside in BESIDE:
-            path.with_name(path.name + beside).unlink(missing_ok=True)
-        temporary.replace(path)
+        with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as folder:  # nobody else writes there
+            temporary = Path(folder, path.name)
+            yield temporary
+            for beside in BESIDE:
+                path.with_name(path.name + beside).unlink(missing_ok=True)
+            temporary.replace(path)
     except OSError as error:
         raise BadLog(f"{path}: cannot be written ({error.strerror or error}); choose another place") from error
-    finally:
-        _remove(temporary)
 
 
 def check_free(path: Path, *, force: bool) -> None:
@@ -57,11 +56,6 @@ def _check_unused(path: Path) -> None:
     """Raises LogLocked where a server writes this log."""
     if path.with_name(f"{path.name}.lock").exists():
         lock(path).close()
-
-
-def _remove(path: Path) -> None:
-    for beside in ("", *BESIDE):
-        path.with_name(path.name + beside).unlink(missing_ok=True)
 
 
 def decision_prefix(name: str) -> str:
