@@ -43,8 +43,9 @@ format: $(READY) ## format the code and mend what can be mended
 proto: $(READY) ## rebuild decider/v1 from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
 
-bench: $(READY) ## speed: Decide against a bare echo server, rewards, reward-to-served-model delay; prints ratios
-	@$(BIN)/python -m simulator.bench $(ARGS)
+bench: $(READY) $(RIVALS) ## speed: serving against a bare echo server, evaluating against other libraries; prints ratios
+	@$(BIN)/python -m simulator.bench
+	@$(BIN)/python -m simulator.bench_evaluate
 
 coverage: $(READY) ## do the intervals hold: coverage and width of each kind in hard cells, by simulation
 	@$(BIN)/python -m simulator.coverage $(ARGS)

@@ -31,12 +31,17 @@ def _category(name: str, value: str) -> str:
     return f" {_escape(name)}={_escape(value)}"
 
 
+@lru_cache(maxsize=65_536)
+def _number_name(name: str) -> str:
+    return f" {_escape(name)}:"
+
+
 def _feature(name: str, value: FeatureValue) -> str:
     if isinstance(value, str):
         return _category(name, value)
     if isinstance(value, bool):
         return _category(name, "true" if value else "false")
-    return f" {_escape(name)}:{_number(value)!r}"
+    return f"{_number_name(name)}{_number(value)!r}"
 
 
 def _number(value: float) -> float:

@@ -46,6 +46,7 @@ class VwPolicy:
         self._labelled: dict[Choice, core.Example] = {}
         self._sets: dict[tuple[Choice, ...], list[core.Example]] = {}
         self._contexts: dict[str, core.Example] = {}
+        self._last: tuple[Context | None, core.Example | None] = (None, None)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """VW's pmf, in the order of the actions. Raises UnusablePmf where VW gives none."""
@@ -73,14 +74,20 @@ class VwPolicy:
         return self._vw.serialize()
 
     def _lines(self, context: Context, actions: Sequence[Choice]) -> list[core.Example]:
-        return [self._context(context_line(context)), *self._examples_of(tuple(actions))]
+        return [self._context(context), *self._examples_of(tuple(actions))]
 
-    def _context(self, line: str) -> core.Example:
+    def _context(self, context: Context) -> core.Example:
+        """Kept by the line, and the last one by the object: learning at once asks for it again."""
+        last, kept = self._last
+        if last is context and kept is not None:
+            return kept
+        line = context_line(context)
         example = self._contexts.get(line)
         if example is None:
             if len(self._contexts) >= CONTEXT_CACHE:
                 self._contexts.clear()
             example = self._contexts[line] = core._parse_line_text(self._vw, line)
+        self._last = (context, example)
         return example
 
     def _examples_of(self, lines: tuple[Choice, ...]) -> list[core.Example]:
