@@ -20,7 +20,8 @@ def cressie_read(sample: Sample, *, value_range: Range = ANY, level: float = 0.9
     """All values that some weighting of the decisions has whose mean weight is 1 and whose divergence is not too large.
 
     Karampatziakis, Langford & Mineiro, NeurIPS 2020, with the divergence of power -2. Each limit is the farther one of
-    two, with one more decision that is as bad for it as a decision with the smallest or the largest weight can be. Units count as one decision each, less what they have for their sizes (`Shape.as_decisions`).
+    two, with one more decision that is as bad for it as a decision with the smallest or the largest weight can be.
+    Units count as one decision each, less what they have for their sizes (`Shape.as_decisions`).
     The value is the mean term, corrected for the mean weight by regression. value_range: what the value can be.
     All that is possible of no units, and where the sample's bounds are infinite.
 
