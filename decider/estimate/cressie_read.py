@@ -21,9 +21,9 @@ def cressie_read(sample: Sample, *, value_range: Range = ANY, level: float = 0.9
 
     Karampatziakis, Langford & Mineiro, NeurIPS 2020, with the divergence of power -2. Each limit is the farther one of
     two, with one more decision that is as bad for it as a decision with the smallest or the largest weight can be.
-    Units count as one decision each, less what they have for their sizes (`Shape.as_decisions`).
-    The value is the mean term, corrected for the mean weight by regression. value_range: what the value can be.
-    All that is possible of no units, and where the sample's bounds are infinite.
+    Units count as one decision each, less what they have for their sizes (`Shape.as_decisions`). The value is the mean
+    term, corrected for the mean weight by regression. value_range: what the value can be. All that is possible of no
+    units, and where the sample's bounds are infinite.
 
     >>> import numpy as np
     >>> from decider.estimate.sample import by_unit

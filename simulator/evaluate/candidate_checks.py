@@ -72,7 +72,12 @@ class Overlap(Protocol):
 
 
 def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = ()) -> Diagnostics:
-    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here."""
+    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> diagnose(scores()).verdict
+    'do not use'
+    """
     columns, weight = overlap.columns, overlap.weight
     reward = columns.reward
     effective_successes = effective_size(weight[reward != usual_value(reward)])
@@ -98,7 +103,12 @@ def _inherited(log: tuple[Finding, ...]) -> tuple[Finding, ...]:
 
 
 def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
-    """The findings of `diagnose` that are about the candidate."""
+    """The findings of `diagnose` that are about the candidate.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> len(candidate_findings(scores()))
+    7
+    """
     columns, weight = overlap.columns, overlap.weight
     if not len(weight):
         return (Finding("weights", "do not use", "There are no decisions.", 0.0, "A log with decisions."),)
@@ -118,7 +128,12 @@ def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
 
 
 def support(overlap: Overlap) -> Finding:
-    """Probability on actions that the log could not draw: whatever they would earn is not in the log."""
+    """Probability on actions that the log could not draw: whatever they would earn is not in the log.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> support(scores()).verdict
+    'fine'
+    """
     mass, decisions = float(overlap.missing.mean()), len(overlap.missing)
     count = int(np.count_nonzero(overlap.missing > NEGLIGIBLE))
     if not count:
@@ -163,7 +178,12 @@ def _words(name: str, field: Field, row: int) -> list[str]:
 
 
 def weights_add_up(overlap: Overlap) -> Finding:
-    """The mean weight should be 1, less what the log could not draw."""
+    """The mean weight should be 1, less what the log could not draw.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> weights_add_up(scores()).verdict
+    'careful'
+    """
     expected = 1.0 - float(overlap.missing.mean())
     mean = float(overlap.weight.mean())
     if abs(mean - expected) <= MATERIAL:
@@ -229,7 +249,12 @@ def one_decision(contributions: Floats) -> Finding:
 
 
 def largest_weight(overlap: Overlap) -> Finding:
-    """The largest weight, and the largest that could have been seen: heavy draws come all at once or not at all."""
+    """The largest weight, and the largest that could have been seen: heavy draws come all at once or not at all.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> largest_weight(scores()).value
+    1.0
+    """
     columns = overlap.columns
     row = int(overlap.weight.argmax())
     seen, possible = float(overlap.weight[row]), overlap.possible_weight

@@ -43,11 +43,23 @@ class Without:
 
 
 def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns: Columns) -> list[Without]:
-    """The candidate once without each field of the context; none where it does not learn. `fresh` makes it anew."""
+    """The candidate once without each field of the context; none where it does not learn. `fresh` makes it anew.
+
+    >>> from simulator.logs.example import example
+    >>> from simulator.evaluate.candidates import Uniform
+    >>> without_fields(Uniform(), Uniform, example())  # it does not learn
+    []
+    """
     return [Without(fresh(), field) for field in columns.fields] if candidate.estimand == LEARNER else []
 
 
 def importance(full: Scores, reduced: Without, less: Scores) -> FieldImportance:
-    """What `full` earns more than `less`, which never saw the field, on the same decisions."""
+    """What `full` earns more than `less`, which never saw the field, on the same decisions.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.candidates import Uniform
+    >>> importance(scores(), Without(Uniform(), "age"), scores()).loss.value
+    0.0
+    """
     one, other = Estimator(full), Estimator(less)
     return FieldImportance(reduced.field, one.apart(other.terms), reduced.inner.name)

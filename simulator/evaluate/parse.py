@@ -67,7 +67,12 @@ def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
 
 
 def logged(columns: Columns) -> Logged:
-    """The policies that made the log: fixed, or several models one after the other."""
+    """The policies that made the log: fixed, or several models one after the other.
+
+    >>> from simulator.logs.example import example
+    >>> logged(example()).estimand
+    'fixed policy'
+    """
     changed = columns.model is not None and len(columns) > 0 and columns.model.min() != columns.model.max()
     return Logged(DEPLOYED if changed else FIXED)
 
@@ -128,7 +133,12 @@ def _table_action(where: str, row: list[str], header: list[str], columns: Column
 
 
 def of_experiment(name: str, experiment: Experiment, columns: Columns, *, delayed: bool = True) -> Candidate:
-    """The policy of an experiment: learned progressively, unless it never learns."""
+    """The policy of an experiment: learned progressively, unless it never learns.
+
+    >>> from simulator.logs.example import example
+    >>> of_experiment("mine", Experiment(ExperimentId("x"), (Action(ActionId("a")),)), example()).estimand
+    'progressive learner'
+    """
     asked = _asked(name, experiment, make_policy(experiment.policy), columns)
     learns = experiment.policy.learns and not experiment.frozen
     return Progressive(asked, delayed=delayed) if learns else Served(asked)

@@ -42,7 +42,12 @@ def weight_histogram(weight: Floats) -> Histogram | None:
 
 
 def action_shares(scores: Scores) -> tuple[ActionShare, ...]:
-    """Mean probability of every action, logged and of the candidate; the logged share counts draws without pmfs."""
+    """Mean probability of every action, logged and of the candidate; the logged share counts draws without pmfs.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> [(one.action, one.candidate) for one in action_shares(scores())]
+    [('a', 0.5), ('b', 0.5)]
+    """
     known = np.nan_to_num(scores.shares)
     rows = zip(scores.columns.actions, scores.logged_shares.tolist(), known.tolist(), strict=True)
     return tuple(ActionShare(action, logged, candidate) for action, logged, candidate in rows)
@@ -70,7 +75,12 @@ class Part(NamedTuple):
 
 
 def segments(columns: Columns) -> Iterator[Part]:
-    """The frequent values of each field of texts, thirds of each field of numbers."""
+    """The frequent values of each field of texts, thirds of each field of numbers.
+
+    >>> from simulator.logs.example import example
+    >>> [(part.field, part.value) for part in segments(example())][:2]
+    [('segment', 'vip'), ('device', 'phone')]
+    """
     for name, field in columns.fields.items():
         for value, flags in _parts(field):
             rows = np.flatnonzero(flags)
@@ -93,10 +103,19 @@ def _parts(field: Category | Number) -> Iterator[tuple[str, Flags]]:
 
 
 def hours(columns: Columns) -> float:
-    """From the first decision to the last."""
+    """From the first decision to the last.
+
+    >>> from simulator.logs.example import example
+    >>> round(hours(example()), 5)
+    0.00028
+    """
     return float(columns.time.max() - columns.time.min()) / 3.6e9 if len(columns) else 0.0
 
 
 def distinct(values: Sequence[int] | Floats) -> int:
-    """How many different ones."""
+    """How many different ones.
+
+    >>> distinct([7, 7, 9])
+    2
+    """
     return len(np.unique(values))

@@ -180,7 +180,12 @@ class Evaluation:
 
 
 def to_json(evaluation: Evaluation | LogSummary) -> str:
-    """Standard JSON: what is infinite or not a number becomes null."""
+    """Standard JSON: what is infinite or not a number becomes null.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> to_json(evaluation()).splitlines()[1].strip()
+    '"log": {'
+    """
     return json.dumps(_plain(asdict(evaluation)), indent=1, allow_nan=False, ensure_ascii=False)
 
 

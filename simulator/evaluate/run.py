@@ -48,6 +48,11 @@ def evaluate(
     force: estimates even where the log cannot carry the question. pictures: also the cumulative estimate and the
     segments, which take longer than all the rest. without: candidates that never see a field, each
     with the index of the one that it is compared with: what the field is worth (`importance.py`).
+
+    >>> from simulator.logs.example import example
+    >>> from simulator.evaluate.candidates import Uniform
+    >>> evaluate(example(), [Uniform()]).policies[0].refused  # two decisions carry nothing
+    True
     """
     started = time.perf_counter()
     findings = log_findings(columns)
@@ -74,7 +79,12 @@ def evaluate(
 
 
 def summary(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
-    """The log by itself: what `simulator inspect` shows, and the head of an evaluation."""
+    """The log by itself: what `simulator inspect` shows, and the head of an evaluation.
+
+    >>> from simulator.logs.example import example
+    >>> summary(example(), log_findings(example())).decisions
+    2
+    """
     mean = _mean(columns.reward, columns.units, columns.reward_range)
     return LogSummary(
         name=columns.name,
@@ -135,7 +145,12 @@ def _pictured(result: PolicyResult, scores: Scores, parts: _Parts) -> PolicyResu
 
 
 def curve(estimator: Estimator) -> Curve:
-    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point."""
+    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> curve(Estimator(scores())).value
+    (0.5,)
+    """
     sample = estimator.sample(estimator.ips())
     counts = points(len(sample.total))
     path = confidence_sequence_path(sample, counts, value_range=estimator.value_range)

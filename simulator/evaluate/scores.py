@@ -87,7 +87,13 @@ class Scores:
 def score(
     columns: Columns, candidates: Sequence[Candidate], *, on_rows: Callable[[int], None] = lambda _: None
 ) -> list[Scores]:
-    """Every candidate's scores, in their order, from one pass; `on_rows` is told how many decisions are done."""
+    """Every candidate's scores, in their order, from one pass; `on_rows` is told how many decisions are done.
+
+    >>> from simulator.logs.example import example
+    >>> from simulator.evaluate.candidates import Uniform
+    >>> score(example(), [Uniform()])[0].weight.round(3).tolist()
+    [1.0, 0.667]
+    """
     model = RewardModel(columns)
     grouping = group_actions(columns)
     collected = [_Collected(columns, candidate.rows(columns), grouping) for candidate in candidates]
@@ -101,7 +107,11 @@ def score(
 
 
 def group_actions(columns: Columns) -> Grouping | None:
-    """The finest trait that puts at least two actions into a group on average, where actions are many."""
+    """The finest trait that puts at least two actions into a group on average, where actions are many.
+
+    >>> from simulator.logs.example import example
+    >>> group_actions(example())  # two actions are not many
+    """
     if len(columns.actions) < MANY_ACTIONS or columns.pmf is None:
         return None
     distinct = {trait: len(set(values)) for trait, values in columns.traits.items()}

@@ -27,7 +27,12 @@ LEVEL = "95 % intervals"
 
 
 def shown(evaluation: Evaluation) -> Iterator[RenderableType]:
-    """Everything, in the order in which it should be read: what is not fine comes before any number."""
+    """Everything, in the order in which it should be read: what is not fine comes before any number.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> len(list(shown(evaluation()))) > 3
+    True
+    """
     yield log_panel(_notable(evaluation.log))
     for policy in evaluation.policies:
         if policy.diagnostics.verdict != "fine":
@@ -48,7 +53,12 @@ def _notable(log: LogSummary) -> LogSummary:
 
 
 def side_by_side(evaluation: Evaluation) -> Table:
-    """One row a policy: its headline estimate, and its difference to the logged policies."""
+    """One row a policy: its headline estimate, and its difference to the logged policies.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> side_by_side(evaluation()).row_count
+    2
+    """
     table = _table(f"Mean reward a decision, {LEVEL}")
     table.add_column("policy", overflow="fold", ratio=1)
     for heading in ("estimate", "- logged", "worth draws"):
@@ -100,7 +110,12 @@ def _whole(figure: float) -> float:
 
 
 def estimates_table(policy: PolicyResult) -> Table:
-    """Every estimate of one policy; what is biased says so."""
+    """Every estimate of one policy; what is biased says so.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> estimates_table(uniform()).row_count == len(uniform().estimates)
+    True
+    """
     table = _table(f"{policy.name}: {policy.estimand}, {policy.decisions:,} decisions, {LEVEL}")
     table.add_column("estimator", no_wrap=True)
     table.add_column("estimate", justify="right", no_wrap=True)
@@ -114,7 +129,11 @@ def estimates_table(policy: PolicyResult) -> Table:
 
 
 def importance_table(importance: tuple[FieldImportance, ...]) -> Table:
-    """What each field of the context is worth to what learns."""
+    """What each field of the context is worth to what learns.
+
+    >>> importance_table(()).row_count
+    0
+    """
     table = _table(f"What a policy loses when it does not see a field, {LEVEL}")
     table.add_column("policy", overflow="fold")
     table.add_column("without", no_wrap=True)

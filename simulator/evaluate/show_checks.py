@@ -46,7 +46,12 @@ def _found(finding: Finding) -> Text:
 
 
 def log_panel(log: LogSummary) -> Panel:
-    """A log's figures and what was found about it, under its verdict."""
+    """A log's figures and what was found about it, under its verdict.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> str(log_panel(evaluation().log).title).split(":")[0]
+    'example'
+    """
     figures = Text.assemble(
         f"{log.decisions:,} decisions of {log.units:,} units in {span(3600 * log.hours)}, {log.actions:,} actions. ",
         f"Mean reward {figure(log.mean_reward)} ({figure(log.mean_reward_low)} to {figure(log.mean_reward_high)}).",
@@ -57,7 +62,12 @@ def log_panel(log: LogSummary) -> Panel:
 
 
 def candidate_panel(name: str, diagnostics: Diagnostics) -> Panel:
-    """A candidate's figures and what was found about it, under its verdict."""
+    """A candidate's figures and what was found about it, under its verdict.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> str(candidate_panel("uniform", uniform().diagnostics).title).split(":")[0]
+    'uniform'
+    """
     figures = Text(
         f"Effective sample {figure(diagnostics.ess)}, effective successes {figure(diagnostics.effective_successes)}, "
         f"mean weight {figure(diagnostics.mean_weight)}, largest {figure(diagnostics.max_weight)}, "

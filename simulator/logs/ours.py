@@ -56,6 +56,10 @@ def load(path: Path, *, experiment: str | None = None) -> Columns:
     """The decisions of one experiment; it need not be named where the log has only one.
 
     Raises AmbiguousExperiment, or LogError where there is no log of ours.
+
+    >>> load(Path("nowhere.db"))
+    Traceback (most recent call last):
+    decider.errors.LogError: nowhere.db: there is no such log
     """
     log = SqliteReader(path)
     try:

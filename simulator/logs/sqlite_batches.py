@@ -22,6 +22,13 @@ def batches(path: Path, sql: str) -> Iterator[Any]:
     """Record batches of a query. A column must not be null in the first rows: its type is taken from there.
 
     Raises LogError where SQLite fails.
+
+    >>> import sqlite3, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "log.db")
+    ...     _ = sqlite3.connect(path).execute("create table t as select 1 as x")
+    ...     [batch.num_rows for batch in batches(path, "select x from t")]
+    [1]
     """
     uri = f"file:{quote(str(path.resolve()))}?mode=ro"
     try:

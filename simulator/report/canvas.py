@@ -85,6 +85,10 @@ def frame(
     """A figure with its two lines of title, and one axes.
 
     height: inches of data. left, right, above: room for labels and for a key.
+
+    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
+    >>> float(figure.get_figheight()) > 2.0  # the title's lines as well
+    True
     """
     whole = TOP + above + height + BOTTOM
     figure = Figure(figsize=(WIDTH, whole), facecolor="white")
@@ -97,7 +101,13 @@ def frame(
 
 
 def explain(axes: Axes, key: Mapping[str, Line2D]) -> None:
-    """What the looks mean, in the room above the data."""
+    """What the looks mean, in the room above the data.
+
+    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
+    >>> explain(axes, {"logged": Line2D([], [])})
+    >>> len(axes.get_legend().get_texts())
+    1
+    """
     axes.legend(
         key.values(),
         key.keys(),
@@ -112,14 +122,25 @@ def explain(axes: Axes, key: Mapping[str, Line2D]) -> None:
 
 
 def count_along(axis: Axis, written: FuncFormatter, parts: int = 5) -> None:
-    """Round numbers at the ticks, and lines to follow."""
+    """Round numbers at the ticks, and lines to follow.
+
+    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
+    >>> count_along(axes.xaxis, FuncFormatter(lambda x, _: f"{x:g}"))
+    >>> len(axes.get_xticks()) > 1
+    True
+    """
     axis.set_major_locator(MaxNLocator(parts))
     axis.set_major_formatter(written)
     axis.grid(visible=True)
 
 
 def finished(figure: Figure, *, file: str, caption: str, alt: str) -> Plot:
-    """The drawing as SVG and as PNG; the same drawing gives the same bytes."""
+    """The drawing as SVG and as PNG; the same drawing gives the same bytes.
+
+    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
+    >>> finished(figure, file="plot", caption="c", alt="a").file
+    'plot'
+    """
     width, height = figure.get_size_inches()
     return Plot(
         file=file,

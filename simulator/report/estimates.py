@@ -22,7 +22,12 @@ TOLD = 8
 
 @house_style
 def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
-    """Every candidate's headline estimate against the mean of the log."""
+    """Every candidate's headline estimate against the mean of the log.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> headlines(evaluation().log, evaluation().policies).file
+    'estimates'
+    """
     logged = _logged(log)
     rows = [Row("logged", (logged,)), *map(_headline, policies)]
     drawing = forest(
@@ -44,7 +49,12 @@ def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
 
 @house_style
 def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
-    """One candidate by every estimator."""
+    """One candidate by every estimator.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> estimators(uniform(), evaluation().log, "policy-1").file
+    'policy-1-estimators'
+    """
     logged = _logged(log)
     rows = [Row("logged", (logged,)), *(Row(name, (_mark(one),)) for name, one in headline_first(result))]
     biased = not all(one.unbiased for one in result.estimates.values())
@@ -69,7 +79,13 @@ def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
 
 @house_style
 def segments(found: Sequence[Segment], name: str, stem: str) -> Plot:
-    """The estimate in each value of each field of the context, against what the segment earned."""
+    """The estimate in each value of each field of the context, against what the segment earned.
+
+    >>> from simulator.evaluate.result import Estimate, Segment
+    >>> logged = Estimate(0.5, 0.4, 0.6, "asymptotic")
+    >>> segments([Segment("device", "phone", 9, 9.0, logged, logged)], "uniform", "policy-1").file
+    'policy-1-segments'
+    """
     shown = shown_segments(found)
     rows: list[Row] = []
     for field, members in groupby(shown, attrgetter("field")):
@@ -107,7 +123,12 @@ def shown_segments(segments: Sequence[Segment]) -> list[Segment]:
 
 
 def headline_first(result: PolicyResult) -> list[tuple[str, Estimate]]:
-    """Estimates by name: the one to look at first, then the others in their order."""
+    """Estimates by name: the one to look at first, then the others in their order.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> headline_first(uniform())[0][0] == uniform().headline
+    True
+    """
     return sorted(result.estimates.items(), key=lambda named: named[0] != result.headline)
 
 

@@ -58,6 +58,13 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
     """Write `index.html` and the plots into the folder, which is made if need be; the page's path.
 
     Files of the same names are replaced, others stay. The same evaluation gives the same bytes. Raises OSError.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     page = write_report(evaluation(), Path(folder))
+    >>> page.name
+    'index.html'
     """
     sections = [
         Section(number, result, tuple(of_policy(result, evaluation.log, number)))
@@ -73,7 +80,12 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
 
 
 def rendered(evaluation: Evaluation, sections: list[Section], overview: Plot | None) -> str:
-    """The page's text."""
+    """The page's text.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> rendered(evaluation(), [], None).split("\\n")[0]
+    '<!DOCTYPE html>'
+    """
     return (
         _environment()
         .get_template("page.html.j2")
@@ -92,12 +104,22 @@ def rendered(evaluation: Evaluation, sections: list[Section], overview: Plot | N
 
 
 def candidates(evaluation: Evaluation) -> list[PolicyResult]:
-    """The policies that are compared. What was logged is what they are compared with, and has the log's own row."""
+    """The policies that are compared. What was logged is what they are compared with, and has the log's own row.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> [result.name for result in candidates(evaluation())]
+    ['uniform']
+    """
     return [result for result in evaluation.policies if result.name != LOGGED]
 
 
 def answer(result: PolicyResult) -> Answer:
-    """What may be said of a candidate: nothing where the log cannot carry it, else what its interval shows."""
+    """What may be said of a candidate: nothing where the log cannot carry it, else what its interval shows.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> answer(uniform()).value
+    'with an estimate that should not be relied on'
+    """
     if result.refused:
         return Answer.REFUSED
     if result.diagnostics.verdict == "do not use":
@@ -114,13 +136,23 @@ def _compared(difference: Difference) -> Answer:
 
 
 def summary(policies: Iterable[PolicyResult]) -> list[str]:
-    """How many policies got which answer."""
+    """How many policies got which answer.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> len(summary(evaluation().policies))
+    1
+    """
     counted = Counter(map(answer, policies))
     return [f"{counted[one]} {one.value}" for one in Answer if counted[one]]
 
 
 def unexplained(diagnostics: Diagnostics) -> list[str]:
-    """Reasons that no finding tells."""
+    """Reasons that no finding tells.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> unexplained(uniform().diagnostics)
+    []
+    """
     told = {finding.text for finding in diagnostics.findings}
     return [reason for reason in diagnostics.reasons if reason not in told]
 

@@ -17,7 +17,12 @@ from simulator.report.overlap import actions, shown_actions, weights
 
 
 def of_policy(result: PolicyResult, log: LogSummary, number: int) -> Iterator[Plot]:
-    """One candidate's plots, those for which there are figures; one that is refused has no estimates."""
+    """One candidate's plots, those for which there are figures; one that is refused has no estimates.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> len(list(of_policy(uniform(), evaluation().log, 1))) > 2
+    True
+    """
     stem = f"policy-{number}-{_slug(result.name)}"
     if not result.refused and result.estimates:
         yield estimators(result, log, stem)
