@@ -1,7 +1,7 @@
 """`make coverage`: how often each interval holds the true value, and how wide it is, on logs of known truth.
 
 The logs are simulated; every interval sees the same ones. The code is that of the evaluation (`decider/estimate/`).
-The default interval was chosen by settings A, B and C; the others took no part in that.
+The default interval was chosen with settings A, B and C in view, and fixed before the others were run.
 """
 
 from __future__ import annotations

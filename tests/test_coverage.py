@@ -55,7 +55,7 @@ def test_a_setting_stays_within_what_it_says_is_possible(setting: Setting) -> No
 def test_the_default_interval_holds_at_its_level(setting: Setting) -> None:
     """Of 150 logs with 300 decisions as many as an interval that covers 94 % misses with a chance of 1e-4.
 
-    The asymptotic one misses far more. Settings from D on took no part in choosing the default.
+    The asymptotic one misses far more. Settings from D on were run only after the default was fixed.
     """
     logs = 150
     samples = [draw(setting, 300, np.random.default_rng((3, number))) for number in range(logs)]
