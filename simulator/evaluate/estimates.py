@@ -6,6 +6,7 @@ Cressie-Read value estimate the same mean as IPS, and SNDR the same as DR: they 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import nan
@@ -37,6 +38,9 @@ from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.logs.columns import Floats, Longs
 
 REPLAY_SEED = 1
+
+NORMAL = 1.96
+"""Standard errors on either side of a 95 % interval."""
 
 DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
 CUT_NOTE = "biased where weights are cut (limit {})"
@@ -198,8 +202,16 @@ class Estimator:
         return _as_estimate(asymptotic(sample, value_range=self.value_range), "asymptotic", note, unbiased=True)
 
     def _spread(self, terms: Floats) -> Interval:
-        """How far the mean of terms would scatter; SLOPE compares parameters by it."""
-        return asymptotic(self.sample(Terms(terms, self._low, self._high)))
+        """How far the mean of terms would scatter; SLOPE compares parameters by it, so it takes two passes only."""
+        sums, size = self._units.sums(terms), self._units.size
+        value = float(sums.sum()) / len(terms)
+        squares = float(np.dot(sums, sums)) - 2 * value * float(np.dot(sums, size)) + value**2 * self._squared_sizes
+        half = NORMAL * math.sqrt(max(squares, 0.0)) / len(terms)
+        return Interval(value, value - half, value + half)
+
+    @cached_property
+    def _squared_sizes(self) -> float:
+        return float(np.dot(self._units.size, self._units.size))
 
     def sample(self, terms: Terms) -> Sample:
         """Its terms by unit, with the weights as control."""

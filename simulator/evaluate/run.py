@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -127,13 +128,18 @@ def _result(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ..
     )
     if result.refused:
         return result
-    if isinstance(candidate, Logged) and not scores.columns.has_propensities:
-        mean = _mean(scores.columns.reward, scores.columns.units, scores.columns.reward_range)
-        return replace(result, headline="mean", estimates={"mean": mean})
+    if isinstance(candidate, Logged):
+        return replace(result, **_logged(scores.columns))
     result = replace(result, estimates=estimator.estimates())
-    if isinstance(candidate, Logged) or not scores.columns.has_propensities:
+    if not scores.columns.has_propensities:
         return result
     return replace(result, difference=estimator.difference())
+
+
+def _logged(columns: Columns) -> dict[str, Any]:
+    """The log's own mean: all its weights are 1, so there is nothing to estimate. It is IPS where there are weights."""
+    name = "ips" if columns.has_propensities else "mean"
+    return {"headline": name, "estimates": {name: _mean(columns.reward, columns.units, columns.reward_range)}}
 
 
 def _pictured(result: PolicyResult, scores: Scores, parts: _Parts) -> PolicyResult:
