@@ -31,7 +31,7 @@ from decider.client import Client
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiment_pb
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
-from simulator.worlds import storefront
+from simulator.worlds.scenes import storefront
 
 ACTIONS = 10
 BATCH = 100

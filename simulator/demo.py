@@ -25,7 +25,7 @@ from decider.estimate.mean import Interval, Mean
 from decider.log.rows import context_of
 from decider.log.sqlite import SqliteReader, lock
 from simulator.drive import Sent, StorefrontDrive, delivered
-from simulator.worlds import storefront
+from simulator.worlds.scenes import storefront
 
 EXPERIMENT_FILE = Path(__file__).parent / "storefront.toml"
 EXPERIMENT = "storefront"

@@ -14,7 +14,7 @@ from uuid import UUID
 from decider.client import Client
 from decider.types import CONTEXT_FIELDS, Context
 from decider.v1 import decider_service_pb2 as pb
-from simulator.worlds import storefront
+from simulator.worlds.scenes import storefront
 
 LOST = 0.02
 LATE = 0.03

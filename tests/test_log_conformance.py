@@ -57,7 +57,7 @@ from decider.types import (
     Reason,
     Time,
 )
-from simulator.worlds import storefront
+from simulator.worlds.scenes import storefront
 from tests.conftest import SECOND, Clock, contexts, feature_maps, names, sample_experiment
 
 WINDOW = 10 * SECOND

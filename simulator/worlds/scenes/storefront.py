@@ -1,14 +1,18 @@
 """A fashion store's home banner: who sees it and in which stage of buying they are decides what they click.
 
-The world of the demo, for the experiment in `simulator/storefront.toml`.
+The world of the demo; its experiment is in `simulator/storefront.toml`.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 
-from decider.types import Context
+from decider.experiment.schema import from_message, read_toml
+from decider.types import ActionId, Context
+from simulator.worlds.scene import Outcome, Visitor, scene
 
 SEGMENTS = ("new", "regular", "vip", "bargain")
 DEVICES = ("mobile", "desktop", "tablet")
@@ -50,3 +54,26 @@ def mean(context: Context, action: str) -> float:
     effects = _EFFECTS[action]
     fields = (context.segment, context.device, context.channel, context.location, context.intent_stage)
     return 1 / (1 + math.exp(-BASE - sum(effects.get(value, 0.0) for value in fields)))
+
+
+_EXPERIMENT = from_message(read_toml(Path(__file__).parents[2] / "storefront.toml"))
+_WINDOW = 600_000_000
+"""As in a real shop; the demo's is short, so that one can watch."""
+
+
+def _visit(random: Random, _number: int) -> Visitor:
+    return Visitor(visitor(random))
+
+
+def _outcomes(context: Context, action: ActionId, _phase: int) -> tuple[Outcome, ...]:
+    return (Outcome("click", 1.0, mean(context, action)),)
+
+
+WORLD = scene(
+    name="storefront",
+    line="The home banner of a fashion store: segment and stage of buying decide what is clicked.",
+    experiment=replace(_EXPERIMENT, reward=replace(_EXPERIMENT.reward, window=_WINDOW), holdout=0.0),
+    visitor=_visit,
+    outcomes=_outcomes,
+    delay=80.0,
+)

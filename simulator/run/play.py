@@ -1,0 +1,172 @@
+"""A policy plays a world: every visit goes through the policy, the floor and the sampler that serve. Pure.
+
+What a policy earns in a round is the mean reward that its own probabilities lead to there; so a figure has no noise of
+single clicks in it, only that of what the policy happened to learn from. Called by `task.py`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from operator import mul
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+
+from decider.experiment.rules import baseline_slots
+from decider.policy.protocol import Choice, Policy
+from decider.policy.sampler import SLOTS, Slots, UnusablePmf, draw, one_slot, to_slots
+from decider.types import Context
+from simulator.worlds.world import Floats, Indexes, Visits, World
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """Of every round: earned, the mean reward that the policy's probabilities lead to; right, the probability that it
+    gave to the best actions; got, the reward that came. cases: which case each round was, on this policy's own way.
+    """
+
+    earned: Floats
+    right: Floats
+    got: Floats
+    cases: Indexes
+
+
+class _Menu(NamedTuple):
+    """What a case offers: the indexes of the eligible actions, and what the policy sees of them."""
+
+    actions: tuple[int, ...]
+    lines: Sequence[Choice]
+
+
+class _Decided(NamedTuple):
+    """A round that is not learned yet; sealed: when it will be, in the world's seconds."""
+
+    sealed: float
+    context: Context
+    menu: _Menu
+    drawn: int
+    propensity: float
+    reward: float
+
+
+def play(
+    world: World,
+    visits: Visits,
+    policy: Policy,
+    *,
+    floor: float,
+    random: Random,
+    delayed: bool = True,
+    on_round: Callable[[], None] = lambda: None,
+) -> Played:
+    """The policy decides every visit and learns from its own draws alone, in the order in which they are sealed.
+
+    floor: minimum propensity. random gives each round one ticket: policies with the same seed have the same luck.
+    delayed: a decision is learned when its reward window ends, with what came by then, as the server does; otherwise
+    at once, with its reward.
+    """
+    menus = _menus(world, visits)
+    means, best, rewards = visits.means.tolist(), visits.best.tolist(), visits.rewards.tolist()
+    window = world.experiment.reward.window / 1e6 if delayed else 0.0
+    late = visits.delays > window if delayed else np.zeros(len(visits), np.bool_)
+    lost = late.tolist()
+    way = Way(visits)
+    waiting: deque[_Decided] = deque()
+    earned, right, got, cases = [], [], [], []
+    for number in range(len(visits)):
+        now = world.arrives(number)
+        while waiting and waiting[0].sealed <= now:
+            _learn(policy, waiting.popleft())
+        case = way.case(number)
+        context, menu = visits.contexts[case], menus[case]
+        slots = _slots(world, policy, context, menu, floor=floor)
+        index = draw(slots, random.randrange(SLOTS))
+        action = menu.actions[index]
+        worth, good = means[case], best[case]
+        earned.append(sum(map(mul, slots, [worth[a] for a in menu.actions])) / SLOTS)
+        right.append(sum([s for s, a in zip(slots, menu.actions, strict=True) if good[a]]) / SLOTS)
+        got.append(rewards[number][action])
+        cases.append(case)
+        if len(slots) > 1:
+            known = 0.0 if lost[number] else got[-1]
+            sealed = now + window if delayed else now + _AT_ONCE
+            waiting.append(_Decided(sealed, context, menu, index, slots[index] / SLOTS, known))
+        way.chose(number, action)
+        on_round()
+    return Played(np.array(earned), np.array(right), np.array(got), np.array(cases))
+
+
+_AT_ONCE = 1e-9
+"""Seconds: before the next round, but not within a batch."""
+
+
+def _menus(world: World, visits: Visits) -> list[_Menu]:
+    version = world.version
+    ids = version.all_active
+    known: dict[tuple[int, ...], _Menu] = {}
+    menus = []
+    for row in visits.eligible:
+        actions = tuple(np.flatnonzero(row).tolist())
+        if actions not in known:
+            known[actions] = _Menu(actions, version.encoded(tuple([ids[a] for a in actions]), {}))
+        menus.append(known[actions])
+    return menus
+
+
+def _slots(world: World, policy: Policy, context: Context, menu: _Menu, *, floor: float) -> Slots:
+    if len(menu.actions) == 1:
+        return one_slot(0, 1)
+    try:
+        return to_slots(policy.pmf(context, menu.lines), minimum=floor)
+    except UnusablePmf:
+        version = world.version
+        return baseline_slots(version, tuple([version.all_active[a] for a in menu.actions]))
+
+
+def _learn(policy: Policy, decided: _Decided) -> None:
+    policy.learn(
+        decided.context,
+        decided.menu.lines,
+        drawn=decided.drawn,
+        propensity=decided.propensity,
+        reward=decided.reward,
+    )
+
+
+class Way:
+    """Which case each round is, given what was chosen before: who has answered a question is known from then on."""
+
+    def __init__(self, visits: Visits) -> None:
+        self._seen = visits.seen.tolist()
+        self._units = visits.units.tolist()
+        self._answers = visits.answers
+        self._known: set[int] = set()
+
+    def case(self, number: int) -> int:
+        """Of that round. Rounds must come in their order."""
+        if self._answers and self._units[number] in self._known:
+            return int(self._answers.seen[number])
+        return int(self._seen[number])
+
+    def chose(self, number: int, action: int) -> None:
+        """What was chosen there."""
+        answers = self._answers
+        if answers and action == answers.action and answers.given[number]:
+            self._known.add(self._units[number])
+
+
+def reference(visits: Visits, pmfs: Floats, *, random: Random) -> Floats:
+    """(rounds,): what a policy that knows the cases earns on its own way. pmfs: (cases, actions)."""
+    worth = (pmfs * visits.means).sum(axis=1)
+    if visits.answers is None:
+        return np.asarray(worth[visits.seen])
+    way, rows = Way(visits), pmfs.tolist()
+    earned = []
+    for number in range(len(visits)):
+        case = way.case(number)
+        earned.append(worth[case])
+        way.chose(number, random.choices(range(pmfs.shape[1]), rows[case])[0])
+    return np.array(earned)

@@ -1,0 +1,138 @@
+"""The name of a policy, as given to `simulator run --policy` -> what plays a world. Called by the commands and tasks.
+
+default   squarecb:gamma_scale=100   epsilon_greedy:epsilon=0.1,floor=0   FILE.toml   fixed:ACTION   uniform   best
+module:factory
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+
+from decider.errors import DeciderError
+from decider.experiment.definition import Experiment
+from decider.experiment.schema import from_message, read_toml, to_message
+from decider.policy.make import make_policy
+from decider.policy.protocol import Policy
+from decider.policy.spec import ALGORITHMS
+from decider.v1 import experiment_pb2 as pb
+from simulator.worlds.world import Floats, Visits, World
+
+NAMES = "default, ALGORITHM[:parameter=value,...], FILE.toml, fixed:ACTION, uniform, best or module:factory"
+
+
+_WHOLE = (FieldDescriptor.CPPTYPE_UINT32,)
+
+
+class BadPolicy(DeciderError):
+    """A policy that there is not, or that does not fit the world."""
+
+    reason = "BAD_POLICY"
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Plays through the code that serves. make(seed): a fresh policy. floor: its minimum propensity."""
+
+    make: Callable[[int], Policy]
+    floor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What needs no learning because it knows the world. pmfs: (cases, actions) of the visits."""
+
+    pmfs: Callable[[Visits], Floats]
+
+
+def named(name: str, world: World) -> Learner | Known:
+    """What plays that world under this name. Raises BadPolicy or InvalidExperiment."""
+    kind, colon, rest = name.partition(":")
+    if name == "best":
+        return Known(lambda visits: visits.best)
+    if name == "uniform":
+        return Known(lambda visits: visits.uniform)
+    if kind == "fixed":
+        return _fixed(rest, world)
+    if name.endswith(".toml"):
+        return _served(_of_file(Path(name), world))
+    if kind == "default" or kind in ALGORITHMS:
+        return _served(_of_name(name, "" if kind == "default" else kind, rest, world))
+    if colon:
+        return _python(name, kind, rest)
+    raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
+
+
+def _fixed(action: str, world: World) -> Known:
+    if action not in world.actions:
+        raise BadPolicy(f"fixed:{action}: {world.name} has no such action; it has {', '.join(world.actions)}")
+    index = world.actions.index(action)
+    return Known(lambda visits: visits.always(index))
+
+
+def _served(experiment: Experiment) -> Learner:
+    return Learner(lambda _: make_policy(experiment.policy), experiment.minimum_propensity)
+
+
+def _of_file(file: Path, world: World) -> Experiment:
+    """The world's experiment with the file's policy and floor; the file may hold nothing else."""
+    given, message = read_toml(file), to_message(world.experiment)
+    return _changed(message, given.policy, given.minimum_propensity if given.HasField("minimum_propensity") else None)
+
+
+def _of_name(name: str, algorithm: str, parameters: str, world: World) -> Experiment:
+    """`ALGORITHM:parameter=value,interactions=CA+CCA,floor=0.01`."""
+    policy, floor = pb.Policy(), None
+    if algorithm:
+        getattr(policy, algorithm).SetInParent()
+    for given in filter(None, parameters.split(",")):
+        key, equals, value = given.partition("=")
+        if key == "interactions":
+            policy.interactions.extend(value.split("+"))
+        elif key == "floor":
+            floor = _number(name, key, value)
+        elif equals and algorithm and key in ALGORITHMS[algorithm]:
+            _set(getattr(policy, algorithm), key, _number(name, key, value))
+        else:
+            known = ", ".join([*ALGORITHMS.get(algorithm, ()), "interactions", "floor"])
+            raise BadPolicy(f"{name}: there is no parameter {key!r}; there are {known}, each as NAME=VALUE")
+    return _changed(to_message(world.experiment), policy, floor)
+
+
+def _number(name: str, key: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise BadPolicy(f"{name}: {key}={value} is no number") from error
+
+
+def _set(parameters: Any, key: str, value: float) -> None:
+    whole = parameters.DESCRIPTOR.fields_by_name[key].cpp_type in _WHOLE
+    setattr(parameters, key, int(value) if whole else value)
+
+
+def _changed(message: pb.Experiment, policy: pb.Policy, floor: float | None) -> Experiment:
+    """Without a floor of its own, that which such an experiment has by default."""
+    message.policy.CopyFrom(policy)
+    message.ClearField("minimum_propensity")
+    if floor is not None:
+        message.minimum_propensity = floor
+    return from_message(message)
+
+
+def _python(name: str, module: str, factory: str) -> Learner:
+    """What `factory()` returns must be a Policy; the working directory is searched, too."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        make = getattr(importlib.import_module(module), factory)
+        make()
+    except Exception as error:  # somebody's own code
+        raise BadPolicy(f"{name}: {error}; a policy is one of {NAMES}") from error
+    return Learner(lambda _: make(), 0.0)

@@ -1,0 +1,101 @@
+"""One run as a pure function of its arguments: names and numbers go in, figures come out. Any engine can map it.
+
+Called by `sweep.py`, in other processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from random import Random
+
+import numpy as np
+
+from simulator.run.play import play, reference
+from simulator.run.policies import Known, named
+from simulator.worlds.find import find
+from simulator.worlds.world import Floats, Indexes, Visits
+
+POINTS = 100
+HORIZONS = (4_000, 20_000, 100_000)
+"""Always among the points, where a run is that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A policy plays a world. delayed: rewards come when the world says, not at once."""
+
+    world: str
+    policy: str
+    seed: int
+    rounds: int
+    delayed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What came out, summed up to each of some points.
+
+    rounds: the points. earned, got: mean rewards that the policy's probabilities lead to, and rewards that came. best,
+    uniform, fixed: what the best action of every visit, an even choice and the best single action would have earned.
+    right: how often a best action was chosen. All of them sums up to the point.
+    """
+
+    task: Task
+    rounds: list[int]
+    earned: list[float]
+    got: list[float]
+    best: list[float]
+    uniform: list[float]
+    fixed: list[float]
+    right: list[float]
+
+    def share(self, point: int = -1) -> float:
+        """Of the attainable lift: 0 is an even choice, 1 the best action of every visit."""
+        return (self.earned[point] - self.uniform[point]) / (self.best[point] - self.uniform[point])
+
+
+def run(task: Task) -> Run:
+    """Equal tasks have equal results, in every process. Raises NoSuchWorld or BadPolicy.
+
+    >>> round(run(Task("storefront", "best", seed=1, rounds=100)).share(), 9)
+    1.0
+    """
+    world, visits = find(task.world), _visits(task.world, task.seed, task.rounds)
+    best, uniform, fixed = _references(task.world, task.seed, task.rounds)
+    player = named(task.policy, world)
+    if isinstance(player, Known):
+        pmfs = player.pmfs(visits)
+        earned = got = reference(visits, pmfs, random=Random(task.seed))
+        right = (pmfs * (visits.best > 0)).sum(axis=1)[visits.seen]
+    else:
+        policy = player.make(task.seed)
+        random = Random(task.seed)
+        played = play(world, visits, policy, floor=player.floor, random=random, delayed=task.delayed)
+        earned, got, right = played.earned, played.got, played.right
+    points = _points(task.rounds)
+    sums = [np.cumsum(one)[points - 1].tolist() for one in (earned, got, best, uniform, fixed, right)]
+    return Run(task, points.tolist(), *sums)
+
+
+def _points(rounds: int) -> Indexes:
+    even = np.linspace(0, rounds, POINTS + 1)[1:].round().astype(np.int64)
+    return np.unique([*even[even > 0], *[horizon for horizon in HORIZONS if horizon <= rounds]])
+
+
+@lru_cache(maxsize=1)
+def _visits(world: str, seed: int, rounds: int) -> Visits:
+    return find(world).draw(seed, rounds)
+
+
+@lru_cache(maxsize=1)
+def _references(world: str, seed: int, rounds: int) -> tuple[Floats, Floats, Floats]:
+    """Mean rewards of every round: of the best action, of an even choice, of the best single action."""
+    visits = _visits(world, seed, rounds)
+    singles = [reference(visits, visits.always(action), random=Random(seed)) for action in range(visits.means.shape[1])]
+    fixed = max(singles, key=lambda earned: float(earned.sum()))
+    return (
+        reference(visits, visits.best, random=Random(seed)),
+        reference(visits, visits.uniform, random=Random(seed)),
+        fixed,
+    )

@@ -1,0 +1,151 @@
+"""A scene told in plain functions -> a world: who comes, what may happen then, how likely.
+
+Each file of `scenes/` is one such world. Adding a world is adding one file with a `WORLD`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decider.experiment.definition import Experiment
+from decider.types import ActionId, Context
+from simulator.worlds.world import Answers, Flags, Floats, Indexes, Visits, World
+
+
+class Visitor(NamedTuple):
+    """One visit. truth: what the visitor is really like, where the context does not say all of it.
+
+    told: what the context is once this unit has answered a question; answers: whether it would answer now.
+    """
+
+    context: Context
+    unit: int = -1
+    truth: Context | None = None
+    told: Context | None = None
+    answers: bool = False
+
+
+class Outcome(NamedTuple):
+    """A reward that may follow: its name, value and probability. What is left of probability 1 is no reward."""
+
+    name: str
+    value: float
+    probability: float
+
+
+Outcomes = Sequence[Outcome]
+
+
+def scene(
+    *,
+    name: str,
+    line: str,
+    experiment: Experiment,
+    visitor: Callable[[Random, int], Visitor],
+    outcomes: Callable[[Context, ActionId, int], Outcomes],
+    delay: float,
+    phase: Callable[[int], int] = lambda _number: 0,
+    eligible: Callable[[Context, ActionId, int], bool] = lambda _context, _action, _phase: True,
+    traffic: float = 2.0,
+    batch: int = 1,
+    asks: ActionId | None = None,
+) -> World:
+    """The world of these functions.
+
+    visitor(random, number): who comes in round `number`; without a unit, everybody comes once. phase(number): the time
+    of the world, in whole steps. outcomes(context, action, phase): what may follow; probabilities sum to at most 1; for
+    a context that does not say everything, the average over what visitors are really like.
+    delay: mean seconds from decision to reward, exponential. asks: the action that asks back.
+    """
+    actions = tuple(action.id for action in experiment.actions)
+    names = tuple(experiment.reward.weights) or ("reward",)
+    weights = [experiment.reward.weights.get(one, 1.0) for one in names]
+
+    def draw(seed: int, rounds: int) -> Visits:
+        random = Random(seed)
+        visitors = [visitor(random, number) for number in range(rounds)]
+        phases = [phase(number) for number in range(rounds)]
+        cases = _Cases()
+        seen, truth, told = (
+            np.array([cases.number(context, at) for context, at in zip(contexts, phases, strict=True)])
+            for contexts in (
+                [one.context for one in visitors],
+                [one.truth or one.context for one in visitors],
+                [one.told or one.context for one in visitors],
+            )
+        )
+        table = [[outcomes(context, action, at) for action in actions] for context, at in cases.found]
+        worth, chances, which = _arrays(table, names, weights)
+        rng = np.random.default_rng([seed, 1])
+        rewards, happened = _happens(rng.random(rounds), truth, worth=worth, chances=chances, which=which)
+        return Visits(
+            contexts=tuple([context for context, _ in cases.found]),
+            means=(worth * chances).sum(axis=2),
+            eligible=np.array([[eligible(context, one, at) for one in actions] for context, at in cases.found]),
+            seen=seen,
+            units=np.array([number if one.unit < 0 else one.unit for number, one in enumerate(visitors)]),
+            delays=rng.exponential(delay, rounds),
+            rewards=rewards,
+            names=happened,
+            answers=_answers(actions.index(asks), visitors, told) if asks else None,
+        )
+
+    return World(name, line, experiment, draw, names, traffic, batch)
+
+
+@dataclass(slots=True)
+class _Cases:
+    """Distinct contexts at a time of the world, in the order in which they first came."""
+
+    found: list[tuple[Context, int]] = field(default_factory=list)
+    _numbers: dict[Any, int] = field(default_factory=dict)
+
+    def number(self, context: Context, phase: int) -> int:
+        """Its number, new if need be."""
+        features = tuple(sorted(context.features.items())) if context.features else ()
+        key = (context[:5], features, phase)
+        number = self._numbers.setdefault(key, len(self.found))
+        if number == len(self.found):
+            self.found.append((context, phase))
+        return number
+
+
+def _arrays(
+    table: list[list[Outcomes]], names: tuple[str, ...], weights: list[float]
+) -> tuple[Floats, Floats, Indexes]:
+    """(cases, actions, outcomes): the worth of each outcome, its probability, the index of its name; -1 for none."""
+    most = max((len(one) for row in table for one in row), default=0)
+    shape = (len(table), len(table[0]) if table else 0, most)
+    worth, chances, which = np.zeros(shape), np.zeros(shape), np.full(shape, -1)
+    for case, row in enumerate(table):
+        for action, possible in enumerate(row):
+            for place, outcome in enumerate(possible):
+                index = names.index(outcome.name)
+                worth[case, action, place] = outcome.value * weights[index]
+                chances[case, action, place] = outcome.probability
+                which[case, action, place] = index
+    return worth, chances, which
+
+
+def _happens(
+    luck: Floats, truth: Indexes, *, worth: Floats, chances: Floats, which: Indexes
+) -> tuple[Floats, NDArray[np.int8]]:
+    """(rounds, actions): what each action earns there and under which name. One luck for all actions of a round."""
+    edges = np.cumsum(chances, axis=2)[truth]
+    place = (luck[:, None, None] >= edges).sum(axis=2)
+    nothing = np.zeros((*worth.shape[:2], 1))
+    padded, named = np.concatenate([worth, nothing], axis=2), np.concatenate([which, nothing - 1], axis=2)
+    chosen = np.arange(worth.shape[1])
+    rewards = padded[truth[:, None], chosen, place]
+    return rewards, named[truth[:, None], chosen, place].astype(np.int8)
+
+
+def _answers(action: int, visitors: Sequence[Visitor], told: Indexes) -> Answers:
+    given: Flags = np.array([one.answers for one in visitors])
+    return Answers(action, given, told)
