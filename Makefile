@@ -5,10 +5,13 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 BIN := .venv/bin
 READY := .venv/ready
 RIVALS := .venv-rivals/ready
+BAKEOFF := .venv-bakeoff/ready
+BAKEOFF_PIP := .venv-bakeoff/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
+LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
 ARGS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test check format proto bench defaults coverage side-by-side clean
+.PHONY: help setup demo test check format proto bench coverage side-by-side bakeoff clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,8 +61,16 @@ $(RIVALS): simulator/side/requirements.txt
 side-by-side: $(READY) $(RIVALS) ## our estimates beside those of vw-estimators, obp, coba and MABWiser, with known truth
 	@$(BIN)/python -m simulator.side_by_side $(ARGS)
 
-defaults: $(READY) ## the study behind the default policy: share of the attainable lift in several worlds
-	@$(BIN)/python -m simulator.study $(ARGS)
+# What the rivals lack of our packages is found behind theirs: the same numpy, the same vowpal-wabbit-next.
+$(BAKEOFF): simulator/bakeoff/requirements.txt simulator/bakeoff/build.txt | $(READY)
+	$(PYTHON) -m venv .venv-bakeoff
+	$(BIN)/python -c '$(LIBRARIES)' > "$$(.venv-bakeoff/bin/python -c '$(LIBRARIES)')/ours.pth"
+	$(BAKEOFF_PIP) -r simulator/bakeoff/build.txt
+	DONT_SET_MARCH=1 $(BAKEOFF_PIP) --no-build-isolation -r simulator/bakeoff/requirements.txt || { echo "contextualbandits is built from source: is there a C++ compiler?"; exit 1; }
+	@touch $(BAKEOFF)
+
+bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same visits of all worlds; resumes (ARGS="--publish")
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.bakeoff $(ARGS)
 
 clean: ## remove the environment, caches and the demo's database
-	rm -rf .venv .venv-rivals .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*
+	rm -rf .venv .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

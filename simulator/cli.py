@@ -17,7 +17,6 @@ from rich.progress import Progress
 from decider.errors import DeciderError
 from decider.log.sqlite import SqliteReader
 from simulator import demo as storefront_demo
-from simulator import drive_open_bandit
 from simulator.verify import Difference, refuse_imported, verify
 
 DB = click.Path(path_type=Path, dir_okay=False)
@@ -27,10 +26,14 @@ class LateGroup(click.Group):
     """Commands that need SciPy, Arrow or plots are imported when they are asked for: others start at once."""
 
     LATE: ClassVar = {
+        "compare": "simulator.compare.cli:compare_command",
         "inspect": "simulator.evaluate.cli:inspect_command",
         "evaluate": "simulator.evaluate.cli:evaluate_command",
         "import": "simulator.logs.cli:import_command",
         "export": "simulator.logs.cli:export_command",
+        "drive": "simulator.drive.cli:drive_command",
+        "run": "simulator.run.cli:run_command",
+        "worlds": "simulator.worlds.cli:worlds_command",
     }
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -119,7 +122,7 @@ def demo(db: Path, listen: str, http: str, visitors: int, exit_: bool, fresh: bo
             if not exit_:
                 console.print(f"Still serving Decide on {server.target}, metrics on {metrics}; Ctrl-C ends it.")
                 _serve_until_interrupt(server.process)
-    except (storefront_demo.ServerFailed, DeciderError, sqlite3.Error) as error:
+    except (DeciderError, sqlite3.Error) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -130,32 +133,6 @@ def _serve_until_interrupt(process: subprocess.Popen[bytes]) -> None:
         click.echo("\ndraining")
     else:
         raise click.ClickException("the server has ended")
-
-
-@main.group()
-def drive() -> None:
-    """Send the visitors of a public log to a live server."""
-
-
-@drive.command(epilog="\b\nExample:\n  simulator drive open-bandit --target 127.0.0.1:50051 --campaign all")
-@click.option("--target", required=True, metavar="HOST:PORT", help="The server's gRPC address.")
-@click.option("--campaign", type=click.Choice(["all", "men", "women"]), default="men", show_default=True)
-@click.option("--passes", type=click.IntRange(min=1), default=1, show_default=True, help="Times to send all rows.")
-@click.option("--rows", type=click.IntRange(min=1), help="Send only the first rows.  [default: all 10,000]")
-def open_bandit(target: str, campaign: str, passes: int, rows: int | None) -> None:
-    """Real visitors of a fashion store, logged uniformly, by rejection replay.
-
-    Rows where the server chooses the logged item count, with their logged click; it learns from no others.
-    The Open Bandit Dataset's small sample is downloaded once, by pip, into the cache.
-    """
-    try:
-        driven = drive_open_bandit.drive(
-            target, f"random/{campaign}", passes=passes, limit=rows, console=Console(stderr=True)
-        )
-    except DeciderError as error:
-        raise click.ClickException(str(error)) from error
-    Console().print(drive_open_bandit.table(driven))
-    click.echo(drive_open_bandit.summary(driven))
 
 
 if __name__ == "__main__":

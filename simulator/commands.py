@@ -77,8 +77,8 @@ def bad_input() -> Iterator[None]:
     except (DeciderError, OSError) as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(BAD_INPUT)
-    except KeyboardInterrupt:
-        click.echo("Interrupted", err=True)
+    except KeyboardInterrupt as interrupt:
+        click.echo(f"Interrupted: {interrupt}" if str(interrupt) else "Interrupted", err=True)
         sys.exit(INTERRUPTED)
     except Exception as error:
         if os.environ.get("SIMULATOR_TRACEBACK"):

@@ -6,13 +6,7 @@ Called by `simulator demo` (`make demo`). The table is read from the log, so a s
 from __future__ import annotations
 
 import math
-import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,18 +14,25 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from decider.client import Client
 from decider.estimate.mean import Interval, Mean
+from decider.experiment.schema import from_message, read_toml
 from decider.log.rows import context_of
 from decider.log.sqlite import SqliteReader, lock
-from simulator.drive import Sent, StorefrontDrive, delivered
+from simulator.drive.live import fate, new_run
+from simulator.drive.plan import Shares, plan
+from simulator.drive.send import Drive
+from simulator.drive.server import OwnServer, serving
+from simulator.drive.server import wait_until_sealed as server_wait
 from simulator.worlds.scenes import storefront
 
 EXPERIMENT_FILE = Path(__file__).parent / "storefront.toml"
-EXPERIMENT = "storefront"
-ACTIONS = ("new-arrivals", "sale", "outfit", "free-shipping", "finish-checkout", "none")
-WINDOW = 3.0
+EXPERIMENT = from_message(read_toml(EXPERIMENT_FILE))
+ACTIONS = storefront.WORLD.actions
+WINDOW = EXPERIMENT.reward.window / 1e6
+MEAN_DELAY = storefront.DELAY * EXPERIMENT.reward.window / storefront.WORLD.experiment.reward.window
 """Seconds, as in storefront.toml."""
+
+SHARES = Shares(reordered=0.0)
 
 _VISITS = """
 select position, segment, device, channel, location, intent_stage, reward from sealed_decisions
@@ -39,55 +40,39 @@ where experiment = ? and reason in ('EXPLOIT', 'EXPLORE') order by position
 """
 
 
-class ServerFailed(Exception):
-    """The server ended before it was ready; its output says why."""
+class Sent(NamedTuple):
+    """What was sent and how it was answered. lost: clicks that never arrived; outcomes: rewards of each kind."""
+
+    decisions: int
+    clicks: int
+    lost: int
+    outcomes: dict[str, int]
 
 
-class DemoServer(NamedTuple):
-    """The demo's own server process and where it listens."""
-
-    process: subprocess.Popen[bytes]
-    target: str
-    http: str
-
-
-@contextmanager
-def server(db: Path, *, listen: str, http: str) -> Iterator[DemoServer]:
-    """`decider serve` as a process of its own, ready; drained at the end, also when this process is told to end."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    command = [sys.executable, "-m", "decider.cli", "serve", "--experiments", str(EXPERIMENT_FILE)]
-    output = Path(f"{db}.log")
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [*command, "--db", str(db), "--listen", listen, "--http", http], stdout=file, stderr=file
-        )
-    try:
-        yield DemoServer(process, *_ready(process, output))
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def _ready(process: subprocess.Popen[bytes], output: Path) -> tuple[str, str]:
-    """What the process says when it serves; so nobody else's server on the same port is taken for ours."""
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        told = re.search(r"^gRPC on (\S+), metrics on http://([^/\s]+)", output.read_text(), re.MULTILINE)
-        if told:
-            return told[1], told[2]
-        if process.poll() is not None:
-            raise ServerFailed(output.read_text().strip().removeprefix("Error: "))
-        time.sleep(0.1)
-    raise ServerFailed(f"not ready after 60 s; see {output}")
+def server(db: Path, *, listen: str, http: str) -> AbstractContextManager[OwnServer]:
+    """`decider serve` with the demo's experiment as a process of its own, drained at the end. Raises ServerFailed."""
+    return serving(db, listen=listen, http=http, experiments=[EXPERIMENT_FILE])
 
 
 def drive(target: str, visitors: int, *, seed: int, console: Console) -> Sent:
-    """The storefront's visitors, with a progress bar."""
+    """The storefront's visitors, with a progress bar. Raises DriveFailed."""
+    made = plan(storefront.WORLD, EXPERIMENT, run=new_run(), visitors=visitors, seed=seed, window=WINDOW, shares=SHARES)
+    driven = Drive(made, target)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Client(target) as client, Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task("visitors", total=visitors)
-        visits = StorefrontDrive(client, experiment=EXPERIMENT, window=WINDOW, seed=seed)
-        return visits.run(visitors, on_decision=lambda: progress.advance(task))
+        ledger = driven.run(on_progress=lambda done: progress.update(task, completed=done))
+    if driven.interrupted:
+        raise KeyboardInterrupt
+    if driven.failure:
+        raise driven.failure
+    rewards = fate(made, ledger)
+    return Sent(ledger.acknowledged, rewards.happened, rewards.lost, ledger.outcome_counts())
+
+
+def delivered() -> float:
+    """Share of clicks that reach the server within the window."""
+    return (1 - SHARES.lost - SHARES.late) * (1 - math.exp(-WINDOW / MEAN_DELAY))
 
 
 class _Row:
@@ -108,8 +93,8 @@ class _Row:
 def table(db: Path) -> Table:
     """Rewards of the learning policy against what the same visitors were worth to others, by segment."""
     with closing(SqliteReader(db)) as log:
-        visits = [(context_of(fields, {}), reward) for _, *fields, reward in log.query(_VISITS, (EXPERIMENT,))]
-    arriving = delivered(WINDOW)
+        visits = [(context_of(fields, {}), reward) for _, *fields, reward in log.query(_VISITS, (EXPERIMENT.id,))]
+    arriving = delivered()
     means = [{action: arriving * storefront.mean(context, action) for action in ACTIONS} for context, _ in visits]
     best = max(ACTIONS, key=lambda action: sum(m[action] for m in means))
     names = [*storefront.SEGMENTS, "(unknown)", "all", "all, last third"]
@@ -166,9 +151,4 @@ def remove(db: Path) -> None:
 
 def wait_until_sealed(db: Path) -> None:
     """Until the last visitors' windows are over."""
-    deadline = time.monotonic() + WINDOW + 10
-    with closing(SqliteReader(db)) as log:
-        while time.monotonic() < deadline and any(
-            log.next_deadline(version, after=log.end().time) for version in log.versions()
-        ):
-            time.sleep(0.2)
+    server_wait(db, EXPERIMENT.id, window=WINDOW)

@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 """Each room of DESIGN's section 5 with the rooms that it may import, besides itself."""
 
-DRIVES_LIVE = ("simulator.drive", "simulator.drive_open_bandit", "simulator.bench")
+DRIVES_LIVE = ("simulator.drive", "simulator.bench")
 """The simulator's own door code: it talks to a live server."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
@@ -46,7 +46,6 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.client",
         "decider.v1",
         "simulator.drive",
-        "simulator.drive_open_bandit",
         "simulator.bench",
     ),
     "grpc_health": ("decider.server", "simulator.bench"),
@@ -63,9 +62,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "click": ("decider.cli", "simulator"),
     "rich": ("simulator",),
     "scipy": ("decider.estimate", "simulator"),
-    "pyarrow": ("simulator.logs",),
+    "pyarrow": ("simulator.logs", "simulator.compare.table"),
     "adbc_driver_sqlite": ("simulator.logs",),
-    "matplotlib": ("simulator.report",),
+    "matplotlib": ("simulator.report", "simulator.bakeoff.plot"),
     "jinja2": ("simulator.report",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""

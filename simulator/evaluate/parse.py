@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from decider.errors import DeciderError
-from decider.experiment.definition import Action, Experiment, ExperimentVersion
+from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.schema import from_message, read_toml
 from decider.log.protocol import PublishedModel
 from decider.log.sqlite import SqliteReader
@@ -203,14 +203,28 @@ def _python(name: str, module: str, factory: str, columns: Columns, *, delayed: 
     missing = [method for method in ("pmf", "learn") if not callable(getattr(policy, method, None))]
     if missing:
         raise BadPolicy(f"{name}: what it returns has no {' and no '.join(missing)}; see decider/policy/protocol.py")
+    asked = _asked(name, log_experiment(columns), Checked(name, policy), columns)
+    return Progressive(asked, delayed=delayed)
+
+
+def log_experiment(columns: Columns) -> Experiment:
+    """What the log says of its experiment: the actions with their traits, the range of rewards, the baseline.
+
+    >>> from simulator.logs.example import example
+    >>> [action.id for action in log_experiment(example()).actions]
+    ['a', 'b']
+    """
     kinds = columns.traits.get("kind", ("content",) * len(columns.actions))
     others = {trait: values for trait, values in columns.traits.items() if trait != "kind"}
     actions = tuple(
         Action(ActionId(id_), kind, {trait: values[number] for trait, values in others.items() if values[number]})
         for number, (id_, kind) in enumerate(zip(columns.actions, kinds, strict=True))
     )
-    asked = _asked(name, Experiment(ExperimentId("log"), actions), Checked(name, policy), columns)
-    return Progressive(asked, delayed=delayed)
+    low, high = columns.reward_range
+    baseline = None if columns.baseline is None else ActionId(columns.actions[columns.baseline])
+    return Experiment(
+        ExperimentId("log"), actions, baseline=baseline, reward=RewardDefinition(minimum=low, maximum=high)
+    )
 
 
 class Checked:

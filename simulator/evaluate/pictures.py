@@ -110,12 +110,3 @@ def hours(columns: Columns) -> float:
     0.00028
     """
     return float(columns.time.max() - columns.time.min()) / 3.6e9 if len(columns) else 0.0
-
-
-def distinct(values: Sequence[int] | Floats) -> int:
-    """How many different ones.
-
-    >>> distinct([7, 7, 9])
-    2
-    """
-    return len(np.unique(values))

@@ -9,7 +9,10 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SCHEMA = 1
 
@@ -179,14 +182,14 @@ class Evaluation:
     schema: int = field(default=SCHEMA)
 
 
-def to_json(evaluation: Evaluation | LogSummary) -> str:
-    """Standard JSON: what is infinite or not a number becomes null.
+def to_json(found: DataclassInstance) -> str:
+    """An evaluation, or another result, as standard JSON: what is infinite or not a number becomes null.
 
     >>> from simulator.evaluate.worked import evaluation, scores, uniform
     >>> to_json(evaluation()).splitlines()[1].strip()
     '"log": {'
     """
-    return json.dumps(_plain(asdict(evaluation)), indent=1, allow_nan=False, ensure_ascii=False)
+    return json.dumps(_plain(asdict(found)), indent=1, allow_nan=False, ensure_ascii=False)
 
 
 def _plain(value: Any) -> Any:

@@ -70,10 +70,16 @@ class RewardModel:
 
     def predict(self, block: Columns) -> Floats:
         """(n, actions): the mean reward of each action, within the range of rewards."""
-        fold = self.fold(block)
-        scores: Floats = self._weights[fold, 0]
+        return self._score(block, self._weights, self.fold(block))
+
+    def predict_new(self, block: Columns) -> Floats:
+        """(n, actions): the same by the mean of all folds' models, so that equal contexts have equal rewards."""
+        return self._score(block, self._weights.mean(axis=0, keepdims=True), np.zeros(len(block), np.int64))
+
+    def _score(self, block: Columns, weights: Floats, fold: Longs) -> Floats:
+        scores: Floats = weights[fold, 0]
         for levels, start in zip(self._levels, self._starts, strict=False):
-            scores += self._weights[fold, start + levels.codes(block.fields[levels.name])]
+            scores += weights[fold, start + levels.codes(block.fields[levels.name])]
         np.clip(scores, self._low, self._high, out=scores)
         return scores
 

@@ -64,7 +64,7 @@ def evaluate(
     reduced = zip(without, scored[len(candidates) :], strict=True)
     with ThreadPoolExecutor(WORKERS) as pool:
         results = []
-        for result in pool.map(lambda pair: _result(*pair, findings=findings, force=force), pairs):
+        for result in pool.map(lambda pair: judged(*pair, findings=findings, force=force), pairs):
             results.append(result)
             on_progress(PASS + (1 - PASS) * len(results) / len(pairs))
         if pictures:
@@ -110,7 +110,14 @@ def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Es
     return held(sample, reward_range)
 
 
-def _result(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool) -> PolicyResult:
+def judged(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool) -> PolicyResult:
+    """What is found of one candidate from its scores, without curve and segments. findings: of the log.
+
+    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.candidates import Uniform
+    >>> judged(Uniform(), scores(), findings=(), force=False).refused
+    True
+    """
     diagnostics = diagnose(scores, log=findings)
     estimator = Estimator(scores)
     refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, Logged)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from decider.experiment.definition import Experiment
 from simulator.logs import dsjson, open_bandit, ours, tables
 from simulator.logs.bad import BadLog
 from simulator.logs.columns import Columns
@@ -15,7 +16,7 @@ from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
 from simulator.logs.ordered import in_order_of_time
 
-__all__ = ["KINDS", "ReadOptions", "open_log"]
+__all__ = ["KINDS", "ReadOptions", "definition_in", "open_log"]
 
 DATABASE = (".db", ".sqlite", ".sqlite3")
 _MAGIC = b"SQLite format 3\x00"
@@ -45,6 +46,16 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     if kind in tables.SUFFIXES:
         return in_order_of_time(tables.load(files_of(path, tables.SUFFIXES), name, options))
     return in_order_of_time(dsjson.load(files_of(path, dsjson.SUFFIXES), name, options))
+
+
+def definition_in(name: str, options: ReadOptions) -> Experiment | None:
+    """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does.
+
+    >>> definition_in("open-bandit:random/men", ReadOptions())
+    """
+    if name.startswith(open_bandit.PREFIX) or _kind(Path(name)) not in DATABASE:
+        return None
+    return ours.newest_definition(Path(name), experiment=options.experiment)
 
 
 def _refuse_options(name: str, options: ReadOptions) -> None:

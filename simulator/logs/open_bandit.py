@@ -1,6 +1,6 @@
 """The Open Bandit Dataset's sample as columns: `open-bandit:random/men` and the five others. Called by `open.py`.
 
-Actions are `item-N`, as in `drive_open_bandit.py`. Every row is a visitor of its own; all items were eligible. The
+Actions are `item-N`, as in `drive/open_bandit.py`. Every row is a visitor of its own; all items were eligible. The
 uniform logger's pmf is known exactly, of Bernoulli Thompson sampling the data only has the propensity.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from decider.types import Features
 from simulator.datasets import open_bandit
 from simulator.datasets.open_bandit import Row
-from simulator.drive_open_bandit import action_id, context
+from simulator.drive.open_bandit import action_id, context
 from simulator.logs.columns import Category, Columns
 
 PREFIX = "open-bandit:"
@@ -28,7 +28,7 @@ def load(name: str) -> Columns:
 
     >>> load("open-bandit:random/boys")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    simulator.datasets.open_bandit.DatasetError: there is no log 'random/boys'; there are: random/all, ...
+    simulator.datasets.wheels.DatasetError: there is no log 'random/boys'; there are: random/all, ...
     """
     campaign = name.removeprefix(PREFIX)
     items = open_bandit.items(campaign)

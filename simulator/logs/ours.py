@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from decider.errors import DeciderError
-from decider.experiment.definition import ExperimentVersion
+from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.learn.aggregate import final_reward
 from decider.log.sqlite import SqliteReader
 from decider.policy.sampler import SLOTS
@@ -64,6 +64,21 @@ def load(path: Path, *, experiment: str | None = None) -> Columns:
     log = SqliteReader(path)
     try:
         return _load(log, str(path), _versions(log, experiment))
+    finally:
+        log.close()
+
+
+def newest_definition(path: Path, *, experiment: str | None = None) -> Experiment | None:
+    """The newest version of the experiment that `load` reads; None where the log has none. Raises as `load` does.
+
+    >>> newest_definition(Path("nowhere.db"))
+    Traceback (most recent call last):
+    decider.errors.LogError: nowhere.db: there is no such log
+    """
+    log = SqliteReader(path)
+    try:
+        versions = _versions(log, experiment)
+        return versions[-1].experiment if versions else None
     finally:
         log.close()
 

@@ -100,8 +100,8 @@ def frame(
     return figure, axes
 
 
-def explain(axes: Axes, key: Mapping[str, Line2D]) -> None:
-    """What the looks mean, in the room above the data.
+def explain(axes: Axes, key: Mapping[str, Line2D], *, columns: int | None = None) -> None:
+    """What the looks mean, in the room above the data; by default side by side.
 
     >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
     >>> explain(axes, {"logged": Line2D([], [])})
@@ -113,7 +113,7 @@ def explain(axes: Axes, key: Mapping[str, Line2D]) -> None:
         key.keys(),
         loc="lower left",
         bbox_to_anchor=(0, 1),
-        ncols=len(key),
+        ncols=columns or len(key),
         borderpad=0,
         borderaxespad=0.7,
         handletextpad=0.3,

@@ -87,7 +87,7 @@ def rendered(evaluation: Evaluation, sections: list[Section], overview: Plot | N
     '<!DOCTYPE html>'
     """
     return (
-        _environment()
+        environment()
         .get_template("page.html.j2")
         .render(
             evaluation=evaluation,
@@ -171,8 +171,13 @@ def _words(evaluation: Evaluation) -> Iterator[str]:
         yield "importance"
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """The templates of all reports, and how their figures are written. Called by every page.
+
+    >>> environment().filters["share"](0.125)
+    '12.5 %'
+    """
+    made = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         finalize=_clean,
@@ -194,8 +199,8 @@ def _environment() -> Environment:
         "unexplained": unexplained,
         "headline_first": headline_first,
     }
-    environment.filters |= filters
-    return environment
+    made.filters |= filters
+    return made
 
 
 def _clean(value: Any) -> Any:

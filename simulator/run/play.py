@@ -6,6 +6,7 @@ single clicks in it, only that of what the policy happened to learn from. Called
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def play(
             _learn(policy, waiting.popleft())
         case = way.case(number)
         context, menu = visits.contexts[case], menus[case]
-        slots = _slots(world, policy, context, menu, floor=floor)
+        slots, asked = _slots(world, policy, context, menu, floor=floor)
         index = draw(slots, random.randrange(SLOTS))
         action = menu.actions[index]
         worth, good = means[case], best[case]
@@ -90,17 +91,13 @@ def play(
         right.append(sum([s for s, a in zip(slots, menu.actions, strict=True) if good[a]]) / SLOTS)
         got.append(rewards[number][action])
         cases.append(case)
-        if len(slots) > 1:
-            known = 0.0 if lost[number] else got[-1]
-            sealed = now + window if delayed else now + _AT_ONCE
+        if asked:
+            known = world.experiment.reward.default if lost[number] else got[-1]
+            sealed = now + window if delayed else math.nextafter(now, math.inf)  # not within a batch
             waiting.append(_Decided(sealed, context, menu, index, slots[index] / SLOTS, known))
         way.chose(number, action)
         on_round()
     return Played(np.array(earned), np.array(right), np.array(got), np.array(cases))
-
-
-_AT_ONCE = 1e-9
-"""Seconds: before the next round, but not within a batch."""
 
 
 def _menus(world: World, visits: Visits) -> list[_Menu]:
@@ -116,14 +113,15 @@ def _menus(world: World, visits: Visits) -> list[_Menu]:
     return menus
 
 
-def _slots(world: World, policy: Policy, context: Context, menu: _Menu, *, floor: float) -> Slots:
+def _slots(world: World, policy: Policy, context: Context, menu: _Menu, *, floor: float) -> tuple[Slots, bool]:
+    """And whether the decision is learned: as in the server, one that fell back on the baseline is not."""
     if len(menu.actions) == 1:
-        return one_slot(0, 1)
+        return one_slot(0, 1), True
     try:
-        return to_slots(policy.pmf(context, menu.lines), minimum=floor)
+        return to_slots(policy.pmf(context, menu.lines), minimum=floor), True
     except UnusablePmf:
         version = world.version
-        return baseline_slots(version, tuple([version.all_active[a] for a in menu.actions]))
+        return baseline_slots(version, tuple([version.all_active[a] for a in menu.actions])), False
 
 
 def _learn(policy: Policy, decided: _Decided) -> None:

@@ -1,7 +1,7 @@
 """The name of a policy, as given to `simulator run --policy` -> what plays a world. Called by the commands and tasks.
 
 default   squarecb:gamma_scale=100   epsilon_greedy:epsilon=0.1,floor=0   FILE.toml   fixed:ACTION   uniform   best
-module:factory
+module:factory   rival:NAME
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from decider.experiment.schema import from_message, read_toml, to_message
 from decider.policy.make import make_policy
 from decider.policy.protocol import Policy
 from decider.policy.spec import ALGORITHMS
+from decider.types import ActionId
 from decider.v1 import experiment_pb2 as pb
 from simulator.worlds.world import Floats, Visits, World
 
@@ -60,13 +61,42 @@ def named(name: str, world: World) -> Learner | Known:
         return Known(lambda visits: visits.uniform)
     if kind == "fixed":
         return _fixed(rest, world)
-    if name.endswith(".toml"):
-        return _served(_of_file(Path(name), world))
-    if kind == "default" or kind in ALGORITHMS:
-        return _served(_of_name(name, "" if kind == "default" else kind, rest, world))
+    if kind == "rival":
+        return _rival(rest, world)
+    experiment = with_policy(name, world.experiment)
+    if experiment is not None:
+        return _served(experiment, world)
     if colon:
         return _python(name, kind, rest)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
+
+
+def served(name: str, world: World) -> Experiment:
+    """The world's experiment with this policy, to apply to a server. Raises BadPolicy or InvalidExperiment."""
+    kind, _, rest = name.partition(":")
+    if kind == "fixed" and rest:
+        _fixed(rest, world)
+        return replace(_of_name(kind, kind, "", world.experiment), baseline=ActionId(rest))
+    experiment = with_policy(name, world.experiment)
+    if experiment is None:
+        wanted = "default, ALGORITHM[:parameter=value,...], FILE.toml or fixed:ACTION"
+        raise BadPolicy(f"{name}: no server can serve it; {wanted}")
+    return experiment
+
+
+def with_policy(name: str, base: Experiment) -> Experiment | None:
+    """`base` with the policy and the floor that the name gives; None where it names no policy of the server's.
+
+    >>> from simulator.worlds.find import find
+    >>> with_policy("softmax:lambda=10", find("storefront").experiment).policy.parameters
+    {'lambda': 10.0}
+    """
+    kind, _, rest = name.partition(":")
+    if name.endswith(".toml"):
+        return _of_file(Path(name), base)
+    if kind == "default" or kind in ALGORITHMS:
+        return _of_name(name, "" if kind == "default" else kind, rest, base)
+    return None
 
 
 def _fixed(action: str, world: World) -> Known:
@@ -76,17 +106,26 @@ def _fixed(action: str, world: World) -> Known:
     return Known(lambda visits: visits.always(index))
 
 
-def _served(experiment: Experiment) -> Learner:
+def _rival(name: str, world: World) -> Learner:
+    """Another library's; see `simulator/bakeoff/rivals.py`. It has no floor."""
+    from simulator.bakeoff.rivals import rival  # here, since it imports what only the bake-off needs
+
+    return Learner(lambda seed: rival(name, world, seed=seed), 0.0)
+
+
+def _served(experiment: Experiment, world: World) -> Learner | Known:
+    if experiment.policy.algorithm == "fixed":
+        return _fixed(experiment.baseline or "", world)
     return Learner(lambda _: make_policy(experiment.policy), experiment.minimum_propensity)
 
 
-def _of_file(file: Path, world: World) -> Experiment:
-    """The world's experiment with the file's policy and floor; the file may hold nothing else."""
-    given, message = read_toml(file), to_message(world.experiment)
+def _of_file(file: Path, base: Experiment) -> Experiment:
+    """The experiment with the file's policy and floor; the file may hold nothing else."""
+    given, message = read_toml(file), to_message(base)
     return _changed(message, given.policy, given.minimum_propensity if given.HasField("minimum_propensity") else None)
 
 
-def _of_name(name: str, algorithm: str, parameters: str, world: World) -> Experiment:
+def _of_name(name: str, algorithm: str, parameters: str, base: Experiment) -> Experiment:
     """`ALGORITHM:parameter=value,interactions=CA+CCA,floor=0.01`."""
     policy, floor = pb.Policy(), None
     if algorithm:
@@ -102,7 +141,7 @@ def _of_name(name: str, algorithm: str, parameters: str, world: World) -> Experi
         else:
             known = ", ".join([*ALGORITHMS.get(algorithm, ()), "interactions", "floor"])
             raise BadPolicy(f"{name}: there is no parameter {key!r}; there are {known}, each as NAME=VALUE")
-    return _changed(to_message(world.experiment), policy, floor)
+    return _changed(to_message(base), policy, floor)
 
 
 def _number(name: str, key: str, value: str) -> float:

@@ -5,7 +5,7 @@ Called by `sweep.py`, in other processes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
@@ -19,6 +19,8 @@ from simulator.worlds.world import Floats, Indexes, Visits
 POINTS = 100
 HORIZONS = (4_000, 20_000, 100_000)
 """Always among the points, where a run is that long."""
+_ROUNDING = 1e-9
+"""A lift that is a smaller part of what is earned is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,20 @@ class Run:
     right: list[float]
 
     def share(self, point: int = -1) -> float:
-        """Of the attainable lift: 0 is an even choice, 1 the best action of every visit."""
-        return (self.earned[point] - self.uniform[point]) / (self.best[point] - self.uniform[point])
+        """Of the attainable lift: 0 is an even choice, 1 the best action of every visit; nan where that is the same."""
+        earned, best, uniform = (np.array(one[point]) for one in (self.earned, self.best, self.uniform))
+        return float(share_of_lift(earned, best=best, uniform=uniform))
+
+
+def share_of_lift(earned: Floats, *, best: Floats, uniform: Floats) -> Floats:
+    """From an even choice to the best action of every visit; nan where there is no lift to attain. Any one shape.
+
+    >>> share_of_lift(np.array([3.0, 2.0]), best=np.array([4.0, 2.0]), uniform=np.array([2.0, 2.0])).tolist()
+    [0.5, nan]
+    """
+    lift = best - uniform
+    attainable = np.abs(lift) > _ROUNDING * np.maximum(np.abs(best), np.abs(uniform))
+    return np.where(attainable, (earned - uniform) / np.where(attainable, lift, 1.0), np.nan)
 
 
 def run(task: Task) -> Run:
@@ -67,7 +81,8 @@ def run(task: Task) -> Run:
     if isinstance(player, Known):
         pmfs = player.pmfs(visits)
         earned = got = reference(visits, pmfs, random=Random(task.seed))
-        right = (pmfs * (visits.best > 0)).sum(axis=1)[visits.seen]
+        good = replace(visits, means=(visits.best > 0).astype(np.float64))
+        right = reference(good, pmfs, random=Random(task.seed))
     else:
         policy = player.make(task.seed)
         random = Random(task.seed)

@@ -1,6 +1,6 @@
 """The name of a world -> the world. Called by every command that takes a WORLD.
 
-storefront   clicks-10   ...   data:digits   fitted:LOG
+storefront   clicks-10   ...   data:digits   fitted:LOG   fitted:LOG#EXPERIMENT
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from decider.errors import DeciderError
-from simulator.worlds import scenes
+from simulator.worlds import classification, fitted, scenes
 from simulator.worlds.world import World
 
 
@@ -29,15 +29,32 @@ def names() -> list[str]:
     return sorted(name.replace("_", "-") for _, name, _ in pkgutil.iter_modules(scenes.__path__))
 
 
+def data_names() -> list[str]:
+    """Of the worlds that are made of classification data sets, which are downloaded at their first use.
+
+    >>> "data:digits" in data_names()
+    True
+    """
+    return classification.world_names()
+
+
 def find(name: str) -> World:
-    """The world of that name. Raises NoSuchWorld.
+    """The world of that name. Raises NoSuchWorld, DatasetError where data are missing, or what `fitted.world` raises.
 
     >>> find("storefront").line
     'The home banner of a fashion store: segment and stage of buying decide what is clicked.'
     """
+    if name.startswith(fitted.PREFIX):
+        return fitted.world(name)
+    if name in data_names():
+        return classification.world(name)
     if name not in names():
-        close = get_close_matches(name, names(), n=1)
-        advice = f"did you mean {close[0]}?" if close else f"there are {', '.join(names())}"
-        raise NoSuchWorld(f"there is no world {name!r}; {advice}")
+        raise NoSuchWorld(f"there is no world {name!r}; {_advice(name)}")
     world: World = import_module(f"{scenes.__name__}.{name.replace('-', '_')}").WORLD
     return world
+
+
+def _advice(name: str) -> str:
+    close = get_close_matches(name, [*names(), *data_names()], n=1)
+    everything = ", ".join([*names(), *data_names()])
+    return f"did you mean {close[0]}?" if close else f"there are {everything}, and fitted:LOG for a log of yours"

@@ -5,7 +5,9 @@ Each file of `scenes/` is one such world. Adding a world is adding one file with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, NamedTuple
@@ -13,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.experiment.definition import Experiment
-from decider.types import ActionId, Context
+from decider.experiment.definition import Action, Experiment, RewardDefinition
+from decider.experiment.schema import from_message, to_message
+from decider.types import ActionId, Context, ExperimentId
 from simulator.worlds.world import Answers, Flags, Floats, Indexes, Visits, World
 
 
@@ -40,6 +43,56 @@ class Outcome(NamedTuple):
 
 
 Outcomes = Sequence[Outcome]
+
+
+def define(
+    name: str,
+    *,
+    actions: Sequence[Action],
+    baseline: str,
+    window: float,
+    weights: Mapping[str, float],
+    reward_range: tuple[float, float] = (0.0, 1.0),
+) -> Experiment:
+    """The experiment of a scene, with the policy and the floor that an experiment has by default.
+
+    window: seconds. Raises InvalidExperiment.
+
+    >>> actions = [Action(ActionId("sale")), Action(ActionId("none"), "none")]
+    >>> define("home", actions=actions, baseline="none", window=600, weights={"click": 1.0}).policy.algorithm
+    'squarecb'
+    """
+    lowest, highest = reward_range
+    reward = RewardDefinition(round(window * 1e6), weights=weights, minimum=lowest, maximum=highest)
+    message = to_message(Experiment(ExperimentId(name), tuple(actions), baseline=ActionId(baseline), reward=reward))
+    for left_out in ("policy", "minimum_propensity"):
+        message.ClearField(left_out)
+    return from_message(message)
+
+
+def chance(base: float, effects: Mapping[str, float], context: Context) -> float:
+    """A probability: its log-odds are `base` and the effects of every category that the context has.
+
+    >>> chance(0.0, {"vip": 1.0}, Context(device="mobile"))
+    0.5
+    >>> round(chance(0.0, {"vip": 1.0}, Context(segment="vip", features={"visits": 3.0})), 3)
+    0.731
+    """
+    values = (*context[:5], *context.features.values()) if context.features else context[:5]
+    return 1 / (1 + math.exp(-base - sum([effects.get(one, 0.0) for one in values if type(one) is str])))
+
+
+def mixture(parts: Iterable[tuple[float, Outcomes]]) -> list[Outcome]:
+    """What may follow where one of these holds, each as likely as its weight; weights sum to 1.
+
+    >>> mixture([(0.75, [Outcome("click", 1.0, 0.2)]), (0.25, [Outcome("click", 1.0, 0.4)])])
+    [Outcome(name='click', value=1.0, probability=0.25)]
+    """
+    total: defaultdict[tuple[str, float], float] = defaultdict(float)
+    for weight, outcomes in parts:
+        for name, value, probability in outcomes:
+            total[name, value] += weight * probability
+    return [Outcome(name, value, probability) for (name, value), probability in total.items()]
 
 
 def scene(
@@ -82,15 +135,15 @@ def scene(
         )
         table = [[outcomes(context, action, at) for action in actions] for context, at in cases.found]
         worth, chances, which = _arrays(table, names, weights)
-        rng = np.random.default_rng([seed, 1])
-        rewards, happened = _happens(rng.random(rounds), truth, worth=worth, chances=chances, which=which)
+        luck, delays = (np.random.default_rng([seed, stream]) for stream in (1, 2))
+        rewards, happened = _happens(luck.random(rounds), truth, worth=worth, chances=chances, which=which)
         return Visits(
             contexts=tuple([context for context, _ in cases.found]),
             means=(worth * chances).sum(axis=2),
             eligible=np.array([[eligible(context, one, at) for one in actions] for context, at in cases.found]),
             seen=seen,
             units=np.array([number if one.unit < 0 else one.unit for number, one in enumerate(visitors)]),
-            delays=rng.exponential(delay, rounds),
+            delays=delays.exponential(delay, rounds),
             rewards=rewards,
             names=happened,
             answers=_answers(actions.index(asks), visitors, told) if asks else None,

@@ -80,7 +80,8 @@ class Visits:
 class World:
     """name: as on the command line. line: what it is, in one line for people.
 
-    experiment: as a growth team would write it, no reward being 0; its actions are in the order of `Visits`' columns.
+    experiment: as a growth team would write it; its actions are in the order of `Visits`' columns, and where no reward
+    comes its default is earned, which is 0 in all worlds but those that are fitted to a log with another one.
     draw: (seed, rounds) -> visits; the same for the same arguments. traffic: visits a second of the world's time.
     batch: that many visitors are decided at once, with one model (an e-mail campaign). Where the means were fitted on
     a log, `fitted` names it.

@@ -10,38 +10,27 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import grpc
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from decider.client import Client
-from decider.errors import DeciderError
 from decider.estimate.binomial import Counted, part_less_whole, wilson
 from decider.estimate.mean import Interval
 from decider.types import Features
 from decider.v1 import decider_service_pb2 as pb
-from decider.v1 import experiment_pb2, experiment_service_pb2
-from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
+from decider.v1 import experiment_pb2
 from simulator.datasets import open_bandit
 from simulator.datasets.open_bandit import Row
+from simulator.drive.target import TIMEOUT, failures
+from simulator.drive.target import apply as apply_experiment
 
 WINDOW = 1
 """Seconds. Short, so that the policy learns while the rows are sent; the answer to a decision follows at once."""
-
-TIMEOUT = 10.0
-"""Seconds that a call may take."""
-
-
-class DriveFailed(DeciderError):
-    """The server did not answer, or refused."""
-
-    reason = "DRIVE_FAILED"
 
 
 @dataclass(slots=True)
@@ -105,23 +94,7 @@ def context(row: Row) -> dict[str, str]:
 
 def apply(target: str, definition: experiment_pb2.Experiment) -> bool:
     """Make the experiment run; whether it had learned anything before. Raises DriveFailed."""
-    request = experiment_service_pb2.ApplyExperimentRequest(experiment=definition)
-    with failures(target), grpc.insecure_channel(target) as channel:
-        stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
-        return bool(stub.ApplyExperiment(request, timeout=TIMEOUT).applied.model)
-
-
-@contextmanager
-def failures(target: str) -> Iterator[None]:
-    """gRPC's errors as DriveFailed, with the status by name."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        code = error.code()
-        advice = ""
-        if code == grpc.StatusCode.UNAVAILABLE:
-            advice = f"; is a server there? Start one: decider serve --listen {target}"
-        raise DriveFailed(f"{target}: {code.name}: {error.details()}{advice}") from error
+    return bool(apply_experiment(target, definition).applied.model)
 
 
 def send(

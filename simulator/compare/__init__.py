@@ -1,0 +1,1 @@
+"""Many policies, parameters and seeds side by side, and which of the differences are real."""

@@ -1,0 +1,125 @@
+"""Differences of policies on the same decisions of a log -> intervals that hold together. Called by `cli.py`.
+
+Each interval is the evaluation's default one (empirical likelihood, by unit), at the level at which all of a family
+hold at once: the largest of their |z| has the quantile that maxT gives (see `paired.py`), with the correlation of the
+differences over units. That one is known well, since there are thousands of units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+from scipy.special import ndtr
+
+from decider.estimate.default_interval import NAME, default_interval
+from decider.estimate.mean import Interval
+from decider.estimate.sample import Sample
+from simulator.compare.on_log import Sums, difference
+from simulator.compare.paired import Comparison, Floats, Largest
+from simulator.compare.result import LEVEL, Family
+
+REWARD = "reward a decision"
+GROUPS = 10_000
+"""Of units, for correlations: their error is 1 %."""
+
+FAR, STEPS = 8.0, 10
+"""Standard errors beyond which p is 0 for people, and halvings on the way to it."""
+
+
+def family(
+    sums: Mapping[str, Sums],
+    value_range: tuple[float, float],
+    *,
+    reference: str,
+    every_pair: bool = False,
+    level: float = LEVEL,
+    on_done: Callable[[float], None] = lambda _: None,
+) -> Family:
+    """Every policy less the reference, or every pair. sums: on the same decisions. on_done: told the fraction done."""
+    pairs = [(name, reference) for name in sums if name != reference]
+    how = (
+        f"on the same decisions, by unit, {NAME}; all intervals hold together in {100 * level:g} % of such comparisons"
+    )
+    if every_pair:
+        pairs, how = list(combinations(sums, 2)), f"every pair, {how}"
+    if not pairs:
+        return Family(REWARD, how, ())
+    largest = Largest.normal(_correlation(sums, pairs))
+    found = []
+    for number, (one, other) in enumerate(pairs, 1):
+        found.append(_compared(one, other, sums, value_range, largest, level))
+        on_done(number / len(pairs))
+    return Family(REWARD, how, tuple(found))
+
+
+def _compared(
+    name: str, against: str, sums: Mapping[str, Sums], value_range: tuple[float, float], largest: Largest, level: float
+) -> Comparison:
+    if sums[name].possible_weight <= 1:  # the log's own policy: the other's weights say more
+        turned = _apart(sums[against], sums[name], value_range)
+        return _comparison(name, against, lambda z: _negative(turned(z)), largest, level)
+    return _comparison(name, against, _apart(sums[name], sums[against], value_range), largest, level)
+
+
+def _comparison(
+    name: str, against: str, interval: Callable[[float], Interval], largest: Largest, level: float
+) -> Comparison:
+    critical = largest.critical(level)
+    found = interval(critical)
+    real = found.low > 0 or found.high < 0
+    p = largest.p_value(_reach(interval, critical if real else 0.0, FAR if real else critical))
+    return Comparison(name, against, found.value, found.low, found.high, p, real)
+
+
+def _apart(one: Sums, other: Sums, value_range: tuple[float, float]) -> Callable[[float], Interval]:
+    """The interval of the difference, as wide as z standard errors where decisions are many."""
+    sample = difference(one, other)
+    wide = value_range[1] - value_range[0]
+    same = not sample.total.any() and one.possible_weight <= 1
+
+    def interval(z: float) -> Interval:
+        if same:
+            return Interval(0.0, 0.0, 0.0)
+        return _held(sample, wide, level=float(1 - 2 * ndtr(-z)))
+
+    return interval
+
+
+def _held(sample: Sample, wide: float, *, level: float) -> Interval:
+    """As `simulator evaluate` has it: the mean term, in the default interval."""
+    found = default_interval(sample, value_range=(-wide, wide), level=level)
+    return Interval(sample.value, min(found.low, sample.value), max(found.high, sample.value))
+
+
+def _negative(one: Interval) -> Interval:
+    return Interval(-one.value, -one.high, -one.low)
+
+
+def _reach(interval: Callable[[float], Interval], low: float, high: float) -> float:
+    """The z at which the interval begins to hold 0; it is between the two, or at least `high`."""
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        found = interval(middle)
+        low, high = (middle, high) if found.low > 0 or found.high < 0 else (low, middle)
+    return low
+
+
+def _correlation(sums: Mapping[str, Sums], pairs: Sequence[tuple[str, str]]) -> Floats:
+    """(pairs, pairs): of the differences' errors."""
+    errors = {name: _errors(one) for name, one in sums.items()}
+    apart = np.array([errors[one] - errors[other] for one, other in pairs]).reshape(len(pairs), -1)
+    lengths = np.linalg.norm(apart, axis=1, keepdims=True)
+    standard = apart / np.where(lengths > 0, lengths, 1.0)
+    found = standard @ standard.T
+    np.fill_diagonal(found, 1.0)
+    return np.asarray(found)
+
+
+def _errors(one: Sums) -> Floats:
+    """What each group of units adds to the error of the mean term, in any unit."""
+    total, _, size = one.arrays
+    errors = total - total.sum() / size.sum() * size
+    groups = min(len(errors), GROUPS)
+    return np.bincount(np.arange(len(errors)) % groups, weights=errors, minlength=groups).astype(np.float64)

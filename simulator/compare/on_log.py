@@ -1,0 +1,273 @@
+"""Policies on a log: one task evaluates one of them. What they found is compared by `on_decisions.py`.
+
+Called by `cli.py`. A task keeps the sums of its headline estimator's terms by unit. The difference of any two policies
+is estimated from the difference of these sums: what the two share cancels, and who comes back counts once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from decider.errors import DeciderError
+from decider.estimate.sample import Sample
+from decider.experiment.definition import Experiment
+from decider.experiment.schema import from_message, read_toml
+from decider.policy.spec import ALGORITHMS, WITHOUT_MODEL
+from simulator.compare.paired import Floats
+from simulator.compare.result import Row, Standing, Value, parameters_of
+from simulator.evaluate.candidates import Candidate, Logged
+from simulator.evaluate.estimates import Estimator
+from simulator.evaluate.log_checks import log_findings
+from simulator.evaluate.parse import log_experiment, of_experiment, parse
+from simulator.evaluate.result import Finding, PolicyResult
+from simulator.evaluate.run import judged
+from simulator.evaluate.scores import Scores, score
+from simulator.logs.columns import Columns
+from simulator.logs.open import ReadOptions, open_log
+from simulator.run.policies import with_policy
+from simulator.run.task import Task
+from simulator.run.versions import version_of as version_of_run
+
+LOGGED = "logged"
+BY_TRADE = ("default", *[name for name in ALGORITHMS if name not in WITHOUT_MODEL])
+"""What a name begins with that is no policy of `parse.py`: an algorithm, on the log's actions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A log and how to read it, in plain values. See `ReadOptions`."""
+
+    log: str
+    experiment: str | None = None
+    columns: tuple[str, ...] = ()
+    mapping: str | None = None
+    reward_range: tuple[float, float] | None = None
+    skip_bad: bool = False
+
+    @property
+    def options(self) -> ReadOptions:
+        """For `open_log`."""
+        return ReadOptions(
+            experiment=self.experiment,
+            columns=self.columns,
+            mapping=Path(self.mapping) if self.mapping else None,
+            reward_range=self.reward_range,
+            skip_bad=self.skip_bad,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LogTask:
+    """A policy is evaluated on a log. delayed: what learns sees rewards when the log did."""
+
+    reading: Reading
+    policy: str
+    delayed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Of the headline's terms, by unit. packed: (3, units) of float64: totals, weights, decisions; packed with zlib.
+
+    low, high, idle: what one term can be at least and at most, and where its weight is 0. possible_weight: the largest
+    one. decisions: a name for the decisions that these are of.
+    """
+
+    packed: str
+    low: float
+    high: float
+    idle: tuple[float, float]
+    possible_weight: float
+    decisions: str
+
+    @property
+    def arrays(self) -> Floats:
+        """(3, units)."""
+        return np.frombuffer(zlib.decompress(b64decode(self.packed))).reshape(3, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a task found, or why it found nothing. sums: None where the log cannot carry it."""
+
+    result: PolicyResult | None
+    sums: Sums | None
+    reward_range: tuple[float, float] = (0.0, 1.0)
+    failed: str = ""
+
+
+def judge(task: LogTask) -> Judged:
+    """Evaluate one policy as `simulator evaluate` does. Equal tasks have equal results while the log is the same."""
+    try:
+        columns, findings = _read(task.reading)
+        one = candidate(task.policy, columns, delayed=task.delayed)
+        (scores,) = score(columns, [one])
+        result = judged(one, scores, findings=findings, force=False)
+        return Judged(result, sums_of(one, scores, columns) if _carries(result) else None, columns.reward_range)
+    except (OSError, MemoryError):
+        raise
+    except DeciderError as error:
+        return Judged(None, None, failed=str(error))
+    except Exception as error:  # somebody's own policy
+        return Judged(None, None, failed=f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=1)
+def _read(reading: Reading) -> tuple[Columns, tuple[Finding, ...]]:
+    columns = open_log(reading.log, reading.options)
+    return columns, tuple(log_findings(columns))
+
+
+def candidate(name: str, columns: Columns, *, delayed: bool) -> Candidate:
+    """As `parse` does; besides, algorithms by their name and files that hold only a policy, on the log's actions.
+
+    >>> from simulator.logs.example import example
+    >>> candidate("squarecb:gamma_scale=100", example(), delayed=True).estimand
+    'progressive learner'
+    """
+    experiment = _experiment(name, columns)
+    if experiment is None:
+        return parse(name, columns, delayed=delayed)
+    return of_experiment(name, experiment, columns, delayed=delayed)
+
+
+def parameters(name: str, columns: Columns) -> dict[str, Value]:
+    """All parameters that a policy of this name has there, its defaults, too.
+
+    >>> from simulator.logs.example import example
+    >>> parameters("softmax:lambda=3", example())["softmax.lambda"]
+    3.0
+    """
+    return parameters_of(name, _experiment(name, columns))
+
+
+def _experiment(name: str, columns: Columns) -> Experiment | None:
+    """What is served under the name; None where it is no policy of the server's."""
+    if name.endswith(".toml"):
+        message = read_toml(Path(name))
+        return from_message(message) if message.actions else with_policy(name, log_experiment(columns))
+    return with_policy(name, log_experiment(columns)) if name.partition(":")[0] in BY_TRADE else None
+
+
+def version_of(task: LogTask) -> str:
+    """All that a result depends on besides the task: code, the log's and the policy's files.
+
+    >>> version_of(LogTask(Reading("clicks.csv"), "uniform")) == version_of(LogTask(Reading("clicks.csv"), "uniform"))
+    True
+    """
+    code = version_of_run(Task("", task.policy, 0, 0))
+    given = [task.reading.log, task.reading.mapping, task.policy.partition(":")[2].partition("@")[0]]
+    stamps = [_stamp(Path(name)) for name in given if name]
+    return f"{code}, {blake2b(repr(stamps).encode(), digest_size=6).hexdigest()}"
+
+
+def _stamp(path: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of a file or of the files of a folder; a log of ours has new entries beside it."""
+    beside = [path, path.with_name(f"{path.name}-wal")] if path.name else []
+    files = sorted(path.iterdir()) if path.is_dir() else beside
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+
+
+def _carries(result: PolicyResult) -> bool:
+    return not result.refused and bool(result.estimates) and result.headline in ("dr", "ips")
+
+
+def sums_of(one: Candidate, scores: Scores, columns: Columns) -> Sums:
+    """What is kept of a candidate, so that it can be compared with others. columns: the whole log.
+
+    >>> from simulator.evaluate.candidates import Uniform
+    >>> from simulator.evaluate.worked import scores
+    >>> sums_of(Uniform(), scores(), scores().columns).arrays.shape[0]
+    3
+    """
+    estimator = Estimator(scores)
+    sample = estimator.sample(estimator.terms)
+    idle = sample.idle or (sample.low, sample.high)
+    bounds = (sample.low, sample.high, idle)
+    if isinstance(one, Logged):  # its terms are the rewards
+        bounds = (*columns.reward_range, columns.reward_range)
+    rows = one.rows(columns)
+    decisions = "all" if rows is None or rows.all() else blake2b(np.packbits(rows).tobytes(), digest_size=8).hexdigest()
+    arrays = np.array([sample.total, sample.weight, sample.size], np.float64)
+    packed = b64encode(zlib.compress(arrays.tobytes(), 1)).decode()
+    return Sums(packed, *bounds, possible_weight=sample.max_weight, decisions=decisions)
+
+
+def difference(one: Sums, other: Sums) -> Sample:
+    """One less the other by unit; the weights of `one` are the control, whose mean is known to be 1."""
+    total, weight, size = one.arrays
+    idle = (one.idle[0] - other.high, one.idle[1] - other.low)
+    return Sample(
+        total - other.arrays[0],
+        weight,
+        size,
+        one.low - other.high,
+        one.high - other.low,
+        one.possible_weight,
+        idle=idle,
+    )
+
+
+def row(task: LogTask, found: Judged, given: Mapping[str, Value]) -> Row:
+    """One line of the table."""
+    line: dict[str, Value] = {"log": task.reading.log, "policy": task.policy, **given, "delayed": task.delayed}
+    if found.result is not None:
+        line |= _figures(found.result)
+    return line | {"failed": found.failed or None}
+
+
+def _figures(result: PolicyResult) -> dict[str, Value]:
+    line: dict[str, Value] = {
+        "estimand": result.estimand,
+        "decisions": result.decisions,
+        "verdict": result.diagnostics.verdict,
+        "refused": result.refused,
+        "ess": result.diagnostics.ess,
+        "effective_successes": result.diagnostics.effective_successes,
+        "estimator": result.headline,
+    }
+    estimate, logged = result.estimates.get(result.headline), result.difference
+    if estimate:
+        line |= {"reward": estimate.value, "reward_low": estimate.low, "reward_high": estimate.high}
+    if logged:
+        line |= {"more_than_logged": logged.value}
+        line |= {"more_than_logged_low": logged.low, "more_than_logged_high": logged.high}
+    return line
+
+
+def standing(name: str, found: Judged, given: Mapping[str, Value]) -> Standing:
+    """One policy in the table; what is refused is named with its reasons, and has no figure."""
+    if found.result is None:
+        return Standing(name, "", given, None, trouble=f"failed: {found.failed}")
+    result = found.result
+    beside = {"ess": result.diagnostics.ess, "effective_successes": result.diagnostics.effective_successes}
+    if result.refused:
+        reasons = " ".join(result.diagnostics.reasons)
+        return Standing(name, result.estimand, given, None, beside, f"refused, this log cannot answer it: {reasons}")
+    estimate = result.estimates.get(result.headline)
+    if found.sums is None:
+        return Standing(name, result.estimand, given, estimate, beside, "has no propensities to be compared by")
+    return Standing(name, result.estimand, given, estimate, beside)
+
+
+def comparable(found: Mapping[str, Judged], reference: str) -> dict[str, Sums]:
+    """Those that can be compared with the reference: on the same decisions. Empty where the reference cannot be."""
+    sums = {name: one.sums for name, one in found.items() if one.sums}
+    if reference not in sums:
+        return {}
+    return {name: one for name, one in sums.items() if one.decisions == sums[reference].decisions}
+
+
+def careful(standings: Sequence[Standing], compared: Mapping[str, Sums], reference: str) -> list[Standing]:
+    """With a word to those that are not compared although they have an estimate."""
+    text = f"is evaluated on other decisions than {reference}, so it is not compared with it"
+    apart = [one.estimate is not None and not one.trouble and one.name not in compared for one in standings]
+    return [replace(one, trouble=text) if alone else one for one, alone in zip(standings, apart, strict=True)]

@@ -1,0 +1,210 @@
+"""A whole drive: apply the world's experiment, send its visitors, reconcile, measure. Called by `simulator drive`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import SystemRandom
+
+import numpy as np
+
+from decider.errors import LogError
+from decider.experiment.schema import to_message
+from decider.log.sqlite import SqliteReader
+from simulator.drive import reconcile
+from simulator.drive.earned import earned
+from simulator.drive.kills import killer
+from simulator.drive.latency import percentiles
+from simulator.drive.ledger import Ledger
+from simulator.drive.plan import BadDrive, Plan, Shares, plan
+from simulator.drive.result import Fate, Result
+from simulator.drive.send import Drive
+from simulator.drive.server import serving, wait_until_sealed
+from simulator.drive.target import apply
+from simulator.run.policies import served
+from simulator.worlds.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """As on the command line. Either a target, perhaps with the path of its log, or a log to serve."""
+
+    target: str = ""
+    db: Path | None = None
+    serve: Path | None = None
+    kills: int = 0
+    visitors: int = 10_000
+    seed: int = 1
+    clients: int = 4
+    rate: float | None = None
+    window: float | None = None
+    shares: Shares = field(default_factory=Shares)
+    policy: str = ""
+
+
+LONG = 30.0
+"""Seconds of a window that somebody who watches may want shorter."""
+
+Note = Callable[[str], None]
+Alongside = Sequence[Callable[[Drive], None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server: where it listens, its log's file if known, what runs alongside the drive."""
+
+    target: str
+    db: Path | None
+    alongside: Alongside = ()
+
+
+def new_run() -> str:
+    """What the ids of a drive begin with: by time, so that they rise in a log; other drives have others."""
+    return f"{time.time_ns() // 1_000_000:x}-{SystemRandom().getrandbits(16):04x}"
+
+
+def drive(
+    world: World,
+    options: Options,
+    *,
+    note: Note = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Result:
+    """Carry it out. note: told what a person should know on the way. Raises DeciderError before anything is sent."""
+    check(options)
+    experiment = served(options.policy, world) if options.policy else world.experiment
+    made = plan(
+        world,
+        experiment,
+        run=new_run(),
+        visitors=options.visitors,
+        seed=options.seed,
+        clients=options.clients,
+        rate=options.rate,
+        window=options.window,
+        shares=options.shares,
+    )
+    with place(options) as at:
+        version, duplicates = _prepared(made, at, note)
+        note(_told(made, at))
+        driven = Drive(made, at.target)
+        driven.run(alongside=at.alongside, on_progress=on_progress)
+        if options.serve and not driven.stopped:
+            _wait(driven, options.serve)
+    return _result(driven, options, version=version, db=at.db, duplicates_before=duplicates)
+
+
+def _wait(driven: Drive, db: Path) -> None:
+    """Until the last window is over, so that the log can be verified and evaluated whole."""
+    try:
+        wait_until_sealed(db, driven.plan.experiment.id, window=driven.plan.window)
+    except KeyboardInterrupt:
+        driven.interrupted = True
+
+
+def check(options: Options) -> None:
+    """Raises BadDrive."""
+    if bool(options.target) == bool(options.serve):
+        raise BadDrive("give either --target HOST:PORT or --serve LOG.db")
+    if options.serve and options.db:
+        raise BadDrive("--db: --serve names the log already; leave --db out")
+    if options.kills and not options.serve:
+        raise BadDrive("--kills: only a server of its own is killed; give --serve LOG.db instead of --target")
+
+
+@contextmanager
+def place(options: Options) -> Iterator[Place]:
+    """The server that is driven; of one's own, it is drained at the end. Raises ServerFailed."""
+    if options.serve is None:
+        yield Place(options.target, options.db)
+        return
+    with serving(options.serve) as server:
+        kills = [killer(server, options.kills, seed=options.seed)] if options.kills else []
+        yield Place(server.target, options.serve, kills)
+
+
+def _prepared(made: Plan, at: Place, note: Note) -> tuple[int, int]:
+    """The version that runs now, and how many duplicates the log has counted so far."""
+    id_ = made.experiment.id
+    reply = apply(at.target, to_message(made.experiment))
+    version = reply.applied.version
+    if reply.changed and version > 1:
+        note(f"{id_}: what ran there had other content; this drive has applied version {version}")
+    if at.db is None:
+        if reply.applied.model:
+            note(f"Warning: {at.target} has learned {id_} before; take a fresh log to see it learn from the start")
+        return version, 0
+    with closing(SqliteReader(at.db)) as log:
+        _check_log(log, at, experiment=id_, number=version)
+        before = _decisions(log, id_)
+        if before:
+            note(f"Warning: {at.db} has {before} decisions of {id_} already; a fresh log shows it learn from the start")
+        return version, reconcile.duplicates_counted(log)
+
+
+def _check_log(log: SqliteReader, at: Place, *, experiment: str, number: int) -> None:
+    """Raises LogError where the log cannot be the server's."""
+    if not any(v.experiment.id == experiment and v.number == number for v in log.versions()):
+        raise LogError(f"{log.path}: does not hold version {number} of {experiment}: it is not the log of {at.target}")
+
+
+def _decisions(log: SqliteReader, experiment: str) -> int:
+    sql = "select count(*) from decisions d join experiments e on e.position = d.version where e.experiment = ?"
+    return int(log.query(sql, (experiment,))[0][0])
+
+
+def _told(made: Plan, at: Place) -> str:
+    pace = f"{made.rate:g} a second" if made.rate else "as fast as answers come"
+    long = "; --window SECONDS shortens it" if made.window > LONG else ""
+    return (
+        f"{made.world.name} on {at.target}: {len(made.visits)} visitors by {made.clients} clients, {pace}; "
+        f"window {made.window:.3g} s (1 s here is {1 / made.scale:,.4g} s there){long}"
+    )
+
+
+def _result(driven: Drive, options: Options, *, version: int, db: Path | None, duplicates_before: int) -> Result:
+    made, ledger = driven.plan, driven.ledger
+    return Result(
+        world=made.world.name,
+        experiment=made.experiment.id,
+        version=version,
+        policy=options.policy or made.experiment.policy.algorithm,
+        target=driven.target,
+        run=made.run,
+        seed=options.seed,
+        visitors=options.visitors,
+        clients=options.clients,
+        batch=made.world.batch,
+        rate=options.rate,
+        achieved=ledger.rate,
+        window=made.window,
+        scale=made.scale,
+        shares=options.shares,
+        rewards=fate(made, ledger),
+        reconciliation=_reconciled(made, ledger, db, duplicates_before),
+        decide=percentiles(ledger.calls["decide"].seconds),
+        reward=percentiles(ledger.calls["reward"].seconds),
+        errors=dict(sorted(ledger.errors.by_status.items())),
+        kills=tuple(ledger.kills),
+        earned=earned(made, ledger, seed=options.seed),
+        ended="interrupted" if driven.interrupted else str(driven.failure or ""),
+    )
+
+
+def _reconciled(made: Plan, ledger: Ledger, db: Path | None, before: int) -> reconcile.Reconciliation:
+    if db is None:
+        return reconcile.reconcile(made, ledger, None)
+    with closing(SqliteReader(db)) as log:
+        return reconcile.reconcile(made, ledger, log, duplicates_before=before)
+
+
+def fate(made: Plan, ledger: Ledger) -> Fate:
+    """Of the rewards of acknowledged decisions."""
+    done = np.flatnonzero(ledger.acked)
+    happened = done[made.visits.names[done, ledger.action[done]] >= 0]
+    fates = made.fates
+    counts = [int(one[happened].sum()) for one in (fates.lost, fates.late, fates.duplicate, fates.reordered)]
+    return Fate(len(happened), *counts)

@@ -1,0 +1,191 @@
+"""What was sent against what the log holds: nothing lost, nothing doubled, nothing other than it was answered.
+
+An acknowledgement is a promise. Called by `live.py` once a drive is over; reads the log's file, if there is one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from decider.log.sqlite import SqliteReader
+from simulator.drive.ledger import OUTCOMES, Ledger
+from simulator.drive.plan import REWARD_ID, Plan
+from simulator.worlds.world import Flags
+
+EXAMPLES = 5
+"""Findings that are told one by one."""
+
+_DECISIONS = """
+select decision_id, unit_id, action, propensity, model from decisions where decision_id >= ? and decision_id < ?
+"""
+_REWARDS = """
+select decision_id, reward_id, name, value, outcome from joined_rewards where decision_id >= ? and decision_id < ?
+"""
+_DUPLICATES = "select coalesce(sum(count), 0) from refused_rewards where outcome = 'duplicate'"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Of decisions or rewards: sent at least once, acknowledged, in the log (0 where it was not read)."""
+
+    sent: int
+    acknowledged: int
+    logged: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """log: the file that was read; empty if none was, and only the answers were compared with each other.
+
+    lost: acknowledged but not in the log. doubled: in the log more often than sent, or counted twice. different: in the
+    log otherwise than it was answered. examples: the first of these, in words. outcomes: answers of each kind.
+    """
+
+    log: str
+    decisions: Tally
+    rewards: Tally
+    outcomes: dict[str, int]
+    lost: int
+    doubled: int
+    different: int
+    examples: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Nothing lost, doubled or different."""
+        return not (self.lost or self.doubled or self.different)
+
+
+@dataclass(slots=True)
+class _Found:
+    counts: Counter[str] = field(default_factory=Counter)
+    examples: list[str] = field(default_factory=list)
+
+    def add(self, kind: str, text: str) -> None:
+        self.counts[kind] += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(f"{kind}: {text}")
+
+
+def duplicates_counted(log: SqliteReader) -> int:
+    """How many duplicate rewards the log has refused so far."""
+    return int(log.query(_DUPLICATES)[0][0])
+
+
+def reconcile(plan: Plan, ledger: Ledger, log: SqliteReader | None, *, duplicates_before: int = 0) -> Reconciliation:
+    """Compare. duplicates_before: what `duplicates_counted` was before the drive. Raises LogError."""
+    found = _Found()
+    _check_answers(plan, ledger, found)
+    decided = rewarded = 0
+    if log is not None:
+        decided = _check_decisions(plan, ledger, log, found)
+        rewarded = _check_rewards(plan, ledger, log, found)
+        _check_duplicates(ledger, duplicates_counted(log) - duplicates_before, found)
+    return Reconciliation(
+        log=str(log.path) if log else "",
+        decisions=Tally(int(ledger.sent.sum()), int(ledger.acked.sum()), decided),
+        rewards=Tally(int((ledger.tries > 0).sum()), int(ledger.rewarded_rounds.sum()), rewarded),
+        outcomes=ledger.outcome_counts(),
+        lost=found.counts["lost"],
+        doubled=found.counts["doubled"],
+        different=found.counts["different"],
+        examples=tuple(found.examples),
+    )
+
+
+def _check_answers(plan: Plan, ledger: Ledger, found: _Found) -> None:
+    """What the answers alone can give away."""
+    for number in _numbers(ledger.missing):
+        found.add("lost", f"decision {plan.decision_id(number)} was acknowledged, but its reward found no decision")
+    joined, late, duplicate = ledger.outcomes
+    for number in _numbers(joined + late > 1):
+        found.add(
+            "doubled", f"the reward of {plan.decision_id(number)} was counted {joined[number] + late[number]} times"
+        )
+    for number in _numbers((duplicate > 0) & (joined + late == 0) & (ledger.unanswered == 0)):
+        found.add("different", f"the reward of {plan.decision_id(number)} was called a duplicate of none")
+
+
+def _check_decisions(plan: Plan, ledger: Ledger, log: SqliteReader, found: _Found) -> int:
+    """Rows of this drive."""
+    seen = np.zeros(len(plan.visits), np.int64)
+    rows = 0
+    for decision_id, *logged in log.stream(_DECISIONS, _ours(plan)):
+        rows += 1
+        number = _number(plan, decision_id)
+        if number is None or not ledger.sent[number]:
+            found.add("doubled", f"decision {decision_id} is in the log but was never sent")
+            continue
+        seen[number] += 1
+        if seen[number] > 1:
+            found.add("doubled", f"decision {decision_id} is in the log {seen[number]} times")
+        elif ledger.acked[number] and logged != (answered := _answered(plan, ledger, number)):
+            found.add("different", f"decision {decision_id} was answered with {answered}, logged as {logged}")
+    for missing in _numbers(ledger.acked & (seen == 0)):
+        found.add("lost", f"decision {plan.decision_id(missing)} was acknowledged but is not in the log")
+    return rows
+
+
+def _answered(plan: Plan, ledger: Ledger, number: int) -> list[Any]:
+    """In the order of the columns."""
+    action = plan.world.actions[ledger.action[number]]
+    return [plan.unit_id(number), action, float(ledger.propensity[number]), int(ledger.model[number])]
+
+
+def _check_rewards(plan: Plan, ledger: Ledger, log: SqliteReader, found: _Found) -> int:
+    """Rows of this drive."""
+    seen = np.zeros(len(plan.visits), np.int64)
+    rows = 0
+    for decision_id, reward_id, name, value, outcome in log.stream(_REWARDS, _ours(plan)):
+        rows += 1
+        number = _number(plan, decision_id)
+        if number is None or not ledger.tries[number] or reward_id != REWARD_ID:
+            found.add("doubled", f"reward {reward_id!r} of decision {decision_id} is in the log but was never sent")
+            continue
+        seen[number] += 1
+        if seen[number] > 1:
+            found.add("doubled", f"the reward of decision {decision_id} is in the log {seen[number]} times")
+        else:
+            _check_reward(plan, ledger, number, (name, value, outcome), found)
+    for missing in _numbers(ledger.rewarded_rounds & (seen == 0)):
+        found.add("lost", f"the reward of decision {plan.decision_id(missing)} was acknowledged but is not in the log")
+    return rows
+
+
+def _check_reward(plan: Plan, ledger: Ledger, number: int, logged: tuple[str, float, str], found: _Found) -> None:
+    """Name, value and outcome; where every answer was `duplicate`, an attempt without an answer was stored."""
+    action = int(ledger.action[number])
+    answers = [name for name in OUTCOMES[:2] if ledger.outcomes[OUTCOMES.index(name), number]] or [logged[2]]
+    sent = (plan.name(number, action), plan.value(number, action), answers[0])
+    if logged != sent:
+        found.add("different", f"the reward of decision {plan.decision_id(number)}: sent as {sent}, logged as {logged}")
+
+
+def _check_duplicates(ledger: Ledger, counted: int, found: _Found) -> None:
+    """The log keeps their number only; attempts without an answer, and others who use the server, add to it."""
+    acknowledged = ledger.outcome_counts()["duplicate"]
+    if counted < acknowledged:
+        found.add("lost", f"{acknowledged} duplicates were acknowledged, the log has counted {counted}")
+
+
+def _numbers(wanted: Flags) -> list[int]:
+    """The rounds where it is true."""
+    found: list[int] = np.flatnonzero(wanted).tolist()
+    return found
+
+
+def _ours(plan: Plan) -> tuple[str, str]:
+    """All ids of this drive: from the first, up to before the second."""
+    return f"{plan.run}-", f"{plan.run}."
+
+
+def _number(plan: Plan, decision_id: str) -> int | None:
+    """Which round it was; None for what this drive cannot have sent."""
+    digits = decision_id.removeprefix(f"{plan.run}-")
+    if not digits.isdecimal() or int(digits) >= len(plan.visits):
+        return None
+    return int(digits)

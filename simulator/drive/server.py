@@ -1,0 +1,106 @@
+"""A server of one's own: `decider serve` as a process, which may be killed and started again at the same address.
+
+Called by the demo and by `simulator drive --serve`.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from decider.errors import DeciderError
+from decider.log.sqlite import SqliteReader
+
+ANY_PORT = "127.0.0.1:0"
+STARTING = 60.0
+"""Seconds within which it must be ready."""
+
+
+class ServerFailed(DeciderError):
+    """The server ended before it was ready; its output says why."""
+
+    reason = "SERVER_FAILED"
+
+
+class OwnServer:
+    """target, http: HOST:PORT of its two doors. Its output is in a file beside the log."""
+
+    def __init__(self, db: Path, *, listen: str, http: str, experiments: Sequence[Path]) -> None:
+        self.db = db
+        self._experiments = [part for path in experiments for part in ("--experiments", str(path))]
+        self._output = Path(f"{db}.log")
+        self._output.unlink(missing_ok=True)
+        self.target, self.http = listen, http
+        self.start()
+
+    def start(self) -> None:
+        """At the same address as before. Raises ServerFailed."""
+        addresses = ["--listen", self.target, "--http", self.http]
+        command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(self.db), *addresses, *self._experiments]
+        with self._output.open("ab") as file:
+            said = file.tell()
+            self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+        try:
+            self.target, self.http = self._ready(said)
+        except BaseException:  # Ctrl-C, too: it does not reach the process by itself
+            self.kill()
+            raise
+
+    def _ready(self, since: int) -> tuple[str, str]:
+        """What the process says when it serves; so nobody else's server on the same port is taken for ours."""
+        deadline = time.monotonic() + STARTING
+        while time.monotonic() < deadline:
+            output = self._output.read_bytes()[since:].decode()
+            told = re.search(r"^gRPC on (\S+), metrics on http://([^/\s]+)", output, re.MULTILINE)
+            if told:
+                return told[1], told[2]
+            if self.process.poll() is not None:
+                raise ServerFailed(output.strip().removeprefix("Error: "))
+            time.sleep(0.05)
+        raise ServerFailed(f"not ready after {STARTING:g} s; see {self._output}")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Drain and end it."""
+        self.process.terminate()
+        try:
+            self.process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+@contextmanager
+def serving(
+    db: Path, *, listen: str = ANY_PORT, http: str = ANY_PORT, experiments: Sequence[Path] = ()
+) -> Iterator[OwnServer]:
+    """A server, ready; drained at the end, also when this process is told to end. Raises ServerFailed."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        server = OwnServer(db, listen=listen, http=http, experiments=experiments)
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def wait_until_sealed(db: Path, experiment: str, *, window: float) -> None:
+    """Until the last visitors' windows (seconds) are over; not much longer than that."""
+    deadline = time.monotonic() + window + 10
+    with closing(SqliteReader(db)) as log:
+        versions = [version for version in log.versions() if version.experiment.id == experiment]
+        while time.monotonic() < deadline and any(
+            log.next_deadline(version, after=log.end().time) for version in versions
+        ):
+            time.sleep(0.2)

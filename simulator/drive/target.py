@@ -1,0 +1,62 @@
+"""The server that is driven: make the experiment run there, and connections that outlive its death.
+
+Called by the drives. A failed call is an exception with the status by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from decider.errors import DeciderError
+from decider.v1 import experiment_pb2, experiment_service_pb2
+from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
+from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
+
+TIMEOUT = 10.0
+"""Seconds that a call may take."""
+
+_RECONNECT = (
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own, not one that all clients share
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+
+class DriveFailed(DeciderError):
+    """The server did not answer, or refused."""
+
+    reason = "DRIVE_FAILED"
+
+
+def apply(target: str, definition: experiment_pb2.Experiment) -> experiment_service_pb2.ApplyExperimentResponse:
+    """Make the experiment run; how it runs now. Raises DriveFailed."""
+    request = experiment_service_pb2.ApplyExperimentRequest(experiment=definition)
+    with failures(target), grpc.insecure_channel(target) as channel:
+        stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
+        reply: experiment_service_pb2.ApplyExperimentResponse = stub.ApplyExperiment(request, timeout=TIMEOUT)
+        return reply
+
+
+@contextmanager
+def failures(target: str) -> Iterator[None]:
+    """gRPC's errors as DriveFailed, with the status by name."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code()
+        advice = ""
+        if code == grpc.StatusCode.UNAVAILABLE:
+            advice = f"; is a server there? Start one: decider serve --listen {target}"
+        raise DriveFailed(f"{target}: {code.name}: {error.details()}{advice}") from error
+
+
+@contextmanager
+def connection(target: str) -> Iterator[Any]:
+    """A stub with a connection of its own, which is made anew soon after the server is back."""
+    with grpc.insecure_channel(target, options=_RECONNECT) as channel:
+        yield DeciderServiceStub(channel)  # type: ignore[no-untyped-call]

@@ -1,0 +1,59 @@
+"""A heat map: mean rewards of actions by the values of a field. Called by `worlds.py`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from simulator.report.canvas import INK, frame, house_style
+from simulator.report.text import figure, shortened
+
+ROW, LABEL_WIDTH, INCHES = 0.3, 20, 0.078
+GROUP_WIDTH = 11
+BEST = "#d55e00"
+COLOURS = "cividis"
+"""From dark to light, and the same for every kind of colour vision."""
+BRIGHT = 0.55
+"""From there on a cell's number is written in dark ink."""
+
+
+@house_style
+def heat(
+    means: NDArray[np.float64], *, rows: Sequence[str], columns: Sequence[str], title: str, subtitle: str
+) -> Figure:
+    """The drawing. means: (rows, columns); nan where there is nothing to draw. A frame marks the best of a column.
+
+    >>> drawn = heat(np.array([[0.1, 0.2], [0.3, np.nan]]), rows="ab", columns="xy", title="Title", subtitle="of what")
+    >>> len(drawn.axes)
+    1
+    """
+    left = 0.2 + INCHES * max(len(shortened(row, LABEL_WIDTH)) for row in rows)
+    drawing, axes = frame(title, subtitle, height=ROW * len(rows), left=left, right=0.15)
+    axes.pcolormesh(np.ma.masked_invalid(means), cmap=COLOURS, edgecolors="white", linewidth=1.5)
+    axes.invert_yaxis()
+    axes.set_xticks(np.arange(len(columns)) + 0.5, [shortened(one, GROUP_WIDTH) for one in columns])
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [shortened(one, LABEL_WIDTH) for one in rows])
+    low, high = float(np.nanmin(means)), float(np.nanmax(means))
+    for (row, column), mean in np.ndenumerate(means):
+        _write(axes, mean, row=row, column=column, level=(mean - low) / (high - low) if high > low else 1.0)
+    for column, row in enumerate(np.argmax(np.nan_to_num(means, nan=-np.inf), axis=0).tolist()):
+        axes.add_patch(_framed(row, column))
+    return drawing
+
+
+def _write(axes: Axes, mean: float, *, row: int, column: int, level: float) -> None:
+    """level: of the cell's colour, in [0, 1]."""
+    ink = INK if math.isnan(mean) or sum(colormaps[COLOURS](level)[:3]) / 3 > BRIGHT else "white"
+    text = "-" if math.isnan(mean) else figure(float(f"{mean:.3g}"))
+    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", size=8, color=ink)
+
+
+def _framed(row: int, column: int) -> Rectangle:
+    return Rectangle((column + 0.04, row + 0.06), 0.92, 0.88, fill=False, edgecolor=BEST, linewidth=2)

@@ -1,0 +1,69 @@
+"""All that a run depends on besides its task, as a short text: a kept result of other code is not taken for ours.
+
+Called by `sweep` through the commands, for tasks of `task.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from importlib.util import find_spec
+from pathlib import Path
+
+from simulator.run.sweep import packages
+from simulator.run.task import Task
+
+_ROOT = Path(__file__).parents[2]
+_CODE = (
+    *("decider/policy/*.py", "decider/experiment/*.py", "simulator/worlds/*.py", "simulator/*.toml"),
+    *(f"simulator/run/{name}.py" for name in ("play", "policies", "task")),
+)
+
+
+def version_of(task: Task) -> str:
+    """Of the packages, of the code that plays, of the world's own file, and of what a policy's name names.
+
+    >>> version_of(Task("storefront", "uniform", seed=1, rounds=10)).startswith(packages())
+    True
+    """
+    return f"{packages()}, {_digest(_code())}, {_digest([*_world(task.world), *_policy(task.policy)])}"
+
+
+@lru_cache
+def _code() -> tuple[Path, ...]:
+    return tuple(sorted(file for pattern in _CODE for file in _ROOT.glob(pattern)))
+
+
+def _world(name: str) -> Iterator[Path]:
+    """A scene's file, or the log that a world is fitted to."""
+    yield _ROOT / "simulator/worlds/scenes" / f"{name.replace('-', '_')}.py"
+    yield Path(name.partition(":")[2].partition("#")[0] or name)
+
+
+def _policy(name: str) -> Iterator[Path]:
+    """A TOML file, or the source of somebody's own policy."""
+    yield Path(name)
+    module, colon, _ = name.partition(":")
+    if colon and all(part.isidentifier() for part in module.split(".")):
+        spec = _spec(module)
+        yield from [Path(spec)] if spec else []
+
+
+def _spec(module: str) -> str | None:
+    try:
+        found = find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    return found.origin if found else None
+
+
+def _digest(files: Iterable[Path]) -> str:
+    contents = [_content(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
+    return blake2b(b"".join(contents), digest_size=6).hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _content(file: Path, _modified: int, _size: int) -> bytes:
+    """Its digest."""
+    return blake2b(file.read_bytes()).digest()

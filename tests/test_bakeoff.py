@@ -1,0 +1,314 @@
+"""The bake-off: rivals choose with their own code, everybody meets the same visits, the tables say what was found."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from decider.types import Context
+from simulator.bakeoff import table
+from simulator.bakeoff.given import Given, Sample, sample
+from simulator.bakeoff.plan import DEFAULT, LABELS, OTHERS, Seeds, tasks
+from simulator.bakeoff.plot import shares
+from simulator.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
+from simulator.bakeoff.rivals import RIVALS, NoSuchRival, rival
+from simulator.bakeoff.vectors import Vectors
+from simulator.bakeoff.verdicts import BETTER, WORSE, Cell, against_rivals, best, cells
+from simulator.run.play import play
+from simulator.run.policies import named
+from simulator.run.sweep import sweep
+from simulator.run.task import Task, run
+from simulator.worlds.find import find
+
+ROOT = Path(__file__).parent.parent
+INTERPRETER = ROOT / ".venv-bakeoff/bin/python"
+STOREFRONT = find("storefront")
+
+needs_rivals = pytest.mark.skipif(
+    not INTERPRETER.exists(), reason="the bake-off's environment is not there: `make bakeoff ARGS=--help` makes it"
+)
+
+
+def test_a_vector_has_one_place_for_each_value() -> None:
+    """A rival that mixes up two values would be beaten by our encoding, not by our policy."""
+    seen = (Context("new", "mobile"), Context("vip", features={"age": 20.0, "member": True}), Context(device="tv"))
+    vectors = Vectors.seen_in((*seen, Context(features={"age": 60.0})))
+    matrix = np.array([vectors.of(context) for context in seen])
+    assert matrix.tolist() == [[1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, -1], [0, 0, 0, 0, 1, 0]]
+
+
+def test_what_the_sample_did_not_have_is_left_out() -> None:
+    """A world may show a value later on: the vector keeps its length."""
+    vectors = Vectors.seen_in((Context("new", features={"age": 20.0}), Context("new", features={"age": 30.0})))
+    assert vectors.of(Context("vip", features={"age": 40.0, "height": 1.8})).tolist() == [0.0, 3.0]
+
+
+def test_binary_rewards_are_told_from_amounts() -> None:
+    """contextualbandits learns from 0 and 1 only: it must sit out where a purchase has an amount, and nowhere else."""
+    assert sample(STOREFRONT).binary
+    assert not sample(find("purchases")).binary
+    assert [
+        one.policy for one in tasks(["purchases"], list(OTHERS), Seeds(1, 0, 0)) if "contextual" in one.policy
+    ] == []
+
+
+def test_a_rival_is_played_through_its_name() -> None:
+    """`simulator run WORLD --policy rival:NAME` and the bake-off must mean the same; it has no floor."""
+    learner = named("rival:vw", STOREFRONT)
+    assert getattr(learner, "floor", None) == 0.0
+    assert 0.1 < run(Task("storefront", "rival:vw", seed=1, rounds=3_000, delayed=False)).share() < 1
+
+
+def test_an_unknown_rival_is_refused_with_the_names_that_there_are() -> None:
+    """A typo must not become a run of something else."""
+    with pytest.raises(NoSuchRival, match="mabwiser-linucb"):
+        rival("mabwiser-lin", STOREFRONT, seed=1)
+
+
+def test_everybody_meets_the_same_visits() -> None:
+    """Differences are paired by seed: all policies have the same best and even rewards there, and the same horizons."""
+    found = [run(Task("storefront", policy, seed=7, rounds=4_000)) for policy in ("default", "rival:vw", "first")]
+    assert len({(one.best[-1], one.uniform[-1], tuple(one.rounds)) for one in found}) == 1
+    assert played(found[0].task).horizons == [4_000]
+
+
+def test_long_runs_count_at_short_horizons_and_slow_rivals_stop() -> None:
+    """One run of 100,000 rounds is three results; who is too slow for it plays the other seeds."""
+    planned = tasks(["storefront", "data:iris"], [DEFAULT, "rival:mabwiser-lints"], Seeds(1, 1, 1))
+    assert len(set(planned)) == len(planned)
+    longest = {(one.world, one.policy): one.rounds for one in sorted(planned, key=lambda one: one.rounds)}
+    assert longest == {
+        ("storefront", DEFAULT): 100_000,
+        ("storefront", "rival:mabwiser-lints"): 20_000,
+        ("data:iris", DEFAULT): 4_000,
+        ("data:iris", "rival:mabwiser-lints"): 4_000,
+    }
+
+
+def test_changed_defaults_of_ours_do_not_run_the_rivals_again() -> None:
+    """An hour of rivals is kept while our default is made better; our own runs are not."""
+    ours, theirs = (depends_on(Task("storefront", name, seed=1, rounds=10)) for name in ("default", "rival:vw"))
+    assert ours != theirs
+    assert "mabwiser" in depends_on(Task("storefront", "rival:mabwiser-lints", seed=1, rounds=10))
+
+
+def made_up(policy: str, found: Sequence[float], *, world: str = "a", first: int = 1) -> list[Row]:
+    """Shares of one policy in one world, by seed."""
+    return [Row(world, False, policy, first + seed, 4_000, share, 1.0) for seed, share in enumerate(found)]
+
+
+OURS = (0.80, 0.81, 0.79, 0.80, 0.82)
+FOUND = [
+    *made_up(DEFAULT, OURS),
+    *made_up("rival:vw", [share - 0.3 - 0.001 * place for place, share in enumerate(OURS)]),
+    *made_up("rival:coba-squarecb", [share + 0.1 + 0.001 * place for place, share in enumerate(OURS)]),
+    *made_up("rival:mabwiser-linucb", [0.7, 0.9, 0.8, 0.75, 0.85]),
+]
+
+
+def test_verdicts_are_of_our_default_and_not_of_the_rival() -> None:
+    """A sign turned round would publish losses as wins."""
+    found = {one.policy: one for one in against_rivals(cells(FOUND)[Cell("a", False, 4_000)])}
+    assert found["rival:vw"].told == BETTER
+    assert found["rival:vw"].low <= found["rival:vw"].difference <= found["rival:vw"].high
+    assert found["rival:vw"].difference == pytest.approx(0.302)
+    assert found["rival:coba-squarecb"].told == WORSE
+    assert found["rival:mabwiser-linucb"].told not in (BETTER, WORSE)
+    hardest = best(found.values())
+    assert hardest
+    assert hardest.policy == "rival:coba-squarecb"
+
+
+def test_rivals_with_fewer_seeds_are_compared_on_those_alone() -> None:
+    """Slow rivals play fewer seeds; pairing them with others' seeds would compare different visitors."""
+    some = [*FOUND[:15], *made_up("rival:mabwiser-lints", [0.60, 0.62, 0.61], first=3)]
+    found = {one.policy: one for one in against_rivals(cells(some)[Cell("a", False, 4_000)])}
+    assert found["rival:mabwiser-lints"].ours == pytest.approx(np.mean(OURS[2:]))
+    assert found["rival:vw"].ours == pytest.approx(np.mean(OURS))
+    alone = {one.policy: one for one in against_rivals(cells(FOUND[:15])[Cell("a", False, 4_000)])}
+    assert found["rival:vw"].high - found["rival:vw"].low > alone["rival:vw"].high - alone["rival:vw"].low
+
+
+def test_the_tables_count_wins_and_name_losses() -> None:
+    """Losses are shown as openly as wins: by name, with their size."""
+    text = table.readme(FOUND)
+    assert "| VW's own defaults | 1 better, 0 even, 0 worse |" in text
+    assert "| coba VowpalSquarecbLearner | 0 better, 0 even, **1 worse** |" in text
+    assert "| **the best rival there** | 0 better, 0 even, **1 worse** |" in text
+    assert "- a, immediate rewards, 4,000 rounds: coba VowpalSquarecbLearner by 0.102 (0." in text
+    assert "| MABWiser LinTS, alpha 1 | - |" in text
+    assert "| a, immediate | 0.80 **<** 0.91 coba VowpalSquarecbLearner |" in text
+    assert table.results(FOUND).count("0.804 ±0.005") == 1
+    assert "anywhere" in table.readme(made_up(DEFAULT, OURS))
+
+
+def test_results_survive_their_file(tmp_path: Path) -> None:
+    """The README is made of the file, not of the run."""
+    write(tmp_path / "results.csv", FOUND)
+    assert [(one.policy, one.seed, round(one.share, 6)) for one in read(tmp_path / "results.csv")] == [
+        (one.policy, one.seed, round(one.share, 6)) for one in FOUND
+    ]
+
+
+def test_the_plot_is_made_of_the_same_results() -> None:
+    """The same results give the same bytes; the alternative text counts what the picture shows."""
+    plot = shares(FOUND, 4_000)
+    assert plot.svg == shares(FOUND, 4_000).svg
+    assert plot.alt == "Our default is ahead of the best rival in 0 of 1 rows."
+    assert b"immediate rewards" in plot.svg
+
+
+@pytest.mark.skipif(not (HERE / "results.csv").exists(), reason="nothing was published yet: make bakeoff")
+def test_the_readme_shows_what_was_found() -> None:
+    """Nobody edits a table by hand."""
+    found, text = read(HERE / "results.csv"), (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table.START in text
+    assert table.placed(text, table.readme(found)) == text
+    assert (HERE / "RESULTS.md").read_text(encoding="utf-8") == table.results(found)
+
+
+def test_what_was_played_is_not_played_again(tmp_path: Path) -> None:
+    """The bake-off takes an hour; a kill must not cost it."""
+    planned = [Task("storefront", "rival:vw", seed=1, rounds=500, delayed=delayed) for delayed in (False, True)]
+    first = sweep(planned[:1], played, result=Played, folder=tmp_path, workers=1, version=depends_on)
+    again = sweep(planned, played, result=Played, folder=tmp_path, workers=1, version=depends_on)
+    assert again[0] == first[0]  # its seconds, too: it was read
+    assert again[1].task.delayed
+    assert rows(first) == []  # no horizon is that short
+
+
+SAME_CHOICES = """
+import json
+import numpy as np
+from simulator.bakeoff import with_coba, with_contextualbandits, with_mabwiser
+from simulator.bakeoff.given import Given, sample
+from simulator.worlds.find import find
+from contextualbandits import online
+from sklearn.linear_model import SGDClassifier
+
+world = find("storefront")
+visits = world.draw(5, ROUNDS)
+given = Given.of(world, sample(world), seed=3)
+lines = list(given.actions)
+found = {}
+
+class Public(with_mabwiser.Linear):  # nothing but MAB's public methods
+    def pmf(self, context, actions):
+        if self._models is None:
+            return super().pmf(context, actions)
+        chosen = self._mab.predict_expectations(self._rows(context))
+        best = max(chosen, key=chosen.get)
+        return [float(number == best) for number in range(len(actions))]
+
+    def learn(self, context, actions, *, drawn, propensity, reward):
+        self._mab.partial_fit(np.array([drawn]), np.array([given.scaled(reward)]), self._rows(context))
+        self._models = True
+
+class Plain(with_contextualbandits.Bootstrapped):  # its own decision_function and scikit-learn's own classifier
+    def learn(self, *arguments, **named):
+        super().learn(*arguments, **named)
+        self._scores = self._chooser.decision_function
+
+def public(make, parameter):
+    policy = make(given, parameter)
+    other = Public.__new__(Public)
+    other.__dict__ = make(given, parameter).__dict__
+    return policy, other
+
+def plain(name):
+    base = SGDClassifier(loss="log_loss", random_state=3)
+    chooser = getattr(online, name)(base, 6, batch_train=True, random_state=3, njobs_arms=1)
+    return with_contextualbandits.make(given, name), Plain(given, chooser)
+
+pairs = {
+    "linucb": public(with_mabwiser.lin_ucb, 1.0),
+    "lints": public(with_mabwiser.lin_ts, 0.1),
+    "lingreedy": public(with_mabwiser.lin_greedy, 0.1),
+    "ucb": plain("BootstrappedUCB"),
+    "ts": plain("BootstrappedTS"),
+}
+for name, pair in pairs.items():
+    rounds, same, chosen = ROUNDS if name.startswith("lin") else ROUNDS // 3, 0, set()
+    for number in range(rounds):
+        context = visits.contexts[visits.seen[number]]
+        ours, theirs = (one.pmf(context, lines) for one in pair)
+        same += ours == theirs
+        drawn = ours.index(max(ours))
+        chosen.add(drawn)
+        for one in pair:
+            one.learn(context, lines, drawn=drawn, propensity=1.0, reward=float(visits.rewards[number, drawn]))
+    found[name] = [same / rounds, len(chosen)]
+
+coba = with_coba.make(given, "VowpalEpsilonLearner")
+far = 0.0
+for number in range(200):
+    context = visits.contexts[visits.seen[number]]
+    some = lines[number % 3:]
+    pmf, ids = coba.pmf(context, some), [given.actions[line] for line in some]
+    asked = coba._contexts(context)
+    far = max(far, *[abs(coba._learner.score(asked, ids, one) - p) for one, p in zip(ids, pmf)])
+    coba.learn(context, some, drawn=0, propensity=pmf[0], reward=float(visits.rewards[number, number % 3]))
+found["coba"] = far
+
+eligible = {}
+for name, (policy, _) in pairs.items():
+    if name in ("linucb", "ucb"):
+        context = visits.contexts[0]
+        every = policy.pmf(context, lines)
+        without = [line for line, p in zip(lines, every) if not p]
+        eligible[name] = [sum(policy.pmf(context, without)), sum(policy.pmf(context, lines[2:3]))]
+found["eligible"] = eligible
+print(json.dumps(found))
+"""
+
+
+@needs_rivals
+def test_rivals_choose_as_their_public_methods_do() -> None:
+    """We go around slow layers of theirs; a rival that chooses otherwise would be one of our making."""
+    rounds = 600
+    done = subprocess.run(
+        [INTERPRETER, "-c", SAME_CHOICES.replace("ROUNDS", str(rounds))],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("eligible") == {"linucb": [1.0, 1.0], "ucb": [1.0, 1.0]}
+    assert found.pop("coba") < 1e-6
+    assert {name: same for name, (same, _) in found.items()} == dict.fromkeys(found, 1.0)
+    assert min(different for _, different in found.values()) > 1  # else equal choices say little
+
+
+def test_a_rival_is_given_the_declared_range() -> None:
+    """LinUCB's alpha means something else for rewards of 200 than for clicks."""
+    purchases = find("purchases")
+    given = Given.of(purchases, Sample(Vectors({}, {}), (0.0, 20.0)), seed=1)
+    reward = purchases.experiment.reward
+    assert (given.scaled(reward.minimum), given.scaled(reward.maximum)) == (0.0, 1.0)
+    assert list(given.actions.values()) == list(purchases.actions)
+
+
+def test_every_policy_of_the_tables_has_a_name_for_people() -> None:
+    """And each of the algorithms that we offer and that learns is among them."""
+    assert len(set(LABELS.values())) == len(LABELS)
+    assert {name.removeprefix("rival:") for name in OTHERS} == RIVALS.keys()
+
+
+def test_equal_seeds_make_equal_runs() -> None:
+    """A result may be read from the folder instead of being run."""
+    visits = STOREFRONT.draw(3, 300)
+    first, second = (
+        play(STOREFRONT, visits, rival("vw", STOREFRONT, seed=1), floor=0.0, random=Random(1)).earned.tolist()
+        for _ in range(2)
+    )
+    assert first == second
