@@ -24,6 +24,9 @@ SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * MICROSECONDS
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TERM = re.compile(r"[CA]{2,4}")
 _PARAMETER_RANGES: dict[tuple[str, str], tuple[float, float]] = {
+    ("thompson", "width"): (1e-6, 100),
+    ("thompson", "memory"): (0, 1e9),
+    ("thompson", "optimism"): (0, 100),
     ("epsilon_greedy", "epsilon"): (0, 1),
     ("softmax", "lambda"): (1e-6, 1e6),
     ("squarecb", "gamma_scale"): (1e-6, 1e9),

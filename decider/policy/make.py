@@ -9,6 +9,7 @@ from decider.errors import ModelMismatch
 from decider.policy.protocol import Policy
 from decider.policy.spec import PolicySpec
 from decider.policy.static import Uniform
+from decider.policy.thompson import ThompsonPolicy
 from decider.policy.vw import VwPolicy
 
 
@@ -25,6 +26,8 @@ def make_policy(spec: PolicySpec, saved: bytes | None = None) -> Policy:
     """A fresh policy, or one that continues from `Policy.save()`."""
     if not spec.learns:
         return Uniform()
+    if spec.algorithm == "thompson":
+        return ThompsonPolicy(**spec.parameters, reward_range=spec.reward_range, saved=saved)
     return VwPolicy(spec.arguments, reward_range=spec.reward_range, saved=saved)
 
 

@@ -14,6 +14,7 @@ DEFAULT_ALGORITHM = "squarecb"
 DEFAULT_INTERACTIONS = ("CA",)
 
 ALGORITHMS: dict[str, dict[str, float]] = {
+    "thompson": {"width": 0.3, "memory": 4000.0, "optimism": 0.5},
     "epsilon_greedy": {"epsilon": 0.05},
     "softmax": {"lambda": 100.0},
     "squarecb": {"gamma_scale": 30.0, "gamma_exponent": 0.5},
@@ -27,6 +28,9 @@ ALGORITHMS: dict[str, dict[str, float]] = {
 """Every algorithm with its parameters' defaults."""
 
 WITHOUT_MODEL = ("uniform", "fixed")
+
+WITHOUT_VW = ("thompson",)
+"""Learns, but not through Vowpal Wabbit."""
 
 NOT_RESUMABLE = ("bag", "rnd")
 """VW's save and load loses a part of their state (found by trying: with a varying number of actions they then learn
@@ -86,4 +90,7 @@ class PolicySpec:
         """Everything that a model depends on besides what it has learned."""
         if not self.learns:
             return self.algorithm
+        if self.algorithm in WITHOUT_VW:
+            parameters = " ".join(f"{name}={value}" for name, value in self.parameters.items())
+            return f"{self.algorithm} {parameters} range={self.reward_range} encoder={ENCODER_VERSION}"
         return f"{self.arguments} range={self.reward_range} encoder={ENCODER_VERSION}"

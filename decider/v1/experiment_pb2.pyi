@@ -96,7 +96,7 @@ class Action(_message.Message):
     def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., payload: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[ActionState, str]] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("epsilon_greedy", "softmax", "squarecb", "bag", "cover", "rnd", "first", "uniform", "fixed", "interactions")
+    __slots__ = ("epsilon_greedy", "softmax", "squarecb", "bag", "cover", "rnd", "first", "uniform", "fixed", "thompson", "interactions")
     EPSILON_GREEDY_FIELD_NUMBER: _ClassVar[int]
     SOFTMAX_FIELD_NUMBER: _ClassVar[int]
     SQUARECB_FIELD_NUMBER: _ClassVar[int]
@@ -106,6 +106,7 @@ class Policy(_message.Message):
     FIRST_FIELD_NUMBER: _ClassVar[int]
     UNIFORM_FIELD_NUMBER: _ClassVar[int]
     FIXED_FIELD_NUMBER: _ClassVar[int]
+    THOMPSON_FIELD_NUMBER: _ClassVar[int]
     INTERACTIONS_FIELD_NUMBER: _ClassVar[int]
     epsilon_greedy: EpsilonGreedy
     softmax: Softmax
@@ -116,8 +117,19 @@ class Policy(_message.Message):
     first: First
     uniform: Uniform
     fixed: Fixed
+    thompson: Thompson
     interactions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, epsilon_greedy: _Optional[_Union[EpsilonGreedy, _Mapping]] = ..., softmax: _Optional[_Union[Softmax, _Mapping]] = ..., squarecb: _Optional[_Union[SquareCb, _Mapping]] = ..., bag: _Optional[_Union[Bag, _Mapping]] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., rnd: _Optional[_Union[Rnd, _Mapping]] = ..., first: _Optional[_Union[First, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., fixed: _Optional[_Union[Fixed, _Mapping]] = ..., interactions: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, epsilon_greedy: _Optional[_Union[EpsilonGreedy, _Mapping]] = ..., softmax: _Optional[_Union[Softmax, _Mapping]] = ..., squarecb: _Optional[_Union[SquareCb, _Mapping]] = ..., bag: _Optional[_Union[Bag, _Mapping]] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., rnd: _Optional[_Union[Rnd, _Mapping]] = ..., first: _Optional[_Union[First, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., fixed: _Optional[_Union[Fixed, _Mapping]] = ..., thompson: _Optional[_Union[Thompson, _Mapping]] = ..., interactions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Thompson(_message.Message):
+    __slots__ = ("width", "memory", "optimism")
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    MEMORY_FIELD_NUMBER: _ClassVar[int]
+    OPTIMISM_FIELD_NUMBER: _ClassVar[int]
+    width: float
+    memory: float
+    optimism: float
+    def __init__(self, width: _Optional[float] = ..., memory: _Optional[float] = ..., optimism: _Optional[float] = ...) -> None: ...
 
 class EpsilonGreedy(_message.Message):
     __slots__ = ("epsilon",)

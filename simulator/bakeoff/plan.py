@@ -48,10 +48,10 @@ class Seeds:
 def tasks(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> list[Task]:
     """All runs; those of the same visits next to each other. Raises what `find` raises.
 
-    >>> found = tasks(["storefront"], ["default", "rival:mabwiser-lints"], Seeds(at_4k=0, at_20k=1, at_100k=1))
+    >>> found = tasks(["storefront"], ["default", "rival:mabwiser-lints-0.1"], Seeds(at_4k=0, at_20k=1, at_100k=1))
     >>> [(one.policy, one.rounds, one.delayed) for one in found]  # doctest: +NORMALIZE_WHITESPACE
     [('default', 100000, False), ('default', 100000, True), ('default', 20000, False), ('default', 20000, True),
-     ('rival:mabwiser-lints', 20000, False), ('rival:mabwiser-lints', 20000, True)]
+     ('rival:mabwiser-lints-0.1', 20000, False), ('rival:mabwiser-lints-0.1', 20000, True)]
     """
     able = {(world, policy) for world in worlds for policy in policies if _learns(policy, world)}
     found = []

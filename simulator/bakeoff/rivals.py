@@ -60,31 +60,28 @@ _MABWISER, _BOOTSTRAPPED, _COBA = (f"{__package__}.with_{one}" for one in ("mabw
 _MAB = "mabwiser"
 _BANDITS = "contextualbandits"
 _VW9 = "vowpalwabbit"
-_SLOW = 20_000
+_SLOW, _SLOWEST = 20_000, 4_000
 
 RIVALS = {
     "vw": Rival("VW's own defaults", _vw, "vowpal-wabbit-next"),
-    "coba-epsilon": Rival("coba VowpalEpsilonLearner", _of(_COBA, "make", "VowpalEpsilonLearner"), _VW9),
     "coba-squarecb": Rival("coba VowpalSquarecbLearner", _of(_COBA, "make", "VowpalSquarecbLearner"), _VW9),
     "mabwiser-linucb": Rival("MABWiser LinUCB, alpha 1", _of(_MABWISER, "lin_ucb", 1.0), _MAB),
     "mabwiser-linucb-0.1": Rival("MABWiser LinUCB, alpha 0.1", _of(_MABWISER, "lin_ucb", 0.1), _MAB),
-    "mabwiser-lints": Rival("MABWiser LinTS, alpha 1", _of(_MABWISER, "lin_ts", 1.0), _MAB, longest=_SLOW),
     "mabwiser-lints-0.1": Rival("MABWiser LinTS, alpha 0.1", _of(_MABWISER, "lin_ts", 0.1), _MAB, longest=_SLOW),
     "mabwiser-lingreedy": Rival("MABWiser LinGreedy, epsilon 0.1", _of(_MABWISER, "lin_greedy", 0.1), _MAB),
-    "mabwiser-lingreedy-0.05": Rival("MABWiser LinGreedy, epsilon 0.05", _of(_MABWISER, "lin_greedy", 0.05), _MAB),
     "contextualbandits-ucb": Rival(
         "contextualbandits BootstrappedUCB",
         _of(_BOOTSTRAPPED, "make", "BootstrappedUCB"),
         _BANDITS,
         binary=True,
-        longest=_SLOW,
+        longest=_SLOWEST,
     ),
     "contextualbandits-ts": Rival(
         "contextualbandits BootstrappedTS",
         _of(_BOOTSTRAPPED, "make", "BootstrappedTS"),
         _BANDITS,
         binary=True,
-        longest=_SLOW,
+        longest=_SLOWEST,
     ),
 }
 """In the order of the table. All have their default parameters but where a number at the end of the name says other."""

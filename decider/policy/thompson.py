@@ -1,0 +1,152 @@
+"""Thompson sampling with propensities: each action's probability is how probable it is, as believed, to be the best.
+
+The beliefs are normal (`regression.py`), so this probability is an integral, not the outcome of a draw: the one sampler
+draws, from exactly this pmf. Two regressions learn side by side, one that remembers everything and one that forgets;
+the one that has foretold the recent rewards better is asked. Called through `make.py`.
+
+Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+from scipy.special import ndtr
+
+from decider.policy.encode import context_line
+from decider.policy.protocol import Choice
+from decider.policy.regression import Beliefs, Features, Floats, Regression
+from decider.types import Context
+
+RECENT = 2_000
+"""Decisions over which the regressions are compared, as the mean of an exponential decay."""
+
+CANDIDATES = 32
+"""Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
+
+_POINTS, _POINT_WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
+_POINT_WEIGHTS /= _POINT_WEIGHTS.sum()
+
+
+class ThompsonPolicy:
+    """width: how many standard deviations of belief count as one; smaller is greedier. memory: decisions that the second
+    regression remembers. optimism: by how many widths beliefs are raised. `saved` continues from `save()`.
+
+    Every action is learned for itself: what is known of the context counts, and features of the action that change from
+    call to call; nothing passes from one action to another.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: float,
+        memory: float,
+        optimism: float,
+        reward_range: tuple[float, float] = (0.0, 1.0),
+        saved: bytes | None = None,
+    ) -> None:
+        self._width = width
+        self._optimism = optimism
+        self._minimum, self._maximum = reward_range
+        self._regressions = [Regression(), Regression(memory)] if memory else [Regression()]
+        self._evidence = np.zeros(len(self._regressions))
+        if saved is not None:
+            self._restore(saved)
+
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
+        """How probable each is to be the best; 16 points of a Gauss-Hermite quadrature an action."""
+        ids, features = _asked(context_line(context), tuple(actions))
+        return self._best(self._trusted().believe(ids, features))
+
+    def learn(
+        self,
+        context: Context,
+        actions: Sequence[Choice],
+        *,
+        drawn: int,
+        propensity: float,  # noqa: ARG002 - the protocol's
+        reward: float,
+    ) -> None:
+        """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
+        (action,), (features,) = _asked(context_line(context), (actions[drawn],))
+        share = (reward - self._minimum) / (self._maximum - self._minimum)
+        foretold = [regression.learn(action, features, share) for regression in self._regressions]
+        self._evidence = self._evidence * (1 - 1 / RECENT) + np.array(foretold)
+        self._evidence -= self._evidence.max()
+
+    def save(self) -> bytes:
+        """All arrays of all regressions, in NumPy's format."""
+        arrays = {
+            f"{n}.{name}": array for n, one in enumerate(self._regressions) for name, array in one.saved().items()
+        }
+        file = io.BytesIO()
+        np.savez(file, allow_pickle=False, evidence=self._evidence, **arrays)
+        return file.getvalue()
+
+    def _restore(self, saved: bytes) -> None:
+        with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
+            self._evidence = arrays["evidence"]
+            for number, regression in enumerate(self._regressions):
+                prefix = f"{number}."
+                regression.restore({name[2:]: arrays[name] for name in arrays.files if name.startswith(prefix)})
+
+    def _trusted(self) -> Regression:
+        """The one that has foretold the recent rewards best."""
+        return self._regressions[int(np.argmax(self._evidence))]
+
+    def _best(self, beliefs: Beliefs) -> list[float]:
+        """How probable each is to be the best; sums to 1."""
+        deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
+        hopeful = beliefs.mean + self._optimism * deviation
+        if len(hopeful) <= CANDIDATES:
+            chosen = np.arange(len(hopeful))
+        else:
+            chosen = np.argsort(-(hopeful + 2 * deviation), kind="stable")[:CANDIDATES]
+        pmf = np.zeros(len(hopeful))
+        pmf[chosen] = best_of(hopeful[chosen], deviation[chosen])
+        best: list[float] = (pmf / pmf.sum()).tolist()
+        return best
+
+
+def best_of(mean: Floats, deviation: Floats) -> Floats:
+    """(n,): P(each of n independent normals is the largest): the mean over one's values of P(all others are smaller).
+
+    >>> best_of(np.array([0.0, 0.0]), np.array([1.0, 2.0])).round(3).tolist()
+    [0.5, 0.5]
+    """
+    values = mean[:, None] + deviation[:, None] * _POINTS
+    below = ndtr((values[:, :, None] - mean) / deviation)
+    itself = np.arange(len(mean))
+    below[itself, :, itself] = 1.0
+    return np.asarray((below.prod(axis=2) * _POINT_WEIGHTS).sum(axis=1))
+
+
+@lru_cache(maxsize=10_000)
+def _asked(context: str, actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
+    """The actions' ids; and the features of the context with each action's own, or one set for all without any."""
+    shared, own = _shared(context), [_own(line) for line in actions]
+    ids = tuple([id_ for id_, _ in own])
+    if not any(features for _, features in own):
+        return ids, (shared,)
+    return ids, tuple([shared + features for _, features in own])
+
+
+def _shared(line: str) -> Features:
+    """The features of a context line; the first is the constant."""
+    return (("constant", 1.0), *map(_feature, line.split(" ")[2:]))
+
+
+@lru_cache(maxsize=10_000)
+def _own(line: Choice) -> tuple[str, Features]:
+    """The id of an action line, and its features apart from id and kind."""
+    id_, _kind, *features = line.removeprefix("|A ").split(" ")
+    return id_, tuple([(f"A {name}", value) for name, value in map(_feature, features)])
+
+
+def _feature(token: str) -> tuple[str, float]:
+    """`age:31.0` is a number, anything else a category; the encoder escapes what could be mistaken."""
+    name, colon, value = token.partition(":")
+    return (name + colon, float(value)) if colon else (token, 1.0)
