@@ -23,6 +23,26 @@ REFUSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes, besides 0."""
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+VISITS = click.IntRange(1, 10_000_000)
+"""All visits of a seed are drawn beforehand: so many fit into the memory of a large machine."""
+SEED_COUNT = click.IntRange(1, 10_000)
+
+
+class Finite(click.FloatRange):
+    """A number in a range. `FloatRange` alone takes nan for one.
+
+    >>> Finite(0, 1).convert("nan", None, None)
+    Traceback (most recent call last):
+    click.exceptions.BadParameter: 'nan' is no finite number
+    """
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no finite number", param, ctx)
+        return number
 
 
 def log_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,6 +100,9 @@ def bad_input() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         click.echo(f"Interrupted: {interrupt}" if str(interrupt) else "Interrupted", err=True)
         sys.exit(INTERRUPTED)
+    except MemoryError as error:
+        click.echo(f"Error: out of memory ({str(error) or 'no more of it'}); ask for less at a time", err=True)
+        sys.exit(BAD_INPUT)
     except Exception as error:
         if os.environ.get("SIMULATOR_TRACEBACK"):
             raise
@@ -88,10 +111,15 @@ def bad_input() -> Iterator[None]:
 
 
 def refuse_overwriting(json_file: Path | None, *others: str | Path | None) -> None:
-    """Raises BadLog where the JSON would be written over what is read or made."""
+    """Raises BadLog where the JSON would be written over what is read or made.
+
+    >>> refuse_overwriting(Path("shop.db"), "other.db", Path("shop.db"))
+    Traceback (most recent call last):
+    simulator.logs.bad.BadLog: --json shop.db: is the log itself or another file that is read; name another file
+    """
     for other in others:
         if json_file is not None and other is not None and json_file.resolve() == Path(other).resolve():
-            raise BadLog(f"--json {json_file}: is the log itself; name another file")
+            raise BadLog(f"--json {json_file}: is the log itself or another file that is read; name another file")
 
 
 def read_log(name: str, console: Console, *, reward_range: tuple[float, float] | None, **given: Any) -> Columns:

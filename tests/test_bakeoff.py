@@ -81,14 +81,14 @@ def test_everybody_meets_the_same_visits() -> None:
 
 def test_long_runs_count_at_short_horizons_and_slow_rivals_stop() -> None:
     """One run of 100,000 rounds is three results; who is too slow for it plays the other seeds."""
-    planned = tasks(["storefront", "data:iris"], [DEFAULT, "rival:mabwiser-lints"], Seeds(1, 1, 1))
+    planned = tasks(["storefront", "data:iris"], [DEFAULT, "rival:mabwiser-lints-0.1"], Seeds(1, 1, 1))
     assert len(set(planned)) == len(planned)
     longest = {(one.world, one.policy): one.rounds for one in sorted(planned, key=lambda one: one.rounds)}
     assert longest == {
         ("storefront", DEFAULT): 100_000,
-        ("storefront", "rival:mabwiser-lints"): 20_000,
+        ("storefront", "rival:mabwiser-lints-0.1"): 20_000,
         ("data:iris", DEFAULT): 4_000,
-        ("data:iris", "rival:mabwiser-lints"): 4_000,
+        ("data:iris", "rival:mabwiser-lints-0.1"): 4_000,
     }
 
 
@@ -96,7 +96,7 @@ def test_changed_defaults_of_ours_do_not_run_the_rivals_again() -> None:
     """An hour of rivals is kept while our default is made better; our own runs are not."""
     ours, theirs = (depends_on(Task("storefront", name, seed=1, rounds=10)) for name in ("default", "rival:vw"))
     assert ours != theirs
-    assert "mabwiser" in depends_on(Task("storefront", "rival:mabwiser-lints", seed=1, rounds=10))
+    assert "mabwiser" in depends_on(Task("storefront", "rival:mabwiser-lints-0.1", seed=1, rounds=10))
 
 
 def made_up(policy: str, found: Sequence[float], *, world: str = "a", first: int = 1) -> list[Row]:
@@ -128,9 +128,9 @@ def test_verdicts_are_of_our_default_and_not_of_the_rival() -> None:
 
 def test_rivals_with_fewer_seeds_are_compared_on_those_alone() -> None:
     """Slow rivals play fewer seeds; pairing them with others' seeds would compare different visitors."""
-    some = [*FOUND[:15], *made_up("rival:mabwiser-lints", [0.60, 0.62, 0.61], first=3)]
+    some = [*FOUND[:15], *made_up("rival:mabwiser-lints-0.1", [0.60, 0.62, 0.61], first=3)]
     found = {one.policy: one for one in against_rivals(cells(some)[Cell("a", False, 4_000)])}
-    assert found["rival:mabwiser-lints"].ours == pytest.approx(np.mean(OURS[2:]))
+    assert found["rival:mabwiser-lints-0.1"].ours == pytest.approx(np.mean(OURS[2:]))
     assert found["rival:vw"].ours == pytest.approx(np.mean(OURS))
     alone = {one.policy: one for one in against_rivals(cells(FOUND[:15])[Cell("a", False, 4_000)])}
     assert found["rival:vw"].high - found["rival:vw"].low > alone["rival:vw"].high - alone["rival:vw"].low

@@ -19,7 +19,7 @@ from decider.policy.encode import action_line, context_line
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Policy
 from decider.policy.sampler import to_slots
-from decider.policy.spec import ALGORITHMS, PolicySpec
+from decider.policy.spec import ALGORITHMS, WITHOUT_VW, PolicySpec
 from decider.policy.vw import ACTION_CACHE, VwPolicy
 from decider.types import ActionId, Context, Features
 from tests.conftest import LEARNING, spec
@@ -232,8 +232,12 @@ class ParsingEverything:
         self._workspace.learn_one(examples)
 
 
-def test_kept_action_examples_give_the_same_as_parsing_everything(learning: PolicySpec) -> None:
+@pytest.mark.parametrize("algorithm", [name for name in LEARNING if name not in WITHOUT_VW])
+def test_kept_action_examples_give_the_same_as_parsing_everything(
+    algorithm: str, interactions: tuple[str, ...]
+) -> None:
     """Parsed examples carry state of VW's; a label or a score left on one would leak into the next decision."""
+    learning = small(algorithm, interactions)
     policy, reference = make_policy(learning), ParsingEverything(learning)
     for one in rounds(8, 80):
         assert list(policy.pmf(one.context, one.actions)) == reference.pmf(one.context, one.actions)

@@ -21,12 +21,13 @@ MICROSECONDS = 1_000_000
 LARGEST_REWARD = 1e12
 SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * MICROSECONDS
 
+THOMPSON_TERMS = {"CA", "CCA"}
+
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TERM = re.compile(r"[CA]{2,4}")
 _PARAMETER_RANGES: dict[tuple[str, str], tuple[float, float]] = {
     ("thompson", "width"): (1e-6, 100),
     ("thompson", "memory"): (0, 1e9),
-    ("thompson", "optimism"): (0, 100),
     ("epsilon_greedy", "epsilon"): (0, 1),
     ("softmax", "lambda"): (1e-6, 1e6),
     ("squarecb", "gamma_scale"): (1e-6, 1e9),
@@ -109,6 +110,8 @@ def _policy_violations(message: pb.Policy) -> Iterable[Violation]:
         if not _TERM.fullmatch(term):
             yield Violation(f"policy.interactions[{index}]", f'{term!r} is not made of 2 to 4 of C and A, like "CA"')
     algorithm = message.WhichOneof("algorithm")
+    if algorithm == "thompson" and not {*message.interactions} <= THOMPSON_TERMS:
+        yield Violation("policy.interactions", 'thompson knows "CA" and "CCA" only; other terms need squarecb')
     for (name, parameter), (low, high) in _PARAMETER_RANGES.items():
         if name == algorithm and getattr(message, name).HasField(parameter):
             value = getattr(getattr(message, name), parameter)

@@ -27,7 +27,8 @@ def make_policy(spec: PolicySpec, saved: bytes | None = None) -> Policy:
     if not spec.learns:
         return Uniform()
     if spec.algorithm == "thompson":
-        return ThompsonPolicy(**spec.parameters, reward_range=spec.reward_range, saved=saved)
+        pairs = "CCA" in spec.interactions
+        return ThompsonPolicy(**spec.parameters, pairs=pairs, reward_range=spec.reward_range, saved=saved)
     return VwPolicy(spec.arguments, reward_range=spec.reward_range, saved=saved)
 
 

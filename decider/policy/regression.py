@@ -22,8 +22,9 @@ Indexes = NDArray[np.int64]
 Features = tuple[tuple[str, float], ...]
 """Name and value of each; a category is a name like `device=mobile` with value 1, a number ends in `:`."""
 
-CELLS = 4_000_000
-"""Numbers that all actions together may hold (32 MB); when it is reached, features that are new are left out."""
+CELLS = 250_000
+"""Actions x features x features at most (2 MB an array): 150 features for 10 actions, 50 for 100. What is new then is
+left out."""
 
 GROWTH = 8
 """Features and actions for which room is made at a time."""
@@ -239,8 +240,8 @@ def _is_number(name: str) -> bool:
 def inverse(matrices: Floats) -> Floats:
     """(n, d, d): of symmetric positive definite matrices, by the sweep operator. Goodnight 1979.
 
-    >>> inverse(np.array([[[2.0, 0.0], [0.0, 4.0]]])).tolist()
-    [[[0.5, 0.0], [0.0, 0.25]]]
+    >>> inverse(np.array([[[2.0, 1.0], [1.0, 1.0]]])).tolist()
+    [[[1.0, -1.0], [-1.0, 2.0]]]
     """
     swept = matrices.copy()
     for k in range(swept.shape[1]):

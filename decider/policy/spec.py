@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 from decider.policy.encode import ENCODER_VERSION
 
-DEFAULT_ALGORITHM = "squarecb"
+DEFAULT_ALGORITHM = "thompson"
 DEFAULT_INTERACTIONS = ("CA",)
 
 ALGORITHMS: dict[str, dict[str, float]] = {
-    "thompson": {"width": 0.3, "memory": 4000.0, "optimism": 0.5},
+    "thompson": {"width": 0.3, "memory": 4000.0},
     "epsilon_greedy": {"epsilon": 0.05},
     "softmax": {"lambda": 100.0},
     "squarecb": {"gamma_scale": 30.0, "gamma_exponent": 0.5},
@@ -74,7 +74,7 @@ class PolicySpec:
 
     @property
     def arguments(self) -> str:
-        """Vowpal Wabbit's arguments.
+        """Vowpal Wabbit's arguments, of an algorithm of its own.
 
         >>> PolicySpec("epsilon_greedy", {"epsilon": 0.1}).arguments
         '--cb_explore_adf --cb_type mtr --quiet --epsilon 0.1 --clip_p 1 -l 0.3 -q CA'
@@ -90,7 +90,11 @@ class PolicySpec:
         """Everything that a model depends on besides what it has learned."""
         if not self.learns:
             return self.algorithm
-        if self.algorithm in WITHOUT_VW:
-            parameters = " ".join(f"{name}={value}" for name, value in self.parameters.items())
-            return f"{self.algorithm} {parameters} range={self.reward_range} encoder={ENCODER_VERSION}"
-        return f"{self.arguments} range={self.reward_range} encoder={ENCODER_VERSION}"
+        return f"{self._made_by} range={self.reward_range} encoder={ENCODER_VERSION}"
+
+    @property
+    def _made_by(self) -> str:
+        if self.algorithm not in WITHOUT_VW:
+            return self.arguments
+        parameters = " ".join(f"{name}={value}" for name, value in self.parameters.items())
+        return f"{self.algorithm} {parameters} {'+'.join(self.interactions)}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 from scipy.special import ndtr
@@ -24,6 +25,9 @@ from decider.types import Context
 RECENT = 2_000
 """Decisions over which the regressions are compared, as the mean of an exponential decay."""
 
+LINES = 10_000
+"""Encoded lines whose features are kept."""
+
 CANDIDATES = 32
 """Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
 
@@ -32,8 +36,9 @@ _POINT_WEIGHTS /= _POINT_WEIGHTS.sum()
 
 
 class ThompsonPolicy:
-    """width: how many standard deviations of belief count as one; smaller is greedier. memory: decisions that the second
-    regression remembers. optimism: by how many widths beliefs are raised. `saved` continues from `save()`.
+    """width: how many standard deviations of belief count as one; smaller is greedier. memory: decisions that the
+    second regression remembers; 0 is none. pairs: whether products of
+    two features of the context count, too. `saved` continues from `save()`.
 
     Every action is learned for itself: what is known of the context counts, and features of the action that change from
     call to call; nothing passes from one action to another.
@@ -44,12 +49,12 @@ class ThompsonPolicy:
         *,
         width: float,
         memory: float,
-        optimism: float,
+        pairs: bool = False,
         reward_range: tuple[float, float] = (0.0, 1.0),
         saved: bytes | None = None,
     ) -> None:
         self._width = width
-        self._optimism = optimism
+        self._features = _with_pairs if pairs else _alone
         self._minimum, self._maximum = reward_range
         self._regressions = [Regression(), Regression(memory)] if memory else [Regression()]
         self._evidence = np.zeros(len(self._regressions))
@@ -58,7 +63,7 @@ class ThompsonPolicy:
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """How probable each is to be the best; 16 points of a Gauss-Hermite quadrature an action."""
-        ids, features = _asked(context_line(context), tuple(actions))
+        ids, features = _asked(self._features(context_line(context)), tuple(actions))
         return self._best(self._trusted().believe(ids, features))
 
     def learn(
@@ -71,7 +76,7 @@ class ThompsonPolicy:
         reward: float,
     ) -> None:
         """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
-        (action,), (features,) = _asked(context_line(context), (actions[drawn],))
+        (action,), (features,) = _asked(self._features(context_line(context)), (actions[drawn],))
         share = (reward - self._minimum) / (self._maximum - self._minimum)
         foretold = [regression.learn(action, features, share) for regression in self._regressions]
         self._evidence = self._evidence * (1 - 1 / RECENT) + np.array(foretold)
@@ -100,13 +105,9 @@ class ThompsonPolicy:
     def _best(self, beliefs: Beliefs) -> list[float]:
         """How probable each is to be the best; sums to 1."""
         deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
-        hopeful = beliefs.mean + self._optimism * deviation
-        if len(hopeful) <= CANDIDATES:
-            chosen = np.arange(len(hopeful))
-        else:
-            chosen = np.argsort(-(hopeful + 2 * deviation), kind="stable")[:CANDIDATES]
-        pmf = np.zeros(len(hopeful))
-        pmf[chosen] = best_of(hopeful[chosen], deviation[chosen])
+        promising = np.argsort(-(beliefs.mean + 2 * deviation), kind="stable")[:CANDIDATES]
+        pmf = np.zeros(len(deviation))
+        pmf[promising] = best_of(beliefs.mean[promising], deviation[promising])
         best: list[float] = (pmf / pmf.sum()).tolist()
         return best
 
@@ -124,22 +125,40 @@ def best_of(mean: Floats, deviation: Floats) -> Floats:
     return np.asarray((below.prod(axis=2) * _POINT_WEIGHTS).sum(axis=1))
 
 
-@lru_cache(maxsize=10_000)
-def _asked(context: str, actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
+@lru_cache(maxsize=LINES)
+def _asked(shared: Features, actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
     """The actions' ids; and the features of the context with each action's own, or one set for all without any."""
-    shared, own = _shared(context), [_own(line) for line in actions]
+    own = [_own(line) for line in actions]
     ids = tuple([id_ for id_, _ in own])
     if not any(features for _, features in own):
         return ids, (shared,)
     return ids, tuple([shared + features for _, features in own])
 
 
-def _shared(line: str) -> Features:
-    """The features of a context line; the first is the constant."""
+@lru_cache(maxsize=LINES)
+def _alone(line: str) -> Features:
+    """The features of a context line; the first is the constant.
+
+    >>> _alone("shared |C device=mobile age:31.0")
+    (('constant', 1.0), ('device=mobile', 1.0), ('age:', 31.0))
+    """
     return (("constant", 1.0), *map(_feature, line.split(" ")[2:]))
 
 
-@lru_cache(maxsize=10_000)
+@lru_cache(maxsize=LINES)
+def _with_pairs(line: str) -> Features:
+    """And all products of two of them; one with a number in it is a number."""
+    alone = _alone(line)
+    return alone + tuple([_product(*both) for both in combinations(alone[1:], 2)])
+
+
+def _product(one: tuple[str, float], other: tuple[str, float]) -> tuple[str, float]:
+    """Categories first, so that a number's colon stays at the end."""
+    first, second = (other, one) if one[0].endswith(":") else (one, other)
+    return f"{first[0].removesuffix(':')} {second[0]}", first[1] * second[1]
+
+
+@lru_cache(maxsize=LINES)
 def _own(line: Choice) -> tuple[str, Features]:
     """The id of an action line, and its features apart from id and kind."""
     id_, _kind, *features = line.removeprefix("|A ").split(" ")

@@ -122,14 +122,12 @@ class Policy(_message.Message):
     def __init__(self, epsilon_greedy: _Optional[_Union[EpsilonGreedy, _Mapping]] = ..., softmax: _Optional[_Union[Softmax, _Mapping]] = ..., squarecb: _Optional[_Union[SquareCb, _Mapping]] = ..., bag: _Optional[_Union[Bag, _Mapping]] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., rnd: _Optional[_Union[Rnd, _Mapping]] = ..., first: _Optional[_Union[First, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., fixed: _Optional[_Union[Fixed, _Mapping]] = ..., thompson: _Optional[_Union[Thompson, _Mapping]] = ..., interactions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Thompson(_message.Message):
-    __slots__ = ("width", "memory", "optimism")
+    __slots__ = ("width", "memory")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
-    OPTIMISM_FIELD_NUMBER: _ClassVar[int]
     width: float
     memory: float
-    optimism: float
-    def __init__(self, width: _Optional[float] = ..., memory: _Optional[float] = ..., optimism: _Optional[float] = ...) -> None: ...
+    def __init__(self, width: _Optional[float] = ..., memory: _Optional[float] = ...) -> None: ...
 
 class EpsilonGreedy(_message.Message):
     __slots__ = ("epsilon",)

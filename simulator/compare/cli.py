@@ -13,7 +13,20 @@ from typing import Any
 import click
 from rich.console import Console
 
-from simulator.commands import REFUSED, bad_input, bar, json_option, log_options, read_log, write_json
+from simulator.commands import (
+    FILE,
+    FOLDER,
+    REFUSED,
+    SEED_COUNT,
+    VISITS,
+    bad_input,
+    bar,
+    json_option,
+    log_options,
+    read_log,
+    refuse_overwriting,
+    write_json,
+)
 from simulator.compare import on_log, on_world
 from simulator.compare.grid import read_grid
 from simulator.compare.on_decisions import REWARD, family
@@ -32,11 +45,8 @@ from simulator.run.result import tasks_of
 from simulator.run.sweep import sweep
 from simulator.run.task import Task
 from simulator.run.versions import version_of
-from simulator.worlds.find import NoSuchWorld, find
+from simulator.worlds.find import NoSuchWorld, find, log_of
 from simulator.worlds.world import World
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 ROUNDS, SEEDS = 20_000, 10
 
@@ -97,8 +107,8 @@ class Asked:
 @click.option("--grid", type=FILE, metavar="FILE", help="A TOML file of parameters; every combination is run.")
 @click.option("--against", metavar="P", help="The policy that all are compared with.  [default: the first]")
 @click.option("--all-pairs", is_flag=True, help="Compare every policy with every other one, too.")
-@click.option("--rounds", type=click.IntRange(min=1), help=f"Visits of each seed; worlds only.  [default: {ROUNDS:,}]")
-@click.option("--seeds", type=click.IntRange(min=1), help=f"How many; worlds only.  [default: {SEEDS}]")
+@click.option("--rounds", type=VISITS, help=f"Visits of each seed; worlds only.  [default: {ROUNDS:,}]")
+@click.option("--seeds", type=SEED_COUNT, help=f"How many; worlds only.  [default: {SEEDS}]")
 @click.option("--no-delay", is_flag=True, help="Every reward is learned at once, not when its window ends.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
 @click.option("--out", type=FOLDER, metavar="DIR", help="Results and the table.  [default: compare-NAME]")
@@ -131,6 +141,7 @@ def compare_command(
     started = time.perf_counter()
     stderr = Console(stderr=True)
     with bad_input():
+        refuse_overwriting(json_file, *names, grid, log_of(subject), reading["mapping"])
         policies = _policies(names, grid, against, stderr)
         folder = prepared(out or Path(f"compare-{_slug(subject)}"))
         if report:
@@ -164,10 +175,10 @@ def _world(subject: str) -> World | None:
     """None where it is a log."""
     try:
         return find(subject)
-    except NoSuchWorld:
+    except NoSuchWorld as error:
         if Path(subject).exists() or subject.startswith("open-bandit:"):
             return None
-        raise
+        raise BadComparison(f"{subject}: there is no such log; and {error}") from error
 
 
 def _only_for_worlds(**given: int | None) -> None:

@@ -31,12 +31,16 @@ from simulator.evaluate.result import Finding, PolicyResult
 from simulator.evaluate.run import judged
 from simulator.evaluate.scores import Scores, score
 from simulator.logs.columns import Columns
+from simulator.logs.files import stamp
 from simulator.logs.open import ReadOptions, open_log
 from simulator.run.policies import with_policy
 from simulator.run.task import Task
+from simulator.run.versions import digest, sources
 from simulator.run.versions import version_of as version_of_run
 
 LOGGED = "logged"
+_CODE = ("decider/estimate/*.py", "simulator/evaluate/*.py", "simulator/logs/*.py", "simulator/compare/on_log.py")
+"""What a result depends on besides the policy's own code."""
 BY_TRADE = ("default", *[name for name in ALGORITHMS if name not in WITHOUT_MODEL])
 """What a name begins with that is no policy of `parse.py`: an algorithm, on the log's actions."""
 
@@ -163,17 +167,10 @@ def version_of(task: LogTask) -> str:
     >>> version_of(LogTask(Reading("clicks.csv"), "uniform")) == version_of(LogTask(Reading("clicks.csv"), "uniform"))
     True
     """
-    code = version_of_run(Task("", task.policy, 0, 0))
+    of_policy = version_of_run(Task("", task.policy, 0, 0))
     given = [task.reading.log, task.reading.mapping, task.policy.partition(":")[2].partition("@")[0]]
-    stamps = [_stamp(Path(name)) for name in given if name]
-    return f"{code}, {blake2b(repr(stamps).encode(), digest_size=6).hexdigest()}"
-
-
-def _stamp(path: Path) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of a file or of the files of a folder; a log of ours has new entries beside it."""
-    beside = [path, path.with_name(f"{path.name}-wal")] if path.name else []
-    files = sorted(path.iterdir()) if path.is_dir() else beside
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
+    stamps = [stamp(Path(name)) for name in given if name]
+    return f"{of_policy}, {digest(sources(*_CODE))}, {blake2b(repr(stamps).encode(), digest_size=6).hexdigest()}"
 
 
 def _carries(result: PolicyResult) -> bool:

@@ -12,24 +12,37 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decider.errors import DeciderError
-from simulator.commands import BAD_INPUT, INTERRUPTED, REFUSED, bad_input, json_option, write_json
+from simulator.commands import (
+    BAD_INPUT,
+    FILE,
+    FOLDER,
+    INTERRUPTED,
+    REFUSED,
+    VISITS,
+    Finite,
+    bad_input,
+    json_option,
+    refuse_overwriting,
+    write_json,
+)
 from simulator.drive import open_bandit
 from simulator.drive.live import Options, drive
-from simulator.drive.plan import Shares
+from simulator.drive.plan import LONGEST_WINDOW, Shares
 from simulator.drive.result import Result
 from simulator.drive.show import shown
 from simulator.evaluate.result import to_json
-from simulator.worlds.find import find, names
+from simulator.run.keep import prepared
+from simulator.worlds.find import find, log_of, names
 from simulator.worlds.world import World
 
-LOG = click.Path(path_type=Path, dir_okay=False)
-SHARE = click.FloatRange(0, 1)
+SHARE = Finite(0, 1)
+HIGHEST_PORT = 65_535
 OPEN_BANDIT = "open-bandit"
 
 EXAMPLES = """\b
 Examples:
   simulator drive storefront --target 127.0.0.1:50051
-  simulator drive storefront --serve drive.db --kills 3
+  simulator drive storefront --serve drive.db --kills 3 --report drive
   simulator drive email --target 127.0.0.1:50051 --db shop.db --rate 500 --json drive.json
   simulator drive open-bandit --target 127.0.0.1:50051 --campaign all"""
 
@@ -64,25 +77,23 @@ def world_options(command: Callable[..., None]) -> Callable[..., None]:
     """The options of a drive with a world's visitors."""
     options = (
         click.option("--target", default="", callback=_address, metavar="HOST:PORT", help="The server's gRPC address."),
-        click.option("--db", type=LOG, metavar="LOG.db", help="That server's log, to compare with what was sent."),
-        click.option("--serve", type=LOG, metavar="LOG.db", help="Start a server on this log instead; end it after."),
+        click.option("--db", type=FILE, metavar="LOG.db", help="That server's log, to compare with what was sent."),
+        click.option("--serve", type=FILE, metavar="LOG.db", help="Start a server on this log instead; end it after."),
         click.option(
             "--kills", type=click.IntRange(0, 100), default=0, help="SIGKILL it that often, at random moments."
         ),
-        click.option(
-            "--visitors", type=click.IntRange(min=1), default=10_000, show_default=True, help="Visits to send."
-        ),
+        click.option("--visitors", type=VISITS, default=10_000, show_default=True, help="Visits to send."),
         click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of visitors and luck."),
         click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients at once."),
         click.option(
             "--rate",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Finite(min=0, min_open=True),
             metavar="R",
             help="Visits a second, kept even if the server does not keep up.  [default: as fast as answers come]",
         ),
         click.option(
             "--window",
-            type=click.FloatRange(0.05, 7_776_000),
+            type=Finite(0.05, LONGEST_WINDOW),
             metavar="SECONDS",
             help="Reward window; delays shrink with it.  [default: holds as many visits as the world's does]",
         ),
@@ -97,6 +108,7 @@ def world_options(command: Callable[..., None]) -> Callable[..., None]:
             help="default, ALGORITHM[:parameter=value,...], FILE.toml or fixed:ACTION.  [default: the world's]",
         ),
         json_option,
+        click.option("--report", type=FOLDER, metavar="DIR", help="Write a page with a plot."),
     )
     for option in reversed(options):
         command = option(command)
@@ -105,8 +117,9 @@ def world_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:
     host, _colon, port = value.rpartition(":")
-    if value and (not host or not port.isdigit() or "/" in host):
-        raise click.BadParameter(f"{value!r} is not HOST:PORT, like 127.0.0.1:50051")
+    known = host and "/" not in host and port.isdecimal() and 0 < int(port) <= HIGHEST_PORT
+    if value and not known:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT, like 127.0.0.1:50051; a port is 1 to {HIGHEST_PORT}")
     return value
 
 
@@ -114,13 +127,24 @@ def world_command(name: str, world: World) -> click.Command:
     """The command that drives a server with this world's visitors."""
 
     def run(
-        *, json_file: Path | None, lost: float, late: float, duplicate: float, reordered: float, **given: Any
+        *,
+        json_file: Path | None,
+        report: Path | None,
+        lost: float,
+        late: float,
+        duplicate: float,
+        reordered: float,
+        **given: Any,
     ) -> None:
         with bad_input():
+            refuse_overwriting(json_file, given["db"], given["serve"], given["policy"], log_of(name))
+            if report:
+                prepared(report)
             shares = Shares(lost=lost, late=late, duplicate=duplicate, reordered=reordered)
             result = _with_progress(world, Options(shares=shares, **given))
             write_json(json_file, to_json(result))
-        _show(result, given["serve"])
+            page = _written(result, report)
+        _show(result, given["serve"], page)
         _exit(result)
 
     text = f"{world.line}\n\nExits 1 if anything was lost or doubled, 2 on bad input or without a server."
@@ -140,7 +164,15 @@ def _with_progress(world: World, options: Options) -> Result:
         )
 
 
-def _show(result: Result, served: Path | None) -> None:
+def _written(result: Result, folder: Path | None) -> Path | None:
+    if folder is None:
+        return None
+    from simulator.report.drives import write_drive_report  # matplotlib takes a second to import
+
+    return write_drive_report(result, folder)
+
+
+def _show(result: Result, served: Path | None, page: Path | None) -> None:
     console = Console()
     for part in shown(result):
         console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
@@ -148,6 +180,8 @@ def _show(result: Result, served: Path | None) -> None:
         click.echo(f"Ended early: {result.ended}", err=True)
     if served:
         click.echo(f"Replay it: simulator verify {served}")
+    if page:
+        click.echo(f"Report: {page}")
 
 
 def _exit(result: Result) -> None:
@@ -181,7 +215,9 @@ The Open Bandit Dataset's small sample is downloaded once, by pip, into the cach
 
 def _open_bandit_options(command: Callable[..., None]) -> Callable[..., None]:
     options = (
-        click.option("--target", required=True, metavar="HOST:PORT", help="The server's gRPC address."),
+        click.option(
+            "--target", required=True, callback=_address, metavar="HOST:PORT", help="The server's gRPC address."
+        ),
         click.option(
             "--passes", type=click.IntRange(min=1), default=1, show_default=True, help="Times to send all rows."
         ),

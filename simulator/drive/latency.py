@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 SHOWN = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99_9": 99.9, "max": 100.0}
+CURVE = tuple([round(100 * (1 - 10 ** (-step / 25)), 6) for step in range(101)])
+"""Percent, from 0 to 99.99, closer and closer: what is drawn of the whole distribution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Seconds that so many calls took at most; each is one that was measured."""
+    """Seconds that so many calls took at most; each is one that was measured. curve: at each of CURVE."""
 
     calls: int
     p50: float
@@ -20,6 +22,7 @@ class Percentiles:
     p99: float
     p99_9: float
     max: float
+    curve: tuple[float, ...] = field(default=(), repr=False)
 
 
 def percentiles(seconds: array[float]) -> Percentiles | None:
@@ -31,5 +34,6 @@ def percentiles(seconds: array[float]) -> Percentiles | None:
     """
     if not seconds:
         return None
-    values = np.percentile(np.array(seconds), list(SHOWN.values()), method="inverted_cdf").tolist()
-    return Percentiles(len(seconds), *values)
+    values = np.percentile(np.array(seconds), [*SHOWN.values(), *CURVE], method="inverted_cdf").tolist()
+    p50, p90, p99, p99_9, longest, *curve = values
+    return Percentiles(len(seconds), p50, p90, p99, p99_9, longest, tuple(curve))

@@ -129,6 +129,8 @@ def place(options: Options) -> Iterator[Place]:
 def _prepared(made: Plan, at: Place, note: Note) -> tuple[int, int]:
     """The version that runs now, and how many duplicates the log has counted so far."""
     id_ = made.experiment.id
+    if at.db is not None:
+        SqliteReader(at.db).close()  # what cannot be read is said before anything is changed
     reply = apply(at.target, to_message(made.experiment))
     version = reply.applied.version
     if reply.changed and version > 1:

@@ -20,6 +20,9 @@ SUPPOSED_RATE = 1_000.0
 SHORTEST_WINDOW = 0.5
 """Seconds. In a shorter one the network and the learner's interval would be a large part."""
 
+LONGEST_WINDOW = 7_776_000.0
+"""Seconds: 90 days, which is all that a server takes."""
+
 REWARD_ID = "reward-1"
 """Of the one reward of a decision: the same at every attempt, and for its duplicate."""
 
@@ -155,6 +158,9 @@ def plan(
             f"--lost {shares.lost:g} and --late {shares.late:g}: a reward is one or the other; at most 1 in all"
         )
     seconds = window or live_window(world, rate)
+    if seconds > LONGEST_WINDOW:
+        asked = f"--window {window:g}" if window else f"--rate {rate or SUPPOSED_RATE:g}"
+        raise BadDrive(f"{asked}: the window would last {seconds:.3g} s, a server takes 90 days; give another --window")
     scale = seconds / (world.experiment.reward.window / 1e6)
     visits = world.draw(seed, visitors)
     live = replace(experiment, reward=replace(experiment.reward, window=round(seconds * 1e6)))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from decider.errors import DeciderError
 from decider.log.sqlite import SqliteReader
@@ -34,8 +35,7 @@ class OwnServer:
     def __init__(self, db: Path, *, listen: str, http: str, experiments: Sequence[Path]) -> None:
         self.db = db
         self._experiments = [part for path in experiments for part in ("--experiments", str(path))]
-        self._output = Path(f"{db}.log")
-        self._output.unlink(missing_ok=True)
+        self._output = Path(f"{db}.log")  # written to at its end: it may be another server's, too
         self.target, self.http = listen, http
         self.start()
 
@@ -43,7 +43,7 @@ class OwnServer:
         """At the same address as before. Raises ServerFailed."""
         addresses = ["--listen", self.target, "--http", self.http]
         command = [sys.executable, "-m", "decider.cli", "serve", "--db", str(self.db), *addresses, *self._experiments]
-        with self._output.open("ab") as file:
+        with self._opened() as file:
             said = file.tell()
             self.process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
         try:
@@ -51,6 +51,12 @@ class OwnServer:
         except BaseException:  # Ctrl-C, too: it does not reach the process by itself
             self.kill()
             raise
+
+    def _opened(self) -> BinaryIO:
+        try:
+            return self._output.open("ab")
+        except OSError as error:
+            raise ServerFailed(f"{self._output}: cannot be written ({error.strerror}); name another log") from error
 
     def _ready(self, since: int) -> tuple[str, str]:
         """What the process says when it serves; so nobody else's server on the same port is taken for ours."""

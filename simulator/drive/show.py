@@ -49,14 +49,32 @@ def verdict(result: Result) -> str:
 
 def latencies(result: Result) -> Iterator[RenderableType]:
     """Of the calls, in milliseconds; from when they were due, where they had a time."""
-    since = "when each call was due" if result.rate else "sending, as each client waits for its answer"
-    yield f"\nLatency in ms: of decisions from {since}; of rewards from when each was due"
+    yield f"\nLatency in ms: of decisions from {measured_from(result)}; of rewards from when each was due"
     table = _table("calls", *(name.replace("_", ".") for name in SHOWN))
-    decide = "Decide" if result.batch == 1 else f"DecideBatch of {result.batch}"
-    for name, found in ((decide, result.decide), ("rewards", result.reward)):
+    for name, found in ((call_name(result), result.decide), ("rewards", result.reward)):
         if found:
             table.add_row(name, str(found.calls), *_milliseconds(found))
     yield table
+
+
+def measured_from(result: Result) -> str:
+    """The moment from which a decision's latency counts.
+
+    >>> from simulator.drive.worked import found
+    >>> measured_from(found())
+    'when each call was due'
+    """
+    return "when each call was due" if result.rate else "sending, as each client waits for its answer"
+
+
+def call_name(result: Result) -> str:
+    """Of the call that decides.
+
+    >>> from simulator.drive.worked import found
+    >>> call_name(found())
+    'Decide'
+    """
+    return "Decide" if result.batch == 1 else f"DecideBatch of {result.batch}"
 
 
 def _milliseconds(found: Percentiles) -> list[str]:
@@ -79,13 +97,26 @@ def earned(found: Earned) -> Iterator[RenderableType]:
     """Beside what others would have earned on the same visits."""
     yield f"\nReward a visit, by the world's true means of what was chosen in {found.visits} visits"
     table = _table("reward", "regret")
-    single = f"best single action ({found.fixed_action})"
-    rows = (("this drive", found.earned), ("best action of every visit", found.best), (single, found.fixed))
-    for name, reward in (*rows, ("an even choice", found.uniform)):
+    for name, reward in beside(found):
         table.add_row(name, f"{reward:.4f}", f"{found.best - reward:.4f}")
     yield table
     share = "" if math.isnan(found.share) else f"share of the attainable lift {found.share:.2f}, "
     yield f"{share}a best action in {found.right:.0%} of the visits"
+
+
+def beside(found: Earned) -> tuple[tuple[str, float], ...]:
+    """Who would have earned how much a visit; this drive first.
+
+    >>> from simulator.drive.worked import found
+    >>> [name for name, _ in beside(found().earned)][:2]
+    ['this drive', 'best action of every visit']
+    """
+    return (
+        ("this drive", found.earned),
+        ("best action of every visit", found.best),
+        (f"best single action ({found.fixed_action})", found.fixed),
+        ("an even choice", found.uniform),
+    )
 
 
 def _table(*headings: str) -> Table:

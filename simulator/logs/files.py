@@ -45,6 +45,19 @@ def files_of(path: Path, suffixes: Sequence[str]) -> list[Path]:
     return [path]
 
 
+def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a log's files: changes when the log does. Empty where there is none.
+
+    A log of ours has its newest entries in a file beside it.
+
+    >>> [name for name, _, _ in stamp(Path(__file__))]
+    ['files.py']
+    """
+    beside = [path, path.with_name(f"{path.name}-wal")] if path.name else []
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() and path.name else beside
+    return tuple([(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()])
+
+
 def opened(path: Path) -> IO[bytes]:
     """A file's content, unpacked.
 

@@ -22,7 +22,7 @@ from simulator.compare.show import p_text
 from simulator.report.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.forest import PLAIN, Look, Mark, Row, forest
 from simulator.report.glossary import Term
-from simulator.report.page import environment
+from simulator.report.page import environment, write_page
 from simulator.report.text import figure, printable, shortened, signed, signed_between
 
 TITLE = "Which policy is better, and is the difference real"
@@ -76,12 +76,7 @@ def write_comparison_report(found: Compared, folder: Path) -> Path:
     'index.html'
     """
     plots = list(plots_of(found))
-    folder.mkdir(parents=True, exist_ok=True)
-    for plot in plots:
-        (folder / f"{plot.file}.png").write_bytes(plot.png)
-    page = folder / "index.html"
-    page.write_text(rendered(found, plots), encoding="utf-8")
-    return page
+    return write_page(folder, plots, rendered(found, plots))
 
 
 def rendered(found: Compared, plots: Sequence[Plot]) -> str:

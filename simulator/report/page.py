@@ -71,11 +71,23 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
         for number, result in enumerate(candidates(evaluation), 1)
     ]
     overview = headlines(evaluation.log, [section.result for section in sections]) if sections else None
+    plots = [*([overview] if overview else []), *(plot for section in sections for plot in section.plots)]
+    return write_page(folder, plots, rendered(evaluation, sections, overview))
+
+
+def write_page(folder: Path, plots: Iterable[Plot], text: str) -> Path:
+    """The page and its plots as files in the folder, which is made if need be; the page's path. Raises OSError.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     write_page(Path(folder), [], "text").name
+    'index.html'
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for plot in [*([overview] if overview else []), *(plot for section in sections for plot in section.plots)]:
+    for plot in plots:
         (folder / f"{plot.file}.png").write_bytes(plot.png)
     page = folder / "index.html"
-    page.write_text(rendered(evaluation, sections, overview), encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
     return page
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter
 
 from simulator.report.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
 from simulator.report.glossary import Term
-from simulator.report.page import environment
+from simulator.report.page import environment, write_page
 from simulator.report.text import figure, printable, share, shortened
 from simulator.run.result import Band, Curve, Line, PolicyRuns, WorldRuns
 from simulator.run.show import against_single, conditions
@@ -122,10 +122,6 @@ def write_run_report(found: WorldRuns, folder: Path) -> Path:
     'index.html'
     """
     plots = plots_of(found)
-    folder.mkdir(parents=True, exist_ok=True)
-    for plot in plots:
-        (folder / f"{plot.file}.png").write_bytes(plot.png)
-    page = folder / "index.html"
     text = (
         environment()
         .get_template("run.html.j2")
@@ -140,8 +136,7 @@ def write_run_report(found: WorldRuns, folder: Path) -> Path:
             glossary=TERMS,
         )
     )
-    page.write_text(text, encoding="utf-8")
-    return page
+    return write_page(folder, plots, text)
 
 
 def has_band(band: Band) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from simulator.report.canvas import Plot, finished
 from simulator.report.glossary import Term
 from simulator.report.heat import heat
-from simulator.report.page import environment
+from simulator.report.page import environment, write_page
 from simulator.report.text import printable, share
 from simulator.worlds.pictures import SEED, Portrait
 from simulator.worlds.show import rewards, traffic
@@ -50,12 +50,7 @@ def write_worlds(portraits: Sequence[Portrait], folder: Path) -> Path:
     'index.html'
     """
     plots = [picture(one) for one in portraits]
-    folder.mkdir(parents=True, exist_ok=True)
-    for plot in plots:
-        (folder / f"{plot.file}.png").write_bytes(plot.png)
-    page = folder / "index.html"
-    page.write_text(_rendered(portraits, plots), encoding="utf-8")
-    return page
+    return write_page(folder, plots, _rendered(portraits, plots))
 
 
 def picture(one: Portrait) -> Plot:

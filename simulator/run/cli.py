@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from simulator.commands import bad_input, bar, json_option, write_json
+from simulator.commands import FOLDER, SEED_COUNT, VISITS, bad_input, bar, json_option, refuse_overwriting, write_json
 from simulator.evaluate.result import to_json
 from simulator.report.runs import write_run_report
 from simulator.run.keep import prepared
@@ -18,9 +18,7 @@ from simulator.run.show import shown
 from simulator.run.sweep import sweep
 from simulator.run.task import Run, Task, run
 from simulator.run.versions import version_of
-from simulator.worlds.find import find
-
-FOLDER = click.Path(path_type=Path, file_okay=False)
+from simulator.worlds.find import find, log_of
 
 EXAMPLES = """\b
 Examples:
@@ -32,8 +30,8 @@ Examples:
 @click.command("run", epilog=EXAMPLES)
 @click.argument("world_name", metavar="WORLD")
 @click.option("--policy", "names", multiple=True, required=True, metavar="P", help=f"May be repeated. One of: {NAMES}.")
-@click.option("--rounds", type=click.IntRange(min=1), default=20_000, show_default=True, help="Visits of each seed.")
-@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="How many times, each another.")
+@click.option("--rounds", type=VISITS, default=20_000, show_default=True, help="Visits of each seed.")
+@click.option("--seeds", type=SEED_COUNT, default=5, show_default=True, help="How many times, each another.")
 @click.option("--first-seed", type=click.IntRange(min=0), default=1, show_default=True, help="The others follow it.")
 @click.option("--no-delay", is_flag=True, help="Every reward is learned at once, not when its window ends.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
@@ -59,6 +57,7 @@ def run_command(
     """
     started = time.perf_counter()
     with bad_input():
+        refuse_overwriting(json_file, *names, log_of(world_name))
         world, policies = find(world_name), list(dict.fromkeys(names))
         learns = {name: isinstance(named(name, world), Learner) for name in policies}
         for folder in filter(None, (keep, report)):

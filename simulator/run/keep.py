@@ -35,8 +35,13 @@ class Place:
     def write(self, result: Any) -> None:
         """All of it or nothing, whenever the process is killed. Raises OSError."""
         part = self.file.with_suffix(f".{os.getpid()}.part")
-        part.write_text(json.dumps(self.wanted | {"result": to_plain(result)}, ensure_ascii=False), encoding="utf-8")
-        part.replace(self.file)
+        text = json.dumps(self.wanted | {"result": to_plain(result)}, ensure_ascii=False)
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.file)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise OSError(error.errno, error.strerror, str(self.file.parent)) from error
 
 
 def _is_of(found: Any, wanted: dict[str, Any]) -> bool:

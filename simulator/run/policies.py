@@ -15,7 +15,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from decider.errors import DeciderError
+from decider.errors import DeciderError, InvalidExperiment
 from decider.experiment.definition import Experiment
 from decider.experiment.schema import from_message, read_toml, to_message
 from decider.policy.make import make_policy
@@ -53,7 +53,7 @@ class Known:
 
 
 def named(name: str, world: World) -> Learner | Known:
-    """What plays that world under this name. Raises BadPolicy or InvalidExperiment."""
+    """What plays that world under this name. Raises BadPolicy or InvalidExperiment (of a TOML file)."""
     kind, colon, rest = name.partition(":")
     if name == "best":
         return Known(lambda visits: visits.best)
@@ -101,7 +101,8 @@ def with_policy(name: str, base: Experiment) -> Experiment | None:
 
 def _fixed(action: str, world: World) -> Known:
     if action not in world.actions:
-        raise BadPolicy(f"fixed:{action}: {world.name} has no such action; it has {', '.join(world.actions)}")
+        said = f"fixed:{action}: {world.name} has no such action" if action else "fixed: names no action (fixed:ACTION)"
+        raise BadPolicy(f"{said}; it has {', '.join(world.actions)}")
     index = world.actions.index(action)
     return Known(lambda visits: visits.always(index))
 
@@ -110,6 +111,7 @@ def _rival(name: str, world: World) -> Learner:
     """Another library's; see `simulator/bakeoff/rivals.py`. It has no floor."""
     from simulator.bakeoff.rivals import rival  # here, since it imports what only the bake-off needs
 
+    rival(name, world, seed=0)  # says before the work what there is to say
     return Learner(lambda seed: rival(name, world, seed=seed), 0.0)
 
 
@@ -122,7 +124,8 @@ def _served(experiment: Experiment, world: World) -> Learner | Known:
 def _of_file(file: Path, base: Experiment) -> Experiment:
     """The experiment with the file's policy and floor; the file may hold nothing else."""
     given, message = read_toml(file), to_message(base)
-    return _changed(message, given.policy, given.minimum_propensity if given.HasField("minimum_propensity") else None)
+    floor = given.minimum_propensity if given.HasField("minimum_propensity") else None
+    return _changed(str(file), message, given.policy, floor)
 
 
 def _of_name(name: str, algorithm: str, parameters: str, base: Experiment) -> Experiment:
@@ -137,11 +140,11 @@ def _of_name(name: str, algorithm: str, parameters: str, base: Experiment) -> Ex
         elif key == "floor":
             floor = _number(name, key, value)
         elif equals and algorithm and key in ALGORITHMS[algorithm]:
-            _set(getattr(policy, algorithm), key, _number(name, key, value))
+            _set(name, getattr(policy, algorithm), key, _number(name, key, value))
         else:
             known = ", ".join([*ALGORITHMS.get(algorithm, ()), "interactions", "floor"])
             raise BadPolicy(f"{name}: there is no parameter {key!r}; there are {known}, each as NAME=VALUE")
-    return _changed(to_message(base), policy, floor)
+    return _changed(name, to_message(base), policy, floor)
 
 
 def _number(name: str, key: str, value: str) -> float:
@@ -151,18 +154,23 @@ def _number(name: str, key: str, value: str) -> float:
         raise BadPolicy(f"{name}: {key}={value} is no number") from error
 
 
-def _set(parameters: Any, key: str, value: float) -> None:
+def _set(name: str, parameters: Any, key: str, value: float) -> None:
     whole = parameters.DESCRIPTOR.fields_by_name[key].cpp_type in _WHOLE
+    if whole and not (value.is_integer() and 0 <= value < 2**32):
+        raise BadPolicy(f"{name}: {key}={value:g} is no whole number from 0 on")
     setattr(parameters, key, int(value) if whole else value)
 
 
-def _changed(message: pb.Experiment, policy: pb.Policy, floor: float | None) -> Experiment:
-    """Without a floor of its own, that which such an experiment has by default."""
+def _changed(name: str, message: pb.Experiment, policy: pb.Policy, floor: float | None) -> Experiment:
+    """Without a floor of its own, that which such an experiment has by default. Raises BadPolicy."""
     message.policy.CopyFrom(policy)
     message.ClearField("minimum_propensity")
     if floor is not None:
         message.minimum_propensity = floor
-    return from_message(message)
+    try:
+        return from_message(message)
+    except InvalidExperiment as error:
+        raise BadPolicy(f"{name}: {error}") from error
 
 
 def _python(name: str, module: str, factory: str) -> Learner:
@@ -171,7 +179,10 @@ def _python(name: str, module: str, factory: str) -> Learner:
         sys.path.insert(0, "")
     try:
         make = getattr(importlib.import_module(module), factory)
-        make()
+        made = make()
     except Exception as error:  # somebody's own code
         raise BadPolicy(f"{name}: {error}; a policy is one of {NAMES}") from error
+    missing = [method for method in ("pmf", "learn") if not callable(getattr(made, method, None))]
+    if missing:
+        raise BadPolicy(f"{name}: what it makes has no method {missing[0]}; a policy has pmf and learn")
     return Learner(lambda _: make(), 0.0)

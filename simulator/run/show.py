@@ -15,7 +15,7 @@ from simulator.report.text import figure
 from simulator.run.result import LEARNS, SINGLE, Band, Figures, PolicyRuns, WorldRuns
 
 BARS = "▁▂▃▄▅▆▇█"
-SPARKS = 20
+SPARKS = 16
 """Bars of a small curve."""
 
 
@@ -104,7 +104,7 @@ def _percent(band: Band | None) -> Text:
     if band is None:
         return Text("-")
     half = _half(band)
-    return Text(f"{100 * band.mean + 0.0:.1f} %" + ("" if half is None else f"\n±{100 * half:.1f}"))
+    return Text(f"{round(100 * band.mean, 1) + 0.0:.1f} %" + ("" if half is None else f"\n±{100 * half:.1f}"))
 
 
 def _half(band: Band) -> float | None:

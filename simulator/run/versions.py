@@ -11,14 +11,25 @@ from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 
+from simulator.logs.files import stamp
 from simulator.run.sweep import packages
 from simulator.run.task import Task
+from simulator.worlds.fitted import PREFIX, log_of
 
 _ROOT = Path(__file__).parents[2]
 _CODE = (
-    *("decider/policy/*.py", "decider/experiment/*.py", "simulator/worlds/*.py", "simulator/*.toml"),
+    *("decider/policy/*.py", "decider/experiment/*.py", "simulator/*.toml"),
     *(f"simulator/run/{name}.py" for name in ("play", "policies", "task")),
+    *(f"simulator/worlds/{name}.py" for name in ("find", "logistic", "scene", "world")),
 )
+_FROM_DATA = {
+    "data": ("simulator/worlds/classification.py", "simulator/datasets/*.py"),
+    "fitted": (
+        *(f"simulator/worlds/{name}.py" for name in ("fitted", "resampled")),
+        *("simulator/evaluate/reward_model.py", "simulator/evaluate/asking.py", "simulator/logs/*.py"),
+    ),
+}
+"""By what a world's name begins with: what makes it, besides `_CODE`."""
 
 
 def version_of(task: Task) -> str:
@@ -27,18 +38,31 @@ def version_of(task: Task) -> str:
     >>> version_of(Task("storefront", "uniform", seed=1, rounds=10)).startswith(packages())
     True
     """
-    return f"{packages()}, {_digest(_code())}, {_digest([*_world(task.world), *_policy(task.policy)])}"
+    own = digest([*_world(task.world), *_policy(task.policy)])
+    return f"{packages()}, {digest(sources(*_CODE))}, {own}{_log(task.world)}"
 
 
 @lru_cache
-def _code() -> tuple[Path, ...]:
-    return tuple(sorted(file for pattern in _CODE for file in _ROOT.glob(pattern)))
+def sources(*patterns: str) -> tuple[Path, ...]:
+    """Files of this code base.
+
+    >>> [file.name for file in sources("simulator/run/play.py")]
+    ['play.py']
+    """
+    return tuple(sorted(file for pattern in patterns for file in _ROOT.glob(pattern)))
 
 
 def _world(name: str) -> Iterator[Path]:
-    """A scene's file, or the log that a world is fitted to."""
+    """A scene's file, or the code of worlds made of data."""
     yield _ROOT / "simulator/worlds/scenes" / f"{name.replace('-', '_')}.py"
-    yield Path(name.partition(":")[2].partition("#")[0] or name)
+    yield from sources(*_FROM_DATA.get(name.partition(":")[0], ()))
+
+
+def _log(world: str) -> str:
+    """The state of the log that a world is fitted to; nothing for others."""
+    if not world.startswith(PREFIX):
+        return ""
+    return f", {blake2b(repr(stamp(Path(log_of(world)))).encode(), digest_size=6).hexdigest()}"
 
 
 def _policy(name: str) -> Iterator[Path]:
@@ -58,7 +82,12 @@ def _spec(module: str) -> str | None:
     return found.origin if found else None
 
 
-def _digest(files: Iterable[Path]) -> str:
+def digest(files: Iterable[Path]) -> str:
+    """Of their contents; those that are not there count as nothing.
+
+    >>> digest([]) == digest([Path("nowhere")])
+    True
+    """
     contents = [_content(file, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()]
     return blake2b(b"".join(contents), digest_size=6).hexdigest()
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 from rich.console import Console, RenderableType
 
-from simulator.commands import bad_input, bar, json_option, write_json
-from simulator.worlds.find import data_names, find, names
+from simulator.commands import FOLDER, bad_input, bar, json_option, refuse_overwriting, write_json
+from simulator.worlds.find import data_names, find, log_of, names
 from simulator.worlds.pictures import Portrait, plain, portrait
 from simulator.worlds.show import in_full, in_short, legend
 from simulator.worlds.world import World
@@ -26,9 +26,7 @@ Examples:
 @click.command("worlds", epilog=EXAMPLES)
 @click.argument("name", required=False)
 @json_option
-@click.option(
-    "--report", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write a page with pictures."
-)
+@click.option("--report", type=FOLDER, metavar="DIR", help="Write a page with pictures.")
 def worlds_command(name: str | None, json_file: Path | None, report: Path | None) -> None:
     """The worlds that `run`, `drive` and `compare` know: one line and a picture each; with NAME, all about one.
 
@@ -36,6 +34,7 @@ def worlds_command(name: str | None, json_file: Path | None, report: Path | None
     even choice, the best single action and the best action of every visit earn. Exits 2 on an unknown name.
     """
     with bad_input():
+        refuse_overwriting(json_file, log_of(name or ""))
         found = _portraits([find(one) for one in ([name] if name else names())])
         console = Console(emoji=False, markup=False, highlight=False)
         for part in in_full(found[0]) if name else _all(found):

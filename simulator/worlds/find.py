@@ -8,9 +8,11 @@ from __future__ import annotations
 import pkgutil
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 from decider.errors import DeciderError
 from simulator.worlds import classification, fitted, scenes
+from simulator.worlds.scene import BadScene, located
 from simulator.worlds.world import World
 
 
@@ -39,7 +41,8 @@ def data_names() -> list[str]:
 
 
 def find(name: str) -> World:
-    """The world of that name. Raises NoSuchWorld, DatasetError where data are missing, or what `fitted.world` raises.
+    """The world of that name. Raises NoSuchWorld, BadScene, DatasetError where data are missing, or what
+    `fitted.world` raises.
 
     >>> find("storefront").line
     'The home banner of a fashion store: segment and stage of buying decide what is clicked.'
@@ -50,8 +53,29 @@ def find(name: str) -> World:
         return classification.world(name)
     if name not in names():
         raise NoSuchWorld(f"there is no world {name!r}; {_advice(name)}")
-    world: World = import_module(f"{scenes.__name__}.{name.replace('-', '_')}").WORLD
+    return _scene(name)
+
+
+def _scene(name: str) -> World:
+    """Of its file. Raises BadScene."""
+    file = f"{name.replace('-', '_')}.py"
+    try:
+        world = import_module(f"{scenes.__name__}.{Path(file).stem}").WORLD
+    except Exception as error:  # whoever writes a world makes mistakes of every kind
+        raise BadScene(located(error, file)) from error
+    if not isinstance(world, World) or world.name != name:
+        given = f"a world named {world.name!r}" if isinstance(world, World) else f"{world!r}"
+        raise BadScene(f"{file}: WORLD is {given}; it must be the world {name!r}, named as its file")
     return world
+
+
+def log_of(name: str) -> str:
+    """The log that a name speaks of: what a world is fitted to, or else the name.
+
+    >>> log_of("fitted:shop.db#home"), log_of("shop.db")
+    ('shop.db', 'shop.db')
+    """
+    return fitted.log_of(name) if name.startswith(fitted.PREFIX) else name
 
 
 def _advice(name: str) -> str:

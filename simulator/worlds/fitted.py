@@ -31,6 +31,7 @@ from decider.types import ExperimentId
 from simulator.evaluate.asking import Contexts
 from simulator.evaluate.reward_model import RewardModel
 from simulator.logs.columns import Columns, Flags, Floats, Number
+from simulator.logs.files import stamp
 from simulator.logs.import_experiment import action_ids, experiment_of, plain_id
 from simulator.logs.open import ReadOptions, definition_in, open_log
 from simulator.worlds.resampled import Logged
@@ -64,7 +65,18 @@ def world(name: str) -> World:
     simulator.logs.bad.BadLog: nowhere.db: there is no such log; check the path
     """
     log, experiment = _parts(name.removeprefix(PREFIX))
-    return _world(name, log, experiment, _stamp(Path(log)))
+    if not log:
+        raise ThinLog(f"{name}: names no log; write {PREFIX}LOG, as {PREFIX}shop.db")
+    return _world(name, log, experiment, stamp(Path(log)))
+
+
+def log_of(name: str) -> str:
+    """The log of a world's name.
+
+    >>> log_of("fitted:shop.db#home")
+    'shop.db'
+    """
+    return _parts(name.removeprefix(PREFIX))[0]
 
 
 def _parts(text: str) -> tuple[str, str | None]:
@@ -73,14 +85,8 @@ def _parts(text: str) -> tuple[str, str | None]:
     return (log, experiment) if mark and not Path(text).exists() else (text, None)
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Changes when the file does, or what SQLite keeps beside it."""
-    files = [one for one in (path, path.with_name(f"{path.name}-wal")) if one.is_file()]
-    return tuple([number for one in files for number in (one.stat().st_mtime_ns, one.stat().st_size)])
-
-
 @lru_cache(maxsize=2)
-def _world(name: str, log: str, experiment: str | None, _stamp: tuple[int, ...]) -> World:
+def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str, int, int], ...]) -> World:
     options = ReadOptions(experiment=experiment)
     columns = open_log(log, options)
     definition = definition_in(log, options) or _foreign(columns)

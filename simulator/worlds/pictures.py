@@ -15,6 +15,7 @@ import numpy as np
 
 from decider.types import CONTEXT_FIELDS, Context, FeatureValue
 from simulator.run.play import reference
+from simulator.run.task import share_of_lift
 from simulator.worlds.world import Floats, Indexes, Visits, World
 
 SEED, ROUNDS = 1, 12_000
@@ -116,15 +117,15 @@ def _cases(visits: Visits) -> tuple[Indexes, Indexes]:
 def _picture(world: World, visits: Visits, cases: Indexes, number: Indexes) -> Picture:
     worth = np.stack([(visits.always(a) * visits.means).sum(axis=1) for a in range(len(world.actions))], axis=1)
     single = float(worth[cases].mean(axis=0).max())
-    attainable = float((visits.best * visits.means).sum(axis=1)[cases].mean()) - single
+    most = float((visits.best * visits.means).sum(axis=1)[cases].mean())
     found = list(_fields(visits, cases, number))
     gains = [_by_group(field, worth[cases]).max(axis=0) @ _shares(field) - single for field in found]
     place = int(np.argmax(gains))
     field = found[place]
     means = _by_group(field, np.where(visits.eligible, visits.means, np.nan)[cases])
     best = [world.actions[index] for index in np.argmax(np.nan_to_num(means, nan=-np.inf), axis=0)]
-    lift = float(gains[place]) / attainable if attainable > 0 else float("nan")
-    return Picture(field.name, field.groups, _shares(field), means, tuple(best), lift)
+    lift = share_of_lift(np.array(single + gains[place]), best=np.array(most), uniform=np.array(single))
+    return Picture(field.name, field.groups, _shares(field), means, tuple(best), float(lift))
 
 
 def _shares(field: Field) -> Floats:

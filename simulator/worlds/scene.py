@@ -9,16 +9,36 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
+from traceback import extract_tb
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from decider.errors import DeciderError
 from decider.experiment.definition import Action, Experiment, RewardDefinition
 from decider.experiment.schema import from_message, to_message
 from decider.types import ActionId, Context, ExperimentId
 from simulator.worlds.world import Answers, Flags, Floats, Indexes, Visits, World
+
+
+class BadScene(DeciderError):
+    """The file of a world is wrong; the message says where."""
+
+    reason = "BAD_SCENE"
+
+
+def located(error: Exception, world: str) -> str:
+    """An error with the line of the world's file that it comes from; with the world's name where that is not known.
+
+    >>> located(NameError("name 'x' is not defined"), "home.py")
+    "home.py: NameError: name 'x' is not defined"
+    """
+    frames = [frame for frame in extract_tb(error.__traceback__) if Path(frame.filename).parent.name == "scenes"]
+    place = f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else world
+    return f"{place}: {type(error).__name__}: {error}"
 
 
 class Visitor(NamedTuple):
@@ -43,6 +63,7 @@ class Outcome(NamedTuple):
 
 
 Outcomes = Sequence[Outcome]
+_ROUNDING = 1e-9
 
 
 def define(
@@ -120,7 +141,7 @@ def scene(
     names = tuple(experiment.reward.weights) or ("reward",)
     weights = [experiment.reward.weights.get(one, 1.0) for one in names]
 
-    def draw(seed: int, rounds: int) -> Visits:
+    def drawn(seed: int, rounds: int) -> Visits:
         random = Random(seed)
         visitors = [visitor(random, number) for number in range(rounds)]
         phases = [phase(number) for number in range(rounds)]
@@ -135,6 +156,7 @@ def scene(
         )
         table = [[outcomes(context, action, at) for action in actions] for context, at in cases.found]
         worth, chances, which = _arrays(table, names, weights)
+        _check(worth, chances, experiment.reward)
         luck, delays = (np.random.default_rng([seed, stream]) for stream in (1, 2))
         rewards, happened = _happens(luck.random(rounds), truth, worth=worth, chances=chances, which=which)
         return Visits(
@@ -148,6 +170,14 @@ def scene(
             names=happened,
             answers=_answers(actions.index(asks), visitors, told) if asks else None,
         )
+
+    def draw(seed: int, rounds: int) -> Visits:
+        try:
+            return drawn(seed, rounds)
+        except MemoryError:
+            raise
+        except Exception as error:  # of the scene's own functions
+            raise BadScene(located(error, name)) from error
 
     return World(name, line, experiment, draw, names, traffic, batch)
 
@@ -179,11 +209,23 @@ def _arrays(
     for case, row in enumerate(table):
         for action, possible in enumerate(row):
             for place, outcome in enumerate(possible):
+                if outcome.name not in names:
+                    raise ValueError(f"an outcome is named {outcome.name!r}; rewards have the names {', '.join(names)}")
                 index = names.index(outcome.name)
                 worth[case, action, place] = outcome.value * weights[index]
                 chances[case, action, place] = outcome.probability
                 which[case, action, place] = index
     return worth, chances, which
+
+
+def _check(worth: Floats, chances: Floats, reward: RewardDefinition) -> None:
+    """Raises ValueError."""
+    outside = worth[(worth < reward.minimum) | (worth > reward.maximum)]
+    if len(outside):
+        raise ValueError(f"an outcome is worth {outside[0]:g}; the range is {reward.minimum:g} to {reward.maximum:g}")
+    sums = chances.sum(axis=2)
+    if not ((chances >= 0).all() and (sums <= 1 + _ROUNDING).all()):
+        raise ValueError(f"probabilities must be 0 at least and sum to 1 at most; they sum to {sums.max():g}")
 
 
 def _happens(

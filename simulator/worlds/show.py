@@ -107,7 +107,7 @@ def _cell(x: float, low: float, high: float, *, best: bool) -> Text:
         return Text("-", "dim")
     level = (x - low) / (high - low) if high > low else 0.5
     shade = SHADES[min(len(SHADES) - 1, int(level * len(SHADES)))]
-    return Text.assemble((2 * shade, _colour(level)), f" {_short(x)}", style="bold" if best else "")
+    return Text.assemble((2 * shade, _colour(level)), f" {_short(x, high - low)}", style="bold" if best else "")
 
 
 def _colour(level: float) -> Style:
@@ -117,15 +117,20 @@ def _colour(level: float) -> Style:
     return Style(color=Color.from_rgb(*mixed))
 
 
-def _short(x: float) -> str:
-    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3f}" if abs(x) < 1 else f"{x:.3g}"
+def _short(x: float, apart: float) -> str:
+    """With as many digits as tell such figures apart. apart: between the least and the greatest of them."""
+    if abs(x) >= 1:
+        return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3g}"
+    digits = math.ceil(1 - math.log10(apart)) if apart > 0 else 0
+    return f"{x:.{min(max(digits, 3), 6)}f}"
 
 
 def _lift(one: Portrait) -> Text:
-    single = f"always {shortened(one.single_action, ID_WIDTH)} {_short(one.single)}"
+    lift = one.best - one.uniform
+    single = f"always {shortened(one.single_action, ID_WIDTH)} {_short(one.single, lift)}"
     return Text.assemble(
-        f"even {_short(one.uniform)}, {single}, best ",
-        (_short(one.best), "bold"),
+        f"even {_short(one.uniform, lift)}, {single}, best ",
+        (_short(one.best, lift), "bold"),
         f": {share(round(one.beyond_single, 2))} beyond one action",
     )
 

@@ -1,0 +1,256 @@
+"""Thompson sampling with propensities: its regressions against their closed form, its pmf against known ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
+from random import Random
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from decider.errors import InvalidExperiment
+from decider.experiment.schema import from_message
+from decider.policy.encode import action_line
+from decider.policy.make import make_policy, save_model
+from decider.policy.regression import CELLS, Features, Floats, Regression, inverse
+from decider.policy.thompson import CANDIDATES, ThompsonPolicy, best_of
+from decider.types import ActionId, Context
+from decider.v1 import experiment_pb2 as pb
+from tests.conftest import spec
+
+LINES = [action_line(ActionId(f"a{number}"), "content", {}) for number in range(3)]
+SEGMENTS = ("new", "regular", "vip")
+
+
+def learned(seed: int, count: int) -> tuple[Regression, list[tuple[Features, float]]]:
+    """One action's regression and what it was taught: at least `count` lessons, until it has just been solved anew."""
+    random, regression = Random(seed), Regression()
+    lessons: list[tuple[Features, float]] = []
+    while len(lessons) < count or regression._solved < regression._learned:
+        segment, age = random.choice(SEGMENTS), random.gauss(40, 10)
+        features = (("constant", 1.0), (f"segment={segment}", 1.0), ("age:", age))
+        reward = 0.2 + 0.3 * (segment == "vip") + 0.005 * age + random.gauss(0, 0.1)
+        regression.learn("a", features, reward)
+        lessons.append((features, reward))
+    return regression, lessons
+
+
+def closed_form(lessons: Sequence[tuple[Features, float]], asked: Features) -> tuple[float, float]:
+    """Mean and variance (in units of the noise) by a linear algebra library, over features in the same order."""
+    names = list(dict.fromkeys(name for features, _ in lessons for name, _ in features))
+    design = np.array([[dict(features).get(name, 0.0) for name in names] for features, _ in lessons])
+    rewards = np.array([reward for _, reward in lessons])
+    penalty = np.array([design[:, i].var() if name.endswith(":") else 1.0 for i, name in enumerate(names)])
+    covariance = np.linalg.inv(design.T @ design + np.diag(penalty))
+    weights = covariance @ (design.T @ (rewards - rewards.mean()))
+    x = np.array([dict(asked).get(name, 0.0) for name in names])
+    return float(rewards.mean() + x @ weights), float(x @ covariance @ x)
+
+
+@pytest.mark.parametrize("count", [2, 25, 200, 700])
+def test_a_regression_is_the_ridge_regression_of_what_it_learned(count: int) -> None:
+    """Everything rests on it."""
+    regression, lessons = learned(count, count)
+    asked = (("constant", 1.0), ("segment=vip", 1.0), ("age:", 33.0)) if count > 20 else lessons[0][0]
+    beliefs = regression.believe(("a",), [asked])
+    mean, variance = closed_form(lessons, asked)
+    assert beliefs.mean[0] == pytest.approx(mean, rel=1e-7)
+    assert beliefs.variance[0] == pytest.approx(variance * regression.noise, rel=1e-7)
+
+
+def test_between_two_solutions_every_reward_counts_at_once() -> None:
+    """A reward that waited for the next solution would not be learned within a second."""
+    regression, _ = learned(1, 400)
+    solved = regression._solved
+    asked = (("constant", 1.0), ("segment=new", 1.0), ("age:", 40.0))
+    before = regression.believe(("a",), [asked])
+    regression.learn("a", asked, 5.0)
+    after = regression.believe(("a",), [asked])
+    assert after.mean[0] > before.mean[0]
+    assert regression._solved == solved
+
+
+def test_nothing_is_known_of_a_new_action_but_the_mean_of_all() -> None:
+    """It is hoped to be like the others, and it is uncertain."""
+    regression, lessons = learned(3, 200)
+    asked = lessons[-1][0]
+    beliefs = regression.believe(("a", "new"), [asked])
+    assert beliefs.mean[1] == pytest.approx(np.mean([reward for _, reward in lessons]))
+    assert beliefs.variance[1] > 100 * beliefs.variance[0]
+
+
+@given(st.integers(1, 12), st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_the_sweep_gives_the_inverse(size: int, seed: int) -> None:
+    """Against LAPACK's."""
+    rng = np.random.default_rng(seed)
+    half: Floats = rng.normal(size=(3, size, size))
+    matrices = half @ half.transpose(0, 2, 1) + np.eye(size)
+    assert np.allclose(inverse(matrices), np.linalg.inv(matrices), rtol=1e-7, atol=1e-9)
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.05, 1), st.floats(0.05, 1))
+def test_the_better_of_two_has_its_known_probability(one: float, other: float, narrow: float, wide: float) -> None:
+    """P(X > Y) for normals is known; sixteen points come close wherever the widths are not too unlike."""
+    pmf = best_of(np.array([one, other]), np.array([narrow, wide]))
+    known = NormalDist().cdf((one - other) / (narrow**2 + wide**2) ** 0.5)
+    assert pmf[0] / pmf.sum() == pytest.approx(known, abs=0.06)
+    if 1 / 3 <= narrow / wide <= 3:
+        assert pmf[0] / pmf.sum() == pytest.approx(known, abs=0.005)
+
+
+def test_the_best_of_many_has_the_share_of_draws_that_it_wins() -> None:
+    """Against two million draws; 5 standard errors are 0.002."""
+    rng = np.random.default_rng(3)
+    mean, deviation = rng.uniform(0, 1, 8), rng.uniform(0.2, 0.5, 8)
+    draws = rng.normal(mean, deviation, (400_000, 8)).argmax(axis=1)
+    wins = np.bincount(draws, minlength=8) / len(draws)
+    pmf = best_of(mean, deviation)
+    assert pmf.sum() == pytest.approx(1.0, abs=0.002)
+    assert np.abs(pmf - wins).max() < 0.005
+
+
+def teach(policy: ThompsonPolicy, seed: int, count: int, *, flipped: bool = False) -> None:
+    """`a0` pays for those in front of a desktop, `a1` for the others; the other way round if flipped."""
+    random = Random(seed)
+    for _ in range(count):
+        context = Context(device=random.choice(("mobile", "desktop")))
+        drawn = random.randrange(3)
+        pays = {"desktop": 0, "mobile": 1}[context.device]
+        likely = 0.3 if drawn == (1 - pays if flipped else pays) else 0.1
+        policy.learn(context, LINES, drawn=drawn, propensity=1 / 3, reward=float(random.random() < likely))
+
+
+def thompson(**changed: float) -> ThompsonPolicy:
+    """With the defaults but for what is changed."""
+    policy = make_policy(spec("thompson", **changed))
+    assert isinstance(policy, ThompsonPolicy)
+    return policy
+
+
+def test_what_turns_is_forgotten_by_the_second_regression() -> None:
+    """A season turns: with all of the past in mind, the action of last season is still chosen."""
+    chosen = {}
+    for memory in (0.0, 1000.0):
+        policy = thompson(memory=memory)
+        teach(policy, 1, 6_000)
+        teach(policy, 2, 2_500, flipped=True)
+        chosen[memory] = policy.pmf(Context(device="desktop"), LINES)
+    assert chosen[0.0][0] > 0.5
+    assert chosen[1000.0][1] > 0.5
+
+
+def test_while_nothing_turns_the_one_that_remembers_is_asked() -> None:
+    """Forgetting costs."""
+    policy = thompson(memory=500.0)
+    teach(policy, 3, 6_000)
+    assert policy._trusted() is policy._regressions[0]
+
+
+def test_pairs_of_features_are_learned_if_asked_for() -> None:
+    """Who pays is decided by segment and device together; each alone says nothing."""
+    worst = {}
+    for interactions in (("CA",), ("CA", "CCA")):
+        policy = make_policy(spec("thompson", *interactions))
+        random = Random(4)
+        for _ in range(1_500):
+            context = Context(segment=random.choice(("x", "y")), device=random.choice(("x", "y")))
+            pays = 0 if context.segment == context.device else 1
+            drawn = random.randrange(3)
+            policy.learn(context, LINES, drawn=drawn, propensity=1 / 3, reward=float(drawn == pays))
+        right = [
+            policy.pmf(Context(segment=segment, device=device), LINES)[0 if segment == device else 1]
+            for segment, device in product("xy", repeat=2)
+        ]
+        worst[interactions] = min(right)
+    assert worst["CA", "CCA"] > 0.99
+    assert worst[("CA",)] < 0.5
+
+
+def test_terms_that_it_does_not_know_are_refused() -> None:
+    """A setting that is ignored is worse than one that is refused."""
+    message = pb.Experiment(id="x", actions=[pb.Action(id="a")], policy=pb.Policy(interactions=["CA", "AAC"]))
+    message.policy.thompson.SetInParent()
+    with pytest.raises(InvalidExperiment, match='knows "CA" and "CCA" only'):
+        from_message(message)
+
+
+def test_features_of_actions_that_change_from_call_to_call_count() -> None:
+    """A price known only now decides: cheap is bought."""
+    policy, random = thompson(), Random(5)
+    for _ in range(600):
+        prices = [random.uniform(1, 9) for _ in range(2)]
+        drawn = random.randrange(2)
+        policy.learn(Context(), _priced(prices), drawn=drawn, propensity=0.5, reward=float(prices[drawn] < 4))
+    assert policy.pmf(Context(), _priced([2.0, 8.0]))[0] > 0.95
+    assert policy.pmf(Context(), _priced([8.0, 2.0]))[1] > 0.95
+
+
+def _priced(prices: Sequence[float]) -> list[str]:
+    return [action_line(ActionId(f"a{i}"), "offer", {"price": price}) for i, price in enumerate(prices)]
+
+
+def test_the_unit_of_a_number_does_not_matter() -> None:
+    """Euros or cents: the penalty goes with the number's variance."""
+    answers = []
+    for unit in (1.0, 7.0):
+        policy, random = thompson(), Random(6)
+        for _ in range(300):
+            age = random.uniform(18, 80)
+            drawn = random.randrange(3)
+            reward = float(random.random() < (0.8 if (drawn == 0) == (age > 50) else 0.2))
+            policy.learn(Context(features={"age": age * unit}), LINES, drawn=drawn, propensity=1 / 3, reward=reward)
+        answers.append(policy.pmf(Context(features={"age": 60.0 * unit}), LINES))
+    assert answers[0] == pytest.approx(answers[1], abs=1e-6)
+
+
+def test_of_many_actions_the_most_promising_can_be_the_best() -> None:
+    """Quadratic work is bounded; the one that pays is among them."""
+    lines = [action_line(ActionId(f"a{i}"), "content", {}) for i in range(3 * CANDIDATES)]
+    policy, random = thompson(), Random(7)
+    for _ in range(4_000):
+        drawn = random.randrange(len(lines))
+        policy.learn(Context(), lines, drawn=drawn, propensity=1 / len(lines), reward=float(drawn == 70))
+    pmf = policy.pmf(Context(), lines)
+    assert len(pmf) == len(lines)
+    assert pmf[70] > 0.9
+    assert sum(p > 0 for p in pmf) <= CANDIDATES
+
+
+def test_ever_new_features_do_not_fill_the_memory() -> None:
+    """A frontend that sends session ids as a feature must not stop the server."""
+    policy = thompson(memory=0.0)
+    for number in range(400):
+        context = Context(segment="vip", features={"session": f"s{number}"})
+        policy.learn(context, LINES, drawn=number % 3, propensity=1 / 3, reward=float(number % 3 == 1))
+    regression = policy._regressions[0]
+    assert regression._spread.size <= 2 * CELLS
+    assert policy.pmf(Context(segment="vip", features={"session": "new"}), LINES)[1] > 0.9
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_the_bits_do_not_depend_on_the_threads_of_a_library(threads: str) -> None:
+    """A log that was written by a server on one core must replay on all of them."""
+    code = "from tests.test_thompson import fingerprint; print(fingerprint())"
+    environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), threads)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == fingerprint()
+
+
+def fingerprint() -> str:
+    """Of a model that has learned many features."""
+    of = replace(spec("thompson"), interactions=("CA", "CCA"))
+    policy, random = make_policy(of), Random(8)
+    for _ in range(300):
+        features = {f"f{i}": random.random() for i in range(8)}
+        context = Context(segment=random.choice(SEGMENTS), features=features)
+        policy.learn(context, LINES, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
+    return save_model(of, policy).checksum
