@@ -55,7 +55,7 @@ Measured = dict[str, float]
 
 
 def progressive(folder: Path) -> Measured:
-    """Decisions a second of our default policy over the log: the pass alone, and with the terminal's table."""
+    """Decisions a second of our squarecb over the log: the pass alone, and with the terminal's table."""
     log = columns(known_log(seed=SEED, rounds=len(Arrays.read(folder).action)))
     once, whole = (parse(str(folder / DEFAULT), log) for _ in range(2))
     return {

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,14 @@ def bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=1.0)
         yield lambda fraction: progress.update(task, completed=fraction)
+
+
+@contextmanager
+def counted(console: Console, total: int, what: str) -> Iterator[Callable[..., None]]:
+    """A progress bar; what it gives is called once for each of `total` things that are done."""
+    done = count(1)
+    with bar(console, what) as progress:
+        yield lambda *_: progress(next(done) / total)
 
 
 @contextmanager

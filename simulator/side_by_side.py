@@ -22,14 +22,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from decider.policy.spec import PolicySpec
 from simulator.evaluate.candidates import FIXED, Candidate
 from simulator.evaluate.parse import parse
 from simulator.evaluate.result import Estimate
 from simulator.evaluate.run import evaluate
 from simulator.logs.columns import Columns, Flags, Floats
 from simulator.side.exchange import About, Row, loads
-from simulator.side.known import KnownLog, arrays, columns, experiment, known_log, vw_lines
+from simulator.side.known import LEARNER, KnownLog, arrays, columns, experiment, known_log, vw_lines
 from simulator.side.with_vw import ARGUMENTS, LOG
 
 ROOT = Path(__file__).parent.parent
@@ -115,9 +114,9 @@ def ours(known: KnownLog, folder: Path) -> list[Row]:
 
 
 def hand_over(known: KnownLog, folder: Path) -> None:
-    """The log for the rivals: arrays, and the files for VW with our default policy's arguments."""
+    """The log for the rivals: arrays, and the files for VW with our squarecb's arguments."""
     arrays(known).write(folder)
-    (folder / ARGUMENTS).write_text(PolicySpec().arguments.replace(" --quiet", ""))
+    (folder / ARGUMENTS).write_text(LEARNER.arguments.replace(" --quiet", ""))
     with (folder / LOG).open("w") as file:
         file.writelines(vw_lines(known))
 

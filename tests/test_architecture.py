@@ -61,7 +61,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": ("decider.cli", "simulator"),
     "rich": ("simulator",),
-    "scipy": ("decider.estimate", "simulator"),
+    "scipy": ("decider.estimate", "decider.policy.thompson", "simulator"),
     "pyarrow": ("simulator.logs", "simulator.compare.table"),
     "adbc_driver_sqlite": ("simulator.logs",),
     "matplotlib": ("simulator.report", "simulator.bakeoff.plot"),

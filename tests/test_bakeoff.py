@@ -143,7 +143,7 @@ def test_the_tables_count_wins_and_name_losses() -> None:
     assert "| coba VowpalSquarecbLearner | 0 better, 0 even, **1 worse** |" in text
     assert "| **the best rival there** | 0 better, 0 even, **1 worse** |" in text
     assert "- a, immediate rewards, 4,000 rounds: coba VowpalSquarecbLearner by 0.102 (0." in text
-    assert "| MABWiser LinTS, alpha 1 | - |" in text
+    assert "| MABWiser LinTS, alpha 0.1 | - |" in text
     assert "| a, immediate | 0.80 **<** 0.91 coba VowpalSquarecbLearner |" in text
     assert table.results(FOUND).count("0.804 ±0.005") == 1
     assert "anywhere" in table.readme(made_up(DEFAULT, OURS))

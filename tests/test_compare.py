@@ -405,6 +405,10 @@ def test_one_seed_says_run_more(tmp_path: Path) -> None:
         (("storefront", "--policies", "softmax:lamda=3"), "there is no parameter 'lamda'"),
         (("storefront", "--policies", "default", "--skip-bad"), "--skip-bad: says how to read a log"),
         (("log.csv", "--policies", "uniform", "--seeds", "3"), "--seeds: is for worlds"),
+        (("log.csv", "--policies", "uniform", "--json", "log.csv"), "--json log.csv: is the log itself"),
+        (("gone.db", "--policies", "uniform"), "gone.db: there is no such log; and there is no world 'gone.db'"),
+        (("storefront", "--policies", "bag:size=2.5"), "size=2.5 is no whole number"),
+        (("storefront", "--policies", "default", "--rounds", "100000000"), "'--rounds': 100000000 is not in the"),
         (("log.csv", "--policies", "uniform", "nope"), "there is no policy 'nope'"),
     ],
 )

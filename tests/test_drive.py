@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from google.rpc import status_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.experiment.schema import to_message
@@ -38,7 +38,7 @@ from simulator.drive import calls, live, send
 from simulator.drive.calls import Unanswered
 from simulator.drive.earned import earned
 from simulator.drive.kills import moments
-from simulator.drive.latency import percentiles
+from simulator.drive.latency import CURVE, percentiles
 from simulator.drive.ledger import Ledger
 from simulator.drive.live import Options
 from simulator.drive.plan import BadDrive, Plan, Shares, fates, lanes, plan, unweighted
@@ -46,9 +46,12 @@ from simulator.drive.reconcile import Reconciliation, reconcile
 from simulator.drive.schedule import Schedule
 from simulator.drive.send import Drive
 from simulator.drive.target import apply
+from simulator.drive.worked import found as worked
+from simulator.report.drives import calls_of, latencies, write_drive_report
 from simulator.run.policies import BadPolicy, served
 from simulator.verify import verify
 from simulator.worlds.find import find, names
+from tests.browser import FAINT, OVERFLOWING, UNDRAWN, browser
 from tests.doors import InProcessDoor, ServerProcess, rows, until
 
 NOTHING = Shares(0, 0, 0, 0)
@@ -530,6 +533,9 @@ where position = (select position from rewarded)
         ("different", "update decisions set action = action || '-x' where position = (select position from one)"),
         ("different", "update decisions set propensity = propensity / 2 where position = (select position from one)"),
         ("different", "update decisions set unit_id = 'somebody' where position = (select position from one)"),
+        ("different", "update decisions set device = 'fridge' where position = (select position from one)"),
+        ("different", """update decisions set features = '{"x": 1}' where position = (select position from one)"""),
+        ("different", """update decisions set eligible = '["sale"]' where position = (select position from one)"""),
         ("different", "update rewards set value = value + 1 where position = (select position from rewarded)"),
         (
             "different",
@@ -539,7 +545,8 @@ where position = (select position from rewarded)
     ],
     ids=[
         "decision gone", "reward gone", "duplicates uncounted", "reward twice", "decision never sent",
-        "other action", "other propensity", "other unit", "other value", "late, not joined",
+        "other action", "other propensity", "other unit", "other device", "other features",
+        "other eligible actions", "other value", "late, not joined",
     ],
 )  # fmt: skip
 def test_a_log_that_was_tampered_with_is_found_out(
@@ -632,6 +639,17 @@ def test_another_servers_log_is_not_taken_for_its_own(server: InProcessDoor, tmp
         (("storefront", "--target", "127.0.0.1:1", "--kills", "1"), "--serve LOG.db instead"),
         (("storefront", "--serve", "a.db", "--db", "a.db"), "leave --db out"),
         (("storefront", "--target", "http://localhost:1"), "is not HOST:PORT"),
+        (("storefront", "--target", "127.0.0.1:99999"), "a port is 1 to 65535"),
+        (("open-bandit", "--target", "127.0.0.1:99999"), "a port is 1 to 65535"),
+        (("storefront", "--serve", "gone/a.db"), "gone/a.db.log: cannot be written (No such file or directory)"),
+        (("storefront", "--serve", "a.db", "--json", "a.db"), "--json a.db: is the log itself"),
+        (("storefront", "--target", "127.0.0.1:1", "--db", "a.db", "--json", "a.db"), "--json a.db: is the log itself"),
+        (("storefront", "--serve", "a.db", "--rate", "nan"), "'--rate': 'nan' is no finite number"),
+        (("storefront", "--serve", "a.db", "--rate", "inf"), "'--rate': 'inf' is no finite number"),
+        (("storefront", "--serve", "a.db", "--rate", "1e-9"), "--rate 1e-09: the window would last 1.2e+12 s"),
+        (("storefront", "--serve", "a.db", "--window", "nan"), "'--window': 'nan' is no finite number"),
+        (("storefront", "--serve", "a.db", "--late", "nan"), "'--late': 'nan' is no finite number"),
+        (("storefront", "--serve", "a.db", "--visitors", "100000000"), "'--visitors': 100000000 is not in the range"),
         (("storefront", "--target", "127.0.0.1:1", "--policy", "best"), "no server can serve it"),
         (("storefront", "--target", "127.0.0.1:1", "--lost", "0.7", "--late", "0.7"), "at most 1 in all"),
         (("storfront", "--target", "127.0.0.1:1"), "did you mean storefront"),
@@ -643,6 +661,27 @@ def test_what_cannot_be_driven_is_one_line_with_the_way_out(arguments: tuple[str
     assert result.exit_code == 2, result.output
     assert words in result.output
     assert "Traceback" not in result.output
+
+
+def test_a_wrong_log_is_refused_before_the_server_is_changed(fresh: InProcessDoor, tmp_path: Path) -> None:
+    """Who mistypes a path must not find another experiment running."""
+    result = run("rare", "--target", fresh.target, "--visitors", "5", "--db", str(tmp_path / "none.db"))
+    assert (result.exit_code, "there is no such log" in result.output) == (2, True)
+    assert rows(fresh.db, "select count(*) from experiments where experiment = 'rare'") == [(0,)]
+
+
+def test_another_servers_output_is_kept(tmp_path: Path) -> None:
+    """A drive of a log that is in use is refused; what the server that uses it has said is still there."""
+    process = ServerProcess(tmp_path / "log.db")
+    try:
+        output = tmp_path / "log.db.log"
+        output.write_text("said before\n", encoding="utf-8")
+        result = run("storefront", "--serve", str(process.db), "--visitors", "5")
+    finally:
+        process.kill()
+    assert result.exit_code == 2
+    assert "another server writes this log" in result.output
+    assert output.read_text(encoding="utf-8").startswith("said before\n")
 
 
 def test_the_help_lists_every_world() -> None:
@@ -713,6 +752,88 @@ def _sleeps(process: ServerProcess) -> Callable[[Drive], None]:
         os.kill(process.process.pid, signal.SIGCONT)
 
     return sleep
+
+
+# The page
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example's page, with names that would like to be scripts."""
+    hostile = "<script>document.title='taken'</script>"
+    told = replace(worked().reconciliation, log=hostile, lost=1, examples=(f"lost: {hostile}",))
+    result = replace(worked(), policy=hostile, ended=hostile, reconciliation=told)
+    return write_drive_report(result, tmp_path_factory.mktemp("page") / "new")
+
+
+def test_the_command_writes_a_page(fresh: InProcessDoor, tmp_path: Path) -> None:
+    """What it says is what the terminal says; the whole distribution is in the JSON, too."""
+    file, folder = tmp_path / "drive.json", tmp_path / "page"
+    told = run(
+        "rare",
+        "--target",
+        fresh.target,
+        "--visitors",
+        "50",
+        "--window",
+        "0.2",
+        "--json",
+        f"{file}",
+        "--report",
+        f"{folder}",
+    )
+    assert told.exit_code == 0, told.output
+    assert f"Report: {folder / 'index.html'}" in told.output
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert "lost 0, doubled 0, different 0" in text
+    assert "the log itself was not read" in text
+    curve = json.loads(file.read_text(encoding="utf-8"))["decide"]["curve"]
+    assert len(curve) == len(CURVE)
+    assert curve == sorted(curve)
+
+
+def test_a_drive_without_an_answer_has_a_page(tmp_path: Path) -> None:
+    """It is when nothing worked that somebody looks."""
+    nothing = replace(worked(), decide=None, reward=None, earned=None, ended="no answer")
+    assert "no answer" in write_drive_report(nothing, tmp_path).read_text(encoding="utf-8")
+    assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
+
+
+@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=30))
+@settings(max_examples=10, deadline=None)
+def test_any_latencies_can_be_drawn(seconds: list[float]) -> None:
+    """Also a single call, and one that took no time."""
+    result = replace(worked(), decide=percentiles(array("d", seconds)), reward=None)
+    assert latencies(result, calls_of(result)).svg.startswith(b"<?xml")
+
+
+def test_the_same_drive_gives_the_same_bytes(tmp_path: Path) -> None:
+    """A page in version control changes only when its figures do."""
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        write_drive_report(worked(), folder)
+    for name in ("index.html", "latency.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_browser_shows_the_page(page: Path) -> None:
+    """The plot is decoded, nothing is cut off on a phone or a desk, by day or by night; names are text."""
+    with browser() as chromium:
+        opened = chromium.page(page)
+        assert opened.run("document.images.length") == 1
+        assert opened.run(UNDRAWN) == []
+        assert opened.run("document.querySelectorAll('#counts tbody tr').length") == 2
+        assert opened.run("document.querySelectorAll('#percentiles tbody tr').length") == 2
+        assert opened.run("document.querySelectorAll('#rewards tbody tr').length") == 4
+        assert opened.run("document.title") == "A world driven against a live server: storefront"
+        assert opened.run("document.scripts.length") == 0
+        assert all(address.startswith(("file:", "data:")) for address in opened.requests)
+        for width in (400, 1280):
+            opened.resize(width)
+            assert opened.run(OVERFLOWING) == []
+            assert opened.run("document.documentElement.scrollWidth") == width
+        for scheme in ("light", "dark"):
+            opened.prefer(scheme=scheme)
+            assert opened.run(FAINT) == []
 
 
 def test_runs_have_ids_of_their_own() -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.errors import InvalidArgument, InvalidExperiment, NotFound, Refused
-from decider.experiment.checks import MAX_ACTIONS, check_successor
+from decider.experiment.checks import MAX_ACTIONS, THOMPSON_TERMS, check_successor
 from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
 from decider.experiment.rules import baseline_slots, eligible_actions, in_holdout, preset
 from decider.experiment.schema import (
@@ -43,6 +43,8 @@ RANGES: dict[str, st.SearchStrategy[float]] = {
     "size": st.integers(2, 100),
     "alpha": st.floats(1e-9, 1e6),
     "count": st.integers(0, 10**9),
+    "width": st.floats(1e-6, 100),
+    "memory": st.floats(0, 1e9),
 }
 
 
@@ -63,6 +65,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
     active = [action.id for action in actions if not action.retired]
     low, high = sorted(draw(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2, unique=True)))
     algorithm = draw(st.sampled_from(sorted(ALGORITHMS)))
+    terms = sorted(THOMPSON_TERMS) if algorithm == "thompson" else ["CA", "AC", "CCA", "CCAA"]
     holdout = draw(st.just(0.0) | st.floats(0, 1))
     needs_baseline = holdout > 0 or algorithm == "fixed"
     return Experiment(
@@ -74,7 +77,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         policy=PolicySpec(
             algorithm,
             {name: draw(RANGES[name]) for name in ALGORITHMS[algorithm]},
-            tuple(draw(st.lists(st.sampled_from(["CA", "AC", "CCA", "CCAA"]), min_size=1, max_size=2))),
+            tuple(draw(st.lists(st.sampled_from(terms), min_size=1, max_size=2))),
             (low, high),
         ),
         minimum_propensity=draw(st.floats(0, 1)) / len(active),
@@ -195,7 +198,7 @@ def test_a_short_file_gets_the_defaults(tmp_path: Path) -> None:
         reward=RewardDefinition(600 * SECOND, 0.0, {}, 0.0, 1.0, Aggregation.SUM),
     )
     text = write_json(to_message(experiment))
-    for name in ("gamma_scale", "minimum_propensity", "window", "aggregation", "LEARNING_ONLINE", "_STATE_ACTIVE"):
+    for name in ("width", "memory", "minimum_propensity", "window", "aggregation", "LEARNING_ONLINE", "_STATE_ACTIVE"):
         assert name in text
 
 

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from decider.decide import decide
 from decider.errors import DeciderError
@@ -32,9 +33,9 @@ from simulator.evaluate.result import to_json
 from simulator.report.runs import write_run_report
 from simulator.run.play import Played, play, reference
 from simulator.run.policies import BadPolicy, Known, Learner, named
-from simulator.run.result import KNOWN, LEARNS, SINGLE, band, of_policy, tasks_of
+from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, of_policy, tasks_of
 from simulator.run.result import reference as reference_runs
-from simulator.run.show import shown
+from simulator.run.show import cells, shown, sparkline
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.run.worked import found
 from simulator.worlds.find import NoSuchWorld, find
@@ -342,7 +343,15 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
         ("squarecb:gamma_scale=x", "gamma_scale=x is no number"),
         ("squarecb:gamma_scale", "there is no parameter 'gamma_scale'"),
         ("squarecb:gamma_scale=-1", "gamma_scale"),
-        ("default:floor=2", "minimum_propensity"),
+        ("default:floor=2", "default:floor=2: minimum_propensity"),
+        ("fixed", "fixed: names no action (fixed:ACTION); it has new-arrivals"),
+        ("bag:size=2.7", "bag:size=2.7: size=2.7 is no whole number"),
+        ("bag:size=nan", "size=nan is no whole number"),
+        ("bag:size=-1", "size=-1 is no whole number"),
+        ("bag:size=1e20", "size=1e+20 is no whole number"),
+        ("os:getcwd", "os:getcwd: what it makes has no method pmf"),
+        ("sys:exit", "sys:exit: SystemExit; a policy is one of"),
+        ("rival:nix", "there is no rival 'nix'"),
         ("default:interactions=C", "interactions"),
         ("missing.toml", "missing.toml"),
         ("tests.nothing:make", "No module named 'tests.nothing'"),
@@ -515,6 +524,42 @@ def test_one_seed_has_no_bands_and_says_so() -> None:
     assert result.stdout.count("uniform ") == 2, "asked for by its name, it is not shown twice in a table"
 
 
+def test_nothing_is_written_with_a_sign_and_fits_on_80_columns() -> None:
+    """`-0.0 %` looks like a loss; a small curve that is broken into two lines is none."""
+    figures = replace(found().policies[0].whole, share=Band(-1e-9, None, None), right=None)
+    assert cells(figures)[1].plain == "0.0 %"
+    console = Console(width=80)
+    with console.capture() as captured:
+        for part in shown(found()):
+            console.print(part)
+    assert sparkline(found().policies[2].curve.share.mean) in captured.get()
+
+
+def test_files_are_there_even_if_nobody_reads_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`simulator run ... | head -3` ends the output early, not the work."""
+
+    def closed(_: object) -> list[str]:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("simulator.run.cli.shown", closed)
+    file, folder = tmp_path / "run.json", tmp_path / "page"
+    simulator(
+        "storefront",
+        "--policy",
+        "uniform",
+        "--rounds",
+        "9",
+        "--seeds",
+        "1",
+        "--json",
+        f"{file}",
+        "--report",
+        f"{folder}",
+    )
+    assert json.loads(file.read_text(encoding="utf-8"))["rounds"] == 9
+    assert (folder / "index.html").exists()
+
+
 def test_policies_given_twice_are_played_once() -> None:
     """A repeated name is no other policy."""
     result = simulator("storefront", *["--policy", "fixed:sale"] * 2, "--rounds", "20", "--seeds", "1")
@@ -526,8 +571,13 @@ def test_policies_given_twice_are_played_once() -> None:
     [
         (["storefrnt"], "did you mean storefront?"),
         (["storefront", "--policy", "nonsense"], "there is no policy 'nonsense'"),
-        (["storefront", "--rounds", "0"], "0 is not in the range x>=1"),
-        (["storefront", "--seeds", "0"], "0 is not in the range x>=1"),
+        (["storefront", "--rounds", "0"], "'--rounds': 0 is not in the range"),
+        (["storefront", "--rounds", "10000001"], "'--rounds': 10000001 is not in the range"),
+        (["storefront", "--seeds", "0"], "'--seeds': 0 is not in the range"),
+        (["storefront", "--seeds", "10001"], "'--seeds': 10001 is not in the range"),
+        (["fitted:"], "fitted:: names no log; write fitted:LOG"),
+        (["storefront", "--policy", "FILE", "--json", "FILE"], "--json FILE: is the log itself or another file"),
+        (["fitted:FILE", "--json", "FILE"], "--json FILE: is the log itself"),
         (["storefront", "--workers", "0"], "0 is not in the range x>=1"),
         (["storefront", "--report", "FILE/page"], "FILE"),
         (["storefront", "--keep", "FILE"], "is a file"),
@@ -540,7 +590,7 @@ def test_bad_input_is_refused_before_the_work(
     """An hour of work must not end in 'there is no such folder'."""
     monkeypatch.chdir(tmp_path)
     Path("FILE").touch()
-    result = simulator("--policy", "default", "--rounds", "1000000000", *arguments)
+    result = simulator("--policy", "default", "--rounds", "10000000", *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
     assert not result.stdout

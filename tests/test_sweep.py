@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import signal
@@ -153,7 +154,35 @@ def test_a_run_is_not_reused_once_its_policy_file_has_changed(tmp_path: Path) ->
     assert version_of(replace(task, policy="default")) == version_of(replace(task, policy="bag", seed=2))
 
 
+def test_a_run_is_not_reused_once_the_log_of_its_world_has_grown(tmp_path: Path) -> None:
+    """The newest entries of a log of ours are in a file beside it, and a log may be a folder."""
+    log, folder = tmp_path / "shop.db", tmp_path / "logs"
+    folder.mkdir()
+    for name in (log, folder / "a.csv"):
+        name.write_text("one", encoding="utf-8")
+    tasks = [Task(f"fitted:{name}", "default", seed=1, rounds=10) for name in (f"{log}#home", folder)]
+    before = [version_of(task) for task in tasks]
+    assert [version_of(task) for task in tasks] == before
+    Path(f"{log}-wal").write_text("two", encoding="utf-8")
+    (folder / "b.csv").write_text("two", encoding="utf-8")
+    assert all(version_of(task) != version for task, version in zip(tasks, before, strict=True))
+
+
 # What goes wrong is said
+
+
+def test_a_full_disk_is_told_with_its_folder_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A torn file would take up the last room at every try."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(SweepFailed, match=f"No space left on device: '{tmp_path}"):
+        sweep([Job(1)], square, result=Square, folder=tmp_path / "keep", workers=1)
+    assert not list((tmp_path / "keep").iterdir())
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -32,12 +32,12 @@ from decider.v1 import decider_service_pb2 as pb
 from simulator.cli import main
 from simulator.report.worlds import write_worlds
 from simulator.run.play import Way, play, reference
-from simulator.worlds import pictures
+from simulator.worlds import pictures, scenes
 from simulator.worlds.find import find, names
 from simulator.worlds.logistic import FIELDS, LEAST, MOST, SPREAD, mean_purchase
 from simulator.worlds.pictures import TIME, UNKNOWN, Portrait, plain, portrait
 from simulator.worlds.scene import Outcome, Visitor, chance, define, mixture, scene
-from simulator.worlds.show import SHADES
+from simulator.worlds.show import SHADES, _short
 from simulator.worlds.world import Flags, Floats, Visits, World
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page, browser
 
@@ -668,6 +668,85 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
     code, output = invoke("storefrnt")
     assert code == 2
     assert "did you mean storefront?" in output
+
+
+BROKEN = """
+from simulator.worlds.scenes.push import ACTIONS
+from simulator.worlds.scene import Outcome, Visitor, define, scene
+from decider.types import Context
+
+WORLD = scene(
+    name="{name}",
+    line="A broken one.",
+    experiment=define("broken", actions=ACTIONS, baseline="{baseline}", window=600, weights={{"click": 1.0}}),
+    visitor=lambda random, number: Visitor(Context()),
+    outcomes=lambda context, action, phase: [Outcome({outcome})],
+    delay=60.0,
+)
+"""
+RIGHT = {"baseline": "none", "outcome": '"click", 1.0, 0.5'}
+
+
+@pytest.mark.parametrize(
+    ("number", "wrong", "said"),
+    [
+        (1, {"name": "push"}, "broken_1.py: WORLD is a world named 'push'; it must be the world 'broken-1'"),
+        (2, {"baseline": "nothing"}, "broken_2.py:9: InvalidExperiment: baseline_action: 'nothing' is not one"),
+        (3, {"name": '"'}, "broken_3.py: SyntaxError: unterminated"),
+        (4, {"outcome": "'click', 1.0, typo"}, "broken_4.py:11: NameError: name 'typo' is not defined"),
+        (
+            5,
+            {"outcome": "'clik', 1.0, 0.5"},
+            "broken-5: ValueError: an outcome is named 'clik'; rewards have the names",
+        ),
+        (6, {"outcome": "'click', 5.0, 0.5"}, "an outcome is worth 5; the range is 0 to 1"),
+        (7, {"outcome": "'click', 1.0, 1.5"}, "sum to 1 at most; they sum to 1.5"),
+        (8, {"outcome": "'click', 1.0, -0.5"}, "probabilities must be 0 at least"),
+    ],
+)
+def test_a_mistake_in_a_worlds_file_is_told_with_its_place(
+    number: int, wrong: dict[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adding a world is adding a file: whoever writes it makes mistakes, and every command must say where."""
+    folder = tmp_path / "scenes"
+    folder.mkdir()
+    monkeypatch.setattr(scenes, "__path__", [*scenes.__path__, str(folder)])
+    right = RIGHT | {"name": f"broken-{number}"}
+    (folder / f"broken_{number}.py").write_text(BROKEN.format(**right | wrong), encoding="utf-8")
+    code, output = invoke(f"broken-{number}")
+    assert code == 2
+    assert said in " ".join(output.split())
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("x", "apart", "said"),
+    [
+        (0.0069, 2e-5, "0.006900"),
+        (0.0069, 0.0, "0.007"),
+        (0.123456, 0.2, "0.123"),
+        (1.234, 0.5, "1.23"),
+        (123.4, 9.0, "123"),
+    ],
+)
+def test_figures_that_differ_are_shown_as_different(x: float, apart: float, said: str) -> None:
+    """Shades of equal numbers puzzle."""
+    assert _short(x, apart) == said
+
+
+def test_where_one_action_is_best_for_all_no_field_brings_anything() -> None:
+    """A share of what is nothing but rounding would be any number."""
+    world = find("push")
+    draw = world.draw
+
+    def same(seed: int, rounds: int) -> Visits:
+        visits = draw(seed, rounds)
+        means = np.tile([0.1, 0.2, 0.3, 0.1, 0.1], (len(visits.contexts), 1))
+        return replace(visits, means=means, eligible=np.ones(means.shape, np.bool_))
+
+    one = portrait(replace(world, draw=same), rounds=997)
+    assert math.isnan(one.picture.lift)
+    assert one.beyond_single == pytest.approx(0.0, abs=1e-9)
 
 
 def test_help_has_examples() -> None:

@@ -21,6 +21,7 @@ from simulator.commands import (
     VISITS,
     bad_input,
     bar,
+    counted,
     json_option,
     log_options,
     read_log,
@@ -43,7 +44,6 @@ from simulator.run.keep import prepared
 from simulator.run.policies import NAMES
 from simulator.run.result import tasks_of
 from simulator.run.sweep import sweep
-from simulator.run.task import Task
 from simulator.run.versions import version_of
 from simulator.worlds.find import NoSuchWorld, find, log_of
 from simulator.worlds.world import World
@@ -280,25 +280,21 @@ def _notes(columns: Columns, judged: dict[str, Judged], sums: dict[str, Any], as
 def _counted(tasks: Sequence[Any], what: str, asked: Asked) -> Iterator[Callable[[Any, Any], None]]:
     """Says how much there is to do, then how much is done."""
     asked.console.print(f"{len(tasks)} runs: {what}; results go to {asked.out}", highlight=False, soft_wrap=True)
-    done: list[Task | LogTask] = []
-    with bar(asked.console, f"{len(tasks)} runs") as progress:
-
-        def count(task: Task | LogTask, _: object) -> None:
-            done.append(task)
-            progress(len(done) / len(tasks))
-
-        yield count
+    with counted(asked.console, len(tasks), f"{len(tasks)} runs") as done:
+        yield done
 
 
 def _write(found: Compared, rows: list[Row], table: Path, *, json_file: Path | None, report: Path | None) -> None:
+    """Files first: whoever reads only the beginning of the tables (`| head`) has them, too."""
     write_table(rows, table)
+    write_json(json_file, to_json(found))
+    page = write_comparison_report(found, report) if report else None
     console = Console(emoji=False, markup=False)
     for part in shown(found):
         console.print(part)
     console.print(f"Table: {table}", soft_wrap=True)
-    write_json(json_file, to_json(found))
-    if report:
-        console.print(f"Report: {write_comparison_report(found, report)}", soft_wrap=True)
+    if page:
+        console.print(f"Report: {page}", soft_wrap=True)
 
 
 def _slug(subject: str) -> str:

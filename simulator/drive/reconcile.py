@@ -5,13 +5,16 @@ An acknowledgement is a promise. Called by `live.py` once a drive is over; reads
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from decider.log.rows import context_of
 from decider.log.sqlite import SqliteReader
+from decider.types import Context
 from simulator.drive.ledger import OUTCOMES, Ledger
 from simulator.drive.plan import REWARD_ID, Plan
 from simulator.worlds.world import Flags
@@ -20,7 +23,9 @@ EXAMPLES = 5
 """Findings that are told one by one."""
 
 _DECISIONS = """
-select decision_id, unit_id, action, propensity, model from decisions where decision_id >= ? and decision_id < ?
+select decision_id, unit_id, action, propensity, model,
+  segment, device, channel, location, intent_stage, features, eligible
+from decisions where decision_id >= ? and decision_id < ?
 """
 _REWARDS = """
 select decision_id, reward_id, name, value, outcome from joined_rewards where decision_id >= ? and decision_id < ?
@@ -42,7 +47,7 @@ class Reconciliation:
     """log: the file that was read; empty if none was, and only the answers were compared with each other.
 
     lost: acknowledged but not in the log. doubled: in the log more often than sent, or counted twice. different: in the
-    log otherwise than it was answered. examples: the first of these, in words. outcomes: answers of each kind.
+    log otherwise than it was asked or answered. examples: the first of these, in words. outcomes: answers of each kind.
     """
 
     log: str
@@ -114,7 +119,7 @@ def _check_decisions(plan: Plan, ledger: Ledger, log: SqliteReader, found: _Foun
     """Rows of this drive."""
     seen = np.zeros(len(plan.visits), np.int64)
     rows = 0
-    for decision_id, *logged in log.stream(_DECISIONS, _ours(plan)):
+    for decision_id, unit, action, propensity, model, *asked in log.stream(_DECISIONS, _ours(plan)):
         rows += 1
         number = _number(plan, decision_id)
         if number is None or not ledger.sent[number]:
@@ -123,11 +128,34 @@ def _check_decisions(plan: Plan, ledger: Ledger, log: SqliteReader, found: _Foun
         seen[number] += 1
         if seen[number] > 1:
             found.add("doubled", f"decision {decision_id} is in the log {seen[number]} times")
-        elif ledger.acked[number] and logged != (answered := _answered(plan, ledger, number)):
-            found.add("different", f"decision {decision_id} was answered with {answered}, logged as {logged}")
+        elif ledger.acked[number]:
+            _check_decision(plan, ledger, number, ([unit, action, propensity, model], asked), found)
     for missing in _numbers(ledger.acked & (seen == 0)):
         found.add("lost", f"decision {plan.decision_id(missing)} was acknowledged but is not in the log")
     return rows
+
+
+def _check_decision(
+    plan: Plan, ledger: Ledger, number: int, logged: tuple[list[Any], list[str | None]], found: _Found
+) -> None:
+    """What was answered, and what was asked: a context that is logged otherwise would be learned and replayed so."""
+    answer, question = logged[0], _question(logged[1])
+    if answer != (answered := _answered(plan, ledger, number)):
+        found.add("different", f"decision {plan.decision_id(number)} was answered with {answered}, logged as {answer}")
+    elif question != (asked := _asked(plan, ledger, number)):
+        found.add("different", f"decision {plan.decision_id(number)} was asked with {asked}, logged with {question}")
+
+
+def _question(columns: list[str | None]) -> tuple[Context, list[str]]:
+    """The context and the eligible actions as logged; none are named where all are eligible."""
+    *fields, features, eligible = columns
+    return context_of(fields, json.loads(features or "{}")), sorted(json.loads(eligible or "[]"))
+
+
+def _asked(plan: Plan, ledger: Ledger, number: int) -> tuple[Context, list[str]]:
+    """As sent."""
+    case = int(ledger.case[number])
+    return plan.visits.contexts[case], sorted(plan.eligible(case))
 
 
 def _answered(plan: Plan, ledger: Ledger, number: int) -> list[Any]:

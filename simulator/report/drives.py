@@ -28,7 +28,7 @@ TERMS = (
     Term("Acknowledged", "The server answered. From then on it must be in the log, whatever happens to the server."),
     Term("Lost", "Acknowledged, but not in the log."),
     Term("Doubled", "In the log more often than it was sent, or counted twice."),
-    Term("Different", "In the log otherwise than it was answered."),
+    Term("Different", "In the log otherwise than it was asked or answered."),
     Term(
         "Sent again",
         "Who gets no answer cannot know whether the call was carried out, and sends it again with the same ids; the "

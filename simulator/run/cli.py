@@ -8,7 +8,16 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from simulator.commands import FOLDER, SEED_COUNT, VISITS, bad_input, bar, json_option, refuse_overwriting, write_json
+from simulator.commands import (
+    FOLDER,
+    SEED_COUNT,
+    VISITS,
+    bad_input,
+    counted,
+    json_option,
+    refuse_overwriting,
+    write_json,
+)
 from simulator.evaluate.result import to_json
 from simulator.report.runs import write_run_report
 from simulator.run.keep import prepared
@@ -79,14 +88,8 @@ def run_command(
 
 
 def _swept(tasks: list[Task], *, keep: Path | None, workers: int | None) -> list[Run]:
-    with bar(Console(stderr=True), f"{len(tasks)} runs") as progress:
-        done: list[Task] = []
-
-        def count(task: Task, _: Run) -> None:
-            done.append(task)
-            progress(len(done) / len(tasks))
-
-        return sweep(tasks, run, result=Run, folder=keep, workers=workers, version=version_of, on_done=count)
+    with counted(Console(stderr=True), len(tasks), f"{len(tasks)} runs") as done:
+        return sweep(tasks, run, result=Run, folder=keep, workers=workers, version=version_of, on_done=done)
 
 
 def _summed_up(runs: list[Run], learns: dict[str, bool]) -> tuple[PolicyRuns, ...]:
@@ -98,9 +101,11 @@ def _summed_up(runs: list[Run], learns: dict[str, bool]) -> tuple[PolicyRuns, ..
 
 
 def _show(found: WorldRuns, *, json_file: Path | None, report: Path | None) -> None:
+    """Files first: whoever reads only the beginning of the tables (`| head`) has them, too."""
+    write_json(json_file, to_json(found))
+    page = write_run_report(found, report) if report else None
     console = Console(emoji=False, markup=False)
     for part in shown(found):
         console.print(part)
-    write_json(json_file, to_json(found))
-    if report:
-        console.print(f"Report: {write_run_report(found, report)}", soft_wrap=True)
+    if page:
+        console.print(f"Report: {page}", soft_wrap=True)

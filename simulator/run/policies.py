@@ -180,8 +180,8 @@ def _python(name: str, module: str, factory: str) -> Learner:
     try:
         make = getattr(importlib.import_module(module), factory)
         made = make()
-    except Exception as error:  # somebody's own code
-        raise BadPolicy(f"{name}: {error}; a policy is one of {NAMES}") from error
+    except (Exception, SystemExit) as error:  # of somebody's own code
+        raise BadPolicy(f"{name}: {str(error) or type(error).__name__}; a policy is one of {NAMES}") from error
     missing = [method for method in ("pmf", "learn") if not callable(getattr(made, method, None))]
     if missing:
         raise BadPolicy(f"{name}: what it makes has no method {missing[0]}; a policy has pmf and learn")

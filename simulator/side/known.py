@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from decider.policy.encode import action_line, context_line
+from decider.policy.spec import ALGORITHMS, PolicySpec
 from decider.types import NO_FEATURES, ActionId
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Category, Codes, Columns, Floats, Number
@@ -26,6 +27,9 @@ NUMBERS = ("recency", "frequency", "money")
 ACTIONS = tuple(f"action-{number}" for number in range(10))
 KIND = "content"
 LINES = tuple(action_line(ActionId(id_), KIND, NO_FEATURES) for id_ in ACTIONS)
+LEARNER = PolicySpec("squarecb", dict(ALGORITHMS["squarecb"]))
+"""The policy of ours that learns from the log: one of Vowpal Wabbit's, so that its own loop can run the same."""
+
 EPSILON = 0.2
 POOR = 2_000
 """Visits that the logging policy was fitted on."""
@@ -171,9 +175,9 @@ def vw_lines(known: KnownLog) -> Iterator[str]:
 
 
 def experiment() -> str:
-    """The learning candidate as an experiment's TOML: the default policy over the log's actions."""
+    """The learning candidate as an experiment's TOML: squarecb over the log's actions."""
     actions = [f'[[actions]]\nid = "{id_}"\nkind = "{KIND}"\n' for id_ in ACTIONS]
-    return "\n".join(['id = "known"\n', *actions])
+    return "\n".join(['id = "known"\n', *actions, f"[policy]\n{LEARNER.algorithm} = {{}}\n"])
 
 
 def value_names(field: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ COBA_ROUNDS = 20_000
 
 
 def vw(folder: Path) -> dict[str, float]:
-    """Decisions a second over the text file: with our default policy's arguments, and with the least that VW takes."""
+    """Decisions a second over the text file: with our squarecb's arguments, and with the least that VW takes."""
     import vowpalwabbit  # type: ignore[import-not-found] # only in the rivals' environment
 
     rounds = len(Arrays.read(folder).action)

@@ -34,7 +34,7 @@ def rows(folder: Path) -> Iterator[Row]:
         value=-average_loss(said),
         truth=arrays.earned(_predictions(folder, actions=arrays.means.shape[1])),
         unbiased=True,
-        settings="lines and arguments of our default policy",
+        settings="lines and arguments of our squarecb",
     )
 
 

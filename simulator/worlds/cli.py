@@ -36,12 +36,13 @@ def worlds_command(name: str | None, json_file: Path | None, report: Path | None
     with bad_input():
         refuse_overwriting(json_file, log_of(name or ""))
         found = _portraits([find(one) for one in ([name] if name else names())])
+        write_json(json_file, json.dumps([plain(one) for one in found], indent=1, ensure_ascii=False))
+        page = _written(found, report) if report else None
         console = Console(emoji=False, markup=False, highlight=False)
         for part in in_full(found[0]) if name else _all(found):
             console.print(part)
-        write_json(json_file, json.dumps([plain(one) for one in found], indent=1, ensure_ascii=False))
-        if report:
-            console.print(f"Report: {_written(found, report)}", soft_wrap=True)
+        if page:
+            console.print(f"Report: {page}", soft_wrap=True)
 
 
 def _all(found: list[Portrait]) -> Iterator[RenderableType]:

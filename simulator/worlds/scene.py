@@ -80,8 +80,8 @@ def define(
     window: seconds. Raises InvalidExperiment.
 
     >>> actions = [Action(ActionId("sale")), Action(ActionId("none"), "none")]
-    >>> define("home", actions=actions, baseline="none", window=600, weights={"click": 1.0}).policy.algorithm
-    'squarecb'
+    >>> define("home", actions=actions, baseline="none", window=600, weights={"click": 1.0}).baseline
+    'none'
     """
     lowest, highest = reward_range
     reward = RewardDefinition(round(window * 1e6), weights=weights, minimum=lowest, maximum=highest)
