@@ -35,7 +35,8 @@ COMMANDS = [
 ]
 
 
-FILES = ("demo.db", "shop.db", "obd.db", "demo.parquet", "imported.db", "result.json", "report")
+FILES = ("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "result.json", "report")
+FILES += ("run-report", "compare-storefront")
 """Files and folders that the README's commands name; the tests move them."""
 
 
@@ -122,6 +123,11 @@ TESTED_BELOW = (
     ".venv/bin/simulator export demo.db",
     ".venv/bin/simulator import demo.parquet",
     ".venv/bin/simulator drive open-bandit",
+    ".venv/bin/simulator worlds",
+    ".venv/bin/simulator run storefront",
+    ".venv/bin/simulator compare storefront",
+    ".venv/bin/simulator drive storefront",
+    ".venv/bin/simulator verify drive.db",
 )
 
 
@@ -174,6 +180,23 @@ def test_real_traffic_is_evaluated_as_the_readme_says(tmp_path: Path) -> None:
     except open_bandit.DownloadFailed as error:
         pytest.skip(f"the dataset cannot be fetched: {error}")
     assert "worth draws" in Place(tmp_path).run(only(".venv/bin/simulator evaluate open-bandit"))
+
+
+def test_worlds_are_listed_played_and_compared_as_the_readme_says(tmp_path: Path) -> None:
+    """Which policy to use, before real visitors pay for it."""
+    place = Place(tmp_path)
+    assert "storefront: " in place.run(only(".venv/bin/simulator worlds"))
+    assert "deployed learning curve" in place.run(only(".venv/bin/simulator run storefront") + " --rounds 600")
+    assert (tmp_path / "run-report" / "index.html").is_file()
+    assert "compared with" in place.run(only(".venv/bin/simulator compare storefront") + " --rounds 600 --seeds 3")
+    assert list((tmp_path / "compare-storefront").glob("*.parquet"))
+
+
+def test_a_drive_with_kills_runs_and_verifies(tmp_path: Path) -> None:
+    """Nothing is lost, and what was served can be recomputed."""
+    place = Place(tmp_path)
+    assert "lost 0, doubled 0" in place.run(only(".venv/bin/simulator drive storefront") + " --visitors 900")
+    assert place.run(only(".venv/bin/simulator verify drive.db")) == "900 of 900 decisions equal\n"
 
 
 def test_a_second_demo_continues_the_first_and_fresh_begins_anew(tmp_path: Path) -> None:
