@@ -35,8 +35,10 @@ COMMANDS = [
 ]
 
 
-FILES = ("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "result.json", "report")
-FILES += ("run-report", "compare-storefront")
+FILES = (
+    *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db"),
+    *("result.json", "report", "run-report", "compare-storefront"),
+)
 """Files and folders that the README's commands name; the tests move them."""
 
 

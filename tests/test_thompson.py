@@ -60,7 +60,7 @@ def test_a_regression_is_the_ridge_regression_of_what_it_learned(count: int) -> 
     """Everything rests on it."""
     regression, lessons = learned(count, count)
     asked = (("constant", 1.0), ("segment=vip", 1.0), ("age:", 33.0)) if count > 20 else lessons[0][0]
-    beliefs = regression.believe(("a",), [asked])
+    beliefs = regression.believe(("a",), asked, ((),))
     mean, variance = closed_form(lessons, asked)
     assert beliefs.mean[0] == pytest.approx(mean, rel=1e-7)
     assert beliefs.variance[0] == pytest.approx(variance * regression.noise, rel=1e-7)
@@ -71,9 +71,9 @@ def test_between_two_solutions_every_reward_counts_at_once() -> None:
     regression, _ = learned(1, 400)
     solved = regression._solved
     asked = (("constant", 1.0), ("segment=new", 1.0), ("age:", 40.0))
-    before = regression.believe(("a",), [asked])
+    before = regression.believe(("a",), asked, ((),))
     regression.learn("a", asked, 5.0)
-    after = regression.believe(("a",), [asked])
+    after = regression.believe(("a",), asked, ((),))
     assert after.mean[0] > before.mean[0]
     assert regression._solved == solved
 
@@ -82,7 +82,7 @@ def test_nothing_is_known_of_a_new_action_but_the_mean_of_all() -> None:
     """It is hoped to be like the others, and it is uncertain."""
     regression, lessons = learned(3, 200)
     asked = lessons[-1][0]
-    beliefs = regression.believe(("a", "new"), [asked])
+    beliefs = regression.believe(("a", "new"), asked, ((), ()))
     assert beliefs.mean[1] == pytest.approx(np.mean([reward for _, reward in lessons]))
     assert beliefs.variance[1] > 100 * beliefs.variance[0]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,14 @@ class _Found(NamedTuple):
     unknown: float
 
 
+class _Stacked(NamedTuple):
+    """(actions, most features) the same of each action, padded with zeros."""
+
+    places: Indexes
+    values: Floats
+    unknown: Floats
+
+
 class Regression:
     """The regressions of all actions of an experiment, by the actions' ids.
 
@@ -77,6 +85,7 @@ class Regression:
         self._learned = self._solved = 0
         self._residual = 0.0
         self._cache: dict[Features, _Found] = {}
+        self._stacks: dict[tuple[Features, ...], _Stacked] = {}
         self._asked: dict[tuple[str, ...], Indexes] = {}
 
     @property
@@ -84,10 +93,10 @@ class Regression:
         """Variance of a reward around what was expected of it."""
         return (self._residual + GUESS) / (self._learned + 1)
 
-    def believe(self, actions: tuple[str, ...], features: Sequence[Features]) -> Beliefs:
-        """What is believed of these actions. features: of the context and each action together, or one for all."""
-        rows = self._rows_of(actions)[:, None]
-        places, values, squares, unknown = self._stacked(features)
+    def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
+        """What is believed of these actions. shared: features of the context; own: of each action."""
+        rows = self._rows_of(actions)
+        places, values, squares, unknown = self._together(self._found(shared), self._stacked(own))
         mean = (self._weights[rows, places] * values).sum(axis=1)
         spread = self._spread[rows[:, :, None], places[:, :, None], places[:, None, :]]
         variance = (spread * squares).sum(axis=(1, 2)) + unknown
@@ -141,19 +150,29 @@ class Regression:
         numbers[[place for name, place in self._places.items() if _is_number(name)]] = True
         return np.where(numbers & (square > 0), variance, 1.0)
 
-    def _stacked(self, features: Sequence[Features]) -> tuple[Indexes, Floats, Floats, Floats | float]:
-        """(features, most) places and values, padded with zeros; products of values; variances of what is unknown."""
-        found = [self._found(one) for one in features]
-        if len(found) == 1:
-            places, values, squares, alone = found[0]
-            return places[None], values[None], squares[None], alone
-        most = max(len(one.places) for one in found)
-        stacked, valued = np.zeros((len(found), most), np.int64), np.zeros((len(found), most))
-        for number, one in enumerate(found):
-            stacked[number, : len(one.places)] = one.places
-            valued[number, : len(one.places)] = one.values
-        unknown = np.array([one.unknown for one in found])
-        return stacked, valued, valued[:, :, None] * valued[:, None, :], unknown
+    def _together(self, shared: _Found, own: _Stacked) -> tuple[Indexes, Floats, Floats, Floats | float]:
+        """(actions or 1, features) places and values, products of values, and the variance of what is unknown."""
+        if not own.places.size:
+            return shared.places[None], shared.values[None], shared.squares[None], shared.unknown + own.unknown
+        shape = (len(own.places), len(shared.places))
+        places = np.concatenate([np.broadcast_to(shared.places, shape), own.places], axis=1)
+        values = np.concatenate([np.broadcast_to(shared.values, shape), own.values], axis=1)
+        return places, values, values[:, :, None] * values[:, None, :], shared.unknown + own.unknown
+
+    def _stacked(self, own: tuple[Features, ...]) -> _Stacked:
+        """Features of each action, padded with zeros."""
+        stacked = self._stacks.get(own)
+        if stacked is None:
+            if len(self._stacks) >= CACHE:
+                self._stacks.clear()
+            found = [self._found(one) for one in own]
+            shape = (len(own), max(len(one.places) for one in found))
+            stacked = _Stacked(np.zeros(shape, np.int64), np.zeros(shape), np.array([one.unknown for one in found]))
+            for row, one in enumerate(found):
+                stacked.places[row, : len(one.places)] = one.places
+                stacked.values[row, : len(one.places)] = one.values
+            self._stacks[own] = stacked
+        return stacked
 
     def _found(self, features: Features) -> _Found:
         """Where these features are; unknown: the variance of the categories that are new, or for which was no room."""
@@ -164,16 +183,17 @@ class Regression:
             known = [(self._places[name], value) for name, value in features if name in self._places]
             values = np.array([value for _, value in known])
             new = sum(not _is_number(name) for name, _ in features if name not in self._places)
-            places = np.array([place for place, _ in known])
+            places = np.array([place for place, _ in known], np.int64)
             found = self._cache[features] = _Found(places, values, values[:, None] * values, float(new))
         return found
 
     def _rows_of(self, actions: tuple[str, ...]) -> Indexes:
+        """(actions, 1)."""
         rows = self._asked.get(actions)
         if rows is None:
             if len(self._asked) >= CACHE:
                 self._asked.clear()
-            rows = self._asked[actions] = np.array([self._rows.get(id_, 0) for id_ in actions])
+            rows = self._asked[actions] = np.array([[self._rows.get(id_, 0)] for id_ in actions])
         return rows
 
     def _row(self, action: str) -> int:
@@ -192,6 +212,7 @@ class Regression:
         if place is None and len(self._weights) * (len(self._places) + 1) ** 2 <= CELLS:
             place = self._places[name] = len(self._places)
             self._cache.clear()
+            self._stacks.clear()
             if place == len(self._penalty):
                 self._make_room(columns=GROWTH)
         return place

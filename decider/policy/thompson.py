@@ -63,8 +63,8 @@ class ThompsonPolicy:
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """How probable each is to be the best; 16 points of a Gauss-Hermite quadrature an action."""
-        ids, features = _asked(self._features(context_line(context)), tuple(actions))
-        return self._best(self._trusted().believe(ids, features))
+        ids, own = _parsed(tuple(actions))
+        return self._best(self._trusted().believe(ids, self._features(context_line(context)), own))
 
     def learn(
         self,
@@ -76,7 +76,8 @@ class ThompsonPolicy:
         reward: float,
     ) -> None:
         """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
-        (action,), (features,) = _asked(self._features(context_line(context)), (actions[drawn],))
+        action, own = _own(actions[drawn])
+        features = self._features(context_line(context)) + own
         share = (reward - self._minimum) / (self._maximum - self._minimum)
         foretold = [regression.learn(action, features, share) for regression in self._regressions]
         self._evidence = self._evidence * (1 - 1 / RECENT) + np.array(foretold)
@@ -88,7 +89,7 @@ class ThompsonPolicy:
             f"{n}.{name}": array for n, one in enumerate(self._regressions) for name, array in one.saved().items()
         }
         file = io.BytesIO()
-        np.savez(file, allow_pickle=False, evidence=self._evidence, **arrays)
+        np.savez(file, evidence=self._evidence, **arrays)
         return file.getvalue()
 
     def _restore(self, saved: bytes) -> None:
@@ -105,9 +106,7 @@ class ThompsonPolicy:
     def _best(self, beliefs: Beliefs) -> list[float]:
         """How probable each is to be the best; sums to 1."""
         deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
-        promising = np.argsort(-(beliefs.mean + 2 * deviation), kind="stable")[:CANDIDATES]
-        pmf = np.zeros(len(deviation))
-        pmf[promising] = best_of(beliefs.mean[promising], deviation[promising])
+        pmf = best_of(beliefs.mean, deviation) if len(deviation) <= CANDIDATES else _of_many(beliefs.mean, deviation)
         best: list[float] = (pmf / pmf.sum()).tolist()
         return best
 
@@ -118,21 +117,26 @@ def best_of(mean: Floats, deviation: Floats) -> Floats:
     >>> best_of(np.array([0.0, 0.0]), np.array([1.0, 2.0])).round(3).tolist()
     [0.5, 0.5]
     """
-    values = mean[:, None] + deviation[:, None] * _POINTS
-    below = ndtr((values[:, :, None] - mean) / deviation)
+    apart, wider = (mean[:, None] - mean) / deviation, deviation[:, None] / deviation
+    below = ndtr(apart[:, None, :] + wider[:, None, :] * _POINTS[:, None])
     itself = np.arange(len(mean))
     below[itself, :, itself] = 1.0
     return np.asarray((below.prod(axis=2) * _POINT_WEIGHTS).sum(axis=1))
 
 
+def _of_many(mean: Floats, deviation: Floats) -> Floats:
+    """The same, where only the most promising can be the largest."""
+    promising = np.argsort(-(mean + 2 * deviation), kind="stable")[:CANDIDATES]
+    pmf = np.zeros(len(mean))
+    pmf[promising] = best_of(mean[promising], deviation[promising])
+    return pmf
+
+
 @lru_cache(maxsize=LINES)
-def _asked(shared: Features, actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
-    """The actions' ids; and the features of the context with each action's own, or one set for all without any."""
-    own = [_own(line) for line in actions]
-    ids = tuple([id_ for id_, _ in own])
-    if not any(features for _, features in own):
-        return ids, (shared,)
-    return ids, tuple([shared + features for _, features in own])
+def _parsed(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
+    """Each action's id, and its features apart from id and kind."""
+    ids, own = zip(*map(_own, actions), strict=True)
+    return ids, own
 
 
 @lru_cache(maxsize=LINES)
