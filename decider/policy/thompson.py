@@ -13,6 +13,7 @@ import io
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -85,11 +86,11 @@ class ThompsonPolicy:
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
-        arrays = {
-            f"{n}.{name}": array for n, one in enumerate(self._regressions) for name, array in one.saved().items()
-        }
+        arrays: dict[str, Any] = {"evidence": self._evidence}
+        for number, regression in enumerate(self._regressions):
+            arrays |= {f"{number}.{name}": array for name, array in regression.saved().items()}
         file = io.BytesIO()
-        np.savez(file, evidence=self._evidence, **arrays)
+        np.savez(file, **arrays)
         return file.getvalue()
 
     def _restore(self, saved: bytes) -> None:
