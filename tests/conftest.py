@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
 from decider.policy.spec import ALGORITHMS, PolicySpec
 from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
+from tests.browser import Browser, browser
 
 settings.register_profile("developer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("developer"), derandomize=True, print_blob=True)
@@ -63,6 +64,13 @@ def sample_version(*, position: int = 1, number: int = 1, time: int = 0, **chang
 def spec(algorithm: str, *interactions: str, **parameters: float) -> PolicySpec:
     """A policy spec with the algorithm's defaults but for `parameters`."""
     return PolicySpec(algorithm, {**ALGORITHMS[algorithm], **parameters}, interactions or ("CA",))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real browser, one for all tests of a file."""
+    with browser() as one:
+        yield one
 
 
 @pytest.fixture

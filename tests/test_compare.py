@@ -40,7 +40,7 @@ from simulator.logs.export_table import write_parquet
 from simulator.logs.open import ReadOptions, open_log
 from simulator.report.comparison import grids, plots_of, summary, write_comparison_report
 from simulator.run.task import Task
-from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page, browser
+from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import HOSTILE
 from tests.logged_worlds import ACTIONS, logged_world
 from tests.test_report import Parsed, parsed
@@ -622,13 +622,6 @@ def test_json_and_terminal_bear_what_is_not_a_number() -> None:
     assert json.loads(to_json(hand_made()))["families"][0]["comparisons"][0]["low"] is None
     assert len(list(shown(hand_made()))) > 4
     assert standings_table(hand_made()).row_count == 8
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One for all tests here."""
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

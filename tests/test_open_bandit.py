@@ -22,9 +22,9 @@ from decider.server.settings import Settings
 from decider.v1 import experiment_pb2
 from simulator.cli import main
 from simulator.datasets import open_bandit, wheels
-from simulator.datasets.open_bandit import DatasetError, DownloadFailed, Row, WrongChecksum
+from simulator.datasets.open_bandit import DatasetError, DownloadFailed, Row, WrongChecksum, action_id, context
 from simulator.drive import open_bandit as drive_open_bandit
-from simulator.drive.open_bandit import Pass, action_id, context, send
+from simulator.drive.open_bandit import Pass, send
 from simulator.drive.target import DriveFailed
 from simulator.verify import verify
 

@@ -6,7 +6,6 @@ import base64
 import io
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -33,7 +32,7 @@ from simulator.report.forest import PLAIN, Mark, can_be_drawn, window
 from simulator.report.page import Answer, answer, candidates, summary, unexplained, write_report
 from simulator.report.plots import of_policy
 from simulator.report.text import printable
-from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page, browser
+from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import ACTIONS, EVALUATION, FORCED, HOSTILE, LEARNED, LOG, REFUSED, THOMPSON
 
 PAGE_LIMIT, PNG_LIMIT = 2_000_000, 300_000
@@ -365,13 +364,6 @@ def test_cells_have_headers_that_say_what_they_head(report: Report) -> None:
 
 
 # A real browser shows it
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One for all tests here."""
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -39,7 +39,7 @@ from simulator.worlds.pictures import TIME, UNKNOWN, Portrait, plain, portrait
 from simulator.worlds.scene import Outcome, Visitor, chance, define, mixture, scene
 from simulator.worlds.show import SHADES, _short
 from simulator.worlds.world import Flags, Floats, Visits, World
-from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page, browser
+from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 
 NAMES = names()
 TOLD = [name for name in NAMES if name not in ("clicks", "rare", "purchases", "interactions")]
@@ -760,13 +760,6 @@ def test_help_has_examples() -> None:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of all worlds."""
     return write_worlds([drawing(name) for name in NAMES], tmp_path_factory.mktemp("worlds") / "new")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """One for all tests here."""
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,6 @@ class Regression:
         self._targets = np.zeros((1, GROWTH))
         self._spread = np.tile(np.eye(GROWTH), (1, 1, 1))
         self._weights = np.zeros((1, GROWTH))
-        self._penalty = np.ones(GROWTH)
         self._learned = self._solved = 0
         self._residual = 0.0
         self._cache: dict[Features, _Found] = {}
@@ -106,7 +105,7 @@ class Regression:
         """One reward in [0, 1]; the logarithm of how probable it was before it was learned."""
         row = self._row(action)
         for name, _ in features:
-            self._place(name)
+            self._give_place(name)
         places, values, squares, _ = self._found(features)
         spread, weights = self._spread[row], self._weights[row]
         gain = (spread[places] * values[:, None]).sum(axis=0)
@@ -132,9 +131,8 @@ class Regression:
             self._targets *= kept
         total = self._moments.sum(axis=0)
         count = max(float(total[0, 0]), 1e-9)
-        self._penalty = self._penalties(total, count)
         centre = float(self._targets[:, 0].sum()) / count
-        root = np.sqrt(self._penalty)
+        root = np.sqrt(self._penalties(total, count))
         scaled = self._moments / (root[:, None] * root) + np.eye(len(root))
         self._spread = inverse(scaled) / (root[:, None] * root)
         rest = self._targets - self._moments[:, :, 0] * centre
@@ -147,7 +145,7 @@ class Regression:
         square = np.diagonal(total) / count
         variance = np.maximum(square - (total[0] / count) ** 2, np.maximum(square * 1e-4, 1e-9))
         numbers = np.zeros(len(square), np.bool_)
-        numbers[[place for name, place in self._places.items() if _is_number(name)]] = True
+        numbers[[place for name, place in self._places.items() if is_number(name)]] = True
         return np.where(numbers & (square > 0), variance, 1.0)
 
     def _together(self, shared: _Found, own: _Stacked) -> tuple[Indexes, Floats, Floats, Floats | float]:
@@ -182,7 +180,7 @@ class Regression:
                 self._cache.clear()
             known = [(self._places[name], value) for name, value in features if name in self._places]
             values = np.array([value for _, value in known])
-            new = sum(not _is_number(name) for name, _ in features if name not in self._places)
+            new = sum(not is_number(name) for name, _ in features if name not in self._places)
             places = np.array([place for place, _ in known], np.int64)
             found = self._cache[features] = _Found(places, values, values[:, None] * values, float(new))
         return found
@@ -206,23 +204,20 @@ class Regression:
                 self._make_room(rows=GROWTH)
         return row
 
-    def _place(self, name: str) -> int | None:
-        """A feature's column; None for a new one where there is no more room."""
-        place = self._places.get(name)
-        if place is None and len(self._weights) * (len(self._places) + 1) ** 2 <= CELLS:
+    def _give_place(self, name: str) -> None:
+        """A column for a new feature, where there is room."""
+        if name not in self._places and len(self._weights) * (len(self._places) + 1) ** 2 <= CELLS:
             place = self._places[name] = len(self._places)
             self._cache.clear()
             self._stacks.clear()
-            if place == len(self._penalty):
+            if place == self._weights.shape[1]:
                 self._make_room(columns=GROWTH)
-        return place
 
     def _make_room(self, *, rows: int = 0, columns: int = 0) -> None:
         """New rows are like row 0; in new columns nothing is known."""
         more, wider = (0, rows), (0, columns)
         self._moments = np.pad(self._moments, (more, wider, wider))
         self._targets = np.pad(self._targets, (more, wider))
-        self._penalty = np.pad(self._penalty, wider, constant_values=1.0)
         weights = np.pad(self._weights, ((0, 0), wider))
         self._weights = np.concatenate([weights, np.tile(weights[0], (rows, 1))])
         spread = np.pad(self._spread, ((0, 0), wider, wider))
@@ -240,7 +235,6 @@ class Regression:
             "targets": self._targets,
             "spread": self._spread,
             "weights": self._weights,
-            "penalty": self._penalty,
         }
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
@@ -251,10 +245,15 @@ class Regression:
         self._learned, self._solved = int(saved["counts"][0]), int(saved["counts"][1])
         self._residual = float(saved["counts"][2])
         self._moments, self._targets = saved["moments"], saved["targets"]
-        self._spread, self._weights, self._penalty = saved["spread"], saved["weights"], saved["penalty"]
+        self._spread, self._weights = saved["spread"], saved["weights"]
 
 
-def _is_number(name: str) -> bool:
+def is_number(name: str) -> bool:
+    """Whether a feature of this name is a number and no category.
+
+    >>> is_number("age:"), is_number("device=mobile")
+    (True, False)
+    """
     return name.endswith(":")
 
 

@@ -20,7 +20,7 @@ from scipy.special import ndtr
 
 from decider.policy.encode import context_line
 from decider.policy.protocol import Choice
-from decider.policy.regression import Beliefs, Features, Floats, Regression
+from decider.policy.regression import Beliefs, Features, Floats, Regression, is_number
 from decider.types import Context
 
 RECENT = 2_000
@@ -38,8 +38,8 @@ _POINT_WEIGHTS /= _POINT_WEIGHTS.sum()
 
 class ThompsonPolicy:
     """width: how many standard deviations of belief count as one; smaller is greedier. memory: decisions that the
-    second regression remembers; 0 is none. pairs: whether products of
-    two features of the context count, too. `saved` continues from `save()`.
+    second regression remembers; 0 is none. pairs: whether products of two features of the context count, too. `saved`
+    continues from `save()`.
 
     Every action is learned for itself: what is known of the context counts, and features of the action that change from
     call to call; nothing passes from one action to another.
@@ -159,7 +159,7 @@ def _with_pairs(line: str) -> Features:
 
 def _product(one: tuple[str, float], other: tuple[str, float]) -> tuple[str, float]:
     """Categories first, so that a number's colon stays at the end."""
-    first, second = (other, one) if one[0].endswith(":") else (one, other)
+    first, second = (other, one) if is_number(one[0]) else (one, other)
     return f"{first[0].removesuffix(':')} {second[0]}", first[1] * second[1]
 
 

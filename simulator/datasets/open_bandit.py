@@ -63,6 +63,21 @@ def items(campaign: str) -> dict[int, Features]:
     return {int(fields["item_id"]): _item(fields) for fields in _read_csv(f"{campaign}/item_context.csv")}
 
 
+def action_id(item: int) -> str:
+    """The action of an item.
+
+    >>> action_id(12)
+    'item-12'
+    """
+    return f"item-{item}"
+
+
+def context(row: Row) -> dict[str, str]:
+    """What is known about the visitor, all of it categories."""
+    known = {f"user_feature_{number}": value for number, value in enumerate(row.user_features)}
+    return {"position": str(row.position), **known}
+
+
 def wheel() -> Path:
     """The checked wheel, downloaded if it is not in the cache. Raises DownloadFailed or WrongChecksum."""
     return wheels.fetch(WHEEL)

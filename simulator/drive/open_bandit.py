@@ -25,7 +25,7 @@ from decider.types import Features
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.datasets import open_bandit
-from simulator.datasets.open_bandit import Row
+from simulator.datasets.open_bandit import Row, action_id, context
 from simulator.drive.target import TIMEOUT, failures
 from simulator.drive.target import apply as apply_experiment
 
@@ -75,21 +75,6 @@ def _action(item: int, features: Features) -> experiment_pb2.Action:
     action = experiment_pb2.Action(id=action_id(item), kind="content")
     action.features.update(features)
     return action
-
-
-def action_id(item: int) -> str:
-    """The action of an item.
-
-    >>> action_id(12)
-    'item-12'
-    """
-    return f"item-{item}"
-
-
-def context(row: Row) -> dict[str, str]:
-    """What is known about the visitor, all of it categories."""
-    known = {f"user_feature_{number}": value for number, value in enumerate(row.user_features)}
-    return {"position": str(row.position), **known}
 
 
 def apply(target: str, definition: experiment_pb2.Experiment) -> bool:

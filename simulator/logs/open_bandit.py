@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from decider.types import Features
 from simulator.datasets import open_bandit
-from simulator.datasets.open_bandit import Row
-from simulator.drive.open_bandit import action_id, context
+from simulator.datasets.open_bandit import Row, action_id, context
 from simulator.logs.columns import Category, Columns
 
 PREFIX = "open-bandit:"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import mul
 from random import Random
@@ -61,7 +61,6 @@ def play(
     floor: float,
     random: Random,
     delayed: bool = True,
-    on_round: Callable[[], None] = lambda: None,
 ) -> Played:
     """The policy decides every visit and learns from its own draws alone, in the order in which they are sealed.
 
@@ -96,7 +95,6 @@ def play(
             sealed = now + window if delayed else math.nextafter(now, math.inf)  # not within a batch
             waiting.append(_Decided(sealed, context, menu, index, slots[index] / SLOTS, known))
         way.chose(number, action)
-        on_round()
     return Played(np.array(earned), np.array(right), np.array(got), np.array(cases))
 
 
