@@ -225,11 +225,10 @@ class Regression:
         spread[:, new, new] = 1.0
         self._spread = np.concatenate([spread, np.tile(spread[0], (rows, 1, 1))])
 
-    def saved(self) -> dict[str, Floats]:
+    def saved(self) -> dict[str, NDArray[Any]]:
         """Everything that is known, as arrays."""
-        words = {"places": list(self._places), "rows": list(self._rows)}
         return {
-            "words": np.frombuffer(json.dumps(words).encode(), np.uint8),
+            "words": words({"places": list(self._places), "rows": list(self._rows)}),
             "counts": np.array([self._learned, self._solved, self._residual]),
             "moments": self._moments,
             "targets": self._targets,
@@ -239,9 +238,9 @@ class Regression:
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         """Go on from `saved()`."""
-        words = json.loads(saved["words"].tobytes())
-        self._places = {name: place for place, name in enumerate(words["places"])}
-        self._rows = {name: row for row, name in enumerate(words["rows"], start=1)}
+        known = worded(saved["words"])
+        self._places = {name: place for place, name in enumerate(known["places"])}
+        self._rows = {name: row for row, name in enumerate(known["rows"], start=1)}
         self._learned, self._solved = int(saved["counts"][0]), int(saved["counts"][1])
         self._residual = float(saved["counts"][2])
         self._moments, self._targets = saved["moments"], saved["targets"]
@@ -255,6 +254,24 @@ def is_number(name: str) -> bool:
     (True, False)
     """
     return name.endswith(":")
+
+
+def words(known: Any) -> NDArray[np.uint8]:
+    """What is no array, as one.
+
+    >>> worded(words({"places": ["constant"]}))
+    {'places': ['constant']}
+    """
+    return np.frombuffer(json.dumps(known).encode(), np.uint8)
+
+
+def worded(array: NDArray[Any]) -> Any:
+    """What `words` was given.
+
+    >>> worded(words([0.5]))
+    [0.5]
+    """
+    return json.loads(array.tobytes())
 
 
 def inverse(matrices: Floats) -> Floats:

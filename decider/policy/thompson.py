@@ -1,8 +1,9 @@
 """Thompson sampling with propensities: each action's probability is how probable it is, as believed, to be the best.
 
 The beliefs are normal (`regression.py`), so this probability is an integral, not the outcome of a draw: the one sampler
-draws, from exactly this pmf. Two regressions learn side by side, one that remembers everything and one that forgets;
-the one that has foretold the recent rewards better is asked. Called through `make.py`.
+draws, from exactly this pmf. Up to three regressions learn side by side: one that remembers everything, one that
+forgets and, once there are numbers, one in which they count by ranges; the one that has foretold the recent rewards
+best is asked. Called through `make.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from decider.policy.bins import Binned
 from decider.policy.encode import context_line
 from decider.policy.protocol import Choice
 from decider.policy.regression import Beliefs, Features, Floats, Regression, is_number
@@ -32,8 +34,11 @@ LINES = 10_000
 CANDIDATES = 32
 """Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
 
-_POINTS, _POINT_WEIGHTS = np.polynomial.hermite_e.hermegauss(16)
-_POINT_WEIGHTS /= _POINT_WEIGHTS.sum()
+_GRID = np.linspace(-3.5, 3.5, 16)
+"""Where each belief is looked at, in its standard deviations."""
+
+_TINY = 1e-300
+"""So that nothing is divided by 0: 0 of the others' product is left there, too."""
 
 
 class ThompsonPolicy:
@@ -57,13 +62,14 @@ class ThompsonPolicy:
         self._width = width
         self._features = _with_pairs if pairs else _alone
         self._minimum, self._maximum = reward_range
-        self._regressions = [Regression(), Regression(memory)] if memory else [Regression()]
+        self._regressions: list[Regression | Binned] = [Regression(), Regression(memory)] if memory else [Regression()]
+        self._binned = False
         self._evidence = np.zeros(len(self._regressions))
         if saved is not None:
             self._restore(saved)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
-        """How probable each is to be the best; 16 points of a Gauss-Hermite quadrature an action."""
+        """How probable each is to be the best, within 0.005."""
         ids, own = _parsed(tuple(actions))
         return self._best(self._trusted().believe(ids, self._features(context_line(context)), own))
 
@@ -79,6 +85,8 @@ class ThompsonPolicy:
         """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
         action, own = _own(actions[drawn])
         features = self._features(context_line(context)) + own
+        if not self._binned and any(is_number(name) for name, _ in features):
+            self._add_binned()
         share = (reward - self._minimum) / (self._maximum - self._minimum)
         foretold = [regression.learn(action, features, share) for regression in self._regressions]
         self._evidence = self._evidence * (1 - 1 / RECENT) + np.array(foretold)
@@ -95,12 +103,20 @@ class ThompsonPolicy:
 
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
+            if len(arrays["evidence"]) > len(self._regressions):
+                self._add_binned()
             self._evidence = arrays["evidence"]
             for number, regression in enumerate(self._regressions):
                 prefix = f"{number}."
                 regression.restore({name[2:]: arrays[name] for name in arrays.files if name.startswith(prefix)})
 
-    def _trusted(self) -> Regression:
+    def _add_binned(self) -> None:
+        """As trusted as the first one, from which it differs in numbers only."""
+        self._binned = True
+        self._regressions.append(Binned())
+        self._evidence = np.append(self._evidence, self._evidence[0])
+
+    def _trusted(self) -> Regression | Binned:
         """The one that has foretold the recent rewards best."""
         return self._regressions[int(np.argmax(self._evidence))]
 
@@ -113,16 +129,17 @@ class ThompsonPolicy:
 
 
 def best_of(mean: Floats, deviation: Floats) -> Floats:
-    """(n,): P(each of n independent normals is the largest): the mean over one's values of P(all others are smaller).
+    """(n,): P(each of n independent normals is the largest): the integral of P(all others are smaller) over its own
+    distribution, by trapezoids between the grids of all, so that a narrow one is met by as many points as a wide one.
 
     >>> best_of(np.array([0.0, 0.0]), np.array([1.0, 2.0])).round(3).tolist()
     [0.5, 0.5]
     """
-    apart, wider = (mean[:, None] - mean) / deviation, deviation[:, None] / deviation
-    below = ndtr(apart[:, None, :] + wider[:, None, :] * _POINTS[:, None])
-    itself = np.arange(len(mean))
-    below[itself, :, itself] = 1.0
-    return np.asarray((below.prod(axis=2) * _POINT_WEIGHTS).sum(axis=1))
+    grid = (mean[:, None] + deviation[:, None] * _GRID).ravel()
+    grid.sort()
+    below = ndtr((grid - mean[:, None]) / deviation[:, None])
+    others = below.prod(axis=0) / (below + _TINY)
+    return np.asarray(((below[:, 1:] - below[:, :-1]) * (others[:, 1:] + others[:, :-1])).sum(axis=1) / 2)
 
 
 def _of_many(mean: Floats, deviation: Floats) -> Floats:
