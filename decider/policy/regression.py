@@ -27,7 +27,7 @@ CELLS = 250_000
 left out."""
 
 GROWTH = 8
-"""Features and actions for which room is made at a time."""
+"""Features for which room is made at a time."""
 
 EVERY = 20
 """The regression is solved anew whenever it has learned this fraction (1/20) more."""
@@ -201,7 +201,7 @@ class Regression:
             row = self._rows[action] = len(self._rows) + 1
             self._asked.clear()
             if row == len(self._weights):
-                self._make_room(rows=GROWTH)
+                self._make_room(rows=1)
         return row
 
     def _give_place(self, name: str) -> None:

@@ -10,20 +10,24 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from simulator.bakeoff.plan import DEFAULT
 from simulator.bakeoff.rivals import RIVALS
+from simulator.run.policies import served
 from simulator.run.sweep import packages
 from simulator.run.task import HORIZONS, Task, run
 from simulator.run.versions import version_of
+from simulator.worlds.find import find
 
 HERE = Path(__file__).parent
 _ROOT = HERE.parents[1]
-_WITH_RIVALS = (
+_ALL = (
     *("decider/policy/encode.py", "decider/policy/sampler.py", "decider/policy/vw.py", "decider/experiment/rules.py"),
     *("simulator/run/play.py", "simulator/run/task.py", "simulator/storefront.toml", "simulator/worlds/scene.py"),
     *("simulator/worlds/world.py", "simulator/worlds/logistic.py", "simulator/worlds/classification.py"),
-    *("simulator/bakeoff/given.py", "simulator/bakeoff/rivals.py", "simulator/bakeoff/vectors.py"),
 )
-"""Code that a rival's results depend on, besides its own file. Changed defaults of ours are not among it."""
+_RIVALS = tuple([f"simulator/bakeoff/{name}.py" for name in ("given", "rivals", "vectors")])
+"""Code that results depend on, besides the world's own file and the rival's: a change of our default does not make
+everybody else play again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +55,22 @@ def depends_on(task: Task) -> str:
     >>> depends_on(Task("storefront", "rival:vw", seed=1, rounds=4000)).startswith("vowpal-wabbit-next 0.7.0")
     True
     """
-    kind, _, name = task.policy.partition(":")
-    if kind != "rival":
+    if task.policy == DEFAULT:
         return version_of(task)
-    rival = RIVALS[name]
-    library = HERE / f"with_{name.partition('-')[0]}.py"
-    scene = _ROOT / "simulator/worlds/scenes" / f"{task.world.replace('-', '_')}.py"
-    files = [*(_ROOT / file for file in _WITH_RIVALS), library, scene]
-    code = blake2b(b"".join(file.read_bytes() for file in files if file.is_file()), digest_size=6).hexdigest()
-    return f"{rival.package} {_installed(rival.package)}, {packages()}, {code}"
+    kind, _, name = task.policy.partition(":")
+    if kind == "rival":
+        package = RIVALS[name].package
+        library = f"simulator/bakeoff/with_{name.partition('-')[0]}.py"
+        return f"{package} {_installed(package)}, {packages()}, {_code(task.world, *_RIVALS, library)}"
+    experiment = served(task.policy, find(task.world))
+    return f"{experiment.policy.signature} {experiment.minimum_propensity}, {packages()}, {_code(task.world)}"
+
+
+def _code(world: str, *others: str) -> str:
+    """Of the files; those that are not there count as nothing."""
+    scene = f"simulator/worlds/scenes/{world.replace('-', '_')}.py"
+    files = [_ROOT / file for file in (*_ALL, *others, scene)]
+    return blake2b(b"".join(file.read_bytes() for file in files if file.is_file()), digest_size=6).hexdigest()
 
 
 def _installed(package: str) -> str:
