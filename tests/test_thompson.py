@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message
-from decider.policy.bins import FIRST, RANGES, Binned, edges
 from decider.policy.encode import action_line
 from decider.policy.make import make_policy, save_model
+from decider.policy.protocol import Policy
 from decider.policy.regression import CELLS, Features, Floats, Regression, inverse
 from decider.policy.thompson import CANDIDATES, ThompsonPolicy, best_of
+from decider.policy.views import FIRST, MOST_PAIRED, RANGES, edges
 from decider.types import ActionId, Context
 from decider.v1 import experiment_pb2 as pb
 from tests.conftest import spec
@@ -151,7 +152,7 @@ def test_while_nothing_turns_the_one_that_remembers_is_asked() -> None:
     """Forgetting costs."""
     policy = thompson(memory=500.0)
     teach(policy, 3, 6_000)
-    assert policy._trusted() is policy._regressions[0]
+    assert policy._trusted() is policy._regressions["remembers"]
 
 
 def at_noon(policy: ThompsonPolicy, count: int) -> None:
@@ -170,7 +171,7 @@ def test_a_number_may_matter_by_ranges() -> None:
     at_noon(policy, 2_000)
     chosen = [policy.pmf(Context(features={"hour": hour}), LINES[:2])[0] > 0.5 for hour in (8.0, 12.0, 18.0)]
     assert chosen == [False, True, False]
-    assert isinstance(policy._trusted(), Binned)
+    assert policy._trusted() is policy._regressions["ranges"]
 
 
 @pytest.mark.parametrize("count", [FIRST // 2, FIRST + 50], ids=["before it knows its ranges", "after"])
@@ -187,11 +188,11 @@ def test_ranges_are_kept(count: int) -> None:
     assert again.save() == policy.save()
 
 
-def test_without_numbers_there_is_no_third_regression() -> None:
-    """It would cost its share and say the same."""
+def test_without_numbers_there_are_no_ranges() -> None:
+    """They would cost their share and say nothing."""
     policy = thompson()
     teach(policy, 1, 50)
-    assert len(policy._regressions) == 2
+    assert "ranges" not in policy._regressions
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=FIRST))
@@ -205,24 +206,30 @@ def test_no_range_is_empty(values: list[float]) -> None:
     assert counts.min() > 0
 
 
-def test_pairs_of_features_are_learned_if_asked_for() -> None:
-    """Who pays is decided by segment and device together; each alone says nothing."""
-    worst = {}
-    for interactions in (("CA",), ("CA", "CCA")):
-        policy = make_policy(spec("thompson", *interactions))
-        random = Random(4)
-        for _ in range(1_500):
-            context = Context(segment=random.choice(("x", "y")), device=random.choice(("x", "y")))
-            pays = 0 if context.segment == context.device else 1
-            drawn = random.randrange(3)
-            policy.learn(context, LINES, drawn=drawn, propensity=1 / 3, reward=float(drawn == pays))
-        right = [
-            policy.pmf(Context(segment=segment, device=device), LINES)[0 if segment == device else 1]
-            for segment, device in product("xy", repeat=2)
-        ]
-        worst[interactions] = min(right)
-    assert worst["CA", "CCA"] > 0.99
-    assert worst[("CA",)] < 0.5
+def alike(policy: Policy, count: int, others: int) -> float:
+    """Who pays is decided by segment and device together: `a0` where they are alike, else `a1`. The least that the
+    right one gets. others: features that say nothing."""
+    random = Random(4)
+    features = {f"other{number}": "same" for number in range(others)}
+    for _ in range(count):
+        context = Context(segment=random.choice("xy"), device=random.choice("xy"), features=features)
+        drawn = random.randrange(3)
+        reward = float(drawn == (context.segment != context.device))
+        policy.learn(context, LINES, drawn=drawn, propensity=1 / 3, reward=reward)
+    asked = [Context(segment=segment, device=device, features=features) for segment, device in product("xy", repeat=2)]
+    return min(policy.pmf(one, LINES)[int(one.segment != one.device)] for one in asked)
+
+
+@pytest.mark.parametrize("interactions", [("CA",), ("CA", "CCA")], ids="+".join)
+def test_pairs_of_features_are_learned(interactions: tuple[str, ...]) -> None:
+    """Each alone says nothing."""
+    assert alike(make_policy(spec("thompson", *interactions)), 1_500, others=3) > 0.99
+
+
+def test_pairs_of_many_features_are_learned_only_if_asked_for() -> None:
+    """Their number grows with the square."""
+    assert alike(make_policy(spec("thompson")), 600, others=MOST_PAIRED - 1) < 0.5
+    assert alike(make_policy(spec("thompson", "CA", "CCA")), 600, others=MOST_PAIRED - 1) > 0.9
 
 
 def test_terms_that_it_does_not_know_are_refused() -> None:
@@ -281,7 +288,7 @@ def test_ever_new_features_do_not_fill_the_memory() -> None:
     for number in range(400):
         context = Context(segment="vip", features={"session": f"s{number}"})
         policy.learn(context, LINES, drawn=number % 3, propensity=1 / 3, reward=float(number % 3 == 1))
-    regression = policy._regressions[0]
+    regression = policy._regressions["remembers"]
     assert isinstance(regression, Regression)
     assert regression._spread.size <= 2 * CELLS
     assert policy.pmf(Context(segment="vip", features={"session": "new"}), LINES)[1] > 0.9

@@ -29,14 +29,19 @@ left out."""
 GROWTH = 8
 """Features for which room is made at a time."""
 
-EVERY = 20
-"""The regression is solved anew whenever it has learned this fraction (1/20) more."""
-
-MOST_BETWEEN = 200
-"""And after that many decisions at the latest."""
+EVERY = 4
+"""The regression is solved anew whenever it has learned a quarter more; one that forgets, after a fifth of
+its memory at the latest."""
 
 CACHE = 2_000
 """Sets of features, and of actions, whose places are kept."""
+
+CONSTANT = "constant"
+OF_ACTION, PAIR = "A ", "CC "
+"""What names of features begin with that belong to the action, or are products of two. Other names have no spaces."""
+
+PAIR_PENALTY = 30.0
+"""Of a product, where its two features have 1 each: most pairs say little that the two do not say already."""
 
 GUESS = 0.25
 """Variance of the noise before anything is seen, as if it had been seen once; rewards are in [0, 1]."""
@@ -75,7 +80,8 @@ class Regression:
 
     def __init__(self, memory: float = 0.0) -> None:
         self._memory = memory
-        self._places: dict[str, int] = {"constant": 0}
+        self._patience = memory / 5 if memory else math.inf
+        self._places: dict[str, int] = {CONSTANT: 0}
         self._rows: dict[str, int] = {}
         self._moments = np.zeros((1, GROWTH, GROWTH))
         self._targets = np.zeros((1, GROWTH))
@@ -119,7 +125,7 @@ class Regression:
         self._targets[row, places] += values * reward
         self._residual += surprise * surprise / scale
         self._learned += 1
-        if self._learned - self._solved >= min(MOST_BETWEEN, max(1, self._learned // EVERY)):
+        if self._learned - self._solved >= min(self._patience, max(1, self._learned // EVERY)):
             self._solve()
         return likelihood
 
@@ -141,12 +147,13 @@ class Regression:
         self._solved = self._learned
 
     def _penalties(self, total: Floats, count: float) -> Floats:
-        """1 for categories; for numbers their variance, so that their unit makes no difference."""
+        """Of each feature; times the variance of numbers, so that their unit makes no difference."""
         square = np.diagonal(total) / count
         variance = np.maximum(square - (total[0] / count) ** 2, np.maximum(square * 1e-4, 1e-9))
-        numbers = np.zeros(len(square), np.bool_)
-        numbers[[place for name, place in self._places.items() if is_number(name)]] = True
-        return np.where(numbers & (square > 0), variance, 1.0)
+        numbers, penalties = np.zeros(len(square), np.bool_), np.ones(len(square))
+        for name, place in self._places.items():
+            numbers[place], penalties[place] = is_number(name), _penalty(name)
+        return penalties * np.where(numbers & (square > 0), variance, 1.0)
 
     def _together(self, shared: _Found, own: _Stacked) -> tuple[Indexes, Floats, Floats, Floats | float]:
         """(actions or 1, features) places and values, products of values, and the variance of what is unknown."""
@@ -180,9 +187,9 @@ class Regression:
                 self._cache.clear()
             known = [(self._places[name], value) for name, value in features if name in self._places]
             values = np.array([value for _, value in known])
-            new = sum(not is_number(name) for name, _ in features if name not in self._places)
+            new = sum(1 / _penalty(name) for name, _ in features if name not in self._places and not is_number(name))
             places = np.array([place for place, _ in known], np.int64)
-            found = self._cache[features] = _Found(places, values, values[:, None] * values, float(new))
+            found = self._cache[features] = _Found(places, values, values[:, None] * values, new)
         return found
 
     def _rows_of(self, actions: tuple[str, ...]) -> Indexes:
@@ -212,6 +219,7 @@ class Regression:
             self._stacks.clear()
             if place == self._weights.shape[1]:
                 self._make_room(columns=GROWTH)
+            self._spread[:, place, place] = 1 / _penalty(name)
 
     def _make_room(self, *, rows: int = 0, columns: int = 0) -> None:
         """New rows are like row 0; in new columns nothing is known."""
@@ -245,6 +253,10 @@ class Regression:
         self._residual = float(saved["counts"][2])
         self._moments, self._targets = saved["moments"], saved["targets"]
         self._spread, self._weights = saved["spread"], saved["weights"]
+
+
+def _penalty(name: str) -> float:
+    return PAIR_PENALTY if name.startswith(PAIR) else 1.0
 
 
 def is_number(name: str) -> bool:

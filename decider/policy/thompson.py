@@ -1,9 +1,9 @@
 """Thompson sampling with propensities: each action's probability is how probable it is, as believed, to be the best.
 
 The beliefs are normal (`regression.py`), so this probability is an integral, not the outcome of a draw: the one sampler
-draws, from exactly this pmf. Up to three regressions learn side by side: one that remembers everything, one that
-forgets and, once there are numbers, one in which they count by ranges; the one that has foretold the recent rewards
-best is asked. Called through `make.py`.
+draws, from exactly this pmf. Several regressions learn side by side: one that remembers everything, one that forgets,
+one in which numbers count by ranges, one in which pairs of features count; the one that has foretold the recent
+rewards best is asked. Called through `make.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -13,20 +13,22 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
-from decider.policy.bins import Binned
 from decider.policy.encode import context_line
 from decider.policy.protocol import Choice
-from decider.policy.regression import Beliefs, Features, Floats, Regression, is_number
+from decider.policy.regression import CONSTANT, OF_ACTION, Beliefs, Features, Floats, Regression, worded, words
+from decider.policy.views import Pairs, Ranges, View, Viewed, with_pairs
 from decider.types import Context
 
 RECENT = 2_000
 """Decisions over which the regressions are compared, as the mean of an exponential decay."""
+
+REMEMBERS = "remembers"
+"""The name of the regression that knows all features as they come, and forgets nothing."""
 
 LINES = 10_000
 """Encoded lines whose features are kept."""
@@ -62,9 +64,11 @@ class ThompsonPolicy:
         self._width = width
         self._features = _with_pairs if pairs else _alone
         self._minimum, self._maximum = reward_range
-        self._regressions: list[Regression | Binned] = [Regression(), Regression(memory)] if memory else [Regression()]
-        self._binned = False
-        self._evidence = np.zeros(len(self._regressions))
+        self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression()}
+        if memory:
+            self._regressions["forgets"] = Regression(memory)
+        self._evidence = dict.fromkeys(self._regressions, 0.0)
+        self._waiting: dict[str, View] = {"ranges": Ranges()} | ({} if pairs else {"pairs": Pairs()})
         if saved is not None:
             self._restore(saved)
 
@@ -85,40 +89,39 @@ class ThompsonPolicy:
         """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
         action, own = _own(actions[drawn])
         features = self._features(context_line(context)) + own
-        if not self._binned and any(is_number(name) for name, _ in features):
-            self._add_binned()
+        for name in [name for name, view in self._waiting.items() if view.useful(features)]:
+            self._begin(name)
         share = (reward - self._minimum) / (self._maximum - self._minimum)
-        foretold = [regression.learn(action, features, share) for regression in self._regressions]
-        self._evidence = self._evidence * (1 - 1 / RECENT) + np.array(foretold)
-        self._evidence -= self._evidence.max()
+        for name, regression in self._regressions.items():
+            self._evidence[name] = self._evidence[name] * (1 - 1 / RECENT) + regression.learn(action, features, share)
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
-        arrays: dict[str, Any] = {"evidence": self._evidence}
-        for number, regression in enumerate(self._regressions):
-            arrays |= {f"{number}.{name}": array for name, array in regression.saved().items()}
+        arrays: dict[str, Any] = {"evidence": words(self._evidence)}
+        for name, regression in self._regressions.items():
+            arrays |= {f"{name}.{key}": array for key, array in regression.saved().items()}
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
 
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
-            if len(arrays["evidence"]) > len(self._regressions):
-                self._add_binned()
-            self._evidence = arrays["evidence"]
-            for number, regression in enumerate(self._regressions):
-                prefix = f"{number}."
-                regression.restore({name[2:]: arrays[name] for name in arrays.files if name.startswith(prefix)})
+            evidence = worded(arrays["evidence"])
+            for name in [name for name in evidence if name not in self._regressions]:
+                self._begin(name)
+            self._evidence = evidence
+            for name, regression in self._regressions.items():
+                keys = [key for key in arrays.files if key.startswith(f"{name}.")]
+                regression.restore({key.removeprefix(f"{name}."): arrays[key] for key in keys})
 
-    def _add_binned(self) -> None:
-        """As trusted as the first one, from which it differs in numbers only."""
-        self._binned = True
-        self._regressions.append(Binned())
-        self._evidence = np.append(self._evidence, self._evidence[0])
+    def _begin(self, name: str) -> None:
+        """A further regression, as trusted as the one that it extends."""
+        self._regressions[name] = Viewed(self._waiting.pop(name))
+        self._evidence[name] = self._evidence[REMEMBERS]
 
-    def _trusted(self) -> Regression | Binned:
-        """The one that has foretold the recent rewards best."""
-        return self._regressions[int(np.argmax(self._evidence))]
+    def _trusted(self) -> Regression | Viewed:
+        """The one that has foretold the recent rewards best; the first of equals."""
+        return self._regressions[max(self._evidence, key=self._evidence.__getitem__)]
 
     def _best(self, beliefs: Beliefs) -> list[float]:
         """How probable each is to be the best; sums to 1."""
@@ -164,27 +167,20 @@ def _alone(line: str) -> Features:
     >>> _alone("shared |C device=mobile age:31.0")
     (('constant', 1.0), ('device=mobile', 1.0), ('age:', 31.0))
     """
-    return (("constant", 1.0), *map(_feature, line.split(" ")[2:]))
+    return ((CONSTANT, 1.0), *map(_feature, line.split(" ")[2:]))
 
 
 @lru_cache(maxsize=LINES)
 def _with_pairs(line: str) -> Features:
-    """And all products of two of them; one with a number in it is a number."""
-    alone = _alone(line)
-    return alone + tuple([_product(*both) for both in combinations(alone[1:], 2)])
-
-
-def _product(one: tuple[str, float], other: tuple[str, float]) -> tuple[str, float]:
-    """Categories first, so that a number's colon stays at the end."""
-    first, second = (other, one) if is_number(one[0]) else (one, other)
-    return f"{first[0].removesuffix(':')} {second[0]}", first[1] * second[1]
+    """And all products of two of them."""
+    return with_pairs(_alone(line))
 
 
 @lru_cache(maxsize=LINES)
 def _own(line: Choice) -> tuple[str, Features]:
     """The id of an action line, and its features apart from id and kind."""
     id_, _kind, *features = line.removeprefix("|A ").split(" ")
-    return id_, tuple([(f"A {name}", value) for name, value in map(_feature, features)])
+    return id_, tuple([(f"{OF_ACTION}{name}", value) for name, value in map(_feature, features)])
 
 
 def _feature(token: str) -> tuple[str, float]:

@@ -1,0 +1,203 @@
+"""Other features for a regression than those that came: ranges of numbers, pairs. Called by `thompson.py`.
+
+What is linear in the hour cannot find lunch at noon, and a sum cannot find that only regular visitors in front of a
+desktop buy. Each view says when it is of use, and a `Viewed` regression learns what is seen through it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+from functools import lru_cache
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decider.policy.regression import (
+    CACHE,
+    CONSTANT,
+    OF_ACTION,
+    PAIR,
+    Beliefs,
+    Features,
+    Floats,
+    Regression,
+    is_number,
+    worded,
+    words,
+)
+
+Arrays = dict[str, NDArray[Any]]
+
+RANGES = 8
+"""At most, of a number."""
+
+FIRST = 100
+"""Values of a number from which its ranges are made."""
+
+MOST_PAIRED = 10
+"""Features of a context that are paired unasked; of more, there would be too many pairs."""
+
+
+class View(Protocol):
+    """Features -> more features. It may learn from the features that it has seen."""
+
+    def useful(self, features: Features) -> bool:
+        """Whether anything is added to such features, now or later."""
+        ...
+
+    def see(self, features: Features) -> None:
+        """Features that are about to be learned from."""
+        ...
+
+    def of(self, features: Features) -> Features:
+        """The same and what is added."""
+        ...
+
+    def saved(self) -> Arrays:
+        """What it has learned, as arrays."""
+        ...
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `saved()`."""
+        ...
+
+
+class Viewed:
+    """Believes and learns as a regression does, of what is seen through the view."""
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._regression = Regression()
+
+    def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
+        """What is believed of these actions; see `Regression.believe`."""
+        of = self._view.of
+        return self._regression.believe(actions, of(shared), tuple([of(one) for one in own]))
+
+    def learn(self, action: str, features: Features, reward: float) -> float:
+        """One reward in [0, 1]; the logarithm of how probable it was before it was learned."""
+        self._view.see(features)
+        return self._regression.learn(action, self._view.of(features), reward)
+
+    def saved(self) -> Arrays:
+        """Everything that is known, as arrays."""
+        return self._regression.saved() | self._view.saved()
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `saved()`."""
+        self._regression.restore(saved)
+        self._view.restore(saved)
+
+
+class Ranges:
+    """Beside its value, each number becomes a category: in which of a few ranges it lies.
+
+    Each range holds about as many of the first values that were learned from, and then they stay; a number of few
+    values gets a range for each.
+
+    >>> ranges = Ranges()
+    >>> for hour in range(FIRST):
+    ...     ranges.see((("hour:", hour % 24), ("device=mobile", 1.0)))
+    >>> ranges.of((("hour:", 12.0), ("device=mobile", 1.0)))
+    (('hour:', 12.0), ('device=mobile', 1.0), ('hour:4', 1.0))
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = {}
+        self._edges: dict[str, list[float]] = {}
+        self._cache: dict[Features, Features] = {}
+
+    def useful(self, features: Features) -> bool:
+        """Where there are numbers."""
+        return any(is_number(name) for name, _ in features)
+
+    def see(self, features: Features) -> None:
+        """Values of numbers whose ranges are not known yet."""
+        for name, value in features:
+            if is_number(name) and name not in self._edges:
+                values = self._values.setdefault(name, [])
+                values.append(value)
+                if len(values) == FIRST:
+                    self._edges[name] = edges(self._values.pop(name))
+                    self._cache.clear()
+
+    def of(self, features: Features) -> Features:
+        """The same and, of each number, its range: `hour:4`."""
+        found = self._cache.get(features)
+        if found is None:
+            if len(self._cache) >= CACHE:
+                self._cache.clear()
+            places = [
+                (name, bisect_left(self._edges[name], value)) for name, value in features if self._edges.get(name)
+            ]
+            found = self._cache[features] = features + tuple([(f"{name}{place}", 1.0) for name, place in places])
+        return found
+
+    def saved(self) -> Arrays:
+        """Edges, and values that wait to become edges."""
+        return {"numbers": words({"values": self._values, "edges": self._edges})}
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `saved()`."""
+        numbers = worded(saved["numbers"])
+        self._values, self._edges = numbers["values"], numbers["edges"]
+        self._cache.clear()
+
+
+class Pairs:
+    """Products of each two features of the context."""
+
+    def useful(self, features: Features) -> bool:
+        """Where there are some, and not too many."""
+        return 2 <= len(_of_context(features)) <= MOST_PAIRED
+
+    def see(self, features: Features) -> None:
+        """Nothing: pairs are the same at all times."""
+
+    def of(self, features: Features) -> Features:
+        """The same and the products."""
+        return with_pairs(features) if self.useful(features) else features
+
+    def saved(self) -> Arrays:
+        """Nothing."""
+        return {}
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Nothing."""
+
+
+@lru_cache(maxsize=CACHE)
+def with_pairs(features: Features) -> Features:
+    """And all products of two features of the context.
+
+    >>> with_pairs((("constant", 1.0), ("device=mobile", 1.0), ("age:", 31.0)))[3:]
+    (('CC device=mobile age:', 31.0),)
+    """
+    return features + tuple([_product(*both) for both in combinations(_of_context(features), 2)])
+
+
+def _of_context(features: Features) -> Features:
+    return tuple([one for one in features if one[0] != CONSTANT and not one[0].startswith(OF_ACTION)])
+
+
+def _product(one: tuple[str, float], other: tuple[str, float]) -> tuple[str, float]:
+    """Categories first: one with a number in it is a number, and the colon stays at the end."""
+    first, second = (other, one) if is_number(one[0]) else (one, other)
+    return f"{PAIR}{first[0].removesuffix(':')} {second[0]}", first[1] * second[1]
+
+
+def edges(values: list[float]) -> list[float]:
+    """The largest value of every range but the last; none of them is empty.
+
+    >>> edges([1.0, 2.0, 2.0, 5.0])
+    [1.0, 2.0]
+    """
+    distinct = sorted(set(values))
+    if len(distinct) <= RANGES:
+        return distinct[:-1]
+    ordered: Floats = np.sort(np.array(values))
+    inner = np.arange(1, RANGES) * len(values) // RANGES - 1
+    return [edge for edge in np.unique(ordered[inner]).tolist() if edge < ordered[-1]]
