@@ -2,8 +2,8 @@
 
 The beliefs are normal (`regression.py`), so this probability is an integral, not the outcome of a draw: the one sampler
 draws, from exactly this pmf. Several regressions learn side by side: one that remembers everything, one that forgets,
-one in which numbers count by ranges, one in which pairs of features count; the one that has foretold the recent
-rewards best is asked. Called through `make.py`.
+once there are numbers one in which they count by ranges, and if wanted one in which pairs of features count; the one
+that has foretold the recent rewards best is asked. Called through `make.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -21,7 +21,7 @@ from scipy.special import ndtr
 from decider.policy.encode import context_line
 from decider.policy.protocol import Choice
 from decider.policy.regression import CONSTANT, OF_ACTION, Beliefs, Features, Floats, Regression, worded, words
-from decider.policy.views import Pairs, Ranges, View, Viewed, with_pairs
+from decider.policy.views import Pairs, Ranges, View, Viewed
 from decider.types import Context
 
 RECENT = 2_000
@@ -45,8 +45,8 @@ _TINY = 1e-300
 
 class ThompsonPolicy:
     """width: how many standard deviations of belief count as one; smaller is greedier. memory: decisions that the
-    second regression remembers; 0 is none. pairs: whether products of two features of the context count, too. `saved`
-    continues from `save()`.
+    regression that forgets remembers; 0 is none. pairs: whether products of two features of the context are looked at.
+    `saved` continues from `save()`.
 
     Every action is learned for itself: what is known of the context counts, and features of the action that change from
     call to call; nothing passes from one action to another.
@@ -62,20 +62,19 @@ class ThompsonPolicy:
         saved: bytes | None = None,
     ) -> None:
         self._width = width
-        self._features = _with_pairs if pairs else _alone
         self._minimum, self._maximum = reward_range
         self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression()}
         if memory:
             self._regressions["forgets"] = Regression(memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
-        self._waiting: dict[str, View] = {"ranges": Ranges()} | ({} if pairs else {"pairs": Pairs()})
+        self._waiting: dict[str, View] = {"ranges": Ranges()} | ({"pairs": Pairs()} if pairs else {})
         if saved is not None:
             self._restore(saved)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """How probable each is to be the best, within 0.005."""
         ids, own = _parsed(tuple(actions))
-        return self._best(self._trusted().believe(ids, self._features(context_line(context)), own))
+        return self._best(self._trusted().believe(ids, _parsed_context(context_line(context)), own))
 
     def learn(
         self,
@@ -88,7 +87,7 @@ class ThompsonPolicy:
     ) -> None:
         """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
         action, own = _own(actions[drawn])
-        features = self._features(context_line(context)) + own
+        features = _parsed_context(context_line(context)) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
         share = (reward - self._minimum) / (self._maximum - self._minimum)
@@ -161,19 +160,13 @@ def _parsed(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Feature
 
 
 @lru_cache(maxsize=LINES)
-def _alone(line: str) -> Features:
+def _parsed_context(line: str) -> Features:
     """The features of a context line; the first is the constant.
 
-    >>> _alone("shared |C device=mobile age:31.0")
+    >>> _parsed_context("shared |C device=mobile age:31.0")
     (('constant', 1.0), ('device=mobile', 1.0), ('age:', 31.0))
     """
     return ((CONSTANT, 1.0), *map(_feature, line.split(" ")[2:]))
-
-
-@lru_cache(maxsize=LINES)
-def _with_pairs(line: str) -> Features:
-    """And all products of two of them."""
-    return with_pairs(_alone(line))
 
 
 @lru_cache(maxsize=LINES)

@@ -37,9 +37,6 @@ RANGES = 8
 FIRST = 100
 """Values of a number from which its ranges are made."""
 
-MOST_PAIRED = 10
-"""Features of a context that are paired unasked; of more, there would be too many pairs."""
-
 
 class View(Protocol):
     """Features -> more features. It may learn from the features that it has seen."""
@@ -151,15 +148,15 @@ class Pairs:
     """Products of each two features of the context."""
 
     def useful(self, features: Features) -> bool:
-        """Where there are some, and not too many."""
-        return 2 <= len(_of_context(features)) <= MOST_PAIRED
+        """Where there are two to pair."""
+        return len(_of_context(features)) > 1
 
     def see(self, features: Features) -> None:
         """Nothing: pairs are the same at all times."""
 
     def of(self, features: Features) -> Features:
         """The same and the products."""
-        return with_pairs(features) if self.useful(features) else features
+        return with_pairs(features)
 
     def saved(self) -> Arrays:
         """Nothing."""
