@@ -34,6 +34,7 @@ from decider.log.sqlite import SqliteReader
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
 from simulator.cli import main
+from simulator.custom import BadPolicy
 from simulator.drive import calls, live, send
 from simulator.drive.calls import Unanswered
 from simulator.drive.earned import earned
@@ -48,7 +49,7 @@ from simulator.drive.send import Drive
 from simulator.drive.target import apply
 from simulator.drive.worked import found as worked
 from simulator.report.drives import calls_of, latencies, write_drive_report
-from simulator.run.policies import BadPolicy, served
+from simulator.run.policies import served
 from simulator.verify import verify
 from simulator.worlds.find import find, names
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, browser

@@ -29,10 +29,11 @@ from decider.policy.sampler import SLOTS, hash_ticket
 from decider.policy.static import Uniform
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, Time
 from simulator.cli import main
+from simulator.custom import BadPolicy
 from simulator.evaluate.result import to_json
 from simulator.report.runs import write_run_report
 from simulator.run.play import Played, play, reference
-from simulator.run.policies import BadPolicy, Known, Learner, named
+from simulator.run.policies import Known, Learner, named
 from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, of_policy, tasks_of
 from simulator.run.result import reference as reference_runs
 from simulator.run.show import cells, shown, sparkline
@@ -349,7 +350,7 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
         ("bag:size=nan", "size=nan is no whole number"),
         ("bag:size=-1", "size=-1 is no whole number"),
         ("bag:size=1e20", "size=1e+20 is no whole number"),
-        ("os:getcwd", "os:getcwd: what it makes has no method pmf"),
+        ("os:getcwd", "os:getcwd: what it makes has no pmf and no learn"),
         ("sys:exit", "sys:exit: SystemExit; a policy is one of"),
         ("rival:nix", "there is no rival 'nix'"),
         ("default:interactions=C", "interactions"),

@@ -6,15 +6,12 @@ uniform   logged   baseline   fixed:ACTION   table:FILE.csv   FILE.toml   model:
 from __future__ import annotations
 
 import csv
-import importlib
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from decider.errors import DeciderError
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.schema import from_message, read_toml
 from decider.log.protocol import PublishedModel
@@ -23,6 +20,7 @@ from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import Choice, Policy
 from decider.policy.sampler import is_pmf
 from decider.types import START, ActionId, Context, ExperimentId, Position, Time
+from simulator.custom import BadPolicy, factory_of
 from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import DEPLOYED, FIXED, Candidate, Fixed, Logged, Progressive, Served, Table, Uniform
 from simulator.logs.columns import Category, Columns
@@ -31,12 +29,6 @@ NAMES = "uniform, logged, baseline, fixed:ACTION, table:FILE.csv, FILE.toml, mod
 
 CLOSE_TO_1 = 0.01
 """How far a column of a table may be from a sum of 1: people round."""
-
-
-class BadPolicy(DeciderError):
-    """A policy that there is not, or that cannot be asked about this log."""
-
-    reason = "BAD_POLICY"
 
 
 def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
@@ -62,7 +54,7 @@ def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
     if kind == "model":
         return _stored(name, rest, columns)
     if colon:
-        return _python(name, kind, rest, columns, delayed=delayed)
+        return _python(name, columns, delayed=delayed)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}")
 
 
@@ -192,17 +184,8 @@ def _stored_ones(log: SqliteReader, version: ExperimentVersion) -> str:
     return _few(tuple([str(row[0]) for row in rows])) or "none"
 
 
-def _python(name: str, module: str, factory: str, columns: Columns, *, delayed: bool) -> Progressive:
-    """What `factory()` returns must be a Policy; the working directory is searched, too."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        policy = getattr(importlib.import_module(module), factory)()
-    except Exception as error:  # somebody's own code
-        raise BadPolicy(f"{name}: {error}; a policy is one of {NAMES}") from error
-    missing = [method for method in ("pmf", "learn") if not callable(getattr(policy, method, None))]
-    if missing:
-        raise BadPolicy(f"{name}: what it returns has no {' and no '.join(missing)}; see decider/policy/protocol.py")
+def _python(name: str, columns: Columns, *, delayed: bool) -> Progressive:
+    policy = factory_of(name, others=NAMES)()
     asked = _asked(name, log_experiment(columns), Checked(name, policy), columns)
     return Progressive(asked, delayed=delayed)
 

@@ -6,8 +6,6 @@ module:factory   rival:NAME
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
-from decider.errors import DeciderError, InvalidExperiment
+from decider.errors import InvalidExperiment
 from decider.experiment.definition import Experiment
 from decider.experiment.schema import from_message, read_toml, to_message
 from decider.policy.make import make_policy
@@ -23,18 +21,13 @@ from decider.policy.protocol import Policy
 from decider.policy.spec import ALGORITHMS
 from decider.types import ActionId
 from decider.v1 import experiment_pb2 as pb
+from simulator.custom import BadPolicy, factory_of
 from simulator.worlds.world import Floats, Visits, World
 
 NAMES = "default, ALGORITHM[:parameter=value,...], FILE.toml, fixed:ACTION, uniform, best or module:factory"
 
 
 _WHOLE = (FieldDescriptor.CPPTYPE_UINT32,)
-
-
-class BadPolicy(DeciderError):
-    """A policy that there is not, or that does not fit the world."""
-
-    reason = "BAD_POLICY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +60,8 @@ def named(name: str, world: World) -> Learner | Known:
     if experiment is not None:
         return _served(experiment, world)
     if colon:
-        return _python(name, kind, rest)
+        make = factory_of(name, others=NAMES)
+        return Learner(lambda _: make(), 0.0)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
 
 
@@ -171,18 +165,3 @@ def _changed(name: str, message: pb.Experiment, policy: pb.Policy, floor: float 
         return from_message(message)
     except InvalidExperiment as error:
         raise BadPolicy(f"{name}: {error}") from error
-
-
-def _python(name: str, module: str, factory: str) -> Learner:
-    """What `factory()` returns must be a Policy; the working directory is searched, too."""
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        make = getattr(importlib.import_module(module), factory)
-        made = make()
-    except (Exception, SystemExit) as error:  # of somebody's own code
-        raise BadPolicy(f"{name}: {str(error) or type(error).__name__}; a policy is one of {NAMES}") from error
-    missing = [method for method in ("pmf", "learn") if not callable(getattr(made, method, None))]
-    if missing:
-        raise BadPolicy(f"{name}: what it makes has no method {missing[0]}; a policy has pmf and learn")
-    return Learner(lambda _: make(), 0.0)
