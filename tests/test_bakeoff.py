@@ -140,6 +140,22 @@ def test_rivals_with_fewer_seeds_are_compared_on_those_alone() -> None:
     assert found["rival:vw"].high - found["rival:vw"].low > alone["rival:vw"].high - alone["rival:vw"].low
 
 
+def test_means_are_of_those_that_played_everywhere() -> None:
+    """One that left out the hard worlds would look good."""
+    rows = [*FOUND, *made_up(DEFAULT, [0.2], world="b"), *made_up("rival:vw", [0.1], world="b")]
+    text = table.overall(cells(rows))
+    assert "| our default (thompson) | 0.50 (0.20) |" in text
+    assert "| VW's own defaults | 0.30 (0.10) |" in text
+    assert "LinUCB" not in text
+
+
+def test_of_one_seed_nothing_is_said() -> None:
+    """There is no interval: to count it as even would look like a result."""
+    text = table.readme([*made_up(DEFAULT, [0.8]), *made_up("rival:vw", [0.2])])
+    assert "| VW's own defaults | 1 with one seed |" in text
+    assert "| a, immediate | 0.80 ? 0.20 VW's own defaults |" in text
+
+
 def test_the_tables_count_wins_and_name_losses() -> None:
     """Losses are shown as openly as wins: by name, with their size."""
     text = table.readme(FOUND)

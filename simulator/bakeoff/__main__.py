@@ -46,7 +46,7 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
 @click.option("--worlds", callback=_worlds, metavar="NAME,...", help="Which.  [default: all]")
 @click.option("--policies", callback=_policies, default="", metavar="REGEX", help="Which.  [default: all]")
 @click.option("--seeds-4k", type=click.IntRange(min=0), default=4, show_default=True, help="Played for 4,000 rounds.")
-@click.option("--seeds-20k", type=click.IntRange(min=0), default=2, show_default=True, help="Others, for 20,000.")
+@click.option("--seeds-20k", type=click.IntRange(min=0), default=3, show_default=True, help="Others, for 20,000.")
 @click.option("--seeds-100k", type=click.IntRange(min=0), default=1, show_default=True, help="Others, for 100,000.")
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
 @click.option(

@@ -9,7 +9,7 @@ import numpy as np
 
 from simulator.bakeoff.plan import LABELS, OTHERS
 from simulator.bakeoff.results import Row
-from simulator.bakeoff.verdicts import BETTER, EVEN, WORSE, Against, Cell, Shares, against_rivals, best, cells
+from simulator.bakeoff.verdicts import BETTER, EVEN, UNKNOWN, WORSE, Against, Cell, Shares, against_rivals, best, cells
 
 START, END = "<!-- bakeoff: make bakeoff writes this -->", "<!-- /bakeoff -->"
 """What stands between them in the README is written by `make bakeoff`."""
@@ -21,8 +21,9 @@ Verdicts = Mapping[Cell, Sequence[Against]]
 
 def readme(rows: Sequence[Row]) -> str:
     """The part of the README: wins and losses against each rival, and every loss against the best of them by name."""
-    verdicts = {cell: against_rivals(shares) for cell, shares in cells(rows).items()}
-    return "\n\n".join([wins_and_losses(verdicts), losses(verdicts), per_world(verdicts)])
+    found = cells(rows)
+    verdicts = {cell: against_rivals(shares) for cell, shares in found.items()}
+    return "\n\n".join([overall(found), wins_and_losses(verdicts), losses(verdicts), per_world(verdicts)])
 
 
 def results(rows: Sequence[Row]) -> str:
@@ -36,6 +37,22 @@ def results(rows: Sequence[Row]) -> str:
             if there:
                 parts += [f"## {horizon:,} rounds, {_rewards(delayed)}", shares_of_all(there)]
     return "\n\n".join(parts) + "\n"
+
+
+def overall(found: Mapping[Cell, Shares]) -> str:
+    """A row a policy, a column a horizon: the mean share over all worlds, and the least; of those that played all."""
+    horizons = sorted({cell.horizon for cell in found})
+    there = [[shares for cell, shares in found.items() if cell.horizon == horizon] for horizon in horizons]
+    body = [[label, *[_mean_and_least(policy, shares) for shares in there]] for policy, label in LABELS.items()]
+    head = [f"{horizon:,} rounds" for horizon in horizons]
+    return _table(["mean share (least)", *head], [line for line in body if set(line[1:]) != {NOBODY}])
+
+
+def _mean_and_least(policy: str, there: Sequence[Shares]) -> str:
+    if not all(shares.get(policy) for shares in there):
+        return NOBODY
+    means = [np.mean(list(shares[policy].values())) for shares in there]
+    return f"{np.mean(means):.2f} ({min(means):.2f})"
 
 
 def wins_and_losses(verdicts: Verdicts) -> str:
@@ -55,11 +72,9 @@ def wins_and_losses(verdicts: Verdicts) -> str:
 
 def _counts(found: Iterable[Against | None]) -> str:
     told = Counter(one.told for one in found if one)
-    if not told:
-        return NOBODY
-    unknown = sum(told.values()) - told[BETTER] - told[EVEN] - told[WORSE]
-    text = f"{told[BETTER]} better, {told[EVEN] + unknown} even, {told[WORSE]} worse"
-    return text.replace(f"{told[WORSE]} worse", f"**{told[WORSE]} worse**") if told[WORSE] else text
+    parts = [f"{told[BETTER]} better", f"{told[EVEN]} even", f"**{told[WORSE]} worse**" if told[WORSE] else "0 worse"]
+    compared = parts if told.total() > told[UNKNOWN] else []
+    return ", ".join([*compared, *([f"{told[UNKNOWN]} with one seed"] if told[UNKNOWN] else [])]) or NOBODY
 
 
 def losses(verdicts: Verdicts) -> str:
@@ -99,7 +114,7 @@ def per_world(verdicts: Verdicts) -> str:
 def _beside(one: Against | None) -> str:
     if one is None:
         return NOBODY
-    sign = {BETTER: ">", WORSE: "**<**"}.get(one.told, "~")
+    sign = {BETTER: ">", WORSE: "**<**", UNKNOWN: "?"}.get(one.told, "~")
     return f"{one.ours:.2f} {sign} {one.theirs:.2f} {LABELS[one.policy]}"
 
 

@@ -6,6 +6,7 @@ so that they hold for the best of them, too, which is known only afterwards.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,14 @@ import numpy as np
 
 from simulator.bakeoff.plan import DEFAULT, LABELS, OTHERS
 from simulator.bakeoff.results import Row
-from simulator.compare.paired import paired
+from simulator.compare.paired import Comparison, paired
 
 LEVEL = 0.95
 BETTER, EVEN, WORSE = "better", "not told apart", "worse"
 """Our default, against a rival."""
+
+UNKNOWN = "one seed"
+"""There is no interval, so nothing is said."""
 
 
 class Cell(NamedTuple):
@@ -87,13 +91,16 @@ def _family(shares: Shares, policies: list[str], seeds: tuple[int, ...], *, leve
     means = values.mean(axis=1).tolist()
     compared = paired(values, names, reference=0, level=level)
     return [
-        Against(one.name, means[0], theirs, -one.high, -one.low, _TOLD.get(one.told, one.told))
+        Against(one.name, means[0], theirs, -one.high, -one.low, _told(one))
         for one, theirs in zip(compared, means[1:], strict=True)
     ]
 
 
-_TOLD = {"better": WORSE, "worse": BETTER}
-"""What is said of the rival, said of our default."""
+def _told(rival: Comparison) -> str:
+    """What is said of the rival, said of our default."""
+    if math.isnan(rival.low):
+        return UNKNOWN
+    return {BETTER: WORSE, WORSE: BETTER}.get(rival.told, EVEN)
 
 
 def best(found: Iterable[Against]) -> Against | None:
