@@ -21,9 +21,9 @@ from decider.experiment.schema import from_message
 from decider.policy.encode import action_line
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Policy
-from decider.policy.regression import CELLS, Features, Floats, Regression, inverse
+from decider.policy.regression import CELLS, Features, Floats, Regression, inverse, worded
 from decider.policy.thompson import CANDIDATES, ThompsonPolicy, best_of
-from decider.policy.views import FIRST, RANGES, edges
+from decider.policy.views import FIRST, NUMBERS, RANGES, Ranges, edges
 from decider.types import ActionId, Context
 from decider.v1 import experiment_pb2 as pb
 from tests.conftest import spec
@@ -298,6 +298,14 @@ def test_ever_new_features_do_not_fill_the_memory() -> None:
     assert isinstance(regression, Regression)
     assert regression._spread.size <= 2 * CELLS
     assert policy.pmf(Context(segment="vip", features={"session": "new"}), LINES)[1] > 0.9
+
+
+def test_ever_new_numbers_do_not_fill_the_memory() -> None:
+    """The same frontend, with a number under a new name every time."""
+    ranges = Ranges()
+    for number in range(2 * NUMBERS):
+        ranges.see(((f"session{number}:", 1.0),))
+    assert len(worded(ranges.saved()["numbers"])["values"]) == NUMBERS
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])

@@ -37,6 +37,9 @@ RANGES = 8
 FIRST = 100
 """Values of a number from which its ranges are made."""
 
+NUMBERS = 1_000
+"""Names of numbers that are kept; later ones get no ranges."""
+
 
 class View(Protocol):
     """Features -> more features. It may learn from the features that it has seen."""
@@ -114,12 +117,15 @@ class Ranges:
     def see(self, features: Features) -> None:
         """Values of numbers whose ranges are not known yet."""
         for name, value in features:
-            if is_number(name) and name not in self._edges:
+            if is_number(name) and name not in self._edges and self._has_room(name):
                 values = self._values.setdefault(name, [])
                 values.append(value)
                 if len(values) == FIRST:
                     self._edges[name] = edges(self._values.pop(name))
                     self._cache.clear()
+
+    def _has_room(self, name: str) -> bool:
+        return name in self._values or len(self._values) + len(self._edges) < NUMBERS
 
     def of(self, features: Features) -> Features:
         """The same and, of each number, its range: `hour:4`."""
@@ -141,7 +147,6 @@ class Ranges:
         """Go on from `saved()`."""
         numbers = worded(saved["numbers"])
         self._values, self._edges = numbers["values"], numbers["edges"]
-        self._cache.clear()
 
 
 class Pairs:
