@@ -223,3 +223,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def assert_readable(page: Page) -> None:
+    """Nothing is cut off on a phone or a desk, and by day and by night every text has its contrast."""
+    for width in (400, 1280):
+        page.resize(width)
+        assert page.run(OVERFLOWING) == []
+        assert page.run("document.documentElement.scrollWidth") == width
+    for scheme in ("light", "dark"):
+        page.prefer(scheme=scheme)
+        assert page.run(FAINT) == []

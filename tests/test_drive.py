@@ -52,7 +52,7 @@ from simulator.report.drives import calls_of, latencies, write_drive_report
 from simulator.run.policies import served
 from simulator.verify import verify
 from simulator.worlds.find import find, names
-from tests.browser import FAINT, OVERFLOWING, UNDRAWN, browser
+from tests.browser import UNDRAWN, assert_readable, browser
 from tests.doors import InProcessDoor, ServerProcess, rows, until
 
 NOTHING = Shares(0, 0, 0, 0)
@@ -828,13 +828,7 @@ def test_a_browser_shows_the_page(page: Path) -> None:
         assert opened.run("document.title") == "A world driven against a live server: storefront"
         assert opened.run("document.scripts.length") == 0
         assert all(address.startswith(("file:", "data:")) for address in opened.requests)
-        for width in (400, 1280):
-            opened.resize(width)
-            assert opened.run(OVERFLOWING) == []
-            assert opened.run("document.documentElement.scrollWidth") == width
-        for scheme in ("light", "dark"):
-            opened.prefer(scheme=scheme)
-            assert opened.run(FAINT) == []
+        assert_readable(opened)
 
 
 def test_runs_have_ids_of_their_own() -> None:

@@ -45,6 +45,7 @@ RANGES: dict[str, st.SearchStrategy[float]] = {
     "count": st.integers(0, 10**9),
     "width": st.floats(1e-6, 100),
     "memory": st.floats(0, 1e9),
+    "draws": st.integers(1, 10),
 }
 
 
@@ -198,7 +199,16 @@ def test_a_short_file_gets_the_defaults(tmp_path: Path) -> None:
         reward=RewardDefinition(600 * SECOND, 0.0, {}, 0.0, 1.0, Aggregation.SUM),
     )
     text = write_json(to_message(experiment))
-    for name in ("width", "memory", "minimum_propensity", "window", "aggregation", "LEARNING_ONLINE", "_STATE_ACTIVE"):
+    for name in (
+        "width",
+        "memory",
+        "draws",
+        "minimum_propensity",
+        "window",
+        "aggregation",
+        "LEARNING_ONLINE",
+        "_STATE_ACTIVE",
+    ):
         assert name in text
 
 

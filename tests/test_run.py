@@ -41,7 +41,7 @@ from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.run.worked import found
 from simulator.worlds.find import NoSuchWorld, find
 from simulator.worlds.world import Visits, World
-from tests.browser import FAINT, OVERFLOWING, UNDRAWN, browser
+from tests.browser import UNDRAWN, assert_readable, browser
 
 STOREFRONT = find("storefront")
 MILLION = 1_000_000
@@ -646,10 +646,4 @@ def test_a_browser_shows_the_page(page: Path) -> None:
         assert shown.run("document.title") == "What policies earn in a simulated world: storefront"
         assert shown.run("document.scripts.length") == 0
         assert all(address.startswith(("file:", "data:")) for address in shown.requests)
-        for width in (400, 1280):
-            shown.resize(width)
-            assert shown.run(OVERFLOWING) == []
-            assert shown.run("document.documentElement.scrollWidth") == width
-        for scheme in ("light", "dark"):
-            shown.prefer(scheme=scheme)
-            assert shown.run(FAINT) == []
+        assert_readable(shown)

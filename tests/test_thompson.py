@@ -188,6 +188,33 @@ def test_ranges_are_kept(count: int) -> None:
     assert again.save() == policy.save()
 
 
+def test_ranges_are_given_up_where_there_is_no_room_for_all() -> None:
+    """Of many numbers only the first would have them."""
+    policy, random = thompson(), Random(2)
+    names = [f"pixel{number}" for number in range(40)]
+    for _ in range(FIRST + 60):
+        context = Context(features={name: random.random() for name in names})
+        policy.learn(context, LINES, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
+    assert "ranges" not in policy._regressions
+    again = thompson()
+    again._restore(policy.save())
+    for one in (policy, again):
+        teach(one, 3, 100)
+    assert "ranges" not in again._regressions
+    assert again.save() == policy.save()
+
+
+@given(st.integers(1, 10), st.integers(0, 2**16))
+def test_draws_that_have_to_agree_raise_the_pmf_to_their_number(draws: int, seed: int) -> None:
+    """One is plain Thompson sampling: P(best). Two: P(both are i) / P(both are the same), and so on."""
+    plain, agreeing = thompson(draws=1), thompson(draws=draws)
+    for one in (plain, agreeing):
+        teach(one, seed, 20)
+    best = np.array(plain.pmf(Context(device="mobile"), LINES))
+    expected = best**draws / (best**draws).sum()
+    assert agreeing.pmf(Context(device="mobile"), LINES) == pytest.approx(expected.tolist(), rel=1e-9)
+
+
 def test_without_numbers_there_are_no_ranges() -> None:
     """They would cost their share and say nothing."""
     policy = thompson()

@@ -28,6 +28,7 @@ _TERM = re.compile(r"[CA]{2,4}")
 _PARAMETER_RANGES: dict[tuple[str, str], tuple[float, float]] = {
     ("thompson", "width"): (1e-6, 100),
     ("thompson", "memory"): (0, 1e9),
+    ("thompson", "draws"): (1, 10),
     ("epsilon_greedy", "epsilon"): (0, 1),
     ("softmax", "lambda"): (1e-6, 1e6),
     ("squarecb", "gamma_scale"): (1e-6, 1e9),

@@ -27,9 +27,19 @@ def make_policy(spec: PolicySpec, saved: bytes | None = None) -> Policy:
     if not spec.learns:
         return Uniform()
     if spec.algorithm == "thompson":
-        pairs = "CCA" in spec.interactions
-        return ThompsonPolicy(**spec.parameters, pairs=pairs, reward_range=spec.reward_range, saved=saved)
+        return _thompson(spec, saved)
     return VwPolicy(spec.arguments, reward_range=spec.reward_range, saved=saved)
+
+
+def _thompson(spec: PolicySpec, saved: bytes | None) -> ThompsonPolicy:
+    return ThompsonPolicy(
+        width=spec.parameters["width"],
+        memory=spec.parameters["memory"],
+        draws=int(spec.parameters["draws"]),
+        pairs="CCA" in spec.interactions,
+        reward_range=spec.reward_range,
+        saved=saved,
+    )
 
 
 def save_model(spec: PolicySpec, policy: Policy) -> SavedModel:

@@ -98,6 +98,11 @@ class Regression:
         """Variance of a reward around what was expected of it."""
         return (self._residual + GUESS) / (self._learned + 1)
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for one more feature."""
+        return len(self._weights) * (len(self._places) + 1) ** 2 > CELLS
+
     def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
         """What is believed of these actions. shared: features of the context; own: of each action."""
         rows = self._rows_of(actions)
@@ -213,7 +218,7 @@ class Regression:
 
     def _give_place(self, name: str) -> None:
         """A column for a new feature, where there is room."""
-        if name not in self._places and len(self._weights) * (len(self._places) + 1) ** 2 <= CELLS:
+        if name not in self._places and not self.full:
             place = self._places[name] = len(self._places)
             self._cache.clear()
             self._stacks.clear()

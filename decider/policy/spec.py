@@ -14,7 +14,7 @@ DEFAULT_ALGORITHM = "thompson"
 DEFAULT_INTERACTIONS = ("CA",)
 
 ALGORITHMS: dict[str, dict[str, float]] = {
-    "thompson": {"width": 0.3, "memory": 1000.0},
+    "thompson": {"width": 0.45, "memory": 1000.0, "draws": 2},
     "epsilon_greedy": {"epsilon": 0.05},
     "softmax": {"lambda": 100.0},
     "squarecb": {"gamma_scale": 30.0, "gamma_exponent": 0.5},

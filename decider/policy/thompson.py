@@ -1,9 +1,12 @@
 """Thompson sampling with propensities: each action's probability is how probable it is, as believed, to be the best.
 
 The beliefs are normal (`regression.py`), so this probability is an integral, not the outcome of a draw: the one sampler
-draws, from exactly this pmf. Several regressions learn side by side: one that remembers everything, one that forgets,
-once there are numbers one in which they count by ranges, and if wanted one in which pairs of features count; the one
-that has foretold the recent rewards best is asked. Called through `make.py`.
+draws, from exactly this pmf. Two draws that have to agree waste fewer visits on what is improbable than one: the pmf is
+then in proportion to the square.
+
+Several regressions learn side by side: one that remembers everything, one that forgets, once there are numbers one in
+which they count by ranges, and if wanted one in which pairs of features count; the one that has foretold the recent
+rewards best is asked. Called through `make.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -11,6 +14,7 @@ Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgettin
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -24,14 +28,20 @@ from decider.policy.regression import CONSTANT, OF_ACTION, Beliefs, Features, Fl
 from decider.policy.views import Pairs, Ranges, View, Viewed
 from decider.types import Context
 
-RECENT = 2_000
+RECENT = 500
 """Decisions over which the regressions are compared, as the mean of an exponential decay."""
 
 REMEMBERS = "remembers"
 """The name of the regression that knows all features as they come, and forgets nothing."""
 
+RANGES = "ranges"
+"""The name of the regression in which numbers count by ranges, too."""
+
 LINES = 10_000
 """Encoded lines whose features are kept."""
+
+NEVER = -math.inf
+"""The evidence for a regression that was given up."""
 
 CANDIDATES = 32
 """Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
@@ -45,8 +55,9 @@ _TINY = 1e-300
 
 class ThompsonPolicy:
     """width: how many standard deviations of belief count as one; smaller is greedier. memory: decisions that the
-    regression that forgets remembers; 0 is none. pairs: whether products of two features of the context are looked at.
-    `saved` continues from `save()`.
+    regression that forgets remembers; 0 is none. draws: how many draws from the beliefs have to agree on an action; 1
+    is plain Thompson sampling. pairs: whether products of two features of the context are looked at. `saved` continues
+    from `save()`.
 
     Every action is learned for itself: what is known of the context counts, and features of the action that change from
     call to call; nothing passes from one action to another.
@@ -57,24 +68,25 @@ class ThompsonPolicy:
         *,
         width: float,
         memory: float,
+        draws: int,
         pairs: bool = False,
         reward_range: tuple[float, float] = (0.0, 1.0),
         saved: bytes | None = None,
     ) -> None:
-        self._width = width
+        self._width, self._draws = width, draws
         self._minimum, self._maximum = reward_range
         self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression()}
         if memory:
             self._regressions["forgets"] = Regression(memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
-        self._waiting: dict[str, View] = {"ranges": Ranges()} | ({"pairs": Pairs()} if pairs else {})
+        self._waiting: dict[str, View] = {RANGES: Ranges()} | ({"pairs": Pairs()} if pairs else {})
         if saved is not None:
             self._restore(saved)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
-        """How probable each is to be the best, within 0.005."""
+        """How probable it is that all draws name this action as the best one, given that they name the same."""
         ids, own = _parsed(tuple(actions))
-        return self._best(self._trusted().believe(ids, _parsed_context(context_line(context)), own))
+        return self._agreed(self._trusted().believe(ids, _parsed_context(context_line(context)), own))
 
     def learn(
         self,
@@ -93,6 +105,8 @@ class ThompsonPolicy:
         share = (reward - self._minimum) / (self._maximum - self._minimum)
         for name, regression in self._regressions.items():
             self._evidence[name] = self._evidence[name] * (1 - 1 / RECENT) + regression.learn(action, features, share)
+        if RANGES in self._regressions and self._regressions[RANGES].full:
+            self._give_up(RANGES)
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
@@ -108,6 +122,8 @@ class ThompsonPolicy:
             evidence = worded(arrays["evidence"])
             for name in [name for name in evidence if name not in self._regressions]:
                 self._begin(name)
+            for name in [name for name, value in evidence.items() if value == NEVER]:
+                self._give_up(name)
             self._evidence = evidence
             for name, regression in self._regressions.items():
                 keys = [key for key in arrays.files if key.startswith(f"{name}.")]
@@ -118,21 +134,30 @@ class ThompsonPolicy:
         self._regressions[name] = Viewed(self._waiting.pop(name))
         self._evidence[name] = self._evidence[REMEMBERS]
 
+    def _give_up(self, name: str) -> None:
+        """Of so many features it would know only those that came first."""
+        del self._regressions[name]
+        self._evidence[name] = NEVER
+
     def _trusted(self) -> Regression | Viewed:
         """The one that has foretold the recent rewards best; the first of equals."""
         return self._regressions[max(self._evidence, key=self._evidence.__getitem__)]
 
-    def _best(self, beliefs: Beliefs) -> list[float]:
-        """How probable each is to be the best; sums to 1."""
+    def _agreed(self, beliefs: Beliefs) -> list[float]:
+        """Sums to 1."""
         deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
-        pmf = best_of(beliefs.mean, deviation) if len(deviation) <= CANDIDATES else _of_many(beliefs.mean, deviation)
-        best: list[float] = (pmf / pmf.sum()).tolist()
-        return best
+        best = best_of(beliefs.mean, deviation) if len(deviation) <= CANDIDATES else _of_many(beliefs.mean, deviation)
+        agreed = best
+        for _ in range(self._draws - 1):
+            agreed = agreed * best
+        pmf: list[float] = (agreed / agreed.sum()).tolist()
+        return pmf
 
 
 def best_of(mean: Floats, deviation: Floats) -> Floats:
-    """(n,): P(each of n independent normals is the largest): the integral of P(all others are smaller) over its own
-    distribution, by trapezoids between the grids of all, so that a narrow one is met by as many points as a wide one.
+    """(n,): P(each of n independent normals is the largest), within 0.005: the integral of P(all others are smaller)
+    over its own distribution, by trapezoids between the grids of all, so that a narrow one is met by as many points as
+    a wide one.
 
     >>> best_of(np.array([0.0, 0.0]), np.array([1.0, 2.0])).round(3).tolist()
     [0.5, 0.5]

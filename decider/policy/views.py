@@ -72,10 +72,15 @@ class Viewed:
         self._view = view
         self._regression = Regression()
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for one more feature."""
+        return self._regression.full
+
     def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
         """What is believed of these actions; see `Regression.believe`."""
         of = self._view.of
-        return self._regression.believe(actions, of(shared), tuple([of(one) for one in own]))
+        return self._regression.believe(actions, of(shared), tuple([of(one) if one else one for one in own]))
 
     def learn(self, action: str, features: Features, reward: float) -> float:
         """One reward in [0, 1]; the logarithm of how probable it was before it was learned."""

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64\x65\x63ider/v1/experiment.proto\x12\ndecider.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xe8\x02\n\nExperiment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.decider.v1.ExperimentState\x12#\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x12.decider.v1.Action\x12\x17\n\x0f\x62\x61seline_action\x18\x05 \x01(\t\x12\"\n\x06policy\x18\x06 \x01(\x0b\x32\x12.decider.v1.Policy\x12\x1f\n\x12minimum_propensity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07holdout\x18\x08 \x01(\x01\x12,\n\x06reward\x18\t \x01(\x0b\x32\x1c.decider.v1.RewardDefinition\x12&\n\x08learning\x18\n \x01(\x0e\x32\x14.decider.v1.Learning\x12\x0c\n\x04salt\x18\x0b \x01(\tB\x15\n\x13_minimum_propensity\"\x9f\x01\n\x06\x41\x63tion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.decider.v1.ActionState\"\xb0\x03\n\x06Policy\x12\x33\n\x0e\x65psilon_greedy\x18\x01 \x01(\x0b\x32\x19.decider.v1.EpsilonGreedyH\x00\x12&\n\x07softmax\x18\x02 \x01(\x0b\x32\x13.decider.v1.SoftmaxH\x00\x12(\n\x08squarecb\x18\x03 \x01(\x0b\x32\x14.decider.v1.SquareCbH\x00\x12\x1e\n\x03\x62\x61g\x18\x04 \x01(\x0b\x32\x0f.decider.v1.BagH\x00\x12\"\n\x05\x63over\x18\x05 \x01(\x0b\x32\x11.decider.v1.CoverH\x00\x12\x1e\n\x03rnd\x18\x06 \x01(\x0b\x32\x0f.decider.v1.RndH\x00\x12\"\n\x05\x66irst\x18\x07 \x01(\x0b\x32\x11.decider.v1.FirstH\x00\x12&\n\x07uniform\x18\x08 \x01(\x0b\x32\x13.decider.v1.UniformH\x00\x12\"\n\x05\x66ixed\x18\t \x01(\x0b\x32\x11.decider.v1.FixedH\x00\x12(\n\x08thompson\x18\x0b \x01(\x0b\x32\x14.decider.v1.ThompsonH\x00\x12\x14\n\x0cinteractions\x18\n \x03(\tB\x0b\n\talgorithm\"H\n\x08Thompson\x12\x12\n\x05width\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06memory\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x08\n\x06_widthB\t\n\x07_memory\"1\n\rEpsilonGreedy\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon\")\n\x07Softmax\x12\x13\n\x06lambda\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_lambda\"d\n\x08SquareCb\x12\x18\n\x0bgamma_scale\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0egamma_exponent\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_gamma_scaleB\x11\n\x0f_gamma_exponent\"C\n\x03\x42\x61g\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\n\n\x08_epsilon\"#\n\x05\x43over\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x07\n\x05_size\"?\n\x03Rnd\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\x08\n\x06_alpha\"%\n\x05\x46irst\x12\x12\n\x05\x63ount\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_count\"\t\n\x07Uniform\"\x07\n\x05\x46ixed\"\x90\x02\n\x10RewardDefinition\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rdefault_value\x18\x02 \x01(\x01\x12:\n\x07weights\x18\x03 \x03(\x0b\x32).decider.v1.RewardDefinition.WeightsEntry\x12 \n\x05range\x18\x04 \x01(\x0b\x32\x11.decider.v1.Range\x12,\n\x0b\x61ggregation\x18\x05 \x01(\x0e\x32\x17.decider.v1.Aggregation\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\")\n\x05Range\x12\x0f\n\x07minimum\x18\x01 \x01(\x01\x12\x0f\n\x07maximum\x18\x02 \x01(\x01*m\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XPERIMENT_STATE_ACTIVE\x10\x01\x12\x1b\n\x17\x45XPERIMENT_STATE_PAUSED\x10\x02*N\n\x08Learning\x12\x18\n\x14LEARNING_UNSPECIFIED\x10\x00\x12\x13\n\x0fLEARNING_ONLINE\x10\x01\x12\x13\n\x0fLEARNING_FROZEN\x10\x02*^\n\x0b\x41\x63tionState\x12\x1c\n\x18\x41\x43TION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43TION_STATE_ACTIVE\x10\x01\x12\x18\n\x14\x41\x43TION_STATE_RETIRED\x10\x02*\xac\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x01\x12\x14\n\x10\x41GGREGATION_LAST\x10\x02\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x03\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x04\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x05\x12\x14\n\x10\x41GGREGATION_MEAN\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64\x65\x63ider/v1/experiment.proto\x12\ndecider.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xe8\x02\n\nExperiment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.decider.v1.ExperimentState\x12#\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x12.decider.v1.Action\x12\x17\n\x0f\x62\x61seline_action\x18\x05 \x01(\t\x12\"\n\x06policy\x18\x06 \x01(\x0b\x32\x12.decider.v1.Policy\x12\x1f\n\x12minimum_propensity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07holdout\x18\x08 \x01(\x01\x12,\n\x06reward\x18\t \x01(\x0b\x32\x1c.decider.v1.RewardDefinition\x12&\n\x08learning\x18\n \x01(\x0e\x32\x14.decider.v1.Learning\x12\x0c\n\x04salt\x18\x0b \x01(\tB\x15\n\x13_minimum_propensity\"\x9f\x01\n\x06\x41\x63tion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.decider.v1.ActionState\"\xb0\x03\n\x06Policy\x12\x33\n\x0e\x65psilon_greedy\x18\x01 \x01(\x0b\x32\x19.decider.v1.EpsilonGreedyH\x00\x12&\n\x07softmax\x18\x02 \x01(\x0b\x32\x13.decider.v1.SoftmaxH\x00\x12(\n\x08squarecb\x18\x03 \x01(\x0b\x32\x14.decider.v1.SquareCbH\x00\x12\x1e\n\x03\x62\x61g\x18\x04 \x01(\x0b\x32\x0f.decider.v1.BagH\x00\x12\"\n\x05\x63over\x18\x05 \x01(\x0b\x32\x11.decider.v1.CoverH\x00\x12\x1e\n\x03rnd\x18\x06 \x01(\x0b\x32\x0f.decider.v1.RndH\x00\x12\"\n\x05\x66irst\x18\x07 \x01(\x0b\x32\x11.decider.v1.FirstH\x00\x12&\n\x07uniform\x18\x08 \x01(\x0b\x32\x13.decider.v1.UniformH\x00\x12\"\n\x05\x66ixed\x18\t \x01(\x0b\x32\x11.decider.v1.FixedH\x00\x12(\n\x08thompson\x18\x0b \x01(\x0b\x32\x14.decider.v1.ThompsonH\x00\x12\x14\n\x0cinteractions\x18\n \x03(\tB\x0b\n\talgorithm\"f\n\x08Thompson\x12\x12\n\x05width\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06memory\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x64raws\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_widthB\t\n\x07_memoryB\x08\n\x06_draws\"1\n\rEpsilonGreedy\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon\")\n\x07Softmax\x12\x13\n\x06lambda\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_lambda\"d\n\x08SquareCb\x12\x18\n\x0bgamma_scale\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0egamma_exponent\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_gamma_scaleB\x11\n\x0f_gamma_exponent\"C\n\x03\x42\x61g\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\n\n\x08_epsilon\"#\n\x05\x43over\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x07\n\x05_size\"?\n\x03Rnd\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\x08\n\x06_alpha\"%\n\x05\x46irst\x12\x12\n\x05\x63ount\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_count\"\t\n\x07Uniform\"\x07\n\x05\x46ixed\"\x90\x02\n\x10RewardDefinition\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rdefault_value\x18\x02 \x01(\x01\x12:\n\x07weights\x18\x03 \x03(\x0b\x32).decider.v1.RewardDefinition.WeightsEntry\x12 \n\x05range\x18\x04 \x01(\x0b\x32\x11.decider.v1.Range\x12,\n\x0b\x61ggregation\x18\x05 \x01(\x0e\x32\x17.decider.v1.Aggregation\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\")\n\x05Range\x12\x0f\n\x07minimum\x18\x01 \x01(\x01\x12\x0f\n\x07maximum\x18\x02 \x01(\x01*m\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XPERIMENT_STATE_ACTIVE\x10\x01\x12\x1b\n\x17\x45XPERIMENT_STATE_PAUSED\x10\x02*N\n\x08Learning\x12\x18\n\x14LEARNING_UNSPECIFIED\x10\x00\x12\x13\n\x0fLEARNING_ONLINE\x10\x01\x12\x13\n\x0fLEARNING_FROZEN\x10\x02*^\n\x0b\x41\x63tionState\x12\x1c\n\x18\x41\x43TION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43TION_STATE_ACTIVE\x10\x01\x12\x18\n\x14\x41\x43TION_STATE_RETIRED\x10\x02*\xac\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x01\x12\x14\n\x10\x41GGREGATION_LAST\x10\x02\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x03\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x04\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x05\x12\x14\n\x10\x41GGREGATION_MEAN\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REWARDDEFINITION_WEIGHTSENTRY']._loaded_options = None
   _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_options = b'8\001'
-  _globals['_EXPERIMENTSTATE']._serialized_start=1883
-  _globals['_EXPERIMENTSTATE']._serialized_end=1992
-  _globals['_LEARNING']._serialized_start=1994
-  _globals['_LEARNING']._serialized_end=2072
-  _globals['_ACTIONSTATE']._serialized_start=2074
-  _globals['_ACTIONSTATE']._serialized_end=2168
-  _globals['_AGGREGATION']._serialized_start=2171
-  _globals['_AGGREGATION']._serialized_end=2343
+  _globals['_EXPERIMENTSTATE']._serialized_start=1913
+  _globals['_EXPERIMENTSTATE']._serialized_end=2022
+  _globals['_LEARNING']._serialized_start=2024
+  _globals['_LEARNING']._serialized_end=2102
+  _globals['_ACTIONSTATE']._serialized_start=2104
+  _globals['_ACTIONSTATE']._serialized_end=2198
+  _globals['_AGGREGATION']._serialized_start=2201
+  _globals['_AGGREGATION']._serialized_end=2373
   _globals['_EXPERIMENT']._serialized_start=106
   _globals['_EXPERIMENT']._serialized_end=466
   _globals['_ACTION']._serialized_start=469
@@ -50,29 +50,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY']._serialized_start=631
   _globals['_POLICY']._serialized_end=1063
   _globals['_THOMPSON']._serialized_start=1065
-  _globals['_THOMPSON']._serialized_end=1137
-  _globals['_EPSILONGREEDY']._serialized_start=1139
-  _globals['_EPSILONGREEDY']._serialized_end=1188
-  _globals['_SOFTMAX']._serialized_start=1190
-  _globals['_SOFTMAX']._serialized_end=1231
-  _globals['_SQUARECB']._serialized_start=1233
-  _globals['_SQUARECB']._serialized_end=1333
-  _globals['_BAG']._serialized_start=1335
-  _globals['_BAG']._serialized_end=1402
-  _globals['_COVER']._serialized_start=1404
-  _globals['_COVER']._serialized_end=1439
-  _globals['_RND']._serialized_start=1441
-  _globals['_RND']._serialized_end=1504
-  _globals['_FIRST']._serialized_start=1506
-  _globals['_FIRST']._serialized_end=1543
-  _globals['_UNIFORM']._serialized_start=1545
-  _globals['_UNIFORM']._serialized_end=1554
-  _globals['_FIXED']._serialized_start=1556
-  _globals['_FIXED']._serialized_end=1563
-  _globals['_REWARDDEFINITION']._serialized_start=1566
-  _globals['_REWARDDEFINITION']._serialized_end=1838
-  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_start=1792
-  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_end=1838
-  _globals['_RANGE']._serialized_start=1840
-  _globals['_RANGE']._serialized_end=1881
+  _globals['_THOMPSON']._serialized_end=1167
+  _globals['_EPSILONGREEDY']._serialized_start=1169
+  _globals['_EPSILONGREEDY']._serialized_end=1218
+  _globals['_SOFTMAX']._serialized_start=1220
+  _globals['_SOFTMAX']._serialized_end=1261
+  _globals['_SQUARECB']._serialized_start=1263
+  _globals['_SQUARECB']._serialized_end=1363
+  _globals['_BAG']._serialized_start=1365
+  _globals['_BAG']._serialized_end=1432
+  _globals['_COVER']._serialized_start=1434
+  _globals['_COVER']._serialized_end=1469
+  _globals['_RND']._serialized_start=1471
+  _globals['_RND']._serialized_end=1534
+  _globals['_FIRST']._serialized_start=1536
+  _globals['_FIRST']._serialized_end=1573
+  _globals['_UNIFORM']._serialized_start=1575
+  _globals['_UNIFORM']._serialized_end=1584
+  _globals['_FIXED']._serialized_start=1586
+  _globals['_FIXED']._serialized_end=1593
+  _globals['_REWARDDEFINITION']._serialized_start=1596
+  _globals['_REWARDDEFINITION']._serialized_end=1868
+  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_start=1822
+  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_end=1868
+  _globals['_RANGE']._serialized_start=1870
+  _globals['_RANGE']._serialized_end=1911
 # @@protoc_insertion_point(module_scope)

@@ -122,12 +122,14 @@ class Policy(_message.Message):
     def __init__(self, epsilon_greedy: _Optional[_Union[EpsilonGreedy, _Mapping]] = ..., softmax: _Optional[_Union[Softmax, _Mapping]] = ..., squarecb: _Optional[_Union[SquareCb, _Mapping]] = ..., bag: _Optional[_Union[Bag, _Mapping]] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., rnd: _Optional[_Union[Rnd, _Mapping]] = ..., first: _Optional[_Union[First, _Mapping]] = ..., uniform: _Optional[_Union[Uniform, _Mapping]] = ..., fixed: _Optional[_Union[Fixed, _Mapping]] = ..., thompson: _Optional[_Union[Thompson, _Mapping]] = ..., interactions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Thompson(_message.Message):
-    __slots__ = ("width", "memory")
+    __slots__ = ("width", "memory", "draws")
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    DRAWS_FIELD_NUMBER: _ClassVar[int]
     width: float
     memory: float
-    def __init__(self, width: _Optional[float] = ..., memory: _Optional[float] = ...) -> None: ...
+    draws: int
+    def __init__(self, width: _Optional[float] = ..., memory: _Optional[float] = ..., draws: _Optional[int] = ...) -> None: ...
 
 class EpsilonGreedy(_message.Message):
     __slots__ = ("epsilon",)
