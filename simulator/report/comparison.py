@@ -22,7 +22,7 @@ from simulator.compare.show import p_text
 from simulator.report.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.forest import PLAIN, Look, Mark, Row, forest
 from simulator.report.glossary import Term
-from simulator.report.page import environment, write_page
+from simulator.report.page import filled, write_page
 from simulator.report.text import figure, printable, shortened, signed, signed_between
 
 TITLE = "Which policy is better, and is the difference real"
@@ -86,9 +86,8 @@ def rendered(found: Compared, plots: Sequence[Plot]) -> str:
     >>> rendered(found(), []).split("\\n")[0]
     '<!DOCTYPE html>'
     """
-    made = environment()
-    made.filters["p"] = p_text
-    return made.get_template("compare.html.j2").render(
+    return filled(
+        "compare.html.j2",
         title=TITLE,
         subject=found.subject,
         found=found,
@@ -96,6 +95,7 @@ def rendered(found: Compared, plots: Sequence[Plot]) -> str:
         plots=plots,
         summary=summary(found),
         glossary=GLOSSARY,
+        p_text=p_text,
     )
 
 

@@ -18,7 +18,7 @@ from simulator.drive.result import Result
 from simulator.drive.show import beside, call_name, measured_from, verdict
 from simulator.report.canvas import BIASED, CANDIDATE, KEY, Plot, explain, finished, frame, house_style
 from simulator.report.glossary import Term
-from simulator.report.page import environment, write_page
+from simulator.report.page import filled, write_page
 from simulator.report.text import figure
 
 TITLE = "A world driven against a live server"
@@ -58,20 +58,17 @@ def write_drive_report(result: Result, folder: Path) -> Path:
     """
     calls = calls_of(result)
     plots = [latencies(result, calls)] if calls else []
-    text = (
-        environment()
-        .get_template("drive.html.j2")
-        .render(
-            title=TITLE,
-            subject=result.world,
-            result=result,
-            verdict=verdict(result),
-            calls=calls,
-            since=measured_from(result),
-            beside=beside(result.earned) if result.earned else (),
-            plots=plots,
-            glossary=TERMS,
-        )
+    text = filled(
+        "drive.html.j2",
+        title=TITLE,
+        subject=result.world,
+        result=result,
+        verdict=verdict(result),
+        calls=calls,
+        since=measured_from(result),
+        beside=beside(result.earned) if result.earned else (),
+        plots=plots,
+        glossary=TERMS,
     )
     return write_page(folder, plots, text)
 

@@ -98,20 +98,17 @@ def rendered(evaluation: Evaluation, sections: list[Section], overview: Plot | N
     >>> rendered(evaluation(), [], None).split("\\n")[0]
     '<!DOCTYPE html>'
     """
-    return (
-        environment()
-        .get_template("page.html.j2")
-        .render(
-            evaluation=evaluation,
-            title=TITLE,
-            subject=evaluation.log.name,
-            log=evaluation.log,
-            sections=sections,
-            overview=overview,
-            summary=summary(section.result for section in sections),
-            glossary=explained(_words(evaluation)),
-            Answer=Answer,
-        )
+    return filled(
+        "page.html.j2",
+        evaluation=evaluation,
+        title=TITLE,
+        subject=evaluation.log.name,
+        log=evaluation.log,
+        sections=sections,
+        overview=overview,
+        summary=summary(section.result for section in sections),
+        glossary=explained(_words(evaluation)),
+        Answer=Answer,
     )
 
 
@@ -183,12 +180,17 @@ def _words(evaluation: Evaluation) -> Iterator[str]:
         yield "importance"
 
 
-def environment() -> Environment:
-    """The templates of all reports, and how their figures are written. Called by every page.
+def filled(template: str, **values: Any) -> str:
+    """A page's text: one of the templates beside this file with these values in it. Called by every page.
 
-    >>> environment().filters["share"](0.125)
-    '12.5 %'
+    >>> filled("macros.html.j2").strip()  # macros alone put nothing on a page
+    ''
     """
+    return _environment().get_template(template).render(**values)
+
+
+def _environment() -> Environment:
+    """The templates of all reports, and how their figures are written."""
     made = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,

@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter
 
 from simulator.report.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
 from simulator.report.glossary import Term
-from simulator.report.page import environment, write_page
+from simulator.report.page import filled, write_page
 from simulator.report.text import figure, printable, share, shortened
 from simulator.run.result import Band, Curve, Line, PolicyRuns, WorldRuns
 from simulator.run.show import against_single, conditions
@@ -122,19 +122,16 @@ def write_run_report(found: WorldRuns, folder: Path) -> Path:
     'index.html'
     """
     plots = plots_of(found)
-    text = (
-        environment()
-        .get_template("run.html.j2")
-        .render(
-            title=TITLE,
-            subject=found.world,
-            found=found,
-            conditions=conditions(found),
-            against_single=against_single,
-            has_band=has_band,
-            plots=plots,
-            glossary=TERMS,
-        )
+    text = filled(
+        "run.html.j2",
+        title=TITLE,
+        subject=found.world,
+        found=found,
+        conditions=conditions(found),
+        against_single=against_single,
+        has_band=has_band,
+        plots=plots,
+        glossary=TERMS,
     )
     return write_page(folder, plots, text)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from simulator.report.canvas import Plot, finished
 from simulator.report.glossary import Term
 from simulator.report.heat import heat
-from simulator.report.page import environment, write_page
+from simulator.report.page import filled, write_page
 from simulator.report.text import printable, share
 from simulator.worlds.pictures import SEED, Portrait
 from simulator.worlds.show import rewards, traffic
@@ -82,15 +82,12 @@ def _alone(one: Portrait) -> str:
 
 
 def _rendered(portraits: Sequence[Portrait], plots: Sequence[Plot]) -> str:
-    return (
-        environment()
-        .get_template("worlds.html.j2")
-        .render(
-            title=TITLE,
-            subject=portraits[0].world.name if len(portraits) == 1 else f"{len(portraits)} worlds",
-            worlds=list(zip(portraits, plots, strict=True)),
-            glossary=WORDS,
-            rewards=rewards,
-            traffic=traffic,
-        )
+    return filled(
+        "worlds.html.j2",
+        title=TITLE,
+        subject=portraits[0].world.name if len(portraits) == 1 else f"{len(portraits)} worlds",
+        worlds=list(zip(portraits, plots, strict=True)),
+        glossary=WORDS,
+        rewards=rewards,
+        traffic=traffic,
     )
