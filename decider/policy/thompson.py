@@ -28,7 +28,7 @@ from decider.policy.regression import CONSTANT, OF_ACTION, Beliefs, Features, Fl
 from decider.policy.views import Pairs, Ranges, View, Viewed
 from decider.types import Context
 
-RECENT = 500
+RECENT = 2_000
 """Decisions over which the regressions are compared, as the mean of an exponential decay."""
 
 REMEMBERS = "remembers"
