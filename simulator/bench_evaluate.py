@@ -86,7 +86,7 @@ def stored(folder: Path, *, file: str = LOG) -> Measured:
     os.chdir(folder)
     start, started = _most_megabytes(), time.process_time()
     log = load(Path(file))
-    loaded, holds = time.process_time() - started, _most_megabytes() - start
+    loaded, holds = time.process_time() - started, _megabytes_above(start)
     evaluated = evaluate(log, [parse(name, log) for name in STATIC], pictures=False)
     if any(policy.refused for policy in evaluated.policies):
         raise RuntimeError("a policy was refused: nothing was measured")
@@ -94,7 +94,7 @@ def stored(folder: Path, *, file: str = LOG) -> Measured:
         f"{file} loaded": loaded,
         f"{file} evaluated": time.process_time() - started,
         f"{file} loaded, MB": holds,
-        f"{file} evaluated, MB": _most_megabytes() - start,
+        f"{file} evaluated, MB": _megabytes_above(start),
     }
 
 
@@ -102,6 +102,11 @@ def _most_megabytes() -> float:
     """The most memory that this process ever had. (getrusage would count that of the process that started it.)"""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def _megabytes_above(start: float) -> float:
+    """How much more the most has become. (The kernel counts pages in batches, so its most can fall a little.)"""
+    return max(0.0, _most_megabytes() - start)
 
 
 OURS: dict[str, Callable[[Path], Measured]] = {
