@@ -12,7 +12,7 @@
     +-- LogError                 the log could not be read or written; nothing was acknowledged
         +-- LogFull, LogLocked, LogCorrupt
 
-Domain code raises; `server/door.py` alone turns them into gRPC statuses, the commands into exit codes.
+Domain code raises; `server/rpc.py` alone turns them into gRPC statuses, the commands into exit codes.
 """
 
 from __future__ import annotations

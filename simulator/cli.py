@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decider.errors import DeciderError
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 from simulator import demo as storefront_demo
 from simulator.verify import Difference, refuse_imported, verify
 

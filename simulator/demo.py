@@ -16,8 +16,8 @@ from rich.table import Table
 
 from decider.estimate.mean import Interval, Mean
 from decider.experiment.schema import from_message, read_toml
-from decider.log.rows import context_of
-from decider.log.sqlite import SqliteReader, lock
+from decider.log.sqlite.log import SqliteReader, lock
+from decider.log.sqlite.rows import context_of
 from simulator.drive.live import fate, new_run
 from simulator.drive.plan import Shares, plan
 from simulator.drive.send import Drive

@@ -10,12 +10,12 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from decider.decide import decide
+from decider.decide.decide import decide
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LoggedDecision, LogReader, Mark
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason

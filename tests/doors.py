@@ -31,13 +31,13 @@ from grpc_status import rpc_status
 
 from decider.errors import DeciderError
 from decider.learn.learner import Learner
-from decider.log.sqlite import SqliteLog
-from decider.running import Running
-from decider.server.door import to_status
+from decider.log.sqlite.log import SqliteLog
 from decider.server.experiments import ExperimentService
+from decider.server.rpc import to_status
 from decider.server.serve import Server
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
+from decider.serving.current import Current
 from decider.types import now
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
@@ -240,7 +240,7 @@ class DirectDoor(Door):
     def __init__(self, db: Path) -> None:
         self.db = db
         self._log = SqliteLog(db)
-        running = Running()
+        running = Current()
         self._learner = Learner(self._log, running, clock=now)
         self._services = {
             "DeciderService": DeciderService(running, self._log, append=self._log.append),

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 
 WORDS = {"decider.types", "decider.errors"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
-LOGGED = DOMAIN | {"decider.log", "decider.running"}
-SERVED = LOGGED | {"decider.decide", "decider.learn", "decider.estimate", "decider.metrics", "decider.v1"}
+LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
+SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.v1"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "decider": set(),
@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions' lines
     "decider.experiment": WORDS | {"decider.policy", "decider.v1"},
     "decider.decide": DOMAIN,
-    "decider.running": DOMAIN,
+    "decider.serving": DOMAIN | {"decider.log"},
     "decider.estimate": set(),
     "decider.log": DOMAIN,
     "decider.learn": LOGGED,
@@ -40,7 +40,7 @@ DRIVES_LIVE = ("simulator.drive", "simulator.bench")
 """The simulator's own door code: it talks to a live server."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "vowpal_wabbit_next": ("decider.policy",),
+    "vowpal_wabbit_next": ("decider.policy.vw",),
     "grpc": (
         "decider.server",
         "decider.client",

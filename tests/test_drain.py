@@ -263,10 +263,10 @@ def test_pause_and_apply_at_the_same_moment_both_hold(tmp_path: Path) -> None:
 
 SHUTDOWN = """
 import threading
-from decider.server.together import Together
+from decider.log.commit_executor import CommitExecutor
 
 begun, finish = threading.Event(), threading.Event()
-together = Together(lambda entries: [None for _ in entries], threads=1)
+together = CommitExecutor(lambda entries: [None for _ in entries], threads=1)
 together.submit(lambda: (begun.set(), finish.wait()))
 begun.wait()
 stopping = threading.Thread(target=together.shutdown)

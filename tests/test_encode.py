@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from decider.policy.encode import action_line, context_line
-from decider.policy.vw import VwPolicy
+from decider.policy.vw.encode import action_line, context_line
+from decider.policy.vw.workspace import VwPolicy
 from decider.types import CONTEXT_FIELDS, ActionId, Context, Features
 from tests.conftest import ODD, contexts, feature_maps, names, spec, texts
 

@@ -12,10 +12,11 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decider.decide.decide import baseline_slots, eligible_actions, in_holdout, preset
+from decider.decide.slots import SLOTS, one_slot, uniform_slots
 from decider.errors import InvalidArgument, InvalidExperiment, NotFound, Refused
 from decider.experiment.checks import MAX_ACTIONS, THOMPSON_TERMS, check_successor
 from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
-from decider.experiment.rules import baseline_slots, eligible_actions, in_holdout, preset
 from decider.experiment.schema import (
     from_message,
     read_json,
@@ -23,7 +24,6 @@ from decider.experiment.schema import (
     to_message,
     write_json,
 )
-from decider.policy.sampler import SLOTS, one_slot, uniform_slots
 from decider.policy.spec import ALGORITHMS, DEFAULT_ALGORITHM, PolicySpec
 from decider.types import ActionId, DecisionId, DecisionRequest, ExperimentId, Reason
 from decider.v1 import experiment_pb2 as pb

@@ -20,10 +20,10 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decider.decide.slots import SLOTS
 from decider.errors import LogLocked
 from decider.learn.trainer import Trainer
-from decider.log.sqlite import SqliteLog, SqliteReader
-from decider.policy.sampler import SLOTS
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
 from simulator.cli import main as simulator
 from simulator.logs import export_log as exporting

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decider.decide import decide
+from decider.decide.decide import decide
+from decider.decide.slots import SLOTS, to_slots
 from decider.errors import InvalidExperiment, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
@@ -23,9 +24,8 @@ from decider.log.memory import MemoryLog
 from decider.log.protocol import Mark, NewActivation, NewReward, NewVersion, PublishedModel, Tick
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Model, Policy
-from decider.policy.sampler import SLOTS, to_slots
 from decider.policy.spec import PolicySpec
-from decider.running import Running
+from decider.serving.current import Current
 from decider.types import (
     START,
     ActionId,
@@ -320,7 +320,7 @@ class Service:
 
     def restart(self) -> None:
         """A new process on the same log."""
-        self.running = Running()
+        self.running = Current()
         self.learner = Learner(self.log, self.running, clock=self.clock)
 
     @property

@@ -22,7 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uuid_utils import uuid7
 
-from decider.decide import decide
+from decider.decide.decide import decide
+from decider.decide.slots import SLOTS, to_slots
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
 from decider.learn.aggregate import final_reward
@@ -39,10 +40,9 @@ from decider.log.protocol import (
     SealedDecision,
     Tick,
 )
-from decider.log.sqlite import SqliteLog, SqliteReader
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.policy.make import SavedModel, make_policy
 from decider.policy.protocol import Model
-from decider.policy.sampler import SLOTS, to_slots
 from decider.policy.spec import PolicySpec
 from decider.types import (
     START,
@@ -554,7 +554,9 @@ def test_a_second_writer_is_refused(file: Path) -> None:
     with closing(SqliteLog(file)):
         with pytest.raises(LogLocked, match="another server"):
             SqliteLog(file)
-        command = f"from pathlib import Path; from decider.log.sqlite import SqliteLog; SqliteLog(Path({str(file)!r}))"
+        command = (
+            f"from pathlib import Path; from decider.log.sqlite.log import SqliteLog; SqliteLog(Path({str(file)!r}))"
+        )
         other = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
         assert "LogLocked" in other.stderr
     SqliteLog(file).close()

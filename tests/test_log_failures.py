@@ -13,7 +13,7 @@ import pytest
 
 from decider.errors import LogCorrupt, LogFull
 from decider.log.protocol import Tick
-from decider.log.sqlite import SqliteLog, SqliteReader
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.v1 import decider_service_pb2 as pb
 from tests.doors import (
     GrpcDoor,

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from decider.client import Client
 from decider.estimate.binomial import Counted, difference, part_less_whole, wilson
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import experiment_pb2

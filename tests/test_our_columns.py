@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from decider.decide.slots import SLOTS
 from decider.errors import LogError
 from decider.learn.aggregate import final_reward
 from decider.log.protocol import NewActivation, NewReward, SealedDecision
-from decider.log.sqlite import SqliteLog, SqliteReader
-from decider.policy.sampler import SLOTS
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.types import Reason, Time
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Columns

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vowpal_wabbit_next import CBLabel, TextFormatParser, Workspace
 
+from decider.decide.slots import to_slots
 from decider.errors import ModelMismatch
-from decider.policy.encode import action_line, context_line
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Policy
-from decider.policy.sampler import to_slots
 from decider.policy.spec import ALGORITHMS, WITHOUT_VW, PolicySpec
-from decider.policy.vw import ACTION_CACHE, VwPolicy
+from decider.policy.vw.encode import action_line, context_line
+from decider.policy.vw.workspace import ACTION_CACHE, VwPolicy
 from decider.types import ActionId, Context, Features
 from tests.conftest import LEARNING, spec
 

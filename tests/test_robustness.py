@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from decider.decide import decide
+from decider.decide.decide import decide
 from decider.errors import LogError, LogFull
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.learner import Learner
 from decider.learn.trainer import Trainer
 from decider.log.memory import MemoryLog
 from decider.log.protocol import NewReward, PublishedModel, SealedDecision
-from decider.log.sqlite import SqliteLog, SqliteReader
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.metrics.totals import LogTotals
 from decider.policy.make import SavedModel, make_policy, save_model
-from decider.running import Running
+from decider.serving.current import Current
 from decider.types import Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment, spec
@@ -50,7 +50,7 @@ class FailingLog(MemoryLog):
         super().publish(model, saved, learned=learned, keep=keep)
 
 
-def decided(log: MemoryLog, running: Running, count: int, *, prefix: str = "d") -> list[Decision]:
+def decided(log: MemoryLog, running: Current, count: int, *, prefix: str = "d") -> list[Decision]:
     """Decisions with rewards, in the log."""
     made = []
     for index in range(count):
@@ -65,7 +65,7 @@ def decided(log: MemoryLog, running: Running, count: int, *, prefix: str = "d") 
 @pytest.mark.parametrize("failure", ["reading", "publishing"])
 def test_a_round_of_learning_that_fails_half_way_teaches_nothing_twice(clock: Clock, failure: str) -> None:
     """Otherwise what serves is a policy that no replay can find again."""
-    log, running = FailingLog(clock=clock), Running()
+    log, running = FailingLog(clock=clock), Current()
     failed: list[ExperimentId] = []
     learner = Learner(log, running, clock=clock, on_failed=failed.append)
     learner.apply(sample_experiment(holdout=0.0))
@@ -87,7 +87,7 @@ def test_a_round_of_learning_that_fails_half_way_teaches_nothing_twice(clock: Cl
 
 def test_a_trainer_that_failed_half_way_learns_everything_again(clock: Clock) -> None:
     """Whoever holds it need not know about that."""
-    log, running = FailingLog(clock=clock), Running()
+    log, running = FailingLog(clock=clock), Current()
     Learner(log, running, clock=clock).apply(sample_experiment(holdout=0.0))
     decided(log, running, 30)
     clock.advance(3600)
@@ -103,7 +103,7 @@ def test_totals_that_failed_half_way_count_nothing_twice(tmp_path: Path, clock: 
     """A scrape during a hiccup must not double every counter until the next restart."""
     path = tmp_path / "log.db"
     with closing(SqliteLog(path, clock=clock)) as log:
-        running = Running()
+        running = Current()
         Learner(log, running, clock=clock).apply(sample_experiment(holdout=0.0))
         log.append([decide(DecisionRequest(DecisionId("d"), "u"), *running[HOME])])
 

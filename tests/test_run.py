@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from decider.decide import decide
+from decider.decide.decide import decide
+from decider.decide.slots import SLOTS, hash_ticket
 from decider.errors import DeciderError
 from decider.experiment.schema import from_message, to_message
 from decider.learn.trainer import Trainer
 from decider.log.memory import MemoryLog
 from decider.log.protocol import NewReward, NewVersion, Tick
 from decider.policy.protocol import Choice, Model, Policy
-from decider.policy.sampler import SLOTS, hash_ticket
 from decider.policy.static import Uniform
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, Time
 from simulator.cli import main

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from decider.policy.sampler import (
+from decider.decide.slots import (
     SLOTS,
     Slots,
-    UnusablePmf,
     draw,
     hash_ticket,
     is_pmf,
@@ -24,6 +23,7 @@ from decider.policy.sampler import (
     to_slots_many,
     uniform_slots,
 )
+from decider.policy.protocol import UnusablePmf
 
 weights = st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1e-9, 1.0]), min_size=1, max_size=40).filter(
     lambda values: sum(values) > 1e-6

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message
-from decider.policy.encode import action_line
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Policy
-from decider.policy.regression import CELLS, Features, Floats, Regression, inverse, worded
-from decider.policy.thompson import CANDIDATES, ThompsonPolicy, best_of
-from decider.policy.views import FIRST, NUMBERS, RANGES, Ranges, edges
+from decider.policy.thompson.regression import CELLS, Features, Floats, Regression, inverse, worded
+from decider.policy.thompson.thompson import CANDIDATES, ThompsonPolicy, best_of
+from decider.policy.thompson.views import FIRST, NUMBERS, RANGES, Ranges, edges
+from decider.policy.vw.encode import action_line
 from decider.types import ActionId, Context
 from decider.v1 import experiment_pb2 as pb
 from tests.conftest import spec

@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from decider.decide import decide
+from decider.decide.decide import decide
+from decider.decide.slots import draw, hash_ticket
 from decider.errors import Refused
 from decider.experiment.definition import RewardDefinition
 from decider.learn.learner import Learner
 from decider.log.memory import MemoryLog
 from decider.log.protocol import EventLog, NewActivation, NewReward, PublishedModel
-from decider.log.sqlite import SqliteLog, SqliteReader
-from decider.policy.sampler import draw, hash_ticket
-from decider.running import Running
+from decider.log.sqlite.log import SqliteLog, SqliteReader
+from decider.serving.current import Current
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from simulator.cli import main
 from simulator.verify import Verification, verify
@@ -42,7 +42,7 @@ class Drive:
 
     def restart(self) -> None:
         """A new learner, as in a new process."""
-        self.running = Running()
+        self.running = Current()
         self.learner = Learner(self.log, self.running, clock=self.clock)
 
     def request(self) -> DecisionRequest:

@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from decider.experiment.definition import Action
 from decider.experiment.schema import from_message, to_message
 from decider.policy.make import make_policy
-from decider.policy.protocol import Choice
-from decider.policy.sampler import UnusablePmf
+from decider.policy.protocol import Choice, UnusablePmf
 from decider.policy.static import Uniform
 from decider.server.convert import decision_request, reward_name
 from decider.types import CONTEXT_FIELDS, ActionId, Context

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from decider.policy.encode import action_line
 from decider.policy.spec import PolicySpec
+from decider.policy.vw.encode import action_line
 from decider.types import ActionId, ExperimentId, Features, Position, Time
 
 

@@ -20,7 +20,7 @@ from decider.learn.trainer import Trainer, resumed_trainer
 from decider.log.protocol import EventLog, Mark, NewVersion, PublishedModel, Tick
 from decider.policy.make import SavedModel, load_model, make_policy
 from decider.policy.protocol import Model
-from decider.running import Running, Serving
+from decider.serving.current import Current, Serving
 from decider.types import START, ExperimentId, Time
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Learner:
     def __init__(
         self,
         log: EventLog,
-        running: Running,
+        running: Current,
         *,
         clock: Callable[[], Time],
         keep_models: int = 100,

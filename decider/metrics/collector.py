@@ -11,9 +11,9 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 from decider.metrics.totals import DELAY_BUCKETS, LogTotals
-from decider.running import Running
+from decider.serving.current import Current
 from decider.types import Time
 
 MICROSECONDS = 1e6
@@ -22,7 +22,7 @@ MICROSECONDS = 1e6
 class LogCollector(Collector):
     """Reads the log up to its end at every scrape."""
 
-    def __init__(self, log: SqliteReader, running: Running, *, clock: Callable[[], Time]) -> None:
+    def __init__(self, log: SqliteReader, running: Current, *, clock: Callable[[], Time]) -> None:
         self._log = log
         self._running = running
         self._clock = clock

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import Mark
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 from decider.types import START, Position, Time
 
 DELAY_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800)

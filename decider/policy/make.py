@@ -9,8 +9,8 @@ from decider.errors import ModelMismatch
 from decider.policy.protocol import Policy
 from decider.policy.spec import PolicySpec
 from decider.policy.static import Uniform
-from decider.policy.thompson import ThompsonPolicy
-from decider.policy.vw import VwPolicy
+from decider.policy.thompson.thompson import ThompsonPolicy
+from decider.policy.vw.workspace import VwPolicy
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ Choice = str
 """An action as a policy sees it: its encoded line (`encode.action_line`), made once for each experiment version."""
 
 
+class UnusablePmf(ValueError):
+    """Not a probability distribution over the eligible actions."""
+
+
 class Policy(Protocol):
     """Turns (context, eligible actions) into a pmf; learns from sealed decisions."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from decider.policy.encode import ENCODER_VERSION
+from decider.policy.vw.encode import ENCODER_VERSION
 
 DEFAULT_ALGORITHM = "thompson"
 DEFAULT_INTERACTIONS = ("CA",)

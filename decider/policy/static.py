@@ -1,4 +1,4 @@
-"""The policy that never learns: uniform. (`fixed` needs no policy: it is a rule, see `experiment/rules.py`.)"""
+"""The policy that never learns: uniform. (`fixed` needs no policy: it is a rule, see `decide/decide.py`.)"""
 
 from __future__ import annotations
 

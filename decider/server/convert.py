@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from google.protobuf.struct_pb2 import Struct
 from uuid_utils import uuid7
 
+from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import feature_violations, to_features
 from decider.experiment.schema import to_message
-from decider.policy.sampler import SLOTS
-from decider.running import Serving
+from decider.serving.current import Serving
 from decider.types import CONTEXT_FIELDS, ActionId, Context, Decision, DecisionId, DecisionRequest, Features, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiment_pb

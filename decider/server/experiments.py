@@ -7,8 +7,8 @@ import bisect
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.schema import from_message
 from decider.learn.learner import Learner
-from decider.running import Running
 from decider.server.convert import versioned
+from decider.serving.current import Current
 from decider.types import ExperimentId
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as pb
@@ -20,7 +20,7 @@ MAX_PAGE = 1000
 class ExperimentService:
     """Handlers of the RPCs of the same names."""
 
-    def __init__(self, running: Running, learner: Learner) -> None:
+    def __init__(self, running: Current, learner: Learner) -> None:
         self._running = running
         self._learner = learner
 

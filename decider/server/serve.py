@@ -17,18 +17,18 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from decider.errors import AddressTaken, DeciderError, LogError
 from decider.learn.learner import Learner
+from decider.log.commit_executor import CommitExecutor
 from decider.log.protocol import Tick
-from decider.log.sqlite import SqliteLog
+from decider.log.sqlite.log import SqliteLog
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
-from decider.running import Running
-from decider.server.door import door
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.http import HttpDoor
+from decider.server.rpc import door
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
-from decider.server.together import Together
+from decider.serving.current import Current
 from decider.types import now
 from decider.v1 import decider_service_pb2, experiment_service_pb2
 
@@ -86,7 +86,7 @@ class Server:
         )
         try:
             self.log.name_build(build())
-            self.running = Running()
+            self.running = Current()
             self.learner = Learner(
                 self.log,
                 self.running,
@@ -100,7 +100,7 @@ class Server:
             self._collector = LogCollector(self.log, self.running, clock=now)
             registry.register(self._collector)
             self._health = health.HealthServicer(experimental_non_blocking=False, experimental_thread_pool=WATCHING)
-            self._calls = Together(self.log.append, threads=settings.threads)
+            self._calls = CommitExecutor(self.log.append, threads=settings.threads)
             # Applying a version may wait for the learner or learn a whole log; decisions must not wait behind it.
             self._applying = ThreadPoolExecutor(4, "experiments")
             self._grpc = self._grpc_server(RpcMetrics(registry))

@@ -1,17 +1,17 @@
-"""DeciderService: translations between messages and the domain. Domain code raises; `door.py` aborts."""
+"""DeciderService: translations between messages and the domain. Domain code raises; `rpc.py` aborts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from decider.decide import decide
+from decider.decide.decide import decide
 from decider.errors import AlreadyExists, DeciderError, InvalidArgument, NotFound, Refused, Violation
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import Append, Entry, LogReader, Mark, NewActivation, NewReward, Orphan, Place
-from decider.running import Running
 from decider.server import convert
-from decider.server.door import to_status
+from decider.server.rpc import to_status
+from decider.serving.current import Current
 from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, RewardOutcome
 from decider.v1 import decider_service_pb2 as pb
 
@@ -30,7 +30,7 @@ class _Chosen(NamedTuple):
 class DeciderService:
     """Handlers of the RPCs of the same names."""
 
-    def __init__(self, running: Running, log: LogReader, *, append: Append) -> None:
+    def __init__(self, running: Current, log: LogReader, *, append: Append) -> None:
         self._running = running
         self._log = log
         self._append = append

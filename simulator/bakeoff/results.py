@@ -21,7 +21,12 @@ from simulator.worlds.find import find
 HERE = Path(__file__).parent
 _ROOT = HERE.parents[1]
 _ALL = (
-    *("decider/policy/encode.py", "decider/policy/sampler.py", "decider/policy/vw.py", "decider/experiment/rules.py"),
+    *(
+        "decider/policy/vw/encode.py",
+        "decider/policy/vw/workspace.py",
+        "decider/decide/slots.py",
+        "decider/decide/decide.py",
+    ),
     *("simulator/run/play.py", "simulator/run/task.py", "simulator/storefront.toml", "simulator/worlds/scene.py"),
     *("simulator/worlds/world.py", "simulator/worlds/logistic.py", "simulator/worlds/classification.py"),
 )

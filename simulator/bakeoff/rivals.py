@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from decider.errors import DeciderError
 from decider.policy.protocol import Policy
-from decider.policy.vw import VwPolicy
+from decider.policy.vw.workspace import VwPolicy
 from simulator.bakeoff.given import Given, sample
 from simulator.worlds.world import World
 

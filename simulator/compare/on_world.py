@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
-from decider.policy.sampler import SLOTS
 from simulator.compare.paired import Floats, all_pairs, paired
 from simulator.compare.result import LEVEL, Compared, Curve, Family, Row, Standing, Value, parameters_of, ranked
 from simulator.evaluate.result import Estimate

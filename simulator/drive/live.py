@@ -13,7 +13,7 @@ import numpy as np
 
 from decider.errors import LogError
 from decider.experiment.schema import to_message
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 from simulator.drive import reconcile
 from simulator.drive.earned import earned
 from simulator.drive.kills import killer

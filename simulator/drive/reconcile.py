@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from decider.log.rows import context_of
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
+from decider.log.sqlite.rows import context_of
 from decider.types import Context
 from simulator.drive.ledger import OUTCOMES, Ledger
 from simulator.drive.plan import REWARD_ID, Plan

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from decider.errors import DeciderError
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 
 ANY_PORT = "127.0.0.1:0"
 STARTING = 60.0

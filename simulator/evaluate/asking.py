@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decider.decide.decide import baseline_slots, preset
+from decider.decide.slots import SLOTS, Slots, is_pmf, to_slots_many
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.rules import baseline_slots, preset
-from decider.policy.protocol import Choice, Policy
-from decider.policy.sampler import SLOTS, Slots, UnusablePmf, is_pmf, to_slots_many
+from decider.policy.protocol import Choice, Policy, UnusablePmf
 from decider.types import CONTEXT_FIELDS, ActionId, Context, DecisionId, DecisionRequest, Features
 from simulator.logs.columns import Category, Columns, Floats, Number
 

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from decider.decide.slots import is_pmf
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.schema import from_message, read_toml
 from decider.log.protocol import PublishedModel
-from decider.log.sqlite import SqliteReader
+from decider.log.sqlite.log import SqliteReader
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import Choice, Policy
-from decider.policy.sampler import is_pmf
 from decider.types import START, ActionId, Context, ExperimentId, Position, Time
 from simulator.custom import BadPolicy, factory_of
 from simulator.evaluate.asking import Asked

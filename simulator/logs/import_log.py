@@ -32,7 +32,7 @@ from decider.experiment.checks import MAX_ACTIONS
 from decider.experiment.definition import Experiment
 from decider.experiment.schema import from_message, to_message
 from decider.log.protocol import Entry, NewReward, NewVersion, Tick
-from decider.log.sqlite import SqliteLog
+from decider.log.sqlite.log import SqliteLog
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
 from simulator.evaluate.asking import Contexts
 from simulator.logs.bad import BadLog

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from decider.policy.sampler import SLOTS, Slots
+from decider.decide.slots import SLOTS, Slots
 from decider.types import Reason
 from simulator.logs.columns import Columns
 

@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.learn.aggregate import final_reward
-from decider.log.sqlite import SqliteReader
-from decider.policy.sampler import SLOTS
+from decider.log.sqlite.log import SqliteReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
 from simulator.logs.sqlite_batches import batches, category, codes

@@ -8,7 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from decider.log.sqlite import lock
+from decider.log.sqlite.log import lock
 from simulator.logs.bad import BadLog
 
 BESIDE = ("-wal", "-shm", ".lock")

@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from decider.experiment.rules import baseline_slots
-from decider.policy.protocol import Choice, Policy
-from decider.policy.sampler import SLOTS, Slots, UnusablePmf, draw, one_slot, to_slots
+from decider.decide.decide import baseline_slots
+from decider.decide.slots import SLOTS, Slots, draw, one_slot, to_slots
+from decider.policy.protocol import Choice, Policy, UnusablePmf
 from decider.types import Context
 from simulator.worlds.world import Floats, Indexes, Visits, World
 

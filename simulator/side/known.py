@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decider.policy.encode import action_line, context_line
 from decider.policy.spec import ALGORITHMS, PolicySpec
+from decider.policy.vw.encode import action_line, context_line
 from decider.types import NO_FEATURES, ActionId
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Category, Codes, Columns, Floats, Number

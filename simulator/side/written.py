@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from decider.decide.slots import SLOTS
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.log.protocol import Entry, NewReward, NewVersion, Tick
-from decider.log.sqlite import SqliteLog
-from decider.policy.sampler import SLOTS
+from decider.log.sqlite.log import SqliteLog
 from decider.types import ActionId, Decision, DecisionId, Position, Reason, Time
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Columns

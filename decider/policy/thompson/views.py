@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.policy.regression import (
+from decider.policy.thompson.regression import (
     CACHE,
     CONSTANT,
     OF_ACTION,

@@ -12,9 +12,8 @@ from typing import Any
 from vowpal_wabbit_next import CBLabel, Workspace
 from vowpal_wabbit_next import _core as core
 
-from decider.policy.encode import context_line
-from decider.policy.protocol import Choice
-from decider.policy.sampler import UnusablePmf
+from decider.policy.protocol import Choice, UnusablePmf
+from decider.policy.vw.encode import context_line
 from decider.types import Context
 
 ACTION_CACHE = 2_000

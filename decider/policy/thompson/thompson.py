@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from decider.policy.encode import context_line
 from decider.policy.protocol import Choice
-from decider.policy.regression import CONSTANT, OF_ACTION, Beliefs, Features, Floats, Regression, worded, words
-from decider.policy.views import Pairs, Ranges, View, Viewed
+from decider.policy.thompson.regression import CONSTANT, OF_ACTION, Beliefs, Features, Floats, Regression, worded, words
+from decider.policy.thompson.views import Pairs, Ranges, View, Viewed
+from decider.policy.vw.encode import context_line
 from decider.types import Context
 
 RECENT = 2_000

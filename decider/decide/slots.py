@@ -16,14 +16,12 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from decider.policy.protocol import UnusablePmf
+
 SLOTS = 1_000_000
 """Probabilities are whole millionths: exact in SQL and CSV, and readable by people."""
 
 Slots = tuple[int, ...]
-
-
-class UnusablePmf(ValueError):
-    """Not a probability distribution over the eligible actions."""
 
 
 def to_slots(pmf: Sequence[float], *, minimum: float = 0.0) -> Slots:

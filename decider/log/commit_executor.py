@@ -61,7 +61,7 @@ class Call:
             callback(self)
 
 
-class Together(Executor):
+class CommitExecutor(Executor):
     """Runs calls in `threads` threads; `append` lets those of a thread share commits."""
 
     def __init__(self, append: Append, *, threads: int) -> None:

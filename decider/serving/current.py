@@ -21,7 +21,7 @@ class Serving(NamedTuple):
     model: Model
 
 
-class Running:
+class Current:
     """The running experiments."""
 
     def __init__(self) -> None:

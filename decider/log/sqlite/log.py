@@ -22,7 +22,6 @@ import sqlite_utils
 from decider.errors import LogCorrupt, LogError, LogFull, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.log.commit import GroupCommit
-from decider.log.migrations import migrate
 from decider.log.protocol import (
     Entry,
     LoggedDecision,
@@ -36,7 +35,8 @@ from decider.log.protocol import (
     SealedDecision,
     Tick,
 )
-from decider.log.rows import (
+from decider.log.sqlite.migrations import migrate
+from decider.log.sqlite.rows import (
     DECISION_COLUMNS,
     INSERT_DECISION,
     INSERT_VERSION,
