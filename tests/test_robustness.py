@@ -20,7 +20,8 @@ from decider.log.memory import MemoryLog
 from decider.log.protocol import NewReward, PublishedModel, SealedDecision
 from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.metrics.totals import LogTotals
-from decider.policy.make import SavedModel, make_policy, save_model
+from decider.policy.make import make_policy, save_model
+from decider.policy.saved import SavedModel
 from decider.serving.current import Current
 from decider.types import Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Time
 from simulator.verify import verify

@@ -18,8 +18,9 @@ from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
 from decider.learn.trainer import Trainer, resumed_trainer
 from decider.log.protocol import EventLog, Mark, NewVersion, PublishedModel, Tick
-from decider.policy.make import SavedModel, load_model, make_policy
+from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import Model
+from decider.policy.saved import SavedModel
 from decider.serving.current import Current, Serving
 from decider.types import START, ExperimentId, Time
 

@@ -14,8 +14,9 @@ from decider.errors import LogCorrupt, ModelMismatch
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.aggregate import final_reward
 from decider.log.protocol import LogReader, Mark, SealedDecision
-from decider.policy.make import SavedModel, load_model, make_policy, save_model
+from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Model
+from decider.policy.saved import SavedModel
 from decider.policy.spec import PolicySpec
 from decider.types import START, ExperimentId, Position, Reason, Time
 
@@ -79,13 +80,13 @@ class Trainer:
         if version.experiment.frozen or sealed.overridden or decision.reason in NOT_POLICY_TRAFFIC:
             return
         try:
-            lines = version.encoded(decision.eligible, decision.action_features)
+            choices = version.choices_of(decision.eligible, decision.action_features)
             drawn = decision.eligible.index(decision.action)
         except (KeyError, ValueError) as error:
             raise LogCorrupt(f"the decision at position {sealed.position} names an unknown action: {error}") from error
         self._policy.learn(
             decision.context,
-            lines,
+            choices,
             drawn=drawn,
             propensity=decision.propensity,
             reward=final_reward(version.experiment.reward, sealed.rewards),

@@ -18,7 +18,7 @@ from decider.log.protocol import (
     SealedDecision,
     Tick,
 )
-from decider.policy.make import SavedModel
+from decider.policy.saved import SavedModel
 from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time, now
 
 

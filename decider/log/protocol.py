@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.policy.make import SavedModel
+from decider.policy.saved import SavedModel
 from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, Time
 
 

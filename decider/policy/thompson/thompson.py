@@ -6,7 +6,7 @@ then in proportion to the square.
 
 Several regressions learn side by side: one that remembers everything, one that forgets, once there are numbers one in
 which they count by ranges, and if wanted one in which pairs of features count; the one that has foretold the recent
-rewards best is asked. Called through `make.py`.
+rewards best is asked. Made by `algorithms.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from decider.policy.features import category, fields_vector, vector_of
 from decider.policy.protocol import Choice
 from decider.policy.thompson.regression import CONSTANT, OF_ACTION, Beliefs, Features, Floats, Regression, worded, words
 from decider.policy.thompson.views import Pairs, Ranges, View, Viewed
-from decider.policy.vw.encode import context_line
 from decider.types import Context
 
 RECENT = 2_000
@@ -37,8 +37,8 @@ REMEMBERS = "remembers"
 RANGES = "ranges"
 """The name of the regression in which numbers count by ranges, too."""
 
-LINES = 10_000
-"""Encoded lines whose features are kept."""
+KEPT = 10_000
+"""Sets of actions, and of context fields, whose features are kept."""
 
 NEVER = -math.inf
 """The evidence for a regression that was given up."""
@@ -73,7 +73,7 @@ class ThompsonPolicy:
         reward_range: tuple[float, float] = (0.0, 1.0),
         saved: bytes | None = None,
     ) -> None:
-        self._width, self._draws = width, draws
+        self._width, self._memory, self._draws, self._pairs = width, memory, draws, pairs
         self._minimum, self._maximum = reward_range
         self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression()}
         if memory:
@@ -85,8 +85,8 @@ class ThompsonPolicy:
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """How probable it is that all draws name this action as the best one, given that they name the same."""
-        ids, own = _parsed(tuple(actions))
-        return self._agreed(self._trusted().believe(ids, _parsed_context(context_line(context)), own))
+        ids, own = _named(tuple(actions))
+        return self._agreed(self._trusted().believe(ids, _shared(context), own))
 
     def learn(
         self,
@@ -98,8 +98,8 @@ class ThompsonPolicy:
         reward: float,
     ) -> None:
         """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
-        action, own = _own(actions[drawn])
-        features = _parsed_context(context_line(context)) + own
+        (action,), (own,) = _named((actions[drawn],))
+        features = _shared(context) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
         share = (reward - self._minimum) / (self._maximum - self._minimum)
@@ -116,6 +116,20 @@ class ThompsonPolicy:
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
+
+    def snapshot(self) -> ThompsonPolicy:
+        """Loaded from what it saves."""
+        return ThompsonPolicy(
+            width=self._width,
+            memory=self._memory,
+            draws=self._draws,
+            pairs=self._pairs,
+            reward_range=(self._minimum, self._maximum),
+            saved=self.save(),
+        )
+
+    def vocabulary(self) -> None:
+        """Not counted yet."""
 
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
@@ -177,31 +191,23 @@ def _of_many(mean: Floats, deviation: Floats) -> Floats:
     return pmf
 
 
-@lru_cache(maxsize=LINES)
-def _parsed(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
-    """Each action's id, and its features apart from id and kind."""
-    ids, own = zip(*map(_own, actions), strict=True)
-    return ids, own
+@lru_cache(maxsize=KEPT)
+def _named(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
+    """What the regressions call each action, and its features apart from id and kind."""
+    ids = tuple([category("id", one.id)[0] for one in actions])
+    return ids, tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
 
 
-@lru_cache(maxsize=LINES)
-def _parsed_context(line: str) -> Features:
-    """The features of a context line; the first is the constant.
+def _shared(context: Context) -> Features:
+    """The features of a context; the first is the constant.
 
-    >>> _parsed_context("shared |C device=mobile age:31.0")
+    >>> _shared(Context(device="mobile", features={"age": 31}))
     (('constant', 1.0), ('device=mobile', 1.0), ('age:', 31.0))
     """
-    return ((CONSTANT, 1.0), *map(_feature, line.split(" ")[2:]))
+    fields = _with_constant(context[:5])
+    return fields + vector_of(context.features) if context.features else fields
 
 
-@lru_cache(maxsize=LINES)
-def _own(line: Choice) -> tuple[str, Features]:
-    """The id of an action line, and its features apart from id and kind."""
-    id_, _kind, *features = line.removeprefix("|A ").split(" ")
-    return id_, tuple([(f"{OF_ACTION}{name}", value) for name, value in map(_feature, features)])
-
-
-def _feature(token: str) -> tuple[str, float]:
-    """`age:31.0` is a number, anything else a category; the encoder escapes what could be mistaken."""
-    name, colon, value = token.partition(":")
-    return (name + colon, float(value)) if colon else (token, 1.0)
+@lru_cache(maxsize=KEPT)
+def _with_constant(fields: tuple[str, ...]) -> Features:
+    return ((CONSTANT, 1.0), *fields_vector(fields))
