@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,15 +16,16 @@ ROOT = Path(__file__).parent.parent
 WORDS = {"decider.types", "decider.errors"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
-SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.v1"}
+SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.experiment_files", "decider.v1"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "decider": set(),
     "decider.v1": {"decider.v1"},
     "decider.types": set(),
     "decider.errors": set(),
-    "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions' lines
+    "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions as choices
     "decider.experiment": WORDS | {"decider.policy", "decider.v1"},
+    "decider.experiment_files": {"decider.errors", "decider.experiment", "decider.v1"},  # above `experiment`: it reads
     "decider.decide": DOMAIN,
     "decider.serving": DOMAIN | {"decider.log"},
     "decider.estimate": set(),
@@ -145,6 +148,26 @@ def test_each_library_has_one_room(library: str) -> None:
     users = [name for name in OURS if any(inside(target, library) for target in imports(name))]
     wrong = [name for name in users if not any(inside(name, room) for room in ONLY_IN[library])]
     assert not wrong, f"{library} is imported by {', '.join(wrong)}"
+
+
+def test_only_its_own_room_knows_the_text_of_vowpal_wabbit() -> None:
+    """The default policy is not Vowpal Wabbit's: nothing but `policy/vw/` may depend on how it writes features."""
+    users = [name for name in OURS if "decider.policy.vw.encode" in imports(name)]
+    assert set(users) <= {"decider.policy.vw.workspace", "simulator.side.known"}  # the latter feeds VW's own program
+
+
+def test_a_definition_comes_from_a_text_not_from_a_file() -> None:
+    """`experiment/` is pure, so that it can be called anywhere; files are read by `experiment_files.py`."""
+    users = [name for name in OURS if inside(name, "decider.experiment") and "pathlib" in imports(name)]
+    assert not users
+
+
+def test_whoever_reads_a_log_loads_no_learner() -> None:
+    """`simulator` commands start faster, and a log can be read where no Vowpal Wabbit is installed."""
+    learners = ("vowpal_wabbit_next", "scipy")
+    code = f"import sys, decider.log.sqlite.log; print([name for name in {learners} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_nothing_that_serves_imports_the_simulator() -> None:
