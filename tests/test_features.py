@@ -74,6 +74,8 @@ def test_no_vector_holds_a_negative_zero(features: Features) -> None:
 
 @pytest.mark.parametrize("algorithm", ["thompson", "squarecb"])
 @given(asked=st.lists(st.tuples(alike_maps, alike_maps), min_size=2, max_size=6))
+@example([({"a": value}, {"a": value}) for value in ALIKE])
+@example([({"a": value}, {"a": value}) for value in reversed(ALIKE)])
 def test_what_was_asked_before_never_changes_an_answer(algorithm: str, asked: list[tuple[Features, Features]]) -> None:
     """Caches only: a policy that has been asked a lot says what one says that is asked for the first time."""
     of = spec(algorithm)
