@@ -17,7 +17,7 @@ from decider.decide.slots import SLOTS, to_slots
 from decider.errors import InvalidExperiment, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
-from decider.learn.aggregate import final_reward
+from decider.experiment.aggregate import final_reward
 from decider.learn.learner import Learner
 from decider.learn.trainer import Trainer, resumed_trainer
 from decider.log.memory import MemoryLog

@@ -11,7 +11,7 @@ import pytest
 
 from decider.decide.slots import SLOTS
 from decider.errors import LogError
-from decider.learn.aggregate import final_reward
+from decider.experiment.aggregate import final_reward
 from decider.log.protocol import NewActivation, NewReward, SealedDecision
 from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.types import Reason, Time

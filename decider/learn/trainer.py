@@ -12,7 +12,7 @@ from heapq import merge
 
 from decider.errors import LogCorrupt, ModelMismatch
 from decider.experiment.definition import ExperimentVersion
-from decider.learn.aggregate import final_reward
+from decider.experiment.aggregate import final_reward
 from decider.log.protocol import LogReader, Mark, SealedDecision
 from decider.policy.make import SavedModel, load_model, make_policy, save_model
 from decider.policy.protocol import Model
