@@ -184,6 +184,10 @@ class MemoryLog:
         """See LogReader."""
         return list(self._versions.values())
 
+    def version_at(self, position: Position) -> ExperimentVersion:
+        """See LogReader."""
+        return self._versions[position]
+
     def follow(self, after: Position) -> Following:
         """See LogReader."""
         head = self.head().position
