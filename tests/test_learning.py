@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from decider.log.protocol import Mark, ModelName, NewActivation, NewReward, NewV
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Model, Policy
 from decider.policy.spec import PolicySpec
+from decider.policy.vw.workspace import VwPolicy
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
 from decider.types import (
@@ -662,6 +664,67 @@ def test_a_newer_version_ends_the_waiting(service: Service) -> None:
     assert service.current[HOME].version.number == 3
     service.step()
     assert service.current[HOME].version.number == 3
+
+
+OTHER = ExperimentId("other")
+
+
+def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service) -> None:
+    """A pause is the emergency brake, and models of other experiments must not grow old meanwhile."""
+    service.apply(sample_experiment(id=OTHER))
+    service.visit(3_000)
+    service.seal()
+    assert service.apply(sample_experiment(policy=spec("cover"))).waits
+    service.versions.set_paused(OTHER, paused=True)
+    service.versions.set_paused(OTHER, paused=False)
+    request = DecisionRequest(DecisionId("one"), "unit", CONTEXTS[0])
+    service.follower.follow()
+    service.log.append([decide(request, *service.current[OTHER])])
+    service.clock.advance(11)
+    assert service.leader.step()
+    service.follower.follow()
+    assert service.current[HOME].version.number == 1
+    assert [(one.experiment, one.version) for one in service.leader.progress()] == [(HOME, 2)]
+    assert service.leader.lag() > 0
+    assert service.current[OTHER].version.number == 3
+    assert service.current[OTHER].model.position > START
+    service.step()
+    assert service.current[HOME].version.number == 2
+    assert service.leader.progress() == []
+
+
+class Broken(Exception):
+    """What a policy of somebody's own may raise."""
+
+
+def test_an_experiment_that_cannot_learn_does_not_stop_the_others(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said and counted, it tries again, and what it had learned is learned once."""
+    service.apply(sample_experiment(id=OTHER, policy=spec("softmax")))
+    learn = VwPolicy.learn
+    broken = [True]
+
+    def fails_at_first(policy: VwPolicy, *args: Any, **kwargs: Any) -> None:
+        if broken[0]:
+            raise Broken("no")
+        learn(policy, *args, **kwargs)
+
+    monkeypatch.setattr(VwPolicy, "learn", fails_at_first)
+    service.visit(20)
+    service.log.append([decide(DecisionRequest(DecisionId("o"), "u", CONTEXTS[0]), *service.current[OTHER])])
+    service.clock.advance(11)
+    for _ in range(3):
+        service.leader.step()
+    service.follower.follow()
+    assert service.failed == [OTHER] * 3
+    assert "experiment other could not learn" in caplog.text
+    assert service.model.position > START
+    assert service.current[OTHER].model.position == START
+    broken[0] = False
+    service.step()
+    assert service.current[OTHER].model.position > START
+    assert (OTHER, 1) in service.heard
 
 
 def test_an_unlearning_policy_needs_no_model(service: Service) -> None:
