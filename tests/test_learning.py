@@ -18,18 +18,14 @@ from decider.decide.slots import SLOTS, to_slots
 from decider.errors import InvalidExperiment, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
-from decider.experiment.definition import Action, Aggregation, Experiment, ExperimentVersion, RewardDefinition
-from decider.learn.leader import Leader, Pace
+from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
 from decider.learn.trainer import Trainer, resumed_trainer
-from decider.learn.versions import Applied, Versions
 from decider.log.memory import MemoryLog
 from decider.log.protocol import Mark, ModelName, NewActivation, NewReward, NewVersion, Tick
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Model, Policy
 from decider.policy.spec import PolicySpec
 from decider.policy.vw.workspace import VwPolicy
-from decider.serving.current import Current
-from decider.serving.follower import Copies, Follower
 from decider.types import (
     START,
     ActionId,
@@ -42,6 +38,7 @@ from decider.types import (
     Reason,
 )
 from tests.conftest import LEARNING, SECOND, Clock, sample_experiment, sample_version, spec
+from tests.processes import Process
 
 HOME = ExperimentId("home")
 
@@ -312,58 +309,13 @@ def test_a_published_model_is_not_changed_by_later_learning() -> None:
 # --- the learner
 
 
-class Service:
-    """A log, what serves, its leader and its follower, as the server puts them together."""
+class Service(Process):
+    """A process that serves the sample experiment to visitors."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.log = MemoryLog(clock=self.clock)
-        self.heard: list[tuple[ExperimentId, int]] = []
-        self.failed: list[ExperimentId] = []
+        clock = Clock()
+        super().__init__(MemoryLog(clock=clock), clock)
         self.count = 0
-        self.start()
-
-    def start(self, **pace: float) -> None:
-        """A process on the log."""
-        self.lease = self.log.lease()
-        self.current, copies = Current(), Copies()
-        self.versions = Versions(self.log)
-        self.follower = Follower(self.log, self.current, copies)
-        self.leader = Leader(
-            self.log,
-            self.lease,
-            copies,
-            clock=self.clock,
-            pace=Pace(**{"interval": 0.0, **pace}),
-            on_learned=lambda id_, count, _: self.heard.append((id_, count)),
-            on_failed=self.failed.append,
-        )
-        assert self.leader.catch_up()
-        self.follower.follow()
-
-    def restart(self, **pace: float) -> None:
-        """The process is killed; a new one on the same log."""
-        self.lease.release()  # as the operating system does
-        self.start(**pace)
-
-    def step(self) -> None:
-        """Rounds of the leader until nobody is behind, and what serves follows."""
-        while self.leader.step():
-            pass
-        self.leader.step()
-        self.follower.follow()
-
-    def apply(self, experiment: Experiment, *, validate_only: bool = False) -> Applied:
-        """As the RPC does."""
-        applied = self.versions.apply(experiment, validate_only=validate_only)
-        self.follower.follow()
-        return applied
-
-    def set_paused(self, *, paused: bool) -> Applied:
-        """As the RPC does."""
-        applied = self.versions.set_paused(HOME, paused=paused)
-        self.follower.follow()
-        return applied
 
     @property
     def model(self) -> Model:
@@ -469,10 +421,10 @@ def test_a_contradicting_version_is_refused_and_the_running_one_stays(service: S
 
 def test_pausing_is_a_version_and_resuming_too(service: Service) -> None:
     """The log says when an experiment did not decide."""
-    assert service.set_paused(paused=True).changed
+    assert service.set_paused(HOME, paused=True).changed
     assert service.current[HOME].version.experiment.paused
-    assert not service.set_paused(paused=True).changed
-    assert service.set_paused(paused=False).changed
+    assert not service.set_paused(HOME, paused=True).changed
+    assert service.set_paused(HOME, paused=False).changed
     assert [v.experiment.paused for v in service.log.versions()] == [False, True, False]
     with pytest.raises(NotFound):
         service.versions.set_paused(ExperimentId("nobody"), paused=True)
@@ -632,11 +584,11 @@ def test_a_pause_takes_effect_at_once_and_ends_the_waiting(service: Service) -> 
     service.visit(40)
     service.seal()
     service.apply(sample_experiment(policy=spec("softmax")))
-    paused = service.set_paused(paused=True)
+    paused = service.set_paused(HOME, paused=True)
     assert not paused.waits
     assert service.current[HOME].version.number == 3
     assert service.follower.lineup[HOME].waiting is None
-    assert service.set_paused(paused=False).waits
+    assert service.set_paused(HOME, paused=False).waits
     assert service.current[HOME].version.experiment.paused
     service.step()
     assert service.current[HOME].version.number == 4
@@ -648,9 +600,9 @@ def test_a_pause_during_which_the_policy_has_learned_ends_at_once(service: Servi
     service.visit(40)
     service.seal()
     service.apply(sample_experiment(policy=spec("softmax")))
-    service.set_paused(paused=True)
+    service.set_paused(HOME, paused=True)
     service.step()
-    assert not service.set_paused(paused=False).waits
+    assert not service.set_paused(HOME, paused=False).waits
     assert service.current[HOME].version.number == 4
     assert service.model.position > START
 
