@@ -15,7 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from decider.estimate.mean import Interval, Mean
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
 from decider.log.sqlite.log import SqliteReader, lock
 from decider.log.sqlite.rows import context_of
 from simulator.drive.live import fate, new_run

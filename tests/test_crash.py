@@ -173,7 +173,7 @@ def check_replay(db: Path) -> None:
     fresh = Trainer(log, ExperimentId(ID), spec)
     learned = fresh.learn_up_to(log.end())
     assert learned == log.count_decisions()
-    actions = version.encoded(version.all_active, {})
+    actions = version.choices_of(version.all_active, {})
     again = fresh.publish()[0].policy
     random = Random(1)
     pmfs = set()

@@ -47,7 +47,7 @@ from decider.log.sqlite.rows import (
     logged_decision,
     version_row,
 )
-from decider.policy.make import SavedModel
+from decider.policy.saved import SavedModel
 from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time, now
 
 Synchronous = Literal["NORMAL", "FULL"]
