@@ -176,6 +176,13 @@ class Following:
     """(position of the entry, name)."""
 
 
+class ArrowBatches(NamedTuple):
+    """See `LogReader.arrow`. pyarrow.RecordBatch each; Any, so that who needs no Arrow need not have it."""
+
+    decisions: Iterator[Any]
+    rewards: Iterator[Any]
+
+
 class ModelReader(Protocol):
     """Stored models. Not every published model is stored: replay makes them all anew."""
 
@@ -260,6 +267,19 @@ class LogReader(Protocol):
 
     def refused(self) -> Mapping[tuple[str, str], int]:
         """Refused rewards, counted by (name, outcome)."""
+
+    def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
+        """An experiment up to `head` as Arrow record batches, for whoever reads whole logs. Needs pyarrow.
+
+        decisions, in order of position:
+            int64 position, time, version, model, deadline (microseconds), sealed (1 or 0: deadline <= head.time),
+            overridden (1 or 0); float64 propensity; string unit_id, action, reason, segment, device, channel, location,
+            intent_stage, features (JSON object), eligible (JSON list), action_features (JSON object), pmf (its
+            millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
+        rewards, in order of (position of the decision, position of the reward):
+            int64 decision (its position), time, joined (1 or 0: in time); float64 value (x weight).
+        Raises LogError, also while the batches are read.
+        """
 
     def close(self) -> None:
         """Let go of the log; nobody may be reading."""

@@ -19,6 +19,7 @@ from typing import Any
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
+    ArrowBatches,
     Following,
     Head,
     LoggedDecision,
@@ -272,6 +273,12 @@ class SqliteReader:
         """See LogReader."""
         rows = self._read(_FIRST_DEADLINES, {"after": after})
         return min([row["deadline"] for row in rows if row["deadline"] is not None], default=None)
+
+    def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
+        """See LogReader."""
+        from decider.log.sqlite.arrow import arrow_batches
+
+        return arrow_batches(self.path, experiment, head)
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
