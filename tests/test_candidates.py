@@ -42,10 +42,10 @@ def served(tmp_path: Path, clock: Clock) -> Path:
     """A log of one version whose policy learned while it served; rewards came late, some actions were not eligible."""
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.learner.apply(sample_experiment())
+        drive.apply(sample_experiment())
         drive.visits(150)
         clock.advance(600)
-        drive.learner.step()
+        drive.step()
     return tmp_path / "log.db"
 
 

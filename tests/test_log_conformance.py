@@ -25,8 +25,8 @@ from uuid_utils import uuid7
 from decider.decide.decide import decide
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
-from decider.learn.aggregate import final_reward
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
     Entry,

@@ -11,7 +11,7 @@ import pytest
 
 from decider.decide.slots import SLOTS
 from decider.errors import LogError
-from decider.learn.aggregate import final_reward
+from decider.experiment.aggregate import final_reward
 from decider.log.protocol import NewActivation, NewReward, SealedDecision
 from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.types import Reason, Time
@@ -112,7 +112,7 @@ def test_open_windows_are_left_out_until_they_are_over(tmp_path: Path, clock: Cl
     """A decision that can still be rewarded has no reward yet; counting it would favour slow actions."""
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.learner.apply(sample_experiment())
+        drive.apply(sample_experiment())
         drive.visits(12)
         clock.advance(1)
         drive.visits(1)
@@ -125,7 +125,7 @@ def test_late_rewards_and_overrides_do_not_count(tmp_path: Path, clock: Clock) -
     """The learner did not see them either."""
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.learner.apply(sample_experiment())
+        drive.apply(sample_experiment())
         drive.visits(6)
         positions = [logged.position for logged in log.decisions(log.versions()[0].position)]
         before = load(tmp_path / "log.db")

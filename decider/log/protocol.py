@@ -74,7 +74,7 @@ class ModelName:
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """A model is published: from here on it may serve. learned: decisions that it has learned from, in all."""
+    """A model is published: from here on it may serve. learned: decisions, by the process that published it."""
 
     name: ModelName
     learned: int
@@ -227,6 +227,9 @@ class LogReader(Protocol):
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """Every applied version, in order of position."""
+
+    def version_at(self, position: Position) -> ExperimentVersion:
+        """The version applied there. Raises KeyError where there is none."""
 
     def follow(self, after: Position) -> Following:
         """What has come after a position that changes what serves."""

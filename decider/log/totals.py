@@ -5,7 +5,7 @@ Every log counts it for itself (SQL where there is a database); `metrics/` adds 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from decider.types import ActionId, Position, Reason
@@ -40,7 +40,9 @@ class Totals:
     seals by the time of the deadline."""
 
     decisions: Counter[tuple[Position, ActionId, Reason]] = field(default_factory=Counter)
-    inverse_propensity: Counter[tuple[Position, ActionId]] = field(default_factory=Counter)
+    inverse_propensity: defaultdict[tuple[Position, ActionId], float] = field(
+        default_factory=lambda: defaultdict(float)
+    )
     """Sum of 1/propensity of draws from a policy's pmf (reasons EXPLOIT and EXPLORE)."""
     possible: Counter[tuple[Position, ActionId]] = field(default_factory=Counter)
     """Draws from a policy's pmf in which the action had a slot."""
@@ -48,5 +50,5 @@ class Totals:
     """By (version, name, in time), in the order in which the names first came."""
     delays: Counter[tuple[Position, int]] = field(default_factory=Counter)
     """Rewards by (version, index into DELAY_BUCKETS)."""
-    delay_seconds: Counter[Position] = field(default_factory=Counter)
+    delay_seconds: defaultdict[Position, float] = field(default_factory=lambda: defaultdict(float))
     sealed: dict[Position, SealedTotals] = field(default_factory=dict)

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 
 from decider.errors import ModelMismatch
 from decider.policy.protocol import Policy
+from decider.policy.saved import SavedModel
 from decider.policy.spec import PolicySpec
 from decider.policy.static import Uniform
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.policy.vw.workspace import VwPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class SavedModel:
-    """What a policy had learned, with the means to refuse it: a damaged VW file often loads without a word."""
-
-    signature: str
-    checksum: str
-    data: bytes
 
 
 def make_policy(spec: PolicySpec, saved: bytes | None = None) -> Policy:

@@ -92,6 +92,10 @@ class PolicySpec:
             return self.algorithm
         return f"{self._made_by} range={self.reward_range} encoder={ENCODER_VERSION}"
 
+    def same_but_code(self, signature: str) -> bool:
+        """Whether a model of that signature differs from ours in the version of the learning code at most."""
+        return signature.partition(" code=")[0] == self.signature.partition(" code=")[0]
+
     @property
     def _made_by(self) -> str:
         if self.algorithm not in WITHOUT_VW:

@@ -162,7 +162,8 @@ class SqliteReader:
             self._versions[row["position"]] = experiment_version(row)
         return list(self._versions.values())
 
-    def _version(self, position: Position) -> ExperimentVersion:
+    def version_at(self, position: Position) -> ExperimentVersion:
+        """See LogReader."""
         if position not in self._versions:
             self.versions()
         return self._versions[position]
@@ -173,7 +174,7 @@ class SqliteReader:
         part = (after, head)
         return Following(
             head=head,
-            versions=[(self._version(row["position"]), bool(row["waits"])) for row in self._read(_APPLIED, part)],
+            versions=[(self.version_at(row["position"]), bool(row["waits"])) for row in self._read(_APPLIED, part)],
             serves=[(row["position"], row["version"]) for row in self._read(_SERVES, part)],
             models=[
                 (row["position"], ModelName(row["experiment"], row["model"], row["signature"]))
@@ -256,7 +257,7 @@ class SqliteReader:
     def _sealed(
         self, connection: sqlite3.Connection, version: Position, after: Time, until: Time
     ) -> Iterator[SealedDecision]:
-        self._version(version)
+        self.version_at(version)
         rows = read(connection, _SEALED, {"version": version, "after": after, "until": until}, SEALED)
         for _, group in groupby(rows, key=attrgetter("position")):
             joined = list(group)
