@@ -271,9 +271,10 @@ class MemoryLog:
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
         )
 
-    def next_deadline(self, *, after: Time) -> Time | None:
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
-        return min((d for d in map(self._deadline, self._logged()) if d > after), default=None)
+        ours = [one for one in self._logged() if experiment in (None, self._version(one).experiment.id)]
+        return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""

@@ -262,8 +262,8 @@ class LogReader(Protocol):
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""
 
-    def next_deadline(self, *, after: Time) -> Time | None:
-        """The first window's end beyond `after`, of any experiment; None where no window is open."""
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
+        """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """Everything counted that lies in (after, until]: entries by position, seals by time."""

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
-from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.aggregate import final_reward
+from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.codes import category, codes

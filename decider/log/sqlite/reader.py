@@ -61,6 +61,8 @@ from experiments v
 """
 """Of every version the first one beyond :after; null where there is none."""
 
+_FIRST_DEADLINES_OF = f"{_FIRST_DEADLINES} where v.experiment = :experiment"
+
 _SEALED = f"""
 select {SEALED.columns} from decision_rewards where version = :version and {_DUE}
 order by time, position, reward_position
@@ -246,8 +248,7 @@ class SqliteReader:
     def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader. One connection; the query of a version begins when the merge comes to its first deadline."""
         with self._connection() as connection:
-            firsts = f"{_FIRST_DEADLINES} where v.experiment = :experiment"
-            due = _due(read(connection, firsts, {"after": after, "experiment": experiment}), until)
+            due = _due(read(connection, _FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
             streams = [
                 ((deadline, START), self._sealed(connection, version, after, until))
                 for version, deadline in due.items()
@@ -270,9 +271,10 @@ class SqliteReader:
                 overridden=bool(first.overridden),
             )
 
-    def next_deadline(self, *, after: Time) -> Time | None:
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
-        rows = self._read(_FIRST_DEADLINES, {"after": after})
+        sql = _FIRST_DEADLINES if experiment is None else _FIRST_DEADLINES_OF
+        rows = self._read(sql, {"after": after, "experiment": experiment})
         return min([row["deadline"] for row in rows if row["deadline"] is not None], default=None)
 
     def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
