@@ -211,13 +211,15 @@ class ModelStore(ModelReader, Protocol):
 
 
 class LogReader(Protocol):
-    """Everything that only reads. `name`: what the log is called in messages, its path."""
+    """Everything that only reads."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the log is called in messages: its path."""
 
     @property
-    def models(self) -> ModelReader: ...
+    def models(self) -> ModelReader:
+        """Its stored models."""
 
     def head(self) -> Head:
         """The end; (0, 0, b"") of an empty log."""
@@ -307,7 +309,8 @@ class EventLog(LogReader, Protocol):
     """A log open for writing, beside other writers."""
 
     @property
-    def models(self) -> ModelStore: ...
+    def models(self) -> ModelStore:
+        """Its stored models."""
 
     @property
     def trouble(self) -> LogError | None:
