@@ -15,6 +15,7 @@ from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
+    ArrowBatches,
     Entry,
     Following,
     Head,
@@ -271,9 +272,21 @@ class MemoryLog:
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
         )
 
-    def next_deadline(self, *, after: Time) -> Time | None:
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
-        return min((d for d in map(self._deadline, self._logged()) if d > after), default=None)
+        ours = [one for one in self._logged() if experiment in (None, self._version(one).experiment.id)]
+        return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
+
+    def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
+        """See LogReader."""
+        from decider.log.memory_arrow import arrow_batches
+
+        logged = [
+            (one, self._sealed(one, self._deadline(one)), self._version(one), self._rewards.get(one.position, []))
+            for one in self._logged()
+            if self._version(one).experiment.id == experiment
+        ]
+        return arrow_batches(logged, head)
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
