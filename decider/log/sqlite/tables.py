@@ -47,9 +47,7 @@ class EntryTable:
             "(select s.signature from signatures s where s.id = e.signature)" if name == "signature" else name
             for name in ("position", "time", *self.columns)
         )
-        return (
-            f"select {columns} from {self.name} e where position > ? and position <= ? order by position"  # noqa: S608
-        )
+        return f"select {columns} from {self.name} e where position > ? and position <= ? order by position"  # noqa: S608
 
 
 EXPERIMENTS = EntryTable(
