@@ -77,6 +77,9 @@ PUBLISHED = EntryTable(
 BUILDS = EntryTable("build", "builds", "build")
 TICKS = EntryTable("tick", "ticks", "")
 
+INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (signature) do nothing"
+"""Before a row of PUBLISHED, which then looks up the signature's id."""
+
 ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED, BUILDS, TICKS)
 
 
