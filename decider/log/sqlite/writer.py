@@ -1,46 +1,31 @@
-"""The log in one SQLite file: WAL, group commit, one writer process, any number of readers.
+"""Writes a log in an SQLite file: WAL, group commit, any number of writers and readers in any number of processes.
 
-Hot path by hand-written SQL; sqlite-utils runs the migrations. `SqliteReader` opens a log without the right to write:
-the simulator and people's tools use it on a live log.
+Order and time are dealt by the row in `head`, inside the transaction that appends. Hot path by hand-written SQL;
+sqlite-utils runs the migrations.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, Literal
-
-import sqlite_utils
+from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.log import chain
 from decider.log.commit import GroupCommit
-from decider.log.protocol import (
-    Entry,
-    Mark,
-    NewActivation,
-    NewReward,
-    NewVersion,
-    Orphan,
-    PublishedModel,
-    Tick,
-)
+from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
 from decider.log.sqlite.errors import sqlite_errors
-from decider.log.sqlite.migrations import migrate
+from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
+from decider.log.sqlite.log_files import LogFiles
+from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
+from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
-from decider.log.sqlite.rows import (
-    INSERT_DECISION,
-    INSERT_VERSION,
-    Row,
-    decision_row,
-    insert_decisions,
-    version_row,
-)
-from decider.policy.make import SavedModel
+from decider.log.sqlite.tables import DECISIONS, REWARDS, EntryTable, decision_row, table_and_row
 from decider.types import Decision, Position, Time, now
 
 Synchronous = Literal["NORMAL", "FULL"]
@@ -54,14 +39,13 @@ MOST_AT_ONCE = 200
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
 
-_FORGET = """
-update models set data = null
-where experiment = :experiment and data is not null
-  and position < (select min(position) from (select position from models
-    where experiment = :experiment and data is not null order by position desc limit :keep))
-  and position < (select max(position) from models other
-    where other.experiment = :experiment and other.signature = models.signature and other.data is not null)
-"""
+
+@lru_cache
+def _insert_decisions(count: int) -> str:
+    """One statement, and transaction, for so many new decisions; it fails as a whole where one is not new."""
+    names = ("position", "time", *DECISIONS.columns, "before", "chain")
+    row = f"({', '.join(['?'] * len(names))})"
+    return f"insert into new_decisions ({', '.join(names)}) values {', '.join([row] * count)}"  # noqa: S608 - names
 
 
 def _ignore_commit(size: int, seconds: float) -> None:
@@ -69,7 +53,7 @@ def _ignore_commit(size: int, seconds: float) -> None:
 
 
 class SqliteLog(SqliteReader):
-    """A log to write: see EventLog. Made if there is none; raises LogLocked while another process writes it.
+    """A log to write: see EventLog. Made if there is none.
 
     synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync a commit).
     on_commit: told the number of entries of every commit and its seconds.
@@ -86,34 +70,32 @@ class SqliteLog(SqliteReader):
         self._clock = clock
         self._on_commit = on_commit
         self._refused_names: dict[str, set[str]] = {}
+        self._build: Position | None = None
         with ExitStack() as opened:
+            self._file = _open_file(path, opened)
             with sqlite_errors(path):
                 _check_ours(path)
-            self._lock_file = opened.enter_context(lock(path))
-            with sqlite_errors(path):
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
-                migrate(sqlite_utils.Database(self._writer))
+                _bring_up_to_date(path, self._writer)
             super().__init__(path)
             opened.pop_all()
-        self._end = self.end()
+        self._head = self.head()
+        self._files = LogFiles(path)
         self._group = GroupCommit[Entry, Mark | None](self._write)
-        self._inode = path.stat().st_ino
+        self._lease: FileLease | None = None
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
+        self._models = SqliteModelStore(self._read, self._writer, self._exclusive)
+
+    @property
+    def models(self) -> SqliteModelStore:
+        """See EventLog."""
+        return self._models
 
     @property
     def trouble(self) -> LogError | None:
-        """Why the last attempt to write failed, if it did; or that the file is damaged or gone, which does not pass."""
-        return self._damage or self._gone() or self._trouble
-
-    def _gone(self) -> LogError | None:
-        try:
-            there = self.path.stat().st_ino
-        except OSError:
-            there = None
-        if there == self._inode:
-            return None
-        return LogError(f"{self.path}: was moved, deleted or replaced under the server; restart it on the right file")
+        """See EventLog."""
+        return self._damage or self._files.gone() or self._trouble
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
@@ -135,100 +117,89 @@ class SqliteLog(SqliteReader):
 
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         started = time.perf_counter()
-        first = self._end.position + 1
-        at = Time(max(self._clock(), self._end.time))
         try:
-            marks = self._write_at_once(entries, first, at) or self._write_singly(entries, first, at)
+            with self._file:
+                marks = self._write_at_once(entries) or self._write_singly(entries)
         except sqlite3.Error as error:
             raise self._failed(error) from error
-        last = max([mark.position for mark in marks if mark], default=self._end.position)
-        self._end = Mark(last, at)
+        gone = self._files.gone()
+        if gone:
+            raise gone
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
 
-    def _write_at_once(self, entries: list[Entry], first: int, at: Time) -> list[Mark | None] | None:
-        """Decisions whose ids nobody had, the common case, in one statement that is its own transaction.
+    def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
+        """New decisions, the common case, in one statement that is its own transaction.
 
-        Every statement lets go of the interpreter and fights for it again, which costs more than its work. None, and
-        nothing written, where this is not the case.
+        Every statement lets go of the interpreter and fights for it again, which costs more than its work. The head is
+        the one that this writer knows; None, and nothing written, where another has moved it or a decision is not new.
         """
         if len(entries) > MOST_AT_ONCE or not all(type(entry) is Decision for entry in entries):
             return None
-        marks = [Mark(Position(position), at) for position in range(first, first + len(entries))]
-        row = self._decision_row
-        values = [value for mark, entry in zip(marks, entries, strict=True) for value in row(mark, entry)]
+        head, at = self._head, self._time_after(self._head)
+        rows = [self._decision_row(entry) for entry in entries]
+        after = _head_after(head, at, [DECISIONS.kind] * len(rows), rows)
+        values: list[Any] = []
+        for position, row in enumerate(rows, head.position + 1):
+            values += (position, at, *row, None, None)
+        values[-2:] = head.chain, after.chain
         try:
-            self._writer.execute(insert_decisions(len(entries)), values)
+            self._writer.execute(_insert_decisions(len(rows)), values)
         except sqlite3.IntegrityError:
             return None
-        return list(marks)
+        self._head = after
+        return [Mark(Position(position), at) for position in range(head.position + 1, after.position + 1)]
 
-    def _decision_row(self, mark: Mark, decision: Any) -> Row:
+    def _time_after(self, head: Head) -> Time:
+        return Time(max(self._clock(), head.time))
+
+    def _decision_row(self, decision: Any) -> chain.Row:
         version = self._versions.get(decision.version) or self._version(decision.version)
-        return decision_row(mark, decision, version)
+        return decision_row(decision, version, self._build)
 
-    def _write_singly(self, entries: list[Entry], first: int, at: Time) -> list[Mark | None]:
+    def _write_singly(self, entries: list[Entry]) -> list[Mark | None]:
         """Anything, one by one in one transaction, so that it is known which ones a unique key refused."""
-        marks: list[Mark | None] = []
-        cursor = self._writer.cursor()
         try:
-            cursor.execute("begin immediate")
-            for entry in entries:
-                mark = Mark(Position(first), at)
-                written = self._insert(cursor, mark, entry)
-                first += written
-                marks.append(mark if written else None)
-            cursor.execute("commit")
+            self._writer.execute("begin immediate")
+            (row,) = self._writer.execute("select position, time, chain from head")
+            commit = _OpenCommit(Head(*row), self._time_after(Head(*row)))
+            marks = [self._insert(commit, entry) for entry in entries]
+            after = commit.end()
+            self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
+            self._writer.execute("commit")
         except BaseException:
             self._roll_back()
             raise
+        self._head = after
         return marks
 
     def _roll_back(self) -> None:
         if self._writer.in_transaction:
             self._writer.execute("rollback")
 
-    def _insert(self, cursor: sqlite3.Cursor, mark: Mark, entry: Entry) -> int:
-        """Rows added to the order: 1, or 0 where the unique key refused."""
-        match entry:
-            case Decision():
-                return cursor.execute(INSERT_DECISION, self._decision_row(mark, entry)).rowcount
-            case NewReward():
-                return self._insert_reward(cursor, mark, entry)
-            case NewActivation():
-                return cursor.execute(
-                    "insert or ignore into activations values (?,?,?,?)", (*mark, entry.decision, entry.action)
-                ).rowcount
-            case NewVersion():
-                return cursor.execute(INSERT_VERSION, version_row(mark, entry)).rowcount
-            case Tick():
-                return cursor.execute("insert into ticks values (?,?)", mark).rowcount
-            case Orphan():
-                self._count_refused(cursor, entry.name, "orphan")
-                return 0
+    def _insert(self, commit: _OpenCommit, entry: Entry) -> Mark | None:
+        if isinstance(entry, Orphan):
+            self._count_refused(entry.name, "orphan")
+            return None
+        table, row = (DECISIONS, self._decision_row(entry)) if isinstance(entry, Decision) else table_and_row(entry)
+        mark = commit.next
+        if table.name == "published":
+            self._writer.execute("insert into signatures (signature) values (?) on conflict (signature) do nothing", row[1:2])
+        if self._writer.execute(table.insert, (*mark, *row)).rowcount:
+            commit.add(table, row)
+            return mark
+        if isinstance(entry, NewReward):
+            self._count_refused(entry.name, "duplicate")
+        return None
 
-    def _insert_reward(self, cursor: sqlite3.Cursor, mark: Mark, reward: NewReward) -> int:
-        written = cursor.execute(
-            "insert or ignore into rewards values (?,?,?,?,?,?,?,?)",
-            (
-                *mark,
-                reward.decision,
-                reward.name,
-                reward.value,
-                reward.weight,
-                reward.reward_id,
-                reward.occurred_at,
-            ),
-        ).rowcount
-        if not written:
-            self._count_refused(cursor, reward.name, "duplicate")
-        return written
-
-    def _count_refused(self, cursor: sqlite3.Cursor, name: str, outcome: str) -> None:
-        cursor.execute(
-            "insert into refused_rewards values (?,?,1) on conflict do update set count = count + 1",
-            (self._refused_name(name, outcome), outcome),
+    def _count_refused(self, name: str, outcome: str) -> None:
+        counted = self._refused_name(name, outcome)
+        self._writer.execute(
+            "insert into refused_rewards (name, outcome, count) values (?, ?, 1) "
+            "on conflict (name, outcome) do update set count = count + 1",
+            (counted, outcome),
         )
+        self._writer.execute(COUNT_REFUSED_SUM, (chain.refused_sum(counted, outcome),))
 
     def _refused_name(self, name: str, outcome: str) -> str:
         """Callers invent these names, so their number is bounded here."""
@@ -240,22 +211,23 @@ class SqliteLog(SqliteReader):
             known.add(name)
         return name if name in known else OTHER_NAME
 
-    def publish(self, model: PublishedModel, saved: SavedModel, *, learned: int, keep: int) -> None:
+    def name_build(self, build: Mapping[str, Any]) -> Position:
         """See EventLog."""
-        place = (model.experiment, model.position, model.signature)
-        with self._group.lock, sqlite_errors(self.path), self._writer as cursor:
-            cursor.execute("begin immediate")
-            cursor.execute(
-                "insert or replace into models values (?,?,?,?,?,?,?)",
-                (*place, now(), learned, saved.checksum, saved.data),
-            )
-            cursor.execute(_FORGET, {"experiment": model.experiment, "keep": keep})
+        (mark,) = self.append([NewBuild(build)])
+        assert mark is not None, "no key refuses a build"
+        self._build = mark.position
+        return mark.position
 
-    def name_build(self, build: Mapping[str, str]) -> None:
-        """Note which build writes from here on. Raises LogError."""
-        row = (self._end.position, now(), json.dumps(build, sort_keys=True))
-        with self._group.lock, sqlite_errors(self.path):
-            self._writer.execute("insert into builds values (?,?,?)", row)
+    def lease(self) -> FileLease:
+        """See EventLog."""
+        self._lease = FileLease(self._file, self.name)
+        return self._lease
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Between two commits, of this process and of others."""
+        with self._group.lock, sqlite_errors(self.path), self._file:
+            yield
 
     def maintain(self) -> None:
         """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so
@@ -263,18 +235,64 @@ class SqliteLog(SqliteReader):
         with sqlite_errors(self.path), closing(sqlite3.connect(self.path, timeout=0)) as beside:
             _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
         if pages > LARGE_WAL_PAGES:
-            with self._group.lock, sqlite_errors(self.path):
+            with self._exclusive():
                 self._writer.execute("pragma wal_checkpoint(passive)")
 
     def close(self) -> None:
         """See EventLog. Writes the write-ahead log back as far as other readers allow it."""
-        super().close()
+        if self._lease is not None:
+            self._lease.release()
         with self._group.lock, sqlite_errors(self.path):
             try:
                 self._writer.execute("pragma wal_checkpoint(truncate)")
             finally:
                 self._writer.close()
-                self._lock_file.close()
+                end_to_write(self._file)
+                super().close()
+                let_go(self._file)
+
+
+class _OpenCommit:
+    """What has been written since the head, in a transaction that is still open."""
+
+    def __init__(self, head: Head, at: Time) -> None:
+        self._head = head
+        self._at = at
+        self._kinds: list[str] = []
+        self._rows: list[chain.Row] = []
+
+    @property
+    def next(self) -> Mark:
+        """Where the next entry goes."""
+        return Mark(Position(self._head.position + len(self._rows) + 1), self._at)
+
+    def add(self, table: EntryTable, row: chain.Row) -> None:
+        """An entry was written there."""
+        self._kinds.append(table.kind)
+        self._rows.append(row)
+
+    def end(self) -> Head:
+        """The head to write; the old one where nothing was written."""
+        return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
+
+
+def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.Row]) -> Head:
+    first = Position(head.position + 1)
+    linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
+    return Head(Position(head.position + len(rows)), at, linked)
+
+
+def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
+    """The file as one that this process writes; made if there is none."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise LogError(f"{path}: cannot be written there ({error}); choose another place") from error
+    file = hold(path)
+    opened.callback(let_go, file)
+    begin_to_write(file, path)
+    opened.callback(end_to_write, file)
+    return file
 
 
 def _open_to_write(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
@@ -291,7 +309,7 @@ def _names(connection: sqlite3.Connection) -> set[str]:
 
 def _check_ours(path: Path) -> None:
     """Somebody else's database must not get our tables. Raises LogCorrupt."""
-    if not path.is_file() or path.stat().st_size == 0:
+    if path.stat().st_size == 0:
         return
     with closing(_open_to_read(path)) as connection:
         names = _names(connection)
@@ -301,19 +319,19 @@ def _check_ours(path: Path) -> None:
         )
 
 
-def lock(path: Path) -> IO[bytes]:
-    """The right to write a log, until closed; the operating system gives it back even if this process is killed.
+def _bring_up_to_date(path: Path, connection: sqlite3.Connection) -> None:
+    names = _names(connection)
+    if names and "head" not in names:
+        _check_no_old_server(path)
+    migrate(connection)
 
-    Raises LogLocked if another process has it.
-    """
-    lock = Path(f"{path}.lock")
+
+def _check_no_old_server(path: Path) -> None:
+    """Release 0.1 locked a file beside the log; its server would go on without head and chain. Raises LogLocked."""
     try:
-        file = lock.open("wb")
+        with Path(f"{path}.lock").open("rb") as old_lock:
+            fcntl.flock(old_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
     except OSError as error:
-        raise LogError(f"{path}: cannot be written there ({error}); choose another place") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise LogLocked(f"{path}: another server writes this log; end it or name another file") from error
-    return file
+        raise LogLocked(f"{path}: a server of an older release writes this log; end it first") from error
