@@ -294,22 +294,26 @@ class MemoryLog:
         for logged in self._logged():
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged.decision)
-            self._count_rewards(totals, logged, after.position, until.position)
             if after.time < self._deadline(logged) <= until.time:
                 _count_sealed(totals, self._sealed(logged, self._deadline(logged)), self._version(logged))
+        sent = [
+            (mark, reward, logged)
+            for logged in self._logged()
+            for mark, reward in self._rewards.get(logged.position, [])
+        ]
+        for mark, reward, logged in sorted(sent, key=lambda one: one[0]):
+            if after.position < mark.position <= until.position:
+                self._count_reward(totals, mark, reward, logged)
         return totals
 
-    def _count_rewards(self, totals: Totals, logged: LoggedDecision, after: Position, until: Position) -> None:
-        version = logged.decision.version
-        for mark, reward in self._rewards.get(logged.position, []):
-            if after < mark.position <= until:
-                key = (version, reward.name, mark.time < self._deadline(logged))
-                old = totals.rewards.get(key, RewardTotals())
-                value = reward.value
-                totals.rewards[key] = RewardTotals(old.count + 1, old.value + value, old.squared + value * value)
-                seconds = (mark.time - logged.time) / 1e6
-                totals.delays[version, bisect_left(DELAY_BUCKETS, seconds)] += 1
-                totals.delay_seconds[version] += seconds
+    def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
+        version, value = logged.decision.version, reward.value
+        key = (version, reward.name, mark.time < self._deadline(logged))
+        old = totals.rewards.get(key, RewardTotals())
+        totals.rewards[key] = RewardTotals(old.count + 1, old.value + value, old.squared + value * value)
+        seconds = (mark.time - logged.time) / 1e6
+        totals.delays[version, bisect_left(DELAY_BUCKETS, seconds)] += 1
+        totals.delay_seconds[version] += seconds
 
     def refused(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""

@@ -55,7 +55,7 @@ _VERSIONS = "select position, time, number, definition from experiments where po
 
 _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
 
-_FIRST_DEADLINES = """
+FIRST_DEADLINES = """
 select v.position, (
   select deadline from decision_windows w where w.version = v.position and w.time > :after - w.window
   order by w.time limit 1) as deadline
@@ -63,9 +63,9 @@ from experiments v
 """
 """Of every version the first one beyond :after; null where there is none."""
 
-_FIRST_DEADLINES_OF = f"{_FIRST_DEADLINES} where v.experiment = :experiment"
+FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 
-_SEALED = f"""
+SEALED_OF_VERSION = f"""
 select {SEALED.columns} from decision_rewards where version = :version and {_DUE}
 order by time, position, reward_position
 """  # noqa: S608 - constants
@@ -266,7 +266,7 @@ class SqliteReader:
     def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader. One connection; the query of a version begins when the merge comes to its first deadline."""
         with self._connection() as connection:
-            due = _due(read(connection, _FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
+            due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
             streams = [
                 ((deadline, START), self._sealed(connection, version, after, until))
                 for version, deadline in due.items()
@@ -277,7 +277,7 @@ class SqliteReader:
         self, connection: sqlite3.Connection, version: Position, after: Time, until: Time
     ) -> Iterator[SealedDecision]:
         self.version_at(version)
-        rows = read(connection, _SEALED, {"version": version, "after": after, "until": until}, SEALED)
+        rows = read(connection, SEALED_OF_VERSION, {"version": version, "after": after, "until": until}, SEALED)
         for _, group in groupby(rows, key=attrgetter("position")):
             joined = list(group)
             first = joined[0]
@@ -291,7 +291,7 @@ class SqliteReader:
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
-        sql = _FIRST_DEADLINES if experiment is None else _FIRST_DEADLINES_OF
+        sql = FIRST_DEADLINES if experiment is None else FIRST_DEADLINES_OF
         rows = self._read(sql, {"after": after, "experiment": experiment})
         return min([row["deadline"] for row in rows if row["deadline"] is not None], default=None)
 
@@ -305,7 +305,7 @@ class SqliteReader:
         """See LogReader."""
         with self._connection() as connection:
             self.versions()
-            due = _due(read(connection, _FIRST_DEADLINES, {"after": after.time}), until.time)
+            due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
             return count_totals(connection, self._versions, due, after=after, until=until)
 
     def refused(self) -> Mapping[tuple[str, str], int]:
@@ -315,7 +315,7 @@ class SqliteReader:
 
 
 def _due(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
-    """Of _FIRST_DEADLINES those up to `until`, by version."""
+    """Of FIRST_DEADLINES those up to `until`, by version."""
     found = {row["position"]: row["deadline"] for row in rows if row["deadline"] is not None}
     return {version: deadline for version, deadline in found.items() if deadline <= until}
 

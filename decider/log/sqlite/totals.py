@@ -39,6 +39,9 @@ select version, case
   count(*) as count, sum(delay_seconds) as seconds
 from joined_rewards where position > :after and position <= :until group by version, bucket
 """  # noqa: S608 - a constant
+STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
+"""Of entries by position."""
+
 _SEALED = """
 select count(*) as count, coalesce(sum(rewards = 0), 0) as defaulted, coalesce(sum(overridden), 0) as overridden,
   coalesce(sum(reward), 0.0) as reward, coalesce(sum(reward * reward), 0.0) as squared
