@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decider.errors import DeciderError
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
 from simulator import demo as storefront_demo
 from simulator.verify import Difference, refuse_imported, verify
 
@@ -72,11 +72,11 @@ def verify_command(db: Path) -> None:
     Prints `N of N decisions equal`; exits 1 with the first difference otherwise, 2 if the log cannot be read.
     """
     try:
-        log = SqliteReader(db)
-        refuse_imported(log)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            task = progress.add_task("decisions", total=log.count_decisions())
-            result = verify(log, on_decision=lambda: progress.advance(task))
+        with closing(open_reader(db)) as log:
+            refuse_imported(log)
+            with Progress(console=Console(stderr=True), transient=True) as progress:
+                task = progress.add_task("decisions", total=log.count_decisions())
+                result = verify(log, on_decision=lambda: progress.advance(task))
     except DeciderError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -122,7 +122,7 @@ def demo(db: Path, listen: str, http: str, visitors: int, exit_: bool, fresh: bo
             if not exit_:
                 console.print(f"Still serving Decide on {server.target}, metrics on {metrics}; Ctrl-C ends it.")
                 _serve_until_interrupt(server.process)
-    except (DeciderError, sqlite3.Error) as error:
+    except DeciderError as error:
         raise click.ClickException(str(error)) from error
 
 

@@ -6,7 +6,6 @@ decision names as its model.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,6 @@ from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LoggedDecision, LogReader, Mark
-from decider.log.sqlite.log import SqliteReader
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
@@ -45,12 +43,12 @@ class ImportedLog(DeciderError):
     reason = "IMPORTED_LOG"
 
 
-def refuse_imported(log: SqliteReader) -> None:
+def refuse_imported(log: LogReader) -> None:
     """Raises ImportedLog for what `simulator import` made."""
-    for (build,) in log.query("select build from builds"):
-        source = json.loads(build).get("imported_from")
+    for build in log.builds().values():
+        source = build.get("imported_from")
         if source is not None:
-            raise ImportedLog(f"{log.path}: was imported from {source}; what another system drew cannot be recomputed")
+            raise ImportedLog(f"{log.name}: was imported from {source}; what another system drew cannot be recomputed")
 
 
 def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) -> Verification:
@@ -111,7 +109,7 @@ class _Models:
         experiment, signature = version.experiment.id, version.experiment.policy.signature
         key = (experiment, signature)
         if key not in self._published:
-            self._published[key] = {START, *self._log.published(experiment, signature)}
+            self._published[key] = {START, *self._log.models.published(experiment, signature)}
         return position in self._published[key]
 
     def at(self, version: ExperimentVersion, position: Position) -> Model:
@@ -129,6 +127,6 @@ class _Models:
             trainer = self._trainers[key]
             if position > START:
                 trainer.learn_up_to(Mark(position, self._log.time_at(position)))
-            model = Model(trainer.publish()[0].policy, position)
+            model = Model(trainer.model().policy, position)
         self._models[key] = (position, model)
         return model

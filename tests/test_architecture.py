@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -54,7 +55,6 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": (
         "decider.log",
         "decider.server.serve",  # names the version of SQLite at start
-        "simulator.cli",  # names sqlite3.Error
     ),
     "sqlite_utils": ("decider.log",),
     "prometheus_client": ("decider.metrics", "decider.server.serve", "decider.server.http"),
@@ -62,8 +62,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "click": ("decider.cli", "simulator"),
     "rich": ("simulator",),
     "scipy": ("decider.estimate", "decider.policy.thompson", "simulator"),
-    "pyarrow": ("simulator.logs", "simulator.compare.table"),
-    "adbc_driver_sqlite": ("simulator.logs",),
+    "pyarrow": (
+        "decider.log.sqlite.arrow",
+        "decider.log.memory_arrow",
+        "simulator.logs",
+        "simulator.compare.table",
+    ),
+    "adbc_driver_sqlite": ("decider.log.sqlite.arrow",),
     "matplotlib": ("simulator.report", "simulator.bakeoff.plot"),
     "jinja2": ("simulator.report",),
 }
@@ -145,6 +150,38 @@ def test_each_library_has_one_room(library: str) -> None:
     users = [name for name in OURS if any(inside(target, library) for target in imports(name))]
     wrong = [name for name in users if not any(inside(name, room) for room in ONLY_IN[library])]
     assert not wrong, f"{library} is imported by {', '.join(wrong)}"
+
+
+IMPLEMENTATIONS = ("decider.log.sqlite", "decider.log.memory", "decider.log.memory_arrow")
+"""Logs of every kind; `decider.log.open` opens them."""
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if not inside(name, "decider.log")])
+def test_nobody_outside_the_log_names_an_implementation(name: str) -> None:
+    """Whoever does would have to be changed for a log in another database."""
+    wrong = [target for target in imports(name) if any(inside(target, one) for one in IMPLEMENTATIONS)]
+    assert not wrong, f"{name} imports {', '.join(wrong)}: use decider.log.open and decider.log.protocol"
+
+
+SQL = re.compile(
+    r"^\s*(select\s.*\sfrom\s|insert\s+(or\s+\w+\s+)?into\s|update\s+\w+\s+set\s|delete\s+from\s|pragma\s)",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("text", ["select 1 from t", "\n  select a,\n b from t", "insert or ignore into t", "PRAGMA x"])
+def test_sql_is_known_when_it_is_seen(text: str) -> None:
+    """The test below must be able to fail."""
+    assert SQL.search(text)
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if not inside(name, "decider.log")])
+def test_sql_is_in_the_log_alone(name: str) -> None:
+    """SQL of others would have to be found and written again for every database."""
+    texts = [
+        node.value for node in ast.walk(tree(name)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not [text for text in texts if SQL.search(text)]
 
 
 def test_nothing_that_serves_imports_the_simulator() -> None:

@@ -15,6 +15,8 @@ from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
+    ArrowBatches,
+    Damage,
     Entry,
     Following,
     Head,
@@ -29,6 +31,7 @@ from decider.log.protocol import (
     NewVersion,
     Orphan,
     Place,
+    Progress,
     SealedDecision,
     Serves,
 )
@@ -271,9 +274,21 @@ class MemoryLog:
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
         )
 
-    def next_deadline(self, *, after: Time) -> Time | None:
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
-        return min((d for d in map(self._deadline, self._logged()) if d > after), default=None)
+        ours = [one for one in self._logged() if experiment in (None, self._version(one).experiment.id)]
+        return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
+
+    def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
+        """See LogReader."""
+        from decider.log.memory_arrow import arrow_batches
+
+        logged = [
+            (one, self._sealed(one, self._deadline(one)), self._version(one), self._rewards.get(one.position, []))
+            for one in self._logged()
+            if self._version(one).experiment.id == experiment
+        ]
+        return arrow_batches(logged, head)
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
@@ -281,26 +296,38 @@ class MemoryLog:
         for logged in self._logged():
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged.decision)
-            self._count_rewards(totals, logged, after.position, until.position)
             if after.time < self._deadline(logged) <= until.time:
                 _count_sealed(totals, self._sealed(logged, self._deadline(logged)), self._version(logged))
+        sent = [
+            (mark, reward, logged)
+            for logged in self._logged()
+            for mark, reward in self._rewards.get(logged.position, [])
+        ]
+        for mark, reward, logged in sorted(sent, key=lambda one: one[0]):
+            if after.position < mark.position <= until.position:
+                self._count_reward(totals, mark, reward, logged)
         return totals
 
-    def _count_rewards(self, totals: Totals, logged: LoggedDecision, after: Position, until: Position) -> None:
-        version = logged.decision.version
-        for mark, reward in self._rewards.get(logged.position, []):
-            if after < mark.position <= until:
-                key = (version, reward.name, mark.time < self._deadline(logged))
-                old = totals.rewards.get(key, RewardTotals())
-                value = reward.value
-                totals.rewards[key] = RewardTotals(old.count + 1, old.value + value, old.squared + value * value)
-                seconds = (mark.time - logged.time) / 1e6
-                totals.delays[version, bisect_left(DELAY_BUCKETS, seconds)] += 1
-                totals.delay_seconds[version] += seconds
+    def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
+        version, value = logged.decision.version, reward.value
+        key = (version, reward.name, mark.time < self._deadline(logged))
+        old = totals.rewards.get(key, RewardTotals())
+        totals.rewards[key] = RewardTotals(old.count + 1, old.value + value, old.squared + value * value)
+        seconds = (mark.time - logged.time) / 1e6
+        totals.delays[version, bisect_left(DELAY_BUCKETS, seconds)] += 1
+        totals.delay_seconds[version] += seconds
 
     def refused(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""
         return dict(self._refused)
+
+    def chained_later(self) -> None:
+        """See LogReader."""
+
+    def check(self, on_progress: Progress) -> Sequence[Damage]:
+        """See LogReader. Nothing can be changed behind its back."""
+        on_progress(self.head().position)
+        return []
 
     def maintain(self) -> None:
         """See EventLog."""

@@ -176,6 +176,31 @@ class Following:
     """(position of the entry, name)."""
 
 
+class ArrowBatches(NamedTuple):
+    """See `LogReader.arrow`. pyarrow.RecordBatch each; Any, so that who needs no Arrow need not have it."""
+
+    decisions: Iterator[Any]
+    rewards: Iterator[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something in a log that is not what was acknowledged. first, last: the positions between which it lies; both 0
+    for what stands beside the order."""
+
+    first: Position
+    last: Position
+    text: str
+
+    def __str__(self) -> str:
+        where = f"positions {self.first} to {self.last}: " if self.last else ""
+        return f"{where}{self.text}"
+
+
+Progress = Callable[[Position], None]
+"""Told now and then how far one has come."""
+
+
 class ModelReader(Protocol):
     """Stored models. Not every published model is stored: replay makes them all anew."""
 
@@ -204,13 +229,15 @@ class ModelStore(ModelReader, Protocol):
 
 
 class LogReader(Protocol):
-    """Everything that only reads. `name`: what the log is called in messages, its path."""
+    """Everything that only reads."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the log is called in messages: its path."""
 
     @property
-    def models(self) -> ModelReader: ...
+    def models(self) -> ModelReader:
+        """Its stored models."""
 
     def head(self) -> Head:
         """The end; (0, 0, b"") of an empty log."""
@@ -255,14 +282,34 @@ class LogReader(Protocol):
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""
 
-    def next_deadline(self, *, after: Time) -> Time | None:
-        """The first window's end beyond `after`, of any experiment; None where no window is open."""
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
+        """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """Everything counted that lies in (after, until]: entries by position, seals by time."""
 
     def refused(self) -> Mapping[tuple[str, str], int]:
         """Refused rewards, counted by (name, outcome)."""
+
+    def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
+        """An experiment up to `head` as Arrow record batches, for whoever reads whole logs. Needs pyarrow.
+
+        decisions, in order of position:
+            int64 position, time, version, model, deadline (microseconds), sealed (1 or 0: deadline <= head.time),
+            overridden (1 or 0); float64 propensity; string unit_id, action, reason, segment, device, channel, location,
+            intent_stage, features (JSON object), eligible (JSON list), action_features (JSON object), pmf (its
+            millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
+        rewards, in order of (position of the decision, position of the reward):
+            int64 decision (its position), time, joined (1 or 0: in time); float64 value (x weight).
+        Raises LogError, also while the batches are read.
+        """
+
+    def chained_later(self) -> Mark | None:
+        """Of a log from before the chain: up to which position it was computed later than written, and when."""
+
+    def check(self, on_progress: Progress) -> Sequence[Damage]:
+        """Compare everything that is there with the chain and with itself; no damage: nothing was changed, is missing
+        or was added since it was acknowledged."""
 
     def close(self) -> None:
         """Let go of the log; nobody may be reading."""
@@ -287,7 +334,8 @@ class EventLog(LogReader, Protocol):
     """A log open for writing, beside other writers."""
 
     @property
-    def models(self) -> ModelStore: ...
+    def models(self) -> ModelStore:
+        """Its stored models."""
 
     @property
     def trouble(self) -> LogError | None:

@@ -11,8 +11,9 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from decider.log.sqlite.log import SqliteReader
-from decider.metrics.totals import DELAY_BUCKETS, LogTotals
+from decider.log.protocol import LogReader
+from decider.log.totals import DELAY_BUCKETS
+from decider.metrics.totals import LogTotals
 from decider.serving.current import Current
 from decider.types import Time
 
@@ -22,7 +23,7 @@ MICROSECONDS = 1e6
 class LogCollector(Collector):
     """Reads the log up to its end at every scrape."""
 
-    def __init__(self, log: SqliteReader, running: Current, *, clock: Callable[[], Time]) -> None:
+    def __init__(self, log: LogReader, running: Current, *, clock: Callable[[], Time]) -> None:
         self._log = log
         self._running = running
         self._clock = clock
@@ -71,8 +72,7 @@ class LogCollector(Collector):
 
     def _rewards(self) -> Iterator[Metric]:
         rewards = Counter(self._totals.totals.rewards)
-        for name, outcome, count in self._totals.refused():
-            rewards[name, outcome] += count
+        rewards.update(self._totals.refused)
         yield _counter("decider_rewards", "Rewards sent, by what became of them.", ("name", "outcome"), rewards)
 
     def _delays(self) -> Metric:
@@ -112,10 +112,8 @@ class LogCollector(Collector):
         yield _gauge("decider_log_position", "Entries in the log.", (), {(): self._totals.mark.position})
 
     def _lag(self, now: Time) -> float:
-        end = self._totals.mark.time
-        deadlines = [self._log.next_deadline(version, after=end) for version in self._log.versions()]
-        first = min((deadline for deadline in deadlines if deadline is not None), default=now)
-        return max(0.0, (now - first) / MICROSECONDS)
+        first = self._log.next_deadline(after=self._totals.mark.time)
+        return 0.0 if first is None else max(0.0, (now - first) / MICROSECONDS)
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], values: Any) -> Metric:
