@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from decider.errors import DeciderError
+from decider.log.clock import LogClock
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
 
@@ -87,7 +88,7 @@ def serve(**options: Any) -> None:
     settings = Settings(**options)
     if settings.core is not None:
         _keep_to(settings.core)
-    server = Server(settings)
+    server = Server(settings, clock=LogClock())
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.request_stop())
     try:

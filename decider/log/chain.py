@@ -30,9 +30,7 @@ def _as_text(value: object) -> str:
 
 
 # The circular check looks at every list and finds nothing: rows hold plain values.
-_to_json = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_as_text
-).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_as_text).encode
 
 
 def digest(kinds: Sequence[str], rows: Sequence[Row]) -> bytes:

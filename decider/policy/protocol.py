@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from decider.types import START, Context, Position
 
@@ -19,6 +19,13 @@ Choice = str
 
 class UnusablePmf(ValueError):
     """Not a probability distribution over the eligible actions."""
+
+
+class Vocabulary(NamedTuple):
+    """How many features a policy knows, and how many distinct ones it has left out for want of room, about."""
+
+    known: int
+    left_out: int
 
 
 class Policy(Protocol):

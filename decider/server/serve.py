@@ -63,7 +63,7 @@ def build() -> dict[str, object]:
 class Server:
     """Everything in one process. `start`, then `stop`; `port` and `http_port` are the real ones.
 
-    clock: of the log; by default the wall clock, as far as elapsed time confirms it.
+    clock: of the log; the wall clock, as far as elapsed time confirms it.
     """
 
     port: int

@@ -3,7 +3,7 @@
 They are locks of an open file description (F_OFD_SETLK) on bytes far beyond SQLite's own, so the operating system gives
 them back when the process ends, however it ends. Closing *any* descriptor of a file drops all of SQLite's own locks on
 it in this process (POSIX). So there is one descriptor for each file in a process, and it is closed when the last
-reader and writer of that file in this process has gone: they hold a `DatabaseFile`. Called by reader, writer, `open.py`.
+reader and writer of that file in this process has gone: they hold a `DatabaseFile`.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class LogFiles:
 
     def _folder_state(self) -> tuple[int, int] | None:
         """Inode and time of change; None while that is so young that a further change might not show."""
-        status = os.stat(self._folder)
+        status = self._folder.stat()
         if abs(time.time_ns() - status.st_mtime_ns) < SETTLED:
             return None
         return status.st_ino, status.st_mtime_ns

@@ -65,7 +65,7 @@ def chain_entries(db: Database) -> None:
     connection.execute("drop table old_models")
 
 
-COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"
+COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number
 
 
 def _statements(name: str) -> list[str]:
@@ -89,10 +89,11 @@ def _create_missing(connection: sqlite3.Connection) -> None:
 
 def _chain_all(connection: sqlite3.Connection) -> Head:
     """Chain all entries of an old log as they are now, with marks. Streams: a log may be larger than memory."""
-    rows = connection.execute("select coalesce(max(position), 0) from (" + " union all ".join(
-        f"select max(position) as position from {table.name}" for table in TABLES_0_1  # noqa: S608 - our names
-    ) + ")")  # fmt: skip
-    (last,) = rows.fetchone()
+    lasts = [
+        connection.execute(f"select coalesce(max(position), 0) from {table.name}").fetchone()  # noqa: S608 - our names
+        for table in TABLES_0_1
+    ]
+    (last,) = max(lasts)
     head = Head(START, Time(0), chain.EMPTY)
     if not last:
         return head
@@ -136,7 +137,7 @@ def _old_models(connection: sqlite3.Connection) -> Iterator[Any]:
     rows = connection.execute("select * from old_models order by position, experiment, signature")
     for experiment, position, old_signature, created, learned, checksum, data in rows:
         signature = f"{old_signature} code=1"
-        connection.execute("insert into signatures (signature) values (?) on conflict do nothing", (signature,))
+        connection.execute(INTERN_SIGNATURE, (signature,))
         if data is not None:
             insert_pieces(connection, (experiment, signature, position), created, checksum, data)
         yield PUBLISHED, (experiment, signature, position, learned)

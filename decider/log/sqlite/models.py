@@ -28,7 +28,8 @@ group by position having count(*) = max(parts) order by position
 """
 
 _INSERT = """
-insert into models (experiment, signature, position, part, parts, created, checksum, data) values (?, ?, ?, ?, ?, ?, ?, ?)
+insert into models (experiment, signature, position, part, parts, created, checksum, data)
+values (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _STORED = """

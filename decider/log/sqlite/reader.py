@@ -29,8 +29,10 @@ from decider.log.protocol import (
     Place,
     SealedDecision,
 )
-from decider.log.sqlite.errors import log_error, sqlite_errors
+from decider.log.sqlite.errors import log_error
+from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.merge import merge
+from decider.log.sqlite.models import SqliteModelReader
 from decider.log.sqlite.read_rows import (
     DECISION,
     PLACE,
@@ -89,12 +91,27 @@ class SqliteReader:
         if not path.is_file():
             raise LogError(f"{path}: there is no such log")
         self.path = path
+        self._held = hold(path)
         self._idle: deque[sqlite3.Connection] = deque()
         self._connections: list[sqlite3.Connection] = []
         self._versions: dict[Position, ExperimentVersion] = {}
-        with sqlite_errors(path):
-            if "sealed_decisions" not in self._tables():
-                raise LogCorrupt(f"{path}: is an SQLite file but not a log of this service")
+        try:
+            self._check_tables()
+        except BaseException:
+            SqliteReader.close(self)
+            raise
+
+    def _check_tables(self) -> None:
+        tables = self._tables()
+        if "sealed_decisions" not in tables:
+            raise LogCorrupt(f"{self.path}: is an SQLite file but not a log of this service")
+        if "head" not in tables:
+            raise LogError(f"{self.path}: was written by an older release; `open_reader` reads it")
+
+    @property
+    def models(self) -> SqliteModelReader:
+        """See LogReader."""
+        return SqliteModelReader(self._read)
 
     def _tables(self) -> set[str]:
         return {row["name"] for row in self._read("select name from sqlite_master")}
@@ -147,6 +164,7 @@ class SqliteReader:
         """Let go of the file; nobody may be reading."""
         for connection in self._connections:
             connection.close()
+        let_go(self._held)
 
     def head(self) -> Head:
         """See LogReader."""

@@ -47,9 +47,7 @@ class EntryTable:
             "(select s.signature from signatures s where s.id = e.signature)" if name == "signature" else name
             for name in ("position", "time", *self.columns)
         )
-        return (
-            f"select {columns} from {self.name} e where position > ? and position <= ? order by position"  # noqa: S608
-        )
+        return f"select {columns} from {self.name} e where position > ? and position <= ? order by position"  # noqa: S608
 
 
 EXPERIMENTS = EntryTable(
@@ -78,6 +76,9 @@ PUBLISHED = EntryTable(
 )
 BUILDS = EntryTable("build", "builds", "build")
 TICKS = EntryTable("tick", "ticks", "")
+
+INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (signature) do nothing"
+"""Before a row of PUBLISHED, which then looks up the signature's id."""
 
 ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED, BUILDS, TICKS)
 

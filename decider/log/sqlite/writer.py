@@ -25,7 +25,7 @@ from decider.log.sqlite.log_files import LogFiles
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
-from decider.log.sqlite.tables import DECISIONS, REWARDS, EntryTable, decision_row, table_and_row
+from decider.log.sqlite.tables import DECISIONS, INTERN_SIGNATURE, PUBLISHED, EntryTable, decision_row, table_and_row
 from decider.types import Decision, Position, Time, now
 
 Synchronous = Literal["NORMAL", "FULL"]
@@ -78,9 +78,10 @@ class SqliteLog(SqliteReader):
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
                 _bring_up_to_date(path, self._writer)
             super().__init__(path)
+            opened.callback(super().close)
+            self._head = self.head()
+            self._files = LogFiles(path)
             opened.pop_all()
-        self._head = self.head()
-        self._files = LogFiles(path)
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._lease: FileLease | None = None
         self._trouble: LogError | None = None
@@ -154,7 +155,7 @@ class SqliteLog(SqliteReader):
         return Time(max(self._clock(), head.time))
 
     def _decision_row(self, decision: Any) -> chain.Row:
-        version = self._versions.get(decision.version) or self._version(decision.version)
+        version = self._versions.get(decision.version) or self.version_at(decision.version)
         return decision_row(decision, version, self._build)
 
     def _write_singly(self, entries: list[Entry]) -> list[Mark | None]:
@@ -183,8 +184,8 @@ class SqliteLog(SqliteReader):
             return None
         table, row = (DECISIONS, self._decision_row(entry)) if isinstance(entry, Decision) else table_and_row(entry)
         mark = commit.next
-        if table.name == "published":
-            self._writer.execute("insert into signatures (signature) values (?) on conflict (signature) do nothing", row[1:2])
+        if table is PUBLISHED:
+            self._writer.execute(INTERN_SIGNATURE, row[1:2])
         if self._writer.execute(table.insert, (*mark, *row)).rowcount:
             commit.add(table, row)
             return mark
@@ -242,13 +243,13 @@ class SqliteLog(SqliteReader):
         """See EventLog. Writes the write-ahead log back as far as other readers allow it."""
         if self._lease is not None:
             self._lease.release()
+        super().close()
         with self._group.lock, sqlite_errors(self.path):
             try:
                 self._writer.execute("pragma wal_checkpoint(truncate)")
             finally:
                 self._writer.close()
                 end_to_write(self._file)
-                super().close()
                 let_go(self._file)
 
 
