@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from decider.log.sqlite.log import SqliteLog
 
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import DeciderError
 from decider.experiment.schema import to_message, write_json
 from decider.learn.trainer import Trainer
 from decider.log.protocol import Mark
+from decider.log.sqlite.writer import SqliteLog
 from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import Candidate, Progressive
 from simulator.evaluate.parse import parse

@@ -9,9 +9,9 @@ from random import Random
 
 import grpc
 import pytest
-from decider.log.sqlite.log import SqliteReader
 
 from decider.learn.trainer import Trainer
+from decider.log.sqlite.reader import SqliteReader
 from decider.policy.make import load_model
 from decider.types import Context, ExperimentId
 from decider.v1 import decider_service_pb2 as pb

@@ -18,7 +18,6 @@ from random import Random
 import numpy as np
 import pytest
 import sqlite_utils
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from uuid_utils import uuid7
@@ -41,6 +40,8 @@ from decider.log.protocol import (
     SealedDecision,
     Tick,
 )
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.policy.saved import SavedModel

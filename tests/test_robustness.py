@@ -10,14 +10,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from decider.log.sqlite.log import SqliteLog
 
 from decider.decide.decide import decide
 from decider.errors import LogError, LogFull
 from decider.learn.trainer import Trainer
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
-from decider.log.protocol import Entry, EventLog, Mark, NewModel, NewReward, SealedDecision
+from decider.log.protocol import Entry, EventLog, Mark, ModelName, NewModel, NewReward, SealedDecision
+from decider.log.sqlite.writer import SqliteLog
 from decider.metrics.totals import LogTotals
 from decider.policy.make import make_policy, save_model
 from decider.serving.current import Current
@@ -96,8 +96,8 @@ def test_a_trainer_that_failed_half_way_learns_everything_again(clock: Clock) ->
     trainer = Trainer(log, HOME, process.current[HOME].version.experiment.policy)
     log.fail_reading_after = 10
     with pytest.raises(LogError):
-        trainer.learn_up_to(log.head())
-    assert trainer.learn_up_to(log.head()) == 30
+        trainer.learn_up_to(log.head().mark)
+    assert trainer.learn_up_to(log.head().mark) == 30
 
 
 class Hiccup(MemoryLog):

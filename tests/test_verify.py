@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 
 from decider.decide.decide import decide
 from decider.decide.slots import draw, hash_ticket
@@ -21,6 +20,8 @@ from decider.errors import Refused
 from decider.experiment.definition import RewardDefinition
 from decider.log.memory import MemoryLog
 from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from simulator.cli import main
 from simulator.verify import Verification, verify

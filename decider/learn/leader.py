@@ -141,10 +141,12 @@ class Leader:
         finally:
             self._lease.release()
 
-    def progress(self) -> Sequence[Progress]:
-        """The versions whose models have not caught up; from any thread."""
+    def progress(self, lineup: Lineup | None = None) -> Sequence[Progress]:
+        """The versions whose models have not caught up, of those that somebody else's lineup knows, or the leader's
+        own; from any thread."""
         head = self._log.head().position
-        return [Progress(*one) for one in Roster(self._roster).behind(Lineup(self._lineup), head)]
+        known = Lineup(self._lineup if lineup is None else lineup)
+        return [Progress(*one) for one in Roster(self._roster).behind(known, head)]
 
     def lag(self) -> float:
         """Seconds of log time that the trainer furthest behind has not learned yet; from any thread."""
@@ -234,8 +236,7 @@ class Leader:
         """The log's end; a frozen experiment keeps the model that it has, by its name."""
         if training.at < training.named:
             return Mark(training.named, self._log.time_at(training.named))
-        head = self._log.head()
-        end = Mark(head.position, head.time)
+        end = self._log.head().mark
         if not training.version.experiment.frozen:
             return end
         if training.reached:

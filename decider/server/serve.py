@@ -12,13 +12,13 @@ import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from decider.errors import DeciderError, LogError
-from decider.learn.leader import Leader, Pace
+from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
 from decider.log.commit import CommitExecutor
@@ -26,6 +26,7 @@ from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
+from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
@@ -104,7 +105,10 @@ class Server:
         self._http.start()
         process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
         self.log = open_log(
-            settings.db, synchronous=settings.synchronous, clock=self._clock, on_commit=process.committed
+            settings.db,
+            synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
+            clock=self._clock,
+            on_commit=process.committed,
         )
         self._opened.callback(self.log.close)
         self._clock.start(self.log.head().time)
@@ -129,7 +133,7 @@ class Server:
         self._grpc = GrpcPort(
             settings,
             DeciderService(self.current, self.log, append=self._calls.append),
-            ExperimentService(self.log, self.current, self._follower, versions, progress=self._leader.progress),
+            ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,
             metrics=RpcMetrics(self._registry),
         )
@@ -142,7 +146,10 @@ class Server:
         if not leader.catch_up():
             return False
         self._follower.follow()
-        self._registry.register(LogCollector(self.log, self.current, leader, clock=self._clock))
+        self._registry.register(LogCollector(self.log, self.current, clock=self._clock, lag=leader.lag))
+        self._registry.register(
+            StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
+        )
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),
             threading.Thread(target=self._follow, name="follower", daemon=True),
@@ -158,6 +165,12 @@ class Server:
         assert self._leader is not None
         return self._leader
 
+    def _progress(self) -> Sequence[Progress]:
+        """Of versions that learn before they serve: all of them at a start, later those that wait."""
+        if self._leader is None:
+            return ()
+        return self._leader.progress() if self._phase else self._leader.progress(self._follower.lineup)
+
     def request_stop(self) -> None:
         """Ask for an end, from a signal handler too: a start that still learns gives up, `wait` returns."""
         self._stopping.set()
@@ -168,7 +181,7 @@ class Server:
 
     def _readiness(self) -> Readiness:
         """What /readyz says."""
-        learning = [f"learning {progress}" for progress in self._leader.progress()] if self._leader else []
+        learning = [f"learning {progress}" for progress in self._progress()]
         if self._stopping.is_set():
             return Readiness(False, "stopping")
         if self._phase:

@@ -166,7 +166,8 @@ class SqliteLog(SqliteReader):
             commit = _OpenCommit(Head(*row), self._time_after(Head(*row)))
             marks = [self._insert(commit, entry) for entry in entries]
             after = commit.end()
-            self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
+            if after.position > row[0]:
+                self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
             self._writer.execute("commit")
         except BaseException:
             self._roll_back()
