@@ -16,6 +16,7 @@ from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     ArrowBatches,
+    Damage,
     Entry,
     Following,
     Head,
@@ -30,6 +31,7 @@ from decider.log.protocol import (
     NewVersion,
     Orphan,
     Place,
+    Progress,
     SealedDecision,
     Serves,
 )
@@ -318,6 +320,14 @@ class MemoryLog:
     def refused(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""
         return dict(self._refused)
+
+    def chained_later(self) -> None:
+        """See LogReader."""
+
+    def check(self, on_progress: Progress) -> Sequence[Damage]:
+        """See LogReader. Nothing can be changed behind its back."""
+        on_progress(self.head().position)
+        return []
 
     def maintain(self) -> None:
         """See EventLog."""

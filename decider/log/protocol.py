@@ -183,6 +183,24 @@ class ArrowBatches(NamedTuple):
     rewards: Iterator[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something in a log that is not what was acknowledged. first, last: the positions between which it lies; both 0
+    for what stands beside the order."""
+
+    first: Position
+    last: Position
+    text: str
+
+    def __str__(self) -> str:
+        where = f"positions {self.first} to {self.last}: " if self.last else ""
+        return f"{where}{self.text}"
+
+
+Progress = Callable[[Position], None]
+"""Told now and then how far one has come."""
+
+
 class ModelReader(Protocol):
     """Stored models. Not every published model is stored: replay makes them all anew."""
 
@@ -285,6 +303,13 @@ class LogReader(Protocol):
             int64 decision (its position), time, joined (1 or 0: in time); float64 value (x weight).
         Raises LogError, also while the batches are read.
         """
+
+    def chained_later(self) -> Mark | None:
+        """Of a log from before the chain: up to which position it was computed later than written, and when."""
+
+    def check(self, on_progress: Progress) -> Sequence[Damage]:
+        """Compare everything that is there with the chain and with itself; no damage: nothing was changed, is missing
+        or was added since it was acknowledged."""
 
     def close(self) -> None:
         """Let go of the log; nobody may be reading."""

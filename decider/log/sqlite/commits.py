@@ -18,13 +18,15 @@ from decider.types import START, Position, Time
 
 
 class Commit(NamedTuple):
-    """The entries of a commit: first and last position, their time, and each one's kind and columns."""
+    """The entries of a commit: first and last position, their time, and each one's kind and columns.
+    gapless: each position from the first to the last is there once."""
 
     first: Position
     last: Position
     time: Time
     kinds: Sequence[str]
     rows: Sequence[chain.Row]
+    gapless: bool = True
 
 
 def head_after(head: Head, commit: Commit) -> Head:
@@ -73,4 +75,5 @@ def _commit(entries: list[_Entry]) -> Commit:
         Time(entries[0][1]),
         [kind for _, _, kind, _ in entries],
         [row for _, _, _, row in entries],
+        gapless=all(entry[0] == position for position, entry in enumerate(entries, entries[0][0])),
     )

@@ -22,7 +22,17 @@ from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import insert_pieces
 from decider.log.sqlite.reader import _open_to_read
-from decider.log.sqlite.tables import ACTIVATIONS, BUILDS, DECISIONS, EXPERIMENTS, PUBLISHED, REWARDS, TICKS, build_row
+from decider.log.sqlite.tables import (
+    ACTIVATIONS,
+    BUILDS,
+    DECISIONS,
+    EXPERIMENTS,
+    INTERN_SIGNATURE,
+    PUBLISHED,
+    REWARDS,
+    TICKS,
+    build_row,
+)
 from decider.types import START, Position, Time, now
 
 MIGRATIONS = Migrations("decider.log")

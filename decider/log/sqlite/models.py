@@ -141,8 +141,8 @@ class SqliteModelStore(SqliteModelReader):
                 newest.add(row["signature"])
 
     def _delete(self, key: Key) -> None:
-        sql = "select part from models where experiment = ? and signature = ? and position = ? order by part"
-        for row in list(self._read(sql, key)):
+        sql = "select part from models where experiment = ? and signature = ? and position = ? order by part desc"
+        for row in list(self._read(sql, key)):  # the last first: a process that is killed leaves the first pieces
             self._execute(_DELETE_PIECE, (*key, row["part"]))
 
 

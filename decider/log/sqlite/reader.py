@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -20,6 +20,7 @@ from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     ArrowBatches,
+    Damage,
     Following,
     Head,
     LoggedDecision,
@@ -27,8 +28,10 @@ from decider.log.protocol import (
     Mark,
     ModelName,
     Place,
+    Progress,
     SealedDecision,
 )
+from decider.log.sqlite.check import check
 from decider.log.sqlite.errors import log_error
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.merge import merge
@@ -159,6 +162,19 @@ class SqliteReader:
 
     def _failed(self, error: sqlite3.Error) -> LogError:
         return log_error(self.path, error)
+
+    def chained_later(self) -> Mark | None:
+        """See LogReader."""
+        row = self._one("select position, at from chain_start")
+        return Mark(row["position"], row["at"]) if row else None
+
+    def check(self, on_progress: Progress) -> Sequence[Damage]:
+        """See LogReader."""
+        try:
+            with closing(_open_to_read(self.path)) as connection:
+                return check(connection, on_progress)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
 
     def close(self) -> None:
         """Let go of the file; nobody may be reading."""
