@@ -26,6 +26,11 @@ class Head(NamedTuple):
     time: Time
     chain: bytes
 
+    @property
+    def mark(self) -> Mark:
+        """The place alone."""
+        return Mark(self.position, self.time)
+
 
 class Mark(NamedTuple):
     """A place in the log and its time."""
