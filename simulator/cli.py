@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import ClassVar
 
 import click
-from decider.log.open import open_reader
 from rich.console import Console
 from rich.progress import Progress
 
 from decider.errors import DeciderError
+from decider.log.open import open_reader
 from simulator import demo as storefront_demo
 from simulator.verify import Difference, refuse_imported, verify
 

@@ -10,14 +10,15 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import NamedTuple
 
-from decider.log.open import check_unused, open_reader
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from decider.estimate.mean import Interval, Mean
 from decider.experiment.aggregate import final_reward
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
+from decider.log.open import check_unused, open_reader
 from decider.log.protocol import LogReader
 from decider.types import Context, Reason, Time
 from simulator.drive.live import fate, new_run

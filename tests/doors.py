@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
-from decider.log.open import open_log
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -33,6 +32,7 @@ from grpc_status import rpc_status
 from decider.errors import DeciderError
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import Versions
+from decider.log.open import open_log
 from decider.server.experiments import ExperimentService
 from decider.server.rpc import to_status
 from decider.server.serve import Server

@@ -5,12 +5,11 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from decider.log.open import open_log
-
 from decider.decide.decide import decide
 from decider.experiment.definition import Experiment
 from decider.experiment.schema import from_message
 from decider.learn.versions import Versions
+from decider.log.open import open_log
 from decider.log.protocol import EventLog, NewReward, Tick
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model

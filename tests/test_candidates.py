@@ -14,13 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decider.log.sqlite.log import SqliteLog
 
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import DeciderError
 from decider.experiment.schema import to_message, write_json
 from decider.learn.trainer import Trainer
 from decider.log.protocol import Mark
-from decider.log.sqlite.log import SqliteLog
 from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import Candidate, Progressive
 from simulator.evaluate.parse import parse
@@ -92,8 +92,8 @@ def test_a_learner_answers_as_the_served_policy_would_have(served: Path, tmp_pat
             decision = logged.decision
             if len(decision.eligible) == 1 or len(where) != 1:
                 continue
-            lines = version.encoded(decision.eligible, decision.action_features)
-            pmf = trainer.publish()[0].policy.pmf(decision.context, lines)
+            choices = version.choices_of(decision.eligible, decision.action_features)
+            pmf = trainer.publish()[0].policy.pmf(decision.context, choices)
             slots = to_slots(pmf, minimum=experiment.minimum_propensity)
             expected = dict(zip(decision.eligible, slots, strict=True))
             found = (pmfs[int(where[0])] * SLOTS).round().astype(int).tolist()

@@ -9,9 +9,9 @@ from random import Random
 
 import grpc
 import pytest
+from decider.log.sqlite.log import SqliteReader
 
 from decider.learn.trainer import Trainer
-from decider.log.sqlite.log import SqliteReader
 from decider.policy.make import load_model
 from decider.types import Context, ExperimentId
 from decider.v1 import decider_service_pb2 as pb
@@ -173,7 +173,7 @@ def check_replay(db: Path) -> None:
     fresh = Trainer(log, ExperimentId(ID), spec)
     learned = fresh.learn_up_to(log.end())
     assert learned == log.count_decisions()
-    actions = version.encoded(version.all_active, {})
+    actions = version.choices_of(version.all_active, {})
     again = fresh.publish()[0].policy
     random = Random(1)
     pmfs = set()

@@ -11,6 +11,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given, settings
@@ -19,7 +20,6 @@ from scipy.stats import chi2
 
 from decider.experiment.features import feature_violations
 from decider.log.protocol import NewVersion
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.policy.make import make_policy
 from decider.types import CONTEXT_FIELDS, ActionId, Context
 from simulator.datasets import classification as data_sets

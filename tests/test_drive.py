@@ -25,12 +25,12 @@ import grpc
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from decider.log.sqlite.log import SqliteReader
 from google.rpc import status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.experiment.schema import to_message
-from decider.log.sqlite.log import SqliteReader
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
 from simulator.cli import main

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import vowpal_wabbit_next as vw
 from click.testing import CliRunner, Result
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.decide.slots import SLOTS
 from decider.errors import LogLocked
 from decider.learn.trainer import Trainer
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
 from simulator.cli import main as simulator
 from simulator.logs import export_log as exporting

@@ -83,7 +83,7 @@ CONTEXTS = tuple(Context(segment=s, features={"age": a}) for s in ("new", "vip")
 
 def pmfs(policy: Policy, version: ExperimentVersion) -> list[list[float]]:
     """What a policy says; compared bit for bit."""
-    choices = version.encoded(version.all_active, {})
+    choices = version.choices_of(version.all_active, {})
     return [list(policy.pmf(context, choices)) for context in CONTEXTS]
 
 
@@ -705,7 +705,7 @@ def test_every_learning_default_beats_uniform(algorithm: str) -> None:
     """In a world with known means, by more than chance: the interval of the gain lies above 0 (level 0.9999)."""
     version = sample_version(actions=FIVE, baseline=None, policy=spec(algorithm))
     policy, source, gain = make_policy(version.experiment.policy), Random(3), Mean()
-    choices = version.encoded(version.all_active, {})
+    choices = version.choices_of(version.all_active, {})
     for turn in range(2_500):
         context = Context(segment=source.choice(["new", "vip", "bargain"]), device=source.choice(["mobile", "desktop"]))
         made = decide(DecisionRequest(DecisionId(str(turn)), "unit", context), version, Model(policy))

@@ -10,11 +10,10 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 
 from decider.errors import LogCorrupt, LogFull
 from decider.log.protocol import Tick
-from decider.log.sqlite.reader import SqliteReader
-from decider.log.sqlite.writer import SqliteLog
 from decider.v1 import decider_service_pb2 as pb
 from tests.doors import (
     GrpcDoor,

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decider.experiment.definition import ExperimentVersion, RewardDefinition
+from decider.experiment.schema import from_message, to_message
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.protocol import (
@@ -40,8 +41,12 @@ from tests.conftest import Clock, sample_experiment
 
 HOME, OTHER = ExperimentId("home"), ExperimentId("other")
 START_MARK = Mark(START, Time(0))
+MS = 1_000
+"""Microseconds. Windows are a few milliseconds long, and the clock moves by whole ones: so rewards often come at the
+very moment when a window ends."""
+
 WINDOWS = (1, 2, 5)
-"""Microseconds: so short that rewards often come at the very moment when a window ends."""
+"""Milliseconds."""
 
 
 @dataclass
@@ -55,10 +60,11 @@ class Writer:
     count: int = 0
 
     def apply(self, experiment: ExperimentId, window: int, *, waits: bool = False) -> ExperimentVersion:
-        """A new version."""
+        """A new version with a window of so many milliseconds."""
         number = 1 + sum(version.experiment.id == experiment for version in self.versions)
-        reward = RewardDefinition(window=window, maximum=9.0)
-        self.log.append([NewVersion(sample_experiment(id=experiment, reward=reward), number, waits)])
+        reward = RewardDefinition(window=window * MS, maximum=9.0)
+        complete = from_message(to_message(sample_experiment(id=experiment, reward=reward)))
+        self.log.append([NewVersion(complete, number, waits)])
         self.versions.append(self.log.versions()[-1])
         return self.versions[-1]
 
@@ -106,13 +112,13 @@ def test_a_window_ends_at_its_deadline(writer: Writer) -> None:
     log, clock = writer.log, writer.clock
     writer.apply(HOME, 3)
     first, second = writer.decide(), writer.decide()
-    deadline = Time(clock() + 3)
-    clock.now += 2
+    deadline = Time(clock() + 3 * MS)
+    clock.now += 2 * MS
     writer.put(NewReward(first, "click", 1.0, weight=0.5))
     writer.put(NewActivation(first, ActionId("outfit")))
     assert list(log.sealed(HOME, after=Time(0), until=log.head().time)) == []
     assert log.next_deadline(after=log.head().time) == deadline
-    clock.now += 1
+    clock.now += MS
     writer.put(NewReward(second, "click", 1.0))
     writer.put(NewActivation(second, ActionId("outfit")))
     assert log.head().time == deadline
@@ -122,7 +128,7 @@ def test_a_window_ends_at_its_deadline(writer: Writer) -> None:
         (second, deadline, (), False),
     ]
     assert [reward.outcome for reward in log.rewards_between("id-", "id.")] == ["joined", "late"]
-    assert list(log.sealed(HOME, after=deadline, until=Time(deadline + 9))) == []
+    assert list(log.sealed(HOME, after=deadline, until=Time(deadline + 9 * MS))) == []
     assert log.next_deadline(after=deadline) is None
 
 
@@ -133,7 +139,7 @@ def test_versions_of_an_experiment_are_one_stream(writer: Writer) -> None:
     for round_ in range(4):
         for which in range(4):
             writer.decide(which)
-        writer.clock.now += round_
+        writer.clock.now += round_ * MS
     sealed = list(writer.log.sealed(HOME, after=Time(0), until=Time(2**60)))
     assert [(one.deadline, one.position) for one in sealed] == sorted((one.deadline, one.position) for one in sealed)
     assert {one.decision.version for one in sealed} == {version.position for version in versions}
@@ -147,11 +153,11 @@ def test_the_next_deadline_is_that_of_any_experiment_or_of_one(writer: Writer) -
         writer.apply(experiment, window)
         writer.decide()
     log = writer.log
-    assert log.next_deadline(after=Time(0)) == now + 20
-    assert log.next_deadline(after=Time(now + 20)) == now + 30
-    assert log.next_deadline(after=Time(0), experiment=HOME) == now + 30
-    assert log.next_deadline(after=Time(now + 30), experiment=HOME) == now + 50
-    assert log.next_deadline(after=Time(now + 50)) is None
+    assert log.next_deadline(after=Time(0)) == now + 20 * MS
+    assert log.next_deadline(after=Time(now + 20 * MS)) == now + 30 * MS
+    assert log.next_deadline(after=Time(0), experiment=HOME) == now + 30 * MS
+    assert log.next_deadline(after=Time(now + 30 * MS), experiment=HOME) == now + 50 * MS
+    assert log.next_deadline(after=Time(now + 50 * MS)) is None
 
 
 # --- what serves
@@ -186,7 +192,7 @@ def test_a_reader_that_follows_from_the_middle_knows_older_versions(writer: Writ
     old, new = writer.apply(HOME, 3), writer.apply(HOME, 4)
     assert [version.position for version, _ in writer.log.follow(old.position).versions] == [new.position]
     assert [version.position for version in writer.log.versions()] == [old.position, new.position]
-    assert writer.log.version_at(old.position).experiment.reward.window == 3
+    assert writer.log.version_at(old.position).experiment.reward.window == 3 * MS
     with pytest.raises(KeyError):
         writer.log.version_at(Position(99))
 
@@ -249,7 +255,7 @@ def _decide(writer: Writer, one: int, other: int) -> None:
 
 
 def _pass(writer: Writer, one: int, _: int) -> None:
-    writer.clock.now += one
+    writer.clock.now += one * MS
 
 
 STEPS: dict[str, Callable[[Writer, int, int], object]] = {
@@ -299,13 +305,13 @@ def told(log: EventLog) -> dict[str, object]:
         "between": list(log.decisions_between("id-1", "id-4")),
         "rewards": list(log.rewards_between("id-0", "id-5")),
         "sealed": [
-            list(log.sealed(experiment, after=Time(head.time - back), until=Time(head.time - back // 3)))
+            list(log.sealed(experiment, after=Time(head.time - back * MS), until=Time(head.time - back * MS // 3)))
             for experiment in (HOME, OTHER)
             for back in (0, 1, 2, 3, 5, 8, 1000)
         ],
         "deadlines": [
-            log.next_deadline(after=Time(head.time + more), experiment=experiment)
-            for more in range(-9, 3)
+            log.next_deadline(after=Time(head.time + more * MS // 2), experiment=experiment)
+            for more in range(-12, 3)
             for experiment in (None, HOME, OTHER)
         ],
     }
@@ -322,19 +328,20 @@ def arrow(log: EventLog, experiment: ExperimentId) -> tuple[list[object], list[o
 
 
 def plain(totals: Totals) -> dict[str, object]:
-    """As numbers that can be compared: sums of fractions about, where nothing was counted nothing."""
-    sealed = totals.sealed
-    rewards = totals.rewards
+    """As numbers that can be compared: sums of fractions rounded; what was counted as nothing left out."""
     return {
         "decisions": dict(totals.decisions),
-        "inverse_propensity": pytest.approx(dict(totals.inverse_propensity)),
+        "inverse_propensity": {key: round(total, 9) for key, total in totals.inverse_propensity.items()},
         "possible": {key: count for key, count in totals.possible.items() if count},
-        "names": list(rewards),
-        "rewards": [(one.count, pytest.approx(one.value), pytest.approx(one.squared)) for one in rewards.values()],
+        "rewards": [
+            (key, one.count, round(one.value, 9), round(one.squared, 9)) for key, one in totals.rewards.items()
+        ],
         "delays": dict(totals.delays),
-        "delay_seconds": pytest.approx(dict(totals.delay_seconds)),
-        "sealed": {key: (one.count, one.defaulted, one.overridden) for key, one in sealed.items()},
-        "sums": {key: pytest.approx((one.reward, one.squared)) for key, one in sealed.items()},
+        "delay_seconds": {key: round(total, 9) for key, total in totals.delay_seconds.items()},
+        "sealed": {
+            key: (one.count, one.defaulted, one.overridden, round(one.reward, 9), round(one.squared, 9))
+            for key, one in totals.sealed.items()
+        },
     }
 
 
@@ -412,8 +419,8 @@ def many(tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
             writer.apply(HOME, 1_000 + number % 7)
             for _ in range(3):
                 writer.decide()
-            clock.now += 1
-        clock.now += 2_000
+            clock.now += MS
+        clock.now += 2_000 * MS
         writer.put(Tick())
         yield log
 

@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
 from decider.log.sqlite.log import SqliteReader
+
 from simulator.verify import verify
 
 LOGS = sorted((Path(__file__).parent / "data").glob("*.db"))

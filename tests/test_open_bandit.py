@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from decider.log.sqlite.log import SqliteReader
 
 from decider.client import Client
 from decider.estimate.binomial import Counted, difference, part_less_whole, wilson
-from decider.log.sqlite.log import SqliteReader
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import experiment_pb2

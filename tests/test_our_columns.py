@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 
 from decider.decide.slots import SLOTS
 from decider.errors import LogError
 from decider.experiment.aggregate import final_reward
 from decider.log.protocol import NewActivation, NewReward, SealedDecision
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.types import Reason, Time
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Columns

@@ -10,14 +10,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from decider.log.open import open_log
+from decider.log.sqlite.log import SqliteLog
 
 from decider.decide.decide import decide
 from decider.errors import LogError, LogFull
 from decider.learn.trainer import Trainer
 from decider.log.memory import MemoryLog
+from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, Mark, NewModel, NewReward, SealedDecision
-from decider.log.sqlite.log import SqliteLog
 from decider.metrics.totals import LogTotals
 from decider.policy.make import make_policy, save_model
 from decider.serving.current import Current

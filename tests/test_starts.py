@@ -13,8 +13,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from decider.log.open import open_reader
 
+from decider.log.open import open_reader
 from decider.v1 import experiment_pb2
 from tests import doors
 from tests.doors import PATIENCE, InProcessDoor, experiment, fetch, until

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from decider.log.sqlite.log import SqliteLog, SqliteReader
 
 from decider.decide.decide import decide
 from decider.decide.slots import draw, hash_ticket
@@ -20,7 +21,6 @@ from decider.errors import Refused
 from decider.experiment.definition import RewardDefinition
 from decider.log.memory import MemoryLog
 from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from simulator.cli import main
 from simulator.verify import Verification, verify

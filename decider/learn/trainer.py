@@ -99,7 +99,7 @@ class Trainer:
         if version.experiment.frozen or sealed.overridden or decision.reason in NOT_POLICY_TRAFFIC:
             return
         try:
-            choices = version.encoded(decision.eligible, decision.action_features)
+            choices = version.choices_of(decision.eligible, decision.action_features)
             drawn = decision.eligible.index(decision.action)
         except (KeyError, ValueError) as error:
             raise LogCorrupt(f"the decision at position {sealed.position} names an unknown action: {error}") from error
@@ -114,7 +114,7 @@ class Trainer:
 
     def model(self) -> Model:
         """An immutable copy of what has been learned, to serve."""
-        return Model(load_model(self.spec, self.save()), self.position)
+        return Model(self._policy.snapshot(), self.position)
 
     def save(self) -> SavedModel:
         """What has been learned, to store and to go on from."""

@@ -28,7 +28,7 @@ DAY = 86_400_000_000
 
 
 def elapsed() -> int:
-    """Microseconds of a clock that nobody sets; it goes on while the machine sleeps, where the system has such a one."""
+    """Microseconds of a clock that nobody sets. It goes on while the machine sleeps, if the system has such a one."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
 
 

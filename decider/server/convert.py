@@ -15,8 +15,8 @@ from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import feature_violations, to_features
 from decider.experiment.schema import to_message
 from decider.types import (
-    START,
     CONTEXT_FIELDS,
+    START,
     ActionId,
     Context,
     Decision,

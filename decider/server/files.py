@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from decider.errors import InvalidArgument, InvalidExperiment, Violation
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
 from decider.learn.versions import Versions
 from decider.server.experiments import says_no_state
 from decider.types import ExperimentId

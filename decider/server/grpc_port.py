@@ -41,8 +41,8 @@ class GrpcPort:
         metrics: RpcMetrics,
     ) -> None:
         self._applying = ThreadPoolExecutor(4, "experiments")
-        # Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds a
-        # lock while it waits for gRPC's own thread, which waits for that lock when a watch is cancelled at that moment.)
+        # Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds
+        # a lock while it waits for gRPC's own thread, which waits for it when a watch is cancelled at that moment.)
         self._watching = ThreadPoolExecutor(32, "health")
         self._health = health.HealthServicer(experimental_non_blocking=False, experimental_thread_pool=self._watching)
         self._server = grpc.server(

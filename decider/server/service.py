@@ -133,9 +133,9 @@ class DeciderService:
         if action in ("", place.action):
             return None
         version = self._log.version_at(place.version)
-        if action not in version.lines:
+        if action not in version.choices:
             raise NotFound(
-                f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.lines)}",
+                f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.choices)}",
                 reason="ACTION_NOT_FOUND",
             )
         return ActionId(action)

@@ -10,10 +10,10 @@ from pathlib import Path
 from random import SystemRandom
 
 import numpy as np
-from decider.log.open import open_reader
 
 from decider.errors import LogError
 from decider.experiment.schema import to_message
+from decider.log.open import open_reader
 from decider.log.protocol import LogReader
 from simulator.drive import reconcile
 from simulator.drive.earned import earned

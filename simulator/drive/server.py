@@ -15,9 +15,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from decider.log.open import open_reader
-
 from decider.errors import DeciderError
+from decider.log.open import open_reader
 from decider.types import ExperimentId
 
 ANY_PORT = "127.0.0.1:0"

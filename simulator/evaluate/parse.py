@@ -6,21 +6,20 @@ uniform   logged   baseline   fixed:ACTION   table:FILE.csv   FILE.toml   model:
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from decider.log.open import open_reader
 
-from decider.decide.slots import is_pmf
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
+from decider.log.open import open_reader
 from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
-from decider.policy.protocol import Choice, Policy
-from decider.types import START, ActionId, Context, ExperimentId, Position, Time
-from simulator.custom import BadPolicy, factory_of
+from decider.policy.protocol import PlainPolicy
+from decider.types import START, ActionId, ExperimentId, Position, Time
+from simulator.custom import BadPolicy, Checked, factory_of
 from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import DEPLOYED, FIXED, Candidate, Fixed, Logged, Progressive, Served, Table, Uniform
 from simulator.logs.columns import Category, Columns
@@ -136,7 +135,7 @@ def of_experiment(name: str, experiment: Experiment, columns: Columns, *, delaye
     return Progressive(asked, delayed=delayed) if learns else Served(asked)
 
 
-def _asked(name: str, experiment: Experiment, policy: Policy, columns: Columns) -> Asked:
+def _asked(name: str, experiment: Experiment, policy: PlainPolicy, columns: Columns) -> Asked:
     version = ExperimentVersion(experiment, number=1, position=START, time=Time(0))
     return Asked(name, version, policy, actions=columns.actions)
 
@@ -201,37 +200,3 @@ def log_experiment(columns: Columns) -> Experiment:
     return Experiment(
         ExperimentId("log"), actions, baseline=baseline, reward=RewardDefinition(minimum=low, maximum=high)
     )
-
-
-class Checked:
-    """Somebody's own policy: what it raises, and pmfs that are none, end the evaluation with its name."""
-
-    def __init__(self, name: str, policy: Policy) -> None:
-        self.name = name
-        self.policy = policy
-
-    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
-        """The policy's. Raises BadPolicy where it is no distribution."""
-        with self._named(context):
-            pmf = [float(probability) for probability in self.policy.pmf(context, actions)]
-        if len(pmf) != len(actions) or not is_pmf(np.array([pmf])).all():
-            raise BadPolicy(f"{self.name}: gave no distribution over {len(actions)} actions: {pmf[:5]} for {context}")
-        return pmf
-
-    def learn(
-        self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
-    ) -> None:
-        """The policy's."""
-        with self._named(context):
-            self.policy.learn(context, actions, drawn=drawn, propensity=propensity, reward=reward)
-
-    def save(self) -> bytes:
-        """Never stored."""
-        return b""
-
-    @contextmanager
-    def _named(self, context: Context) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise BadPolicy(f"{self.name}: {type(error).__name__}: {error}, for {context}") from error

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decider.log.open import open_log
 
 from decider.experiment.checks import MAX_ACTIONS
 from decider.experiment.definition import Experiment
 from decider.experiment.schema import from_message, to_message
+from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
 from simulator.evaluate.asking import Contexts

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from decider.log.open import open_reader
 from numpy.typing import NDArray
 
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.log.open import open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.codes import category, codes

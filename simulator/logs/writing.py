@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from decider.log.open import check_unused
-
 from simulator.logs.bad import BadLog
 
 BESIDE = ("-wal", "-shm", ".lock")

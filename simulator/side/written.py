@@ -7,10 +7,10 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from decider.log.open import open_log
 
 from decider.decide.slots import SLOTS
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.log.open import open_log
 from decider.log.protocol import Entry, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Position, Reason, Time
 from simulator.evaluate.asking import Contexts
