@@ -10,7 +10,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from decider.log.sqlite.log import SqliteLog, SqliteReader
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
 
 from decider.errors import LogCorrupt, LogFull
 from decider.log.protocol import Tick
