@@ -39,9 +39,13 @@ def asked(candidate: Candidate, columns: Columns) -> Floats:
 
 @pytest.fixture
 def served(tmp_path: Path, clock: Clock) -> Path:
-    """A log of one version whose policy learned while it served; rewards came late, some actions were not eligible."""
+    """A log of one version whose policy learned while it served; rewards came late, some actions were not eligible.
+
+    Every model is stored.
+    """
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
+        drive.restart(store_interval=0.0)
         drive.apply(sample_experiment())
         drive.visits(150)
         clock.advance(600)

@@ -529,7 +529,7 @@ where position = (select position from rewarded)
             "doubled",
             "insert into decisions select (select position from next), time, version, 'whole-0009999', "
             "unit_id, segment, device, channel, location, intent_stage, features, eligible, action_features, pmf, "
-            "action, propensity, reason, model from decisions where position = (select position from one)",
+            "action, propensity, reason, model, build from decisions where position = (select position from one)",
         ),
         ("different", "update decisions set action = action || '-x' where position = (select position from one)"),
         ("different", "update decisions set propensity = propensity / 2 where position = (select position from one)"),

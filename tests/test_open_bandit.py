@@ -94,7 +94,7 @@ def drive_two_passes(target: str, db: Path, rows: list[Row]) -> list[Pass]:
         for number in (1, 2):
             passes.append(send(client, EXPERIMENT.id, rows, name=f"pass-{number}"))
             wait_for(db, "select count(*) from sealed_decisions", number * len(rows))
-            wait_for(db, "select coalesce(max(learned), 0) from models", to_learn(db))
+            wait_for(db, "select coalesce(max(learned), 0) from published", to_learn(db))
     return passes
 
 
