@@ -6,6 +6,7 @@ from decider.experiment.definition import Experiment
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import Applied, Versions
 from decider.log.protocol import EventLog
+from decider.policy.algorithms import code_versions
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
 from decider.types import ExperimentId
@@ -29,6 +30,7 @@ class Process:
 
     def start(self, pace: Pace = PACE) -> None:
         """A process on the log."""
+        self.log.name_build({"codes": code_versions()})
         self.lease = self.log.lease()
         self.current, copies = Current(), Copies()
         self.versions = Versions(self.log)

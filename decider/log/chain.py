@@ -46,7 +46,7 @@ def link(chain: bytes, first: Position, time: Time, rows_digest: bytes) -> bytes
     """The chain after a commit.
 
     >>> link(EMPTY, Position(1), Time(0), digest(["tick"], [()])).hex()[:16]
-    '6722a4ba9ba5d72f'
+    '4f725b28666bfdde'
     """
     return sha256(chain + first.to_bytes(8, "big") + time.to_bytes(8, "big", signed=True) + rows_digest).digest()
 

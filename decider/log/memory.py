@@ -91,7 +91,7 @@ class MemoryLease:
 
     def __init__(self, lock: threading.Lock) -> None:
         if not lock.acquire(blocking=False):
-            raise LogLocked("memory: another server leads this log")
+            raise LogLocked("memory: another server writes this log")
         self._lock = lock
         self.held = True
 

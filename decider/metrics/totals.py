@@ -67,8 +67,7 @@ class LogTotals:
             raise
 
     def _catch_up(self) -> None:
-        head = self._log.head()
-        mark = Mark(head.position, head.time)
+        mark = self._log.head().mark
         counted = self._log.totals(self.mark, mark)
         experiments = {version.position: version.experiment.id for version in self._log.versions()}
         self._add_decisions(counted, experiments)

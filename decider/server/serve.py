@@ -111,6 +111,7 @@ class Server:
             on_commit=process.committed,
         )
         self._opened.callback(self.log.close)
+        self._opened.callback(self._http.stop)  # before the log closes: probes and scrapes read it
         self._clock.start(self.log.head().time)
         self.current, copies = Current(), Copies()
         self._leader = Leader(
@@ -235,16 +236,21 @@ class Server:
         flushed; all that within `grace`, but for the write at the end."""
         deadline = time.monotonic() + self._settings.grace
         self._stopping.set()
-        if not self._phase:
-            self._drain(deadline)
+        if not self._phase and not self._drain(deadline):
+            logger.error("the leader is still at work; what it has not stored is learned again at the next start")
+            self._opened.pop_all()  # its thread reads the log until the process ends
+            return
         self._try_to(self._led.finish)
         self._opened.close()
 
-    def _drain(self, deadline: float) -> None:
-        ended = self._grpc.refuse(self._settings.grace)
+    def _drain(self, deadline: float) -> bool:
+        """Whether all threads have ended; they do unless one call of Vowpal Wabbit takes longer than that."""
+        self._grpc.refuse(self._settings.grace)
         self._calls.wait_until_idle(self._settings.grace)
-        ended.wait(max(0.0, deadline - time.monotonic()))
+        self._grpc.stop()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if not any(thread.is_alive() for thread in self._threads):
-            self._try_to(lambda: self._led.finish_learning(deadline))
+        if any(thread.is_alive() for thread in self._threads):
+            return False
+        self._try_to(lambda: self._led.finish_learning(deadline))
+        return True

@@ -17,7 +17,7 @@ from decider.errors import LogCorrupt
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.schema import from_message, read_json
 from decider.log.protocol import LoggedDecision, Place
-from decider.types import ActionId, Context, Decision, DecisionId, Position, Reason, Time
+from decider.types import START, ActionId, Context, Decision, DecisionId, Position, Reason, Time
 
 Parameters = Sequence[Any] | Mapping[str, Any]
 
@@ -70,7 +70,7 @@ def read_one(connection: sqlite3.Connection, sql: str, parameters: Parameters = 
 
 def logged_decision(row: Any, versions: Mapping[Position, ExperimentVersion]) -> LoggedDecision:
     """The decision in a row with the columns of DECISION, with its place. Raises LogCorrupt if it cannot be one."""
-    return LoggedDecision(row.position, row.time, decision(row, versions), row.build)
+    return LoggedDecision(row.position, row.time, decision(row, versions), row.build or START)
 
 
 def decision(row: Any, versions: Mapping[Position, ExperimentVersion]) -> Decision:

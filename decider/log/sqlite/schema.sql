@@ -20,7 +20,8 @@ create table marks (
 );
 
 create trigger leave_mark before update of position on head
-when old.position > 0 and (old.time = new.time or old.position / 1024 < new.position / 1024) begin
+when 0 < old.position and old.position < new.position
+  and (old.time = new.time or old.position / 1024 < new.position / 1024) begin
   insert into marks (position, chain) values (old.position, old.chain);
 end;
 

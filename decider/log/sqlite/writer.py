@@ -163,10 +163,11 @@ class SqliteLog(SqliteReader):
         try:
             self._writer.execute("begin immediate")
             (row,) = self._writer.execute("select position, time, chain from head")
-            commit = _OpenCommit(Head(*row), self._time_after(Head(*row)))
+            head = Head(*row)
+            commit = _OpenCommit(head, self._time_after(head))
             marks = [self._insert(commit, entry) for entry in entries]
             after = commit.end()
-            if after.position > row[0]:
+            if after is not head:
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
             self._writer.execute("commit")
         except BaseException:
