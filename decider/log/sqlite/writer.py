@@ -21,7 +21,7 @@ from decider.log.commit import GroupCommit
 from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
-from decider.log.sqlite.log_files import LogFiles
+from decider.log.sqlite.log_files import FileGone, LogFiles
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
@@ -105,7 +105,7 @@ class SqliteLog(SqliteReader):
         try:
             marks = self._group(entries)
         except LogError as error:
-            self._trouble = error
+            self._trouble = None if isinstance(error, FileGone) else error  # `trouble` looks whether it is back
             raise
         self._trouble = None
         return marks
