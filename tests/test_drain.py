@@ -230,7 +230,7 @@ def test_file_that_changed_while_the_log_was_locked_is_picked_up_afterwards(tmp_
     file.write_text(FILE)
     door = InProcessDoor(tmp_path / "log.db", experiments=(file,))
     try:
-        door.server.log._writer.execute("pragma busy_timeout = 50")
+        door.writer.execute("pragma busy_timeout = 50")
         with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
             other.execute("begin immediate")
             file.write_text(FILE.replace("0.01", "0.02"))

@@ -35,7 +35,7 @@ def door(tmp_path: Path) -> Iterator[InProcessDoor]:
     """A server with an experiment `e` whose windows stay open for the whole test."""
     opened = InProcessDoor(tmp_path / "log.db")
     opened.apply(experiment("e"))
-    opened.server.log._writer.execute("pragma busy_timeout = 50")
+    opened.writer.execute("pragma busy_timeout = 50")
     yield opened
     opened.close()
 
@@ -43,7 +43,7 @@ def door(tmp_path: Path) -> Iterator[InProcessDoor]:
 @contextmanager
 def full(door: InProcessDoor) -> Iterator[None]:
     """The log's file may not grow any more: SQLite's own "database or disk is full"."""
-    writer = door.server.log._writer
+    writer = door.writer
     (before,) = writer.execute("pragma max_page_count").fetchone()
     writer.execute("pragma max_page_count = 1")  # at least what there is
     yield

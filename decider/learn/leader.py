@@ -178,8 +178,8 @@ class Leader:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:
             self._tell_of_other_code(version)
-        published = self._log.models.published(experiment.id, experiment.policy.signature)
-        training = Training(trainer, version, at=trainer.position, named=max(published, default=START))
+        named = self._log.models.last_published(experiment.id, experiment.policy.signature)
+        training = Training(trainer, version, at=trainer.position, named=named)
         if trainer.position > START:
             training.stored_bytes = math.inf  # not known: the next one waits for its time
         return training
@@ -248,8 +248,7 @@ class Leader:
         experiment = training.version.experiment
         models, policy = self._log.models, experiment.policy
         signatures = [s for s in models.signatures(experiment.id) if policy.same_but_code(s)]
-        positions = [position for one in signatures for position in models.published(experiment.id, one)]
-        newest = max(positions, default=START)
+        newest = max([models.last_published(experiment.id, one) for one in signatures], default=START)
         return Mark(newest, self._log.time_at(newest))
 
     def _publish(self, training: Training, *, first: bool = False) -> None:
