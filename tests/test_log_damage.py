@@ -352,3 +352,20 @@ def test_damage_of_the_files_is_found(
             unnoticed.append(number)
         shutil.rmtree(folder)
     assert unnoticed == []
+
+
+def test_a_lost_end_is_told_when_the_log_is_opened(
+    crashed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server goes on, since after a power cut it must come up by itself; but it says so."""
+    folder = tmp_path / "folder"
+    shutil.copytree(crashed, folder)
+    with closing(SqliteLog(folder / "log.db")):
+        assert caplog.text == ""
+    shutil.rmtree(folder)
+    shutil.copytree(crashed, folder)
+    (folder / "log.db-wal").unlink()
+    with closing(SqliteLog(folder / "log.db")) as log:
+        assert "were acknowledged, and the log ends at" in caplog.text
+        assert log.check(lambda _: None) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["log.db"]

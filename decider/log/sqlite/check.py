@@ -1,8 +1,8 @@
 """Whether a log holds what was acknowledged: the chain computed anew and compared at every mark, what is written twice
 compared with itself, SQLite's own check of its pages. Called by `reader.py` for `simulator verify`.
 
-Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is unused (free pages, signatures
-that no model has), and whoever can compute checksums and changes the chain as well.
+Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is unused (free pages,
+signatures that no model has), and whoever can compute checksums and changes the chain as well.
 """
 
 from __future__ import annotations
