@@ -169,7 +169,12 @@ def test_no_lock_file_is_left_to_delete(file: Path) -> None:
     """A lock beside the log was deleted by whoever cleaned up the folder, and two servers wrote."""
     with closing(SqliteLog(file)) as log:
         log.lease()
-        assert sorted(path.name for path in file.parent.iterdir()) == ["log.db", "log.db-shm", "log.db-wal"]
+        assert sorted(path.name for path in file.parent.iterdir()) == [
+            "log.db",
+            "log.db-last",
+            "log.db-shm",
+            "log.db-wal",
+        ]
 
 
 def test_a_log_in_use_is_not_replaced(file: Path) -> None:

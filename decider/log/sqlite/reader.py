@@ -49,6 +49,7 @@ from decider.log.sqlite.read_rows import (
     read_one,
 )
 from decider.log.sqlite.totals import count_totals
+from decider.log.sqlite.witness import acknowledged
 from decider.log.totals import Totals
 from decider.types import START, DecisionId, ExperimentId, Position, RewardOutcome, Time
 
@@ -191,8 +192,9 @@ class SqliteReader:
     def check(self, on_progress: Progress) -> Sequence[Damage]:
         """See LogReader."""
         try:
+            last = acknowledged(self.path)  # before the snapshot, since writers go on
             with closing(_open_to_read(self.path)) as connection:
-                return check(connection, on_progress)
+                return check(connection, on_progress, acknowledged=last)
         except sqlite3.Error as error:
             raise self._failed(error) from error
 

@@ -7,6 +7,7 @@ sqlite-utils runs the migrations.
 from __future__ import annotations
 
 import fcntl
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,10 @@ from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.tables import DECISIONS, INTERN_SIGNATURE, PUBLISHED, EntryTable, decision_row, table_and_row
+from decider.log.sqlite.witness import Witness, acknowledged
 from decider.types import Decision, Position, Time, now
+
+logger = logging.getLogger(__name__)
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -81,6 +85,11 @@ class SqliteLog(SqliteReader):
             opened.callback(super().close)
             self._head = self.head()
             self._files = LogFiles(path)
+            with self._file.alone_or_waiting() as alone:
+                self._witness = Witness(path)
+                if alone:
+                    _tell_of_loss(path, self._head.position)
+                    self._witness.begin_at(self._head.position)
             opened.pop_all()
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._lease: FileLease | None = None
@@ -126,6 +135,7 @@ class SqliteLog(SqliteReader):
         gone = self._files.gone()
         if gone:
             raise gone
+        self._witness.remember(self._head.position)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
 
@@ -246,13 +256,16 @@ class SqliteLog(SqliteReader):
         if self._lease is not None:
             self._lease.release()
         super().close()
-        with self._group.lock, sqlite_errors(self.path):
+        with self._group.lock, sqlite_errors(self.path), self._file.alone_or_waiting() as alone:
+            written_back = False
             try:
-                self._writer.execute("pragma wal_checkpoint(truncate)")
+                (busy, _, _) = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()
+                written_back = not busy
             finally:
                 self._writer.close()
-                end_to_write(self._file)
-                let_go(self._file)
+                self._witness.close(remove=written_back and alone)
+        end_to_write(self._file)
+        let_go(self._file)
 
 
 class _OpenCommit:
@@ -283,6 +296,16 @@ def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain
     first = Position(head.position + 1)
     linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
     return Head(Position(head.position + len(rows)), at, linked)
+
+
+def _tell_of_loss(path: Path, end: Position) -> None:
+    last = acknowledged(path)
+    if last > end:
+        logger.error(
+            "%s: entries up to position %d were acknowledged, and the log ends at %d: its write-ahead log was damaged "
+            "or lost, or an older copy was put here; going on from there",
+            path, last, end,
+        )  # fmt: skip
 
 
 def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
