@@ -74,9 +74,12 @@ class LogCollector(Collector):
         )  # fmt: skip
 
     def _rewards(self) -> Iterator[Metric]:
-        rewards = Counter(self._totals.totals.rewards)
-        rewards.update(self._totals.refused)
-        yield _counter("decider_rewards", "Rewards sent, by what became of them.", ("name", "outcome"), rewards)
+        """Of what was refused the log keeps only name and number: it belongs to no experiment."""
+        refused = {("", name, outcome): count for (name, outcome), count in self._totals.refused.items()}
+        labels = ("experiment", "name", "outcome")
+        yield _counter(
+            "decider_rewards", "Rewards sent, by what became of them.", labels, self._totals.totals.rewards | refused
+        )
 
     def _delays(self) -> Metric:
         totals = self._totals.totals
