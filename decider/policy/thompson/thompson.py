@@ -46,6 +46,9 @@ NEVER = -math.inf
 CANDIDATES = 32
 """Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
 
+_Named = tuple[tuple[str, ...], tuple[Features, ...]]
+"""What the regressions call each action, and its features apart from id and kind."""
+
 _GRID = np.linspace(-3.5, 3.5, 16)
 """Where each belief is looked at, in its standard deviations."""
 
@@ -80,12 +83,13 @@ class ThompsonPolicy:
             self._regressions["forgets"] = Regression(memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
         self._waiting: dict[str, View] = {RANGES: Ranges()} | ({"pairs": Pairs()} if pairs else {})
+        self._last: tuple[tuple[Choice, ...], _Named] = ((), ((), ()))
         if saved is not None:
             self._restore(saved)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """How probable it is that all draws name this action as the best one, given that they name the same."""
-        ids, own = _named(tuple(actions))
+        ids, own = self._named(tuple(actions))
         return self._agreed(self._trusted().believe(ids, _shared(context), own))
 
     def learn(
@@ -157,6 +161,14 @@ class ThompsonPolicy:
         """The one that has foretold the recent rewards best; the first of equals."""
         return self._regressions[max(self._evidence, key=self._evidence.__getitem__)]
 
+    def _named(self, actions: tuple[Choice, ...]) -> _Named:
+        """Mostly they are the same object as before: then nothing has to be hashed."""
+        last, named = self._last
+        if last is not actions:
+            named = _named(actions)
+            self._last = (actions, named)
+        return named
+
     def _agreed(self, beliefs: Beliefs) -> list[float]:
         """Sums to 1."""
         deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
@@ -192,8 +204,7 @@ def _of_many(mean: Floats, deviation: Floats) -> Floats:
 
 
 @lru_cache(maxsize=KEPT)
-def _named(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
-    """What the regressions call each action, and its features apart from id and kind."""
+def _named(actions: tuple[Choice, ...]) -> _Named:
     ids = tuple([category("id", one.id)[0] for one in actions])
     return ids, tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
 
