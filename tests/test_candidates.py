@@ -301,7 +301,7 @@ def test_a_policy_written_in_python_sees_what_served_ones_see(
     assert set(pmfs.max(axis=1)) == {1.0}
     seen = candidate._asked.policy.policy.seen  # type: ignore[attr-defined]
     assert [reward for _, _, reward in seen] == columns.reward[:-1].tolist()
-    assert all(f"id={columns.actions[code]}" in line for code, (line, _, _) in zip(columns.action, seen, strict=False))
+    assert all(action.id == columns.actions[code] for code, (action, _, _) in zip(columns.action, seen, strict=False))
 
 
 def test_a_policy_that_gives_no_pmf_is_served_by_the_baseline(served: Path) -> None:
