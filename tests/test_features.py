@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from decider.policy.features import fields_vector, vector_of
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Choice
-from decider.policy.thompson.regression import worded
+from decider.policy.thompson.arrays import worded
 from decider.types import ActionId, Context, Features
 from tests.conftest import feature_maps, plain_choices, sample_version, spec
 from tests.test_encode import as_read

@@ -20,7 +20,10 @@ from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Choice, Policy
-from decider.policy.thompson.regression import CELLS, Features, Floats, Regression, inverse, worded
+from decider.policy.thompson.admission import CELLS, Counted
+from decider.policy.thompson.arrays import Floats, worded
+from decider.policy.thompson.features import Features
+from decider.policy.thompson.regression import Regression, inverse
 from decider.policy.thompson.thompson import CANDIDATES, ThompsonPolicy, best_of
 from decider.policy.thompson.views import FIRST, NUMBERS, RANGES, Ranges, edges
 from decider.types import ActionId, Context
@@ -33,7 +36,7 @@ SEGMENTS = ("new", "regular", "vip")
 
 def learned(seed: int, count: int) -> tuple[Regression, list[tuple[Features, float]]]:
     """One action's regression and what it was taught: at least `count` lessons, until it has just been solved anew."""
-    random, regression = Random(seed), Regression()
+    random, regression = Random(seed), Regression(Counted())
     lessons: list[tuple[Features, float]] = []
     while len(lessons) < count or regression._solved < regression._learned:
         segment, age = random.choice(SEGMENTS), random.gauss(40, 10)

@@ -17,22 +17,30 @@ DEFAULT_ALGORITHM = "thompson"
 DEFAULT_INTERACTIONS = ("CA",)
 
 
-def _thompson(
-    parameters: Mapping[str, float],
-    interactions: tuple[str, ...],
-    reward_range: tuple[float, float],
-    saved: bytes | None,
-) -> Policy:
-    from decider.policy.thompson.thompson import ThompsonPolicy  # here, so that whoever only reads a log loads no SciPy
+def _thompson(admission: str) -> Factory:
+    """admission: the name of a class of `thompson/admission.py`."""
 
-    return ThompsonPolicy(
-        width=parameters["width"],
-        memory=parameters["memory"],
-        draws=int(parameters["draws"]),
-        pairs="CCA" in interactions,
-        reward_range=reward_range,
-        saved=saved,
-    )
+    def make(
+        parameters: Mapping[str, float],
+        interactions: tuple[str, ...],
+        reward_range: tuple[float, float],
+        saved: bytes | None,
+    ) -> Policy:
+        # here, so that whoever only reads a log loads no SciPy
+        from decider.policy.thompson import admission as admissions
+        from decider.policy.thompson.thompson import ThompsonPolicy
+
+        return ThompsonPolicy(
+            width=parameters["width"],
+            memory=parameters["memory"],
+            draws=int(parameters["draws"]),
+            pairs="CCA" in interactions,
+            admission=getattr(admissions, admission),
+            reward_range=reward_range,
+            saved=saved,
+        )
+
+    return make
 
 
 def _made_by_thompson(parameters: Mapping[str, float], interactions: tuple[str, ...]) -> str:
@@ -47,7 +55,7 @@ def _static(name: str, make: type[Uniform]) -> Algorithm:
 ALGORITHMS: Mapping[str, Algorithm] = {
     "thompson": Algorithm(
         {"width": Parameter(0.45, 1e-6, 100), "memory": Parameter(1000.0, 0, 1e9), "draws": Parameter(2, 1, 10)},
-        codes={1: _thompson},
+        codes={1: _thompson("FirstCome"), 2: _thompson("Counted")},
         made_by=_made_by_thompson,
         terms=("CA", "CCA"),
     ),
@@ -55,3 +63,8 @@ ALGORITHMS: Mapping[str, Algorithm] = {
     "uniform": _static("uniform", Uniform),
     "fixed": _static("fixed", Fixed),
 }
+
+
+def code_versions() -> dict[str, int]:
+    """Of each algorithm the newest version of its learning code: what this build makes."""
+    return {name: max(algorithm.codes) for name, algorithm in ALGORITHMS.items()}

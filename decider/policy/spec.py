@@ -59,3 +59,11 @@ class PolicySpec:
         if not self.learns:
             return self.made_by
         return f"{self.made_by} range={self.reward_range} encoder={ENCODER_VERSION} code={code}"
+
+    def same_but_code(self, signature: str) -> bool:
+        """Whether a model of that signature differs from ours in the version of the learning code at most.
+
+        >>> PolicySpec().same_but_code(PolicySpec().signature_of(99))
+        True
+        """
+        return signature.partition(" code=")[0] == self.signature.partition(" code=")[0]

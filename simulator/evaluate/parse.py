@@ -6,6 +6,7 @@ uniform   logged   baseline   fixed:ACTION   table:FILE.csv   FILE.toml   model:
 from __future__ import annotations
 
 import csv
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,8 @@ import numpy as np
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
-from decider.log.protocol import PublishedModel
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
+from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import PlainPolicy
 from decider.types import START, ActionId, ExperimentId, Position, Time
@@ -142,44 +143,37 @@ def _asked(name: str, experiment: Experiment, policy: PlainPolicy, columns: Colu
 def _stored(name: str, rest: str, columns: Columns) -> Served:
     """A model as it was published; of the log that it learned from, only what came later can be evaluated."""
     file, at, number = rest.rpartition("@") if "@" in rest else (rest, "", "")
-    log = SqliteReader(Path(file))
-    try:
+    with closing(open_reader(Path(file))) as log:
         versions = [v for v in log.versions() if set(v.all_active) & set(columns.actions)]
         if not versions:
             raise BadPolicy(f"{name}: no experiment of {file} has an action of this log")
         version = versions[-1]
-        spec = version.experiment.policy
-        positions = log.published(version.experiment.id, spec.signature)
+        id_, spec = version.experiment.id, version.experiment.policy
         if at and not number.isdigit():
             raise BadPolicy(f"{name}: {number!r} is no log position")
-        position = Position(int(number)) if at else (positions[-1] if positions else START)
-        saved = log.load_model(PublishedModel(version.experiment.id, position, spec.signature))
+        positions = log.models.stored(id_, spec.signature)
+        stored = _few(tuple(map(str, positions))) or "none"
+        position = Position(int(number)) if at else max(positions, default=START)
+        saved = log.models.load(ModelName(id_, position, spec.signature))
         if saved is None:
-            raise BadPolicy(
-                f"{name}: no model of position {position} is stored; stored ones are {_stored_ones(log, version)}"
-            )
-        learned_until, stored = int(log.time_at(position)), _stored_ones(log, version)
+            raise BadPolicy(f"{name}: no model of position {position} is stored; stored ones are {stored}")
+        learned_until = int(log.time_at(position))
         same = _same_decisions(log, columns)
-    finally:
-        log.close()
     asked = _asked(name, version.experiment, load_model(spec, saved), columns)
     if same and not (columns.known > learned_until).any():
         raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one of {stored}")
     return Served(asked, after=learned_until if same else None)
 
 
-def _same_decisions(log: SqliteReader, columns: Columns) -> bool:
+def _same_decisions(log: LogReader, columns: Columns) -> bool:
     """Whether decisions of the log are among those that are evaluated, however the file is called: by their times."""
-    times = np.fromiter(log.stream("select time from decisions"), [("time", "i8")])["time"]
-    return bool(np.isin(columns.time, times).any())
-
-
-def _stored_ones(log: SqliteReader, version: ExperimentVersion) -> str:
-    rows = log.query(
-        "select position from models where experiment = ? and signature = ? and data is not null order by position",
-        (version.experiment.id, version.experiment.policy.signature),
+    head = log.head()
+    experiments = dict.fromkeys(version.experiment.id for version in log.versions())
+    return any(
+        np.isin(columns.time, batch["time"].to_numpy()).any()
+        for experiment in experiments
+        for batch in log.arrow(experiment, head).decisions
     )
-    return _few(tuple([str(row[0]) for row in rows])) or "none"
 
 
 def _python(name: str, columns: Columns, *, delayed: bool) -> Progressive:

@@ -14,19 +14,26 @@ Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgettin
 from __future__ import annotations
 
 import io
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from scipy.special import ndtr
 
 from decider.policy.features import category, fields_vector, vector_of
-from decider.policy.protocol import Choice
-from decider.policy.thompson.regression import CONSTANT, OF_ACTION, Beliefs, Features, Floats, Regression, worded, words
+from decider.policy.protocol import Choice, Policy, Vocabulary
+from decider.policy.thompson.admission import Admission, Counted, FirstCome
+from decider.policy.thompson.arrays import Floats, worded, words
+from decider.policy.thompson.features import CONSTANT, OF_ACTION, Features
+from decider.policy.thompson.posterior import Beliefs, Believer
+from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.views import Pairs, Ranges, View, Viewed
 from decider.types import Context
+
+_LOG = logging.getLogger(__name__)
 
 RECENT = 2_000
 """Decisions over which the regressions are compared, as the mean of an exponential decay."""
@@ -46,6 +53,9 @@ NEVER = -math.inf
 CANDIDATES = 32
 """Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
 
+_Named = tuple[tuple[str, ...], tuple[Features, ...]]
+"""What the regressions call each action, and its features apart from id and kind."""
+
 _GRID = np.linspace(-3.5, 3.5, 16)
 """Where each belief is looked at, in its standard deviations."""
 
@@ -56,8 +66,9 @@ _TINY = 1e-300
 class ThompsonPolicy:
     """width: how many standard deviations of belief count as one; smaller is greedier. memory: decisions that the
     regression that forgets remembers; 0 is none. draws: how many draws from the beliefs have to agree on an action; 1
-    is plain Thompson sampling. pairs: whether products of two features of the context are looked at. `saved` continues
-    from `save()`.
+    is plain Thompson sampling. pairs: whether products of two features of the context are looked at. admission: which
+    features are known where there is no room for all; `FirstCome` makes it learning code 1. `saved` continues from
+    `save()`.
 
     Every action is learned for itself: what is known of the context counts, and features of the action that change from
     call to call; nothing passes from one action to another.
@@ -71,13 +82,16 @@ class ThompsonPolicy:
         draws: int,
         pairs: bool = False,
         reward_range: tuple[float, float] = (0.0, 1.0),
+        admission: Callable[[], Admission] = Counted,
         saved: bytes | None = None,
     ) -> None:
-        self._width, self._memory, self._draws, self._pairs = width, memory, draws, pairs
+        self._agreement = _Agreement(width, draws)
         self._minimum, self._maximum = reward_range
-        self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression()}
+        self._admission = admission
+        self._warned = False
+        self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression(admission())}
         if memory:
-            self._regressions["forgets"] = Regression(memory)
+            self._regressions["forgets"] = Regression(admission(), memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
         self._waiting: dict[str, View] = {RANGES: Ranges()} | ({"pairs": Pairs()} if pairs else {})
         if saved is not None:
@@ -85,8 +99,7 @@ class ThompsonPolicy:
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """How probable it is that all draws name this action as the best one, given that they name the same."""
-        ids, own = _named(tuple(actions))
-        return self._agreed(self._trusted().believe(ids, _shared(context), own))
+        return self._agreement.pmf(self._trusted(), context, actions)
 
     def learn(
         self,
@@ -107,6 +120,28 @@ class ThompsonPolicy:
             self._evidence[name] = self._evidence[name] * (1 - 1 / RECENT) + regression.learn(action, features, share)
         if RANGES in self._regressions and self._regressions[RANGES].full:
             self._give_up(RANGES)
+        if not self._warned:
+            self._warn()
+
+    def vocabulary(self) -> Vocabulary:
+        """Of the regression that is asked now: the features that it knows, and about how many others have come."""
+        return self._trusted().vocabulary
+
+    def snapshot(self) -> Policy:
+        """What serves, as a copy that nobody teaches: the same pmfs as those of a policy that continues from `save()`,
+        at a small part of the cost."""
+        return ThompsonSnapshot(self._trusted().snapshot(), self._agreement, self.vocabulary())
+
+    def _warn(self) -> None:
+        """Once: later decisions would say the same."""
+        known, left_out = self._regressions[REMEMBERS].vocabulary
+        if left_out:
+            self._warned = True
+            _LOG.warning(
+                "there are more features in the contexts than a model has room for: the %d most frequent are known, "
+                "the others count for nothing",
+                known,
+            )
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""
@@ -116,20 +151,6 @@ class ThompsonPolicy:
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
-
-    def snapshot(self) -> ThompsonPolicy:
-        """Loaded from what it saves."""
-        return ThompsonPolicy(
-            width=self._width,
-            memory=self._memory,
-            draws=self._draws,
-            pairs=self._pairs,
-            reward_range=(self._minimum, self._maximum),
-            saved=self.save(),
-        )
-
-    def vocabulary(self) -> None:
-        """Not counted yet."""
 
     def _restore(self, saved: bytes) -> None:
         with np.load(io.BytesIO(saved), allow_pickle=False) as arrays:
@@ -145,7 +166,9 @@ class ThompsonPolicy:
 
     def _begin(self, name: str) -> None:
         """A further regression, as trusted as the one that it extends."""
-        self._regressions[name] = Viewed(self._waiting.pop(name))
+        # Ranges are given up as soon as there is no room for all: nothing has to be counted.
+        admission = FirstCome() if name == RANGES else self._admission()
+        self._regressions[name] = Viewed(self._waiting.pop(name), admission)
         self._evidence[name] = self._evidence[REMEMBERS]
 
     def _give_up(self, name: str) -> None:
@@ -157,7 +180,55 @@ class ThompsonPolicy:
         """The one that has foretold the recent rewards best; the first of equals."""
         return self._regressions[max(self._evidence, key=self._evidence.__getitem__)]
 
-    def _agreed(self, beliefs: Beliefs) -> list[float]:
+
+class ThompsonSnapshot:
+    """What serves of a `ThompsonPolicy`: it answers with the same pmfs for ever."""
+
+    def __init__(self, believer: Believer, agreement: _Agreement, vocabulary: Vocabulary) -> None:
+        self._believer, self._agreement, self._vocabulary = believer, agreement, vocabulary
+
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
+        """As the policy's, when the snapshot was taken."""
+        return self._agreement.pmf(self._believer, context, actions)
+
+    def learn(self, *_: object, **__: object) -> NoReturn:
+        """Raises TypeError: whoever calls this has the wrong policy in hand."""
+        raise TypeError("a snapshot serves; teach the policy that it was taken of")
+
+    def snapshot(self) -> Policy:
+        """Itself: it never changes."""
+        return self
+
+    def vocabulary(self) -> Vocabulary:
+        """As the policy's, when the snapshot was taken."""
+        return self._vocabulary
+
+    def save(self) -> NoReturn:
+        """Raises TypeError: the sums that learning goes on from are not here."""
+        raise TypeError("a snapshot cannot be gone on from; save the policy that it was taken of")
+
+
+class _Agreement:
+    """How beliefs become a pmf; see `ThompsonPolicy`."""
+
+    def __init__(self, width: float, draws: int) -> None:
+        self._width, self._draws = width, draws
+        self._last: tuple[tuple[Choice, ...] | None, _Named] = (None, ((), ()))
+
+    def pmf(self, believer: Believer, context: Context, actions: Sequence[Choice]) -> list[float]:
+        """How probable it is that all draws name this action as the best one, given that they name the same."""
+        ids, own = self._names_of(tuple(actions))
+        return self.agreed(believer.believe(ids, _shared(context), own))
+
+    def _names_of(self, actions: tuple[Choice, ...]) -> _Named:
+        """Mostly they are the same object as before: then nothing has to be hashed."""
+        last, named = self._last
+        if last is not actions:
+            named = _named(actions)
+            self._last = (actions, named)
+        return named
+
+    def agreed(self, beliefs: Beliefs) -> list[float]:
         """Sums to 1."""
         deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
         best = best_of(beliefs.mean, deviation) if len(deviation) <= CANDIDATES else _of_many(beliefs.mean, deviation)
@@ -192,8 +263,7 @@ def _of_many(mean: Floats, deviation: Floats) -> Floats:
 
 
 @lru_cache(maxsize=KEPT)
-def _named(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
-    """What the regressions call each action, and its features apart from id and kind."""
+def _named(actions: tuple[Choice, ...]) -> _Named:
     ids = tuple([category("id", one.id)[0] for one in actions])
     return ids, tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
 

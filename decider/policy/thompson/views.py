@@ -8,28 +8,18 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from functools import lru_cache
 from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.policy.thompson.regression import (
-    CACHE,
-    CONSTANT,
-    OF_ACTION,
-    PAIR,
-    Beliefs,
-    Features,
-    Floats,
-    Regression,
-    is_number,
-    worded,
-    words,
-)
-
-Arrays = dict[str, NDArray[Any]]
+from decider.policy.protocol import Vocabulary
+from decider.policy.thompson.admission import Admission
+from decider.policy.thompson.arrays import FEATURE, Arrays, Cache, Floats, worded, words
+from decider.policy.thompson.features import CONSTANT, OF_ACTION, PAIR, Features, is_number
+from decider.policy.thompson.posterior import Beliefs, Posterior
+from decider.policy.thompson.regression import Regression
 
 RANGES = 8
 """At most, of a number."""
@@ -56,6 +46,10 @@ class View(Protocol):
         """The same and what is added."""
         ...
 
+    def snapshot(self) -> View:
+        """A view that goes on to add the same, whatever this one learns."""
+        ...
+
     def saved(self) -> Arrays:
         """What it has learned, as arrays."""
         ...
@@ -65,27 +59,43 @@ class View(Protocol):
         ...
 
 
-class Viewed:
+class ViewedPosterior:
+    """Believes what the posterior does of what is seen through the view."""
+
+    def __init__(self, view: View, posterior: Posterior) -> None:
+        self._view, self._posterior = view, posterior
+
+    def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
+        """What is believed of these actions; see `Posterior.believe`."""
+        of = self._view.of
+        return self._posterior.believe(actions, of(shared), tuple([of(one) if one else one for one in own]))
+
+
+class Viewed(ViewedPosterior):
     """Believes and learns as a regression does, of what is seen through the view."""
 
-    def __init__(self, view: View) -> None:
-        self._view = view
-        self._regression = Regression()
+    def __init__(self, view: View, admission: Admission) -> None:
+        self._regression = Regression(admission)
+        super().__init__(view, self._regression)
 
     @property
     def full(self) -> bool:
         """Whether there is no room for one more feature."""
         return self._regression.full
 
-    def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
-        """What is believed of these actions; see `Regression.believe`."""
-        of = self._view.of
-        return self._regression.believe(actions, of(shared), tuple([of(one) if one else one for one in own]))
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The features that it knows, and about how many it has left out."""
+        return self._regression.vocabulary
 
     def learn(self, action: str, features: Features, reward: float) -> float:
         """One reward in [0, 1]; the logarithm of how probable it was before it was learned."""
         self._view.see(features)
         return self._regression.learn(action, self._view.of(features), reward)
+
+    def snapshot(self) -> ViewedPosterior:
+        """A copy that does not change."""
+        return ViewedPosterior(self._view.snapshot(), self._regression.snapshot())
 
     def saved(self) -> Arrays:
         """Everything that is known, as arrays."""
@@ -113,7 +123,7 @@ class Ranges:
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {}
         self._edges: dict[str, list[float]] = {}
-        self._cache: dict[Features, Features] = {}
+        self._cache: Cache[Features, Features] = Cache()
 
     def useful(self, features: Features) -> bool:
         """Where there are numbers."""
@@ -136,13 +146,18 @@ class Ranges:
         """The same and, of each number, its range: `hour:4`."""
         found = self._cache.get(features)
         if found is None:
-            if len(self._cache) >= CACHE:
-                self._cache.clear()
             places = [
                 (name, bisect_left(self._edges[name], value)) for name, value in features if self._edges.get(name)
             ]
-            found = self._cache[features] = features + tuple([(f"{name}{place}", 1.0) for name, place in places])
+            found = features + tuple([(f"{name}{place}", 1.0) for name, place in places])
+            self._cache.put(features, found, floats=FEATURE * len(found))
         return found
+
+    def snapshot(self) -> Ranges:
+        """With the edges that are known now."""
+        copy = Ranges()
+        copy._edges = dict(self._edges)
+        return copy
 
     def saved(self) -> Arrays:
         """Edges, and values that wait to become edges."""
@@ -157,6 +172,9 @@ class Ranges:
 class Pairs:
     """Products of each two features of the context."""
 
+    def __init__(self) -> None:
+        self._cache: Cache[Features, Features] = Cache()
+
     def useful(self, features: Features) -> bool:
         """Where there are two to pair."""
         return len(_of_context(features)) > 1
@@ -166,7 +184,15 @@ class Pairs:
 
     def of(self, features: Features) -> Features:
         """The same and the products."""
-        return with_pairs(features)
+        found = self._cache.get(features)
+        if found is None:
+            found = with_pairs(features)
+            self._cache.put(features, found, floats=FEATURE * len(found))
+        return found
+
+    def snapshot(self) -> Pairs:
+        """Another one."""
+        return Pairs()
 
     def saved(self) -> Arrays:
         """Nothing."""
@@ -176,7 +202,6 @@ class Pairs:
         """Nothing."""
 
 
-@lru_cache(maxsize=CACHE)
 def with_pairs(features: Features) -> Features:
     """And all products of two features of the context.
 

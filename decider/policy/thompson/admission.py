@@ -1,0 +1,195 @@
+"""Which features a regression knows where there is no room for all. Called by `regression.py`.
+
+Each learning code of Thompson sampling has its own: code 1 keeps what comes first, for ever; code 2 counts first and
+admits later, so that the frequent features have the room. Where there is room for all, both do the same.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, repeat, takewhile
+from math import isqrt
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decider.policy.thompson.arrays import Arrays, Indexes, worded, words
+from decider.policy.thompson.counts import Distinct, Frequent
+from decider.policy.thompson.features import is_pair
+
+CELLS = 250_000
+"""Actions x features x features at most (2 MB an array): 150 features for 10 actions, 50 for 100."""
+
+HALVED = 16_384
+"""Decisions after which all counts are halved, so that what becomes frequent later gets its room."""
+
+CHECKED = 1_000
+"""Decisions after which the counts are looked at again, at the latest."""
+
+FACTOR, MORE = 1.5, 5
+"""A newcomer gets the room of a known feature that it exceeds by this factor and so many occurrences: two that are
+about equally frequent do not take turns."""
+
+
+def room(rows: int) -> int:
+    """Features that so many rows have room for; the constant always has.
+
+    >>> room(11), room(101), room(10**6)
+    (150, 49, 1)
+    """
+    return max(1, isqrt(CELLS // rows))
+
+
+class Admission(Protocol):
+    """Sees the features of every decision that is learned, and chooses which ones are known."""
+
+    wide: bool
+    """Whether the regression has given up to know all features."""
+
+    def see(self, places: Indexes, strangers: Sequence[str]) -> None:
+        """Of one decision: the places of its known features, and the names of the others."""
+        ...
+
+    def due(self, rows: int, known: int) -> float:
+        """Decisions after which the features have to be chosen again, at the latest."""
+        ...
+
+    def choose(self, names: list[str], rows: int) -> list[str]:
+        """From the names by place, those by place from now on: first the ones that stay, in their order."""
+        ...
+
+    @property
+    def left_out(self) -> int:
+        """Different names that have come and are not known, about."""
+        ...
+
+    def saved(self) -> Arrays:
+        """What it has counted, as arrays."""
+        ...
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `saved()`."""
+        ...
+
+
+class FirstCome:
+    """Learning code 1: what comes first stays."""
+
+    wide = False
+
+    def __init__(self) -> None:
+        self._strangers = Distinct()
+
+    def see(self, places: Indexes, strangers: Sequence[str]) -> None:  # noqa: ARG002 - the protocol's
+        """Only how many are left out is of interest."""
+        for name in strangers:
+            self._strangers.add(name)
+
+    def due(self, rows: int, known: int) -> float:  # noqa: ARG002 - the protocol's
+        """Never."""
+        return math.inf
+
+    def choose(self, names: list[str], rows: int) -> list[str]:  # noqa: ARG002 - the protocol's
+        """The same."""
+        return names
+
+    @property
+    def left_out(self) -> int:
+        """Since it was loaded: the stored models of this code do not say it."""
+        return len(self._strangers)
+
+    def saved(self) -> Arrays:
+        """Nothing."""
+        return {}
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Nothing."""
+
+
+class Counted:
+    """Learning code 2: the frequent ones have the room."""
+
+    def __init__(self) -> None:
+        self.wide = False
+        self._counts = np.zeros(room(rows=2), np.int64)
+        self._seen = 0
+        self._newcomers = Frequent()
+        self._strangers = Distinct()
+        self._late: set[str] = set()
+
+    def see(self, places: Indexes, strangers: Sequence[str]) -> None:
+        """Each counts once."""
+        self._counts[places] += 1
+        for name in strangers:
+            if name not in self._newcomers.counts:
+                self._strangers.add(name)
+            self._newcomers.add(name)
+        self._seen += 1
+        if self._seen == HALVED:
+            self._seen = 0
+            self._counts //= 2
+            self._newcomers.halve()
+
+    def due(self, rows: int, known: int) -> float:
+        """At once where new actions have made the known features too many."""
+        if rows * known * known > 2 * CELLS:
+            return 0
+        return CHECKED if self.wide else math.inf
+
+    def choose(self, names: list[str], rows: int) -> list[str]:
+        """The most frequent; of known ones and newcomers that are about equally frequent, the known ones."""
+        seats = room(rows) - 1
+        self.wide = self.wide or len(names) > seats + 1 or bool(self._newcomers.counts)
+        if not self.wide:
+            return names
+        counts = self._counts.tolist()
+        ranked = sorted(range(1, len(names)), key=lambda place: (-counts[place], is_pair(names[place]), place))
+        newcomers = self._better(
+            chain(repeat(0, seats - len(ranked)), [counts[place] for place in reversed(ranked[:seats])])
+        )
+        stay = [0, *sorted(ranked[: max(0, seats - len(newcomers))])]
+        if newcomers or len(stay) < len(names):
+            self._change(names, stay, newcomers)
+        return [names[place] for place in stay] + newcomers
+
+    def _better(self, seats: Iterable[int]) -> list[str]:
+        """The newcomers that take these seats: the count of who sits there, the least first; 0 where a seat is free."""
+        ranked = sorted(self._newcomers.counts.items(), key=lambda newcomer: -newcomer[1])
+        taken = takewhile(lambda pair: pair[0][1] > FACTOR * pair[1] + MORE, zip(ranked, seats, strict=False))
+        return [name for (name, _), _ in taken]
+
+    def _change(self, names: list[str], stay: list[int], newcomers: list[str]) -> None:
+        """Whoever leaves is a newcomer again, with its count."""
+        counts = [*self._counts[stay].tolist(), *[self._newcomers.counts[name] for name in newcomers]]
+        self._newcomers.remove(newcomers)
+        leave = sorted(set(range(len(names))).difference(stay))
+        for place in leave:
+            self._newcomers.add(names[place], int(self._counts[place]))
+            self._strangers.add(names[place])
+        self._late = self._late.union(newcomers).difference([names[place] for place in leave])
+        self._counts[:] = 0
+        self._counts[: len(counts)] = counts
+
+    @property
+    def left_out(self) -> int:
+        """Without those that have come to be known later."""
+        return len(self._strangers) - len(self._late)
+
+    def saved(self) -> Arrays:
+        """All counts."""
+        known = {"wide": self.wide, "seen": self._seen, "newcomers": self._newcomers.counts, "late": sorted(self._late)}
+        return {
+            "admission": words(known),
+            "occurrences": self._counts,
+            "strangers": np.array(self._strangers.hashes, np.uint64),
+        }
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from `saved()`."""
+        known = worded(saved["admission"])
+        self.wide, self._seen, self._late = known["wide"], known["seen"], set(known["late"])
+        self._newcomers = Frequent(known["newcomers"])
+        self._counts = saved["occurrences"]
+        self._strangers = Distinct(saved["strangers"].tolist())

@@ -1,0 +1,94 @@
+"""Arrays as they are stored and kept: texts as arrays, symmetric matrices as halves, caches of bounded size.
+
+Called by the other modules of `thompson/`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Indexes = NDArray[np.int64]
+Arrays = dict[str, NDArray[Any]]
+
+CACHE = 2_000
+"""Entries of a cache, at most."""
+
+CACHED_FLOATS = 1_000_000
+"""What the entries of a cache hold, at most, in floats of 8 bytes: a context may have 100 features."""
+
+FEATURE = 20
+"""A feature (a tuple, its name, its value) takes about as much memory as so many floats."""
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Cache(dict[K, V]):
+    """Emptied when its entries become too many or too large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._floats = 0
+
+    def put(self, key: K, value: V, *, floats: int) -> V:
+        """Keep the value, which holds about so many floats."""
+        if len(self) >= CACHE or self._floats + floats > CACHED_FLOATS:
+            self.clear()
+        self._floats += floats
+        self[key] = value
+        return value
+
+    def clear(self) -> None:
+        """Forget all."""
+        super().clear()
+        self._floats = 0
+
+
+def words(known: Any) -> NDArray[np.uint8]:
+    """What is no array, as one.
+
+    >>> worded(words({"places": ["constant"]}))
+    {'places': ['constant']}
+    """
+    return np.frombuffer(json.dumps(known).encode(), np.uint8)
+
+
+def worded(array: NDArray[Any]) -> Any:
+    """What `words` was given.
+
+    >>> worded(words([0.5]))
+    [0.5]
+    """
+    return json.loads(array.tobytes())
+
+
+def pack(matrices: Floats, size: int) -> Floats:
+    """The first `size` rows and columns of (n, d, d): (n, size (size + 1) / 2) if all are symmetric to the last bit,
+    else (n, size, size).
+
+    >>> pack(np.array([[[2.0, 1.0, 0.0], [1.0, 3.0, 0.0], [0.0, 0.0, 9.0]]]), 2).tolist()
+    [[2.0, 1.0, 3.0]]
+    """
+    used = np.ascontiguousarray(matrices[:, :size, :size])
+    bits = used.view(np.int64)  # so that 0.0 and -0.0 are not the same
+    return used[:, *np.tril_indices(size)] if np.array_equal(bits, bits.transpose(0, 2, 1)) else used
+
+
+def unpack(packed: Floats, size: int, outside: Floats) -> Floats:
+    """(n, d, d) again: what `pack` was given, with `outside` (d, d) in the rows and columns that it left out.
+
+    >>> unpack(np.array([[2.0, 1.0, 3.0]]), 2, np.eye(3)).tolist()
+    [[[2.0, 1.0, 0.0], [1.0, 3.0, 0.0], [0.0, 0.0, 1.0]]]
+    """
+    matrices = np.tile(outside, (len(packed), 1, 1))
+    if packed.ndim == 2:
+        rows, columns = np.tril_indices(size)
+        matrices[:, rows, columns] = matrices[:, columns, rows] = packed
+    else:
+        matrices[:, :size, :size] = packed[:, :size, :size]  # a model of version 0.1.0 has all rows and columns
+    return matrices
