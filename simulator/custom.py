@@ -57,7 +57,8 @@ class Checked:
         try:
             check_pmf(pmf, len(actions))
         except UnusablePmf as error:
-            raise BadPolicy(f"{self.name}: gave {error}, for {context}") from error
+            said = f"gave no distribution over {len(actions)} actions: {pmf[:5]} for {context}"
+            raise BadPolicy(f"{self.name}: {said}") from error
         return pmf
 
     def learn(

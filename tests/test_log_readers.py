@@ -286,7 +286,7 @@ def told(log: EventLog) -> dict[str, object]:
     head = log.head()
     following = log.follow(Position(head.position // 2))
     return {
-        "head": head[:2],
+        "head": head.mark,
         "times": [log.time_at(Position(position)) for position in range(head.position + 1)],
         "versions": [(v.position, v.time, v.number, v.experiment) for v in log.versions()],
         "follow": (
@@ -360,7 +360,7 @@ def test_every_log_says_the_same(script: Sequence[Step]) -> None:
 def test_every_log_counts_the_same(script: Sequence[Step]) -> None:
     """The metrics must not depend on where the log is kept; from the middle of it, either."""
     with written(script) as (log, memory):
-        end, middle = (Mark(*log.head()[:2]), Position(log.head().position // 2))
+        end, middle = (log.head().mark, Position(log.head().position // 2))
         for after in (START_MARK, Mark(middle, log.time_at(middle))):
             assert plain(log.totals(after, end)) == plain(memory.totals(after, end))
 
@@ -371,7 +371,7 @@ def test_a_log_read_in_pieces_is_the_log(script: Sequence[Step], data: st.DataOb
     with written(script) as (log, _):
         head = log.head()
         cuts = sorted(data.draw(st.lists(st.integers(0, head.position), max_size=4)))
-        marks = [START_MARK, *[Mark(Position(cut), log.time_at(Position(cut))) for cut in cuts], Mark(*head[:2])]
+        marks = [START_MARK, *[Mark(Position(cut), log.time_at(Position(cut))) for cut in cuts], head.mark]
         pieces = [
             one for after, until in pairwise(marks) for one in log.sealed(HOME, after=after.time, until=until.time)
         ]

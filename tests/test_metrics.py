@@ -59,7 +59,6 @@ SEALING, OPEN = "sealing", "open"
 FROM_THE_LOG = (
     "decider_decisions",
     "decider_inverse_propensity",
-    "decider_log_position",
     "decider_open_decisions",
     "decider_possible",
     "decider_reward",

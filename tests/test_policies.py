@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from vowpal_wabbit_next import CBLabel, TextFormatParser, Workspace
 
 from decider.decide.slots import to_slots
-from decider.errors import ModelMismatch
+from decider.errors import ModelMismatch, UnknownCode
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.features import vector_of
 from decider.policy.make import load_model, make_policy, save_model
-from decider.policy.protocol import Choice, Policy
+from decider.policy.protocol import Choice, Policy, UnusablePmf
 from decider.policy.spec import PolicySpec
+from decider.policy.static import Uniform
 from decider.policy.vw.algorithms import VW_ALGORITHMS
 from decider.policy.vw.encode import action_line, context_line
 from decider.policy.vw.workspace import ACTION_CACHE, VwPolicy
@@ -45,7 +46,11 @@ def interactions(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return given_
 
 
-@pytest.fixture(params=ALGORITHMS)
+POLICIES = tuple(name for name in ALGORITHMS if name != "fixed")
+"""What has a pmf; `fixed` is a rule."""
+
+
+@pytest.fixture(params=POLICIES)
 def every(request: pytest.FixtureRequest, interactions: tuple[str, ...]) -> PolicySpec:
     """Every algorithm there is."""
     return small(request.param, interactions)
@@ -171,9 +176,42 @@ def test_a_loaded_policy_gives_the_same_pmfs(every: PolicySpec) -> None:
     assert pmfs(load_model(every, save_model(every, policy))) == pmfs(policy)
 
 
+def test_a_snapshot_is_the_same_policy_and_is_taught_by_nobody(every: PolicySpec) -> None:
+    """It serves while the policy that it was taken of learns on: the position in its name must stay true."""
+    sealed = list(rounds(14, 80))
+    policy = taught(every, sealed[:60])
+    before, snapshot = pmfs(policy), policy.snapshot()
+    teach(policy, sealed[60:])
+    assert pmfs(snapshot) == before
+    if every.learns:
+        assert pmfs(policy) != before
+
+
+def test_a_snapshot_takes_nothing_from_its_policy(every: PolicySpec) -> None:
+    """A server takes one every half second, `verify` takes fewer: what is learned must not depend on it."""
+    sealed = list(rounds(15, 60))
+    policy = make_policy(every)
+    for one in sealed:
+        teach(policy, [one])
+        policy.snapshot()
+    assert pmfs(policy) == pmfs(taught(every, sealed))
+
+
+def test_a_vocabulary_counts_features_or_there_is_none(every: PolicySpec) -> None:
+    """It becomes a metric: a number of features that cannot be would mislead."""
+    vocabulary = taught(every, list(rounds(16, 30))).vocabulary()
+    assert vocabulary is None or (vocabulary.known > 0 and vocabulary.left_out >= 0)
+
+
+def test_the_fixed_policy_has_no_pmf() -> None:
+    """It is a rule. An even pmf in its place would serve what nobody asked for, silently."""
+    with pytest.raises(UnusablePmf, match="a rule"):
+        make_policy(spec("fixed")).pmf(Context(), plain_choices(3))
+
+
 @given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 60), min_size=1, max_size=5))
 @settings(max_examples=8)
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if spec(name).resumable])
+@pytest.mark.parametrize("algorithm", [name for name in POLICIES if spec(name).resumable])
 @pytest.mark.parametrize("terms", INTERACTIONS, ids="+".join)
 def test_a_run_interrupted_by_save_and_load_goes_on_the_same(
     algorithm: str, terms: tuple[str, ...], seed: int, cuts: list[int]
@@ -332,6 +370,39 @@ def test_every_parameter_is_part_of_the_signature(name: str) -> None:
     base = spec(name)
     for parameter, value in base.parameters.items():
         assert spec(name, **{parameter: value + 1}).signature != base.signature
+
+
+def test_a_model_of_other_learning_code_is_refused(learning: PolicySpec) -> None:
+    """With one constant of the code changed, what it has learned means something else."""
+    saved = save_model(learning, make_policy(learning))
+    older = replace(saved, signature=learning.signature_of(0))
+    assert older.signature != saved.signature
+    with pytest.raises(ModelMismatch, match="code=0"):
+        load_model(learning, older)
+
+
+def test_learning_code_that_this_build_does_not_have_is_named(learning: PolicySpec) -> None:
+    """Whoever audits an old log must learn what is missing, not that the log differs."""
+    said = f"made by {learning.algorithm} code 99, which this build does not have"
+    with pytest.raises(UnknownCode, match=said):
+        make_policy(learning, code=99)
+    saved = save_model(learning, make_policy(learning), code=99)
+    with pytest.raises(UnknownCode, match=said):
+        load_model(learning, saved, code=99)
+
+
+def test_older_learning_code_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old decisions are recomputed by what made them, new ones are made by the newest."""
+    newer = replace(ALGORITHMS["squarecb"], codes={1: ALGORITHMS["squarecb"].codes[1], 2: lambda *_: Uniform()})
+    of = spec("squarecb")
+    before = taught(of, list(rounds(17, 30)))
+    stored = save_model(of, before)
+    monkeypatch.setitem(ALGORITHMS, "squarecb", newer)
+    assert of.code == 2
+    assert isinstance(make_policy(of), Uniform)
+    assert pmfs(load_model(of, stored, code=1)) == pmfs(before)
+    with pytest.raises(ModelMismatch):
+        load_model(of, stored)
 
 
 @pytest.mark.parametrize("number", [1e12, 1e6, 1e-6, 1e-12])

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 
 from decider.decide.decide import decide
 from decider.decide.slots import draw, hash_ticket
 from decider.errors import Refused
 from decider.experiment.definition import RewardDefinition
 from decider.log.memory import MemoryLog
+from decider.log.open import open_log, open_reader
 from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from simulator.cli import main
@@ -104,7 +104,7 @@ def eventful(drive: Drive, *, visits: int = 24) -> None:
 @pytest.fixture(params=["memory", "sqlite"])
 def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
     """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
+    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else open_log(tmp_path / "log", clock=clock)
     with closing(made):
         yield made
 
@@ -173,7 +173,7 @@ def test_a_log_whose_model_was_damaged_and_learned_again_replays(clock: Clock) -
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log on disk of one learning experiment, closed."""
     clock, path = Clock(), tmp_path_factory.mktemp("verify") / "log.db"
-    with closing(SqliteLog(path, clock=clock)) as log:
+    with closing(open_log(path, clock=clock)) as log:
         drive = Drive(log, clock)
         drive.apply(sample_experiment(holdout=0.05))
         drive.visits(80)
@@ -188,7 +188,7 @@ def copy(original: Path, tmp_path: Path) -> Path:
 
 def victim(path: Path) -> Decision:
     """A decision in the middle, drawn from a learned model's pmf over all actions."""
-    with closing(SqliteReader(path)) as log:
+    with closing(open_reader(path)) as log:
         (version,) = log.versions()
         drawn = sorted((d for d in log.decisions(version.position) if d.decision.model > 0), key=lambda d: d.position)
         usual = [
@@ -210,7 +210,7 @@ def tamper(path: Path, decision: Decision, column: str, value: Any) -> Position:
 
 def checked(path: Path) -> Verification:
     """What `verify` says about a file."""
-    with closing(SqliteReader(path)) as log:
+    with closing(open_reader(path)) as log:
         return verify(log)
 
 
@@ -326,7 +326,7 @@ def run(path: Path) -> Result:
 def test_the_command_says_that_all_are_equal(copy: Path) -> None:
     """Exit code 0: CI can rely on it."""
     result = run(copy)
-    with closing(SqliteReader(copy)) as log:
+    with closing(open_reader(copy)) as log:
         count = log.count_decisions()
     assert (result.exit_code, result.output.strip()) == (0, f"{count} of {count} decisions equal")
 

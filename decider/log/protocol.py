@@ -26,6 +26,11 @@ class Head(NamedTuple):
     time: Time
     chain: bytes
 
+    @property
+    def mark(self) -> Mark:
+        """The place alone."""
+        return Mark(self.position, self.time)
+
 
 class Mark(NamedTuple):
     """A place in the log and its time."""
@@ -215,6 +220,9 @@ class ModelReader(Protocol):
 
     def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """The positions of every model ever published for a signature, stored or not; rising."""
+
+    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+        """The last of these; 0 where there is none."""
 
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """Of every model ever published for an experiment."""

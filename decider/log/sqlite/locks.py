@@ -171,7 +171,7 @@ class FileLease:
         self._file = file
         with _guard:
             if file.led or not file.try_to_lock(LEADER):
-                raise LogLocked(f"{name}: another server leads this log; end it or name another file")
+                raise LogLocked(f"{name}: another server writes this log; end it or name another file")
             file.led = True
         self.held = True
 

@@ -38,7 +38,7 @@ LARGE_WAL_PAGES = 4_000
 """Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
 
 MOST_AT_ONCE = 200
-"""Decisions that one statement writes; more go one by one."""
+"""Decisions that one statement writes."""
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -140,26 +140,41 @@ class SqliteLog(SqliteReader):
         return marks
 
     def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
-        """New decisions, the common case, in one statement that is its own transaction.
+        """New decisions, the common case, in one statement that is its own transaction; very many in several.
 
         Every statement lets go of the interpreter and fights for it again, which costs more than its work. The head is
         the one that this writer knows; None, and nothing written, where another has moved it or a decision is not new.
         """
-        if len(entries) > MOST_AT_ONCE or not all(type(entry) is Decision for entry in entries):
+        if not all(type(entry) is Decision for entry in entries):
             return None
         head, at = self._head, self._time_after(self._head)
-        rows = [self._decision_row(entry) for entry in entries]
+        parts = [entries[first : first + MOST_AT_ONCE] for first in range(0, len(entries), MOST_AT_ONCE)]
+        try:
+            if len(parts) > 1:
+                self._writer.execute("begin immediate")
+            for part in parts:
+                head = self._insert_decisions(part, head, at)
+            if len(parts) > 1:
+                self._writer.execute("commit")
+        except sqlite3.IntegrityError:
+            self._roll_back()
+            return None
+        except BaseException:
+            self._roll_back()
+            raise
+        first, self._head = self._head.position + 1, head
+        return [Mark(Position(position), at) for position in range(first, head.position + 1)]
+
+    def _insert_decisions(self, decisions: Sequence[Any], head: Head, at: Time) -> Head:
+        """The head after them. Raises sqlite3.IntegrityError where the log's own is not `head`."""
+        rows = [self._decision_row(decision) for decision in decisions]
         after = _head_after(head, at, [DECISIONS.kind] * len(rows), rows)
         values: list[Any] = []
         for position, row in enumerate(rows, head.position + 1):
             values += (position, at, *row, None, None)
         values[-2:] = head.chain, after.chain
-        try:
-            self._writer.execute(_insert_decisions(len(rows)), values)
-        except sqlite3.IntegrityError:
-            return None
-        self._head = after
-        return [Mark(Position(position), at) for position in range(head.position + 1, after.position + 1)]
+        self._writer.execute(_insert_decisions(len(rows)), values)
+        return after
 
     def _time_after(self, head: Head) -> Time:
         return Time(max(self._clock(), head.time))

@@ -18,7 +18,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from scipy.special import ndtr
@@ -52,6 +52,9 @@ NEVER = -math.inf
 
 CANDIDATES = 32
 """Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
+
+_Named = tuple[tuple[str, ...], tuple[Features, ...]]
+"""What the regressions call each action, and its features apart from id and kind."""
 
 _GRID = np.linspace(-3.5, 3.5, 16)
 """Where each belief is looked at, in its standard deviations."""
@@ -205,23 +208,32 @@ class ThompsonSnapshot:
         raise TypeError("a snapshot cannot be gone on from; save the policy that it was taken of")
 
 
-class _Agreement(NamedTuple):
+class _Agreement:
     """How beliefs become a pmf; see `ThompsonPolicy`."""
 
-    width: float
-    draws: int
+    def __init__(self, width: float, draws: int) -> None:
+        self._width, self._draws = width, draws
+        self._last: tuple[tuple[Choice, ...] | None, _Named] = (None, ((), ()))
 
     def pmf(self, believer: Believer, context: Context, actions: Sequence[Choice]) -> list[float]:
         """How probable it is that all draws name this action as the best one, given that they name the same."""
-        ids, own = _named(tuple(actions))
+        ids, own = self._names_of(tuple(actions))
         return self.agreed(believer.believe(ids, _shared(context), own))
+
+    def _names_of(self, actions: tuple[Choice, ...]) -> _Named:
+        """Mostly they are the same object as before: then nothing has to be hashed."""
+        last, named = self._last
+        if last is not actions:
+            named = _named(actions)
+            self._last = (actions, named)
+        return named
 
     def agreed(self, beliefs: Beliefs) -> list[float]:
         """Sums to 1."""
-        deviation = self.width * np.sqrt(beliefs.variance) + 1e-9
+        deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
         best = best_of(beliefs.mean, deviation) if len(deviation) <= CANDIDATES else _of_many(beliefs.mean, deviation)
         agreed = best
-        for _ in range(self.draws - 1):
+        for _ in range(self._draws - 1):
             agreed = agreed * best
         pmf: list[float] = (agreed / agreed.sum()).tolist()
         return pmf
@@ -251,8 +263,7 @@ def _of_many(mean: Floats, deviation: Floats) -> Floats:
 
 
 @lru_cache(maxsize=KEPT)
-def _named(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
-    """What the regressions call each action, and its features apart from id and kind."""
+def _named(actions: tuple[Choice, ...]) -> _Named:
     ids = tuple([category("id", one.id)[0] for one in actions])
     return ids, tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
 
