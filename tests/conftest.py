@@ -21,6 +21,9 @@ settings.register_profile("developer", deadline=None, suppress_health_check=[Hea
 settings.register_profile("ci", parent=settings.get_profile("developer"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
+collect_ignore = ["cases"]
+"""Scripts that a person runs: `make cases`."""
+
 SECOND = 1_000_000
 """Microseconds."""
 

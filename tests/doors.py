@@ -33,6 +33,7 @@ from decider.errors import DeciderError
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import Versions
 from decider.log.open import open_log
+from decider.log.sqlite.writer import SqliteLog
 from decider.server.experiments import ExperimentService
 from decider.server.rpc import to_status
 from decider.server.serve import Server
@@ -314,6 +315,12 @@ def fetch(url: str) -> tuple[int, str]:
 
 class InProcessDoor(GrpcDoor):
     """A whole server in this process, on free ports."""
+
+    @property
+    def writer(self) -> sqlite3.Connection:
+        """The connection that writes the log, for tests that make it fail."""
+        assert isinstance(self.server.log, SqliteLog)
+        return self.server.log._writer
 
     def __init__(self, db: Path, **settings: Any) -> None:
         given = {"learn_interval": LEARN_INTERVAL, "listen": ANY_PORT, "http": ANY_PORT, **settings}

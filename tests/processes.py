@@ -6,10 +6,14 @@ from decider.experiment.definition import Experiment
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import Applied, Versions
 from decider.log.protocol import EventLog
+from decider.policy.algorithms import code_versions
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
 from decider.types import ExperimentId
 from tests.conftest import Clock
+
+PACE = Pace(interval=0.0)
+"""A round is made whenever the test says so."""
 
 
 class Process:
@@ -24,8 +28,9 @@ class Process:
         self.failed: list[ExperimentId] = []
         self.start()
 
-    def start(self, **pace: float) -> None:
+    def start(self, pace: Pace = PACE) -> None:
         """A process on the log."""
+        self.log.name_build({"codes": code_versions()})
         self.lease = self.log.lease()
         self.current, copies = Current(), Copies()
         self.versions = Versions(self.log)
@@ -35,17 +40,17 @@ class Process:
             self.lease,
             copies,
             clock=self.clock,
-            pace=Pace(**{"interval": 0.0, **pace}),
+            pace=pace,
             on_learned=lambda id_, count, _: self.heard.append((id_, count)),
             on_failed=self.failed.append,
         )
         assert self.leader.catch_up()
         self.follower.follow()
 
-    def restart(self, **pace: float) -> None:
+    def restart(self, pace: Pace = PACE) -> None:
         """The process is killed; a new one on the same log."""
         self.lease.release()  # as the operating system does
-        self.start(**pace)
+        self.start(pace)
 
     def step(self) -> None:
         """Rounds of the leader until nobody is behind, and what serves follows."""

@@ -18,6 +18,7 @@ import pytest
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import DeciderError
 from decider.experiment.schema import to_message, write_json
+from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer
 from decider.log.open import open_log
 from decider.log.protocol import Mark
@@ -45,7 +46,7 @@ def served(tmp_path: Path, clock: Clock) -> Path:
     """
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.restart(store_interval=0.0)
+        drive.restart(Pace(interval=0.0, store_interval=0.0))
         drive.apply(sample_experiment())
         drive.visits(150)
         clock.advance(600)

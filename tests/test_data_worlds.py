@@ -11,7 +11,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from decider.log.sqlite.log import SqliteLog, SqliteReader
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given, settings
@@ -20,6 +19,8 @@ from scipy.stats import chi2
 
 from decider.experiment.features import feature_violations
 from decider.log.protocol import NewVersion
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
 from decider.policy.make import make_policy
 from decider.types import CONTEXT_FIELDS, ActionId, Context
 from simulator.datasets import classification as data_sets

@@ -110,13 +110,13 @@ def test_last_model_is_published_and_the_log_is_one_file(tmp_path: Path) -> None
         for id_ in ids:
             door.reward(id_, value=0.5)
         time.sleep(0.2)
-        assert door.rows("select count(*) from models") == [(0,)]
+        assert door.rows("select count(*) from published") == [(0,)]
         assert server.terminate() == 0
         wal = Path(f"{server.db}-wal")
         assert not wal.exists() or wal.stat().st_size == 0
-        assert door.rows("select learned from models") == [(20,)]
+        assert door.rows("select learned from published") == [(20,)]
     with running(tmp_path / "log.db", "--learn-interval", "3600") as (server, door):
-        assert [(door.get("e").model,)] == door.rows("select position from models")
+        assert [(door.get("e").model,)] == door.rows("select model from published")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -230,7 +230,7 @@ def test_file_that_changed_while_the_log_was_locked_is_picked_up_afterwards(tmp_
     file.write_text(FILE)
     door = InProcessDoor(tmp_path / "log.db", experiments=(file,))
     try:
-        door.server.log._writer.execute("pragma busy_timeout = 50")
+        door.writer.execute("pragma busy_timeout = 50")
         with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
             other.execute("begin immediate")
             file.write_text(FILE.replace("0.01", "0.02"))

@@ -19,6 +19,7 @@ from decider.errors import InvalidExperiment, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
+from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, resumed_trainer
 from decider.log.memory import MemoryLog
 from decider.log.protocol import Mark, ModelName, NewActivation, NewReward, NewVersion, Tick
@@ -137,7 +138,7 @@ class Story:
     def learned(self, of: PolicySpec | None = None) -> tuple[int, list[list[float]]]:
         """How many decisions a fresh trainer learns, and the policy after them."""
         trainer = Trainer(self.log, HOME, of or spec("squarecb"))
-        count = trainer.learn_up_to(self.log.head())
+        count = trainer.learn_up_to(self.log.head().mark)
         return count, pmfs(trainer.model().policy, self.version)
 
 
@@ -182,7 +183,7 @@ def test_learning_in_pieces_is_learning_at_once(
     """The server learns every few milliseconds and is restarted; `verify` learns in one go. Both must be one policy."""
     story = told(steps)
     story.seal()
-    log, of, end = story.log, spec(algorithm), story.log.head()
+    log, of, end = story.log, spec(algorithm), story.log.head().mark
     at_once, in_pieces = Trainer(log, HOME, of), Trainer(log, HOME, of)
     at_once.learn_up_to(end)
     resumed = Trainer(log, HOME, of)
@@ -281,14 +282,14 @@ def test_a_model_is_named_by_the_position_it_has_learned_up_to() -> None:
     story = Story()
     story.decide()
     trainer = Trainer(story.log, HOME, spec("squarecb"))
-    assert trainer.learn_up_to(story.log.head()) == 0
+    assert trainer.learn_up_to(story.log.head().mark) == 0
     assert trainer.model().position == START
     story.seal()
-    end = story.log.head()
+    end = story.log.head().mark
     assert trainer.learn_up_to(end) == 1
     assert trainer.model().position == end.position
     story.log.append([Tick()])
-    assert trainer.learn_up_to(story.log.head()) == 0
+    assert trainer.learn_up_to(story.log.head().mark) == 0
     assert trainer.model().position == end.position
 
 
@@ -301,7 +302,7 @@ def test_a_published_model_is_not_changed_by_later_learning() -> None:
     for _ in range(5):
         story.decide(index=1)
     story.seal()
-    trainer.learn_up_to(story.log.head())
+    trainer.learn_up_to(story.log.head().mark)
     assert pmfs(model.policy, story.version) == before
     assert pmfs(trainer.model().policy, story.version) != before
 
@@ -447,7 +448,7 @@ def test_changed_policy_settings_learn_the_whole_log_again(service: Service) -> 
     service.apply(changed)
     fresh = Trainer(service.log, HOME, changed.policy)
     service.step()
-    fresh.learn_up_to(service.log.head())
+    fresh.learn_up_to(service.log.head().mark)
     version = service.current[HOME].version
     assert pmfs(service.model.policy, version) == pmfs(fresh.model().policy, version)
     assert service.model.position > START
@@ -456,7 +457,7 @@ def test_changed_policy_settings_learn_the_whole_log_again(service: Service) -> 
     service.apply(sample_experiment())
     service.step()
     again = Trainer(service.log, HOME, sample_experiment().policy)
-    again.learn_up_to(service.log.head())
+    again.learn_up_to(service.log.head().mark)
     assert pmfs(service.model.policy, version) == pmfs(again.model().policy, version)
 
 
@@ -527,7 +528,7 @@ def test_a_damaged_stored_model_is_learned_again_from_the_log(
 
 def test_old_models_lose_their_data(service: Service) -> None:
     """Otherwise the log would grow by a model with every step. The newest one stays, however large."""
-    service.restart(store_bytes=1_000_000, keep_bytes=0)
+    service.restart(Pace(interval=0.0, store_bytes=1_000_000, keep_bytes=0))
     seen = []
     for _ in range(4):
         service.visit(3)
@@ -540,7 +541,7 @@ def test_old_models_lose_their_data(service: Service) -> None:
 
 def test_models_are_stored_now_and_then_but_named_always(service: Service) -> None:
     """Bytes of models are bounded by what the decisions learned are worth; a kill costs what was learned since."""
-    service.restart(store_bytes=0, store_interval=1e9)
+    service.restart(Pace(interval=0.0, store_bytes=0, store_interval=1e9))
     seen = []
     for _ in range(4):
         service.visit(3)

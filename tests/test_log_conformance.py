@@ -185,7 +185,7 @@ def decisions(draw: st.DrawFn, version: ExperimentVersion) -> Decision:
     ) or version.all_active  # fmt: skip
     slots = to_slots([1 / len(eligible)] * len(eligible), minimum=draw(st.floats(0, 1)))
     index = draw(st.integers(0, len(eligible) - 1))
-    extra: Mapping[ActionId, Features] = draw(st.dictionaries(st.sampled_from(list(version.lines)), feature_maps))
+    extra: Mapping[ActionId, Features] = draw(st.dictionaries(st.sampled_from(list(version.choices)), feature_maps))
     return Decision(
         decision_id=DecisionId(draw(names)),
         version=version.position,
@@ -747,7 +747,9 @@ def test_a_decision_takes_at_most_300_bytes(file: Path, clock: Clock, capsys: py
             context = storefront.visitor(source)._replace(segment="bargain", location="north")
             if i % 500 == 0:
                 policy = make_policy(PolicySpec())
-                policy.learn(context, version.encoded(version.all_active, {}), drawn=i % 10, propensity=0.1, reward=1.0)
+                policy.learn(
+                    context, version.choices_of(version.all_active, {}), drawn=i % 10, propensity=0.1, reward=1.0
+                )
                 served = Model(policy, Position(i + 1))
             request = DecisionRequest(DecisionId(str(uuid7())), f"visitor-{source.randrange(10**9):09d}", context)
             made.append(decide(request, version, served))

@@ -141,7 +141,7 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
     log.append([NewVersion(world.experiment, 1)])
     (version,) = log.versions()
     trainer = Trainer(log, world.experiment.id, world.experiment.policy)
-    model = trainer.publish()[0]
+    model = trainer.model()
     coming: dict[int, list[NewReward]] = defaultdict(list)
     decisions = []
     for number in range(len(visits)):
@@ -151,8 +151,8 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
             log.append(coming.pop(due))
         now = Time(at)
         log.append([Tick()])
-        if trainer.learn_up_to(log.end()):
-            model = trainer.publish()[0]
+        if trainer.learn_up_to(log.head().mark):
+            model = trainer.model()
         case = visits.seen[number]
         eligible = tuple([ActionId(world.actions[a]) for a in np.flatnonzero(visits.eligible[case])])
         request = DecisionRequest(DecisionId(f"{number}"), f"{number}", visits.contexts[case], eligible)

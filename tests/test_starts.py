@@ -66,7 +66,7 @@ class Starting:
         def look() -> str | None:
             assert self.process.poll() is None, self.output
             status, text = self.get("/readyz")
-            return text if status == 503 and "learning" in text and "position 0 of" not in text else None
+            return text if status == 503 and "position" in text and "position 0 of" not in text else None
 
         return until(look, what="the server learns")
 

@@ -141,10 +141,12 @@ class Leader:
         finally:
             self._lease.release()
 
-    def progress(self) -> Sequence[Progress]:
-        """The versions whose models have not caught up; from any thread."""
+    def progress(self, lineup: Lineup | None = None) -> Sequence[Progress]:
+        """The versions whose models have not caught up, of those that somebody else's lineup knows, or the leader's
+        own; from any thread."""
         head = self._log.head().position
-        return [Progress(*one) for one in Roster(self._roster).behind(Lineup(self._lineup), head)]
+        known = Lineup(self._lineup if lineup is None else lineup)
+        return [Progress(*one) for one in Roster(self._roster).behind(known, head)]
 
     def lag(self) -> float:
         """Seconds of log time that the trainer furthest behind has not learned yet; from any thread."""
@@ -176,8 +178,8 @@ class Leader:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:
             self._tell_of_other_code(version)
-        published = self._log.models.published(experiment.id, experiment.policy.signature)
-        training = Training(trainer, version, at=trainer.position, named=max(published, default=START))
+        named = self._log.models.last_published(experiment.id, experiment.policy.signature)
+        training = Training(trainer, version, at=trainer.position, named=named)
         if trainer.position > START:
             training.stored_bytes = math.inf  # not known: the next one waits for its time
         return training
@@ -234,8 +236,7 @@ class Leader:
         """The log's end; a frozen experiment keeps the model that it has, by its name."""
         if training.at < training.named:
             return Mark(training.named, self._log.time_at(training.named))
-        head = self._log.head()
-        end = Mark(head.position, head.time)
+        end = self._log.head().mark
         if not training.version.experiment.frozen:
             return end
         if training.reached:
@@ -247,8 +248,7 @@ class Leader:
         experiment = training.version.experiment
         models, policy = self._log.models, experiment.policy
         signatures = [s for s in models.signatures(experiment.id) if policy.same_but_code(s)]
-        positions = [position for one in signatures for position in models.published(experiment.id, one)]
-        newest = max(positions, default=START)
+        newest = max([models.last_published(experiment.id, one) for one in signatures], default=START)
         return Mark(newest, self._log.time_at(newest))
 
     def _publish(self, training: Training, *, first: bool = False) -> None:

@@ -92,13 +92,15 @@ class Roster(dict[Owner, Training]):
             if version.experiment.policy.learns
         }
 
-    def behind(self, serving: Lineup, head: Position) -> Iterator[tuple[ExperimentId, int, Position, Position]]:
+    def behind(self, lineup: Lineup, head: Position) -> Iterator[tuple[ExperimentId, int, Position, Position]]:
         """(experiment, version's number, learned up to, of) of every version whose model has not caught up."""
-        for lines in serving.values():
+        for lines in lineup.values():
             for version in _versions(lines):
                 training = self.get((version.experiment.id, version.experiment.policy.signature))
                 if training is not None and not training.reached:
                     yield version.experiment.id, version.number, training.at, head
+                elif training is None and version is lines.waiting:
+                    yield version.experiment.id, version.number, START, head
 
 
 def _versions(lines: Lines) -> tuple[ExperimentVersion, ...]:

@@ -29,19 +29,21 @@ NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.FALLBACK)
 
 
 class Trainer:
-    """Owns one policy and teaches it. position: what it has learned up to, as the model's name says; 0 for nothing.
+    """Owns one policy and teaches it. code: version of the learning code; by default the newest.
 
-    learned: decisions since this trainer began. time: the log time up to which it knows what was sealed.
+    position: what it has learned up to, as the model's name says; 0 for nothing. time: the log time up to which it
+    knows what was sealed. learned: decisions since this trainer began.
     """
 
-    def __init__(self, log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> None:
+    def __init__(self, log: LogReader, experiment: ExperimentId, spec: PolicySpec, *, code: int | None = None) -> None:
         self._log = log
         self.experiment = experiment
         self.spec = spec
+        self._code = code
         self._restart(START, None)
 
     def _restart(self, position: Position, saved: SavedModel | None) -> None:
-        self._policy: Policy = load_model(self.spec, saved) if saved else make_policy(self.spec)
+        self._policy: Policy = load_model(self.spec, saved) if saved else make_policy(self.spec, code=self._code)
         self.time: Time = self._log.time_at(position) if position > START else Time(0)
         self.position = position
         self.learned = 0

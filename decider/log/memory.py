@@ -70,6 +70,10 @@ class MemoryModels:
         """See ModelReader."""
         return sorted(n.position for n in self._names() if (n.experiment, n.signature) == (experiment, signature))
 
+    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+        """See ModelReader."""
+        return max(self.published(experiment, signature), default=START)
+
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """See ModelReader."""
         return list(dict.fromkeys(name.signature for name in self._names() if name.experiment == experiment))
@@ -91,7 +95,7 @@ class MemoryLease:
 
     def __init__(self, lock: threading.Lock) -> None:
         if not lock.acquire(blocking=False):
-            raise LogLocked("memory: another server leads this log")
+            raise LogLocked("memory: another server writes this log")
         self._lock = lock
         self.held = True
 

@@ -221,6 +221,9 @@ class ModelReader(Protocol):
     def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """The positions of every model ever published for a signature, stored or not; rising."""
 
+    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+        """The last of these; 0 where there is none."""
+
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """Of every model ever published for an experiment."""
 

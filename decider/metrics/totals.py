@@ -34,7 +34,7 @@ class Labelled:
     decisions: Counter[Labels] = field(default_factory=Counter)  # experiment, action, reason
     inverse_propensity: Sums = field(default_factory=Sums)  # experiment, action; drawn from a pmf
     possible: Counter[Labels] = field(default_factory=Counter)  # experiment, action; its pmf was above 0
-    rewards: Counter[Labels] = field(default_factory=Counter)  # name, outcome
+    rewards: Counter[Labels] = field(default_factory=Counter)  # experiment, name, outcome
     values: Sums = field(default_factory=Sums)  # experiment, name
     squared_values: Sums = field(default_factory=Sums)  # experiment, name
     delays: Counter[tuple[str, int]] = field(default_factory=Counter)  # experiment, index of bucket
@@ -90,7 +90,7 @@ class LogTotals:
         for (version, name, joined), rewards in counted.rewards.items():
             experiment = experiments[version]
             label = self._reward_label(experiment, name)
-            totals.rewards[label, "joined" if joined else "late"] += rewards.count
+            totals.rewards[experiment, label, "joined" if joined else "late"] += rewards.count
             totals.values[experiment, label] += rewards.value
             totals.squared_values[experiment, label] += rewards.squared
         for (version, bucket), count in counted.delays.items():

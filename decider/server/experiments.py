@@ -13,7 +13,7 @@ from decider.log.protocol import LogReader
 from decider.server.convert import versioned
 from decider.serving.current import Current, Serving
 from decider.serving.follower import Follower
-from decider.types import START, ExperimentId
+from decider.types import START, ExperimentId, Position
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as pb
 
@@ -53,7 +53,7 @@ class ExperimentService:
             waits=applied.waits,
         )
 
-    def _model(self, applied: Applied) -> int:
+    def _model(self, applied: Applied) -> Position:
         """The model that serves this very version, if one does."""
         serving = self._current.get(applied.version.experiment.id)
         return serving.model.position if serving and serving.version.position == applied.version.position else START

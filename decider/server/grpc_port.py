@@ -73,14 +73,14 @@ class GrpcPort:
         for name in ("", *SERVICES):
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    def refuse(self, grace: float) -> Any:
-        """No new calls; those in flight have so many seconds. The event of their end."""
+    def refuse(self, grace: float) -> None:
+        """No new calls; those in flight have so many seconds."""
         self._health.enter_graceful_shutdown()
-        return self._server.stop(grace)
+        self._server.stop(grace)
 
     def stop(self) -> None:
         """End what is still open: streams that only watch."""
-        self._applying.shutdown(wait=False)
+        self._applying.shutdown()
         self._server.stop(LAST_BYTES).wait()
         self._watching.shutdown(wait=False)
 

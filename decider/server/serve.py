@@ -12,13 +12,13 @@ import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from decider.errors import DeciderError, LogError
-from decider.learn.leader import Leader, Pace
+from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
 from decider.log.commit import CommitExecutor
@@ -26,6 +26,7 @@ from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
+from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
@@ -104,9 +105,13 @@ class Server:
         self._http.start()
         process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
         self.log = open_log(
-            settings.db, synchronous=settings.synchronous, clock=self._clock, on_commit=process.committed
+            settings.db,
+            synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
+            clock=self._clock,
+            on_commit=process.committed,
         )
         self._opened.callback(self.log.close)
+        self._opened.callback(self._http.stop)  # before the log closes: probes and scrapes read it
         self._clock.start(self.log.head().time)
         self.current, copies = Current(), Copies()
         self._leader = Leader(
@@ -129,7 +134,7 @@ class Server:
         self._grpc = GrpcPort(
             settings,
             DeciderService(self.current, self.log, append=self._calls.append),
-            ExperimentService(self.log, self.current, self._follower, versions, progress=self._leader.progress),
+            ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,
             metrics=RpcMetrics(self._registry),
         )
@@ -142,7 +147,10 @@ class Server:
         if not leader.catch_up():
             return False
         self._follower.follow()
-        self._registry.register(LogCollector(self.log, self.current, leader, clock=self._clock))
+        self._registry.register(LogCollector(self.log, self.current, clock=self._clock, lag=leader.lag))
+        self._registry.register(
+            StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
+        )
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),
             threading.Thread(target=self._follow, name="follower", daemon=True),
@@ -158,6 +166,12 @@ class Server:
         assert self._leader is not None
         return self._leader
 
+    def _progress(self) -> Sequence[Progress]:
+        """Of versions that learn before they serve: all of them at a start, later those that wait."""
+        if self._leader is None:
+            return ()
+        return self._leader.progress() if self._phase else self._leader.progress(self._follower.lineup)
+
     def request_stop(self) -> None:
         """Ask for an end, from a signal handler too: a start that still learns gives up, `wait` returns."""
         self._stopping.set()
@@ -168,7 +182,7 @@ class Server:
 
     def _readiness(self) -> Readiness:
         """What /readyz says."""
-        learning = [f"learning {progress}" for progress in self._leader.progress()] if self._leader else []
+        learning = [f"learning {progress}" for progress in self._progress()]
         if self._stopping.is_set():
             return Readiness(False, "stopping")
         if self._phase:
@@ -222,16 +236,21 @@ class Server:
         flushed; all that within `grace`, but for the write at the end."""
         deadline = time.monotonic() + self._settings.grace
         self._stopping.set()
-        if not self._phase:
-            self._drain(deadline)
+        if not self._phase and not self._drain(deadline):
+            logger.error("the leader is still at work; what it has not stored is learned again at the next start")
+            self._opened.pop_all()  # its thread reads the log until the process ends
+            return
         self._try_to(self._led.finish)
         self._opened.close()
 
-    def _drain(self, deadline: float) -> None:
-        ended = self._grpc.refuse(self._settings.grace)
+    def _drain(self, deadline: float) -> bool:
+        """Whether all threads have ended; they do unless one call of Vowpal Wabbit takes longer than that."""
+        self._grpc.refuse(self._settings.grace)
         self._calls.wait_until_idle(self._settings.grace)
-        ended.wait(max(0.0, deadline - time.monotonic()))
+        self._grpc.stop()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        if not any(thread.is_alive() for thread in self._threads):
-            self._try_to(lambda: self._led.finish_learning(deadline))
+        if any(thread.is_alive() for thread in self._threads):
+            return False
+        self._try_to(lambda: self._led.finish_learning(deadline))
+        return True

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from decider.log.open import check_unused
 from simulator.logs.bad import BadLog
 
-BESIDE = ("-wal", "-shm", ".lock")
+BESIDE = ("-wal", "-shm", "-last")
 """What SQLite and we keep beside a log."""
 
 

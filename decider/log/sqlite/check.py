@@ -1,8 +1,8 @@
 """Whether a log holds what was acknowledged: the chain computed anew and compared at every mark, what is written twice
 compared with itself, SQLite's own check of its pages. Called by `reader.py` for `simulator verify`.
 
-Not covered: a stored model that was deleted as a whole (it can be learned anew), what is unused (free pages, signatures
-that no model has), and whoever can compute checksums and changes the chain as well.
+Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is unused (free pages,
+signatures that no model has), and whoever can compute checksums and changes the chain as well.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ PROGRESS_EVERY = 10_000
 """Entries."""
 
 
-def check(connection: sqlite3.Connection, on_progress: Progress) -> Sequence[Damage]:
-    """All damage of a log, from one snapshot: writers may go on meanwhile."""
+def check(connection: sqlite3.Connection, on_progress: Progress, *, acknowledged: Position) -> Sequence[Damage]:
+    """All damage of a log, from one snapshot: writers may go on meanwhile.
+
+    acknowledged: what was known before as the last position; 0: nothing.
+    """
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # damaged text must be readable
     connection.execute("begin")
     parts = (
         _check_pages(connection),
         _check_rows_of_one(connection),
+        _check_end(connection, acknowledged),
         _check_chain(connection, on_progress),
         _check_definitions(connection),
         _check_refused(connection),
@@ -64,6 +68,14 @@ def _check_rows_of_one(connection: sqlite3.Connection) -> Iterator[Damage]:
         (count,) = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - our names
         if not least <= count <= 1:
             yield Damage(*NOWHERE, f"table {table} has {count} rows")
+
+
+def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterator[Damage]:
+    (end,) = connection.execute("select position from head").fetchone()
+    if end < acknowledged:
+        yield Damage(
+            end + 1, acknowledged, "were acknowledged and are not there: the write-ahead log is damaged or gone"
+        )
 
 
 def _check_chain(connection: sqlite3.Connection, on_progress: Progress) -> Iterator[Damage]:

@@ -13,6 +13,8 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from decider.errors import LogError, LogLocked
@@ -103,6 +105,16 @@ class DatabaseFile:
             self.unlock(COMMIT)
         self.commit.release()
 
+    @contextmanager
+    def alone_or_waiting(self) -> Iterator[bool]:
+        """Beside no commit of any process; whether this process is the only one that writes, and has one log open."""
+        with self.commit:
+            fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
+            try:
+                yield self.writers == 1 and not self.locked_by_others(WRITER)
+            finally:
+                self.unlock(COMMIT)
+
 
 _files: dict[tuple[int, int], DatabaseFile] = {}
 _guard = threading.Lock()
@@ -159,7 +171,7 @@ class FileLease:
         self._file = file
         with _guard:
             if file.led or not file.try_to_lock(LEADER):
-                raise LogLocked(f"{name}: another server leads this log; end it or name another file")
+                raise LogLocked(f"{name}: another server writes this log; end it or name another file")
             file.led = True
         self.held = True
 

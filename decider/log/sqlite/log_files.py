@@ -13,6 +13,10 @@ SETTLED = 1_000_000_000
 """Nanoseconds after which a folder that changes again shows another time of change: file systems count in ticks."""
 
 
+class FileGone(LogError):
+    """A file of the log is not where it was opened. It may come back."""
+
+
 class LogFiles:
     """The database, its write-ahead log and the index of that, as they are when this is made.
 
@@ -35,7 +39,7 @@ class LogFiles:
         """Raises OSError where one is missing."""
         return [(status.st_dev, status.st_ino) for status in map(os.stat, self._paths)]
 
-    def gone(self) -> LogError | None:
+    def gone(self) -> FileGone | None:
         """What is wrong, if one of the files is not the one that was opened."""
         try:
             folder = None if self._is_link else self._folder_state()
@@ -47,7 +51,7 @@ class LogFiles:
                 return None
         except OSError:
             pass
-        return LogError(
+        return FileGone(
             f"{self._path}: was moved, deleted or replaced under the server; put it back, or restart the server on "
             f"the right file"
         )

@@ -86,11 +86,20 @@ class SqliteModelReader:
         )
         return [row["model"] for row in self._read(sql, (experiment, signature))]
 
-    def signatures(self, experiment: ExperimentId) -> Sequence[str]:
-        """See ModelReader. In the order in which they first came."""
+    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+        """See ModelReader."""
         sql = (
-            "select s.signature from published p join signatures s on s.id = p.signature "
-            "where p.experiment = ? group by s.id order by min(p.position)"
+            "select coalesce(max(model), 0) as model from published where experiment = ? "
+            "and signature = (select id from signatures where signature = ?)"
+        )
+        (row,) = self._read(sql, (experiment, signature))
+        return Position(row["model"])
+
+    def signatures(self, experiment: ExperimentId) -> Sequence[str]:
+        """See ModelReader. In the order in which they first came anywhere in the log."""
+        sql = (
+            "select s.signature from signatures s where exists "
+            "(select 1 from published p where p.experiment = ? and p.signature = s.id) order by s.id"
         )
         return [row["signature"] for row in self._read(sql, (experiment,))]
 

@@ -49,6 +49,7 @@ from decider.log.sqlite.read_rows import (
     read_one,
 )
 from decider.log.sqlite.totals import count_totals
+from decider.log.sqlite.witness import acknowledged
 from decider.log.totals import Totals
 from decider.types import START, DecisionId, ExperimentId, Position, RewardOutcome, Time
 
@@ -81,6 +82,26 @@ _MODELS = """
 select max(p.position) as position, p.experiment, p.model, s.signature
 from published p join signatures s on s.id = p.signature
 where p.position > ? and p.position <= ? group by p.experiment, p.signature order by 1
+"""
+
+# The same of all that were ever published, by steps from one owner to the next in the unique key's index: a log has
+# millions of models and a few owners.
+_NEWEST_MODELS = """
+with recursive owners (experiment, signature) as (
+  select experiment, signature from (
+    select experiment, signature from published order by experiment, signature limit 1)
+  union all
+  select next.experiment, next.signature from owners join published next on next.position = (
+    select p.position from published p
+    where (p.experiment, p.signature) > (owners.experiment, owners.signature)
+    order by p.experiment, p.signature limit 1)
+)
+select p.position, p.experiment, p.model, s.signature
+from owners join published p on p.experiment = owners.experiment and p.signature = owners.signature
+  and p.model = (select max(model) from published
+    where experiment = owners.experiment and signature = owners.signature)
+join signatures s on s.id = p.signature
+where p.position > ? and p.position <= ? order by 1
 """
 
 
@@ -171,8 +192,9 @@ class SqliteReader:
     def check(self, on_progress: Progress) -> Sequence[Damage]:
         """See LogReader."""
         try:
+            last = acknowledged(self.path)  # before the snapshot, since writers go on
             with closing(_open_to_read(self.path)) as connection:
-                return check(connection, on_progress)
+                return check(connection, on_progress, acknowledged=last)
         except sqlite3.Error as error:
             raise self._failed(error) from error
 
@@ -214,7 +236,7 @@ class SqliteReader:
             serves=[(row["position"], row["version"]) for row in self._read(_SERVES, part)],
             models=[
                 (row["position"], ModelName(row["experiment"], row["model"], row["signature"]))
-                for row in self._read(_MODELS, part)
+                for row in self._read(_NEWEST_MODELS if after == START else _MODELS, part)
             ],
         )
 

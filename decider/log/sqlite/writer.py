@@ -7,6 +7,7 @@ sqlite-utils runs the migrations.
 from __future__ import annotations
 
 import fcntl
+import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,12 +22,15 @@ from decider.log.commit import GroupCommit
 from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
-from decider.log.sqlite.log_files import LogFiles
+from decider.log.sqlite.log_files import FileGone, LogFiles
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.tables import DECISIONS, INTERN_SIGNATURE, PUBLISHED, EntryTable, decision_row, table_and_row
+from decider.log.sqlite.witness import Witness, acknowledged
 from decider.types import Decision, Position, Time, now
+
+logger = logging.getLogger(__name__)
 
 Synchronous = Literal["NORMAL", "FULL"]
 
@@ -34,7 +38,7 @@ LARGE_WAL_PAGES = 4_000
 """Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
 
 MOST_AT_ONCE = 200
-"""Decisions that one statement writes; more go one by one."""
+"""Decisions that one statement writes."""
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -81,6 +85,11 @@ class SqliteLog(SqliteReader):
             opened.callback(super().close)
             self._head = self.head()
             self._files = LogFiles(path)
+            with self._file.alone_or_waiting() as alone:
+                self._witness = Witness(path)
+                if alone:
+                    _tell_of_loss(path, self._head.position)
+                    self._witness.begin_at(self._head.position)
             opened.pop_all()
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._lease: FileLease | None = None
@@ -105,7 +114,7 @@ class SqliteLog(SqliteReader):
         try:
             marks = self._group(entries)
         except LogError as error:
-            self._trouble = error
+            self._trouble = None if isinstance(error, FileGone) else error  # `trouble` looks whether it is back
             raise
         self._trouble = None
         return marks
@@ -126,30 +135,46 @@ class SqliteLog(SqliteReader):
         gone = self._files.gone()
         if gone:
             raise gone
+        self._witness.remember(self._head.position)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
 
     def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
-        """New decisions, the common case, in one statement that is its own transaction.
+        """New decisions, the common case, in one statement that is its own transaction; very many in several.
 
         Every statement lets go of the interpreter and fights for it again, which costs more than its work. The head is
         the one that this writer knows; None, and nothing written, where another has moved it or a decision is not new.
         """
-        if len(entries) > MOST_AT_ONCE or not all(type(entry) is Decision for entry in entries):
+        if not all(type(entry) is Decision for entry in entries):
             return None
         head, at = self._head, self._time_after(self._head)
-        rows = [self._decision_row(entry) for entry in entries]
+        parts = [entries[first : first + MOST_AT_ONCE] for first in range(0, len(entries), MOST_AT_ONCE)]
+        try:
+            if len(parts) > 1:
+                self._writer.execute("begin immediate")
+            for part in parts:
+                head = self._insert_decisions(part, head, at)
+            if len(parts) > 1:
+                self._writer.execute("commit")
+        except sqlite3.IntegrityError:
+            self._roll_back()
+            return None
+        except BaseException:
+            self._roll_back()
+            raise
+        first, self._head = self._head.position + 1, head
+        return [Mark(Position(position), at) for position in range(first, head.position + 1)]
+
+    def _insert_decisions(self, decisions: Sequence[Any], head: Head, at: Time) -> Head:
+        """The head after them. Raises sqlite3.IntegrityError where the log's own is not `head`."""
+        rows = [self._decision_row(decision) for decision in decisions]
         after = _head_after(head, at, [DECISIONS.kind] * len(rows), rows)
         values: list[Any] = []
         for position, row in enumerate(rows, head.position + 1):
             values += (position, at, *row, None, None)
         values[-2:] = head.chain, after.chain
-        try:
-            self._writer.execute(_insert_decisions(len(rows)), values)
-        except sqlite3.IntegrityError:
-            return None
-        self._head = after
-        return [Mark(Position(position), at) for position in range(head.position + 1, after.position + 1)]
+        self._writer.execute(_insert_decisions(len(rows)), values)
+        return after
 
     def _time_after(self, head: Head) -> Time:
         return Time(max(self._clock(), head.time))
@@ -246,13 +271,16 @@ class SqliteLog(SqliteReader):
         if self._lease is not None:
             self._lease.release()
         super().close()
-        with self._group.lock, sqlite_errors(self.path):
+        with self._group.lock, sqlite_errors(self.path), self._file.alone_or_waiting() as alone:
+            written_back = False
             try:
-                self._writer.execute("pragma wal_checkpoint(truncate)")
+                (busy, _, _) = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()
+                written_back = not busy
             finally:
                 self._writer.close()
-                end_to_write(self._file)
-                let_go(self._file)
+                self._witness.close(remove=written_back and alone)
+        end_to_write(self._file)
+        let_go(self._file)
 
 
 class _OpenCommit:
@@ -283,6 +311,16 @@ def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain
     first = Position(head.position + 1)
     linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
     return Head(Position(head.position + len(rows)), at, linked)
+
+
+def _tell_of_loss(path: Path, end: Position) -> None:
+    last = acknowledged(path)
+    if last > end:
+        logger.error(
+            "%s: entries up to position %d were acknowledged, and the log ends at %d: its write-ahead log was damaged "
+            "or lost, or an older copy was put here; going on from there",
+            path, last, end,
+        )  # fmt: skip
 
 
 def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
