@@ -130,7 +130,7 @@ def test_another_process_leads_until_it_ends(file: Path) -> None:
     assert other.stdout is not None
     assert other.stdout.readline() == "leads\n"
     with closing(SqliteLog(file)) as log:
-        with pytest.raises(LogLocked, match="another server leads this log"):
+        with pytest.raises(LogLocked, match="another server writes this log"):
             log.lease()
         other.kill()
         other.communicate()
