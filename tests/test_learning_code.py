@@ -21,7 +21,7 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
-from decider.policy.thompson import regression, thompson, views
+from decider.policy.thompson import admission, arrays, counts, features, posterior, regression, thompson, views
 from decider.types import ActionId
 from tests.streams import REWARD_RANGE, stream
 from tests.test_same_bits import evidence
@@ -93,28 +93,31 @@ class Change:
     name: str
     value: object
     stream: str
+    code: int = 1
 
 
 CHANGES = (
     Change(regression, "EVERY", 8, PLAIN),
-    Change(regression, "PAIR_PENALTY", 20.0, "small CA+CCA"),
-    Change(regression, "GUESS", 0.2, PLAIN),
-    Change(regression, "CELLS", 200_000, "wide CA"),
+    Change(features, "PAIR_PENALTY", 20.0, "small CA+CCA"),
+    Change(posterior, "GUESS", 0.2, PLAIN),
+    Change(admission, "CELLS", 200_000, "wide CA"),
     Change(views, "RANGES", 6, "hours CA"),
     Change(views, "FIRST", 90, "hours CA"),
     Change(views, "NUMBERS", 3, PLAIN),
     Change(thompson, "RECENT", 1_000, "hours CA"),
     Change(thompson, "CANDIDATES", 16, "many CA"),
     Change(thompson, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
+    Change(admission, "CHECKED", 20, "wide CA", code=2),
+    Change(counts, "BYTES", 4_000, "wide CA", code=2),
 )
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_a_changed_constant_is_noticed(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     """With such a change all other tests may pass."""
-    before = written()[f"thompson 1 {change.stream}"]
+    before = written()[f"thompson {change.code} {change.stream}"]
     monkeypatch.setattr(change.module, change.name, change.value)
-    assert fingerprint("thompson", 1, change.stream) != before
+    assert fingerprint("thompson", change.code, change.stream) != before
 
 
 @pytest.mark.parametrize("memory", [900.0, 0.0])
@@ -124,7 +127,7 @@ def test_a_changed_default_is_noticed_by_the_name_of_the_model(memory: float) ->
     assert PolicySpec("thompson", changed).signature != PolicySpec().signature
 
 
-@pytest.mark.parametrize(("module", "name", "value"), [(regression, "GROWTH", 5), (regression, "CACHE", 3)])
+@pytest.mark.parametrize(("module", "name", "value"), [(posterior, "GROWTH", 5), (arrays, "CACHE", 3)])
 def test_what_only_costs_time_or_room_changes_nothing(
     module: object, name: str, value: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
