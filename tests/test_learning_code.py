@@ -21,7 +21,7 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
-from decider.policy.thompson import admission, arrays, counts, features, posterior, regression, thompson, views
+from decider.policy.thompson import admission, arrays, features, posterior, regression, thompson, views
 from decider.types import ActionId
 from tests.streams import REWARD_RANGE, stream
 from tests.test_same_bits import evidence
@@ -108,7 +108,6 @@ CHANGES = (
     Change(thompson, "CANDIDATES", 16, "many CA"),
     Change(thompson, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
     Change(admission, "CHECKED", 20, "wide CA", code=2),
-    Change(counts, "BYTES", 4_000, "wide CA", code=2),
 )
 
 

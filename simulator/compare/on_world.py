@@ -11,6 +11,7 @@ from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from simulator.compare.paired import Floats, all_pairs, paired
 from simulator.compare.result import LEVEL, Compared, Curve, Family, Row, Standing, Value, parameters_of, ranked
+from simulator.custom import BadPolicy
 from simulator.evaluate.result import Estimate
 from simulator.run.policies import Learner, named, with_policy
 from simulator.run.result import KNOWN, LEARNS, Band, band
@@ -44,7 +45,10 @@ def tried(task: Task) -> Tried:
     except DeciderError as error:
         return Tried(None, str(error))
     except Exception as error:  # somebody's own policy
-        return Tried(None, f"{type(error).__name__}: {error}")
+        cause = (
+            error.__cause__ if isinstance(error, BadPolicy) and error.__cause__ else error
+        )  # the name is told beside
+        return Tried(None, f"{type(cause).__name__}: {cause}")
 
 
 def parameters(name: str, world: World) -> dict[str, Value]:
