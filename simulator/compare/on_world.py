@@ -42,13 +42,13 @@ def tried(task: Task) -> Tried:
         return Tried(run(task))
     except (OSError, MemoryError):
         raise
+    except BadPolicy as error:  # somebody's own policy; its name is told beside
+        cause = error.__cause__ or error
+        return Tried(None, f"{type(cause).__name__}: {cause}")
     except DeciderError as error:
         return Tried(None, str(error))
-    except Exception as error:  # somebody's own policy
-        cause = (
-            error.__cause__ if isinstance(error, BadPolicy) and error.__cause__ else error
-        )  # the name is told beside
-        return Tried(None, f"{type(cause).__name__}: {cause}")
+    except Exception as error:
+        return Tried(None, f"{type(error).__name__}: {error}")
 
 
 def parameters(name: str, world: World) -> dict[str, Value]:
