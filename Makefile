@@ -11,7 +11,7 @@ LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
 ARGS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test check format proto bench coverage side-by-side bakeoff clean
+.PHONY: help setup demo test check format proto bench walk coverage side-by-side bakeoff clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -71,6 +71,9 @@ $(BAKEOFF): simulator/bakeoff/requirements.txt simulator/bakeoff/build.txt | $(R
 
 bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same visits of all worlds; resumes (ARGS="--publish")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.bakeoff $(ARGS)
+
+walk: $(READY) ## the way of one Decide through the files and rooms
+	@$(BIN)/python -m simulator.walk
 
 clean: ## remove the environment, caches and the demo's database
 	rm -rf .venv .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

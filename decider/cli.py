@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import click
 
 from decider.errors import DeciderError
+from decider.log.clock import LogClock
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
 
@@ -46,7 +46,9 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--listen": {"callback": _address},
     "--http": {"callback": _address},
     "--learn-interval": {"type": click.FloatRange(min=0.01, max=3600)},
-    "--keep-models": {"type": click.IntRange(min=1)},
+    "--store-interval": {"type": click.FloatRange(min=0.1, max=86_400)},
+    "--store-bytes": {"type": click.IntRange(min=0)},
+    "--keep-bytes": {"type": click.IntRange(min=0)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},
@@ -86,25 +88,29 @@ def serve(**options: Any) -> None:
     settings = Settings(**options)
     if settings.core is not None:
         _keep_to(settings.core)
-    stop = threading.Event()
+    server = Server(settings, clock=LogClock())
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda *_: server.request_stop())
     try:
-        server = Server(settings)
+        served = server.start()
     except (DeciderError, OSError) as error:
         raise click.ClickException(str(error)) from error
-    for option, _, _ in table():
-        value = getattr(settings, option[2:].replace("-", "_"))
-        click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
-    server.start()
-    host, web = split_address(settings.listen)[0], split_address(settings.http)[0]
-    click.echo(f"gRPC on {host}:{server.port}, metrics on http://{web}:{server.http_port}/metrics")
-    sys.stdout.flush()
-    while not stop.wait(0.5):  # a signal that another thread receives does not wake an endless wait
-        pass
+    if served:
+        _tell_addresses(server, settings)
+        while not server.wait(0.5):  # a signal that another thread receives does not wake an endless wait
+            pass
     click.echo("draining")
     server.stop()
     click.echo("stopped")
+
+
+def _tell_addresses(server: Server, settings: Settings) -> None:
+    for option, _, _ in table():
+        value = getattr(settings, option[2:].replace("-", "_"))
+        click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    host, web = split_address(settings.listen)[0], split_address(settings.http)[0]
+    click.echo(f"gRPC on {host}:{server.port}, metrics on http://{web}:{server.http_port}/metrics")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

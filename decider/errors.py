@@ -8,6 +8,7 @@
     +-- AlreadyExists            DECISION_ID_REUSED
     +-- Expired                  the caller's deadline passed before the work began
     +-- ModelMismatch            a stored model that must not be loaded
+    +-- UnknownCode              made by learning code that this build does not have
     +-- AddressTaken             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
         +-- LogFull, LogLocked, LogCorrupt
@@ -91,6 +92,12 @@ class ModelMismatch(DeciderError):
     """A stored model that must not be loaded: damaged, or made by other arguments or another encoder."""
 
     reason = "MODEL_MISMATCH"
+
+
+class UnknownCode(DeciderError):
+    """A model was made by a version of the learning code that this build does not have: it cannot be recomputed."""
+
+    reason = "UNKNOWN_CODE"
 
 
 class AddressTaken(DeciderError):

@@ -30,7 +30,8 @@ from decider.estimate.dr import DoublyRobust
 from decider.estimate.ips import Ips
 from decider.estimate.sample import by_unit
 from decider.estimate.snips import Snips
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
 from simulator.evaluate.parse import parse
 from simulator.evaluate.run import evaluate
 from simulator.evaluate.scores import score

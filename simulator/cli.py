@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
@@ -15,7 +16,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decider.errors import DeciderError
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
+from decider.log.protocol import Damage, LogReader
 from simulator import demo as storefront_demo
 from simulator.verify import Difference, refuse_imported, verify
 
@@ -69,12 +71,14 @@ def main() -> None:
 def verify_command(db: Path) -> None:
     """Recompute every decision of the log DB with the code that serves, and compare.
 
-    Prints `N of N decisions equal`; exits 1 with the first difference otherwise, 2 if the log cannot be read.
+    First the log is held against its own checksums: whatever was changed, is missing or was added since it was
+    acknowledged is told with its place. Prints `N of N decisions equal`; exits 1 with the first difference otherwise,
+    2 if the log is damaged, cannot be read, or was made by learning code that this build does not have.
     """
     try:
-        log = SqliteReader(db)
-        refuse_imported(log)
-        with Progress(console=Console(stderr=True), transient=True) as progress:
+        with closing(open_reader(db)) as log, Progress(console=Console(stderr=True), transient=True) as progress:
+            refuse_imported(log)
+            damages = _checked(log, progress)
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))
     except DeciderError as error:
@@ -84,6 +88,20 @@ def verify_command(db: Path) -> None:
     if result.first is not None:
         click.echo(_told(result.first))
         sys.exit(1)
+    if damages:
+        sys.exit(2)
+
+
+def _checked(log: LogReader, progress: Progress) -> Sequence[Damage]:
+    """What the log's checksums say, told at once: what comes after may fail on the same damage."""
+    task = progress.add_task("entries", total=log.head().position)
+    damages = log.check(lambda position: progress.update(task, completed=position))
+    for damage in damages:
+        click.echo(f"damaged: {damage}")
+    later = log.chained_later()
+    if later is not None:
+        click.echo(f"entries up to position {later.position} got their checksums at an upgrade, later than written")
+    return damages
 
 
 def _told(difference: Difference) -> str:
@@ -122,7 +140,7 @@ def demo(db: Path, listen: str, http: str, visitors: int, exit_: bool, fresh: bo
             if not exit_:
                 console.print(f"Still serving Decide on {server.target}, metrics on {metrics}; Ctrl-C ends it.")
                 _serve_until_interrupt(server.process)
-    except (DeciderError, sqlite3.Error) as error:
+    except DeciderError as error:
         raise click.ClickException(str(error)) from error
 
 

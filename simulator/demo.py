@@ -15,9 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from decider.estimate.mean import Interval, Mean
-from decider.experiment.schema import from_message, read_toml
-from decider.log.sqlite.log import SqliteReader, lock
-from decider.log.sqlite.rows import context_of
+from decider.experiment.aggregate import final_reward
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
+from decider.log.open import check_unused, open_reader
+from decider.log.protocol import LogReader
+from decider.types import Context, Reason, Time
 from simulator.drive.live import fate, new_run
 from simulator.drive.plan import Shares, plan
 from simulator.drive.send import Drive
@@ -33,11 +36,6 @@ MEAN_DELAY = storefront.DELAY * EXPERIMENT.reward.window / storefront.WORLD.expe
 """Seconds, as in storefront.toml."""
 
 SHARES = Shares(reordered=0.0)
-
-_VISITS = """
-select position, segment, device, channel, location, intent_stage, reward from sealed_decisions
-where experiment = ? and reason in ('EXPLOIT', 'EXPLORE') order by position
-"""
 
 
 class Sent(NamedTuple):
@@ -90,10 +88,21 @@ class _Row:
         self.above_fixed.add(reward - fixed)
 
 
+def _visits(log: LogReader) -> list[tuple[Context, float]]:
+    """Contexts and final rewards of what a policy drew and whose window is over; in the order of the visits."""
+    reward = {version.position: version.experiment.reward for version in log.versions()}
+    sealed = log.sealed(EXPERIMENT.id, after=Time(0), until=log.head().time)
+    drawn = [one for one in sealed if one.decision.reason in (Reason.EXPLOIT, Reason.EXPLORE)]
+    return [
+        (one.decision.context, final_reward(reward[one.decision.version], one.rewards))
+        for one in sorted(drawn, key=lambda one: one.position)
+    ]
+
+
 def table(db: Path) -> Table:
     """Rewards of the learning policy against what the same visitors were worth to others, by segment."""
-    with closing(SqliteReader(db)) as log:
-        visits = [(context_of(fields, {}), reward) for _, *fields, reward in log.query(_VISITS, (EXPERIMENT.id,))]
+    with closing(open_reader(db)) as log:
+        visits = _visits(log)
     arriving = delivered()
     means = [{action: arriving * storefront.mean(context, action) for action in ACTIONS} for context, _ in visits]
     best = max(ACTIONS, key=lambda action: sum(m[action] for m in means))
@@ -144,9 +153,9 @@ def _shown(interval: Interval, sign: str = "") -> str:
 
 def remove(db: Path) -> None:
     """Forget an earlier run. Raises LogLocked while a server writes it."""
-    with lock(db):
-        for suffix in ("", "-wal", "-shm", ".log"):
-            Path(f"{db}{suffix}").unlink(missing_ok=True)
+    check_unused(db)
+    for suffix in ("", "-wal", "-shm", ".log"):
+        Path(f"{db}{suffix}").unlink(missing_ok=True)
 
 
 def wait_until_sealed(db: Path) -> None:

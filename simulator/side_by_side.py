@@ -116,7 +116,7 @@ def ours(known: KnownLog, folder: Path) -> list[Row]:
 def hand_over(known: KnownLog, folder: Path) -> None:
     """The log for the rivals: arrays, and the files for VW with our squarecb's arguments."""
     arrays(known).write(folder)
-    (folder / ARGUMENTS).write_text(LEARNER.arguments.replace(" --quiet", ""))
+    (folder / ARGUMENTS).write_text(LEARNER.made_by.replace(" --quiet", ""))
     with (folder / LOG).open("w") as file:
         file.writelines(vw_lines(known))
 

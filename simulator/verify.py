@@ -1,23 +1,23 @@
 """Recompute every decision of a log with the code that serves, and compare. Called by `simulator verify`.
 
 The models are not trusted either: a trainer learns the log from its beginning and stops at every position that a
-decision names as its model.
+decision names as its model, with the version of the learning code that made it: the decision's build says which.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from decider.decide.decide import decide
-from decider.errors import DeciderError
+from decider.errors import DeciderError, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LoggedDecision, LogReader, Mark
-from decider.log.sqlite.log import SqliteReader
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
+from decider.policy.spec import PolicySpec
 from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
 
 
@@ -45,23 +45,25 @@ class ImportedLog(DeciderError):
     reason = "IMPORTED_LOG"
 
 
-def refuse_imported(log: SqliteReader) -> None:
+def refuse_imported(log: LogReader) -> None:
     """Raises ImportedLog for what `simulator import` made."""
-    for (build,) in log.query("select build from builds"):
-        source = json.loads(build).get("imported_from")
+    for build in log.builds().values():
+        source = build.get("imported_from")
         if source is not None:
-            raise ImportedLog(f"{log.path}: was imported from {source}; what another system drew cannot be recomputed")
+            raise ImportedLog(f"{log.name}: was imported from {source}; what another system drew cannot be recomputed")
 
 
 def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) -> Verification:
-    """Recompute everything; `on_decision` is called after each."""
+    """Recompute everything; `on_decision` is called after each.
+
+    Raises UnknownCode for decisions by a version of learning code that this build does not have.
+    """
     models = _Models(log)
     decisions = equal = 0
     first: Difference | None = None
-    versions = {version.position: version for version in log.versions()}
     for position in log.decided_versions():
         for logged in log.decisions(position):
-            difference = _compare(logged, versions.get(position), models)
+            difference = _compare(logged, models)
             decisions += 1
             equal += difference is None
             if difference and (first is None or logged.position < first.logged.position):
@@ -70,13 +72,17 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     return Verification(decisions, equal, first)
 
 
-def _compare(logged: LoggedDecision, version: ExperimentVersion | None, models: _Models) -> Difference | None:
+def _compare(logged: LoggedDecision, models: _Models) -> Difference | None:
+    version = models.versions.get(logged.decision.version)
     if version is None:
         return Difference(logged, None, f"version: there is none at position {logged.decision.version}")
-    if not models.published(version, logged.decision.model):
+    owner = _Owner(version.experiment.id, version.experiment.policy, models.code(logged, version))
+    if not models.published(owner, logged.decision.model):
         return Difference(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
-        recomputed = decide(_request(logged.decision, version), version, models.at(version, logged.decision.model))
+        recomputed = decide(_request(logged.decision, version), version, models.at(owner, logged.decision.model))
+    except UnknownCode:
+        raise
     except DeciderError as error:
         return Difference(logged, None, f"{type(error).__name__}: {error}")
     if recomputed == logged.decision:
@@ -97,38 +103,58 @@ def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
     )
 
 
+class _Owner(NamedTuple):
+    """What a model is of. code: of the learning code."""
+
+    experiment: ExperimentId
+    policy: PolicySpec
+    code: int
+
+    @property
+    def key(self) -> tuple[ExperimentId, str]:
+        """By which its models are found."""
+        return self.experiment, self.policy.signature_of(self.code)
+
+
+FIRST_CODE = 1
+"""Of logs whose decisions do not name their build: there was no other."""
+
+
 class _Models:
-    """Models by name. Asked in rising order of position it learns the log once for each policy spec."""
+    """Models by name. Asked in rising order of position it learns the log once for each policy spec and code."""
 
     def __init__(self, log: LogReader) -> None:
         self._log = log
+        self._builds = log.builds()
         self._trainers: dict[tuple[ExperimentId, str], Trainer] = {}
         self._models: dict[tuple[ExperimentId, str], tuple[Position, Model]] = {}
         self._published: dict[tuple[ExperimentId, str], set[Position]] = {}
+        self.versions = {version.position: version for version in log.versions()}
 
-    def published(self, version: ExperimentVersion, position: Position) -> bool:
-        """Whether the log's file says that there was such a model."""
-        experiment, signature = version.experiment.id, version.experiment.policy.signature
-        key = (experiment, signature)
-        if key not in self._published:
-            self._published[key] = {START, *self._log.published(experiment, signature)}
-        return position in self._published[key]
+    def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
+        """Of the learning code that made the decision's model."""
+        codes = self._builds.get(logged.build, {}).get("codes", {})
+        return int(codes.get(version.experiment.policy.algorithm, FIRST_CODE))
 
-    def at(self, version: ExperimentVersion, position: Position) -> Model:
-        """The policy as it was after learning the log up to this position."""
-        spec = version.experiment.policy
-        key = (version.experiment.id, spec.signature)
-        known = self._models.get(key)
+    def published(self, owner: _Owner, position: Position) -> bool:
+        """Whether the log says that there was such a model."""
+        if owner.key not in self._published:
+            self._published[owner.key] = {START, *self._log.models.published(*owner.key)}
+        return position in self._published[owner.key]
+
+    def at(self, owner: _Owner, position: Position) -> Model:
+        """The policy as it was after learning the log up to this position. Raises UnknownCode."""
+        known = self._models.get(owner.key)
         if known is not None and known[0] == position:
             return known[1]
-        if not spec.learns:
-            model = Model(make_policy(spec))
+        if not owner.policy.learns:
+            model = Model(make_policy(owner.policy, code=owner.code))
         else:
             if known is None or known[0] > position:
-                self._trainers[key] = Trainer(self._log, version.experiment.id, spec)
-            trainer = self._trainers[key]
+                self._trainers[owner.key] = Trainer(self._log, owner.experiment, owner.policy, code=owner.code)
+            trainer = self._trainers[owner.key]
             if position > START:
                 trainer.learn_up_to(Mark(position, self._log.time_at(position)))
-            model = Model(trainer.publish()[0].policy, position)
-        self._models[key] = (position, model)
+            model = Model(trainer.model().policy, position)
+        self._models[owner.key] = (position, model)
         return model

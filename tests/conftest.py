@@ -11,7 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
-from decider.policy.spec import ALGORITHMS, PolicySpec
+from decider.policy.algorithms import ALGORITHMS
+from decider.policy.protocol import Choice
+from decider.policy.spec import PolicySpec
 from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
 from tests.browser import Browser, browser
 
@@ -19,10 +21,13 @@ settings.register_profile("developer", deadline=None, suppress_health_check=[Hea
 settings.register_profile("ci", parent=settings.get_profile("developer"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
 
+collect_ignore = ["cases"]
+"""Scripts that a person runs: `make cases`."""
+
 SECOND = 1_000_000
 """Microseconds."""
 
-LEARNING = tuple(name for name in ALGORITHMS if name not in ("uniform", "fixed"))
+LEARNING = tuple(name for name, one in ALGORITHMS.items() if one.learns)
 
 
 class Clock:
@@ -63,7 +68,12 @@ def sample_version(*, position: int = 1, number: int = 1, time: int = 0, **chang
 
 def spec(algorithm: str, *interactions: str, **parameters: float) -> PolicySpec:
     """A policy spec with the algorithm's defaults but for `parameters`."""
-    return PolicySpec(algorithm, {**ALGORITHMS[algorithm], **parameters}, interactions or ("CA",))
+    return PolicySpec(algorithm, {**ALGORITHMS[algorithm].defaults, **parameters}, interactions or ("CA",))
+
+
+def plain_choices(count: int) -> tuple[Choice, ...]:
+    """That many actions without features, as a policy sees them."""
+    return tuple(Choice(ActionId(f"a{number}")) for number in range(count))
 
 
 @pytest.fixture(scope="module")

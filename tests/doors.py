@@ -30,14 +30,17 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from decider.errors import DeciderError
-from decider.learn.learner import Learner
-from decider.log.sqlite.log import SqliteLog
+from decider.learn.leader import Leader, Pace
+from decider.learn.versions import Versions
+from decider.log.open import open_log
+from decider.log.sqlite.writer import SqliteLog
 from decider.server.experiments import ExperimentService
 from decider.server.rpc import to_status
 from decider.server.serve import Server
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
 from decider.serving.current import Current
+from decider.serving.follower import Copies, Follower
 from decider.types import now
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
@@ -235,16 +238,22 @@ def outcome_name(outcome: int) -> str:
 
 
 class DirectDoor(Door):
-    """The servicer objects, called directly; the learner steps whenever the test breathes."""
+    """The servicer objects, called directly; leader and follower step whenever the test breathes."""
 
     def __init__(self, db: Path) -> None:
         self.db = db
-        self._log = SqliteLog(db)
-        running = Current()
-        self._learner = Learner(self._log, running, clock=now)
+        self._log = open_log(db)
+        current, copies = Current(), Copies()
+        self._follower = Follower(self._log, current, copies)
+        self._leader = Leader(self._log, self._log.lease(), copies, clock=now, pace=Pace(interval=0.0))
+        assert self._leader.catch_up()
+        self._follower.follow()
+        versions = Versions(self._log)
         self._services = {
-            "DeciderService": DeciderService(running, self._log, append=self._log.append),
-            "ExperimentService": ExperimentService(running, self._learner),
+            "DeciderService": DeciderService(current, self._log, append=self._log.append),
+            "ExperimentService": ExperimentService(
+                self._log, current, self._follower, versions, progress=self._leader.progress
+            ),
         }
 
     def call(self, service: str, method: str, request: Message) -> Any:
@@ -254,10 +263,13 @@ class DirectDoor(Door):
     def breathe(self) -> None:
         """See Door."""
         time.sleep(LEARN_INTERVAL)
-        self._learner.step()
+        while self._leader.step():
+            pass
+        self._follower.follow()
 
     def close(self) -> None:
         """See Door."""
+        self._leader.finish()
         self._log.close()
 
 
@@ -303,6 +315,12 @@ def fetch(url: str) -> tuple[int, str]:
 
 class InProcessDoor(GrpcDoor):
     """A whole server in this process, on free ports."""
+
+    @property
+    def writer(self) -> sqlite3.Connection:
+        """The connection that writes the log, for tests that make it fail."""
+        assert isinstance(self.server.log, SqliteLog)
+        return self.server.log._writer
 
     def __init__(self, db: Path, **settings: Any) -> None:
         given = {"learn_interval": LEARN_INTERVAL, "listen": ANY_PORT, "http": ANY_PORT, **settings}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -14,21 +17,22 @@ ROOT = Path(__file__).parent.parent
 WORDS = {"decider.types", "decider.errors"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
-SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.v1"}
+SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.experiment_files", "decider.v1"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "decider": set(),
     "decider.v1": {"decider.v1"},
     "decider.types": set(),
     "decider.errors": set(),
-    "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions' lines
+    "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions as choices
     "decider.experiment": WORDS | {"decider.policy", "decider.v1"},
+    "decider.experiment_files": {"decider.errors", "decider.experiment", "decider.v1"},  # above `experiment`: it reads
     "decider.decide": DOMAIN,
     "decider.serving": DOMAIN | {"decider.log"},
     "decider.estimate": set(),
     "decider.log": DOMAIN,
     "decider.learn": LOGGED,
-    "decider.metrics": LOGGED | {"decider.estimate"},
+    "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
     "decider.server": SERVED,
     "decider.cli": SERVED | {"decider.server"},
     "decider.client": WORDS | {"decider.v1"},
@@ -54,22 +58,31 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "sqlite3": (
         "decider.log",
         "decider.server.serve",  # names the version of SQLite at start
-        "simulator.cli",  # names sqlite3.Error
     ),
     "sqlite_utils": ("decider.log",),
-    "prometheus_client": ("decider.metrics", "decider.server.serve", "decider.server.http"),
+    "prometheus_client": (
+        "decider.metrics",
+        "decider.server.serve",
+        "decider.server.http",
+        "simulator.walk",  # a registry for the handler that it walks through
+    ),
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": ("decider.cli", "simulator"),
     "rich": ("simulator",),
     "scipy": ("decider.estimate", "decider.policy.thompson", "simulator"),
-    "pyarrow": ("simulator.logs", "simulator.compare.table"),
-    "adbc_driver_sqlite": ("simulator.logs",),
+    "pyarrow": (
+        "decider.log.sqlite.arrow",
+        "decider.log.memory_arrow",
+        "simulator.logs",
+        "simulator.compare.table",
+    ),
+    "adbc_driver_sqlite": ("decider.log.sqlite.arrow",),
     "matplotlib": ("simulator.report", "simulator.bakeoff.plot"),
     "jinja2": ("simulator.report",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 
-DRIVES_A_SERVER = ("simulator.bench",)
+DRIVES_A_SERVER = ("simulator.bench", "simulator.walk")
 """The modules of the simulator that may import `decider.server`: they measure a live one."""
 
 
@@ -145,6 +158,58 @@ def test_each_library_has_one_room(library: str) -> None:
     users = [name for name in OURS if any(inside(target, library) for target in imports(name))]
     wrong = [name for name in users if not any(inside(name, room) for room in ONLY_IN[library])]
     assert not wrong, f"{library} is imported by {', '.join(wrong)}"
+
+
+IMPLEMENTATIONS = ("decider.log.sqlite", "decider.log.memory", "decider.log.memory_arrow")
+"""Logs of every kind; `decider.log.open` opens them."""
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if not inside(name, "decider.log")])
+def test_nobody_outside_the_log_names_an_implementation(name: str) -> None:
+    """Whoever does would have to be changed for a log in another database."""
+    wrong = [target for target in imports(name) if any(inside(target, one) for one in IMPLEMENTATIONS)]
+    assert not wrong, f"{name} imports {', '.join(wrong)}: use decider.log.open and decider.log.protocol"
+
+
+SQL = re.compile(
+    r"^\s*(select\s.*\sfrom\s|insert\s+(or\s+\w+\s+)?into\s|update\s+\w+\s+set\s|delete\s+from\s|pragma\s)",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("text", ["select 1 from t", "\n  select a,\n b from t", "insert or ignore into t", "PRAGMA x"])
+def test_sql_is_known_when_it_is_seen(text: str) -> None:
+    """The test below must be able to fail."""
+    assert SQL.search(text)
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if not inside(name, "decider.log")])
+def test_sql_is_in_the_log_alone(name: str) -> None:
+    """SQL of others would have to be found and written again for every database."""
+    texts = [
+        node.value for node in ast.walk(tree(name)) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert not [text for text in texts if SQL.search(text)]
+
+
+def test_only_its_own_room_knows_the_text_of_vowpal_wabbit() -> None:
+    """The default policy is not Vowpal Wabbit's: nothing but `policy/vw/` may depend on how it writes features."""
+    users = [name for name in OURS if "decider.policy.vw.encode" in imports(name)]
+    assert set(users) <= {"decider.policy.vw.workspace", "simulator.side.known"}  # the latter feeds VW's own program
+
+
+def test_a_definition_comes_from_a_text_not_from_a_file() -> None:
+    """`experiment/` is pure, so that it can be called anywhere; files are read by `experiment_files.py`."""
+    users = [name for name in OURS if inside(name, "decider.experiment") and "pathlib" in imports(name)]
+    assert not users
+
+
+def test_whoever_reads_a_log_loads_no_learner() -> None:
+    """`simulator` commands start faster, and a log can be read where no Vowpal Wabbit is installed."""
+    learners = ("vowpal_wabbit_next", "scipy")
+    code = f"import sys, decider.log.open; print([name for name in {learners} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_nothing_that_serves_imports_the_simulator() -> None:

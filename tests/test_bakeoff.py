@@ -216,7 +216,7 @@ from sklearn.linear_model import SGDClassifier
 world = find("storefront")
 visits = world.draw(5, ROUNDS)
 given = Given.of(world, sample(world), seed=3)
-lines = list(given.actions)
+choices = given.choices
 found = {}
 
 class Public(with_mabwiser.Linear):  # nothing but MAB's public methods
@@ -258,20 +258,20 @@ for name, pair in pairs.items():
     rounds, same, chosen = ROUNDS if name.startswith("lin") else ROUNDS // 3, 0, set()
     for number in range(rounds):
         context = visits.contexts[visits.seen[number]]
-        ours, theirs = (one.pmf(context, lines) for one in pair)
+        ours, theirs = (one.pmf(context, choices) for one in pair)
         same += ours == theirs
         drawn = ours.index(max(ours))
         chosen.add(drawn)
         for one in pair:
-            one.learn(context, lines, drawn=drawn, propensity=1.0, reward=float(visits.rewards[number, drawn]))
+            one.learn(context, choices, drawn=drawn, propensity=1.0, reward=float(visits.rewards[number, drawn]))
     found[name] = [same / rounds, len(chosen)]
 
 coba = with_coba.make(given, "VowpalEpsilonLearner")
 far = 0.0
 for number in range(200):
     context = visits.contexts[visits.seen[number]]
-    some = lines[number % 3:]
-    pmf, ids = coba.pmf(context, some), [given.actions[line] for line in some]
+    some = choices[number % 3:]
+    pmf, ids = coba.pmf(context, some), [one.id for one in some]
     asked = coba._contexts(context)
     far = max(far, *[abs(coba._learner.score(asked, ids, one) - p) for one, p in zip(ids, pmf)])
     coba.learn(context, some, drawn=0, propensity=pmf[0], reward=float(visits.rewards[number, number % 3]))
@@ -281,9 +281,9 @@ eligible = {}
 for name, (policy, _) in pairs.items():
     if name in ("linucb", "ucb"):
         context = visits.contexts[0]
-        every = policy.pmf(context, lines)
-        without = [line for line, p in zip(lines, every) if not p]
-        eligible[name] = [sum(policy.pmf(context, without)), sum(policy.pmf(context, lines[2:3]))]
+        every = policy.pmf(context, choices)
+        without = [one for one, p in zip(choices, every) if not p]
+        eligible[name] = [sum(policy.pmf(context, without)), sum(policy.pmf(context, choices[2:3]))]
 found["eligible"] = eligible
 print(json.dumps(found))
 """
@@ -315,7 +315,7 @@ def test_a_rival_is_given_the_declared_range() -> None:
     given = Given.of(purchases, Sample(Vectors({}, {}), (0.0, 20.0)), seed=1)
     reward = purchases.experiment.reward
     assert (given.scaled(reward.minimum), given.scaled(reward.maximum)) == (0.0, 1.0)
-    assert list(given.actions.values()) == list(purchases.actions)
+    assert [choice.id for choice in given.choices] == list(purchases.actions)
 
 
 def test_every_policy_of_the_tables_has_a_name_for_people() -> None:

@@ -18,9 +18,10 @@ import pytest
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import DeciderError
 from decider.experiment.schema import to_message, write_json
+from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer
+from decider.log.open import open_log
 from decider.log.protocol import Mark
-from decider.log.sqlite.log import SqliteLog
 from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import Candidate, Progressive
 from simulator.evaluate.parse import parse
@@ -39,13 +40,17 @@ def asked(candidate: Candidate, columns: Columns) -> Floats:
 
 @pytest.fixture
 def served(tmp_path: Path, clock: Clock) -> Path:
-    """A log of one version whose policy learned while it served; rewards came late, some actions were not eligible."""
-    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+    """A log of one version whose policy learned while it served; rewards came late, some actions were not eligible.
+
+    Every model is stored.
+    """
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.learner.apply(sample_experiment())
+        drive.restart(Pace(interval=0.0, store_interval=0.0))
+        drive.apply(sample_experiment())
         drive.visits(150)
         clock.advance(600)
-        drive.learner.step()
+        drive.step()
     return tmp_path / "log.db"
 
 
@@ -78,7 +83,7 @@ def test_a_learner_answers_as_the_served_policy_would_have(served: Path, tmp_pat
     experiment = sample_experiment(policy=spec(algorithm))
     columns = load(served)
     pmfs = asked(parse(toml(tmp_path, policy=spec(algorithm)), columns), columns)
-    with closing(SqliteLog(served)) as log:
+    with closing(open_log(served)) as log:
         trainer = Trainer(log, HOME, experiment.policy)
         (version,) = log.versions()
         rows = sorted(log.decisions(version.position), key=lambda one: one.position)
@@ -92,8 +97,8 @@ def test_a_learner_answers_as_the_served_policy_would_have(served: Path, tmp_pat
             decision = logged.decision
             if len(decision.eligible) == 1 or len(where) != 1:
                 continue
-            lines = version.encoded(decision.eligible, decision.action_features)
-            pmf = trainer.publish()[0].policy.pmf(decision.context, lines)
+            choices = version.choices_of(decision.eligible, decision.action_features)
+            pmf = trainer.model().policy.pmf(decision.context, choices)
             slots = to_slots(pmf, minimum=experiment.minimum_propensity)
             expected = dict(zip(decision.eligible, slots, strict=True))
             found = (pmfs[int(where[0])] * SLOTS).round().astype(int).tolist()
@@ -254,7 +259,7 @@ def test_a_stored_model_answers_as_it_did_and_only_for_what_it_has_not_learned(s
     columns = load(served)
     assert columns.model is not None
     position = Counter(columns.model[columns.model > 0].tolist()).most_common(1)[0][0]
-    with closing(SqliteLog(served)) as log:
+    with closing(open_log(served)) as log:
         at = log.time_at(position)
     candidate = parse(f"model:{served}@{position}", columns)
     (scores,) = score(columns, [candidate])
@@ -296,7 +301,7 @@ def test_a_policy_written_in_python_sees_what_served_ones_see(
     assert set(pmfs.max(axis=1)) == {1.0}
     seen = candidate._asked.policy.policy.seen  # type: ignore[attr-defined]
     assert [reward for _, _, reward in seen] == columns.reward[:-1].tolist()
-    assert all(f"id={columns.actions[code]}" in line for code, (line, _, _) in zip(columns.action, seen, strict=False))
+    assert all(action.id == columns.actions[code] for code, (action, _, _) in zip(columns.action, seen, strict=False))
 
 
 def test_a_policy_that_gives_no_pmf_is_served_by_the_baseline(served: Path) -> None:

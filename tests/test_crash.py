@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
@@ -11,12 +12,12 @@ import grpc
 import pytest
 
 from decider.learn.trainer import Trainer
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
 from decider.policy.make import load_model
 from decider.types import Context, ExperimentId
 from decider.v1 import decider_service_pb2 as pb
 from simulator.verify import verify
-from tests.doors import GrpcDoor, ServerProcess, experiment, outcome_name, until
+from tests.doors import GrpcDoor, ServerProcess, experiment, outcome_name, rows, until
 
 ROUNDS = 5
 CLIENTS = 4
@@ -138,9 +139,8 @@ def finish(db: Path, visitors: list[Visitor]) -> None:
 
 def check_acknowledged(db: Path, visitors: list[Visitor]) -> None:
     """Each acknowledged decision and reward is in the log once, as it was answered; and nothing else is."""
-    log = SqliteReader(db)
     decided = {id_: reply for visitor in visitors for id_, reply in visitor.decided.items()}
-    logged = log.query("select decision_id, action, propensity, model from decisions")
+    logged = rows(db, "select decision_id, action, propensity, model from decisions")
     assert len(decided) > 100
     assert {row[0]: row[1:] for row in logged} == {
         id_: (reply.action.id, reply.propensity, reply.model) for id_, reply in decided.items()
@@ -148,33 +148,34 @@ def check_acknowledged(db: Path, visitors: list[Visitor]) -> None:
     assert len(logged) == len(decided)
     rewarded = {key: outcomes for visitor in visitors for key, outcomes in visitor.rewarded.items()}
     sql = "select d.decision_id, r.reward_id from rewards r join decisions d on d.position = r.decision"
-    assert sorted(log.query(sql)) == sorted(rewarded)
+    assert sorted(rows(db, sql)) == sorted(rewarded)
     assert len(rewarded) > 20
     for outcomes in rewarded.values():  # a retry of what was written before the kill is a duplicate, so 0 or 1
         assert sum(outcome != "duplicate" for outcome in outcomes) <= 1
         assert outcomes.index("duplicate") <= 1 if "duplicate" in outcomes else len(outcomes) == 1
-    positions = log.query("select position from entries order by position")
+    positions = rows(db, "select position from entries order by position")
     assert positions == [(position,) for position in range(1, len(positions) + 1)]
-    assert log.query("pragma integrity_check") == [("ok",)]
-    log.close()
+    assert rows(db, "pragma integrity_check") == [("ok",)]
+    with closing(open_reader(db)) as log:
+        assert not log.check(lambda _: None)
 
 
 def check_replay(db: Path) -> None:
     """What was served can be recomputed; a trainer that reads the whole log at once has learned the same."""
-    log = SqliteReader(db)
+    log = open_reader(db)
     verification = verify(log)
     assert verification.first is None
     assert verification.equal == verification.decisions == log.count_decisions()
     version = log.versions()[-1]
     spec = version.experiment.policy
-    stored = log.newest_model(ExperimentId(ID), spec.signature)
+    stored = log.models.newest(ExperimentId(ID), spec.signature)
     assert stored is not None
     served = load_model(spec, stored[1])
     fresh = Trainer(log, ExperimentId(ID), spec)
-    learned = fresh.learn_up_to(log.end())
+    learned = fresh.learn_up_to(log.head().mark)
     assert learned == log.count_decisions()
-    actions = version.encoded(version.all_active, {})
-    again = fresh.publish()[0].policy
+    actions = version.choices_of(version.all_active, {})
+    again = fresh.model().policy
     random = Random(1)
     pmfs = set()
     for unit in range(300):

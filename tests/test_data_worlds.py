@@ -19,7 +19,8 @@ from scipy.stats import chi2
 
 from decider.experiment.features import feature_violations
 from decider.log.protocol import NewVersion
-from decider.log.sqlite.log import SqliteLog, SqliteReader
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
 from decider.policy.make import make_policy
 from decider.types import CONTEXT_FIELDS, ActionId, Context
 from simulator.datasets import classification as data_sets

@@ -110,13 +110,13 @@ def test_last_model_is_published_and_the_log_is_one_file(tmp_path: Path) -> None
         for id_ in ids:
             door.reward(id_, value=0.5)
         time.sleep(0.2)
-        assert door.rows("select count(*) from models") == [(0,)]
+        assert door.rows("select count(*) from published") == [(0,)]
         assert server.terminate() == 0
         wal = Path(f"{server.db}-wal")
         assert not wal.exists() or wal.stat().st_size == 0
-        assert door.rows("select learned from models") == [(20,)]
+        assert door.rows("select learned from published") == [(20,)]
     with running(tmp_path / "log.db", "--learn-interval", "3600") as (server, door):
-        assert [(door.get("e").model,)] == door.rows("select position from models")
+        assert [(door.get("e").model,)] == door.rows("select model from published")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -230,7 +230,7 @@ def test_file_that_changed_while_the_log_was_locked_is_picked_up_afterwards(tmp_
     file.write_text(FILE)
     door = InProcessDoor(tmp_path / "log.db", experiments=(file,))
     try:
-        door.server.log._writer.execute("pragma busy_timeout = 50")
+        door.writer.execute("pragma busy_timeout = 50")
         with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
             other.execute("begin immediate")
             file.write_text(FILE.replace("0.01", "0.02"))
@@ -247,11 +247,8 @@ def test_pause_and_apply_at_the_same_moment_both_hold(tmp_path: Path) -> None:
     try:
         door.apply(experiment("e", "a", "b"))
         with ThreadPoolExecutor(2) as pool:
-            with door.server.learner._lock:  # as during a round of learning
-                applying = pool.submit(door.apply, experiment("e", "a", "b", "c"))
-                time.sleep(0.3)
-                pausing = pool.submit(door.pause, "e")
-                time.sleep(0.3)
+            applying = pool.submit(door.apply, experiment("e", "a", "b", "c"))
+            pausing = pool.submit(door.pause, "e")
             applying.result(30)
             pausing.result(30)
         now = door.get("e").experiment
@@ -263,7 +260,7 @@ def test_pause_and_apply_at_the_same_moment_both_hold(tmp_path: Path) -> None:
 
 SHUTDOWN = """
 import threading
-from decider.log.commit_executor import CommitExecutor
+from decider.log.commit import CommitExecutor
 
 begun, finish = threading.Event(), threading.Event()
 together = CommitExecutor(lambda entries: [None for _ in entries], threads=1)
@@ -302,30 +299,12 @@ def test_frozen_experiment_keeps_its_model_over_a_restart(tmp_path: Path) -> Non
         again.close()
 
 
-def test_one_experiment_that_cannot_learn_does_not_stop_the_others(tmp_path: Path) -> None:
-    """Two legal rewards whose sum overflows must not end learning everywhere, or keep the server from starting."""
-    door = InProcessDoor(tmp_path / "log.db")
-    try:
-        extreme = experiment("a-extreme", window=0.2)
-        extreme.reward.range.maximum = 1.7e308
-        if status_of(lambda: door.apply(extreme)).code:
-            return  # refusing such a range is as good an answer
-        door.apply(experiment("other", window=0.2))
-        id_ = door.decide("a-extreme").decision_id
-        for _ in range(2):
-            door.reward(id_, value=1.7e308)
-        door.decide("other")
-        until(lambda: door.get("other").model, what="the other experiment learns", patience=5)
-    finally:
-        door.close()
-
-
 def test_a_log_names_every_build_that_wrote_it(tmp_path: Path) -> None:
     """Bit-exact replay is checked for some builds only; whoever audits must know which one wrote."""
     for _ in range(2):
         server = ServerProcess(tmp_path / "log.db")
         assert server.terminate() == 0
     with closing(sqlite3.connect(tmp_path / "log.db")) as db:
-        builds = [json.loads(row[0]) for row in db.execute("select build from builds order by started")]
+        builds = [json.loads(row[0]) for row in db.execute("select build from builds order by position")]
     assert len(builds) == 2
-    assert set(builds[0]) == {"decider", "vowpal_wabbit_next", "python", "sqlite", "machine"}
+    assert set(builds[0]) == {"decider", "vowpal_wabbit_next", "python", "sqlite", "machine", "codes"}

@@ -30,7 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.experiment.schema import to_message
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
 from simulator.cli import main
@@ -423,7 +423,7 @@ def test_a_killed_server_loses_nothing_doubles_nothing_and_replays(
     assert rows(db, "select count(*) from decisions") == [(visitors,)]
     assert rows(db, "select count(*) from builds") == [(1 + kills,)], "it was started again after every kill"
     assert rows(db, "select (select count(*) from decisions) = (select count(*) from sealed_decisions)") == [(1,)]
-    log = SqliteReader(db)
+    log = open_reader(db)
     verification = verify(log)
     assert (verification.equal, verification.decisions, verification.first) == (visitors, visitors, None)
     log.close()
@@ -454,7 +454,7 @@ def test_every_world_can_be_driven(server: InProcessDoor, name: str) -> None:
     drive.run()
     assert drive.failure is None
     assert drive.ledger.acked.all()
-    with closing(SqliteReader(server.db)) as log:
+    with closing(open_reader(server.db)) as log:
         assert reconcile(made, drive.ledger, log).clean
 
 
@@ -482,7 +482,7 @@ def finished(server: InProcessDoor) -> tuple[Plan, Ledger, Path]:
 def check(finished: tuple[Plan, Ledger, Path], db: Path) -> Reconciliation:
     """Against a log of one's choice."""
     made, ledger, _ = finished
-    with closing(SqliteReader(db)) as log:
+    with closing(open_reader(db)) as log:
         return reconcile(made, ledger, log)
 
 
@@ -529,7 +529,7 @@ where position = (select position from rewarded)
             "doubled",
             "insert into decisions select (select position from next), time, version, 'whole-0009999', "
             "unit_id, segment, device, channel, location, intent_stage, features, eligible, action_features, pmf, "
-            "action, propensity, reason, model from decisions where position = (select position from one)",
+            "action, propensity, reason, model, build from decisions where position = (select position from one)",
         ),
         ("different", "update decisions set action = action || '-x' where position = (select position from one)"),
         ("different", "update decisions set propensity = propensity / 2 where position = (select position from one)"),
@@ -737,7 +737,7 @@ def test_a_server_that_sleeps_costs_time_and_no_visitor(tmp_path: Path) -> None:
         drive = Drive(made, process.target)
         drive.run(alongside=[_sleeps(process)])
         assert drive.failure is None
-        with closing(SqliteReader(process.db)) as log:
+        with closing(open_reader(process.db)) as log:
             assert reconcile(made, drive.ledger, log).clean
         assert max(drive.ledger.calls["decide"].seconds) >= 0.5
         assert drive.ledger.acked.all()

@@ -13,12 +13,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from decider.policy.vw.encode import action_line, context_line
+from decider.experiment.definition import Action
+from decider.policy.features import vector_of
+from decider.policy.protocol import Choice
+from decider.policy.vw import encode
+from decider.policy.vw.encode import action_line
 from decider.policy.vw.workspace import VwPolicy
 from decider.types import CONTEXT_FIELDS, ActionId, Context, Features
-from tests.conftest import ODD, contexts, feature_maps, names, spec, texts
+from tests.conftest import ODD, contexts, feature_maps, names, sample_version, spec, texts
 
 Parsed = Mapping[str, str | float]
+
+
+def context_line(context: Context) -> str:
+    """The line of a context."""
+    return encode.context_line(context[:5], vector_of(context.features))
 
 
 def parse(line: str, *head: str) -> Parsed:
@@ -73,7 +82,9 @@ def test_a_context_reads_back_as_itself(context: Context) -> None:
 @given(names, texts, feature_maps, feature_maps)
 def test_an_action_reads_back_as_itself(id_: str, kind: str, features: Features, extra: Features) -> None:
     """As for the context; features given at the call win over the action's own."""
-    line = action_line(ActionId(id_), kind, features, extra)
+    version = sample_version(actions=(Action(ActionId(id_), kind, features),), baseline=None)
+    (action,) = version.choices_of(version.all_active, {ActionId(id_): extra})
+    line = action_line(action)
     assert parse(line, "|A") == {"id": id_, "kind": kind, **as_read({**features, **extra})}
 
 
@@ -84,7 +95,8 @@ def test_the_order_of_features_does_not_matter(context: Context, random: Random)
     random.shuffle(shuffled)
     other = context._replace(features=dict(shuffled))
     assert context_line(context) == context_line(other)
-    assert action_line(ActionId("a"), "b", context.features) == action_line(ActionId("a"), "b", other.features)
+    one, two = (Choice(ActionId("a"), "b", features) for features in (context.features, other.features))
+    assert action_line(one) == action_line(two)
 
 
 @given(feature_maps, feature_maps)
@@ -104,17 +116,17 @@ def test_a_numpy_number_is_encoded_as_a_number() -> None:
     """numpy's float64 is a float to every type check; its repr is not, and worlds of the simulator are numpy."""
     number = np.float64(31.5)
     assert context_line(Context(features={"age": number})) == "shared |C age:31.5"
-    assert action_line(ActionId("a"), "b", {"price": number}) == "|A id=a kind=b price:31.5"
+    assert action_line(Choice(ActionId("a"), "b", {"price": number})) == "|A id=a kind=b price:31.5"
 
 
 @pytest.mark.parametrize("odd", [*ODD, "\ufeff", "\u202e", "e\u0301", "\U0010ffff", "a" * 256, "'tag", "shared", "1.0"])
 def test_vw_takes_every_odd_text(odd: str) -> None:
     """Odd text must neither raise in VW nor make a pmf that differs from one workspace to the next."""
     context = Context(segment=odd, features={odd + "1": odd, odd + "2": 2.0, odd + "3": True})
-    actions = [action_line(ActionId(id_), odd, {odd: odd}) for id_ in ("a", "b", odd)]
+    actions = [Choice(ActionId(id_), odd, {odd: odd}) for id_ in ("a", "b", odd)]
     pmfs = []
     for _ in range(2):
-        policy = VwPolicy(spec("squarecb").arguments)
+        policy = VwPolicy(spec("squarecb").made_by)
         for drawn in (0, 1, 2) * 5:
             policy.learn(context, actions, drawn=drawn, propensity=0.5, reward=float(drawn == 2))
         pmfs.append(list(policy.pmf(context, actions)))
@@ -126,8 +138,8 @@ def test_vw_takes_every_odd_text(odd: str) -> None:
 @given(context=contexts)
 def test_vw_takes_every_context(context: Context) -> None:
     """Whatever the door lets through must give a pmf: an exception here would be an outage for that visitor."""
-    policy = VwPolicy(spec("squarecb").arguments)
-    actions = [action_line(ActionId(id_), "content", context.features) for id_ in ("a", "b", "c")]
+    policy = VwPolicy(spec("squarecb").made_by)
+    actions = [Choice(ActionId(id_), "content", context.features) for id_ in ("a", "b", "c")]
     policy.learn(context, actions, drawn=1, propensity=0.5, reward=0.0)
     pmf = policy.pmf(context, actions)
     assert min(pmf) >= 0
@@ -139,8 +151,8 @@ def test_vw_takes_every_context(context: Context) -> None:
 )
 def test_vw_takes_every_number(number: float) -> None:
     """Python writes floats with exponents and 17 digits; VW must read them as the number, not as NaN or text."""
-    actions = [action_line(ActionId(id_), "content", {}) for id_ in ("a", "b")]
-    policy = VwPolicy(spec("squarecb").arguments)
+    actions = [Choice(ActionId(id_), "content", {}) for id_ in ("a", "b")]
+    policy = VwPolicy(spec("squarecb").made_by)
     context = Context(features={"x": number})
     policy.learn(context, actions, drawn=1, propensity=0.5, reward=0.0)
     pmf = policy.pmf(context, actions)
@@ -151,7 +163,7 @@ def test_vw_takes_every_number(number: float) -> None:
 @pytest.mark.parametrize("number", [1e-120, 1e-150, 2.4e-200])
 def test_one_tiny_number_does_not_end_the_model(number: float) -> None:
     """A single caller must not turn the pmf of everybody who sends `x` into NaN (FALLBACK from then on)."""
-    actions = [action_line(ActionId(id_), "content", {}) for id_ in ("a", "b")]
-    policy = VwPolicy(spec("squarecb").arguments)
+    actions = [Choice(ActionId(id_), "content", {}) for id_ in ("a", "b")]
+    policy = VwPolicy(spec("squarecb").made_by)
     policy.learn(Context(features={"x": number}), actions, drawn=0, propensity=0.5, reward=0.0)
     assert abs(sum(policy.pmf(Context(features={"x": 30.0}), actions)) - 1) < 1e-3

@@ -12,19 +12,22 @@ from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decider.decide.decide import baseline_slots, eligible_actions, in_holdout, preset
-from decider.decide.slots import SLOTS, one_slot, uniform_slots
+from decider.decide.decide import baseline_slots, decide, eligible_actions, in_holdout
+from decider.decide.slots import SLOTS, Slots, one_slot, uniform_slots
 from decider.errors import InvalidArgument, InvalidExperiment, NotFound, Refused
-from decider.experiment.checks import MAX_ACTIONS, THOMPSON_TERMS, check_successor
-from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
+from decider.experiment.checks import MAX_ACTIONS, check_successor
+from decider.experiment.definition import Action, Aggregation, Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.schema import (
     from_message,
     read_json,
-    read_toml,
     to_message,
     write_json,
 )
-from decider.policy.spec import ALGORITHMS, DEFAULT_ALGORITHM, PolicySpec
+from decider.experiment_files import read_toml
+from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
+from decider.policy.spec import PolicySpec
 from decider.types import ActionId, DecisionId, DecisionRequest, ExperimentId, Reason
 from decider.v1 import experiment_pb2 as pb
 from tests.conftest import SECOND, feature_maps, sample_experiment, sample_version, spec, texts
@@ -66,7 +69,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
     active = [action.id for action in actions if not action.retired]
     low, high = sorted(draw(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2, unique=True)))
     algorithm = draw(st.sampled_from(sorted(ALGORITHMS)))
-    terms = sorted(THOMPSON_TERMS) if algorithm == "thompson" else ["CA", "AC", "CCA", "CCAA"]
+    terms = ALGORITHMS[algorithm].terms or ("CA", "AC", "CCA", "CCAA")
     holdout = draw(st.just(0.0) | st.floats(0, 1))
     needs_baseline = holdout > 0 or algorithm == "fixed"
     return Experiment(
@@ -77,7 +80,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         baseline=draw(st.sampled_from(active)) if needs_baseline or draw(st.booleans()) else None,
         policy=PolicySpec(
             algorithm,
-            {name: draw(RANGES[name]) for name in ALGORITHMS[algorithm]},
+            {name: draw(RANGES[name]) for name in ALGORITHMS[algorithm].parameters},
             tuple(draw(st.lists(st.sampled_from(terms), min_size=1, max_size=2))),
             (low, high),
         ),
@@ -307,6 +310,8 @@ TOO_MANY = [{"id": f"a{i}"} for i in range(MAX_ACTIONS + 1)]
         ({"policy": {"interactions": ["C"]}}, "policy.interactions[0]"),
         ({"policy": {"interactions": ["CA", "CCCCA"]}}, "policy.interactions[1]"),
         ({"policy": {"interactions": ["CA -q AA"]}}, "policy.interactions[0]"),
+        ({"policy": {"interactions": ["AC"]}}, "policy.interactions"),
+        ({"policy": {"interactions": ["CA", "AAC"], "thompson": {}}}, "policy.interactions"),
         ({"policy": {"epsilon_greedy": {"epsilon": 1.1}}}, "policy.epsilon_greedy.epsilon"),
         ({"policy": {"softmax": {"lambda": 0}}}, "policy.softmax.lambda"),
         ({"policy": {"squarecb": {"gamma_scale": "NaN"}}}, "policy.squarecb.gamma_scale"),
@@ -462,15 +467,30 @@ def test_no_action_left_is_refused() -> None:
     assert refused.value.reason == "NO_ELIGIBLE_ACTION"
 
 
+def ruled(version: ExperimentVersion, *eligible: ActionId, explore: bool = True) -> tuple[Slots, Reason]:
+    """The slots and the reason of a decision between these actions."""
+    asked = request(eligible=eligible, explore=explore)
+    made = decide(asked, version, Model(make_policy(version.experiment.policy)))
+    return made.pmf, made.reason
+
+
+def test_where_a_rule_decides_nothing_is_explored_anyway() -> None:
+    """`explore=false` names another reason only where the policy was asked."""
+    assert ruled(sample_version(holdout=1.0), SALE, OUTFIT, explore=False)[1] == Reason.HOLDOUT
+    assert ruled(sample_version(), SALE, explore=False)[1] == Reason.ONLY_ELIGIBLE
+    assert ruled(sample_version(policy=spec("fixed")), SALE, OUTFIT, explore=False)[1] == Reason.BASELINE
+    assert ruled(sample_version(), SALE, OUTFIT, explore=False)[1] == Reason.NO_EXPLORATION
+
+
 def test_rules_come_before_the_policy_and_in_order() -> None:
     """Holdout first, or a unit of the control group would get what the caller's filter leaves."""
-    everybody = sample_version(holdout=1.0)
-    assert preset(everybody, request(), (SALE, OUTFIT)) == (one_slot(1, 2), Reason.HOLDOUT)
-    assert preset(everybody, request(), (SALE,)) == ((SLOTS,), Reason.HOLDOUT)
-    assert preset(sample_version(), request(), (SALE,)) == ((SLOTS,), Reason.ONLY_ELIGIBLE)
-    fixed = sample_version(policy=spec("fixed"))
-    assert preset(fixed, request(), (SALE, OUTFIT)) == (one_slot(1, 2), Reason.BASELINE)
-    assert preset(sample_version(), request(), (SALE, OUTFIT)) is None
+    everybody, fixed = sample_version(holdout=1.0), sample_version(policy=spec("fixed"))
+    assert ruled(everybody, SALE, OUTFIT) == (one_slot(1, 2), Reason.HOLDOUT)
+    assert ruled(everybody, SALE) == ((SLOTS,), Reason.HOLDOUT)
+    assert ruled(sample_version(), SALE) == ((SLOTS,), Reason.ONLY_ELIGIBLE)
+    assert ruled(fixed, SALE, OUTFIT) == (one_slot(1, 2), Reason.BASELINE)
+    assert ruled(fixed, SALE) == ((SLOTS,), Reason.ONLY_ELIGIBLE)
+    assert ruled(sample_version(policy=spec("uniform")), SALE, OUTFIT)[1] in (Reason.EXPLOIT, Reason.EXPLORE)
 
 
 def test_without_the_baseline_everything_is_even() -> None:

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from decider.decide.slots import SLOTS
 from decider.errors import LogLocked
 from decider.learn.trainer import Trainer
-from decider.log.sqlite.log import SqliteLog, SqliteReader
+from decider.log.open import open_log as open_to_write
+from decider.log.open import open_reader
 from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
 from simulator.cli import main as simulator
 from simulator.logs import export_log as exporting
@@ -39,6 +40,7 @@ from simulator.logs.open import ReadOptions, open_log
 from simulator.logs.ours import load
 from simulator.verify import verify
 from tests.conftest import spec, texts
+from tests.doors import rows as query
 
 PERSONALIZER = Path(__file__).parent / "data" / "personalizer.dsjson"
 STORED = Path(__file__).parent / "data" / "log-0.1.0.db"
@@ -166,9 +168,9 @@ def test_what_is_imported_comes_back(columns: Columns, tmp_path_factory: pytest.
     path = tmp_path_factory.mktemp("import") / "log.db"
     import_log(columns, path)
     names = dict(zip(action_ids(columns.actions), columns.actions, strict=True))
-    with closing(SqliteReader(path)) as log:
+    with closing(open_reader(path)) as log:
         (version,) = log.versions()
-        sealed = list(log.sealed(version, after=_before(columns), until=log.end().time))
+        sealed = list(log.sealed(version.experiment.id, after=_before(columns), until=log.head().time))
     expected = decisions(columns)
     assert len(sealed) == len(expected)
     for one, want in zip(sealed, expected, strict=True):
@@ -285,18 +287,12 @@ def test_vw_sees_our_namespaces(tmp_path: Path) -> None:
 # what an imported log is
 
 
-def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    """Rows of any SQL on a log."""
-    with closing(SqliteReader(path)) as log:
-        return log.query(sql)
-
-
 def test_an_imported_log_says_so_and_is_paused(tmp_path: Path) -> None:
     """Nobody shall be served by it, and whoever audits must not take it for one of our sampler's."""
     import_log(replace(example(), name="shop/clicks.csv"), tmp_path / "log.db")
     ((build,),) = query(tmp_path / "log.db", "select build from builds")
     assert json.loads(build)["imported_from"] == "shop/clicks.csv"
-    with closing(SqliteReader(tmp_path / "log.db")) as log:
+    with closing(open_reader(tmp_path / "log.db")) as log:
         (version,) = log.versions()
         result = verify(log)
     assert (version.experiment.id, version.experiment.paused) == ("clicks.csv", True)
@@ -316,9 +312,9 @@ def test_a_new_policy_learns_from_an_imported_log(demo: Path, tmp_path: Path) ->
     """Whoever comes from another service must not begin with nothing."""
     columns = load(demo)
     import_log(columns, tmp_path / "log.db", experiment="storefront")
-    with closing(SqliteReader(tmp_path / "log.db")) as log:
+    with closing(open_reader(tmp_path / "log.db")) as log:
         trainer = Trainer(log, ExperimentId("storefront"), spec("squarecb"))
-        assert trainer.learn_up_to(log.end()) == len(columns)
+        assert trainer.learn_up_to(log.head().mark) == len(columns)
 
 
 def test_only_what_is_known_of_a_pmf_is_stored(tmp_path: Path) -> None:
@@ -409,7 +405,7 @@ def test_foreign_action_ids_are_made_ours_and_kept_in_the_payload(tmp_path: Path
     columns = replace(example(), actions=("free shipping!", "free shipping?"))
     imported = import_log(columns, tmp_path / "log.db", experiment="shop")
     assert (imported.experiment, imported.renamed) == ("shop", 2)
-    with closing(SqliteReader(tmp_path / "log.db")) as log:
+    with closing(open_reader(tmp_path / "log.db")) as log:
         actions = log.versions()[0].experiment.actions
     assert len({action.id for action in actions}) == 2
     assert [action.payload["imported_id"] for action in actions] == list(columns.actions)
@@ -549,7 +545,7 @@ def test_nothing_is_overwritten_unless_asked_for(demo: Path, tmp_path: Path) -> 
 def test_a_log_that_a_server_writes_is_not_overwritten(tmp_path: Path) -> None:
     """--force is not meant for that."""
     path = tmp_path / "live.db"
-    with closing(SqliteLog(path)):
+    with closing(open_to_write(path)):
         result = run("import", PERSONALIZER, path, "--force", "--skip-bad")
     assert result.exit_code == 2
     assert "another server writes this log" in result.stderr

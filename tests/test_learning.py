@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -16,16 +17,16 @@ from decider.decide.decide import decide
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import InvalidExperiment, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
+from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
-from decider.learn.aggregate import final_reward
-from decider.learn.learner import Learner
+from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, resumed_trainer
 from decider.log.memory import MemoryLog
-from decider.log.protocol import Mark, NewActivation, NewReward, NewVersion, PublishedModel, Tick
+from decider.log.protocol import Mark, ModelName, NewActivation, NewReward, NewVersion, Tick
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Model, Policy
 from decider.policy.spec import PolicySpec
-from decider.serving.current import Current
+from decider.policy.vw.workspace import VwPolicy
 from decider.types import (
     START,
     ActionId,
@@ -38,6 +39,7 @@ from decider.types import (
     Reason,
 )
 from tests.conftest import LEARNING, SECOND, Clock, sample_experiment, sample_version, spec
+from tests.processes import Process
 
 HOME = ExperimentId("home")
 
@@ -82,7 +84,7 @@ CONTEXTS = tuple(Context(segment=s, features={"age": a}) for s in ("new", "vip")
 
 def pmfs(policy: Policy, version: ExperimentVersion) -> list[list[float]]:
     """What a policy says; compared bit for bit."""
-    choices = version.encoded(version.all_active, {})
+    choices = version.choices_of(version.all_active, {})
     return [list(policy.pmf(context, choices)) for context in CONTEXTS]
 
 
@@ -136,8 +138,8 @@ class Story:
     def learned(self, of: PolicySpec | None = None) -> tuple[int, list[list[float]]]:
         """How many decisions a fresh trainer learns, and the policy after them."""
         trainer = Trainer(self.log, HOME, of or spec("squarecb"))
-        count = trainer.learn_up_to(self.log.end())
-        return count, pmfs(trainer.publish()[0].policy, self.version)
+        count = trainer.learn_up_to(self.log.head().mark)
+        return count, pmfs(trainer.model().policy, self.version)
 
 
 operations = st.lists(
@@ -181,7 +183,7 @@ def test_learning_in_pieces_is_learning_at_once(
     """The server learns every few milliseconds and is restarted; `verify` learns in one go. Both must be one policy."""
     story = told(steps)
     story.seal()
-    log, of, end = story.log, spec(algorithm), story.log.end()
+    log, of, end = story.log, spec(algorithm), story.log.head().mark
     at_once, in_pieces = Trainer(log, HOME, of), Trainer(log, HOME, of)
     at_once.learn_up_to(end)
     resumed = Trainer(log, HOME, of)
@@ -189,13 +191,12 @@ def test_learning_in_pieces_is_learning_at_once(
         mark = Mark(Position(cut), log.time_at(Position(cut)))
         in_pieces.learn_up_to(mark)
         if resumed.learn_up_to(mark):
-            model, saved = resumed.publish()
-            log.publish(PublishedModel(HOME, model.position, of.signature), saved, learned=1, keep=100)
+            log.models.store(ModelName(HOME, resumed.position, of.signature), resumed.save(), keep_bytes=10**9)
         resumed, mismatch = resumed_trainer(log, HOME, of)
         assert mismatch is None
-    expected = pmfs(at_once.publish()[0].policy, story.version)
-    assert pmfs(in_pieces.publish()[0].policy, story.version) == expected
-    assert pmfs(resumed.publish()[0].policy, story.version) == expected
+    expected = pmfs(at_once.model().policy, story.version)
+    assert pmfs(in_pieces.model().policy, story.version) == expected
+    assert pmfs(resumed.model().policy, story.version) == expected
     assert in_pieces.learned == at_once.learned
 
 
@@ -281,52 +282,46 @@ def test_a_model_is_named_by_the_position_it_has_learned_up_to() -> None:
     story = Story()
     story.decide()
     trainer = Trainer(story.log, HOME, spec("squarecb"))
-    assert trainer.learn_up_to(story.log.end()) == 0
-    assert trainer.publish()[0].position == START
+    assert trainer.learn_up_to(story.log.head().mark) == 0
+    assert trainer.model().position == START
     story.seal()
-    end = story.log.end()
+    end = story.log.head().mark
     assert trainer.learn_up_to(end) == 1
-    assert trainer.publish()[0].position == end.position
+    assert trainer.model().position == end.position
     story.log.append([Tick()])
-    assert trainer.learn_up_to(story.log.end()) == 0
-    assert trainer.publish()[0].position == end.position
+    assert trainer.learn_up_to(story.log.head().mark) == 0
+    assert trainer.model().position == end.position
 
 
 def test_a_published_model_is_not_changed_by_later_learning() -> None:
     """What serves must be what its name says."""
     story = Story()
     trainer = Trainer(story.log, HOME, spec("squarecb"))
-    model, _ = trainer.publish()
+    model = trainer.model()
     before = pmfs(model.policy, story.version)
     for _ in range(5):
         story.decide(index=1)
     story.seal()
-    trainer.learn_up_to(story.log.end())
+    trainer.learn_up_to(story.log.head().mark)
     assert pmfs(model.policy, story.version) == before
-    assert pmfs(trainer.publish()[0].policy, story.version) != before
+    assert pmfs(trainer.model().policy, story.version) != before
 
 
 # --- the learner
 
 
-class Service:
-    """A log, what runs, and its learner, as the server puts them together."""
+class Service(Process):
+    """A process that serves the sample experiment to visitors."""
 
     def __init__(self) -> None:
-        self.clock = Clock()
-        self.log = MemoryLog(clock=self.clock)
+        clock = Clock()
+        super().__init__(MemoryLog(clock=clock), clock)
         self.count = 0
-        self.restart()
-
-    def restart(self) -> None:
-        """A new process on the same log."""
-        self.running = Current()
-        self.learner = Learner(self.log, self.running, clock=self.clock)
 
     @property
     def model(self) -> Model:
         """What serves."""
-        return self.running[HOME].model
+        return self.current[HOME].model
 
     def visit(self, units: int = 1, *, paying: str = "none") -> list[Decision]:
         """Decisions with the serving model, rewarded where the action is `paying`."""
@@ -335,7 +330,7 @@ class Service:
             self.count += 1
             context = CONTEXTS[self.count % len(CONTEXTS)]
             request = DecisionRequest(DecisionId(f"d{self.count}"), f"u{self.count}", context)
-            made.append(decide(request, *self.running[HOME]))
+            made.append(decide(request, *self.current[HOME]))
             (mark,) = self.log.append([made[-1]])
             assert mark is not None
             if made[-1].action == paying:
@@ -345,26 +340,26 @@ class Service:
     def seal(self) -> None:
         """Until the windows are over, and a step of the learner."""
         self.clock.advance(11)
-        self.learner.step()
+        self.step()
 
 
 @pytest.fixture
 def service() -> Service:
     """One that runs the sample experiment."""
     made = Service()
-    made.learner.apply(sample_experiment())
+    made.apply(sample_experiment())
     return made
 
 
 def test_the_learner_seals_learns_and_publishes(service: Service) -> None:
     """From rewards to a model that serves and is stored, named by its position."""
     service.visit(30)
-    service.learner.step()
+    service.step()
     assert service.model.position == START
     service.seal()
     position = service.model.position
-    assert position == service.log.end().position
-    stored = service.log.newest_model(HOME, sample_experiment().policy.signature)
+    assert position == service.log.head().position - 1  # its publishing is an entry, too
+    stored = service.log.models.newest(HOME, sample_experiment().policy.signature)
     assert stored is not None
     assert stored[0] == position
     assert service.visit()[0].model == position
@@ -373,17 +368,17 @@ def test_the_learner_seals_learns_and_publishes(service: Service) -> None:
 def test_a_tick_is_written_when_time_alone_ends_a_window(service: Service) -> None:
     """Otherwise the last visitors of the day would be learned tomorrow, and the log would not say when."""
     service.visit()
-    before = service.log.end().position
+    before = service.log.head().position
     service.clock.advance(9)
-    service.learner.step()
-    assert service.log.end().position == before
+    service.step()
+    assert service.log.head().position == before
     service.clock.advance(1)
-    service.learner.step()
-    assert service.log.end().position == before + 1
+    service.step()
+    assert service.log.head().position == before + 2  # the tick, and the model that it let be learned
     service.clock.advance(100)
-    service.learner.step()
-    service.learner.step()
-    assert service.log.end().position == before + 1
+    service.step()
+    service.step()
+    assert service.log.head().position == before + 2
 
 
 def test_no_tick_is_needed_where_other_entries_move_time(service: Service) -> None:
@@ -391,49 +386,49 @@ def test_no_tick_is_needed_where_other_entries_move_time(service: Service) -> No
     service.visit()
     service.clock.advance(10)
     service.visit()
-    before = service.log.end().position
-    service.learner.step()
-    assert service.log.end().position == before
+    before = service.log.head().position
+    service.step()
+    assert service.log.head().position == before + 1
     assert service.model.position == before
 
 
 def test_applying_the_same_content_makes_no_new_version(service: Service) -> None:
     """Files are read again at every start."""
-    again = service.learner.apply(sample_experiment())
-    assert (again.changed, again.serving.version.number) == (False, 1)
-    changed = service.learner.apply(sample_experiment(description="other"))
-    assert (changed.changed, changed.serving.version.number) == (True, 2)
+    again = service.apply(sample_experiment())
+    assert (again.changed, again.version.number) == (False, 1)
+    changed = service.apply(sample_experiment(description="other"))
+    assert (changed.changed, changed.version.number) == (True, 2)
     service.restart()
-    assert service.learner.apply(sample_experiment(description="other")).changed is False
+    assert service.apply(sample_experiment(description="other")).changed is False
     assert len(service.log.versions()) == 2
 
 
 def test_validating_writes_nothing(service: Service) -> None:
     """A dry run that changes the log is none."""
-    before = service.log.end()
-    applied = service.learner.apply(sample_experiment(description="other"), validate_only=True)
-    assert (applied.changed, applied.serving.version.number) == (True, 2)
-    assert service.log.end() == before
-    assert service.running[HOME].version.number == 1
+    before = service.log.head()
+    applied = service.apply(sample_experiment(description="other"), validate_only=True)
+    assert (applied.changed, applied.version.number) == (True, 2)
+    assert service.log.head() == before
+    assert service.current[HOME].version.number == 1
 
 
 def test_a_contradicting_version_is_refused_and_the_running_one_stays(service: Service) -> None:
     """An action's id keeps its meaning."""
     actions = (Action(ActionId("sale"), "cta"), *sample_experiment().actions[1:])
     with pytest.raises(InvalidExperiment):
-        service.learner.apply(sample_experiment(actions=actions))
-    assert service.running[HOME].version.number == 1
+        service.apply(sample_experiment(actions=actions))
+    assert service.current[HOME].version.number == 1
 
 
 def test_pausing_is_a_version_and_resuming_too(service: Service) -> None:
     """The log says when an experiment did not decide."""
-    assert service.learner.set_paused(HOME, paused=True).changed
-    assert service.running[HOME].version.experiment.paused
-    assert not service.learner.set_paused(HOME, paused=True).changed
-    assert service.learner.set_paused(HOME, paused=False).changed
+    assert service.set_paused(HOME, paused=True).changed
+    assert service.current[HOME].version.experiment.paused
+    assert not service.set_paused(HOME, paused=True).changed
+    assert service.set_paused(HOME, paused=False).changed
     assert [v.experiment.paused for v in service.log.versions()] == [False, True, False]
     with pytest.raises(NotFound):
-        service.learner.set_paused(ExperimentId("nobody"), paused=True)
+        service.versions.set_paused(ExperimentId("nobody"), paused=True)
 
 
 def test_a_version_that_keeps_the_policy_keeps_the_model(service: Service) -> None:
@@ -441,7 +436,7 @@ def test_a_version_that_keeps_the_policy_keeps_the_model(service: Service) -> No
     service.visit(20)
     service.seal()
     before = service.model
-    service.learner.apply(sample_experiment(description="other", holdout=0.1))
+    service.apply(sample_experiment(description="other", holdout=0.1))
     assert service.model == before
 
 
@@ -450,18 +445,20 @@ def test_changed_policy_settings_learn_the_whole_log_again(service: Service) -> 
     service.visit(40)
     service.seal()
     changed = sample_experiment(policy=spec("epsilon_greedy"))
-    service.learner.apply(changed)
+    service.apply(changed)
     fresh = Trainer(service.log, HOME, changed.policy)
-    fresh.learn_up_to(service.log.end())
-    version = service.running[HOME].version
-    assert pmfs(service.model.policy, version) == pmfs(fresh.publish()[0].policy, version)
+    service.step()
+    fresh.learn_up_to(service.log.head().mark)
+    version = service.current[HOME].version
+    assert pmfs(service.model.policy, version) == pmfs(fresh.model().policy, version)
     assert service.model.position > START
     service.visit(3)
     service.seal()
-    back = service.learner.apply(sample_experiment())
+    service.apply(sample_experiment())
+    service.step()
     again = Trainer(service.log, HOME, sample_experiment().policy)
-    again.learn_up_to(service.log.end())
-    assert pmfs(back.serving.model.policy, version) == pmfs(again.publish()[0].policy, version)
+    again.learn_up_to(service.log.head().mark)
+    assert pmfs(service.model.policy, version) == pmfs(again.model().policy, version)
 
 
 def test_a_frozen_experiment_keeps_its_model(service: Service) -> None:
@@ -469,20 +466,20 @@ def test_a_frozen_experiment_keeps_its_model(service: Service) -> None:
     service.visit(20)
     service.seal()
     service.visit(20)
-    service.learner.apply(sample_experiment(frozen=True))
-    before, seen = service.model.position, pmfs(service.model.policy, service.running[HOME].version)
+    service.apply(sample_experiment(frozen=True))
+    before, seen = service.model.position, pmfs(service.model.policy, service.current[HOME].version)
     service.visit(20)
     service.seal()
     service.restart()
     service.seal()
     assert service.model.position == before
-    assert pmfs(service.model.policy, service.running[HOME].version) == seen
+    assert pmfs(service.model.policy, service.current[HOME].version) == seen
 
 
 def test_an_experiment_frozen_before_it_learned_stays_so_over_a_restart(service: Service) -> None:
     """FROZEN: the model no longer changes. A restart is no reason to learn what was sealed meanwhile."""
     service.visit(5)
-    service.learner.apply(sample_experiment(frozen=True))
+    service.apply(sample_experiment(frozen=True))
     service.seal()
     assert service.model.position == START
     service.restart()
@@ -492,13 +489,14 @@ def test_an_experiment_frozen_before_it_learned_stays_so_over_a_restart(service:
 def test_a_restarted_learner_serves_the_same_and_goes_on_the_same(service: Service) -> None:
     """A crash between any two entries leaves no trace in later decisions."""
     twin = Service()
-    twin.learner.apply(sample_experiment())
+    twin.apply(sample_experiment())
     for _ in range(4):
         made = [each.visit(15) for each in (service, twin)]
         assert made[0] == made[1]
         for each in (service, twin):
             each.seal()
         service.restart()
+        twin.log.name_build({})  # a start says who writes
         assert service.model.position == twin.model.position
 
 
@@ -508,15 +506,14 @@ def test_a_damaged_stored_model_is_learned_again_from_the_log(
     """A flipped bit on disk costs a moment, not the model; and it is said."""
     service.visit(20)
     service.seal()
-    version = service.running[HOME].version
+    version = service.current[HOME].version
     before = pmfs(service.model.policy, version)
     of = version.experiment.policy
-    stored = service.log.newest_model(HOME, of.signature)
+    stored = service.log.models.newest(HOME, of.signature)
     assert stored is not None
     position, saved = stored
-    service.log.publish(
-        PublishedModel(HOME, position, of.signature), replace(saved, data=saved.data[:-1]), learned=1, keep=100
-    )
+    damaged = replace(saved, data=saved.data[:-1])
+    service.log.models.store(ModelName(HOME, position, of.signature), damaged, keep_bytes=10**9)
     trainer, mismatch = resumed_trainer(service.log, HOME, of)
     assert isinstance(mismatch, ModelMismatch)
     assert trainer.learned == 0
@@ -531,36 +528,163 @@ def test_a_damaged_stored_model_is_learned_again_from_the_log(
 
 
 def test_old_models_lose_their_data(service: Service) -> None:
-    """Otherwise the log would grow by a model with every step."""
-    service.learner = Learner(service.log, service.running, clock=service.clock, keep_models=2)
+    """Otherwise the log would grow by a model with every step. The newest one stays, however large."""
+    service.restart(Pace(interval=0.0, store_bytes=1_000_000, keep_bytes=0))
     seen = []
     for _ in range(4):
         service.visit(3)
         service.seal()
         seen.append(service.model.position)
     signature = sample_experiment().policy.signature
-    kept = [service.log.load_model(PublishedModel(HOME, position, signature)) is not None for position in seen]
-    assert kept == [False, False, True, True]
+    assert service.log.models.published(HOME, signature) == seen
+    assert service.log.models.stored(HOME, signature) == seen[-1:]
 
 
-def test_the_learner_tells_what_it_learned() -> None:
+def test_models_are_stored_now_and_then_but_named_always(service: Service) -> None:
+    """Bytes of models are bounded by what the decisions learned are worth; a kill costs what was learned since."""
+    service.restart(Pace(interval=0.0, store_bytes=0, store_interval=1e9))
+    seen = []
+    for _ in range(4):
+        service.visit(3)
+        service.seal()
+        seen.append(service.model.position)
+    signature = sample_experiment().policy.signature
+    assert service.log.models.published(HOME, signature) == seen
+    assert service.log.models.stored(HOME, signature) == seen[:1]
+    before = pmfs(service.model.policy, service.current[HOME].version)
+    service.restart()
+    assert pmfs(service.model.policy, service.current[HOME].version) == before
+    service.leader.finish()
+    assert service.log.models.stored(HOME, signature)[-1] == service.model.position
+
+
+def test_the_leader_tells_what_it_learned(service: Service) -> None:
     """Metrics count decisions learned, and only those."""
-    service = Service()
-    heard: list[tuple[ExperimentId, int]] = []
-    service.learner = Learner(
-        service.log, service.running, clock=service.clock, on_learned=lambda id_, count, _: heard.append((id_, count))
-    )
-    service.learner.apply(sample_experiment())
     service.visit(7)
     service.seal()
-    service.learner.step()
-    assert heard == [(HOME, 7)]
+    service.step()
+    assert service.heard == [(HOME, 7)]
+
+
+def test_a_changed_policy_waits_until_it_has_learned_and_what_served_goes_on(service: Service) -> None:
+    """Nobody stands before a policy that knows nothing, and nobody waits for one that learns."""
+    service.visit(40)
+    service.seal()
+    applied = service.apply(sample_experiment(policy=spec("softmax")))
+    assert (applied.changed, applied.waits, applied.version.number) == (True, True, 2)
+    assert service.current[HOME].version.number == 1
+    assert service.visit()[0].version == service.current[HOME].version.position
+    service.step()
+    assert service.current[HOME].version.number == 2
+    assert service.model.position > START
+    service.restart()
+    assert service.current[HOME].version.number == 2
+
+
+def test_a_pause_takes_effect_at_once_and_ends_the_waiting(service: Service) -> None:
+    """The emergency brake never waits; what waited is what a resume brings."""
+    service.visit(40)
+    service.seal()
+    service.apply(sample_experiment(policy=spec("softmax")))
+    paused = service.set_paused(HOME, paused=True)
+    assert not paused.waits
+    assert service.current[HOME].version.number == 3
+    assert service.follower.lineup[HOME].waiting is None
+    assert service.set_paused(HOME, paused=False).waits
+    assert service.current[HOME].version.experiment.paused
+    service.step()
+    assert service.current[HOME].version.number == 4
+    assert service.model.position > START
+
+
+def test_a_pause_during_which_the_policy_has_learned_ends_at_once(service: Service) -> None:
+    """Then there is nothing to wait for."""
+    service.visit(40)
+    service.seal()
+    service.apply(sample_experiment(policy=spec("softmax")))
+    service.set_paused(HOME, paused=True)
+    service.step()
+    assert not service.set_paused(HOME, paused=False).waits
+    assert service.current[HOME].version.number == 4
+    assert service.model.position > START
+
+
+def test_a_newer_version_ends_the_waiting(service: Service) -> None:
+    """Who goes back to the policy that serves is served by it at once."""
+    service.visit(40)
+    service.seal()
+    service.apply(sample_experiment(policy=spec("softmax")))
+    assert not service.apply(sample_experiment()).waits
+    assert service.current[HOME].version.number == 3
+    service.step()
+    assert service.current[HOME].version.number == 3
+
+
+OTHER = ExperimentId("other")
+
+
+def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service) -> None:
+    """A pause is the emergency brake, and models of other experiments must not grow old meanwhile."""
+    service.apply(sample_experiment(id=OTHER))
+    service.visit(3_000)
+    service.seal()
+    assert service.apply(sample_experiment(policy=spec("cover"))).waits
+    service.versions.set_paused(OTHER, paused=True)
+    service.versions.set_paused(OTHER, paused=False)
+    request = DecisionRequest(DecisionId("one"), "unit", CONTEXTS[0])
+    service.follower.follow()
+    service.log.append([decide(request, *service.current[OTHER])])
+    service.clock.advance(11)
+    assert service.leader.step()
+    service.follower.follow()
+    assert service.current[HOME].version.number == 1
+    assert [(one.experiment, one.version) for one in service.leader.progress()] == [(HOME, 2)]
+    assert service.leader.lag() > 0
+    assert service.current[OTHER].version.number == 3
+    assert service.current[OTHER].model.position > START
+    service.step()
+    assert service.current[HOME].version.number == 2
+    assert service.leader.progress() == []
+
+
+class Broken(Exception):
+    """What a policy of somebody's own may raise."""
+
+
+def test_an_experiment_that_cannot_learn_does_not_stop_the_others(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said and counted, it tries again, and what it had learned is learned once."""
+    service.apply(sample_experiment(id=OTHER, policy=spec("softmax")))
+    learn = VwPolicy.learn
+    broken = [True]
+
+    def fails_at_first(policy: VwPolicy, *args: Any, **kwargs: Any) -> None:
+        if broken[0]:
+            raise Broken("no")
+        learn(policy, *args, **kwargs)
+
+    monkeypatch.setattr(VwPolicy, "learn", fails_at_first)
+    service.visit(20)
+    service.log.append([decide(DecisionRequest(DecisionId("o"), "u", CONTEXTS[0]), *service.current[OTHER])])
+    service.clock.advance(11)
+    for _ in range(3):
+        service.leader.step()
+    service.follower.follow()
+    assert service.failed == [OTHER] * 3
+    assert "experiment other could not learn" in caplog.text
+    assert service.model.position > START
+    assert service.current[OTHER].model.position == START
+    broken[0] = False
+    service.step()
+    assert service.current[OTHER].model.position > START
+    assert (OTHER, 1) in service.heard
 
 
 def test_an_unlearning_policy_needs_no_model(service: Service) -> None:
     """`uniform` and `fixed` serve at once and store nothing."""
     for name in ("uniform", "fixed"):
-        service.learner.apply(sample_experiment(policy=spec(name)))
+        service.apply(sample_experiment(policy=spec(name)))
         service.visit(5)
         service.seal()
         assert service.model.position == START
@@ -583,7 +707,7 @@ def test_every_learning_default_beats_uniform(algorithm: str) -> None:
     """In a world with known means, by more than chance: the interval of the gain lies above 0 (level 0.9999)."""
     version = sample_version(actions=FIVE, baseline=None, policy=spec(algorithm))
     policy, source, gain = make_policy(version.experiment.policy), Random(3), Mean()
-    choices = version.encoded(version.all_active, {})
+    choices = version.choices_of(version.all_active, {})
     for turn in range(2_500):
         context = Context(segment=source.choice(["new", "vip", "bargain"]), device=source.choice(["mobile", "desktop"]))
         made = decide(DecisionRequest(DecisionId(str(turn)), "unit", context), version, Model(policy))
@@ -627,7 +751,7 @@ def test_what_cannot_be_saved_whole_is_learned_from_the_beginning(clock: Clock, 
     """A stored bag or rnd predicts as it did but learns on otherwise: it may serve, not continue."""
     log, of = MemoryLog(clock=clock), spec(algorithm)
     log.append([Tick()] * 7)
-    log.publish(PublishedModel(HOME, Position(7), of.signature), save_model(of, make_policy(of)), learned=1, keep=9)
+    log.models.store(ModelName(HOME, Position(7), of.signature), save_model(of, make_policy(of)), keep_bytes=10**9)
     trainer, mismatch = resumed_trainer(log, HOME, of)
     assert mismatch is None
-    assert trainer.publish()[0].position == START
+    assert trainer.model().position == START

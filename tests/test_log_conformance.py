@@ -6,7 +6,6 @@ import gc
 import hashlib
 import itertools
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,24 +24,31 @@ from uuid_utils import uuid7
 from decider.decide.decide import decide
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
-from decider.learn.aggregate import final_reward
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
     Entry,
     EventLog,
+    Head,
+    LogReader,
     Mark,
+    ModelName,
     NewActivation,
+    NewBuild,
+    NewModel,
     NewReward,
     NewVersion,
     Orphan,
-    PublishedModel,
     SealedDecision,
+    Serves,
     Tick,
 )
-from decider.log.sqlite.log import SqliteLog, SqliteReader
-from decider.policy.make import SavedModel, make_policy
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
+from decider.policy.make import make_policy
 from decider.policy.protocol import Model
+from decider.policy.saved import SavedModel
 from decider.policy.spec import PolicySpec
 from decider.types import (
     START,
@@ -116,13 +122,20 @@ def put(log: EventLog, entry: Decision) -> Position:
 
 
 def sealed(log: EventLog, version: ExperimentVersion, after: int = 0, until: int = 2**60) -> list[SealedDecision]:
-    """What was sealed in (after, until]."""
-    return list(log.sealed(version, after=Time(after), until=Time(until)))
+    """What was sealed of a version in (after, until]."""
+    all_of_them = log.sealed(version.experiment.id, after=Time(after), until=Time(until))
+    return [one for one in all_of_them if one.decision.version == version.position]
+
+
+def end_of(log: LogReader) -> Mark:
+    """Its last entry."""
+    head = log.head()
+    return Mark(head.position, head.time)
 
 
 def test_an_empty_log_ends_at_the_start(log: EventLog) -> None:
     """A learner on an empty log must have a place to begin."""
-    assert log.end() == Mark(START, Time(0))
+    assert log.head() == Head(START, Time(0), b"")
     assert log.time_at(START) == 0
     assert list(log.versions()) == []
     assert log.count_decisions() == 0
@@ -139,7 +152,7 @@ def test_positions_are_consecutive_and_in_order_of_appending(log: EventLog, cloc
         marks += [mark for mark in log.append(entries) if mark]
     assert [mark.position for mark in marks] == [1, 2, 3, 4, 5, 6, 7]
     assert [log.time_at(mark.position) for mark in marks] == [mark.time for mark in marks]
-    assert log.end() == marks[-1] == Mark(Position(7), clock())
+    assert end_of(log) == marks[-1] == Mark(Position(7), clock())
 
 
 def test_refused_entries_take_no_position(log: EventLog) -> None:
@@ -148,7 +161,7 @@ def test_refused_entries_take_no_position(log: EventLog) -> None:
     entries: list[Entry] = [decision(version, "a"), decision(version, "a"), Orphan("click"), decision(version, "b")]
     marks = log.append(entries)
     assert [mark and mark.position for mark in marks] == [2, None, None, 3]
-    assert log.end().position == 3
+    assert end_of(log).position == 3
 
 
 def test_time_never_goes_back_even_if_the_clock_does(log: EventLog, clock: Clock) -> None:
@@ -158,7 +171,7 @@ def test_time_never_goes_back_even_if_the_clock_does(log: EventLog, clock: Clock
     put(log, decision(version, "a"))
     clock.advance(-3600)
     put(log, decision(version, "b"))
-    assert log.end().time == late
+    assert end_of(log).time == late
     clock.advance(3601)
     put(log, decision(version, "c"))
     assert [log.time_at(Position(p)) for p in (1, 2, 3, 4)] == [late, late, late, late + SECOND]
@@ -172,7 +185,7 @@ def decisions(draw: st.DrawFn, version: ExperimentVersion) -> Decision:
     ) or version.all_active  # fmt: skip
     slots = to_slots([1 / len(eligible)] * len(eligible), minimum=draw(st.floats(0, 1)))
     index = draw(st.integers(0, len(eligible) - 1))
-    extra: Mapping[ActionId, Features] = draw(st.dictionaries(st.sampled_from(list(version.lines)), feature_maps))
+    extra: Mapping[ActionId, Features] = draw(st.dictionaries(st.sampled_from(list(version.choices)), feature_maps))
     return Decision(
         decision_id=DecisionId(draw(names)),
         version=version.position,
@@ -197,7 +210,7 @@ def test_any_decision_is_read_as_it_was_written(log: EventLog, written: list[Dec
     """The context that was scored is the context that is logged, to the last bit, or nothing replays."""
     if not log.versions():
         apply(log)
-    first = log.end().position
+    first = end_of(log).position
     prefix = f"{first}:"
     entries = [d._replace(decision_id=DecisionId(prefix + d.decision_id)) for d in written]
     log.append(entries)
@@ -280,7 +293,7 @@ def test_unique_keys_hold_under_threads(log: EventLog, kind: str) -> None:
         answers = list(pool.map(all_of_them, range(4)))
     written = [[mark for mark in of_one if mark] for of_one in zip(*answers, strict=True)]
     assert [len(marks) for marks in written] == [1] * 25
-    assert log.end().position == 26 + 25
+    assert end_of(log).position == 26 + 25
     assert sorted(mark.position for (mark,) in written) == list(range(27, 52))
 
 
@@ -316,7 +329,7 @@ def test_a_mark_read_while_others_append_is_a_real_one(log: EventLog) -> None:
 
     def watch() -> None:
         while not done.is_set():
-            seen.add(log.end())
+            seen.add(end_of(log))
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -409,23 +422,23 @@ def test_versions_have_windows_of_their_own(log: EventLog, clock: Clock) -> None
     now = clock.now
     assert [s.deadline - now for s in sealed(log, old)] == [10 * SECOND]
     assert [s.deadline - now for s in sealed(log, new)] == [SECOND]
-    assert log.next_deadline(old, after=Time(now)) == now + 10 * SECOND
-    assert log.next_deadline(new, after=Time(now)) == now + SECOND
+    assert log.next_deadline(after=Time(now)) == now + SECOND
+    assert log.next_deadline(after=Time(now + SECOND)) == now + 10 * SECOND
 
 
 def test_the_next_deadline_lies_beyond_after(log: EventLog, clock: Clock) -> None:
     """The learner writes a tick when it is reached, and must not write a second one for the same."""
     version = apply(log)
-    assert log.next_deadline(version, after=Time(0)) is None
+    assert log.next_deadline(after=Time(0)) is None
     start = clock.now
     put(log, decision(version, "a"))
     clock.advance(2)
     put(log, decision(version, "b"))
     first, second = start + WINDOW, start + 2 * SECOND + WINDOW
-    assert log.next_deadline(version, after=Time(0)) == first
-    assert log.next_deadline(version, after=Time(first - 1)) == first
-    assert log.next_deadline(version, after=Time(first)) == second
-    assert log.next_deadline(version, after=Time(second)) is None
+    assert log.next_deadline(after=Time(0)) == first
+    assert log.next_deadline(after=Time(first - 1)) == first
+    assert log.next_deadline(after=Time(first)) == second
+    assert log.next_deadline(after=Time(second)) is None
 
 
 def test_versions_are_read_as_they_were_applied(log: EventLog, clock: Clock) -> None:
@@ -454,51 +467,125 @@ def test_versions_are_read_as_they_were_applied(log: EventLog, clock: Clock) -> 
     assert [v.time for v in read] == [log.time_at(v.position) for v in read]
 
 
-def model(position: int, *, of: str = "squarecb", experiment: str = "home") -> tuple[PublishedModel, SavedModel]:
-    """A stored model whose data says which."""
+HOME = ExperimentId("home")
+
+
+def model(position: int, *, of: str = "squarecb", experiment: str = "home") -> tuple[ModelName, SavedModel]:
+    """A model whose data says which."""
     data = f"{experiment} {of} {position}".encode() + bytes(range(256))
-    place = PublishedModel(ExperimentId(experiment), Position(position), of)
-    return place, SavedModel(of, hashlib.sha256(data).hexdigest(), data)
+    name = ModelName(ExperimentId(experiment), Position(position), of)
+    return name, SavedModel(of, hashlib.sha256(data).hexdigest(), data)
 
 
-def publish(log: EventLog, made: tuple[PublishedModel, SavedModel], *, keep: int = 100) -> None:
-    """Store it."""
-    log.publish(*made, learned=1, keep=keep)
+def store(log: EventLog, made: tuple[ModelName, SavedModel], *, keep_bytes: int = 10**6) -> None:
+    """Publish it and store it."""
+    log.append([NewModel(made[0], learned=1)])
+    log.models.store(*made, keep_bytes=keep_bytes)
 
 
-def test_the_newest_model_of_a_spec_is_found(log: EventLog) -> None:
+def test_the_newest_stored_model_of_a_signature_is_found(log: EventLog) -> None:
     """A restarted learner goes on from it: an older or a foreign one would learn twice or wrongly."""
-    home = ExperimentId("home")
-    assert log.newest_model(home, "squarecb") is None
+    assert log.models.newest(HOME, "squarecb") is None
     for made in (model(5), model(12), model(9), model(20, of="bag"), model(30, experiment="other")):
-        publish(log, made)
-    assert log.newest_model(home, "squarecb") == (12, model(12)[1])
-    assert log.newest_model(home, "bag") == (20, model(20, of="bag")[1])
-    assert log.newest_model(home, "softmax") is None
-    assert log.load_model(model(9)[0]) == model(9)[1]
-    assert log.load_model(model(10)[0]) is None
+        store(log, made)
+    log.append([NewModel(model(40)[0], learned=1)])
+    assert log.models.newest(HOME, "squarecb") == (12, model(12)[1])
+    assert log.models.newest(HOME, "bag") == (20, model(20, of="bag")[1])
+    assert log.models.newest(HOME, "softmax") is None
+    assert log.models.load(model(9)[0]) == model(9)[1]
+    assert log.models.load(model(10)[0]) is None
+    assert log.models.stored(HOME, "squarecb") == [5, 9, 12]
 
 
-def test_a_model_published_again_replaces_the_stored_one(log: EventLog) -> None:
+def test_every_published_model_keeps_its_name(log: EventLog) -> None:
+    """Decisions name it and replay makes it anew, long after its data is gone; twice published is once published."""
+    for position, of in ((7, "b"), (3, "a"), (5, "a"), (9, "b"), (5, "c")):
+        log.append([NewModel(model(position, of=of)[0], learned=position)])
+    assert log.append([NewModel(model(5, of="a")[0], learned=99)]) == [None]
+    assert log.models.published(HOME, "a") == [3, 5]
+    assert log.models.published(HOME, "b") == [7, 9]
+    assert log.models.published(HOME, "d") == []
+    assert log.models.signatures(HOME) == ["b", "a", "c"]
+    assert log.models.signatures(ExperimentId("other")) == []
+
+
+def test_a_model_stored_again_replaces_the_stored_one(log: EventLog) -> None:
     """That is how a damaged stored model is mended."""
-    place, saved = model(5)
-    log.publish(place, SavedModel(saved.signature, saved.checksum, b"damaged"), learned=1, keep=10)
-    log.publish(place, saved, learned=1, keep=10)
-    assert log.load_model(place) == saved
+    name, saved = model(5)
+    log.models.store(name, SavedModel(saved.signature, saved.checksum, b"damaged" * 300), keep_bytes=10**6)
+    log.models.store(name, saved, keep_bytes=10**6)
+    assert log.models.load(name) == saved
 
 
-def test_only_the_newest_models_keep_their_data(log: EventLog) -> None:
+def test_stored_models_take_only_so_many_bytes(log: EventLog) -> None:
     """Otherwise the file grows by a model a second; other experiments' models are not theirs to drop."""
-    publish(log, model(1, experiment="other"), keep=3)
+    store(log, model(1, experiment="other"), keep_bytes=1)
+    size = len(model(1, of="squarecb")[1].data)
     for position in range(1, 9):
-        publish(log, model(position, of="bag" if position % 2 else "squarecb"), keep=3)
-    stored = [
-        position
-        for position in range(1, 9)
-        if log.load_model(model(position, of="bag" if position % 2 else "squarecb")[0])
-    ]
-    assert stored == [6, 7, 8]
-    assert log.load_model(model(1, experiment="other")[0]) is not None
+        store(log, model(position, of="bag" if position % 2 else "squarecb"), keep_bytes=3 * size)
+    assert log.models.stored(HOME, "squarecb") == [6, 8]
+    assert log.models.stored(HOME, "bag") == [7]
+    assert log.models.load(model(1, experiment="other")[0]) is not None
+
+
+def test_the_newest_stored_model_of_each_signature_stays(log: EventLog) -> None:
+    """A version that went back to an earlier policy goes on from there, however much room another one took."""
+    store(log, model(1, of="bag"))
+    for position in range(2, 6):
+        store(log, model(position), keep_bytes=1)
+    assert log.models.stored(HOME, "bag") == [1]
+    assert log.models.stored(HOME, "squarecb") == [5]
+
+
+def test_what_serves_is_written_in_the_order(log: EventLog) -> None:
+    """A version that waits, the word that it serves, a build: entries like all others, each once."""
+    marks = log.append([NewVersion(sample_experiment(), 1, waits=True), Serves(Position(1)), Serves(Position(1))])
+    assert [mark and mark.position for mark in marks] == [1, 2, None]
+    assert log.name_build({"decider": "1", "größe": [1, None]}) == 3
+    assert log.append([NewBuild({"decider": "1"})])[0] is not None
+    assert log.builds() == {3: {"decider": "1", "größe": [1, None]}, 4: {"decider": "1"}}
+    following = log.follow(START)
+    assert [(version.position, waits) for version, waits in following.versions] == [(1, True)]
+    assert list(following.serves) == [(2, 1)]
+
+
+def test_decisions_name_the_build_that_wrote_them(log: EventLog) -> None:
+    """A rolling update mixes builds; replay must know whose decision it looks at."""
+    version = apply(log)
+    put(log, decision(version, "before"))
+    build = log.name_build({"decider": "1"})
+    put(log, decision(version, "alone"))
+    log.append([Tick(), decision(version, "beside others")])
+    found = {logged.decision.decision_id: logged.build for logged in log.decisions(version.position)}
+    assert found == {"before": 0, "alone": build, "beside others": build}
+
+
+def test_only_one_leads(log: EventLog) -> None:
+    """Two learners would seal and publish past each other."""
+    lease = log.lease()
+    with pytest.raises(LogLocked, match="another server writes this log"):
+        log.lease()
+    assert lease.held
+    lease.release()
+    assert not lease.held
+    again = log.lease()
+    lease.release()
+    assert again.held, "who has let go must not take it from the next one"
+
+
+def test_an_untouched_log_has_no_damage(log: EventLog, clock: Clock) -> None:
+    """Whatever is appended, together or alone, refused or not, with the clock moving or not."""
+    version = apply(log)
+    at = put(log, decision(version, "a"))
+    log.append([decision(version, id_) for id_ in "bcd"])
+    clock.advance(1)
+    log.append([decision(version, "a"), decision(version, "e"), NewReward(at, "click", -0.0, reward_id="r"), Tick()])
+    log.append([NewReward(at, "click", 1.0, reward_id="r"), Orphan("x"), NewActivation(at)])
+    log.append([NewReward(at, "click", 1.0, reward_id="r")])
+    store(log, model(3))
+    log.name_build({"decider": "1"})
+    log.append([Serves(version.position)])
+    assert log.check(lambda _: None) == []
 
 
 # --- the file
@@ -511,7 +598,7 @@ def busy_file(file: Path, clock: Clock) -> Path:
         version = apply(log)
         positions = [put(log, decision(version, str(i))) for i in range(3)]
         log.append([NewReward(positions[0], "click", 1.0), NewActivation(positions[1], ActionId("none")), Tick()])
-        publish(log, model(4))
+        store(log, model(4))
         clock.advance(11)
         log.append([Tick()])
     return file
@@ -521,11 +608,11 @@ def contents(log: SqliteReader) -> list[object]:
     """Everything there is to read."""
     version = log.versions()[0]
     return [
-        log.end(),
+        end_of(log),
         [(v.experiment, v.number, v.position, v.time) for v in log.versions()],
         list(log.decisions(version.position)),
-        list(log.sealed(version, after=Time(0), until=log.end().time)),
-        log.newest_model(ExperimentId("home"), "squarecb"),
+        list(log.sealed(HOME, after=Time(0), until=end_of(log).time)),
+        log.models.newest(HOME, "squarecb"),
     ]
 
 
@@ -533,11 +620,11 @@ def test_a_log_opened_again_is_the_same(busy_file: Path, clock: Clock) -> None:
     """A restart loses nothing and goes on at the next position, by writer and by reader."""
     with closing(SqliteReader(busy_file)) as reader, closing(SqliteLog(busy_file, clock=clock)) as log:
         assert contents(reader) == contents(log)
-        assert log.end().position == 8
+        assert end_of(log).position == 9
         clock.advance(-100)
-        before = log.end().time
-        assert log.append([Tick()]) == [Mark(Position(9), before)]
-        assert reader.end() == log.end()
+        before = end_of(log).time
+        assert log.append([Tick()]) == [Mark(Position(10), before)]
+        assert end_of(reader) == end_of(log)
 
 
 def test_a_closed_log_is_one_file(busy_file: Path) -> None:
@@ -546,20 +633,7 @@ def test_a_closed_log_is_one_file(busy_file: Path) -> None:
     copy.write_bytes(busy_file.read_bytes())
     with closing(SqliteReader(copy)) as reader:
         assert reader.count_decisions() == 3
-        assert reader.end().position == 8
-
-
-def test_a_second_writer_is_refused(file: Path) -> None:
-    """Two writers would both hand out the same positions."""
-    with closing(SqliteLog(file)):
-        with pytest.raises(LogLocked, match="another server"):
-            SqliteLog(file)
-        command = (
-            f"from pathlib import Path; from decider.log.sqlite.log import SqliteLog; SqliteLog(Path({str(file)!r}))"
-        )
-        other = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False)
-        assert "LogLocked" in other.stderr
-    SqliteLog(file).close()
+        assert end_of(reader).position == 9
 
 
 def test_another_process_s_transaction_is_named(file: Path) -> None:
@@ -571,7 +645,7 @@ def test_another_process_s_transaction_is_named(file: Path) -> None:
             log.append([Tick()])
         assert isinstance(log.trouble, LogLocked)
         other.execute("rollback")
-        assert log.append([Tick()]) == [log.end()]
+        assert log.append([Tick()]) == [end_of(log)]
         assert log.trouble is None
 
 
@@ -645,7 +719,7 @@ def test_a_failed_commit_writes_nothing_of_it(file: Path) -> None:
             log.append([decision(version, "a"), Tick()])
         log._writer.execute("drop trigger full")
         assert log.find(DecisionId("a")) is None
-        assert log.end().position == 1
+        assert end_of(log).position == 1
         assert put(log, decision(version, "a")) == 2
 
 
@@ -653,7 +727,7 @@ def test_threads_that_have_ended_leave_no_connections_behind(busy_file: Path) ->
     """The HTTP door reads the log in a new thread for every scrape; open files are limited (1,024 as a rule)."""
     with closing(SqliteReader(busy_file)) as reader:
         for _ in range(40):
-            thread = threading.Thread(target=reader.end)
+            thread = threading.Thread(target=reader.head)
             thread.start()
             thread.join()
         gc.collect()
@@ -673,7 +747,9 @@ def test_a_decision_takes_at_most_300_bytes(file: Path, clock: Clock, capsys: py
             context = storefront.visitor(source)._replace(segment="bargain", location="north")
             if i % 500 == 0:
                 policy = make_policy(PolicySpec())
-                policy.learn(context, version.encoded(version.all_active, {}), drawn=i % 10, propensity=0.1, reward=1.0)
+                policy.learn(
+                    context, version.choices_of(version.all_active, {}), drawn=i % 10, propensity=0.1, reward=1.0
+                )
                 served = Model(policy, Position(i + 1))
             request = DecisionRequest(DecisionId(str(uuid7())), f"visitor-{source.randrange(10**9):09d}", context)
             made.append(decide(request, version, served))
@@ -719,11 +795,17 @@ def test_the_view_says_the_same_reward_as_the_learner(
     views.append([Tick(), *[NewReward(at, "late", 77.0) for at in places]])
     expected = {s.position: final_reward(definition, s.rewards) for s in sealed(views, version)}
     assert list(expected) == places
-    rows = views.query(
-        "select position, reward, rewards, overridden from sealed_decisions where version = ?", (prefix,)
+    rows = rows_of(
+        views, "select position, reward, rewards, overridden from sealed_decisions where version = ?", (prefix,)
     )
     assert {row[0]: row[1] for row in rows} == pytest.approx(expected, abs=1e-9)
     assert {row[0]: row[2] for row in rows} == dict(zip(places, map(len, groups), strict=True))
+
+
+def rows_of(log: SqliteLog, sql: str, parameters: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    """What a person's tool shows."""
+    with closing(sqlite3.connect(log.path)) as tool:
+        return tool.execute(sql, parameters).fetchall()
 
 
 @pytest.fixture
@@ -739,14 +821,14 @@ def test_the_view_shows_only_what_is_sealed(views: SqliteLog, clock: Clock) -> N
     a = put(views, decision(version, "a"))
     clock.advance(9.999999)
     views.append([Tick(), NewActivation(a, ActionId("none"))])
-    assert views.query("select * from sealed_decisions") == []
+    assert rows_of(views, "select * from sealed_decisions") == []
     clock.advance(0.000001)
     b = put(views, decision(version, "b"))
-    assert views.query("select position, overridden from sealed_decisions") == [(a, 1)]
+    assert rows_of(views, "select position, overridden from sealed_decisions") == [(a, 1)]
     views.append([NewActivation(b)])
     clock.advance(10)
     views.append([Tick()])
-    assert views.query("select position, overridden from sealed_decisions") == [(a, 1), (b, 0)]
+    assert rows_of(views, "select position, overridden from sealed_decisions") == [(a, 1), (b, 0)]
 
 
 def test_joined_rewards_says_what_became_of_each(views: SqliteLog, clock: Clock) -> None:
@@ -757,7 +839,7 @@ def test_joined_rewards_says_what_became_of_each(views: SqliteLog, clock: Clock)
     views.append([NewReward(a, "click", 1.0)])
     clock.advance(7.5)
     views.append([NewReward(a, "click", 1.0)])
-    rows = views.query("select decision_id, outcome, delay_seconds from joined_rewards order by position")
+    rows = rows_of(views, "select decision_id, outcome, delay_seconds from joined_rewards order by position")
     assert rows == [("a", "joined", 2.5), ("a", "late", 10.0)]
 
 
@@ -766,7 +848,7 @@ def test_refused_rewards_are_counted(views: SqliteLog) -> None:
     version = apply(views)
     a = put(views, decision(version, "a"))
     views.append([NewReward(a, "click", 1.0, reward_id="r")] * 3 + [Orphan("click"), Orphan("buy"), Orphan("buy")])
-    rows = views.query("select * from refused_rewards order by 1, 2")
+    rows = rows_of(views, "select * from refused_rewards order by 1, 2")
     assert rows == [("buy", "orphan", 2), ("click", "duplicate", 2), ("click", "orphan", 1)]
 
 
@@ -794,7 +876,7 @@ def test_action_summary_weighs_by_inverse_propensity(views: SqliteLog, clock: Cl
         made.append((entry, reward))
     clock.advance(10)
     views.append([Tick()])
-    rows = {row[0]: row[1:] for row in views.query(
+    rows = {row[0]: row[1:] for row in rows_of(views,
         "select action, sealed, rewarded, mean_propensity, raw_mean_reward, weighted_mean_reward from action_summary"
     )}  # fmt: skip
     action, why, propensity = (
@@ -817,7 +899,7 @@ def test_sqlite_utils_reads_every_table_and_view(busy_file: Path) -> None:
     database = sqlite_utils.Database(busy_file)
     try:
         views = set(database.view_names())
-        assert {"sealed_decisions", "action_summary", "joined_rewards", "entries", "log_end"} <= views
+        assert {"sealed_decisions", "action_summary", "joined_rewards", "entries"} <= views
         for name in [*views, *database.table_names()]:
             rows = list(database[name].rows)
             assert all(isinstance(row, dict) for row in rows), name

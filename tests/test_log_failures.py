@@ -13,7 +13,8 @@ import pytest
 
 from decider.errors import LogCorrupt, LogFull
 from decider.log.protocol import Tick
-from decider.log.sqlite.log import SqliteLog, SqliteReader
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
 from decider.v1 import decider_service_pb2 as pb
 from tests.doors import (
     GrpcDoor,
@@ -34,7 +35,7 @@ def door(tmp_path: Path) -> Iterator[InProcessDoor]:
     """A server with an experiment `e` whose windows stay open for the whole test."""
     opened = InProcessDoor(tmp_path / "log.db")
     opened.apply(experiment("e"))
-    opened.server.log._writer.execute("pragma busy_timeout = 50")
+    opened.writer.execute("pragma busy_timeout = 50")
     yield opened
     opened.close()
 
@@ -42,7 +43,7 @@ def door(tmp_path: Path) -> Iterator[InProcessDoor]:
 @contextmanager
 def full(door: InProcessDoor) -> Iterator[None]:
     """The log's file may not grow any more: SQLite's own "database or disk is full"."""
-    writer = door.server.log._writer
+    writer = door.writer
     (before,) = writer.execute("pragma max_page_count").fetchone()
     writer.execute("pragma max_page_count = 1")  # at least what there is
     yield
@@ -182,6 +183,7 @@ def test_locked_log_is_unavailable_and_recovers(door: InProcessDoor) -> None:
         assert (code, "locked" in text) == (503, True)
         other.execute("rollback")
     assert door.rows("select kind, count(*) from entries group by kind order by kind") == [
+        ("build", 1),
         ("decision", 1),
         ("experiment", 1),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from decider.client import Client
 from decider.estimate.binomial import Counted, difference, part_less_whole, wilson
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import experiment_pb2
@@ -27,6 +27,7 @@ from simulator.drive import open_bandit as drive_open_bandit
 from simulator.drive.open_bandit import Pass, send
 from simulator.drive.target import DriveFailed
 from simulator.verify import verify
+from tests.doors import rows as rows_of
 
 ITEMS = 4
 EXPERIMENT = experiment_pb2.Experiment(
@@ -74,16 +75,15 @@ def serving(db: Path) -> Iterator[str]:
 
 def wait_for(db: Path, sql: str, expected: int) -> None:
     """Until the learner's thread has got so far."""
-    log = SqliteReader(db)
     deadline = time.monotonic() + 30
-    while log.query(sql) != [(expected,)]:
-        assert time.monotonic() < deadline, (sql, log.query(sql), expected)
+    while rows_of(db, sql) != [(expected,)]:
+        assert time.monotonic() < deadline, (sql, rows_of(db, sql), expected)
         time.sleep(0.05)
 
 
 def to_learn(db: Path) -> int:
     """Decisions that the learner takes: those that matched, and on a slow machine those whose Activate was late."""
-    return int(SqliteReader(db).query("select count(*) from sealed_decisions where not overridden")[0][0])
+    return int(rows_of(db, "select count(*) from sealed_decisions where not overridden")[0][0])
 
 
 def drive_two_passes(target: str, db: Path, rows: list[Row]) -> list[Pass]:
@@ -94,7 +94,7 @@ def drive_two_passes(target: str, db: Path, rows: list[Row]) -> list[Pass]:
         for number in (1, 2):
             passes.append(send(client, EXPERIMENT.id, rows, name=f"pass-{number}"))
             wait_for(db, "select count(*) from sealed_decisions", number * len(rows))
-            wait_for(db, "select coalesce(max(learned), 0) from models", to_learn(db))
+            wait_for(db, "select coalesce(max(learned), 0) from published", to_learn(db))
     return passes
 
 
@@ -196,15 +196,15 @@ def test_matched_rows_earn_their_click_and_others_are_not_learned(tmp_path: Path
     db, rows = tmp_path / "obd.db", handmade_rows(300)
     with serving(db) as target:
         passes = drive_two_passes(target, db, rows)
-    log = SqliteReader(db)
-    sealed = log.query("select unit_id, action, overridden, rewards, reward, model from sealed_decisions")
+    sealed = rows_of(db, "select unit_id, action, overridden, rewards, reward, model from sealed_decisions")
     assert len(sealed) == 2 * len(rows)
     for unit, action, overridden, rewards, reward, _ in sealed:
         row = rows[int(unit.rpartition("-")[2]) - 1]
         matched = action == action_id(row.item_id)
         assert (overridden, rewards, reward) == ((0, 1, row.click) if matched else (1, 0, 0)), unit
     _check_counts(passes, sealed, rows)
-    result = verify(log)
+    with closing(open_reader(db)) as log:
+        result = verify(log)
     assert (result.equal, result.decisions, result.first) == (len(sealed), len(sealed), None)
     assert any(model for *_, model in sealed), "the second pass was served by a model that had learned"
 
@@ -225,7 +225,7 @@ def test_the_visitors_context_is_logged_as_categories(tmp_path: Path) -> None:
         drive_open_bandit.apply(target, EXPERIMENT)
         with Client(target, timeout=10) as client:
             send(client, EXPERIMENT.id, rows)
-    log = SqliteReader(db)
+    log = open_reader(db)
     logged = [entry.decision.context.features for entry in log.decisions(log.versions()[0].position)]
     assert logged == [context(row) for row in rows]
     assert set(logged[0]) == {"position", "user_feature_0", "user_feature_1", "user_feature_2", "user_feature_3"}
@@ -244,12 +244,10 @@ def test_the_command_drives_a_server_with_the_real_rows(tmp_path: Path) -> None:
     with serving(db) as target:
         result = run("--target", target, "--rows", "200", "--passes", "2", COLUMNS="120")
     assert result.exit_code == 0, result.output
-    (matched,), (clicks,) = SqliteReader(db).query(
-        "select count(*) from rewards union all select sum(value) from rewards"
-    )
+    (matched,), (clicks,) = rows_of(db, "select count(*) from rewards union all select sum(value) from rewards")
     assert f"matched {matched} of 400 rows, {clicks or 0:g} clicks" in result.output
     assert "learning, on the rows it matched, pass 2" in result.output
-    overridden = SqliteReader(db).query("select count(*) from activations where action is not null")
+    overridden = rows_of(db, "select count(*) from activations where action is not null")
     assert overridden == [(400 - matched,)]
 
 

@@ -11,9 +11,9 @@ import pytest
 
 from decider.decide.slots import SLOTS
 from decider.errors import LogError
-from decider.learn.aggregate import final_reward
-from decider.log.protocol import NewActivation, NewReward, SealedDecision
-from decider.log.sqlite.log import SqliteLog, SqliteReader
+from decider.experiment.aggregate import final_reward
+from decider.log.open import open_log, open_reader
+from decider.log.protocol import LogReader, NewActivation, NewReward, SealedDecision
 from decider.types import Reason, Time
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Columns
@@ -25,25 +25,23 @@ from tests.test_verify import HOME, Drive, eventful
 @pytest.fixture
 def path(tmp_path: Path, clock: Clock) -> Path:
     """A log in which everything happens that can happen to an experiment."""
-    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         eventful(Drive(log, clock))
     return tmp_path / "log.db"
 
 
-def sealed_by_position(log: SqliteReader) -> list[tuple[SealedDecision, float]]:
+def sealed_by_position(log: LogReader) -> list[tuple[SealedDecision, float]]:
     """What the learner is given, whether it learns from it or not, with the final reward; in order of position."""
     found = [
-        (sealed, final_reward(version.experiment.reward, sealed.rewards))
-        for version in log.versions()
-        if version.experiment.id == HOME
-        for sealed in log.sealed(version, after=Time(0), until=log.end().time)
+        (sealed, final_reward(log.version_at(sealed.decision.version).experiment.reward, sealed.rewards))
+        for sealed in log.sealed(HOME, after=Time(0), until=log.head().time)
     ]
     return sorted(found, key=lambda one: one[0].position)
 
 
 def test_columns_hold_what_the_learner_reads(path: Path) -> None:
     """Evaluation and learning must not disagree about what was decided and what it earned."""
-    columns, log = load(path, experiment=HOME), SqliteReader(path)
+    columns, log = load(path, experiment=HOME), open_reader(path)
     expected = [
         (sealed, reward)
         for sealed, reward in sealed_by_position(log)
@@ -63,7 +61,7 @@ def test_columns_hold_what_the_learner_reads(path: Path) -> None:
 
 def test_contexts_come_back_as_they_were_logged(path: Path) -> None:
     """What was scored is what is evaluated: texts, numbers and flags, odd characters included."""
-    columns, log = load(path, experiment=HOME), SqliteReader(path)
+    columns, log = load(path, experiment=HOME), open_reader(path)
     contexts = Contexts().of(columns)
     logged = {sealed.position: sealed.decision for sealed, _ in sealed_by_position(log) if not sealed.overridden}
     expected = [decision.context for decision in logged.values() if decision.reason != Reason.HOLDOUT]
@@ -75,7 +73,7 @@ def test_contexts_come_back_as_they_were_logged(path: Path) -> None:
 
 def test_pmfs_come_back_for_every_eligible_set(path: Path) -> None:
     """In the order of the actions, 0 where an action was not eligible, the propensity at the drawn one."""
-    columns, log = load(path, experiment=HOME), SqliteReader(path)
+    columns, log = load(path, experiment=HOME), open_reader(path)
     dense = columns.dense_pmf()
     assert len(columns.sets) >= 3
     assert np.allclose(dense.sum(axis=1), 1, atol=1e-6)
@@ -92,7 +90,7 @@ def test_pmfs_come_back_for_every_eligible_set(path: Path) -> None:
 
 def test_what_is_left_out_is_counted(path: Path) -> None:
     """Nothing disappears without a word."""
-    columns, log = load(path, experiment=HOME), SqliteReader(path)
+    columns, log = load(path, experiment=HOME), open_reader(path)
     home = {version.position for version in log.versions() if version.experiment.id == HOME}
     decided = sum(1 for version in home for _ in log.decisions(version))
     assert len(columns) + sum(columns.left_out.values()) == decided
@@ -110,9 +108,9 @@ def test_a_log_with_several_experiments_asks_which_one(path: Path) -> None:
 
 def test_open_windows_are_left_out_until_they_are_over(tmp_path: Path, clock: Clock) -> None:
     """A decision that can still be rewarded has no reward yet; counting it would favour slow actions."""
-    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.learner.apply(sample_experiment())
+        drive.apply(sample_experiment())
         drive.visits(12)
         clock.advance(1)
         drive.visits(1)
@@ -123,9 +121,9 @@ def test_open_windows_are_left_out_until_they_are_over(tmp_path: Path, clock: Cl
 
 def test_late_rewards_and_overrides_do_not_count(tmp_path: Path, clock: Clock) -> None:
     """The learner did not see them either."""
-    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.learner.apply(sample_experiment())
+        drive.apply(sample_experiment())
         drive.visits(6)
         positions = [logged.position for logged in log.decisions(log.versions()[0].position)]
         before = load(tmp_path / "log.db")

@@ -15,14 +15,18 @@ from hypothesis import strategies as st
 from vowpal_wabbit_next import CBLabel, TextFormatParser, Workspace
 
 from decider.decide.slots import to_slots
-from decider.errors import ModelMismatch
+from decider.errors import ModelMismatch, UnknownCode
+from decider.policy.algorithms import ALGORITHMS
+from decider.policy.features import vector_of
 from decider.policy.make import load_model, make_policy, save_model
-from decider.policy.protocol import Policy
-from decider.policy.spec import ALGORITHMS, WITHOUT_VW, PolicySpec
+from decider.policy.protocol import Choice, Policy, UnusablePmf
+from decider.policy.spec import PolicySpec
+from decider.policy.static import Uniform
+from decider.policy.vw.algorithms import VW_ALGORITHMS
 from decider.policy.vw.encode import action_line, context_line
 from decider.policy.vw.workspace import ACTION_CACHE, VwPolicy
 from decider.types import ActionId, Context, Features
-from tests.conftest import LEARNING, spec
+from tests.conftest import LEARNING, plain_choices, spec
 
 INTERACTIONS = (("CA",), ("CA", "CCA"))
 EARLY_END = {"first": {"count": 25.0}}
@@ -42,7 +46,11 @@ def interactions(request: pytest.FixtureRequest) -> tuple[str, ...]:
     return given_
 
 
-@pytest.fixture(params=ALGORITHMS)
+POLICIES = tuple(name for name in ALGORITHMS if name != "fixed")
+"""What has a pmf; `fixed` is a rule."""
+
+
+@pytest.fixture(params=POLICIES)
 def every(request: pytest.FixtureRequest, interactions: tuple[str, ...]) -> PolicySpec:
     """Every algorithm there is."""
     return small(request.param, interactions)
@@ -59,7 +67,7 @@ class Round:
     """One sealed decision."""
 
     context: Context
-    actions: tuple[str, ...]
+    actions: tuple[Choice, ...]
     drawn: int
     propensity: float
     reward: float
@@ -79,7 +87,7 @@ def rounds(seed: int, count: int, *, actions: int = 4) -> Iterator[Round]:
         paying = ids[drawn] == (1 if context.segment == "vip" else 0)
         yield Round(
             context=context,
-            actions=tuple(action_line(ActionId(f"a{i}"), "offer", {"price": i * 7.5, "new": i == 2}) for i in ids),
+            actions=tuple(Choice(ActionId(f"a{i}"), "offer", {"price": i * 7.5, "new": i == 2}) for i in ids),
             drawn=drawn,
             propensity=source.choice([1.0, 0.5, 0.25, 0.01]),
             reward=float(source.random() < (0.7 if paying else 0.2)),
@@ -104,11 +112,6 @@ def pmfs(policy: Policy, seed: int = 99) -> list[list[float]]:
     return [list(policy.pmf(one.context, one.actions)) for one in rounds(seed, 8)]
 
 
-def lines(count: int) -> list[str]:
-    """Lines of that many plain actions."""
-    return [action_line(ActionId(f"a{i}"), "content", {}) for i in range(count)]
-
-
 def assert_pmf(pmf: Sequence[float], count: int) -> None:
     """A distribution over `count` actions that the sampler takes."""
     assert len(pmf) == count
@@ -130,7 +133,9 @@ def test_the_order_of_features_does_not_matter(every: PolicySpec) -> None:
     policy = taught(every, list(rounds(2, 40)))
     features: Features = {"age": 30.0, "basket": 12.5, "app": True}
     backwards = dict(reversed(list(features.items())))
-    assert policy.pmf(Context(features=features), lines(3)) == policy.pmf(Context(features=backwards), lines(3))
+    assert policy.pmf(Context(features=features), plain_choices(3)) == policy.pmf(
+        Context(features=backwards), plain_choices(3)
+    )
 
 
 @pytest.mark.parametrize(
@@ -141,15 +146,15 @@ def test_the_order_of_features_does_not_matter(every: PolicySpec) -> None:
 def test_new_missing_and_unknown_features_are_accepted(every: PolicySpec, context: Context) -> None:
     """Frontends change without asking; a decision must still come out, and learning must go on."""
     policy = taught(every, list(rounds(3, 30)))
-    assert_pmf(policy.pmf(context, lines(3)), 3)
-    policy.learn(context, lines(3), drawn=1, propensity=0.5, reward=1.0)
-    assert_pmf(policy.pmf(context, lines(3)), 3)
+    assert_pmf(policy.pmf(context, plain_choices(3)), 3)
+    policy.learn(context, plain_choices(3), drawn=1, propensity=0.5, reward=1.0)
+    assert_pmf(policy.pmf(context, plain_choices(3)), 3)
 
 
 def test_a_new_action_is_accepted(every: PolicySpec) -> None:
     """An action added to a running experiment is served by the model that never saw it."""
     policy = taught(every, list(rounds(4, 40)))
-    new = [*lines(3), action_line(ActionId("brand-new"), "cta", {"price": 3.0})]
+    new = [*plain_choices(3), Choice(ActionId("brand-new"), "cta", {"price": 3.0})]
     assert_pmf(policy.pmf(Context(segment="vip"), new), 4)
 
 
@@ -157,7 +162,7 @@ def test_inputs_are_not_changed(every: PolicySpec) -> None:
     """The context that was scored is the context that is logged."""
     policy = make_policy(every)
     context = Context(segment="vip", features={"age": 30.0, "app": True})
-    actions = lines(3)
+    actions = plain_choices(3)
     before = copy.deepcopy((context, actions))
     policy.pmf(context, actions)
     policy.learn(context, actions, drawn=0, propensity=0.5, reward=1.0)
@@ -171,9 +176,42 @@ def test_a_loaded_policy_gives_the_same_pmfs(every: PolicySpec) -> None:
     assert pmfs(load_model(every, save_model(every, policy))) == pmfs(policy)
 
 
+def test_a_snapshot_is_the_same_policy_and_is_taught_by_nobody(every: PolicySpec) -> None:
+    """It serves while the policy that it was taken of learns on: the position in its name must stay true."""
+    sealed = list(rounds(14, 80))
+    policy = taught(every, sealed[:60])
+    before, snapshot = pmfs(policy), policy.snapshot()
+    teach(policy, sealed[60:])
+    assert pmfs(snapshot) == before
+    if every.learns:
+        assert pmfs(policy) != before
+
+
+def test_a_snapshot_takes_nothing_from_its_policy(every: PolicySpec) -> None:
+    """A server takes one every half second, `verify` takes fewer: what is learned must not depend on it."""
+    sealed = list(rounds(15, 60))
+    policy = make_policy(every)
+    for one in sealed:
+        teach(policy, [one])
+        policy.snapshot()
+    assert pmfs(policy) == pmfs(taught(every, sealed))
+
+
+def test_a_vocabulary_counts_features_or_there_is_none(every: PolicySpec) -> None:
+    """It becomes a metric: a number of features that cannot be would mislead."""
+    vocabulary = taught(every, list(rounds(16, 30))).vocabulary()
+    assert vocabulary is None or (vocabulary.known > 0 and vocabulary.left_out >= 0)
+
+
+def test_the_fixed_policy_has_no_pmf() -> None:
+    """It is a rule. An even pmf in its place would serve what nobody asked for, silently."""
+    with pytest.raises(UnusablePmf, match="a rule"):
+        make_policy(spec("fixed")).pmf(Context(), plain_choices(3))
+
+
 @given(seed=st.integers(0, 10_000), cuts=st.lists(st.integers(0, 60), min_size=1, max_size=5))
 @settings(max_examples=8)
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if spec(name).resumable])
+@pytest.mark.parametrize("algorithm", [name for name in POLICIES if spec(name).resumable])
 @pytest.mark.parametrize("terms", INTERACTIONS, ids="+".join)
 def test_a_run_interrupted_by_save_and_load_goes_on_the_same(
     algorithm: str, terms: tuple[str, ...], seed: int, cuts: list[int]
@@ -215,24 +253,26 @@ class ParsingEverything:
     """Vowpal Wabbit through its public door, every line parsed anew: the reference for the kept examples."""
 
     def __init__(self, of: PolicySpec) -> None:
-        self._workspace = Workspace(of.arguments.split())
+        self._workspace = Workspace(of.made_by.split())
         self._parser = TextFormatParser(self._workspace)
 
-    def pmf(self, context: Context, actions: Sequence[str]) -> list[float]:
+    def _parsed(self, context: Context, actions: Sequence[Choice]) -> list[Any]:
+        shared = context_line(context[:5], vector_of(context.features))
+        return [self._parser.parse_line(text) for text in (shared, *map(action_line, actions))]
+
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> list[float]:
         """As Policy.pmf."""
-        scored: Any = self._workspace.predict_one(
-            [self._parser.parse_line(t) for t in (context_line(context), *actions)]
-        )
+        scored: Any = self._workspace.predict_one(self._parsed(context, actions))
         return [float(p) for _, p in sorted(scored)]
 
     def learn(self, one: Round) -> None:
         """As Policy.learn."""
-        examples = [self._parser.parse_line(text) for text in (context_line(one.context), *one.actions)]
+        examples = self._parsed(one.context, one.actions)
         examples[one.drawn + 1].set_label(CBLabel(label=(0, 1 - one.reward, one.propensity)))
         self._workspace.learn_one(examples)
 
 
-@pytest.mark.parametrize("algorithm", [name for name in LEARNING if name not in WITHOUT_VW])
+@pytest.mark.parametrize("algorithm", VW_ALGORITHMS)
 def test_kept_action_examples_give_the_same_as_parsing_everything(
     algorithm: str, interactions: tuple[str, ...]
 ) -> None:
@@ -253,7 +293,7 @@ def test_the_cache_of_action_examples_is_bounded_and_its_clearing_harmless() -> 
     policy, fresh = make_policy(of), make_policy(of)
     assert isinstance(policy, VwPolicy)
     for price in range(ACTION_CACHE // 4 + 10):
-        policy.pmf(Context(), [action_line(ActionId(i), "offer", {"price": float(price)}) for i in "abcd"])
+        policy.pmf(Context(), [Choice(ActionId(i), "offer", {"price": float(price)}) for i in "abcd"])
     assert len(policy._examples) <= ACTION_CACHE
     for either in (policy, fresh):
         teach(either, list(rounds(10, 20)))
@@ -263,17 +303,17 @@ def test_the_cache_of_action_examples_is_bounded_and_its_clearing_harmless() -> 
 def test_a_single_action_gets_everything(every: PolicySpec) -> None:
     """With one action left there is nothing to choose, learned or not."""
     policy = make_policy(every)
-    assert policy.pmf(Context(), lines(1)) == pytest.approx([1.0])
-    policy.learn(Context(), lines(1), drawn=0, propensity=1.0, reward=1.0)
-    assert policy.pmf(Context(), lines(1)) == pytest.approx([1.0])
+    assert policy.pmf(Context(), plain_choices(1)) == pytest.approx([1.0])
+    policy.learn(Context(), plain_choices(1), drawn=0, propensity=1.0, reward=1.0)
+    assert policy.pmf(Context(), plain_choices(1)) == pytest.approx([1.0])
 
 
 def test_two_hundred_actions_are_served_and_learned(every: PolicySpec) -> None:
     """Catalogues are long; the pmf must stay one."""
     policy = make_policy(every)
     for drawn in range(0, 200, 20):
-        policy.learn(Context(), lines(200), drawn=drawn, propensity=0.005, reward=1.0)
-    assert_pmf(policy.pmf(Context(), lines(200)), 200)
+        policy.learn(Context(), plain_choices(200), drawn=drawn, propensity=0.005, reward=1.0)
+    assert_pmf(policy.pmf(Context(), plain_choices(200)), 200)
 
 
 def test_learning_moves_mass_to_the_action_that_pays(learning: PolicySpec) -> None:
@@ -282,8 +322,8 @@ def test_learning_moves_mass_to_the_action_that_pays(learning: PolicySpec) -> No
     source = Random(11)
     for _ in range(400):
         drawn = source.randrange(4)
-        policy.learn(Context(device="mobile"), lines(4), drawn=drawn, propensity=0.25, reward=float(drawn == 2))
-    pmf = policy.pmf(Context(device="mobile"), lines(4))
+        policy.learn(Context(device="mobile"), plain_choices(4), drawn=drawn, propensity=0.25, reward=float(drawn == 2))
+    pmf = policy.pmf(Context(device="mobile"), plain_choices(4))
     assert pmf[2] == max(pmf)
     assert pmf[2] > 0.5
 
@@ -332,14 +372,47 @@ def test_every_parameter_is_part_of_the_signature(name: str) -> None:
         assert spec(name, **{parameter: value + 1}).signature != base.signature
 
 
+def test_a_model_of_other_learning_code_is_refused(learning: PolicySpec) -> None:
+    """With one constant of the code changed, what it has learned means something else."""
+    saved = save_model(learning, make_policy(learning))
+    older = replace(saved, signature=learning.signature_of(0))
+    assert older.signature != saved.signature
+    with pytest.raises(ModelMismatch, match="code=0"):
+        load_model(learning, older)
+
+
+def test_learning_code_that_this_build_does_not_have_is_named(learning: PolicySpec) -> None:
+    """Whoever audits an old log must learn what is missing, not that the log differs."""
+    said = f"made by {learning.algorithm} code 99, which this build does not have"
+    with pytest.raises(UnknownCode, match=said):
+        make_policy(learning, code=99)
+    saved = save_model(learning, make_policy(learning), code=99)
+    with pytest.raises(UnknownCode, match=said):
+        load_model(learning, saved, code=99)
+
+
+def test_older_learning_code_is_made_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old decisions are recomputed by what made them, new ones are made by the newest."""
+    newer = replace(ALGORITHMS["squarecb"], codes={1: ALGORITHMS["squarecb"].codes[1], 2: lambda *_: Uniform()})
+    of = spec("squarecb")
+    before = taught(of, list(rounds(17, 30)))
+    stored = save_model(of, before)
+    monkeypatch.setitem(ALGORITHMS, "squarecb", newer)
+    assert of.code == 2
+    assert isinstance(make_policy(of), Uniform)
+    assert pmfs(load_model(of, stored, code=1)) == pmfs(before)
+    with pytest.raises(ModelMismatch):
+        load_model(of, stored)
+
+
 @pytest.mark.parametrize("number", [1e12, 1e6, 1e-6, 1e-12])
 def test_numbers_of_any_size_leave_a_usable_model(learning: PolicySpec, number: float) -> None:
     """Up to the largest number that the door lets through, and down to the smallest: squares must not overflow."""
     policy = make_policy(learning)
     context = Context(features={"x": number})
-    actions = [action_line(ActionId(f"a{i}"), "offer", {"y": number}) for i in range(3)]
+    actions = [Choice(ActionId(f"a{i}"), "offer", {"y": number}) for i in range(3)]
     for drawn in (0, 1, 2) * 3:
         policy.learn(context, actions, drawn=drawn, propensity=0.5, reward=float(drawn == 0))
     for asked in (context, Context(segment="somebody else")):
         assert_pmf(policy.pmf(asked, actions), 3)
-    assert_pmf(policy.pmf(Context(), lines(3)), 3)
+    assert_pmf(policy.pmf(Context(), plain_choices(3)), 3)

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
 from decider.server.settings import table
 from simulator.datasets import open_bandit
 

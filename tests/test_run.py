@@ -25,7 +25,7 @@ from decider.experiment.schema import from_message, to_message
 from decider.learn.trainer import Trainer
 from decider.log.memory import MemoryLog
 from decider.log.protocol import NewReward, NewVersion, Tick
-from decider.policy.protocol import Choice, Model, Policy
+from decider.policy.protocol import Choice, Model, PlainPolicy
 from decider.policy.static import Uniform
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, Time
 from simulator.cli import main
@@ -50,7 +50,7 @@ MILLION = 1_000_000
 class Watched(Uniform):
     """A policy that notes what it is told. heard: of every question, how many decisions it had learned by then."""
 
-    def __init__(self, inner: Policy | None = None) -> None:
+    def __init__(self, inner: PlainPolicy | None = None) -> None:
         self._inner = inner or Uniform()
         self.heard: list[int] = []
         self.learned: list[tuple[int, float, float]] = []
@@ -108,7 +108,7 @@ def made_visits(draw: st.DrawFn) -> Visits:
     )
 
 
-def played(visits: Visits, policy: Policy, *, world: World = STOREFRONT, **how: Any) -> Played:
+def played(visits: Visits, policy: PlainPolicy, *, world: World = STOREFRONT, **how: Any) -> Played:
     """With the same luck each time."""
     given: dict[str, Any] = {"floor": 0.0, "random": Random(1)} | how
     return play(world, visits, policy, **given)
@@ -141,7 +141,7 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
     log.append([NewVersion(world.experiment, 1)])
     (version,) = log.versions()
     trainer = Trainer(log, world.experiment.id, world.experiment.policy)
-    model = trainer.publish()[0]
+    model = trainer.model()
     coming: dict[int, list[NewReward]] = defaultdict(list)
     decisions = []
     for number in range(len(visits)):
@@ -151,8 +151,8 @@ def served(world: World, visits: Visits) -> tuple[list[Decision], int]:
             log.append(coming.pop(due))
         now = Time(at)
         log.append([Tick()])
-        if trainer.learn_up_to(log.end()):
-            model = trainer.publish()[0]
+        if trainer.learn_up_to(log.head().mark):
+            model = trainer.model()
         case = visits.seen[number]
         eligible = tuple([ActionId(world.actions[a]) for a in np.flatnonzero(visits.eligible[case])])
         request = DecisionRequest(DecisionId(f"{number}"), f"{number}", visits.contexts[case], eligible)

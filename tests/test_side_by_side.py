@@ -19,7 +19,8 @@ from click.testing import CliRunner
 
 from decider.estimate.ips import Ips
 from decider.estimate.snips import Snips
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
 from simulator import bench_evaluate
 from simulator.evaluate.candidates import Uniform
 from simulator.logs.columns import Category, Number

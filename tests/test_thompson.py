@@ -19,19 +19,18 @@ from hypothesis import strategies as st
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message
 from decider.policy.make import make_policy, save_model
-from decider.policy.protocol import Policy
+from decider.policy.protocol import Choice, Policy
 from decider.policy.thompson.admission import CELLS, Counted
 from decider.policy.thompson.arrays import Floats, worded
 from decider.policy.thompson.features import Features
 from decider.policy.thompson.regression import Regression, inverse
 from decider.policy.thompson.thompson import CANDIDATES, ThompsonPolicy, best_of
 from decider.policy.thompson.views import FIRST, NUMBERS, RANGES, Ranges, edges
-from decider.policy.vw.encode import action_line
 from decider.types import ActionId, Context
 from decider.v1 import experiment_pb2 as pb
-from tests.conftest import spec
+from tests.conftest import plain_choices, spec
 
-LINES = [action_line(ActionId(f"a{number}"), "content", {}) for number in range(3)]
+ACTIONS = plain_choices(3)
 SEGMENTS = ("new", "regular", "vip")
 
 
@@ -129,7 +128,7 @@ def teach(policy: ThompsonPolicy, seed: int, count: int, *, flipped: bool = Fals
         drawn = random.randrange(3)
         pays = {"desktop": 0, "mobile": 1}[context.device]
         likely = 0.3 if drawn == (1 - pays if flipped else pays) else 0.1
-        policy.learn(context, LINES, drawn=drawn, propensity=1 / 3, reward=float(random.random() < likely))
+        policy.learn(context, ACTIONS, drawn=drawn, propensity=1 / 3, reward=float(random.random() < likely))
 
 
 def thompson(**changed: float) -> ThompsonPolicy:
@@ -146,7 +145,7 @@ def test_what_turns_is_forgotten_by_the_second_regression() -> None:
         policy = thompson(memory=memory)
         teach(policy, 1, 6_000)
         teach(policy, 2, 2_500, flipped=True)
-        chosen[memory] = policy.pmf(Context(device="desktop"), LINES)
+        chosen[memory] = policy.pmf(Context(device="desktop"), ACTIONS)
     assert chosen[0.0][0] > 0.5
     assert chosen[1000.0][1] > 0.5
 
@@ -165,14 +164,14 @@ def at_noon(policy: ThompsonPolicy, count: int) -> None:
         hour = float(random.randrange(7, 23))
         drawn = random.randrange(2)
         reward = float(random.random() < (0.6 if (drawn == 0) == (11 <= hour < 14) else 0.2))
-        policy.learn(Context(features={"hour": hour}), LINES[:2], drawn=drawn, propensity=0.5, reward=reward)
+        policy.learn(Context(features={"hour": hour}), ACTIONS[:2], drawn=drawn, propensity=0.5, reward=reward)
 
 
 def test_a_number_may_matter_by_ranges() -> None:
     """Lunch at noon."""
     policy = thompson()
     at_noon(policy, 2_000)
-    chosen = [policy.pmf(Context(features={"hour": hour}), LINES[:2])[0] > 0.5 for hour in (8.0, 12.0, 18.0)]
+    chosen = [policy.pmf(Context(features={"hour": hour}), ACTIONS[:2])[0] > 0.5 for hour in (8.0, 12.0, 18.0)]
     assert chosen == [False, True, False]
     assert policy._trusted() is policy._regressions["ranges"]
 
@@ -187,7 +186,7 @@ def test_ranges_are_kept(count: int) -> None:
     for one in (policy, again):
         at_noon(one, FIRST)
     asked = Context(features={"hour": 12.0})
-    assert again.pmf(asked, LINES[:2]) == policy.pmf(asked, LINES[:2])
+    assert again.pmf(asked, ACTIONS[:2]) == policy.pmf(asked, ACTIONS[:2])
     assert again.save() == policy.save()
 
 
@@ -197,7 +196,7 @@ def test_ranges_are_given_up_where_there_is_no_room_for_all() -> None:
     names = [f"pixel{number}" for number in range(40)]
     for _ in range(FIRST + 60):
         context = Context(features={name: random.random() for name in names})
-        policy.learn(context, LINES, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
+        policy.learn(context, ACTIONS, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
     assert "ranges" not in policy._regressions
     again = thompson()
     again._restore(policy.save())
@@ -213,9 +212,9 @@ def test_draws_that_have_to_agree_raise_the_pmf_to_their_number(draws: int, seed
     plain, agreeing = thompson(draws=1), thompson(draws=draws)
     for one in (plain, agreeing):
         teach(one, seed, 20)
-    best = np.array(plain.pmf(Context(device="mobile"), LINES))
+    best = np.array(plain.pmf(Context(device="mobile"), ACTIONS))
     expected = best**draws / (best**draws).sum()
-    assert agreeing.pmf(Context(device="mobile"), LINES) == pytest.approx(expected.tolist(), rel=1e-9)
+    assert agreeing.pmf(Context(device="mobile"), ACTIONS) == pytest.approx(expected.tolist(), rel=1e-9)
 
 
 def test_without_numbers_there_are_no_ranges() -> None:
@@ -244,9 +243,9 @@ def alike(policy: Policy, count: int) -> float:
         context = Context(segment=random.choice("xy"), device=random.choice("xy"))
         drawn = random.randrange(3)
         reward = float(drawn == (context.segment != context.device))
-        policy.learn(context, LINES, drawn=drawn, propensity=1 / 3, reward=reward)
+        policy.learn(context, ACTIONS, drawn=drawn, propensity=1 / 3, reward=reward)
     asked = [Context(segment=segment, device=device) for segment, device in product("xy", repeat=2)]
-    return min(policy.pmf(one, LINES)[int(one.segment != one.device)] for one in asked)
+    return min(policy.pmf(one, ACTIONS)[int(one.segment != one.device)] for one in asked)
 
 
 def test_pairs_of_features_are_learned_if_asked_for() -> None:
@@ -263,8 +262,8 @@ def test_pairs_that_say_nothing_are_not_asked() -> None:
     for _ in range(800):
         context = Context(segment=random.choice("xyz"), device=random.choice("xyz"), location=random.choice("xyz"))
         drawn = random.randrange(3)
-        reward = float(random.random() < (0.6 if LINES[drawn][4] == str("xyz".index(context.device)) else 0.2))
-        policy.learn(context, LINES, drawn=drawn, propensity=1 / 3, reward=reward)
+        reward = float(random.random() < (0.6 if ACTIONS[drawn].id[1] == str("xyz".index(context.device)) else 0.2))
+        policy.learn(context, ACTIONS, drawn=drawn, propensity=1 / 3, reward=reward)
     assert policy._trusted() is not policy._regressions["pairs"]
 
 
@@ -287,8 +286,8 @@ def test_features_of_actions_that_change_from_call_to_call_count() -> None:
     assert policy.pmf(Context(), _priced([8.0, 2.0]))[1] > 0.95
 
 
-def _priced(prices: Sequence[float]) -> list[str]:
-    return [action_line(ActionId(f"a{i}"), "offer", {"price": price}) for i, price in enumerate(prices)]
+def _priced(prices: Sequence[float]) -> list[Choice]:
+    return [Choice(ActionId(f"a{i}"), "offer", {"price": price}) for i, price in enumerate(prices)]
 
 
 def test_the_unit_of_a_number_does_not_matter() -> None:
@@ -300,20 +299,20 @@ def test_the_unit_of_a_number_does_not_matter() -> None:
             age = random.uniform(18, 80)
             drawn = random.randrange(3)
             reward = float(random.random() < (0.8 if (drawn == 0) == (age > 50) else 0.2))
-            policy.learn(Context(features={"age": age * unit}), LINES, drawn=drawn, propensity=1 / 3, reward=reward)
-        answers.append(policy.pmf(Context(features={"age": 60.0 * unit}), LINES))
+            policy.learn(Context(features={"age": age * unit}), ACTIONS, drawn=drawn, propensity=1 / 3, reward=reward)
+        answers.append(policy.pmf(Context(features={"age": 60.0 * unit}), ACTIONS))
     assert answers[0] == pytest.approx(answers[1], abs=1e-6)
 
 
 def test_of_many_actions_the_most_promising_can_be_the_best() -> None:
     """Quadratic work is bounded; the one that pays is among them."""
-    lines = [action_line(ActionId(f"a{i}"), "content", {}) for i in range(3 * CANDIDATES)]
+    actions = plain_choices(3 * CANDIDATES)
     policy, random = thompson(), Random(7)
     for _ in range(4_000):
-        drawn = random.randrange(len(lines))
-        policy.learn(Context(), lines, drawn=drawn, propensity=1 / len(lines), reward=float(drawn == 70))
-    pmf = policy.pmf(Context(), lines)
-    assert len(pmf) == len(lines)
+        drawn = random.randrange(len(actions))
+        policy.learn(Context(), actions, drawn=drawn, propensity=1 / len(actions), reward=float(drawn == 70))
+    pmf = policy.pmf(Context(), actions)
+    assert len(pmf) == len(actions)
     assert pmf[70] > 0.9
     assert sum(p > 0 for p in pmf) <= CANDIDATES
 
@@ -323,11 +322,11 @@ def test_ever_new_features_do_not_fill_the_memory() -> None:
     policy = thompson(memory=0.0)
     for number in range(400):
         context = Context(segment="vip", features={"session": f"s{number}"})
-        policy.learn(context, LINES, drawn=number % 3, propensity=1 / 3, reward=float(number % 3 == 1))
+        policy.learn(context, ACTIONS, drawn=number % 3, propensity=1 / 3, reward=float(number % 3 == 1))
     regression = policy._regressions["remembers"]
     assert isinstance(regression, Regression)
     assert regression._spread.size <= 2 * CELLS
-    assert policy.pmf(Context(segment="vip", features={"session": "new"}), LINES)[1] > 0.9
+    assert policy.pmf(Context(segment="vip", features={"session": "new"}), ACTIONS)[1] > 0.9
 
 
 def test_ever_new_numbers_do_not_fill_the_memory() -> None:
@@ -354,5 +353,5 @@ def fingerprint() -> str:
     for _ in range(300):
         features = {f"f{i}": random.random() for i in range(8)}
         context = Context(segment=random.choice(SEGMENTS), features=features)
-        policy.learn(context, LINES, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
+        policy.learn(context, ACTIONS, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
     return save_model(of, policy).checksum

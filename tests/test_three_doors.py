@@ -477,7 +477,7 @@ def test_override_is_logged_and_not_learned(door: Door, mine: str) -> None:
     learned = door.decide(mine, decision_id=f"{mine}-2").decision_id
     door.until(lambda: door.rows(sql, learned), what="the next decision is sealed")
     model = door.until(lambda: door.get(mine).model, what="a model serves")
-    assert door.rows("select learned from models where experiment = ? and position = ?", mine, model) == [(1,)]
+    assert door.rows("select learned from published where experiment = ? and model = ?", mine, model) == [(1,)]
 
 
 def test_override_with_the_drawn_action_is_no_override(door: Door, mine: str) -> None:

@@ -18,32 +18,26 @@ from decider.decide.decide import decide
 from decider.decide.slots import draw, hash_ticket
 from decider.errors import Refused
 from decider.experiment.definition import RewardDefinition
-from decider.learn.learner import Learner
 from decider.log.memory import MemoryLog
-from decider.log.protocol import EventLog, NewActivation, NewReward, PublishedModel
-from decider.log.sqlite.log import SqliteLog, SqliteReader
-from decider.serving.current import Current
+from decider.log.open import open_log, open_reader
+from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from simulator.cli import main
 from simulator.verify import Verification, verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
+from tests.processes import Process
 
 HOME, OTHER = ExperimentId("home"), ExperimentId("other")
 SEGMENTS = ("new", "vip", "bargain")
 
 
-class Drive:
-    """Visitors of one log: decisions as the server makes them, rewards, activations, and the learner's steps."""
+class Drive(Process):
+    """Visitors of one log: decisions as the server makes them, rewards, activations, and rounds of the leader."""
 
     def __init__(self, log: EventLog, clock: Clock, *, seed: int = 1) -> None:
-        self.log, self.clock, self.random = log, clock, Random(seed)
+        super().__init__(log, clock)
+        self.random = Random(seed)
         self.count = 0
-        self.restart()
-
-    def restart(self) -> None:
-        """A new learner, as in a new process."""
-        self.running = Current()
-        self.learner = Learner(self.log, self.running, clock=self.clock)
 
     def request(self) -> DecisionRequest:
         """One of every kind that callers send."""
@@ -68,7 +62,7 @@ class Drive:
         source = self.random
         for _ in range(count):
             try:
-                made = decide(self.request(), *self.running[experiment])
+                made = decide(self.request(), *self.current[experiment])
             except Refused:
                 continue
             (mark,) = self.log.append([made])
@@ -79,29 +73,29 @@ class Drive:
                 self.log.append([NewActivation(mark.position, source.choice([None, ActionId("none")]))])
             self.clock.advance(source.choice([0, 0.5, 1, 3]))
             if source.random() < 0.3:
-                self.learner.step()
+                self.step()
 
 
 def eventful(drive: Drive, *, visits: int = 24) -> None:
     """Several versions and experiments, with everything that changes what a replay computes."""
-    drive.learner.apply(sample_experiment(holdout=0.1))
-    drive.learner.apply(sample_experiment(id=OTHER, policy=spec("softmax")))
+    drive.apply(sample_experiment(holdout=0.1))
+    drive.apply(sample_experiment(id=OTHER, policy=spec("softmax")))
     drive.visits(visits)
     drive.visits(visits // 2, OTHER)
-    drive.learner.apply(sample_experiment(holdout=0.1, policy=spec("epsilon_greedy")))
+    drive.apply(sample_experiment(holdout=0.1, policy=spec("epsilon_greedy")))
     drive.visits(visits)
-    drive.learner.set_paused(HOME, paused=True)
+    drive.set_paused(HOME, paused=True)
     drive.clock.advance(30)
-    drive.learner.step()
-    drive.learner.set_paused(HOME, paused=False)
+    drive.step()
+    drive.set_paused(HOME, paused=False)
     drive.visits(visits // 2)
     drive.restart()
-    drive.learner.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25), frozen=True))
+    drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25), frozen=True))
     drive.visits(visits // 2)
-    drive.learner.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25)))
+    drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25)))
     drive.visits(visits)
     for name in ("fixed", "uniform", "cover", "first"):
-        drive.learner.apply(sample_experiment(policy=spec(name), holdout=0.05, salt=name))
+        drive.apply(sample_experiment(policy=spec(name), holdout=0.05, salt=name))
         drive.visits(visits // 2)
     drive.restart()
     drive.visits(visits // 2)
@@ -110,7 +104,7 @@ def eventful(drive: Drive, *, visits: int = 24) -> None:
 @pytest.fixture(params=["memory", "sqlite"])
 def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
     """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
+    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else open_log(tmp_path / "log", clock=clock)
     with closing(made):
         yield made
 
@@ -135,7 +129,7 @@ def test_a_replayed_log_gives_the_same_decisions(log: EventLog, clock: Clock) ->
 def test_every_algorithm_replays(clock: Clock, algorithm: str) -> None:
     """With a restart in between, since then the stored model goes on."""
     drive = Drive(MemoryLog(clock=clock), clock)
-    drive.learner.apply(sample_experiment(policy=spec(algorithm)))
+    drive.apply(sample_experiment(policy=spec(algorithm)))
     for _ in range(3):
         drive.visits(30)
         drive.restart()
@@ -145,7 +139,7 @@ def test_every_algorithm_replays(clock: Clock, algorithm: str) -> None:
 def test_progress_is_told_for_every_decision(clock: Clock) -> None:
     """A long log shows a bar that ends."""
     drive = Drive(MemoryLog(clock=clock), clock)
-    drive.learner.apply(sample_experiment())
+    drive.apply(sample_experiment())
     drive.visits(20)
     heard: list[None] = []
     verify(drive.log, on_decision=lambda: heard.append(None))
@@ -156,16 +150,16 @@ def test_a_log_whose_model_was_damaged_and_learned_again_replays(clock: Clock) -
     """The learner that starts anew names its model by the log's end, although it knows no more than the old one."""
     log = MemoryLog(clock=clock)
     drive = Drive(log, clock)
-    drive.learner.apply(sample_experiment())
+    drive.apply(sample_experiment())
     drive.visits(10)
     clock.advance(20)
-    drive.learner.step()
+    drive.step()
     drive.visits(1)
     signature = sample_experiment().policy.signature
-    stored = log.newest_model(HOME, signature)
+    stored = log.models.newest(HOME, signature)
     assert stored is not None
     damaged = replace(stored[1], data=stored[1].data[:-1])
-    log.publish(PublishedModel(HOME, stored[0], signature), damaged, learned=1, keep=9)
+    log.models.store(ModelName(HOME, stored[0], signature), damaged, keep_bytes=10**9)
     clock.advance(1)
     drive.restart()
     drive.visits(5)
@@ -179,9 +173,9 @@ def test_a_log_whose_model_was_damaged_and_learned_again_replays(clock: Clock) -
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A log on disk of one learning experiment, closed."""
     clock, path = Clock(), tmp_path_factory.mktemp("verify") / "log.db"
-    with closing(SqliteLog(path, clock=clock)) as log:
+    with closing(open_log(path, clock=clock)) as log:
         drive = Drive(log, clock)
-        drive.learner.apply(sample_experiment(holdout=0.05))
+        drive.apply(sample_experiment(holdout=0.05))
         drive.visits(80)
     return path
 
@@ -194,7 +188,7 @@ def copy(original: Path, tmp_path: Path) -> Path:
 
 def victim(path: Path) -> Decision:
     """A decision in the middle, drawn from a learned model's pmf over all actions."""
-    with closing(SqliteReader(path)) as log:
+    with closing(open_reader(path)) as log:
         (version,) = log.versions()
         drawn = sorted((d for d in log.decisions(version.position) if d.decision.model > 0), key=lambda d: d.position)
         usual = [
@@ -216,7 +210,7 @@ def tamper(path: Path, decision: Decision, column: str, value: Any) -> Position:
 
 def checked(path: Path) -> Verification:
     """What `verify` says about a file."""
-    with closing(SqliteReader(path)) as log:
+    with closing(open_reader(path)) as log:
         return verify(log)
 
 
@@ -332,7 +326,7 @@ def run(path: Path) -> Result:
 def test_the_command_says_that_all_are_equal(copy: Path) -> None:
     """Exit code 0: CI can rely on it."""
     result = run(copy)
-    with closing(SqliteReader(copy)) as log:
+    with closing(open_reader(copy)) as log:
         count = log.count_decisions()
     assert (result.exit_code, result.output.strip()) == (0, f"{count} of {count} decisions equal")
 

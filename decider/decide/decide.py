@@ -1,16 +1,30 @@
-"""(request, experiment version, model) -> decision. Pure: no I/O, no clock, no global randomness.
+"""(request, experiment version, model) -> decision. Pure: no clock, no global randomness, no I/O but a line in the
+process's log where a policy fails.
 
-The server calls it to serve and `simulator verify` calls it to recompute what was served: one code path, so that the
-log reproduces every decision. Rules first, then the policy's pmf, then the one sampler.
+The server calls `decide` to serve and `simulator verify` calls it to recompute what was served: one code path, so that
+the log reproduces every decision. Rules first, then the policy's pmf, then the one sampler. `slots_of` is the only way
+from a policy to slots, also for the simulator's `run` and `evaluate`.
 """
 
 from __future__ import annotations
 
-from decider.decide.slots import SLOTS, Slots, draw, hash_ticket, one_slot, to_slots, uniform_slots
+import logging
+from collections.abc import Callable, Sequence
+
+from decider.decide.slots import SLOTS, Slots, check_pmf, draw, hash_ticket, one_slot, to_slots, uniform_slots
 from decider.errors import InvalidArgument, NotFound, Refused, Violation
 from decider.experiment.definition import ExperimentVersion
-from decider.policy.protocol import Model, UnusablePmf
-from decider.types import ActionId, Decision, DecisionRequest, Reason
+from decider.policy.protocol import Choice, Model, PlainPolicy
+from decider.policy.static import Fixed
+from decider.types import ActionId, Context, Decision, DecisionRequest, ExperimentId, Reason
+
+logger = logging.getLogger(__name__)
+
+MOST_LOGGED = 1_000
+"""Kinds of failures that are remembered as logged; then all are forgotten."""
+
+OnFailure = Callable[[ExperimentVersion, Exception], None]
+"""Told what a policy raised, before the baseline takes its place."""
 
 
 def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -> Decision:
@@ -19,7 +33,7 @@ def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -
     Raises NotFound, InvalidArgument or Refused where the request's actions do not fit the experiment.
     """
     eligible = eligible_actions(version, request)
-    slots, reason = preset(version, request, eligible) or _ask_policy(request, version, model, eligible)
+    slots, reason = _slots(request, version, model, eligible)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(
@@ -37,17 +51,19 @@ def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -
     )
 
 
-def _ask_policy(
+def _slots(
     request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
 ) -> tuple[Slots, Reason | None]:
-    try:
-        pmf = model.policy.pmf(request.context, version.encoded(eligible, request.action_features))
-        slots = to_slots(pmf, minimum=version.experiment.minimum_propensity)
-    except UnusablePmf:
-        return baseline_slots(version, eligible), Reason.FALLBACK
-    if not request.explore:
+    if version.experiment.holdout and in_holdout(version, request.unit_id):
+        return baseline_slots(version, eligible), Reason.HOLDOUT
+    if eligible is version.all_active and not request.action_features:
+        choices = version.all_choices
+    else:
+        choices = version.choices_of(eligible, request.action_features)
+    slots, reason = slots_of(version, model.policy, request.context, choices)
+    if reason is None and not request.explore:
         return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION
-    return slots, None
+    return slots, reason
 
 
 def _drawn_reason(slots: Slots, index: int) -> Reason:
@@ -56,7 +72,77 @@ def _drawn_reason(slots: Slots, index: int) -> Reason:
     return Reason.EXPLOIT if slots[index] == most and most > min(slots) + 1 else Reason.EXPLORE
 
 
-# The rules that act before sampling, in the order in which `decide` asks them.
+# From a policy to slots.
+
+
+_logged: set[tuple[ExperimentId, str, type[Exception]]] = set()
+
+
+def log_failure(version: ExperimentVersion, error: Exception) -> None:
+    """One line with a traceback for each policy and kind of error, not for each request."""
+    experiment = version.experiment
+    kind = (experiment.id, experiment.policy.signature, type(error))
+    if kind in _logged:
+        return
+    if len(_logged) >= MOST_LOGGED:
+        _logged.clear()
+    _logged.add(kind)
+    logger.error(
+        "experiment %s: its policy failed, the baseline action is served: %r", experiment.id, error, exc_info=error
+    )
+
+
+def slots_of(
+    version: ExperimentVersion,
+    policy: PlainPolicy,
+    context: Context,
+    choices: Sequence[Choice],
+    *,
+    on_failure: OnFailure = log_failure,
+) -> tuple[Slots, Reason | None]:
+    """What is drawn from, and the reason where a rule or the fallback decided; the holdout is `decide`'s.
+
+    A policy that fails in whatever way must not cost a decision: the baseline takes its place.
+    """
+    ruled = rule_slots(version, policy, choices)
+    if ruled is not None:
+        return ruled
+    pmf = usable_pmf(version, policy, context, choices, on_failure=on_failure)
+    if pmf is None:
+        return baseline_slots(version, [choice.id for choice in choices]), Reason.FALLBACK
+    return to_slots(pmf, minimum=version.experiment.minimum_propensity), None
+
+
+def rule_slots(
+    version: ExperimentVersion, policy: PlainPolicy, choices: Sequence[Choice]
+) -> tuple[Slots, Reason] | None:
+    """The slots where a rule decides and no policy is asked; None where the policy is."""
+    if len(choices) == 1:
+        return one_slot(0, 1), Reason.ONLY_ELIGIBLE
+    if isinstance(policy, Fixed):
+        return baseline_slots(version, [choice.id for choice in choices]), Reason.BASELINE
+    return None
+
+
+def usable_pmf(
+    version: ExperimentVersion,
+    policy: PlainPolicy,
+    context: Context,
+    choices: Sequence[Choice],
+    *,
+    on_failure: OnFailure = log_failure,
+) -> Sequence[float] | None:
+    """The policy's, before floor and rounding; None where it raises or gives no pmf, and the baseline is served."""
+    try:
+        pmf = policy.pmf(context, choices)
+        check_pmf(pmf, len(choices))
+    except Exception as error:  # whatever it is: a visitor waits
+        on_failure(version, error)
+        return None
+    return pmf
+
+
+# The rules that act before sampling.
 
 
 def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tuple[ActionId, ...]:
@@ -81,27 +167,14 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
 
 def _check_known(version: ExperimentVersion, request: DecisionRequest) -> None:
     for id_ in (*request.eligible, *request.excluded, *request.action_features):
-        if id_ not in version.lines:
+        if id_ not in version.choices:
             raise NotFound(
-                f"experiment {version.experiment.id!r} has no action {id_!r}; it has {', '.join(version.lines)}",
+                f"experiment {version.experiment.id!r} has no action {id_!r}; it has {', '.join(version.choices)}",
                 reason="ACTION_NOT_FOUND",
             )
     for id_ in request.eligible:
         if id_ not in version.active:
             raise InvalidArgument([Violation("eligible_actions", f"action {id_!r} is retired")])
-
-
-def preset(
-    version: ExperimentVersion, request: DecisionRequest, eligible: tuple[ActionId, ...]
-) -> tuple[Slots, Reason] | None:
-    """The slots where a rule decides and no policy is asked; None where the policy is."""
-    if version.experiment.holdout and in_holdout(version, request.unit_id):
-        return baseline_slots(version, eligible), Reason.HOLDOUT
-    if len(eligible) == 1:
-        return one_slot(0, 1), Reason.ONLY_ELIGIBLE
-    if version.experiment.policy.algorithm == "fixed":
-        return baseline_slots(version, eligible), Reason.BASELINE
-    return None
 
 
 def in_holdout(version: ExperimentVersion, unit_id: str) -> bool:
@@ -110,7 +183,7 @@ def in_holdout(version: ExperimentVersion, unit_id: str) -> bool:
     return hash_ticket(experiment.id, experiment.salt, "holdout", unit_id) < experiment.holdout * SLOTS
 
 
-def baseline_slots(version: ExperimentVersion, eligible: tuple[ActionId, ...]) -> Slots:
+def baseline_slots(version: ExperimentVersion, eligible: Sequence[ActionId]) -> Slots:
     """Everything to the baseline action; evenly to all where it is not eligible."""
     baseline = version.experiment.baseline
     if baseline in eligible:

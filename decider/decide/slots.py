@@ -24,20 +24,29 @@ SLOTS = 1_000_000
 Slots = tuple[int, ...]
 
 
+def check_pmf(pmf: Sequence[float], count: int) -> None:
+    """Raises UnusablePmf unless it is a distribution over `count` actions, with a sum of 1 within 0.001.
+
+    >>> check_pmf([0.5, 0.5], 3)
+    Traceback (most recent call last):
+    decider.policy.protocol.UnusablePmf: no pmf of 3 actions: [0.5, 0.5]
+    """
+    # `not >=` and `not <=` refuse NaN, too; 0.0 refuses what cannot be added to a float.
+    if not 0 < len(pmf) == count or not min(pmf) >= 0 or not abs(sum(pmf, 0.0) - 1) <= 1e-3:
+        raise UnusablePmf(f"no pmf of {count} actions: {list(pmf)[:5]}")
+
+
 def to_slots(pmf: Sequence[float], *, minimum: float = 0.0) -> Slots:
-    """Whole slots for a pmf, each action with at least `minimum` (in [0, 1]), SLOTS in all.
+    """Whole slots for a pmf that `check_pmf` took, each action with at least `minimum` (in [0, 1]), SLOTS in all.
 
     Every action gets the floor; the rest is shared in proportion to what each has above it. A floor larger than
     1/len(pmf) becomes that. Rounding moves an action by less than one slot.
-    Raises UnusablePmf for an empty pmf, negative or non-finite values, or a sum that is not 1 within 0.001.
 
     >>> to_slots([0.5, 0.25, 0.25])
     (500000, 250000, 250000)
     >>> to_slots([1.0, 0.0], minimum=0.01)
     (990000, 10000)
     """
-    if not pmf or not min(pmf) >= 0 or not abs(sum(pmf) - 1) <= 1e-3:
-        raise UnusablePmf(f"not a pmf: {list(pmf)[:5]}")
     count = len(pmf)
     floor = _floor(minimum, count)
     threshold = floor / SLOTS
@@ -53,14 +62,9 @@ def to_slots(pmf: Sequence[float], *, minimum: float = 0.0) -> Slots:
 def to_slots_many(pmfs: NDArray[np.float64], *, minimum: float = 0.0) -> NDArray[np.int64]:
     """`to_slots` of every row of (n, actions), for replay: the same arithmetic, so the same slots (a law tests it).
 
-    Raises UnusablePmf for the first row that `to_slots` refuses.
-
     >>> to_slots_many(np.array([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]]), minimum=0.01).tolist()
     [[500000, 250000, 250000], [980000, 10000, 10000]]
     """
-    usable = is_pmf(pmfs)
-    if not usable.all():
-        raise UnusablePmf(f"not a pmf: {pmfs[int(np.argmin(usable))].tolist()[:5]}")
     count = pmfs.shape[1]
     floor = _floor(minimum, count)
     threshold = floor / SLOTS
@@ -71,16 +75,6 @@ def to_slots_many(pmfs: NDArray[np.float64], *, minimum: float = 0.0) -> NDArray
     slots: NDArray[np.int64] = np.diff(edges, axis=1, prepend=0) + floor
     slots[~(total[:, 0] > 0)] = np.array(uniform_slots(count, total=SLOTS - floor * count)) + floor
     return slots
-
-
-def is_pmf(pmfs: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(n,): which rows of (n, actions) `to_slots` takes.
-
-    >>> is_pmf(np.array([[0.5, 0.5], [0.5, np.nan], [1.5, -0.5]])).tolist()
-    [True, False, False]
-    """
-    usable: NDArray[np.bool_] = (pmfs.min(axis=1) >= 0) & (np.abs(pmfs.sum(axis=1) - 1) <= 1e-3)
-    return usable
 
 
 @lru_cache

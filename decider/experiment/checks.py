@@ -14,6 +14,7 @@ from google.protobuf.struct_pb2 import Struct
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import feature_violations
+from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.v1 import experiment_pb2 as pb
 
 MAX_ACTIONS = 1000
@@ -21,25 +22,8 @@ MICROSECONDS = 1_000_000
 LARGEST_REWARD = 1e12
 SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * MICROSECONDS
 
-THOMPSON_TERMS = {"CA", "CCA"}
-
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TERM = re.compile(r"[CA]{2,4}")
-_PARAMETER_RANGES: dict[tuple[str, str], tuple[float, float]] = {
-    ("thompson", "width"): (1e-6, 100),
-    ("thompson", "memory"): (0, 1e9),
-    ("thompson", "draws"): (1, 10),
-    ("epsilon_greedy", "epsilon"): (0, 1),
-    ("softmax", "lambda"): (1e-6, 1e6),
-    ("squarecb", "gamma_scale"): (1e-6, 1e9),
-    ("squarecb", "gamma_exponent"): (0, 1),
-    ("bag", "size"): (2, 100),
-    ("bag", "epsilon"): (0, 1),
-    ("cover", "size"): (2, 100),
-    ("rnd", "size"): (1, 100),
-    ("rnd", "alpha"): (1e-9, 1e6),
-    ("first", "count"): (0, 1e9),
-}
 
 
 def check(message: pb.Experiment) -> None:
@@ -110,14 +94,15 @@ def _policy_violations(message: pb.Policy) -> Iterable[Violation]:
     for index, term in enumerate(message.interactions):
         if not _TERM.fullmatch(term):
             yield Violation(f"policy.interactions[{index}]", f'{term!r} is not made of 2 to 4 of C and A, like "CA"')
-    algorithm = message.WhichOneof("algorithm")
-    if algorithm == "thompson" and not {*message.interactions} <= THOMPSON_TERMS:
-        yield Violation("policy.interactions", 'thompson knows "CA" and "CCA" only; other terms need squarecb')
-    for (name, parameter), (low, high) in _PARAMETER_RANGES.items():
-        if name == algorithm and getattr(message, name).HasField(parameter):
-            value = getattr(getattr(message, name), parameter)
-            if not low <= value <= high:
-                yield Violation(f"policy.{name}.{parameter}", f"{value} is not in [{low:g}, {high:g}]")
+    name = message.WhichOneof("algorithm") or DEFAULT_ALGORITHM
+    algorithm, given = ALGORITHMS[name], getattr(message, name)
+    if algorithm.terms and not {*message.interactions} <= {*algorithm.terms}:
+        known = " and ".join([f'"{term}"' for term in algorithm.terms])
+        yield Violation("policy.interactions", f"{name} knows {known} only; other terms need squarecb")
+    for parameter, (_, low, high) in algorithm.parameters.items():
+        if given.HasField(parameter) and not low <= getattr(given, parameter) <= high:
+            value = getattr(given, parameter)
+            yield Violation(f"policy.{name}.{parameter}", f"{value} is not in [{low:g}, {high:g}]")
 
 
 def _reward_violations(message: pb.RewardDefinition) -> Iterable[Violation]:

@@ -6,12 +6,12 @@ Built by `schema.py` from the proto message; read by the rules, the learner and 
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
-from decider.policy.vw.encode import action_line
 from decider.types import ActionId, ExperimentId, Features, Position, Time
 
 
@@ -72,7 +72,7 @@ class ExperimentVersion:
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
 
-    __slots__ = ("_all_lines", "active", "all_active", "experiment", "lines", "number", "position", "time")
+    __slots__ = ("active", "all_active", "all_choices", "choices", "experiment", "number", "position", "time")
 
     def __init__(self, experiment: Experiment, *, number: int, position: Position, time: Time) -> None:
         self.experiment = experiment
@@ -81,12 +81,18 @@ class ExperimentVersion:
         self.time = time
         self.active: dict[ActionId, Action] = {a.id: a for a in experiment.actions if not a.retired}
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
-        self.lines: dict[ActionId, str] = {a.id: action_line(a.id, a.kind, a.features) for a in experiment.actions}
-        self._all_lines = tuple([self.lines[id_] for id_ in self.all_active])
+        self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
+        self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
 
-    def encoded(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> Sequence[str]:
-        """The actions' lines for the policy; `extra` features, known only at the call, win."""
-        if not extra:
-            return self._all_lines if eligible is self.all_active else tuple([self.lines[id_] for id_ in eligible])
-        known = {a.id: a for a in self.experiment.actions}
-        return [action_line(id_, known[id_].kind, known[id_].features, extra.get(id_)) for id_ in eligible]
+    def choices_of(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> tuple[Choice, ...]:
+        """The actions as the policy sees them; `extra` features, known only at the call, win over their own.
+
+        All active ones are the same object each time, which caches look up fastest.
+        """
+        if extra:
+            return tuple([_with(self.choices[id_], extra.get(id_)) for id_ in eligible])
+        return self.all_choices if eligible is self.all_active else tuple([self.choices[id_] for id_ in eligible])
+
+
+def _with(choice: Choice, extra: Features | None) -> Choice:
+    return Choice(choice.id, choice.kind, {**choice.features, **extra}) if extra else choice

@@ -1,15 +1,14 @@
 """The Experiment proto message <-> the frozen types; TOML and JSON through protobuf's own mapping.
 
 There is one schema: the message. This module fills in defaults; `checks.py` names every wrong field. What it writes is
-complete, so that a log replays the same under a release with other defaults. Called by the doors, the log's readers
-and the experiment files.
+complete, so that a log replays the same under a release with other defaults. It reads no files:
+`experiment_files.py` does. Called by the doors and the log's readers.
 """
 
 from __future__ import annotations
 
 import json
 import tomllib
-from pathlib import Path
 
 from google.protobuf import json_format
 
@@ -18,7 +17,8 @@ from decider.experiment.checks import check
 from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
 from decider.experiment.features import to_features
 from decider.experiment.shape import shape_violations, with_long_enums
-from decider.policy.spec import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS, PolicySpec
+from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
+from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId
 from decider.v1 import experiment_pb2 as pb
 
@@ -27,26 +27,29 @@ DEFAULT_EXPLORATION_SHARE = 0.1
 """The default floor is 0.001, but all floors together never take more than a tenth of the traffic."""
 
 
-def read_toml(path: Path) -> pb.Experiment:
-    """The experiment in a TOML file. Raises InvalidExperiment that names the file and what is wrong in it."""
+def parse_toml(text: str, name: str) -> pb.Experiment:
+    """The experiment in a TOML text. Raises InvalidExperiment with the text's name and what is wrong in it."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(text)
         violations = [
-            Violation(f"{path}: {v.field}", v.description) for v in shape_violations(content, pb.Experiment.DESCRIPTOR)
+            Violation(f"{name}: {v.field}", v.description) for v in shape_violations(content, pb.Experiment.DESCRIPTOR)
         ]
         if violations:
             raise InvalidExperiment(violations)
         message = pb.Experiment()
         json_format.ParseDict(with_long_enums(content, pb.Experiment.DESCRIPTOR), message)
-    except (OSError, ValueError, json_format.ParseError) as error:  # TOML's and Unicode's errors are ValueErrors
-        raise InvalidExperiment([Violation(str(path), str(error))]) from error
+    except (ValueError, json_format.ParseError) as error:  # TOML's errors are ValueErrors
+        raise InvalidExperiment([Violation(name, str(error))]) from error
     return message
 
 
 def read_json(text: str) -> pb.Experiment:
-    """The experiment in a text that `write_json` made."""
+    """The experiment in a text that `write_json` made. Raises InvalidExperiment if it did not."""
     message = pb.Experiment()
-    json_format.Parse(text, message)
+    try:
+        json_format.Parse(text, message)
+    except (json_format.Error, TypeError, ValueError) as error:
+        raise InvalidExperiment([Violation("definition", str(error))]) from error
     return message
 
 
@@ -97,7 +100,7 @@ def _policy(message: pb.Policy, reward: RewardDefinition) -> PolicySpec:
     given = getattr(message, algorithm)
     parameters = {
         name: getattr(given, name) if given.HasField(name) else default
-        for name, default in ALGORITHMS[algorithm].items()
+        for name, default in ALGORITHMS[algorithm].defaults.items()
     }
     return PolicySpec(
         algorithm=algorithm,

@@ -1,41 +1,131 @@
-"""The log in memory, for tests and small simulations: the same words, the same conformance suite, no file."""
+"""The log in memory, for tests and small simulations: the same words, the same conformance suite, no file.
+
+Any number of threads write it; order and time are dealt under one lock.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+from decider.errors import LogError, LogLocked
+from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
+    ArrowBatches,
+    Damage,
     Entry,
+    Following,
+    Head,
     LoggedDecision,
+    LoggedReward,
     Mark,
+    ModelName,
     NewActivation,
+    NewBuild,
+    NewModel,
     NewReward,
     NewVersion,
+    Orphan,
     Place,
-    PublishedModel,
+    Progress,
     SealedDecision,
-    Tick,
+    Serves,
 )
-from decider.policy.make import SavedModel
-from decider.types import START, Decision, DecisionId, ExperimentId, Position, Time, now
+from decider.log.totals import DELAY_BUCKETS, RewardTotals, SealedTotals, Totals
+from decider.policy.saved import SavedModel
+from decider.types import START, Decision, DecisionId, ExperimentId, Position, Reason, RewardOutcome, Time, now
+
+POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
+
+
+class MemoryModels:
+    """See ModelStore. What is published the log says; what is stored is here."""
+
+    def __init__(self, names: Callable[[], Sequence[ModelName]]) -> None:
+        self._names = names
+        self._stored: dict[ModelName, SavedModel] = {}
+
+    def _of(self, experiment: ExperimentId, signature: str) -> list[ModelName]:
+        same = [name for name in self._stored if (name.experiment, name.signature) == (experiment, signature)]
+        return sorted(same, key=lambda name: name.position)
+
+    def newest(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
+        """See ModelReader."""
+        same = self._of(experiment, signature)
+        return (same[-1].position, self._stored[same[-1]]) if same else None
+
+    def load(self, name: ModelName) -> SavedModel | None:
+        """See ModelReader."""
+        return self._stored.get(name)
+
+    def stored(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+        """See ModelReader."""
+        return [name.position for name in self._of(experiment, signature)]
+
+    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+        """See ModelReader."""
+        return sorted(n.position for n in self._names() if (n.experiment, n.signature) == (experiment, signature))
+
+    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+        """See ModelReader."""
+        return max(self.published(experiment, signature), default=START)
+
+    def signatures(self, experiment: ExperimentId) -> Sequence[str]:
+        """See ModelReader."""
+        return list(dict.fromkeys(name.signature for name in self._names() if name.experiment == experiment))
+
+    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int) -> None:
+        """See ModelStore."""
+        self._stored[name] = saved
+        ours = sorted((n for n in self._stored if n.experiment == name.experiment), key=lambda n: -n.position)
+        newest = {n.signature: n for n in reversed(ours)}.values()
+        size = 0
+        for one in ours:
+            size += len(self._stored[one].data)
+            if size > keep_bytes and one not in newest:
+                del self._stored[one]
+
+
+class MemoryLease:
+    """See Lease."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        if not lock.acquire(blocking=False):
+            raise LogLocked("memory: another server writes this log")
+        self._lock = lock
+        self.held = True
+
+    def release(self) -> None:
+        """See Lease."""
+        if self.held:
+            self.held = False
+            self._lock.release()
 
 
 class MemoryLog:
     """See EventLog."""
 
+    name = "memory"
+    trouble: LogError | None = None
+
     def __init__(self, *, clock: Callable[[], Time] = now) -> None:
         self._clock = clock
         self._lock = threading.Lock()
+        self._leading = threading.Lock()
         self._times: list[Time] = [Time(0)]
-        self._versions: list[ExperimentVersion] = []
-        self._decisions: dict[Position, LoggedDecision] = {}
-        self._by_id: dict[DecisionId, LoggedDecision] = {}
-        self._rewards: dict[Position, list[tuple[Time, NewReward]]] = {}
+        self._build = START
+        self._entries: list[tuple[Mark, Entry]] = []
+        self._versions: dict[Position, ExperimentVersion] = {}
+        self._decisions: dict[DecisionId, LoggedDecision] = {}
+        self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
         self._activations: dict[Position, tuple[Time, NewActivation]] = {}
-        self._models: dict[PublishedModel, SavedModel] = {}
-        self._published: list[PublishedModel] = []
+        self._unique: set[Any] = set()
+        self._refused: Counter[tuple[str, str]] = Counter()
+        self.models = MemoryModels(lambda: [entry.name for _, entry in self._of_kind(NewModel)])
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
@@ -44,79 +134,138 @@ class MemoryLog:
             return [self._append(entry, at) for entry in entries]
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
-        mark = Mark(Position(len(self._times)), at)
-        if not self._insert(entry, mark):
+        key = _key(entry)
+        if isinstance(entry, Orphan) or (key is not None and key in self._unique):
+            self._count_refused(entry)
             return None
+        self._unique.add(key)
+        mark = Mark(Position(len(self._times)), at)
         self._times.append(at)
+        self._entries.append((mark, entry))
+        self._index(entry, mark)
         return mark
 
-    def _insert(self, entry: Entry, mark: Mark) -> bool:
+    def _count_refused(self, entry: Entry) -> None:
+        if isinstance(entry, Orphan):
+            self._refused[entry.name, "orphan"] += 1
+        elif isinstance(entry, NewReward):
+            self._refused[entry.name, "duplicate"] += 1
+
+    def _index(self, entry: Entry, mark: Mark) -> None:
         match entry:
-            case Decision() if entry.decision_id not in self._by_id:
-                logged = LoggedDecision(*mark, entry)
-                self._by_id[entry.decision_id] = self._decisions[mark.position] = logged
-            case NewReward() if not self._is_duplicate(entry):
-                self._rewards.setdefault(entry.decision, []).append((mark.time, entry))
-            case NewActivation() if entry.decision not in self._activations:
+            case Decision():
+                self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
+            case NewReward():
+                self._rewards.setdefault(entry.decision, []).append((mark, entry))
+            case NewActivation():
                 self._activations[entry.decision] = (mark.time, entry)
-            case NewVersion() if (entry.experiment.id, entry.number) not in {
-                (v.experiment.id, v.number) for v in self._versions
-            }:
-                version = ExperimentVersion(
+            case NewVersion():
+                self._versions[mark.position] = ExperimentVersion(
                     entry.experiment, number=entry.number, position=mark.position, time=mark.time
                 )
-                self._versions.append(version)
-            case Tick():
-                pass
-            case _:
-                return False
-        return True
 
-    def _is_duplicate(self, reward: NewReward) -> bool:
-        same = self._rewards.get(reward.decision, [])
-        return reward.reward_id is not None and any(old.reward_id == reward.reward_id for _, old in same)
-
-    def end(self) -> Mark:
+    def name_build(self, build: Mapping[str, Any]) -> Position:
         """See EventLog."""
+        (mark,) = self.append([NewBuild(build)])
+        assert mark is not None
+        self._build = mark.position
+        return mark.position
+
+    def lease(self) -> MemoryLease:
+        """See EventLog."""
+        return MemoryLease(self._leading)
+
+    def _of_kind(self, kind: type[Any]) -> list[tuple[Mark, Any]]:
+        return [(mark, entry) for mark, entry in list(self._entries) if isinstance(entry, kind)]
+
+    def head(self) -> Head:
+        """See LogReader. Nothing can be changed behind its back, so there is no chain."""
         with self._lock:
-            return Mark(Position(len(self._times) - 1), self._times[-1])
+            return Head(Position(len(self._times) - 1), self._times[-1], b"")
 
     def time_at(self, position: Position) -> Time:
-        """See EventLog."""
+        """See LogReader."""
         return self._times[position]
 
     def versions(self) -> Sequence[ExperimentVersion]:
-        """See EventLog."""
-        return list(self._versions)
+        """See LogReader."""
+        return list(self._versions.values())
+
+    def version_at(self, position: Position) -> ExperimentVersion:
+        """See LogReader."""
+        return self._versions[position]
+
+    def follow(self, after: Position) -> Following:
+        """See LogReader."""
+        head = self.head().position
+        new = [(mark.position, entry) for mark, entry in list(self._entries)[after:head]]
+        models = {(e.name.experiment, e.name.signature): (p, e.name) for p, e in new if isinstance(e, NewModel)}
+        return Following(
+            head=head,
+            versions=[(self._versions[p], e.waits) for p, e in new if isinstance(e, NewVersion)],
+            serves=[(p, e.version) for p, e in new if isinstance(e, Serves)],
+            models=sorted(models.values()),
+        )
+
+    def builds(self) -> Mapping[Position, Mapping[str, Any]]:
+        """See LogReader."""
+        return {mark.position: entry.build for mark, entry in self._of_kind(NewBuild)}
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
-        """See EventLog."""
-        return self._by_id.get(decision_id)
+        """See LogReader."""
+        return self._decisions.get(decision_id)
 
     def locate(self, decision_id: DecisionId) -> Place | None:
-        """See EventLog."""
+        """See LogReader."""
         logged = self.find(decision_id)
         return Place(logged.position, logged.time, logged.decision.version, logged.decision.action) if logged else None
 
+    def _logged(self) -> list[LoggedDecision]:
+        return list(self._decisions.values())
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
-        """See EventLog."""
-        of_version = [d for d in list(self._decisions.values()) if d.decision.version == version]
-        return iter(sorted(of_version, key=lambda d: (d.decision.model, d.position)))
+        """See LogReader."""
+        of_version = [logged for logged in self._logged() if logged.decision.version == version]
+        return iter(sorted(of_version, key=lambda logged: (logged.decision.model, logged.position)))
+
+    def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
+        """See LogReader."""
+        return iter([logged for logged in self._logged() if first <= logged.decision.decision_id < last])
+
+    def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
+        """See LogReader."""
+        rewards = [
+            LoggedReward(
+                *mark, logged.decision.decision_id, reward.name, reward.value, reward.weight, reward.reward_id,
+                RewardOutcome.JOINED if mark.time < self._deadline(logged) else RewardOutcome.LATE,
+            )
+            for logged in self.decisions_between(first, last)
+            for mark, reward in self._rewards.get(logged.position, [])
+        ]  # fmt: skip
+        return iter(sorted(rewards, key=lambda reward: reward.position))
 
     def decided_versions(self) -> Sequence[Position]:
-        """See EventLog."""
-        return sorted({logged.decision.version for logged in self._decisions.values()})
+        """See LogReader."""
+        return sorted({logged.decision.version for logged in self._logged()})
 
-    def count_decisions(self) -> int:
-        """See EventLog."""
-        return len(self._decisions)
+    def count_decisions(self, experiment: ExperimentId | None = None) -> int:
+        """See LogReader."""
+        return sum(experiment in (None, self._version(logged).experiment.id) for logged in self._logged())
 
-    def sealed(self, version: ExperimentVersion, *, after: Time, until: Time) -> Iterator[SealedDecision]:
-        """See EventLog."""
-        for logged in list(self._decisions.values()):
-            deadline = Time(logged.time + version.experiment.reward.window)
-            if logged.decision.version == version.position and after < deadline <= until:
-                yield self._sealed(logged, deadline)
+    def _version(self, logged: LoggedDecision) -> ExperimentVersion:
+        return self._versions[logged.decision.version]
+
+    def _deadline(self, logged: LoggedDecision) -> Time:
+        return Time(logged.time + self._version(logged).experiment.reward.window)
+
+    def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+        """See LogReader."""
+        due = [
+            self._sealed(logged, self._deadline(logged))
+            for logged in self._logged()
+            if self._version(logged).experiment.id == experiment and after < self._deadline(logged) <= until
+        ]
+        return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
 
     def _sealed(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
@@ -125,44 +274,107 @@ class MemoryLog:
             position=logged.position,
             deadline=deadline,
             decision=logged.decision,
-            rewards=tuple([r.value * r.weight for at, r in rewards if at < deadline]),
+            rewards=tuple([reward.value * reward.weight for mark, reward in rewards if mark.time < deadline]),
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
         )
 
-    def next_deadline(self, version: ExperimentVersion, *, after: Time) -> Time | None:
-        """See EventLog."""
-        window = version.experiment.reward.window
-        deadlines = (d.time + window for d in self._decisions.values() if d.decision.version == version.position)
-        first = min((deadline for deadline in deadlines if deadline > after), default=None)
-        return None if first is None else Time(first)
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
+        """See LogReader."""
+        ours = [one for one in self._logged() if experiment in (None, self._version(one).experiment.id)]
+        return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
 
-    def newest_model(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
-        """See EventLog."""
-        positions = [m.position for m in self._models if (m.experiment, m.signature) == (experiment, signature)]
-        newest = max(positions, default=START)
-        saved = self._models.get(PublishedModel(experiment, newest, signature))
-        return (newest, saved) if saved else None
+    def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
+        """See LogReader."""
+        from decider.log.memory_arrow import arrow_batches
 
-    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
-        """See EventLog."""
-        return [m.position for m in self._published if (m.experiment, m.signature) == (experiment, signature)]
+        logged = [
+            (one, self._sealed(one, self._deadline(one)), self._version(one), self._rewards.get(one.position, []))
+            for one in self._logged()
+            if self._version(one).experiment.id == experiment
+        ]
+        return arrow_batches(logged, head)
 
-    def load_model(self, model: PublishedModel) -> SavedModel | None:
-        """See EventLog."""
-        return self._models.get(model)
+    def totals(self, after: Mark, until: Mark) -> Totals:
+        """See LogReader."""
+        totals = Totals()
+        for logged in self._logged():
+            if after.position < logged.position <= until.position:
+                _count_decision(totals, logged.decision)
+            if after.time < self._deadline(logged) <= until.time:
+                _count_sealed(totals, self._sealed(logged, self._deadline(logged)), self._version(logged))
+        sent = [
+            (mark, reward, logged)
+            for logged in self._logged()
+            for mark, reward in self._rewards.get(logged.position, [])
+        ]
+        for mark, reward, logged in sorted(sent, key=lambda one: one[0]):
+            if after.position < mark.position <= until.position:
+                self._count_reward(totals, mark, reward, logged)
+        return totals
 
-    def publish(self, model: PublishedModel, saved: SavedModel, *, learned: int, keep: int) -> None:  # noqa: ARG002
-        """See EventLog."""
-        self._models[model] = saved
-        self._published.append(model)
-        same = sorted((m for m in self._models if m.experiment == model.experiment), key=lambda m: m.position)
-        newest_of_spec = {m.signature: m for m in same}
-        for old in same[:-keep]:
-            if old != newest_of_spec[old.signature]:
-                del self._models[old]
+    def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
+        version, value = logged.decision.version, reward.value
+        key = (version, reward.name, mark.time < self._deadline(logged))
+        old = totals.rewards.get(key, RewardTotals())
+        totals.rewards[key] = RewardTotals(old.count + 1, old.value + value, old.squared + value * value)
+        seconds = (mark.time - logged.time) / 1e6
+        totals.delays[version, bisect_left(DELAY_BUCKETS, seconds)] += 1
+        totals.delay_seconds[version] += seconds
+
+    def refused(self) -> Mapping[tuple[str, str], int]:
+        """See LogReader."""
+        return dict(self._refused)
+
+    def chained_later(self) -> None:
+        """See LogReader."""
+
+    def check(self, on_progress: Progress) -> Sequence[Damage]:
+        """See LogReader. Nothing can be changed behind its back."""
+        on_progress(self.head().position)
+        return []
 
     def maintain(self) -> None:
         """See EventLog."""
 
     def close(self) -> None:
         """See EventLog."""
+
+
+def _key(entry: Entry) -> Any:
+    """What may be there only once; None for what may come as often as it likes."""
+    match entry:
+        case Decision():
+            return "decision", entry.decision_id
+        case NewReward() if entry.reward_id is not None:
+            return "reward", entry.decision, entry.reward_id
+        case NewActivation():
+            return "activation", entry.decision
+        case NewVersion():
+            return "version", entry.experiment.id, entry.number
+        case Serves():
+            return "serves", entry.version
+        case NewModel():
+            return "model", entry.name
+        case _:
+            return None
+
+
+def _count_decision(totals: Totals, decision: Decision) -> None:
+    version = decision.version
+    totals.decisions[version, decision.action, decision.reason] += 1
+    if decision.reason in POLICY_DRAWS:
+        totals.inverse_propensity[version, decision.action] += 1 / decision.propensity
+        for action, slots in zip(decision.eligible, decision.pmf, strict=True):
+            totals.possible[version, action] += slots > 0
+
+
+def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion) -> None:
+    old = totals.sealed.get(version.position, SealedTotals())
+    reward = final_reward(version.experiment.reward, sealed.rewards)
+    totals.sealed[version.position] = SealedTotals(
+        old.count + 1,
+        old.defaulted + (not sealed.rewards),
+        old.overridden + sealed.overridden,
+        old.reward + reward,
+        old.squared + reward * reward,
+    )

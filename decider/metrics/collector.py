@@ -11,8 +11,9 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from decider.log.sqlite.log import SqliteReader
-from decider.metrics.totals import DELAY_BUCKETS, LogTotals
+from decider.log.protocol import LogReader
+from decider.log.totals import DELAY_BUCKETS
+from decider.metrics.totals import LogTotals
 from decider.serving.current import Current
 from decider.types import Time
 
@@ -20,12 +21,15 @@ MICROSECONDS = 1e6
 
 
 class LogCollector(Collector):
-    """Reads the log up to its end at every scrape."""
+    """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned."""
 
-    def __init__(self, log: SqliteReader, running: Current, *, clock: Callable[[], Time]) -> None:
+    def __init__(
+        self, log: LogReader, running: Current, *, clock: Callable[[], Time], lag: Callable[[], float] = lambda: 0.0
+    ) -> None:
         self._log = log
         self._running = running
         self._clock = clock
+        self._learning_lag = lag
         self._totals = LogTotals(log)
         self._lock = threading.Lock()
 
@@ -70,10 +74,12 @@ class LogCollector(Collector):
         )  # fmt: skip
 
     def _rewards(self) -> Iterator[Metric]:
-        rewards = Counter(self._totals.totals.rewards)
-        for name, outcome, count in self._totals.refused():
-            rewards[name, outcome] += count
-        yield _counter("decider_rewards", "Rewards sent, by what became of them.", ("name", "outcome"), rewards)
+        """Of what was refused the log keeps only name and number: it belongs to no experiment."""
+        refused = {("", name, outcome): count for (name, outcome), count in self._totals.refused.items()}
+        labels = ("experiment", "name", "outcome")
+        yield _counter(
+            "decider_rewards", "Rewards sent, by what became of them.", labels, self._totals.totals.rewards | refused
+        )
 
     def _delays(self) -> Metric:
         totals = self._totals.totals
@@ -107,15 +113,18 @@ class LogCollector(Collector):
         yield _gauge("decider_model_position", "Log position that the model has learned.", ("experiment",), positions)
         yield _gauge("decider_model_age_seconds", "Age of the newest decision learned.", ("experiment",), ages)
         yield _gauge(
-            "decider_seal_lag_seconds", "How long the oldest unsealed decision is due.", (), {(): self._lag(now)}
+            "decider_seal_lag_seconds",
+            "How long the oldest decision is due to be sealed and learned.",
+            (),
+            {(): self._lag(now)},
         )
         yield _gauge("decider_log_position", "Entries in the log.", (), {(): self._totals.mark.position})
 
     def _lag(self, now: Time) -> float:
-        end = self._totals.mark.time
-        deadlines = [self._log.next_deadline(version, after=end) for version in self._log.versions()]
-        first = min((deadline for deadline in deadlines if deadline is not None), default=now)
-        return max(0.0, (now - first) / MICROSECONDS)
+        """Of what no entry has sealed yet, and of what is sealed and waits to be learned."""
+        first = self._log.next_deadline(after=self._totals.mark.time)
+        due = 0.0 if first is None else (now - first) / MICROSECONDS
+        return max(0.0, due, self._learning_lag())
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], values: Any) -> Metric:

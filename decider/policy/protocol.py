@@ -1,35 +1,61 @@
-"""What a policy is: (context, eligible actions) -> pmf, and learning from sealed decisions.
+"""What a policy is: (context, eligible actions) -> pmf, and learning from sealed decisions; and what an algorithm is.
 
-Implementations: `vw.py` (everything that learns) and `static.py` (uniform, fixed). A policy never draws; `sampler.py`
-does. It cannot tell whether it runs in the server or in the simulator. Whoever owns one policy is its only learner;
-what serves is a loaded copy that nobody teaches.
+Implementations: `thompson/`, `vw/` and `static.py`, listed in `algorithms.py`. A policy never draws; `decide/` does. It
+cannot tell whether it runs in the server or in the simulator. Whoever owns one policy is its only learner; what serves
+is a snapshot that nobody teaches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from decider.types import START, Context, Position
+from decider.policy.features import Vector, vector_of
+from decider.types import START, ActionId, Context, Features, Position
 
-Choice = str
-"""An action as a policy sees it: its encoded line (`encode.action_line`), made once for each experiment version."""
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Choice:
+    """An action as a policy sees it, made once for each experiment version; `vector`: its features as models see them.
+
+    Equal are those that no model can tell apart: the order of features does not matter, and the flag True is not the
+    number 1.
+
+    >>> Choice(ActionId("sale"), "offer", {"new": True}) == Choice(ActionId("sale"), "offer", {"new": 1.0})
+    False
+    """
+
+    id: ActionId
+    kind: str = "content"
+    features: Features = field(default_factory=dict)
+    vector: Vector = field(init=False, repr=False)
+    _hash: int = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "vector", vector_of(self.features))
+        # Kept: tuples of choices are the keys of every policy's caches, looked up for each decision.
+        object.__setattr__(self, "_hash", hash((self.id, self.kind, self.vector)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Choice):
+            return NotImplemented
+        return (self.id, self.kind, self.vector) == (other.id, other.kind, other.vector)
+
+    def __reduce__(self) -> tuple[type[Choice], tuple[ActionId, str, Features]]:
+        """Made anew where it is unpickled: another process hashes texts otherwise."""
+        return Choice, (self.id, self.kind, self.features)
 
 
 class UnusablePmf(ValueError):
     """Not a probability distribution over the eligible actions."""
 
 
-class Vocabulary(NamedTuple):
-    """How many features a policy knows, and how many distinct ones it has left out for want of room, about."""
-
-    known: int
-    left_out: int
-
-
-class Policy(Protocol):
-    """Turns (context, eligible actions) into a pmf; learns from sealed decisions."""
+class PlainPolicy(Protocol):
+    """All that deciding needs, and all that somebody's own policy in the simulator needs to have."""
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """Probability of every action, in their order; sums to 1 within float32 rounding."""
@@ -40,8 +66,25 @@ class Policy(Protocol):
         """Learn from one sealed decision: `drawn` indexes `actions`; propensity in (0, 1]; reward in the
         experiment's unit, higher is better."""
 
+
+class Vocabulary(NamedTuple):
+    """How many features of contexts and actions a policy knows, and how many it left out for want of room."""
+
+    known: int
+    left_out: int
+
+
+class Policy(PlainPolicy, Protocol):
+    """A policy that can be served and stored."""
+
     def save(self) -> bytes:
         """Everything it has learned."""
+
+    def snapshot(self) -> Policy:
+        """A copy, to serve: the same pmfs to the last bit, and nothing that is learned here changes it."""
+
+    def vocabulary(self) -> Vocabulary | None:
+        """None where a policy has room for whatever comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +93,38 @@ class Model:
 
     policy: Policy
     position: Position = START
+
+
+class Parameter(NamedTuple):
+    """A number that an experiment may set, in [low, high]."""
+
+    default: float
+    low: float
+    high: float
+
+
+Factory = Callable[[Mapping[str, float], tuple[str, ...], tuple[float, float], bytes | None], Policy]
+"""(all parameters, interactions, reward range, saved) -> a policy: a fresh one, or one that goes on from `save()`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Algorithm:
+    """One way to make pmfs.
+
+    codes: by the version of its learning code, what makes its policy; the newest serves, older ones recompute old
+    decisions. Whatever changes what is learned from the same log (a constant, the order of a sum) needs a new version.
+    made_by: (parameters, interactions) -> their part of a model's name. terms: the interactions that it knows; None is
+    all. resumable: whether a policy that was saved and loaded learns on as if nothing had happened.
+    """
+
+    parameters: Mapping[str, Parameter]
+    codes: Mapping[int, Factory]
+    made_by: Callable[[Mapping[str, float], tuple[str, ...]], str]
+    terms: tuple[str, ...] | None = None
+    learns: bool = True
+    resumable: bool = True
+
+    @property
+    def defaults(self) -> dict[str, float]:
+        """Every parameter's."""
+        return {name: parameter.default for name, parameter in self.parameters.items()}

@@ -1,17 +1,18 @@
-"""The policy that never learns: uniform. (`fixed` needs no policy: it is a rule, see `decide/decide.py`.)"""
+"""The policies that never learn: uniform, and what stands for the rule that the baseline action is always taken."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from decider.policy.protocol import Choice
+from decider.policy.protocol import Choice, UnusablePmf
 from decider.types import Context
 
 
 class Uniform:
     """Every action with the same probability.
 
-    >>> Uniform().pmf(Context(), ["|A id=a", "|A id=b"])
+    >>> from decider.types import ActionId
+    >>> Uniform().pmf(Context(), [Choice(ActionId("a")), Choice(ActionId("b"))])
     [0.5, 0.5]
     """
 
@@ -27,3 +28,18 @@ class Uniform:
     def save(self) -> bytes:
         """Nothing learned."""
         return b""
+
+    def snapshot(self) -> Uniform:
+        """Itself: nothing ever changes."""
+        return self
+
+    def vocabulary(self) -> None:
+        """It knows no features."""
+
+
+class Fixed(Uniform):
+    """The baseline action is taken by a rule of `decide/decide.py`, which knows it by this class."""
+
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:  # noqa: ARG002 - the protocol's
+        """Raises UnusablePmf: it does not know which action is the baseline."""
+        raise UnusablePmf("the fixed policy has no pmf: a rule gives everything to the baseline action")

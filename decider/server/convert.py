@@ -14,8 +14,18 @@ from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import feature_violations, to_features
 from decider.experiment.schema import to_message
-from decider.serving.current import Serving
-from decider.types import CONTEXT_FIELDS, ActionId, Context, Decision, DecisionId, DecisionRequest, Features, Time
+from decider.types import (
+    CONTEXT_FIELDS,
+    START,
+    ActionId,
+    Context,
+    Decision,
+    DecisionId,
+    DecisionRequest,
+    Features,
+    Position,
+    Time,
+)
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiment_pb
 
@@ -78,6 +88,10 @@ def _action_features(message: Mapping[str, Struct], violations: list[Violation])
     return {} if violations else {ActionId(id_): to_features(message[id_]) for id_ in sorted(message)}
 
 
+MOST_KEPT = 10_000
+"""Actions whose reply is kept; then it starts anew, so that old versions do not stay for ever."""
+
+
 class Replies:
     """Decisions -> replies. Keeps the constant part of each action's reply, so that payloads are built once."""
 
@@ -99,6 +113,8 @@ class Replies:
     def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:
         key = (version.position, id_)
         if key not in self._actions:
+            if len(self._actions) >= MOST_KEPT:
+                self._actions.clear()
             action = version.active[id_]
             payload = Struct()
             payload.update(action.payload)
@@ -158,11 +174,12 @@ def check_batch(size: int) -> None:
         raise InvalidArgument([Violation("requests", f"has {size} requests; 1 to {MAX_BATCH} are possible")])
 
 
-def versioned(serving: Serving) -> experiment_pb.VersionedExperiment:
-    """A running experiment with its version and model."""
-    version = serving.version
+def versioned(
+    version: ExperimentVersion, *, model: Position = START, waiting: experiment_pb.WaitingVersion | None = None
+) -> experiment_pb.VersionedExperiment:
+    """An experiment's version, the model that serves it, and which newer version waits."""
     message = experiment_pb.VersionedExperiment(
-        experiment=to_message(version.experiment), version=version.number, model=serving.model.position
+        experiment=to_message(version.experiment), version=version.number, model=model, waiting=waiting
     )
     message.applied_at.FromMicroseconds(version.time)
     return message

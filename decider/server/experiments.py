@@ -1,15 +1,19 @@
-"""ExperimentService: translations between messages and the learner, which alone applies versions."""
+"""ExperimentService: translations between messages, the log's versions, and what serves."""
 
 from __future__ import annotations
 
 import bisect
+from collections.abc import Callable, Sequence
 
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.schema import from_message
-from decider.learn.learner import Learner
+from decider.learn.leader import Progress
+from decider.learn.versions import Applied, Versions
+from decider.log.protocol import LogReader
 from decider.server.convert import versioned
-from decider.serving.current import Current
-from decider.types import ExperimentId
+from decider.serving.current import Current, Serving
+from decider.serving.follower import Follower
+from decider.types import START, ExperimentId, Position
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as pb
 
@@ -18,49 +22,90 @@ MAX_PAGE = 1000
 
 
 class ExperimentService:
-    """Handlers of the RPCs of the same names."""
+    """Handlers of the RPCs of the same names. progress: how far the models of versions that wait are."""
 
-    def __init__(self, running: Current, learner: Learner) -> None:
-        self._running = running
-        self._learner = learner
+    def __init__(
+        self,
+        log: LogReader,
+        current: Current,
+        follower: Follower,
+        versions: Versions,
+        *,
+        progress: Callable[[], Sequence[Progress]],
+    ) -> None:
+        self._log = log
+        self._current = current
+        self._follower = follower
+        self._versions = versions
+        self._progress = progress
 
     def ApplyExperiment(self, request: pb.ApplyExperimentRequest) -> pb.ApplyExperimentResponse:
         """Create or change; a state left out keeps the running one."""
-        applied = self._learner.apply(
+        applied = self._versions.apply(
             from_message(request.experiment),
             keep_state=says_no_state(request.experiment),
             validate_only=request.validate_only,
         )
-        return pb.ApplyExperimentResponse(applied=versioned(applied.serving), changed=applied.changed)
+        self._follower.follow()
+        return pb.ApplyExperimentResponse(
+            applied=versioned(applied.version, model=self._model(applied)),
+            changed=applied.changed,
+            waits=applied.waits,
+        )
+
+    def _model(self, applied: Applied) -> Position:
+        """The model that serves this very version, if one does."""
+        serving = self._current.get(applied.version.experiment.id)
+        return serving.model.position if serving and serving.version.position == applied.version.position else START
 
     def GetExperiment(self, request: pb.GetExperimentRequest) -> pb.GetExperimentResponse:
-        """The running version."""
-        return pb.GetExperimentResponse(experiment=versioned(self._running[ExperimentId(request.id)]))
+        """The version that serves, and the one that waits."""
+        return pb.GetExperimentResponse(experiment=self._serving(self._current[ExperimentId(request.id)]))
+
+    def _serving(self, serving: Serving) -> pb.VersionedExperiment:
+        waiting = self._waiting(serving.version.experiment.id)
+        return versioned(serving.version, model=serving.model.position, waiting=waiting)
+
+    def _waiting(self, id_: ExperimentId) -> pb.WaitingVersion | None:
+        waiting = self._follower.lineup[id_].waiting
+        if waiting is None:
+            return None
+        known = {(one.experiment, one.version): one.position for one in self._progress()}
+        return pb.WaitingVersion(
+            version=waiting.number,
+            learned_position=known.get((id_, waiting.number), START),
+            log_position=self._log.head().position,
+        )
 
     def ListExperiments(self, request: pb.ListExperimentsRequest) -> pb.ListExperimentsResponse:
         """By id; the token is the last id of the page before."""
         if not 0 <= request.page_size <= MAX_PAGE:
             raise InvalidArgument([Violation("page_size", f"{request.page_size} is not in [0, {MAX_PAGE}]")])
         size = request.page_size or DEFAULT_PAGE
-        everything = self._running.all()
+        everything = self._current.all()
         ids = [serving.version.experiment.id for serving in everything]
         first = bisect.bisect_right(ids, request.page_token)
         page = everything[first : first + size]
         more = first + size < len(everything)
         return pb.ListExperimentsResponse(
-            experiments=map(versioned, page),
+            experiments=map(self._serving, page),
             next_page_token=page[-1].version.experiment.id if more else "",
         )
 
     def PauseExperiment(self, request: pb.PauseExperimentRequest) -> pb.PauseExperimentResponse:
-        """A new version that refuses decisions."""
-        applied = self._learner.set_paused(ExperimentId(request.id), paused=True)
-        return pb.PauseExperimentResponse(experiment=versioned(applied.serving))
+        """A new version that refuses decisions, at once."""
+        return pb.PauseExperimentResponse(experiment=self._set_paused(ExperimentId(request.id), paused=True))
 
     def ResumeExperiment(self, request: pb.ResumeExperimentRequest) -> pb.ResumeExperimentResponse:
         """A new version that decides again."""
-        applied = self._learner.set_paused(ExperimentId(request.id), paused=False)
-        return pb.ResumeExperimentResponse(experiment=versioned(applied.serving))
+        return pb.ResumeExperimentResponse(experiment=self._set_paused(ExperimentId(request.id), paused=False))
+
+    def _set_paused(self, id_: ExperimentId, *, paused: bool) -> pb.VersionedExperiment:
+        applied = self._versions.set_paused(id_, paused=paused)
+        self._follower.follow()
+        if applied.waits:
+            return self._serving(self._current[id_])
+        return versioned(applied.version, model=self._model(applied))
 
 
 def says_no_state(message: experiment_pb2.Experiment) -> bool:

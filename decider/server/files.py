@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from decider.errors import InvalidArgument, InvalidExperiment, Violation
-from decider.experiment.schema import from_message, read_toml
-from decider.learn.learner import Learner
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
+from decider.learn.versions import Versions
 from decider.server.experiments import says_no_state
 from decider.types import ExperimentId
 
@@ -19,9 +20,9 @@ logger = logging.getLogger(__name__)
 class ExperimentFiles:
     """Files, and folders of `*.toml` files, that define experiments."""
 
-    def __init__(self, paths: Sequence[Path], learner: Learner) -> None:
+    def __init__(self, paths: Sequence[Path], versions: Versions) -> None:
         self._paths = paths
-        self._learner = learner
+        self._versions = versions
         self._seen: dict[Path, str] = {}
         self._defined: dict[Path, ExperimentId] = {}
 
@@ -73,15 +74,16 @@ class ExperimentFiles:
         message = read_toml(path)
         self._check_only_one(path, ExperimentId(message.id))
         try:
-            applied = self._learner.apply(from_message(message), keep_state=says_no_state(message))
+            applied = self._versions.apply(from_message(message), keep_state=says_no_state(message))
         except InvalidExperiment as error:
             violations = [Violation(f"{path}: {v.field}", v.description) for v in error.violations]
             raise InvalidExperiment(violations) from error
-        version = applied.serving.version
+        version = applied.version
         self._defined[path] = version.experiment.id
         news = "new version" if applied.changed else "unchanged, version"
         paused = ", paused" if version.experiment.paused else ""
-        logger.info("%s: experiment %s, %s %d%s", path, version.experiment.id, news, version.number, paused)
+        waits = ", serves once its policy has learned the log" if applied.waits else ""
+        logger.info("%s: experiment %s, %s %d%s%s", path, version.experiment.id, news, version.number, paused, waits)
 
     def _check_only_one(self, path: Path, id_: ExperimentId) -> None:
         others = [other for other, defined in self._defined.items() if defined == id_ and other != path]

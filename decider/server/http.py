@@ -1,20 +1,28 @@
-"""The HTTP door: /metrics for Prometheus, /healthz (the process lives), /readyz (it takes calls)."""
+"""The HTTP port: /metrics for Prometheus, /healthz (the process lives), /readyz (it takes calls)."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from decider.errors import AddressTaken, DeciderError
 
-Ready = Callable[[], str | None]
-"""None when calls are taken, else why not."""
+
+class Readiness(NamedTuple):
+    """Whether calls are taken; what there is to say, or why not."""
+
+    ready: bool
+    text: str
 
 
-class HttpDoor:
+Ready = Callable[[], Readiness]
+
+
+class HttpPort:
     """Serves in a thread of its own until `stop`. `port`: the real one, also where 0 was asked for."""
 
     def __init__(self, host: str, port: int, *, registry: CollectorRegistry, ready: Ready) -> None:
@@ -51,8 +59,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/healthz":
             self._answer(200, b"ok\n")
         elif path == "/readyz":
-            problem = self.ready()
-            self._answer(200 if problem is None else 503, f"{problem or 'ok'}\n".encode())
+            ready, text = self.ready()
+            self._answer(200 if ready else 503, f"{text}\n".encode())
         else:
             self._answer(404, b"there are /metrics, /healthz and /readyz\n")
 

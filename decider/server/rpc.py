@@ -1,6 +1,6 @@
 """What every gRPC method goes through: deadline, metrics, and the one place that turns exceptions into statuses.
 
-Handlers are translations: they return a reply or raise. Called by `serve.py`, which hangs handlers into doors.
+Handlers are translations: they return a reply or raise. Called by `grpc_port.py`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _packed(message: Any) -> any_pb2.Any:
 Handler = Callable[[Any], Any]
 
 
-def door(service: str, method: str, handler: Handler, metrics: RpcMetrics) -> Callable[[Any, Any], Any]:
+def behaviour_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Callable[[Any, Any], Any]:
     """The gRPC behaviour of a handler."""
     observe = metrics.method(service, method)
     clock = time.perf_counter

@@ -1,4 +1,8 @@
-"""Start and drain: puts log, learner, metrics and doors together. The `decider serve` command and the tests call it."""
+"""Start and drain: log, follower, leader, metrics and ports in one process. `decider serve` and the tests call it.
+
+One worker and the leader in one process, by the path that they would take apart: the leader publishes into the log, the
+follower reads from it what serves.
+"""
 
 from __future__ import annotations
 
@@ -8,47 +12,44 @@ import platform
 import sqlite3
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from decider.errors import AddressTaken, DeciderError, LogError
-from decider.learn.learner import Learner
-from decider.log.commit_executor import CommitExecutor
-from decider.log.protocol import Tick
-from decider.log.sqlite.log import SqliteLog
+from decider.errors import DeciderError, LogError
+from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.versions import Versions
+from decider.log.clock import LogClock
+from decider.log.commit import CommitExecutor
+from decider.log.open import open_log
+from decider.log.protocol import EventLog, Tick
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
+from decider.metrics.state import StateCollector
+from decider.policy.algorithms import code_versions
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
-from decider.server.http import HttpDoor
-from decider.server.rpc import door
+from decider.server.grpc_port import GrpcPort
+from decider.server.http import HttpPort, Readiness
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
 from decider.serving.current import Current
-from decider.types import now
-from decider.v1 import decider_service_pb2, experiment_service_pb2
+from decider.serving.follower import Copies, Follower
 
 logger = logging.getLogger(__name__)
 
 FILES_INTERVAL = 1.0
 """Seconds between looks at the experiment files."""
 
-WATCHING = ThreadPoolExecutor(32, "health")
-"""Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds a lock
-while it waits for gRPC's own thread, which waits for that lock when a watch is cancelled at that moment.)"""
+FOLLOW_INTERVAL = 0.05
+"""Seconds between looks at what has come to serve."""
 
 PROBE_AFTER = 1.0
 """Seconds without a failure before the log is tried again."""
 
-LAST_BYTES = 0.2
-"""Seconds for the last replies to leave."""
 
-
-def build() -> dict[str, str]:
+def build() -> dict[str, object]:
     """What a log's reader would have to install to replay it."""
     return {
         "decider": importlib.metadata.version("decider"),
@@ -56,117 +57,165 @@ def build() -> dict[str, str]:
         "python": platform.python_version(),
         "sqlite": sqlite3.sqlite_version,
         "machine": platform.machine(),
+        "codes": code_versions(),
     }
 
 
-class _Reflection(reflection.ReflectionServicer):  # type: ignore[misc]
-    """Reflection's streams stay open as long as the caller likes, so they get threads of their own."""
-
-    def ServerReflectionInfo(self, request_iterator: object, context: object) -> object:
-        """See grpc.reflection.v1alpha.ServerReflection."""
-        return super().ServerReflectionInfo(request_iterator, context)
-
-    ServerReflectionInfo.experimental_thread_pool = ThreadPoolExecutor(4, "reflection")  # type: ignore[attr-defined]
-
-
 class Server:
-    """Everything in one process. `start`, then `stop`; `port` and `http_port` are the real ones."""
+    """Everything in one process. `start`, then `stop`; `port` and `http_port` are the real ones.
 
-    def __init__(self, settings: Settings) -> None:
+    clock: of the log; the wall clock, as far as elapsed time confirms it.
+    """
+
+    port: int
+    http_port: int
+    log: EventLog
+
+    def __init__(self, settings: Settings, *, clock: LogClock | None = None) -> None:
         self._settings = settings
-        registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=registry)
-        process = ProcessMetrics(registry, build())
-        self.log = SqliteLog(
-            settings.db,
-            synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
-            clock=now,
-            on_commit=process.committed,
-        )
-        try:
-            self.log.name_build(build())
-            self.running = Current()
-            self.learner = Learner(
-                self.log,
-                self.running,
-                clock=now,
-                keep_models=settings.keep_models,
-                on_learned=process.learned,
-                on_failed=process.learn_failed,
-            )
-            self._files = ExperimentFiles(settings.experiments, self.learner)
-            self._files.apply_all()
-            self._collector = LogCollector(self.log, self.running, clock=now)
-            registry.register(self._collector)
-            self._health = health.HealthServicer(experimental_non_blocking=False, experimental_thread_pool=WATCHING)
-            self._calls = CommitExecutor(self.log.append, threads=settings.threads)
-            # Applying a version may wait for the learner or learn a whole log; decisions must not wait behind it.
-            self._applying = ThreadPoolExecutor(4, "experiments")
-            self._grpc = self._grpc_server(RpcMetrics(registry))
-            self.port = _bind(self._grpc, settings.listen)
-            self._http = HttpDoor(*split_address(settings.http), registry=registry, ready=self._problem)
-        except BaseException:
-            self.log.close()
-            raise
-        self.http_port = self._http.port
+        self._clock = clock or LogClock()
         self._stopping = threading.Event()
+        self._opened = ExitStack()
+        self._phase = "opening the log"
+        self._leader: Leader | None = None
         self._trouble: LogError | None = None
         self._troubled_at = 0.0
-        self._serving = False
-        self._learning = threading.Thread(target=self._learn_on, name="learner", daemon=True)
+        self._registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self._registry)
 
-    def _grpc_server(self, metrics: RpcMetrics) -> grpc.Server:
+    def start(self) -> bool:
+        """Take calls; False where it was asked to stop before that. Raises DeciderError, and nothing stays open.
+
+        /healthz answers from the first moment on; /readyz says what is done before calls are taken.
+        """
+        try:
+            self._open()
+            return self._serve()
+        except BaseException:
+            self._stopping.set()
+            self._opened.close()
+            raise
+
+    def _open(self) -> None:
         settings = self._settings
-        server = grpc.server(
-            self._calls,
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
-            options=[
-                ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.so_reuseport", 0),
-            ],
-        )
-        decisions = DeciderService(self.running, self.log, append=self._calls.append)
-        experiments = ExperimentService(self.running, self.learner)
-        doors = (
-            (decider_service_pb2, "DeciderService", decisions, None),
-            (experiment_service_pb2, "ExperimentService", experiments, self._applying),
-        )
-        for module, name, servicer, threads in doors:
-            server.add_registered_method_handlers(
-                *_handlers(module.DESCRIPTOR.services_by_name[name], servicer, metrics, threads)
-            )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        names = (*self._service_names(), health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(names), server)
-        return server
-
-    def _service_names(self) -> tuple[str, ...]:
-        return ("decider.v1.DeciderService", "decider.v1.ExperimentService")
-
-    def _problem(self) -> str | None:
-        if not self._serving:
-            return "stopping" if self._stopping.is_set() else "starting"
-        return None if self.log.trouble is None else str(self.log.trouble)
-
-    def start(self) -> None:
-        """Take calls."""
+        self._http = HttpPort(*split_address(settings.http), registry=self._registry, ready=self._readiness)
+        self.http_port = self._http.port
+        self._opened.callback(self._http.stop)
         self._http.start()
-        self._learning.start()
+        process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
+        self.log = open_log(
+            settings.db,
+            synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
+            clock=self._clock,
+            on_commit=process.committed,
+        )
+        self._opened.callback(self.log.close)
+        self._opened.callback(self._http.stop)  # before the log closes: probes and scrapes read it
+        self._clock.start(self.log.head().time)
+        self.current, copies = Current(), Copies()
+        self._leader = Leader(
+            self.log,
+            self.log.lease(),
+            copies,
+            clock=self._clock,
+            pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
+            stopping=self._stopping.is_set,
+            on_learned=process.learned,
+            on_failed=process.learn_failed,
+        )
+        self.log.name_build(build())
+        self._follower = Follower(self.log, self.current, copies)
+        versions = Versions(self.log)
+        self._files = ExperimentFiles(settings.experiments, versions)
+        self._files.apply_all()
+        self._calls = CommitExecutor(self.log.append, threads=settings.threads)
+        self._opened.callback(self._calls.shutdown)
+        self._grpc = GrpcPort(
+            settings,
+            DeciderService(self.current, self.log, append=self._calls.append),
+            ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
+            calls=self._calls,
+            metrics=RpcMetrics(self._registry),
+        )
+        self.port = self._grpc.port
+        self._opened.callback(self._grpc.stop)
+
+    def _serve(self) -> bool:
+        leader = self._led
+        self._phase = "learning"
+        if not leader.catch_up():
+            return False
+        self._follower.follow()
+        self._registry.register(LogCollector(self.log, self.current, clock=self._clock, lag=leader.lag))
+        self._registry.register(
+            StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
+        )
+        self._threads = [
+            threading.Thread(target=self._lead, name="leader", daemon=True),
+            threading.Thread(target=self._follow, name="follower", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
         self._grpc.start()
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
-        self._serving = True
+        self._phase = ""
+        return True
 
-    def _set_health(self, status: int) -> None:
-        for name in ("", *self._service_names()):
-            self._health.set(name, status)
+    @property
+    def _led(self) -> Leader:
+        assert self._leader is not None
+        return self._leader
 
-    def _learn_on(self) -> None:
-        """The learner's thread: learn every interval, look at the files now and then."""
+    def _progress(self) -> Sequence[Progress]:
+        """Of versions that learn before they serve: all of them at a start, later those that wait."""
+        if self._leader is None:
+            return ()
+        return self._leader.progress() if self._phase else self._leader.progress(self._follower.lineup)
+
+    def request_stop(self) -> None:
+        """Ask for an end, from a signal handler too: a start that still learns gives up, `wait` returns."""
+        self._stopping.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Until an end was asked for, or that long; whether it was."""
+        return self._stopping.wait(seconds)
+
+    def _readiness(self) -> Readiness:
+        """What /readyz says."""
+        if self._stopping.is_set():
+            return Readiness(False, "stopping")
+        if not self._phase and self.log.trouble is not None:
+            return Readiness(False, str(self.log.trouble))
+        try:
+            learning = [f"learning {progress}" for progress in self._progress()]
+        except DeciderError as error:
+            return Readiness(False, str(error))
+        if self._phase:
+            return Readiness(False, "\n".join(learning) or self._phase)
+        problems = [self._clock.problem] if self._clock.problem else []
+        return Readiness(True, "\n".join(["ok", *problems, *learning]))
+
+    def _follow(self) -> None:
+        """The follower's thread. It looks often, so it says a failure once."""
+        said = ""
+        while not self._stopping.wait(FOLLOW_INTERVAL):
+            try:
+                self._follower.follow()
+                said = ""
+            except Exception as error:
+                if said != str(error):
+                    said = str(error)
+                    logger.error("what serves stays as it is: %s", error, exc_info=not isinstance(error, DeciderError))
+
+    def _lead(self) -> None:
+        """The leader's thread: seal and learn every interval, without a pause while somebody is behind."""
         next_look = time.monotonic() + FILES_INTERVAL
-        while not self._stopping.wait(self._settings.learn_interval):
+        pause = self._settings.learn_interval
+        while not self._stopping.wait(pause):
+            self._clock.reach(self.log.head().time)
             self._probe_if_quiet()
-            self._try_to(self.learner.step)
+            behind = self._try_to(self._led.step)
+            pause = 0.0 if behind else min(self._settings.learn_interval, FILES_INTERVAL)
             if time.monotonic() >= next_look:
                 self._try_to(self._files.apply_changed)
                 next_look = time.monotonic() + FILES_INTERVAL
@@ -182,52 +231,37 @@ class Server:
         elif trouble is not None and now_ - self._troubled_at >= PROBE_AFTER:
             self._try_to(lambda: self.log.append([Tick()]))
 
-    def _try_to(self, work: object) -> None:
+    def _try_to(self, work: Callable[[], object]) -> object:
         """A failure is logged; the next round tries again."""
         try:
-            work()  # type: ignore[operator]
+            return work()
         except DeciderError as error:
             logger.error("%s", error)
         except Exception:
-            logger.exception("the learner failed; it tries again")
+            logger.exception("a round of the server's work failed; it tries again")
+        return None
 
     def stop(self) -> None:
-        """Drain: NOT_SERVING, calls in flight finish, what is sealed is learned and published, the log is flushed."""
-        self._serving = False
-        self._health.enter_graceful_shutdown()
+        """Drain: NOT_SERVING, calls in flight finish, what is sealed is learned, published and stored, the log is
+        flushed; all that within `grace`, but for the write at the end."""
+        deadline = time.monotonic() + self._settings.grace
         self._stopping.set()
-        stopped = self._grpc.stop(self._settings.grace)
+        if self._leader is not None and not self._phase and not self._drain(deadline):
+            logger.error("the leader is still at work; what it has not stored is learned again at the next start")
+            self._opened.pop_all()  # its thread reads the log until the process ends
+            return
+        if self._leader is not None:
+            self._try_to(self._leader.finish)
+        self._opened.close()
+
+    def _drain(self, deadline: float) -> bool:
+        """Whether all threads have ended; they do unless one call of Vowpal Wabbit takes longer than that."""
+        self._grpc.refuse(self._settings.grace)
         self._calls.wait_until_idle(self._settings.grace)
-        self._applying.shutdown()
-        self._grpc.stop(LAST_BYTES)  # what is still open are streams that only watch
-        stopped.wait()
-        self._calls.shutdown()
-        if self._learning.ident is not None:
-            self._learning.join()
-        self._try_to(self.learner.step)
-        self._http.stop()
-        self.log.close()
-
-
-def _handlers(
-    descriptor: object, servicer: object, metrics: RpcMetrics, threads: ThreadPoolExecutor | None
-) -> tuple[str, dict[str, object]]:
-    """Every method of a service as a gRPC handler behind its door, in threads of its own where there are some."""
-    handlers = {}
-    for method in descriptor.methods:  # type: ignore[attr-defined]
-        behaviour = door(descriptor.full_name, method.name, getattr(servicer, method.name), metrics)  # type: ignore[attr-defined]
-        if threads is not None:
-            behaviour.experimental_thread_pool = threads  # type: ignore[attr-defined]
-        handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-            behaviour,
-            request_deserializer=method.input_type._concrete_class.FromString,
-            response_serializer=method.output_type._concrete_class.SerializeToString,
-        )
-    return descriptor.full_name, handlers  # type: ignore[attr-defined]
-
-
-def _bind(server: grpc.Server, address: str) -> int:
-    try:
-        return int(server.add_insecure_port(address))
-    except RuntimeError as error:
-        raise AddressTaken(f"cannot listen on {address} for gRPC: {error}") from error
+        self._grpc.stop()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            return False
+        self._try_to(lambda: self._led.finish_learning(deadline))
+        return True

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from decider.decide.decide import decide
-from decider.errors import AlreadyExists, DeciderError, InvalidArgument, NotFound, Refused, Violation
+from decider.errors import AlreadyExists, DeciderError, InvalidArgument, LogError, NotFound, Refused, Violation
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import Append, Entry, LogReader, Mark, NewActivation, NewReward, Orphan, Place
 from decider.server import convert
 from decider.server.rpc import to_status
 from decider.serving.current import Current
-from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, RewardOutcome
+from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOutcome
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
@@ -30,12 +30,11 @@ class _Chosen(NamedTuple):
 class DeciderService:
     """Handlers of the RPCs of the same names."""
 
-    def __init__(self, running: Current, log: LogReader, *, append: Append) -> None:
-        self._running = running
+    def __init__(self, current: Current, log: LogReader, *, append: Append) -> None:
+        self._current = current
         self._log = log
         self._append = append
         self._reply = convert.Replies()
-        self._versions: dict[int, ExperimentVersion] = {}
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
         """Choose, append, answer; to a decision id that was there before, with the stored decision."""
@@ -73,38 +72,50 @@ class DeciderService:
             stored = self._stored(request)
             if stored is not None:
                 return stored
-        version, model = self._running[ExperimentId(request.experiment)]
+        asked = convert.decision_request(request)
+        version, model = self._current[ExperimentId(request.experiment)]
         if version.experiment.paused:
             raise Refused(
                 f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
                 reason="EXPERIMENT_PAUSED",
             )
-        return _Chosen(decide(convert.decision_request(request), version, model), version, stored=False)
+        return _Chosen(decide(asked, version, model), version, stored=False)
 
     def _committed(self, request: pb.DecideRequest, chosen: _Chosen, mark: Mark | None) -> _Chosen:
-        """What counts after the commit: without a mark, somebody else has just written this decision id."""
-        return chosen if mark is not None else self._stored(request) or chosen
+        """What counts after the commit: without a mark, somebody else has just written this decision id.
+
+        Raises LogError where neither is in the log: nothing is answered that is not.
+        """
+        if mark is not None:
+            return chosen
+        stored = self._stored(request)
+        if stored is None:
+            raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
+        return stored
 
     def _replied(self, request: pb.DecideRequest, chosen: _Chosen) -> pb.DecideResponse:
         return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
 
     def _stored(self, request: pb.DecideRequest) -> _Chosen | None:
-        """The decision with this id, if there is one. Raises AlreadyExists if it is another's."""
+        """The decision with this id, if there is one. Raises AlreadyExists if it is another's, or if the request's
+        actions leave out what was chosen."""
         logged = self._log.find(DecisionId(request.decision_id))
         if logged is None:
             return None
-        version = self._version(logged.decision.version)
+        version = self._log.version_at(logged.decision.version)
         if (version.experiment.id, logged.decision.unit_id) != (request.experiment, request.unit_id):
             raise AlreadyExists(
                 f"decision_id {request.decision_id!r} belongs to another unit or experiment; take a new id",
                 reason="DECISION_ID_REUSED",
             )
+        action, eligible = logged.decision.action, request.eligible_actions
+        if (eligible and action not in eligible) or action in request.excluded_actions:
+            raise AlreadyExists(
+                f"decision_id {request.decision_id!r} has got the action {action!r}, which this request leaves out; "
+                "take a new id",
+                reason="DECISION_ID_REUSED",
+            )
         return _Chosen(logged.decision, version, stored=True)
-
-    def _version(self, position: Position) -> ExperimentVersion:
-        if position not in self._versions:
-            self._versions = {v.position: v for v in self._log.versions()}
-        return self._versions[position]
 
     def _place(self, decision_id: str) -> Place:
         place = self._log.locate(DecisionId(convert.needed_id("decision_id", decision_id)))
@@ -121,10 +132,10 @@ class DeciderService:
     def _override(self, place: Place, action: str) -> ActionId | None:
         if action in ("", place.action):
             return None
-        version = self._version(place.version)
-        if action not in version.lines:
+        version = self._log.version_at(place.version)
+        if action not in version.choices:
             raise NotFound(
-                f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.lines)}",
+                f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.choices)}",
                 reason="ACTION_NOT_FOUND",
             )
         return ActionId(action)
@@ -155,14 +166,14 @@ class DeciderService:
         reward_id = convert.optional_key("reward_id", request.reward_id)
         occurred_at = convert.occurred_at(request)
         place = self._place(request.decision_id)
-        weight = _weight(self._version(place.version), name, value)
+        weight = _weight(self._log.version_at(place.version), name, value)
         return NewReward(place.position, name, value, weight, reward_id, occurred_at), place
 
     def _rewarded(self, place: Place, mark: Mark | None) -> pb.RewardResponse:
         if mark is None:
             outcome = RewardOutcome.DUPLICATE
         else:
-            window = self._version(place.version).experiment.reward.window
+            window = self._log.version_at(place.version).experiment.reward.window
             outcome = RewardOutcome.JOINED if mark.time < place.time + window else RewardOutcome.LATE
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
 

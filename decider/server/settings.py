@@ -23,7 +23,11 @@ class Settings:
     http: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /healthz and /readyz.")
     synchronous: str = _setting("NORMAL", "NORMAL survives kill -9; FULL also power loss, with one fsync a commit.")
     learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
-    keep_models: int = _setting(100, "Stored models of an experiment that keep their data.")
+    store_interval: float = _setting(300.0, "Seconds of learning, at most, that a kill costs: then a model is stored.")
+    store_bytes: int = _setting(
+        600, "Bytes of stored models for each decision learned; they may be stored earlier then."
+    )
+    keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
     core: int | None = _setting(None, "Run on this core only (Linux). Python gains nothing from several: see Speed.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")

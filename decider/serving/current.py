@@ -1,6 +1,6 @@
 """What serves now: for each experiment its running version and its model, replaced as one.
 
-Written by the learner alone; read by every handler without a lock (replacing a dict's value is atomic).
+Written by the follower alone; read by every handler without a lock (replacing a dict's value is atomic).
 """
 
 from __future__ import annotations
@@ -21,27 +21,18 @@ class Serving(NamedTuple):
     model: Model
 
 
-class Current:
-    """The running experiments."""
+class Current(dict[ExperimentId, Serving]):
+    """The experiments that serve, by id."""
 
-    def __init__(self) -> None:
-        self._serving: dict[ExperimentId, Serving] = {}
-
-    def __getitem__(self, id_: ExperimentId) -> Serving:
+    def __missing__(self, id_: ExperimentId) -> Serving:
         """Raises NotFound (EXPERIMENT_NOT_FOUND)."""
-        serving = self._serving.get(id_)
-        if serving is None:
-            known = ", ".join(sorted(self._serving)[:10]) or "none yet"
-            raise NotFound(f"there is no experiment {id_!r}; there are: {known}", reason="EXPERIMENT_NOT_FOUND")
-        return serving
-
-    def __contains__(self, id_: ExperimentId) -> bool:
-        return id_ in self._serving
+        known = ", ".join(sorted(self)[:10]) or "none yet"
+        raise NotFound(f"there is no experiment {id_!r}; there are: {known}", reason="EXPERIMENT_NOT_FOUND")
 
     def put(self, serving: Serving) -> None:
         """Serve this version with this model from now on."""
-        self._serving[serving.version.experiment.id] = serving
+        self[serving.version.experiment.id] = serving
 
     def all(self) -> Sequence[Serving]:
         """Every experiment, by id."""
-        return [self._serving[id_] for id_ in sorted(self._serving)]
+        return [serving for _, serving in sorted(self.items())]

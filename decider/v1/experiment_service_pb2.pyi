@@ -11,16 +11,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class VersionedExperiment(_message.Message):
-    __slots__ = ("experiment", "version", "applied_at", "model")
+    __slots__ = ("experiment", "version", "applied_at", "model", "waiting")
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     APPLIED_AT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
+    WAITING_FIELD_NUMBER: _ClassVar[int]
     experiment: _experiment_pb2.Experiment
     version: int
     applied_at: _timestamp_pb2.Timestamp
     model: int
-    def __init__(self, experiment: _Optional[_Union[_experiment_pb2.Experiment, _Mapping]] = ..., version: _Optional[int] = ..., applied_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[int] = ...) -> None: ...
+    waiting: WaitingVersion
+    def __init__(self, experiment: _Optional[_Union[_experiment_pb2.Experiment, _Mapping]] = ..., version: _Optional[int] = ..., applied_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[int] = ..., waiting: _Optional[_Union[WaitingVersion, _Mapping]] = ...) -> None: ...
+
+class WaitingVersion(_message.Message):
+    __slots__ = ("version", "learned_position", "log_position")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_POSITION_FIELD_NUMBER: _ClassVar[int]
+    LOG_POSITION_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    learned_position: int
+    log_position: int
+    def __init__(self, version: _Optional[int] = ..., learned_position: _Optional[int] = ..., log_position: _Optional[int] = ...) -> None: ...
 
 class ApplyExperimentRequest(_message.Message):
     __slots__ = ("experiment", "validate_only")
@@ -31,12 +43,14 @@ class ApplyExperimentRequest(_message.Message):
     def __init__(self, experiment: _Optional[_Union[_experiment_pb2.Experiment, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
 
 class ApplyExperimentResponse(_message.Message):
-    __slots__ = ("applied", "changed")
+    __slots__ = ("applied", "changed", "waits")
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    WAITS_FIELD_NUMBER: _ClassVar[int]
     applied: VersionedExperiment
     changed: bool
-    def __init__(self, applied: _Optional[_Union[VersionedExperiment, _Mapping]] = ..., changed: _Optional[bool] = ...) -> None: ...
+    waits: bool
+    def __init__(self, applied: _Optional[_Union[VersionedExperiment, _Mapping]] = ..., changed: _Optional[bool] = ..., waits: _Optional[bool] = ...) -> None: ...
 
 class GetExperimentRequest(_message.Message):
     __slots__ = ("id",)

@@ -6,7 +6,6 @@ are told neither. Called by `rivals.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,12 +57,11 @@ def sample(world: World) -> Sample:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """actions: what each line names (a policy sees lines), in the experiment's order.
-
-    highest: the best reward that may come. seed: for what the rival draws.
+    """choices: the actions, in the experiment's order. highest: the best reward that may come. seed: for what the
+    rival draws.
     """
 
-    actions: Mapping[Choice, ActionId]
+    choices: tuple[Choice, ...]
     reward_range: tuple[float, float]
     highest: float
     vectors: Vectors
@@ -73,13 +71,13 @@ class Given:
     def of(cls, world: World, known: Sample, *, seed: int) -> Given:
         """Of that world."""
         reward = world.experiment.reward
-        lines = {line: action for action, line in world.version.lines.items()}
-        return cls(lines, (reward.minimum, reward.maximum), max(0.0, *known.amounts), known.vectors, seed)
+        choices = tuple(world.version.choices.values())
+        return cls(choices, (reward.minimum, reward.maximum), max(0.0, *known.amounts), known.vectors, seed)
 
     @property
-    def numbers(self) -> dict[Choice, int]:
+    def numbers(self) -> dict[ActionId, int]:
         """The place of each action, counted from 0."""
-        return {line: place for place, line in enumerate(self.actions)}
+        return {choice.id: place for place, choice in enumerate(self.choices)}
 
     def scaled(self, reward: float) -> float:
         """Of the declared range, in [0, 1]."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from decider.policy.spec import ALGORITHMS, DEFAULT_ALGORITHM, WITHOUT_MODEL
+from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from simulator.bakeoff.rivals import RIVALS, takes_part
 from simulator.run.task import HORIZONS, Task
 from simulator.worlds.classification import PREFIX
@@ -20,7 +20,7 @@ FIRST_SEED = 10_001
 """Seeds before took part in choosing the defaults."""
 
 DEFAULT = "default"
-_OTHERWISE = [name for name in ALGORITHMS if name not in (DEFAULT_ALGORITHM, *WITHOUT_MODEL)]
+_OTHERWISE = [name for name, one in ALGORITHMS.items() if one.learns and name != DEFAULT_ALGORITHM]
 OURS = {DEFAULT: f"our default ({DEFAULT_ALGORITHM})"} | {name: f"our {name}" for name in _OTHERWISE}
 OTHERS = {f"rival:{name}": rival.label for name, rival in RIVALS.items()}
 LABELS = OURS | OTHERS

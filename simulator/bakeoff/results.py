@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 _ROOT = HERE.parents[1]
 _ALL = (
     *(
+        "decider/policy/features.py",
+        "decider/policy/vw/algorithms.py",
         "decider/policy/vw/encode.py",
         "decider/policy/vw/workspace.py",
         "decider/decide/slots.py",

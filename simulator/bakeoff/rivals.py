@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from decider.errors import DeciderError
-from decider.policy.protocol import Policy
+from decider.policy.protocol import PlainPolicy
 from decider.policy.vw.workspace import VwPolicy
 from simulator.bakeoff.given import Given, sample
 from simulator.worlds.world import World
 
-Maker = Callable[[Given], Policy]
+Maker = Callable[[Given], PlainPolicy]
 
 VW_DEFAULTS = "--cb_explore_adf --cb_type mtr -q CA --quiet"
 """Nothing but what says that it is a contextual bandit, and that actions depend on contexts."""
@@ -41,15 +41,15 @@ class Rival:
     longest: int = 100_000
 
 
-def _vw(given: Given) -> Policy:
+def _vw(given: Given) -> PlainPolicy:
     return VwPolicy(VW_DEFAULTS, reward_range=given.reward_range)
 
 
 def _of(module: str, factory: str, *arguments: object) -> Maker:
     """Calls that factory; the module imports the library, so that it is imported late."""
 
-    def make(given: Given) -> Policy:
-        policy: Policy = getattr(importlib.import_module(module), factory)(given, *arguments)
+    def make(given: Given) -> PlainPolicy:
+        policy: PlainPolicy = getattr(importlib.import_module(module), factory)(given, *arguments)
         return policy
 
     return make
@@ -87,7 +87,7 @@ RIVALS = {
 """In the order of the table. All have their default parameters but where a number at the end of the name says other."""
 
 
-def rival(name: str, world: World, *, seed: int) -> Policy:
+def rival(name: str, world: World, *, seed: int) -> PlainPolicy:
     """A fresh one. Raises NoSuchRival, also where its library is not installed or the world's rewards do not fit it."""
     if name not in RIVALS:
         raise NoSuchRival(f"there is no rival {name!r}; there are {', '.join(RIVALS)}")

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from decider.policy.protocol import Choice, Policy
+from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
 from simulator.bakeoff.given import Given
 from simulator.bakeoff.known import OfContexts
 from simulator.bakeoff.vectors import categories
 
 
-def make(given: Given, name: str) -> Policy:
+def make(given: Given, name: str) -> PlainPolicy:
     """The learner of that name with its default parameters."""
     from coba import learners  # type: ignore[import-not-found] # only in the bake-off's environment
 
@@ -27,26 +27,22 @@ class Learner:
     """Hands every decision on: actions by their ids, rewards in [0, 1], numbers scaled."""
 
     def __init__(self, given: Given, learner: Any) -> None:
-        self._ids = given.actions
         self._scaled = given.scaled
         self._contexts = OfContexts(lambda context: dict(categories(context)) | dict(given.vectors.scaled(context)))
         self._learner = learner
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """The learner's own."""
-        pmf: Sequence[float] = self._learner._pmf(self._contexts(context), self._known_as(actions))[0]
+        pmf: Sequence[float] = self._learner._pmf(self._contexts(context), _ids(actions))[0]
         return pmf
 
     def learn(
         self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
     ) -> None:
         """With the probability that the action was drawn with."""
-        ids = self._known_as(actions)
+        ids = _ids(actions)
         self._learner.learn(self._contexts(context), ids[drawn], self._scaled(reward), propensity, ids)
 
-    def save(self) -> bytes:
-        """Nothing: what a rival has learned is never loaded."""
-        return b""
 
-    def _known_as(self, actions: Sequence[Choice]) -> list[str]:
-        return [self._ids[action] for action in actions]
+def _ids(actions: Sequence[Choice]) -> list[str]:
+    return [action.id for action in actions]

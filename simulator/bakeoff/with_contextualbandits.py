@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from decider.policy.protocol import Choice, Policy
+from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
 from simulator.bakeoff.given import Given
 from simulator.bakeoff.known import OfContexts
@@ -25,14 +25,14 @@ BATCH = 50
 """Rounds that are learned at a time, as in its examples."""
 
 
-def make(given: Given, name: str) -> Policy:
+def make(given: Given, name: str) -> PlainPolicy:
     """`BootstrappedUCB` or `BootstrappedTS`, with its default parameters."""
     from contextualbandits import online  # type: ignore[import-not-found] # only in the bake-off's environment
 
     base = unchecked()(loss="log_loss", random_state=given.seed)
     chooser = getattr(online, name)
     return Bootstrapped(
-        given, chooser(base, len(given.actions), batch_train=True, random_state=given.seed, njobs_arms=1)
+        given, chooser(base, len(given.choices), batch_train=True, random_state=given.seed, njobs_arms=1)
     )
 
 
@@ -64,7 +64,7 @@ class Bootstrapped:
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """1 for the best score."""
         scores = self._scores(self._rows(context))[0].tolist()
-        found = [scores[self._numbers[action]] for action in actions]
+        found = [scores[self._numbers[action.id]] for action in actions]
         best = found.index(max(found))
         return [float(place == best) for place in range(len(found))]
 
@@ -79,16 +79,12 @@ class Bootstrapped:
     ) -> None:
         """Once a batch is full."""
         earned = float(reward >= self._highest)
-        self._waiting.append((self._rows(context)[0], self._numbers[actions[drawn]], earned))
+        self._waiting.append((self._rows(context)[0], self._numbers[actions[drawn].id], earned))
         if len(self._waiting) == BATCH:
             rows, numbers, rewards = map(np.array, zip(*self._waiting, strict=True))
             self._chooser.partial_fit(rows, numbers, rewards)
             self._scores = Scores(self._chooser._oracles)
             self._waiting.clear()
-
-    def save(self) -> bytes:
-        """Nothing: what a rival has learned is never loaded."""
-        return b""
 
 
 class Scores:

@@ -13,28 +13,28 @@ from typing import Any
 
 import numpy as np
 
-from decider.policy.protocol import Choice, Policy
+from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
 from simulator.bakeoff.given import Given
 from simulator.bakeoff.known import OfContexts
 from simulator.worlds.world import Floats
 
 
-def lin_ucb(given: Given, alpha: float) -> Policy:
+def lin_ucb(given: Given, alpha: float) -> PlainPolicy:
     """Its LinUCB; 1 is its default."""
     from mabwiser.mab import LearningPolicy  # type: ignore[import-not-found] # only in the bake-off's environment
 
     return Linear(given, LearningPolicy.LinUCB(alpha=alpha))
 
 
-def lin_ts(given: Given, alpha: float) -> Policy:
+def lin_ts(given: Given, alpha: float) -> PlainPolicy:
     """Its LinTS; 1 is its default."""
     from mabwiser.mab import LearningPolicy
 
     return Drawing(given, LearningPolicy.LinTS(alpha=alpha))
 
 
-def lin_greedy(given: Given, epsilon: float) -> Policy:
+def lin_greedy(given: Given, epsilon: float) -> PlainPolicy:
     """Its LinGreedy; 0.1 is its default."""
     from mabwiser.mab import LearningPolicy
 
@@ -61,7 +61,7 @@ class Linear:
         if self._models is None:
             return [1 / len(actions)] * len(actions)
         scores = self._mab._imp.predict_expectations(self._rows(context))
-        found = [scores[self._numbers[action]] for action in actions]
+        found = [scores[self._numbers[action.id]] for action in actions]
         best = found.index(max(found))
         return [float(place == best) for place in range(len(found))]
 
@@ -75,7 +75,7 @@ class Linear:
         reward: float,
     ) -> None:
         """One more row for the regression of the drawn action."""
-        number, row = self._numbers[actions[drawn]], self._rows(context)
+        number, row = self._numbers[actions[drawn].id], self._rows(context)
         rewards = np.array([self._scaled(reward)])
         if self._models is None:
             self._mab.fit(np.array([number]), rewards, row)
@@ -85,10 +85,6 @@ class Linear:
 
     def _fit(self, model: Any, row: Floats, rewards: Floats) -> None:
         model.fit(row, rewards)
-
-    def save(self) -> bytes:
-        """Nothing: what a rival has learned is never loaded."""
-        return b""
 
 
 class Drawing(Linear):

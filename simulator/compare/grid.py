@@ -15,12 +15,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from decider.policy.spec import ALGORITHMS, WITHOUT_MODEL
+from decider.policy.algorithms import ALGORITHMS
 from simulator.compare.result import BadComparison
 
 DEFAULT = "default"
 SHARED = ("algorithm", "interactions", "minimum_propensity")
-LEARNING = tuple(name for name in ALGORITHMS if name not in WITHOUT_MODEL)
+LEARNING = tuple(name for name, one in ALGORITHMS.items() if one.learns)
 WRITTEN = {"interactions": "interactions", "minimum_propensity": "floor"}
 """As `simulator/run/policies.py` calls them in a policy's name."""
 
@@ -81,7 +81,7 @@ def _own(algorithm: str, given: Mapping[str, Any]) -> dict[str, Sequence[str]]:
     table = given.get(algorithm, {})
     if not isinstance(table, Mapping):
         raise BadGrid(f"{algorithm}: must be a table of parameters, as {algorithm}.NAME = [1, 2]")
-    _check_known(table, list(ALGORITHMS.get(algorithm, ())), f"{algorithm}.")
+    _check_known(table, list(ALGORITHMS[algorithm].parameters) if algorithm in ALGORITHMS else [], f"{algorithm}.")
     return {
         name: [_number(f"{algorithm}.{name}", one) for one in _listed(name, values)] for name, values in table.items()
     }

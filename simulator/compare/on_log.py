@@ -19,8 +19,9 @@ import numpy as np
 from decider.errors import DeciderError
 from decider.estimate.sample import Sample
 from decider.experiment.definition import Experiment
-from decider.experiment.schema import from_message, read_toml
-from decider.policy.spec import ALGORITHMS, WITHOUT_MODEL
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
+from decider.policy.algorithms import ALGORITHMS
 from simulator.compare.paired import Floats
 from simulator.compare.result import Row, Standing, Value, parameters_of
 from simulator.evaluate.candidates import Candidate, Logged
@@ -41,7 +42,7 @@ from simulator.run.versions import version_of as version_of_run
 LOGGED = "logged"
 _CODE = ("decider/estimate/*.py", "simulator/evaluate/*.py", "simulator/logs/*.py", "simulator/compare/on_log.py")
 """What a result depends on besides the policy's own code."""
-BY_TRADE = ("default", *[name for name in ALGORITHMS if name not in WITHOUT_MODEL])
+BY_TRADE = ("default", *[name for name, one in ALGORITHMS.items() if one.learns])
 """What a name begins with that is no policy of `parse.py`: an algorithm, on the log's actions."""
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from decider.errors import LogError
 from decider.experiment.schema import to_message
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
+from decider.log.protocol import LogReader
 from simulator.drive import reconcile
 from simulator.drive.earned import earned
 from simulator.drive.kills import killer
@@ -130,7 +131,7 @@ def _prepared(made: Plan, at: Place, note: Note) -> tuple[int, int]:
     """The version that runs now, and how many duplicates the log has counted so far."""
     id_ = made.experiment.id
     if at.db is not None:
-        SqliteReader(at.db).close()  # what cannot be read is said before anything is changed
+        open_reader(at.db).close()  # what cannot be read is said before anything is changed
     reply = apply(at.target, to_message(made.experiment))
     version = reply.applied.version
     if reply.changed and version > 1:
@@ -139,23 +140,18 @@ def _prepared(made: Plan, at: Place, note: Note) -> tuple[int, int]:
         if reply.applied.model:
             note(f"Warning: {at.target} has learned {id_} before; take a fresh log to see it learn from the start")
         return version, 0
-    with closing(SqliteReader(at.db)) as log:
+    with closing(open_reader(at.db)) as log:
         _check_log(log, at, experiment=id_, number=version)
-        before = _decisions(log, id_)
+        before = log.count_decisions(id_)
         if before:
             note(f"Warning: {at.db} has {before} decisions of {id_} already; a fresh log shows it learn from the start")
         return version, reconcile.duplicates_counted(log)
 
 
-def _check_log(log: SqliteReader, at: Place, *, experiment: str, number: int) -> None:
+def _check_log(log: LogReader, at: Place, *, experiment: str, number: int) -> None:
     """Raises LogError where the log cannot be the server's."""
     if not any(v.experiment.id == experiment and v.number == number for v in log.versions()):
-        raise LogError(f"{log.path}: does not hold version {number} of {experiment}: it is not the log of {at.target}")
-
-
-def _decisions(log: SqliteReader, experiment: str) -> int:
-    sql = "select count(*) from decisions d join experiments e on e.position = d.version where e.experiment = ?"
-    return int(log.query(sql, (experiment,))[0][0])
+        raise LogError(f"{log.name}: does not hold version {number} of {experiment}: it is not the log of {at.target}")
 
 
 def _told(made: Plan, at: Place) -> str:
@@ -199,7 +195,7 @@ def _result(driven: Drive, options: Options, *, version: int, db: Path | None, d
 def _reconciled(made: Plan, ledger: Ledger, db: Path | None, before: int) -> reconcile.Reconciliation:
     if db is None:
         return reconcile.reconcile(made, ledger, None)
-    with closing(SqliteReader(db)) as log:
+    with closing(open_reader(db)) as log:
         return reconcile.reconcile(made, ledger, log, duplicates_before=before)
 
 

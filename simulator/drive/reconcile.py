@@ -5,32 +5,19 @@ An acknowledgement is a promise. Called by `live.py` once a drive is over; reads
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from decider.log.sqlite.log import SqliteReader
-from decider.log.sqlite.rows import context_of
-from decider.types import Context
+from decider.log.protocol import LoggedReward, LogReader
+from decider.types import Context, Decision, RewardOutcome
 from simulator.drive.ledger import OUTCOMES, Ledger
 from simulator.drive.plan import REWARD_ID, Plan
 from simulator.worlds.world import Flags
 
 EXAMPLES = 5
 """Findings that are told one by one."""
-
-_DECISIONS = """
-select decision_id, unit_id, action, propensity, model,
-  segment, device, channel, location, intent_stage, features, eligible
-from decisions where decision_id >= ? and decision_id < ?
-"""
-_REWARDS = """
-select decision_id, reward_id, name, value, outcome from joined_rewards where decision_id >= ? and decision_id < ?
-"""
-_DUPLICATES = "select coalesce(sum(count), 0) from refused_rewards where outcome = 'duplicate'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +63,12 @@ class _Found:
             self.examples.append(f"{kind}: {text}")
 
 
-def duplicates_counted(log: SqliteReader) -> int:
+def duplicates_counted(log: LogReader) -> int:
     """How many duplicate rewards the log has refused so far."""
-    return int(log.query(_DUPLICATES)[0][0])
+    return sum(count for (_, outcome), count in log.refused().items() if outcome == RewardOutcome.DUPLICATE)
 
 
-def reconcile(plan: Plan, ledger: Ledger, log: SqliteReader | None, *, duplicates_before: int = 0) -> Reconciliation:
+def reconcile(plan: Plan, ledger: Ledger, log: LogReader | None, *, duplicates_before: int = 0) -> Reconciliation:
     """Compare. duplicates_before: what `duplicates_counted` was before the drive. Raises LogError."""
     found = _Found()
     _check_answers(plan, ledger, found)
@@ -91,7 +78,7 @@ def reconcile(plan: Plan, ledger: Ledger, log: SqliteReader | None, *, duplicate
         rewarded = _check_rewards(plan, ledger, log, found)
         _check_duplicates(ledger, duplicates_counted(log) - duplicates_before, found)
     return Reconciliation(
-        log=str(log.path) if log else "",
+        log=log.name if log else "",
         decisions=Tally(int(ledger.sent.sum()), int(ledger.acked.sum()), decided),
         rewards=Tally(int((ledger.tries > 0).sum()), int(ledger.rewarded_rounds.sum()), rewarded),
         outcomes=ledger.outcome_counts(),
@@ -115,82 +102,78 @@ def _check_answers(plan: Plan, ledger: Ledger, found: _Found) -> None:
         found.add("different", f"the reward of {plan.decision_id(number)} was called a duplicate of none")
 
 
-def _check_decisions(plan: Plan, ledger: Ledger, log: SqliteReader, found: _Found) -> int:
+def _check_decisions(plan: Plan, ledger: Ledger, log: LogReader, found: _Found) -> int:
     """Rows of this drive."""
     seen = np.zeros(len(plan.visits), np.int64)
     rows = 0
-    for decision_id, unit, action, propensity, model, *asked in log.stream(_DECISIONS, _ours(plan)):
+    for logged in log.decisions_between(*_ours(plan)):
         rows += 1
-        number = _number(plan, decision_id)
+        decision = logged.decision
+        number = _number(plan, decision.decision_id)
         if number is None or not ledger.sent[number]:
-            found.add("doubled", f"decision {decision_id} is in the log but was never sent")
+            found.add("doubled", f"decision {decision.decision_id} is in the log but was never sent")
             continue
         seen[number] += 1
         if seen[number] > 1:
-            found.add("doubled", f"decision {decision_id} is in the log {seen[number]} times")
+            found.add("doubled", f"decision {decision.decision_id} is in the log {seen[number]} times")
         elif ledger.acked[number]:
-            _check_decision(plan, ledger, number, ([unit, action, propensity, model], asked), found)
+            _check_decision(plan, ledger, number, decision, found)
     for missing in _numbers(ledger.acked & (seen == 0)):
         found.add("lost", f"decision {plan.decision_id(missing)} was acknowledged but is not in the log")
     return rows
 
 
-def _check_decision(
-    plan: Plan, ledger: Ledger, number: int, logged: tuple[list[Any], list[str | None]], found: _Found
-) -> None:
+def _check_decision(plan: Plan, ledger: Ledger, number: int, logged: Decision, found: _Found) -> None:
     """What was answered, and what was asked: a context that is logged otherwise would be learned and replayed so."""
-    answer, question = logged[0], _question(logged[1])
+    answer = (logged.unit_id, logged.action, logged.propensity, logged.model)
+    question = (logged.context, sorted(logged.eligible))
     if answer != (answered := _answered(plan, ledger, number)):
-        found.add("different", f"decision {plan.decision_id(number)} was answered with {answered}, logged as {answer}")
+        found.add("different", f"decision {logged.decision_id} was answered with {answered}, logged as {answer}")
     elif question != (asked := _asked(plan, ledger, number)):
-        found.add("different", f"decision {plan.decision_id(number)} was asked with {asked}, logged with {question}")
-
-
-def _question(columns: list[str | None]) -> tuple[Context, list[str]]:
-    """The context and the eligible actions as logged; none are named where all are eligible."""
-    *fields, features, eligible = columns
-    return context_of(fields, json.loads(features or "{}")), sorted(json.loads(eligible or "[]"))
+        found.add("different", f"decision {logged.decision_id} was asked with {asked}, logged with {question}")
 
 
 def _asked(plan: Plan, ledger: Ledger, number: int) -> tuple[Context, list[str]]:
-    """As sent."""
+    """The context and the eligible actions as sent, all of the world's where none were named."""
     case = int(ledger.case[number])
-    return plan.visits.contexts[case], sorted(plan.eligible(case))
+    return plan.visits.contexts[case], sorted(plan.eligible(case) or plan.world.actions)
 
 
-def _answered(plan: Plan, ledger: Ledger, number: int) -> list[Any]:
-    """In the order of the columns."""
+def _answered(plan: Plan, ledger: Ledger, number: int) -> tuple[str, str, float, int]:
+    """Unit, action, propensity and model."""
     action = plan.world.actions[ledger.action[number]]
-    return [plan.unit_id(number), action, float(ledger.propensity[number]), int(ledger.model[number])]
+    return plan.unit_id(number), action, float(ledger.propensity[number]), int(ledger.model[number])
 
 
-def _check_rewards(plan: Plan, ledger: Ledger, log: SqliteReader, found: _Found) -> int:
+def _check_rewards(plan: Plan, ledger: Ledger, log: LogReader, found: _Found) -> int:
     """Rows of this drive."""
     seen = np.zeros(len(plan.visits), np.int64)
     rows = 0
-    for decision_id, reward_id, name, value, outcome in log.stream(_REWARDS, _ours(plan)):
+    for reward in log.rewards_between(*_ours(plan)):
         rows += 1
-        number = _number(plan, decision_id)
-        if number is None or not ledger.tries[number] or reward_id != REWARD_ID:
-            found.add("doubled", f"reward {reward_id!r} of decision {decision_id} is in the log but was never sent")
+        id_ = reward.decision_id
+        number = _number(plan, id_)
+        if number is None or not ledger.tries[number] or reward.reward_id != REWARD_ID:
+            found.add("doubled", f"reward {reward.reward_id!r} of decision {id_} is in the log but was never sent")
             continue
         seen[number] += 1
         if seen[number] > 1:
-            found.add("doubled", f"the reward of decision {decision_id} is in the log {seen[number]} times")
+            found.add("doubled", f"the reward of decision {id_} is in the log {seen[number]} times")
         else:
-            _check_reward(plan, ledger, number, (name, value, outcome), found)
+            _check_reward(plan, ledger, number, reward, found)
     for missing in _numbers(ledger.rewarded_rounds & (seen == 0)):
         found.add("lost", f"the reward of decision {plan.decision_id(missing)} was acknowledged but is not in the log")
     return rows
 
 
-def _check_reward(plan: Plan, ledger: Ledger, number: int, logged: tuple[str, float, str], found: _Found) -> None:
+def _check_reward(plan: Plan, ledger: Ledger, number: int, reward: LoggedReward, found: _Found) -> None:
     """Name, value and outcome; where every answer was `duplicate`, an attempt without an answer was stored."""
     action = int(ledger.action[number])
+    logged = (reward.name, reward.value, str(reward.outcome))
     answers = [name for name in OUTCOMES[:2] if ledger.outcomes[OUTCOMES.index(name), number]] or [logged[2]]
     sent = (plan.name(number, action), plan.value(number, action), answers[0])
     if logged != sent:
-        found.add("different", f"the reward of decision {plan.decision_id(number)}: sent as {sent}, logged as {logged}")
+        found.add("different", f"the reward of decision {reward.decision_id}: sent as {sent}, logged as {logged}")
 
 
 def _check_duplicates(ledger: Ledger, counted: int, found: _Found) -> None:

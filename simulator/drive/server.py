@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from decider.errors import DeciderError
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
+from decider.types import ExperimentId
 
 ANY_PORT = "127.0.0.1:0"
 STARTING = 60.0
@@ -104,9 +105,8 @@ def serving(
 def wait_until_sealed(db: Path, experiment: str, *, window: float) -> None:
     """Until the last visitors' windows (seconds) are over; not much longer than that."""
     deadline = time.monotonic() + window + 10
-    with closing(SqliteReader(db)) as log:
-        versions = [version for version in log.versions() if version.experiment.id == experiment]
-        while time.monotonic() < deadline and any(
-            log.next_deadline(version, after=log.end().time) for version in versions
+    with closing(open_reader(db)) as log:
+        while time.monotonic() < deadline and log.next_deadline(
+            after=log.head().time, experiment=ExperimentId(experiment)
         ):
             time.sleep(0.2)

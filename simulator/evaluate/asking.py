@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.decide.decide import baseline_slots, preset
-from decider.decide.slots import SLOTS, Slots, is_pmf, to_slots_many
+from decider.decide.decide import baseline_slots, rule_slots, usable_pmf
+from decider.decide.slots import SLOTS, Slots, to_slots_many
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
-from decider.policy.protocol import Choice, Policy, UnusablePmf
-from decider.types import CONTEXT_FIELDS, ActionId, Context, DecisionId, DecisionRequest, Features
+from decider.policy.protocol import Choice, PlainPolicy
+from decider.types import CONTEXT_FIELDS, ActionId, Context, Features
+from simulator.custom import end_if_bad
 from simulator.logs.columns import Category, Columns, Floats, Number
 
 KEPT_MENUS = 10_000
@@ -83,14 +84,13 @@ def _with_numbers(context: Context, names: tuple[str, ...], values: tuple[float,
 class Menu:
     """What one policy can choose from in a decision, worked out once for each eligible set and its features.
 
-    eligible: its actions, in its experiment's order; lines: as it sees them; preset: slots where a rule decides.
-    places: each one's column in the log, -1 where the log does not know it. taught: the lines of all the logged
-    actions that it has, retired ones too; drawn: each log action's index among these, -1 where it does not have it.
+    choices: its eligible actions, in its experiment's order; ruled: the slots where a rule decides. places: each one's
+    column in the log, -1 where the log does not know it. taught: all the logged actions that it has, retired ones too;
+    drawn: each log action's index among these, -1 where it does not have it.
     """
 
-    eligible: tuple[ActionId, ...]
-    lines: Sequence[Choice]
-    preset: Slots | None
+    choices: Sequence[Choice]
+    ruled: Slots | None
     places: NDArray[np.int64]
     taught: Sequence[Choice]
     drawn: tuple[int, ...]
@@ -99,7 +99,7 @@ class Menu:
 class Asked:
     """One policy behind the rules, the floor and the sampler of its experiment, but without the holdout."""
 
-    def __init__(self, name: str, version: ExperimentVersion, policy: Policy, *, actions: tuple[str, ...]) -> None:
+    def __init__(self, name: str, version: ExperimentVersion, policy: PlainPolicy, *, actions: tuple[str, ...]) -> None:
         experiment = replace(version.experiment, holdout=0.0)
         self.name = name
         self.policy = policy
@@ -136,52 +136,45 @@ class Asked:
         """Eligible are the policy's active actions that were so in the log, and those that the log does not know."""
         version = self._version
         there = {self._actions[member] for member in members}
-        extra = {id_: given for id_, given in features.items() if id_ in version.lines}
+        extra = {id_: given for id_, given in features.items() if id_ in version.choices}
         eligible = tuple([id_ for id_ in version.all_active if id_ in there or id_ not in self._index])
         if not eligible:
             raise DoesNotFit(
                 f"{self.name}: has none of the actions that were eligible in a decision of the log: "
                 f"{', '.join(sorted(there)[:10])}"
             )
-        ruled = preset(version, DecisionRequest(DecisionId(""), "", eligible=eligible), eligible)
-        taught = tuple([id_ for id_ in version.lines if id_ in there])
+        choices = version.choices_of(eligible, extra)
+        ruled = rule_slots(version, self.policy, choices)
+        taught = tuple([id_ for id_ in version.choices if id_ in there])
         return Menu(
-            eligible=eligible,
-            lines=version.encoded(eligible, extra),
-            preset=ruled[0] if ruled else None,
+            choices=choices,
+            ruled=ruled[0] if ruled else None,
             places=np.array([self._index.get(id_, -1) for id_ in eligible]),
-            taught=version.encoded(taught, extra),
+            taught=version.choices_of(taught, extra),
             drawn=tuple([taught.index(ActionId(id_)) if id_ in taught else -1 for id_ in self._actions]),
         )
 
     def pmf(self, context: Context, menu: Menu) -> Sequence[float] | None:
         """What the policy says, before floor and rounding; None where a rule decides or the policy gives no pmf."""
-        if menu.preset is not None:
+        if menu.ruled is not None:
             return None
-        try:
-            return self.policy.pmf(context, menu.lines)
-        except UnusablePmf:
-            return None
+        return usable_pmf(self._version, self.policy, context, menu.choices, on_failure=end_if_bad)
 
     def place(self, menus: Sequence[Menu], pmfs: Sequence[Sequence[float] | None]) -> Floats:
-        """(n, actions of the log): what is served. Actions that the log does not know are left out."""
+        """(n, actions of the log): what is served. Actions that the log does not know are left out.
+
+        `slots_of` for many decisions at once: a law tests that it gives the same.
+        """
         dense = np.zeros((len(pmfs), len(self._actions)))
         together: dict[tuple[Menu, bool], list[int]] = defaultdict(list)
         for row, (menu, pmf) in enumerate(zip(menus, pmfs, strict=True)):
             together[menu, pmf is None].append(row)
-        for (menu, ruled), rows in together.items():
-            if ruled:
-                slots = np.array([menu.preset or baseline_slots(self._version, menu.eligible)])
+        minimum = self._version.experiment.minimum_propensity
+        for (menu, without_pmf), rows in together.items():
+            if without_pmf:
+                slots = np.array([menu.ruled or baseline_slots(self._version, [one.id for one in menu.choices])])
             else:
-                slots = self._slots(np.array([pmfs[row] for row in rows]), menu)
+                slots = to_slots_many(np.array([pmfs[row] for row in rows]), minimum=minimum)
             known = menu.places >= 0
             dense[np.ix_(np.array(rows), menu.places[known])] = slots[:, known] / SLOTS
         return dense
-
-    def _slots(self, pmfs: Floats, menu: Menu) -> NDArray[np.int64]:
-        """With the floor, in whole millionths; the baseline's for what is no pmf, as `decide` does."""
-        minimum = self._version.experiment.minimum_propensity
-        usable = is_pmf(pmfs)
-        slots = np.tile(np.array(baseline_slots(self._version, menu.eligible)), (len(pmfs), 1))
-        slots[usable] = to_slots_many(pmfs[usable], minimum=minimum)
-        return slots

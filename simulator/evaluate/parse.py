@@ -6,21 +6,20 @@ uniform   logged   baseline   fixed:ACTION   table:FILE.csv   FILE.toml   model:
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from decider.decide.slots import is_pmf
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
-from decider.experiment.schema import from_message, read_toml
-from decider.log.protocol import PublishedModel
-from decider.log.sqlite.log import SqliteReader
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
+from decider.log.open import open_reader
+from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
-from decider.policy.protocol import Choice, Policy
-from decider.types import START, ActionId, Context, ExperimentId, Position, Time
-from simulator.custom import BadPolicy, factory_of
+from decider.policy.protocol import PlainPolicy
+from decider.types import START, ActionId, ExperimentId, Position, Time
+from simulator.custom import BadPolicy, Checked, factory_of
 from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import DEPLOYED, FIXED, Candidate, Fixed, Logged, Progressive, Served, Table, Uniform
 from simulator.logs.columns import Category, Columns
@@ -136,7 +135,7 @@ def of_experiment(name: str, experiment: Experiment, columns: Columns, *, delaye
     return Progressive(asked, delayed=delayed) if learns else Served(asked)
 
 
-def _asked(name: str, experiment: Experiment, policy: Policy, columns: Columns) -> Asked:
+def _asked(name: str, experiment: Experiment, policy: PlainPolicy, columns: Columns) -> Asked:
     version = ExperimentVersion(experiment, number=1, position=START, time=Time(0))
     return Asked(name, version, policy, actions=columns.actions)
 
@@ -144,44 +143,37 @@ def _asked(name: str, experiment: Experiment, policy: Policy, columns: Columns) 
 def _stored(name: str, rest: str, columns: Columns) -> Served:
     """A model as it was published; of the log that it learned from, only what came later can be evaluated."""
     file, at, number = rest.rpartition("@") if "@" in rest else (rest, "", "")
-    log = SqliteReader(Path(file))
-    try:
+    with closing(open_reader(Path(file))) as log:
         versions = [v for v in log.versions() if set(v.all_active) & set(columns.actions)]
         if not versions:
             raise BadPolicy(f"{name}: no experiment of {file} has an action of this log")
         version = versions[-1]
-        spec = version.experiment.policy
-        positions = log.published(version.experiment.id, spec.signature)
+        id_, spec = version.experiment.id, version.experiment.policy
         if at and not number.isdigit():
             raise BadPolicy(f"{name}: {number!r} is no log position")
-        position = Position(int(number)) if at else (positions[-1] if positions else START)
-        saved = log.load_model(PublishedModel(version.experiment.id, position, spec.signature))
+        positions = log.models.stored(id_, spec.signature)
+        stored = _few(tuple(map(str, positions))) or "none"
+        position = Position(int(number)) if at else max(positions, default=START)
+        saved = log.models.load(ModelName(id_, position, spec.signature))
         if saved is None:
-            raise BadPolicy(
-                f"{name}: no model of position {position} is stored; stored ones are {_stored_ones(log, version)}"
-            )
-        learned_until, stored = int(log.time_at(position)), _stored_ones(log, version)
+            raise BadPolicy(f"{name}: no model of position {position} is stored; stored ones are {stored}")
+        learned_until = int(log.time_at(position))
         same = _same_decisions(log, columns)
-    finally:
-        log.close()
     asked = _asked(name, version.experiment, load_model(spec, saved), columns)
     if same and not (columns.known > learned_until).any():
         raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one of {stored}")
     return Served(asked, after=learned_until if same else None)
 
 
-def _same_decisions(log: SqliteReader, columns: Columns) -> bool:
+def _same_decisions(log: LogReader, columns: Columns) -> bool:
     """Whether decisions of the log are among those that are evaluated, however the file is called: by their times."""
-    times = np.fromiter(log.stream("select time from decisions"), [("time", "i8")])["time"]
-    return bool(np.isin(columns.time, times).any())
-
-
-def _stored_ones(log: SqliteReader, version: ExperimentVersion) -> str:
-    rows = log.query(
-        "select position from models where experiment = ? and signature = ? and data is not null order by position",
-        (version.experiment.id, version.experiment.policy.signature),
+    head = log.head()
+    experiments = dict.fromkeys(version.experiment.id for version in log.versions())
+    return any(
+        np.isin(columns.time, batch["time"].to_numpy()).any()
+        for experiment in experiments
+        for batch in log.arrow(experiment, head).decisions
     )
-    return _few(tuple([str(row[0]) for row in rows])) or "none"
 
 
 def _python(name: str, columns: Columns, *, delayed: bool) -> Progressive:
@@ -208,37 +200,3 @@ def log_experiment(columns: Columns) -> Experiment:
     return Experiment(
         ExperimentId("log"), actions, baseline=baseline, reward=RewardDefinition(minimum=low, maximum=high)
     )
-
-
-class Checked:
-    """Somebody's own policy: what it raises, and pmfs that are none, end the evaluation with its name."""
-
-    def __init__(self, name: str, policy: Policy) -> None:
-        self.name = name
-        self.policy = policy
-
-    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
-        """The policy's. Raises BadPolicy where it is no distribution."""
-        with self._named(context):
-            pmf = [float(probability) for probability in self.policy.pmf(context, actions)]
-        if len(pmf) != len(actions) or not is_pmf(np.array([pmf])).all():
-            raise BadPolicy(f"{self.name}: gave no distribution over {len(actions)} actions: {pmf[:5]} for {context}")
-        return pmf
-
-    def learn(
-        self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
-    ) -> None:
-        """The policy's."""
-        with self._named(context):
-            self.policy.learn(context, actions, drawn=drawn, propensity=propensity, reward=reward)
-
-    def save(self) -> bytes:
-        """Never stored."""
-        return b""
-
-    @contextmanager
-    def _named(self, context: Context) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            raise BadPolicy(f"{self.name}: {type(error).__name__}: {error}, for {context}") from error

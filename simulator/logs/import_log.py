@@ -31,8 +31,8 @@ import numpy as np
 from decider.experiment.checks import MAX_ACTIONS
 from decider.experiment.definition import Experiment
 from decider.experiment.schema import from_message, to_message
-from decider.log.protocol import Entry, NewReward, NewVersion, Tick
-from decider.log.sqlite.log import SqliteLog
+from decider.log.open import open_log
+from decider.log.protocol import Entry, EventLog, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
 from simulator.evaluate.asking import Contexts
 from simulator.logs.bad import BadLog
@@ -83,7 +83,7 @@ def import_log(
     columns = in_order_of_time(columns)
     definition = from_message(to_message(experiment_of(columns, experiment or plain_id(Path(columns.name).name))))
     clock = _Clock(int(columns.time[0]))
-    with closing(SqliteLog(path, clock=clock)) as log:
+    with closing(open_log(path, clock=clock)) as log:
         log.name_build({"imported_from": columns.name, "by": f"decider {version('decider')}"})
         writer = _Writer(log, clock)
         place = writer.put(clock.time, NewVersion(definition, number=1))
@@ -130,11 +130,11 @@ class _Clock:
 class _Writer:
     """Entries of one time are written together. Nobody else writes the log, so positions are known before."""
 
-    def __init__(self, log: SqliteLog, clock: _Clock) -> None:
+    def __init__(self, log: EventLog, clock: _Clock) -> None:
         self._log = log
         self._clock = clock
         self._entries: list[Entry] = []
-        self._next = log.end().position + 1
+        self._next = log.head().position + 1
 
     def put(self, time: int, entry: Entry) -> Position:
         """Its position."""

@@ -18,32 +18,16 @@ from numpy.typing import NDArray
 
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
+from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.learn.aggregate import final_reward
-from decider.log.sqlite.log import SqliteReader
+from decider.log.open import open_reader
+from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
+from simulator.logs.codes import category, codes
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
-from simulator.logs.sqlite_batches import batches, category, codes
 
-_NUMBERS = ("position", "time", "version", "model", "propensity")
-_TEXTS = ("unit_id", "action", "reason", "features", "action_features", "eligible", *CONTEXT_FIELDS)
-
-_DECISIONS = """
-select position, time, version, model, propensity, unit_id, action, reason, coalesce(features, '') as features,
-  coalesce(action_features, '') as action_features, coalesce(segment, '') as segment, coalesce(device, '') as device,
-  coalesce(channel, '') as channel, coalesce(location, '') as location, coalesce(intent_stage, '') as intent_stage,
-  version || coalesce(eligible, '') as eligible, substr(pmf, 2, length(pmf) - 2) as pmf
-from decisions where +version in ({versions}) and position <= {end} order by position
-"""
-_REWARDS = """
-select r.decision, r.time, r.value * r.weight from rewards r join decisions d on d.position = r.decision
-where d.version in ({versions}) and r.position <= {end} order by r.decision, r.position
-"""
-_OVERRIDES = """
-select a.decision, a.time from activations a join decisions d on d.position = a.decision
-where a.action is not null and d.version in ({versions}) and a.position <= {end}
-"""
-_REFUSED = "select outcome, sum(count) from refused_rewards group by outcome"
+_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden")
+_TEXTS = ("action", "reason", "features", "action_features", *CONTEXT_FIELDS)
 
 
 class AmbiguousExperiment(DeciderError):
@@ -61,9 +45,9 @@ def load(path: Path, *, experiment: str | None = None) -> Columns:
     Traceback (most recent call last):
     decider.errors.LogError: nowhere.db: there is no such log
     """
-    log = SqliteReader(path)
+    log = open_reader(path)
     try:
-        return _load(log, str(path), _versions(log, experiment))
+        return _load(log, _versions(log, experiment))
     finally:
         log.close()
 
@@ -75,7 +59,7 @@ def newest_definition(path: Path, *, experiment: str | None = None) -> Experimen
     Traceback (most recent call last):
     decider.errors.LogError: nowhere.db: there is no such log
     """
-    log = SqliteReader(path)
+    log = open_reader(path)
     try:
         versions = _versions(log, experiment)
         return versions[-1].experiment if versions else None
@@ -83,43 +67,39 @@ def newest_definition(path: Path, *, experiment: str | None = None) -> Experimen
         log.close()
 
 
-def _versions(log: SqliteReader, wanted: str | None) -> Sequence[ExperimentVersion]:
+def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]:
     versions = log.versions()
     ids = list(dict.fromkeys(version.experiment.id for version in versions))
     if wanted is None and len(ids) > 1:
         raise AmbiguousExperiment(
-            f"{log.path} holds several experiments: choose one, --experiment {ids[0]}; it has {', '.join(ids)}"
+            f"{log.name} holds several experiments: choose one, --experiment {ids[0]}; it has {', '.join(ids)}"
         )
     if wanted is not None and wanted not in ids:
-        raise AmbiguousExperiment(f"{log.path} has no experiment {wanted!r}; it has {', '.join(ids) or 'none'}")
+        raise AmbiguousExperiment(f"{log.name} has no experiment {wanted!r}; it has {', '.join(ids) or 'none'}")
     return [version for version in versions if wanted in (None, version.experiment.id)]
 
 
-def _load(log: SqliteReader, name: str, versions: Sequence[ExperimentVersion]) -> Columns:
-    end = log.end()  # read first: what a server appends meanwhile belongs to the next evaluation
-    part = {"versions": ",".join([str(version.position) for version in versions]), "end": str(end.position)}
+def _load(log: LogReader, versions: Sequence[ExperimentVersion]) -> Columns:
+    head = log.head()  # read first: what a server appends meanwhile belongs to the next evaluation
     actions = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
-    raw = _Raw(batches(log.path, _DECISIONS.format(**part)))
+    logged = log.arrow(versions[-1].experiment.id, head) if versions else ArrowBatches(iter(()), iter(()))
+    raw = _Raw(logged.decisions)
     sets, eligible = _sets(raw.eligible, versions, actions)
-    version_of = np.searchsorted([version.position for version in versions], raw.version)
-    windows = np.array([version.experiment.reward.window for version in versions], np.int64)
-    known = raw.time + windows[version_of] if len(raw.time) else raw.time
-    reward, delay, late = _rewards(log, part, versions, raw, version_of, known)
-    overridden = _overridden(log, part, raw, known)
+    reward, delay, late = _rewards(_Rewards(logged.rewards), versions, raw)
     holdout = _is(raw.reasons, Reason.HOLDOUT)
-    opened = known > end.time
+    opened, overridden = ~raw.sealed, raw.overridden
     left_out = {"window open": opened, "holdout": holdout & ~opened, "overridden": overridden & ~holdout & ~opened}
     ranges = [(v.experiment.reward.minimum, v.experiment.reward.maximum) for v in versions] or [(0.0, 1.0)]
     newest = versions[-1].experiment if versions else None
     columns = Columns(
-        name=name,
+        name=log.name,
         actions=actions,
         action=_lookup(raw.action, actions),
         propensity=raw.propensity,
         reward=reward,
         reward_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
         time=raw.time,
-        known=known,
+        known=raw.deadline,
         unit=raw.units,
         fields=_fields(raw),
         sets=sets,
@@ -139,28 +119,49 @@ def _load(log: SqliteReader, name: str, versions: Sequence[ExperimentVersion]) -
 
 
 class _Raw:
-    """The decisions as they stand in the table. whole_pmfs: not where an imported log knew only propensities."""
+    """The decisions as they stand in the log. whole_pmfs: not where an imported log knew only propensities."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
-        numbers: list[list[NDArray[Any]]] = [[] for _ in _NUMBERS]
-        texts: list[list[Any]] = [[] for _ in _TEXTS]
+        numbers: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_NUMBERS, "propensity")}
+        texts: dict[str, list[Any]] = {name: [] for name in (*_TEXTS, "unit_id", "eligible")}
         pmfs = [np.zeros(0, np.float32)]
         self.whole_pmfs = True
         for batch in batches:
-            for name, kept in zip(_NUMBERS, numbers, strict=True):
+            for name, kept in numbers.items():
                 kept.append(batch[name].to_numpy())
-            for name, chunks in zip(_TEXTS, texts, strict=True):
-                chunks.append(batch[name])
+            for name, chunks in texts.items():
+                chunks.append(_eligible(batch) if name == "eligible" else batch[name])
             slots = _slots(batch["pmf"])
             self.whole_pmfs &= int(slots.sum()) == SLOTS * len(batch)
             pmfs.append((slots / SLOTS).astype(np.float32))
-        self.position, self.time, self.version, self.model = (_joined(kept, np.int64) for kept in numbers[:4])
-        self.propensity: Floats = _joined(numbers[4], np.float64)
-        self.pmf = np.concatenate(pmfs)
-        self.units = codes(texts[0]).astype(np.int64)
-        self.action, self.reasons, self.features, self.action_features, self.eligible, *self.context = (
-            category(chunks) for chunks in texts[1:]
+        self.position, self.time, self.version, self.model, self.deadline, sealed, overridden = (
+            _joined(numbers[name], np.int64) for name in _NUMBERS
         )
+        self.sealed, self.overridden = sealed.astype(np.bool_), overridden.astype(np.bool_)
+        self.propensity: Floats = _joined(numbers["propensity"], np.float64)
+        self.pmf = np.concatenate(pmfs)
+        self.units = codes(texts["unit_id"]).astype(np.int64)
+        self.eligible = category(texts["eligible"])
+        self.action, self.reasons, self.features, self.action_features, *self.context = (
+            category(texts[name]) for name in _TEXTS
+        )
+
+
+class _Rewards:
+    """The rewards as they stand in the log, in the order of their decisions and of their arrival."""
+
+    def __init__(self, batches: Iterable[Any]) -> None:
+        found = list(batches)
+        self.decision: Longs = _joined([batch["decision"].to_numpy() for batch in found], np.int64)
+        self.time: Longs = _joined([batch["time"].to_numpy() for batch in found], np.int64)
+        self.value: Floats = _joined([batch["value"].to_numpy() for batch in found], np.float64)
+        self.joined: Flags = _joined([batch["joined"].to_numpy() for batch in found], np.int64).astype(np.bool_)
+
+
+def _eligible(batch: Any) -> Any:
+    """What names the eligible actions: a list, or the version all of whose active actions they are."""
+    given = batch["eligible"]
+    return pc.if_else(pc.equal(given, ""), pc.cast(batch["version"], pa.string()), given)
 
 
 def _joined(arrays: list[NDArray[Any]], dtype: Any) -> Any:
@@ -176,13 +177,12 @@ def _slots(texts: Any) -> Longs:
 def _sets(
     eligible: Category, versions: Sequence[ExperimentVersion], actions: tuple[str, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], Codes]:
-    """The distinct eligible sets, and each decision's index into them. A text is a version's position and a list."""
+    """The distinct eligible sets, and each decision's index into them. The texts are those of `_eligible`."""
     all_active = {version.position: version.all_active for version in versions}
     sets: dict[tuple[int, ...], int] = {}
     index = []
     for text in eligible.values:
-        version, bracket, rest = text.partition("[")
-        ids = json.loads(bracket + rest) if bracket else all_active[Position(int(version))]
+        ids = json.loads(text) if text.startswith("[") else all_active[Position(int(text))]
         index.append(sets.setdefault(tuple([actions.index(id_) for id_ in ids]), len(sets)))
     return tuple(sets), np.array(index, np.int32)[eligible.codes]
 
@@ -197,35 +197,19 @@ def _is(category: Category, value: str) -> Flags:
     return flags
 
 
-def _rewards(
-    log: SqliteReader,
-    part: dict[str, str],
-    versions: Sequence[ExperimentVersion],
-    raw: _Raw,
-    version_of: Longs,
-    known: Longs,
-) -> tuple[Floats, Floats, Flags]:
+def _rewards(sent: _Rewards, versions: Sequence[ExperimentVersion], raw: _Raw) -> tuple[Floats, Floats, Flags]:
     """Final rewards; seconds to the first one in time, nan where the default was taken; which of all sent were late."""
     definitions = [version.experiment.reward for version in versions]
+    version_of = np.searchsorted([version.position for version in versions], raw.version)
     reward = np.array([definition.default for definition in definitions])[version_of]
     delay = np.full(len(reward), np.nan)
-    sent = np.fromiter(log.stream(_REWARDS.format(**part)), [("decision", "i8"), ("time", "i8"), ("value", "f8")])
-    row = np.searchsorted(raw.position, sent["decision"])
-    in_time = sent["time"] < known[row]
-    sent, row = sent[in_time], row[in_time]
+    row = np.searchsorted(raw.position, sent.decision[sent.joined])
+    time, value = sent.time[sent.joined], sent.value[sent.joined]
     rewarded, first = np.unique(row, return_index=True)
-    delay[rewarded] = (sent["time"][first] - raw.time[rewarded]) / 1e6
-    for where, values in zip(rewarded.tolist(), np.split(sent["value"], first[1:]), strict=False):
+    delay[rewarded] = (time[first] - raw.time[rewarded]) / 1e6
+    for where, values in zip(rewarded.tolist(), np.split(value, first[1:]), strict=False):
         reward[where] = final_reward(definitions[version_of[where]], values.tolist())
-    return reward, delay, ~in_time
-
-
-def _overridden(log: SqliteReader, part: dict[str, str], raw: _Raw, known: Longs) -> Flags:
-    flags = np.zeros(len(known), np.bool_)
-    shown = np.fromiter(log.stream(_OVERRIDES.format(**part)), [("decision", "i8"), ("time", "i8")])
-    row = np.searchsorted(raw.position, shown["decision"])
-    flags[row] = shown["time"] < known[row]
-    return flags
+    return reward, delay, ~sent.joined
 
 
 def _fields(raw: _Raw) -> dict[str, Field]:
@@ -269,8 +253,9 @@ def _traits(versions: Sequence[ExperimentVersion], actions: tuple[str, ...]) -> 
     return traits
 
 
-def _counts(log: SqliteReader, late: Flags) -> dict[str, int]:
+def _counts(log: LogReader, late: Flags) -> dict[str, int]:
     """Rewards by what became of them; the refused ones are counted for the whole log."""
-    refused = {"duplicate": 0, "orphan": 0, **dict(log.stream(_REFUSED))}
-    counted = {"joined": int((~late).sum()), "late": int(late.sum()), **refused}
-    return {f"rewards {outcome}": int(count) for outcome, count in counted.items()}
+    counted = {"joined": int((~late).sum()), "late": int(late.sum()), "duplicate": 0, "orphan": 0}
+    for (_, outcome), count in log.refused().items():
+        counted[outcome] += count
+    return {f"rewards {outcome}": count for outcome, count in counted.items()}

@@ -8,10 +8,10 @@ from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from decider.log.sqlite.log import lock
+from decider.log.open import check_unused
 from simulator.logs.bad import BadLog
 
-BESIDE = ("-wal", "-shm", ".lock")
+BESIDE = ("-wal", "-shm", "-last")
 """What SQLite and we keep beside a log."""
 
 
@@ -27,7 +27,7 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
     'written'
     """
     check_free(path, force=force)
-    _check_unused(path)
+    check_unused(path)
     try:
         with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as folder:  # nobody else writes there
             temporary = Path(folder, path.name)
@@ -50,12 +50,6 @@ def check_free(path: Path, *, force: bool) -> None:
         raise BadLog(f"{path}: is a folder; name a file in it")
     if path.exists() and not force:
         raise BadLog(f"{path}: is there already; name another file, or overwrite it: --force")
-
-
-def _check_unused(path: Path) -> None:
-    """Raises LogLocked where a server writes this log."""
-    if path.with_name(f"{path.name}.lock").exists():
-        lock(path).close()
 
 
 def decision_prefix(name: str) -> str:

@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import mul
 from random import Random
 from typing import NamedTuple
 
 import numpy as np
 
-from decider.decide.decide import baseline_slots
-from decider.decide.slots import SLOTS, Slots, draw, one_slot, to_slots
-from decider.policy.protocol import Choice, Policy, UnusablePmf
-from decider.types import Context
+from decider.decide.decide import slots_of
+from decider.decide.slots import SLOTS, draw
+from decider.experiment.definition import ExperimentVersion
+from decider.policy.protocol import Choice, PlainPolicy
+from decider.types import Context, Reason
+from simulator.custom import end_if_bad
 from simulator.worlds.world import Floats, Indexes, Visits, World
 
 
@@ -39,7 +41,7 @@ class _Menu(NamedTuple):
     """What a case offers: the indexes of the eligible actions, and what the policy sees of them."""
 
     actions: tuple[int, ...]
-    lines: Sequence[Choice]
+    choices: Sequence[Choice]
 
 
 class _Decided(NamedTuple):
@@ -56,7 +58,7 @@ class _Decided(NamedTuple):
 def play(
     world: World,
     visits: Visits,
-    policy: Policy,
+    policy: PlainPolicy,
     *,
     floor: float,
     random: Random,
@@ -68,7 +70,8 @@ def play(
     delayed: a decision is learned when its reward window ends, with what came by then, as the server does; otherwise
     at once, with its reward.
     """
-    menus = _menus(world, visits)
+    version = replace(world, experiment=replace(world.experiment, minimum_propensity=floor)).version
+    menus = _menus(version, visits)
     means, best, rewards = visits.means.tolist(), visits.best.tolist(), visits.rewards.tolist()
     window = world.experiment.reward.window / 1e6 if delayed else 0.0
     late = visits.delays > window if delayed else np.zeros(len(visits), np.bool_)
@@ -82,7 +85,7 @@ def play(
             _learn(policy, waiting.popleft())
         case = way.case(number)
         context, menu = visits.contexts[case], menus[case]
-        slots, asked = _slots(world, policy, context, menu, floor=floor)
+        slots, reason = slots_of(version, policy, context, menu.choices, on_failure=end_if_bad)
         index = draw(slots, random.randrange(SLOTS))
         action = menu.actions[index]
         worth, good = means[case], best[case]
@@ -90,7 +93,7 @@ def play(
         right.append(sum([s for s, a in zip(slots, menu.actions, strict=True) if good[a]]) / SLOTS)
         got.append(rewards[number][action])
         cases.append(case)
-        if asked:
+        if reason != Reason.FALLBACK:  # as in the server, the baseline's decisions teach nothing
             known = world.experiment.reward.default if lost[number] else got[-1]
             sealed = now + window if delayed else math.nextafter(now, math.inf)  # not within a batch
             waiting.append(_Decided(sealed, context, menu, index, slots[index] / SLOTS, known))
@@ -98,34 +101,22 @@ def play(
     return Played(np.array(earned), np.array(right), np.array(got), np.array(cases))
 
 
-def _menus(world: World, visits: Visits) -> list[_Menu]:
-    version = world.version
+def _menus(version: ExperimentVersion, visits: Visits) -> list[_Menu]:
     ids = version.all_active
     known: dict[tuple[int, ...], _Menu] = {}
     menus = []
     for row in visits.eligible:
         actions = tuple(np.flatnonzero(row).tolist())
         if actions not in known:
-            known[actions] = _Menu(actions, version.encoded(tuple([ids[a] for a in actions]), {}))
+            known[actions] = _Menu(actions, version.choices_of(tuple([ids[a] for a in actions]), {}))
         menus.append(known[actions])
     return menus
 
 
-def _slots(world: World, policy: Policy, context: Context, menu: _Menu, *, floor: float) -> tuple[Slots, bool]:
-    """And whether the decision is learned: as in the server, one that fell back on the baseline is not."""
-    if len(menu.actions) == 1:
-        return one_slot(0, 1), True
-    try:
-        return to_slots(policy.pmf(context, menu.lines), minimum=floor), True
-    except UnusablePmf:
-        version = world.version
-        return baseline_slots(version, tuple([version.all_active[a] for a in menu.actions])), False
-
-
-def _learn(policy: Policy, decided: _Decided) -> None:
+def _learn(policy: PlainPolicy, decided: _Decided) -> None:
     policy.learn(
         decided.context,
-        decided.menu.lines,
+        decided.menu.choices,
         drawn=decided.drawn,
         propensity=decided.propensity,
         reward=decided.reward,

@@ -15,13 +15,14 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from decider.errors import InvalidExperiment
 from decider.experiment.definition import Experiment
-from decider.experiment.schema import from_message, read_toml, to_message
+from decider.experiment.schema import from_message, to_message
+from decider.experiment_files import read_toml
+from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
-from decider.policy.protocol import Policy
-from decider.policy.spec import ALGORITHMS
+from decider.policy.protocol import PlainPolicy
 from decider.types import ActionId
 from decider.v1 import experiment_pb2 as pb
-from simulator.custom import BadPolicy, factory_of
+from simulator.custom import BadPolicy, Checked, factory_of
 from simulator.worlds.world import Floats, Visits, World
 
 NAMES = "default, ALGORITHM[:parameter=value,...], FILE.toml, fixed:ACTION, uniform, best or module:factory"
@@ -34,7 +35,7 @@ _WHOLE = (FieldDescriptor.CPPTYPE_UINT32,)
 class Learner:
     """Plays through the code that serves. make(seed): a fresh policy. floor: its minimum propensity."""
 
-    make: Callable[[int], Policy]
+    make: Callable[[int], PlainPolicy]
     floor: float
 
 
@@ -61,7 +62,7 @@ def named(name: str, world: World) -> Learner | Known:
         return _served(experiment, world)
     if colon:
         make = factory_of(name, others=NAMES)
-        return Learner(lambda _: make(), 0.0)
+        return Learner(lambda _: Checked(name, make()), 0.0)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
 
 
@@ -133,10 +134,11 @@ def _of_name(name: str, algorithm: str, parameters: str, base: Experiment) -> Ex
             policy.interactions.extend(value.split("+"))
         elif key == "floor":
             floor = _number(name, key, value)
-        elif equals and algorithm and key in ALGORITHMS[algorithm]:
+        elif equals and algorithm and key in ALGORITHMS[algorithm].parameters:
             _set(name, getattr(policy, algorithm), key, _number(name, key, value))
         else:
-            known = ", ".join([*ALGORITHMS.get(algorithm, ()), "interactions", "floor"])
+            own = ALGORITHMS[algorithm].parameters if algorithm else ()
+            known = ", ".join([*own, "interactions", "floor"])
             raise BadPolicy(f"{name}: there is no parameter {key!r}; there are {known}, each as NAME=VALUE")
     return _changed(name, to_message(base), policy, floor)
 

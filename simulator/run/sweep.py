@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from decider.errors import DeciderError
-from decider.policy.vw.encode import ENCODER_VERSION
+from decider.policy.features import ENCODER_VERSION
 from simulator.run.keep import Place, place, prepared
 
 T = TypeVar("T")

@@ -18,7 +18,7 @@ from simulator.worlds.fitted import PREFIX, log_of
 
 _ROOT = Path(__file__).parents[2]
 _CODE = (
-    *("decider/policy/*.py", "decider/experiment/*.py", "simulator/*.toml"),
+    *("decider/policy/**/*.py", "decider/decide/*.py", "decider/experiment/*.py", "simulator/*.toml"),
     *(f"simulator/run/{name}.py" for name in ("play", "policies", "task")),
     *(f"simulator/worlds/{name}.py" for name in ("find", "logistic", "scene", "world")),
 )

@@ -13,9 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decider.policy.spec import ALGORITHMS, PolicySpec
+from decider.policy.algorithms import ALGORITHMS
+from decider.policy.features import vector_of
+from decider.policy.protocol import Choice
+from decider.policy.spec import PolicySpec
 from decider.policy.vw.encode import action_line, context_line
-from decider.types import NO_FEATURES, ActionId
+from decider.types import ActionId
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Category, Codes, Columns, Floats, Number
 from simulator.side.exchange import Arrays
@@ -26,8 +29,8 @@ NUMBERS = ("recency", "frequency", "money")
 
 ACTIONS = tuple(f"action-{number}" for number in range(10))
 KIND = "content"
-LINES = tuple(action_line(ActionId(id_), KIND, NO_FEATURES) for id_ in ACTIONS)
-LEARNER = PolicySpec("squarecb", dict(ALGORITHMS["squarecb"]))
+LINES = tuple(action_line(Choice(ActionId(id_), KIND)) for id_ in ACTIONS)
+LEARNER = PolicySpec("squarecb", ALGORITHMS["squarecb"].defaults)
 """The policy of ours that learns from the log: one of Vowpal Wabbit's, so that its own loop can run the same."""
 
 EPSILON = 0.2
@@ -171,7 +174,7 @@ def vw_lines(known: KnownLog) -> Iterator[str]:
         labels = [""] * len(ACTIONS)
         labels[action] = f"0:{0 - reward:g}:{propensity:.6g} "
         actions = [label + line for label, line in zip(labels, LINES, strict=True)]
-        yield "\n".join([context_line(context), *actions, "", ""])
+        yield "\n".join([context_line(context[:5], vector_of(context.features)), *actions, "", ""])
 
 
 def experiment() -> str:

@@ -10,8 +10,8 @@ import numpy as np
 
 from decider.decide.slots import SLOTS
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.log.open import open_log
 from decider.log.protocol import Entry, NewReward, NewVersion, Tick
-from decider.log.sqlite.log import SqliteLog
 from decider.types import ActionId, Decision, DecisionId, Position, Reason, Time
 from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Columns
@@ -40,7 +40,7 @@ class _Clock:
 def write_log(log: Columns, experiment: Experiment, path: Path) -> None:
     """Every decision, its reward where there was one, and the end of the last window."""
     clock = _Clock()
-    with closing(SqliteLog(path, clock=clock)) as file:
+    with closing(open_log(path, clock=clock)) as file:
         file.append([NewVersion(experiment, number=1)])
         version = file.versions()[0]
         for _, block in log.blocks():

@@ -1,6 +1,35 @@
--- The log. One total order: every entry of every table has its own `position`, from 1, and a `time`
--- (microseconds since 1970, UTC) that never decreases along it. Rows are only ever added.
--- Split into statements at empty lines; run by migrations.py.
+-- The log. One total order: every entry of every table has its own `position`, from 1 and without gaps, and a `time`
+-- (microseconds since 1970, UTC) that never decreases along it. Rows of entries are only ever added.
+-- Split into statements at empty lines; run by migrations.py. The views are in views.sql.
+
+-- The end of the log, one row: every commit takes it, and deals position and time from it.
+create table head (
+  position integer not null,            -- of the last entry
+  time integer not null,
+  chain blob not null,                  -- checksum over all commits up to here: see chain.py
+  refused integer not null              -- checksum over refused_rewards
+);
+
+insert into head (position, time, chain, refused) values (0, 0, x'', 0);
+
+-- Ends of commits with the chain there, so that damage can be located. All rows of a commit have the same time, so that
+-- a commit ends where the time changes; where the next one has the same time, a mark tells them apart.
+create table marks (
+  position integer primary key,
+  chain blob not null
+);
+
+create trigger leave_mark before update of position on head
+when 0 < old.position and old.position < new.position
+  and (old.time = new.time or old.position / 1024 < new.position / 1024) begin
+  insert into marks (position, chain) values (old.position, old.chain);
+end;
+
+-- One row in a log from before the chain: up to this position it was computed at that time, not when it was written.
+create table chain_start (
+  position integer not null,
+  at integer not null                   -- wall clock, microseconds since 1970
+);
 
 -- Every applied version of every experiment.
 create table experiments (
@@ -14,7 +43,15 @@ create table experiments (
   minimum_reward real not null,
   maximum_reward real not null,
   aggregation text not null,
+  waits integer not null default 0,     -- 1: does not serve before an entry in `serves` says so
   unique (experiment, number)
+);
+
+-- From here on a version that waited for its model serves.
+create table serves (
+  position integer primary key,
+  time integer not null,
+  version integer not null unique       -- experiments.position
 );
 
 create table decisions (
@@ -35,10 +72,26 @@ create table decisions (
   action text not null,
   propensity real not null,
   reason text not null,
-  model integer not null                -- the position that the model had learned up to
+  model integer not null,               -- the position that the model had learned up to
+  build integer                         -- builds.position: who wrote it; null: not said
 );
 
 create index decisions_by_version on decisions (version, time);
+
+-- The way in for a commit of new decisions: `before` and `chain` stand in its last row and move the head. One statement
+-- is one transaction: with four, a server that is learning waits for the interpreter four times as often.
+create view new_decisions as select *, null as before, null as chain from decisions;
+
+create trigger append_decision instead of insert on new_decisions begin
+  update head set position = new.position, time = new.time, chain = new.chain
+    where new.chain is not null and chain = new.before;
+  select raise(abort, 'another writer has moved the head') where new.chain is not null and changes() = 0;
+  insert into decisions (position, time, version, decision_id, unit_id, segment, device, channel, location,
+      intent_stage, features, eligible, action_features, pmf, action, propensity, reason, model, build)
+    values (new.position, new.time, new.version, new.decision_id, new.unit_id, new.segment, new.device, new.channel,
+      new.location, new.intent_stage, new.features, new.eligible, new.action_features, new.pmf, new.action,
+      new.propensity, new.reason, new.model, new.build);
+end;
 
 create table rewards (
   position integer primary key,
@@ -60,6 +113,30 @@ create table activations (
   action text                           -- shown in place of the drawn one; null: the drawn one was shown
 );
 
+-- From here on a model may serve. Every model that ever served has its row, whether its data is stored or not.
+create table published (
+  position integer primary key,
+  time integer not null,
+  experiment text not null,
+  signature integer not null,           -- signatures.id
+  model integer not null,               -- the position that the model has learned up to
+  learned integer not null,             -- decisions, by the process that published it
+  unique (experiment, signature, model)
+);
+
+-- What makes models: the arguments, the encoder and the version of the learning code. Long, and few.
+create table signatures (
+  id integer primary key,
+  signature text not null unique
+);
+
+-- Who writes: one row for every start of a server.
+create table builds (
+  position integer primary key,
+  time integer not null,
+  build text not null                   -- JSON: versions of everything that decides
+);
+
 -- Entries that only say that time has passed: they close windows when nothing else happens.
 create table ticks (
   position integer primary key,
@@ -74,88 +151,16 @@ create table refused_rewards (
   primary key (name, outcome)
 ) without rowid;
 
--- Which build wrote from which position on: one row for every start of a server.
-create table builds (
-  position integer not null,            -- the log's last entry at that moment
-  started integer not null,             -- wall clock, microseconds since 1970
-  build text not null                   -- JSON: versions of everything that decides
-);
-
--- Published models. Not part of the order: they follow from it. `data` goes when newer ones are many.
+-- Stored models, in pieces, so that storing one never holds up a commit for long. Not part of the order: they follow
+-- from it. A model with a piece missing or another checksum counts as not stored.
 create table models (
   experiment text not null,
+  signature text not null,
   position integer not null,            -- learned up to here
-  signature text not null,              -- the arguments and the encoder that made it
+  part integer not null,                -- from 0
+  parts integer not null,
   created integer not null,             -- wall clock, microseconds since 1970
-  learned integer not null,             -- decisions, by the process that published it
-  checksum text not null,               -- sha256 of data
-  data blob,
-  primary key (experiment, signature, position)
+  checksum text not null,               -- sha256 of all pieces together
+  data blob not null,
+  primary key (experiment, signature, position, part)
 );
-
-create index models_with_data on models (experiment, position) where data is not null;
-
-create view entries as
-  select position, time, 'experiment' as kind from experiments
-  union all select position, time, 'decision' from decisions
-  union all select position, time, 'reward' from rewards
-  union all select position, time, 'activation' from activations
-  union all select position, time, 'tick' from ticks;
-
-create view log_end as
-  select max(position) as position, max(time) as time from (
-    select * from (select position, time from experiments order by position desc limit 1)
-    union all select * from (select position, time from decisions order by position desc limit 1)
-    union all select * from (select position, time from rewards order by position desc limit 1)
-    union all select * from (select position, time from activations order by position desc limit 1)
-    union all select * from (select position, time from ticks order by position desc limit 1)
-  );
-
--- Rewards with what became of them.
-create view joined_rewards as
-  select r.position, r.time, d.decision_id, d.position as decision, e.experiment, r.name, r.value, r.weight,
-    r.reward_id, case when r.time < d.time + e.window then 'joined' else 'late' end as outcome,
-    (r.time - d.time) / 1e6 as delay_seconds
-  from rewards r join decisions d on d.position = r.decision join experiments e on e.position = d.version;
-
--- Decisions whose window is over, with their final reward, as the learner sees them.
-create view sealed_decisions as
-  select d.position, d.time, d.version, d.decision_id, e.experiment, e.number as experiment_version,
-    strftime('%Y-%m-%dT%H:%M:%fZ', d.time / 1e6, 'unixepoch') as decided_at,
-    d.unit_id, d.segment, d.device, d.channel, d.location, d.intent_stage, d.features,
-    d.action, d.propensity, d.reason, d.model,
-    exists (select 1 from activations a where a.decision = d.position and a.action is not null
-      and a.time < d.time + e.window) as overridden,
-    (select count(*) from rewards r where r.decision = d.position and r.time < d.time + e.window) as rewards,
-    max(e.minimum_reward, min(e.maximum_reward, coalesce(
-      case e.aggregation
-        when 'first' then (select r.value * r.weight from rewards r
-          where r.decision = d.position and r.time < d.time + e.window order by r.position limit 1)
-        when 'last' then (select r.value * r.weight from rewards r
-          where r.decision = d.position and r.time < d.time + e.window order by r.position desc limit 1)
-        when 'sum' then (select sum(r.value * r.weight) from rewards r
-          where r.decision = d.position and r.time < d.time + e.window)
-        when 'max' then (select max(r.value * r.weight) from rewards r
-          where r.decision = d.position and r.time < d.time + e.window)
-        when 'min' then (select min(r.value * r.weight) from rewards r
-          where r.decision = d.position and r.time < d.time + e.window)
-        when 'mean' then (select avg(r.value * r.weight) from rewards r
-          where r.decision = d.position and r.time < d.time + e.window)
-      end, e.default_reward))) as reward
-  from decisions d join experiments e on e.position = d.version
-  where d.time + e.window <= (select time from log_end);
-
--- One row an action. The raw mean is confounded: a policy gives an action to those who like it. The weighted mean
--- estimates what the action would earn if everybody got it (inverse propensity, over decisions drawn from a policy):
--- unbiased, but no better than a plain mean of so many draws as effective_sample_size says.
-create view action_summary as
-  select s.experiment, s.action, count(*) as sealed, sum(s.rewards > 0) as rewarded,
-    avg(s.propensity) as mean_propensity, avg(s.reward) as raw_mean_reward,
-    sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then s.reward / s.propensity end) * 1.0 / (
-      select count(*) from sealed_decisions t
-      where t.experiment = s.experiment and t.reason in ('EXPLOIT', 'EXPLORE')) as weighted_mean_reward,
-    sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then 1 / s.propensity end)
-      * sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then 1 / s.propensity end)
-      / sum(case when s.reason in ('EXPLOIT', 'EXPLORE') then 1 / (s.propensity * s.propensity) end)
-      as effective_sample_size
-  from sealed_decisions s group by s.experiment, s.action;

@@ -6,7 +6,7 @@ then in proportion to the square.
 
 Several regressions learn side by side: one that remembers everything, one that forgets, once there are numbers one in
 which they count by ranges, and if wanted one in which pairs of features count; the one that has foretold the recent
-rewards best is asked. Called through `make.py`.
+rewards best is asked. Made by `algorithms.py`.
 
 Agrawal and Goyal, ICML 2013; the choice: dynamic model selection with forgetting, Raftery, Karny and Ettler 2010.
 """
@@ -18,11 +18,12 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 from scipy.special import ndtr
 
+from decider.policy.features import category, fields_vector, vector_of
 from decider.policy.protocol import Choice, Policy, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, Admission, Counted, FirstCome
 from decider.policy.thompson.arrays import Floats, worded, words
@@ -30,7 +31,6 @@ from decider.policy.thompson.features import CONSTANT, OF_ACTION, Features
 from decider.policy.thompson.posterior import Beliefs, Believer
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.views import Pairs, Ranges, View, Viewed
-from decider.policy.vw.encode import context_line
 from decider.types import Context
 
 _LOG = logging.getLogger(__name__)
@@ -44,14 +44,17 @@ REMEMBERS = "remembers"
 RANGES = "ranges"
 """The name of the regression in which numbers count by ranges, too."""
 
-LINES = 10_000
-"""Encoded lines whose features are kept."""
+KEPT = 10_000
+"""Sets of actions, and of context fields, whose features are kept."""
 
 NEVER = -math.inf
 """The evidence for a regression that was given up."""
 
 CANDIDATES = 32
 """Of more actions than this, only the most promising can be the best one; the others have the experiment's floor."""
+
+_Named = tuple[tuple[str, ...], tuple[Features, ...]]
+"""What the regressions call each action, and its features apart from id and kind."""
 
 _GRID = np.linspace(-3.5, 3.5, 16)
 """Where each belief is looked at, in its standard deviations."""
@@ -108,8 +111,8 @@ class ThompsonPolicy:
         reward: float,
     ) -> None:
         """Unweighted: the regression is of the reward given context and action, whoever chose the action."""
-        action, own = _own(actions[drawn])
-        features = _parsed_context(context_line(context)) + own
+        (action,), (own,) = _named((actions[drawn],))
+        features = _shared(context) + own
         for name in [name for name, view in self._waiting.items() if view.useful(features)]:
             self._begin(name)
         share = (reward - self._minimum) / (self._maximum - self._minimum)
@@ -127,7 +130,7 @@ class ThompsonPolicy:
     def snapshot(self) -> Policy:
         """What serves, as a copy that nobody teaches: the same pmfs as those of a policy that continues from `save()`,
         at a small part of the cost."""
-        return ThompsonSnapshot(self._trusted().snapshot(), self._agreement)
+        return ThompsonSnapshot(self._trusted().snapshot(), self._agreement, self.vocabulary())
 
     def _warn(self) -> None:
         """Once: later decisions would say the same."""
@@ -178,8 +181,8 @@ class ThompsonPolicy:
 class ThompsonSnapshot:
     """What serves of a `ThompsonPolicy`: it answers with the same pmfs for ever."""
 
-    def __init__(self, believer: Believer, agreement: _Agreement) -> None:
-        self._believer, self._agreement = believer, agreement
+    def __init__(self, believer: Believer, agreement: _Agreement, vocabulary: Vocabulary) -> None:
+        self._believer, self._agreement, self._vocabulary = believer, agreement, vocabulary
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """As the policy's, when the snapshot was taken."""
@@ -189,28 +192,45 @@ class ThompsonSnapshot:
         """Raises TypeError: whoever calls this has the wrong policy in hand."""
         raise TypeError("a snapshot serves; teach the policy that it was taken of")
 
+    def snapshot(self) -> Policy:
+        """Itself: it never changes."""
+        return self
+
+    def vocabulary(self) -> Vocabulary:
+        """As the policy's, when the snapshot was taken."""
+        return self._vocabulary
+
     def save(self) -> NoReturn:
         """Raises TypeError: the sums that learning goes on from are not here."""
         raise TypeError("a snapshot cannot be gone on from; save the policy that it was taken of")
 
 
-class _Agreement(NamedTuple):
+class _Agreement:
     """How beliefs become a pmf; see `ThompsonPolicy`."""
 
-    width: float
-    draws: int
+    def __init__(self, width: float, draws: int) -> None:
+        self._width, self._draws = width, draws
+        self._last: tuple[tuple[Choice, ...] | None, _Named] = (None, ((), ()))
 
     def pmf(self, believer: Believer, context: Context, actions: Sequence[Choice]) -> list[float]:
         """How probable it is that all draws name this action as the best one, given that they name the same."""
-        ids, own = _parsed(tuple(actions))
-        return self.agreed(believer.believe(ids, _parsed_context(context_line(context)), own))
+        ids, own = self._names_of(tuple(actions))
+        return self.agreed(believer.believe(ids, _shared(context), own))
+
+    def _names_of(self, actions: tuple[Choice, ...]) -> _Named:
+        """Mostly they are the same object as before: then nothing has to be hashed."""
+        last, named = self._last
+        if last is not actions:
+            named = _named(actions)
+            self._last = (actions, named)
+        return named
 
     def agreed(self, beliefs: Beliefs) -> list[float]:
         """Sums to 1."""
-        deviation = self.width * np.sqrt(beliefs.variance) + 1e-9
+        deviation = self._width * np.sqrt(beliefs.variance) + 1e-9
         best = best_of(beliefs.mean, deviation) if len(deviation) <= CANDIDATES else _of_many(beliefs.mean, deviation)
         agreed = best
-        for _ in range(self.draws - 1):
+        for _ in range(self._draws - 1):
             agreed = agreed * best
         pmf: list[float] = (agreed / agreed.sum()).tolist()
         return pmf
@@ -239,31 +259,22 @@ def _of_many(mean: Floats, deviation: Floats) -> Floats:
     return pmf
 
 
-@lru_cache(maxsize=LINES)
-def _parsed(actions: tuple[Choice, ...]) -> tuple[tuple[str, ...], tuple[Features, ...]]:
-    """Each action's id, and its features apart from id and kind."""
-    ids, own = zip(*map(_own, actions), strict=True)
-    return ids, own
+@lru_cache(maxsize=KEPT)
+def _named(actions: tuple[Choice, ...]) -> _Named:
+    ids = tuple([category("id", one.id)[0] for one in actions])
+    return ids, tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
 
 
-@lru_cache(maxsize=LINES)
-def _parsed_context(line: str) -> Features:
-    """The features of a context line; the first is the constant.
+def _shared(context: Context) -> Features:
+    """The features of a context; the first is the constant.
 
-    >>> _parsed_context("shared |C device=mobile age:31.0")
+    >>> _shared(Context(device="mobile", features={"age": 31}))
     (('constant', 1.0), ('device=mobile', 1.0), ('age:', 31.0))
     """
-    return ((CONSTANT, 1.0), *map(_feature, line.split(" ")[2:]))
+    fields = _with_constant(context[:5])
+    return fields + vector_of(context.features) if context.features else fields
 
 
-@lru_cache(maxsize=LINES)
-def _own(line: Choice) -> tuple[str, Features]:
-    """The id of an action line, and its features apart from id and kind."""
-    id_, _kind, *features = line.removeprefix("|A ").split(" ")
-    return id_, tuple([(f"{OF_ACTION}{name}", value) for name, value in map(_feature, features)])
-
-
-def _feature(token: str) -> tuple[str, float]:
-    """`age:31.0` is a number, anything else a category; the encoder escapes what could be mistaken."""
-    name, colon, value = token.partition(":")
-    return (name + colon, float(value)) if colon else (token, 1.0)
+@lru_cache(maxsize=KEPT)
+def _with_constant(fields: tuple[str, ...]) -> Features:
+    return ((CONSTANT, 1.0), *fields_vector(fields))

@@ -1,7 +1,7 @@
 """The policies that learn: Vowpal Wabbit's contextual bandits with action-dependent features.
 
 The only module that imports vowpal_wabbit_next. It feeds VW checked, escaped lines (`encode.py`), keeps parsed action
-examples for as long as the workspace lives, and turns rewards into VW's costs. Called through `make.py`.
+examples for as long as the workspace lives, and turns rewards into VW's costs. Made by `algorithms.py`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 from vowpal_wabbit_next import CBLabel, Workspace
 from vowpal_wabbit_next import _core as core
 
+from decider.policy.features import Vector, vector_of
 from decider.policy.protocol import Choice, UnusablePmf
-from decider.policy.vw.encode import context_line
+from decider.policy.vw.encode import action_line, context_line
 from decider.types import Context
 
 ACTION_CACHE = 2_000
@@ -37,6 +38,7 @@ class VwPolicy:
     def __init__(
         self, arguments: str, *, reward_range: tuple[float, float] = (0.0, 1.0), saved: bytes | None = None
     ) -> None:
+        self._arguments = arguments
         self._minimum, self._maximum = reward_range
         # The public wrapper costs 30 of 45 us a prediction (it compares the label types of all examples one by one),
         # so this module calls the core beneath it. The version of the package is pinned for that reason.
@@ -44,7 +46,8 @@ class VwPolicy:
         self._examples: dict[Choice, core.Example] = {}
         self._labelled: dict[Choice, core.Example] = {}
         self._sets: dict[tuple[Choice, ...], list[core.Example]] = {}
-        self._contexts: dict[str, core.Example] = {}
+        self._contexts: dict[tuple[tuple[str, ...], Vector], core.Example] = {}
+        self._last_actions: tuple[tuple[Choice, ...], list[core.Example]] = ((), [])
         self._last: tuple[Context | None, core.Example | None] = (None, None)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
@@ -72,36 +75,47 @@ class VwPolicy:
         """The workspace as VW's model file."""
         return self._vw.serialize()
 
+    def snapshot(self) -> VwPolicy:
+        """Loaded from what it saves: VW has no other way to copy a workspace."""
+        return VwPolicy(self._arguments, reward_range=(self._minimum, self._maximum), saved=self.save())
+
+    def vocabulary(self) -> None:
+        """Features share a table of fixed size by their hashes: none is left out."""
+
     def _lines(self, context: Context, actions: Sequence[Choice]) -> list[core.Example]:
         return [self._context(context), *self._examples_of(tuple(actions))]
 
     def _context(self, context: Context) -> core.Example:
-        """Kept by the line, and the last one by the object: learning at once asks for it again."""
+        """Kept by its features, and the last one by the object: learning at once asks for it again."""
         last, kept = self._last
         if last is context and kept is not None:
             return kept
-        line = context_line(context)
-        example = self._contexts.get(line)
+        key = (context[:5], vector_of(context.features) if context.features else ())
+        example = self._contexts.get(key)
         if example is None:
             if len(self._contexts) >= CONTEXT_CACHE:
                 self._contexts.clear()
-            example = self._contexts[line] = core._parse_line_text(self._vw, line)
+            example = self._contexts[key] = core._parse_line_text(self._vw, context_line(*key))
         self._last = (context, example)
         return example
 
-    def _examples_of(self, lines: tuple[Choice, ...]) -> list[core.Example]:
-        """Which actions are eligible recurs even more often than each of their lines."""
-        examples = self._sets.get(lines)
+    def _examples_of(self, actions: tuple[Choice, ...]) -> list[core.Example]:
+        """Which actions are eligible recurs even more often than each of them; mostly they are the same object."""
+        last, examples_of_last = self._last_actions
+        if last is actions:
+            return examples_of_last
+        examples = self._sets.get(actions)
         if examples is None:
-            if len(self._examples) + len(lines) > ACTION_CACHE or len(self._sets) >= ACTION_CACHE:
+            if len(self._examples) + len(actions) > ACTION_CACHE or len(self._sets) >= ACTION_CACHE:
                 self._examples.clear()
                 self._labelled.clear()
                 self._sets.clear()
-            examples = self._sets[lines] = [self._example(line, self._examples) for line in lines]
+            examples = self._sets[actions] = [self._example(one, self._examples) for one in actions]
+        self._last_actions = (actions, examples)
         return examples
 
-    def _example(self, line: Choice, kept: dict[Choice, core.Example]) -> core.Example:
-        example = kept.get(line)
+    def _example(self, action: Choice, kept: dict[Choice, core.Example]) -> core.Example:
+        example = kept.get(action)
         if example is None:
-            example = kept[line] = core._parse_line_text(self._vw, line)
+            example = kept[action] = core._parse_line_text(self._vw, action_line(action))
         return example

@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from decider.experiment.schema import from_message, read_toml
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
 from decider.types import ActionId, Context
 from simulator.worlds.scene import Outcome, Visitor, chance, scene
 

@@ -1,43 +1,13 @@
-"""SQL on a log of ours -> Arrow batches, straight from C: no Python object per row. Called by `ours.py`."""
+"""Arrow arrays of texts -> codes, without a Python object per row. Called by `ours.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-import adbc_driver_sqlite
 import numpy as np
 import pyarrow as pa
-from adbc_driver_sqlite import dbapi
 
-from decider.errors import LogError
 from simulator.logs.columns import Category, Codes
-
-BATCH_ROWS = 65_536
-
-
-def batches(path: Path, sql: str) -> Iterator[Any]:
-    """Record batches of a query. A column must not be null in the first rows: its type is taken from there.
-
-    Raises LogError where SQLite fails.
-
-    >>> import sqlite3, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "log.db")
-    ...     _ = sqlite3.connect(path).execute("create table t as select 1 as x")
-    ...     [batch.num_rows for batch in batches(path, "select x from t")]
-    [1]
-    """
-    uri = f"file:{quote(str(path.resolve()))}?mode=ro"
-    try:
-        with dbapi.connect(uri) as connection, connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(**{adbc_driver_sqlite.StatementOptions.BATCH_ROWS.value: str(BATCH_ROWS)})
-            cursor.execute(sql)
-            yield from cursor.fetch_record_batch()
-    except (dbapi.Error, pa.ArrowException) as error:
-        raise LogError(f"{path}: {error}") from error
 
 
 def codes(chunks: list[Any]) -> Codes:

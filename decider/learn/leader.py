@@ -1,0 +1,308 @@
+"""The one process of a log that seals, learns and publishes; it holds the log's lease. Called by the server's thread.
+
+Everything it knows it has read from the log, so it can be killed at any moment: the next one goes on from the last
+stored models. Nobody waits for it: versions are applied by appending them (`versions.py`), and what serves follows the
+log (`serving/follower.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from decider.errors import DeciderError, LogLocked
+from decider.experiment.definition import ExperimentVersion
+from decider.learn.roster import PIECE, Roster, Training
+from decider.learn.trainer import resumed_trainer
+from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
+from decider.serving.follower import Copies, Owner
+from decider.serving.lineup import Lineup
+from decider.types import START, ExperimentId, Position, Time
+
+logger = logging.getLogger(__name__)
+
+PROGRESS_INTERVAL = 10.0
+"""Seconds between two lines that say how far a long round of learning is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """interval: seconds between rounds of learning. store_interval: seconds after which what was learned is stored at
+    the latest; earlier, once `store_bytes` for each decision learned have come together. keep_bytes: of stored models,
+    for each experiment."""
+
+    interval: float = 0.5
+    store_interval: float = 300.0
+    store_bytes: int = 600
+    keep_bytes: int = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the model of a version is that has to learn before it serves."""
+
+    experiment: ExperimentId
+    version: int
+    position: Position
+    head: Position
+
+    def __str__(self) -> str:
+        return f"experiment {self.experiment}, version {self.version}: position {self.position} of {self.head}"
+
+
+def _ignore_failed(experiment: ExperimentId) -> None:
+    pass
+
+
+def _ignore_learned(experiment: ExperimentId, count: int, seconds: float) -> None:
+    pass
+
+
+class Leader:
+    """See above.
+
+    on_learned: called with the experiment, the number of decisions and the seconds of every round of learning.
+    on_failed: called with the experiment whose round failed. stopping: looked at between slices; True ends a round.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        lease: Lease,
+        copies: Copies,
+        *,
+        clock: Callable[[], Time],
+        pace: Pace = Pace(),
+        stopping: Callable[[], bool] = lambda: False,
+        on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learned,
+        on_failed: Callable[[ExperimentId], None] = _ignore_failed,
+    ) -> None:
+        self._lease = lease
+        self._log = log
+        self._copies = copies
+        self._clock = clock
+        self._pace = pace
+        self._stopping = stopping
+        self._on_learned = on_learned
+        self._on_failed = on_failed
+        self._lineup = Lineup()
+        self._followed = START
+        self._roster = Roster()
+        self._told_at = time.monotonic()
+        self._maintained_at = -math.inf
+
+    def catch_up(self) -> bool:
+        """At a start: until every model that serves has learned the log; False where it was told to stop.
+
+        What waits to serve goes on learning afterwards. Raises what reading or learning raises: a server that cannot
+        learn at all says so at once.
+        """
+        while not self._stopping():
+            self._follow()
+            left = [t for t in self._roster.values() if not t.reached and not self._is_cold(t)]
+            if not left:
+                return True
+            for training in left:
+                self._learn(training)
+            self._tell_progress()
+        return False
+
+    def step(self) -> bool:
+        """One round: seal what is due, let each trainer learn a slice, publish. Whether somebody is still behind.
+
+        Raises LogError if the log cannot be read or written; the next round tries again.
+        """
+        if not self._lease.held:
+            raise LogLocked(f"{self._log.name}: another process leads this log now")
+        self._follow()
+        self._tick_if_due()
+        trainings = [t for t in self._roster.values() if t.due <= time.monotonic()]
+        for training in trainings:
+            if not self._stopping():
+                self._try_to_learn(training)
+        self._maintain()
+        self._tell_progress()
+        return any(not t.reached or t.mark for t in self._roster.values())
+
+    def _maintain(self) -> None:
+        """Now and then, also where rounds follow each other without a pause."""
+        if time.monotonic() - self._maintained_at >= self._pace.interval:
+            self._maintained_at = time.monotonic()
+            self._log.maintain()
+
+    def finish_learning(self, deadline: float) -> None:
+        """At the end: learn and publish what is sealed, until the monotonic clock reads `deadline`. Raises LogError."""
+        self._stopping = lambda: time.monotonic() >= deadline
+        for training in self._roster.values():
+            training.due = 0.0
+        while self.step() and not self._stopping():
+            pass
+
+    def finish(self) -> None:
+        """At the end: what was learned is stored, and another process may lead. Raises LogError."""
+        try:
+            for training in self._roster.values():
+                self._store(training)
+        finally:
+            self._lease.release()
+
+    def progress(self, lineup: Lineup | None = None) -> Sequence[Progress]:
+        """The versions whose models have not caught up, of those that somebody else's lineup knows, or the leader's
+        own; from any thread."""
+        head = self._log.head().position
+        known = Lineup(self._lineup if lineup is None else lineup)
+        return [Progress(*one) for one in Roster(self._roster).behind(known, head)]
+
+    def lag(self) -> float:
+        """Seconds of log time that the trainer furthest behind has not learned yet; from any thread."""
+        end = self._log.head().time
+        behind = [t.trainer.time for t in list(self._roster.values()) if not t.reached or t.mark]
+        return max(0.0, (end - min(behind, default=end)) / 1e6)
+
+    def _follow(self) -> None:
+        """A trainer for each model that is wanted, and for no other."""
+        news = self._log.follow(self._followed)
+        changed = self._lineup.follow(news)
+        self._followed = news.head
+        if not changed and self._roster:
+            return
+        wanted = self._roster.wanted(self._lineup)
+        for owner in self._roster.keys() - wanted.keys():
+            self._store(self._roster.pop(owner))
+            self._copies.drop(owner)
+        for owner, version in wanted.items():
+            if owner in self._roster:
+                self._roster[owner].version = version
+            else:
+                self._roster[owner] = self._begin(version)
+
+    def _begin(self, version: ExperimentVersion) -> Training:
+        experiment = version.experiment
+        trainer, mismatch = resumed_trainer(self._log, experiment.id, experiment.policy)
+        if mismatch is not None:
+            logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
+        elif trainer.position == START:
+            self._tell_of_other_code(version)
+        named = self._log.models.last_published(experiment.id, experiment.policy.signature)
+        training = Training(trainer, version, at=trainer.position, named=named)
+        if trainer.position > START:
+            training.stored_bytes = math.inf  # not known: the next one waits for its time
+        return training
+
+    def _tell_of_other_code(self, version: ExperimentVersion) -> None:
+        """A model that other code made must not serve: why it takes a while."""
+        experiment = version.experiment
+        same = [s for s in self._log.models.signatures(experiment.id) if experiment.policy.same_but_code(s)]
+        if same and experiment.policy.signature not in same:
+            logger.warning(
+                "experiment %s: its stored models were made by [%s], this build makes [%s]; learning anew from the log",
+                experiment.id, same[-1], experiment.policy.signature,
+            )  # fmt: skip
+
+    def _tick_if_due(self) -> None:
+        """When time alone ends a window, the log must say so."""
+        deadline = self._log.next_deadline(after=self._log.head().time)
+        if deadline is not None and deadline <= self._clock():
+            self._log.append([Tick()])
+
+    def _try_to_learn(self, training: Training) -> None:
+        """One experiment that cannot learn does not stop the others; it goes on from its last stored model."""
+        id_ = training.trainer.experiment
+        try:
+            self._learn(training)
+        except Exception as error:
+            again = self._begin(training.version)
+            again.due = time.monotonic() + self._pace.interval
+            self._roster[_owner(training)] = again
+            self._on_failed(id_)
+            surprise = None if isinstance(error, DeciderError) else error
+            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=surprise)
+
+    def _learn(self, training: Training) -> None:
+        """A slice; what it has learned is published once it has caught up, and stored in pieces on the way."""
+        goal = self._goal(training)
+        named = training.work(goal, self._log)
+        if training.at < goal.position:
+            if named and training.unstored_seconds >= PIECE and training.trainer.spec.resumable:
+                self._publish(training)
+                self._store(training)
+            return
+        if training.named > START and not training.reached:
+            training.named = START
+            self._publish(training, first=True)  # the model that served last, under its old name
+            return
+        training.due = time.monotonic() + self._pace.interval
+        first, training.reached = not training.reached, True
+        self._publish(training, first=first)
+        if first or self._store_is_due(training):
+            self._store(training)
+
+    def _goal(self, training: Training) -> Mark:
+        """The log's end; a frozen experiment keeps the model that it has, by its name."""
+        if training.at < training.named:
+            return Mark(training.named, self._log.time_at(training.named))
+        end = self._log.head().mark
+        if not training.version.experiment.frozen:
+            return end
+        if training.reached:
+            return Mark(training.at, training.trainer.time)
+        return end if self._is_cold(training) else self._last_published(training)
+
+    def _last_published(self, training: Training) -> Mark:
+        """By this code or an earlier one, which had learned as much."""
+        experiment = training.version.experiment
+        models, policy = self._log.models, experiment.policy
+        signatures = [s for s in models.signatures(experiment.id) if policy.same_but_code(s)]
+        newest = max([models.last_published(experiment.id, one) for one in signatures], default=START)
+        return Mark(newest, self._log.time_at(newest))
+
+    def _publish(self, training: Training, *, first: bool = False) -> None:
+        trainer = training.trainer
+        entries: list[Entry] = []
+        if training.news or (first and trainer.position > START):
+            model = trainer.model()
+            name = ModelName(trainer.experiment, model.position, trainer.spec.signature)
+            self._copies.put(name, model)
+            entries.append(NewModel(name, trainer.learned))
+            if training.news:
+                self._on_learned(trainer.experiment, trainer.learned - training.published, training.seconds)
+            training.published, training.seconds = trainer.learned, 0.0
+        if training.reached and self._is_cold(training):
+            entries.append(Serves(training.version.position))
+        self._log.append(entries)
+
+    def _is_cold(self, training: Training) -> bool:
+        """Whether a version waits for this model to have caught up."""
+        lines = self._lineup[training.version.experiment.id]
+        return lines.newest.position == training.version.position and lines.warm != training.trainer.spec.signature
+
+    def _store_is_due(self, training: Training) -> bool:
+        learned = training.trainer.learned - training.stored
+        waited = time.monotonic() - training.stored_at
+        if not learned:
+            return False
+        size = training.stored_bytes
+        return size is None or learned * self._pace.store_bytes >= size or waited >= self._pace.store_interval
+
+    def _store(self, training: Training) -> None:
+        trainer = training.trainer
+        if trainer.learned == training.stored or training.news:
+            return
+        saved = trainer.save()
+        name = ModelName(trainer.experiment, trainer.position, trainer.spec.signature)
+        self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes)
+        training.stored, training.stored_at = trainer.learned, time.monotonic()
+        training.stored_bytes, training.unstored_seconds = len(saved.data), 0.0
+
+    def _tell_progress(self) -> None:
+        if time.monotonic() - self._told_at >= PROGRESS_INTERVAL:
+            self._told_at = time.monotonic()
+            for progress in self.progress():
+                logger.info("learning %s", progress)
+
+
+def _owner(training: Training) -> Owner:
+    return training.trainer.experiment, training.trainer.spec.signature

@@ -1,0 +1,74 @@
+"""Applying an experiment: an entry in the log, by compare-and-set; what serves follows from it. Called by the RPCs and
+the experiment files, in any process, without the leader and without a lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from decider.errors import NotFound
+from decider.experiment.checks import check_successor
+from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.schema import to_message, write_json
+from decider.log.protocol import EventLog, NewVersion
+from decider.serving.lineup import Lineup
+from decider.types import START, ExperimentId
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """changed: whether it is a new version. waits: it serves once its policy has learned the log."""
+
+    version: ExperimentVersion
+    changed: bool
+    waits: bool
+
+
+class Versions:
+    """Applies experiments to a log."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+
+    def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> Applied:
+        """Make an experiment, or a new version of one; the same content changes nothing.
+
+        keep_state: paused or not, it stays as it is. Raises InvalidExperiment where it contradicts earlier versions.
+        """
+
+        def content(newest: Experiment | None) -> Experiment:
+            return replace(experiment, paused=newest.paused) if keep_state and newest else experiment
+
+        return self._apply(experiment.id, content, validate_only=validate_only)
+
+    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
+        """Pause or resume: a new version with the other state. Raises NotFound."""
+
+        def content(newest: Experiment | None) -> Experiment:
+            if newest is None:
+                raise NotFound(f"there is no experiment {id_!r}", reason="EXPERIMENT_NOT_FOUND")
+            return replace(newest, paused=paused)
+
+        return self._apply(id_, content)
+
+    def _apply(
+        self, id_: ExperimentId, content: Callable[[Experiment | None], Experiment], *, validate_only: bool = False
+    ) -> Applied:
+        while True:  # another process may take the number first: then what it has applied is the newest
+            lineup = Lineup()
+            lineup.follow(self._log.follow(START))
+            history = [v for v in self._log.versions() if v.experiment.id == id_]
+            experiment = content(history[-1].experiment if history else None)
+            check_successor(experiment, [version.experiment for version in history])
+            waits = lineup.must_wait(experiment)
+            if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
+                return Applied(history[-1], changed=False, waits=lineup[id_].waiting is not None)
+            number = len(history) + 1
+            if validate_only:
+                version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)
+                return Applied(version, changed=True, waits=waits)
+            (mark,) = self._log.append([NewVersion(experiment, number, waits)])
+            if mark is not None:
+                version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
+                return Applied(version, changed=True, waits=waits)

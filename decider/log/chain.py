@@ -1,0 +1,72 @@
+"""The checksum over a log, commit by commit: what was acknowledged can be proved to be what is there.
+
+    chain' = sha256(chain + first position + time + digest of the commit's rows)
+
+so that a database can do it in the statement that appends. Called by the writers, the migrations and `check.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any
+
+from decider.types import Position, Time
+
+EMPTY = b""
+"""The chain of an empty log."""
+
+REFUSED_BITS = (1 << 62) - 1
+"""Sums of refused rewards are taken modulo 2^62: two of them fit into a database's 64 bits."""
+
+Row = Sequence[Any]
+"""The columns of an entry in the order of `tables.py`, without position and time."""
+
+
+def _as_text(value: object) -> str:
+    """Only a damaged row has anything but text, numbers and null; its text must differ from that of every right one."""
+    return f"damaged: {value!r}"
+
+
+# The circular check looks at every list and finds nothing: rows hold plain values.
+_to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_as_text).encode
+
+
+def digest(kinds: Sequence[str], rows: Sequence[Row]) -> bytes:
+    """Of a commit's rows, each with its kind.
+
+    Floats must be floats and zero not negative, as a database gives them back: see `real`.
+    """
+    text = _to_json([[kind, *row] for kind, row in zip(kinds, rows, strict=True)])
+    return sha256(text.encode("utf-8", "surrogateescape")).digest()  # a damaged text is read with surrogates
+
+
+def link(chain: bytes, first: Position, time: Time, rows_digest: bytes) -> bytes:
+    """The chain after a commit.
+
+    >>> link(EMPTY, Position(1), Time(0), digest(["tick"], [()])).hex()[:16]
+    '4f725b28666bfdde'
+    """
+    return sha256(chain + first.to_bytes(8, "big") + time.to_bytes(8, "big", signed=True) + rows_digest).digest()
+
+
+def start(position: Position, at: Time) -> bytes:
+    """The chain that begins in a log from before the chain: up to `position` it is computed at `at`, afterwards."""
+    return sha256(b"chained later" + position.to_bytes(8, "big") + at.to_bytes(8, "big", signed=True)).digest()
+
+
+def real(value: float) -> float:
+    """A number as a database gives it back: a float, and 0.0 for -0.0.
+
+    >>> real(-0.0), real(1)
+    (0.0, 1.0)
+    """
+    return float(value) + 0.0
+
+
+def refused_sum(name: str, outcome: str) -> int:
+    """What one refused reward adds to the sum of all."""
+    return int.from_bytes(sha256(_to_json([name, outcome]).encode("utf-8", "surrogateescape")).digest()[:8], "big") & (
+        REFUSED_BITS
+    )

@@ -1,0 +1,78 @@
+"""The log in memory as Arrow record batches: see `LogReader.arrow`. Imported by `memory.py` when somebody asks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from decider.experiment.definition import ExperimentVersion
+from decider.log.protocol import ArrowBatches, Head, LoggedDecision, Mark, NewReward, SealedDecision
+
+Rewards = Sequence[tuple[Mark, NewReward]]
+
+_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden")
+_TEXTS = (
+    "unit_id", "action", "reason", "segment", "device", "channel", "location", "intent_stage",
+    "features", "eligible", "action_features", "pmf",
+)  # fmt: skip
+_DECISIONS = pa.schema(
+    [
+        *[(name, pa.int64()) for name in _NUMBERS],
+        ("propensity", pa.float64()),
+        *[(name, pa.string()) for name in _TEXTS],
+    ]
+)
+_REWARDS = pa.schema([("decision", pa.int64()), ("time", pa.int64()), ("value", pa.float64()), ("joined", pa.int64())])
+
+
+def arrow_batches(
+    logged: Iterable[tuple[LoggedDecision, SealedDecision, ExperimentVersion, Rewards]], head: Head
+) -> ArrowBatches:
+    """An experiment's decisions in order, each with what it will be once sealed, its version and all its rewards."""
+    until = [one for one in logged if one[0].position <= head.position]
+    decisions = [_decision(one, sealed, version, head) for one, sealed, version, _ in until]
+    rewards = [
+        _reward(one, sealed, mark, reward)
+        for one, sealed, _, sent in until
+        for mark, reward in sent
+        if mark.position <= head.position
+    ]
+    return ArrowBatches(
+        iter([pa.RecordBatch.from_pylist(decisions, _DECISIONS)]), iter([pa.RecordBatch.from_pylist(rewards, _REWARDS)])
+    )
+
+
+def _decision(
+    logged: LoggedDecision, sealed: SealedDecision, version: ExperimentVersion, head: Head
+) -> dict[str, object]:
+    decision = logged.decision
+    context = decision.context._asdict()
+    return {
+        **decision._asdict(),
+        **context,
+        "position": logged.position,
+        "time": logged.time,
+        "deadline": sealed.deadline,
+        "sealed": int(sealed.deadline <= head.time),
+        "overridden": int(sealed.overridden),
+        "features": _json(decision.context.features),
+        "eligible": "" if decision.eligible == version.all_active else _json(decision.eligible),
+        "action_features": _json(decision.action_features),
+        "pmf": ",".join(map(str, decision.pmf)),
+    }
+
+
+def _reward(logged: LoggedDecision, sealed: SealedDecision, mark: Mark, reward: NewReward) -> dict[str, object]:
+    return {
+        "decision": logged.position,
+        "time": mark.time,
+        "value": reward.value * reward.weight,
+        "joined": int(mark.time < sealed.deadline),
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if value else ""

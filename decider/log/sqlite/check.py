@@ -1,0 +1,189 @@
+"""Whether a log holds what was acknowledged: the chain computed anew and compared at every mark, what is written twice
+compared with itself, SQLite's own check of its pages. Called by `reader.py` for `simulator verify`.
+
+Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is unused (free pages,
+signatures that no model has), and whoever can compute checksums and changes the chain as well.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from itertools import groupby
+from operator import itemgetter
+
+from decider.errors import InvalidExperiment
+from decider.experiment.schema import from_message, read_json
+from decider.log import chain
+from decider.log.protocol import Damage, Head, Progress
+from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
+from decider.types import START, Position, Time
+
+NOWHERE = (START, START)
+"""Of damage beside the order."""
+
+LAST = 2**63 - 1
+
+PROGRESS_EVERY = 10_000
+"""Entries."""
+
+
+def check(connection: sqlite3.Connection, on_progress: Progress, *, acknowledged: Position) -> Sequence[Damage]:
+    """All damage of a log, from one snapshot: writers may go on meanwhile.
+
+    acknowledged: what was known before as the last position; 0: nothing.
+    """
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # damaged text must be readable
+    connection.execute("begin")
+    parts = (
+        _check_pages(connection),
+        _check_rows_of_one(connection),
+        _check_end(connection, acknowledged),
+        _check_chain(connection, on_progress),
+        _check_definitions(connection),
+        _check_refused(connection),
+        _check_models(connection),
+    )
+    return [damage for part in parts for damage in _unreadable_too(part)]
+
+
+def _unreadable_too(found: Iterator[Damage]) -> Iterator[Damage]:
+    """What is found; and if the file cannot be read so far, that."""
+    try:
+        yield from found
+    except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
+        yield Damage(*NOWHERE, f"cannot be read: {error}")
+
+
+def _check_pages(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Also that every index says what its table says: a decision that its index has lost cannot be rewarded."""
+    for (line,) in connection.execute("pragma integrity_check"):
+        if line != "ok":
+            yield Damage(*NOWHERE, f"the file: {line}")
+
+
+def _check_rows_of_one(connection: sqlite3.Connection) -> Iterator[Damage]:
+    for table, least in (("head", 1), ("chain_start", 0)):
+        (count,) = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - our names
+        if not least <= count <= 1:
+            yield Damage(*NOWHERE, f"table {table} has {count} rows")
+
+
+def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterator[Damage]:
+    (end,) = connection.execute("select position from head").fetchone()
+    if end < acknowledged:
+        yield Damage(
+            end + 1, acknowledged, "were acknowledged and are not there: the write-ahead log is damaged or gone"
+        )
+
+
+def _check_chain(connection: sqlite3.Connection, on_progress: Progress) -> Iterator[Damage]:
+    following = _ChainCheck(connection)
+    told = 0
+    for commit in commits(connection, ENTRY_TABLES, until=following.end.position):
+        yield from following.go_on(commit)
+        if commit.last // PROGRESS_EVERY > told:
+            told = commit.last // PROGRESS_EVERY
+            on_progress(commit.last)
+    yield from following.stop()
+    yield from _check_nothing_behind(connection, following.end.position)
+
+
+def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iterator[Damage]:
+    for table in ENTRY_TABLES:
+        sql = f"select min(position), max(position) from {table.name} where position > ?"  # noqa: S608 - our names
+        first, last = connection.execute(sql, (end,)).fetchone()
+        if first is not None:
+            yield Damage(first, last, f"table {table.name} has entries behind the head, which stands at {end}")
+
+
+class _ChainCheck:
+    """Goes along the chain, commit by commit, and compares it wherever it is written down."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.end = Head(*connection.execute("select position, time, chain from head").fetchone())
+        self._marks = dict(connection.execute("select position, chain from marks"))
+        start = connection.execute("select position, at from chain_start").fetchone()
+        self._seen = Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
+        self._compared = START
+
+    def go_on(self, commit: Commit) -> Iterator[Damage]:
+        """What is wrong with the next commit, and with the mark before it."""
+        marked = self._marks.pop(self._seen.position, None)
+        if marked is not None:
+            yield from self._compare(marked)
+        elif leaves_mark(self._seen, Head(commit.last, commit.time, b"")):
+            yield Damage(self._seen.position, self._seen.position, "the mark that must stand here is missing")
+        if commit.first != self._seen.position + 1 or not commit.gapless:
+            yield Damage(Position(self._seen.position + 1), commit.last, "a position is missing or taken twice")
+        if commit.time < self._seen.time:
+            yield Damage(commit.first, commit.last, "time goes back")
+        self._seen = head_after(self._seen, commit)
+
+    def stop(self) -> Iterator[Damage]:
+        """What is wrong at the end."""
+        if self._seen.position < self.end.position:
+            yield Damage(Position(self._seen.position + 1), self.end.position, "entries are missing")
+        if self._seen.time != self.end.time:
+            yield Damage(self.end.position, self.end.position, "the last entry has another time than the head")
+        yield from self._compare(self.end.chain)
+        for position in self._marks:
+            yield Damage(Position(position), Position(position), "a mark stands where no commit ends")
+
+    def _compare(self, written: bytes) -> Iterator[Damage]:
+        """With what was written when the log was here. Goes on from that, so that each piece is judged for itself."""
+        if written != self._seen.chain:
+            first = Position(self._compared + 1)
+            yield Damage(first, self._seen.position, "an entry was changed, added or taken away")
+        self._compared = self._seen.position
+        self._seen = self._seen._replace(chain=written)
+
+
+def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Columns that repeat the definition, for views: the trainer reads the definition."""
+    for position, _, *row in connection.execute(EXPERIMENTS.select, (START, LAST)):
+        written = dict(zip(EXPERIMENTS.columns, row, strict=True))
+        try:
+            experiment = from_message(read_json(written["definition"]))
+            expected = version_row(experiment, written["number"], waits=bool(written["waits"]))
+        except (InvalidExperiment, TypeError, ValueError) as error:
+            yield Damage(position, position, f"the definition of an experiment cannot be read: {error}")
+            continue
+        for name, value in zip(EXPERIMENTS.columns, expected, strict=True):
+            if name != "definition" and written[name] != value:
+                yield Damage(position, position, f"column {name} is {written[name]!r}, the definition says {value!r}")
+
+
+def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
+    rows = connection.execute("select name, outcome, count from refused_rewards")
+    total = sum(chain.refused_sum(name, outcome) * count for name, outcome, count in rows)
+    if connection.execute("select refused from head").fetchone() != (total & chain.REFUSED_BITS,):
+        yield Damage(*NOWHERE, "the counts of refused rewards were changed")
+
+
+def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:
+    rows = connection.execute(
+        "select experiment, signature, position, part, parts, checksum, data from models order by 1, 2, 3, 4"
+    )
+    for key, group in groupby(rows, key=itemgetter(0, 1, 2)):
+        if connection.execute(_PUBLISHED, key).fetchone() is None:
+            yield Damage(*NOWHERE, f"a model of {key[0]} up to position {key[2]} is stored but was never published")
+        if not _are_intact([row[3:] for row in group]):
+            yield Damage(*NOWHERE, f"the stored model of {key[0]} up to position {key[2]} is damaged")
+
+
+_PUBLISHED = """
+select 1 from published
+where experiment = ? and signature = (select id from signatures where signature = ?) and model = ?
+"""
+
+
+def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
+    """Complete with the right checksum; or the first few, which is what a process that was killed leaves."""
+    numbers, counts, checksums, data = zip(*pieces, strict=True)
+    if numbers != tuple(range(len(pieces))) or len(set(counts)) > 1 or len(set(checksums)) > 1:
+        return False
+    complete: bool = len(pieces) == counts[0]
+    return not complete or sha256(b"".join(data)).hexdigest() == checksums[0]

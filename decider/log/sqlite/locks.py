@@ -1,0 +1,198 @@
+"""Locks that belong to the database file, whatever name it is opened by: who leads, who commits, who writes at all.
+
+They are locks of an open file description (F_OFD_SETLK) on bytes far beyond SQLite's own, so the operating system gives
+them back when the process ends, however it ends. Closing *any* descriptor of a file drops all of SQLite's own locks on
+it in this process (POSIX). So there is one descriptor for each file in a process, and it is closed when the last
+reader and writer of that file in this process has gone: they hold a `DatabaseFile`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from decider.errors import LogError, LogLocked
+
+LEADER = 1 << 62
+"""The byte whose lock is the lease."""
+
+COMMIT = LEADER + 1
+"""The byte that a commit locks while there are other writers."""
+
+WRITER = LEADER + 2
+"""The byte that every process that has the log open for writing locks for itself and all the others like it."""
+
+LOOK_AGAIN = 0.05
+"""Seconds for which a writer that was alone takes itself to be alone still."""
+
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid (0 for locks of this kind)
+
+
+def _flock(kind: int, byte: int) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)
+
+
+class DatabaseFile:
+    """A file of this process's readers and writers, shared by all of them."""
+
+    def __init__(self, key: tuple[int, int]) -> None:
+        self.key = key
+        self.holders = 0
+        self.writers = 0
+        self.led = False
+        self.commit = threading.Lock()
+        self._descriptor: int | None = None
+        self._alone_until = 0.0
+        self._locked = False
+
+    def open(self, path: Path) -> None:
+        """Open the descriptor that the locks are on. Raises LogError."""
+        if self._descriptor is None:
+            try:
+                self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except OSError as error:
+                raise LogError(f"{path}: cannot be written there ({error}); choose another place") from error
+
+    def close(self) -> None:
+        """Close the descriptor; no reader or writer of this process may have the file open."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+    def try_to_lock(self, byte: int, kind: int = fcntl.F_WRLCK) -> bool:
+        """Whether no other process keeps the lock."""
+        try:
+            fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLK, _flock(kind, byte))
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def unlock(self, byte: int) -> None:
+        """Give a lock back."""
+        fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, byte))
+
+    def locked_by_others(self, byte: int) -> bool:
+        """Whether another process has a lock on a byte, shared or not."""
+        answer = fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
+        kind: int = struct.unpack(_FLOCK, answer)[0]
+        return kind != fcntl.F_UNLCK
+
+    @property
+    def _open_descriptor(self) -> int:
+        assert self._descriptor is not None, "`open` it first"
+        return self._descriptor
+
+    def __enter__(self) -> None:
+        """Commit beside nobody. Other processes queue here: SQLite's own lock is taken by whoever happens to ask when
+        it is free, so that a busy writer keeps it from the others. Who is alone saves the two calls."""
+        self.commit.acquire()
+        if time.monotonic() < self._alone_until:
+            return
+        if self.locked_by_others(WRITER):
+            fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
+            self._locked = True
+        else:
+            self._alone_until = time.monotonic() + LOOK_AGAIN
+
+    def __exit__(self, *_: object) -> None:
+        if self._locked:
+            self._locked = False
+            self.unlock(COMMIT)
+        self.commit.release()
+
+    @contextmanager
+    def alone_or_waiting(self) -> Iterator[bool]:
+        """Beside no commit of any process; whether this process is the only one that writes, and has one log open."""
+        with self.commit:
+            fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
+            try:
+                yield self.writers == 1 and not self.locked_by_others(WRITER)
+            finally:
+                self.unlock(COMMIT)
+
+
+_files: dict[tuple[int, int], DatabaseFile] = {}
+_guard = threading.Lock()
+
+
+def hold(path: Path) -> DatabaseFile:
+    """The file at a path, until `let_go`. Raises LogError where there is none."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise LogError(f"{path}: there is no such log") from error
+    with _guard:
+        file = _files.setdefault((status.st_dev, status.st_ino), DatabaseFile((status.st_dev, status.st_ino)))
+        file.holders += 1
+        return file
+
+
+def let_go(file: DatabaseFile) -> None:
+    """One reader or writer less; call it after its connections are closed."""
+    with _guard:
+        file.holders -= 1
+        if not file.holders:
+            file.close()
+            del _files[file.key]
+
+
+def begin_to_write(file: DatabaseFile, path: Path) -> None:
+    """Let others see that this process has the log open for writing. Raises LogError; for a file with a second name,
+    since SQLite's write-ahead log belongs to the name: two names would be two logs in one file."""
+    if path.stat().st_nlink > 1:
+        raise LogError(
+            f"{path}: the file has a second name (a hard link), under which others would write past this one; "
+            f"remove one of the names (`find -samefile {path}` lists them) or make a copy"
+        )
+    with _guard:
+        file.open(path)
+        if not file.writers and not file.try_to_lock(WRITER, fcntl.F_RDLCK):
+            raise LogLocked(f"{path}: is about to be replaced by another process")
+        file.writers += 1
+
+
+def end_to_write(file: DatabaseFile) -> None:
+    """The opposite of `begin_to_write`."""
+    with _guard:
+        file.writers -= 1
+        if not file.writers:
+            file.unlock(WRITER)
+
+
+class FileLease:
+    """See Lease. Raises LogLocked while another process, or another log of this process, leads."""
+
+    def __init__(self, file: DatabaseFile, name: str) -> None:
+        self._file = file
+        with _guard:
+            if file.led or not file.try_to_lock(LEADER):
+                raise LogLocked(f"{name}: another server writes this log; end it or name another file")
+            file.led = True
+        self.held = True
+
+    def release(self) -> None:
+        """See Lease."""
+        with _guard:
+            if self.held:
+                self.held = self._file.led = False
+                self._file.unlock(LEADER)
+
+
+def check_unused(path: Path) -> None:
+    """For whoever wants to put another file in a log's place. Raises LogLocked while a process writes or leads it."""
+    if not path.is_file():
+        return
+    file = hold(path)
+    try:
+        with _guard:
+            file.open(path)
+            used = file.writers or file.locked_by_others(WRITER) or file.locked_by_others(LEADER)
+    finally:
+        let_go(file)
+    if used:
+        raise LogLocked(f"{path}: another server writes this log; end it or name another file")

@@ -1,0 +1,167 @@
+"""Stored models: read by everybody, stored and deleted in pieces by the leader. See ModelStore.
+
+Which models were published is in the log's order; what is stored here follows from it and can be learned anew.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from hashlib import sha256
+from typing import Any
+
+from decider.log.protocol import ModelName
+from decider.policy.saved import SavedModel
+from decider.types import ExperimentId, Position, now
+
+PIECE_BYTES = 256 * 1024
+"""Of a stored model; no commit waits for more than the writing of one."""
+
+PAUSE = 0.001
+"""Seconds between two pieces: a thread that waits for the lock gets it, since a lock of Python knows no queue."""
+
+_COMPLETE = """
+select position from models where experiment = ? and signature = ?
+group by position having count(*) = max(parts) order by position
+"""
+
+_INSERT = """
+insert into models (experiment, signature, position, part, parts, created, checksum, data)
+values (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_STORED = """
+select signature, position, sum(length(data)) as size, count(*) = max(parts) as complete
+from models where experiment = ? group by signature, position order by position desc
+"""
+
+_DELETE_PIECE = "delete from models where experiment = ? and signature = ? and position = ? and part = ?"
+
+Key = tuple[str, str, int]
+"""Experiment, signature and position of a stored model."""
+
+Read = Callable[..., Iterator[Any]]
+"""Rows of a query, columns by name."""
+
+
+class SqliteModelReader:
+    """See ModelReader. read: queries the log's file."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+
+    def newest(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
+        """See ModelReader."""
+        for position in reversed(self.stored(experiment, signature)):
+            saved = self.load(ModelName(experiment, position, signature))
+            if saved is not None:
+                return position, saved
+        return None
+
+    def load(self, name: ModelName) -> SavedModel | None:
+        """See ModelReader. None, too, where a piece is missing or the checksum is another."""
+        rows = list(
+            self._read(
+                "select checksum, data from models "
+                "where experiment = ? and signature = ? and position = ? order by part",
+                (name.experiment, name.signature, name.position),
+            )
+        )
+        data = b"".join([row["data"] for row in rows])
+        if not rows or sha256(data).hexdigest() != rows[0]["checksum"]:
+            return None
+        return SavedModel(name.signature, rows[0]["checksum"], data)
+
+    def stored(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+        """See ModelReader. Those of which no piece is missing; their checksums are not looked at here."""
+        return [row["position"] for row in self._read(_COMPLETE, (experiment, signature))]
+
+    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+        """See ModelReader."""
+        sql = (
+            "select model from published where experiment = ? "
+            "and signature = (select id from signatures where signature = ?) order by model"
+        )
+        return [row["model"] for row in self._read(sql, (experiment, signature))]
+
+    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+        """See ModelReader."""
+        sql = (
+            "select coalesce(max(model), 0) as model from published where experiment = ? "
+            "and signature = (select id from signatures where signature = ?)"
+        )
+        (row,) = self._read(sql, (experiment, signature))
+        return Position(row["model"])
+
+    def signatures(self, experiment: ExperimentId) -> Sequence[str]:
+        """See ModelReader. In the order in which they first came anywhere in the log."""
+        sql = (
+            "select s.signature from signatures s where exists "
+            "(select 1 from published p where p.experiment = ? and p.signature = s.id) order by s.id"
+        )
+        return [row["signature"] for row in self._read(sql, (experiment,))]
+
+
+class SqliteModelStore(SqliteModelReader):
+    """See ModelStore.
+
+    exclusive: the right to write, beside nobody. Taken for one piece at a time.
+    """
+
+    def __init__(
+        self,
+        read: Read,
+        writer: sqlite3.Connection,
+        exclusive: Callable[[], AbstractContextManager[None]],
+        *,
+        piece_bytes: int = PIECE_BYTES,
+    ) -> None:
+        super().__init__(read)
+        self._writer = writer
+        self._exclusive = exclusive
+        self._piece_bytes = piece_bytes
+
+    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int) -> None:
+        """See ModelStore."""
+        key = (name.experiment, name.signature, name.position)
+        self._delete(key)
+        for row in pieces(key, now(), saved.checksum, saved.data, self._piece_bytes):
+            self._execute(_INSERT, row)
+        self._forget(name.experiment, keep_bytes)
+
+    def _execute(self, sql: str, row: Sequence[Any]) -> None:
+        with self._exclusive():
+            self._writer.execute(sql, row)
+        time.sleep(PAUSE)
+
+    def _forget(self, experiment: ExperimentId, keep_bytes: int) -> None:
+        """Delete what a killed process left incomplete, and the oldest beyond so many bytes but each signature's
+        newest."""
+        newest: set[str] = set()
+        size = 0
+        for row in list(self._read(_STORED, (experiment,))):
+            size += row["size"]
+            if not row["complete"] or (size > keep_bytes and row["signature"] in newest):
+                self._delete((experiment, row["signature"], row["position"]))
+                size -= row["size"]
+            if row["complete"]:
+                newest.add(row["signature"])
+
+    def _delete(self, key: Key) -> None:
+        sql = "select part from models where experiment = ? and signature = ? and position = ? order by part desc"
+        for row in list(self._read(sql, key)):  # the last first: a process that is killed leaves the first pieces
+            self._execute(_DELETE_PIECE, (*key, row["part"]))
+
+
+def pieces(key: Key, created: int, checksum: str, data: bytes, size: int = PIECE_BYTES) -> Iterator[tuple[Any, ...]]:
+    """The rows of a model."""
+    starts = range(0, len(data), size) or range(1)
+    for part, first in enumerate(starts):
+        yield *key, part, len(starts), created, checksum, data[first : first + size]
+
+
+def insert_pieces(connection: sqlite3.Connection, key: Key, created: int, checksum: str, data: bytes) -> None:
+    """Store a model within somebody else's transaction."""
+    connection.executemany(_INSERT, pieces(key, created, checksum, data))

@@ -1,0 +1,363 @@
+"""Reads a log in an SQLite file, without the right to write: the simulator and people's tools use it on a live log.
+
+What is sealed is said in views.sql. Where a query wants the decisions whose deadline lies in (after, until], it says so
+as a range of their times (`_DUE`), since that is what the index on (version, time) answers.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from decider.errors import LogCorrupt, LogError
+from decider.experiment.definition import ExperimentVersion
+from decider.log.protocol import (
+    ArrowBatches,
+    Damage,
+    Following,
+    Head,
+    LoggedDecision,
+    LoggedReward,
+    Mark,
+    ModelName,
+    Place,
+    Progress,
+    SealedDecision,
+)
+from decider.log.sqlite.check import check
+from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
+from decider.log.sqlite.locks import hold, let_go
+from decider.log.sqlite.log_files import acknowledged
+from decider.log.sqlite.merge import merge
+from decider.log.sqlite.models import SqliteModelReader
+from decider.log.sqlite.read_rows import (
+    DECISION,
+    PLACE,
+    SEALED,
+    Parameters,
+    RowType,
+    decision,
+    experiment_version,
+    logged_decision,
+    read,
+    read_one,
+)
+from decider.log.sqlite.totals import count_totals
+from decider.log.totals import Totals
+from decider.types import START, DecisionId, ExperimentId, Position, RewardOutcome, Time
+
+_DUE = "time > :after - window and time <= :until - window"
+
+_VERSIONS = "select position, time, number, definition from experiments where position > ? order by position"
+
+_DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
+
+FIRST_DEADLINES = """
+select v.position, (
+  select deadline from decision_windows w where w.version = v.position and w.time > :after - w.window
+  order by w.time limit 1) as deadline
+from experiments v
+"""
+"""Of every version the first one beyond :after; null where there is none."""
+
+FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
+
+SEALED_OF_VERSION = f"""
+select {SEALED.columns} from decision_rewards where version = :version and {_DUE}
+order by time, position, reward_position
+"""  # noqa: S608 - constants
+
+_APPLIED = "select position, waits from experiments where position > ? and position <= ? order by position"
+_SERVES = "select position, version from serves where position > ? and position <= ? order by position"
+
+# With `max` the other columns are those of the row that has it: so SQLite promises.
+_MODELS = """
+select max(p.position) as position, p.experiment, p.model, s.signature
+from published p join signatures s on s.id = p.signature
+where p.position > ? and p.position <= ? group by p.experiment, p.signature order by 1
+"""
+
+# The same of all that were ever published, by steps from one owner to the next in the unique key's index: a log has
+# millions of models and a few owners.
+_NEWEST_MODELS = """
+with recursive owners (experiment, signature) as (
+  select experiment, signature from (
+    select experiment, signature from published order by experiment, signature limit 1)
+  union all
+  select next.experiment, next.signature from owners join published next on next.position = (
+    select p.position from published p
+    where (p.experiment, p.signature) > (owners.experiment, owners.signature)
+    order by p.experiment, p.signature limit 1)
+)
+select p.position, p.experiment, p.model, s.signature
+from owners join published p on p.experiment = owners.experiment and p.signature = owners.signature
+  and p.model = (select max(model) from published
+    where experiment = owners.experiment and signature = owners.signature)
+join signatures s on s.id = p.signature
+where p.position > ? and p.position <= ? order by 1
+"""
+
+
+class SqliteReader:
+    """A log to read, from any thread: idle connections are kept and taken again.
+
+    Raises LogError where there is no log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise LogError(f"{path}: there is no such log")
+        self.path = path
+        self._held = hold(path)
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._connections: list[sqlite3.Connection] = []
+        self._versions: dict[Position, ExperimentVersion] = {}
+        try:
+            self._check_tables()
+        except BaseException:
+            SqliteReader.close(self)
+            raise
+
+    def _check_tables(self) -> None:
+        tables = self._tables()
+        if "sealed_decisions" not in tables:
+            raise LogCorrupt(f"{self.path}: is an SQLite file but not a log of this service")
+        if "head" not in tables:
+            raise LogError(f"{self.path}: was written by an older release; `open_reader` reads it")
+
+    @property
+    def models(self) -> SqliteModelReader:
+        """See LogReader."""
+        return SqliteModelReader(self._read)
+
+    def _tables(self) -> set[str]:
+        return {row["name"] for row in self._read("select name from sqlite_master")}
+
+    @property
+    def name(self) -> str:
+        """See LogReader."""
+        return str(self.path)
+
+    def _take(self) -> sqlite3.Connection:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            connection = _open_to_read(self.path)
+            self._connections.append(connection)
+            return connection
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A connection that nobody else uses meanwhile."""
+        try:
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._idle.append(connection)
+        except SQLITE_ERRORS as error:
+            raise self._failed(error) from error
+
+    def _read(self, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Generator[Any, None, None]:
+        """Rows; as sqlite3.Row where no type is given."""
+        with self._connection() as connection:
+            yield from read(connection, sql, parameters, row)
+
+    def _one(self, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Any:
+        """The first row, or None. Looking up a decision takes 30 us, of which 5 would go to `_read`."""
+        try:
+            connection = self._take()
+            try:
+                return read_one(connection, sql, parameters, row)
+            finally:
+                self._idle.append(connection)
+        except SQLITE_ERRORS as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: SqliteError) -> LogError:
+        return log_error(self.path, error)
+
+    def chained_later(self) -> Mark | None:
+        """See LogReader."""
+        row = self._one("select position, at from chain_start")
+        return Mark(row["position"], row["at"]) if row else None
+
+    def check(self, on_progress: Progress) -> Sequence[Damage]:
+        """See LogReader."""
+        try:
+            last = acknowledged(self.path)  # before the snapshot, since writers go on
+            with closing(_open_to_read(self.path)) as connection:
+                return check(connection, on_progress, acknowledged=last)
+        except SQLITE_ERRORS as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Let go of the file; nobody may be reading."""
+        for connection in self._connections:
+            connection.close()
+        let_go(self._held)
+
+    def head(self) -> Head:
+        """See LogReader."""
+        row = self._one("select position, time, chain from head")
+        return Head(row["position"], row["time"], row["chain"]) if row else Head(START, Time(0), b"")
+
+    def time_at(self, position: Position) -> Time:
+        """See LogReader."""
+        row = self._one("select time from entries where position = ?", (position,))
+        return Time(row["time"] if row else 0)
+
+    def versions(self) -> Sequence[ExperimentVersion]:
+        """See LogReader. Read once, since a definition is long."""
+        for row in self._read(_VERSIONS, (max(self._versions, default=START),)):
+            self._versions[row["position"]] = experiment_version(row)
+        return list(self._versions.values())
+
+    def version_at(self, position: Position) -> ExperimentVersion:
+        """See LogReader."""
+        if position not in self._versions:
+            self.versions()
+        return self._versions[position]
+
+    def follow(self, after: Position) -> Following:
+        """See LogReader."""
+        head = self.head().position
+        part = (after, head)
+        return Following(
+            head=head,
+            versions=[(self.version_at(row["position"]), bool(row["waits"])) for row in self._read(_APPLIED, part)],
+            serves=[(row["position"], row["version"]) for row in self._read(_SERVES, part)],
+            models=[
+                (row["position"], ModelName(row["experiment"], row["model"], row["signature"]))
+                for row in self._read(_NEWEST_MODELS if after == START else _MODELS, part)
+            ],
+        )
+
+    def builds(self) -> Mapping[Position, Mapping[str, Any]]:
+        """See LogReader."""
+        rows = self._read("select position, build from builds order by position")
+        return {row["position"]: json.loads(row["build"]) for row in rows}
+
+    def find(self, decision_id: DecisionId) -> LoggedDecision | None:
+        """See LogReader."""
+        row = self._one(f"{_DECISIONS} where decision_id = ?", (decision_id,), DECISION)
+        return self._logged(row) if row else None
+
+    def locate(self, decision_id: DecisionId) -> Place | None:
+        """See LogReader."""
+        place: Place | None = self._one(
+            f"select {PLACE.columns} from decisions where decision_id = ?",  # noqa: S608 - a constant
+            (decision_id,),
+            PLACE,
+        )
+        return place
+
+    def _logged(self, row: Any) -> LoggedDecision:
+        if row.version not in self._versions:
+            self.versions()
+        return logged_decision(row, self._versions)
+
+    def decisions(self, version: Position) -> Iterator[LoggedDecision]:
+        """See LogReader."""
+        rows = self._read(f"{_DECISIONS} where version = ? order by model, position", (version,), DECISION)
+        return map(self._logged, rows)
+
+    def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
+        """See LogReader."""
+        sql = f"{_DECISIONS} where decision_id >= ? and decision_id < ? order by position"
+        return map(self._logged, self._read(sql, (first, last), DECISION))
+
+    def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
+        """See LogReader."""
+        sql = "select * from joined_rewards where decision_id >= ? and decision_id < ? order by position"
+        for row in self._read(sql, (first, last)):
+            yield LoggedReward(
+                position=row["position"],
+                time=row["time"],
+                decision_id=row["decision_id"],
+                name=row["name"],
+                value=row["value"],
+                weight=row["weight"],
+                reward_id=row["reward_id"],
+                outcome=RewardOutcome(row["outcome"]),
+            )
+
+    def decided_versions(self) -> Sequence[Position]:
+        """See LogReader."""
+        return [row["version"] for row in self._read("select distinct version from decisions order by version")]
+
+    def count_decisions(self, experiment: ExperimentId | None = None) -> int:
+        """See LogReader."""
+        sql = "select count(*) as count from decisions"
+        if experiment is not None:
+            sql += " where version in (select position from experiments where experiment = :experiment)"
+        count: int = self._one(sql, {"experiment": experiment})["count"]
+        return count
+
+    def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+        """See LogReader. One connection; the query of a version begins when the merge comes to its first deadline."""
+        with self._connection() as connection:
+            due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
+            streams = [
+                ((deadline, START), self._sealed(connection, version, after, until))
+                for version, deadline in due.items()
+            ]
+            yield from merge(streams, key=attrgetter("deadline", "position"))
+
+    def _sealed(
+        self, connection: sqlite3.Connection, version: Position, after: Time, until: Time
+    ) -> Iterator[SealedDecision]:
+        self.version_at(version)
+        rows = read(connection, SEALED_OF_VERSION, {"version": version, "after": after, "until": until}, SEALED)
+        for _, group in groupby(rows, key=attrgetter("position")):
+            joined = list(group)
+            first = joined[0]
+            yield SealedDecision(
+                position=first.position,
+                deadline=first.deadline,
+                decision=decision(first, self._versions),
+                rewards=tuple([row.reward for row in joined if row.reward is not None]),
+                overridden=bool(first.overridden),
+            )
+
+    def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
+        """See LogReader."""
+        sql = FIRST_DEADLINES if experiment is None else FIRST_DEADLINES_OF
+        rows = self._read(sql, {"after": after, "experiment": experiment})
+        return min([row["deadline"] for row in rows if row["deadline"] is not None], default=None)
+
+    def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
+        """See LogReader."""
+        from decider.log.sqlite.arrow import arrow_batches
+
+        return arrow_batches(self.path, experiment, head)
+
+    def totals(self, after: Mark, until: Mark) -> Totals:
+        """See LogReader."""
+        with self._connection() as connection:
+            self.versions()
+            due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
+            return count_totals(connection, self._versions, due, after=after, until=until)
+
+    def refused(self) -> Mapping[tuple[str, str], int]:
+        """See LogReader."""
+        rows = self._read("select name, outcome, count from refused_rewards")
+        return {(row["name"], row["outcome"]): row["count"] for row in rows}
+
+
+def _due(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
+    """Of FIRST_DEADLINES those up to `until`, by version."""
+    found = {row["position"]: row["deadline"] for row in rows if row["deadline"] is not None}
+    return {version: deadline for version, deadline in found.items() if deadline <= until}
+
+
+def _open_to_read(path: Path) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(uri, uri=True, timeout=5, check_same_thread=False)

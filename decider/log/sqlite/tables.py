@@ -1,0 +1,159 @@
+"""The tables of entries: what stands in which column, which key may refuse a row. Entries as rows of them.
+
+Called by `writer.py`, `migrations.py` and `check.py`; nothing else names these columns to write them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.schema import to_message, write_json
+from decider.log.chain import Row, real
+from decider.log.protocol import NewActivation, NewBuild, NewModel, NewReward, NewVersion, Serves, Tick
+from decider.types import Decision, Position
+
+
+class EntryTable:
+    """A table with a row for each entry of one kind; `kind` and `columns` are what the chain covers.
+
+    unique: the columns of the key by which a row that was written before is refused; any other clash is an error.
+    """
+
+    def __init__(self, kind: str, name: str, columns: str, *, unique: str = "") -> None:
+        self.kind = kind
+        self.name = name
+        self.columns = tuple(columns.split())
+        self.unique = unique
+
+    def _place_of(self, column: str) -> str:
+        return "(select id from signatures where signature = ?)" if column == "signature" else "?"
+
+    @cached_property
+    def insert(self) -> str:
+        """The statement for one row: position, time, then the columns."""
+        columns = ", ".join(["position", "time", *self.columns])
+        places = ", ".join(["?", "?", *map(self._place_of, self.columns)])
+        refused = f" on conflict ({self.unique}) do nothing" if self.unique else ""
+        return f"insert into {self.name} ({columns}) values ({places}){refused}"  # noqa: S608 - names from below
+
+    @cached_property
+    def select(self) -> str:
+        """Position, time, then the columns, of rows beyond a position and up to another, in order."""
+        columns = ", ".join(
+            "(select s.signature from signatures s where s.id = e.signature)" if name == "signature" else name
+            for name in ("position", "time", *self.columns)
+        )
+        return f"select {columns} from {self.name} e where position > ? and position <= ? order by position"  # noqa: S608
+
+
+EXPERIMENTS = EntryTable(
+    "experiment",
+    "experiments",
+    "experiment number definition window default_reward minimum_reward maximum_reward aggregation waits",
+    unique="experiment, number",
+)
+DECISIONS = EntryTable(
+    "decision",
+    "decisions",
+    "version decision_id unit_id segment device channel location intent_stage features eligible action_features pmf "
+    "action propensity reason model build",
+    unique="decision_id",
+)
+REWARDS = EntryTable(
+    "reward",
+    "rewards",
+    "decision name value weight reward_id occurred_at",
+    unique="decision, reward_id",
+)
+ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
+SERVES = EntryTable("serves", "serves", "version", unique="version")
+PUBLISHED = EntryTable(
+    "model", "published", "experiment signature model learned", unique="experiment, signature, model"
+)
+BUILDS = EntryTable("build", "builds", "build")
+TICKS = EntryTable("tick", "ticks", "")
+
+INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (signature) do nothing"
+"""Before a row of PUBLISHED, which then looks up the signature's id."""
+
+ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED, BUILDS, TICKS)
+
+
+def json_text(value: Any) -> str:
+    """One text for one value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def decision_row(decision: Decision, version: ExperimentVersion, build: Position | None) -> Row:
+    """The row of a decision; an eligible set that is all active actions is left out."""
+    context = decision.context
+    all_active = decision.eligible == version.all_active
+    return (
+        decision.version,
+        decision.decision_id,
+        decision.unit_id,
+        context.segment or None,
+        context.device or None,
+        context.channel or None,
+        context.location or None,
+        context.intent_stage or None,
+        json_text(context.features) if context.features else None,
+        None if all_active else json_text(decision.eligible),
+        json_text(decision.action_features) if decision.action_features else None,
+        f"[{','.join(map(str, decision.pmf))}]",
+        decision.action,
+        decision.propensity + 0.0,
+        decision.reason,
+        decision.model,
+        build,
+    )
+
+
+def version_row(experiment: Experiment, number: int, *, waits: bool) -> Row:
+    """The row of an experiment version."""
+    reward = experiment.reward
+    return (
+        experiment.id,
+        number,
+        write_json(to_message(experiment)),
+        reward.window,
+        real(reward.default),
+        real(reward.minimum),
+        real(reward.maximum),
+        reward.aggregation,
+        int(waits),
+    )
+
+
+PlainEntry = NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick
+"""Every entry but a decision, whose row needs its version, and an orphan, which is none."""
+
+
+def table_and_row(entry: PlainEntry) -> tuple[EntryTable, Row]:
+    """Where an entry is written, and its columns there."""
+    match entry:
+        case NewReward():
+            value, weight = real(entry.value), real(entry.weight)
+            return REWARDS, (entry.decision, entry.name, value, weight, entry.reward_id, entry.occurred_at)
+        case NewActivation():
+            return ACTIVATIONS, (entry.decision, entry.action)
+        case NewVersion():
+            return EXPERIMENTS, version_row(entry.experiment, entry.number, waits=entry.waits)
+        case Serves():
+            return SERVES, (entry.version,)
+        case NewModel():
+            name = entry.name
+            return PUBLISHED, (name.experiment, name.signature, name.position, entry.learned)
+        case NewBuild():
+            return BUILDS, build_row(entry.build)
+        case Tick():
+            return TICKS, ()
+
+
+def build_row(build: Mapping[str, Any]) -> Row:
+    """The row of a build."""
+    return (json_text(build),)

@@ -1,0 +1,71 @@
+-- What people, the learner, the metrics and the simulator read. "Sealed" is defined here, once: `decision_windows` says
+-- when a decision's window ends, `decision_rewards` which rewards came in time; everything else selects from these two.
+-- Split into statements at empty lines; made anew by migrations.py whenever this file has changed.
+
+create view entries as
+  select position, time, 'experiment' as kind from experiments
+  union all select position, time, 'decision' from decisions
+  union all select position, time, 'reward' from rewards
+  union all select position, time, 'activation' from activations
+  union all select position, time, 'serves' from serves
+  union all select position, time, 'model' from published
+  union all select position, time, 'build' from builds
+  union all select position, time, 'tick' from ticks;
+
+-- Every decision with its experiment and the end of its window: once the log's time has come there it is sealed.
+-- overridden: another action was shown, and that was said in time.
+create view decision_windows as
+  select d.*, e.experiment, e.number as experiment_version, e.window, e.default_reward, e.minimum_reward,
+    e.maximum_reward, e.aggregation, d.time + e.window as deadline,
+    a.action is not null and a.time < d.time + e.window as overridden
+  from decisions d join experiments e on e.position = d.version left join activations a on a.decision = d.position;
+
+-- Every decision beside each of its rewards, late ones too; one row with nulls where there is none.
+-- joined: the reward came in time. reward: what counts of it, null of a late one.
+create view decision_rewards as
+  select w.*, r.position as reward_position, r.time as reward_time, r.name, r.value, r.weight, r.reward_id,
+    r.occurred_at, r.time < w.deadline as joined, case when r.time < w.deadline then r.value * r.weight end as reward
+  from decision_windows w left join rewards r on r.decision = w.position;
+
+-- Rewards with what became of them.
+create view joined_rewards as
+  select reward_position as position, reward_time as time, decision_id, position as decision, version, experiment, name,
+    value, weight, reward_id, occurred_at, joined, case when joined then 'joined' else 'late' end as outcome,
+    (reward_time - time) / 1e6 as delay_seconds
+  from decision_rewards where reward_position is not null;
+
+-- Decisions whose window is over, with their final reward, as the learner sees them. Grouped by what people search for;
+-- the other columns follow from the position.
+create view sealed_decisions as
+  select position, time, version, decision_id, experiment, experiment_version,
+    strftime('%Y-%m-%dT%H:%M:%fZ', time / 1e6, 'unixepoch') as decided_at,
+    unit_id, segment, device, channel, location, intent_stage, features,
+    action, propensity, reason, model, deadline, overridden, count(reward) as rewards,
+    max(minimum_reward, min(maximum_reward, coalesce(
+      case aggregation
+        when 'first' then (select f.reward from decision_rewards f
+          where f.position = w.position and f.joined order by f.reward_position limit 1)
+        when 'last' then (select l.reward from decision_rewards l
+          where l.position = w.position and l.joined order by l.reward_position desc limit 1)
+        when 'sum' then sum(reward)
+        when 'max' then max(reward)
+        when 'min' then min(reward)
+        when 'mean' then avg(reward)
+      end, default_reward))) as reward
+  from decision_rewards w
+  where deadline <= (select time from head)
+  group by position, time, version, decision_id, experiment;
+
+-- One row an action. The raw mean is confounded: a policy gives an action to those who like it. The weighted mean
+-- estimates what the action would earn if everybody got it (inverse propensity, over decisions drawn from a policy):
+-- unbiased, but no better than a plain mean of so many draws as effective_sample_size says.
+create view action_summary as
+  select experiment, action, count(*) as sealed, sum(rewards > 0) as rewarded,
+    avg(propensity) as mean_propensity, avg(reward) as raw_mean_reward,
+    sum(case when reason in ('EXPLOIT', 'EXPLORE') then reward / propensity end) * 1.0
+      / sum(sum(reason in ('EXPLOIT', 'EXPLORE'))) over (partition by experiment) as weighted_mean_reward,
+    sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / propensity end)
+      * sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / propensity end)
+      / sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / (propensity * propensity) end)
+      as effective_sample_size
+  from sealed_decisions group by experiment, action;

@@ -1,0 +1,377 @@
+"""Writes a log in an SQLite file: WAL, group commit, any number of writers and readers in any number of processes.
+
+Order and time are dealt by the row in `head`, inside the transaction that appends. Hot path by hand-written SQL;
+sqlite-utils runs the migrations.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.log import chain
+from decider.log.commit import GroupCommit
+from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
+from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
+from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
+from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, acknowledged
+from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
+from decider.log.sqlite.models import SqliteModelStore
+from decider.log.sqlite.reader import SqliteReader, _open_to_read
+from decider.log.sqlite.tables import DECISIONS, INTERN_SIGNATURE, PUBLISHED, EntryTable, decision_row, table_and_row
+from decider.types import Decision, Position, Time, now
+
+logger = logging.getLogger(__name__)
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+LARGE_WAL_PAGES = 4_000
+"""Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
+
+MOST_AT_ONCE = 200
+"""Decisions that one statement writes."""
+
+MAX_REFUSED_NAMES = 50
+OTHER_NAME = "other"
+
+
+@lru_cache
+def _insert_decisions(count: int) -> str:
+    """One statement, and transaction, for so many new decisions; it fails as a whole where one is not new."""
+    names = ("position", "time", *DECISIONS.columns, "before", "chain")
+    row = f"({', '.join(['?'] * len(names))})"
+    return f"insert into new_decisions ({', '.join(names)}) values {', '.join([row] * count)}"  # noqa: S608 - names
+
+
+def _ignore_commit(size: int, seconds: float) -> None:
+    pass
+
+
+class SqliteLog(SqliteReader):
+    """A log to write: see EventLog. Made if there is none.
+
+    synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync a commit).
+    on_commit: told the number of entries of every commit and its seconds.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: Synchronous = "NORMAL",
+        clock: Callable[[], Time] = now,
+        on_commit: Callable[[int, float], None] = _ignore_commit,
+    ) -> None:
+        self._clock = clock
+        self._on_commit = on_commit
+        self._refused_names: dict[str, set[str]] = {}
+        self._build: Position | None = None
+        with ExitStack() as opened:
+            self._file = _open_file(path, opened)
+            with sqlite_errors(path):
+                _check_ours(path)
+                self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
+                _bring_up_to_date(path, self._writer)
+            super().__init__(path)
+            opened.callback(super().close)
+            self._head = self.head()
+            self._files = LogFiles(path)
+            with self._file.alone_or_waiting() as alone:
+                self._witness = Witness(path)
+                if alone:
+                    _tell_of_loss(path, self._head.position)
+                    self._witness.begin_at(self._head.position)
+            opened.pop_all()
+        self._group = GroupCommit[Entry, Mark | None](self._write)
+        self._lease: FileLease | None = None
+        self._trouble: LogError | None = None
+        self._damage: LogCorrupt | None = None
+        self._models = SqliteModelStore(self._read, self._writer, self._exclusive)
+
+    @property
+    def models(self) -> SqliteModelStore:
+        """See EventLog."""
+        return self._models
+
+    @property
+    def trouble(self) -> LogError | None:
+        """See EventLog."""
+        return self._damage or self._files.gone() or self._trouble
+
+    def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
+        """See EventLog."""
+        if not entries:
+            return []
+        try:
+            marks = self._group(entries)
+        except LogError as error:
+            self._trouble = None if isinstance(error, FileGone) else error  # `trouble` looks whether it is back
+            raise
+        self._trouble = None
+        return marks
+
+    def _failed(self, error: SqliteError) -> LogError:
+        problem = super()._failed(error)
+        if isinstance(problem, LogCorrupt):
+            self._damage = problem
+        return problem
+
+    def _write(self, entries: list[Entry]) -> list[Mark | None]:
+        started = time.perf_counter()
+        try:
+            with self._file:
+                marks = self._write_at_once(entries) or self._write_singly(entries)
+        except SQLITE_ERRORS as error:
+            raise self._failed(error) from error
+        gone = self._files.gone()
+        if gone:
+            raise gone
+        self._witness.remember(self._head.position)
+        self._on_commit(len(entries), time.perf_counter() - started)
+        return marks
+
+    def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
+        """New decisions, the common case, in one statement that is its own transaction; very many in several.
+
+        Every statement lets go of the interpreter and fights for it again, which costs more than its work. The head is
+        the one that this writer knows; None, and nothing written, where another has moved it or a decision is not new.
+        """
+        if not all(type(entry) is Decision for entry in entries):
+            return None
+        head, at = self._head, self._time_after(self._head)
+        parts = [entries[first : first + MOST_AT_ONCE] for first in range(0, len(entries), MOST_AT_ONCE)]
+        try:
+            if len(parts) > 1:
+                self._writer.execute("begin immediate")
+            for part in parts:
+                head = self._insert_decisions(part, head, at)
+            if len(parts) > 1:
+                self._writer.execute("commit")
+        except sqlite3.IntegrityError:
+            self._roll_back()
+            return None
+        except BaseException:
+            self._roll_back()
+            raise
+        first, self._head = self._head.position + 1, head
+        return [Mark(Position(position), at) for position in range(first, head.position + 1)]
+
+    def _insert_decisions(self, decisions: Sequence[Any], head: Head, at: Time) -> Head:
+        """The head after them. Raises sqlite3.IntegrityError where the log's own is not `head`."""
+        rows = [self._decision_row(decision) for decision in decisions]
+        after = _head_after(head, at, [DECISIONS.kind] * len(rows), rows)
+        values: list[Any] = []
+        for position, row in enumerate(rows, head.position + 1):
+            values += (position, at, *row, None, None)
+        values[-2:] = head.chain, after.chain
+        self._writer.execute(_insert_decisions(len(rows)), values)
+        return after
+
+    def _time_after(self, head: Head) -> Time:
+        return Time(max(self._clock(), head.time))
+
+    def _decision_row(self, decision: Any) -> chain.Row:
+        version = self._versions.get(decision.version) or self.version_at(decision.version)
+        return decision_row(decision, version, self._build)
+
+    def _write_singly(self, entries: list[Entry]) -> list[Mark | None]:
+        """Anything, one by one in one transaction, so that it is known which ones a unique key refused."""
+        try:
+            self._writer.execute("begin immediate")
+            (row,) = self._writer.execute("select position, time, chain from head")
+            head = Head(*row)
+            commit = _OpenCommit(head, self._time_after(head))
+            marks = [self._insert(commit, entry) for entry in entries]
+            after = commit.end()
+            if after is not head:
+                self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
+            self._writer.execute("commit")
+        except BaseException:
+            self._roll_back()
+            raise
+        self._head = after
+        return marks
+
+    def _roll_back(self) -> None:
+        if self._writer.in_transaction:
+            self._writer.execute("rollback")
+
+    def _insert(self, commit: _OpenCommit, entry: Entry) -> Mark | None:
+        if isinstance(entry, Orphan):
+            self._count_refused(entry.name, "orphan")
+            return None
+        table, row = (DECISIONS, self._decision_row(entry)) if isinstance(entry, Decision) else table_and_row(entry)
+        mark = commit.next
+        if table is PUBLISHED:
+            self._writer.execute(INTERN_SIGNATURE, row[1:2])
+        if self._writer.execute(table.insert, (*mark, *row)).rowcount:
+            commit.add(table, row)
+            return mark
+        if isinstance(entry, NewReward):
+            self._count_refused(entry.name, "duplicate")
+        return None
+
+    def _count_refused(self, name: str, outcome: str) -> None:
+        counted = self._refused_name(name, outcome)
+        self._writer.execute(
+            "insert into refused_rewards (name, outcome, count) values (?, ?, 1) "
+            "on conflict (name, outcome) do update set count = count + 1",
+            (counted, outcome),
+        )
+        self._writer.execute(COUNT_REFUSED_SUM, (chain.refused_sum(counted, outcome),))
+
+    def _refused_name(self, name: str, outcome: str) -> str:
+        """Callers invent these names, so their number is bounded here."""
+        if outcome not in self._refused_names:
+            rows = self._writer.execute("select name from refused_rewards where outcome = ?", (outcome,))
+            self._refused_names[outcome] = {row[0] for row in rows}
+        known = self._refused_names[outcome]
+        if len(known) < MAX_REFUSED_NAMES:
+            known.add(name)
+        return name if name in known else OTHER_NAME
+
+    def name_build(self, build: Mapping[str, Any]) -> Position:
+        """See EventLog."""
+        (mark,) = self.append([NewBuild(build)])
+        assert mark is not None, "no key refuses a build"
+        self._build = mark.position
+        return mark.position
+
+    def lease(self) -> FileLease:
+        """See EventLog."""
+        self._lease = FileLease(self._file, self.name)
+        return self._lease
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Between two commits, of this process and of others."""
+        with self._group.lock, sqlite_errors(self.path), self._file:
+            yield
+
+    def maintain(self) -> None:
+        """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so
+        that it starts anew."""
+        with sqlite_errors(self.path), closing(sqlite3.connect(self.path, timeout=0)) as beside:
+            _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
+        if pages > LARGE_WAL_PAGES:
+            with self._exclusive():
+                self._writer.execute("pragma wal_checkpoint(passive)")
+
+    def close(self) -> None:
+        """See EventLog. Writes the write-ahead log back as far as other readers allow it."""
+        if self._lease is not None:
+            self._lease.release()
+        super().close()
+        with self._group.lock, sqlite_errors(self.path), self._file.alone_or_waiting() as alone:
+            written_back = False
+            try:
+                (busy, _, _) = self._writer.execute("pragma wal_checkpoint(truncate)").fetchone()
+                written_back = not busy
+            finally:
+                self._writer.close()
+                self._witness.close(remove=written_back and alone)
+        end_to_write(self._file)
+        let_go(self._file)
+
+
+class _OpenCommit:
+    """What has been written since the head, in a transaction that is still open."""
+
+    def __init__(self, head: Head, at: Time) -> None:
+        self._head = head
+        self._at = at
+        self._kinds: list[str] = []
+        self._rows: list[chain.Row] = []
+
+    @property
+    def next(self) -> Mark:
+        """Where the next entry goes."""
+        return Mark(Position(self._head.position + len(self._rows) + 1), self._at)
+
+    def add(self, table: EntryTable, row: chain.Row) -> None:
+        """An entry was written there."""
+        self._kinds.append(table.kind)
+        self._rows.append(row)
+
+    def end(self) -> Head:
+        """The head to write; the old one where nothing was written."""
+        return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
+
+
+def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.Row]) -> Head:
+    first = Position(head.position + 1)
+    linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
+    return Head(Position(head.position + len(rows)), at, linked)
+
+
+def _tell_of_loss(path: Path, end: Position) -> None:
+    last = acknowledged(path)
+    if last > end:
+        logger.error(
+            "%s: entries up to position %d were acknowledged, and the log ends at %d: its write-ahead log was damaged "
+            "or lost, or an older copy was put here; going on from there",
+            path, last, end,
+        )  # fmt: skip
+
+
+def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
+    """The file as one that this process writes; made if there is none."""
+    try:
+        path.touch()
+    except OSError as error:
+        raise LogError(f"{path}: cannot be written there ({error}); choose another place") from error
+    file = hold(path)
+    opened.callback(let_go, file)
+    begin_to_write(file, path)
+    opened.callback(end_to_write, file)
+    return file
+
+
+def _open_to_write(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+    connection.execute("pragma journal_mode = wal")
+    connection.execute(f"pragma synchronous = {synchronous}")
+    connection.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
+    return connection
+
+
+def _names(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("select name from sqlite_master")}
+
+
+def _check_ours(path: Path) -> None:
+    """Somebody else's database must not get our tables. Raises LogCorrupt."""
+    if path.stat().st_size == 0:
+        return
+    with closing(_open_to_read(path)) as connection:
+        names = _names(connection)
+    if names and "decisions" not in names:
+        raise LogCorrupt(
+            f"{path}: is another application's database, with {', '.join(sorted(names)[:3])}; name another"
+        )
+
+
+def _bring_up_to_date(path: Path, connection: sqlite3.Connection) -> None:
+    names = _names(connection)
+    if names and "head" not in names:
+        _check_no_old_server(path)
+    migrate(connection)
+
+
+def _check_no_old_server(path: Path) -> None:
+    """Release 0.1 locked a file beside the log; its server would go on without head and chain. Raises LogLocked."""
+    try:
+        with Path(f"{path}.lock").open("rb") as old_lock:
+            fcntl.flock(old_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LogLocked(f"{path}: a server of an older release writes this log; end it first") from error

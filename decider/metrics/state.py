@@ -1,0 +1,62 @@
+"""The `decider_` gauges of what this process is doing: its clock, who still learns, what the serving models know.
+
+They are not counted from the log; `collector.py` has those that are. Called by the server's registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from decider.learn.leader import Progress
+from decider.serving.current import Current
+
+
+class StateCollector(Collector):
+    """offset: seconds by which the wall clock is ahead of log time. progress: versions that wait for their models."""
+
+    def __init__(
+        self, current: Current, *, offset: Callable[[], float], progress: Callable[[], Sequence[Progress]]
+    ) -> None:
+        self._current = current
+        self._offset = offset
+        self._progress = progress
+
+    def describe(self) -> list[Metric]:
+        """Nothing, so that registering asks nobody."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """All families."""
+        yield GaugeMetricFamily(
+            "decider_clock_offset_seconds",
+            "By how much the wall clock is ahead of log time; far from 0 it is not believed.",
+            value=self._offset(),
+        )
+        yield self._waiting()
+        yield self._features()
+
+    def _waiting(self) -> Metric:
+        family = GaugeMetricFamily(
+            "decider_learning_entries",
+            "Log entries that a model still has to learn before its version serves.",
+            labels=("experiment",),
+        )
+        for one in self._progress():
+            family.add_metric((one.experiment,), one.head - one.position)
+        return family
+
+    def _features(self) -> Metric:
+        family = GaugeMetricFamily(
+            "decider_model_features",
+            "Features that the serving model knows, and names that it has left out for want of room.",
+            labels=("experiment", "state"),
+        )
+        for serving in self._current.all():
+            vocabulary = serving.model.policy.vocabulary()
+            if vocabulary is not None:
+                family.add_metric((serving.version.experiment.id, "known"), vocabulary.known)
+                family.add_metric((serving.version.experiment.id, "left_out"), vocabulary.left_out)
+        return family

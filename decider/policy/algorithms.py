@@ -1,0 +1,70 @@
+"""Every algorithm that an experiment can ask for, in one table: its parameters, what makes its policy, what it can do.
+
+To add one, write its message in `experiment.proto` and its line here (one of Vowpal Wabbit's: in `vw/algorithms.py`).
+Checks, defaults, names of models, the simulator's names of policies and the conformance tests read this table. Called
+by `experiment/`, `spec.py` and `make.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from decider.policy.protocol import Algorithm, Factory, Parameter, Policy
+from decider.policy.static import Fixed, Uniform
+from decider.policy.vw.algorithms import VW_ALGORITHMS
+
+DEFAULT_ALGORITHM = "thompson"
+DEFAULT_INTERACTIONS = ("CA",)
+
+
+def _thompson(admission: str) -> Factory:
+    """admission: the name of a class of `thompson/admission.py`."""
+
+    def make(
+        parameters: Mapping[str, float],
+        interactions: tuple[str, ...],
+        reward_range: tuple[float, float],
+        saved: bytes | None,
+    ) -> Policy:
+        # here, so that whoever only reads a log loads no SciPy
+        from decider.policy.thompson import admission as admissions
+        from decider.policy.thompson.thompson import ThompsonPolicy
+
+        return ThompsonPolicy(
+            width=parameters["width"],
+            memory=parameters["memory"],
+            draws=int(parameters["draws"]),
+            pairs="CCA" in interactions,
+            admission=getattr(admissions, admission),
+            reward_range=reward_range,
+            saved=saved,
+        )
+
+    return make
+
+
+def _made_by_thompson(parameters: Mapping[str, float], interactions: tuple[str, ...]) -> str:
+    return f"thompson {' '.join(f'{name}={value}' for name, value in parameters.items())} {'+'.join(interactions)}"
+
+
+def _static(name: str, make: type[Uniform]) -> Algorithm:
+    factory: Factory = lambda parameters, interactions, reward_range, saved: make()  # noqa: ARG005, E731 - needs nothing
+    return Algorithm({}, {1: factory}, lambda parameters, interactions: name, learns=False)  # noqa: ARG005 - the same
+
+
+ALGORITHMS: Mapping[str, Algorithm] = {
+    "thompson": Algorithm(
+        {"width": Parameter(0.45, 1e-6, 100), "memory": Parameter(1000.0, 0, 1e9), "draws": Parameter(2, 1, 10)},
+        codes={1: _thompson("FirstCome"), 2: _thompson("Counted")},
+        made_by=_made_by_thompson,
+        terms=("CA", "CCA"),
+    ),
+    **VW_ALGORITHMS,
+    "uniform": _static("uniform", Uniform),
+    "fixed": _static("fixed", Fixed),
+}
+
+
+def code_versions() -> dict[str, int]:
+    """Of each algorithm the newest version of its learning code: what this build makes."""
+    return {name: max(algorithm.codes) for name, algorithm in ALGORITHMS.items()}

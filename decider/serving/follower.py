@@ -1,0 +1,108 @@
+"""The log -> what serves: reads versions and published models after its position, and swaps in what it finds.
+
+Every worker has one; nothing else changes what serves, so a server in one process, workers beside a leader and workers
+on other machines all do the same. A model's *name* comes from the log alone. Its content is looked up by that name:
+among the copies that a leader in this process has just made (writing each to disk would be megabytes a second), else
+among the stored models.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from decider.errors import DeciderError
+from decider.experiment.definition import ExperimentVersion
+from decider.log.protocol import LogReader, ModelName
+from decider.policy.make import load_model, make_policy
+from decider.policy.protocol import Model
+from decider.serving.current import Current, Serving
+from decider.serving.lineup import Lines, Lineup
+from decider.types import START, ExperimentId
+
+logger = logging.getLogger(__name__)
+
+Owner = tuple[ExperimentId, str]
+"""What a model is of: experiment and signature."""
+
+
+class Copies:
+    """The newest model of each owner that this process has made, by name."""
+
+    def __init__(self) -> None:
+        self._models: dict[Owner, tuple[ModelName, Model]] = {}
+
+    def put(self, name: ModelName, model: Model) -> None:
+        """Before the name is published."""
+        self._models[name.experiment, name.signature] = (name, model)
+
+    def get(self, name: ModelName) -> Model | None:
+        """The model of that name, while it is the newest."""
+        known = self._models.get((name.experiment, name.signature))
+        return known[1] if known and known[0] == name else None
+
+    def drop(self, owner: Owner) -> None:
+        """Nobody needs its models any more."""
+        self._models.pop(owner, None)
+
+
+class Follower:
+    """Keeps `current` what the log says. `lineup`: which version serves and which one waits."""
+
+    def __init__(self, log: LogReader, current: Current, copies: Copies) -> None:
+        self._log = log
+        self._current = current
+        self._copies = copies
+        self._lock = threading.Lock()
+        self._position = START
+        self._names: dict[Owner, ModelName] = {}
+        self.lineup = Lineup()
+
+    def follow(self) -> None:
+        """Swap in what has come since the last call. Raises LogError; the next call tries again."""
+        with self._lock:
+            news = self._log.follow(self._position)
+            changed = self.lineup.follow(news)
+            for _, name in news.models:
+                self._names[name.experiment, name.signature] = name
+                changed.add(name.experiment)
+            self._position = news.head
+            for id_ in changed & self.lineup.keys():
+                self._swap(self.lineup[id_])
+
+    def _swap(self, lines: Lines) -> None:
+        version = lines.serving
+        kept = self._current.get(version.experiment.id)
+        model = self._newest(version)
+        if model is None and kept and _owner(kept.version) == _owner(version):
+            model = kept.model  # the newest name's content is elsewhere: an older one goes on
+        self._current.put(Serving(version, model or self._stored(version)))
+
+    def _newest(self, version: ExperimentVersion) -> Model | None:
+        """The model with the newest name, where its content is at hand."""
+        name = self._names.get(_owner(version))
+        if name is None:
+            return None
+        return self._copies.get(name) or self._loaded(version, name)
+
+    def _loaded(self, version: ExperimentVersion, name: ModelName) -> Model | None:
+        try:
+            saved = self._log.models.load(name)
+            return Model(load_model(version.experiment.policy, saved), name.position) if saved else None
+        except DeciderError as error:
+            logger.error("experiment %s: %s; an older model serves", name.experiment, error)
+            return None
+
+    def _stored(self, version: ExperimentVersion) -> Model:
+        """The newest stored model, or one that knows nothing yet."""
+        policy = version.experiment.policy
+        stored = self._log.models.stored(*_owner(version)) if policy.learns else ()
+        for position in reversed(stored):
+            model = self._loaded(version, ModelName(version.experiment.id, position, policy.signature))
+            if model is not None:
+                return model
+        return Model(make_policy(policy))
+
+
+def _owner(version: ExperimentVersion) -> Owner:
+    return version.experiment.id, version.experiment.policy.signature

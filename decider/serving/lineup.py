@@ -1,0 +1,71 @@
+"""Which version of each experiment serves, and which one waits: a fold over the log's entries, the same for everybody.
+
+A version serves from its own entry on, unless its policy has to learn the log first: then it waits, what served before
+goes on, and a `Serves` entry ends the waiting. A pause, or any newer version, ends it too. Used by the follower, the
+leader and whoever applies a version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.log.protocol import Following
+from decider.types import ExperimentId, Position
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Of one experiment. warm: the signature of the policy whose model has learned what there was to learn."""
+
+    serving: ExperimentVersion
+    warm: str
+    waiting: ExperimentVersion | None = None
+
+    def served(self, version: Position) -> Lines:
+        """After a `Serves` entry for that version."""
+        if self.waiting is not None and self.waiting.position == version:
+            return Lines(self.waiting, self.waiting.experiment.policy.signature)
+        if self.serving.position == version:
+            return replace(self, warm=self.serving.experiment.policy.signature)
+        return self
+
+    @property
+    def newest(self) -> ExperimentVersion:
+        """The version that was applied last."""
+        return self.waiting or self.serving
+
+
+class Lineup(dict[ExperimentId, Lines]):
+    """Every experiment's lines."""
+
+    def follow(self, news: Following) -> set[ExperimentId]:
+        """Take in what has come; the experiments that changed."""
+        applied = {version.position: (version, waits) for version, waits in news.versions}
+        served = dict(news.serves)
+        return {
+            self._apply(*applied[position]) if position in applied else self._serve(served[position])
+            for position in sorted(applied | served)
+        }
+
+    def _apply(self, version: ExperimentVersion, waits: bool) -> ExperimentId:
+        id_ = version.experiment.id
+        lines = self.get(id_)
+        if lines is None:
+            self[id_] = Lines(version, version.experiment.policy.signature)
+        elif waits:
+            self[id_] = replace(lines, waiting=version)
+        else:
+            self[id_] = Lines(version, lines.warm)
+        return id_
+
+    def _serve(self, version: Position) -> ExperimentId:
+        id_ = next(id_ for id_, lines in self.items() if version in (lines.newest.position, lines.serving.position))
+        self[id_] = self[id_].served(version)
+        return id_
+
+    def must_wait(self, experiment: Experiment) -> bool:
+        """Whether a new version of this content has to learn before it serves. A pause never waits."""
+        lines = self.get(experiment.id)
+        policy = experiment.policy
+        return lines is not None and policy.learns and not experiment.paused and policy.signature != lines.warm

@@ -1,0 +1,72 @@
+"""One process of a log without ports: leader, follower and what serves, put together as the server does it."""
+
+from __future__ import annotations
+
+from decider.experiment.definition import Experiment
+from decider.learn.leader import Leader, Pace
+from decider.learn.versions import Applied, Versions
+from decider.log.protocol import EventLog
+from decider.policy.algorithms import code_versions
+from decider.serving.current import Current
+from decider.serving.follower import Copies, Follower
+from decider.types import ExperimentId
+from tests.conftest import Clock
+
+PACE = Pace(interval=0.0)
+"""A round is made whenever the test says so."""
+
+
+class Process:
+    """A log, what serves, its leader and its follower; time passes and rounds are made when the test says so.
+
+    heard: (experiment, decisions) of every round of learning; failed: experiments whose round failed.
+    """
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        self.log, self.clock = log, clock
+        self.heard: list[tuple[ExperimentId, int]] = []
+        self.failed: list[ExperimentId] = []
+        self.start()
+
+    def start(self, pace: Pace = PACE) -> None:
+        """A process on the log."""
+        self.log.name_build({"codes": code_versions()})
+        self.lease = self.log.lease()
+        self.current, copies = Current(), Copies()
+        self.versions = Versions(self.log)
+        self.follower = Follower(self.log, self.current, copies)
+        self.leader = Leader(
+            self.log,
+            self.lease,
+            copies,
+            clock=self.clock,
+            pace=pace,
+            on_learned=lambda id_, count, _: self.heard.append((id_, count)),
+            on_failed=self.failed.append,
+        )
+        assert self.leader.catch_up()
+        self.follower.follow()
+
+    def restart(self, pace: Pace = PACE) -> None:
+        """The process is killed; a new one on the same log."""
+        self.lease.release()  # as the operating system does
+        self.start(pace)
+
+    def step(self) -> None:
+        """Rounds of the leader until nobody is behind, and what serves follows."""
+        while self.leader.step():
+            pass
+        self.leader.step()
+        self.follower.follow()
+
+    def apply(self, experiment: Experiment, *, validate_only: bool = False) -> Applied:
+        """As the RPC does."""
+        applied = self.versions.apply(experiment, validate_only=validate_only)
+        self.follower.follow()
+        return applied
+
+    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
+        """As the RPC does."""
+        applied = self.versions.set_paused(id_, paused=paused)
+        self.follower.follow()
+        return applied

@@ -1,0 +1,142 @@
+"""Learning code has a version, and what it learns from a fixed stream is written down: who changes the one without the
+other is told here.
+
+A model's name says which code made it. If a constant changes under the same name, a restart loads a model that means
+something else, and `verify` finds most of a log different. After a change on purpose give the algorithm a new code
+(`policy/algorithms.py`), keep the old one for as long as its logs are to replay, and run this file as a module:
+`python -m tests.test_learning_code` adds what is new to `data/learning-code.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from decider.policy.algorithms import ALGORITHMS
+from decider.policy.make import make_policy
+from decider.policy.protocol import Choice
+from decider.policy.spec import PolicySpec
+from decider.policy.thompson import admission, arrays, features, posterior, regression, thompson, views
+from decider.types import ActionId
+from tests.streams import REWARD_RANGE, stream
+from tests.test_same_bits import evidence
+
+FILE = Path(__file__).parent / "data" / "learning-code.json"
+
+PLAIN = "plain CA"
+THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA")
+"""Streams (see `streams.py`) with the interactions: together they come by every constant of its learning."""
+
+STEPS = {"wide": 260}
+"""Of the stream; there is no room for more features from about the 150th on."""
+
+SEED = 21
+
+
+def streams_of(algorithm: str) -> tuple[str, ...]:
+    """What an algorithm is tried on."""
+    return THOMPSON if algorithm == "thompson" else (PLAIN,)
+
+
+def fingerprint(algorithm: str, code: int, name: str) -> str:
+    """Of all pmfs on the way, and of what decides between Thompson's regressions, also where it decides the same.
+
+    To nine digits: the last bits may depend on the machine, a constant changes the first.
+    """
+    kind, _, terms = name.partition(" ")
+    spec = PolicySpec(algorithm, ALGORITHMS[algorithm].defaults, tuple(terms.split("+")), REWARD_RANGE)
+    policy, found = make_policy(spec, code=code), sha256()
+    for step in stream(kind, SEED, STEPS.get(kind, 400)):
+        actions = [Choice(ActionId(one.id), one.kind, one.features) for one in step.actions]
+        found.update(",".join([f"{p:.9f}" for p in policy.pmf(step.context, actions)]).encode())
+        policy.learn(step.context, actions, drawn=step.drawn, propensity=step.propensity, reward=step.reward)
+    if algorithm == "thompson":
+        found.update(
+            ",".join([f"{name} {float.fromhex(value):.9g}" for name, value in evidence(policy).items()]).encode()
+        )
+    return found.hexdigest()[:32]
+
+
+def every_code() -> list[tuple[str, int, str]]:
+    """Algorithm, code and stream of everything that learns."""
+    return [
+        (algorithm, code, name)
+        for algorithm, record in ALGORITHMS.items()
+        if record.learns
+        for code in record.codes
+        for name in streams_of(algorithm)
+    ]
+
+
+def written() -> dict[str, str]:
+    """What each code is known to learn."""
+    known: dict[str, str] = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    return known
+
+
+@pytest.mark.parametrize(("algorithm", "code", "name"), every_code())
+def test_code_learns_what_it_is_known_to_learn(algorithm: str, code: int, name: str) -> None:
+    """Otherwise it is another code and needs another number: see above."""
+    assert fingerprint(algorithm, code, name) == written()[f"{algorithm} {code} {name}"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A constant of a module, with another value, and a stream that comes by it."""
+
+    module: object
+    name: str
+    value: object
+    stream: str
+    code: int = 1
+
+
+CHANGES = (
+    Change(regression, "EVERY", 8, PLAIN),
+    Change(features, "PAIR_PENALTY", 20.0, "small CA+CCA"),
+    Change(posterior, "GUESS", 0.2, PLAIN),
+    Change(admission, "CELLS", 200_000, "wide CA"),
+    Change(views, "RANGES", 6, "hours CA"),
+    Change(views, "FIRST", 90, "hours CA"),
+    Change(views, "NUMBERS", 3, PLAIN),
+    Change(thompson, "RECENT", 1_000, "hours CA"),
+    Change(thompson, "CANDIDATES", 16, "many CA"),
+    Change(thompson, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
+    Change(admission, "CHECKED", 20, "wide CA", code=2),
+)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_a_changed_constant_is_noticed(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With such a change all other tests may pass."""
+    before = written()[f"thompson {change.code} {change.stream}"]
+    monkeypatch.setattr(change.module, change.name, change.value)
+    assert fingerprint("thompson", change.code, change.stream) != before
+
+
+@pytest.mark.parametrize("memory", [900.0, 0.0])
+def test_a_changed_default_is_noticed_by_the_name_of_the_model(memory: float) -> None:
+    """Parameters are part of the name as they are."""
+    changed = ALGORITHMS["thompson"].defaults | {"memory": memory}
+    assert PolicySpec("thompson", changed).signature != PolicySpec().signature
+
+
+@pytest.mark.parametrize(("module", "name", "value"), [(posterior, "GROWTH", 5), (arrays, "CACHE", 3)])
+def test_what_only_costs_time_or_room_changes_nothing(
+    module: object, name: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such a constant may change under the same number."""
+    before = written()[f"thompson 1 {PLAIN}"]
+    monkeypatch.setattr(module, name, value)
+    assert fingerprint("thompson", 1, PLAIN) == before
+
+
+if __name__ == "__main__":
+    known = written()
+    new = {f"{a} {c} {name}": fingerprint(a, c, name) for a, c, name in every_code() if f"{a} {c} {name}" not in known}
+    FILE.write_text(json.dumps(known | new, indent=1, sort_keys=True) + "\n", encoding="utf-8")

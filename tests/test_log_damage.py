@@ -1,0 +1,389 @@
+"""What `check` finds: every change of what was acknowledged, wherever it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from decider.errors import LogCorrupt, LogError
+from decider.log.protocol import (
+    Damage,
+    Entry,
+    ModelName,
+    NewActivation,
+    NewBuild,
+    NewModel,
+    NewReward,
+    NewVersion,
+    Orphan,
+    Serves,
+    Tick,
+)
+from decider.log.sqlite.models import SqliteModelStore
+from decider.log.sqlite.reader import SqliteReader
+from decider.log.sqlite.writer import SqliteLog
+from decider.policy.saved import SavedModel
+from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
+from tests.conftest import Clock, names, sample_experiment, texts
+from tests.two_writers import decision
+
+HOME = ExperimentId("home")
+
+
+def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
+    """Every kind of entry, in commits of one and of many, with the clock moving and not."""
+    log.append([NewVersion(sample_experiment(), 1, waits=True)])
+    version = log.versions()[-1]
+    log.name_build({"decider": "1"})
+    log.append([Serves(version.position)])
+    for number in range(rounds):
+        clock.advance(number % 3)
+        full = Context("vip", "phone", "mail", "north", "cart", {"age": 0.5 + number})
+        made = [decision(version, f"{number}-{i}", f"unit-{i}") for i in range(4)]
+        made[0] = made[0]._replace(context=full, eligible=version.all_active[:2], pmf=(500_000, 500_000))
+        made[0] = made[0]._replace(action_features={ActionId("sale"): {"price": 1.5}}, propensity=0.5)
+        marks = log.append(made)
+        at = marks[0].position if marks[0] else Position(0)
+        log.append([NewReward(at, "click", 1.0, 0.5, f"r{number}", Time(number)), NewReward(at, "buy", 2.0)])
+        log.append([NewReward(at, "click", 1.0, 0.5, f"r{number}"), Orphan("click"), Tick()])
+        log.append([NewActivation(at, ActionId("none"))])
+        name = ModelName(HOME, Position(at), "signature one")
+        log.append([NewModel(name, learned=number)])
+    data = bytes(range(256)) * 10
+    store = SqliteModelStore(log._read, log._writer, log._exclusive, piece_bytes=1000)
+    store.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed log with a bit of everything, upgraded from an older release, so that `chain_start` has its row."""
+    path = tmp_path_factory.mktemp("whole") / "log.db"
+    shutil.copy(Path(__file__).parent / "data" / "log-0.1.0.db", path)
+    with closing(sqlite3.connect(path)) as db:
+        for table in ("decisions", "rewards", "ticks"):
+            db.execute(f"delete from {table} where position > 40")  # noqa: S608 - our names
+        db.execute("delete from models")
+        db.commit()
+        db.execute("vacuum")
+    clock = Clock()
+    with closing(SqliteLog(path, clock=clock)) as log:
+        fill(log, clock)
+        assert log.check(lambda _: None) == []
+    return path
+
+
+@pytest.fixture
+def file(whole: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copy(whole, tmp_path / "log.db"))
+
+
+def damage(file: Path) -> Sequence[Damage]:
+    """What is found."""
+    with closing(SqliteReader(file)) as log:
+        return log.check(lambda _: None)
+
+
+def columns() -> list[tuple[str, str]]:
+    """Every column of every table, from the schema."""
+    schema = (Path(__file__).parents[1] / "decider" / "log" / "sqlite" / "schema.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.executescript(schema)
+        tables = db.execute("select name from sqlite_master where type = 'table' and name not like 'sqlite%'")
+        return [
+            (table, column[1]) for (table,) in tables.fetchall() for column in db.execute(f"pragma table_info({table})")
+        ]
+
+
+HARMLESS = {
+    ("models", "created"): "says when a model was stored; nothing is decided by it",
+}
+
+CHANGES = {
+    "integer": "{0} + 1",
+    "real": "{0} + 0.0000001",
+    "text": "coalesce({0}, '') || 'x'",
+    "blob": "zeroblob(length({0}))",
+}
+
+
+def change(file: Path, table: str, column: str, *, last: bool) -> None:
+    """One value of one row, as little as possible."""
+    with closing(sqlite3.connect(file)) as db:
+        (kind,) = [info[2] for info in db.execute(f"pragma table_info({table})") if info[1] == column]
+        key = "name, outcome" if table == "refused_rewards" else "rowid"
+        rows = db.execute(f"select {key} from {table} order by {key}").fetchall()  # noqa: S608 - from the schema
+        row = rows[-1 if last else 0]
+        where = " and ".join(f"{name} = ?" for name in key.split(", "))
+        value = CHANGES[kind.lower()].format(f"coalesce({column}, 0)" if kind == "INTEGER" else column)
+        db.execute(f"update {table} set {column} = {value} where {where}", row)  # noqa: S608 - from the schema
+        db.commit()
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize(("table", "column"), columns())
+def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: bool) -> None:
+    """Views, metrics and reports read columns that replay does not: none may be changed unseen."""
+    try:
+        change(file, table, column, last=last)
+    except sqlite3.IntegrityError:
+        pytest.skip("the table's own keys refuse that change")
+    if (table, column) in HARMLESS:
+        assert damage(file) == []
+    else:
+        assert damage(file) != []
+
+
+@pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "published", "builds", "serves", "ticks",
+                                   "experiments", "refused_rewards", "head", "chain_start"])  # fmt: skip
+@pytest.mark.parametrize("which", ["min", "max"])
+def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
+    """The last decision as well as the first."""
+    with closing(sqlite3.connect(file)) as db:
+        if table == "refused_rewards":
+            db.execute("delete from refused_rewards where outcome = 'orphan'")
+        else:
+            sql = f"delete from {table} where rowid = (select {which}(rowid) from {table})"  # noqa: S608 - above
+            db.execute(sql)
+        db.commit()
+    assert damage(file) != []
+
+
+@pytest.mark.parametrize("table", ["head", "chain_start"])
+def test_a_second_row_where_there_is_one_is_found(file: Path, table: str) -> None:
+    """Which of the two is read is chance."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(f"insert into {table} select * from {table}")  # noqa: S608 - above
+        db.commit()
+    assert any(f"table {table} has 2 rows" in str(one) for one in damage(file))
+
+
+@pytest.mark.parametrize("at", ["(select min(position) - 1 from decisions)", "(select position + 1 from head)", "20"])
+def test_an_added_row_is_found(file: Path, at: str) -> None:
+    """Before all others, behind them, and at a position that is taken."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(f"insert into activations (position, time, decision) values ({at}, 1, 7777)")  # noqa: S608 - above
+        db.commit()
+    assert damage(file) != []
+
+
+def test_damage_is_located_between_two_marks(tmp_path: Path) -> None:
+    """In a log of millions nobody looks at each entry: the thousand around it are named, and only those."""
+    path, clock = tmp_path / "log.db", Clock()
+    with closing(SqliteLog(path, clock=clock)) as log:
+        log.append([NewVersion(sample_experiment(), 1)])
+        (version,) = log.versions()
+        for number in range(100):
+            clock.advance(1)
+            log.append([decision(version, f"{number}-{i}", "unit") for i in range(50)])
+        marks = [row["position"] for row in log._read("select position from marks order by position")]
+    assert all(1 <= after - before <= 1024 + 50 for before, after in pairwise([0, *marks, 5001]))
+    with closing(sqlite3.connect(path)) as db:
+        for changed in (1500, 4000):
+            db.execute("update decisions set unit_id = 'another' where position = ?", (changed,))
+        db.commit()
+    found = damage(path)
+    assert [(one.first <= 1500 <= one.last, one.first <= 4000 <= one.last) for one in found] == [
+        (True, False),
+        (False, True),
+    ]
+    assert all(one.last - one.first < 1100 for one in found)
+    assert "was changed" in str(found[0])
+
+
+@pytest.mark.parametrize("definition", ["", "{", "{}", "[]", '{"unknown": 1}', '{"id": 7}', "null"])
+def test_a_definition_that_cannot_be_read_is_damage(file: Path, definition: str) -> None:
+    """Not a traceback, and not the exit code that says "decisions differ"."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("update experiments set definition = ?", (definition,))
+        db.commit()
+    assert any("cannot be read" in str(one) for one in damage(file))
+    with (
+        closing(SqliteReader(file)) as log,
+        pytest.raises(LogCorrupt, match="definition of the experiment"),
+    ):
+        log.versions()
+
+
+def test_values_of_another_type_are_damage(file: Path) -> None:
+    """SQLite lets anything stand in any column."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("update decisions set features = x'ff00', pmf = x'5b', unit_id = cast(x'ff' as text)")
+        db.execute("update rewards set value = 'much'")
+        db.execute("update builds set build = x'01'")
+        db.commit()
+    assert damage(file) != []
+
+
+# --- rows read back give the text that was written
+
+odd_floats = st.floats(allow_nan=False) | st.sampled_from([-0.0, 0.1, 1e300, 5e-324, float("inf"), 2.0**53 + 1, 1e16])
+big = st.integers(0, 2**63 - 1)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    rewards=st.lists(st.builds(NewReward, big, names, odd_floats, odd_floats, st.none() | names, st.none() | big)),
+    strings=st.lists(texts, min_size=4, max_size=4),
+    build=st.dictionaries(texts, texts | odd_floats | st.none() | st.lists(big)),
+    model=big,
+)
+def test_the_chain_over_rows_read_back_is_the_chain_that_was_written(
+    odd: SqliteLog, rewards: list[NewReward], strings: list[str], build: dict[str, object], model: int
+) -> None:
+    """Odd numbers, NUL, every alphabet: what a database gives back in another form would look like damage."""
+    (version,) = odd.versions()
+    end = odd.head().position
+    made = decision(version, f"{end} {strings[0]}", strings[1])
+    made = made._replace(
+        context=Context(strings[2], features={"a": strings[3], "b": -0.0, "c": 1e22}),
+        model=Position(model),
+        propensity=5e-324,
+    )
+    entries: list[Entry] = [
+        made, *rewards, NewBuild(build), NewActivation(Position(model), ActionId(strings[3])),
+        NewModel(ModelName(ExperimentId(strings[0]), Position(model), strings[1]), learned=model), Orphan(strings[2]),
+    ]  # fmt: skip
+    odd.append([made._replace(decision_id=DecisionId(f"{made.decision_id} alone"))])
+    odd.append(entries)
+    assert odd.check(lambda _: None) == []
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Iterator[SqliteLog]:
+    """A log with one version."""
+    with closing(SqliteLog(tmp_path / "odd.db", clock=Clock())) as log:
+        log.append([NewVersion(sample_experiment(), 1)])
+        yield log
+
+
+# --- a disk that breaks
+
+TIMES = 160
+"""Places that are damaged, one by one, of each kind."""
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a log as a killed server leaves it: half of it still in the write-ahead log."""
+    folder, clock = tmp_path_factory.mktemp("crashed"), Clock()
+    copy = folder / "copy"
+    copy.mkdir()
+    with closing(SqliteLog(folder / "log.db", clock=clock)) as log:
+        fill(log, clock)
+        log.maintain()
+        version = log.versions()[-1]
+        for number in range(12):
+            clock.advance(1)
+            log.append([decision(version, f"late-{number}-{i}", "unit") for i in range(3)])
+        for name in ("log.db", "log.db-wal", "log.db-last"):
+            shutil.copy(folder / name, copy / name)
+    return copy
+
+
+Content = list[tuple[object, ...]]
+
+ENTRIES = ("experiments", "decisions", "rewards", "activations", "serves", "ticks", "builds", "published", "signatures")
+
+
+def content(db: Path) -> Content:
+    """Every entry, and what its keys lead to."""
+    with closing(sqlite3.connect(db)) as tool:
+        tool.text_factory = bytes
+        rows = [row for table in ENTRIES for row in tool.execute(f"select * from {table} not indexed")]  # noqa: S608
+        by_id = tool.execute("select decision_id, position from decisions order by decision_id").fetchall()
+        by_version = tool.execute("select version, time, position from decisions order by version, time").fetchall()
+        return [*rows, *by_id, *by_version]
+
+
+def look(folder: Path, expected: Content) -> tuple[bool, bool]:
+    """(whether what was acknowledged is there, whether damage is found or the file refused)."""
+    path = folder / "log.db"
+    try:
+        with closing(SqliteReader(path)) as log:
+            found = bool(log.check(lambda _: None))
+    except LogError:
+        found = True
+    try:
+        same = content(path) == expected
+    except (sqlite3.Error, UnicodeDecodeError):
+        same = False
+    return same, found
+
+
+def flip(path: Path, source: Random) -> None:
+    """One bit."""
+    data = bytearray(path.read_bytes())
+    at = source.randrange(len(data) * 8)
+    data[at // 8] ^= 1 << at % 8
+    path.write_bytes(data)
+
+
+def truncate(path: Path, source: Random) -> None:
+    """The end is missing."""
+    os.truncate(path, source.randrange(path.stat().st_size))
+
+
+def zero(path: Path, source: Random) -> None:
+    """A page of nothing."""
+    with path.open("r+b") as file:
+        pages = file.seek(0, os.SEEK_END) // 4096
+        file.seek(source.randrange(pages) * 4096)
+        file.write(bytes(4096))
+
+
+@pytest.mark.parametrize(
+    ("after", "name", "do", "times"),
+    [("a kill", "log.db", flip, TIMES), ("a kill", "log.db", truncate, TIMES), ("a kill", "log.db", zero, 41),
+     ("a kill", "log.db-wal", flip, TIMES), ("a kill", "log.db-wal", truncate, TIMES),
+     ("an end", "log.db", flip, TIMES), ("an end", "log.db", truncate, TIMES), ("an end", "log.db", zero, 41)],
+)  # fmt: skip
+def test_damage_of_the_files_is_found(
+    crashed: Path, whole: Path, tmp_path: Path, after: str, name: str, do: Callable[[Path, Random], None], times: int
+) -> None:
+    """A broken disk, a torn copy, of a server that was killed or had ended: no entry changes or is lost without a
+    word, and every index leads where it should."""
+    original = crashed if after == "a kill" else whole.parent
+    reference = tmp_path / "reference"
+    shutil.copytree(original, reference)
+    expected = content(reference / "log.db")
+    source, changed, unnoticed = Random(7), 0, []
+    for number in range(times):
+        folder = tmp_path / str(number)
+        shutil.copytree(original, folder)
+        do(folder / name, source)
+        same, found = look(folder, expected)
+        changed += not same
+        if not same and not found:
+            unnoticed.append(number)
+        shutil.rmtree(folder)
+    assert unnoticed == []
+    assert changed > times / 20, "the damage must mostly hit what is in use"
+
+
+def test_a_lost_end_is_told_when_the_log_is_opened(
+    crashed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server goes on, since after a power cut it must come up by itself; but it says so."""
+    folder = tmp_path / "folder"
+    shutil.copytree(crashed, folder)
+    with closing(SqliteLog(folder / "log.db")):
+        assert caplog.text == ""
+    shutil.rmtree(folder)
+    shutil.copytree(crashed, folder)
+    (folder / "log.db-wal").unlink()
+    with closing(SqliteLog(folder / "log.db")) as log:
+        assert "were acknowledged, and the log ends at" in caplog.text
+        assert log.check(lambda _: None) == []
+    assert sorted(path.name for path in folder.iterdir()) == ["log.db"]

@@ -1,0 +1,144 @@
+"""A start on a long log, and an apply on one beside traffic: probes are answered, signals heard, work is kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+
+from decider.log.open import open_reader
+from decider.v1 import experiment_pb2
+from tests import doors
+from tests.doors import PATIENCE, InProcessDoor, experiment, fetch, until
+from tests.long_logs import shop, write_past
+from tests.test_readme import free_port
+
+DECISIONS = 60_000
+"""Some ten seconds of learning."""
+
+
+@pytest.fixture(scope="module")
+def past(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log that a server has to learn before it serves."""
+    db = tmp_path_factory.mktemp("past") / "log.db"
+    write_past(db, DECISIONS, shop())
+    return db
+
+
+@pytest.fixture
+def db(past: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    with closing(sqlite3.connect(past)) as source, closing(sqlite3.connect(tmp_path / "log.db")) as copy:
+        source.backup(copy)
+    return tmp_path / "log.db"
+
+
+class Starting:
+    """`decider serve` that may still be learning; its HTTP port is known from the first moment on."""
+
+    def __init__(self, db: Path, *options: str) -> None:
+        self.http = f"127.0.0.1:{free_port()}"
+        self._output = db.with_name("starting.txt")
+        self.process = doors.start(db, self._output, "--http", self.http, *options)
+
+    @property
+    def output(self) -> str:
+        """What it has said."""
+        return self._output.read_text()
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body; (0, "") while nothing listens."""
+        with suppress(urllib.error.URLError):
+            return fetch(f"http://{self.http}{path}")
+        return 0, ""
+
+    def until_learning(self) -> str:
+        """What /readyz says once it learns."""
+
+        def look() -> str | None:
+            assert self.process.poll() is None, self.output
+            status, text = self.get("/readyz")
+            return text if status == 503 and "position" in text and "position 0 of" not in text else None
+
+        return until(look, what="the server learns")
+
+    def end(self, number: signal.Signals) -> int:
+        """Its exit code after that signal."""
+        with suppress(ProcessLookupError):
+            os.kill(self.process.pid, number)
+        return self.process.wait(PATIENCE)
+
+
+@pytest.fixture
+def starting(db: Path) -> Iterator[Starting]:
+    """A server that starts on the long log."""
+    made = Starting(db)
+    yield made
+    if made.process.poll() is None:
+        made.end(signal.SIGKILL)
+
+
+def test_probes_are_answered_and_sigterm_is_heard_while_a_start_learns(starting: Starting) -> None:
+    """A liveness probe that fails while the log is learned makes a crash loop of it."""
+    text = starting.until_learning()
+    assert starting.get("/healthz") == (200, "ok\n")
+    assert "experiment shop, version 1: position" in text
+    assert starting.end(signal.SIGTERM) == 0
+    assert "gRPC on" not in starting.output
+
+
+def test_a_start_that_is_killed_keeps_its_work_in_pieces(db: Path, starting: Starting) -> None:
+    """Otherwise a start that is killed by its probe begins anew for ever."""
+
+    def stored() -> list[int]:
+        with closing(open_reader(db)) as log:
+            return list(log.models.stored(shop().id, shop().policy.signature))
+
+    starting.until_learning()
+    pieces = until(stored, what="a piece is stored")
+    starting.end(signal.SIGKILL)
+    again = Starting(db)
+    try:
+        until(lambda: "gRPC on" in again.output, what="the server serves", patience=120)
+        assert again.get("/readyz") == (200, "ok\n")
+        assert again.end(signal.SIGTERM) == 0
+    finally:
+        again.process.kill()
+        again.process.wait(PATIENCE)
+    assert stored()[-1] > pieces[-1]
+    verified = subprocess.run(
+        [sys.executable, "-m", "simulator.cli", "verify", str(db)], capture_output=True, text=True, check=False
+    )
+    assert verified.stdout.splitlines()[-1] == f"{DECISIONS} of {DECISIONS} decisions equal", verified
+
+
+def test_apply_on_a_long_log_answers_at_once_and_a_pause_of_another_experiment_too(tmp_path: Path) -> None:
+    """An emergency brake that waits for somebody else's learning is none."""
+    db = tmp_path / "log.db"
+    write_past(db, 20_000, shop(), shop("other"))
+    door = InProcessDoor(db)
+    try:
+        changed = experiment("shop", "a", "b", window=1.0, policy=experiment_pb2.Policy(cover={}))
+        applied = door.apply(changed)
+        assert (applied.waits, applied.applied.version) == (True, 2)
+        running = door.get("shop")
+        assert (running.version, running.waiting.version) == (1, 2)
+        assert "learning experiment shop, version 2: position" in door.fetch("/readyz")[1]
+        assert door.pause("other").experiment.state == experiment_pb2.EXPERIMENT_STATE_PAUSED
+        assert door.get("shop").version == 1, "the pause has waited until the other experiment had learned"
+        assert doors.reason_of(doors.status_of(lambda: door.decide("other"))) == "EXPERIMENT_PAUSED"
+        before = door.decide("shop")
+        assert before.experiment_version == 1
+        door.until(lambda: door.get("shop").version == 2, what="the new policy serves", patience=120)
+        assert door.decide("shop").model > before.model
+        assert door.fetch("/readyz") == (200, "ok\n")
+    finally:
+        door.close()
