@@ -21,7 +21,7 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
-from decider.policy.thompson import admission, arrays, counts, features, regression, thompson, views
+from decider.policy.thompson import admission, arrays, counts, features, posterior, regression, thompson, views
 from decider.types import ActionId
 from tests.streams import REWARD_RANGE, stream
 from tests.test_same_bits import evidence
@@ -99,7 +99,7 @@ class Change:
 CHANGES = (
     Change(regression, "EVERY", 8, PLAIN),
     Change(features, "PAIR_PENALTY", 20.0, "small CA+CCA"),
-    Change(regression, "GUESS", 0.2, PLAIN),
+    Change(posterior, "GUESS", 0.2, PLAIN),
     Change(admission, "CELLS", 200_000, "wide CA"),
     Change(admission, "CELLS", 200_000, "moving CA", code=2),
     Change(admission, "FACTOR", 3.0, "moving CA", code=2),
@@ -131,7 +131,7 @@ def test_a_changed_default_is_noticed_by_the_name_of_the_model(memory: float) ->
     assert PolicySpec("thompson", changed).signature != PolicySpec().signature
 
 
-@pytest.mark.parametrize(("module", "name", "value"), [(regression, "GROWTH", 5), (arrays, "CACHE", 3)])
+@pytest.mark.parametrize(("module", "name", "value"), [(posterior, "GROWTH", 5), (arrays, "CACHE", 3)])
 def test_what_only_costs_time_or_room_changes_nothing(
     module: object, name: str, value: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

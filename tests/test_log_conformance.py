@@ -563,7 +563,7 @@ def test_decisions_name_the_build_that_wrote_them(log: EventLog) -> None:
 def test_only_one_leads(log: EventLog) -> None:
     """Two learners would seal and publish past each other."""
     lease = log.lease()
-    with pytest.raises(LogLocked, match="leads this log"):
+    with pytest.raises(LogLocked, match="another server writes this log"):
         log.lease()
     assert lease.held
     lease.release()

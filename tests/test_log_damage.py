@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decider.errors import LogError
+from decider.errors import LogCorrupt, LogError
 from decider.log.protocol import (
     Damage,
     Entry,
@@ -160,6 +160,15 @@ def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) 
     assert damage(file) != []
 
 
+@pytest.mark.parametrize("table", ["head", "chain_start"])
+def test_a_second_row_where_there_is_one_is_found(file: Path, table: str) -> None:
+    """Which of the two is read is chance."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(f"insert into {table} select * from {table}")  # noqa: S608 - above
+        db.commit()
+    assert any(f"table {table} has 2 rows" in str(one) for one in damage(file))
+
+
 @pytest.mark.parametrize("at", ["(select min(position) - 1 from decisions)", "(select position + 1 from head)", "20"])
 def test_an_added_row_is_found(file: Path, at: str) -> None:
     """Before all others, behind them, and at a position that is taken."""
@@ -200,6 +209,11 @@ def test_a_definition_that_cannot_be_read_is_damage(file: Path, definition: str)
         db.execute("update experiments set definition = ?", (definition,))
         db.commit()
     assert any("cannot be read" in str(one) for one in damage(file))
+    with (
+        closing(SqliteReader(file)) as log,
+        pytest.raises(LogCorrupt, match="definition of the experiment"),
+    ):
+        log.versions()
 
 
 def test_values_of_another_type_are_damage(file: Path) -> None:
@@ -303,7 +317,7 @@ def look(folder: Path, expected: Content) -> tuple[bool, bool]:
         found = True
     try:
         same = content(path) == expected
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeDecodeError):
         same = False
     return same, found
 
@@ -330,28 +344,32 @@ def zero(path: Path, source: Random) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "do", "times"),
-    [("log.db", flip, TIMES), ("log.db", truncate, TIMES), ("log.db", zero, 41), ("log.db-wal", flip, TIMES),
-     ("log.db-wal", truncate, TIMES)],
+    ("after", "name", "do", "times"),
+    [("a kill", "log.db", flip, TIMES), ("a kill", "log.db", truncate, TIMES), ("a kill", "log.db", zero, 41),
+     ("a kill", "log.db-wal", flip, TIMES), ("a kill", "log.db-wal", truncate, TIMES),
+     ("an end", "log.db", flip, TIMES), ("an end", "log.db", truncate, TIMES), ("an end", "log.db", zero, 41)],
 )  # fmt: skip
 def test_damage_of_the_files_is_found(
-    crashed: Path, tmp_path: Path, name: str, do: Callable[[Path, Random], None], times: int
+    crashed: Path, whole: Path, tmp_path: Path, after: str, name: str, do: Callable[[Path, Random], None], times: int
 ) -> None:
-    """A broken disk, a torn copy: no entry changes or is lost without a word."""
+    """A broken disk, a torn copy, of a server that was killed or had ended: no entry changes or is lost without a
+    word, and every index leads where it should."""
+    original = crashed if after == "a kill" else whole.parent
     reference = tmp_path / "reference"
-    shutil.copytree(crashed, reference)
+    shutil.copytree(original, reference)
     expected = content(reference / "log.db")
-    source = Random(7)
-    unnoticed = []
+    source, changed, unnoticed = Random(7), 0, []
     for number in range(times):
         folder = tmp_path / str(number)
-        shutil.copytree(crashed, folder)
+        shutil.copytree(original, folder)
         do(folder / name, source)
         same, found = look(folder, expected)
+        changed += not same
         if not same and not found:
             unnoticed.append(number)
         shutil.rmtree(folder)
     assert unnoticed == []
+    assert changed > times / 20, "the damage must mostly hit what is in use"
 
 
 def test_a_lost_end_is_told_when_the_log_is_opened(

@@ -183,6 +183,7 @@ def test_locked_log_is_unavailable_and_recovers(door: InProcessDoor) -> None:
         assert (code, "locked" in text) == (503, True)
         other.execute("rollback")
     assert door.rows("select kind, count(*) from entries group by kind order by kind") == [
+        ("build", 1),
         ("decision", 1),
         ("experiment", 1),
     ]

@@ -401,9 +401,9 @@ def test_labels_are_the_same_for_every_log_and_bounded(tmp_path: Path) -> None:
         labelled.append(counted.totals)
         log.close()
     assert labelled[0] == labelled[1]
-    names = [name for name, _ in labelled[0].rewards]
+    names = [name for _, name, _ in labelled[0].rewards]
     assert len(names) == 51
-    assert labelled[0].rewards["other", "joined"] == 30
+    assert labelled[0].rewards[HOME, "other", "joined"] == 30
     assert {"name-000", "name-039", "name-079"} < set(names)
 
 

@@ -24,6 +24,7 @@ from tests.doors import GrpcDoor, InProcessDoor, ServerProcess, experiment, fetc
 
 FAMILIES = {
     "decider_build_info": "gauge",
+    "decider_clock_offset_seconds": "gauge",
     "decider_commit_entries": "histogram",
     "decider_commit_seconds": "histogram",
     "decider_decisions": "counter",
@@ -31,8 +32,10 @@ FAMILIES = {
     "decider_learn_seconds": "histogram",
     "decider_learned": "counter",
     "decider_learn_failures": "counter",
+    "decider_learning_entries": "gauge",
     "decider_log_position": "gauge",
     "decider_model_age_seconds": "gauge",
+    "decider_model_features": "gauge",
     "decider_model_position": "gauge",
     "decider_open_decisions": "gauge",
     "decider_possible": "counter",

@@ -44,9 +44,12 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
 
 
 def read_json(text: str) -> pb.Experiment:
-    """The experiment in a text that `write_json` made."""
+    """The experiment in a text that `write_json` made. Raises InvalidExperiment if it did not."""
     message = pb.Experiment()
-    json_format.Parse(text, message)
+    try:
+        json_format.Parse(text, message)
+    except (json_format.Error, TypeError, ValueError) as error:
+        raise InvalidExperiment([Violation("definition", str(error))]) from error
     return message
 
 

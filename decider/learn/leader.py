@@ -92,15 +92,17 @@ class Leader:
         self._followed = START
         self._roster = Roster()
         self._told_at = time.monotonic()
+        self._maintained_at = -math.inf
 
     def catch_up(self) -> bool:
         """At a start: until every model that serves has learned the log; False where it was told to stop.
 
-        Raises what reading or learning raises: a server that cannot learn at all says so at once.
+        What waits to serve goes on learning afterwards. Raises what reading or learning raises: a server that cannot
+        learn at all says so at once.
         """
         while not self._stopping():
             self._follow()
-            left = [t for t in self._roster.values() if not t.reached]
+            left = [t for t in self._roster.values() if not t.reached and not self._is_cold(t)]
             if not left:
                 return True
             for training in left:
@@ -121,9 +123,15 @@ class Leader:
         for training in trainings:
             if not self._stopping():
                 self._try_to_learn(training)
-        self._log.maintain()
+        self._maintain()
         self._tell_progress()
         return any(not t.reached or t.mark for t in self._roster.values())
+
+    def _maintain(self) -> None:
+        """Now and then, also where rounds follow each other without a pause."""
+        if time.monotonic() - self._maintained_at >= self._pace.interval:
+            self._maintained_at = time.monotonic()
+            self._log.maintain()
 
     def finish_learning(self, deadline: float) -> None:
         """At the end: learn and publish what is sealed, until the monotonic clock reads `deadline`. Raises LogError."""

@@ -182,20 +182,30 @@ class Server:
 
     def _readiness(self) -> Readiness:
         """What /readyz says."""
-        learning = [f"learning {progress}" for progress in self._progress()]
         if self._stopping.is_set():
             return Readiness(False, "stopping")
+        if not self._phase and self.log.trouble is not None:
+            return Readiness(False, str(self.log.trouble))
+        try:
+            learning = [f"learning {progress}" for progress in self._progress()]
+        except DeciderError as error:
+            return Readiness(False, str(error))
         if self._phase:
             return Readiness(False, "\n".join(learning) or self._phase)
-        if self.log.trouble is not None:
-            return Readiness(False, str(self.log.trouble))
         problems = [self._clock.problem] if self._clock.problem else []
         return Readiness(True, "\n".join(["ok", *problems, *learning]))
 
     def _follow(self) -> None:
-        """The follower's thread."""
+        """The follower's thread. It looks often, so it says a failure once."""
+        said = ""
         while not self._stopping.wait(FOLLOW_INTERVAL):
-            self._try_to(self._follower.follow)
+            try:
+                self._follower.follow()
+                said = ""
+            except Exception as error:
+                if said != str(error):
+                    said = str(error)
+                    logger.error("what serves stays as it is: %s", error, exc_info=not isinstance(error, DeciderError))
 
     def _lead(self) -> None:
         """The leader's thread: seal and learn every interval, without a pause while somebody is behind."""
@@ -236,11 +246,12 @@ class Server:
         flushed; all that within `grace`, but for the write at the end."""
         deadline = time.monotonic() + self._settings.grace
         self._stopping.set()
-        if not self._phase and not self._drain(deadline):
+        if self._leader is not None and not self._phase and not self._drain(deadline):
             logger.error("the leader is still at work; what it has not stored is learned again at the next start")
             self._opened.pop_all()  # its thread reads the log until the process ends
             return
-        self._try_to(self._led.finish)
+        if self._leader is not None:
+            self._try_to(self._leader.finish)
         self._opened.close()
 
     def _drain(self, deadline: float) -> bool:

@@ -13,6 +13,7 @@ from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
+from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
 from decider.log.protocol import Damage, Head, Progress
@@ -147,7 +148,7 @@ def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
         try:
             experiment = from_message(read_json(written["definition"]))
             expected = version_row(experiment, written["number"], waits=bool(written["waits"]))
-        except Exception as error:
+        except (InvalidExperiment, TypeError, ValueError) as error:
             yield Damage(position, position, f"the definition of an experiment cannot be read: {error}")
             continue
         for name, value in zip(EXPERIMENTS.columns, expected, strict=True):

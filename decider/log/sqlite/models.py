@@ -64,13 +64,13 @@ class SqliteModelReader:
         """See ModelReader. None, too, where a piece is missing or the checksum is another."""
         rows = list(
             self._read(
-                "select parts, checksum, data from models "
+                "select checksum, data from models "
                 "where experiment = ? and signature = ? and position = ? order by part",
                 (name.experiment, name.signature, name.position),
             )
         )
         data = b"".join([row["data"] for row in rows])
-        if not rows or len(rows) != rows[0]["parts"] or sha256(data).hexdigest() != rows[0]["checksum"]:
+        if not rows or sha256(data).hexdigest() != rows[0]["checksum"]:
             return None
         return SavedModel(name.signature, rows[0]["checksum"], data)
 

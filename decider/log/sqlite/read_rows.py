@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
-from decider.errors import LogCorrupt
+from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.schema import from_message, read_json
 from decider.log.protocol import LoggedDecision, Place
@@ -106,9 +106,15 @@ def _decision(row: Any, versions: Mapping[Position, ExperimentVersion]) -> Decis
 
 
 def experiment_version(row: Any) -> ExperimentVersion:
-    """The experiment version in a row of `experiments`."""
+    """The experiment version in a row of `experiments`. Raises LogCorrupt if it cannot be one."""
+    try:
+        experiment = from_message(read_json(row["definition"]))
+    except InvalidExperiment as error:
+        raise LogCorrupt(
+            f"the definition of the experiment at position {row['position']} is damaged: {error}"
+        ) from error
     return ExperimentVersion(
-        from_message(read_json(row["definition"])),
+        experiment,
         number=row["number"],
         position=Position(row["position"]),
         time=Time(row["time"]),

@@ -32,7 +32,7 @@ from decider.log.protocol import (
     SealedDecision,
 )
 from decider.log.sqlite.check import check
-from decider.log.sqlite.errors import log_error
+from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.merge import merge
 from decider.log.sqlite.models import SqliteModelReader
@@ -162,7 +162,7 @@ class SqliteReader:
                 yield connection
             finally:
                 self._idle.append(connection)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._failed(error) from error
 
     def _read(self, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Generator[Any, None, None]:
@@ -178,10 +178,10 @@ class SqliteReader:
                 return read_one(connection, sql, parameters, row)
             finally:
                 self._idle.append(connection)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._failed(error) from error
 
-    def _failed(self, error: sqlite3.Error) -> LogError:
+    def _failed(self, error: SqliteError) -> LogError:
         return log_error(self.path, error)
 
     def chained_later(self) -> Mark | None:
@@ -195,7 +195,7 @@ class SqliteReader:
             last = acknowledged(self.path)  # before the snapshot, since writers go on
             with closing(_open_to_read(self.path)) as connection:
                 return check(connection, on_progress, acknowledged=last)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._failed(error) from error
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """What is counted of a log between two marks, in SQL. Called by `reader.py`.
 
-`not indexed` keeps SQLite on the positions, its primary key: it would rather read all decisions in a group's order.
+`not indexed` keeps SQLite on the positions, its primary key: beside `json_each` it would rather read all decisions in
+the order of the group.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _DRAWN = f"('{Reason.EXPLOIT}', '{Reason.EXPLORE}')"
 _DECISIONS = f"""
 select version, action, reason, count(*) as count,
   sum(case when reason in {_DRAWN} then 1.0 / propensity end) as inverse_propensity
-from decisions not indexed where position > :after and position <= :until group by version, action, reason
+from decisions where position > :after and position <= :until group by version, action, reason
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
 select version, eligible, key, count(*) as count from decisions not indexed, json_each(pmf)

@@ -20,7 +20,7 @@ from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
 from decider.log.commit import GroupCommit
 from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
-from decider.log.sqlite.errors import sqlite_errors
+from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
 from decider.log.sqlite.log_files import FileGone, LogFiles
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
@@ -119,7 +119,7 @@ class SqliteLog(SqliteReader):
         self._trouble = None
         return marks
 
-    def _failed(self, error: sqlite3.Error) -> LogError:
+    def _failed(self, error: SqliteError) -> LogError:
         problem = super()._failed(error)
         if isinstance(problem, LogCorrupt):
             self._damage = problem
@@ -130,7 +130,7 @@ class SqliteLog(SqliteReader):
         try:
             with self._file:
                 marks = self._write_at_once(entries) or self._write_singly(entries)
-        except sqlite3.Error as error:
+        except SQLITE_ERRORS as error:
             raise self._failed(error) from error
         gone = self._files.gone()
         if gone:
