@@ -56,7 +56,10 @@ def _slots(
 ) -> tuple[Slots, Reason | None]:
     if version.experiment.holdout and in_holdout(version, request.unit_id):
         return baseline_slots(version, eligible), Reason.HOLDOUT
-    choices = version.choices_of(eligible, request.action_features)
+    if eligible is version.all_active and not request.action_features:
+        choices = version.all_choices
+    else:
+        choices = version.choices_of(eligible, request.action_features)
     slots, reason = slots_of(version, model.policy, request.context, choices)
     if reason is None and not request.explore:
         return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION

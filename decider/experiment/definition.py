@@ -72,7 +72,7 @@ class ExperimentVersion:
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
 
-    __slots__ = ("_all_choices", "active", "all_active", "choices", "experiment", "number", "position", "time")
+    __slots__ = ("active", "all_active", "all_choices", "choices", "experiment", "number", "position", "time")
 
     def __init__(self, experiment: Experiment, *, number: int, position: Position, time: Time) -> None:
         self.experiment = experiment
@@ -82,7 +82,7 @@ class ExperimentVersion:
         self.active: dict[ActionId, Action] = {a.id: a for a in experiment.actions if not a.retired}
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
-        self._all_choices = tuple([self.choices[id_] for id_ in self.all_active])
+        self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
 
     def choices_of(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> tuple[Choice, ...]:
         """The actions as the policy sees them; `extra` features, known only at the call, win over their own.
@@ -91,7 +91,7 @@ class ExperimentVersion:
         """
         if extra:
             return tuple([_with(self.choices[id_], extra.get(id_)) for id_ in eligible])
-        return self._all_choices if eligible is self.all_active else tuple([self.choices[id_] for id_ in eligible])
+        return self.all_choices if eligible is self.all_active else tuple([self.choices[id_] for id_ in eligible])
 
 
 def _with(choice: Choice, extra: Features | None) -> Choice:

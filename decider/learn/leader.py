@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from decider.errors import DeciderError, LogLocked
 from decider.experiment.definition import ExperimentVersion
-from decider.learn.roster import PIECE, Roster, Training
+from decider.learn.roster import PIECE, STRIDE, Roster, Training
 from decider.learn.trainer import resumed_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.serving.follower import Copies, Owner
@@ -134,12 +134,17 @@ class Leader:
             self._log.maintain()
 
     def finish_learning(self, deadline: float) -> None:
-        """At the end: learn and publish what is sealed, until the monotonic clock reads `deadline`. Raises LogError."""
-        self._stopping = lambda: time.monotonic() >= deadline
-        for training in self._roster.values():
-            training.due = 0.0
-        while self.step() and not self._stopping():
-            pass
+        """At the end: seal, learn and publish what is due, until the monotonic clock reads `deadline`.
+
+        Who is far behind goes on at the next start. Raises LogError.
+        """
+        self._follow()
+        self._tick_if_due()
+        end = self._log.head().position
+        for owner in [owner for owner, training in self._roster.items() if end - training.at <= STRIDE]:
+            self._roster[owner].due = 0.0
+            while not (training := self._roster[owner]).due and time.monotonic() < deadline:
+                self._try_to_learn(training)
 
     def finish(self) -> None:
         """At the end: what was learned is stored, and another process may lead. Raises LogError."""

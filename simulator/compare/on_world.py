@@ -11,6 +11,7 @@ from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from simulator.compare.paired import Floats, all_pairs, paired
 from simulator.compare.result import LEVEL, Compared, Curve, Family, Row, Standing, Value, parameters_of, ranked
+from simulator.custom import BadPolicy
 from simulator.evaluate.result import Estimate
 from simulator.run.policies import Learner, named, with_policy
 from simulator.run.result import KNOWN, LEARNS, Band, band
@@ -41,9 +42,12 @@ def tried(task: Task) -> Tried:
         return Tried(run(task))
     except (OSError, MemoryError):
         raise
+    except BadPolicy as error:  # somebody's own policy; its name is told beside
+        cause = error.__cause__ or error
+        return Tried(None, f"{type(cause).__name__}: {cause}")
     except DeciderError as error:
         return Tried(None, str(error))
-    except Exception as error:  # somebody's own policy
+    except Exception as error:
         return Tried(None, f"{type(error).__name__}: {error}")
 
 

@@ -34,6 +34,7 @@ from decider.log.protocol import (
 from decider.log.sqlite.check import check
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
+from decider.log.sqlite.log_files import acknowledged
 from decider.log.sqlite.merge import merge
 from decider.log.sqlite.models import SqliteModelReader
 from decider.log.sqlite.read_rows import (
@@ -49,7 +50,6 @@ from decider.log.sqlite.read_rows import (
     read_one,
 )
 from decider.log.sqlite.totals import count_totals
-from decider.log.sqlite.witness import acknowledged
 from decider.log.totals import Totals
 from decider.types import START, DecisionId, ExperimentId, Position, RewardOutcome, Time
 

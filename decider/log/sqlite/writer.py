@@ -22,12 +22,11 @@ from decider.log.commit import GroupCommit
 from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
-from decider.log.sqlite.log_files import FileGone, LogFiles
+from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, acknowledged
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.tables import DECISIONS, INTERN_SIGNATURE, PUBLISHED, EntryTable, decision_row, table_and_row
-from decider.log.sqlite.witness import Witness, acknowledged
 from decider.types import Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ admits later, so that the frequent features have the room. Where there is room f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain, repeat, takewhile
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from math import isqrt
 from typing import Any, Protocol
 
@@ -22,11 +22,19 @@ from decider.policy.thompson.features import is_pair
 CELLS = 250_000
 """Actions x features x features at most (2 MB an array): 150 features for 10 actions, 50 for 100."""
 
+WORK, LITTLE_WORK = 40_000_000, 3_000_000
+"""Actions x features^3 at most where there is no room for all: for 10 actions 150 features, which are solved in some
+40 ms. The second is for a regression that forgets, which is solved often and can know less: 64 features, 5 ms."""
+
 HALVED = 16_384
 """Decisions after which all counts are halved, so that what becomes frequent later gets its room."""
 
 CHECKED = 1_000
 """Decisions after which the counts are looked at again, at the latest."""
+
+RARE = 400
+"""A newcomer that comes in fewer than one of so many decisions gets no room: by the time that it is known what is best
+for it, more has been lost in trying than can be won. A known feature leaves at half of that."""
 
 FACTOR, MORE = 1.5, 5
 """A newcomer gets the room of a known feature that it exceeds by this factor and so many occurrences: two that are
@@ -40,6 +48,17 @@ def room(rows: int) -> int:
     (150, 49, 1)
     """
     return max(1, isqrt(CELLS // rows))
+
+
+def room_where_wide(rows: int, work: int) -> int:
+    """The same, where there is no room for all: the solution has to have bounded cost, too.
+
+    >>> [room_where_wide(rows, WORK) for rows in (11, 101, 1_001)]
+    [150, 49, 15]
+    >>> [room_where_wide(rows, LITTLE_WORK) for rows in (11, 101, 1_001)]
+    [64, 30, 14]
+    """
+    return next((size for size in range(room(rows), 1, -1) if rows * size**3 <= work), 1)
 
 
 class Admission(Protocol):
@@ -79,7 +98,7 @@ class FirstCome:
 
     wide = False
 
-    def __init__(self) -> None:
+    def __init__(self, work: int = WORK) -> None:  # noqa: ARG002 - of `Counted`
         self._strangers = Distinct()
 
     def see(self, places: Indexes, strangers: Sequence[str]) -> None:  # noqa: ARG002 - the protocol's
@@ -109,9 +128,10 @@ class FirstCome:
 
 
 class Counted:
-    """Learning code 2: the frequent ones have the room."""
+    """Learning code 2: the frequent ones have the room. work: what one solution of all regressions may cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: int = WORK) -> None:
+        self._work = work
         self.wide = False
         self._counts = np.zeros(room(rows=2), np.int64)
         self._seen = 0
@@ -140,25 +160,27 @@ class Counted:
 
     def choose(self, names: list[str], rows: int) -> list[str]:
         """The most frequent; of known ones and newcomers that are about equally frequent, the known ones."""
-        seats = room(rows) - 1
-        self.wide = self.wide or len(names) > seats + 1 or bool(self._newcomers.counts)
+        self.wide = self.wide or len(names) > room(rows) or bool(self._newcomers.counts)
         if not self.wide:
             return names
+        seats = room_where_wide(rows, self._work) - 1
         counts = self._counts.tolist()
-        ranked = sorted(range(1, len(names)), key=lambda place: (-counts[place], is_pair(names[place]), place))
-        newcomers = self._better(
-            chain(repeat(0, seats - len(ranked)), [counts[place] for place in reversed(ranked[:seats])])
-        )
-        stay = [0, *sorted(ranked[: max(0, seats - len(newcomers))])]
+        known = [place for place in range(1, len(names)) if 2 * RARE * counts[place] >= counts[0]]
+        known.sort(key=lambda place: (counts[place], not is_pair(names[place]), -place))
+        # Whoever sits where a newcomer may sit, the least frequent first; 0 is a seat that is free.
+        taken = [0] * (seats - len(known)) + [counts[place] for place in known[max(0, len(known) - seats) :]]
+        newcomers = self._better(taken, least=counts[0] / RARE)
+        stay = [0, *sorted(known[max(0, len(known) + len(newcomers) - seats) :])]
         if newcomers or len(stay) < len(names):
             self._change(names, stay, newcomers)
         return [names[place] for place in stay] + newcomers
 
-    def _better(self, seats: Iterable[int]) -> list[str]:
-        """The newcomers that take these seats: the count of who sits there, the least first; 0 where a seat is free."""
+    def _better(self, taken: list[int], *, least: float) -> list[str]:
+        """The newcomers that get seats which are taken by features of these counts."""
         ranked = sorted(self._newcomers.counts.items(), key=lambda newcomer: -newcomer[1])
-        taken = takewhile(lambda pair: pair[0][1] > FACTOR * pair[1] + MORE, zip(ranked, seats, strict=False))
-        return [name for (name, _), _ in taken]
+        pairs = zip(ranked, taken, strict=False)
+        better = takewhile(lambda pair: pair[0][1] > MORE + max(FACTOR * pair[1], least), pairs)
+        return [name for (name, _), _ in better]
 
     def _change(self, names: list[str], stay: list[int], newcomers: list[str]) -> None:
         """Whoever leaves is a newcomer again, with its count."""

@@ -25,7 +25,7 @@ from scipy.special import ndtr
 
 from decider.policy.features import category, fields_vector, vector_of
 from decider.policy.protocol import Choice, Policy, Vocabulary
-from decider.policy.thompson.admission import Admission, Counted, FirstCome
+from decider.policy.thompson.admission import LITTLE_WORK, WORK, Admission, Counted, FirstCome
 from decider.policy.thompson.arrays import Floats, worded, words
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, Features
 from decider.policy.thompson.posterior import Beliefs, Believer
@@ -82,16 +82,16 @@ class ThompsonPolicy:
         draws: int,
         pairs: bool = False,
         reward_range: tuple[float, float] = (0.0, 1.0),
-        admission: Callable[[], Admission] = Counted,
+        admission: Callable[[int], Admission] = Counted,
         saved: bytes | None = None,
     ) -> None:
         self._agreement = _Agreement(width, draws)
         self._minimum, self._maximum = reward_range
         self._admission = admission
         self._warned = False
-        self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression(admission())}
+        self._regressions: dict[str, Regression | Viewed] = {REMEMBERS: Regression(admission(WORK))}
         if memory:
-            self._regressions["forgets"] = Regression(admission(), memory)
+            self._regressions["forgets"] = Regression(admission(LITTLE_WORK), memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
         self._waiting: dict[str, View] = {RANGES: Ranges()} | ({"pairs": Pairs()} if pairs else {})
         if saved is not None:
@@ -134,13 +134,10 @@ class ThompsonPolicy:
 
     def _warn(self) -> None:
         """Once: later decisions would say the same."""
-        known, left_out = self._regressions[REMEMBERS].vocabulary
-        if left_out:
+        if self._regressions[REMEMBERS].vocabulary.left_out:
             self._warned = True
             _LOG.warning(
-                "there are more features in the contexts than a model has room for: the %d most frequent are known, "
-                "the others count for nothing",
-                known,
+                "a model has no room for all features of the contexts: those that it leaves out count for nothing"
             )
 
     def save(self) -> bytes:
@@ -167,7 +164,7 @@ class ThompsonPolicy:
     def _begin(self, name: str) -> None:
         """A further regression, as trusted as the one that it extends."""
         # Ranges are given up as soon as there is no room for all: nothing has to be counted.
-        admission = FirstCome() if name == RANGES else self._admission()
+        admission = FirstCome(WORK) if name == RANGES else self._admission(WORK)
         self._regressions[name] = Viewed(self._waiting.pop(name), admission)
         self._evidence[name] = self._evidence[REMEMBERS]
 
