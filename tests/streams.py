@@ -14,10 +14,10 @@ from decider.types import Context, FeatureValue
 
 T = TypeVar("T")
 
-KINDS = ("plain", "small", "hours", "many", "wide")
+KINDS = ("plain", "small", "hours", "many", "wide", "moving")
 """plain: everything odd. small: so few features that pairs of them have room, and a reward that only a pair
 foretells. hours: a reward that only ranges of a number foretell. many: more than 32 actions.
-wide: far more features than a regression has room for."""
+wide: far more features than a regression has room for. moving: the same, and other ones become the frequent ones."""
 
 REWARD_RANGE = (-1.0, 2.0)
 
@@ -125,7 +125,7 @@ class _Source:
 
 def stream(kind: str, seed: int, count: int = 400) -> Iterator[Step]:
     """The steps of a stream; see KINDS."""
-    make = {"plain": _plain, "small": _small, "hours": _small, "many": _many, "wide": _wide}[kind]
+    make = {"plain": _plain, "small": _small, "hours": _small, "many": _many, "wide": _wide, "moving": _moving}[kind]
     source = _Source(seed)
     for step in range(count):
         context, actions = make(source, step)
@@ -235,6 +235,16 @@ def _wide(source: _Source, step: int) -> tuple[Context, list[Offered]]:
     extra: dict[str, FeatureValue] = {"price": source.number()} if source.chance(0.5) else {}
     actions = [Offered(id_, "content", extra if id_ == "w3" else {}) for id_ in chosen]
     return Context(device=source.one(("mobile", "desktop")), location=location, features=features), actions
+
+
+def _moving(source: _Source, step: int) -> tuple[Context, list[Offered]]:
+    """From the 400th step on most come from twelve cities of 2,000, and from the 900th on from twelve others."""
+    ids = [f"m{number}" for number in range(10)]
+    known = source.share() < 0.6 and step >= 400
+    city = source.below(12) + (12 if step >= 900 else 0) if known else 24 + source.below(2_000)
+    return Context(device=source.one(("mobile", "desktop")), location=f"city {city}"), [
+        Offered(id_, "content", {}) for id_ in ids
+    ]
 
 
 class Sampled(NamedTuple):
