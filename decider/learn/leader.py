@@ -172,15 +172,12 @@ class Leader:
     def _follow(self) -> None:
         """A trainer for each model that is wanted, and for no other."""
         news = self._log.follow(self._followed)
-        changed = self._lineup.follow(news)
+        self._lineup.follow(news)
         self._followed = news.head
-        if not changed and self._roster:
-            return
         wanted = self._roster.wanted(self._lineup)
         for owner in self._roster.keys() - wanted.keys():
-            training = self._roster.pop(owner)
-            self._store(training)
-            training.trainer.close()
+            self._store(self._roster[owner])
+            self._roster.pop(owner).trainer.close()
             self._copies.drop(owner)
         for owner, version in wanted.items():
             if owner in self._roster:
@@ -302,7 +299,8 @@ class Leader:
             return
         saved = trainer.save()
         name = ModelName(trainer.experiment, trainer.position, trainer.spec.signature)
-        self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes)
+        needed = [signature for id_, signature in self._roster if id_ == trainer.experiment]
+        self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes, keep=needed)
         training.stored, training.stored_at = trainer.learned, time.monotonic()
         training.stored_bytes, training.unstored_seconds = len(saved.data), 0.0
 

@@ -215,8 +215,8 @@ class Server:
         next_look = time.monotonic() + FILES_INTERVAL
         pause = self._settings.learn_interval
         while not self._stopping.wait(pause):
-            self._clock.reach(self.log.head().time)
-            self._probe_if_quiet()
+            self._try_to(lambda: self._clock.reach(self.log.head().time))
+            self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._led.step)
             pause = 0.0 if behind else min(self._settings.learn_interval, FILES_INTERVAL)
             if time.monotonic() >= next_look:

@@ -80,7 +80,7 @@ class SqliteLog(SqliteReader):
         self._build: Position | None = None
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
-            with sqlite_errors(path):
+            with sqlite_errors(path), self._file.alone_or_waiting():  # two that make or upgrade a log take turns
                 _check_ours(path)
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
                 _bring_up_to_date(path, self._writer)
