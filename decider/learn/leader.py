@@ -152,6 +152,8 @@ class Leader:
             for training in self._roster.values():
                 self._store(training)
         finally:
+            for training in self._roster.values():
+                training.trainer.close()
             self._lease.release()
 
     def progress(self, lineup: Lineup | None = None) -> Sequence[Progress]:
@@ -176,7 +178,9 @@ class Leader:
             return
         wanted = self._roster.wanted(self._lineup)
         for owner in self._roster.keys() - wanted.keys():
-            self._store(self._roster.pop(owner))
+            training = self._roster.pop(owner)
+            self._store(training)
+            training.trainer.close()
             self._copies.drop(owner)
         for owner, version in wanted.items():
             if owner in self._roster:
