@@ -343,6 +343,7 @@ def _open_to_write(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     connection.execute("pragma journal_mode = wal")
     connection.execute(f"pragma synchronous = {synchronous}")
+    connection.execute("pragma temp_store = memory")  # journals of statements: a file made and deleted for each commit
     connection.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
     return connection
 
