@@ -50,6 +50,9 @@ bench: $(READY) $(RIVALS) ## speed: serving against a bare echo server, evaluati
 	@$(BIN)/python -m simulator.bench
 	@$(BIN)/python -m simulator.bench_evaluate
 
+wide: $(READY) ## more features than there is room for: lift, speed and size of the default's learning codes (ARGS="--seeds 5")
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.wide $(ARGS)
+
 coverage: $(READY) ## do the intervals hold: coverage and width of each kind in hard cells, by simulation
 	@$(BIN)/python -m simulator.coverage $(ARGS)
 

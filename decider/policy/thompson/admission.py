@@ -26,7 +26,7 @@ WORK, LITTLE_WORK = 40_000_000, 3_000_000
 """Actions x features^3 at most where there is no room for all: for 10 actions 150 features, which are solved in some
 40 ms. The second is for a regression that forgets, which is solved often and can know less: 64 features, 5 ms."""
 
-HALVED = 16_384
+HALVED = 8_192
 """Decisions after which all counts are halved, so that what becomes frequent later gets its room."""
 
 CHECKED = 1_000
@@ -35,6 +35,9 @@ CHECKED = 1_000
 RARE = 400
 """A newcomer that comes in fewer than one of so many decisions gets no room: by the time that it is known what is best
 for it, more has been lost in trying than can be won. A known feature leaves at half of that."""
+
+BATCH = 256
+"""Decisions whose known features are counted together."""
 
 FACTOR, MORE = 1.5, 5
 """A newcomer gets the room of a known feature that it exceeds by this factor and so many occurrences: two that are
@@ -134,6 +137,7 @@ class Counted:
         self._work = work
         self.wide = False
         self._counts = np.zeros(room(rows=2), np.int64)
+        self._uncounted: list[Indexes] = []
         self._seen = 0
         self._newcomers = Frequent()
         self._strangers = Distinct()
@@ -141,16 +145,25 @@ class Counted:
 
     def see(self, places: Indexes, strangers: Sequence[str]) -> None:
         """Each counts once."""
-        self._counts[places] += 1
+        self._uncounted.append(places)
         for name in strangers:
             if name not in self._newcomers.counts:
                 self._strangers.add(name)
             self._newcomers.add(name)
         self._seen += 1
+        if len(self._uncounted) == BATCH:
+            self._count()
         if self._seen == HALVED:
+            self._count()
             self._seen = 0
             self._counts //= 2
             self._newcomers.halve()
+
+    def _count(self) -> None:
+        """Many at a time: each alone would cost more than the rest of `see`."""
+        if self._uncounted:
+            self._counts += np.bincount(np.concatenate(self._uncounted), minlength=len(self._counts))
+            self._uncounted.clear()
 
     def due(self, rows: int, known: int) -> float:
         """At once where new actions have made the known features too many."""
@@ -164,6 +177,7 @@ class Counted:
         if not self.wide:
             return names
         seats = room_where_wide(rows, self._work) - 1
+        self._count()
         counts = self._counts.tolist()
         known = [place for place in range(1, len(names)) if 2 * RARE * counts[place] >= counts[0]]
         known.sort(key=lambda place: (counts[place], not is_pair(names[place]), -place))
@@ -201,6 +215,7 @@ class Counted:
 
     def saved(self) -> Arrays:
         """All counts."""
+        self._count()
         known = {"wide": self.wide, "seen": self._seen, "newcomers": self._newcomers.counts, "late": sorted(self._late)}
         return {
             "admission": words(known),
@@ -213,5 +228,5 @@ class Counted:
         known = worded(saved["admission"])
         self.wide, self._seen, self._late = known["wide"], known["seen"], set(known["late"])
         self._newcomers = Frequent(known["newcomers"])
-        self._counts = saved["occurrences"]
+        self._counts, self._uncounted = saved["occurrences"], []
         self._strangers = Distinct(saved["strangers"].tolist())

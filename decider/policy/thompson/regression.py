@@ -44,6 +44,8 @@ class Regression(Posterior):
         self._targets = np.zeros((1, GROWTH))
         self._learned = self._solved = 0
         self._residual = 0.0
+        self.crowded = False
+        """Whether a feature of what it has learned since it was loaded is not known."""
 
     @property
     def full(self) -> bool:
@@ -62,6 +64,7 @@ class Regression(Posterior):
             self._give_place(name)
         places, values, squares, strangers, _ = self._found(features)
         self._admission.see(places, strangers)
+        self.crowded = self.crowded or bool(strangers)
         spread, weights = self._spread[row], self._weights[row]
         gain = (spread[places] * values[:, None]).sum(axis=0)
         scale = 1.0 + float((gain[places] * values).sum())

@@ -120,7 +120,7 @@ class ThompsonPolicy:
             self._evidence[name] = self._evidence[name] * (1 - 1 / RECENT) + regression.learn(action, features, share)
         if RANGES in self._regressions and self._regressions[RANGES].full:
             self._give_up(RANGES)
-        if not self._warned:
+        if not self._warned and self._regressions[REMEMBERS].crowded:
             self._warn()
 
     def vocabulary(self) -> Vocabulary:
@@ -134,11 +134,8 @@ class ThompsonPolicy:
 
     def _warn(self) -> None:
         """Once: later decisions would say the same."""
-        if self._regressions[REMEMBERS].vocabulary.left_out:
-            self._warned = True
-            _LOG.warning(
-                "a model has no room for all features of the contexts: those that it leaves out count for nothing"
-            )
+        self._warned = True
+        _LOG.warning("a model has no room for all features of the contexts: those that it leaves out count for nothing")
 
     def save(self) -> bytes:
         """All arrays of all regressions, in NumPy's format."""

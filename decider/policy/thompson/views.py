@@ -84,6 +84,11 @@ class Viewed(ViewedPosterior):
         return self._regression.full
 
     @property
+    def crowded(self) -> bool:
+        """Whether a feature of what it has learned since it was loaded is not known."""
+        return self._regression.crowded
+
+    @property
     def vocabulary(self) -> Vocabulary:
         """The features that it knows, and about how many it has left out."""
         return self._regression.vocabulary
