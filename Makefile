@@ -11,7 +11,7 @@ LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
 ARGS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test check format proto bench walk coverage side-by-side bakeoff clean
+.PHONY: help setup demo test check format proto bench walk cases coverage side-by-side bakeoff clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -77,6 +77,9 @@ bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same vi
 
 walk: $(READY) ## the way of one Decide through the files and rooms
 	@$(BIN)/python -m simulator.walk
+
+cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS=60000 makes long logs shorter
+	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done
 
 clean: ## remove the environment, caches and the demo's database
 	rm -rf .venv .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*
