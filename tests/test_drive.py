@@ -49,7 +49,7 @@ from simulator.drive.send import Drive
 from simulator.drive.target import apply
 from simulator.drive.worked import found as worked
 from simulator.report.drives import calls_of, latencies, write_drive_report
-from simulator.run.policies import served
+from simulator.run.policies import served, with_policy
 from simulator.verify import verify
 from simulator.worlds.find import find, names
 from tests.browser import UNDRAWN, assert_readable, browser
@@ -464,6 +464,19 @@ def fresh(tmp_path: Path) -> Iterator[InProcessDoor]:
     door = InProcessDoor(tmp_path / "log.db")
     yield door
     door.close()
+
+
+def test_a_changed_policy_is_driven_once_it_serves(fresh: InProcessDoor) -> None:
+    """What ran before would be measured otherwise."""
+    world = find("storefront")
+    for policy in ("default", "softmax"):
+        message = to_message(with_policy(policy, world.experiment) or world.experiment)
+        message.reward.window.FromMilliseconds(50)
+        served = apply(fresh.target, message).applied
+        assert fresh.get(world.experiment.id).version == served.version
+        for number in range(30):
+            fresh.decide(world.experiment.id, f"{policy}-{number}")
+    assert served.version == 2
 
 
 @pytest.fixture(scope="module")

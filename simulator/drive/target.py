@@ -5,6 +5,7 @@ Called by the drives. A failed call is an exception with the status by name.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,9 @@ from decider.errors import DeciderError
 from decider.v1 import experiment_pb2, experiment_service_pb2
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
+
+LOOK_AGAIN = 0.2
+"""Seconds between looks whether a version serves."""
 
 TIMEOUT = 10.0
 """Seconds that a call may take."""
@@ -34,12 +38,27 @@ class DriveFailed(DeciderError):
 
 
 def apply(target: str, definition: experiment_pb2.Experiment) -> experiment_service_pb2.ApplyExperimentResponse:
-    """Make the experiment run; how it runs now. Raises DriveFailed."""
+    """Make the experiment run, and wait until its policy has learned what the log knows; how it runs now.
+
+    Raises DriveFailed.
+    """
     request = experiment_service_pb2.ApplyExperimentRequest(experiment=definition)
     with failures(target), grpc.insecure_channel(target) as channel:
         stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
         reply: experiment_service_pb2.ApplyExperimentResponse = stub.ApplyExperiment(request, timeout=TIMEOUT)
+        if reply.waits:
+            reply.applied.CopyFrom(_served(stub, definition.id, reply.applied.version))
         return reply
+
+
+def _served(stub: Any, id_: str, version: int) -> experiment_service_pb2.VersionedExperiment:
+    """Once that version serves, or a later one."""
+    while True:
+        request = experiment_service_pb2.GetExperimentRequest(id=id_)
+        served: experiment_service_pb2.VersionedExperiment = stub.GetExperiment(request, timeout=TIMEOUT).experiment
+        if served.version >= version:
+            return served
+        time.sleep(LOOK_AGAIN)
 
 
 @contextmanager
