@@ -14,10 +14,10 @@ from decider.types import Context, FeatureValue
 
 T = TypeVar("T")
 
-KINDS = ("plain", "small", "hours", "many", "wide")
+KINDS = ("plain", "small", "hours", "many", "wide", "crowded")
 """plain: everything odd. small: so few features that pairs of them have room, and a reward that only a pair
 foretells. hours: a reward that only ranges of a number foretell. many: more than 32 actions.
-wide: far more features than a regression has room for."""
+wide: far more features than a regression has room for. crowded: even the frequent ones have no room."""
 
 REWARD_RANGE = (-1.0, 2.0)
 
@@ -125,7 +125,7 @@ class _Source:
 
 def stream(kind: str, seed: int, count: int = 400) -> Iterator[Step]:
     """The steps of a stream; see KINDS."""
-    make = {"plain": _plain, "small": _small, "hours": _small, "many": _many, "wide": _wide}[kind]
+    make = {"plain": _plain, "small": _small, "hours": _small, "many": _many, "wide": _wide, "crowded": _crowded}[kind]
     source = _Source(seed)
     for step in range(count):
         context, actions = make(source, step)
@@ -235,6 +235,16 @@ def _wide(source: _Source, step: int) -> tuple[Context, list[Offered]]:
     extra: dict[str, FeatureValue] = {"price": source.number()} if source.chance(0.5) else {}
     actions = [Offered(id_, "content", extra if id_ == "w3" else {}) for id_ in chosen]
     return Context(device=source.one(("mobile", "desktop")), location=location, features=features), actions
+
+
+def _crowded(source: _Source, step: int) -> tuple[Context, list[Offered]]:
+    """Of each field some values are more frequent than others; at half time it is others."""
+    turn = 0 if step < 350 else 90
+    shares = [source.share() for _ in range(4)]
+    values = [int(share * share * 180 + turn) % 180 for share in shares]
+    features: dict[str, FeatureValue] = {f"field {n}": f"value {value}" for n, value in enumerate(values)}
+    context = Context(device=source.one(("mobile", "desktop")), features=features)
+    return context, [Offered(f"c{number}", "content", {}) for number in range(10)]
 
 
 class Sampled(NamedTuple):

@@ -21,7 +21,7 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
-from decider.policy.thompson import admission, arrays, features, posterior, regression, thompson, views
+from decider.policy.thompson import admission, arrays, counts, features, posterior, regression, thompson, views
 from decider.types import ActionId
 from tests.streams import REWARD_RANGE, stream
 from tests.test_same_bits import evidence
@@ -29,11 +29,11 @@ from tests.test_same_bits import evidence
 FILE = Path(__file__).parent / "data" / "learning-code.json"
 
 PLAIN = "plain CA"
-THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA")
+THOMPSON = (PLAIN, "small CA+CCA", "hours CA", "many CA", "wide CA", "crowded CA")
 """Streams (see `streams.py`) with the interactions: together they come by every constant of its learning."""
 
-STEPS = {"wide": 260}
-"""Of the stream; there is no room for more features from about the 150th on."""
+STEPS = {"wide": 260, "crowded": 700}
+"""Of the stream; there is no room for more features from about the 150th on in the one, the 40th in the other."""
 
 SEED = 21
 
@@ -108,6 +108,13 @@ CHANGES = (
     Change(thompson, "CANDIDATES", 16, "many CA"),
     Change(thompson, "_GRID", np.linspace(-3.5, 3.5, 15), PLAIN),
     Change(admission, "CHECKED", 20, "wide CA", code=2),
+    Change(thompson, "WORK", 30_000_000, "crowded CA", code=2),
+    Change(thompson, "LITTLE_WORK", 2_000_000, "crowded CA", code=2),
+    Change(admission, "RARE", 40, "wide CA", code=2),
+    Change(admission, "HALVED", 100, "wide CA", code=2),
+    Change(admission, "FACTOR", 3.0, "crowded CA", code=2),
+    Change(admission, "MORE", 1, "wide CA", code=2),
+    Change(counts, "BYTES", 5_000, "crowded CA", code=2),
 )
 
 
@@ -126,14 +133,21 @@ def test_a_changed_default_is_noticed_by_the_name_of_the_model(memory: float) ->
     assert PolicySpec("thompson", changed).signature != PolicySpec().signature
 
 
-@pytest.mark.parametrize(("module", "name", "value"), [(posterior, "GROWTH", 5), (arrays, "CACHE", 3)])
-def test_what_only_costs_time_or_room_changes_nothing(
-    module: object, name: str, value: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        Change(posterior, "GROWTH", 5, PLAIN),
+        Change(arrays, "CACHE", 3, PLAIN),
+        Change(arrays, "CACHED_FLOATS", 300, PLAIN),
+        Change(admission, "BATCH", 3, "wide CA", code=2),
+    ],
+    ids=lambda change: change.name,
+)
+def test_what_only_costs_time_or_room_changes_nothing(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a constant may change under the same number."""
-    before = written()[f"thompson 1 {PLAIN}"]
-    monkeypatch.setattr(module, name, value)
-    assert fingerprint("thompson", 1, PLAIN) == before
+    before = written()[f"thompson {change.code} {change.stream}"]
+    monkeypatch.setattr(change.module, change.name, change.value)
+    assert fingerprint("thompson", change.code, change.stream) == before
 
 
 if __name__ == "__main__":
