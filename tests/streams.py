@@ -14,10 +14,10 @@ from decider.types import Context, FeatureValue
 
 T = TypeVar("T")
 
-KINDS = ("plain", "small", "hours", "many", "wide", "crowded")
+KINDS = ("plain", "small", "hours", "many", "wide", "moving")
 """plain: everything odd. small: so few features that pairs of them have room, and a reward that only a pair
 foretells. hours: a reward that only ranges of a number foretell. many: more than 32 actions.
-wide: far more features than a regression has room for. crowded: even the frequent ones have no room."""
+wide: far more features than a regression has room for. moving: the same, and other ones become the frequent ones."""
 
 REWARD_RANGE = (-1.0, 2.0)
 
@@ -125,7 +125,7 @@ class _Source:
 
 def stream(kind: str, seed: int, count: int = 400) -> Iterator[Step]:
     """The steps of a stream; see KINDS."""
-    make = {"plain": _plain, "small": _small, "hours": _small, "many": _many, "wide": _wide, "crowded": _crowded}[kind]
+    make = {"plain": _plain, "small": _small, "hours": _small, "many": _many, "wide": _wide, "moving": _moving}[kind]
     source = _Source(seed)
     for step in range(count):
         context, actions = make(source, step)
@@ -237,14 +237,14 @@ def _wide(source: _Source, step: int) -> tuple[Context, list[Offered]]:
     return Context(device=source.one(("mobile", "desktop")), location=location, features=features), actions
 
 
-def _crowded(source: _Source, step: int) -> tuple[Context, list[Offered]]:
-    """Of each field some values are more frequent than others; at half time it is others."""
-    turn = 0 if step < 350 else 90
-    shares = [source.share() for _ in range(4)]
-    values = [int(share * share * 180 + turn) % 180 for share in shares]
-    features: dict[str, FeatureValue] = {f"field {n}": f"value {value}" for n, value in enumerate(values)}
-    context = Context(device=source.one(("mobile", "desktop")), features=features)
-    return context, [Offered(f"c{number}", "content", {}) for number in range(10)]
+def _moving(source: _Source, step: int) -> tuple[Context, list[Offered]]:
+    """From the 400th step on most come from twelve cities of 2,000, and from the 900th on from twelve others."""
+    ids = [f"m{number}" for number in range(10)]
+    known = source.share() < 0.6 and step >= 400
+    city = source.below(12) + (12 if step >= 900 else 0) if known else 24 + source.below(2_000)
+    return Context(device=source.one(("mobile", "desktop")), location=f"city {city}"), [
+        Offered(id_, "content", {}) for id_ in ids
+    ]
 
 
 class Sampled(NamedTuple):

@@ -77,6 +77,17 @@ def test_a_step_ahead_that_is_taken_back_leaves_no_trace(machine: Machine) -> No
     assert machine.clock() == machine.wall - HOUR
 
 
+def test_a_step_that_grows_has_to_last_anew(machine: Machine) -> None:
+    """Three seconds that nobody minded for ten minutes must not vouch for ten years."""
+    machine.set(3 * SECOND)
+    machine.clock()
+    machine.pass_(BELIEVED_AFTER - SECOND)
+    machine.set(365 * DAY)
+    machine.clock()
+    machine.pass_(10 * SECOND)
+    assert machine.clock() < machine.wall - 364 * DAY
+
+
 def test_a_clock_behind_the_log_s_end_goes_on_from_there_by_elapsed_time(machine: Machine) -> None:
     """Windows close and calls are answered, whatever the wall clock says."""
     end = Time(machine.wall + DAY)

@@ -15,18 +15,19 @@ from hypothesis import strategies as st
 
 from decider.decide.decide import decide
 from decider.decide.slots import SLOTS, to_slots
-from decider.errors import InvalidExperiment, ModelMismatch, NotFound
+from decider.errors import InvalidExperiment, LogError, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, resumed_trainer
 from decider.log.memory import MemoryLog
-from decider.log.protocol import Mark, ModelName, NewActivation, NewReward, NewVersion, Tick
+from decider.log.protocol import Following, Mark, ModelName, NewActivation, NewReward, NewVersion, Serves, Tick
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Model, Policy
 from decider.policy.spec import PolicySpec
 from decider.policy.vw.workspace import VwPolicy
+from decider.serving.lineup import Lineup
 from decider.types import (
     START,
     ActionId,
@@ -618,6 +619,84 @@ def test_a_newer_version_ends_the_waiting(service: Service) -> None:
     assert service.current[HOME].version.number == 3
     service.step()
     assert service.current[HOME].version.number == 3
+
+
+@pytest.mark.parametrize("newer", ["a pause", "a version"])
+def test_what_is_applied_while_a_waiting_ends_wins(service: Service, newer: str) -> None:
+    """The leader says that a version serves; by then somebody has paused it. The log must stay readable for ever."""
+    service.visit(40)
+    service.seal()
+    service.apply(sample_experiment(policy=spec("softmax")))
+
+    def interfere(*_: object) -> None:
+        if newer == "a pause":
+            service.versions.set_paused(HOME, paused=True)
+        else:
+            service.versions.apply(sample_experiment(description="newer"))
+
+    service.leader._on_learned = interfere
+    service.leader.step()
+    service.step()
+    assert service.current[HOME].version.number == 3
+    service.restart()
+    assert service.current[HOME].version.number == 3
+
+
+class Flaky(MemoryLog):
+    """Reading a stored model fails, as often as it is told to."""
+
+    failures = 0
+
+    def follow(self, after: Position) -> Following:
+        news = super().follow(after)
+        if news.versions and self.failures:
+            self.failures -= 1
+            raise LogError("the disk had a hiccup")
+        return news
+
+
+def test_news_that_could_not_be_read_are_read_again(clock: Clock) -> None:
+    """A hiccup at the wrong moment must not leave an experiment without its pause, or without a trainer, for ever."""
+    log = Flaky(clock=clock)
+    process = Process(log, clock)
+    process.apply(sample_experiment())
+    process.versions.set_paused(HOME, paused=True)
+    log.failures = 1
+    with pytest.raises(LogError):
+        process.follower.follow()
+    process.follower.follow()
+    assert process.current[HOME].version.experiment.paused
+
+
+@given(st.lists(st.sampled_from(["waits", "serves", "pauses", "old"]), max_size=12), st.lists(st.integers(0, 12)))
+def test_any_order_of_entries_gives_one_version_that_serves(kinds: list[str], cuts: list[int]) -> None:
+    """Several processes append; whatever order comes out, everybody reads the same from it, however it is cut."""
+    log = MemoryLog(clock=Clock())
+    log.append([NewVersion(sample_experiment(), 1)])
+    for number, kind in enumerate(kinds, start=2):
+        applied = log.versions()
+        if kind == "serves":
+            log.append([Serves(applied[-1].position)])
+        elif kind == "old":
+            log.append([Serves(applied[0].position)])
+        else:
+            changed = sample_experiment(paused=kind == "pauses", policy=spec("softmax"), salt=str(number))
+            log.append([NewVersion(changed, number, waits=kind == "waits")])
+    at_once, in_pieces, at = Lineup(), Lineup(), START
+    at_once.follow(log.follow(START))
+    head = log.head().position
+    for cut in [*sorted(cut for cut in cuts if cut < head), head]:
+        news = log.follow(at)
+        in_pieces.follow(
+            replace(
+                news,
+                versions=[one for one in news.versions if one[0].position <= cut],
+                serves=[one for one in news.serves if one[0] <= cut],
+            )
+        )
+        at = Position(max(at, cut))
+    assert in_pieces == at_once
+    assert at_once[HOME].newest == log.versions()[-1]
 
 
 OTHER = ExperimentId("other")

@@ -528,13 +528,18 @@ def test_stored_models_take_only_so_many_bytes(log: EventLog) -> None:
     assert log.models.load(model(1, experiment="other")[0]) is not None
 
 
-def test_the_newest_stored_model_of_each_signature_stays(log: EventLog) -> None:
-    """A version that went back to an earlier policy goes on from there, however much room another one took."""
+def test_the_newest_stored_model_of_each_signature_that_is_needed_stays(log: EventLog) -> None:
+    """What serves and what waits go on from there, however much room another one took; what nobody needs any more
+    counts among the bytes."""
     store(log, model(1, of="bag"))
     for position in range(2, 6):
-        store(log, model(position), keep_bytes=1)
+        name, saved = model(position)
+        log.append([NewModel(name, learned=1)])
+        log.models.store(name, saved, keep_bytes=1, keep=["bag"])
     assert log.models.stored(HOME, "bag") == [1]
     assert log.models.stored(HOME, "squarecb") == [5]
+    store(log, model(6), keep_bytes=1)
+    assert log.models.stored(HOME, "bag") == []
 
 
 def test_what_serves_is_written_in_the_order(log: EventLog) -> None:

@@ -133,7 +133,7 @@ def test_keeping_no_bytes_keeps_the_newest_model_of_each_signature(tmp_path: Pat
         for position, name in ((5, "squarecb"), (6, "squarecb"), (9, "softmax")):
             place = ModelName(HOME, Position(position), saved[name].signature)
             log.append([NewModel(place, 1)])
-            log.models.store(place, saved[name], keep_bytes=0)
+            log.models.store(place, saved[name], keep_bytes=0, keep=[model.signature for model in saved.values()])
         kept = {name: log.models.stored(HOME, model.signature) for name, model in saved.items()}
         assert kept == {"squarecb": [6], "softmax": [9]}
 

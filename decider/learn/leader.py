@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from decider.errors import DeciderError, LogLocked
 from decider.experiment.definition import ExperimentVersion
-from decider.learn.roster import PIECE, Roster, Training
+from decider.learn.roster import PIECE, STRIDE, Roster, Training
 from decider.learn.trainer import resumed_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.serving.follower import Copies, Owner
@@ -134,12 +134,17 @@ class Leader:
             self._log.maintain()
 
     def finish_learning(self, deadline: float) -> None:
-        """At the end: learn and publish what is sealed, until the monotonic clock reads `deadline`. Raises LogError."""
-        self._stopping = lambda: time.monotonic() >= deadline
-        for training in self._roster.values():
-            training.due = 0.0
-        while self.step() and not self._stopping():
-            pass
+        """At the end: seal, learn and publish what is due, until the monotonic clock reads `deadline`.
+
+        Who is far behind goes on at the next start. Raises LogError.
+        """
+        self._follow()
+        self._tick_if_due()
+        end = self._log.head().position
+        for owner in [owner for owner, training in self._roster.items() if end - training.at <= STRIDE]:
+            self._roster[owner].due = 0.0
+            while not (training := self._roster[owner]).due and time.monotonic() < deadline:
+                self._try_to_learn(training)
 
     def finish(self) -> None:
         """At the end: what was learned is stored, and another process may lead. Raises LogError."""
@@ -147,6 +152,8 @@ class Leader:
             for training in self._roster.values():
                 self._store(training)
         finally:
+            for training in self._roster.values():
+                training.trainer.close()
             self._lease.release()
 
     def progress(self, lineup: Lineup | None = None) -> Sequence[Progress]:
@@ -165,13 +172,12 @@ class Leader:
     def _follow(self) -> None:
         """A trainer for each model that is wanted, and for no other."""
         news = self._log.follow(self._followed)
-        changed = self._lineup.follow(news)
+        self._lineup.follow(news)
         self._followed = news.head
-        if not changed and self._roster:
-            return
         wanted = self._roster.wanted(self._lineup)
         for owner in self._roster.keys() - wanted.keys():
-            self._store(self._roster.pop(owner))
+            self._store(self._roster[owner])
+            self._roster.pop(owner).trainer.close()
             self._copies.drop(owner)
         for owner, version in wanted.items():
             if owner in self._roster:
@@ -293,7 +299,8 @@ class Leader:
             return
         saved = trainer.save()
         name = ModelName(trainer.experiment, trainer.position, trainer.spec.signature)
-        self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes)
+        needed = [signature for id_, signature in self._roster if id_ == trainer.experiment]
+        self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes, keep=needed)
         training.stored, training.stored_at = trainer.learned, time.monotonic()
         training.stored_bytes, training.unstored_seconds = len(saved.data), 0.0
 

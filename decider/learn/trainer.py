@@ -81,6 +81,11 @@ class Trainer:
         self._way = None
         return True
 
+    def close(self) -> None:
+        """Let go of the log in the middle of an advance; the trainer is of no use afterwards."""
+        if self._way is not None:
+            self._way.close()
+
     def _go(self, mark: Mark) -> Generator[None, None, None]:
         """Everything up to the mark; a step after each decision."""
         before = self.learned

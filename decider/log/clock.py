@@ -49,6 +49,7 @@ class LogClock:
         self._base, self._at = int(wall()), elapsed()
         self._last = Time(self._base)
         self._ahead_since: int | None = None
+        self._ahead = 0
         self.problem: str | None = None
 
     def __call__(self) -> Time:
@@ -80,7 +81,7 @@ class LogClock:
         passed, wall = self._elapsed(), self._wall()
         expected = self._base + passed - self._at
         step = wall - expected
-        if step > TOLERANCE and not self._has_lasted(passed):
+        if step > TOLERANCE and not self._has_lasted(step, passed):
             ahead = f"the wall clock has jumped {step / 1e6:.1f} s ahead"
             self._tell(f"{ahead}; ignored until that has lasted for 10 minutes")
             return Time(expected)
@@ -93,9 +94,10 @@ class LogClock:
         self._tell(None)
         return Time(self._base)
 
-    def _has_lasted(self, passed: int) -> bool:
-        if self._ahead_since is None:
-            self._ahead_since = passed
+    def _has_lasted(self, step: int, passed: int) -> bool:
+        """This step, and not a smaller one before it."""
+        if self._ahead_since is None or abs(step - self._ahead) > TOLERANCE:
+            self._ahead_since, self._ahead = passed, step
         return passed - self._ahead_since >= BELIEVED_AFTER
 
     def _tell(self, problem: str | None) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from decider.errors import LogError, LogLocked
@@ -78,11 +78,11 @@ class MemoryModels:
         """See ModelReader."""
         return list(dict.fromkeys(name.signature for name in self._names() if name.experiment == experiment))
 
-    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int) -> None:
+    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> None:
         """See ModelStore."""
         self._stored[name] = saved
         ours = sorted((n for n in self._stored if n.experiment == name.experiment), key=lambda n: -n.position)
-        newest = {n.signature: n for n in reversed(ours)}.values()
+        newest = {n.signature: n for n in reversed(ours) if n.signature in (name.signature, *keep)}.values()
         size = 0
         for one in ours:
             size += len(self._stored[one].data)

@@ -8,7 +8,7 @@ the statement names, never by check-then-act. Opened by `open.py`: nobody outsid
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -231,9 +231,9 @@ class ModelReader(Protocol):
 class ModelStore(ModelReader, Protocol):
     """Where models are kept, in pieces: storing never holds up a commit for longer than one piece takes."""
 
-    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int) -> None:
-        """Store a model. Then older ones go until the experiment's take at most `keep_bytes`; the newest of each
-        signature that an applied version has stays. Raises LogError."""
+    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> None:
+        """Store a model. Then older ones go until the experiment's take at most `keep_bytes`; the newest of its own
+        signature and of those in `keep` stay whatever they take. Raises LogError."""
 
 
 class LogReader(Protocol):

@@ -45,6 +45,9 @@ FILES_INTERVAL = 1.0
 FOLLOW_INTERVAL = 0.05
 """Seconds between looks at what has come to serve."""
 
+LAST_WRITES = 0.3
+"""Share of the grace that is kept for storing models and flushing the log."""
+
 PROBE_AFTER = 1.0
 """Seconds without a failure before the log is tried again."""
 
@@ -212,8 +215,8 @@ class Server:
         next_look = time.monotonic() + FILES_INTERVAL
         pause = self._settings.learn_interval
         while not self._stopping.wait(pause):
-            self._clock.reach(self.log.head().time)
-            self._probe_if_quiet()
+            self._try_to(lambda: self._clock.reach(self.log.head().time))
+            self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._led.step)
             pause = 0.0 if behind else min(self._settings.learn_interval, FILES_INTERVAL)
             if time.monotonic() >= next_look:
@@ -263,5 +266,5 @@ class Server:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             return False
-        self._try_to(lambda: self._led.finish_learning(deadline))
+        self._try_to(lambda: self._led.finish_learning(deadline - LAST_WRITES * self._settings.grace))
         return True

@@ -55,20 +55,33 @@ class Follower:
         self._copies = copies
         self._lock = threading.Lock()
         self._position = START
+        self._due: set[ExperimentId] = set()
         self._names: dict[Owner, ModelName] = {}
         self.lineup = Lineup()
 
     def follow(self) -> None:
-        """Swap in what has come since the last call. Raises LogError; the next call tries again."""
+        """Swap in what has come since the last call. Raises LogError; the next call tries again what is left."""
         with self._lock:
             news = self._log.follow(self._position)
-            changed = self.lineup.follow(news)
+            self._due |= self.lineup.follow(news)
             for _, name in news.models:
                 self._names[name.experiment, name.signature] = name
-                changed.add(name.experiment)
+                self._due.add(name.experiment)
             self._position = news.head
-            for id_ in changed & self.lineup.keys():
-                self._swap(self.lineup[id_])
+            self._swap_due()
+
+    def _swap_due(self) -> None:
+        """One experiment whose model cannot be read does not keep the others as they are."""
+        failed: DeciderError | None = None
+        for id_ in list(self._due):
+            try:
+                if id_ in self.lineup:
+                    self._swap(self.lineup[id_])
+                self._due.discard(id_)
+            except DeciderError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def _swap(self, lines: Lines) -> None:
         version = lines.serving

@@ -44,8 +44,10 @@ class Lineup(dict[ExperimentId, Lines]):
         applied = {version.position: (version, waits) for version, waits in news.versions}
         served = dict(news.serves)
         return {
-            self._apply(*applied[position]) if position in applied else self._serve(served[position])
+            id_
             for position in sorted(applied | served)
+            for id_ in (self._apply(*applied[position]) if position in applied else self._serve(served[position]),)
+            if id_ is not None
         }
 
     def _apply(self, version: ExperimentVersion, waits: bool) -> ExperimentId:
@@ -59,10 +61,13 @@ class Lineup(dict[ExperimentId, Lines]):
             self[id_] = Lines(version, lines.warm)
         return id_
 
-    def _serve(self, version: Position) -> ExperimentId:
-        id_ = next(id_ for id_, lines in self.items() if version in (lines.newest.position, lines.serving.position))
-        self[id_] = self[id_].served(version)
-        return id_
+    def _serve(self, version: Position) -> ExperimentId | None:
+        """None where a newer version had ended the waiting before: then the entry says nothing any more."""
+        for id_, lines in self.items():
+            if version in (lines.newest.position, lines.serving.position):
+                self[id_] = lines.served(version)
+                return id_
+        return None
 
     def must_wait(self, experiment: Experiment) -> bool:
         """Whether a new version of this content has to learn before it serves. A pause never waits."""

@@ -155,14 +155,13 @@ def _old_models(connection: sqlite3.Connection) -> Iterator[Any]:
 
 def _drop_views(connection: sqlite3.Connection) -> None:
     for (name,) in connection.execute("select name from sqlite_master where type = 'view'").fetchall():
-        if name != "new_decisions":
-            connection.execute(f"drop view {name}")
+        connection.execute(f"drop view {name}")
 
 
 def _make_views(connection: sqlite3.Connection) -> None:
     """Those of views.sql, where a log has others."""
     wanted = [_create(statement)[0] for statement in _statements("views.sql")]
-    there = connection.execute("select sql from sqlite_master where type = 'view' and name != 'new_decisions'")
+    there = connection.execute("select sql from sqlite_master where type = 'view'")
     if sorted(wanted) == sorted(sql for (sql,) in there):
         return
     connection.execute("begin immediate")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
@@ -123,31 +123,31 @@ class SqliteModelStore(SqliteModelReader):
         self._exclusive = exclusive
         self._piece_bytes = piece_bytes
 
-    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int) -> None:
+    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> None:
         """See ModelStore."""
         key = (name.experiment, name.signature, name.position)
         self._delete(key)
         for row in pieces(key, now(), saved.checksum, saved.data, self._piece_bytes):
             self._execute(_INSERT, row)
-        self._forget(name.experiment, keep_bytes)
+        self._forget(name.experiment, keep_bytes, {name.signature, *keep})
 
     def _execute(self, sql: str, row: Sequence[Any]) -> None:
         with self._exclusive():
             self._writer.execute(sql, row)
         time.sleep(PAUSE)
 
-    def _forget(self, experiment: ExperimentId, keep_bytes: int) -> None:
-        """Delete what a killed process left incomplete, and the oldest beyond so many bytes but each signature's
-        newest."""
-        newest: set[str] = set()
+    def _forget(self, experiment: ExperimentId, keep_bytes: int, keep: set[str]) -> None:
+        """Delete what a killed process left incomplete, and the oldest beyond so many bytes; of signatures in `keep`
+        the newest stays."""
+        newest = set(keep)
         size = 0
         for row in list(self._read(_STORED, (experiment,))):
             size += row["size"]
-            if not row["complete"] or (size > keep_bytes and row["signature"] in newest):
+            if not row["complete"] or (size > keep_bytes and row["signature"] not in newest):
                 self._delete((experiment, row["signature"], row["position"]))
                 size -= row["size"]
-            if row["complete"]:
-                newest.add(row["signature"])
+            elif row["signature"] in newest:
+                newest.remove(row["signature"])
 
     def _delete(self, key: Key) -> None:
         sql = "select part from models where experiment = ? and signature = ? and position = ? order by part desc"

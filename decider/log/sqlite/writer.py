@@ -45,10 +45,14 @@ OTHER_NAME = "other"
 
 @lru_cache
 def _insert_decisions(count: int) -> str:
-    """One statement, and transaction, for so many new decisions; it fails as a whole where one is not new."""
-    names = ("position", "time", *DECISIONS.columns, "before", "chain")
+    """One statement, and transaction, for so many new decisions; it fails as a whole where one is not new.
+
+    Behind them it wants the new time and position, the chain before and afterwards: see `move_head` in schema.sql.
+    """
+    names = ("position", "time", *DECISIONS.columns)
     row = f"({', '.join(['?'] * len(names))})"
-    return f"insert into new_decisions ({', '.join(names)}) values {', '.join([row] * count)}"  # noqa: S608 - names
+    head = f"(0, ?, ?, ?, ?{', null' * (len(names) - 5)})"
+    return f"insert into decisions ({', '.join(names)}) values {', '.join([row] * count)}, {head}"  # noqa: S608 - names
 
 
 def _ignore_commit(size: int, seconds: float) -> None:
@@ -76,7 +80,7 @@ class SqliteLog(SqliteReader):
         self._build: Position | None = None
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
-            with sqlite_errors(path):
+            with sqlite_errors(path), self._file.alone_or_waiting():  # two that make or upgrade a log take turns
                 _check_ours(path)
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
                 _bring_up_to_date(path, self._writer)
@@ -170,8 +174,8 @@ class SqliteLog(SqliteReader):
         after = _head_after(head, at, [DECISIONS.kind] * len(rows), rows)
         values: list[Any] = []
         for position, row in enumerate(rows, head.position + 1):
-            values += (position, at, *row, None, None)
-        values[-2:] = head.chain, after.chain
+            values += (position, at, *row)
+        values += (at, after.position, head.chain, after.chain)
         self._writer.execute(_insert_decisions(len(rows)), values)
         return after
 
@@ -339,6 +343,7 @@ def _open_to_write(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
     connection.execute("pragma journal_mode = wal")
     connection.execute(f"pragma synchronous = {synchronous}")
+    connection.execute("pragma temp_store = memory")  # journals of statements: a file made and deleted for each commit
     connection.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
     return connection
 
