@@ -107,6 +107,9 @@ CHANGES = (
     Change(admission, "CHECKED", 20, "moving CA", code=2),
     Change(admission, "HALVED", 100, "moving CA", code=2),
     Change(counts, "BYTES", 20_000, "moving CA", code=2),
+    Change(admission, "RARE", 40, "moving CA", code=2),
+    Change(thompson, "WORK", 500_000, "moving CA", code=2),
+    Change(thompson, "LITTLE_WORK", 500_000, "moving CA", code=2),
     Change(views, "RANGES", 6, "hours CA"),
     Change(views, "FIRST", 90, "hours CA"),
     Change(views, "NUMBERS", 3, PLAIN),
@@ -131,14 +134,21 @@ def test_a_changed_default_is_noticed_by_the_name_of_the_model(memory: float) ->
     assert PolicySpec("thompson", changed).signature != PolicySpec().signature
 
 
-@pytest.mark.parametrize(("module", "name", "value"), [(posterior, "GROWTH", 5), (arrays, "CACHE", 3)])
-def test_what_only_costs_time_or_room_changes_nothing(
-    module: object, name: str, value: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        Change(posterior, "GROWTH", 5, PLAIN),
+        Change(arrays, "CACHE", 3, PLAIN),
+        Change(arrays, "CACHED_FLOATS", 300, PLAIN),
+        Change(admission, "BATCH", 3, "moving CA", code=2),
+    ],
+    ids=lambda change: change.name,
+)
+def test_what_only_costs_time_or_room_changes_nothing(change: Change, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such a constant may change under the same number."""
-    before = written()[f"thompson 1 {PLAIN}"]
-    monkeypatch.setattr(module, name, value)
-    assert fingerprint("thompson", 1, PLAIN) == before
+    before = written()[f"thompson {change.code} {change.stream}"]
+    monkeypatch.setattr(change.module, change.name, change.value)
+    assert fingerprint("thompson", change.code, change.stream) == before
 
 
 if __name__ == "__main__":

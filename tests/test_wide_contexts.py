@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.thompson import admission, counts
-from decider.policy.thompson.admission import CELLS, CHECKED, Counted, FirstCome
+from decider.policy.thompson.admission import CELLS, CHECKED, HALVED, Counted, FirstCome
 from decider.policy.thompson.arrays import pack, unpack
 from decider.policy.thompson.counts import BYTES, HASHES, Distinct, Frequent
 from decider.policy.thompson.features import Features
@@ -83,10 +83,11 @@ def arrays(policy: ThompsonPolicy) -> dict[str, NDArray[Any]]:
 
 
 @contextmanager
-def little_room(cells: int, size: int = BYTES) -> Iterator[None]:
-    """So that few visits do not fit."""
+def little_room(cells: int, size: int = BYTES, halved: int = HALVED) -> Iterator[None]:
+    """So that few visits do not fit, and are long ago."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "CELLS", cells)
+        patch.setattr(admission, "HALVED", halved)
         patch.setattr(counts, "BYTES", size)
         yield
 
@@ -127,10 +128,11 @@ def test_where_features_are_left_out_a_loaded_policy_goes_on_as_if_nothing_had_h
 ) -> None:
     """What is counted and what waits for room is state, too: a server that is started again must replay."""
     taught = visits(seed, 400, cities=cities)
-    with little_room(1_500, size):
+    with little_room(1_500, size, halved=150):
         policy = thompson(pairs=pairs, memory=memory)
         teach(policy, taught[:cut])
         loaded = thompson(2, policy.save(), pairs=pairs, memory=memory)
+        assert loaded.vocabulary() == policy.vocabulary()
         assert pmfs(loaded, taught[:20]) == pmfs(policy, taught[:20]) == pmfs_of_snapshot(policy, taught[:20])
         for one in (policy, loaded):
             teach(one, taught[cut:])
@@ -185,8 +187,7 @@ def seated(policy: Regression) -> set[int]:
 def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
     """First come, first kept would know the first visitors' cities for ever."""
     random, counted, first = Random(6), Regression(Counted()), Regression(FirstCome())
-    with little_room(450), pytest.MonkeyPatch.context() as patch:  # 15 features
-        patch.setattr(admission, "HALVED", 1_000)
+    with little_room(450, halved=1_000):  # 15 features
         for number in range(6_000):
             frequent = range(10) if number < 3_000 else range(10, 20)
             city = random.choice(frequent) if number > 100 and random.random() < 0.7 else random.randrange(20, 600)
@@ -196,6 +197,9 @@ def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
                 assert seated(counted) >= set(range(10))
     assert seated(counted) >= set(range(10, 20))
     assert not seated(first) & set(range(10))
+    assert isinstance(counted._admission, Counted)
+    waiting = {city for city in range(10) if f"location=c{city}" in counted._admission._newcomers.counts}
+    assert waiting | seated(counted) >= set(range(10)), "who leaves does not begin at 0"
     assert len(counted._places) <= 15
 
 
@@ -244,6 +248,21 @@ def test_counts_of_frequent_names_are_never_too_large_and_bounded(names: list[st
     for name, count in true.items():
         assert 0 <= count - frequent.counts.get(name, 0) <= len(names) / (size // longest)
     assert frequent.bytes == Frequent(frequent.counts).bytes
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=200), st.integers(1, 6))
+def test_counts_are_those_of_the_algorithm_as_it_was_published(names: list[str], kept: int) -> None:
+    """Step by step; with it go its proofs."""
+    published: dict[str, int] = {}
+    with little_room(CELLS, 65 * kept):
+        frequent = Frequent()
+        for name in names:
+            frequent.add(name)
+            if name in published or len(published) < kept:
+                published[name] = published.get(name, 0) + 1
+            else:
+                published = {other: count - 1 for other, count in published.items() if count > 1}
+    assert frequent.counts == published
 
 
 @pytest.mark.parametrize("count", [0, HASHES - 1, 3_000, 100_000])

@@ -68,7 +68,7 @@ class PlainPolicy(Protocol):
 
 
 class Vocabulary(NamedTuple):
-    """How many features of contexts and actions a policy knows, and how many it left out for want of room."""
+    """How many features of contexts and actions a policy knows, and how many others it has met and left out, about."""
 
     known: int
     left_out: int
