@@ -7,10 +7,11 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -297,6 +298,29 @@ def test_frozen_experiment_keeps_its_model_over_a_restart(tmp_path: Path) -> Non
         assert again.get("e").model == model
     finally:
         again.close()
+
+
+def test_server_that_is_asked_about_experiments_all_the_time_ends(tmp_path: Path) -> None:
+    """Calls that come in the moment of the end must find no pool that takes nothing any more: gRPC's thread dies of
+    that, and the server never ends."""
+    with running(tmp_path / "log.db", "--grace", "5") as (server, door):
+        door.apply(experiment("e"))
+        ended = threading.Event()
+
+        def ask() -> None:
+            while not ended.is_set():
+                with suppress(grpc.RpcError):
+                    door.get("e")
+
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)
+        assert server.terminate() == 0
+        ended.set()
+        for thread in threads:
+            thread.join()
+        assert "Traceback" not in server.output
 
 
 def test_a_log_names_every_build_that_wrote_it(tmp_path: Path) -> None:

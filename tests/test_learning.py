@@ -22,7 +22,18 @@ from decider.experiment.definition import Action, Aggregation, ExperimentVersion
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, resumed_trainer
 from decider.log.memory import MemoryLog
-from decider.log.protocol import Following, Mark, ModelName, NewActivation, NewReward, NewVersion, Serves, Tick
+from decider.log.protocol import (
+    Entry,
+    Following,
+    Mark,
+    ModelName,
+    NewActivation,
+    NewModel,
+    NewReward,
+    NewVersion,
+    Serves,
+    Tick,
+)
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Model, Policy
 from decider.policy.spec import PolicySpec
@@ -724,6 +735,27 @@ def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service)
     service.step()
     assert service.current[HOME].version.number == 2
     assert service.leader.progress() == []
+
+
+def test_who_cannot_learn_now_does_not_keep_the_leader_busy(service: Service) -> None:
+    """A log that cannot be written for an hour must not cost an hour of processor time."""
+    service.restart(Pace(interval=3600.0))
+    service.visit(20)
+    service.clock.advance(11)
+    log = service.log
+    write = log.append
+
+    def append(entries: Sequence[Entry]) -> list[Mark | None]:
+        if any(isinstance(entry, NewModel) for entry in entries):
+            raise LogError("the disk is away")
+        return write(entries)
+
+    log.append = append  # type: ignore[method-assign]
+    for training in service.leader._roster.values():
+        training.due = 0.0
+    while not service.failed:
+        service.leader.step()
+    assert not service.leader.step()
 
 
 class Broken(Exception):

@@ -289,6 +289,19 @@ def test_a_file_that_is_moved_back_is_written_again(file: Path) -> None:
         assert log.check(lambda _: None) == []
 
 
+def test_housekeeping_while_a_file_is_away_costs_nothing(file: Path) -> None:
+    """A database made anew at the old place would make SQLite throw away the write-ahead log that lies beside it, and
+    with it everything acknowledged that was not written back yet."""
+    with closing(SqliteLog(file)) as log:
+        log.append([NewVersion(sample_experiment(), 1)])
+        away = file.rename(file.with_name("away"))
+        log.maintain()
+        assert not file.exists()
+        away.rename(file)
+        with closing(sqlite3.connect(file)) as other:
+            assert other.execute("select count(*) from experiments").fetchone() == (1,)
+
+
 def test_a_link_that_leads_elsewhere_is_noticed(file: Path, tmp_path: Path) -> None:
     """A server that is opened again would open the other file."""
     link, other = tmp_path / "link.db", tmp_path / "other.db"

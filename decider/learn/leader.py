@@ -125,7 +125,8 @@ class Leader:
                 self._try_to_learn(training)
         self._maintain()
         self._tell_progress()
-        return any(not t.reached or t.mark for t in self._roster.values())
+        now = time.monotonic()
+        return any(t.due <= now and (not t.reached or t.mark) for t in self._roster.values())
 
     def _maintain(self) -> None:
         """Now and then, also where rounds follow each other without a pause."""

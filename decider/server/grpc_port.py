@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -17,6 +19,12 @@ from decider.server.rpc import behaviour_of
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2, experiment_service_pb2
+
+APPLIERS = 4
+"""Threads that apply versions."""
+
+LONGEST_APPLY = 3.0
+"""Seconds that applying a version gets to end."""
 
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
@@ -40,7 +48,8 @@ class GrpcPort:
         calls: Executor,
         metrics: RpcMetrics,
     ) -> None:
-        self._applying = ThreadPoolExecutor(4, "experiments")
+        self._stopped = False
+        self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
         # Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds
         # a lock while it waits for gRPC's own thread, which waits for it when a watch is cancelled at that moment.)
         self._watching = ThreadPoolExecutor(32, "health")
@@ -79,10 +88,21 @@ class GrpcPort:
         self._server.stop(grace)
 
     def stop(self) -> None:
-        """End what is still open: streams that only watch."""
-        self._applying.shutdown()
+        """End what is still open: streams that only watch. The second time nothing is."""
+        if self._stopped:
+            return
+        self._stopped = True
+        self._wait_for_applying()
         self._server.stop(LAST_BYTES).wait()
+        self._applying.shutdown()  # only now: gRPC's own thread dies where a pool takes nothing any more
         self._watching.shutdown(wait=False)
+
+    def _wait_for_applying(self) -> None:
+        """Until no version is being applied: then all its threads are free to meet."""
+        meeting = threading.Barrier(APPLIERS)
+        for free in [self._applying.submit(meeting.wait, LONGEST_APPLY) for _ in range(APPLIERS)]:
+            with suppress(threading.BrokenBarrierError):
+                free.result()
 
 
 def _reflection(names: tuple[str, ...]) -> Any:

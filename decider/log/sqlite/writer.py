@@ -263,7 +263,11 @@ class SqliteLog(SqliteReader):
     def maintain(self) -> None:
         """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so
         that it starts anew."""
-        with sqlite_errors(self.path), closing(sqlite3.connect(self.path, timeout=0)) as beside:
+        if self._files.gone():
+            return
+        # Never made anew: beside an empty database SQLite throws away the write-ahead log that it finds.
+        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        with sqlite_errors(self.path), closing(sqlite3.connect(uri, uri=True, timeout=0)) as beside:
             _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
         if pages > LARGE_WAL_PAGES:
             with self._exclusive():
