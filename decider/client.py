@@ -21,6 +21,7 @@ from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 
 NO_ANSWER = (
     grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.CANCELLED,  # by a server that ends
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.FAILED_PRECONDITION,  # paused, or no action is left

@@ -56,9 +56,9 @@ class Versions:
         self, id_: ExperimentId, content: Callable[[Experiment | None], Experiment], *, validate_only: bool = False
     ) -> Applied:
         while True:  # another process may take the number first: then what it has applied is the newest
-            lineup = Lineup()
-            lineup.follow(self._log.follow(START))
-            history = [v for v in self._log.versions() if v.experiment.id == id_]
+            lineup, news = Lineup(), self._log.follow(START)  # one look: both must know the same versions
+            lineup.follow(news)
+            history = [version for version, _ in news.versions if version.experiment.id == id_]
             experiment = content(history[-1].experiment if history else None)
             check_successor(experiment, [version.experiment for version in history])
             waits = lineup.must_wait(experiment)

@@ -83,6 +83,7 @@ class Server:
         self._leader: Leader | None = None
         self._trouble: LogError | None = None
         self._troubled_at = 0.0
+        self._behind = ""
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -195,19 +196,20 @@ class Server:
             return Readiness(False, str(error))
         if self._phase:
             return Readiness(False, "\n".join(learning) or self._phase)
+        if self._behind:
+            return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
         return Readiness(True, "\n".join(["ok", *problems, *learning]))
 
     def _follow(self) -> None:
         """The follower's thread. It looks often, so it says a failure once."""
-        said = ""
         while not self._stopping.wait(FOLLOW_INTERVAL):
             try:
                 self._follower.follow()
-                said = ""
+                self._behind = ""
             except Exception as error:
-                if said != str(error):
-                    said = str(error)
+                if self._behind != repr(error):
+                    self._behind = repr(error)
                     logger.error("what serves stays as it is: %s", error, exc_info=not isinstance(error, DeciderError))
 
     def _lead(self) -> None:
@@ -255,12 +257,12 @@ class Server:
             return
         if self._leader is not None:
             self._try_to(self._leader.finish)
-        self._opened.close()
+        self._try_to(self._opened.close)
 
     def _drain(self, deadline: float) -> bool:
         """Whether all threads have ended; they do unless one call of Vowpal Wabbit takes longer than that."""
         self._grpc.refuse(self._settings.grace)
-        self._calls.wait_until_idle(self._settings.grace)
+        self._calls.wait_until_idle(deadline - time.monotonic())
         self._grpc.stop()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

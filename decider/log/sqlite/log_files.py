@@ -7,7 +7,6 @@ looks like a commit that was never made, and head and chain go back with it; so 
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
@@ -97,36 +96,33 @@ def _read(record: bytes) -> Position:
 
 
 class Witness:
-    """For writers: one file, LOG-last, that is there while a writer has the log open, and after one was killed. It is
-    memory shared with the kernel: a store takes no call of the system, and it survives the death of the process.
+    """For writers: one file, LOG-last, that is there while a writer has the log open, and after one was killed.
 
-    Open and remove it while no other process does: see `DatabaseFile.alone_or_waiting`."""
+    Written without being synced: it survives the death of the process as the log does with synchronous=NORMAL.
+    Open and remove it while no other process does: see `DatabaseFile.alone_or_waiting`.
+    """
 
     def __init__(self, log: Path) -> None:
         self._path = _path(log)
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                if os.fstat(descriptor).st_size != _RECORD.size:
-                    os.pwrite(descriptor, bytes(_RECORD.size), 0)  # a hole would need space later, when there is none
-                    os.truncate(descriptor, _RECORD.size)
-                self._record = mmap.mmap(descriptor, _RECORD.size)
-            finally:
-                os.close(descriptor)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            if os.fstat(self._descriptor).st_size != _RECORD.size:
+                os.truncate(self._descriptor, 0)
+                os.pwrite(self._descriptor, bytes(_RECORD.size), 0)  # room for later, when there may be none
         except OSError as error:
             raise LogError(f"{log}: cannot write {self._path.name} beside it ({error})") from error
 
     def remember(self, position: Position) -> None:
         """Everything up to there is in the log and will be acknowledged; another writer may be further."""
-        if position > _read(self._record[:]):
+        if position > _read(os.pread(self._descriptor, _RECORD.size, 0)):
             self.begin_at(position)
 
     def begin_at(self, position: Position) -> None:
         """Forget what was remembered."""
-        self._record[:] = _RECORD.pack(position, crc32(_NUMBER.pack(position)))
+        os.pwrite(self._descriptor, _RECORD.pack(position, crc32(_NUMBER.pack(position))), 0)
 
     def close(self, *, remove: bool) -> None:
         """remove: everything is in the database itself, and nobody else writes."""
-        self._record.close()
+        os.close(self._descriptor)
         if remove:
             self._path.unlink(missing_ok=True)
