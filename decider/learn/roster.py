@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LogReader, Mark
-from decider.serving.follower import Owner
+from decider.serving.follower import Owner, owner_of
 from decider.serving.lineup import Lines, Lineup
 from decider.types import START, ExperimentId, Position
 
@@ -86,7 +86,7 @@ class Roster(dict[Owner, Training]):
     def wanted(self, lineup: Lineup) -> dict[Owner, ExperimentVersion]:
         """Whose models serve, or will; a version that waits comes after the one that serves."""
         return {
-            (version.experiment.id, version.experiment.policy.signature): version
+            owner_of(version): version
             for lines in lineup.values()
             for version in _versions(lines)
             if version.experiment.policy.learns
@@ -96,7 +96,7 @@ class Roster(dict[Owner, Training]):
         """(experiment, version's number, learned up to, of) of every version whose model has not caught up."""
         for lines in lineup.values():
             for version in _versions(lines):
-                training = self.get((version.experiment.id, version.experiment.policy.signature))
+                training = self.get(owner_of(version))
                 if training is not None and not training.reached:
                     yield version.experiment.id, version.number, training.at, head
                 elif training is None and version is lines.waiting:

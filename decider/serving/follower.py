@@ -87,13 +87,13 @@ class Follower:
         version = lines.serving
         kept = self._current.get(version.experiment.id)
         model = self._newest(version)
-        if model is None and kept and _owner(kept.version) == _owner(version):
+        if model is None and kept and owner_of(kept.version) == owner_of(version):
             model = kept.model  # the newest name's content is elsewhere: an older one goes on
         self._current.put(Serving(version, model or self._stored(version)))
 
     def _newest(self, version: ExperimentVersion) -> Model | None:
         """The model with the newest name, where its content is at hand."""
-        name = self._names.get(_owner(version))
+        name = self._names.get(owner_of(version))
         if name is None:
             return None
         return self._copies.get(name) or self._loaded(version, name)
@@ -109,7 +109,7 @@ class Follower:
     def _stored(self, version: ExperimentVersion) -> Model:
         """The newest stored model, or one that knows nothing yet."""
         policy = version.experiment.policy
-        stored = self._log.models.stored(*_owner(version)) if policy.learns else ()
+        stored = self._log.models.stored(*owner_of(version)) if policy.learns else ()
         for position in reversed(stored):
             model = self._loaded(version, ModelName(version.experiment.id, position, policy.signature))
             if model is not None:
@@ -117,5 +117,6 @@ class Follower:
         return Model(make_policy(policy))
 
 
-def _owner(version: ExperimentVersion) -> Owner:
+def owner_of(version: ExperimentVersion) -> Owner:
+    """Of the models that serve a version."""
     return version.experiment.id, version.experiment.policy.signature
