@@ -70,7 +70,7 @@ class _Caller:
 
 
 def decide_walk(db: Path) -> Walk:
-    """Of a Decide of the default policy with ten actions and five fields of context, once everything is warm."""
+    """Of a Decide that asks the default policy: ten actions, five fields of context, everything else warm."""
     from prometheus_client import CollectorRegistry
 
     from decider.experiment.schema import from_message
@@ -99,6 +99,8 @@ def decide_walk(db: Path) -> Walk:
         context = pb.Context(segment="vip", device="app", channel="web", location="here", intent_stage="cart")
         request = pb.DecideRequest(experiment="home", unit_id="u", context=context)
         behaviour(request, _Caller())
+        for serving in current.all():
+            current.put(serving.version, serving.model)  # as a new model does: the policy is asked once more
         try:
             return walk_of(lambda: behaviour(request, _Caller()))
         finally:

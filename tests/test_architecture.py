@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.experiment": WORDS | {"decider.policy", "decider.v1"},
     "decider.experiment_files": {"decider.errors", "decider.experiment", "decider.v1"},  # above `experiment`: it reads
     "decider.decide": DOMAIN,
-    "decider.serving": DOMAIN | {"decider.log"},
+    "decider.serving": DOMAIN | {"decider.decide", "decider.log"},
     "decider.estimate": set(),
     "decider.log": DOMAIN,
     "decider.learn": LOGGED,

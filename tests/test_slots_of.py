@@ -22,7 +22,7 @@ from decider.log.memory import MemoryLog
 from decider.policy.protocol import Choice, Model, UnusablePmf
 from decider.policy.static import Fixed, Uniform
 from decider.server.service import DeciderService
-from decider.serving.current import Current, Serving
+from decider.serving.current import Current
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Reason
 from decider.v1 import decider_service_pb2 as pb
 from simulator.custom import BadPolicy, Checked
@@ -99,7 +99,7 @@ def test_a_policy_that_fails_is_replaced_by_the_baseline(failure: str) -> None:
 def test_a_policy_that_fails_never_ends_a_call(failure: str, clock: Clock) -> None:
     """To a frontend INTERNAL means that the service is broken; it has an action for this visitor."""
     version, running, log = sample_version(), Current(), MemoryLog(clock=clock)
-    running.put(Serving(version, Model(Answering(FAILURES[failure]))))
+    running.put(version, Model(Answering(FAILURES[failure])))
     service = DeciderService(running, log, append=log.append)
     answer = service.Decide(pb.DecideRequest(experiment="home", unit_id="u"))
     assert (answer.action.id, answer.reason) == ("outfit", pb.REASON_FALLBACK)

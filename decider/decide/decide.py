@@ -20,20 +20,29 @@ from decider.types import ActionId, Context, Decision, DecisionRequest, Experime
 
 logger = logging.getLogger(__name__)
 
+MOST_KNOWN = 100_000
+"""Slots that one cache keeps, about 4 MB; then it starts anew."""
+
 MOST_LOGGED = 1_000
 """Kinds of failures that are remembered as logged; then all are forgotten."""
 
 OnFailure = Callable[[ExperimentVersion, Exception], None]
 """Told what a policy raised, before the baseline takes its place."""
 
+Ruled = tuple[Slots, Reason | None]
+"""What is drawn from, and the reason where a rule or the fallback decided."""
 
-def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -> Decision:
+
+def decide(
+    request: DecisionRequest, version: ExperimentVersion, model: Model, known: SlotsCache | None = None
+) -> Decision:
     """Choose one action.
 
+    known: what this model was asked before for this version.
     Raises NotFound, InvalidArgument or Refused where the request's actions do not fit the experiment.
     """
     eligible = eligible_actions(version, request)
-    slots, reason = _slots(request, version, model, eligible)
+    slots, reason = _slots(request, version, model, eligible, known or policy_slots)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(
@@ -52,15 +61,15 @@ def decide(request: DecisionRequest, version: ExperimentVersion, model: Model) -
 
 
 def _slots(
-    request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
-) -> tuple[Slots, Reason | None]:
+    request: DecisionRequest,
+    version: ExperimentVersion,
+    model: Model,
+    eligible: tuple[ActionId, ...],
+    ask: Callable[[DecisionRequest, ExperimentVersion, Model, tuple[ActionId, ...]], Ruled],
+) -> Ruled:
     if version.experiment.holdout and in_holdout(version, request.unit_id):
         return baseline_slots(version, eligible), Reason.HOLDOUT
-    if eligible is version.all_active and not request.action_features:
-        choices = version.all_choices
-    else:
-        choices = version.choices_of(eligible, request.action_features)
-    slots, reason = slots_of(version, model.policy, request.context, choices)
+    slots, reason = ask(request, version, model, eligible)
     if reason is None and not request.explore:
         return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION
     return slots, reason
@@ -73,6 +82,17 @@ def _drawn_reason(slots: Slots, index: int) -> Reason:
 
 
 # From a policy to slots.
+
+
+def policy_slots(
+    request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
+) -> Ruled:
+    """The slots of the version's policy for a request, the holdout and `explore` aside."""
+    if eligible is version.all_active and not request.action_features:
+        choices = version.all_choices
+    else:
+        choices = version.choices_of(eligible, request.action_features)
+    return slots_of(version, model.policy, request.context, choices)
 
 
 _logged: set[tuple[ExperimentId, str, type[Exception]]] = set()
@@ -99,8 +119,8 @@ def slots_of(
     choices: Sequence[Choice],
     *,
     on_failure: OnFailure = log_failure,
-) -> tuple[Slots, Reason | None]:
-    """What is drawn from, and the reason where a rule or the fallback decided; the holdout is `decide`'s.
+) -> Ruled:
+    """What is drawn from; the holdout is `decide`'s.
 
     A policy that fails in whatever way must not cost a decision: the baseline takes its place.
     """
@@ -140,6 +160,44 @@ def usable_pmf(
         on_failure(version, error)
         return None
     return pmf
+
+
+# What was asked before.
+
+
+_Asked = tuple[tuple[object, ...], tuple[ActionId, ...]]
+
+
+class SlotsCache:
+    """`policy_slots` for one version and one model that serves it, which never changes: the same for the same context.
+
+    Made when they begin to serve and gone with them. `simulator verify` recomputes without it, so that a wrong answer
+    from here would show there. A context with features of its own hardly ever comes twice: it is not kept. Nor is a
+    fallback, since the policy may answer the next time.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[_Asked, Ruled] = {}
+
+    def __call__(
+        self, request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
+    ) -> Ruled:
+        """The slots, and the reason where a rule decided."""
+        context = request.context
+        if context.features or request.action_features:
+            return policy_slots(request, version, model, eligible)
+        key = (context[:-1], eligible)
+        ruled = self._known.get(key)
+        if ruled is None:
+            ruled = policy_slots(request, version, model, eligible)
+            if ruled[1] is not Reason.FALLBACK:
+                self._keep(key, ruled)
+        return ruled
+
+    def _keep(self, key: _Asked, ruled: Ruled) -> None:
+        if len(self._known) * len(ruled[0]) >= MOST_KNOWN:
+            self._known.clear()
+        self._known[key] = ruled
 
 
 # The rules that act before sampling.

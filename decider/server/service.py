@@ -73,13 +73,13 @@ class DeciderService:
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
-        version, model = self._current[ExperimentId(request.experiment)]
+        version, model, slots = self._current[ExperimentId(request.experiment)]
         if version.experiment.paused:
             raise Refused(
                 f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
                 reason="EXPERIMENT_PAUSED",
             )
-        return _Chosen(decide(asked, version, model), version, stored=False)
+        return _Chosen(decide(asked, version, model, slots), version, stored=False)
 
     def _committed(self, request: pb.DecideRequest, chosen: _Chosen, mark: Mark | None) -> _Chosen:
         """What counts after the commit: without a mark, somebody else has just written this decision id.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from decider.decide.decide import SlotsCache
 from decider.errors import NotFound
 from decider.experiment.definition import ExperimentVersion
 from decider.policy.protocol import Model
@@ -15,10 +16,11 @@ from decider.types import ExperimentId
 
 
 class Serving(NamedTuple):
-    """A version and the model that serves it."""
+    """A version, the model that serves it, and what that has been asked: the arguments of `decide` behind a request."""
 
     version: ExperimentVersion
     model: Model
+    slots: SlotsCache
 
 
 class Current(dict[ExperimentId, Serving]):
@@ -29,9 +31,9 @@ class Current(dict[ExperimentId, Serving]):
         known = ", ".join(sorted(self)[:10]) or "none yet"
         raise NotFound(f"there is no experiment {id_!r}; there are: {known}", reason="EXPERIMENT_NOT_FOUND")
 
-    def put(self, serving: Serving) -> None:
+    def put(self, version: ExperimentVersion, model: Model) -> None:
         """Serve this version with this model from now on."""
-        self[serving.version.experiment.id] = serving
+        self[version.experiment.id] = Serving(version, model, SlotsCache())
 
     def all(self) -> Sequence[Serving]:
         """Every experiment, by id."""

@@ -16,7 +16,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import Model
-from decider.serving.current import Current, Serving
+from decider.serving.current import Current
 from decider.serving.lineup import Lines, Lineup
 from decider.types import START, ExperimentId
 
@@ -89,7 +89,7 @@ class Follower:
         model = self._newest(version)
         if model is None and kept and owner_of(kept.version) == owner_of(version):
             model = kept.model  # the newest name's content is elsewhere: an older one goes on
-        self._current.put(Serving(version, model or self._stored(version)))
+        self._current.put(version, model or self._stored(version))
 
     def _newest(self, version: ExperimentVersion) -> Model | None:
         """The model with the newest name, where its content is at hand."""

@@ -40,7 +40,7 @@ class LogFiles:
         if self._is_link:
             self._paths.append(path)  # it must go on leading here
         self._inodes = self._look()
-        self._unchanged_since: tuple[int, int] | None = None
+        self._unchanged_since: tuple[int, int] | None = None  # inode and time of change of the folder
 
     def _look(self) -> list[tuple[int, int]]:
         """Raises OSError where one is missing."""
@@ -49,12 +49,14 @@ class LogFiles:
     def gone(self) -> FileGone | None:
         """What is wrong, if one of the files is not the one that was opened."""
         try:
-            folder = None if self._is_link else self._folder_state()
-            if folder is not None and folder == self._unchanged_since:
+            folder = self._folder.stat()
+            state = folder.st_ino, folder.st_mtime_ns
+            if state == self._unchanged_since:
                 return None
             self._unchanged_since = None
             if self._look() == self._inodes:
-                self._unchanged_since = folder
+                if not self._is_link and abs(time.time_ns() - folder.st_mtime_ns) > SETTLED:
+                    self._unchanged_since = state
                 return None
         except OSError:
             pass
@@ -62,13 +64,6 @@ class LogFiles:
             f"{self._path}: was moved, deleted or replaced under the server; put it back, or restart the server on "
             f"the right file"
         )
-
-    def _folder_state(self) -> tuple[int, int] | None:
-        """Inode and time of change; None while that is so young that a further change might not show."""
-        status = self._folder.stat()
-        if abs(time.time_ns() - status.st_mtime_ns) < SETTLED:
-            return None
-        return status.st_ino, status.st_mtime_ns
 
 
 _NUMBER = struct.Struct(">Q")
@@ -113,12 +108,10 @@ class Witness:
             raise LogError(f"{log}: cannot write {self._path.name} beside it ({error})") from error
 
     def remember(self, position: Position) -> None:
-        """Everything up to there is in the log and will be acknowledged; another writer may be further."""
-        if position > _read(os.pread(self._descriptor, _RECORD.size, 0)):
-            self.begin_at(position)
+        """Everything up to there, and nothing beyond, is in the log and will be acknowledged.
 
-    def begin_at(self, position: Position) -> None:
-        """Forget what was remembered."""
+        Call it before another writer can commit: the last word counts.
+        """
         os.pwrite(self._descriptor, _RECORD.pack(position, crc32(_NUMBER.pack(position))), 0)
 
     def close(self, *, remove: bool) -> None:

@@ -92,7 +92,7 @@ class SqliteLog(SqliteReader):
                 self._witness = Witness(path)
                 if alone:
                     _tell_of_loss(path, self._head.position)
-                    self._witness.begin_at(self._head.position)
+                    self._witness.remember(self._head.position)
             opened.pop_all()
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._lease: FileLease | None = None
@@ -133,12 +133,12 @@ class SqliteLog(SqliteReader):
         try:
             with self._file:
                 marks = self._write_at_once(entries) or self._write_singly(entries)
+                gone = self._files.gone()
+                if gone:
+                    raise gone
+                self._witness.remember(self._head.position)
         except SQLITE_ERRORS as error:
             raise self._failed(error) from error
-        gone = self._files.gone()
-        if gone:
-            raise gone
-        self._witness.remember(self._head.position)
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
 
@@ -148,7 +148,7 @@ class SqliteLog(SqliteReader):
         Every statement lets go of the interpreter and fights for it again, which costs more than its work. The head is
         the one that this writer knows; None, and nothing written, where another has moved it or a decision is not new.
         """
-        if not all(type(entry) is Decision for entry in entries):
+        if set(map(type, entries)) != {Decision}:
             return None
         head, at = self._head, self._time_after(self._head)
         parts = [entries[first : first + MOST_AT_ONCE] for first in range(0, len(entries), MOST_AT_ONCE)]
