@@ -47,36 +47,36 @@ proto: $(READY) ## rebuild decider/v1 from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
 
 bench: $(READY) $(RIVALS) ## speed: serving against a bare echo server, evaluating against other libraries; prints ratios
-	@$(BIN)/python -m simulator.bench
-	@$(BIN)/python -m simulator.bench_evaluate
+	@$(BIN)/python -m simulator.studies.bench
+	@$(BIN)/python -m simulator.studies.bench_evaluate
 
 wide: $(READY) ## more features than there is room for: lift, speed and size of the default's learning codes (ARGS="--seeds 5")
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.wide $(ARGS)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.studies.wide $(ARGS)
 
 coverage: $(READY) ## do the intervals hold: coverage and width of each kind in hard cells, by simulation
-	@$(BIN)/python -m simulator.coverage $(ARGS)
+	@$(BIN)/python -m simulator.studies.coverage $(ARGS)
 
-$(RIVALS): simulator/side/requirements.txt
+$(RIVALS): simulator/studies/rivals/requirements.txt
 	$(PYTHON) -m venv .venv-rivals
-	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r simulator/side/requirements.txt
+	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r simulator/studies/rivals/requirements.txt
 	@touch $(RIVALS)
 
 side-by-side: $(READY) $(RIVALS) ## our estimates beside those of vw-estimators, obp, coba and MABWiser, with known truth
-	@$(BIN)/python -m simulator.side_by_side $(ARGS)
+	@$(BIN)/python -m simulator.studies.side_by_side $(ARGS)
 
 # What the rivals lack of our packages is found behind theirs: the same numpy, the same vowpal-wabbit-next.
-$(BAKEOFF): simulator/bakeoff/requirements.txt simulator/bakeoff/build.txt | $(READY)
+$(BAKEOFF): simulator/studies/bakeoff/requirements.txt simulator/studies/bakeoff/build.txt | $(READY)
 	$(PYTHON) -m venv .venv-bakeoff
 	$(BIN)/python -c '$(LIBRARIES)' > "$$(.venv-bakeoff/bin/python -c '$(LIBRARIES)')/ours.pth"
-	$(BAKEOFF_PIP) -r simulator/bakeoff/build.txt
-	DONT_SET_MARCH=1 $(BAKEOFF_PIP) --no-build-isolation -r simulator/bakeoff/requirements.txt || { echo "contextualbandits is built from source: is there a C++ compiler?"; exit 1; }
+	$(BAKEOFF_PIP) -r simulator/studies/bakeoff/build.txt
+	DONT_SET_MARCH=1 $(BAKEOFF_PIP) --no-build-isolation -r simulator/studies/bakeoff/requirements.txt || { echo "contextualbandits is built from source: is there a C++ compiler?"; exit 1; }
 	@touch $(BAKEOFF)
 
 bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same visits of all worlds; resumes (ARGS="--publish")
-	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.bakeoff $(ARGS)
+	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.studies.bakeoff $(ARGS)
 
 walk: $(READY) ## the way of one Decide through the files and rooms
-	@$(BIN)/python -m simulator.walk
+	@$(BIN)/python -m simulator.studies.walk
 
 cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS=60000 makes long logs shorter
 	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done

@@ -65,7 +65,7 @@ def noted(notes: Path) -> list[tuple[int, int]]:
 
 
 if __name__ == "__main__":
-    from simulator.commands import bad_input  # not in its workers, which import this file, too
+    from simulator.commands.options import bad_input  # not in its workers, which import this file, too
     from simulator.run.sweep import sweep
     from tests.sweeping import Square as Found
     from tests.sweeping import square as function

@@ -19,6 +19,24 @@ DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
 SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.experiment_files", "decider.v1"}
 
+SIMULATED = (
+    "simulator.text",
+    "simulator.load_policy",
+    "simulator.verify",
+    "simulator.datasets",
+    "simulator.logs",
+    "simulator.evaluate",
+    "simulator.worlds",
+    "simulator.run",
+    "simulator.drive",
+    "simulator.compare",
+    "simulator.report",
+    "simulator.commands",
+    "simulator.cli",
+    "simulator.studies",
+)
+"""The simulator's rooms: each may import those before it."""
+
 MAY_IMPORT: dict[str, set[str]] = {
     "decider": set(),
     "decider.v1": {"decider.v1"},
@@ -36,11 +54,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.server": SERVED,
     "decider.cli": SERVED | {"decider.server"},
     "decider.client": WORDS | {"decider.v1"},
-    "simulator": SERVED | {"decider.client"},
+    "simulator": set(),
+    **{room: SERVED | {"decider.client", *SIMULATED[:place]} for place, room in enumerate(SIMULATED)},
 }
-"""Each room of DESIGN's section 5 with the rooms that it may import, besides itself."""
+"""Each room with the rooms that it may import, besides itself."""
 
-DRIVES_LIVE = ("simulator.drive", "simulator.bench")
+DRIVES_LIVE = ("simulator.drive", "simulator.studies.bench")
 """The simulator's own door code: it talks to a live server."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
@@ -50,9 +69,9 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.client",
         "decider.v1",
         "simulator.drive",
-        "simulator.bench",
+        "simulator.studies.bench",
     ),
-    "grpc_health": ("decider.server", "simulator.bench"),
+    "grpc_health": ("decider.server", "simulator.studies.bench"),
     "grpc_reflection": ("decider.server",),
     "grpc_status": ("decider.server", "decider.client"),
     "sqlite3": (
@@ -64,7 +83,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.metrics",
         "decider.server.serve",
         "decider.server.http",
-        "simulator.walk",  # a registry for the handler that it walks through
+        "simulator.studies.walk",  # a registry for the handler that it walks through
     ),
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": ("decider.cli", "simulator"),
@@ -77,12 +96,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.compare.table",
     ),
     "adbc_driver_sqlite": ("decider.log.sqlite.arrow",),
-    "matplotlib": ("simulator.report", "simulator.bakeoff.plot"),
+    "matplotlib": ("simulator.report", "simulator.studies.bakeoff.plot"),
     "jinja2": ("simulator.report",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 
-DRIVES_A_SERVER = ("simulator.bench", "simulator.walk")
+DRIVES_A_SERVER = ("simulator.studies.bench", "simulator.studies.walk")
 """The modules of the simulator that may import `decider.server`: they measure a live one."""
 
 
@@ -125,7 +144,9 @@ def inside(name: str, room: str) -> bool:
 
 def room_of(name: str) -> str:
     """The most specific room."""
-    rooms = [room for room in MAY_IMPORT if inside(name, room) and (room != "decider" or name == "decider")]
+    rooms = [
+        room for room in MAY_IMPORT if inside(name, room) and (name == room or room not in ("decider", "simulator"))
+    ]
     assert rooms, f"{name} is in no room: give it one in DESIGN's section 5 and here"
     return max(rooms, key=len)
 
@@ -195,7 +216,10 @@ def test_sql_is_in_the_log_alone(name: str) -> None:
 def test_only_its_own_room_knows_the_text_of_vowpal_wabbit() -> None:
     """The default policy is not Vowpal Wabbit's: nothing but `policy/vw/` may depend on how it writes features."""
     users = [name for name in OURS if "decider.policy.vw.encode" in imports(name)]
-    assert set(users) <= {"decider.policy.vw.workspace", "simulator.side.known"}  # the latter feeds VW's own program
+    assert set(users) <= {
+        "decider.policy.vw.workspace",
+        "simulator.studies.rivals.known",
+    }  # the latter feeds VW's own program
 
 
 def test_a_definition_comes_from_a_text_not_from_a_file() -> None:

@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 
 from decider.types import Context
-from simulator.bakeoff import table
-from simulator.bakeoff.given import Given, Sample, sample
-from simulator.bakeoff.plan import DEFAULT, LABELS, OTHERS, Seeds, tasks
-from simulator.bakeoff.plot import shares
-from simulator.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
-from simulator.bakeoff.rivals import RIVALS, NoSuchRival, rival
-from simulator.bakeoff.vectors import Vectors
-from simulator.bakeoff.verdicts import BETTER, WORSE, Cell, against_rivals, best, cells
 from simulator.run.play import play
 from simulator.run.policies import named
 from simulator.run.sweep import sweep
 from simulator.run.task import Task, run
 from simulator.run.versions import version_of
-from simulator.worlds.find import find
+from simulator.studies.bakeoff import table
+from simulator.studies.bakeoff.given import Given, Sample, sample
+from simulator.studies.bakeoff.plan import DEFAULT, LABELS, OTHERS, Seeds, tasks
+from simulator.studies.bakeoff.plot import shares
+from simulator.studies.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
+from simulator.studies.bakeoff.rivals import RIVALS, NoSuchRival, rival
+from simulator.studies.bakeoff.vectors import Vectors
+from simulator.studies.bakeoff.verdicts import BETTER, WORSE, Cell, against_rivals, best, cells
+from simulator.worlds.registry import find
 
 ROOT = Path(__file__).parent.parent
 INTERPRETER = ROOT / ".venv-bakeoff/bin/python"
@@ -207,9 +207,9 @@ def test_what_was_played_is_not_played_again(tmp_path: Path) -> None:
 SAME_CHOICES = """
 import json
 import numpy as np
-from simulator.bakeoff import with_coba, with_contextualbandits, with_mabwiser
-from simulator.bakeoff.given import Given, sample
-from simulator.worlds.find import find
+from simulator.studies.bakeoff import with_coba, with_contextualbandits, with_mabwiser
+from simulator.studies.bakeoff.given import Given, sample
+from simulator.worlds.registry import find
 from contextualbandits import online
 from sklearn.linear_model import SGDClassifier
 

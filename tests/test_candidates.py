@@ -22,13 +22,13 @@ from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer
 from decider.log.open import open_log
 from decider.log.protocol import Mark
-from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import Candidate, Progressive
 from simulator.evaluate.parse import parse
+from simulator.evaluate.replay_decisions import Asked
 from simulator.evaluate.scores import score
 from simulator.logs.columns import Columns, Floats
+from simulator.logs.decider_log import load
 from simulator.logs.example import example
-from simulator.logs.ours import load
 from tests.conftest import Clock, sample_experiment, sample_version, spec
 from tests.test_verify import HOME, Drive
 

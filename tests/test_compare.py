@@ -30,7 +30,6 @@ from simulator.compare.on_log import Judged, LogTask, Reading, comparable, judge
 from simulator.compare.on_world import tried
 from simulator.compare.paired import Comparison, Floats, all_pairs, paired, shrinkage
 from simulator.compare.result import Compared, Curve, Family, Standing, ranked, told
-from simulator.compare.show import shown, standings_table
 from simulator.compare.table import read_table, write_table
 from simulator.evaluate.estimates import Estimator
 from simulator.evaluate.parse import parse
@@ -39,6 +38,7 @@ from simulator.evaluate.scores import score
 from simulator.logs.export_table import write_parquet
 from simulator.logs.open import ReadOptions, open_log
 from simulator.report.comparison import grids, plots_of, summary, write_comparison_report
+from simulator.report.terminal.comparison import shown, standings_table
 from simulator.run.task import Task
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import HOSTILE

@@ -15,7 +15,19 @@ from decider.estimate.confidence_sequence import confidence_sequence
 from decider.estimate.cressie_read import cressie_read
 from decider.estimate.default_interval import default_interval
 from decider.estimate.mean import Interval
-from simulator.coverage import METHODS, SETTINGS, SIZES, Result, Setting, Task, draw, main, markdown, run, tasks_for
+from simulator.studies.coverage import (
+    METHODS,
+    SETTINGS,
+    SIZES,
+    Result,
+    Setting,
+    Task,
+    draw,
+    main,
+    markdown,
+    run,
+    tasks_for,
+)
 
 
 def name_of(setting: Setting) -> str:

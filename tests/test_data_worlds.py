@@ -26,18 +26,18 @@ from decider.types import CONTEXT_FIELDS, ActionId, Context
 from simulator.datasets import classification as data_sets
 from simulator.datasets import wheels
 from simulator.datasets.wheels import DatasetError, DownloadFailed, WrongChecksum
-from simulator.evaluate.asking import Contexts
 from simulator.evaluate.reward_model import RewardModel
 from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Floats, Number
+from simulator.logs.contexts import Contexts
+from simulator.logs.decider_log import AmbiguousExperiment
 from simulator.logs.export_log import export_log
 from simulator.logs.import_log import import_log
 from simulator.logs.open import ReadOptions, open_log
-from simulator.logs.ours import AmbiguousExperiment
 from simulator.run.play import play
 from simulator.run.task import Task, run
-from simulator.worlds.find import NoSuchWorld, data_names, find, names
 from simulator.worlds.fitted import ThinLog
+from simulator.worlds.registry import NoSuchWorld, data_names, find, names
 from simulator.worlds.resampled import Logged
 from simulator.worlds.world import Visits, World
 from tests.logged_worlds import ACTIONS, DEVICES, SEGMENTS, logged_world, means_of

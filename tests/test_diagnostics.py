@@ -18,12 +18,12 @@ from scipy.stats import binom
 from decider.estimate.sample import Floats, Longs
 from decider.estimate.weights import effective_size, largest_share, mean_weight, top_share, usual_value
 from simulator.datasets import open_bandit
-from simulator.evaluate.candidate_checks import diagnose
-from simulator.evaluate.log_checks import log_findings
+from simulator.evaluate.checks.candidate import diagnose
+from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
-from simulator.evaluate.show_checks import candidate_panel, findings_table, log_panel
 from simulator.evaluate.verdicts import ALARM, worst
 from simulator.logs.columns import Category, Columns, Number
+from simulator.report.terminal.checks import candidate_panel, findings_table, log_panel
 
 THOMPSON = Path(__file__).parents[2] / "shared" / "data" / "obd_bts_action_dist_all.csv"
 """The distribution of the Bernoulli Thompson sampler by position; it stands beside the checkout."""

@@ -34,10 +34,10 @@ from decider.log.open import open_reader
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
 from simulator.cli import main
-from simulator.custom import BadPolicy
 from simulator.drive import calls, live, send
 from simulator.drive.calls import Unanswered
 from simulator.drive.earned import earned
+from simulator.drive.example import found as worked
 from simulator.drive.kills import moments
 from simulator.drive.latency import CURVE, percentiles
 from simulator.drive.ledger import Ledger
@@ -47,11 +47,11 @@ from simulator.drive.reconcile import Reconciliation, reconcile
 from simulator.drive.schedule import Schedule
 from simulator.drive.send import Drive
 from simulator.drive.target import apply
-from simulator.drive.worked import found as worked
+from simulator.load_policy import BadPolicy
 from simulator.report.drives import calls_of, latencies, write_drive_report
 from simulator.run.policies import served, with_policy
 from simulator.verify import verify
-from simulator.worlds.find import find, names
+from simulator.worlds.registry import find, names
 from tests.browser import UNDRAWN, assert_readable, browser
 from tests.doors import InProcessDoor, ServerProcess, rows, until
 
@@ -718,7 +718,17 @@ def test_only_policies_that_a_server_can_serve_are_applied() -> None:
 def test_ctrl_c_ends_with_what_was_sent(tmp_path: Path) -> None:
     """Nobody waits for the rest; what was acknowledged up to then is still compared, and the server is not left."""
     db, errors = tmp_path / "drive.db", tmp_path / "errors"
-    command = [sys.executable, "-m", "simulator.cli", "drive", "storefront", "--serve", str(db), "--visitors", "20000"]
+    command = [
+        sys.executable,
+        "-m",
+        "simulator.cli",
+        "drive",
+        "storefront",
+        "--serve",
+        str(db),
+        "--visitors",
+        "20000",
+    ]
     with errors.open("wb") as file:
         process = subprocess.Popen([*command, "--rate", "150"], stdout=subprocess.PIPE, stderr=file, text=True)
     try:

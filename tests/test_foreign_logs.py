@@ -25,10 +25,10 @@ from simulator.datasets.open_bandit import DatasetError, DownloadFailed
 from simulator.logs import arrow, table_files
 from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Number
+from simulator.logs.decider_log import AmbiguousExperiment
 from simulator.logs.dsjson import fair_sample
 from simulator.logs.mapping import GUESSES
 from simulator.logs.open import ReadOptions, open_log
-from simulator.logs.ours import AmbiguousExperiment
 
 PERSONALIZER = Path(__file__).parent / "data" / "personalizer.dsjson"
 SKIP = ReadOptions(skip_bad=True)

@@ -27,17 +27,17 @@ from decider.log.open import open_log as open_to_write
 from decider.log.open import open_reader
 from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
 from simulator.cli import main as simulator
+from simulator.commands.logs import export_command, import_command
 from simulator.logs import export_log as exporting
 from simulator.logs.bad import BadLog
-from simulator.logs.cli import export_command, import_command
 from simulator.logs.columns import Category, Columns, Field, Number
+from simulator.logs.decider_log import load
 from simulator.logs.example import example
 from simulator.logs.export_log import export_log
 from simulator.logs.import_experiment import action_ids
 from simulator.logs.import_log import import_log
 from simulator.logs.import_slots import whole_slots
 from simulator.logs.open import ReadOptions, open_log
-from simulator.logs.ours import load
 from simulator.verify import verify
 from tests.conftest import spec, texts
 from tests.doors import rows as query

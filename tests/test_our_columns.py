@@ -15,9 +15,9 @@ from decider.experiment.aggregate import final_reward
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import LogReader, NewActivation, NewReward, SealedDecision
 from decider.types import Reason, Time
-from simulator.evaluate.asking import Contexts
 from simulator.logs.columns import Columns
-from simulator.logs.ours import AmbiguousExperiment, load
+from simulator.logs.contexts import Contexts
+from simulator.logs.decider_log import AmbiguousExperiment, load
 from tests.conftest import Clock, sample_experiment
 from tests.test_verify import HOME, Drive, eventful
 

@@ -31,7 +31,7 @@ from simulator.evaluate.result import (
 from simulator.report.forest import PLAIN, Mark, can_be_drawn, window
 from simulator.report.page import Answer, answer, candidates, summary, unexplained, write_report
 from simulator.report.plots import of_policy
-from simulator.report.text import printable
+from simulator.text import printable
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import ACTIONS, EVALUATION, FORCED, HOSTILE, LEARNED, LOG, REFUSED, THOMPSON
 

@@ -29,17 +29,17 @@ from decider.policy.protocol import Choice, Model, PlainPolicy
 from decider.policy.static import Uniform
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, Time
 from simulator.cli import main
-from simulator.custom import BadPolicy
 from simulator.evaluate.result import to_json
+from simulator.load_policy import BadPolicy
 from simulator.report.runs import write_run_report
+from simulator.report.terminal.runs import cells, shown, sparkline
+from simulator.run.example import found
 from simulator.run.play import Played, play, reference
 from simulator.run.policies import Known, Learner, named
 from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, of_policy, tasks_of
 from simulator.run.result import reference as reference_runs
-from simulator.run.show import cells, shown, sparkline
 from simulator.run.task import Run, Task, run, share_of_lift
-from simulator.run.worked import found
-from simulator.worlds.find import NoSuchWorld, find
+from simulator.worlds.registry import NoSuchWorld, find
 from simulator.worlds.world import Visits, World
 from tests.browser import UNDRAWN, assert_readable, browser
 
@@ -542,7 +542,7 @@ def test_files_are_there_even_if_nobody_reads_the_tables(tmp_path: Path, monkeyp
     def closed(_: object) -> list[str]:
         raise BrokenPipeError
 
-    monkeypatch.setattr("simulator.run.cli.shown", closed)
+    monkeypatch.setattr("simulator.commands.run.shown", closed)
     file, folder = tmp_path / "run.json", tmp_path / "page"
     simulator(
         "storefront",

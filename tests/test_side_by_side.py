@@ -21,12 +21,12 @@ from decider.estimate.ips import Ips
 from decider.estimate.snips import Snips
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
-from simulator import bench_evaluate
 from simulator.evaluate.candidates import Uniform
 from simulator.logs.columns import Category, Number
-from simulator.logs.ours import load
-from simulator.side.exchange import Arrays, Points, Row, dumps, loads
-from simulator.side.known import (
+from simulator.logs.decider_log import load
+from simulator.studies import bench_evaluate
+from simulator.studies.rivals.exchange import Arrays, Points, Row, dumps, loads
+from simulator.studies.rivals.known import (
     ACTIONS,
     EPSILON,
     NUMBERS,
@@ -38,8 +38,8 @@ from simulator.side.known import (
     value_names,
     vw_lines,
 )
-from simulator.side.written import write_log
-from simulator.side_by_side import (
+from simulator.studies.rivals.written import write_log
+from simulator.studies.side_by_side import (
     INTERPRETER,
     ROOT,
     SCRIPTS,

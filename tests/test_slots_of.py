@@ -25,11 +25,11 @@ from decider.server.service import DeciderService
 from decider.serving.current import Current
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Reason
 from decider.v1 import decider_service_pb2 as pb
-from simulator.custom import BadPolicy, Checked
-from simulator.evaluate.asking import Asked
+from simulator.evaluate.replay_decisions import Asked
+from simulator.load_policy import BadPolicy, Checked
 from simulator.run.play import play
 from simulator.run.policies import Learner, named
-from simulator.worlds.find import find
+from simulator.worlds.registry import find
 from tests.conftest import Clock, sample_version, spec
 
 Answer = Callable[[int], Any]

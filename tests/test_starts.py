@@ -115,7 +115,10 @@ def test_a_start_that_is_killed_keeps_its_work_in_pieces(db: Path, starting: Sta
         again.process.wait(PATIENCE)
     assert stored()[-1] > pieces[-1]
     verified = subprocess.run(
-        [sys.executable, "-m", "simulator.cli", "verify", str(db)], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "simulator.cli", "verify", str(db)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert verified.stdout.splitlines()[-1] == f"{DECISIONS} of {DECISIONS} decisions equal", verified
 

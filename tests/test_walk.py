@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simulator.walk import decide_walk
+from simulator.studies.walk import decide_walk
 
 
 def test_one_decide_enters_few_files_and_comes_back_seldom(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from decider.policy.thompson.features import Features
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context
-from simulator.wide import CONTEXTS, lessons, lift
+from simulator.studies.wide import CONTEXTS, lessons, lift
 from tests.conftest import spec
 
 DATA = Path(__file__).parent / "data"

@@ -29,14 +29,15 @@ from decider.server.convert import decision_request, reward_name
 from decider.types import CONTEXT_FIELDS, ActionId, Context
 from decider.v1 import decider_service_pb2 as pb
 from simulator.cli import main
+from simulator.report import portraits
+from simulator.report.portraits import TIME, UNKNOWN, Portrait, plain, portrait
+from simulator.report.terminal.worlds import SHADES, _short
 from simulator.report.worlds import write_worlds
 from simulator.run.play import Way, play, reference
-from simulator.worlds import pictures, scenes
-from simulator.worlds.find import find, names
+from simulator.worlds import scenes
 from simulator.worlds.logistic import FIELDS, LEAST, MOST, SPREAD, mean_purchase
-from simulator.worlds.pictures import TIME, UNKNOWN, Portrait, plain, portrait
+from simulator.worlds.registry import find, names
 from simulator.worlds.scene import Outcome, Visitor, chance, define, mixture, scene
-from simulator.worlds.show import SHADES, _short
 from simulator.worlds.world import Flags, Floats, Visits, World
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 
@@ -574,7 +575,7 @@ def test_a_picture_adds_up(name: str) -> None:
     assert one.uniform <= one.single < one.best
     best = [world.actions.index(action) for action in picture.best]
     assert picture.means[best, range(len(best))].tolist() == np.nanmax(picture.means, axis=0).tolist()
-    visits = world.draw(pictures.SEED, pictures.ROUNDS)
+    visits = world.draw(portraits.SEED, portraits.ROUNDS)
     if visits.eligible.all():
         assert picture.means @ picture.shares == pytest.approx(visits.means[visits.seen].mean(axis=0))
 
@@ -622,7 +623,7 @@ def invoke(*arguments: str, columns: int = 80) -> tuple[int, str]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portraits that were made already."""
-    monkeypatch.setattr("simulator.worlds.cli.portrait", lambda world: drawing(world.name))
+    monkeypatch.setattr("simulator.commands.worlds.portrait", lambda world: drawing(world.name))
 
 
 @pytest.mark.usefixtures("quick")

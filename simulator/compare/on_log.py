@@ -25,8 +25,8 @@ from decider.policy.algorithms import ALGORITHMS
 from simulator.compare.paired import Floats
 from simulator.compare.result import Row, Standing, Value, parameters_of
 from simulator.evaluate.candidates import Candidate, Logged
+from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator
-from simulator.evaluate.log_checks import log_findings
 from simulator.evaluate.parse import log_experiment, of_experiment, parse
 from simulator.evaluate.result import Finding, PolicyResult
 from simulator.evaluate.run import judged
@@ -182,7 +182,7 @@ def sums_of(one: Candidate, scores: Scores, columns: Columns) -> Sums:
     """What is kept of a candidate, so that it can be compared with others. columns: the whole log.
 
     >>> from simulator.evaluate.candidates import Uniform
-    >>> from simulator.evaluate.worked import scores
+    >>> from simulator.evaluate.example import scores
     >>> sums_of(Uniform(), scores(), scores().columns).arrays.shape[0]
     3
     """

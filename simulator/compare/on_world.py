@@ -11,8 +11,8 @@ from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from simulator.compare.paired import Floats, all_pairs, paired
 from simulator.compare.result import LEVEL, Compared, Curve, Family, Row, Standing, Value, parameters_of, ranked
-from simulator.custom import BadPolicy
 from simulator.evaluate.result import Estimate
+from simulator.load_policy import BadPolicy
 from simulator.run.policies import Learner, named, with_policy
 from simulator.run.result import KNOWN, LEARNS, Band, band
 from simulator.run.task import Run, Task, run, share_of_lift
@@ -54,7 +54,7 @@ def tried(task: Task) -> Tried:
 def parameters(name: str, world: World) -> dict[str, Value]:
     """All parameters that a policy of this name has there, its defaults, too. Raises as `named` does.
 
-    >>> from simulator.worlds.find import find
+    >>> from simulator.worlds.registry import find
     >>> found = parameters("softmax:floor=0.01", find("storefront"))
     >>> found["algorithm"], found["softmax.lambda"], found["interactions"], found["minimum_propensity"]
     ('softmax', 100.0, 'CA', 0.01)

@@ -129,7 +129,7 @@ class Plan:
 def live_window(world: World, rate: float | None) -> float:
     """Seconds in which as many visits are sent as come to the world in its window; not below SHORTEST_WINDOW.
 
-    >>> from simulator.worlds.find import find
+    >>> from simulator.worlds.registry import find
     >>> live_window(find("storefront"), rate=400.0)
     3.0
     """

@@ -16,8 +16,9 @@ import numpy as np
 
 from decider.policy.protocol import Choice
 from decider.types import Context
-from simulator.evaluate.asking import Asked, Contexts, DoesNotFit, Menu
+from simulator.evaluate.replay_decisions import Asked, DoesNotFit, Menu
 from simulator.logs.columns import Category, Columns, Flags, Floats
+from simulator.logs.contexts import Contexts
 
 _ABSENT = " (headed just so, for decisions without it)"
 

@@ -56,7 +56,7 @@ def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns
 def importance(full: Scores, reduced: Without, less: Scores) -> FieldImportance:
     """What `full` earns more than `less`, which never saw the field, on the same decisions.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> from simulator.evaluate.candidates import Uniform
     >>> importance(scores(), Without(Uniform(), "age"), scores()).loss.value
     0.0

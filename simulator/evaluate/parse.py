@@ -19,9 +19,9 @@ from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import PlainPolicy
 from decider.types import START, ActionId, ExperimentId, Position, Time
-from simulator.custom import BadPolicy, Checked, factory_of
-from simulator.evaluate.asking import Asked
 from simulator.evaluate.candidates import DEPLOYED, FIXED, Candidate, Fixed, Logged, Progressive, Served, Table, Uniform
+from simulator.evaluate.replay_decisions import Asked
+from simulator.load_policy import BadPolicy, Checked, factory_of
 from simulator.logs.columns import Category, Columns
 
 NAMES = "uniform, logged, baseline, fixed:ACTION, table:FILE.csv, FILE.toml, model:LOG.db[@POSITION] or module:factory"

@@ -185,7 +185,7 @@ class Evaluation:
 def to_json(found: DataclassInstance) -> str:
     """An evaluation, or another result, as standard JSON: what is infinite or not a number becomes null.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> to_json(evaluation()).splitlines()[1].strip()
     '"log": {'
     """

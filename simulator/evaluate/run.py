@@ -17,12 +17,12 @@ import numpy as np
 
 from decider.estimate.confidence_sequence import confidence_sequence_path
 from decider.estimate.sample import Units
-from simulator.evaluate.candidate_checks import diagnose
+from simulator.evaluate.breakdown import Part, action_shares, hours, points, segments, weight_histogram
 from simulator.evaluate.candidates import Candidate, Logged
+from simulator.evaluate.checks.candidate import diagnose
+from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator, held
 from simulator.evaluate.importance import Without, importance
-from simulator.evaluate.log_checks import log_findings
-from simulator.evaluate.pictures import Part, action_shares, hours, points, segments, weight_histogram
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.scores import Scores, score
 from simulator.evaluate.verdicts import worst
@@ -113,7 +113,7 @@ def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Es
 def judged(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool) -> PolicyResult:
     """What is found of one candidate from its scores, without curve and segments. findings: of the log.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> from simulator.evaluate.candidates import Uniform
     >>> judged(Uniform(), scores(), findings=(), force=False).refused
     True
@@ -160,7 +160,7 @@ def _pictured(result: PolicyResult, scores: Scores, parts: _Parts) -> PolicyResu
 def curve(estimator: Estimator) -> Curve:
     """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> curve(Estimator(scores())).value
     (0.5,)
     """

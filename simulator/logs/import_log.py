@@ -34,9 +34,9 @@ from decider.experiment.schema import from_message, to_message
 from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
-from simulator.evaluate.asking import Contexts
 from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns
+from simulator.logs.contexts import Contexts
 from simulator.logs.import_experiment import experiment_of, plain_id, reward_delays
 from simulator.logs.import_slots import reasons_of, whole_slots
 from simulator.logs.ordered import in_order_of_time
@@ -72,7 +72,7 @@ def import_log(
 
     >>> from tempfile import TemporaryDirectory
     >>> from simulator.logs.example import example
-    >>> from simulator.logs.ours import load
+    >>> from simulator.logs.decider_log import load
     >>> with TemporaryDirectory() as folder:
     ...     _ = import_log(example(), Path(folder, "log.db"))
     ...     again = load(Path(folder, "log.db"), experiment="example")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from decider.experiment.definition import Experiment
-from simulator.logs import dsjson, open_bandit, ours, tables
+from simulator.logs import decider_log, dsjson, open_bandit, tables
 from simulator.logs.bad import BadLog
 from simulator.logs.columns import Columns
 from simulator.logs.files import files_of, suffix
@@ -42,7 +42,7 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     kind = _kind(path)
     if kind in DATABASE:
         _refuse_options(name, options)
-        return ours.load(path, experiment=options.experiment)
+        return decider_log.load(path, experiment=options.experiment)
     if kind in tables.SUFFIXES:
         return in_order_of_time(tables.load(files_of(path, tables.SUFFIXES), name, options))
     return in_order_of_time(dsjson.load(files_of(path, dsjson.SUFFIXES), name, options))
@@ -55,7 +55,7 @@ def definition_in(name: str, options: ReadOptions) -> Experiment | None:
     """
     if name.startswith(open_bandit.PREFIX) or _kind(Path(name)) not in DATABASE:
         return None
-    return ours.newest_definition(Path(name), experiment=options.experiment)
+    return decider_log.newest_definition(Path(name), experiment=options.experiment)
 
 
 def _refuse_options(name: str, options: ReadOptions) -> None:

@@ -18,12 +18,12 @@ from matplotlib.ticker import FuncFormatter
 
 from simulator.compare.paired import Comparison
 from simulator.compare.result import Compared, Curve, Family, Standing, Value
-from simulator.compare.show import p_text
 from simulator.report.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.forest import PLAIN, Look, Mark, Row, forest
 from simulator.report.glossary import Term
 from simulator.report.page import filled, write_page
-from simulator.report.text import figure, printable, shortened, signed, signed_between
+from simulator.report.terminal.comparison import p_text
+from simulator.text import figure, printable, shortened, signed, signed_between
 
 TITLE = "Which policy is better, and is the difference real"
 
@@ -68,7 +68,7 @@ GLOSSARY = (
 def write_comparison_report(found: Compared, folder: Path) -> Path:
     """Write `index.html` and the plots into the folder, which is made if need be; the page's path. Raises OSError.
 
-    >>> from simulator.compare.worked import found
+    >>> from simulator.compare.example import found
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     page = write_comparison_report(found(), Path(folder))
@@ -82,7 +82,7 @@ def write_comparison_report(found: Compared, folder: Path) -> Path:
 def rendered(found: Compared, plots: Sequence[Plot]) -> str:
     """The page's text.
 
-    >>> from simulator.compare.worked import found
+    >>> from simulator.compare.example import found
     >>> rendered(found(), []).split("\\n")[0]
     '<!DOCTYPE html>'
     """
@@ -102,7 +102,7 @@ def rendered(found: Compared, plots: Sequence[Plot]) -> str:
 def summary(found: Compared) -> str:
     """The page's first sentence.
 
-    >>> from simulator.compare.worked import found
+    >>> from simulator.compare.example import found
     >>> summary(found()).partition(",")[0]
     'Of 2 policies that are compared with uniform'
     """
@@ -118,7 +118,7 @@ def summary(found: Compared) -> str:
 def plots_of(found: Compared) -> Iterator[Plot]:
     """Those for which there are figures.
 
-    >>> from simulator.compare.worked import found
+    >>> from simulator.compare.example import found
     >>> [plot.file for plot in plots_of(found())]
     ['differences-1', 'differences-2', 'curves']
     """

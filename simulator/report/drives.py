@@ -15,11 +15,11 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from simulator.drive.latency import CURVE, Percentiles
 from simulator.drive.result import Result
-from simulator.drive.show import beside, call_name, measured_from, verdict
 from simulator.report.canvas import BIASED, CANDIDATE, KEY, Plot, explain, finished, frame, house_style
 from simulator.report.glossary import Term
 from simulator.report.page import filled, write_page
-from simulator.report.text import figure
+from simulator.report.terminal.drives import beside, call_name, measured_from, verdict
+from simulator.text import figure
 
 TITLE = "A world driven against a live server"
 TICKS = (50.0, 90.0, 99.0, 99.9)
@@ -49,7 +49,7 @@ def write_drive_report(result: Result, folder: Path) -> Path:
 
     Files of the same names are replaced, others stay. The same result gives the same bytes. Raises OSError.
 
-    >>> from simulator.drive.worked import found
+    >>> from simulator.drive.example import found
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     page = write_drive_report(found(), Path(folder))
@@ -76,7 +76,7 @@ def write_drive_report(result: Result, folder: Path) -> Path:
 def calls_of(result: Result) -> dict[str, Percentiles]:
     """Those that were made, by name.
 
-    >>> from simulator.drive.worked import found
+    >>> from simulator.drive.example import found
     >>> list(calls_of(found()))
     ['Decide', 'rewards']
     """
@@ -88,7 +88,7 @@ def calls_of(result: Result) -> dict[str, Percentiles]:
 def latencies(result: Result, calls: Mapping[str, Percentiles]) -> Plot:
     """What share of the calls took at most how long. The tail has as much room as the middle.
 
-    >>> from simulator.drive.worked import found
+    >>> from simulator.drive.example import found
     >>> latencies(found(), calls_of(found())).file
     'latency'
     """

@@ -12,7 +12,7 @@ from operator import attrgetter
 from simulator.evaluate.result import Estimate, LogSummary, PolicyResult, Segment
 from simulator.report.canvas import Plot, finished, house_style
 from simulator.report.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
-from simulator.report.text import between, count, figure, printable
+from simulator.text import between, count, figure, printable
 
 UNIT = "reward per decision, with 95 % interval"
 MOST_SEGMENTS, MOST_OF_A_FIELD, FEWEST_OF_A_FIELD = 40, 10, 3
@@ -24,7 +24,7 @@ TOLD = 8
 def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
     """Every candidate's headline estimate against the mean of the log.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> headlines(evaluation().log, evaluation().policies).file
     'estimates'
     """
@@ -51,7 +51,7 @@ def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
 def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
     """One candidate by every estimator.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> estimators(uniform(), evaluation().log, "policy-1").file
     'policy-1-estimators'
     """
@@ -125,7 +125,7 @@ def shown_segments(segments: Sequence[Segment]) -> list[Segment]:
 def headline_first(result: PolicyResult) -> list[tuple[str, Estimate]]:
     """Estimates by name: the one to look at first, then the others in their order.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> headline_first(uniform())[0][0] == uniform().headline
     True
     """

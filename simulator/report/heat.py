@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from simulator.report.canvas import INK, frame, house_style
-from simulator.report.text import figure, shortened
+from simulator.text import figure, shortened
 
 ROW, LABEL_WIDTH, INCHES = 0.3, 20, 0.078
 GROUP_WIDTH = 11

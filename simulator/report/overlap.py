@@ -28,7 +28,7 @@ from simulator.report.canvas import (
     house_style,
 )
 from simulator.report.forest import CELL, LABEL_WIDTH, can_be_drawn
-from simulator.report.text import cells, count, figure, printable, share, shortened
+from simulator.text import cells, count, figure, printable, share, shortened
 
 LARGEST_SHIFTS = 20
 TOLD = 8
@@ -47,7 +47,7 @@ NEAR = 0.06
 def weights(found: Histogram, name: str, stem: str) -> Plot:
     """How many decisions count how much; both scales are logarithmic.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> weights(uniform().weights, "uniform", "policy-1").file
     'policy-1-weights'
     """
@@ -85,7 +85,7 @@ def _draw_bins(axes: Axes, found: Histogram) -> None:
 def actions(found: Sequence[ActionShare], name: str, stem: str) -> Plot:
     """The largest changes of the actions' probabilities, from the log to the candidate.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> actions(uniform().actions, "uniform", "policy-1").file
     'policy-1-actions'
     """

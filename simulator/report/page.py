@@ -16,9 +16,9 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from simulator import text
 from simulator.evaluate.result import Diagnostics, Difference, Evaluation, PolicyResult
 from simulator.evaluate.verdicts import worst_first
-from simulator.report import text
 from simulator.report.canvas import Plot
 from simulator.report.estimates import headline_first, headlines
 from simulator.report.glossary import explained
@@ -59,7 +59,7 @@ def write_report(evaluation: Evaluation, folder: Path) -> Path:
 
     Files of the same names are replaced, others stay. The same evaluation gives the same bytes. Raises OSError.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     page = write_report(evaluation(), Path(folder))
@@ -94,7 +94,7 @@ def write_page(folder: Path, plots: Iterable[Plot], text: str) -> Path:
 def rendered(evaluation: Evaluation, sections: list[Section], overview: Plot | None) -> str:
     """The page's text.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> rendered(evaluation(), [], None).split("\\n")[0]
     '<!DOCTYPE html>'
     """
@@ -115,7 +115,7 @@ def rendered(evaluation: Evaluation, sections: list[Section], overview: Plot | N
 def candidates(evaluation: Evaluation) -> list[PolicyResult]:
     """The policies that are compared. What was logged is what they are compared with, and has the log's own row.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> [result.name for result in candidates(evaluation())]
     ['uniform']
     """
@@ -125,7 +125,7 @@ def candidates(evaluation: Evaluation) -> list[PolicyResult]:
 def answer(result: PolicyResult) -> Answer:
     """What may be said of a candidate: nothing where the log cannot carry it, else what its interval shows.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> answer(uniform()).value
     'with an estimate that should not be relied on'
     """
@@ -147,7 +147,7 @@ def _compared(difference: Difference) -> Answer:
 def summary(policies: Iterable[PolicyResult]) -> list[str]:
     """How many policies got which answer.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> len(summary(evaluation().policies))
     1
     """
@@ -158,7 +158,7 @@ def summary(policies: Iterable[PolicyResult]) -> list[str]:
 def unexplained(diagnostics: Diagnostics) -> list[str]:
     """Reasons that no finding tells.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> unexplained(uniform().diagnostics)
     []
     """

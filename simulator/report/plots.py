@@ -19,7 +19,7 @@ from simulator.report.overlap import actions, shown_actions, weights
 def of_policy(result: PolicyResult, log: LogSummary, number: int) -> Iterator[Plot]:
     """One candidate's plots, those for which there are figures; one that is refused has no estimates.
 
-    >>> from simulator.evaluate.worked import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> len(list(of_policy(uniform(), evaluation().log, 1))) > 2
     True
     """

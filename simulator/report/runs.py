@@ -18,9 +18,9 @@ from matplotlib.ticker import FuncFormatter
 from simulator.report.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
 from simulator.report.glossary import Term
 from simulator.report.page import filled, write_page
-from simulator.report.text import figure, printable, share, shortened
+from simulator.report.terminal.runs import against_single, conditions
 from simulator.run.result import Band, Curve, Line, PolicyRuns, WorldRuns
-from simulator.run.show import against_single, conditions
+from simulator.text import figure, printable, share, shortened
 
 TITLE = "What policies earn in a simulated world"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -114,7 +114,7 @@ def write_run_report(found: WorldRuns, folder: Path) -> Path:
 
     Files of the same names are replaced, others stay. The same runs give the same bytes. Raises OSError.
 
-    >>> from simulator.run.worked import found
+    >>> from simulator.run.example import found
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     page = write_run_report(found(), Path(folder))
@@ -148,7 +148,7 @@ def has_band(band: Band) -> bool:
 def plots_of(found: WorldRuns) -> list[Plot]:
     """Those that have anything to show.
 
-    >>> from simulator.run.worked import found
+    >>> from simulator.run.example import found
     >>> [plot.file for plot in plots_of(found())]
     ['reward', 'share', 'regret', 'right']
     """
@@ -164,7 +164,7 @@ def _drawable(kind: Kind, policy: PolicyRuns) -> bool:
 def plot(kind: Kind, found: WorldRuns) -> Plot:
     """One figure of every policy while the visits came.
 
-    >>> from simulator.run.worked import found
+    >>> from simulator.run.example import found
     >>> plot(KINDS[0], found()).alt.split(":")[0]
     'Reward a visit so far'
     """

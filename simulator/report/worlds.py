@@ -14,9 +14,9 @@ from simulator.report.canvas import Plot, finished
 from simulator.report.glossary import Term
 from simulator.report.heat import heat
 from simulator.report.page import filled, write_page
-from simulator.report.text import printable, share
-from simulator.worlds.pictures import SEED, Portrait
-from simulator.worlds.show import rewards, traffic
+from simulator.report.portraits import SEED, Portrait
+from simulator.report.terminal.worlds import rewards, traffic
+from simulator.text import printable, share
 
 TITLE = "Worlds with known means"
 WORDS = (
@@ -42,8 +42,8 @@ def write_worlds(portraits: Sequence[Portrait], folder: Path) -> Path:
     The same worlds give the same bytes. Raises OSError.
 
     >>> from tempfile import TemporaryDirectory
-    >>> from simulator.worlds.find import find
-    >>> from simulator.worlds.pictures import portrait
+    >>> from simulator.worlds.registry import find
+    >>> from simulator.report.portraits import portrait
     >>> with TemporaryDirectory() as folder:
     ...     page = write_worlds([portrait(find("push"), rounds=500)], Path(folder))
     >>> page.name
@@ -56,8 +56,8 @@ def write_worlds(portraits: Sequence[Portrait], folder: Path) -> Path:
 def picture(one: Portrait) -> Plot:
     """The heat map of a world.
 
-    >>> from simulator.worlds.find import find
-    >>> from simulator.worlds.pictures import portrait
+    >>> from simulator.worlds.registry import find
+    >>> from simulator.report.portraits import portrait
     >>> picture(portrait(find("push"), rounds=500)).file
     'push'
     """

@@ -21,7 +21,7 @@ from decider.decide.slots import SLOTS, draw
 from decider.experiment.definition import ExperimentVersion
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context, Reason
-from simulator.custom import end_if_bad
+from simulator.load_policy import end_if_bad
 from simulator.worlds.world import Floats, Indexes, Visits, World
 
 

@@ -1,7 +1,7 @@
 """The name of a policy, as given to `simulator run --policy` -> what plays a world. Called by the commands and tasks.
 
 default   squarecb:gamma_scale=100   epsilon_greedy:epsilon=0.1,floor=0   FILE.toml   fixed:ACTION   uniform   best
-module:factory   rival:NAME
+module:factory
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from decider.policy.make import make_policy
 from decider.policy.protocol import PlainPolicy
 from decider.types import ActionId
 from decider.v1 import experiment_pb2 as pb
-from simulator.custom import BadPolicy, Checked, factory_of
+from simulator.load_policy import BadPolicy, Checked, factory_of
 from simulator.worlds.world import Floats, Visits, World
 
 NAMES = "default, ALGORITHM[:parameter=value,...], FILE.toml, fixed:ACTION, uniform, best or module:factory"
@@ -46,6 +46,10 @@ class Known:
     pmfs: Callable[[Visits], Floats]
 
 
+EXTENSIONS: dict[str, Callable[[str, World], Learner]] = {}
+"""Further kinds of names, `KIND:NAME`, with what makes their players: a study adds its own."""
+
+
 def named(name: str, world: World) -> Learner | Known:
     """What plays that world under this name. Raises BadPolicy or InvalidExperiment (of a TOML file)."""
     kind, colon, rest = name.partition(":")
@@ -55,8 +59,8 @@ def named(name: str, world: World) -> Learner | Known:
         return Known(lambda visits: visits.uniform)
     if kind == "fixed":
         return _fixed(rest, world)
-    if kind == "rival":
-        return _rival(rest, world)
+    if kind in EXTENSIONS:
+        return EXTENSIONS[kind](rest, world)
     experiment = with_policy(name, world.experiment)
     if experiment is not None:
         return _served(experiment, world)
@@ -82,7 +86,7 @@ def served(name: str, world: World) -> Experiment:
 def with_policy(name: str, base: Experiment) -> Experiment | None:
     """`base` with the policy and the floor that the name gives; None where it names no policy of the server's.
 
-    >>> from simulator.worlds.find import find
+    >>> from simulator.worlds.registry import find
     >>> with_policy("softmax:lambda=10", find("storefront").experiment).policy.parameters
     {'lambda': 10.0}
     """
@@ -100,14 +104,6 @@ def _fixed(action: str, world: World) -> Known:
         raise BadPolicy(f"{said}; it has {', '.join(world.actions)}")
     index = world.actions.index(action)
     return Known(lambda visits: visits.always(index))
-
-
-def _rival(name: str, world: World) -> Learner:
-    """Another library's; see `simulator/bakeoff/rivals.py`. It has no floor."""
-    from simulator.bakeoff.rivals import rival  # here, since it imports what only the bake-off needs
-
-    rival(name, world, seed=1)  # says before the work what there is to say
-    return Learner(lambda seed: rival(name, world, seed=seed), 0.0)
 
 
 def _served(experiment: Experiment, world: World) -> Learner | Known:

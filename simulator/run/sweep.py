@@ -23,7 +23,7 @@ from typing import Any, Generic, TypeVar
 
 from decider.errors import DeciderError
 from decider.policy.features import ENCODER_VERSION
-from simulator.run.keep import Place, place, prepared
+from simulator.run.result_store import Place, place, prepared
 
 T = TypeVar("T")
 R = TypeVar("R")

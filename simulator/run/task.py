@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.run.play import play, reference
 from simulator.run.policies import Known, named
-from simulator.worlds.find import find
+from simulator.worlds.registry import find
 from simulator.worlds.world import Floats, Indexes, Visits
 
 POINTS = 100

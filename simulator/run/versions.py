@@ -26,7 +26,7 @@ _FROM_DATA = {
     "data": ("simulator/worlds/classification.py", "simulator/datasets/*.py"),
     "fitted": (
         *(f"simulator/worlds/{name}.py" for name in ("fitted", "resampled")),
-        *("simulator/evaluate/reward_model.py", "simulator/evaluate/asking.py", "simulator/logs/*.py"),
+        *("simulator/evaluate/reward_model.py", "simulator/evaluate/replay_decisions.py", "simulator/logs/*.py"),
     ),
 }
 """By what a world's name begins with: what makes it, besides `_CODE`."""

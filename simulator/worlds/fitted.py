@@ -28,9 +28,9 @@ from decider.experiment.definition import Experiment, RewardDefinition
 from decider.experiment.schema import from_message, to_message
 from decider.policy.spec import PolicySpec
 from decider.types import ExperimentId
-from simulator.evaluate.asking import Contexts
 from simulator.evaluate.reward_model import RewardModel
 from simulator.logs.columns import Columns, Flags, Floats, Number
+from simulator.logs.contexts import Contexts
 from simulator.logs.files import stamp
 from simulator.logs.import_experiment import action_ids, experiment_of, plain_id
 from simulator.logs.open import ReadOptions, definition_in, open_log

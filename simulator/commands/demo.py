@@ -1,0 +1,56 @@
+"""`simulator demo`. Added to the command in `simulator/cli.py`."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from decider.errors import DeciderError
+from simulator.drive import demo
+
+DB = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("demo", epilog="\b\nExamples:\n  simulator demo\n  simulator demo --exit --fresh")
+@click.option("--db", type=DB, default=Path("demo.db"), show_default=True, help="The demo's log.")
+@click.option("--listen", default="127.0.0.1:50051", show_default=True, help="HOST:PORT of the demo's server.")
+@click.option("--http", default="127.0.0.1:9464", show_default=True, help="HOST:PORT of its metrics.")
+@click.option("--visitors", type=click.IntRange(min=1), default=15_000, show_default=True, help="Visits to simulate.")
+@click.option("--exit", "exit_", is_flag=True, help="End after the table.")
+@click.option("--fresh", is_flag=True, help="Forget earlier runs.")
+def demo_command(db: Path, listen: str, http: str, visitors: int, exit_: bool, fresh: bool) -> None:
+    """A server, a simulated storefront over real gRPC, and a table of what was learned."""
+    console = Console()
+    try:
+        if fresh:
+            demo.remove(db)
+        with demo.server(db, listen=listen, http=http) as server:
+            metrics = f"http://{server.http}/metrics"
+            console.print(f"Decide: grpc://{server.target}  metrics: {metrics}  log: {db}", soft_wrap=True)
+            sent = demo.drive(server.target, visitors, seed=time.time_ns(), console=console)
+            demo.wait_until_sealed(db)
+            console.print(
+                f"{sent.decisions} decisions, {sent.clicks} clicks: {sent.lost} lost on the way; rewards: "
+                + ", ".join(f"{count} {name}" for name, count in sorted(sent.outcomes.items())),
+                soft_wrap=True,
+            )
+            console.print(demo.table(db))
+            console.print(f"Replay it: simulator verify {db}", soft_wrap=True)
+            if not exit_:
+                console.print(f"Still serving Decide on {server.target}, metrics on {metrics}; Ctrl-C ends it.")
+                _serve_until_interrupt(server.process)
+    except DeciderError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _serve_until_interrupt(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait()
+    except KeyboardInterrupt:
+        click.echo("\ndraining")
+    else:
+        raise click.ClickException("the server has ended")

@@ -1,0 +1,131 @@
+"""`simulator evaluate` and `simulator inspect`. Added to the command in `simulator/cli.py`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from simulator.commands.options import (
+    REFUSED,
+    bad_input,
+    bar,
+    json_option,
+    log_options,
+    read_log,
+    refuse_overwriting,
+    write_json,
+)
+from simulator.evaluate.candidates import Candidate
+from simulator.evaluate.checks.log import log_findings
+from simulator.evaluate.importance import Without, without_fields
+from simulator.evaluate.parse import NAMES, logged, parse
+from simulator.evaluate.result import to_json
+from simulator.evaluate.run import evaluate, summary
+from simulator.logs.columns import Columns
+from simulator.report.page import write_report
+from simulator.report.terminal.checks import log_panel
+from simulator.report.terminal.evaluation import shown
+
+EVALUATE_EXAMPLES = """\b
+Examples:
+  simulator evaluate demo.db --policy uniform --policy baseline --policy simulator/storefront.toml
+  simulator evaluate open-bandit:random/all --policy table:bts.csv --json result.json --report report
+  simulator evaluate clicks.csv --column reward=clicked --column action=banner --policy fixed:sale"""
+INSPECT_EXAMPLES = """\b
+Examples:
+  simulator inspect demo.db
+  simulator inspect personalizer.dsjson --skip-bad --json findings.json"""
+
+
+@click.command("evaluate", epilog=EVALUATE_EXAMPLES)
+@click.argument("log")
+@log_options
+@click.option("--policy", "names", multiple=True, required=True, metavar="P", help=f"May be repeated. One of: {NAMES}.")
+@click.option("--no-delay", is_flag=True, help="What learns sees every reward at once, not when the log did.")
+@click.option("--importance", is_flag=True, help="What each field of the context is worth to what learns (slow).")
+@click.option("--force", is_flag=True, help="Print numbers even where the log cannot carry the question.")
+@json_option
+@click.option(
+    "--report", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write a page with plots."
+)
+def evaluate_command(
+    log: str,
+    names: tuple[str, ...],
+    no_delay: bool,
+    importance: bool,
+    force: bool,
+    json_file: Path | None,
+    report: Path | None,
+    **reading: Any,
+) -> None:
+    """What other policies would have earned on LOG: a path, or a data set such as open-bandit:random/men.
+
+    A policy in a TOML file learns as it goes: every decision is scored before it is learned from, and its reward
+    comes when the log knew it. Exits 1 if a policy was refused (the log cannot carry the question), 2 on bad input.
+    """
+    started = time.perf_counter()
+    stderr = Console(stderr=True)
+    with bad_input():
+        refuse_overwriting(json_file, log)
+        columns = read_log(log, stderr, **reading)
+        candidates = [parse(name, columns, delayed=not no_delay) for name in _with_logged(names)]
+        candidates[0] = logged(columns)
+        without = _without(names, candidates, columns, delayed=not no_delay) if importance else []
+        with bar(stderr, "evaluating") as progress:
+            done = evaluate(
+                columns,
+                candidates,
+                force=force,
+                pictures=report is not None,
+                without=without,
+                on_progress=progress,
+            )
+        done = replace(done, seconds=time.perf_counter() - started)
+        console = Console(emoji=False, markup=False)
+        for part in shown(done):
+            console.print(part)
+        write_json(json_file, to_json(done))
+        if report:
+            console.print(f"Report: {write_report(done, report)}", soft_wrap=True)
+    if any(policy.refused for policy in done.policies):
+        sys.exit(REFUSED)
+
+
+@click.command("inspect", epilog=INSPECT_EXAMPLES)
+@click.argument("log")
+@log_options
+@json_option
+def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
+    """What LOG can carry, without any policy: each check with a verdict in plain words.
+
+    Exits 1 if something is so wrong that the log should not be used, 2 if it cannot be read.
+    """
+    with bad_input():
+        refuse_overwriting(json_file, log)
+        columns = read_log(log, Console(stderr=True), **reading)
+        found = summary(columns, log_findings(columns))
+        Console(emoji=False).print(log_panel(found))
+        write_json(json_file, to_json(found))
+    if found.verdict == "do not use":
+        sys.exit(REFUSED)
+
+
+def _with_logged(names: tuple[str, ...]) -> list[str]:
+    return list(dict.fromkeys(["logged", *names]))
+
+
+def _without(
+    names: tuple[str, ...], candidates: list[Candidate], columns: Columns, *, delayed: bool
+) -> list[tuple[int, Without]]:
+    found: list[tuple[int, Without]] = []
+    for index, name in enumerate(_with_logged(names)):
+        fresh = partial(parse, name, columns, delayed=delayed)
+        found += [(index, one) for one in without_fields(candidates[index], fresh, columns)]
+    return found

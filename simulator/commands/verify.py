@@ -1,0 +1,65 @@
+"""`simulator verify`. Added to the command in `simulator/cli.py`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from decider.errors import DeciderError
+from decider.log.open import open_reader
+from decider.log.protocol import Damage, LogReader
+from simulator.verify import Difference, refuse_imported, verify
+
+DB = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("verify", epilog="\b\nExample:\n  simulator verify demo.db")
+@click.argument("db", type=DB)
+def verify_command(db: Path) -> None:
+    """Recompute every decision of the log DB with the code that serves, and compare.
+
+    First the log is held against its own checksums: whatever was changed, is missing or was added since it was
+    acknowledged is told with its place. Prints `N of N decisions equal`; exits 1 with the first difference otherwise,
+    2 if the log is damaged, cannot be read, or was made by learning code that this build does not have.
+    """
+    try:
+        with closing(open_reader(db)) as log, Progress(console=Console(stderr=True), transient=True) as progress:
+            refuse_imported(log)
+            damages = _checked(log, progress)
+            task = progress.add_task("decisions", total=log.count_decisions())
+            result = verify(log, on_decision=lambda: progress.advance(task))
+    except DeciderError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    click.echo(f"{result.equal} of {result.decisions} decisions equal")
+    if result.first is not None:
+        click.echo(_told(result.first))
+        sys.exit(1)
+    if damages:
+        sys.exit(2)
+
+
+def _checked(log: LogReader, progress: Progress) -> Sequence[Damage]:
+    """What the log's checksums say, told at once: what comes after may fail on the same damage."""
+    task = progress.add_task("entries", total=log.head().position)
+    damages = log.check(lambda position: progress.update(task, completed=position))
+    for damage in damages:
+        click.echo(f"damaged: {damage}")
+    later = log.chained_later()
+    if later is not None:
+        click.echo(f"entries up to position {later.position} got their checksums at an upgrade, later than written")
+    return damages
+
+
+def _told(difference: Difference) -> str:
+    logged = difference.logged
+    return (
+        f"first difference at position {logged.position}, decision {logged.decision.decision_id}: {difference.what}\n"
+        f"  logged:     {logged.decision}\n  recomputed: {difference.recomputed}"
+    )

@@ -1,0 +1,163 @@
+"""The demo: a real server, a simulated storefront over real gRPC, and a table of what was learned.
+
+Called by `simulator demo` (`make demo`). The table is read from the log, so a second run adds to the first's.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from decider.estimate.mean import Interval, Mean
+from decider.experiment.aggregate import final_reward
+from decider.experiment.schema import from_message
+from decider.experiment_files import read_toml
+from decider.log.open import check_unused, open_reader
+from decider.log.protocol import LogReader
+from decider.types import Context, Reason, Time
+from simulator.drive.live import fate, new_run
+from simulator.drive.plan import Shares, plan
+from simulator.drive.send import Drive
+from simulator.drive.server import OwnServer, serving
+from simulator.drive.server import wait_until_sealed as server_wait
+from simulator.worlds.scenes import storefront
+
+EXPERIMENT_FILE = Path(__file__).parents[1] / "storefront.toml"
+EXPERIMENT = from_message(read_toml(EXPERIMENT_FILE))
+ACTIONS = storefront.WORLD.actions
+WINDOW = EXPERIMENT.reward.window / 1e6
+MEAN_DELAY = storefront.DELAY * EXPERIMENT.reward.window / storefront.WORLD.experiment.reward.window
+"""Seconds, as in storefront.toml."""
+
+SHARES = Shares(reordered=0.0)
+
+
+class Sent(NamedTuple):
+    """What was sent and how it was answered. lost: clicks that never arrived; outcomes: rewards of each kind."""
+
+    decisions: int
+    clicks: int
+    lost: int
+    outcomes: dict[str, int]
+
+
+def server(db: Path, *, listen: str, http: str) -> AbstractContextManager[OwnServer]:
+    """`decider serve` with the demo's experiment as a process of its own, drained at the end. Raises ServerFailed."""
+    return serving(db, listen=listen, http=http, experiments=[EXPERIMENT_FILE])
+
+
+def drive(target: str, visitors: int, *, seed: int, console: Console) -> Sent:
+    """The storefront's visitors, with a progress bar. Raises DriveFailed."""
+    made = plan(storefront.WORLD, EXPERIMENT, run=new_run(), visitors=visitors, seed=seed, window=WINDOW, shares=SHARES)
+    driven = Drive(made, target)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("visitors", total=visitors)
+        ledger = driven.run(on_progress=lambda done: progress.update(task, completed=done))
+    if driven.interrupted:
+        raise KeyboardInterrupt
+    if driven.failure:
+        raise driven.failure
+    rewards = fate(made, ledger)
+    return Sent(ledger.acknowledged, rewards.happened, rewards.lost, ledger.outcome_counts())
+
+
+def delivered() -> float:
+    """Share of clicks that reach the server within the window."""
+    return (1 - SHARES.lost - SHARES.late) * (1 - math.exp(-WINDOW / MEAN_DELAY))
+
+
+class _Row:
+    """What one group of visitors earned, and would have earned."""
+
+    def __init__(self) -> None:
+        self.learned, self.uniform, self.fixed = Mean(), Mean(), Mean()
+        self.above_uniform, self.above_fixed = Mean(), Mean()
+
+    def add(self, reward: float, uniform: float, fixed: float) -> None:
+        self.learned.add(reward)
+        self.uniform.add(uniform)
+        self.fixed.add(fixed)
+        self.above_uniform.add(reward - uniform)
+        self.above_fixed.add(reward - fixed)
+
+
+def _visits(log: LogReader) -> list[tuple[Context, float]]:
+    """Contexts and final rewards of what a policy drew and whose window is over; in the order of the visits."""
+    reward = {version.position: version.experiment.reward for version in log.versions()}
+    sealed = log.sealed(EXPERIMENT.id, after=Time(0), until=log.head().time)
+    drawn = [one for one in sealed if one.decision.reason in (Reason.EXPLOIT, Reason.EXPLORE)]
+    return [
+        (one.decision.context, final_reward(reward[one.decision.version], one.rewards))
+        for one in sorted(drawn, key=lambda one: one.position)
+    ]
+
+
+def table(db: Path) -> Table:
+    """Rewards of the learning policy against what the same visitors were worth to others, by segment."""
+    with closing(open_reader(db)) as log:
+        visits = _visits(log)
+    arriving = delivered()
+    means = [{action: arriving * storefront.mean(context, action) for action in ACTIONS} for context, _ in visits]
+    best = max(ACTIONS, key=lambda action: sum(m[action] for m in means))
+    names = [*storefront.SEGMENTS, "(unknown)", "all", "all, last third"]
+    rows = {name: _Row() for name in names}
+    for index, ((context, reward), known) in enumerate(zip(visits, means, strict=True)):
+        groups = [context.segment or "(unknown)", "all"]
+        if index >= len(visits) * 2 // 3:
+            groups.append("all, last third")
+        for group in groups:
+            rows[group].add(reward, sum(known.values()) / len(known), known[best])
+    return _rendered(rows, best)
+
+
+def _rendered(rows: dict[str, _Row], best: str) -> Table:
+    result = Table(
+        title="Clicks per visit, with 95 % intervals",
+        caption=f"* always {best}. uniform and best fixed: the same visitors' known means in this world",
+        title_justify="left",
+        caption_justify="left",
+    )
+    for heading in ("segment", "visits", "learning", "uniform", "best fixed*"):
+        result.add_column(heading, justify="left" if heading == "segment" else "right")
+    result.add_column("- uniform", justify="right")
+    result.add_column("- best fixed", justify="right")
+    for name, row in rows.items():
+        if name == "all":
+            result.add_section()
+        if not row.learned.count:
+            continue
+        result.add_row(
+            name,
+            str(row.learned.count),
+            _shown(row.learned.interval()),
+            f"{row.uniform.value:.3f}",
+            f"{row.fixed.value:.3f}",
+            _shown(row.above_uniform.interval(), sign="+"),
+            _shown(row.above_fixed.interval(), sign="+"),
+        )
+    return result
+
+
+def _shown(interval: Interval, sign: str = "") -> str:
+    if not math.isfinite(interval.high):
+        return f"{interval.value:{sign}.3f}"
+    return f"{interval.value:{sign}.3f} ±{interval.high - interval.value:.3f}"
+
+
+def remove(db: Path) -> None:
+    """Forget an earlier run. Raises LogLocked while a server writes it."""
+    check_unused(db)
+    for suffix in ("", "-wal", "-shm", ".log"):
+        Path(f"{db}{suffix}").unlink(missing_ok=True)
+
+
+def wait_until_sealed(db: Path) -> None:
+    """Until the last visitors' windows are over."""
+    server_wait(db, EXPERIMENT.id, window=WINDOW)

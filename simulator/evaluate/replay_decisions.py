@@ -1,0 +1,132 @@
+"""Logged decisions put before a policy as the server would, and its answers as rows of a matrix.
+
+The rules, the floor and the rounding are those of `decide`; what they say of a set of eligible actions is worked out
+once for each set.  Called by `candidates.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from decider.decide.decide import baseline_slots, rule_slots, usable_pmf
+from decider.decide.slots import SLOTS, Slots, to_slots_many
+from decider.errors import DeciderError
+from decider.experiment.definition import ExperimentVersion
+from decider.policy.protocol import Choice, PlainPolicy
+from decider.types import ActionId, Context, Features
+from simulator.load_policy import end_if_bad
+from simulator.logs.columns import Columns, Floats
+
+KEPT_MENUS = 10_000
+
+
+class DoesNotFit(DeciderError):
+    """A policy that cannot be asked about this log; the message names what does not fit."""
+
+    reason = "POLICY_DOES_NOT_FIT"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Menu:
+    """What one policy can choose from in a decision, worked out once for each eligible set and its features.
+
+    choices: its eligible actions, in its experiment's order; ruled: the slots where a rule decides. places: each one's
+    column in the log, -1 where the log does not know it. taught: all the logged actions that it has, retired ones too;
+    drawn: each log action's index among these, -1 where it does not have it.
+    """
+
+    choices: Sequence[Choice]
+    ruled: Slots | None
+    places: NDArray[np.int64]
+    taught: Sequence[Choice]
+    drawn: tuple[int, ...]
+
+
+class Asked:
+    """One policy behind the rules, the floor and the sampler of its experiment, but without the holdout."""
+
+    def __init__(self, name: str, version: ExperimentVersion, policy: PlainPolicy, *, actions: tuple[str, ...]) -> None:
+        experiment = replace(version.experiment, holdout=0.0)
+        self.name = name
+        self.policy = policy
+        self._version = ExperimentVersion(
+            experiment, number=version.number, position=version.position, time=version.time
+        )
+        self._index = {action: number for number, action in enumerate(actions)}
+        self._actions = actions
+        self._menus: dict[tuple[tuple[int, ...], str], Menu] = {}
+
+    def menus(self, block: Columns) -> list[Menu]:
+        """Of every decision. Raises DoesNotFit where the policy has none of the actions."""
+        features = block.action_features
+        texts = (*features.values, "") if features else ("",)
+        codes = features.codes.tolist() if features else [-1] * len(block)
+        known: dict[tuple[int, int], Menu] = {}
+        menus = []
+        for key in zip(block.eligible.tolist(), codes, strict=True):
+            menu = known.get(key)
+            if menu is None:
+                menu = known[key] = self._menu(block.sets[key[0]], texts[key[1]])
+            menus.append(menu)
+        return menus
+
+    def _menu(self, members: tuple[int, ...], text: str) -> Menu:
+        menu = self._menus.get((members, text))
+        if menu is None:
+            if len(self._menus) >= KEPT_MENUS:
+                self._menus.clear()
+            menu = self._menus[members, text] = self._new_menu(members, json.loads(text) if text else {})
+        return menu
+
+    def _new_menu(self, members: tuple[int, ...], features: Mapping[ActionId, Features]) -> Menu:
+        """Eligible are the policy's active actions that were so in the log, and those that the log does not know."""
+        version = self._version
+        there = {self._actions[member] for member in members}
+        extra = {id_: given for id_, given in features.items() if id_ in version.choices}
+        eligible = tuple([id_ for id_ in version.all_active if id_ in there or id_ not in self._index])
+        if not eligible:
+            raise DoesNotFit(
+                f"{self.name}: has none of the actions that were eligible in a decision of the log: "
+                f"{', '.join(sorted(there)[:10])}"
+            )
+        choices = version.choices_of(eligible, extra)
+        ruled = rule_slots(version, self.policy, choices)
+        taught = tuple([id_ for id_ in version.choices if id_ in there])
+        return Menu(
+            choices=choices,
+            ruled=ruled[0] if ruled else None,
+            places=np.array([self._index.get(id_, -1) for id_ in eligible]),
+            taught=version.choices_of(taught, extra),
+            drawn=tuple([taught.index(ActionId(id_)) if id_ in taught else -1 for id_ in self._actions]),
+        )
+
+    def pmf(self, context: Context, menu: Menu) -> Sequence[float] | None:
+        """What the policy says, before floor and rounding; None where a rule decides or the policy gives no pmf."""
+        if menu.ruled is not None:
+            return None
+        return usable_pmf(self._version, self.policy, context, menu.choices, on_failure=end_if_bad)
+
+    def place(self, menus: Sequence[Menu], pmfs: Sequence[Sequence[float] | None]) -> Floats:
+        """(n, actions of the log): what is served. Actions that the log does not know are left out.
+
+        `slots_of` for many decisions at once: a law tests that it gives the same.
+        """
+        dense = np.zeros((len(pmfs), len(self._actions)))
+        together: dict[tuple[Menu, bool], list[int]] = defaultdict(list)
+        for row, (menu, pmf) in enumerate(zip(menus, pmfs, strict=True)):
+            together[menu, pmf is None].append(row)
+        minimum = self._version.experiment.minimum_propensity
+        for (menu, without_pmf), rows in together.items():
+            if without_pmf:
+                slots = np.array([menu.ruled or baseline_slots(self._version, [one.id for one in menu.choices])])
+            else:
+                slots = to_slots_many(np.array([pmfs[row] for row in rows]), minimum=minimum)
+            known = menu.places >= 0
+            dense[np.ix_(np.array(rows), menu.places[known])] = slots[:, known] / SLOTS
+        return dense

@@ -1,0 +1,1 @@
+"""Measurements of this project: speed, coverage, other libraries. Not part of the product, not in the wheel."""

@@ -1,0 +1,124 @@
+"""`make bakeoff`: our policies and those of other libraries on the same visits of all worlds; who wins where.
+
+Runs in the bake-off's environment (see `requirements.txt`), where `vw` and our own policies run just as in ours.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from simulator.commands.options import bad_input, bar
+from simulator.run.sweep import sweep
+from simulator.run.task import HORIZONS, Task
+from simulator.studies.bakeoff.plan import LABELS, Seeds, tasks
+from simulator.studies.bakeoff.plot import shares
+from simulator.studies.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
+from simulator.studies.bakeoff.table import placed, readme, results
+from simulator.worlds.registry import data_names, find, names
+
+ROOT = HERE.parents[2]
+CSV, TEXT = "results.csv", "RESULTS.md"
+
+EXAMPLES = """\b
+Examples:
+  make bakeoff
+  make bakeoff ARGS="--worlds storefront --seeds-4k 3 --seeds-20k 0 --seeds-100k 0"
+  python -m simulator.studies.bakeoff --policies 'default|linucb' --seeds-100k 0"""
+
+
+def _policies(_: click.Context, __: click.Parameter, pattern: str) -> list[str]:
+    found = [policy for policy in LABELS if re.search(pattern, policy)]
+    if not found:
+        raise click.BadParameter(f"{pattern}: matches none of {', '.join(LABELS)}")
+    return found
+
+
+def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[str]:
+    return given.split(",") if given else [*names(), *data_names()]
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--worlds", callback=_worlds, metavar="NAME,...", help="Which.  [default: all]")
+@click.option("--policies", callback=_policies, default="", metavar="REGEX", help="Which.  [default: all]")
+@click.option("--seeds-4k", type=click.IntRange(min=0), default=4, show_default=True, help="Played for 4,000 rounds.")
+@click.option("--seeds-20k", type=click.IntRange(min=0), default=3, show_default=True, help="Others, for 20,000.")
+@click.option("--seeds-100k", type=click.IntRange(min=0), default=1, show_default=True, help="Others, for 100,000.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="build/bakeoff",
+    show_default=True,
+    help="Keeps every run: the same again runs what is missing.",
+)
+@click.option("--publish", is_flag=True, help="Write results, tables and plot into the repository, and the README.")
+@click.option("--again", is_flag=True, help="Run nothing: make tables and plot from the published results.csv.")
+def main(
+    worlds: list[str],
+    policies: list[str],
+    seeds_4k: int,
+    seeds_20k: int,
+    seeds_100k: int,
+    workers: int | None,
+    folder: Path,
+    publish: bool,
+    again: bool,
+) -> None:
+    """Play all worlds with our default, our other algorithms, VW's own defaults, MABWiser, contextualbandits and coba.
+
+    Every policy meets the same visits of a seed, with immediate and with delayed rewards. A run of 100,000 rounds
+    counts at 4,000 and 20,000, too. Slow rivals stop at 20,000, data sets at 4,000. Exits 2 on bad input.
+    """
+    with bad_input():
+        if again:
+            found = read(HERE / CSV)
+        else:
+            seeds = Seeds(at_4k=seeds_4k, at_20k=seeds_20k, at_100k=seeds_100k)
+            found = rows(_swept(_planned(worlds, policies, seeds), folder, workers))
+            write(folder / CSV, found)
+        if publish or again:
+            published(found, HERE, ROOT / "README.md")
+        click.echo(readme(found))
+
+
+def _planned(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> list[Task]:
+    for world in worlds:
+        find(world)
+    planned = tasks(worlds, policies, seeds)
+    if not planned:
+        raise click.UsageError("nothing to play: raise --seeds-4k, --seeds-20k or --seeds-100k")
+    return planned
+
+
+def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[Played]:
+    """Progress in rounds, since runs differ in length."""
+    rounds = sum(task.rounds for task in planned)
+    with bar(Console(stderr=True), f"{len(planned):,} runs") as progress:
+        done: list[int] = []
+
+        def count(task: Task, _: Played) -> None:
+            done.append(task.rounds)
+            progress(sum(done) / rounds)
+
+        return sweep(planned, played, result=Played, folder=folder, workers=workers, version=depends_on, on_done=count)
+
+
+def published(found: Sequence[Row], folder: Path, page: Path) -> None:
+    """Results, tables and plot into the folder; the tables into the page, where it has markers. Raises OSError."""
+    write(folder / CSV, found)
+    exact = read(folder / CSV)
+    (folder / TEXT).write_text(results(exact), encoding="utf-8")
+    horizons = {row.horizon for row in exact}
+    shown = HORIZONS[1] if HORIZONS[1] in horizons else max(horizons)
+    (folder / "shares.svg").write_bytes(shares(exact, shown).svg)
+    text = page.read_text(encoding="utf-8")
+    page.write_text(placed(text, readme(exact)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""coba's Vowpal Wabbit learners as policies, in the bake-off's environment: `vowpalwabbit` 9 beneath.
+
+Their own parameters and interactions; contexts as coba writes them, names to values. Each has a pmf of its own, from
+which the sampler draws. Called by name from `rivals.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from decider.policy.protocol import Choice, PlainPolicy
+from decider.types import Context
+from simulator.studies.bakeoff.given import Given
+from simulator.studies.bakeoff.known import OfContexts
+from simulator.studies.bakeoff.vectors import categories
+
+
+def make(given: Given, name: str) -> PlainPolicy:
+    """The learner of that name with its default parameters."""
+    from coba import learners  # type: ignore[import-not-found] # only in the bake-off's environment
+
+    return Learner(given, getattr(learners, name)(seed=given.seed))
+
+
+class Learner:
+    """Hands every decision on: actions by their ids, rewards in [0, 1], numbers scaled."""
+
+    def __init__(self, given: Given, learner: Any) -> None:
+        self._scaled = given.scaled
+        self._contexts = OfContexts(lambda context: dict(categories(context)) | dict(given.vectors.scaled(context)))
+        self._learner = learner
+
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
+        """The learner's own."""
+        pmf: Sequence[float] = self._learner._pmf(self._contexts(context), _ids(actions))[0]
+        return pmf
+
+    def learn(
+        self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
+    ) -> None:
+        """With the probability that the action was drawn with."""
+        ids = _ids(actions)
+        self._learner.learn(self._contexts(context), ids[drawn], self._scaled(reward), propensity, ids)
+
+
+def _ids(actions: Sequence[Choice]) -> list[str]:
+    return [action.id for action in actions]
