@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+TOPS = ("decider", "simulator")
 WORDS = {"decider.types", "decider.errors"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
