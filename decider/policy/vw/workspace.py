@@ -15,7 +15,7 @@ from vowpal_wabbit_next import _core as core
 from decider.policy.features import Vector, vector_of
 from decider.policy.protocol import Choice, UnusablePmf
 from decider.policy.vw.encode import action_line, context_line
-from decider.types import Context
+from decider.types import Context, Features
 
 ACTION_CACHE = 2_000
 """Parsed action lines that one workspace keeps, at 32 kB each; then it starts anew."""
@@ -89,17 +89,25 @@ class VwPolicy:
         return [self._context(context), *self._examples_of(tuple(actions))]
 
     def _context(self, context: Context) -> core.Example:
-        """Kept by its features, and the last one by the object: learning at once asks for it again."""
+        """The last one is known as an object: learning at once asks for it again."""
         last, kept = self._last
         if last is context and kept is not None:
             return kept
-        key = (context[:5], vector_of(context.features) if context.features else ())
-        example = self._contexts.get(key)
+        example = self._parsed(context[:5], context.features)
+        self._last = (context, example)
+        return example
+
+    def _parsed(self, fields: tuple[str, ...], features: Features) -> core.Example:
+        """Kept by its features, but for those with numbers, which hardly ever come twice."""
+        vector = vector_of(features) if features else ()
+        if float in map(type, features.values()):
+            return core._parse_line_text(self._vw, context_line(fields, vector))
+        example = self._contexts.get((fields, vector))
         if example is None:
             if len(self._contexts) >= CONTEXT_CACHE:
                 self._contexts.clear()
-            example = self._contexts[key] = core._parse_line_text(self._vw, context_line(*key))
-        self._last = (context, example)
+            line = context_line(fields, vector)
+            example = self._contexts[fields, vector] = core._parse_line_text(self._vw, line)
         return example
 
     def _examples_of(self, actions: tuple[Choice, ...]) -> list[core.Example]:
