@@ -36,6 +36,7 @@ from simulator.evaluate.result import Difference, Estimate
 from simulator.evaluate.scores import Grouped, Scores
 from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.logs.columns import Floats, Longs
+from simulator.text import figure
 
 REPLAY_SEED = 1
 
@@ -44,7 +45,7 @@ NORMAL = 1.96
 
 DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
 CUT_NOTE = "biased where weights are cut (limit {})"
-SHRUNK_NOTE = "biased where weights are shrunk (strength {:.3g})"
+SHRUNK_NOTE = "biased where weights are shrunk (strength {})"
 MIPS_NOTE = "unbiased only if, within a {}, the reward does not depend on the action"
 REPLAY_NOTE = "for comparison: {:,} of {:,} decisions accepted, the others thrown away"
 
@@ -169,17 +170,17 @@ class Estimator:
 
     def _clipped(self) -> Terms:
         chosen = ClippedIps.chosen(**self._weighting, interval=self._spread)
-        note = CUT_NOTE.format(f"{chosen.limit:.3g}") if np.isfinite(chosen.limit) else ""
+        note = CUT_NOTE.format(figure(chosen.limit)) if np.isfinite(chosen.limit) else ""
         return Terms(chosen.terms(**self._weighting), *self._weighted_bounds(), note)
 
     def _switched(self) -> Terms:
         chosen = SwitchDr.chosen(**self._weighting, **self._model, interval=self._spread)
-        note = CUT_NOTE.format(f"{chosen.limit:.3g}") if np.isfinite(chosen.limit) else ""
+        note = CUT_NOTE.format(figure(chosen.limit)) if np.isfinite(chosen.limit) else ""
         return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
 
     def _shrunk(self) -> Terms:
         chosen = DrShrinkage.chosen(**self._weighting, **self._model, interval=self._spread)
-        note = SHRUNK_NOTE.format(chosen.strength) if np.isfinite(chosen.strength) else ""
+        note = SHRUNK_NOTE.format(figure(chosen.strength)) if np.isfinite(chosen.strength) else ""
         return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
 
     def _by_group(self, grouped: Grouped) -> Terms:

@@ -205,7 +205,7 @@ def _environment() -> Environment:
         "between": text.between,
         "signed_between": text.signed_between,
         "count": text.count,
-        "share": text.share,
+        "percent": text.percent,
         "duration": text.duration,
         "words": lambda name: name.replace("_", " "),
         "data_uri": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}",

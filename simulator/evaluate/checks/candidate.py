@@ -29,13 +29,11 @@ from simulator.evaluate.verdicts import (
     alarm,
     at_least,
     careful_if,
-    figure,
-    more_decisions,
-    percent,
     reasons,
     worst,
 )
 from simulator.logs.columns import Category, Columns, Field
+from simulator.text import figure, more_decisions, percent
 
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]

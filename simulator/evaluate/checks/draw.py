@@ -15,8 +15,9 @@ from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import Skew, freedman, weight_evidence
 from simulator.evaluate.result import Finding
 from simulator.evaluate.tally import Tally, bin_edges, over, tally
-from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, careful_if, figure, percent
+from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, careful_if
 from simulator.logs.columns import Columns, Flags
+from simulator.text import figure, percent
 
 LIKELIEST = "the most probable action"
 """An event of the sample ratio besides the actions: it shows a server that draws greedily and logs a softer pmf."""

@@ -14,16 +14,9 @@ from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
 from simulator.evaluate.checks.time import drift, time_gaps
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import (
-    ENOUGH_SUCCESSES,
-    MATERIAL,
-    careful_if,
-    figure,
-    more_decisions,
-    percent,
-    span,
-)
+from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, careful_if
 from simulator.logs.columns import Columns
+from simulator.text import duration, figure, more_decisions, percent
 
 
 def log_findings(columns: Columns) -> tuple[Finding, ...]:
@@ -175,9 +168,11 @@ def reward_delay(columns: Columns) -> Finding | None:
     windows = columns.known - columns.time
     window = float(windows.max()) / 1e6
     cut = bool(windows.max() == windows.min()) and 0 < 0.9 * window < nearly_all
-    text = f"Rewards come within {span(half)} (half), {span(most)} (nine in ten), {span(nearly_all)} (99 %)."
+    text = (
+        f"Rewards come within {duration(half)} (half), {duration(most)} (nine in ten), {duration(nearly_all)} (99 %)."
+    )
     if cut:
-        text += f" The window of {span(window)} cuts some off."
+        text += f" The window of {duration(window)} cuts some off."
     return Finding("reward delay", careful_if(cut), text, most, "A longer window." if cut else "")
 
 

@@ -10,8 +10,9 @@ from scipy.special import chdtrc
 from decider.estimate.sample import Floats, Longs, Units
 from decider.estimate.weights import usual_value
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import ALARM, MATERIAL, careful_if, figure, span
+from simulator.evaluate.verdicts import ALARM, MATERIAL, careful_if
 from simulator.logs.columns import Columns
+from simulator.text import duration, figure
 
 BLOCKS = 10
 """Of time, for drift: few enough to have rewards in each."""
@@ -35,7 +36,9 @@ def time_gaps(columns: Columns) -> Finding | None:
     gaps = np.diff(time) / 1e6
     longest, mean, whole = float(gaps.max()), float(gaps.mean()), float(gaps.sum())
     hole = longest > mean * (math.log(len(gaps)) + 7.0) and longest > MATERIAL * whole
-    text = f"The longest gap between decisions is {span(longest)}; on average {span(mean)} over {span(whole)}."
+    text = (
+        f"The longest gap between decisions is {duration(longest)}; on average {duration(mean)} over {duration(whole)}."
+    )
     backwards = int(np.count_nonzero(np.diff(columns.time) < 0))
     if backwards:
         text += f" {backwards:,} decisions stand before an earlier one."

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
-from simulator.evaluate.verdicts import figure, percent, span, worst_first
+from simulator.evaluate.verdicts import worst_first
+from simulator.text import between, duration, figure, percent
 
 COLOURS: dict[Verdict, str] = {"fine": "green", "careful": "yellow", "do not use": "bold red"}
 """The words are always there too: not everybody sees colours, and files have none."""
@@ -53,8 +54,8 @@ def log_panel(log: LogSummary) -> Panel:
     'example'
     """
     figures = Text.assemble(
-        f"{log.decisions:,} decisions of {log.units:,} units in {span(3600 * log.hours)}, {log.actions:,} actions. ",
-        f"Mean reward {figure(log.mean_reward)} ({figure(log.mean_reward_low)} to {figure(log.mean_reward_high)}).",
+        f"{log.decisions:,} decisions of {log.units:,} units in {duration(3600 * log.hours)}, {log.actions:,} actions.",
+        f" Mean reward {figure(log.mean_reward)} ({between(log.mean_reward_low, log.mean_reward_high)}).",
     )
     left_out = ", ".join(f"{count:,} {kind}" for kind, count in log.left_out.items() if count)
     lines = [figures, Text(f"Left out: {left_out}.")] if left_out else [figures]
