@@ -299,7 +299,7 @@ def test_the_json_has_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
     assert set(found) == {"log", "policies", "seconds", "importance", "schema"}
-    assert found["schema"] == SCHEMA == 1
+    assert found["schema"] == SCHEMA == 2
     assert {"name", "decisions", "mean_reward", "left_out", "verdict", "findings"} <= set(found["log"])
     assert found["log"]["decisions"] == 429
     assert [policy["name"] for policy in found["policies"]] == ["logged", "uniform", "baseline"]
@@ -325,7 +325,7 @@ def test_the_table_in_the_terminal_names_estimand_verdict_and_difference() -> No
     """Above the numbers stands whether they can be trusted."""
     done = run("evaluate", OLD_LOG, "--policy", "uniform", "--policy", STOREFRONT)
     assert done.exit_code == 0, done.output
-    assert done.output.index("careful") < done.output.index("Mean reward a decision")
+    assert done.output.index("caution") < done.output.index("Mean reward a decision")
     for expected in ("deployed curve", "fixed policy", "progressive learner", "look at this one first", "holdout"):
         assert expected in done.output, expected
 

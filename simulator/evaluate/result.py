@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA = 1
+SCHEMA = 2
 
-Verdict = Literal["fine", "careful", "do not use"]
+Verdict = Literal["fine", "caution", "do not use"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""The limits between fine, careful and do not use, each with its reason, and the words of a finding's text.
+"""The limits between fine, caution and do not use, each with its reason, and the words of a finding's text.
 
 Read by the checks of this folder. "Do not use" makes `simulator evaluate` refuse: it stands only where a number would
-mislead. Whatever is only imprecise is "careful", since the intervals say so.
+mislead. Whatever is only imprecise is "caution", since the intervals say so.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ALARM = 1e-3
 """Chance that a check of a right log raises an alarm: ten checks of many logs must stay silent. FIELD, section 4."""
 
 MATERIAL = 0.05
-"""What is wrong by less than a twentieth is "careful" at most: the lifts that people look for are of this size."""
+"""What is wrong by less than a twentieth is "caution" at most: the lifts that people look for are of this size."""
 
 LEAST_ESS = 10.0
 """Of ten draws the 95 % interval of a share covers half of what it can be (Wilson: 3 of 10 are 0.11 to 0.60)."""
@@ -43,15 +43,15 @@ USEFUL_WEIGHT = 20.0
 NEGLIGIBLE = 1e-6
 """One slot of the sampler: a probability below it could not be drawn by our service either."""
 
-ORDER: tuple[Verdict, ...] = ("fine", "careful", "do not use")
+ORDER: tuple[Verdict, ...] = ("fine", "caution", "do not use")
 """From best to worst."""
 
 
 def worst(findings: Iterable[Finding]) -> Verdict:
     """The worst verdict; fine of none.
 
-    >>> worst([Finding("a", "fine", ""), Finding("b", "careful", "")]), worst([])
-    ('careful', 'fine')
+    >>> worst([Finding("a", "fine", ""), Finding("b", "caution", "")]), worst([])
+    ('caution', 'fine')
     """
     return ORDER[max((ORDER.index(finding.verdict) for finding in findings), default=0)]
 
@@ -59,7 +59,7 @@ def worst(findings: Iterable[Finding]) -> Verdict:
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Those that matter most first; among equals the order stays.
 
-    >>> [one.name for one in worst_first([Finding("a", "fine", ""), Finding("b", "careful", "")])]
+    >>> [one.name for one in worst_first([Finding("a", "fine", ""), Finding("b", "caution", "")])]
     ['b', 'a']
     """
     return tuple(sorted(findings, key=lambda finding: -ORDER.index(finding.verdict)))
@@ -68,38 +68,38 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def reasons(findings: Iterable[Finding]) -> tuple[str, ...]:
     """The texts of those that are not fine, the worst first.
 
-    >>> reasons([Finding("a", "fine", "A."), Finding("b", "careful", "B."), Finding("c", "do not use", "C.")])
+    >>> reasons([Finding("a", "fine", "A."), Finding("b", "caution", "B."), Finding("c", "do not use", "C.")])
     ('C.', 'B.')
     """
     return tuple(finding.text for finding in worst_first(findings) if finding.verdict != "fine")
 
 
 def alarm(*, significant: bool, material: bool) -> Verdict:
-    """What chance does not explain: "do not use" where it is large too, else "careful".
+    """What chance does not explain: "do not use" where it is large too, else "caution".
 
     >>> alarm(significant=True, material=True), alarm(significant=False, material=True)
     ('do not use', 'fine')
     """
     if not significant:
         return "fine"
-    return "do not use" if material else "careful"
+    return "do not use" if material else "caution"
 
 
 def at_least(value: float, *, least: float, enough: float) -> Verdict:
     """For figures that should be large.
 
     >>> [at_least(x, least=10, enough=200) for x in (2.0, 10.0, 200.0)]
-    ['do not use', 'careful', 'fine']
+    ['do not use', 'caution', 'fine']
     """
     if value < least:
         return "do not use"
-    return "careful" if value < enough else "fine"
+    return "caution" if value < enough else "fine"
 
 
-def careful_if(condition: bool) -> Verdict:
+def caution_if(condition: bool) -> Verdict:
     """For what never forbids a number.
 
-    >>> careful_if(True), careful_if(False)
-    ('careful', 'fine')
+    >>> caution_if(True), caution_if(False)
+    ('caution', 'fine')
     """
-    return "careful" if condition else "fine"
+    return "caution" if condition else "fine"

@@ -28,7 +28,7 @@ from simulator.evaluate.verdicts import (
     Z_ALARM,
     alarm,
     at_least,
-    careful_if,
+    caution_if,
     reasons,
     worst,
 )
@@ -139,7 +139,7 @@ def support(overlap: Overlap) -> Finding:
         return Finding("support", "fine", text, mass)
     return Finding(
         "support",
-        "do not use" if mass > MATERIAL else "careful",
+        "do not use" if mass > MATERIAL else "caution",
         f"In {count:,} of {decisions:,} decisions the candidate would draw actions that the log could not, "
         f"{percent(mass)} of all its draws{_most_missed(overlap)}. What they would earn is unknown: an estimate can be "
         f"off by {percent(mass)} of the range of rewards.",
@@ -180,7 +180,7 @@ def weights_add_up(overlap: Overlap) -> Finding:
 
     >>> from simulator.evaluate.example import evaluation, scores, uniform
     >>> weights_add_up(scores()).verdict
-    'careful'
+    'caution'
     """
     expected = 1.0 - float(overlap.missing.mean())
     mean = float(overlap.weight.mean())
@@ -190,7 +190,7 @@ def weights_add_up(overlap: Overlap) -> Finding:
     verdict = alarm(significant=abs(z) > Z_ALARM, material=True)
     text = f"The mean weight is {figure(mean)} where {figure(expected)} is right (z = {figure(z)})"
     if verdict == "fine":
-        return Finding("mean weight", "careful", f"{text}: chance may do this, and estimates share it.", mean)
+        return Finding("mean weight", "caution", f"{text}: chance may do this, and estimates share it.", mean)
     if mean > expected:
         text += ": actions were drawn more often than their propensities say."
         return Finding("mean weight", verdict, text, mean, "The probabilities with which the actions were drawn.")
@@ -243,7 +243,7 @@ def one_decision(contributions: Floats) -> Finding:
         return Finding(
             "largest contribution", "do not use", text[:-1] + ": without it there is another result.", share, more
         )
-    return Finding("largest contribution", careful_if(share > DOMINATES / 5), text, share)
+    return Finding("largest contribution", caution_if(share > DOMINATES / 5), text, share)
 
 
 def largest_weight(overlap: Overlap) -> Finding:
@@ -265,7 +265,7 @@ def largest_weight(overlap: Overlap) -> Finding:
     name = columns.actions[int(columns.action[row])]
     return Finding(
         "largest weight",
-        "careful",
+        "caution",
         f"{text}: one such draw moves the mean weight by {figure(possible / len(columns))}, which intervals allow for.",
         seen,
         f"A minimum propensity of {figure(1 / USEFUL_WEIGHT)} times the candidate's probability, as for {name!r}.",
@@ -281,4 +281,4 @@ def concentration(weight: Floats) -> Finding:
     share = top_share(weight)
     text = f"The heaviest 1 % of the decisions carry {percent(share)} of the weight."
     much = share > TOP_SHARE
-    return Finding("top 1 %", careful_if(much), text, share, f"{_MORE_LIKE_IT}." if much else "")
+    return Finding("top 1 %", caution_if(much), text, share, f"{_MORE_LIKE_IT}." if much else "")

@@ -15,7 +15,7 @@ from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import Skew, freedman, weight_evidence
 from simulator.evaluate.result import Finding
 from simulator.evaluate.tally import Tally, bin_edges, over, tally
-from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, careful_if
+from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, caution_if
 from simulator.logs.columns import Columns, Flags
 from simulator.text import figure, percent
 
@@ -77,7 +77,7 @@ def smallest_propensity(columns: Columns) -> Finding:
     if too_small:
         text += " That is more than the log has."
     needed = "A minimum propensity (floor) for every action that a candidate may want." if too_small else ""
-    return Finding("smallest propensity", careful_if(too_small), text, smallest, needed)
+    return Finding("smallest propensity", caution_if(too_small), text, smallest, needed)
 
 
 def exploration(columns: Columns) -> Finding:
@@ -96,7 +96,7 @@ def exploration(columns: Columns) -> Finding:
         return Finding("exploration", "fine", text, share)
     return Finding(
         "exploration",
-        "careful",
+        "caution",
         f"{percent(share)} of the decisions with a choice were not left to chance (propensity 1): only a policy that "
         "does the same there can be judged.",
         share,
@@ -141,7 +141,7 @@ def repeated_draws(columns: Columns) -> Finding | None:
         return Finding("draws of a unit", "fine", "A unit that comes back is drawn for anew.", mean)
     return Finding(
         "draws of a unit",
-        "careful",
+        "caution",
         f"Units that come back get their last action {figure(mean)} times as often as its propensities say: drawn "
         "once for each unit, it seems. Intervals are clustered by unit; draws are checked on a unit's first decision.",
         mean,
@@ -287,7 +287,7 @@ def _or_not_eligible(found: Finding) -> Finding:
     if found.verdict == "fine" or found.value is None or found.value > 1.0:
         return found
     text = found.text + " Or it could not always be drawn: without pmfs nobody can tell."
-    return replace(found, verdict="careful", text=text, needed="Log the whole pmf with every decision.")
+    return replace(found, verdict="caution", text=text, needed="Log the whole pmf with every decision.")
 
 
 def one_sided(evidence: Floats, mean: Floats, actions: tuple[str, ...]) -> Finding:

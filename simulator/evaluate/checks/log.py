@@ -14,7 +14,7 @@ from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
 from simulator.evaluate.checks.time import drift, time_gaps
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, careful_if
+from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
 from simulator.logs.columns import Columns
 from simulator.text import duration, figure, more_decisions, percent
 
@@ -74,7 +74,7 @@ def rewarded_decisions(columns: Columns) -> Finding:
     few = count < ENOUGH_SUCCESSES
     text = f"{count:,} decisions have another reward than the usual {figure(usual)}."
     more = more_decisions(len(columns), value=count, enough=ENOUGH_SUCCESSES)
-    return Finding("rewarded decisions", careful_if(few), text, float(count), f"Log {more}." if few else "")
+    return Finding("rewarded decisions", caution_if(few), text, float(count), f"Log {more}." if few else "")
 
 
 def choice(columns: Columns) -> Finding:
@@ -89,7 +89,7 @@ def choice(columns: Columns) -> Finding:
     if not share:
         return Finding("choice", "fine", "Every decision had a choice.", share)
     text = f"{percent(share)} of the decisions had only one eligible action: there all policies are equal."
-    return Finding("choice", careful_if(share > 0.5), text, share)
+    return Finding("choice", caution_if(share > 0.5), text, share)
 
 
 def never_drawn(columns: Columns) -> Finding:
@@ -107,7 +107,7 @@ def never_drawn(columns: Columns) -> Finding:
     names = ", ".join(repr(columns.actions[index]) for index in never[:3]) + (", ..." if len(never) > 3 else "")
     return Finding(
         "actions never drawn",
-        "careful",
+        "caution",
         f"{len(never):,} actions were eligible and never drawn ({names}): the log does not know what they earn.",
         float(len(never)),
         "Give them a minimum propensity.",
@@ -133,7 +133,7 @@ def repeated_units(columns: Columns) -> Finding:
     single = largest > MATERIAL
     if single:
         text += " One unit with so many is a robot, a test, or an id that was not filled in."
-    return Finding("repeated units", careful_if(single), text, share, "An id for every visitor." if single else "")
+    return Finding("repeated units", caution_if(single), text, share, "An id for every visitor." if single else "")
 
 
 def default_share(columns: Columns) -> Finding | None:
@@ -150,7 +150,7 @@ def default_share(columns: Columns) -> Finding | None:
     text = f"{percent(share)} of the decisions got no reward and count with the default."
     none = share == 1.0
     needed = "Rewards: check that they are sent with the decision's id, and within the window." if none else ""
-    return Finding("default share", careful_if(none), text, share, needed)
+    return Finding("default share", caution_if(none), text, share, needed)
 
 
 def reward_delay(columns: Columns) -> Finding | None:
@@ -173,7 +173,7 @@ def reward_delay(columns: Columns) -> Finding | None:
     )
     if cut:
         text += f" The window of {duration(window)} cuts some off."
-    return Finding("reward delay", careful_if(cut), text, most, "A longer window." if cut else "")
+    return Finding("reward delay", caution_if(cut), text, most, "A longer window." if cut else "")
 
 
 def late_rewards(columns: Columns) -> Finding | None:
@@ -190,7 +190,7 @@ def late_rewards(columns: Columns) -> Finding | None:
     share = _share(late, late + (counted(columns, "rewards joined") or 0))
     much = share > MATERIAL
     text = f"{late:,} rewards ({percent(share)}) came after the window and are not in any figure."
-    return Finding("late rewards", careful_if(much), text, share, "A longer window." if much else "")
+    return Finding("late rewards", caution_if(much), text, share, "A longer window." if much else "")
 
 
 def refused_rewards(columns: Columns) -> Finding | None:
@@ -212,7 +212,7 @@ def refused_rewards(columns: Columns) -> Finding | None:
         "sent) belong to no decision."
     )
     needed = "Decisions that are logged before their reward is sent, and ids passed on unchanged." if much else ""
-    return Finding("refused rewards", careful_if(much), text, share, needed)
+    return Finding("refused rewards", caution_if(much), text, share, needed)
 
 
 def overrides(columns: Columns) -> Finding | None:
@@ -232,7 +232,7 @@ def overrides(columns: Columns) -> Finding | None:
     if much:
         text += " Where overrides depend on the action, what is left is not what a policy would meet."
     needed = "Take actions that would be overridden out of the eligible ones, before the draw." if much else ""
-    return Finding("overrides", careful_if(much), text, share, needed)
+    return Finding("overrides", caution_if(much), text, share, needed)
 
 
 def left_out(columns: Columns) -> Finding | None:
@@ -265,7 +265,7 @@ def fallbacks(columns: Columns) -> Finding | None:
     share = _share(_with_reason(columns, Reason.FALLBACK), len(columns))
     text = f"In {percent(share)} of the decisions the policy failed, and the baseline was taken."
     needed = "A policy that gives a pmf: see the server's log for its errors." if share > MATERIAL else ""
-    return Finding("fallbacks", careful_if(share > MATERIAL), text, share, needed)
+    return Finding("fallbacks", caution_if(share > MATERIAL), text, share, needed)
 
 
 def exploration_off(columns: Columns) -> Finding | None:
@@ -281,7 +281,7 @@ def exploration_off(columns: Columns) -> Finding | None:
         return None
     share = _share(_with_reason(columns, Reason.NO_EXPLORATION), len(columns))
     text = f"In {percent(share)} of the decisions the caller had switched exploration off."
-    return Finding("exploration switched off", careful_if(share > MATERIAL), text, share)
+    return Finding("exploration switched off", caution_if(share > MATERIAL), text, share)
 
 
 def _with_reason(columns: Columns, reason: Reason) -> int:

@@ -10,7 +10,7 @@ from scipy.special import chdtrc
 from decider.estimate.sample import Floats, Longs, Units
 from decider.estimate.weights import usual_value
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import ALARM, MATERIAL, careful_if
+from simulator.evaluate.verdicts import ALARM, MATERIAL, caution_if
 from simulator.logs.columns import Columns
 from simulator.text import duration, figure
 
@@ -45,7 +45,7 @@ def time_gaps(columns: Columns) -> Finding | None:
     if hole:
         text += " Nights and weekends do this; so do lost decisions."
     needed = "Compare with the traffic of that time." if hole else ""
-    return Finding("time gaps", careful_if(hole), text, longest, needed)
+    return Finding("time gaps", caution_if(hole), text, longest, needed)
 
 
 def drift(columns: Columns) -> Finding | None:
@@ -77,7 +77,7 @@ def drift(columns: Columns) -> Finding | None:
     if not moved:
         return Finding("drift", "fine", f"{text}. Chance explains it ({figure(chance)}).", chance)
     text += f". That is not chance ({figure(chance)}): the policy learned, or the world changed."
-    return Finding("drift", "careful", text, chance, "Judge by the later part too; repeat on a newer log.")
+    return Finding("drift", "caution", text, chance, "Judge by the later part too; repeat on a newer log.")
 
 
 def clustering(apart: Floats, units: Longs) -> float:

@@ -13,15 +13,15 @@ from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
 from simulator.evaluate.verdicts import worst_first
 from simulator.text import between, duration, figure, percent
 
-COLOURS: dict[Verdict, str] = {"fine": "green", "careful": "yellow", "do not use": "bold red"}
+COLOURS: dict[Verdict, str] = {"fine": "green", "caution": "yellow", "do not use": "bold red"}
 """The words are always there too: not everybody sees colours, and files have none."""
 
 
 def verdict_text(verdict: Verdict) -> Text:
     """A verdict in its colour.
 
-    >>> verdict_text("careful").plain
-    'careful'
+    >>> verdict_text("caution").plain
+    'caution'
     """
     return Text(verdict, COLOURS[verdict])
 
