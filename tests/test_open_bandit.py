@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from decider.client import Client
-from decider.estimate.binomial import Counted, difference, part_less_whole, wilson
+from decider.estimate.binomial import Counted, difference, part_less_whole, proportion_interval
 from decider.log.open import open_reader
 from decider.server.serve import Server
 from decider.server.settings import Settings
@@ -307,14 +307,14 @@ def test_a_server_that_has_learned_is_told_from_a_fresh_one(tmp_path: Path) -> N
 )
 def test_wilson_agrees_with_the_published_table(counted: Counted, low: float, high: float) -> None:
     """Newcombe, Statistics in Medicine 1998a, table I, method 3."""
-    share = wilson(counted)
+    share = proportion_interval(counted)
     assert [share.low, share.high] == pytest.approx([low, high], abs=5e-5)
 
 
 @pytest.mark.parametrize("counted", [Counted(0, 1), Counted(1, 1), Counted(0, 10_000), Counted(10_000, 10_000)])
 def test_a_share_lies_in_its_interval_and_that_in_0_to_1(counted: Counted) -> None:
     """No clicks among a few matched rows is the usual case here."""
-    share = wilson(counted)
+    share = proportion_interval(counted)
     assert 0 <= share.low <= share.value <= share.high <= 1
 
 
@@ -335,7 +335,7 @@ def test_the_interval_of_part_less_whole_covers_as_often_as_it_says() -> None:
 
 def test_nothing_is_said_of_no_trials() -> None:
     """Without a matched row there is no click rate, and the table shows none."""
-    assert (wilson(Counted(0, 0)).low, wilson(Counted(0, 0)).high) == (0, 1)
+    assert (proportion_interval(Counted(0, 0)).low, proportion_interval(Counted(0, 0)).high) == (0, 1)
     assert math.isnan(difference(Counted(0, 0), Counted(1, 2)).value)
     driven = drive_open_bandit.Driven("e", had_learned=False, passes=[Pass(rows=3, clicks=1)])
     assert next(iter(drive_open_bandit.table(driven).columns[3].cells)) == "-"
