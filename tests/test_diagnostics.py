@@ -21,7 +21,7 @@ from simulator.datasets import open_bandit
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
-from simulator.evaluate.verdicts import ALARM, worst
+from simulator.evaluate.verdicts import ALARM, worst_verdict
 from simulator.logs.columns import Category, Columns, Number
 from simulator.report.terminal.checks import candidate_panel, findings_table, log_panel
 
@@ -634,7 +634,7 @@ def real_log(campaign: str) -> Columns:
 def test_the_propensities_of_real_logs_pass(campaign: str) -> None:
     """True propensities down to 1e-6, 80 actions and 40 clicks: nothing here forbids weighting."""
     findings = log_findings(real_log(campaign))
-    assert worst(findings) != "do not use"
+    assert worst_verdict(findings) != "do not use"
     assert {"mean weight by action", "sample ratio", "actions never drawn"} & not_fine(findings).keys() <= {
         "actions never drawn"
     }
@@ -686,7 +686,7 @@ def _printed(findings: tuple[Finding, ...], diagnostics: Diagnostics) -> str:
         reward_range=(0.0, 1.0),
         hours=1.5,
         left_out={"holdout": 12},
-        verdict=worst(findings),
+        verdict=worst_verdict(findings),
         findings=findings,
     )
     for shown in (findings_table(findings), log_panel(summary), candidate_panel("uniform", diagnostics)):

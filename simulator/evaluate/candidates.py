@@ -16,7 +16,7 @@ import numpy as np
 
 from decider.policy.protocol import Choice
 from decider.types import Context
-from simulator.evaluate.replay_decisions import Asked, DoesNotFit, Menu
+from simulator.evaluate.replay_decisions import DoesNotFit, Menu, ReplayedPolicy
 from simulator.logs.columns import Category, Columns, Flags, Floats
 from simulator.logs.contexts import Contexts
 
@@ -49,11 +49,11 @@ class Candidate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
+class UniformPolicy:
     """Every eligible action with the same probability.
 
     >>> from simulator.logs.example import example
-    >>> Uniform().pmf(example()).tolist()
+    >>> UniformPolicy().pmf(example()).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
 
@@ -70,7 +70,7 @@ class Uniform:
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
+class FixedAction:
     """One action always; evenly to all eligible ones where it is not eligible, as `baseline` is served."""
 
     name: str
@@ -81,7 +81,7 @@ class Fixed:
         """1 to the action.
 
         >>> from simulator.logs.example import example
-        >>> Fixed("fixed:b", 1).pmf(example()).tolist()
+        >>> FixedAction("fixed:b", 1).pmf(example()).tolist()
         [[0.0, 1.0], [0.0, 1.0]]
         """
         weights = np.zeros(len(block.actions))
@@ -93,7 +93,7 @@ class Fixed:
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedPolicies:
     """The policies that made the log. Without logged pmfs only the drawn action's probability is known, else nan."""
 
     estimand: str
@@ -103,7 +103,7 @@ class Logged:
         """As logged; at the drawn action exactly the propensity.
 
         >>> from simulator.logs.example import example
-        >>> Logged(FIXED).pmf(example()).tolist()
+        >>> LoggedPolicies(FIXED).pmf(example()).tolist()
         [[0.5, 0.5], [0.75, 0.25]]
         """
         dense = np.full((len(block), len(block.actions)), np.nan) if block.pmf is None else block.dense_pmf()
@@ -115,7 +115,7 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TablePolicy:
     """A fixed distribution for each value of one context field; "" is a field that was not given.
 
     pmfs: (values, actions), each row sums to 1.
@@ -155,13 +155,13 @@ def _restricted(pmfs: Floats, member: Flags) -> Floats:
     return np.where(left > 0, inside / np.where(left > 0, left, 1.0), even)
 
 
-class Served:
+class ServedPolicy:
     """A policy asked through the rules and the sampler that serve, without its holdout; it never learns.
 
     after: only decisions whose rewards were final later than that are evaluated; it has learned from the others.
     """
 
-    def __init__(self, asked: Asked, *, after: int | None = None) -> None:
+    def __init__(self, asked: ReplayedPolicy, *, after: int | None = None) -> None:
         self.name = asked.name
         self.estimand = FIXED
         self._asked = asked
@@ -203,13 +203,13 @@ class _Lesson(NamedTuple):
     reward: float
 
 
-class Progressive:
+class ProgressiveLearner:
     """A policy that scores every decision before it learns from it, in the order in which rewards became final.
 
     delayed: a reward is learned when the log knew it; otherwise at once, before the next decision.
     """
 
-    def __init__(self, asked: Asked, *, delayed: bool = True) -> None:
+    def __init__(self, asked: ReplayedPolicy, *, delayed: bool = True) -> None:
         self.name = asked.name
         self.estimand = LEARNER
         self._asked = asked

@@ -221,7 +221,7 @@ class Estimator:
         return replace(sample, idle=terms.idle)
 
     def _estimate(self, terms: Terms) -> Estimate:
-        return held(self.sample(terms), self.value_range, note=terms.note)
+        return estimate_mean(self.sample(terms), self.value_range, note=terms.note)
 
     def _tuned(self, terms: Terms, unbiased: Estimate) -> Estimate:
         """What SLOPE chose is about as far from the unbiased one as its interval is wide: so it gets that one, too."""
@@ -229,7 +229,7 @@ class Estimator:
         interval = Interval(own.value, min(own.low, unbiased.low), max(own.high, unbiased.high))
         return _as_estimate(interval, f"asymptotic, and {DEFAULT}", terms.note, unbiased=not terms.note)
 
-    def within(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
+    def estimate_segment(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
         """Of the decisions at these indexes: the effective sample size, and the headline estimate if it carries one."""
         weight = self._scores.weight[rows]
         ess = effective_size(weight)
@@ -238,15 +238,15 @@ class Estimator:
         terms, most = self.terms, max(1.0, self._scores.possible_weight)
         sample = units.sample(terms.terms[rows], weight, low=terms.low, high=terms.high, max_weight=most)
         sample = replace(sample, idle=terms.idle)
-        return ess, held(sample, self.value_range)
+        return ess, estimate_mean(sample, self.value_range)
 
     def difference(self) -> Difference:
         """To the logged policies' mean reward, on the same decisions."""
         logged = Terms(self._weighting["reward"], self._low, self._high, idle=self.value_range)
-        apart = self.apart(logged)
+        apart = self.subtract(logged)
         return Difference("logged", self.headline, apart.value, apart.low, apart.high, apart.interval)
 
-    def apart(self, other: Terms) -> Estimate:
+    def subtract(self, other: Terms) -> Estimate:
         """The headline estimate less another one on the same decisions."""
         ours = self.terms
         idle = None
@@ -256,13 +256,13 @@ class Estimator:
         if not terms.terms.any() and bool((self._scores.weight == 1).all()):
             return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
         wide = self._high - self._low
-        return held(self.sample(terms), (-wide, wide))
+        return estimate_mean(self.sample(terms), (-wide, wide))
 
 
-def held(sample: Sample, value_range: tuple[float, float], *, note: str = "") -> Estimate:
+def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str = "") -> Estimate:
     """The mean term in the default interval, which knows that the mean weight is 1, and so may have to stretch to it.
 
-    >>> held(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
+    >>> estimate_mean(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
     0.5
     """
     interval = default_interval(sample, value_range=value_range)

@@ -17,7 +17,7 @@ from simulator.logs.columns import Columns, Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Without:
+class WithoutField:
     """A candidate that never sees one field of the context."""
 
     inner: Candidate
@@ -42,24 +42,24 @@ class Without:
         """All."""
 
 
-def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns: Columns) -> list[Without]:
+def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns: Columns) -> list[WithoutField]:
     """The candidate once without each field of the context; none where it does not learn. `fresh` makes it anew.
 
     >>> from simulator.logs.example import example
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> without_fields(Uniform(), Uniform, example())  # it does not learn
+    >>> from simulator.evaluate.candidates import UniformPolicy
+    >>> without_fields(UniformPolicy(), UniformPolicy, example())  # it does not learn
     []
     """
-    return [Without(fresh(), field) for field in columns.fields] if candidate.estimand == LEARNER else []
+    return [WithoutField(fresh(), field) for field in columns.fields] if candidate.estimand == LEARNER else []
 
 
-def importance(full: Scores, reduced: Without, less: Scores) -> FieldImportance:
+def importance(full: Scores, reduced: WithoutField, less: Scores) -> FieldImportance:
     """What `full` earns more than `less`, which never saw the field, on the same decisions.
 
     >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> importance(scores(), Without(Uniform(), "age"), scores()).loss.value
+    >>> from simulator.evaluate.candidates import UniformPolicy
+    >>> importance(scores(), WithoutField(UniformPolicy(), "age"), scores()).loss.value
     0.0
     """
     one, other = Estimator(full), Estimator(less)
-    return FieldImportance(reduced.field, one.apart(other.terms), reduced.inner.name)
+    return FieldImportance(reduced.field, one.subtract(other.terms), reduced.inner.name)

@@ -48,7 +48,7 @@ class Menu:
     drawn: tuple[int, ...]
 
 
-class Asked:
+class ReplayedPolicy:
     """One policy behind the rules, the floor and the sampler of its experiment, but without the holdout."""
 
     def __init__(self, name: str, version: ExperimentVersion, policy: PlainPolicy, *, actions: tuple[str, ...]) -> None:

@@ -18,14 +18,14 @@ import numpy as np
 from decider.estimate.confidence_sequence import confidence_sequence_path
 from decider.estimate.sample import Units
 from simulator.evaluate.breakdown import Part, action_shares, hours, points, segments, weight_histogram
-from simulator.evaluate.candidates import Candidate, Logged
+from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.log import log_findings
-from simulator.evaluate.estimates import Estimator, held
-from simulator.evaluate.importance import Without, importance
+from simulator.evaluate.estimates import Estimator, estimate_mean
+from simulator.evaluate.importance import WithoutField, importance
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.scores import Scores, score
-from simulator.evaluate.verdicts import worst
+from simulator.evaluate.verdicts import worst_verdict
 from simulator.logs.columns import Columns, Floats
 
 WORKERS = 2
@@ -40,19 +40,19 @@ def evaluate(
     candidates: Sequence[Candidate],
     *,
     force: bool = False,
-    pictures: bool = True,
-    without: Sequence[tuple[int, Without]] = (),
+    breakdown: bool = True,
+    without: Sequence[tuple[int, WithoutField]] = (),
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Evaluation:
     """What each candidate would have earned. `on_progress` is told the fraction that is done.
 
-    force: estimates even where the log cannot carry the question. pictures: also the cumulative estimate and the
+    force: estimates even where the log cannot carry the question. breakdown: also the cumulative estimate and the
     segments, which take longer than all the rest. without: candidates that never see a field, each
     with the index of the one that it is compared with: what the field is worth (`importance.py`).
 
     >>> from simulator.logs.example import example
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> evaluate(example(), [Uniform()]).policies[0].refused  # two decisions carry nothing
+    >>> from simulator.evaluate.candidates import UniformPolicy
+    >>> evaluate(example(), [UniformPolicy()]).policies[0].refused  # two decisions carry nothing
     True
     """
     started = time.perf_counter()
@@ -64,26 +64,26 @@ def evaluate(
     reduced = zip(without, scored[len(candidates) :], strict=True)
     with ThreadPoolExecutor(WORKERS) as pool:
         results = []
-        for result in pool.map(lambda pair: judged(*pair, findings=findings, force=force), pairs):
+        for result in pool.map(lambda pair: evaluate_candidate(*pair, findings=findings, force=force), pairs):
             results.append(result)
             on_progress(PASS + (1 - PASS) * len(results) / len(pairs))
-        if pictures:
+        if breakdown:
             parts = _Parts()
             parts.of(columns)
             results = list(pool.map(lambda result, one: _pictured(result, one, parts), results, scored))
     return Evaluation(
-        log=summary(columns, findings),
+        log=summarize_log(columns, findings),
         policies=tuple(results),
         seconds=time.perf_counter() - started,
         importance=tuple([importance(scored[index], one, less) for (index, one), less in reduced]),
     )
 
 
-def summary(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
+def summarize_log(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
     """The log by itself: what `simulator inspect` shows, and the head of an evaluation.
 
     >>> from simulator.logs.example import example
-    >>> summary(example(), log_findings(example())).decisions
+    >>> summarize_log(example(), log_findings(example())).decisions
     2
     """
     mean = _mean(columns.reward, columns.units, columns.reward_range)
@@ -98,7 +98,7 @@ def summary(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
         reward_range=columns.reward_range,
         hours=hours(columns),
         left_out=dict(columns.left_out),
-        verdict=worst(findings),
+        verdict=worst_verdict(findings),
         findings=tuple(findings),
     )
 
@@ -107,20 +107,22 @@ def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Es
     """The mean reward as logged, with its interval."""
     low, high = reward_range
     sample = units.sample(reward, np.ones(len(reward)), low=low, high=high, max_weight=1.0)
-    return held(sample, reward_range)
+    return estimate_mean(sample, reward_range)
 
 
-def judged(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool) -> PolicyResult:
+def evaluate_candidate(
+    candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool
+) -> PolicyResult:
     """What is found of one candidate from its scores, without curve and segments. findings: of the log.
 
     >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> judged(Uniform(), scores(), findings=(), force=False).refused
+    >>> from simulator.evaluate.candidates import UniformPolicy
+    >>> evaluate_candidate(UniformPolicy(), scores(), findings=(), force=False).refused
     True
     """
     diagnostics = diagnose(scores, log=findings)
     estimator = Estimator(scores)
-    refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, Logged)
+    refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, LoggedPolicies)
     result = PolicyResult(
         name=candidate.name,
         estimand=candidate.estimand,
@@ -135,7 +137,7 @@ def judged(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...
     )
     if result.refused:
         return result
-    if isinstance(candidate, Logged):
+    if isinstance(candidate, LoggedPolicies):
         return replace(result, **_logged(scores.columns))
     result = replace(result, estimates=estimator.estimates())
     if not scores.columns.has_propensities:
@@ -154,14 +156,14 @@ def _pictured(result: PolicyResult, scores: Scores, parts: _Parts) -> PolicyResu
     if result.refused or not scores.columns.has_propensities:
         return result
     estimator = Estimator(scores)
-    return replace(result, curve=curve(estimator), segments=_segments(estimator, parts))
+    return replace(result, curve=cumulative_estimate(estimator), segments=_segments(estimator, parts))
 
 
-def curve(estimator: Estimator) -> Curve:
+def cumulative_estimate(estimator: Estimator) -> Curve:
     """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point.
 
     >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> curve(Estimator(scores())).value
+    >>> cumulative_estimate(Estimator(scores())).value
     (0.5,)
     """
     sample = estimator.sample(estimator.ips())
@@ -196,6 +198,6 @@ def _logged_there(columns: Columns, part: Part) -> Estimate:
 def _segments(estimator: Estimator, parts: _Parts) -> tuple[Segment, ...]:
     found = []
     for part, logged in parts.of(estimator.columns):
-        ess, estimate = estimator.within(part.rows, part.units)
+        ess, estimate = estimator.estimate_segment(part.rows, part.units)
         found.append(Segment(part.field, part.value, len(part.rows), ess, logged, estimate))
     return tuple(found)

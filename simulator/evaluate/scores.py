@@ -90,8 +90,8 @@ def score(
     """Every candidate's scores, in their order, from one pass; `on_rows` is told how many decisions are done.
 
     >>> from simulator.logs.example import example
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> score(example(), [Uniform()])[0].weight.round(3).tolist()
+    >>> from simulator.evaluate.candidates import UniformPolicy
+    >>> score(example(), [UniformPolicy()])[0].weight.round(3).tolist()
     [1.0, 0.667]
     """
     model = RewardModel(columns)

@@ -47,19 +47,19 @@ ORDER: tuple[Verdict, ...] = ("fine", "caution", "do not use")
 """From best to worst."""
 
 
-def worst(findings: Iterable[Finding]) -> Verdict:
+def worst_verdict(findings: Iterable[Finding]) -> Verdict:
     """The worst verdict; fine of none.
 
-    >>> worst([Finding("a", "fine", ""), Finding("b", "caution", "")]), worst([])
+    >>> worst_verdict([Finding("a", "fine", ""), Finding("b", "caution", "")]), worst_verdict([])
     ('caution', 'fine')
     """
     return ORDER[max((ORDER.index(finding.verdict) for finding in findings), default=0)]
 
 
-def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Those that matter most first; among equals the order stays.
 
-    >>> [one.name for one in worst_first([Finding("a", "fine", ""), Finding("b", "caution", "")])]
+    >>> [one.name for one in by_severity([Finding("a", "fine", ""), Finding("b", "caution", "")])]
     ['b', 'a']
     """
     return tuple(sorted(findings, key=lambda finding: -ORDER.index(finding.verdict)))
@@ -71,7 +71,7 @@ def reasons(findings: Iterable[Finding]) -> tuple[str, ...]:
     >>> reasons([Finding("a", "fine", "A."), Finding("b", "caution", "B."), Finding("c", "do not use", "C.")])
     ('C.', 'B.')
     """
-    return tuple(finding.text for finding in worst_first(findings) if finding.verdict != "fine")
+    return tuple(finding.text for finding in by_severity(findings) if finding.verdict != "fine")
 
 
 def alarm(*, significant: bool, material: bool) -> Verdict:

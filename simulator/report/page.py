@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from simulator import text
 from simulator.evaluate.result import Diagnostics, Difference, Evaluation, PolicyResult
-from simulator.evaluate.verdicts import worst_first
+from simulator.evaluate.verdicts import by_severity
 from simulator.report.canvas import Plot
 from simulator.report.estimates import headline_first, headlines
 from simulator.report.glossary import explained
@@ -209,7 +209,7 @@ def _environment() -> Environment:
         "duration": text.duration,
         "words": lambda name: name.replace("_", " "),
         "data_uri": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}",
-        "worst_first": worst_first,
+        "by_severity": by_severity,
         "unexplained": unexplained,
         "headline_first": headline_first,
     }

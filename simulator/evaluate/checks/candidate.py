@@ -30,7 +30,7 @@ from simulator.evaluate.verdicts import (
     at_least,
     caution_if,
     reasons,
-    worst,
+    worst_verdict,
 )
 from simulator.logs.columns import Category, Columns, Field
 from simulator.text import figure, more_decisions, percent
@@ -90,7 +90,7 @@ def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = ()) -> Diagnostics:
         smallest_propensity=float(columns.propensity.min(initial=1.0)),
         support_violations=int(np.count_nonzero(overlap.missing > NEGLIGIBLE)),
         missing_mass=float(overlap.missing.mean()) if len(weight) else 0.0,
-        verdict=worst(found),
+        verdict=worst_verdict(found),
         reasons=reasons(found),
         findings=found,
     )

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
-from simulator.evaluate.verdicts import worst_first
+from simulator.evaluate.verdicts import by_severity
 from simulator.text import between, duration, figure, percent
 
 COLOURS: dict[Verdict, str] = {"fine": "green", "caution": "yellow", "do not use": "bold red"}
@@ -36,7 +36,7 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("check", no_wrap=True)
     table.add_column("found", ratio=1)
-    for finding in worst_first(findings):
+    for finding in by_severity(findings):
         table.add_row(verdict_text(finding.verdict), finding.name, _found(finding))
     return table
 
