@@ -42,12 +42,7 @@ def weight_histogram(weight: Floats) -> Histogram | None:
 
 
 def action_shares(scores: Scores) -> tuple[ActionShare, ...]:
-    """Mean probability of every action, logged and of the candidate; the logged share counts draws without pmfs.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> [(one.action, one.candidate) for one in action_shares(scores())]
-    [('a', 0.5), ('b', 0.5)]
-    """
+    """Mean probability of every action, logged and of the candidate; the logged share counts draws without pmfs."""
     known = np.nan_to_num(scores.shares)
     rows = zip(scores.columns.actions, scores.logged_shares.tolist(), known.tolist(), strict=True)
     return tuple(ActionShare(action, logged, candidate) for action, logged, candidate in rows)
@@ -75,12 +70,7 @@ class Part(NamedTuple):
 
 
 def segments(columns: Columns) -> Iterator[Part]:
-    """The frequent values of each field of texts, thirds of each field of numbers.
-
-    >>> from simulator.logs.example import example
-    >>> [(part.field, part.value) for part in segments(example())][:2]
-    [('segment', 'vip'), ('device', 'phone')]
-    """
+    """The frequent values of each field of texts, thirds of each field of numbers."""
     for name, field in columns.fields.items():
         for value, flags in _parts(field):
             rows = np.flatnonzero(flags)

@@ -54,12 +54,6 @@ def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns
 
 
 def importance(full: Scores, reduced: WithoutField, less: Scores) -> FieldImportance:
-    """What `full` earns more than `less`, which never saw the field, on the same decisions.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> from simulator.evaluate.candidates import UniformPolicy
-    >>> importance(scores(), WithoutField(UniformPolicy(), "age"), scores()).loss.value
-    0.0
-    """
+    """What `full` earns more than `less`, which never saw the field, on the same decisions."""
     one, other = Estimator(full), Estimator(less)
     return FieldImportance(reduced.field, one.subtract(other.terms), reduced.inner.name)

@@ -68,12 +68,7 @@ def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
 
 
 def logged_policies(columns: Columns) -> LoggedPolicies:
-    """The policies that made the log: fixed, or several models one after the other.
-
-    >>> from simulator.logs.example import example
-    >>> logged_policies(example()).estimand
-    'fixed policy'
-    """
+    """The policies that made the log: fixed, or several models one after the other."""
     changed = columns.model is not None and len(columns) > 0 and columns.model.min() != columns.model.max()
     return LoggedPolicies(DEPLOYED if changed else FIXED)
 
@@ -134,12 +129,7 @@ def _table_action(where: str, row: list[str], header: list[str], columns: Column
 
 
 def experiment_candidate(name: str, experiment: Experiment, columns: Columns, *, delayed: bool = True) -> Candidate:
-    """The policy of an experiment: learned progressively, unless it never learns.
-
-    >>> from simulator.logs.example import example
-    >>> experiment_candidate("mine", Experiment(ExperimentId("x"), (Action(ActionId("a")),)), example()).estimand
-    'progressive learner'
-    """
+    """The policy of an experiment: learned progressively, unless it never learns."""
     asked = _asked(name, experiment, make_policy(experiment.policy), columns)
     learns = experiment.policy.learns and not experiment.frozen
     return ProgressiveLearner(asked, delayed=delayed) if learns else ServedPolicy(asked)

@@ -80,12 +80,7 @@ def evaluate(
 
 
 def summarize_log(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
-    """The log by itself: what `simulator inspect` shows, and the head of an evaluation.
-
-    >>> from simulator.logs.example import example
-    >>> summarize_log(example(), log_findings(example())).decisions
-    2
-    """
+    """The log by itself: what `simulator inspect` shows, and the head of an evaluation."""
     mean = _mean(columns.reward, columns.units, columns.reward_range)
     return LogSummary(
         name=columns.name,
@@ -113,13 +108,7 @@ def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Es
 def evaluate_candidate(
     candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool
 ) -> PolicyResult:
-    """What is found of one candidate from its scores, without curve and segments. findings: of the log.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> from simulator.evaluate.candidates import UniformPolicy
-    >>> evaluate_candidate(UniformPolicy(), scores(), findings=(), force=False).refused
-    True
-    """
+    """What is found of one candidate from its scores, without curve and segments. findings: of the log."""
     diagnostics = diagnose(scores, log=findings)
     estimator = Estimator(scores)
     refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, LoggedPolicies)
@@ -160,12 +149,7 @@ def _pictured(result: PolicyResult, scores: Scores, parts: _Parts) -> PolicyResu
 
 
 def cumulative_estimate(estimator: Estimator) -> Curve:
-    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> cumulative_estimate(Estimator(scores())).value
-    (0.5,)
-    """
+    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point."""
     sample = estimator.sample(estimator.ips())
     counts = points(len(sample.total))
     path = confidence_sequence_path(sample, counts, value_range=estimator.value_range)

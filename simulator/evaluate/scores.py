@@ -87,13 +87,7 @@ class Scores:
 def score(
     columns: Columns, candidates: Sequence[Candidate], *, on_rows: Callable[[int], None] = lambda _: None
 ) -> list[Scores]:
-    """Every candidate's scores, in their order, from one pass; `on_rows` is told how many decisions are done.
-
-    >>> from simulator.logs.example import example
-    >>> from simulator.evaluate.candidates import UniformPolicy
-    >>> score(example(), [UniformPolicy()])[0].weight.round(3).tolist()
-    [1.0, 0.667]
-    """
+    """Every candidate's scores, in their order, from one pass; `on_rows` is told how many decisions are done."""
     model = RewardModel(columns)
     grouping = group_actions(columns)
     collected = [_Collected(columns, candidate.rows(columns), grouping) for candidate in candidates]
@@ -107,11 +101,7 @@ def score(
 
 
 def group_actions(columns: Columns) -> Grouping | None:
-    """The finest trait that puts at least two actions into a group on average, where actions are many.
-
-    >>> from simulator.logs.example import example
-    >>> group_actions(example())  # two actions are not many
-    """
+    """The finest trait that puts at least two actions into a group on average, where actions are many."""
     if len(columns.actions) < MANY_ACTIONS or columns.pmf is None:
         return None
     distinct = {trait: len(set(values)) for trait, values in columns.traits.items()}
@@ -182,7 +172,8 @@ class _Collected:
 
     def _largest(self, block: Columns, pmf: Floats, wanted: Flags) -> float:
         """Where the log has no pmfs: anything could have been drawn with the smallest propensity that was seen. The
-        logged policy itself (nan elsewhere) has the weights that it has."""
+        logged policy itself (nan elsewhere) has the weights that it has.
+        """
         if np.isnan(pmf).any():
             return float((pmf[np.arange(len(pmf)), block.action[wanted]] / block.propensity[wanted]).max())
         return float(pmf.max()) / self._smallest

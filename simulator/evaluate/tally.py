@@ -33,11 +33,7 @@ class Tally:
 
     @classmethod
     def empty(cls, actions: int) -> Tally:
-        """Of no decisions.
-
-        >>> Tally.empty(2).mean_weight.tolist()
-        [nan, nan]
-        """
+        """Of no decisions."""
         weight, spread, heaviest = np.zeros((3, actions))
         chances, bins = np.zeros(actions, np.int64), np.zeros((3, BINS))
         return cls(chances, weight, spread, heaviest, bins, SampleRatio(actions + 1))

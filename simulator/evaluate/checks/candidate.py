@@ -70,12 +70,7 @@ class Overlap(Protocol):
 
 
 def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = ()) -> Diagnostics:
-    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> diagnose(scores()).verdict
-    'do not use'
-    """
+    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here."""
     columns, weight = overlap.columns, overlap.weight
     reward = columns.reward
     effective_successes = effective_size(weight[reward != usual_value(reward)])
@@ -101,12 +96,7 @@ def _inherited(log: tuple[Finding, ...]) -> tuple[Finding, ...]:
 
 
 def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
-    """The findings of `diagnose` that are about the candidate.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> len(candidate_findings(scores()))
-    7
-    """
+    """The findings of `diagnose` that are about the candidate."""
     columns, weight = overlap.columns, overlap.weight
     if not len(weight):
         return (Finding("weights", "do not use", "There are no decisions.", 0.0, "A log with decisions."),)
@@ -126,12 +116,7 @@ def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
 
 
 def support(overlap: Overlap) -> Finding:
-    """Probability on actions that the log could not draw: whatever they would earn is not in the log.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> support(scores()).verdict
-    'fine'
-    """
+    """Probability on actions that the log could not draw: whatever they would earn is not in the log."""
     mass, decisions = float(overlap.missing.mean()), len(overlap.missing)
     count = int(np.count_nonzero(overlap.missing > NEGLIGIBLE))
     if not count:
@@ -176,12 +161,7 @@ def _words(name: str, field: Field, row: int) -> list[str]:
 
 
 def weights_add_up(overlap: Overlap) -> Finding:
-    """The mean weight should be 1, less what the log could not draw.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> weights_add_up(scores()).verdict
-    'caution'
-    """
+    """The mean weight should be 1, less what the log could not draw."""
     expected = 1.0 - float(overlap.missing.mean())
     mean = float(overlap.weight.mean())
     if abs(mean - expected) <= MATERIAL:
@@ -247,12 +227,7 @@ def one_decision(contributions: Floats) -> Finding:
 
 
 def largest_weight(overlap: Overlap) -> Finding:
-    """The largest weight, and the largest that could have been seen: heavy draws come all at once or not at all.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> largest_weight(scores()).value
-    1.0
-    """
+    """The largest weight, and the largest that could have been seen: heavy draws come all at once or not at all."""
     columns = overlap.columns
     row = int(overlap.weight.argmax())
     seen, possible = float(overlap.weight[row]), overlap.possible_weight

@@ -26,12 +26,7 @@ _FIX = "Log the probability with which the drawn action was really drawn, taken 
 
 
 def draw_findings(columns: Columns) -> tuple[Finding, ...]:
-    """Everything about propensities; the draws themselves only where every decision has one.
-
-    >>> from simulator.logs.example import example
-    >>> [finding.verdict for finding in draw_findings(example())]
-    ['fine', 'fine', 'fine', 'fine', 'fine', 'fine', 'fine']
-    """
+    """Everything about propensities; the draws themselves only where every decision has one."""
     if not columns.has_propensities:
         return (missing_propensities(columns),)
     found = [missing_propensities(columns), smallest_propensity(columns), exploration(columns)]
@@ -42,13 +37,7 @@ def draw_findings(columns: Columns) -> tuple[Finding, ...]:
 
 
 def missing_propensities(columns: Columns) -> Finding:
-    """Decisions without a propensity.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> missing_propensities(replace(example(), propensity=np.array([0.5, np.nan]))).value
-    1.0
-    """
+    """Decisions without a propensity."""
     missing = int(np.isnan(columns.propensity).sum())
     if not missing:
         return Finding("propensities", "fine", "Every decision has its propensity.", 0.0)
@@ -63,12 +52,7 @@ def missing_propensities(columns: Columns) -> Finding:
 
 
 def smallest_propensity(columns: Columns) -> Finding:
-    """The least probable of the draws: 1/propensity is how many decisions it stands for.
-
-    >>> from simulator.logs.example import example
-    >>> smallest_propensity(example()).text
-    'The smallest propensity is 0.5: such a decision can weigh as much as 2.'
-    """
+    """The least probable of the draws: 1/propensity is how many decisions it stands for."""
     smallest = float(columns.propensity.min(initial=1.0))
     too_small = smallest * len(columns) < 1.0 and len(columns) > 0
     text = (
@@ -81,12 +65,7 @@ def smallest_propensity(columns: Columns) -> Finding:
 
 
 def exploration(columns: Columns) -> Finding:
-    """Decisions that could only end in one way although several actions were eligible.
-
-    >>> from simulator.logs.example import example
-    >>> exploration(example()).value
-    0.0
-    """
+    """Decisions that could only end in one way although several actions were eligible."""
     sizes = np.array([len(members) for members in columns.sets], np.int64)
     choice = sizes[columns.eligible] > 1
     certain = int(np.count_nonzero(choice & (columns.propensity >= 1.0)))
@@ -105,13 +84,7 @@ def exploration(columns: Columns) -> Finding:
 
 
 def first_of_units(columns: Columns) -> Flags:
-    """(n,): whether it is its unit's first decision.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> first_of_units(replace(example(), unit=np.array([7, 7]))).tolist()
-    [True, False]
-    """
+    """(n,): whether it is its unit's first decision."""
     first = np.zeros(len(columns), np.bool_)
     first[np.unique(columns.unit, return_index=True)[1]] = True
     return first
@@ -121,11 +94,6 @@ def repeated_draws(columns: Columns) -> Finding | None:
     """Whether units keep their action from one decision to the next; None where no unit comes back.
 
     1{same action as before}/propensity has a mean of at most 1 if every decision is drawn anew.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> repeated_draws(replace(example(), unit=np.array([7, 7]))).verdict
-    'fine'
     """
     order = np.argsort(columns.unit, kind="stable")
     before, after = order[:-1], order[1:]
@@ -163,12 +131,7 @@ def _with_pmfs(columns: Columns) -> tuple[Finding, ...]:
 
 
 def agreement(found: Tally, decisions: int) -> Finding:
-    """Whether each propensity is the pmf's value at the drawn action, and each pmf sums to 1, within 1 %.
-
-    >>> from simulator.logs.example import example
-    >>> agreement(tally(example()), decisions=2).text
-    "Every propensity is its pmf's value at the drawn action."
-    """
+    """Whether each propensity is the pmf's value at the drawn action, and each pmf sums to 1, within 1 %."""
     share = found.disagreeing / max(1, decisions)
     if not found.disagreeing:
         return Finding("pmfs", "fine", "Every propensity is its pmf's value at the drawn action.", share)
@@ -211,12 +174,7 @@ def mean_weights(mean: Floats, chance: Floats, actions: tuple[str, ...]) -> Find
 
 
 def calibration(found: Tally) -> Finding:
-    """Realised against expected draws, of probabilities that are about equal. Of all actions together.
-
-    >>> from simulator.logs.example import example
-    >>> calibration(tally(example())).value
-    1.3333333333333333
-    """
+    """Realised against expected draws, of probabilities that are about equal. Of all actions together."""
     used = np.flatnonzero(found.bins[0, 1:] > 0) + 1
     if not len(used):
         return Finding("propensity calibration", "fine", "No decision was left to chance.")

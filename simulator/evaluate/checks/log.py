@@ -20,12 +20,7 @@ from simulator.text import duration, figure, more_decisions, percent
 
 
 def log_findings(columns: Columns) -> tuple[Finding, ...]:
-    """All that can be said without a policy, in the order in which one would ask.
-
-    >>> from simulator.logs.example import example
-    >>> [finding.name for finding in log_findings(example())][:4]
-    ['decisions', 'rewarded decisions', 'propensities', 'smallest propensity']
-    """
+    """All that can be said without a policy, in the order in which one would ask."""
     found: Sequence[Finding | None] = (
         decisions(columns),
         rewarded_decisions(columns),
@@ -49,12 +44,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
 
 
 def decisions(columns: Columns) -> Finding:
-    """How many there are.
-
-    >>> from simulator.logs.example import example
-    >>> decisions(example()).text
-    '2 decisions among 2 actions.'
-    """
+    """How many there are."""
     count = len(columns)
     text = f"{count:,} decisions among {len(columns.actions):,} actions."
     if count:
@@ -63,12 +53,7 @@ def decisions(columns: Columns) -> Finding:
 
 
 def rewarded_decisions(columns: Columns) -> Finding:
-    """How many decisions have another reward than the usual one: rare ones decide how far estimates can be trusted.
-
-    >>> from simulator.logs.example import example
-    >>> rewarded_decisions(example()).text
-    '1 decisions have another reward than the usual 1.'
-    """
+    """How many decisions have another reward than the usual one: rare ones decide how far estimates can be trusted."""
     usual = usual_value(columns.reward)
     count = int(np.count_nonzero(columns.reward != usual))
     few = count < ENOUGH_SUCCESSES
@@ -78,12 +63,7 @@ def rewarded_decisions(columns: Columns) -> Finding:
 
 
 def choice(columns: Columns) -> Finding:
-    """Decisions with one eligible action: no policy does anything else there.
-
-    >>> from simulator.logs.example import example
-    >>> choice(example()).text
-    'Every decision had a choice.'
-    """
+    """Decisions with one eligible action: no policy does anything else there."""
     sizes = np.array([len(members) for members in columns.sets], np.int64)
     share = _share(int(np.count_nonzero(sizes[columns.eligible] < 2)), len(columns))
     if not share:
@@ -93,12 +73,7 @@ def choice(columns: Columns) -> Finding:
 
 
 def never_drawn(columns: Columns) -> Finding:
-    """Actions that were eligible, and of which the log knows no outcome.
-
-    >>> from simulator.logs.example import example
-    >>> never_drawn(example()).value
-    0.0
-    """
+    """Actions that were eligible, and of which the log knows no outcome."""
     by_set = np.bincount(columns.eligible, minlength=len(columns.sets)) > 0
     could = columns.member[by_set].any(axis=0) if len(columns.sets) else np.zeros(len(columns.actions), np.bool_)
     never = np.flatnonzero(could & (np.bincount(columns.action, minlength=len(columns.actions)) == 0))
@@ -115,12 +90,7 @@ def never_drawn(columns: Columns) -> Finding:
 
 
 def repeated_units(columns: Columns) -> Finding:
-    """Units that come back: their decisions are not independent.
-
-    >>> from simulator.logs.example import example
-    >>> repeated_units(example()).text
-    'Every decision is of another unit.'
-    """
+    """Units that come back: their decisions are not independent."""
     sizes = np.unique(columns.unit, return_counts=True)[1]
     share = _share(int(sizes[sizes > 1].sum()), len(columns))
     largest = _share(int(sizes.max(initial=0)), len(columns))
@@ -137,13 +107,7 @@ def repeated_units(columns: Columns) -> Finding:
 
 
 def default_share(columns: Columns) -> Finding | None:
-    """Decisions to which no reward came.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> default_share(replace(example(), default=np.array([False, True]))).value
-    0.5
-    """
+    """Decisions to which no reward came."""
     if columns.default is None:
         return None
     share = _share(int(np.count_nonzero(columns.default)), len(columns))
@@ -154,13 +118,7 @@ def default_share(columns: Columns) -> Finding | None:
 
 
 def reward_delay(columns: Columns) -> Finding | None:
-    """From the decision to its first reward, and whether the window cuts it off. value: seconds, nine in ten.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> reward_delay(replace(example(), delay=np.array([2.0, np.nan]))).text
-    'Rewards come within 2 s (half), 2 s (nine in ten), 2 s (99 %).'
-    """
+    """From the decision to its first reward, and whether the window cuts it off. value: seconds, nine in ten."""
     known = np.empty(0) if columns.delay is None else columns.delay[~np.isnan(columns.delay)]
     if not len(known):
         return None
@@ -177,13 +135,7 @@ def reward_delay(columns: Columns) -> Finding | None:
 
 
 def late_rewards(columns: Columns) -> Finding | None:
-    """Rewards that came after their decision's window: those decisions look as if nothing had come.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> late_rewards(replace(example(), counts={"rewards joined": 3, "rewards late": 1})).value
-    0.25
-    """
+    """Rewards that came after their decision's window: those decisions look as if nothing had come."""
     late = counted(columns, "rewards late")
     if late is None:
         return None
@@ -194,13 +146,7 @@ def late_rewards(columns: Columns) -> Finding | None:
 
 
 def refused_rewards(columns: Columns) -> Finding | None:
-    """Rewards that were sent twice, or for a decision that the log does not know. value: share of the orphans.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> refused_rewards(replace(example(), counts={"rewards joined": 3, "rewards orphan": 1})).value
-    0.25
-    """
+    """Rewards that were sent twice, or for a decision that the log does not know. value: share of the orphans."""
     duplicates, orphans = counted(columns, "rewards duplicate"), counted(columns, "rewards orphan")
     if duplicates is None and orphans is None:
         return None
@@ -216,13 +162,7 @@ def refused_rewards(columns: Columns) -> Finding | None:
 
 
 def overrides(columns: Columns) -> Finding | None:
-    """Decisions after which something else was shown than was drawn.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> overrides(replace(example(), left_out={"overridden": 2})).value
-    0.5
-    """
+    """Decisions after which something else was shown than was drawn."""
     count = counted(columns, "overridden")
     if count is None:
         return None
@@ -236,13 +176,7 @@ def overrides(columns: Columns) -> Finding | None:
 
 
 def left_out(columns: Columns) -> Finding | None:
-    """What of the log is not among its decisions, by kind. value: its share.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> left_out(replace(example(), left_out={"holdout": 2})).text
-    'Left out, and in no figure: 2 holdout.'
-    """
+    """What of the log is not among its decisions, by kind. value: its share."""
     counts = {kind: count for kind, count in columns.left_out.items() if count}
     if not counts:
         return None
@@ -252,14 +186,7 @@ def left_out(columns: Columns) -> Finding | None:
 
 
 def fallbacks(columns: Columns) -> Finding | None:
-    """Decisions where the policy gave no usable pmf and the baseline was taken. None in logs of others.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.columns import Category
-    >>> from simulator.logs.example import example
-    >>> fallbacks(replace(example(), reason=Category.of(["EXPLORE", "FALLBACK"]))).value
-    0.5
-    """
+    """Decisions where the policy gave no usable pmf and the baseline was taken. None in logs of others."""
     if columns.reason is None:
         return None
     share = _share(_with_reason(columns, Reason.FALLBACK), len(columns))
@@ -269,14 +196,7 @@ def fallbacks(columns: Columns) -> Finding | None:
 
 
 def exploration_off(columns: Columns) -> Finding | None:
-    """Decisions whose caller switched exploration off: they are certain. None in logs of others.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.columns import Category
-    >>> from simulator.logs.example import example
-    >>> exploration_off(replace(example(), reason=Category.of(["EXPLORE", "NO_EXPLORATION"]))).value
-    0.5
-    """
+    """Decisions whose caller switched exploration off: they are certain. None in logs of others."""
     if columns.reason is None:
         return None
     share = _share(_with_reason(columns, Reason.NO_EXPLORATION), len(columns))
@@ -291,13 +211,7 @@ def _with_reason(columns: Columns, reason: Reason) -> int:
 
 
 def models(columns: Columns) -> Finding | None:
-    """How many models wrote the log: a policy that learns is no flaw, each propensity is that of its own model.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> models(replace(example(), model=np.array([0, 7]))).value
-    2.0
-    """
+    """How many models wrote the log: a policy that learns is no flaw, each propensity is that of its own model."""
     if columns.model is None:
         return None
     count = len(np.unique(columns.model))
@@ -306,13 +220,7 @@ def models(columns: Columns) -> Finding | None:
 
 
 def counted(columns: Columns, kind: str) -> int | None:
-    """How many of a kind the log counted, among its decisions or left out; None where it does not count them.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> counted(replace(example(), left_out={"overridden": 2}), "overridden"), counted(example(), "overridden")
-    (2, None)
-    """
+    """How many of a kind the log counted, among its decisions or left out; None where it does not count them."""
     return columns.counts.get(kind, columns.left_out.get(kind))
 
 

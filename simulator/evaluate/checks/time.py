@@ -25,10 +25,6 @@ def time_gaps(columns: Columns) -> Finding | None:
     """The longest time without a decision. None where the log has no times. value: its length in seconds.
 
     Of n independent arrivals the longest gap exceeds mean x (ln n + 7) with probability 0.001.
-
-    >>> from simulator.logs.example import example
-    >>> time_gaps(example()).text
-    'The longest gap between decisions is 1 s; on average 1 s over 1 s.'
     """
     time = np.sort(columns.time)
     if len(time) < 2 or time[0] == time[-1]:
@@ -53,10 +49,6 @@ def drift(columns: Columns) -> Finding | None:
 
     A one-way analysis of variance, with the chi-square limit of many decisions; before an alarm the variance is
     multiplied by what decisions of one unit have in common. None where rewards are too few for two blocks.
-
-    >>> from simulator.logs.example import example
-    >>> drift(example()) is None
-    True
     """
     order = np.argsort(columns.time, kind="stable")
     reward = columns.reward[order]
