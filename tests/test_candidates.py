@@ -299,7 +299,7 @@ def test_a_policy_written_in_python_sees_what_served_ones_see(
     assert isinstance(candidate, ProgressiveLearner)
     pmfs = asked(candidate, columns)
     assert set(pmfs.max(axis=1)) == {1.0}
-    seen = candidate._asked.policy.policy.seen  # type: ignore[attr-defined]
+    seen = candidate._policy.policy.policy.seen  # type: ignore[attr-defined]
     assert [reward for _, _, reward in seen] == columns.reward[:-1].tolist()
     assert all(action.id == columns.actions[code] for code, (action, _, _) in zip(columns.action, seen, strict=False))
 

@@ -201,7 +201,7 @@ def test_replay_in_blocks_gives_the_slots_that_serving_gives(
         return iter([answer for answer, members in zip(given_answers, sets, strict=True) if len(members) > 1])
 
     waiting = answers_asked()
-    placed = asked.place(menus, [asked.pmf(Context(), menu) for menu in menus])
+    placed = asked.served(menus, [asked.pmf(Context(), menu) for menu in menus])
     waiting = answers_asked()
     for row, members in zip(placed, sets, strict=True):
         choices = version.choices_of(tuple(IDS[member] for member in members), {})

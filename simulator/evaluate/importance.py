@@ -1,7 +1,7 @@
-"""What a context field is worth: a learner with every field, less one that never sees this field. Called by `run.py`.
+"""Importance of a context field: a learner with all fields less one without this field. Called by `run.py`.
 
-Both learn from the same decisions in the same order; the difference is estimated on the same decisions, so what the
-two have in common cancels. A positive loss says that the field earns its place.
+Both learn from the same decisions in the same order, and the difference is estimated on the same decisions, so what the
+two have in common cancels. A positive loss means that the field is useful.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class WithoutField:
 
     @property
     def name(self) -> str:
-        """Whose it is, and what it lacks."""
+        """The candidate's, and the field."""
         return f"{self.inner.name} without {self.field}"
 
     @property
@@ -35,8 +35,8 @@ class WithoutField:
 
     def pmf(self, block: Columns) -> Floats:
         """As the candidate, of contexts without the field."""
-        seen = {name: field for name, field in block.fields.items() if name != self.field}
-        return self.inner.pmf(replace(block, fields=seen))
+        fields = {name: field for name, field in block.fields.items() if name != self.field}
+        return self.inner.pmf(replace(block, fields=fields))
 
     def rows(self, columns: Columns) -> None:
         """All."""
@@ -54,6 +54,6 @@ def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns
 
 
 def importance(full: Scores, reduced: WithoutField, less: Scores) -> FieldImportance:
-    """What `full` earns more than `less`, which never saw the field, on the same decisions."""
+    """How much more `full` earns than `less`, which never saw the field, on the same decisions."""
     one, other = Estimator(full), Estimator(less)
     return FieldImportance(reduced.field, one.subtract(other.terms), reduced.inner.name)

@@ -41,7 +41,7 @@ CLOSE_TO_1 = 0.01
 
 
 def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
-    """The candidate of a name. delayed: what learns sees rewards when the log did. Raises DeciderError.
+    """The candidate of a name. delayed: policies learn rewards when the log had them. Raises DeciderError.
 
     >>> from simulator.logs.example import example
     >>> parse("fixed:b", example())
@@ -61,9 +61,9 @@ def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
     if kind == "table":
         return _table(name, Path(rest), columns)
     if kind == "model":
-        return _stored(name, rest, columns)
+        return _load_model(name, rest, columns)
     if colon:
-        return _python(name, columns, delayed=delayed)
+        return _load_python(name, columns, delayed=delayed)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}")
 
 
@@ -81,11 +81,11 @@ def _baseline(columns: Columns) -> FixedAction:
 
 def _action(id_: str, columns: Columns) -> int:
     if id_ not in columns.actions:
-        raise BadPolicy(f"fixed:{id_}: the log has no such action; it has {_few(columns.actions)}")
+        raise BadPolicy(f"fixed:{id_}: the log has no such action; it has {_enumerate(columns.actions)}")
     return columns.actions.index(id_)
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _enumerate(names: tuple[str, ...]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
@@ -125,23 +125,23 @@ def _table_action(where: str, row: list[str], header: list[str], columns: Column
     for id_ in (row[0], f"item-{row[0]}"):
         if id_ in columns.actions:
             return columns.actions.index(id_)
-    raise BadPolicy(f"{where}: the log has no action {row[0]!r}; it has {_few(columns.actions)}")
+    raise BadPolicy(f"{where}: the log has no action {row[0]!r}; it has {_enumerate(columns.actions)}")
 
 
 def experiment_candidate(name: str, experiment: Experiment, columns: Columns, *, delayed: bool = True) -> Candidate:
     """The policy of an experiment: learned progressively, unless it never learns."""
-    asked = _asked(name, experiment, make_policy(experiment.policy), columns)
+    policy = _replay(name, experiment, make_policy(experiment.policy), columns)
     learns = experiment.policy.learns and not experiment.frozen
-    return ProgressiveLearner(asked, delayed=delayed) if learns else ServedPolicy(asked)
+    return ProgressiveLearner(policy, delayed=delayed) if learns else ServedPolicy(policy)
 
 
-def _asked(name: str, experiment: Experiment, policy: PlainPolicy, columns: Columns) -> ReplayedPolicy:
+def _replay(name: str, experiment: Experiment, policy: PlainPolicy, columns: Columns) -> ReplayedPolicy:
     version = ExperimentVersion(experiment, number=1, position=START, time=Time(0))
     return ReplayedPolicy(name, version, policy, actions=columns.actions)
 
 
-def _stored(name: str, rest: str, columns: Columns) -> ServedPolicy:
-    """A model as it was published; of the log that it learned from, only what came later can be evaluated."""
+def _load_model(name: str, rest: str, columns: Columns) -> ServedPolicy:
+    """A published model; on the log that it learned from, only later decisions can be evaluated."""
     file, at, number = rest.rpartition("@") if "@" in rest else (rest, "", "")
     with closing(open_reader(Path(file))) as log:
         versions = [v for v in log.versions() if set(v.all_active) & set(columns.actions)]
@@ -152,21 +152,21 @@ def _stored(name: str, rest: str, columns: Columns) -> ServedPolicy:
         if at and not number.isdigit():
             raise BadPolicy(f"{name}: {number!r} is no log position")
         positions = log.models.stored(id_, spec.signature)
-        stored = _few(tuple(map(str, positions))) or "none"
+        stored = _enumerate(tuple(map(str, positions))) or "none"
         position = Position(int(number)) if at else max(positions, default=START)
         saved = log.models.load(ModelName(id_, position, spec.signature))
         if saved is None:
             raise BadPolicy(f"{name}: no model of position {position} is stored; stored ones are {stored}")
         learned_until = int(log.time_at(position))
         same = _same_decisions(log, columns)
-    asked = _asked(name, version.experiment, load_model(spec, saved), columns)
+    policy = _replay(name, version.experiment, load_model(spec, saved), columns)
     if same and not (columns.known > learned_until).any():
         raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one of {stored}")
-    return ServedPolicy(asked, after=learned_until if same else None)
+    return ServedPolicy(policy, after=learned_until if same else None)
 
 
 def _same_decisions(log: LogReader, columns: Columns) -> bool:
-    """Whether decisions of the log are among those that are evaluated, however the file is called: by their times."""
+    """Whether decisions of the log are among those that are evaluated: by their times, since files are renamed."""
     head = log.head()
     experiments = dict.fromkeys(version.experiment.id for version in log.versions())
     return any(
@@ -176,10 +176,9 @@ def _same_decisions(log: LogReader, columns: Columns) -> bool:
     )
 
 
-def _python(name: str, columns: Columns, *, delayed: bool) -> ProgressiveLearner:
-    policy = factory_of(name, others=NAMES)()
-    asked = _asked(name, log_experiment(columns), Checked(name, policy), columns)
-    return ProgressiveLearner(asked, delayed=delayed)
+def _load_python(name: str, columns: Columns, *, delayed: bool) -> ProgressiveLearner:
+    policy = Checked(name, factory_of(name, others=NAMES)())
+    return ProgressiveLearner(_replay(name, log_experiment(columns), policy, columns), delayed=delayed)
 
 
 def log_experiment(columns: Columns) -> Experiment:

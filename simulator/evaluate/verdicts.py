@@ -1,4 +1,4 @@
-"""The limits between fine, caution and do not use, each with its reason, and the words of a finding's text.
+"""The limits between fine, caution and do not use, each with its reason.
 
 Read by the checks of this folder. "Do not use" makes `simulator evaluate` refuse: it stands only where a number would
 mislead. Whatever is only imprecise is "caution", since the intervals say so.
@@ -11,25 +11,25 @@ from collections.abc import Iterable
 from simulator.evaluate.result import Finding, Verdict
 
 ALARM = 1e-3
-"""Chance that a check of a right log raises an alarm: ten checks of many logs must stay silent. FIELD, section 4."""
+"""Probability that a check of a correct log raises an alarm: ten checks of many logs must stay silent."""
 
 MATERIAL = 0.05
 """What is wrong by less than a twentieth is "caution" at most: the lifts that people look for are of this size."""
 
 LEAST_ESS = 10.0
-"""Of ten draws the 95 % interval of a share covers half of what it can be (Wilson: 3 of 10 are 0.11 to 0.60)."""
+"""Of ten draws the 95 % interval of a share covers half of its range (Wilson: 3 of 10 are 0.11 to 0.60)."""
 
 ENOUGH_ESS = 200.0
-"""Of 200 draws it is at most 0.14 wide; at 16 a Gaussian interval covered 56 % instead of 95 %. FIELD, section 4."""
+"""Of 200 draws it is at most 0.14 wide; in simulated logs, at 16 a nominal 95 % Gaussian interval covered 56 %."""
 
 LEAST_SUCCESSES = 3.0
 """Three events have a 95 % interval of 0.2 to 2.9 times their number (Garwood, Biometrika 1936): not one digit."""
 
 ENOUGH_SUCCESSES = 50.0
-"""Fifty have 0.7 to 1.3 times; with 34 clicks a Gaussian interval covered 85 %, at ESS 1,827. FIELD, section 4."""
+"""Fifty have 0.7 to 1.3 times; in simulated logs with 34 clicks a Gaussian interval covered 85 %, at ESS 1,827."""
 
 DOMINATES = 0.5
-"""One decision that carries more than all others together is an anecdote."""
+"""One decision that weighs more than all others together: the estimate is that of one visitor."""
 
 TOP_SHARE = 0.5
 """Where 1 % of the decisions carry half of the weight, the other 99 % hardly matter."""
@@ -57,7 +57,7 @@ def worst_verdict(findings: Iterable[Finding]) -> Verdict:
 
 
 def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Those that matter most first; among equals the order stays.
+    """The worst first; among equals the order stays.
 
     >>> [one.name for one in by_severity([Finding("a", "fine", ""), Finding("b", "caution", "")])]
     ['b', 'a']
@@ -75,7 +75,7 @@ def reasons(findings: Iterable[Finding]) -> tuple[str, ...]:
 
 
 def alarm(*, significant: bool, material: bool) -> Verdict:
-    """What chance does not explain: "do not use" where it is large too, else "caution".
+    """Verdict of a significance test: "do not use" where the effect is large as well, else "caution".
 
     >>> alarm(significant=True, material=True), alarm(significant=False, material=True)
     ('do not use', 'fine')
@@ -86,7 +86,7 @@ def alarm(*, significant: bool, material: bool) -> Verdict:
 
 
 def at_least(value: float, *, least: float, enough: float) -> Verdict:
-    """For figures that should be large.
+    """Verdict of a figure that should be large.
 
     >>> [at_least(x, least=10, enough=200) for x in (2.0, 10.0, 200.0)]
     ['do not use', 'caution', 'fine']
@@ -97,7 +97,7 @@ def at_least(value: float, *, least: float, enough: float) -> Verdict:
 
 
 def caution_if(condition: bool) -> Verdict:
-    """For what never forbids a number.
+    """Verdict of a condition that never forbids an estimate.
 
     >>> caution_if(True), caution_if(False)
     ('caution', 'fine')

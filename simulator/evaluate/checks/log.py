@@ -1,4 +1,4 @@
-"""What a log says about itself, before any policy is put to it. Called by `simulator inspect` and atop `evaluate`.
+"""Checks of a log before any policy is evaluated on it. Called by `simulator inspect` and by the evaluation.
 
 Each check is a function that gives one `Finding`, or None where the log does not hold what it would need.
 """
@@ -20,7 +20,7 @@ from simulator.text import duration, figure, more_decisions, percent
 
 
 def log_findings(columns: Columns) -> tuple[Finding, ...]:
-    """All that can be said without a policy, in the order in which one would ask."""
+    """All checks that need no policy, in the order in which a reader would ask."""
     found: Sequence[Finding | None] = (
         decisions(columns),
         rewarded_decisions(columns),
@@ -53,7 +53,7 @@ def decisions(columns: Columns) -> Finding:
 
 
 def rewarded_decisions(columns: Columns) -> Finding:
-    """How many decisions have another reward than the usual one: rare ones decide how far estimates can be trusted."""
+    """Decisions with another reward than the usual one: where they are few, every estimate is imprecise."""
     usual = usual_value(columns.reward)
     count = int(np.count_nonzero(columns.reward != usual))
     few = count < ENOUGH_SUCCESSES
@@ -63,20 +63,20 @@ def rewarded_decisions(columns: Columns) -> Finding:
 
 
 def choice(columns: Columns) -> Finding:
-    """Decisions with one eligible action: no policy does anything else there."""
+    """Decisions with one eligible action: all policies are equal there."""
     sizes = np.array([len(members) for members in columns.sets], np.int64)
     share = _share(int(np.count_nonzero(sizes[columns.eligible] < 2)), len(columns))
     if not share:
         return Finding("choice", "fine", "Every decision had a choice.", share)
-    text = f"{percent(share)} of the decisions had only one eligible action: there all policies are equal."
+    text = f"{percent(share)} of the decisions had only one eligible action: all policies are equal there."
     return Finding("choice", caution_if(share > 0.5), text, share)
 
 
 def never_drawn(columns: Columns) -> Finding:
-    """Actions that were eligible, and of which the log knows no outcome."""
+    """Actions that were eligible and have no outcome in the log."""
     by_set = np.bincount(columns.eligible, minlength=len(columns.sets)) > 0
-    could = columns.member[by_set].any(axis=0) if len(columns.sets) else np.zeros(len(columns.actions), np.bool_)
-    never = np.flatnonzero(could & (np.bincount(columns.action, minlength=len(columns.actions)) == 0))
+    eligible = columns.member[by_set].any(axis=0) if len(columns.sets) else np.zeros(len(columns.actions), np.bool_)
+    never = np.flatnonzero(eligible & (np.bincount(columns.action, minlength=len(columns.actions)) == 0))
     if not len(never):
         return Finding("actions never drawn", "fine", "Every eligible action was drawn at least once.", 0.0)
     names = ", ".join(repr(columns.actions[index]) for index in never[:3]) + (", ..." if len(never) > 3 else "")
@@ -100,10 +100,10 @@ def repeated_units(columns: Columns) -> Finding:
         f"{percent(share)} of the decisions are of units that come back ({len(sizes):,} units, the largest with "
         f"{percent(largest)} of the decisions): intervals are clustered by unit."
     )
-    single = largest > MATERIAL
-    if single:
+    dominant = largest > MATERIAL
+    if dominant:
         text += " One unit with so many is a robot, a test, or an id that was not filled in."
-    return Finding("repeated units", caution_if(single), text, share, "An id for every visitor." if single else "")
+    return Finding("repeated units", caution_if(dominant), text, share, "An id for every visitor." if dominant else "")
 
 
 def default_share(columns: Columns) -> Finding | None:
@@ -135,11 +135,11 @@ def reward_delay(columns: Columns) -> Finding | None:
 
 
 def late_rewards(columns: Columns) -> Finding | None:
-    """Rewards that came after their decision's window: those decisions look as if nothing had come."""
-    late = counted(columns, "rewards late")
+    """Rewards that came after their decision's window: these decisions count as unrewarded."""
+    late = count_of(columns, "rewards late")
     if late is None:
         return None
-    share = _share(late, late + (counted(columns, "rewards joined") or 0))
+    share = _share(late, late + (count_of(columns, "rewards joined") or 0))
     much = share > MATERIAL
     text = f"{late:,} rewards ({percent(share)}) came after the window and are not in any figure."
     return Finding("late rewards", caution_if(much), text, share, "A longer window." if much else "")
@@ -147,10 +147,10 @@ def late_rewards(columns: Columns) -> Finding | None:
 
 def refused_rewards(columns: Columns) -> Finding | None:
     """Rewards that were sent twice, or for a decision that the log does not know. value: share of the orphans."""
-    duplicates, orphans = counted(columns, "rewards duplicate"), counted(columns, "rewards orphan")
+    duplicates, orphans = count_of(columns, "rewards duplicate"), count_of(columns, "rewards orphan")
     if duplicates is None and orphans is None:
         return None
-    sent = sum(counted(columns, f"rewards {what}") or 0 for what in ("joined", "late", "duplicate", "orphan"))
+    sent = sum(count_of(columns, f"rewards {what}") or 0 for what in ("joined", "late", "duplicate", "orphan"))
     share = _share(orphans or 0, sent)
     much = share > MATERIAL
     text = (
@@ -162,21 +162,21 @@ def refused_rewards(columns: Columns) -> Finding | None:
 
 
 def overrides(columns: Columns) -> Finding | None:
-    """Decisions after which something else was shown than was drawn."""
-    count = counted(columns, "overridden")
+    """Decisions after which another action was shown than was drawn."""
+    count = count_of(columns, "overridden")
     if count is None:
         return None
     share = _share(count, len(columns) + columns.left_out.get("overridden", 0))
     much = share > MATERIAL
     text = f"{count:,} decisions ({percent(share)}) were overridden after the draw."
     if much:
-        text += " Where overrides depend on the action, what is left is not what a policy would meet."
+        text += " If overrides depend on the action, the remaining decisions are a biased selection."
     needed = "Take actions that would be overridden out of the eligible ones, before the draw." if much else ""
     return Finding("overrides", caution_if(much), text, share, needed)
 
 
 def left_out(columns: Columns) -> Finding | None:
-    """What of the log is not among its decisions, by kind. value: its share."""
+    """What of the log is not among its decisions, by kind. value: their share."""
     counts = {kind: count for kind, count in columns.left_out.items() if count}
     if not counts:
         return None
@@ -186,7 +186,7 @@ def left_out(columns: Columns) -> Finding | None:
 
 
 def fallbacks(columns: Columns) -> Finding | None:
-    """Decisions where the policy gave no usable pmf and the baseline was taken. None in logs of others."""
+    """Decisions where the policy gave no usable pmf and the baseline was taken. None in other tools' logs."""
     if columns.reason is None:
         return None
     share = _share(_with_reason(columns, Reason.FALLBACK), len(columns))
@@ -196,7 +196,7 @@ def fallbacks(columns: Columns) -> Finding | None:
 
 
 def exploration_off(columns: Columns) -> Finding | None:
-    """Decisions whose caller switched exploration off: they are certain. None in logs of others."""
+    """Decisions whose caller switched exploration off, with propensity 1. None in other tools' logs."""
     if columns.reason is None:
         return None
     share = _share(_with_reason(columns, Reason.NO_EXPLORATION), len(columns))
@@ -211,15 +211,15 @@ def _with_reason(columns: Columns, reason: Reason) -> int:
 
 
 def models(columns: Columns) -> Finding | None:
-    """How many models wrote the log: a policy that learns is no flaw, each propensity is that of its own model."""
+    """How many models decided: several are no fault, since each propensity is that of the model that drew."""
     if columns.model is None:
         return None
     count = len(np.unique(columns.model))
     text = f"{count:,} models decided, each with its own propensities: the logged policy is their mixture over time."
-    return Finding("models", "fine", text if count > 1 else "One model (or none) decided all along.", float(count))
+    return Finding("models", "fine", text if count > 1 else "One model (or none) made all decisions.", float(count))
 
 
-def counted(columns: Columns, kind: str) -> int | None:
+def count_of(columns: Columns, kind: str) -> int | None:
     """How many of a kind the log counted, among its decisions or left out; None where it does not count them."""
     return columns.counts.get(kind, columns.left_out.get(kind))
 

@@ -60,7 +60,7 @@ def side_by_side(evaluation: Evaluation) -> Table:
     """
     table = _table(f"Mean reward a decision, {LEVEL}")
     table.add_column("policy", overflow="fold", ratio=1)
-    for heading in ("estimate", "- logged", "worth draws"):
+    for heading in ("estimate", "- logged", "ESS"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for policy in evaluation.policies:
