@@ -173,7 +173,7 @@ def test_one_missing_propensity_is_counted() -> None:
 
 
 def test_a_greedy_server_that_logs_a_softmax_is_found() -> None:
-    """Two live open-source servers do this: the argmax is served, a softer pmf is logged. (FIELD, section 4.)"""
+    """Two live open-source servers do this: the argmax is served, a softer pmf is logged."""
     pmf = contextual(5_000, 4, np.random.default_rng(1))
     findings = not_fine(log_findings(log(pmf=pmf, drawn=pmf.argmax(axis=1))))
     assert findings["propensity calibration"] == findings["sample ratio"] == "do not use"
@@ -191,7 +191,7 @@ def test_propensities_of_other_decisions_are_found() -> None:
 
 @pytest.mark.parametrize("with_pmf", [True, False])
 def test_propensities_that_belong_to_other_actions_are_found(with_pmf: bool) -> None:
-    """Mean weight 4.6 in place of 1: libraries return figures without a warning. (FIELD, section 4.)"""
+    """Mean weight 4.6 in place of 1: libraries return figures without a warning."""
     pmf = np.tile([0.7, 0.2, 0.06, 0.04], (5_000, 1))
     findings = not_fine(log_findings(log(pmf=pmf, drawn_from=pmf[:, ::-1], with_pmf=with_pmf)))
     assert findings["mean weight by action"] == "do not use"
@@ -339,7 +339,7 @@ def test_duplicates_are_fine_and_orphans_are_not() -> None:
 
 @pytest.mark.parametrize("where", ["left_out", "counts"])
 def test_many_overrides_are_pointed_out(where: str) -> None:
-    """What is left is a selection: real click rates were 3 times below the estimate. (FIELD, section 4.)"""
+    """What is left is a selection: real click rates were 3 times below the estimate."""
     counted: Mapping[str, int] = {"overridden": 1_000}
     columns = replace(log(), left_out={})
     columns = replace(columns, left_out=counted) if where == "left_out" else replace(columns, counts=counted)
@@ -566,7 +566,7 @@ def test_units_that_repeat_make_the_mean_weight_uncertain() -> None:
 
 
 def test_two_effective_draws_are_refused_and_a_hundred_are_not() -> None:
-    """Some pairs of the Open Bandit logs have an effective sample of 2: there a tool must refuse (FIELD, section 5)."""
+    """Some pairs of the Open Bandit logs have an effective sample of 2: there a tool must refuse."""
     columns = log(10_000, rate=0.5)
     for hits, verdict in ((2, "do not use"), (100, "caution"), (1_000, "fine")):
         weight = np.where(np.arange(10_000) < hits, 10_000 / hits, 0.0)

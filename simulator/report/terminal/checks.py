@@ -70,9 +70,10 @@ def candidate_panel(name: str, diagnostics: Diagnostics) -> Panel:
     'uniform'
     """
     figures = Text(
-        f"Effective sample size {figure(diagnostics.ess)}, effective successes "
-        f"{figure(diagnostics.effective_successes)}, mean weight {figure(diagnostics.mean_weight)}, largest {figure(diagnostics.max_weight)}, "
-        f"top 1 % {percent(diagnostics.top_share)}, not in the log {percent(diagnostics.missing_mass)}."
+        f"Effective sample size {figure(diagnostics.ess)}, of rewarded decisions "
+        f"{figure(diagnostics.effective_successes)}; mean weight {figure(diagnostics.mean_weight)}, largest "
+        f"{figure(diagnostics.max_weight)}, top 1 % {percent(diagnostics.top_share)}; not in the log "
+        f"{percent(diagnostics.missing_mass)}."
     )
     notable = [finding for finding in diagnostics.findings if finding.verdict != "fine"]
     body = Group(figures, Text(), findings_table(notable)) if notable else figures
