@@ -111,7 +111,7 @@ def more_decisions(now: int, *, value: float, enough: float) -> str:
     """
     if value <= 0:
         return "more decisions; how many cannot be said from this log"
-    return f"about {figure(now * (enough / value - 1.0))} more decisions like these"
+    return f"about {figure(math.ceil(now * (enough / value - 1.0)))} more decisions like these"
 
 
 def printable(text: str) -> str:
