@@ -53,10 +53,10 @@ class LogFiles:
             state = folder.st_ino, folder.st_mtime_ns
             if state == self._unchanged_since:
                 return None
+            settled = abs(time.time_ns() - folder.st_mtime_ns) > SETTLED and not self._is_link
             self._unchanged_since = None
             if self._look() == self._inodes:
-                if not self._is_link and abs(time.time_ns() - folder.st_mtime_ns) > SETTLED:
-                    self._unchanged_since = state
+                self._unchanged_since = state if settled else None
                 return None
         except OSError:
             pass
@@ -108,10 +108,12 @@ class Witness:
             raise LogError(f"{log}: cannot write {self._path.name} beside it ({error})") from error
 
     def remember(self, position: Position) -> None:
-        """Everything up to there, and nothing beyond, is in the log and will be acknowledged.
+        """Everything up to there is in the log and will be acknowledged; another writer may be further."""
+        if position > _read(os.pread(self._descriptor, _RECORD.size, 0)):
+            self.begin_at(position)
 
-        Call it before another writer can commit: the last word counts.
-        """
+    def begin_at(self, position: Position) -> None:
+        """Forget what was remembered."""
         os.pwrite(self._descriptor, _RECORD.pack(position, crc32(_NUMBER.pack(position))), 0)
 
     def close(self, *, remove: bool) -> None:

@@ -92,7 +92,7 @@ class SqliteLog(SqliteReader):
                 self._witness = Witness(path)
                 if alone:
                     _tell_of_loss(path, self._head.position)
-                    self._witness.remember(self._head.position)
+                    self._witness.begin_at(self._head.position)
             opened.pop_all()
         self._group = GroupCommit[Entry, Mark | None](self._write)
         self._lease: FileLease | None = None
