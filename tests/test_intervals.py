@@ -14,7 +14,7 @@ from scipy import optimize, stats
 
 from decider.estimate import likelihood
 from decider.estimate.asymptotic import asymptotic
-from decider.estimate.binomial import Counted, proportion_interval
+from decider.estimate.binomial import Proportion, proportion_interval
 from decider.estimate.confidence_sequence import confidence_sequence, confidence_sequence_path
 from decider.estimate.cressie_read import cressie_read
 from decider.estimate.default_interval import ADDED, TRACE, default_interval
@@ -94,7 +94,7 @@ def test_the_exact_interval_ends_where_the_binomial_tails_are_half_of_what_is_le
 ) -> None:
     """Clopper and Pearson's definition: what was seen, or more, has probability (1 - level) / 2 at the lower end."""
     trials = successes + failures
-    found = proportion_interval(Counted(successes, trials), level, method="exact")
+    found = proportion_interval(Proportion(successes, trials), level, method="exact")
     if not trials:
         assert math.isnan(found.value)
     tail = (1 - level) / 2
@@ -106,7 +106,7 @@ def test_the_exact_interval_ends_where_the_binomial_tails_are_half_of_what_is_le
 @pytest.mark.parametrize("trials", [1, 7, 30])
 def test_the_exact_interval_covers_whatever_the_truth_is(trials: int) -> None:
     """Not by simulation: the probabilities of all outcomes add up."""
-    intervals = [proportion_interval(Counted(successes, trials), method="exact") for successes in range(trials + 1)]
+    intervals = [proportion_interval(Proportion(successes, trials), method="exact") for successes in range(trials + 1)]
     for truth in np.linspace(0.001, 0.999, 333):
         chances = stats.binom.pmf(np.arange(trials + 1), trials, truth)
         held = [interval.low <= truth <= interval.high for interval in intervals]

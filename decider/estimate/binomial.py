@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from decider.estimate.mean import Interval
 
 
-class Counted(NamedTuple):
+class Proportion(NamedTuple):
     """Successes among trials."""
 
     successes: int
@@ -21,12 +21,12 @@ class Counted(NamedTuple):
 
 
 def proportion_interval(
-    counted: Counted, level: float = 0.95, *, method: Literal["wilson", "exact"] = "wilson"
+    counted: Proportion, level: float = 0.95, *, method: Literal["wilson", "exact"] = "wilson"
 ) -> Interval:
     """The share of successes and its interval: Wilson's score interval (JASA 1927) or the exact one (Clopper & Pearson,
     Biometrika 1934). Of no trials nan in [0, 1].
 
-    >>> share = proportion_interval(Counted(81, 263))  # Newcombe 1998a, table I
+    >>> share = proportion_interval(Proportion(81, 263))  # Newcombe 1998a, table I
     >>> round(share.value, 4), round(share.low, 4), round(share.high, 4)
     (0.308, 0.2553, 0.3662)
     """
@@ -39,12 +39,12 @@ def proportion_interval(
     return Interval(test.statistic, float(ends.low), float(ends.high))
 
 
-def difference(one: Counted, other: Counted, level: float = 0.95) -> Interval:
+def difference(one: Proportion, other: Proportion, level: float = 0.95) -> Interval:
     """Share of one less that of the other, independent ones; nan where there were no trials.
 
     Newcombe, Statistics in Medicine 1998b, method 10.
 
-    >>> apart = difference(Counted(56, 70), Counted(48, 80))  # its table II
+    >>> apart = difference(Proportion(56, 70), Proportion(48, 80))  # its table II
     >>> round(apart.value, 4), round(apart.low, 4), round(apart.high, 4)
     (0.2, 0.0524, 0.3339)
     """
@@ -57,16 +57,16 @@ def difference(one: Counted, other: Counted, level: float = 0.95) -> Interval:
     )
 
 
-def part_less_whole(part: Counted, whole: Counted, level: float = 0.95) -> Interval:
+def part_less_whole(part: Proportion, whole: Proportion, level: float = 0.95) -> Interval:
     """Share of a part less that of the whole that holds it; the two are not independent, the part and the rest are.
 
     part - whole = (1 - part's size / whole's size) x (part - rest), so the interval is that of the right side.
 
-    >>> apart = part_less_whole(Counted(5, 50), Counted(5, 100))
+    >>> apart = part_less_whole(Proportion(5, 50), Proportion(5, 100))
     >>> round(apart.value, 4), round(apart.low, 4), round(apart.high, 4)
     (0.05, 0.0045, 0.1068)
     """
-    rest = Counted(whole.successes - part.successes, whole.trials - part.trials)
+    rest = Proportion(whole.successes - part.successes, whole.trials - part.trials)
     apart = difference(part, rest, level)
     scale = rest.trials / whole.trials if whole.trials else math.nan
     return Interval(scale * apart.value, scale * apart.low, scale * apart.high)
