@@ -181,9 +181,9 @@ def _carries(result: PolicyResult) -> bool:
 def sums_of(one: Candidate, scores: Scores, columns: Columns) -> Sums:
     """What is kept of a candidate, so that it can be compared with others. columns: the whole log.
 
-    >>> from simulator.evaluate.candidates import Uniform
+    >>> from simulator.evaluate.candidates import UniformPolicy
     >>> from simulator.evaluate.example import scores
-    >>> sums_of(Uniform(), scores(), scores().columns).arrays.shape[0]
+    >>> sums_of(UniformPolicy(), scores(), scores().columns).arrays.shape[0]
     3
     """
     estimator = Estimator(scores)
