@@ -1,4 +1,5 @@
-"""Figures and names as people read them. Called by the page and the plots, so that both say the same."""
+"""Figures and names as people read them: the only place that rounds for terminal, page, plots and findings, so that
+the same number has the same digits everywhere."""
 
 from __future__ import annotations
 
@@ -8,10 +9,16 @@ import unicodedata
 from decimal import Decimal
 
 DIGITS = 4
-"""Significant digits of every figure that is not a count."""
+"""Significant digits of every figure that is neither a count nor a share."""
+
+ROUNDING_ERROR = 1e-9
+"""A difference below it is what is left of two equal sums."""
 
 NOTHING = "-"
 """Stands for what is not a number, infinite or not known."""
+
+_UNITS = ((259_200.0, "days", 86_400.0), (3_600.0, "h", 3_600.0), (60.0, "min", 60.0), (-math.inf, "s", 1.0))
+"""From so many seconds on, a unit and its seconds."""
 
 _STEERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNPRINTABLE = ("Cc", "Cn", "Cs", "Zl", "Zp")
@@ -32,12 +39,14 @@ def figure(x: float | None) -> str:
 
 
 def signed(x: float | None) -> str:
-    """A difference: what is more has a plus.
+    """A difference: a plus where it is positive, nothing before zero.
 
-    >>> signed(0.0012), signed(-3.0), signed(0.0), signed(None)
+    >>> signed(0.0012), signed(-3.0), signed(-1e-17), signed(None)
     ('+0.0012', '-3', '0', '-')
     """
-    return f"+{figure(x)}" if x is not None and 0 < x < math.inf else figure(x)
+    if x is None or abs(x) < ROUNDING_ERROR:
+        return figure(x and 0.0)
+    return f"+{figure(x)}" if 0 < x < math.inf else figure(x)
 
 
 def between(low: float, high: float) -> str:
@@ -71,28 +80,38 @@ def count(n: int) -> str:
     return f"{n:,}"
 
 
-def share(x: float | None) -> str:
+def percent(x: float | None) -> str:
     """A part of a whole, as percent with at most three digits.
 
-    >>> share(0.0125), share(1.0), share(1 / 3), share(4e-7), share(4e-12), share(None)
-    ('1.25 %', '100 %', '33.3 %', '0.00004 %', '0 %', '-')
+    >>> [percent(x) for x in (0.0125, 1.0, 1 / 3, 4e-7, 4e-12, None)]
+    ['1.25 %', '100 %', '33.3 %', '0.00004 %', '0 %', '-']
     """
     if x is None or not math.isfinite(x):
         return NOTHING
     return f"{Decimal(f'{100 * round(x, 9):.3g}') + 0:f} %"
 
 
-def duration(hours: float) -> str:
-    """Hours, or days where there are many.
+def duration(seconds: float) -> str:
+    """A time in words, with at most three digits.
 
-    >>> duration(0.5), duration(30), duration(168), duration(float("nan"))
-    ('30 minutes', '30 hours', '7 days', '-')
+    >>> [duration(x) for x in (0.25, 90.0, 30 * 3_600.0, 7 * 86_400.0, math.nan)]
+    ['0.25 s', '1.5 min', '30 h', '7 days', '-']
     """
-    if not math.isfinite(hours):
+    if not math.isfinite(seconds):
         return NOTHING
-    if hours < 1:
-        return f"{hours * 60:.3g} minutes"
-    return f"{hours:.3g} hours" if hours < 72 else f"{hours / 24:.3g} days"
+    unit, size = next((unit, size) for least, unit, size in _UNITS if seconds >= least)
+    return f"{seconds / size:.3g} {unit}" if seconds < 1_000 * size else f"{seconds / size:,.0f} {unit}"
+
+
+def more_decisions(now: int, *, value: float, enough: float) -> str:
+    """How much more of the same logging would bring a figure that grows with the log to `enough`.
+
+    >>> more_decisions(10_000, value=40.0, enough=200.0)
+    'about 40,000 more decisions like these'
+    """
+    if value <= 0:
+        return "more decisions; how many cannot be said from this log"
+    return f"about {figure(math.ceil(now * (enough / value - 1.0)))} more decisions like these"
 
 
 def printable(text: str) -> str:

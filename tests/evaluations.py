@@ -57,13 +57,13 @@ LOG = LogSummary(
     reward_range=(0.0, 1.0),
     hours=167.9,
     left_out={"not yet final": 112, "overridden": 31, "broken line <b>": 2},
-    verdict="careful",
+    verdict="caution",
     findings=(
         Finding("propensity calibration", "fine", "Actions came as often as their propensities say.", 1.004),
         Finding("sample ratio", "fine", "The e-process never rose above 20.", 1.7),
         Finding(
             "late rewards",
-            "careful",
+            "caution",
             "4.1 % of the rewards came after the window had closed and do not count.",
             0.041,
             "A window of 3 days instead of 1 would have caught them.",
@@ -84,13 +84,13 @@ SOUND = Diagnostics(
     smallest_propensity=0.0125,
     support_violations=0,
     missing_mass=0.0,
-    verdict="careful",
+    verdict="caution",
     reasons=("Only about 8 rewards carry this estimate: its interval is wide.",),
     findings=(
         Finding("effective sample size", "fine", "The weights leave 1,640 of 10,000 decisions.", 1639.5),
         Finding(
             "effective successes",
-            "careful",
+            "caution",
             "Only about 8 rewards carry this estimate: its interval is wide.",
             8.24,
             "About 120,000 decisions logged like these would carry 100 rewards.",

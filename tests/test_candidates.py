@@ -22,9 +22,9 @@ from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer
 from decider.log.open import open_log
 from decider.log.protocol import Mark
-from simulator.evaluate.candidates import Candidate, Progressive
+from simulator.evaluate.candidates import Candidate, ProgressiveLearner
 from simulator.evaluate.parse import parse
-from simulator.evaluate.replay_decisions import Asked
+from simulator.evaluate.replay_decisions import ReplayedPolicy
 from simulator.evaluate.scores import score
 from simulator.logs.columns import Columns, Floats
 from simulator.logs.decider_log import load
@@ -296,10 +296,10 @@ def test_a_policy_written_in_python_sees_what_served_ones_see(
     monkeypatch.chdir(tmp_path)
     columns = load(served)
     candidate = parse("mine:Mine", columns, delayed=False)
-    assert isinstance(candidate, Progressive)
+    assert isinstance(candidate, ProgressiveLearner)
     pmfs = asked(candidate, columns)
     assert set(pmfs.max(axis=1)) == {1.0}
-    seen = candidate._asked.policy.policy.seen  # type: ignore[attr-defined]
+    seen = candidate._policy.policy.policy.seen  # type: ignore[attr-defined]
     assert [reward for _, _, reward in seen] == columns.reward[:-1].tolist()
     assert all(action.id == columns.actions[code] for code, (action, _, _) in zip(columns.action, seen, strict=False))
 
@@ -319,7 +319,7 @@ def test_a_policy_that_gives_no_pmf_is_served_by_the_baseline(served: Path) -> N
 
     columns = load(served)
     version = sample_version()
-    pmfs = asked(Progressive(Asked("broken", version, Broken(), actions=columns.actions)), columns)  # type: ignore[arg-type]
+    pmfs = asked(ProgressiveLearner(ReplayedPolicy("broken", version, Broken(), actions=columns.actions)), columns)  # type: ignore[arg-type]
     baseline = columns.actions.index("outfit")
     eligible = columns.member[columns.eligible]
     assert (pmfs[eligible[:, baseline], baseline] == 1).all()

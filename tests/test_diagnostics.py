@@ -21,7 +21,7 @@ from simulator.datasets import open_bandit
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
-from simulator.evaluate.verdicts import ALARM, worst
+from simulator.evaluate.verdicts import ALARM, worst_verdict
 from simulator.logs.columns import Category, Columns, Number
 from simulator.report.terminal.checks import candidate_panel, findings_table, log_panel
 
@@ -173,7 +173,7 @@ def test_one_missing_propensity_is_counted() -> None:
 
 
 def test_a_greedy_server_that_logs_a_softmax_is_found() -> None:
-    """Two live open-source servers do this: the argmax is served, a softer pmf is logged. (FIELD, section 4.)"""
+    """Two live open-source servers do this: the argmax is served, a softer pmf is logged."""
     pmf = contextual(5_000, 4, np.random.default_rng(1))
     findings = not_fine(log_findings(log(pmf=pmf, drawn=pmf.argmax(axis=1))))
     assert findings["propensity calibration"] == findings["sample ratio"] == "do not use"
@@ -191,7 +191,7 @@ def test_propensities_of_other_decisions_are_found() -> None:
 
 @pytest.mark.parametrize("with_pmf", [True, False])
 def test_propensities_that_belong_to_other_actions_are_found(with_pmf: bool) -> None:
-    """Mean weight 4.6 in place of 1: libraries return figures without a warning. (FIELD, section 4.)"""
+    """Mean weight 4.6 in place of 1: libraries return figures without a warning."""
     pmf = np.tile([0.7, 0.2, 0.06, 0.04], (5_000, 1))
     findings = not_fine(log_findings(log(pmf=pmf, drawn_from=pmf[:, ::-1], with_pmf=with_pmf)))
     assert findings["mean weight by action"] == "do not use"
@@ -217,7 +217,7 @@ def test_a_skew_that_is_certain_but_small_is_no_reason_to_refuse() -> None:
     """In a million decisions a skew of 3 % is beyond doubt, and changes no conclusion."""
     pmf = np.tile([0.5, 0.5], (400_000, 1))
     finding = found(log(400_000, pmf=pmf, drawn_from=pmf + np.array([0.015, -0.015])), "sample ratio")
-    assert finding.verdict == "careful"
+    assert finding.verdict == "caution"
 
 
 def test_without_pmfs_an_action_that_is_drawn_too_rarely_may_not_have_been_eligible() -> None:
@@ -226,7 +226,7 @@ def test_without_pmfs_an_action_that_is_drawn_too_rarely_may_not_have_been_eligi
     pmf = np.tile([0.25, 0.25, 0.25, 0.25], (5_000, 1))
     pmf[rng.random(5_000) < 0.5] = [0.5, 0.5, 0.0, 0.0]
     finding = found(log(pmf=pmf, with_pmf=False), "mean weight by action")
-    assert finding.verdict == "careful"
+    assert finding.verdict == "caution"
     assert "could not always be drawn" in finding.text
     assert found(log(pmf=pmf), "mean weight by action").verdict == "fine"
 
@@ -236,7 +236,7 @@ def test_a_pmf_that_does_not_give_the_propensity_is_found() -> None:
     columns = log()
     few = columns.propensity.copy()
     few[:100] /= 2
-    assert found(replace(columns, propensity=few), "pmfs").verdict == "careful"
+    assert found(replace(columns, propensity=few), "pmfs").verdict == "caution"
     assert found(replace(columns, propensity=columns.propensity / 2), "pmfs").verdict == "do not use"
     assert columns.pmf is not None
     assert found(replace(columns, pmf=(columns.pmf / 2).astype(np.float32)), "pmfs").verdict == "do not use"
@@ -250,7 +250,7 @@ def test_units_that_keep_their_action_are_seen_and_raise_no_alarm_about_propensi
         pmf = np.tile([0.4, 0.3, 0.2, 0.1], (3_000, 1))
         columns = log(3_000, seed=seed, pmf=pmf, unit=unit, drawn=draw(pmf[:60], rng)[unit])
         findings = not_fine(log_findings(columns))
-        assert findings["draws of a unit"] == "careful"
+        assert findings["draws of a unit"] == "caution"
         assert not {"mean weight by action", "propensity calibration", "sample ratio"} & findings.keys()
 
 
@@ -259,14 +259,14 @@ def test_a_propensity_that_the_log_is_too_short_for_is_pointed_out() -> None:
     columns = log(1_000)
     columns.propensity[3] = 1e-5
     finding = found(replace(columns, pmf=None), "smallest propensity")
-    assert (finding.verdict, finding.value) == ("careful", 1e-5)
+    assert (finding.verdict, finding.value) == ("caution", 1e-5)
 
 
 def test_a_log_without_exploration_says_so() -> None:
     """Only the logged policy can be judged on it."""
     pmf = np.tile([1.0, 0.0, 0.0, 0.0], (1_000, 1))
     findings = not_fine(log_findings(log(1_000, pmf=pmf)))
-    assert findings == {"exploration": "careful", "actions never drawn": "careful"}
+    assert findings == {"exploration": "caution", "actions never drawn": "caution"}
 
 
 # Everything else about a log
@@ -276,7 +276,7 @@ def test_few_rewards_are_pointed_out_with_how_many_decisions_would_do() -> None:
     """At rare clicks the number of clicks, not of decisions, says how much is known."""
     columns = replace(log(10_000), reward=(np.arange(10_000) < 40).astype(np.float64))
     finding = found(columns, "rewarded decisions")
-    assert (finding.verdict, finding.value) == ("careful", 40)
+    assert (finding.verdict, finding.value) == ("caution", 40)
     assert "2,500 more decisions" in finding.needed
 
 
@@ -297,9 +297,9 @@ def test_decisions_without_a_choice_and_actions_that_never_came_are_counted() ->
         action=np.where(np.arange(1_000) < 600, 0, columns.action).astype(np.int32),
         pmf=None,
     )
-    assert (found(one, "choice").verdict, found(one, "choice").value) == ("careful", 0.6)
+    assert (found(one, "choice").verdict, found(one, "choice").value) == ("caution", 0.6)
     never = found(one, "actions never drawn")
-    assert (never.verdict, never.value) == ("careful", 1)
+    assert (never.verdict, never.value) == ("caution", 1)
     assert "'action 2'" in never.text
     assert found(one, "exploration").value == 0
 
@@ -308,14 +308,14 @@ def test_one_unit_with_a_tenth_of_the_decisions_is_a_robot() -> None:
     """Its decisions count as one in the intervals, and its taste is not that of visitors."""
     unit = np.where(np.arange(5_000) % 10 == 0, -1, np.arange(5_000))
     finding = found(log(unit=unit), "repeated units")
-    assert (finding.verdict, finding.value) == ("careful", 0.1)
+    assert (finding.verdict, finding.value) == ("caution", 0.1)
 
 
 def test_a_log_in_which_no_reward_ever_came_says_so() -> None:
     """The most common mistake: rewards are sent with another id."""
     columns = replace(log(), default=np.ones(5_000, np.bool_), reward=np.zeros(5_000), delay=np.full(5_000, np.nan))
     findings = not_fine(log_findings(columns))
-    assert findings["default share"] == findings["rewarded decisions"] == "careful"
+    assert findings["default share"] == findings["rewarded decisions"] == "caution"
     assert "reward delay" not in names(columns)
 
 
@@ -323,10 +323,10 @@ def test_rewards_that_come_until_the_window_closes_and_after_it_are_pointed_out(
     """Who converts slowly would be missing."""
     columns = log()
     slow = np.where(columns.reward > 0, np.linspace(0, 3_600, 5_000), np.nan)
-    assert found(replace(columns, delay=slow), "reward delay").verdict == "careful"
+    assert found(replace(columns, delay=slow), "reward delay").verdict == "caution"
     late = {"rewards joined": 90, "rewards late": 10}
     finding = found(replace(columns, counts=late), "late rewards")
-    assert (finding.verdict, finding.value) == ("careful", 0.1)
+    assert (finding.verdict, finding.value) == ("caution", 0.1)
 
 
 def test_duplicates_are_fine_and_orphans_are_not() -> None:
@@ -334,17 +334,17 @@ def test_duplicates_are_fine_and_orphans_are_not() -> None:
     counts = {"rewards joined": 80, "rewards late": 0, "rewards duplicate": 50, "rewards orphan": 0}
     assert found(replace(log(), counts=counts), "refused rewards").verdict == "fine"
     finding = found(replace(log(), counts=counts | {"rewards orphan": 70}), "refused rewards")
-    assert (finding.verdict, finding.value) == ("careful", 0.35)
+    assert (finding.verdict, finding.value) == ("caution", 0.35)
 
 
 @pytest.mark.parametrize("where", ["left_out", "counts"])
 def test_many_overrides_are_pointed_out(where: str) -> None:
-    """What is left is a selection: real click rates were 3 times below the estimate. (FIELD, section 4.)"""
+    """What is left is a selection: real click rates were 3 times below the estimate."""
     counted: Mapping[str, int] = {"overridden": 1_000}
     columns = replace(log(), left_out={})
     columns = replace(columns, left_out=counted) if where == "left_out" else replace(columns, counts=counted)
     finding = found(columns, "overrides")
-    assert finding.verdict == "careful"
+    assert finding.verdict == "caution"
     assert finding.value == pytest.approx(1 / 6 if where == "left_out" else 1 / 5)
 
 
@@ -353,7 +353,7 @@ def test_decisions_that_the_policy_did_not_make_are_counted_by_their_reason() ->
     columns = log()
     reason = Category((np.arange(5_000) % 10 == 0).astype(np.int32), ("EXPLORE", "FALLBACK"))
     finding = found(replace(columns, reason=reason), "fallbacks")
-    assert (finding.verdict, finding.value) == ("careful", 0.1)
+    assert (finding.verdict, finding.value) == ("caution", 0.1)
     off = Category((np.arange(5_000) % 5 == 0).astype(np.int32), ("EXPLORE", "NO_EXPLORATION"))
     assert found(replace(columns, reason=off), "exploration switched off").value == 0.2
 
@@ -369,7 +369,7 @@ def test_a_hole_in_time_is_found_and_quiet_traffic_is_not_one() -> None:
     columns = log()
     later = columns.time + np.where(np.arange(5_000) < 2_500, 0, 600 * SECOND)
     finding = found(replace(columns, time=later, known=later + HOUR), "time gaps")
-    assert finding.verdict == "careful"
+    assert finding.verdict == "caution"
     assert finding.value == pytest.approx(600, abs=15)
     assert "time gaps" not in names(replace(columns, time=np.zeros(5_000, np.int64)))
 
@@ -378,11 +378,11 @@ def test_drift_is_found_and_repeated_units_are_no_drift() -> None:
     """Rewards that double half-way through; a visitor whose 200 clicks come together is one event, not 200."""
     columns, rng = log(20_000), np.random.default_rng(6)
     rising = (rng.random(20_000) < np.where(np.arange(20_000) < 10_000, 0.05, 0.1)).astype(np.float64)
-    assert found(replace(columns, reward=rising), "drift").verdict == "careful"
+    assert found(replace(columns, reward=rising), "drift").verdict == "caution"
     unit = np.arange(20_000) // 200
     together = (rng.random(100) < 0.1)[unit].astype(np.float64)
     assert found(replace(columns, reward=together, unit=unit), "drift").verdict == "fine"
-    assert found(replace(columns, reward=together), "drift").verdict == "careful"
+    assert found(replace(columns, reward=together), "drift").verdict == "caution"
 
 
 # Logs that are hardly there
@@ -520,7 +520,7 @@ def test_a_little_missing_mass_is_a_warning_with_its_bound() -> None:
     pmf = np.tile([0.5, 0.5, 0.0], (4_000, 1))
     columns = log(4_000, pmf=pmf)
     diagnostics = diagnose(against(columns, np.tile([0.5, 0.49, 0.01], (4_000, 1))))
-    assert verdicts(diagnostics)["support"] == diagnostics.verdict == "careful"
+    assert verdicts(diagnostics)["support"] == diagnostics.verdict == "caution"
     assert "1 % of the range" in diagnostics.reasons[0]
 
 
@@ -553,7 +553,7 @@ def test_a_candidate_whose_actions_chance_never_drew_is_refused_although_the_wei
     diagnostics = diagnose(against(columns, np.tile([0.1, 0.9], (1_000, 1))))
     assert diagnostics.ess == pytest.approx(1_000)
     assert verdicts(diagnostics)["mean weight"] == "do not use"
-    assert verdicts(diagnostics)["largest weight"] == "careful"
+    assert verdicts(diagnostics)["largest weight"] == "caution"
 
 
 def test_units_that_repeat_make_the_mean_weight_uncertain() -> None:
@@ -562,13 +562,13 @@ def test_units_that_repeat_make_the_mean_weight_uncertain() -> None:
     weight = np.where(unit < 6, 2.0, 0.0)
     alone, together = log(), log(unit=unit)
     assert verdicts(diagnose(Weights(alone, weight)))["mean weight"] == "do not use"
-    assert verdicts(diagnose(Weights(together, weight)))["mean weight"] == "careful"
+    assert verdicts(diagnose(Weights(together, weight)))["mean weight"] == "caution"
 
 
 def test_two_effective_draws_are_refused_and_a_hundred_are_not() -> None:
-    """Some pairs of the Open Bandit logs have an effective sample of 2: there a tool must refuse (FIELD, section 5)."""
+    """Some pairs of the Open Bandit logs have an effective sample of 2: there a tool must refuse."""
     columns = log(10_000, rate=0.5)
-    for hits, verdict in ((2, "do not use"), (100, "careful"), (1_000, "fine")):
+    for hits, verdict in ((2, "do not use"), (100, "caution"), (1_000, "fine")):
         weight = np.where(np.arange(10_000) < hits, 10_000 / hits, 0.0)
         diagnostics = diagnose(Weights(columns, weight))
         assert diagnostics.ess == pytest.approx(hits)
@@ -587,10 +587,10 @@ def test_one_decision_that_carries_the_result_is_refused() -> None:
 
 
 def test_a_few_heavy_weights_are_pointed_out_with_how_much_more_logging_would_do() -> None:
-    """Careful, not refused: the interval is wide, and honest."""
+    """A caution, not a refusal: the interval is wide, and honest."""
     weight = np.where(np.arange(10_000) < 60, 100.0, 0.4)
     diagnostics = diagnose(Weights(log(10_000, rate=0.3), weight, possible_weight=600.0))
-    assert diagnostics.verdict == "careful"
+    assert diagnostics.verdict == "caution"
     assert {"effective sample size", "top 1 %", "largest weight"} <= set(not_fine(diagnostics.findings))
     needed = {finding.name: finding.needed for finding in diagnostics.findings}
     assert "more decisions like these" in needed["effective sample size"]
@@ -598,9 +598,9 @@ def test_a_few_heavy_weights_are_pointed_out_with_how_much_more_logging_would_do
 
 
 def test_what_forbids_weighting_in_the_log_forbids_the_candidate() -> None:
-    """Fine weights from wrong propensities are not fine; what is only careful about a log stays with the log."""
+    """Fine weights from wrong propensities are not fine; what is only a caution about a log stays with the log."""
     columns = log()
-    of_log = (Finding("sample ratio", "do not use", "Skewed."), Finding("drift", "careful", "Drifts."))
+    of_log = (Finding("sample ratio", "do not use", "Skewed."), Finding("drift", "caution", "Drifts."))
     diagnostics = diagnose(against(columns, columns.dense_pmf()), log=of_log)
     assert (diagnostics.verdict, diagnostics.reasons) == ("do not use", ("Skewed.",))
 
@@ -634,7 +634,7 @@ def real_log(campaign: str) -> Columns:
 def test_the_propensities_of_real_logs_pass(campaign: str) -> None:
     """True propensities down to 1e-6, 80 actions and 40 clicks: nothing here forbids weighting."""
     findings = log_findings(real_log(campaign))
-    assert worst(findings) != "do not use"
+    assert worst_verdict(findings) != "do not use"
     assert {"mean weight by action", "sample ratio", "actions never drawn"} & not_fine(findings).keys() <= {
         "actions never drawn"
     }
@@ -642,7 +642,7 @@ def test_the_propensities_of_real_logs_pass(campaign: str) -> None:
 
 @pytest.mark.usefixtures("wheel")
 @pytest.mark.parametrize(
-    ("campaign", "verdict"), [("bts/all", "careful"), ("bts/men", "careful"), ("bts/women", "do not use")]
+    ("campaign", "verdict"), [("bts/all", "caution"), ("bts/men", "caution"), ("bts/women", "do not use")]
 )
 def test_uniform_on_the_real_bandit_logs_is_refused_only_where_there_is_no_overlap(
     campaign: str, verdict: Verdict
@@ -656,7 +656,7 @@ def test_uniform_on_the_real_bandit_logs_is_refused_only_where_there_is_no_overl
 
 @pytest.mark.usefixtures("wheel")
 def test_thompson_on_the_real_uniform_log_is_not_refused() -> None:
-    """The right answers: 80 actions, 38 clicks, ESS 1,640, of which 4.7 effective clicks. Careful, not refused."""
+    """The right answers: 80 actions, 38 clicks, ESS 1,640, of which 4.7 effective clicks. A caution, not a refusal."""
     if not THOMPSON.exists():
         pytest.skip(f"{THOMPSON.name} is not beside this checkout")
     table = np.loadtxt(THOMPSON, delimiter=",", skiprows=1)[:, 1:]
@@ -667,7 +667,7 @@ def test_thompson_on_the_real_uniform_log_is_not_refused() -> None:
     diagnostics = diagnose(overlap, log=log_findings(columns))
     assert diagnostics.ess == pytest.approx(1639.50, abs=0.005)
     assert diagnostics.max_weight == pytest.approx(19.5984, abs=0.00005)
-    assert diagnostics.verdict == "careful"
+    assert diagnostics.verdict == "caution"
 
 
 # How it is shown
@@ -686,7 +686,7 @@ def _printed(findings: tuple[Finding, ...], diagnostics: Diagnostics) -> str:
         reward_range=(0.0, 1.0),
         hours=1.5,
         left_out={"holdout": 12},
-        verdict=worst(findings),
+        verdict=worst_verdict(findings),
         findings=findings,
     )
     for shown in (findings_table(findings), log_panel(summary), candidate_panel("uniform", diagnostics)):
@@ -710,7 +710,7 @@ def test_the_terminal_says_the_verdict_in_words_first_the_worst_first() -> None:
 
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:
     """Action names come from logs; `[red]` in one must not colour, nor `[/]` break, the terminal."""
-    finding = Finding("support", "careful", "Action '[/red] [bold]' is rare.", None, "[x]")
+    finding = Finding("support", "caution", "Action '[/red] [bold]' is rare.", None, "[x]")
     assert "'[/red] [bold]' is rare. Needed: [x]" in _printed((finding,), diagnose(Weights(log(10), np.ones(10))))
 
 

@@ -631,7 +631,7 @@ def test_the_command_reconciles_with_the_log_it_is_given(fresh: InProcessDoor, t
     blind = run(*common, "--rate", "2000")
     assert blind.exit_code == 0, blind.output
     assert "the log itself was not read" in blind.output
-    assert "of 2000 wanted" in blind.output
+    assert "of 2,000 wanted" in blind.output
 
 
 def test_another_servers_log_is_not_taken_for_its_own(server: InProcessDoor, tmp_path: Path) -> None:

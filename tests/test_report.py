@@ -125,7 +125,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 def test_the_log_comes_first_with_its_verdict_its_findings_and_what_was_left_out(report: Report) -> None:
     """A number is worth what the log under it is worth: that is read before any number."""
     said = report.parsed.sections["log"]
-    assert said.index("careful") < said.index("4.1 % of the rewards") < said.index("A window of 3 days")
+    assert said.index("caution") < said.index("4.1 % of the rewards") < said.index("A window of 3 days")
     for left_out in ("112 not yet final", "31 overridden", "2 broken line <b>"):
         assert left_out in said
     assert list(report.parsed.sections)[:3] == ["log", "policies", "policy-1"]
@@ -134,7 +134,7 @@ def test_the_log_comes_first_with_its_verdict_its_findings_and_what_was_left_out
 def test_the_policies_stand_side_by_side_with_the_logged_one(report: Report) -> None:
     """The one table that most readers read has every figure that they need to judge it."""
     rows = report.parsed.table("Policy", "Estimand")
-    assert rows[0] == ["logged", "mean of the log", "0.0038 0.002736 to 0.005134", "-", "10,000", "-", "! careful"]
+    assert rows[0] == ["logged", "mean of the log", "0.0038 0.002736 to 0.005134", "-", "10,000", "-", "! caution"]
     assert rows[1] == [
         THOMPSON.name,
         "fixed policy",
@@ -142,7 +142,7 @@ def test_the_policies_stand_side_by_side_with_the_logged_one(report: Report) -> 
         "+0.000976 -0.0021 to +0.00601 not told apart",
         "1,640",
         "8.24",
-        "! careful",
+        "! caution",
     ]
     assert rows[2][2:4] == ["0.007362 0.002701 to 0.0146 by dr", "+0.00356 +0.0011 to +0.00702 more"]
     assert rows[3][1:] == ["fixed policy", "refused: this log cannot answer it", "2.1", "0", "✕ do not use"]

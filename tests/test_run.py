@@ -528,7 +528,7 @@ def test_one_seed_has_no_bands_and_says_so() -> None:
 def test_nothing_is_written_with_a_sign_and_fits_on_80_columns() -> None:
     """`-0.0 %` looks like a loss; a small curve that is broken into two lines is none."""
     figures = replace(found().policies[0].whole, share=Band(-1e-9, None, None), right=None)
-    assert cells(figures)[1].plain == "0.0 %"
+    assert cells(figures)[1].plain == "0 %"
     console = Console(width=80)
     with console.capture() as captured:
         for part in shown(found()):

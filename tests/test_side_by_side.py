@@ -21,7 +21,7 @@ from decider.estimate.ips import Ips
 from decider.estimate.snips import Snips
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
-from simulator.evaluate.candidates import Uniform
+from simulator.evaluate.candidates import UniformPolicy
 from simulator.logs.columns import Category, Number
 from simulator.logs.decider_log import load
 from simulator.studies import bench_evaluate
@@ -205,9 +205,9 @@ def test_the_fixed_candidate_answers_block_by_block(known: KnownLog) -> None:
 
 def test_a_watched_candidate_answers_as_the_inner_one_does(known: KnownLog) -> None:
     """Its truth is computed from what it really said."""
-    watched, log = Watched(Uniform()), columns(known)
+    watched, log = Watched(UniformPolicy()), columns(known)
     pmfs = np.concatenate([watched.pmf(block) for _, block in log.blocks()])
-    assert (watched.name, watched.estimand) == ("uniform", Uniform().estimand)
+    assert (watched.name, watched.estimand) == ("uniform", UniformPolicy().estimand)
     assert np.array_equal(watched.seen, pmfs)
     assert np.array_equal(watched.seen, np.full_like(known.log.pmf, 1 / len(ACTIONS)))
 

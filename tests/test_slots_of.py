@@ -25,7 +25,7 @@ from decider.server.service import DeciderService
 from decider.serving.current import Current
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Reason
 from decider.v1 import decider_service_pb2 as pb
-from simulator.evaluate.replay_decisions import Asked
+from simulator.evaluate.replay_decisions import ReplayedPolicy
 from simulator.load_policy import BadPolicy, Checked
 from simulator.run.play import play
 from simulator.run.policies import Learner, named
@@ -192,7 +192,7 @@ def test_replay_in_blocks_gives_the_slots_that_serving_gives(
     )
     waiting: Iterator[Answer] = iter(())
     policy = Answering(lambda count: next(waiting)(count)) if algorithm == "uniform" else Fixed()
-    asked = Asked("mine", version, policy, actions=IDS)
+    asked = ReplayedPolicy("mine", version, policy, actions=IDS)
     sets = [tuple(sorted(one)) for one in eligible[: len(given_answers)]]
     menus = [asked._menu(members, "") for members in sets]
 
@@ -201,7 +201,7 @@ def test_replay_in_blocks_gives_the_slots_that_serving_gives(
         return iter([answer for answer, members in zip(given_answers, sets, strict=True) if len(members) > 1])
 
     waiting = answers_asked()
-    placed = asked.place(menus, [asked.pmf(Context(), menu) for menu in menus])
+    placed = asked.served(menus, [asked.pmf(Context(), menu) for menu in menus])
     waiting = answers_asked()
     for row, members in zip(placed, sets, strict=True):
         choices = version.choices_of(tuple(IDS[member] for member in members), {})

@@ -1,52 +1,54 @@
-"""Shares of successes, like click rates: their interval, and the interval of a difference. Called by the drives.
+"""Shares of successes, like click rates: their interval, and the interval of a difference. Called by the drives
+and, where rewards are 0 or 1 and weights are 1, by the evaluation.
 
-Score intervals: they hold at rare successes too, where the normal interval of `mean.py` is too narrow or below 0.
+These hold at rare successes too, where the normal interval of `mean.py` is too narrow or below 0. They need whole
+counts: weighted decisions have a fractional effective sample size, and other intervals (`default_interval.py`).
 """
 
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from decider.estimate.mean import Interval
 
 
-class Counted(NamedTuple):
+class Proportion(NamedTuple):
     """Successes among trials."""
 
     successes: int
     trials: int
 
 
-def wilson(counted: Counted, level: float = 0.95) -> Interval:
-    """The share and its score interval; of no trials nan in [0, 1]. Wilson, JASA 1927.
+def proportion_interval(
+    counted: Proportion, level: float = 0.95, *, method: Literal["wilson", "exact"] = "wilson"
+) -> Interval:
+    """The share of successes and its interval: Wilson's score interval (JASA 1927) or the exact one (Clopper & Pearson,
+    Biometrika 1934). Of no trials nan in [0, 1].
 
-    >>> share = wilson(Counted(81, 263))  # Newcombe 1998a, table I
+    >>> share = proportion_interval(Proportion(81, 263))  # Newcombe 1998a, table I
     >>> round(share.value, 4), round(share.low, 4), round(share.high, 4)
     (0.308, 0.2553, 0.3662)
     """
-    successes, trials = counted
-    if trials == 0:
+    from scipy.stats import binomtest  # imported here: it takes 0.8 s, and few commands need it
+
+    if not counted.trials:
         return Interval(math.nan, 0.0, 1.0)
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / trials
-    centre = share + z**2 / (2 * trials)
-    width = z * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    scale = 1 + z**2 / trials
-    return Interval(share, max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale))
+    test = binomtest(counted.successes, counted.trials)
+    ends = test.proportion_ci(level, method)
+    return Interval(test.statistic, float(ends.low), float(ends.high))
 
 
-def difference(one: Counted, other: Counted, level: float = 0.95) -> Interval:
+def difference(one: Proportion, other: Proportion, level: float = 0.95) -> Interval:
     """Share of one less that of the other, independent ones; nan where there were no trials.
 
     Newcombe, Statistics in Medicine 1998b, method 10.
 
-    >>> apart = difference(Counted(56, 70), Counted(48, 80))  # its table II
+    >>> apart = difference(Proportion(56, 70), Proportion(48, 80))  # its table II
     >>> round(apart.value, 4), round(apart.low, 4), round(apart.high, 4)
     (0.2, 0.0524, 0.3339)
     """
-    a, b = wilson(one, level), wilson(other, level)
+    a, b = proportion_interval(one, level), proportion_interval(other, level)
     value = a.value - b.value
     return Interval(
         value,
@@ -55,16 +57,16 @@ def difference(one: Counted, other: Counted, level: float = 0.95) -> Interval:
     )
 
 
-def part_less_whole(part: Counted, whole: Counted, level: float = 0.95) -> Interval:
+def part_less_whole(part: Proportion, whole: Proportion, level: float = 0.95) -> Interval:
     """Share of a part less that of the whole that holds it; the two are not independent, the part and the rest are.
 
     part - whole = (1 - part's size / whole's size) x (part - rest), so the interval is that of the right side.
 
-    >>> apart = part_less_whole(Counted(5, 50), Counted(5, 100))
+    >>> apart = part_less_whole(Proportion(5, 50), Proportion(5, 100))
     >>> round(apart.value, 4), round(apart.low, 4), round(apart.high, 4)
     (0.05, 0.0045, 0.1068)
     """
-    rest = Counted(whole.successes - part.successes, whole.trials - part.trials)
+    rest = Proportion(whole.successes - part.successes, whole.trials - part.trials)
     apart = difference(part, rest, level)
     scale = rest.trials / whole.trials if whole.trials else math.nan
     return Interval(scale * apart.value, scale * apart.low, scale * apart.high)

@@ -24,10 +24,10 @@ from simulator.commands.options import (
 )
 from simulator.evaluate.candidates import Candidate
 from simulator.evaluate.checks.log import log_findings
-from simulator.evaluate.importance import Without, without_fields
-from simulator.evaluate.parse import NAMES, logged, parse
+from simulator.evaluate.importance import WithoutField, without_fields
+from simulator.evaluate.parse import NAMES, logged_policies, parse
 from simulator.evaluate.result import to_json
-from simulator.evaluate.run import evaluate, summary
+from simulator.evaluate.run import evaluate, summarize_log
 from simulator.logs.columns import Columns
 from simulator.report.page import write_report
 from simulator.report.terminal.checks import log_panel
@@ -76,14 +76,14 @@ def evaluate_command(
         refuse_overwriting(json_file, log)
         columns = read_log(log, stderr, **reading)
         candidates = [parse(name, columns, delayed=not no_delay) for name in _with_logged(names)]
-        candidates[0] = logged(columns)
+        candidates[0] = logged_policies(columns)
         without = _without(names, candidates, columns, delayed=not no_delay) if importance else []
         with bar(stderr, "evaluating") as progress:
             done = evaluate(
                 columns,
                 candidates,
                 force=force,
-                pictures=report is not None,
+                breakdown=report is not None,
                 without=without,
                 on_progress=progress,
             )
@@ -110,7 +110,7 @@ def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
     with bad_input():
         refuse_overwriting(json_file, log)
         columns = read_log(log, Console(stderr=True), **reading)
-        found = summary(columns, log_findings(columns))
+        found = summarize_log(columns, log_findings(columns))
         Console(emoji=False).print(log_panel(found))
         write_json(json_file, to_json(found))
     if found.verdict == "do not use":
@@ -123,8 +123,8 @@ def _with_logged(names: tuple[str, ...]) -> list[str]:
 
 def _without(
     names: tuple[str, ...], candidates: list[Candidate], columns: Columns, *, delayed: bool
-) -> list[tuple[int, Without]]:
-    found: list[tuple[int, Without]] = []
+) -> list[tuple[int, WithoutField]]:
+    found: list[tuple[int, WithoutField]] = []
     for index, name in enumerate(_with_logged(names)):
         fresh = partial(parse, name, columns, delayed=delayed)
         found += [(index, one) for one in without_fields(candidates[index], fresh, columns)]

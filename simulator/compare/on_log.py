@@ -24,12 +24,12 @@ from decider.experiment_files import read_toml
 from decider.policy.algorithms import ALGORITHMS
 from simulator.compare.paired import Floats
 from simulator.compare.result import Row, Standing, Value, parameters_of
-from simulator.evaluate.candidates import Candidate, Logged
+from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator
-from simulator.evaluate.parse import log_experiment, of_experiment, parse
+from simulator.evaluate.parse import experiment_candidate, log_experiment, parse
 from simulator.evaluate.result import Finding, PolicyResult
-from simulator.evaluate.run import judged
+from simulator.evaluate.run import evaluate_candidate
 from simulator.evaluate.scores import Scores, score
 from simulator.logs.columns import Columns
 from simulator.logs.files import stamp
@@ -115,7 +115,7 @@ def judge(task: LogTask) -> Judged:
         columns, findings = _read(task.reading)
         one = candidate(task.policy, columns, delayed=task.delayed)
         (scores,) = score(columns, [one])
-        result = judged(one, scores, findings=findings, force=False)
+        result = evaluate_candidate(one, scores, findings=findings, force=False)
         return Judged(result, sums_of(one, scores, columns) if _carries(result) else None, columns.reward_range)
     except (OSError, MemoryError):
         raise
@@ -141,7 +141,7 @@ def candidate(name: str, columns: Columns, *, delayed: bool) -> Candidate:
     experiment = _experiment(name, columns)
     if experiment is None:
         return parse(name, columns, delayed=delayed)
-    return of_experiment(name, experiment, columns, delayed=delayed)
+    return experiment_candidate(name, experiment, columns, delayed=delayed)
 
 
 def parameters(name: str, columns: Columns) -> dict[str, Value]:
@@ -181,16 +181,16 @@ def _carries(result: PolicyResult) -> bool:
 def sums_of(one: Candidate, scores: Scores, columns: Columns) -> Sums:
     """What is kept of a candidate, so that it can be compared with others. columns: the whole log.
 
-    >>> from simulator.evaluate.candidates import Uniform
+    >>> from simulator.evaluate.candidates import UniformPolicy
     >>> from simulator.evaluate.example import scores
-    >>> sums_of(Uniform(), scores(), scores().columns).arrays.shape[0]
+    >>> sums_of(UniformPolicy(), scores(), scores().columns).arrays.shape[0]
     3
     """
     estimator = Estimator(scores)
     sample = estimator.sample(estimator.terms)
     idle = sample.idle or (sample.low, sample.high)
     bounds = (sample.low, sample.high, idle)
-    if isinstance(one, Logged):  # its terms are the rewards
+    if isinstance(one, LoggedPolicies):  # its terms are the rewards
         bounds = (*columns.reward_range, columns.reward_range)
     rows = one.rows(columns)
     decisions = "all" if rows is None or rows.all() else blake2b(np.packbits(rows).tobytes(), digest_size=8).hexdigest()

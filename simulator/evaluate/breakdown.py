@@ -1,4 +1,4 @@
-"""What people look at beside an estimate: weights, shares of actions, segments of the context. Called by `run.py`."""
+"""A breakdown of an estimate: weights, shares of actions, segments of the context. Called by `run.py`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from decider.estimate.sample import Units
 from simulator.evaluate.result import ActionShare, Histogram
 from simulator.evaluate.scores import Scores
 from simulator.logs.columns import Category, Columns, Flags, Floats, Longs, Number
+from simulator.text import figure
 
 BINS = 30
 MOST_VALUES = 8
-"""Values of a field that are segments of their own, the most frequent ones."""
+"""Segments of a field at most: its most frequent values."""
 
 POINTS = 40
-"""Of the cumulative estimate."""
+"""At which the cumulative estimate is computed."""
 
 FIRST = 30
 """Decisions before its first point."""
@@ -42,21 +43,16 @@ def weight_histogram(weight: Floats) -> Histogram | None:
 
 
 def action_shares(scores: Scores) -> tuple[ActionShare, ...]:
-    """Mean probability of every action, logged and of the candidate; the logged share counts draws without pmfs.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> [(one.action, one.candidate) for one in action_shares(scores())]
-    [('a', 0.5), ('b', 0.5)]
-    """
+    """Mean probability of every action, logged and of the candidate; the logged share counts draws without pmfs."""
     known = np.nan_to_num(scores.shares)
     rows = zip(scores.columns.actions, scores.logged_shares.tolist(), known.tolist(), strict=True)
     return tuple(ActionShare(action, logged, candidate) for action, logged, candidate in rows)
 
 
-def points(decisions: int) -> tuple[int, ...]:
-    """Counts at which a cumulative estimate is drawn: dense at first, the last one is all.
+def checkpoints(decisions: int) -> tuple[int, ...]:
+    """Numbers of decisions at which the cumulative estimate is computed: dense at first, the last one is all.
 
-    >>> points(100)[-1], points(10)
+    >>> checkpoints(100)[-1], checkpoints(10)
     (100, (10,))
     """
     if decisions <= FIRST:
@@ -65,7 +61,7 @@ def points(decisions: int) -> tuple[int, ...]:
     return tuple(spaced.tolist())
 
 
-class Part(NamedTuple):
+class SegmentRows(NamedTuple):
     """The decisions with one value of a field: their indexes, rising, and which of them are of the same unit."""
 
     field: str
@@ -74,39 +70,24 @@ class Part(NamedTuple):
     units: Units
 
 
-def segments(columns: Columns) -> Iterator[Part]:
-    """The frequent values of each field of texts, thirds of each field of numbers.
-
-    >>> from simulator.logs.example import example
-    >>> [(part.field, part.value) for part in segments(example())][:2]
-    [('segment', 'vip'), ('device', 'phone')]
-    """
+def split_by_field(columns: Columns) -> Iterator[SegmentRows]:
+    """The frequent values of each field of texts, thirds of each field of numbers."""
     for name, field in columns.fields.items():
-        for value, flags in _parts(field):
+        for value, flags in _values(field):
             rows = np.flatnonzero(flags)
             if len(rows):
-                yield Part(name, value, rows, columns.units.part(rows))
+                yield SegmentRows(name, value, rows, columns.units.part(rows))
 
 
-def _parts(field: Category | Number) -> Iterator[tuple[str, Flags]]:
+def _values(field: Category | Number) -> Iterator[tuple[str, Flags]]:
     if isinstance(field, Category):
-        seen = np.bincount(field.codes[field.codes >= 0], minlength=len(field.values))
-        for code in np.argsort(-seen, kind="stable")[:MOST_VALUES].tolist():
+        counts = np.bincount(field.codes[field.codes >= 0], minlength=len(field.values))
+        for code in np.argsort(-counts, kind="stable")[:MOST_VALUES].tolist():
             yield field.values[code], field.codes == code
         return
     known = field.values[~np.isnan(field.values)]
     if len(known):
         first, second = np.quantile(known, [1 / 3, 2 / 3])
-        yield f"up to {first:.4g}", field.values <= first
-        yield f"up to {second:.4g}", (field.values > first) & (field.values <= second)
-        yield f"above {second:.4g}", field.values > second
-
-
-def hours(columns: Columns) -> float:
-    """From the first decision to the last.
-
-    >>> from simulator.logs.example import example
-    >>> round(hours(example()), 5)
-    0.00028
-    """
-    return float(columns.time.max() - columns.time.min()) / 3.6e9 if len(columns) else 0.0
+        yield f"up to {figure(first)}", field.values <= first
+        yield f"up to {figure(second)}", (field.values > first) & (field.values <= second)
+        yield f"above {figure(second)}", field.values > second

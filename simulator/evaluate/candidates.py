@@ -1,8 +1,8 @@
-"""Policies to evaluate, each as one question: the pmf of every decision of a block.
+"""Policies to evaluate: each gives the pmfs of a block of decisions. Made by `parse.py`, called by `scores.py`.
 
-The fixed ones answer in numpy. What learns, what is stored and what is written in Python runs through `decide`, the
-code that serves, decision by decision. Blocks come once each, in the order of the log; what learns sees a reward no
-earlier than the log did. Made by `parse.py`, asked by `run.py`.
+Fixed distributions are computed in NumPy. Policies that learn, stored models and policies written in Python run
+through `decide`, the code that serves, decision by decision. Blocks come once each, in the order of the log; a policy
+learns a reward no earlier than the log had it.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 
 from decider.policy.protocol import Choice
 from decider.types import Context
-from simulator.evaluate.replay_decisions import Asked, DoesNotFit, Menu
+from simulator.evaluate.replay_decisions import DoesNotFit, Menu, ReplayedPolicy
 from simulator.logs.columns import Category, Columns, Flags, Floats
 from simulator.logs.contexts import Contexts
 
-_ABSENT = " (headed just so, for decisions without it)"
+_ABSENT = " (with nothing after the equals sign, for decisions without the field)"
 
 FIXED = "fixed policy"
 LEARNER = "progressive learner"
@@ -32,11 +32,11 @@ class Candidate(Protocol):
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
+        """As given on the command line."""
 
     @property
     def estimand(self) -> str:
-        """What its estimate is an estimate of: FIXED, LEARNER or DEPLOYED."""
+        """FIXED, LEARNER or DEPLOYED."""
 
     def pmf(self, block: Columns) -> Floats:
         """(n, actions) of the block: each action's probability, 0 where it was not eligible.
@@ -49,11 +49,11 @@ class Candidate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Uniform:
+class UniformPolicy:
     """Every eligible action with the same probability.
 
     >>> from simulator.logs.example import example
-    >>> Uniform().pmf(example()).tolist()
+    >>> UniformPolicy().pmf(example()).tolist()
     [[0.5, 0.5], [0.5, 0.5]]
     """
 
@@ -70,8 +70,8 @@ class Uniform:
 
 
 @dataclass(frozen=True, slots=True)
-class Fixed:
-    """One action always; evenly to all eligible ones where it is not eligible, as `baseline` is served."""
+class FixedAction:
+    """One action always; where it is not eligible, uniform over the eligible ones, as `baseline` is served."""
 
     name: str
     action: int
@@ -81,19 +81,19 @@ class Fixed:
         """1 to the action.
 
         >>> from simulator.logs.example import example
-        >>> Fixed("fixed:b", 1).pmf(example()).tolist()
+        >>> FixedAction("fixed:b", 1).pmf(example()).tolist()
         [[0.0, 1.0], [0.0, 1.0]]
         """
         weights = np.zeros(len(block.actions))
         weights[self.action] = 1.0
-        return _restricted(np.tile(weights, (len(block.sets), 1)), block.member)[block.eligible]
+        return _renormalise(np.tile(weights, (len(block.sets), 1)), block.member)[block.eligible]
 
     def rows(self, columns: Columns) -> None:
         """All."""
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedPolicies:
     """The policies that made the log. Without logged pmfs only the drawn action's probability is known, else nan."""
 
     estimand: str
@@ -103,7 +103,7 @@ class Logged:
         """As logged; at the drawn action exactly the propensity.
 
         >>> from simulator.logs.example import example
-        >>> Logged(FIXED).pmf(example()).tolist()
+        >>> LoggedPolicies(FIXED).pmf(example()).tolist()
         [[0.5, 0.5], [0.75, 0.25]]
         """
         dense = np.full((len(block), len(block.actions)), np.nan) if block.pmf is None else block.dense_pmf()
@@ -115,7 +115,7 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class TablePolicy:
     """A fixed distribution for each value of one context field; "" is a field that was not given.
 
     pmfs: (values, actions), each row sums to 1.
@@ -136,7 +136,7 @@ class Table:
             missing = column.codes[int(np.argmax(index < 0))]
             value = column.values[missing] if missing >= 0 else _ABSENT
             raise DoesNotFit(f"{self.name}: has no column {self.field}={value}, which the log has; add one")
-        return _restricted(self.pmfs[index], block.member[block.eligible])
+        return _renormalise(self.pmfs[index], block.member[block.eligible])
 
     def _row(self, value: str) -> int:
         return self.values.index(value) if value in self.values else -1
@@ -145,8 +145,8 @@ class Table:
         """All."""
 
 
-def _restricted(pmfs: Floats, member: Flags) -> Floats:
-    """Distributions over the eligible actions only; evenly where nothing is left."""
+def _renormalise(pmfs: Floats, member: Flags) -> Floats:
+    """Distributions renormalised over the eligible actions; uniform where nothing is left."""
     if member.all():
         return pmfs
     inside = np.where(member, pmfs, 0.0)
@@ -155,33 +155,33 @@ def _restricted(pmfs: Floats, member: Flags) -> Floats:
     return np.where(left > 0, inside / np.where(left > 0, left, 1.0), even)
 
 
-class Served:
-    """A policy asked through the rules and the sampler that serve, without its holdout; it never learns.
+class ServedPolicy:
+    """A policy that does not learn here, behind the rules and the sampler that serve, without its holdout.
 
-    after: only decisions whose rewards were final later than that are evaluated; it has learned from the others.
+    after: only decisions whose rewards were final later are evaluated; it has learned from the others.
     """
 
-    def __init__(self, asked: Asked, *, after: int | None = None) -> None:
-        self.name = asked.name
+    def __init__(self, policy: ReplayedPolicy, *, after: int | None = None) -> None:
+        self.name = policy.name
         self.estimand = FIXED
-        self._asked = asked
+        self._policy = policy
         self._contexts = Contexts()
         self._after = after
 
     def pmf(self, block: Columns) -> Floats:
-        """Asked once for every distinct decision of the block."""
+        """Computed once for every distinct decision of the block."""
         fields = [one.codes if isinstance(one, Category) else one.values for one in block.fields.values()]
         extra = [block.action_features.codes] if block.action_features else []
         facts = np.column_stack([block.eligible, *fields, *extra])
         _, first, inverse = np.unique(facts, axis=0, return_index=True, return_inverse=True)
         distinct = np.zeros(len(block), np.bool_)
         distinct[first] = True
-        asked = block.take(distinct)
-        menus = self._asked.menus(asked)
-        pmfs = [self._asked.pmf(*one) for one in zip(self._contexts.of(asked), menus, strict=True)]
+        few = block.take(distinct)
+        menus = self._policy.menus(few)
+        pmfs = [self._policy.pmf(*one) for one in zip(self._contexts.of(few), menus, strict=True)]
         rank = np.cumsum(distinct) - 1
-        answers: Floats = self._asked.place(menus, pmfs)[rank[first][inverse.reshape(-1)]]
-        return answers
+        result: Floats = self._policy.served(menus, pmfs)[rank[first][inverse.reshape(-1)]]
+        return result
 
     def rows(self, columns: Columns) -> Flags | None:
         """Those that it has not learned from."""
@@ -192,7 +192,7 @@ class Served:
 
 
 class _Lesson(NamedTuple):
-    """What will be learned, in this order: when the reward is final, then the order of the log."""
+    """What will be learned from a decision. They sort by the time when the reward is final, then by log order."""
 
     final: int
     number: int
@@ -203,16 +203,16 @@ class _Lesson(NamedTuple):
     reward: float
 
 
-class Progressive:
+class ProgressiveLearner:
     """A policy that scores every decision before it learns from it, in the order in which rewards became final.
 
     delayed: a reward is learned when the log knew it; otherwise at once, before the next decision.
     """
 
-    def __init__(self, asked: Asked, *, delayed: bool = True) -> None:
-        self.name = asked.name
+    def __init__(self, policy: ReplayedPolicy, *, delayed: bool = True) -> None:
+        self.name = policy.name
         self.estimand = LEARNER
-        self._asked = asked
+        self._policy = policy
         self._contexts = Contexts()
         self._delayed = delayed
         self._waiting: list[_Lesson] = []
@@ -220,23 +220,23 @@ class Progressive:
 
     def pmf(self, block: Columns) -> Floats:
         """Learn what has become final, score, remember: decision by decision."""
-        menus, contexts = self._asked.menus(block), self._contexts.of(block)
+        menus, contexts = self._policy.menus(block), self._contexts.of(block)
         pmfs = []
         for time, menu, lesson in zip(block.time.tolist(), menus, self._lessons(block, menus, contexts), strict=True):
             while self._waiting and self._waiting[0].final <= time:
                 self._learn(heappop(self._waiting))
-            pmfs.append(self._asked.pmf(lesson.context, menu))
+            pmfs.append(self._policy.pmf(lesson.context, menu))
             if lesson.drawn >= 0:
                 heappush(self._waiting, lesson)
-        return self._asked.place(menus, pmfs)
+        return self._policy.served(menus, pmfs)
 
     def _learn(self, lesson: _Lesson) -> None:
-        self._asked.policy.learn(
+        self._policy.policy.learn(
             lesson.context, lesson.actions, drawn=lesson.drawn, propensity=lesson.propensity, reward=lesson.reward
         )
 
     def _lessons(self, block: Columns, menus: Sequence[Menu], contexts: Sequence[Context]) -> list[_Lesson]:
-        """What each decision will teach; drawn is -1 where the policy does not have the drawn action."""
+        """One for each decision; drawn is -1 where the policy does not have the drawn action."""
         facts = (block.known if self._delayed else block.time, block.action, block.propensity, block.reward)
         number = range(self._number, self._number + len(block))
         self._number += len(block)

@@ -1,7 +1,8 @@
 """A candidate's scores -> every estimate of what it would have earned, with its interval. Called by `run.py`.
 
-Estimates that are the mean of one term a decision get their interval from these terms, summed by unit. SNIPS and the
-Cressie-Read value estimate the same mean as IPS, and SNDR the same as DR: they stand in the interval of those.
+An estimate that is a mean of one term per decision gets its interval from these terms, summed by unit. SNIPS and the
+Cressie-Read value estimate the same mean as IPS, and SNDR the same as DR: they have the interval of those, widened to
+hold their value.
 """
 
 from __future__ import annotations
@@ -15,9 +16,8 @@ from typing import TypedDict
 import numpy as np
 
 from decider.estimate.asymptotic import asymptotic
-from decider.estimate.binomial import Counted
+from decider.estimate.binomial import Proportion, proportion_interval
 from decider.estimate.clipped_ips import ClippedIps
-from decider.estimate.clopper_pearson import clopper_pearson
 from decider.estimate.cressie_read_value import CressieRead
 from decider.estimate.default_interval import NAME as DEFAULT
 from decider.estimate.default_interval import default_interval
@@ -33,18 +33,19 @@ from decider.estimate.snips import Snips
 from decider.estimate.switch_dr import SwitchDr
 from decider.estimate.weights import effective_size
 from simulator.evaluate.result import Difference, Estimate
-from simulator.evaluate.scores import Grouped, Scores
+from simulator.evaluate.scores import GroupProbabilities, Scores
 from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.logs.columns import Floats, Longs
+from simulator.text import figure
 
 REPLAY_SEED = 1
 
-NORMAL = 1.96
-"""Standard errors on either side of a 95 % interval."""
+Z_95 = 1.96
+"""Standard errors on either side of a 95 % normal interval."""
 
 DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
 CUT_NOTE = "biased where weights are cut (limit {})"
-SHRUNK_NOTE = "biased where weights are shrunk (strength {:.3g})"
+SHRUNK_NOTE = "biased where weights are shrunk (strength {})"
 MIPS_NOTE = "unbiased only if, within a {}, the reward does not depend on the action"
 REPLAY_NOTE = "for comparison: {:,} of {:,} decisions accepted, the others thrown away"
 
@@ -79,7 +80,7 @@ class _Model(TypedDict):
 
 
 class Estimator:
-    """Everything that is estimated from one candidate's scores. Units are worked out once."""
+    """Everything that is estimated from one candidate's scores."""
 
     def __init__(self, scores: Scores) -> None:
         self.columns = scores.columns
@@ -101,22 +102,22 @@ class Estimator:
         where there is no reward model for the candidate; without propensities the reward model alone."""
         if not self.columns.has_propensities:
             return "dm"
-        return "dr" if self._models and not bool((self._scores.weight == 1).all()) else "ips"
+        return "dr" if self._has_model and not bool((self._scores.weight == 1).all()) else "ips"
 
     @cached_property
-    def _models(self) -> bool:
+    def _has_model(self) -> bool:
         return not np.isnan(self._scores.expected).any()
 
     def estimates(self) -> dict[str, Estimate]:
         """By the estimator's name. Without propensities, or without logged pmfs, those that need them are missing."""
         found: dict[str, Estimate] = {}
         if self._scores.columns.has_propensities:
-            found |= self._weighted()
-        if self._models:
-            found |= self._modelled()
+            found |= self._from_weights()
+        if self._has_model:
+            found |= self._from_model()
         return found
 
-    def _weighted(self) -> dict[str, Estimate]:
+    def _from_weights(self) -> dict[str, Estimate]:
         ips = self._estimate(self.ips())
         cressie_read, snips = CressieRead(), Snips()
         cressie_read.add_many(**self._weighting)
@@ -125,13 +126,13 @@ class Estimator:
         for name, value in (("snips", snips.value), ("cressie_read", cressie_read.value)):
             if value is not None:
                 found[name] = replace(ips, value=value, low=min(ips.low, value), high=max(ips.high, value))
-        found["clipped_ips"] = self._tuned(self._clipped(), ips)
+        found["clipped_ips"] = self._estimate_tuned(self._clipped_ips(), ips)
         if self._scores.grouped is not None:
-            found["mips"] = self._estimate(self._by_group(self._scores.grouped))
+            found["mips"] = self._estimate(self._mips(self._scores.grouped))
         found["replay"] = self._replay()
         return found
 
-    def _modelled(self) -> dict[str, Estimate]:
+    def _from_model(self) -> dict[str, Estimate]:
         found = {
             "dm": _as_estimate(Interval(float(self._scores.expected.mean()), nan, nan), "none", DM_NOTE, unbiased=False)
         }
@@ -142,16 +143,16 @@ class Estimator:
         sndr.add_many(**self._weighting, **self._model)
         if sndr.value is not None:
             found["sndr"] = replace(dr, value=sndr.value, low=min(dr.low, sndr.value), high=max(dr.high, sndr.value))
-        found["switch_dr"] = self._tuned(self._switched(), dr)
-        found["dr_shrinkage"] = self._tuned(self._shrunk(), dr)
+        found["switch_dr"] = self._estimate_tuned(self._switch_dr(), dr)
+        found["dr_shrinkage"] = self._estimate_tuned(self._dr_shrinkage(), dr)
         return found
 
     def ips(self) -> Terms:
-        """w r."""
+        """Terms w r."""
         return Terms(Ips.terms(**self._weighting), *self._weighted_bounds(), idle=(0.0, 0.0))
 
     def dr(self) -> Terms:
-        """expected + w (r - predicted)."""
+        """Terms expected + w (r - predicted)."""
         terms = DoublyRobust.terms(**self._weighting, **self._model)
         least, most = self._scores.predictions
         weight = self._scores.possible_weight
@@ -167,27 +168,27 @@ class Estimator:
         most = self._scores.possible_weight
         return min(0.0, self._low * most), max(0.0, self._high * most)
 
-    def _clipped(self) -> Terms:
-        chosen = ClippedIps.chosen(**self._weighting, interval=self._spread)
-        note = CUT_NOTE.format(f"{chosen.limit:.3g}") if np.isfinite(chosen.limit) else ""
+    def _clipped_ips(self) -> Terms:
+        chosen = ClippedIps.chosen(**self._weighting, interval=self._normal_interval)
+        note = CUT_NOTE.format(figure(chosen.limit)) if np.isfinite(chosen.limit) else ""
         return Terms(chosen.terms(**self._weighting), *self._weighted_bounds(), note)
 
-    def _switched(self) -> Terms:
-        chosen = SwitchDr.chosen(**self._weighting, **self._model, interval=self._spread)
-        note = CUT_NOTE.format(f"{chosen.limit:.3g}") if np.isfinite(chosen.limit) else ""
+    def _switch_dr(self) -> Terms:
+        chosen = SwitchDr.chosen(**self._weighting, **self._model, interval=self._normal_interval)
+        note = CUT_NOTE.format(figure(chosen.limit)) if np.isfinite(chosen.limit) else ""
         return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
 
-    def _shrunk(self) -> Terms:
-        chosen = DrShrinkage.chosen(**self._weighting, **self._model, interval=self._spread)
-        note = SHRUNK_NOTE.format(chosen.strength) if np.isfinite(chosen.strength) else ""
+    def _dr_shrinkage(self) -> Terms:
+        chosen = DrShrinkage.chosen(**self._weighting, **self._model, interval=self._normal_interval)
+        note = SHRUNK_NOTE.format(figure(chosen.strength)) if np.isfinite(chosen.strength) else ""
         return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
 
-    def _by_group(self, grouped: Grouped) -> Terms:
+    def _mips(self, grouped: GroupProbabilities) -> Terms:
         terms = Mips.terms(propensity=grouped.propensity, pmf=grouped.pmf, reward=self._weighting["reward"])
         return Terms(terms, *self._weighted_bounds(), MIPS_NOTE.format(grouped.trait))
 
     def _replay(self) -> Estimate:
-        """Each decision is accepted with probability w / max_weight, by a ticket that depends on its place alone."""
+        """A decision is accepted with probability w / max_weight, by a ticket that depends on its row number alone."""
         reward = self._weighting["reward"]
         replay = RejectionReplay(max(1.0, float(self._scores.weight.max(initial=1.0))))
         ticket = tickets(len(reward), seed=REPLAY_SEED)
@@ -196,17 +197,20 @@ class Estimator:
         rows = np.flatnonzero(accepted)
         kept, units = reward[rows], self._units.part(rows)
         if bool(((kept == 0) | (kept == 1)).all()) and len(units.size) == len(kept):
-            interval = clopper_pearson(Counted(int(kept.sum()), len(kept)))
+            interval = proportion_interval(Proportion(int(kept.sum()), len(kept)), method="exact")
             return _as_estimate(interval, "Clopper-Pearson", note, unbiased=True)
         sample = units.sample(kept, np.ones(len(kept)), low=self._low, high=self._high, max_weight=1.0)
         return _as_estimate(asymptotic(sample, value_range=self.value_range), "asymptotic", note, unbiased=True)
 
-    def _spread(self, terms: Floats) -> Interval:
-        """How far the mean of terms would scatter; SLOPE compares parameters by it, so it takes two passes only."""
+    def _normal_interval(self, terms: Floats) -> Interval:
+        """Of the mean of terms, clustered by unit; SLOPE takes one per parameter, so it is two passes only.
+
+        With sum s_u and size n_u of a unit: sum (s_u - m n_u)^2 = sum s_u^2 - 2 m sum s_u n_u + m^2 sum n_u^2.
+        """
         sums, size = self._units.sums(terms), self._units.size
         value = float(sums.sum()) / len(terms)
         squares = float(np.dot(sums, sums)) - 2 * value * float(np.dot(sums, size)) + value**2 * self._squared_sizes
-        half = NORMAL * math.sqrt(max(squares, 0.0)) / len(terms)
+        half = Z_95 * math.sqrt(max(squares, 0.0)) / len(terms)
         return Interval(value, value - half, value + half)
 
     @cached_property
@@ -214,23 +218,23 @@ class Estimator:
         return float(np.dot(self._units.size, self._units.size))
 
     def sample(self, terms: Terms) -> Sample:
-        """Its terms by unit, with the weights as control."""
+        """Terms by unit, with the weights as control variate."""
         weight = self._scores.weight
         most = max(1.0, self._scores.possible_weight)
         sample = self._units.sample(terms.terms, weight, low=terms.low, high=terms.high, max_weight=most)
         return replace(sample, idle=terms.idle)
 
     def _estimate(self, terms: Terms) -> Estimate:
-        return held(self.sample(terms), self.value_range, note=terms.note)
+        return estimate_mean(self.sample(terms), self.value_range, note=terms.note)
 
-    def _tuned(self, terms: Terms, unbiased: Estimate) -> Estimate:
-        """What SLOPE chose is about as far from the unbiased one as its interval is wide: so it gets that one, too."""
+    def _estimate_tuned(self, terms: Terms, unbiased: Estimate) -> Estimate:
+        """SLOPE allows a bias as large as the unbiased estimate's interval is wide: this interval includes both."""
         own = asymptotic(self.sample(terms), value_range=self.value_range)
         interval = Interval(own.value, min(own.low, unbiased.low), max(own.high, unbiased.high))
         return _as_estimate(interval, f"asymptotic, and {DEFAULT}", terms.note, unbiased=not terms.note)
 
-    def within(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
-        """Of the decisions at these indexes: the effective sample size, and the headline estimate if it carries one."""
+    def estimate_segment(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
+        """Effective sample size of the decisions at these indexes, and their estimate unless that is too small."""
         weight = self._scores.weight[rows]
         ess = effective_size(weight)
         if ess < LEAST_ESS:
@@ -238,31 +242,30 @@ class Estimator:
         terms, most = self.terms, max(1.0, self._scores.possible_weight)
         sample = units.sample(terms.terms[rows], weight, low=terms.low, high=terms.high, max_weight=most)
         sample = replace(sample, idle=terms.idle)
-        return ess, held(sample, self.value_range)
+        return ess, estimate_mean(sample, self.value_range)
 
     def difference(self) -> Difference:
-        """To the logged policies' mean reward, on the same decisions."""
+        """To the logged mean reward, on the same decisions."""
         logged = Terms(self._weighting["reward"], self._low, self._high, idle=self.value_range)
-        apart = self.apart(logged)
-        return Difference("logged", self.headline, apart.value, apart.low, apart.high, apart.interval)
+        less = self.subtract(logged)
+        return Difference("logged", self.headline, less.value, less.low, less.high, less.interval)
 
-    def apart(self, other: Terms) -> Estimate:
-        """The headline estimate less another one on the same decisions."""
-        ours = self.terms
-        idle = None
-        if ours.idle and other.idle:
-            idle = (ours.idle[0] - other.idle[1], ours.idle[1] - other.idle[0])
-        terms = Terms(ours.terms - other.terms, ours.low - other.high, ours.high - other.low, idle=idle)
+    def subtract(self, other: Terms) -> Estimate:
+        """The headline estimate less another one on the same decisions: what the two have in common cancels."""
+        own, idle = self.terms, None
+        if own.idle and other.idle:
+            idle = (own.idle[0] - other.idle[1], own.idle[1] - other.idle[0])
+        terms = Terms(own.terms - other.terms, own.low - other.high, own.high - other.low, idle=idle)
         if not terms.terms.any() and bool((self._scores.weight == 1).all()):
             return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
-        wide = self._high - self._low
-        return held(self.sample(terms), (-wide, wide))
+        width = self._high - self._low
+        return estimate_mean(self.sample(terms), (-width, width))
 
 
-def held(sample: Sample, value_range: tuple[float, float], *, note: str = "") -> Estimate:
-    """The mean term in the default interval, which knows that the mean weight is 1, and so may have to stretch to it.
+def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str = "") -> Estimate:
+    """The mean term with the default interval. That one uses the weights and may miss the mean: then it is widened.
 
-    >>> held(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
+    >>> estimate_mean(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
     0.5
     """
     interval = default_interval(sample, value_range=value_range)

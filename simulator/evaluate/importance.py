@@ -1,7 +1,7 @@
-"""What a context field is worth: a learner with every field, less one that never sees this field. Called by `run.py`.
+"""Importance of a context field: a learner with all fields less one without this field. Called by `run.py`.
 
-Both learn from the same decisions in the same order; the difference is estimated on the same decisions, so what the
-two have in common cancels. A positive loss says that the field earns its place.
+Both learn from the same decisions in the same order, and the difference is estimated on the same decisions, so what the
+two have in common cancels. A positive loss means that the field is useful.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from simulator.logs.columns import Columns, Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Without:
+class WithoutField:
     """A candidate that never sees one field of the context."""
 
     inner: Candidate
@@ -25,7 +25,7 @@ class Without:
 
     @property
     def name(self) -> str:
-        """Whose it is, and what it lacks."""
+        """The candidate's, and the field."""
         return f"{self.inner.name} without {self.field}"
 
     @property
@@ -35,31 +35,25 @@ class Without:
 
     def pmf(self, block: Columns) -> Floats:
         """As the candidate, of contexts without the field."""
-        seen = {name: field for name, field in block.fields.items() if name != self.field}
-        return self.inner.pmf(replace(block, fields=seen))
+        fields = {name: field for name, field in block.fields.items() if name != self.field}
+        return self.inner.pmf(replace(block, fields=fields))
 
     def rows(self, columns: Columns) -> None:
         """All."""
 
 
-def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns: Columns) -> list[Without]:
+def without_fields(candidate: Candidate, fresh: Callable[[], Candidate], columns: Columns) -> list[WithoutField]:
     """The candidate once without each field of the context; none where it does not learn. `fresh` makes it anew.
 
     >>> from simulator.logs.example import example
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> without_fields(Uniform(), Uniform, example())  # it does not learn
+    >>> from simulator.evaluate.candidates import UniformPolicy
+    >>> without_fields(UniformPolicy(), UniformPolicy, example())  # it does not learn
     []
     """
-    return [Without(fresh(), field) for field in columns.fields] if candidate.estimand == LEARNER else []
+    return [WithoutField(fresh(), field) for field in columns.fields] if candidate.estimand == LEARNER else []
 
 
-def importance(full: Scores, reduced: Without, less: Scores) -> FieldImportance:
-    """What `full` earns more than `less`, which never saw the field, on the same decisions.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> importance(scores(), Without(Uniform(), "age"), scores()).loss.value
-    0.0
-    """
+def importance(full: Scores, reduced: WithoutField, less: Scores) -> FieldImportance:
+    """How much more `full` earns than `less`, which never saw the field, on the same decisions."""
     one, other = Estimator(full), Estimator(less)
-    return FieldImportance(reduced.field, one.apart(other.terms), reduced.inner.name)
+    return FieldImportance(reduced.field, one.subtract(other.terms), reduced.inner.name)

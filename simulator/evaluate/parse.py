@@ -19,8 +19,18 @@ from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import PlainPolicy
 from decider.types import START, ActionId, ExperimentId, Position, Time
-from simulator.evaluate.candidates import DEPLOYED, FIXED, Candidate, Fixed, Logged, Progressive, Served, Table, Uniform
-from simulator.evaluate.replay_decisions import Asked
+from simulator.evaluate.candidates import (
+    DEPLOYED,
+    FIXED,
+    Candidate,
+    FixedAction,
+    LoggedPolicies,
+    ProgressiveLearner,
+    ServedPolicy,
+    TablePolicy,
+    UniformPolicy,
+)
+from simulator.evaluate.replay_decisions import ReplayedPolicy
 from simulator.load_policy import BadPolicy, Checked, factory_of
 from simulator.logs.columns import Category, Columns
 
@@ -31,60 +41,55 @@ CLOSE_TO_1 = 0.01
 
 
 def parse(name: str, columns: Columns, *, delayed: bool = True) -> Candidate:
-    """The candidate of a name. delayed: what learns sees rewards when the log did. Raises DeciderError.
+    """The candidate of a name. delayed: policies learn rewards when the log had them. Raises DeciderError.
 
     >>> from simulator.logs.example import example
     >>> parse("fixed:b", example())
-    Fixed(name='fixed:b', action=1, estimand='fixed policy')
+    FixedAction(name='fixed:b', action=1, estimand='fixed policy')
     """
     kind, colon, rest = name.partition(":")
     if name == "uniform":
-        return Uniform()
+        return UniformPolicy()
     if name == "logged":
-        return logged(columns)
+        return logged_policies(columns)
     if name == "baseline":
         return _baseline(columns)
     if name.endswith(".toml"):
-        return of_experiment(name, from_message(read_toml(Path(name))), columns, delayed=delayed)
+        return experiment_candidate(name, from_message(read_toml(Path(name))), columns, delayed=delayed)
     if kind == "fixed":
-        return Fixed(name, _action(rest, columns))
+        return FixedAction(name, _action(rest, columns))
     if kind == "table":
         return _table(name, Path(rest), columns)
     if kind == "model":
-        return _stored(name, rest, columns)
+        return _load_model(name, rest, columns)
     if colon:
-        return _python(name, columns, delayed=delayed)
+        return _load_python(name, columns, delayed=delayed)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}")
 
 
-def logged(columns: Columns) -> Logged:
-    """The policies that made the log: fixed, or several models one after the other.
-
-    >>> from simulator.logs.example import example
-    >>> logged(example()).estimand
-    'fixed policy'
-    """
+def logged_policies(columns: Columns) -> LoggedPolicies:
+    """The policies that made the log: fixed, or several models one after the other."""
     changed = columns.model is not None and len(columns) > 0 and columns.model.min() != columns.model.max()
-    return Logged(DEPLOYED if changed else FIXED)
+    return LoggedPolicies(DEPLOYED if changed else FIXED)
 
 
-def _baseline(columns: Columns) -> Fixed:
+def _baseline(columns: Columns) -> FixedAction:
     if columns.baseline is None:
         raise BadPolicy("baseline: the log's experiment has no baseline_action; name one, fixed:ACTION")
-    return Fixed("baseline", columns.baseline)
+    return FixedAction("baseline", columns.baseline)
 
 
 def _action(id_: str, columns: Columns) -> int:
     if id_ not in columns.actions:
-        raise BadPolicy(f"fixed:{id_}: the log has no such action; it has {_few(columns.actions)}")
+        raise BadPolicy(f"fixed:{id_}: the log has no such action; it has {_enumerate(columns.actions)}")
     return columns.actions.index(id_)
 
 
-def _few(names: tuple[str, ...]) -> str:
+def _enumerate(names: tuple[str, ...]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def _table(name: str, file: Path, columns: Columns) -> Table:
+def _table(name: str, file: Path, columns: Columns) -> TablePolicy:
     """First column the action, the others headed FIELD=VALUE, each summing to 1."""
     try:
         header, *rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
@@ -110,7 +115,7 @@ def _table(name: str, file: Path, columns: Columns) -> Table:
     for value, total, least in zip(values, sums, pmfs.min(axis=1), strict=True):
         if not (abs(total - 1) <= CLOSE_TO_1 and least >= 0):
             raise BadPolicy(f"{file}: column {field}={value} is no distribution: it sums to {total:.6g}")
-    return Table(name, field, values, pmfs)
+    return TablePolicy(name, field, values, pmfs)
 
 
 def _table_action(where: str, row: list[str], header: list[str], columns: Columns) -> int:
@@ -120,28 +125,23 @@ def _table_action(where: str, row: list[str], header: list[str], columns: Column
     for id_ in (row[0], f"item-{row[0]}"):
         if id_ in columns.actions:
             return columns.actions.index(id_)
-    raise BadPolicy(f"{where}: the log has no action {row[0]!r}; it has {_few(columns.actions)}")
+    raise BadPolicy(f"{where}: the log has no action {row[0]!r}; it has {_enumerate(columns.actions)}")
 
 
-def of_experiment(name: str, experiment: Experiment, columns: Columns, *, delayed: bool = True) -> Candidate:
-    """The policy of an experiment: learned progressively, unless it never learns.
-
-    >>> from simulator.logs.example import example
-    >>> of_experiment("mine", Experiment(ExperimentId("x"), (Action(ActionId("a")),)), example()).estimand
-    'progressive learner'
-    """
-    asked = _asked(name, experiment, make_policy(experiment.policy), columns)
+def experiment_candidate(name: str, experiment: Experiment, columns: Columns, *, delayed: bool = True) -> Candidate:
+    """The policy of an experiment: learned progressively, unless it never learns."""
+    policy = _replay(name, experiment, make_policy(experiment.policy), columns)
     learns = experiment.policy.learns and not experiment.frozen
-    return Progressive(asked, delayed=delayed) if learns else Served(asked)
+    return ProgressiveLearner(policy, delayed=delayed) if learns else ServedPolicy(policy)
 
 
-def _asked(name: str, experiment: Experiment, policy: PlainPolicy, columns: Columns) -> Asked:
+def _replay(name: str, experiment: Experiment, policy: PlainPolicy, columns: Columns) -> ReplayedPolicy:
     version = ExperimentVersion(experiment, number=1, position=START, time=Time(0))
-    return Asked(name, version, policy, actions=columns.actions)
+    return ReplayedPolicy(name, version, policy, actions=columns.actions)
 
 
-def _stored(name: str, rest: str, columns: Columns) -> Served:
-    """A model as it was published; of the log that it learned from, only what came later can be evaluated."""
+def _load_model(name: str, rest: str, columns: Columns) -> ServedPolicy:
+    """A published model; on the log that it learned from, only later decisions can be evaluated."""
     file, at, number = rest.rpartition("@") if "@" in rest else (rest, "", "")
     with closing(open_reader(Path(file))) as log:
         versions = [v for v in log.versions() if set(v.all_active) & set(columns.actions)]
@@ -152,21 +152,21 @@ def _stored(name: str, rest: str, columns: Columns) -> Served:
         if at and not number.isdigit():
             raise BadPolicy(f"{name}: {number!r} is no log position")
         positions = log.models.stored(id_, spec.signature)
-        stored = _few(tuple(map(str, positions))) or "none"
+        stored = _enumerate(tuple(map(str, positions))) or "none"
         position = Position(int(number)) if at else max(positions, default=START)
         saved = log.models.load(ModelName(id_, position, spec.signature))
         if saved is None:
             raise BadPolicy(f"{name}: no model of position {position} is stored; stored ones are {stored}")
         learned_until = int(log.time_at(position))
         same = _same_decisions(log, columns)
-    asked = _asked(name, version.experiment, load_model(spec, saved), columns)
+    policy = _replay(name, version.experiment, load_model(spec, saved), columns)
     if same and not (columns.known > learned_until).any():
         raise BadPolicy(f"{name}: has learned from every decision of this log; name an earlier one of {stored}")
-    return Served(asked, after=learned_until if same else None)
+    return ServedPolicy(policy, after=learned_until if same else None)
 
 
 def _same_decisions(log: LogReader, columns: Columns) -> bool:
-    """Whether decisions of the log are among those that are evaluated, however the file is called: by their times."""
+    """Whether decisions of the log are among those that are evaluated: by their times, since files are renamed."""
     head = log.head()
     experiments = dict.fromkeys(version.experiment.id for version in log.versions())
     return any(
@@ -176,10 +176,9 @@ def _same_decisions(log: LogReader, columns: Columns) -> bool:
     )
 
 
-def _python(name: str, columns: Columns, *, delayed: bool) -> Progressive:
-    policy = factory_of(name, others=NAMES)()
-    asked = _asked(name, log_experiment(columns), Checked(name, policy), columns)
-    return Progressive(asked, delayed=delayed)
+def _load_python(name: str, columns: Columns, *, delayed: bool) -> ProgressiveLearner:
+    policy = Checked(name, factory_of(name, others=NAMES)())
+    return ProgressiveLearner(_replay(name, log_experiment(columns), policy, columns), delayed=delayed)
 
 
 def log_experiment(columns: Columns) -> Experiment:

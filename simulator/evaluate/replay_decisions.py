@@ -1,7 +1,7 @@
-"""Logged decisions put before a policy as the server would, and its answers as rows of a matrix.
+"""Logged decisions, decided again by a policy as the server would, as rows of a matrix. Called by `candidates.py`.
 
-The rules, the floor and the rounding are those of `decide`; what they say of a set of eligible actions is worked out
-once for each set.  Called by `candidates.py`.
+The rules, the floor and the rounding are those of `decide`; what depends on the set of eligible actions alone is
+computed once for each set.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from decider.types import ActionId, Context, Features
 from simulator.load_policy import end_if_bad
 from simulator.logs.columns import Columns, Floats
 
-KEPT_MENUS = 10_000
+CACHED_MENUS = 10_000
+"""Then the cache is emptied: a log seldom has so many different eligible sets."""
 
 
 class DoesNotFit(DeciderError):
-    """A policy that cannot be asked about this log; the message names what does not fit."""
+    """A policy that cannot decide for this log; the message names what does not fit."""
 
     reason = "POLICY_DOES_NOT_FIT"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Menu:
-    """What one policy can choose from in a decision, worked out once for each eligible set and its features.
+    """What one policy can choose from in a decision, computed once for each eligible set and its features.
 
     choices: its eligible actions, in its experiment's order; ruled: the slots where a rule decides. places: each one's
-    column in the log, -1 where the log does not know it. taught: all the logged actions that it has, retired ones too;
-    drawn: each log action's index among these, -1 where it does not have it.
+    column in the log, -1 where the log does not know it. taught: the logged actions that it can learn about, retired
+    ones too; drawn: each log action's index among these, -1 for those it cannot.
     """
 
     choices: Sequence[Choice]
@@ -48,7 +49,7 @@ class Menu:
     drawn: tuple[int, ...]
 
 
-class Asked:
+class ReplayedPolicy:
     """One policy behind the rules, the floor and the sampler of its experiment, but without the holdout."""
 
     def __init__(self, name: str, version: ExperimentVersion, policy: PlainPolicy, *, actions: tuple[str, ...]) -> None:
@@ -79,7 +80,7 @@ class Asked:
     def _menu(self, members: tuple[int, ...], text: str) -> Menu:
         menu = self._menus.get((members, text))
         if menu is None:
-            if len(self._menus) >= KEPT_MENUS:
+            if len(self._menus) >= CACHED_MENUS:
                 self._menus.clear()
             menu = self._menus[members, text] = self._new_menu(members, json.loads(text) if text else {})
         return menu
@@ -87,17 +88,17 @@ class Asked:
     def _new_menu(self, members: tuple[int, ...], features: Mapping[ActionId, Features]) -> Menu:
         """Eligible are the policy's active actions that were so in the log, and those that the log does not know."""
         version = self._version
-        there = {self._actions[member] for member in members}
+        logged = {self._actions[member] for member in members}
         extra = {id_: given for id_, given in features.items() if id_ in version.choices}
-        eligible = tuple([id_ for id_ in version.all_active if id_ in there or id_ not in self._index])
+        eligible = tuple([id_ for id_ in version.all_active if id_ in logged or id_ not in self._index])
         if not eligible:
             raise DoesNotFit(
                 f"{self.name}: has none of the actions that were eligible in a decision of the log: "
-                f"{', '.join(sorted(there)[:10])}"
+                f"{', '.join(sorted(logged)[:10])}"
             )
         choices = version.choices_of(eligible, extra)
         ruled = rule_slots(version, self.policy, choices)
-        taught = tuple([id_ for id_ in version.choices if id_ in there])
+        taught = tuple([id_ for id_ in version.choices if id_ in logged])
         return Menu(
             choices=choices,
             ruled=ruled[0] if ruled else None,
@@ -107,22 +108,22 @@ class Asked:
         )
 
     def pmf(self, context: Context, menu: Menu) -> Sequence[float] | None:
-        """What the policy says, before floor and rounding; None where a rule decides or the policy gives no pmf."""
+        """The policy's own, before floor and rounding; None where a rule decides or the policy gives no usable pmf."""
         if menu.ruled is not None:
             return None
         return usable_pmf(self._version, self.policy, context, menu.choices, on_failure=end_if_bad)
 
-    def place(self, menus: Sequence[Menu], pmfs: Sequence[Sequence[float] | None]) -> Floats:
-        """(n, actions of the log): what is served. Actions that the log does not know are left out.
+    def served(self, menus: Sequence[Menu], pmfs: Sequence[Sequence[float] | None]) -> Floats:
+        """(n, actions of the log): the pmfs that would be served. Actions that the log does not know are left out.
 
-        `slots_of` for many decisions at once: a law tests that it gives the same.
+        `slots_of` for many decisions at once; a test holds the two equal.
         """
         dense = np.zeros((len(pmfs), len(self._actions)))
-        together: dict[tuple[Menu, bool], list[int]] = defaultdict(list)
+        alike: dict[tuple[Menu, bool], list[int]] = defaultdict(list)
         for row, (menu, pmf) in enumerate(zip(menus, pmfs, strict=True)):
-            together[menu, pmf is None].append(row)
+            alike[menu, pmf is None].append(row)
         minimum = self._version.experiment.minimum_propensity
-        for (menu, without_pmf), rows in together.items():
+        for (menu, without_pmf), rows in alike.items():
             if without_pmf:
                 slots = np.array([menu.ruled or baseline_slots(self._version, [one.id for one in menu.choices])])
             else:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-SCHEMA = 1
+SCHEMA = 2
 
-Verdict = Literal["fine", "careful", "do not use"]
+Verdict = Literal["fine", "caution", "do not use"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +183,7 @@ class Evaluation:
 
 
 def to_json(found: DataclassInstance) -> str:
-    """An evaluation, or another result, as standard JSON: what is infinite or not a number becomes null.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> to_json(evaluation()).splitlines()[1].strip()
-    '"log": {'
-    """
+    """An evaluation, or another result, as standard JSON: what is infinite or not a number becomes null."""
     return json.dumps(_plain(asdict(found)), indent=1, allow_nan=False, ensure_ascii=False)
 
 

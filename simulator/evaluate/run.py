@@ -1,4 +1,4 @@
-"""An evaluation from end to end: columns + candidates -> `Evaluation`. Called by the commands and by tests.
+"""An evaluation from end to end: columns + candidates -> `Evaluation`. Called by the commands.
 
 Columns --> log findings
    |
@@ -17,19 +17,19 @@ import numpy as np
 
 from decider.estimate.confidence_sequence import confidence_sequence_path
 from decider.estimate.sample import Units
-from simulator.evaluate.breakdown import Part, action_shares, hours, points, segments, weight_histogram
-from simulator.evaluate.candidates import Candidate, Logged
+from simulator.evaluate.breakdown import SegmentRows, action_shares, checkpoints, split_by_field, weight_histogram
+from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.log import log_findings
-from simulator.evaluate.estimates import Estimator, held
-from simulator.evaluate.importance import Without, importance
+from simulator.evaluate.estimates import Estimator, estimate_mean
+from simulator.evaluate.importance import WithoutField, importance
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.scores import Scores, score
-from simulator.evaluate.verdicts import worst
+from simulator.evaluate.verdicts import worst_verdict
 from simulator.logs.columns import Columns, Floats
 
 WORKERS = 2
-"""Threads that compute intervals: numpy lets go of the interpreter."""
+"""Threads that compute intervals: NumPy releases the interpreter lock."""
 
 PASS = 0.5
 """Share of the progress bar for the pass over the log; the rest is for the intervals."""
@@ -40,52 +40,46 @@ def evaluate(
     candidates: Sequence[Candidate],
     *,
     force: bool = False,
-    pictures: bool = True,
-    without: Sequence[tuple[int, Without]] = (),
+    breakdown: bool = True,
+    without: Sequence[tuple[int, WithoutField]] = (),
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Evaluation:
-    """What each candidate would have earned. `on_progress` is told the fraction that is done.
+    """Estimates of what each candidate would have earned. `on_progress` gets the fraction that is done.
 
-    force: estimates even where the log cannot carry the question. pictures: also the cumulative estimate and the
-    segments, which take longer than all the rest. without: candidates that never see a field, each
-    with the index of the one that it is compared with: what the field is worth (`importance.py`).
+    force: estimates even where a verdict is "do not use". breakdown: also the cumulative estimate and the segments,
+    which take longer than all the rest. without: candidates that never see a field, each with the index of the
+    candidate that does: their difference is the field's importance.
 
     >>> from simulator.logs.example import example
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> evaluate(example(), [Uniform()]).policies[0].refused  # two decisions carry nothing
+    >>> from simulator.evaluate.candidates import UniformPolicy
+    >>> evaluate(example(), [UniformPolicy()]).policies[0].refused  # two decisions carry nothing
     True
     """
     started = time.perf_counter()
     findings = log_findings(columns)
     share = PASS / max(1, len(columns))
-    asked = [*candidates, *[one for _, one in without]]
-    scored = score(columns, asked, on_rows=lambda done: on_progress(share * done))
-    pairs = list(zip(candidates, scored, strict=False))
-    reduced = zip(without, scored[len(candidates) :], strict=True)
+    scores = score(columns, [*candidates, *[one for _, one in without]], on_rows=lambda done: on_progress(share * done))
+    pairs = list(zip(candidates, scores, strict=False))
+    reduced = zip(without, scores[len(candidates) :], strict=True)
     with ThreadPoolExecutor(WORKERS) as pool:
         results = []
-        for result in pool.map(lambda pair: judged(*pair, findings=findings, force=force), pairs):
+        for result in pool.map(lambda pair: evaluate_candidate(*pair, findings=findings, force=force), pairs):
             results.append(result)
             on_progress(PASS + (1 - PASS) * len(results) / len(pairs))
-        if pictures:
-            parts = _Parts()
-            parts.of(columns)
-            results = list(pool.map(lambda result, one: _pictured(result, one, parts), results, scored))
+        if breakdown:
+            segments = _Segments()
+            segments.of(columns)  # before the threads, so that it is computed once
+            results = list(pool.map(lambda result, one: _add_breakdown(result, one, segments), results, scores))
     return Evaluation(
-        log=summary(columns, findings),
+        log=summarize_log(columns, findings),
         policies=tuple(results),
         seconds=time.perf_counter() - started,
-        importance=tuple([importance(scored[index], one, less) for (index, one), less in reduced]),
+        importance=tuple([importance(scores[index], one, less) for (index, one), less in reduced]),
     )
 
 
-def summary(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
-    """The log by itself: what `simulator inspect` shows, and the head of an evaluation.
-
-    >>> from simulator.logs.example import example
-    >>> summary(example(), log_findings(example())).decisions
-    2
-    """
+def summarize_log(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
+    """The log alone: what `simulator inspect` shows, and the head of an evaluation."""
     mean = _mean(columns.reward, columns.units, columns.reward_range)
     return LogSummary(
         name=columns.name,
@@ -96,9 +90,9 @@ def summary(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
         mean_reward_low=mean.low,
         mean_reward_high=mean.high,
         reward_range=columns.reward_range,
-        hours=hours(columns),
+        hours=float(columns.time.max() - columns.time.min()) / 3.6e9 if len(columns) else 0.0,
         left_out=dict(columns.left_out),
-        verdict=worst(findings),
+        verdict=worst_verdict(findings),
         findings=tuple(findings),
     )
 
@@ -107,20 +101,16 @@ def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Es
     """The mean reward as logged, with its interval."""
     low, high = reward_range
     sample = units.sample(reward, np.ones(len(reward)), low=low, high=high, max_weight=1.0)
-    return held(sample, reward_range)
+    return estimate_mean(sample, reward_range)
 
 
-def judged(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool) -> PolicyResult:
-    """What is found of one candidate from its scores, without curve and segments. findings: of the log.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> judged(Uniform(), scores(), findings=(), force=False).refused
-    True
-    """
+def evaluate_candidate(
+    candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool
+) -> PolicyResult:
+    """The result of one candidate without curve and segments. findings: of the log."""
     diagnostics = diagnose(scores, log=findings)
     estimator = Estimator(scores)
-    refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, Logged)
+    refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, LoggedPolicies)
     result = PolicyResult(
         name=candidate.name,
         estimand=candidate.estimand,
@@ -135,37 +125,32 @@ def judged(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...
     )
     if result.refused:
         return result
-    if isinstance(candidate, Logged):
-        return replace(result, **_logged(scores.columns))
+    if isinstance(candidate, LoggedPolicies):
+        return replace(result, **_logged_mean(scores.columns))
     result = replace(result, estimates=estimator.estimates())
     if not scores.columns.has_propensities:
         return result
     return replace(result, difference=estimator.difference())
 
 
-def _logged(columns: Columns) -> dict[str, Any]:
-    """The log's own mean: all its weights are 1, so there is nothing to estimate. It is IPS where there are weights."""
+def _logged_mean(columns: Columns) -> dict[str, Any]:
+    """The log's own mean: IPS with all weights 1, or a plain mean without propensities."""
     name = "ips" if columns.has_propensities else "mean"
     return {"headline": name, "estimates": {name: _mean(columns.reward, columns.units, columns.reward_range)}}
 
 
-def _pictured(result: PolicyResult, scores: Scores, parts: _Parts) -> PolicyResult:
+def _add_breakdown(result: PolicyResult, scores: Scores, segments: _Segments) -> PolicyResult:
     """With its cumulative estimate and its segments, unless it was refused or has no weights."""
     if result.refused or not scores.columns.has_propensities:
         return result
     estimator = Estimator(scores)
-    return replace(result, curve=curve(estimator), segments=_segments(estimator, parts))
+    return replace(result, curve=cumulative_estimate(estimator), segments=segments.estimates(estimator))
 
 
-def curve(estimator: Estimator) -> Curve:
-    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> curve(Estimator(scores())).value
-    (0.5,)
-    """
+def cumulative_estimate(estimator: Estimator) -> Curve:
+    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point."""
     sample = estimator.sample(estimator.ips())
-    counts = points(len(sample.total))
+    counts = checkpoints(len(sample.total))
     path = confidence_sequence_path(sample, counts, value_range=estimator.value_range)
     done = np.cumsum(sample.size)[np.array(counts, np.int64) - 1]
     return Curve(
@@ -176,26 +161,29 @@ def curve(estimator: Estimator) -> Curve:
     )
 
 
-class _Parts:
-    """The segments of a log, worked out once for all candidates that are evaluated on the same decisions."""
+class _Segments:
+    """The segments of a log with the mean reward logged there, computed once for all candidates with these columns."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Columns, list[tuple[Part, Estimate]]]] = {}
+        self._known: dict[int, tuple[Columns, list[tuple[SegmentRows, Estimate]]]] = {}
 
-    def of(self, columns: Columns) -> list[tuple[Part, Estimate]]:
-        """Each with the mean reward that was logged there."""
-        if id(columns) not in self._known:
-            self._known[id(columns)] = (columns, [(part, _logged_there(columns, part)) for part in segments(columns)])
+    def of(self, columns: Columns) -> list[tuple[SegmentRows, Estimate]]:
+        """Computed at the first call for these columns."""
+        if id(columns) not in self._known:  # the columns are kept as well: an id may be used again
+            self._known[id(columns)] = (
+                columns,
+                [
+                    (part, _mean(columns.reward[part.rows], part.units, columns.reward_range))
+                    for part in split_by_field(columns)
+                ],
+            )
         return self._known[id(columns)][1]
 
+    def estimates(self, estimator: Estimator) -> tuple[Segment, ...]:
+        """A candidate's estimate in each."""
+        return tuple(_segment(estimator, part, logged) for part, logged in self.of(estimator.columns))
 
-def _logged_there(columns: Columns, part: Part) -> Estimate:
-    return _mean(columns.reward[part.rows], part.units, columns.reward_range)
 
-
-def _segments(estimator: Estimator, parts: _Parts) -> tuple[Segment, ...]:
-    found = []
-    for part, logged in parts.of(estimator.columns):
-        ess, estimate = estimator.within(part.rows, part.units)
-        found.append(Segment(part.field, part.value, len(part.rows), ess, logged, estimate))
-    return tuple(found)
+def _segment(estimator: Estimator, part: SegmentRows, logged: Estimate) -> Segment:
+    ess, estimate = estimator.estimate_segment(part.rows, part.units)
+    return Segment(part.field, part.value, len(part.rows), ess, logged, estimate)

@@ -1,7 +1,7 @@
 """One pass over a log: what each candidate would have done with every decision, as columns. Called by `run.py`.
 
-Only numbers of a decision are kept (the candidate's probability of the drawn action, the reward model's two figures,
-the mass that the log does not support); pmfs over all actions live for one block.
+A few numbers per decision are kept (the candidate's probability of the drawn action, the reward model's predictions,
+the unsupported probability); pmfs over all actions live for one block.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from simulator.evaluate.reward_model import RewardModel
 from simulator.logs.columns import Columns, Flags, Floats, Longs
 
 MANY_ACTIONS = 20
-"""From so many on, MIPS is computed over a trait that groups the actions."""
+"""From so many on, MIPS is computed, over a trait that groups the actions."""
 
 ROUNDING = 1e-9
 """Probability below which an action counts as impossible: pmfs of other tools are rounded."""
@@ -36,7 +36,7 @@ class Grouping:
 
 
 @dataclass(frozen=True, slots=True)
-class Grouped:
+class GroupProbabilities:
     """Probabilities of the drawn action's group, (n,): the candidate's and the logged one. trait: what groups them."""
 
     trait: str
@@ -49,11 +49,10 @@ class Scores:
     """What one candidate would have done. All arrays (n,) unless said otherwise; nan where the log cannot say.
 
     weight: pmf / propensity. predicted, expected: the reward model at the drawn action, and its mean under the
-    candidate. missing: probability of actions that the log could not draw. group_weight: of MIPS; None without it.
-    shares, logged_shares, missing_by_action: (actions,), means. example: (actions,), the first decision in which the
-    action was missing, -1 for none. possible_weight: the largest weight that any action could have had. predictions:
-    the least and the most that the reward model says of any action in any decision. grouped: for MIPS; None where
-    actions are few.
+    candidate. missing: probability of actions that the log could not draw. shares, logged_shares, missing_by_action:
+    (actions,), means. example: (actions,), the first decision in which the action was missing, -1 for none.
+    possible_weight: the largest weight that any action could have had. predictions: the least and the largest of the
+    reward model, for any action in any decision. grouped: for MIPS; None where actions are few.
     """
 
     columns: Columns
@@ -68,7 +67,7 @@ class Scores:
     example: Longs
     possible_weight: float
     predictions: tuple[float, float]
-    grouped: Grouped | None = None
+    grouped: GroupProbabilities | None = None
 
     def part(self, rows: Flags) -> Scores:
         """Some of the decisions; what is known of actions stays that of all."""
@@ -87,31 +86,21 @@ class Scores:
 def score(
     columns: Columns, candidates: Sequence[Candidate], *, on_rows: Callable[[int], None] = lambda _: None
 ) -> list[Scores]:
-    """Every candidate's scores, in their order, from one pass; `on_rows` is told how many decisions are done.
-
-    >>> from simulator.logs.example import example
-    >>> from simulator.evaluate.candidates import Uniform
-    >>> score(example(), [Uniform()])[0].weight.round(3).tolist()
-    [1.0, 0.667]
-    """
+    """Every candidate's scores, in their order, from one pass; `on_rows` gets the number of decisions done."""
     model = RewardModel(columns)
     grouping = group_actions(columns)
-    collected = [_Collected(columns, candidate.rows(columns), grouping) for candidate in candidates]
+    collectors = [_Collector(columns, candidate.rows(columns), grouping) for candidate in candidates]
     for rows, block in columns.blocks():
         predictions = model.predict(block)
-        logged = None if block.pmf is None else _Logged.of(block)
-        for candidate, one in zip(candidates, collected, strict=True):
+        logged = None if block.pmf is None else _LoggedPmfs.of(block)
+        for candidate, one in zip(candidates, collectors, strict=True):
             one.add(rows, block, candidate.pmf(block), logged, predictions)
         on_rows(rows.stop)
-    return [one.finish() for one in collected]
+    return [one.finish() for one in collectors]
 
 
 def group_actions(columns: Columns) -> Grouping | None:
-    """The finest trait that puts at least two actions into a group on average, where actions are many.
-
-    >>> from simulator.logs.example import example
-    >>> group_actions(example())  # two actions are not many
-    """
+    """The finest trait that puts at least two actions into a group on average, where actions are many."""
     if len(columns.actions) < MANY_ACTIONS or columns.pmf is None:
         return None
     distinct = {trait: len(set(values)) for trait, values in columns.traits.items()}
@@ -123,7 +112,7 @@ def group_actions(columns: Columns) -> Grouping | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Logged:
+class _LoggedPmfs:
     """The logged pmfs of a block, (n, actions) each. inverse: 1 / pmf, 0 where the action was not possible.
 
     everything: every action was possible in every decision.
@@ -135,16 +124,16 @@ class _Logged:
     everything: bool
 
     @classmethod
-    def of(cls, block: Columns) -> _Logged:
-        """Worked out once for all candidates."""
+    def of(cls, block: Columns) -> _LoggedPmfs:
+        """Computed once for all candidates."""
         pmf = block.dense_pmf()
         possible = pmf > ROUNDING
         inverse = np.divide(1.0, pmf, out=np.zeros_like(pmf), where=possible)
         return cls(pmf, possible, inverse, bool(possible.all()))
 
 
-class _Collected:
-    """One candidate's columns while they fill; those of decisions that it is not evaluated on are left empty."""
+class _Collector:
+    """Fills one candidate's columns, block by block; decisions that it is not evaluated on stay empty."""
 
     def __init__(self, columns: Columns, rows: Flags | None, grouping: Grouping | None) -> None:
         count, actions = len(columns), len(columns.actions)
@@ -161,7 +150,7 @@ class _Collected:
         self._least, self._most = columns.reward_range[::-1]
         self._smallest = float(np.nanmin(columns.propensity, initial=1.0))
 
-    def add(self, rows: slice, block: Columns, pmf: Floats, logged: _Logged | None, predictions: Floats) -> None:
+    def add(self, rows: slice, block: Columns, pmf: Floats, logged: _LoggedPmfs | None, predictions: Floats) -> None:
         """One block: pmf and predictions are (n, actions)."""
         at = (np.arange(len(block)), block.action)
         self._pmf[rows] = pmf[at]
@@ -176,23 +165,24 @@ class _Collected:
         if logged is None:
             self._logged_shares += np.bincount(block.action[wanted], minlength=len(block.actions))
             self._possible = max(self._possible, self._largest(block, pmf[wanted], wanted))
-            self._missing[rows] = _beyond(pmf)
+            self._missing[rows] = _unknown_actions(pmf)
         else:
             self._support(rows, block, pmf, logged, wanted)
 
     def _largest(self, block: Columns, pmf: Floats, wanted: Flags) -> float:
-        """Where the log has no pmfs: anything could have been drawn with the smallest propensity that was seen. The
-        logged policy itself (nan elsewhere) has the weights that it has."""
+        """Without logged pmfs any action may have had the smallest logged propensity. The logged policy itself (its pmf
+        is nan but at the drawn action) has the weights that it has.
+        """
         if np.isnan(pmf).any():
             return float((pmf[np.arange(len(pmf)), block.action[wanted]] / block.propensity[wanted]).max())
         return float(pmf.max()) / self._smallest
 
-    def _support(self, rows: slice, block: Columns, pmf: Floats, logged: _Logged, wanted: Flags) -> None:
+    def _support(self, rows: slice, block: Columns, pmf: Floats, logged: _LoggedPmfs, wanted: Flags) -> None:
         """What the logged pmfs say about the candidate's: largest weight, unsupported mass, shares of groups."""
         kept = slice(None) if wanted.all() else wanted
         self._logged_shares += logged.pmf[kept].sum(axis=0)
         self._possible = max(self._possible, float((pmf * logged.inverse)[kept].max()))
-        self._missing[rows] = _beyond(pmf)
+        self._missing[rows] = _unknown_actions(pmf)
         if not logged.everything:
             self._unsupported(rows, np.where(logged.possible, 0.0, pmf), wanted)
         if self._grouping is not None:
@@ -204,16 +194,16 @@ class _Collected:
         """mass: (n, actions), the candidate's where the log could not draw. The first decision of each is kept."""
         self._missing[rows] += mass.sum(axis=1)
         self._missing_by_action += mass[wanted].sum(axis=0)
-        seen = (mass > ROUNDING)[wanted]
-        new = seen.any(axis=0) & (self._example < 0)
-        self._example[new] = np.count_nonzero(self._rows[: rows.start]) + np.argmax(seen[:, new], axis=0)
+        missing = (mass > ROUNDING)[wanted]
+        new = missing.any(axis=0) & (self._example < 0)
+        self._example[new] = np.count_nonzero(self._rows[: rows.start]) + np.argmax(missing[:, new], axis=0)
 
     def finish(self) -> Scores:
         """The candidate's decisions only."""
         rows, count = self._rows, max(1, int(self._rows.sum()))
         grouped = None
         if self._grouping is not None:
-            grouped = Grouped(self._grouping.trait, self._group_pmf, self._group_propensity)
+            grouped = GroupProbabilities(self._grouping.trait, self._group_pmf, self._group_propensity)
         weight = self._pmf / self._columns.propensity
         scores = Scores(
             columns=self._columns,
@@ -226,14 +216,15 @@ class _Collected:
             logged_shares=self._logged_shares / count,
             missing_by_action=self._missing_by_action / count,
             example=self._example,
-            possible_weight=1.0 if (weight == 1).all() else self._possible,  # the log's own pmfs are rounded
+            # the logged policy's own pmf / propensity is 1, but its rounded pmfs give other largest weights
+            possible_weight=1.0 if (weight == 1).all() else self._possible,
             predictions=(self._least, self._most),
             grouped=grouped,
         )
         return scores if rows.all() else scores.part(rows)
 
 
-def _beyond(pmf: Floats) -> Floats:
-    """(n,): probability that went to actions that the log does not know; none where a pmf is not known."""
+def _unknown_actions(pmf: Floats) -> Floats:
+    """(n,): probability of actions that the log does not know; 0 where the pmf is not known (nan)."""
     rest: Floats = 1.0 - pmf.sum(axis=1)
-    return np.where(rest > 1e-6, rest, 0.0)  # also where it is nan
+    return np.where(rest > 1e-6, rest, 0.0)  # nan > x is false

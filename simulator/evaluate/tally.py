@@ -1,4 +1,4 @@
-"""What the draws of a log with pmfs add up to, by action and by probability, in one pass. Called by `draw_checks`."""
+"""Sums over the draws of a log with pmfs, by action and by probability, in one pass. Called by `checks/draw.py`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BINS = 64
 
 @dataclass(slots=True)
 class Tally:
-    """What the draws add up to. By action: chances (decisions that could draw it), weight (sum of 1{a}/p), spread
+    """Sums over the draws. By action: chances (decisions that could draw it), weight (sum of 1{a}/p), spread
     (variance of that sum), heaviest (largest 1/p). bins: (3, BINS), expected counts, their variance, realised ones.
     disagreeing: decisions whose propensity is not that of their pmf, or whose pmf does not sum to 1.
     """
@@ -33,11 +33,7 @@ class Tally:
 
     @classmethod
     def empty(cls, actions: int) -> Tally:
-        """Of no decisions.
-
-        >>> Tally.empty(2).mean_weight.tolist()
-        [nan, nan]
-        """
+        """Of no decisions."""
         weight, spread, heaviest = np.zeros((3, actions))
         chances, bins = np.zeros(actions, np.int64), np.zeros((3, BINS))
         return cls(chances, weight, spread, heaviest, bins, SampleRatio(actions + 1))
@@ -45,7 +41,7 @@ class Tally:
     @property
     def mean_weight(self) -> Floats:
         """(actions,): should be 1; nan where an action could never be drawn."""
-        return over(self.weight, self.chances)
+        return divide(self.weight, self.chances)
 
 
 def tally(columns: Columns) -> Tally:
@@ -56,23 +52,23 @@ def tally(columns: Columns) -> Tally:
     [0.67, 1.0]
     """
     actions = len(columns.actions)
-    found = Tally.empty(actions)
+    totals = Tally.empty(actions)
     for _, block in columns.blocks():
         pmf, rows = block.dense_pmf(), np.arange(len(block))
-        found.disagreeing += _disagreeing(block, pmf)
+        totals.disagreeing += _disagreeing(block, pmf)
         possible = pmf > 0
         inverse = np.divide(1.0, pmf, out=np.zeros_like(pmf), where=possible)
         drawn = np.bincount(block.action, minlength=actions)
         chances = possible.sum(axis=0)
-        found.chances += chances
-        found.weight += np.bincount(block.action, weights=inverse[rows, block.action], minlength=actions)
-        found.spread += inverse.sum(axis=0) - chances
-        np.maximum(found.heaviest, inverse.max(axis=0), out=found.heaviest)
-        found.bins += _by_probability(pmf, pmf[rows, block.action])
+        totals.chances += chances
+        totals.weight += np.bincount(block.action, weights=inverse[rows, block.action], minlength=actions)
+        totals.spread += inverse.sum(axis=0) - chances
+        np.maximum(totals.heaviest, inverse.max(axis=0), out=totals.heaviest)
+        totals.bins += _by_probability(pmf, pmf[rows, block.action])
         likeliest = pmf.argmax(axis=1)
         events = np.column_stack([pmf, pmf[rows, likeliest]])
-        found.ratio.add_many(events, np.append(drawn, np.count_nonzero(likeliest == block.action)))
-    return found
+        totals.ratio.add_many(events, np.append(drawn, np.count_nonzero(likeliest == block.action)))
+    return totals
 
 
 def _disagreeing(block: Columns, pmf: Floats) -> int:
@@ -110,10 +106,10 @@ def bin_edges(one: int) -> tuple[float, float]:
     return (0.75 * top, top) if one % 2 else (0.5 * top, 0.75 * top)
 
 
-def over(sums: Floats, counts: Longs) -> Floats:
+def divide(sums: Floats, counts: Longs) -> Floats:
     """Elementwise quotient; nan where the count is 0.
 
-    >>> over(np.array([1.0, 1.0]), np.array([2, 0])).tolist()
+    >>> divide(np.array([1.0, 1.0]), np.array([2, 0])).tolist()
     [0.5, nan]
     """
     return np.asarray(np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0))

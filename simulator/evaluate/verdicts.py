@@ -1,7 +1,7 @@
-"""The limits between fine, careful and do not use, each with its reason, and the words of a finding's text.
+"""The limits between fine, caution and do not use, each with its reason.
 
 Read by the checks of this folder. "Do not use" makes `simulator evaluate` refuse: it stands only where a number would
-mislead. Whatever is only imprecise is "careful", since the intervals say so.
+mislead. Whatever is only imprecise is "caution", since the intervals say so.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from collections.abc import Iterable
 from simulator.evaluate.result import Finding, Verdict
 
 ALARM = 1e-3
-"""Chance that a check of a right log raises an alarm: ten checks of many logs must stay silent. FIELD, section 4."""
+"""Probability that a check of a correct log raises an alarm: ten checks of many logs must stay silent."""
 
 MATERIAL = 0.05
-"""What is wrong by less than a twentieth is "careful" at most: the lifts that people look for are of this size."""
+"""What is wrong by less than a twentieth is "caution" at most: the lifts that people look for are of this size."""
 
 LEAST_ESS = 10.0
-"""Of ten draws the 95 % interval of a share covers half of what it can be (Wilson: 3 of 10 are 0.11 to 0.60)."""
+"""Of ten draws the 95 % interval of a share covers half of its range (Wilson: 3 of 10 are 0.11 to 0.60)."""
 
 ENOUGH_ESS = 200.0
-"""Of 200 draws it is at most 0.14 wide; at 16 a Gaussian interval covered 56 % instead of 95 %. FIELD, section 4."""
+"""Of 200 draws it is at most 0.14 wide; in simulated logs, at 16 a nominal 95 % Gaussian interval covered 56 %."""
 
 LEAST_SUCCESSES = 3.0
 """Three events have a 95 % interval of 0.2 to 2.9 times their number (Garwood, Biometrika 1936): not one digit."""
 
 ENOUGH_SUCCESSES = 50.0
-"""Fifty have 0.7 to 1.3 times; with 34 clicks a Gaussian interval covered 85 %, at ESS 1,827. FIELD, section 4."""
+"""Fifty have 0.7 to 1.3 times; in simulated logs with 34 clicks a Gaussian interval covered 85 %, at ESS 1,827."""
 
 DOMINATES = 0.5
-"""One decision that carries more than all others together is an anecdote."""
+"""One decision that weighs more than all others together: the estimate is that of one visitor."""
 
 TOP_SHARE = 0.5
 """Where 1 % of the decisions carry half of the weight, the other 99 % hardly matter."""
@@ -43,23 +43,23 @@ USEFUL_WEIGHT = 20.0
 NEGLIGIBLE = 1e-6
 """One slot of the sampler: a probability below it could not be drawn by our service either."""
 
-ORDER: tuple[Verdict, ...] = ("fine", "careful", "do not use")
+ORDER: tuple[Verdict, ...] = ("fine", "caution", "do not use")
 """From best to worst."""
 
 
-def worst(findings: Iterable[Finding]) -> Verdict:
+def worst_verdict(findings: Iterable[Finding]) -> Verdict:
     """The worst verdict; fine of none.
 
-    >>> worst([Finding("a", "fine", ""), Finding("b", "careful", "")]), worst([])
-    ('careful', 'fine')
+    >>> worst_verdict([Finding("a", "fine", ""), Finding("b", "caution", "")]), worst_verdict([])
+    ('caution', 'fine')
     """
     return ORDER[max((ORDER.index(finding.verdict) for finding in findings), default=0)]
 
 
-def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Those that matter most first; among equals the order stays.
+def by_severity(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The worst first; among equals the order stays.
 
-    >>> [one.name for one in worst_first([Finding("a", "fine", ""), Finding("b", "careful", "")])]
+    >>> [one.name for one in by_severity([Finding("a", "fine", ""), Finding("b", "caution", "")])]
     ['b', 'a']
     """
     return tuple(sorted(findings, key=lambda finding: -ORDER.index(finding.verdict)))
@@ -68,80 +68,38 @@ def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def reasons(findings: Iterable[Finding]) -> tuple[str, ...]:
     """The texts of those that are not fine, the worst first.
 
-    >>> reasons([Finding("a", "fine", "A."), Finding("b", "careful", "B."), Finding("c", "do not use", "C.")])
+    >>> reasons([Finding("a", "fine", "A."), Finding("b", "caution", "B."), Finding("c", "do not use", "C.")])
     ('C.', 'B.')
     """
-    return tuple(finding.text for finding in worst_first(findings) if finding.verdict != "fine")
+    return tuple(finding.text for finding in by_severity(findings) if finding.verdict != "fine")
 
 
 def alarm(*, significant: bool, material: bool) -> Verdict:
-    """What chance does not explain: "do not use" where it is large too, else "careful".
+    """Verdict of a significance test: "do not use" where the effect is large as well, else "caution".
 
     >>> alarm(significant=True, material=True), alarm(significant=False, material=True)
     ('do not use', 'fine')
     """
     if not significant:
         return "fine"
-    return "do not use" if material else "careful"
+    return "do not use" if material else "caution"
 
 
 def at_least(value: float, *, least: float, enough: float) -> Verdict:
-    """For figures that should be large.
+    """Verdict of a figure that should be large.
 
     >>> [at_least(x, least=10, enough=200) for x in (2.0, 10.0, 200.0)]
-    ['do not use', 'careful', 'fine']
+    ['do not use', 'caution', 'fine']
     """
     if value < least:
         return "do not use"
-    return "careful" if value < enough else "fine"
+    return "caution" if value < enough else "fine"
 
 
-def careful_if(condition: bool) -> Verdict:
-    """For what never forbids a number.
+def caution_if(condition: bool) -> Verdict:
+    """Verdict of a condition that never forbids an estimate.
 
-    >>> careful_if(True), careful_if(False)
-    ('careful', 'fine')
+    >>> caution_if(True), caution_if(False)
+    ('caution', 'fine')
     """
-    return "careful" if condition else "fine"
-
-
-def figure(value: float) -> str:
-    """Three digits, for people.
-
-    >>> figure(1639.5), figure(0.0045528), figure(4.7412), figure(21739130.0), figure(float("nan"))
-    ('1,640', '0.00455', '4.74', '21,700,000', 'nan')
-    """
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if 1_000 <= abs(rounded) < 1e9 else f"{value:.3g}"
-
-
-def percent(share: float) -> str:
-    """A share in per cent.
-
-    >>> percent(0.0531), percent(1.0), percent(0.00042)
-    ('5.3 %', '100 %', '0.042 %')
-    """
-    return f"{100 * share:.2g} %" if share < 0.0995 else f"{100 * share:.3g} %"
-
-
-def span(seconds: float) -> str:
-    """A time in words.
-
-    >>> span(0.25), span(90.0), span(7200.0), span(400_000.0)
-    ('0.25 s', '1.5 min', '2 h', '4.6 days')
-    """
-    for size, name in ((86_400.0, "days"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.2g} {name}" if seconds < 100 * size else f"{seconds / size:,.0f} {name}"
-    return f"{seconds:.2g} s"
-
-
-def more_decisions(now: int, *, value: float, enough: float) -> str:
-    """How much more of the same logging would bring a figure that grows with the log to `enough`.
-
-    >>> more_decisions(10_000, value=40.0, enough=200.0)
-    'about 40,000 more decisions like these'
-    """
-    if value <= 0:
-        return "more decisions; how many cannot be said from this log"
-    return f"about {figure(now * (enough / value - 1.0))} more decisions like these"
+    return "caution" if condition else "fine"

@@ -51,7 +51,7 @@ TERMS = (
         "Support violation",
         "A decision where the policy wants an action that the log could not draw: nothing can be learned about it.",
     ),
-    Term("Fine, careful, do not use", "Use it; use it and keep the named reason in mind; the figure would mislead."),
+    Term("Fine, caution, do not use", "Use it; use it and keep the named reason in mind; the figure would mislead."),
     Term(
         "Fixed policy",
         "Estimand: what a policy that does not learn would have earned on these visitors.",

@@ -51,8 +51,7 @@ def heat(
 def _write(axes: Axes, mean: float, *, row: int, column: int, level: float) -> None:
     """level: of the cell's colour, in [0, 1]."""
     ink = INK if math.isnan(mean) or sum(colormaps[COLOURS](level)[:3]) / 3 > BRIGHT else "white"
-    text = "-" if math.isnan(mean) else figure(float(f"{mean:.3g}"))
-    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", size=8, color=ink)
+    axes.text(column + 0.5, row + 0.5, figure(mean), ha="center", va="center", size=8, color=ink)
 
 
 def _framed(row: int, column: int) -> Rectangle:

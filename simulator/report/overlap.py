@@ -28,7 +28,7 @@ from simulator.report.canvas import (
     house_style,
 )
 from simulator.report.forest import CELL, LABEL_WIDTH, can_be_drawn
-from simulator.text import cells, count, figure, printable, share, shortened
+from simulator.text import cells, count, figure, percent, printable, shortened
 
 LARGEST_SHIFTS = 20
 TOLD = 8
@@ -105,7 +105,9 @@ def actions(found: Sequence[ActionShare], name: str, stem: str) -> Plot:
         caption="How often each action is chosen, in the log and by the policy, over the same decisions."
         + (f" {count(left_out)} other actions change less and are left out." if left_out else ""),
         alt=f"Mean probability of actions, logged and under {printable(name)}, largest change first: "
-        + "; ".join(f"{printable(one.action)} {share(one.logged)} to {share(one.candidate)}" for one in shown[:TOLD])
+        + "; ".join(
+            f"{printable(one.action)} {percent(one.logged)} to {percent(one.candidate)}" for one in shown[:TOLD]
+        )
         + ("; and others." if len(found) > TOLD else "."),
     )
 
@@ -117,7 +119,7 @@ def _draw_shifts(axes: Axes, shown: Sequence[ActionShare], rows: Sequence[float]
     (after,) = axes.plot(candidate, rows, "o", color=CANDIDATE, **DOT)
     axes.set_xlim(0, max([*logged, *candidate, LEAST]) * 1.05)
     axes.set_xlabel("mean probability")
-    count_along(axes.xaxis, FuncFormatter(lambda x, _: share(x)))
+    count_along(axes.xaxis, FuncFormatter(lambda x, _: percent(x)))
     explain(axes, {"as logged": before, "candidate": after})
 
 

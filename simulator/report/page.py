@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from simulator import text
 from simulator.evaluate.result import Diagnostics, Difference, Evaluation, PolicyResult
-from simulator.evaluate.verdicts import worst_first
+from simulator.evaluate.verdicts import by_severity
 from simulator.report.canvas import Plot
 from simulator.report.estimates import headline_first, headlines
 from simulator.report.glossary import explained
@@ -205,11 +205,11 @@ def _environment() -> Environment:
         "between": text.between,
         "signed_between": text.signed_between,
         "count": text.count,
-        "share": text.share,
+        "percent": text.percent,
         "duration": text.duration,
         "words": lambda name: name.replace("_", " "),
         "data_uri": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}",
-        "worst_first": worst_first,
+        "by_severity": by_severity,
         "unexplained": unexplained,
         "headline_first": headline_first,
     }

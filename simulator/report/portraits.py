@@ -16,6 +16,7 @@ import numpy as np
 from decider.types import CONTEXT_FIELDS, Context, FeatureValue
 from simulator.run.play import reference
 from simulator.run.task import share_of_lift
+from simulator.text import figure, percent
 from simulator.worlds.world import Floats, Indexes, Visits, World
 
 SEED, ROUNDS = 1, 12_000
@@ -208,7 +209,7 @@ def _is_number(value: Known) -> bool:
 def _said(value: FeatureValue) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value if isinstance(value, str) else f"{value:.4g}"
+    return value if isinstance(value, str) else figure(value)
 
 
 def _described(visits: Visits, cases: Indexes) -> dict[str, str]:
@@ -231,7 +232,7 @@ def _in_words(values: Sequence[Known], counts: Indexes) -> str:
         said = f"a number from {_said(min(numbers))} to {_said(max(numbers))}"
     else:
         said = ", ".join(map(_said, given[:12])) + (f" and {len(given) - 12} more" if len(given) > 12 else "")
-    return said + (f"; not known of {100 * missing:.0f} %" if missing else "")
+    return said + (f"; not known of {percent(missing)}" if missing else "")
 
 
 def plain(one: Portrait) -> dict[str, Any]:

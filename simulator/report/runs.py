@@ -20,7 +20,7 @@ from simulator.report.glossary import Term
 from simulator.report.page import filled, write_page
 from simulator.report.terminal.runs import against_single, conditions
 from simulator.run.result import Band, Curve, Line, PolicyRuns, WorldRuns
-from simulator.text import figure, printable, share, shortened
+from simulator.text import figure, percent, printable, shortened
 
 TITLE = "What policies earn in a simulated world"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -62,7 +62,7 @@ KINDS = (
         "Share of the attainable lift so far",
         "share of lift",
         lambda curve: curve.share,
-        share,
+        percent,
         "0 % is an even choice, 100 % the best action of every visit. Nobody reaches 100 %: what is best must be "
         "learned, and exploring costs.",
         (-0.1, 1.05),
@@ -81,7 +81,7 @@ KINDS = (
         "How often a best action is chosen",
         "share of visits",
         lambda curve: curve.right,
-        share,
+        percent,
         "Not so far, but since the point before: a drop says that the world has changed. The policy's own probability "
         "of a best action, so that exploring counts against it.",
         (0.0, 1.02),

@@ -16,7 +16,7 @@ from simulator.report.heat import heat
 from simulator.report.page import filled, write_page
 from simulator.report.portraits import SEED, Portrait
 from simulator.report.terminal.worlds import rewards, traffic
-from simulator.text import printable, share
+from simulator.text import percent, printable
 
 TITLE = "Worlds with known means"
 WORDS = (
@@ -77,7 +77,7 @@ def picture(one: Portrait) -> Plot:
 
 def _alone(one: Portrait) -> str:
     lift = one.picture.lift
-    told = f"Knowing it alone brings {share(round(lift, 3))} of what lies beyond the best single action."
+    told = f"Knowing it alone brings {percent(round(lift, 3))} of what lies beyond the best single action."
     return "" if math.isnan(lift) else told
 
 

@@ -61,7 +61,7 @@ def progressive(folder: Path) -> Measured:
     once, whole = (parse(str(folder / DEFAULT), log) for _ in range(2))
     return {
         "ours": len(log) / seconds(lambda: score(log, [once])),
-        "evaluate": len(log) / seconds(lambda: evaluate(log, [whole], pictures=False)),
+        "evaluate": len(log) / seconds(lambda: evaluate(log, [whole], breakdown=False)),
     }
 
 
@@ -88,7 +88,7 @@ def stored(folder: Path, *, file: str = LOG) -> Measured:
     start, started = _most_megabytes(), time.process_time()
     log = load(Path(file))
     loaded, holds = time.process_time() - started, _megabytes_above(start)
-    evaluated = evaluate(log, [parse(name, log) for name in STATIC], pictures=False)
+    evaluated = evaluate(log, [parse(name, log) for name in STATIC], breakdown=False)
     if any(policy.refused for policy in evaluated.policies):
         raise RuntimeError("a policy was refused: nothing was measured")
     return {

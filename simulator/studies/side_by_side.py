@@ -89,7 +89,7 @@ def ours(known: KnownLog, folder: Path) -> list[Row]:
     file = folder / "default.toml"
     file.write_text(experiment())
     learning = Watched(parse(str(file), log))
-    fixed, learned = evaluate(log, [Given(known.candidate), learning], pictures=False).policies
+    fixed, learned = evaluate(log, [Given(known.candidate), learning], breakdown=False).policies
     found = arrays(known)
     kinds: tuple[tuple[About, Mapping[str, Estimate], float], ...] = (
         ("fixed policy", fixed.estimates, found.truth),

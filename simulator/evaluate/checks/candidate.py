@@ -1,8 +1,8 @@
 """Whether a log can say what a candidate would have earned. Called by the evaluation, before any estimate.
 
-The questions, in order: could the log draw what the candidate would (support)? Do the weights add up to 1 (are the
-propensities those of this log, and was enough of it drawn)? How many draws, and how many rewards, are they worth? Does
-one decision carry everything?
+The questions, in order: could the log draw what the candidate would (support)? Is the mean weight 1 (are the
+propensities those of this log, and was enough of it drawn)? How large are the effective sample sizes, of all decisions
+and of the rewarded ones? Does one decision carry everything?
 """
 
 from __future__ import annotations
@@ -28,14 +28,12 @@ from simulator.evaluate.verdicts import (
     Z_ALARM,
     alarm,
     at_least,
-    careful_if,
-    figure,
-    more_decisions,
-    percent,
+    caution_if,
     reasons,
-    worst,
+    worst_verdict,
 )
 from simulator.logs.columns import Category, Columns, Field
+from simulator.text import figure, more_decisions, percent
 
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
@@ -44,7 +42,7 @@ _MORE_LIKE_IT = "A log of a policy that is more like the candidate, or that expl
 
 
 class Overlap(Protocol):
-    """How a candidate's probabilities meet a log's; `Scores` is one. Arrays are (n,) unless said otherwise."""
+    """A candidate's probabilities beside a log's; `Scores` is one. Arrays are (n,) unless said otherwise."""
 
     @property
     def columns(self) -> Columns:
@@ -72,19 +70,13 @@ class Overlap(Protocol):
 
 
 def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = ()) -> Diagnostics:
-    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> diagnose(scores()).verdict
-    'do not use'
-    """
+    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here, too."""
     columns, weight = overlap.columns, overlap.weight
     reward = columns.reward
-    effective_successes = effective_size(weight[reward != usual_value(reward)])
-    found = (*_inherited(log), *candidate_findings(overlap))
+    findings = (*[one for one in log if one.verdict == "do not use"], *candidate_findings(overlap))
     return Diagnostics(
         ess=effective_size(weight),
-        effective_successes=effective_successes,
+        effective_successes=effective_size(weight[reward != usual_value(reward)]),
         max_weight=float(weight.max(initial=0.0)),
         possible_weight=overlap.possible_weight,
         top_share=top_share(weight),
@@ -92,23 +84,14 @@ def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = ()) -> Diagnostics:
         smallest_propensity=float(columns.propensity.min(initial=1.0)),
         support_violations=int(np.count_nonzero(overlap.missing > NEGLIGIBLE)),
         missing_mass=float(overlap.missing.mean()) if len(weight) else 0.0,
-        verdict=worst(found),
-        reasons=reasons(found),
-        findings=found,
+        verdict=worst_verdict(findings),
+        reasons=reasons(findings),
+        findings=findings,
     )
 
 
-def _inherited(log: tuple[Finding, ...]) -> tuple[Finding, ...]:
-    return tuple(finding for finding in log if finding.verdict == "do not use")
-
-
 def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
-    """The findings of `diagnose` that are about the candidate.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> len(candidate_findings(scores()))
-    7
-    """
+    """The findings of `diagnose` that are about the candidate."""
     columns, weight = overlap.columns, overlap.weight
     if not len(weight):
         return (Finding("weights", "do not use", "There are no decisions.", 0.0, "A log with decisions."),)
@@ -118,30 +101,25 @@ def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
     usual = usual_value(columns.reward)
     return (
         support(overlap),
-        weights_add_up(overlap),
-        effective_sample(weight),
-        successes(weight, columns.reward, usual),
-        one_decision(weight * (columns.reward - usual)),
+        mean_of_weights(overlap),
+        effective_sample_size(weight),
+        effective_successes(weight, columns.reward, usual),
+        largest_contribution(weight * (columns.reward - usual)),
         largest_weight(overlap),
         concentration(weight),
     )
 
 
 def support(overlap: Overlap) -> Finding:
-    """Probability on actions that the log could not draw: whatever they would earn is not in the log.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> support(scores()).verdict
-    'fine'
-    """
+    """Probability on actions that the log could not draw: whatever they would earn is not in the log."""
     mass, decisions = float(overlap.missing.mean()), len(overlap.missing)
     count = int(np.count_nonzero(overlap.missing > NEGLIGIBLE))
     if not count:
-        text = "Nothing is known that the candidate would do and the log could not."
+        text = "The log could draw every action that the candidate would draw, as far as is known."
         return Finding("support", "fine", text, mass)
     return Finding(
         "support",
-        "do not use" if mass > MATERIAL else "careful",
+        "do not use" if mass > MATERIAL else "caution",
         f"In {count:,} of {decisions:,} decisions the candidate would draw actions that the log could not, "
         f"{percent(mass)} of all its draws{_most_missed(overlap)}. What they would earn is unknown: an estimate can be "
         f"off by {percent(mass)} of the range of rewards.",
@@ -177,13 +155,8 @@ def _words(name: str, field: Field, row: int) -> list[str]:
     return [] if math.isnan(value) else [f"{name}={figure(value)}"]
 
 
-def weights_add_up(overlap: Overlap) -> Finding:
-    """The mean weight should be 1, less what the log could not draw.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> weights_add_up(scores()).verdict
-    'careful'
-    """
+def mean_of_weights(overlap: Overlap) -> Finding:
+    """The mean weight should be 1, less what the log could not draw."""
     expected = 1.0 - float(overlap.missing.mean())
     mean = float(overlap.weight.mean())
     if abs(mean - expected) <= MATERIAL:
@@ -192,69 +165,68 @@ def weights_add_up(overlap: Overlap) -> Finding:
     verdict = alarm(significant=abs(z) > Z_ALARM, material=True)
     text = f"The mean weight is {figure(mean)} where {figure(expected)} is right (z = {figure(z)})"
     if verdict == "fine":
-        return Finding("mean weight", "careful", f"{text}: chance may do this, and estimates share it.", mean)
+        return Finding(
+            "mean weight",
+            "caution",
+            f"{text}: chance can explain it.",
+            mean,
+        )
     if mean > expected:
         text += ": actions were drawn more often than their propensities say."
         return Finding("mean weight", verdict, text, mean, "The probabilities with which the actions were drawn.")
-    text += ": what the candidate likes was hardly drawn, or propensities are larger than the actions' true ones."
+    text += ": what the candidate prefers was hardly drawn, or the logged propensities are too large."
     return Finding("mean weight", verdict, text, mean, f"{_MORE_LIKE_IT}.")
 
 
-def effective_sample(weight: Floats) -> Finding:
-    """How many draws of the candidate itself the log is worth.
+def effective_sample_size(weight: Floats) -> Finding:
+    """How many draws of the candidate itself would tell as much (Kish, Survey Sampling, 1965, section 11.7).
 
-    >>> effective_sample(np.array([1.0, 1.0])).verdict
+    >>> effective_sample_size(np.array([1.0, 1.0])).verdict
     'do not use'
     """
     ess = effective_size(weight)
     verdict = at_least(ess, least=LEAST_ESS, enough=ENOUGH_ESS)
-    text = f"The {len(weight):,} decisions are worth {figure(ess)} draws of the candidate."
+    text = f"The effective sample size is {figure(ess)}: the {len(weight):,} decisions are worth so many draws."
     if verdict == "fine":
         return Finding("effective sample size", verdict, text, ess)
     more = more_decisions(len(weight), value=ess, enough=ENOUGH_ESS)
     return Finding("effective sample size", verdict, text, ess, f"{_MORE_LIKE_IT}; or {more}.")
 
 
-def successes(weight: Floats, reward: Floats, usual: float) -> Finding:
-    """How many rewarded draws of the candidate itself the log is worth: the effective size of the weights of decisions
-    whose reward is not the usual one.
+def effective_successes(weight: Floats, reward: Floats, usual: float) -> Finding:
+    """The effective sample size of the decisions whose reward is not the usual one.
 
-    >>> successes(np.array([3.0, 1.0, 1.0]), np.array([0.0, 1.0, 1.0]), usual=0.0).value
+    >>> effective_successes(np.array([3.0, 1.0, 1.0]), np.array([0.0, 1.0, 1.0]), usual=0.0).value
     2.0
     """
     rewarded = weight[reward != usual]
-    count, worth = len(rewarded), effective_size(rewarded)
-    verdict = at_least(worth, least=LEAST_SUCCESSES, enough=ENOUGH_SUCCESSES)
-    text = f"{count:,} decisions have another reward than {figure(usual)}: worth {figure(worth)} of the candidate's."
+    count, size = len(rewarded), effective_size(rewarded)
+    verdict = at_least(size, least=LEAST_SUCCESSES, enough=ENOUGH_SUCCESSES)
+    text = f"{count:,} decisions have a reward other than {figure(usual)}; their effective number is {figure(size)}."
     if verdict == "fine":
-        return Finding("effective successes", verdict, text, worth)
-    more = more_decisions(len(weight), value=worth, enough=ENOUGH_SUCCESSES)
-    return Finding("effective successes", verdict, text, worth, f"A log with more rewards: {more}.")
+        return Finding("effective successes", verdict, text, size)
+    more = more_decisions(len(weight), value=size, enough=ENOUGH_SUCCESSES)
+    return Finding("effective successes", verdict, text, size, f"A log with more rewards: {more}.")
 
 
-def one_decision(contributions: Floats) -> Finding:
+def largest_contribution(contributions: Floats) -> Finding:
     """Share of the largest contribution in all. contributions: weight x (reward - the usual one).
 
-    >>> one_decision(np.array([5.0, 1.0])).text
-    'One decision carries 83.3 % of the weighted rewards: without it there is another result.'
+    >>> largest_contribution(np.array([5.0, 1.0])).text
+    'One decision carries 83.3 % of the weighted rewards: without it the result is another.'
     """
     share = largest_share(contributions)
     text = f"One decision carries {percent(share)} of the weighted rewards."
     if share > DOMINATES:
         more = "More decisions, or a cap on the reward that one decision can have."
         return Finding(
-            "largest contribution", "do not use", text[:-1] + ": without it there is another result.", share, more
+            "largest contribution", "do not use", text[:-1] + ": without it the result is another.", share, more
         )
-    return Finding("largest contribution", careful_if(share > DOMINATES / 5), text, share)
+    return Finding("largest contribution", caution_if(share > DOMINATES / 5), text, share)
 
 
 def largest_weight(overlap: Overlap) -> Finding:
-    """The largest weight, and the largest that could have been seen: heavy draws come all at once or not at all.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> largest_weight(scores()).value
-    1.0
-    """
+    """The largest weight, and the largest possible one: the mean weight of 1 may rest on draws that did not come."""
     columns = overlap.columns
     row = int(overlap.weight.argmax())
     seen, possible = float(overlap.weight[row]), overlap.possible_weight
@@ -267,8 +239,8 @@ def largest_weight(overlap: Overlap) -> Finding:
     name = columns.actions[int(columns.action[row])]
     return Finding(
         "largest weight",
-        "careful",
-        f"{text}: one such draw moves the mean weight by {figure(possible / len(columns))}, which intervals allow for.",
+        "caution",
+        f"{text}: one such draw moves the mean weight by {figure(possible / len(columns))}; the intervals include it.",
         seen,
         f"A minimum propensity of {figure(1 / USEFUL_WEIGHT)} times the candidate's probability, as for {name!r}.",
     )
@@ -283,4 +255,4 @@ def concentration(weight: Floats) -> Finding:
     share = top_share(weight)
     text = f"The heaviest 1 % of the decisions carry {percent(share)} of the weight."
     much = share > TOP_SHARE
-    return Finding("top 1 %", careful_if(much), text, share, f"{_MORE_LIKE_IT}." if much else "")
+    return Finding("top 1 %", caution_if(much), text, share, f"{_MORE_LIKE_IT}." if much else "")

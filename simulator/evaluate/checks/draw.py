@@ -1,8 +1,8 @@
-"""Are the logged propensities those with which the actions were drawn? Called by `log_checks`.
+"""Are the logged propensities those with which the actions were drawn? Called by `checks/log.py`.
 
-Everything that weights by 1/propensity stands or falls with this. A log with pmfs is checked in full. Of one that has
-only the drawn action's propensity it is known that 1{a}/propensity has a mean of 1 where `a` could be drawn, and of
-less where it could not: then only actions that were drawn too often can be told from those that were not eligible.
+Every estimate that weights by 1/propensity depends on it. A log with pmfs is checked in full. Without pmfs,
+1{a}/propensity has a mean of 1 if `a` could always be drawn and of less if not: a mean above 1 shows wrong
+propensities, a mean below 1 may only show that `a` was not always eligible.
 """
 
 from __future__ import annotations
@@ -14,40 +14,30 @@ import numpy as np
 from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import Skew, freedman, weight_evidence
 from simulator.evaluate.result import Finding
-from simulator.evaluate.tally import Tally, bin_edges, over, tally
-from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, careful_if, figure, percent
+from simulator.evaluate.tally import Tally, bin_edges, divide, tally
+from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, caution_if
 from simulator.logs.columns import Columns, Flags
+from simulator.text import figure, percent
 
 LIKELIEST = "the most probable action"
-"""An event of the sample ratio besides the actions: it shows a server that draws greedily and logs a softer pmf."""
+"""An event of the sample ratio test besides the actions: it finds a server that draws the argmax and logs a softmax."""
 
 _FIX = "Log the probability with which the drawn action was really drawn, taken from the code that draws."
 
 
 def draw_findings(columns: Columns) -> tuple[Finding, ...]:
-    """Everything about propensities; the draws themselves only where every decision has one.
-
-    >>> from simulator.logs.example import example
-    >>> [finding.verdict for finding in draw_findings(example())]
-    ['fine', 'fine', 'fine', 'fine', 'fine', 'fine', 'fine']
-    """
+    """Everything about propensities; the draws themselves only where every decision has one."""
     if not columns.has_propensities:
         return (missing_propensities(columns),)
-    found = [missing_propensities(columns), smallest_propensity(columns), exploration(columns)]
+    findings = [missing_propensities(columns), smallest_propensity(columns), exploration(columns)]
     repeats = repeated_draws(columns)
-    found += [repeats] if repeats else []
+    findings += [repeats] if repeats else []
     independent = columns if repeats is None or repeats.verdict == "fine" else columns.take(first_of_units(columns))
-    return (*found, *(_with_pmfs(independent) if columns.pmf is not None else _without_pmfs(independent)))
+    return (*findings, *(_with_pmfs(independent) if columns.pmf is not None else _without_pmfs(independent)))
 
 
 def missing_propensities(columns: Columns) -> Finding:
-    """Decisions without a propensity.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> missing_propensities(replace(example(), propensity=np.array([0.5, np.nan]))).value
-    1.0
-    """
+    """Decisions without a propensity."""
     missing = int(np.isnan(columns.propensity).sum())
     if not missing:
         return Finding("propensities", "fine", "Every decision has its propensity.", 0.0)
@@ -62,12 +52,7 @@ def missing_propensities(columns: Columns) -> Finding:
 
 
 def smallest_propensity(columns: Columns) -> Finding:
-    """The least probable of the draws: 1/propensity is how many decisions it stands for.
-
-    >>> from simulator.logs.example import example
-    >>> smallest_propensity(example()).text
-    'The smallest propensity is 0.5: such a decision can weigh as much as 2.'
-    """
+    """The least probable of the draws: 1/propensity is how many decisions it stands for."""
     smallest = float(columns.propensity.min(initial=1.0))
     too_small = smallest * len(columns) < 1.0 and len(columns) > 0
     text = (
@@ -76,41 +61,30 @@ def smallest_propensity(columns: Columns) -> Finding:
     if too_small:
         text += " That is more than the log has."
     needed = "A minimum propensity (floor) for every action that a candidate may want." if too_small else ""
-    return Finding("smallest propensity", careful_if(too_small), text, smallest, needed)
+    return Finding("smallest propensity", caution_if(too_small), text, smallest, needed)
 
 
 def exploration(columns: Columns) -> Finding:
-    """Decisions that could only end in one way although several actions were eligible.
-
-    >>> from simulator.logs.example import example
-    >>> exploration(example()).value
-    0.0
-    """
+    """Decisions without randomisation although several actions were eligible."""
     sizes = np.array([len(members) for members in columns.sets], np.int64)
     choice = sizes[columns.eligible] > 1
     certain = int(np.count_nonzero(choice & (columns.propensity >= 1.0)))
     share = certain / max(1, int(np.count_nonzero(choice)))
     if share <= MATERIAL:
-        text = f"{percent(1 - share)} of the decisions with a choice were left to chance."
+        text = f"{percent(1 - share)} of the decisions with a choice were randomised."
         return Finding("exploration", "fine", text, share)
     return Finding(
         "exploration",
-        "careful",
-        f"{percent(share)} of the decisions with a choice were not left to chance (propensity 1): only a policy that "
-        "does the same there can be judged.",
+        "caution",
+        f"{percent(share)} of the decisions with a choice were not randomised (propensity 1): only a policy that "
+        "does the same there can be evaluated.",
         share,
-        "Draw with a propensity below 1 wherever there is a choice.",
+        "Propensities below 1 wherever there is a choice.",
     )
 
 
 def first_of_units(columns: Columns) -> Flags:
-    """(n,): whether it is its unit's first decision.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> first_of_units(replace(example(), unit=np.array([7, 7]))).tolist()
-    [True, False]
-    """
+    """(n,): whether it is its unit's first decision."""
     first = np.zeros(len(columns), np.bool_)
     first[np.unique(columns.unit, return_index=True)[1]] = True
     return first
@@ -119,12 +93,7 @@ def first_of_units(columns: Columns) -> Flags:
 def repeated_draws(columns: Columns) -> Finding | None:
     """Whether units keep their action from one decision to the next; None where no unit comes back.
 
-    1{same action as before}/propensity has a mean of at most 1 if every decision is drawn anew.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> repeated_draws(replace(example(), unit=np.array([7, 7]))).verdict
-    'fine'
+    1{same action as before}/propensity has a mean of at most 1 if every decision has a draw of its own.
     """
     order = np.argsort(columns.unit, kind="stable")
     before, after = order[:-1], order[1:]
@@ -137,12 +106,12 @@ def repeated_draws(columns: Columns) -> Finding | None:
     evidence = float(weight_evidence(weights, none, np.array([len(after)]))[0])
     mean = float(weights.sum()) / len(after)
     if evidence < 1 / ALARM:
-        return Finding("draws of a unit", "fine", "A unit that comes back is drawn for anew.", mean)
+        return Finding("draws of a unit", "fine", "A unit that comes back gets a new draw.", mean)
     return Finding(
         "draws of a unit",
-        "careful",
-        f"Units that come back get their last action {figure(mean)} times as often as its propensities say: drawn "
-        "once for each unit, it seems. Intervals are clustered by unit; draws are checked on a unit's first decision.",
+        "caution",
+        f"Units that come back get their last action {figure(mean)} times as often as its propensities say: "
+        "probably one draw for each unit. Intervals are clustered by unit; checks of draws take its first decision.",
         mean,
         "Nothing, if that is meant; else draw with the decision's id, not the unit's.",
     )
@@ -151,7 +120,7 @@ def repeated_draws(columns: Columns) -> Finding | None:
 def _with_pmfs(columns: Columns) -> tuple[Finding, ...]:
     found = tally(columns)
     excess = found.weight - found.chances
-    down = np.where(excess < 0, 1.0, found.heaviest)  # below, a decision takes away 1 at most
+    down = np.where(excess < 0, 1.0, found.heaviest)  # a draw missed lowers the sum by 1 at most
     chance = freedman(excess, variance=found.spread, largest=down)
     return (
         agreement(found, len(columns)),
@@ -162,12 +131,7 @@ def _with_pmfs(columns: Columns) -> tuple[Finding, ...]:
 
 
 def agreement(found: Tally, decisions: int) -> Finding:
-    """Whether each propensity is the pmf's value at the drawn action, and each pmf sums to 1, within 1 %.
-
-    >>> from simulator.logs.example import example
-    >>> agreement(tally(example()), decisions=2).text
-    "Every propensity is its pmf's value at the drawn action."
-    """
+    """Whether each propensity is the pmf's value at the drawn action, and each pmf sums to 1, within 1 %."""
     share = found.disagreeing / max(1, decisions)
     if not found.disagreeing:
         return Finding("pmfs", "fine", "Every propensity is its pmf's value at the drawn action.", share)
@@ -182,7 +146,7 @@ def agreement(found: Tally, decisions: int) -> Finding:
 
 
 def mean_weights(mean: Floats, chance: Floats, actions: tuple[str, ...]) -> Finding:
-    """Mean of 1{a}/propensity by action, where `a` could be drawn. chance: (actions,), of one as far from 1.
+    """Mean of 1{a}/propensity by action, where `a` could be drawn. chance: (actions,), the p-value of each mean.
 
     >>> mean_weights(np.array([1.0, 1.5]), np.array([1.0, 1e-9]), ("a", "b")).text[:75]
     "1/propensity of 'b' has a mean of 1.5, not 1 (by chance: 1e-09 at most): it"
@@ -196,7 +160,7 @@ def mean_weights(mean: Floats, chance: Floats, actions: tuple[str, ...]) -> Find
     verdict = alarm(significant=bool(alarming.any()), material=abs(mean[worst] - 1.0) > MATERIAL)
     low, high = (figure(float(end)) for end in (mean[known].min(), mean[known].max()))
     if verdict == "fine":
-        text = f"1/propensity has a mean of {low} to {high} by action: 1, as far as chance goes."
+        text = f"1/propensity has a mean of {low} to {high} by action: consistent with 1."
         return Finding("mean weight by action", verdict, text, float(mean[worst]))
     return Finding(
         "mean weight by action",
@@ -210,15 +174,10 @@ def mean_weights(mean: Floats, chance: Floats, actions: tuple[str, ...]) -> Find
 
 
 def calibration(found: Tally) -> Finding:
-    """Realised against expected draws, of probabilities that are about equal. Of all actions together.
-
-    >>> from simulator.logs.example import example
-    >>> calibration(tally(example())).value
-    1.3333333333333333
-    """
+    """Realised against expected draws in bins of about equal probability, over all actions."""
     used = np.flatnonzero(found.bins[0, 1:] > 0) + 1
     if not len(used):
-        return Finding("propensity calibration", "fine", "No decision was left to chance.")
+        return Finding("propensity calibration", "fine", "No decision was randomised.")
     expected, variance, realised = found.bins[:, used]
     chance = freedman(realised - expected, variance=variance, largest=np.ones(len(used)))
     ratio = realised / expected
@@ -229,13 +188,13 @@ def calibration(found: Tally) -> Finding:
     wanted, got = figure(float(expected[worst])), figure(float(realised[worst]))
     text = f"Actions with a logged probability of {low} to {high} were expected {wanted} times and drawn {got} times"
     if verdict == "fine":
-        return Finding("propensity calibration", verdict, text + ": that is chance.", float(ratio[worst]))
+        return Finding("propensity calibration", verdict, text + ": consistent with chance.", float(ratio[worst]))
     text += f" (by chance: {figure(float(chance[worst]))} at most)."
     return Finding("propensity calibration", verdict, text, float(ratio[worst]), _FIX)
 
 
 def sample_ratio(evidence: float, skew: Skew, events: tuple[str, ...]) -> Finding:
-    """The e-process on the draws. evidence: the highest wealth of a bet against the log.
+    """The test of the sample ratio, an e-process on the draws. evidence: its highest value, a bet's wealth.
 
     >>> sample_ratio(5e4, Skew(1, 1.2), ("a", "b")).text[:68]
     "The draws do not follow the logged pmfs (evidence: 50,000 to 1): 'b'"
@@ -263,30 +222,30 @@ def _more_or_less(ratio: float) -> str:
 
 
 def _without_pmfs(columns: Columns) -> tuple[Finding, ...]:
-    """Where propensity is 1 nothing was drawn: those decisions say nothing here."""
-    drawn = columns.propensity < 1.0
+    """Decisions with propensity 1 are no draws: they are left out."""
+    random = columns.propensity < 1.0
     actions = len(columns.actions)
-    by_set = np.bincount(columns.eligible[drawn], minlength=len(columns.sets))
+    by_set = np.bincount(columns.eligible[random], minlength=len(columns.sets))
     chances = (by_set[:, np.newaxis] * columns.member).sum(axis=0)
-    action, weights = columns.action[drawn].astype(np.int64), 1.0 / columns.propensity[drawn]
+    action, weights = columns.action[random].astype(np.int64), 1.0 / columns.propensity[random]
     weight = np.bincount(action, weights=weights, minlength=actions).astype(np.float64)
-    mean = over(weight, np.where(weight > 0, chances, 0))
+    mean = divide(weight, np.where(weight > 0, chances, 0))
     seen = np.bincount(action, weights=weights * (weights - 1.0), minlength=actions)  # on average the variance,
     variance = seen / np.fmin(mean, 1.0)  # but too small where the action was drawn too rarely
     heaviest = np.zeros(actions)
     np.maximum.at(heaviest, action, weights)
     chance = freedman(weight - chances, variance=variance, largest=heaviest)
     return (
-        _or_not_eligible(mean_weights(mean, chance, columns.actions)),
+        _unless_not_eligible(mean_weights(mean, chance, columns.actions)),
         one_sided(weight_evidence(weights, action, chances), mean, columns.actions),
     )
 
 
-def _or_not_eligible(found: Finding) -> Finding:
+def _unless_not_eligible(found: Finding) -> Finding:
     if found.verdict == "fine" or found.value is None or found.value > 1.0:
         return found
-    text = found.text + " Or it could not always be drawn: without pmfs nobody can tell."
-    return replace(found, verdict="careful", text=text, needed="Log the whole pmf with every decision.")
+    text = found.text + " Or it could not always be drawn: without pmfs the two cannot be told apart."
+    return replace(found, verdict="caution", text=text, needed="Log the whole pmf with every decision.")
 
 
 def one_sided(evidence: Floats, mean: Floats, actions: tuple[str, ...]) -> Finding:
@@ -295,18 +254,19 @@ def one_sided(evidence: Floats, mean: Floats, actions: tuple[str, ...]) -> Findi
     >>> one_sided(np.array([1.0, 5e4]), np.array([1.0, 1.2]), ("a", "b")).verdict
     'do not use'
     """
-    together = float(evidence.mean()) if len(evidence) else 1.0
+    # a mean of e-values is an e-value (Vovk & Wang, Annals of Statistics 2021, section 3)
+    combined = float(evidence.mean()) if len(evidence) else 1.0
     unseen = "Only drawn actions' propensities are logged, so only actions drawn too often can be seen"
-    if together < 1 / ALARM:
-        text = f"{unseen} (evidence: {_odds(together)}; alarm at 1,000 to 1)."
-        return Finding("sample ratio", "fine", text, together)
+    if combined < 1 / ALARM:
+        text = f"{unseen} (evidence: {_odds(combined)}; alarm at 1,000 to 1)."
+        return Finding("sample ratio", "fine", text, combined)
     worst = int(evidence.argmax())
     excess = float(mean[worst])
     return Finding(
         "sample ratio",
         alarm(significant=True, material=excess - 1.0 > MATERIAL),
         f"{unseen}: {actions[worst]!r} was drawn {_more_or_less(excess)} than its propensities say "
-        f"(evidence: {_odds(together)}).",
-        together,
+        f"(evidence: {_odds(combined)}).",
+        combined,
         _FIX,
     )

@@ -1,4 +1,4 @@
-"""What a log says about itself, before any policy is put to it. Called by `simulator inspect` and atop `evaluate`.
+"""Checks of a log before any policy is evaluated on it. Called by `simulator inspect` and by the evaluation.
 
 Each check is a function that gives one `Finding`, or None where the log does not hold what it would need.
 """
@@ -14,25 +14,13 @@ from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
 from simulator.evaluate.checks.time import drift, time_gaps
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import (
-    ENOUGH_SUCCESSES,
-    MATERIAL,
-    careful_if,
-    figure,
-    more_decisions,
-    percent,
-    span,
-)
+from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
 from simulator.logs.columns import Columns
+from simulator.text import duration, figure, more_decisions, percent
 
 
 def log_findings(columns: Columns) -> tuple[Finding, ...]:
-    """All that can be said without a policy, in the order in which one would ask.
-
-    >>> from simulator.logs.example import example
-    >>> [finding.name for finding in log_findings(example())][:4]
-    ['decisions', 'rewarded decisions', 'propensities', 'smallest propensity']
-    """
+    """All checks that need no policy, in the order in which a reader would ask."""
     found: Sequence[Finding | None] = (
         decisions(columns),
         rewarded_decisions(columns),
@@ -56,12 +44,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
 
 
 def decisions(columns: Columns) -> Finding:
-    """How many there are.
-
-    >>> from simulator.logs.example import example
-    >>> decisions(example()).text
-    '2 decisions among 2 actions.'
-    """
+    """How many there are."""
     count = len(columns)
     text = f"{count:,} decisions among {len(columns.actions):,} actions."
     if count:
@@ -70,51 +53,36 @@ def decisions(columns: Columns) -> Finding:
 
 
 def rewarded_decisions(columns: Columns) -> Finding:
-    """How many decisions have another reward than the usual one: rare ones decide how far estimates can be trusted.
-
-    >>> from simulator.logs.example import example
-    >>> rewarded_decisions(example()).text
-    '1 decisions have another reward than the usual 1.'
-    """
+    """Decisions with another reward than the usual one: where they are few, every estimate is imprecise."""
     usual = usual_value(columns.reward)
     count = int(np.count_nonzero(columns.reward != usual))
     few = count < ENOUGH_SUCCESSES
     text = f"{count:,} decisions have another reward than the usual {figure(usual)}."
     more = more_decisions(len(columns), value=count, enough=ENOUGH_SUCCESSES)
-    return Finding("rewarded decisions", careful_if(few), text, float(count), f"Log {more}." if few else "")
+    return Finding("rewarded decisions", caution_if(few), text, float(count), f"Log {more}." if few else "")
 
 
 def choice(columns: Columns) -> Finding:
-    """Decisions with one eligible action: no policy does anything else there.
-
-    >>> from simulator.logs.example import example
-    >>> choice(example()).text
-    'Every decision had a choice.'
-    """
+    """Decisions with one eligible action: all policies are equal there."""
     sizes = np.array([len(members) for members in columns.sets], np.int64)
     share = _share(int(np.count_nonzero(sizes[columns.eligible] < 2)), len(columns))
     if not share:
         return Finding("choice", "fine", "Every decision had a choice.", share)
-    text = f"{percent(share)} of the decisions had only one eligible action: there all policies are equal."
-    return Finding("choice", careful_if(share > 0.5), text, share)
+    text = f"{percent(share)} of the decisions had only one eligible action: all policies are equal there."
+    return Finding("choice", caution_if(share > 0.5), text, share)
 
 
 def never_drawn(columns: Columns) -> Finding:
-    """Actions that were eligible, and of which the log knows no outcome.
-
-    >>> from simulator.logs.example import example
-    >>> never_drawn(example()).value
-    0.0
-    """
+    """Actions that were eligible and have no outcome in the log."""
     by_set = np.bincount(columns.eligible, minlength=len(columns.sets)) > 0
-    could = columns.member[by_set].any(axis=0) if len(columns.sets) else np.zeros(len(columns.actions), np.bool_)
-    never = np.flatnonzero(could & (np.bincount(columns.action, minlength=len(columns.actions)) == 0))
+    eligible = columns.member[by_set].any(axis=0) if len(columns.sets) else np.zeros(len(columns.actions), np.bool_)
+    never = np.flatnonzero(eligible & (np.bincount(columns.action, minlength=len(columns.actions)) == 0))
     if not len(never):
         return Finding("actions never drawn", "fine", "Every eligible action was drawn at least once.", 0.0)
     names = ", ".join(repr(columns.actions[index]) for index in never[:3]) + (", ..." if len(never) > 3 else "")
     return Finding(
         "actions never drawn",
-        "careful",
+        "caution",
         f"{len(never):,} actions were eligible and never drawn ({names}): the log does not know what they earn.",
         float(len(never)),
         "Give them a minimum propensity.",
@@ -122,12 +90,7 @@ def never_drawn(columns: Columns) -> Finding:
 
 
 def repeated_units(columns: Columns) -> Finding:
-    """Units that come back: their decisions are not independent.
-
-    >>> from simulator.logs.example import example
-    >>> repeated_units(example()).text
-    'Every decision is of another unit.'
-    """
+    """Units that come back: their decisions are not independent."""
     sizes = np.unique(columns.unit, return_counts=True)[1]
     share = _share(int(sizes[sizes > 1].sum()), len(columns))
     largest = _share(int(sizes.max(initial=0)), len(columns))
@@ -137,37 +100,25 @@ def repeated_units(columns: Columns) -> Finding:
         f"{percent(share)} of the decisions are of units that come back ({len(sizes):,} units, the largest with "
         f"{percent(largest)} of the decisions): intervals are clustered by unit."
     )
-    single = largest > MATERIAL
-    if single:
+    dominant = largest > MATERIAL
+    if dominant:
         text += " One unit with so many is a robot, a test, or an id that was not filled in."
-    return Finding("repeated units", careful_if(single), text, share, "An id for every visitor." if single else "")
+    return Finding("repeated units", caution_if(dominant), text, share, "An id for every visitor." if dominant else "")
 
 
 def default_share(columns: Columns) -> Finding | None:
-    """Decisions to which no reward came.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> default_share(replace(example(), default=np.array([False, True]))).value
-    0.5
-    """
+    """Decisions to which no reward came."""
     if columns.default is None:
         return None
     share = _share(int(np.count_nonzero(columns.default)), len(columns))
     text = f"{percent(share)} of the decisions got no reward and count with the default."
     none = share == 1.0
     needed = "Rewards: check that they are sent with the decision's id, and within the window." if none else ""
-    return Finding("default share", careful_if(none), text, share, needed)
+    return Finding("default share", caution_if(none), text, share, needed)
 
 
 def reward_delay(columns: Columns) -> Finding | None:
-    """From the decision to its first reward, and whether the window cuts it off. value: seconds, nine in ten.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> reward_delay(replace(example(), delay=np.array([2.0, np.nan]))).text
-    'Rewards come within 2 s (half), 2 s (nine in ten), 2 s (99 %).'
-    """
+    """From the decision to its first reward, and whether the window cuts it off. value: seconds, nine in ten."""
     known = np.empty(0) if columns.delay is None else columns.delay[~np.isnan(columns.delay)]
     if not len(known):
         return None
@@ -175,41 +126,31 @@ def reward_delay(columns: Columns) -> Finding | None:
     windows = columns.known - columns.time
     window = float(windows.max()) / 1e6
     cut = bool(windows.max() == windows.min()) and 0 < 0.9 * window < nearly_all
-    text = f"Rewards come within {span(half)} (half), {span(most)} (nine in ten), {span(nearly_all)} (99 %)."
+    text = (
+        f"Rewards come within {duration(half)} (half), {duration(most)} (nine in ten), {duration(nearly_all)} (99 %)."
+    )
     if cut:
-        text += f" The window of {span(window)} cuts some off."
-    return Finding("reward delay", careful_if(cut), text, most, "A longer window." if cut else "")
+        text += f" The window of {duration(window)} cuts some off."
+    return Finding("reward delay", caution_if(cut), text, most, "A longer window." if cut else "")
 
 
 def late_rewards(columns: Columns) -> Finding | None:
-    """Rewards that came after their decision's window: those decisions look as if nothing had come.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> late_rewards(replace(example(), counts={"rewards joined": 3, "rewards late": 1})).value
-    0.25
-    """
-    late = counted(columns, "rewards late")
+    """Rewards that came after their decision's window: these decisions count as unrewarded."""
+    late = count_of(columns, "rewards late")
     if late is None:
         return None
-    share = _share(late, late + (counted(columns, "rewards joined") or 0))
+    share = _share(late, late + (count_of(columns, "rewards joined") or 0))
     much = share > MATERIAL
     text = f"{late:,} rewards ({percent(share)}) came after the window and are not in any figure."
-    return Finding("late rewards", careful_if(much), text, share, "A longer window." if much else "")
+    return Finding("late rewards", caution_if(much), text, share, "A longer window." if much else "")
 
 
 def refused_rewards(columns: Columns) -> Finding | None:
-    """Rewards that were sent twice, or for a decision that the log does not know. value: share of the orphans.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> refused_rewards(replace(example(), counts={"rewards joined": 3, "rewards orphan": 1})).value
-    0.25
-    """
-    duplicates, orphans = counted(columns, "rewards duplicate"), counted(columns, "rewards orphan")
+    """Rewards that were sent twice, or for a decision that the log does not know. value: share of the orphans."""
+    duplicates, orphans = count_of(columns, "rewards duplicate"), count_of(columns, "rewards orphan")
     if duplicates is None and orphans is None:
         return None
-    sent = sum(counted(columns, f"rewards {what}") or 0 for what in ("joined", "late", "duplicate", "orphan"))
+    sent = sum(count_of(columns, f"rewards {what}") or 0 for what in ("joined", "late", "duplicate", "orphan"))
     share = _share(orphans or 0, sent)
     much = share > MATERIAL
     text = (
@@ -217,37 +158,25 @@ def refused_rewards(columns: Columns) -> Finding | None:
         "sent) belong to no decision."
     )
     needed = "Decisions that are logged before their reward is sent, and ids passed on unchanged." if much else ""
-    return Finding("refused rewards", careful_if(much), text, share, needed)
+    return Finding("refused rewards", caution_if(much), text, share, needed)
 
 
 def overrides(columns: Columns) -> Finding | None:
-    """Decisions after which something else was shown than was drawn.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> overrides(replace(example(), left_out={"overridden": 2})).value
-    0.5
-    """
-    count = counted(columns, "overridden")
+    """Decisions after which another action was shown than was drawn."""
+    count = count_of(columns, "overridden")
     if count is None:
         return None
     share = _share(count, len(columns) + columns.left_out.get("overridden", 0))
     much = share > MATERIAL
     text = f"{count:,} decisions ({percent(share)}) were overridden after the draw."
     if much:
-        text += " Where overrides depend on the action, what is left is not what a policy would meet."
+        text += " If overrides depend on the action, the remaining decisions are a biased selection."
     needed = "Take actions that would be overridden out of the eligible ones, before the draw." if much else ""
-    return Finding("overrides", careful_if(much), text, share, needed)
+    return Finding("overrides", caution_if(much), text, share, needed)
 
 
 def left_out(columns: Columns) -> Finding | None:
-    """What of the log is not among its decisions, by kind. value: its share.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> left_out(replace(example(), left_out={"holdout": 2})).text
-    'Left out, and in no figure: 2 holdout.'
-    """
+    """What of the log is not among its decisions, by kind. value: their share."""
     counts = {kind: count for kind, count in columns.left_out.items() if count}
     if not counts:
         return None
@@ -257,36 +186,22 @@ def left_out(columns: Columns) -> Finding | None:
 
 
 def fallbacks(columns: Columns) -> Finding | None:
-    """Decisions where the policy gave no usable pmf and the baseline was taken. None in logs of others.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.columns import Category
-    >>> from simulator.logs.example import example
-    >>> fallbacks(replace(example(), reason=Category.of(["EXPLORE", "FALLBACK"]))).value
-    0.5
-    """
+    """Decisions where the policy gave no usable pmf and the baseline was taken. None in other tools' logs."""
     if columns.reason is None:
         return None
     share = _share(_with_reason(columns, Reason.FALLBACK), len(columns))
     text = f"In {percent(share)} of the decisions the policy failed, and the baseline was taken."
     needed = "A policy that gives a pmf: see the server's log for its errors." if share > MATERIAL else ""
-    return Finding("fallbacks", careful_if(share > MATERIAL), text, share, needed)
+    return Finding("fallbacks", caution_if(share > MATERIAL), text, share, needed)
 
 
 def exploration_off(columns: Columns) -> Finding | None:
-    """Decisions whose caller switched exploration off: they are certain. None in logs of others.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.columns import Category
-    >>> from simulator.logs.example import example
-    >>> exploration_off(replace(example(), reason=Category.of(["EXPLORE", "NO_EXPLORATION"]))).value
-    0.5
-    """
+    """Decisions whose caller switched exploration off, with propensity 1. None in other tools' logs."""
     if columns.reason is None:
         return None
     share = _share(_with_reason(columns, Reason.NO_EXPLORATION), len(columns))
     text = f"In {percent(share)} of the decisions the caller had switched exploration off."
-    return Finding("exploration switched off", careful_if(share > MATERIAL), text, share)
+    return Finding("exploration switched off", caution_if(share > MATERIAL), text, share)
 
 
 def _with_reason(columns: Columns, reason: Reason) -> int:
@@ -296,28 +211,16 @@ def _with_reason(columns: Columns, reason: Reason) -> int:
 
 
 def models(columns: Columns) -> Finding | None:
-    """How many models wrote the log: a policy that learns is no flaw, each propensity is that of its own model.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> models(replace(example(), model=np.array([0, 7]))).value
-    2.0
-    """
+    """How many models decided: several are no fault, since each propensity is that of the model that drew."""
     if columns.model is None:
         return None
     count = len(np.unique(columns.model))
     text = f"{count:,} models decided, each with its own propensities: the logged policy is their mixture over time."
-    return Finding("models", "fine", text if count > 1 else "One model (or none) decided all along.", float(count))
+    return Finding("models", "fine", text if count > 1 else "One model (or none) made all decisions.", float(count))
 
 
-def counted(columns: Columns, kind: str) -> int | None:
-    """How many of a kind the log counted, among its decisions or left out; None where it does not count them.
-
-    >>> from dataclasses import replace
-    >>> from simulator.logs.example import example
-    >>> counted(replace(example(), left_out={"overridden": 2}), "overridden"), counted(example(), "overridden")
-    (2, None)
-    """
+def count_of(columns: Columns, kind: str) -> int | None:
+    """How many of a kind the log counted, among its decisions or left out; None where it does not count them."""
     return columns.counts.get(kind, columns.left_out.get(kind))
 
 

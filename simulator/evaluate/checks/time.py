@@ -1,4 +1,4 @@
-"""What a log says about its time: holes in it, and whether rewards were the same all along. Called by `log_checks`."""
+"""Checks of a log over time: gaps, and whether the mean reward drifts. Called by `checks/log.py`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from scipy.special import chdtrc
 from decider.estimate.sample import Floats, Longs, Units
 from decider.estimate.weights import usual_value
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import ALARM, MATERIAL, careful_if, figure, span
+from simulator.evaluate.verdicts import ALARM, MATERIAL, caution_if
 from simulator.logs.columns import Columns
+from simulator.text import duration, figure
 
 BLOCKS = 10
-"""Of time, for drift: few enough to have rewards in each."""
+"""Of time, to test for drift: few enough that each has rewards."""
 
 EVENTS = 10
-"""Rewarded decisions that a block has at least on average: fewer, and the chi-square distribution does not hold."""
+"""Rewarded decisions per block, at least, on average: with fewer the chi-square limit is poor."""
 
 
 def time_gaps(columns: Columns) -> Finding | None:
     """The longest time without a decision. None where the log has no times. value: its length in seconds.
 
-    Of n independent arrivals the longest gap exceeds mean x (ln n + 7) with probability 0.001.
-
-    >>> from simulator.logs.example import example
-    >>> time_gaps(example()).text
-    'The longest gap between decisions is 1 s; on average 1 s over 1 s.'
+    Of n gaps of a Poisson process the longest exceeds mean x (ln n + 7) with probability exp(-7), about 0.001.
     """
     time = np.sort(columns.time)
     if len(time) < 2 or time[0] == time[-1]:
@@ -35,25 +32,23 @@ def time_gaps(columns: Columns) -> Finding | None:
     gaps = np.diff(time) / 1e6
     longest, mean, whole = float(gaps.max()), float(gaps.mean()), float(gaps.sum())
     hole = longest > mean * (math.log(len(gaps)) + 7.0) and longest > MATERIAL * whole
-    text = f"The longest gap between decisions is {span(longest)}; on average {span(mean)} over {span(whole)}."
+    text = (
+        f"The longest gap between decisions is {duration(longest)}; on average {duration(mean)} over {duration(whole)}."
+    )
     backwards = int(np.count_nonzero(np.diff(columns.time) < 0))
     if backwards:
         text += f" {backwards:,} decisions stand before an earlier one."
     if hole:
-        text += " Nights and weekends do this; so do lost decisions."
+        text += " Nights and weekends are such gaps; lost decisions as well."
     needed = "Compare with the traffic of that time." if hole else ""
-    return Finding("time gaps", careful_if(hole), text, longest, needed)
+    return Finding("time gaps", caution_if(hole), text, longest, needed)
 
 
 def drift(columns: Columns) -> Finding | None:
-    """Whether the mean reward changed from block to block of time by more than chance. value: probability by chance.
+    """Whether the mean reward differs between blocks of time by more than chance. value: the p-value.
 
-    A one-way analysis of variance, with the chi-square limit of many decisions; before an alarm the variance is
-    multiplied by what decisions of one unit have in common. None where rewards are too few for two blocks.
-
-    >>> from simulator.logs.example import example
-    >>> drift(example()) is None
-    True
+    A one-way analysis of variance, with the chi-square limit of many decisions; before an alarm the
+    statistic is divided by the design effect of units that come back. None where rewards are too few for two blocks.
     """
     order = np.argsort(columns.time, kind="stable")
     reward = columns.reward[order]
@@ -65,24 +60,24 @@ def drift(columns: Columns) -> Finding | None:
     means = np.bincount(block, weights=reward) / counts
     apart = reward - reward.mean()
     statistic = float(np.dot(counts, (means - reward.mean()) ** 2) * len(reward) / np.dot(apart, apart))
-    chance = float(chdtrc(blocks - 1, statistic))
-    if chance < ALARM:
-        chance = float(chdtrc(blocks - 1, statistic / clustering(apart, columns.unit[order])))
+    p = float(chdtrc(blocks - 1, statistic))
+    if p < ALARM:
+        p = float(chdtrc(blocks - 1, statistic / design_effect(apart, columns.unit[order])))
     farthest = float(np.abs(means - reward.mean()).max())
-    moved = chance < ALARM and farthest > MATERIAL * abs(float(reward.mean()))
-    text = f"Mean reward in {blocks} blocks of time: {', '.join(figure(float(mean)) for mean in means)}"
+    moved = p < ALARM and farthest > MATERIAL * abs(float(reward.mean()))
+    text = f"Mean reward in {blocks} blocks of time: {', '.join(map(figure, means.tolist()))}"
     if not moved:
-        return Finding("drift", "fine", f"{text}. Chance explains it ({figure(chance)}).", chance)
-    text += f". That is not chance ({figure(chance)}): the policy learned, or the world changed."
-    return Finding("drift", "careful", text, chance, "Judge by the later part too; repeat on a newer log.")
+        return Finding("drift", "fine", f"{text}. No material drift (p = {figure(p)}).", p)
+    text += f". That is drift (p = {figure(p)}): the policy learned, or the world changed."
+    return Finding("drift", "caution", text, p, "Evaluate the later part alone as well; repeat on a newer log.")
 
 
-def clustering(apart: Floats, units: Longs) -> float:
-    """How many times the variance of a mean is larger because decisions share units; at least 1.
+def design_effect(apart: Floats, units: Longs) -> float:
+    """How many times larger the variance of a mean is because decisions share units; at least 1 (Kish, 1965).
 
-    >>> clustering(np.array([1.0, 1.0, -1.0, -1.0]), np.array([1, 1, 2, 2]))
+    >>> design_effect(np.array([1.0, 1.0, -1.0, -1.0]), np.array([1, 1, 2, 2]))
     2.0
     """
     totals = Units(units).sums(apart)
-    alone = float(np.dot(apart, apart))
-    return max(1.0, float(np.dot(totals, totals)) / alone) if alone else 1.0
+    independent = float(np.dot(apart, apart))
+    return max(1.0, float(np.dot(totals, totals)) / independent) if independent else 1.0

@@ -10,17 +10,18 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
-from simulator.evaluate.verdicts import figure, percent, span, worst_first
+from simulator.evaluate.verdicts import by_severity
+from simulator.text import between, duration, figure, percent
 
-COLOURS: dict[Verdict, str] = {"fine": "green", "careful": "yellow", "do not use": "bold red"}
+COLOURS: dict[Verdict, str] = {"fine": "green", "caution": "yellow", "do not use": "bold red"}
 """The words are always there too: not everybody sees colours, and files have none."""
 
 
 def verdict_text(verdict: Verdict) -> Text:
     """A verdict in its colour.
 
-    >>> verdict_text("careful").plain
-    'careful'
+    >>> verdict_text("caution").plain
+    'caution'
     """
     return Text(verdict, COLOURS[verdict])
 
@@ -35,7 +36,7 @@ def findings_table(findings: Iterable[Finding]) -> Table:
     table.add_column("verdict", no_wrap=True)
     table.add_column("check", no_wrap=True)
     table.add_column("found", ratio=1)
-    for finding in worst_first(findings):
+    for finding in by_severity(findings):
         table.add_row(verdict_text(finding.verdict), finding.name, _found(finding))
     return table
 
@@ -53,8 +54,8 @@ def log_panel(log: LogSummary) -> Panel:
     'example'
     """
     figures = Text.assemble(
-        f"{log.decisions:,} decisions of {log.units:,} units in {span(3600 * log.hours)}, {log.actions:,} actions. ",
-        f"Mean reward {figure(log.mean_reward)} ({figure(log.mean_reward_low)} to {figure(log.mean_reward_high)}).",
+        f"{log.decisions:,} decisions of {log.units:,} units in {duration(3600 * log.hours)}, {log.actions:,} actions.",
+        f" Mean reward {figure(log.mean_reward)} ({between(log.mean_reward_low, log.mean_reward_high)}).",
     )
     left_out = ", ".join(f"{count:,} {kind}" for kind, count in log.left_out.items() if count)
     lines = [figures, Text(f"Left out: {left_out}.")] if left_out else [figures]
@@ -69,9 +70,10 @@ def candidate_panel(name: str, diagnostics: Diagnostics) -> Panel:
     'uniform'
     """
     figures = Text(
-        f"Effective sample {figure(diagnostics.ess)}, effective successes {figure(diagnostics.effective_successes)}, "
-        f"mean weight {figure(diagnostics.mean_weight)}, largest {figure(diagnostics.max_weight)}, "
-        f"top 1 % {percent(diagnostics.top_share)}, not in the log {percent(diagnostics.missing_mass)}."
+        f"Effective sample size {figure(diagnostics.ess)}, of rewarded decisions "
+        f"{figure(diagnostics.effective_successes)}; mean weight {figure(diagnostics.mean_weight)}, largest "
+        f"{figure(diagnostics.max_weight)}, top 1 % {percent(diagnostics.top_share)}; not in the log "
+        f"{percent(diagnostics.missing_mass)}."
     )
     notable = [finding for finding in diagnostics.findings if finding.verdict != "fine"]
     body = Group(figures, Text(), findings_table(notable)) if notable else figures

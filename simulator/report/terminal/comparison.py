@@ -12,7 +12,7 @@ from rich.text import Text
 
 from simulator.compare.paired import Comparison
 from simulator.compare.result import Compared, Family, Standing
-from simulator.evaluate.verdicts import figure
+from simulator.text import NOTHING, between, figure, signed, signed_between
 
 STYLES = {"better": "bold green", "worse": "bold red"}
 PAIRS = 30
@@ -102,7 +102,7 @@ def _named(one: Standing, conditions: str) -> Text:
 def _estimate(one: Standing) -> Text:
     if one.estimate is None:
         return Text("refused" if one.trouble.startswith("refused") else "failed", "bold red")
-    return Text(_lines(one.estimate.value, one.estimate.low, one.estimate.high, sign=""))
+    return Text(_lines(figure(one.estimate.value), between(one.estimate.low, one.estimate.high)))
 
 
 def _compared(one: Standing, reference: str, comparison: Comparison | None) -> tuple[Text, Text, Text]:
@@ -114,7 +114,7 @@ def _compared(one: Standing, reference: str, comparison: Comparison | None) -> t
 
 
 def _cells(one: Comparison) -> tuple[Text, Text, Text]:
-    difference = _lines(one.difference, one.low, one.high, sign="+")
+    difference = _lines(signed(one.difference), signed_between(one.low, one.high))
     return Text(difference), Text(p_text(one.p_adjusted)), Text(one.told, STYLES.get(one.told, "dim"))
 
 
@@ -125,14 +125,9 @@ def p_text(p: float) -> str:
     ('< 0.001', '0.043', '-')
     """
     if math.isnan(p):
-        return "-"
+        return NOTHING
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _lines(value: float, low: float, high: float, *, sign: str) -> str:
-    ends = [_figure(end, sign) for end in (low, high)]
-    return _figure(value, sign) + (f"\n[{ends[0]}, {ends[1]}]" if math.isfinite(high - low) else "")
-
-
-def _figure(value: float, sign: str) -> str:
-    return f"{sign if value > 0 else ''}{figure(value)}"
+def _lines(value: str, interval: str) -> str:
+    return value if interval == NOTHING else f"{value}\n{interval}"

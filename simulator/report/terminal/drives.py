@@ -12,6 +12,7 @@ from rich.table import Table
 from simulator.drive.earned import Earned
 from simulator.drive.latency import SHOWN, Percentiles
 from simulator.drive.result import Result
+from simulator.text import figure, percent
 
 
 def shown(result: Result) -> Iterator[RenderableType]:
@@ -78,18 +79,18 @@ def call_name(result: Result) -> str:
 
 
 def _milliseconds(found: Percentiles) -> list[str]:
-    return [f"{1000 * getattr(found, name):.1f}" for name in SHOWN]
+    return [figure(1000 * getattr(found, name)) for name in SHOWN]
 
 
 def calls(result: Result) -> Iterator[str]:
     """The rate, errors and kills."""
-    wanted = f" of {result.rate:g} wanted" if result.rate else ""
-    yield f"{result.achieved:.0f} decisions a second{wanted}"
+    wanted = f" of {figure(result.rate)} wanted" if result.rate else ""
+    yield f"{figure(result.achieved)} decisions a second{wanted}"
     if result.errors:
         told = ", ".join(f"{count} {name}" for name, count in result.errors.items())
         yield f"attempts that failed and were sent again with the same ids: {told}"
     if result.kills:
-        times = ", ".join(f"{kill.back:.1f}" for kill in result.kills)
+        times = ", ".join(f"{figure(round(kill.back, 1))}" for kill in result.kills)
         yield f"SIGKILL {len(result.kills)} times; seconds until the next decision was acknowledged: {times}"
 
 
@@ -98,10 +99,10 @@ def earned(found: Earned) -> Iterator[RenderableType]:
     yield f"\nReward a visit, by the world's true means of what was chosen in {found.visits} visits"
     table = _table("reward", "regret")
     for name, reward in beside(found):
-        table.add_row(name, f"{reward:.4f}", f"{found.best - reward:.4f}")
+        table.add_row(name, figure(reward), figure(found.best - reward))
     yield table
-    share = "" if math.isnan(found.share) else f"share of the attainable lift {found.share:.2f}, "
-    yield f"{share}a best action in {found.right:.0%} of the visits"
+    share = "" if math.isnan(found.share) else f"share of the attainable lift {percent(found.share)}, "
+    yield f"{share}a best action in {percent(found.right)} of the visits"
 
 
 def beside(found: Earned) -> tuple[tuple[str, float], ...]:

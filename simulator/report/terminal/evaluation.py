@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -20,8 +19,8 @@ from simulator.evaluate.result import (
     LogSummary,
     PolicyResult,
 )
-from simulator.evaluate.verdicts import figure
 from simulator.report.terminal.checks import candidate_panel, log_panel, verdict_text
+from simulator.text import NOTHING, between, figure, signed, signed_between
 
 LEVEL = "95 % intervals"
 
@@ -61,14 +60,14 @@ def side_by_side(evaluation: Evaluation) -> Table:
     """
     table = _table(f"Mean reward a decision, {LEVEL}")
     table.add_column("policy", overflow="fold", ratio=1)
-    for heading in ("estimate", "- logged", "worth draws"):
+    for heading in ("estimate", "- logged", "ESS"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for policy in evaluation.policies:
         table.add_row(
             Text.assemble(policy.name, "\n", (policy.estimand, "dim")),
             _headline(policy),
-            _two_lines(policy.difference, sign="+"),
+            _two_lines(policy.difference),
             figure(policy.diagnostics.ess),
             verdict_text(policy.diagnostics.verdict),
         )
@@ -81,32 +80,20 @@ def _headline(policy: PolicyResult) -> Text:
     return _two_lines(policy.estimates.get(policy.headline))
 
 
-def _two_lines(estimate: Estimate | Difference | None, sign: str = "") -> Text:
+def _two_lines(estimate: Estimate | Difference | None) -> Text:
     """The value above its interval, so that narrow terminals show both."""
-    return Text(interval(estimate, sign).replace(" [", "\n[", 1)) if estimate else Text("-")
+    return Text(interval(estimate).replace(" (", "\n(", 1)) if estimate else Text(NOTHING)
 
 
-def interval(estimate: Estimate | Difference, sign: str = "") -> str:
-    """Value and interval with as many digits as the interval's width can tell apart.
+def interval(estimate: Estimate | Difference) -> str:
+    """Value and interval, a difference with its sign.
 
     >>> interval(Estimate(0.12346, 0.1199, 0.1271, "default"))
-    '0.1235 [0.1199, 0.1271]'
+    '0.1235 (0.1199 to 0.1271)'
     """
-    figures = (estimate.value, estimate.low, estimate.high)
-    digits = max(_digits(estimate.high - estimate.low), _digits(estimate.value) if estimate.value else 0)
-    value, low, high = ("-" if math.isnan(one) else f"{one + 0.0:{sign}.{digits}f}" for one in map(_whole, figures))
-    return value if low == high == "-" else f"{value} [{low}, {high}]"
-
-
-def _digits(scale: float) -> int:
-    """Decimals that show two significant digits of numbers of this scale."""
-    size = abs(scale)
-    return 4 if not 0 < size < math.inf else max(0, min(8, 1 - math.floor(math.log10(size))))
-
-
-def _whole(figure: float) -> float:
-    """Without a minus before zero."""
-    return 0.0 if abs(figure) < 1e-9 else figure
+    value, ends = (signed, signed_between) if isinstance(estimate, Difference) else (figure, between)
+    known = ends(estimate.low, estimate.high)
+    return value(estimate.value) + (f" ({known})" if known != NOTHING else "")
 
 
 def estimates_table(policy: PolicyResult) -> Table:
@@ -139,7 +126,7 @@ def importance_table(importance: tuple[FieldImportance, ...]) -> Table:
     table.add_column("without", no_wrap=True)
     table.add_column("loses", justify="right", no_wrap=True)
     for one in importance:
-        table.add_row(Text(one.policy), Text(one.field), Text(interval(one.loss, sign="+")))
+        table.add_row(Text(one.policy), Text(one.field), Text(interval(one.loss)))
     return table
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.run.result import LEARNS, SINGLE, Band, Figures, PolicyRuns, WorldRuns
-from simulator.text import figure
+from simulator.text import figure, percent
 
 BARS = "▁▂▃▄▅▆▇█"
 SPARKS = 16
@@ -79,7 +79,7 @@ def cells(figures: Figures) -> list[Text]:
 
     >>> from simulator.run.example import found
     >>> [cell.plain for cell in cells(found().policies[2].whole)][1:4]
-    ['100.0 %\\n±0.0', '100.0 %\\n±0.0', '0\\n±0']
+    ['100 %\\n±0 %', '100 %\\n±0 %', '0\\n±0']
     """
     return [
         _number(figures.reward),
@@ -91,20 +91,16 @@ def cells(figures: Figures) -> list[Text]:
 
 
 def _number(band: Band) -> Text:
-    """The mean with as many digits as its band can tell apart, above half of the band."""
+    """The mean above half of its band."""
     half = _half(band)
-    if not half:
-        return Text(figure(band.mean) + ("" if half is None else "\n±0"))
-    digits = max(0, min(8, 1 - math.floor(math.log10(half))))
-    return Text(f"{band.mean:.{digits}f}\n±{half:.{digits}f}")
+    return Text(figure(band.mean) + ("" if half is None else f"\n±{figure(half)}"))
 
 
 def _percent(band: Band | None) -> Text:
-    """As many digits for all, so that rows can be compared."""
     if band is None:
         return Text("-")
     half = _half(band)
-    return Text(f"{round(100 * band.mean, 1) + 0.0:.1f} %" + ("" if half is None else f"\n±{100 * half:.1f}"))
+    return Text(percent(round(band.mean, 3)) + ("" if half is None else f"\n±{percent(round(half, 3))}"))
 
 
 def _half(band: Band) -> float | None:

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from simulator.report.portraits import Portrait
-from simulator.text import duration, figure, share, shortened, signed_between
+from simulator.text import duration, figure, percent, shortened, signed_between
 
 SHADES = "·░▒▓█"
 LOW, MIDDLE, HIGH = (48, 84, 150), (70, 160, 140), (240, 200, 60)
@@ -107,7 +107,7 @@ def _cell(x: float, low: float, high: float, *, best: bool) -> Text:
         return Text("-", "dim")
     level = (x - low) / (high - low) if high > low else 0.5
     shade = SHADES[min(len(SHADES) - 1, int(level * len(SHADES)))]
-    return Text.assemble((2 * shade, _colour(level)), f" {_short(x, high - low)}", style="bold" if best else "")
+    return Text.assemble((2 * shade, _colour(level)), f" {figure(x)}", style="bold" if best else "")
 
 
 def _colour(level: float) -> Style:
@@ -117,27 +117,18 @@ def _colour(level: float) -> Style:
     return Style(color=Color.from_rgb(*mixed))
 
 
-def _short(x: float, apart: float) -> str:
-    """With as many digits as tell such figures apart. apart: between the least and the greatest of them."""
-    if abs(x) >= 1:
-        return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3g}"
-    digits = math.ceil(1 - math.log10(apart)) if apart > 0 else 0
-    return f"{x:.{min(max(digits, 3), 6)}f}"
-
-
 def _lift(one: Portrait) -> Text:
-    lift = one.best - one.uniform
-    single = f"always {shortened(one.single_action, ID_WIDTH)} {_short(one.single, lift)}"
+    single = f"always {shortened(one.single_action, ID_WIDTH)} {figure(one.single)}"
     return Text.assemble(
-        f"even {_short(one.uniform, lift)}, {single}, best ",
-        (_short(one.best, lift), "bold"),
-        f": {share(round(one.beyond_single, 2))} beyond one action",
+        f"even {figure(one.uniform)}, {single}, best ",
+        (figure(one.best), "bold"),
+        f": {percent(round(one.beyond_single, 2))} beyond one action",
     )
 
 
 def _alone(one: Portrait) -> Text:
     picture = one.picture
-    told = f"{picture.field} alone brings {share(round(picture.lift, 3))} of what lies beyond the best single action"
+    told = f"{picture.field} alone brings {percent(round(picture.lift, 3))} of what lies beyond the best single action"
     return Text("" if math.isnan(picture.lift) else told)
 
 
@@ -153,8 +144,8 @@ def _facts(one: Portrait) -> Table:
     for index, (name, values) in enumerate(one.fields.items()):
         table.add_row("" if index else "context", Text(f"{name}: {values}"))
     table.add_row("rewards", Text(rewards(one)))
-    table.add_row("window", Text(f"{duration(reward.window / 3.6e9)}; mean delay {duration(one.delay / 3600)}"))
-    table.add_row("late", Text(f"{share(round(one.late, 3))} of the rewards"))
+    table.add_row("window", Text(f"{duration(reward.window / 1e6)}; mean delay {duration(one.delay)}"))
+    table.add_row("late", Text(f"{percent(round(one.late, 3))} of the rewards"))
     table.add_row("traffic", Text(traffic(one)))
     if world.fitted:
         table.add_row("fitted on", Text(f"{world.fitted}: its means are estimates"))
