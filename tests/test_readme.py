@@ -24,6 +24,7 @@ from decider.experiment_files import read_toml
 from decider.server.settings import table
 from simulator.cli import main as simulator_command
 from simulator.datasets import open_bandit
+from tests.test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parent.parent
 FIRST_PAGE, SERVICE, SIMULATOR = "README.md", "decider/README.md", "simulator/README.md"
@@ -281,13 +282,22 @@ def test_every_table_and_view_of_the_log_is_in_the_text() -> None:
     assert [name for name in made if f"`{name}`" not in TEXTS[SERVICE]] == []
 
 
-@pytest.mark.parametrize(("top", "text"), [("decider", SERVICE), ("simulator", SIMULATOR)])
-def test_every_room_is_in_the_text(top: str, text: str) -> None:
-    """A newcomer finds the room of a change in the table, in the order of the imports."""
-    rooms = [path.name for path in (ROOT / top).iterdir() if (path / "__init__.py").is_file()]
-    files = [path.name for path in (ROOT / top).glob("*.py") if path.name != "__init__.py"]
-    assert [room for room in rooms if f"| `{top}/{room}/`" not in TEXTS[text]] == []
-    assert [file for file in files if f"`{top}/{file}`" not in TEXTS[text]] == []
+def row_of(room: str) -> int:
+    """The line of a room in the table of its text; it must be there once."""
+    path = room.replace(".", "/")
+    ending = "/" if (ROOT / path).is_dir() else ".py"
+    text = TEXTS[f"{path.partition('/')[0]}/README.md"]
+    rows = [number for number, line in enumerate(text.splitlines()) if re.match(rf"\|.*`{path}{ending}`.*\|", line)]
+    assert len(rows) == 1, f"{room}: {len(rows)} rows"
+    return rows[0]
+
+
+@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if "." in room])
+def test_every_room_is_in_the_text_below_what_it_imports(room: str) -> None:
+    """A newcomer finds the room of a change in the table, and reads from above what a room rests on."""
+    top = room.partition(".")[0]
+    below = [row_of(other) for other in MAY_IMPORT[room] if other.startswith(f"{top}.")]
+    assert all(row <= row_of(room) for row in below)
 
 
 @pytest.mark.parametrize("setting", table(), ids=lambda row: row[0])
@@ -349,8 +359,8 @@ def test_every_link_leads_somewhere(name: str, link: str) -> None:
 
 
 def inline(name: str) -> list[str]:
-    """What stands between backticks in a text."""
-    return re.findall(r"`([^`\n]+)`", prose(name))
+    """What stands between backticks in a text, also in the comments of its blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*$", "", TEXTS[name], flags=re.MULTILINE))
 
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
