@@ -42,7 +42,7 @@ from simulator.report.comparison import write_comparison_report
 from simulator.report.terminal.comparison import shown
 from simulator.run.policies import NAMES
 from simulator.run.result import tasks_of
-from simulator.run.result_store import prepared
+from simulator.run.result_store import make_folder
 from simulator.run.sweep import sweep
 from simulator.run.versions import version_of
 from simulator.worlds.registry import NoSuchWorld, find, log_of
@@ -143,9 +143,9 @@ def compare_command(
     with bad_input():
         refuse_overwriting(json_file, *names, grid, log_of(subject), reading["mapping"])
         policies = _policies(names, grid, against, stderr)
-        folder = prepared(out or Path(f"compare-{_slug(subject)}"))
+        folder = make_folder(out or Path(f"compare-{_slug(subject)}"))
         if report:
-            prepared(report)
+            make_folder(report)
         asked = Asked(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
         world = _world(subject)
         if world is None:

@@ -31,7 +31,7 @@ from simulator.drive.plan import LONGEST_WINDOW, Shares
 from simulator.drive.result import Result
 from simulator.evaluate.result import to_json
 from simulator.report.terminal.drives import shown
-from simulator.run.result_store import prepared
+from simulator.run.result_store import make_folder
 from simulator.worlds.registry import find, log_of, names
 from simulator.worlds.world import World
 
@@ -139,7 +139,7 @@ def world_command(name: str, world: World) -> click.Command:
         with bad_input():
             refuse_overwriting(json_file, given["db"], given["serve"], given["policy"], log_of(name))
             if report:
-                prepared(report)
+                make_folder(report)
             shares = Shares(lost=lost, late=late, duplicate=duplicate, reordered=reordered)
             result = _with_progress(world, Options(shares=shares, **given))
             write_json(json_file, to_json(result))

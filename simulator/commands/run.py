@@ -23,7 +23,7 @@ from simulator.report.runs import write_run_report
 from simulator.report.terminal.runs import shown
 from simulator.run.policies import NAMES, Learner, named
 from simulator.run.result import REFERENCES, PolicyRuns, WorldRuns, of_policy, reference, tasks_of
-from simulator.run.result_store import prepared
+from simulator.run.result_store import make_folder
 from simulator.run.sweep import sweep
 from simulator.run.task import Run, Task, run
 from simulator.run.versions import version_of
@@ -70,7 +70,7 @@ def run_command(
         world, policies = find(world_name), list(dict.fromkeys(names))
         learns = {name: isinstance(named(name, world), Learner) for name in policies}
         for folder in filter(None, (keep, report)):
-            prepared(folder)
+            make_folder(folder)
         numbers = range(first_seed, first_seed + seeds)
         tasks = tasks_of(world_name, policies, seeds=numbers, rounds=rounds, delayed=not no_delay)
         runs = _swept(tasks, keep=keep, workers=workers)

@@ -32,18 +32,13 @@ from simulator.evaluate.result import Finding, PolicyResult
 from simulator.evaluate.run import judged
 from simulator.evaluate.scores import Scores, score
 from simulator.logs.columns import Columns
-from simulator.logs.files import stamp
 from simulator.logs.open import ReadOptions, open_log
 from simulator.run.policies import with_policy
-from simulator.run.task import Task
-from simulator.run.versions import digest, sources
-from simulator.run.versions import version_of as version_of_run
+from simulator.run.versions import state, version_of_policy
 
 LOGGED = "logged"
-_CODE = ("decider/estimate/*.py", "simulator/evaluate/*.py", "simulator/logs/*.py", "simulator/compare/on_log.py")
-"""What a result depends on besides the policy's own code."""
-BY_TRADE = ("default", *[name for name, one in ALGORITHMS.items() if one.learns])
-"""What a name begins with that is no policy of `parse.py`: an algorithm, on the log's actions."""
+ALGORITHM_NAMES = ("default", *[name for name, one in ALGORITHMS.items() if one.learns])
+"""Names accepted besides those of `parse.py`: an algorithm, on the log's actions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +154,7 @@ def _experiment(name: str, columns: Columns) -> Experiment | None:
     if name.endswith(".toml"):
         message = read_toml(Path(name))
         return from_message(message) if message.actions else with_policy(name, log_experiment(columns))
-    return with_policy(name, log_experiment(columns)) if name.partition(":")[0] in BY_TRADE else None
+    return with_policy(name, log_experiment(columns)) if name.partition(":")[0] in ALGORITHM_NAMES else None
 
 
 def version_of(task: LogTask) -> str:
@@ -168,10 +163,8 @@ def version_of(task: LogTask) -> str:
     >>> version_of(LogTask(Reading("clicks.csv"), "uniform")) == version_of(LogTask(Reading("clicks.csv"), "uniform"))
     True
     """
-    of_policy = version_of_run(Task("", task.policy, 0, 0))
-    given = [task.reading.log, task.reading.mapping, task.policy.partition(":")[2].partition("@")[0]]
-    stamps = [stamp(Path(name)) for name in given if name]
-    return f"{of_policy}, {digest(sources(*_CODE))}, {blake2b(repr(stamps).encode(), digest_size=6).hexdigest()}"
+    files = [task.reading.log, task.reading.mapping or "", task.policy.partition(":")[2].partition("@")[0]]
+    return f"{version_of_policy(task.policy)}, {state(*files)}"
 
 
 def _carries(result: PolicyResult) -> bool:
