@@ -26,8 +26,8 @@ from simulator.compare import on_decisions
 from simulator.compare import paired as paired_module
 from simulator.compare.grid import BadGrid, policies, read_grid
 from simulator.compare.on_decisions import family
-from simulator.compare.on_log import Judged, LogTask, Reading, comparable, judge, standing, sums_of
-from simulator.compare.on_world import tried
+from simulator.compare.on_log import LogResult, LogTask, Reading, on_same_decisions, standing, sums_of, try_evaluate
+from simulator.compare.on_world import try_run
 from simulator.compare.paired import Comparison, Floats, all_pairs, paired, shrinkage
 from simulator.compare.result import Compared, Curve, Family, Standing, ranked, told
 from simulator.compare.table import read_table, write_table
@@ -206,7 +206,7 @@ def test_a_grid_is_the_product_of_what_it_lists(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == 2 * 2 * 2 + 2 * 2
     assert names[0] == "squarecb:gamma_scale=10,interactions=CA,floor=0.001"
     assert names[-1] == "softmax:interactions=CA+CCA,floor=0.01"
-    assert all(tried(Task("storefront", name, 1, 5)).run for name in names), "every name can be played"
+    assert all(try_run(Task("storefront", name, 1, 5)).run for name in names), "every name can be played"
 
 
 @pytest.mark.parametrize(
@@ -275,10 +275,10 @@ def test_the_best_is_found_and_called_real(played: tuple[Path, Result]) -> None:
     found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
     assert found["standings"][0]["name"] == "best"
     assert found["reference"] == "uniform"
-    assert [family["figure"] for family in found["families"]] == ["share of the attainable lift", "reward a visit"]
+    assert [family["figure"] for family in found["families"]] == ["share of the attainable lift", "reward/visit"]
     best = next(one for one in found["families"][0]["comparisons"] if one["name"] == "best")
     assert (best["difference"], best["real"]) == (pytest.approx(1.0), True)
-    for said in ("deployed learning curve", "hold together in 95 %", "compared with", "better"):
+    for said in ("deployed learning curve", "simultaneous 95 %", "compared with", "better"):
         assert said in " ".join(result.stdout.split())
 
 
@@ -434,9 +434,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def judgements(log: Path, *names: str) -> dict[str, Judged]:
+def judgements(log: Path, *names: str) -> dict[str, LogResult]:
     """What the tasks of these policies find."""
-    return {name: judge(LogTask(Reading(str(log)), name)) for name in names}
+    return {name: try_evaluate(LogTask(Reading(str(log)), name)) for name in names}
 
 
 def test_one_comparison_with_the_log_is_the_evaluations_difference(log: Path) -> None:
@@ -444,7 +444,7 @@ def test_one_comparison_with_the_log_is_the_evaluations_difference(log: Path) ->
     columns = open_log(str(log), ReadOptions())
     for name in ("uniform", "fixed:sale"):
         found = judgements(log, "logged", name)
-        (one,) = family(comparable(found, "logged"), (0.0, 1.0), reference="logged").comparisons
+        (one,) = family(on_same_decisions(found, "logged"), (0.0, 1.0), reference="logged").comparisons
         (scores,) = score(columns, [parse(name, columns)])
         wanted = Estimator(scores).difference()
         assert (one.difference, one.low, one.high) == pytest.approx((wanted.value, wanted.low, wanted.high), rel=1e-6)
@@ -452,7 +452,7 @@ def test_one_comparison_with_the_log_is_the_evaluations_difference(log: Path) ->
 
 def test_a_difference_turned_round_has_the_other_sign(log: Path) -> None:
     """The logged policy can be compared, too, and is then worse by what the other is better."""
-    sums = comparable(judgements(log, "logged", "uniform"), "uniform")
+    sums = on_same_decisions(judgements(log, "logged", "uniform"), "uniform")
     (one,) = family(sums, (0.0, 1.0), reference="uniform").comparisons
     (other,) = family(sums, (0.0, 1.0), reference="logged").comparisons
     assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
@@ -463,7 +463,7 @@ def test_pairing_on_decisions_is_narrower_than_two_intervals(log: Path) -> None:
     """What two policies have in common cancels: that is why terms are kept by unit."""
     names = ("squarecb:floor=0.05", "softmax:lambda=20,floor=0.05")
     found = judgements(log, *names)
-    (one,) = family(comparable(found, names[0]), (0.0, 1.0), reference=names[0]).comparisons
+    (one,) = family(on_same_decisions(found, names[0]), (0.0, 1.0), reference=names[0]).comparisons
     alone = [result.estimates[result.headline] for result in (one.result for one in found.values()) if result]
     assert one.high - one.low < min(estimate.high - estimate.low for estimate in alone)
 
@@ -523,7 +523,7 @@ def test_policies_judged_by_other_decisions_are_not_compared(log: Path) -> None:
     apart = found["fixed:sale"]
     assert apart.sums
     found["fixed:sale"] = replace(apart, sums=replace(apart.sums, decisions="later ones"))
-    assert list(comparable(found, "uniform")) == ["uniform"]
+    assert list(on_same_decisions(found, "uniform")) == ["uniform"]
     assert standing("fixed:sale", apart, {}).estimate
 
 
@@ -539,7 +539,7 @@ def hand_made() -> Compared:
             "deployed learning curve in a simulated world",
             {"algorithm": "squarecb", "squarecb.gamma_scale": scale, "minimum_propensity": floor},
             Estimate(0.5 + scale / 4000 - floor, 0.4, 0.9, "Student's t over seeds"),
-            {"reward a visit": 0.0312},
+            {"reward/visit": 0.0312},
         )
         for scale in scales
         for floor in (0.001, 0.01)

@@ -1,4 +1,4 @@
-"""Policies on a world: tasks, what they found, and which differences over seeds are real. Called by `cli.py`."""
+"""Policies on a world: tasks, what they found, which differences over seeds are real. Called by its command."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.world import World
 
 SHARE = "share of the attainable lift"
-REWARD = "reward a visit"
+REWARD = "reward/visit"
 
 ONE_SEED = "One seed says nothing about chance, so no difference is called real: run more seeds (--seeds 10)."
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class WorldResult:
     """A run, or why there is none: one policy that fails must not end the others."""
 
     run: Run | None
     failed: str = ""
 
 
-def tried(task: Task) -> Tried:
+def try_run(task: Task) -> WorldResult:
     """What `run` gives. Equal tasks have equal results.
 
-    >>> tried(Task("storefront", "best", seed=1, rounds=10)).failed
+    >>> try_run(Task("storefront", "best", seed=1, rounds=10)).failed
     ''
     """
     try:
-        return Tried(run(task))
+        return WorldResult(run(task))
     except (OSError, MemoryError):
         raise
     except BadPolicy as error:  # somebody's own policy; its name is told beside
         cause = error.__cause__ or error
-        return Tried(None, f"{type(cause).__name__}: {cause}")
+        return WorldResult(None, f"{type(cause).__name__}: {cause}")
     except DeciderError as error:
-        return Tried(None, str(error))
+        return WorldResult(None, str(error))
     except Exception as error:
-        return Tried(None, f"{type(error).__name__}: {error}")
+        return WorldResult(None, f"{type(error).__name__}: {error}")
 
 
 def parameters(name: str, world: World) -> dict[str, Value]:
@@ -63,11 +63,11 @@ def parameters(name: str, world: World) -> dict[str, Value]:
     return parameters_of(name, with_policy(name, world.experiment))
 
 
-def row(task: Task, found: Tried, given: Mapping[str, Value]) -> Row:
+def row(task: Task, found: WorldResult, given: Mapping[str, Value]) -> Row:
     """One line of the table. Every figure is a mean over the visits of this seed.
 
     >>> task = Task("storefront", "best", seed=1, rounds=10)
-    >>> row(task, tried(task), {"algorithm": "best"})["share_of_lift"]
+    >>> row(task, try_run(task), {"algorithm": "best"})["share_of_lift"]
     1.0
     """
     line: dict[str, Value] = {"world": task.world, "policy": task.policy, **given, "seed": task.seed}
@@ -91,10 +91,10 @@ def _figures(one: Run) -> dict[str, Value]:
     return {"share_of_lift": None if np.isnan(share) else share, **means}
 
 
-def compared(
+def compare(
     world: World,
     policies: Mapping[str, Mapping[str, Value]],
-    runs: Mapping[str, Sequence[Tried]],
+    runs: Mapping[str, Sequence[WorldResult]],
     *,
     reference: str,
     every_pair: bool,
@@ -140,7 +140,11 @@ def _shares(runs: Sequence[Run]) -> Floats:
 
 
 def _standing(
-    name: str, given: Mapping[str, Value], found: Sequence[Tried], values: Mapping[str, Floats | None], learns: bool
+    name: str,
+    given: Mapping[str, Value],
+    found: Sequence[WorldResult],
+    values: Mapping[str, Floats | None],
+    learns: bool,
 ) -> Standing:
     estimand = LEARNS if learns else KNOWN
     failed = [one.failed for one in found if one.run is None]
@@ -161,7 +165,7 @@ def _estimate(one: Band) -> Estimate:
 def _family(figure: str, values: Mapping[str, Floats], reference: str, *, every_pair: bool) -> Family:
     names, seeds = list(values), max((len(one) for one in values.values()), default=0)
     many = f"{seeds} seeds" if seeds > 1 else "one seed"
-    how = f"paired by seed over {many}; all intervals hold together in {100 * LEVEL:g} % of such comparisons"
+    how = f"paired by seed over {many}; simultaneous {100 * LEVEL:g} % confidence intervals"
     if len(names) < 2 or reference not in names:
         return Family(figure, how, ())
     matrix = _rounded(np.array([values[name] for name in names]))
