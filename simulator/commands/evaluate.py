@@ -18,8 +18,10 @@ from simulator.commands.options import (
     bar,
     json_option,
     log_options,
+    print_results,
     read_log,
     refuse_overwriting,
+    report_option,
     write_json,
 )
 from simulator.evaluate.candidates import Candidate
@@ -52,9 +54,7 @@ Examples:
 @click.option("--importance", is_flag=True, help="What each field of the context is worth to what learns (slow).")
 @click.option("--force", is_flag=True, help="Print numbers even where the log cannot carry the question.")
 @json_option
-@click.option(
-    "--report", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write a page with plots."
-)
+@report_option
 def evaluate_command(
     log: str,
     names: tuple[str, ...],
@@ -88,12 +88,8 @@ def evaluate_command(
                 on_progress=progress,
             )
         done = replace(done, seconds=time.perf_counter() - started)
-        console = Console(emoji=False, markup=False)
-        for part in shown(done):
-            console.print(part)
         write_json(json_file, to_json(done))
-        if report:
-            console.print(f"Report: {write_report(done, report)}", soft_wrap=True)
+        print_results(shown(done), report=write_report(done, report) if report else None)
     if any(policy.refused for policy in done.policies):
         sys.exit(REFUSED)
 

@@ -160,9 +160,9 @@ def write_json(file: Path | None, text: str) -> None:
         file.write_text(text + "\n", encoding="utf-8")
 
 
-def print_results(parts: Iterable[RenderableType], **files: Path | None) -> None:
+def print_results(parts: Iterable[RenderableType], *, highlight: bool = True, **files: Path | None) -> None:
     """The parts, then where each file is. Write files first: then `| head` leaves none out."""
-    console = Console(emoji=False, markup=False)
+    console = Console(emoji=False, markup=False, highlight=highlight)
     for part in parts:
         console.print(part)
     for name, file in files.items():
