@@ -29,7 +29,7 @@ from simulator.compare.on_decisions import family
 from simulator.compare.on_log import LogResult, LogTask, Reading, on_same_decisions, standing, sums_of, try_evaluate
 from simulator.compare.on_world import try_run
 from simulator.compare.paired import Comparison, Floats, all_pairs, paired, shrinkage
-from simulator.compare.result import Compared, Curve, Family, Standing, ranked, told
+from simulator.compare.result import Compared, Family, ShareCurve, Standing, rank, sentence
 from simulator.compare.table import read_table, write_table
 from simulator.evaluate.estimates import Estimator
 from simulator.evaluate.parse import parse
@@ -157,24 +157,24 @@ def test_one_seed_has_no_interval() -> None:
     """One run of each says which was ahead, not which is better."""
     (one,) = paired(np.array([[0.1], [0.9]]), ["a", "b"], reference=0)
     assert one.difference == pytest.approx(0.8)
-    assert (one.real, one.told) == (False, "run more seeds")
+    assert (one.real, one.conclusion) == (False, "run more seeds")
     assert np.isnan([one.low, one.high, one.p_adjusted]).all()
-    assert told(one) == "b against a: run more seeds"
+    assert sentence(one) == "b against a: run more seeds"
 
 
 def test_a_difference_without_any_spread_is_what_it_is() -> None:
     """Of policies that know the world: the best less an even choice is 1 at every seed, but for rounding."""
     share = np.array([[0.0, 0.0, 0.0], [1.0, 1.0 - 1e-16, 1.0], [0.0, 0.0, 0.0]])
     best, same = paired(share, ["uniform", "best", "again"], reference=0)
-    assert (best.told, best.p_adjusted) == ("better", 0.0)
+    assert (best.conclusion, best.p_adjusted) == ("better", 0.0)
     assert best.low == pytest.approx(1.0)
-    assert (same.told, same.p_adjusted, same.high) == ("not told apart", 1.0, 0.0)
+    assert (same.conclusion, same.p_adjusted, same.high) == ("not told apart", 1.0, 0.0)
 
 
 def test_a_worse_policy_is_called_worse() -> None:
     """The sign is part of the answer."""
     one, *_ = paired(np.array([[5.0, 6.0, 7.0, 8.0], [1.0, 2.1, 3.0, 4.1]]), ["a", "b"], reference=0)
-    assert told(one) == "b is worse than a"
+    assert sentence(one) == "b is worse than a"
 
 
 @pytest.mark.parametrize("values", [np.zeros(3), np.zeros((2, 0)), np.zeros((3, 2)), np.array([[1.0], [np.nan]])])
@@ -560,9 +560,9 @@ def hand_made() -> Compared:
         figure="share of the attainable lift",
         conditions="Estimand: deployed learning curve in a simulated world; 5 seeds.",
         reference="uniform",
-        standings=ranked([hostile, alone, *grid]),
+        standings=rank([hostile, alone, *grid]),
         families=families,
-        curves=tuple([Curve(one.name, (10, 20, 30), (float("nan"), 0.2, 0.4)) for one in (alone, *grid)]),
+        curves=tuple([ShareCurve(one.name, (10, 20, 30), (float("nan"), 0.2, 0.4)) for one in (alone, *grid)]),
         notes=(f"A note {HOSTILE}",),
     )
 

@@ -89,7 +89,8 @@ def evaluate_command(
             )
         done = replace(done, seconds=time.perf_counter() - started)
         write_json(json_file, to_json(done))
-        print_results(shown(done), report=write_report(done, report) if report else None)
+        page = write_report(done, report) if report else None
+        print_results(shown(done), report=page)
     if any(policy.refused for policy in done.policies):
         sys.exit(REFUSED)
 

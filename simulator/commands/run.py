@@ -25,8 +25,8 @@ from simulator.commands.options import (
 from simulator.evaluate.result import to_json
 from simulator.report.runs import write_run_report
 from simulator.report.terminal.runs import shown
-from simulator.run.policies import NAMES, Learner, named
-from simulator.run.result import REFERENCES, PolicyRuns, WorldRuns, of_policy, reference, tasks_of
+from simulator.run.policies import NAMES, ServedPolicy, find_policy
+from simulator.run.result import REFERENCES, PolicyRuns, WorldRuns, summarize, summarize_reference, tasks_of
 from simulator.run.result_store import make_folder
 from simulator.run.sweep import sweep
 from simulator.run.task import Run, run
@@ -72,7 +72,7 @@ def run_command(
     with bad_input():
         refuse_overwriting(json_file, *names, log_of(world_name))
         world, policies = find(world_name), list(dict.fromkeys(names))
-        learns = {name: isinstance(named(name, world), Learner) for name in policies}
+        learns = {name: isinstance(find_policy(name, world), ServedPolicy) for name in policies}
         for folder in filter(None, (keep, report)):
             make_folder(folder)
         numbers = range(first_seed, first_seed + seeds)
@@ -90,12 +90,13 @@ def run_command(
             seconds=time.perf_counter() - started,
         )
         write_json(json_file, to_json(found))
-        print_results(shown(found), report=write_run_report(found, report) if report else None)
+        page = write_run_report(found, report) if report else None
+        print_results(shown(found), report=page)
 
 
 def _summaries(runs: list[Run], learns: dict[str, bool]) -> tuple[PolicyRuns, ...]:
     """References first. A policy that has a reference's name is not shown twice."""
     of = {name: [run for run in runs if run.task.policy == name] for name in learns}
     any_policy = next(iter(of.values()))
-    references = [reference(name, any_policy) for name in REFERENCES if name not in learns]
-    return (*references, *[of_policy(name, of[name], learns=learns[name]) for name in learns])
+    references = [summarize_reference(name, any_policy) for name in REFERENCES if name not in learns]
+    return (*references, *[summarize(name, of[name], learns=learns[name]) for name in learns])

@@ -31,7 +31,7 @@ def verify_command(db: Path) -> None:
     try:
         with closing(open_reader(db)) as log, Progress(console=Console(stderr=True), transient=True) as progress:
             refuse_imported(log)
-            damages = _checked(log, progress)
+            damages = _check(log, progress)
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))
     except DeciderError as error:
@@ -39,13 +39,13 @@ def verify_command(db: Path) -> None:
         sys.exit(2)
     click.echo(f"{result.equal} of {result.decisions} decisions equal")
     if result.first is not None:
-        click.echo(_told(result.first))
+        click.echo(_describe(result.first))
         sys.exit(1)
     if damages:
         sys.exit(2)
 
 
-def _checked(log: LogReader, progress: Progress) -> Sequence[Damage]:
+def _check(log: LogReader, progress: Progress) -> Sequence[Damage]:
     """What the log's checksums say, told at once: what comes after may fail on the same damage."""
     task = progress.add_task("entries", total=log.head().position)
     damages = log.check(lambda position: progress.update(task, completed=position))
@@ -57,7 +57,7 @@ def _checked(log: LogReader, progress: Progress) -> Sequence[Damage]:
     return damages
 
 
-def _told(difference: Difference) -> str:
+def _describe(difference: Difference) -> str:
     logged = difference.logged
     return (
         f"first difference at position {logged.position}, decision {logged.decision.decision_id}: {difference.what}\n"

@@ -26,7 +26,7 @@ from simulator.compare.on_log import (
     standing,
 )
 from simulator.compare.paired import Comparison, Floats, Largest
-from simulator.compare.result import LEVEL, Compared, Family, Value, ranked
+from simulator.compare.result import LEVEL, Compared, Family, Value, rank
 from simulator.evaluate.checks.log import log_findings
 from simulator.logs.columns import Columns
 
@@ -60,7 +60,7 @@ def compare(
         figure=REWARD,
         conditions=f"{len(columns):,} decisions; estimands stand with the policies.",
         reference=reference,
-        standings=ranked(note_other_decisions(standings, sums, reference)),
+        standings=rank(note_other_decisions(standings, sums, reference)),
         families=tuple([one for one in families if one.comparisons]),
         notes=tuple(_notes(columns, results, reference if not sums else "")),
     )

@@ -23,7 +23,7 @@ from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.policy.algorithms import ALGORITHMS
 from simulator.compare.paired import Floats
-from simulator.compare.result import Row, Standing, Value, parameters_of
+from simulator.compare.result import Standing, TableRow, Value, parameters_of
 from simulator.evaluate.candidates import Candidate, Logged
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator
@@ -207,7 +207,7 @@ def difference(one: Sums, other: Sums) -> Sample:
     )
 
 
-def row(task: LogTask, found: LogResult, given: Mapping[str, Value]) -> Row:
+def row(task: LogTask, found: LogResult, given: Mapping[str, Value]) -> TableRow:
     """One line of the table."""
     line: dict[str, Value] = {"log": task.reading.log, "policy": task.policy, **given, "delayed": task.delayed}
     if found.result is not None:

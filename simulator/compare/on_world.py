@@ -10,10 +10,10 @@ import numpy as np
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from simulator.compare.paired import Floats, all_pairs, paired
-from simulator.compare.result import LEVEL, Compared, Curve, Family, Row, Standing, Value, parameters_of, ranked
+from simulator.compare.result import LEVEL, Compared, Family, ShareCurve, Standing, TableRow, Value, parameters_of, rank
 from simulator.evaluate.result import Estimate
 from simulator.load_policy import BadPolicy
-from simulator.run.policies import Learner, named, with_policy
+from simulator.run.policies import ServedPolicy, find_policy, with_policy
 from simulator.run.result import KNOWN, LEARNS, Band, band
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.world import World
@@ -52,18 +52,18 @@ def try_run(task: Task) -> WorldResult:
 
 
 def parameters(name: str, world: World) -> dict[str, Value]:
-    """All parameters that a policy of this name has there, its defaults, too. Raises as `named` does.
+    """All parameters that a policy of this name has there, its defaults, too. Raises as `find_policy` does.
 
     >>> from simulator.worlds.registry import find
     >>> found = parameters("softmax:floor=0.01", find("storefront"))
     >>> found["algorithm"], found["softmax.lambda"], found["interactions"], found["minimum_propensity"]
     ('softmax', 100.0, 'CA', 0.01)
     """
-    named(name, world)  # raises what there is to say
+    find_policy(name, world)  # raises what there is to say
     return parameters_of(name, with_policy(name, world.experiment))
 
 
-def row(task: Task, found: WorldResult, given: Mapping[str, Value]) -> Row:
+def row(task: Task, found: WorldResult, given: Mapping[str, Value]) -> TableRow:
     """One line of the table. Every figure is a mean over the visits of this seed.
 
     >>> task = Task("storefront", "best", seed=1, rounds=10)
@@ -107,7 +107,7 @@ def compare(
     values = {figure: {name: of(whole[name]) for name in complete} for figure, of in figures.items()}
     lift = all(np.isfinite(one).all() for one in values[SHARE].values())
     order = [SHARE, REWARD] if lift else [REWARD]
-    learns = {name: isinstance(named(name, world), Learner) for name in policies}
+    learns = {name: isinstance(find_policy(name, world), ServedPolicy) for name in policies}
     standings = [
         _standing(
             name, policies[name], runs[name], {figure: values[figure].get(name) for figure in order}, learns[name]
@@ -124,7 +124,7 @@ def compare(
         figure=order[0],
         conditions=_conditions(world, tasks, seeds),
         reference=reference,
-        standings=ranked(standings),
+        standings=rank(standings),
         families=tuple([one for one in families if one.comparisons]),
         curves=tuple([_curve(name, whole[name]) for name in complete]) if lift else (),
         notes=_notes(reference, complete, seeds=seeds, lift=lift),
@@ -189,10 +189,10 @@ def _conditions(world: World, tasks: Sequence[Task], seeds: int) -> str:
     return f"Estimand: {LEARNS}; {many}; rewards are learned {learned}.{fitted}"
 
 
-def _curve(name: str, runs: Sequence[Run]) -> Curve:
+def _curve(name: str, runs: Sequence[Run]) -> ShareCurve:
     earned, best, uniform = (np.array([getattr(one, sums) for one in runs]) for sums in ("earned", "best", "uniform"))
     share = share_of_lift(earned, best=best, uniform=uniform).mean(axis=0)
-    return Curve(name, tuple(runs[0].rounds), tuple(share.tolist()))
+    return ShareCurve(name, tuple(runs[0].rounds), tuple(share.tolist()))
 
 
 def _notes(reference: str, complete: Sequence[str], *, seeds: int, lift: bool) -> tuple[str, ...]:

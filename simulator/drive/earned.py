@@ -13,7 +13,7 @@ import numpy as np
 
 from simulator.drive.ledger import Ledger
 from simulator.drive.plan import Plan
-from simulator.run.play import reference
+from simulator.run.play import play_reference
 from simulator.run.task import share_of_lift
 from simulator.worlds.world import Floats
 
@@ -37,7 +37,7 @@ class Earned:
     share: float
 
 
-def earned(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
+def measure(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
     """Over the acknowledged decisions; None of none."""
     done = np.flatnonzero(ledger.acked)
     if not len(done):
@@ -45,7 +45,7 @@ def earned(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
     visits, cases, actions = plan.visits, ledger.case[done], ledger.action[done]
 
     def mean(pmfs: Floats) -> float:
-        return float(reference(visits, pmfs, random=Random(seed))[done].mean())
+        return float(play_reference(visits, pmfs, random=Random(seed))[done].mean())
 
     singles = {action: mean(visits.always(index)) for index, action in enumerate(plan.world.actions)}
     fixed = max(singles, key=lambda action: singles[action])

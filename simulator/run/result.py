@@ -61,7 +61,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LearningCurve:
     """rounds: the points. reward (a visit), total_regret, share: up to the point. right: since the point before."""
 
     rounds: tuple[int, ...]
@@ -85,7 +85,7 @@ class PolicyRuns:
     whole: Figures
     last_fifth: Figures
     beats_single_after: int | None
-    curve: Curve
+    curve: LearningCurve
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,24 +124,24 @@ def tasks_of(world: str, policies: Sequence[str], *, seeds: Sequence[int], round
     return [Task(world, policy, seed, rounds, delayed) for seed in seeds for policy in policies]
 
 
-def of_policy(name: str, runs: Sequence[Run], *, learns: bool) -> PolicyRuns:
+def summarize(name: str, runs: Sequence[Run], *, learns: bool) -> PolicyRuns:
     """A policy's runs, one a seed, summed up.
 
     >>> from simulator.run.task import run
     >>> runs = [run(task) for task in tasks_of("storefront", ["best"], seeds=[1, 2], rounds=50, delayed=True)]
-    >>> of_policy("best", runs, learns=False).whole.share
+    >>> summarize("best", runs, learns=False).whole.share
     Band(mean=1.0, low=1.0, high=1.0)
     """
     estimand = LEARNS if learns else KNOWN
     return _of_sums(name, estimand, _sums(runs, "earned", right=_array(runs, "right")), reference=False)
 
 
-def reference(name: str, runs: Sequence[Run]) -> PolicyRuns:
+def summarize_reference(name: str, runs: Sequence[Run]) -> PolicyRuns:
     """One of REFERENCES, which the runs of any policy tell, one a seed.
 
     >>> from simulator.run.task import run
     >>> runs = [run(task) for task in tasks_of("storefront", ["uniform"], seeds=[1], rounds=50, delayed=True)]
-    >>> reference("best", runs).whole.share
+    >>> summarize_reference("best", runs).whole.share
     Band(mean=1.0, low=None, high=None)
     """
     of = {"uniform": "uniform", SINGLE: "fixed", "best": "best"}[name]
@@ -224,11 +224,11 @@ def _beats(sums: _Sums) -> int | None:
     return int(sums.rounds[first]) if first < len(above) else None
 
 
-def _curve(sums: _Sums) -> Curve:
+def _curve(sums: _Sums) -> LearningCurve:
     rounds = sums.rounds[1:]
     earned, best, uniform = sums.earned[:, 1:], sums.best[:, 1:], sums.uniform[:, 1:]
     steps = np.diff(sums.rounds)
-    return Curve(
+    return LearningCurve(
         rounds=tuple(rounds.tolist()),
         reward=_line(earned / rounds),
         total_regret=_line(best - earned),

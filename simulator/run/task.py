@@ -11,8 +11,8 @@ from random import Random
 
 import numpy as np
 
-from simulator.run.play import play, reference
-from simulator.run.policies import Known, named
+from simulator.run.play import play, play_reference
+from simulator.run.policies import StaticPolicy, find_policy
 from simulator.worlds.registry import find
 from simulator.worlds.world import Floats, Indexes, Visits
 
@@ -77,12 +77,12 @@ def run(task: Task) -> Run:
     """
     world, visits = find(task.world), _visits(task.world, task.seed, task.rounds)
     best, uniform, fixed = _references(task.world, task.seed, task.rounds)
-    player = named(task.policy, world)
-    if isinstance(player, Known):
+    player = find_policy(task.policy, world)
+    if isinstance(player, StaticPolicy):
         pmfs = player.pmfs(visits)
-        earned = got = reference(visits, pmfs, random=Random(task.seed))
+        earned = got = play_reference(visits, pmfs, random=Random(task.seed))
         good = replace(visits, means=(visits.best > 0).astype(np.float64))
-        right = reference(good, pmfs, random=Random(task.seed))
+        right = play_reference(good, pmfs, random=Random(task.seed))
     else:
         policy = player.make(task.seed)
         random = Random(task.seed)
@@ -107,10 +107,12 @@ def _visits(world: str, seed: int, rounds: int) -> Visits:
 def _references(world: str, seed: int, rounds: int) -> tuple[Floats, Floats, Floats]:
     """Mean rewards of every round: of the best action, of an even choice, of the best single action."""
     visits = _visits(world, seed, rounds)
-    singles = [reference(visits, visits.always(action), random=Random(seed)) for action in range(visits.means.shape[1])]
+    singles = [
+        play_reference(visits, visits.always(action), random=Random(seed)) for action in range(visits.means.shape[1])
+    ]
     fixed = max(singles, key=lambda earned: float(earned.sum()))
     return (
-        reference(visits, visits.best, random=Random(seed)),
-        reference(visits, visits.uniform, random=Random(seed)),
+        play_reference(visits, visits.best, random=Random(seed)),
+        play_reference(visits, visits.uniform, random=Random(seed)),
         fixed,
     )

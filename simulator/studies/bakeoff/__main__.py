@@ -17,7 +17,7 @@ from simulator.run.sweep import sweep
 from simulator.run.task import HORIZONS, Task
 from simulator.studies.bakeoff.plan import LABELS, Seeds, tasks
 from simulator.studies.bakeoff.plot import shares
-from simulator.studies.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
+from simulator.studies.bakeoff.results import HERE, HorizonShares, SeedResult, depends_on, play_task, read, rows, write
 from simulator.studies.bakeoff.table import placed, readme, results
 from simulator.worlds.registry import data_names, find, names
 
@@ -95,20 +95,22 @@ def _planned(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> li
     return planned
 
 
-def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[Played]:
+def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[HorizonShares]:
     """Progress in rounds, since runs differ in length."""
     rounds = sum(task.rounds for task in planned)
     with bar(Console(stderr=True), f"{len(planned):,} runs") as progress:
         done: list[int] = []
 
-        def count(task: Task, _: Played) -> None:
+        def count(task: Task, _: HorizonShares) -> None:
             done.append(task.rounds)
             progress(sum(done) / rounds)
 
-        return sweep(planned, played, result=Played, folder=folder, workers=workers, version=depends_on, on_done=count)
+        return sweep(
+            planned, play_task, result=HorizonShares, folder=folder, workers=workers, version=depends_on, on_done=count
+        )
 
 
-def published(found: Sequence[Row], folder: Path, page: Path) -> None:
+def published(found: Sequence[SeedResult], folder: Path, page: Path) -> None:
     """Results, tables and plot into the folder; the tables into the page, where it has markers. Raises OSError."""
     write(folder / CSV, found)
     exact = read(folder / CSV)
