@@ -87,7 +87,7 @@ world_options = with_options(
     click.option("--serve", type=FILE, metavar="LOG.db", help="Start a server on this log instead; end it after."),
     click.option("--kills", type=click.IntRange(0, 100), default=0, help="SIGKILL it that often, at random moments."),
     click.option("--visitors", type=VISITS, default=10_000, show_default=True, help="Visits to send."),
-    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of visitors and luck."),
+    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of visitors and rewards."),
     click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients at once."),
     click.option(
         "--rate",

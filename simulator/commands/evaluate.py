@@ -50,8 +50,8 @@ Examples:
 @click.argument("log")
 @log_options
 @click.option("--policy", "names", multiple=True, required=True, metavar="P", help=f"May be repeated. One of: {NAMES}.")
-@click.option("--no-delay", is_flag=True, help="What learns sees every reward at once, not when the log did.")
-@click.option("--importance", is_flag=True, help="What each field of the context is worth to what learns (slow).")
+@click.option("--no-delay", is_flag=True, help="A learning policy gets every reward at once, not when the log did.")
+@click.option("--importance", is_flag=True, help="How much each context field adds to a learning policy (slow).")
 @click.option("--force", is_flag=True, help="Print numbers even where the log cannot carry the question.")
 @json_option
 @report_option
@@ -100,7 +100,7 @@ def evaluate_command(
 @log_options
 @json_option
 def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
-    """What LOG can carry, without any policy: each check with a verdict in plain words.
+    """Check LOG without any policy: each check with a verdict in plain words.
 
     Exits 1 if something is so wrong that the log should not be used, 2 if it cannot be read.
     """

@@ -110,7 +110,7 @@ def counted(console: Console, total: int, what: str) -> Iterator[Callable[..., N
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Bad input, and what cannot be written, is one line and exit code 2; so is whatever nobody thought of."""
+    """Bad input, and what cannot be written, is one line and exit code 2; so is every unexpected error."""
     try:
         yield
     except (DeciderError, OSError) as error:

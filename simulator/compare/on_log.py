@@ -1,6 +1,6 @@
 """Policies on a log: one task evaluates one of them. What they found is compared by `on_decisions.py`.
 
-Called by `cli.py`. A task keeps the sums of its headline estimator's terms by unit. The difference of any two policies
+Called by its command. A task keeps the sums of its headline estimator's terms by unit. The difference of two policies
 is estimated from the difference of these sums: what the two share cancels, and who comes back counts once.
 """
 

@@ -42,7 +42,7 @@ def try_run(task: Task) -> WorldResult:
         return WorldResult(run(task))
     except (OSError, MemoryError):
         raise
-    except BadPolicy as error:  # somebody's own policy; its name is told beside
+    except BadPolicy as error:  # somebody's own policy; its name stands beside
         cause = error.__cause__ or error
         return WorldResult(None, f"{type(cause).__name__}: {cause}")
     except DeciderError as error:

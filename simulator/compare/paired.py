@@ -1,7 +1,7 @@
-"""Paired differences over seeds -> intervals that hold together. Called by `compare` and by the bake-off.
+"""Paired differences over seeds -> simultaneous intervals. Called by `compare` and by the bake-off.
 
-Whoever compares twelve policies at 95 % each finds a difference that is not there in every second table. So the
-intervals of one family of comparisons are wide enough to hold all at once, in 95 % of such tables.
+Who compares twelve policies at 95 % each finds a false difference in every second table. So the intervals of one
+family of comparisons are simultaneous: all of them hold their true differences in 95 % of such tables.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def all_pairs(values: Floats, names: Sequence[str], *, level: float = 0.95) -> l
 def compare_pairs(
     values: Floats, names: Sequence[str], pairs: Sequence[tuple[int, int]], *, level: float = 0.95
 ) -> list[Comparison]:
-    """The first less the second of each pair, as one family: all intervals hold together with probability `level`.
+    """The first less the second of each pair, as one family, with simultaneous intervals of that level.
 
     Each is mean +- c * standard error of the differences over seeds, each difference with its own spread (policies
     that learn vary more than those that do not, so nothing is pooled). c is the quantile of the largest |t| of the

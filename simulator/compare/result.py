@@ -1,4 +1,4 @@
-"""What a comparison found, as plain data: its JSON, its tables and its page are made of it. Made by `cli.py`.
+"""What a comparison found, as plain data: its JSON, its tables and its page are made of it. Made by its command.
 
 `to_json` of the evaluation gives exactly these names. SCHEMA grows by one whenever a name's meaning changes.
 """
@@ -45,7 +45,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Comparisons of one figure whose intervals hold together. how: in words, for the table's head."""
+    """Comparisons of one figure with simultaneous intervals. how: in words, for the table's head."""
 
     figure: str
     how: str

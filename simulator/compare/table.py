@@ -1,4 +1,4 @@
-"""One row a task, as Parquet or CSV: every parameter is a column, then every figure. Called by `cli.py`.
+"""One row per task, as Parquet or CSV: every parameter is a column, then every figure. Called by its command.
 
 What a task has no value for is empty (null). Both kinds are read back as the same rows.
 """

@@ -20,10 +20,10 @@ from simulator.worlds.world import Floats
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """Means a visit. earned: of the drawn actions; best: of the best action of every visit; uniform: of an even choice;
-    fixed: of the best single action, which is fixed_action. right: how often a best action was drawn. regret: against
-    the best action of every visit. share: of the attainable lift, 0 is an even choice and 1 the best action of every
-    visit; nan if there is no lift.
+    """Means per visit. earned: of the drawn actions; best: of the best action of every visit; uniform: of `uniform`;
+    fixed: of the best single action, which is fixed_action. right: how often a best action was drawn. regret:
+    mean shortfall per visit against the best action. share: of the attainable lift, 0 is a uniform choice and 1 the
+    best action of every visit; nan if there is no lift.
     """
 
     visits: int

@@ -74,7 +74,7 @@ def drive(
     note: Note = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Result:
-    """Carry it out. note: told what a person should know on the way. Raises DeciderError before anything is sent."""
+    """Carry it out. note: gets what a person should know on the way. Raises DeciderError before anything is sent."""
     check(options)
     experiment = served_experiment(options.policy, world) if options.policy else world.experiment
     made = plan(
@@ -118,7 +118,7 @@ def check(options: Options) -> None:
 
 @contextmanager
 def open_server(options: Options) -> Iterator[DrivenServer]:
-    """The server that is driven; of one's own, it is drained at the end. Raises ServerFailed."""
+    """The server that is driven; one that is started here is drained at the end. Raises ServerFailed."""
     if options.serve is None:
         yield DrivenServer(options.target, options.db)
         return
@@ -155,7 +155,7 @@ def _check_log(log: LogReader, at: DrivenServer, *, experiment: str, number: int
 
 
 def _describe(made: Plan, at: DrivenServer) -> str:
-    pace = f"{made.rate:g} a second" if made.rate else "as fast as answers come"
+    pace = f"{made.rate:g} per second" if made.rate else "as fast as answers come"
     long = "; --window SECONDS shortens it" if made.window > LONG else ""
     return (
         f"{made.world.name} on {at.target}: {len(made.visits)} visitors by {made.clients} clients, {pace}; "

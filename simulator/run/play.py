@@ -66,7 +66,7 @@ def play(
 ) -> Rounds:
     """The policy decides every visit and learns from its own draws alone, in the order in which they are sealed.
 
-    floor: minimum propensity. random gives each round one ticket: policies with the same seed have the same luck.
+    floor: minimum propensity. random gives each round one ticket: the same ones for the same seed.
     delayed: a decision is learned when its reward window ends, with what came by then, as the server does; otherwise
     at once, with its reward.
     """

@@ -39,8 +39,8 @@ class Run:
     """What came out, summed up to each of some points.
 
     rounds: the points. earned, got: mean rewards that the policy's probabilities lead to, and rewards that came. best,
-    uniform, fixed: what the best action of every visit, an even choice and the best single action would have earned.
-    right: how often a best action was chosen. All of them sums up to the point.
+    uniform, fixed: what the best action of every visit, a uniform choice and the best single action would have earned.
+    right: how often a best action was chosen. All are cumulative sums.
     """
 
     task: Task
@@ -53,13 +53,13 @@ class Run:
     right: list[float]
 
     def share(self, point: int = -1) -> float:
-        """Of the attainable lift: 0 is an even choice, 1 the best action of every visit; nan where that is the same."""
+        """Of the attainable lift: 0 is a uniform choice, 1 the best action of every visit; nan without a lift."""
         earned, best, uniform = (np.array(one[point]) for one in (self.earned, self.best, self.uniform))
         return float(share_of_lift(earned, best=best, uniform=uniform))
 
 
 def share_of_lift(earned: Floats, *, best: Floats, uniform: Floats) -> Floats:
-    """From an even choice to the best action of every visit; nan where there is no lift to attain. Any one shape.
+    """0 for a uniform choice, 1 for the best action of every visit; nan where there is no lift to attain. Of any shape.
 
     >>> share_of_lift(np.array([3.0, 2.0]), best=np.array([4.0, 2.0]), uniform=np.array([2.0, 2.0])).tolist()
     [0.5, nan]
@@ -105,7 +105,7 @@ def _visits(world: str, seed: int, rounds: int) -> Visits:
 
 @lru_cache(maxsize=1)
 def _references(world: str, seed: int, rounds: int) -> tuple[Floats, Floats, Floats]:
-    """Mean rewards of every round: of the best action, of an even choice, of the best single action."""
+    """Mean rewards of every round: of the best action, of a uniform choice, of the best single action."""
     visits = _visits(world, seed, rounds)
     singles = [
         play_reference(visits, visits.always(action), random=Random(seed)) for action in range(visits.means.shape[1])

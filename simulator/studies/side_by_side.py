@@ -1,7 +1,7 @@
 """`make side-by-side`: one log with known truth, evaluated by us and by the rivals, in one table.
 
-The log is `side/known.py`'s. Ours are the estimates of `simulator evaluate`; each rival runs in a process of the
-rivals' own environment (`side/with_*.py`) and gets the same log as arrays. A fixed policy is compared with its true
+The log is `rivals/known.py`'s. Ours are the estimates of `simulator evaluate`; each rival runs in a process of the
+rivals' own environment (`rivals/with_*.py`) and gets the same log as arrays. A fixed policy is compared with its true
 value on the log's contexts; a policy that learns from the log with the mean of what its successive policies earn there.
 """
 

@@ -1,6 +1,6 @@
 """A world fitted to a log: its visitors come again, and a model of its rewards says what every action is worth to them.
 
-Called by `find.py`, for names like `fitted:shop.db` or `fitted:shop.db#home`. A figure from such a world says how
+Called by `registry.py`, for names like `fitted:shop.db` or `fitted:shop.db#home`. A figure from such a world says how
 policies compare *if the model were true*. The model knows only main effects of what the log says of a visitor, and
 what the logging policy seldom tried is close to the average there; so a fitted world is no evidence about real
 visitors. That is what `simulator evaluate` is for.
@@ -11,7 +11,7 @@ visitors. That is what `simulator evaluate` is for.
 - Means are those of the reward model of the doubly robust estimates (`reward_model.py`), over the range of the logged
   rewards. Actions are those that are active in the newest version and that the log ever drew.
 - Rewards are resampled from the action's logged ones so that they have exactly that mean (`resampled.py`). They are
-  final: one a decision, under one name with weight 1, after the delay of a logged decision's first reward; at once
+  final: one per decision, under one name with weight 1, after the delay of a logged decision's first reward; at once
   where the log knows no delays. A reward that is the default is one that does not come.
 """
 
@@ -107,7 +107,7 @@ def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str,
 def _describe(visits: Visits) -> str:
     """What there is to win, in words. A thin log makes a world in which the model tells actions hardly apart."""
     best, even = ((pmf * visits.means).sum(axis=1)[visits.seen].mean() for pmf in (visits.best, visits.uniform))
-    return f"by a model of their rewards the best actions earn {best:.4g}, an even choice {even:.4g}"
+    return f"by a model of their rewards the best actions earn {best:.4g}, a uniform choice {even:.4g}"
 
 
 def _foreign(columns: Columns) -> Experiment:

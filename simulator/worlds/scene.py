@@ -1,4 +1,4 @@
-"""A scene told in plain functions -> a world: who comes, what may happen then, how likely.
+"""A scene as plain functions -> a world: who comes, what may happen then, how likely.
 
 Each file of `scenes/` is one such world. Adding a world is adding one file with a `WORLD`.
 """

@@ -48,7 +48,7 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
 @click.option("--seeds-4k", type=click.IntRange(min=0), default=4, show_default=True, help="Played for 4,000 rounds.")
 @click.option("--seeds-20k", type=click.IntRange(min=0), default=3, show_default=True, help="Others, for 20,000.")
 @click.option("--seeds-100k", type=click.IntRange(min=0), default=1, show_default=True, help="Others, for 100,000.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one per core]")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),

@@ -1,4 +1,4 @@
-"""A picture of the bake-off: a row a world, our default's share beside those of the rivals. Called by `__main__.py`."""
+"""A picture of the bake-off: a row per world, our default's share beside the rivals'. Called by `__main__.py`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """How fast a rival is, measured inside its own process, without its start. Runs in the rivals' environment.
 
-`python -m simulator.studies.rivals.speed WHAT FOLDER` prints one JSON object: rows a second by name (of a bootstrap:
+`python -m simulator.studies.rivals.speed WHAT FOLDER` prints one JSON object: rows per second by name (of a bootstrap:
 seconds). Called by `bench_evaluate.py`, which writes the folder.
 """
 
