@@ -69,8 +69,8 @@ def test_a_rival_is_played_through_its_name() -> None:
 
 def test_an_unknown_rival_is_refused_with_the_names_that_there_are() -> None:
     """A typo must not become a run of something else."""
-    with pytest.raises(NoSuchRival, match="mabwiser-linucb"):
-        rival("mabwiser-lin", STOREFRONT, seed=1)
+    with pytest.raises(NoSuchRival, match="there is no rival .mabwiser-lin.; .*mabwiser-linucb"):
+        find_policy("rival:mabwiser-lin", STOREFRONT)
 
 
 def test_everybody_meets_the_same_visits() -> None:

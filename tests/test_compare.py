@@ -1,4 +1,4 @@
-"""`simulator compare`: intervals that hold together, grids, worlds and logs, going on after a kill, table and page."""
+"""`simulator compare`: simultaneous intervals, grids, worlds and logs, going on after a kill, table and page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from simulator.cli import main
-from simulator.compare import on_decisions
+from simulator.compare import on_decisions, on_world
 from simulator.compare import paired as paired_module
 from simulator.compare.grid import BadGrid, policies, read_grid
 from simulator.compare.on_decisions import family
@@ -40,6 +40,7 @@ from simulator.logs.open import ReadOptions, open_log
 from simulator.report.comparison import grids, plots_of, summary, write_comparison_report
 from simulator.report.terminal.comparison import shown, standings_table
 from simulator.run.task import Task
+from simulator.worlds.registry import find
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import HOSTILE
 from tests.logged_worlds import ACTIONS, logged_world
@@ -48,7 +49,7 @@ from tests.test_report import Parsed, parsed
 NEVER = 1e-3
 """How often a test of chance may fail although all is right."""
 
-# Intervals that hold together
+# Simultaneous intervals
 
 
 def families(random: np.random.Generator, *, spread: Floats, seeds: int, count: int) -> Iterator[Floats]:
@@ -421,6 +422,11 @@ def test_bad_input_is_refused_before_anything_runs(
     result = compare(*args, exit_code=2)
     assert said in result.stderr
     assert not list(tmp_path.rglob("kept/*.json"))
+
+
+def test_a_single_action_is_compared_on_a_world_as_well() -> None:
+    """Help names fixed:ACTION; the action must not be taken for a parameter."""
+    assert on_world.parameters("fixed:sale", find("storefront")) == {"algorithm": "fixed"}
 
 
 # The command on a log

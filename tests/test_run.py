@@ -351,7 +351,6 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
         ("bag:size=1e20", "size=1e+20 is no whole number"),
         ("os:getcwd", "os:getcwd: what it makes has no pmf and no learn"),
         ("sys:exit", "sys:exit: SystemExit; a policy is one of"),
-        ("rival:nix", "there is no rival 'nix'"),
         ("default:interactions=C", "interactions"),
         ("missing.toml", "missing.toml"),
         ("tests.nothing:make", "No module named 'tests.nothing'"),

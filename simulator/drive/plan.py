@@ -155,7 +155,7 @@ def plan(
     shares = shares or Shares()
     if shares.lost + shares.late > 1:
         raise BadDrive(
-            f"--lost {shares.lost:g} and --late {shares.late:g}: a reward is one or the other; together at most 1"
+            f"--lost {shares.lost:g} and --late {shares.late:g}: a reward is one or the other; at most 1 in all"
         )
     seconds = window or live_window(world, rate)
     if seconds > LONGEST_WINDOW:

@@ -93,6 +93,8 @@ def with_policy(name: str, base: Experiment) -> Experiment | None:
     kind, _, rest = name.partition(":")
     if name.endswith(".toml"):
         return _of_file(Path(name), base)
+    if kind == "fixed" and rest:  # an action, not a parameter
+        return None
     if kind == "default" or kind in ALGORITHMS:
         return _of_name(name, "" if kind == "default" else kind, rest, base)
     return None
