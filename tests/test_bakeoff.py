@@ -69,7 +69,7 @@ def test_a_rival_is_played_through_its_name() -> None:
 
 def test_an_unknown_rival_is_refused_with_the_names_that_there_are() -> None:
     """A typo must not become a run of something else."""
-    with pytest.raises(NoSuchRival, match="there is no rival .mabwiser-lin.; .*mabwiser-linucb"):
+    with pytest.raises(NoSuchRival, match=r"there is no rival .mabwiser-lin.; .*mabwiser-linucb"):
         find_policy("rival:mabwiser-lin", STOREFRONT)
 
 
