@@ -98,6 +98,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     ),
     "adbc_driver_sqlite": ("decider.log.sqlite.arrow",),
     "matplotlib": ("simulator.report", "simulator.studies.bakeoff.plot"),
+    "cattrs": ("simulator.run.result_store",),
     "jinja2": ("simulator.report",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""

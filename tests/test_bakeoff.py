@@ -14,7 +14,7 @@ import pytest
 
 from decider.types import Context
 from simulator.run.play import play
-from simulator.run.policies import named
+from simulator.run.policies import find_policy
 from simulator.run.sweep import sweep
 from simulator.run.task import Task, run
 from simulator.run.versions import version_of
@@ -22,7 +22,7 @@ from simulator.studies.bakeoff import table
 from simulator.studies.bakeoff.given import Given, Sample, sample
 from simulator.studies.bakeoff.plan import DEFAULT, LABELS, OTHERS, Seeds, tasks
 from simulator.studies.bakeoff.plot import shares
-from simulator.studies.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
+from simulator.studies.bakeoff.results import HERE, HorizonShares, SeedResult, depends_on, play_task, read, rows, write
 from simulator.studies.bakeoff.rivals import RIVALS, NoSuchRival, rival
 from simulator.studies.bakeoff.vectors import Vectors
 from simulator.studies.bakeoff.verdicts import BETTER, WORSE, Cell, against_rivals, best, cells
@@ -62,22 +62,22 @@ def test_binary_rewards_are_told_from_amounts() -> None:
 
 def test_a_rival_is_played_through_its_name() -> None:
     """`simulator run WORLD --policy rival:NAME` and the bake-off must mean the same; it has no floor."""
-    learner = named("rival:vw", STOREFRONT)
+    learner = find_policy("rival:vw", STOREFRONT)
     assert getattr(learner, "floor", None) == 0.0
     assert 0.1 < run(Task("storefront", "rival:vw", seed=1, rounds=3_000, delayed=False)).share() < 1
 
 
 def test_an_unknown_rival_is_refused_with_the_names_that_there_are() -> None:
     """A typo must not become a run of something else."""
-    with pytest.raises(NoSuchRival, match="mabwiser-linucb"):
-        rival("mabwiser-lin", STOREFRONT, seed=1)
+    with pytest.raises(NoSuchRival, match=r"there is no rival .mabwiser-lin.; .*mabwiser-linucb"):
+        find_policy("rival:mabwiser-lin", STOREFRONT)
 
 
 def test_everybody_meets_the_same_visits() -> None:
     """Differences are paired by seed: all policies have the same best and even rewards there, and the same horizons."""
     found = [run(Task("storefront", policy, seed=7, rounds=4_000)) for policy in ("default", "rival:vw", "first")]
     assert len({(one.best[-1], one.uniform[-1], tuple(one.rounds)) for one in found}) == 1
-    assert played(found[0].task).horizons == [4_000]
+    assert play_task(found[0].task).horizons == [4_000]
 
 
 def test_long_runs_count_at_short_horizons_and_slow_rivals_stop() -> None:
@@ -103,9 +103,9 @@ def test_a_changed_default_does_not_run_the_others_again() -> None:
     assert "mabwiser" in depends_on(Task("storefront", "rival:mabwiser-lints-0.1", seed=1, rounds=10))
 
 
-def made_up(policy: str, found: Sequence[float], *, world: str = "a", first: int = 1) -> list[Row]:
+def made_up(policy: str, found: Sequence[float], *, world: str = "a", first: int = 1) -> list[SeedResult]:
     """Shares of one policy in one world, by seed."""
-    return [Row(world, False, policy, first + seed, 4_000, share, 1.0) for seed, share in enumerate(found)]
+    return [SeedResult(world, False, policy, first + seed, 4_000, share, 1.0) for seed, share in enumerate(found)]
 
 
 OURS = (0.80, 0.81, 0.79, 0.80, 0.82)
@@ -120,11 +120,11 @@ FOUND = [
 def test_verdicts_are_of_our_default_and_not_of_the_rival() -> None:
     """A sign turned round would publish losses as wins."""
     found = {one.policy: one for one in against_rivals(cells(FOUND)[Cell("a", False, 4_000)])}
-    assert found["rival:vw"].told == BETTER
+    assert found["rival:vw"].conclusion == BETTER
     assert found["rival:vw"].low <= found["rival:vw"].difference <= found["rival:vw"].high
     assert found["rival:vw"].difference == pytest.approx(0.302)
-    assert found["rival:coba-squarecb"].told == WORSE
-    assert found["rival:mabwiser-linucb"].told not in (BETTER, WORSE)
+    assert found["rival:coba-squarecb"].conclusion == WORSE
+    assert found["rival:mabwiser-linucb"].conclusion not in (BETTER, WORSE)
     hardest = best(found.values())
     assert hardest
     assert hardest.policy == "rival:coba-squarecb"
@@ -197,8 +197,8 @@ def test_the_results_show_what_was_found() -> None:
 def test_what_was_played_is_not_played_again(tmp_path: Path) -> None:
     """The bake-off takes an hour; a kill must not cost it."""
     planned = [Task("storefront", "rival:vw", seed=1, rounds=500, delayed=delayed) for delayed in (False, True)]
-    first = sweep(planned[:1], played, result=Played, folder=tmp_path, workers=1, version=depends_on)
-    again = sweep(planned, played, result=Played, folder=tmp_path, workers=1, version=depends_on)
+    first = sweep(planned[:1], play_task, result=HorizonShares, folder=tmp_path, workers=1, version=depends_on)
+    again = sweep(planned, play_task, result=HorizonShares, folder=tmp_path, workers=1, version=depends_on)
     assert again[0] == first[0]  # its seconds, too: it was read
     assert again[1].task.delayed
     assert rows(first) == []  # no horizon is that short

@@ -1,4 +1,4 @@
-"""`simulator compare`: intervals that hold together, grids, worlds and logs, going on after a kill, table and page."""
+"""`simulator compare`: simultaneous intervals, grids, worlds and logs, going on after a kill, table and page."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from simulator.cli import main
-from simulator.compare import on_decisions
+from simulator.compare import on_decisions, on_world
 from simulator.compare import paired as paired_module
 from simulator.compare.grid import BadGrid, policies, read_grid
 from simulator.compare.on_decisions import family
-from simulator.compare.on_log import Judged, LogTask, Reading, comparable, judge, standing, sums_of
-from simulator.compare.on_world import tried
+from simulator.compare.on_log import LogResult, LogTask, Reading, on_same_decisions, standing, sums_of, try_evaluate
+from simulator.compare.on_world import try_run
 from simulator.compare.paired import Comparison, Floats, all_pairs, paired, shrinkage
-from simulator.compare.result import Compared, Curve, Family, Standing, ranked, told
+from simulator.compare.result import Compared, Family, ShareCurve, Standing, rank, sentence
 from simulator.compare.table import read_table, write_table
 from simulator.evaluate.estimates import Estimator
 from simulator.evaluate.parse import parse
@@ -40,6 +40,7 @@ from simulator.logs.open import ReadOptions, open_log
 from simulator.report.comparison import grids, plots_of, summary, write_comparison_report
 from simulator.report.terminal.comparison import shown, standings_table
 from simulator.run.task import Task
+from simulator.worlds.registry import find
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import HOSTILE
 from tests.logged_worlds import ACTIONS, logged_world
@@ -48,7 +49,7 @@ from tests.test_report import Parsed, parsed
 NEVER = 1e-3
 """How often a test of chance may fail although all is right."""
 
-# Intervals that hold together
+# Simultaneous intervals
 
 
 def families(random: np.random.Generator, *, spread: Floats, seeds: int, count: int) -> Iterator[Floats]:
@@ -157,24 +158,24 @@ def test_one_seed_has_no_interval() -> None:
     """One run of each says which was ahead, not which is better."""
     (one,) = paired(np.array([[0.1], [0.9]]), ["a", "b"], reference=0)
     assert one.difference == pytest.approx(0.8)
-    assert (one.real, one.told) == (False, "run more seeds")
+    assert (one.real, one.conclusion) == (False, "run more seeds")
     assert np.isnan([one.low, one.high, one.p_adjusted]).all()
-    assert told(one) == "b against a: run more seeds"
+    assert sentence(one) == "b against a: run more seeds"
 
 
 def test_a_difference_without_any_spread_is_what_it_is() -> None:
     """Of policies that know the world: the best less an even choice is 1 at every seed, but for rounding."""
     share = np.array([[0.0, 0.0, 0.0], [1.0, 1.0 - 1e-16, 1.0], [0.0, 0.0, 0.0]])
     best, same = paired(share, ["uniform", "best", "again"], reference=0)
-    assert (best.told, best.p_adjusted) == ("better", 0.0)
+    assert (best.conclusion, best.p_adjusted) == ("better", 0.0)
     assert best.low == pytest.approx(1.0)
-    assert (same.told, same.p_adjusted, same.high) == ("not told apart", 1.0, 0.0)
+    assert (same.conclusion, same.p_adjusted, same.high) == ("not told apart", 1.0, 0.0)
 
 
 def test_a_worse_policy_is_called_worse() -> None:
     """The sign is part of the answer."""
     one, *_ = paired(np.array([[5.0, 6.0, 7.0, 8.0], [1.0, 2.1, 3.0, 4.1]]), ["a", "b"], reference=0)
-    assert told(one) == "b is worse than a"
+    assert sentence(one) == "b is worse than a"
 
 
 @pytest.mark.parametrize("values", [np.zeros(3), np.zeros((2, 0)), np.zeros((3, 2)), np.array([[1.0], [np.nan]])])
@@ -206,7 +207,7 @@ def test_a_grid_is_the_product_of_what_it_lists(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == 2 * 2 * 2 + 2 * 2
     assert names[0] == "squarecb:gamma_scale=10,interactions=CA,floor=0.001"
     assert names[-1] == "softmax:interactions=CA+CCA,floor=0.01"
-    assert all(tried(Task("storefront", name, 1, 5)).run for name in names), "every name can be played"
+    assert all(try_run(Task("storefront", name, 1, 5)).run for name in names), "every name can be played"
 
 
 @pytest.mark.parametrize(
@@ -275,10 +276,10 @@ def test_the_best_is_found_and_called_real(played: tuple[Path, Result]) -> None:
     found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
     assert found["standings"][0]["name"] == "best"
     assert found["reference"] == "uniform"
-    assert [family["figure"] for family in found["families"]] == ["share of the attainable lift", "reward a visit"]
+    assert [family["figure"] for family in found["families"]] == ["share of the attainable lift", "reward/visit"]
     best = next(one for one in found["families"][0]["comparisons"] if one["name"] == "best")
     assert (best["difference"], best["real"]) == (pytest.approx(1.0), True)
-    for said in ("deployed learning curve", "hold together in 95 %", "compared with", "better"):
+    for said in ("deployed learning curve", "simultaneous 95 %", "compared with", "better"):
         assert said in " ".join(result.stdout.split())
 
 
@@ -423,6 +424,11 @@ def test_bad_input_is_refused_before_anything_runs(
     assert not list(tmp_path.rglob("kept/*.json"))
 
 
+def test_a_single_action_is_compared_on_a_world_as_well() -> None:
+    """Help names fixed:ACTION; the action must not be taken for a parameter."""
+    assert on_world.parameters("fixed:sale", find("storefront")) == {"algorithm": "fixed"}
+
+
 # The command on a log
 
 
@@ -434,9 +440,9 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def judgements(log: Path, *names: str) -> dict[str, Judged]:
+def judgements(log: Path, *names: str) -> dict[str, LogResult]:
     """What the tasks of these policies find."""
-    return {name: judge(LogTask(Reading(str(log)), name)) for name in names}
+    return {name: try_evaluate(LogTask(Reading(str(log)), name)) for name in names}
 
 
 def test_one_comparison_with_the_log_is_the_evaluations_difference(log: Path) -> None:
@@ -444,7 +450,7 @@ def test_one_comparison_with_the_log_is_the_evaluations_difference(log: Path) ->
     columns = open_log(str(log), ReadOptions())
     for name in ("uniform", "fixed:sale"):
         found = judgements(log, "logged", name)
-        (one,) = family(comparable(found, "logged"), (0.0, 1.0), reference="logged").comparisons
+        (one,) = family(on_same_decisions(found, "logged"), (0.0, 1.0), reference="logged").comparisons
         (scores,) = score(columns, [parse(name, columns)])
         wanted = Estimator(scores).difference()
         assert (one.difference, one.low, one.high) == pytest.approx((wanted.value, wanted.low, wanted.high), rel=1e-6)
@@ -452,7 +458,7 @@ def test_one_comparison_with_the_log_is_the_evaluations_difference(log: Path) ->
 
 def test_a_difference_turned_round_has_the_other_sign(log: Path) -> None:
     """The logged policy can be compared, too, and is then worse by what the other is better."""
-    sums = comparable(judgements(log, "logged", "uniform"), "uniform")
+    sums = on_same_decisions(judgements(log, "logged", "uniform"), "uniform")
     (one,) = family(sums, (0.0, 1.0), reference="uniform").comparisons
     (other,) = family(sums, (0.0, 1.0), reference="logged").comparisons
     assert (one.difference, one.low, one.high) == pytest.approx((-other.difference, -other.high, -other.low))
@@ -463,7 +469,7 @@ def test_pairing_on_decisions_is_narrower_than_two_intervals(log: Path) -> None:
     """What two policies have in common cancels: that is why terms are kept by unit."""
     names = ("squarecb:floor=0.05", "softmax:lambda=20,floor=0.05")
     found = judgements(log, *names)
-    (one,) = family(comparable(found, names[0]), (0.0, 1.0), reference=names[0]).comparisons
+    (one,) = family(on_same_decisions(found, names[0]), (0.0, 1.0), reference=names[0]).comparisons
     alone = [result.estimates[result.headline] for result in (one.result for one in found.values()) if result]
     assert one.high - one.low < min(estimate.high - estimate.low for estimate in alone)
 
@@ -523,7 +529,7 @@ def test_policies_judged_by_other_decisions_are_not_compared(log: Path) -> None:
     apart = found["fixed:sale"]
     assert apart.sums
     found["fixed:sale"] = replace(apart, sums=replace(apart.sums, decisions="later ones"))
-    assert list(comparable(found, "uniform")) == ["uniform"]
+    assert list(on_same_decisions(found, "uniform")) == ["uniform"]
     assert standing("fixed:sale", apart, {}).estimate
 
 
@@ -539,7 +545,7 @@ def hand_made() -> Compared:
             "deployed learning curve in a simulated world",
             {"algorithm": "squarecb", "squarecb.gamma_scale": scale, "minimum_propensity": floor},
             Estimate(0.5 + scale / 4000 - floor, 0.4, 0.9, "Student's t over seeds"),
-            {"reward a visit": 0.0312},
+            {"reward/visit": 0.0312},
         )
         for scale in scales
         for floor in (0.001, 0.01)
@@ -560,9 +566,9 @@ def hand_made() -> Compared:
         figure="share of the attainable lift",
         conditions="Estimand: deployed learning curve in a simulated world; 5 seeds.",
         reference="uniform",
-        standings=ranked([hostile, alone, *grid]),
+        standings=rank([hostile, alone, *grid]),
         families=families,
-        curves=tuple([Curve(one.name, (10, 20, 30), (float("nan"), 0.2, 0.4)) for one in (alone, *grid)]),
+        curves=tuple([ShareCurve(one.name, (10, 20, 30), (float("nan"), 0.2, 0.4)) for one in (alone, *grid)]),
         notes=(f"A note {HOSTILE}",),
     )
 

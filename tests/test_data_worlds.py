@@ -38,7 +38,7 @@ from simulator.run.play import play
 from simulator.run.task import Task, run
 from simulator.worlds.fitted import ThinLog
 from simulator.worlds.registry import NoSuchWorld, data_names, find, names
-from simulator.worlds.resampled import Logged
+from simulator.worlds.resampled import LoggedRewards
 from simulator.worlds.world import Visits, World
 from tests.logged_worlds import ACTIONS, DEVICES, SEGMENTS, logged_world, means_of
 
@@ -262,7 +262,7 @@ def test_resampled_rewards_have_exactly_the_wanted_mean(values: list[int], data:
     weights = data.draw(st.lists(st.floats(0.01, 10), min_size=len(values), max_size=len(values)))
     wanted = data.draw(st.floats(min(values), max(values)))
     outcomes, mass = np.sort(np.array(values, np.float64)), np.array(weights) / sum(weights)
-    shares = Logged(outcomes, np.array(weights)).shares(np.array([wanted]))
+    shares = LoggedRewards(outcomes, np.array(weights)).shares(np.array([wanted]))
     start, end = shares.start[0], shares.start[0] + shares.width[0]
     edges = np.concatenate([[0.0], np.cumsum(mass)])
     inside = np.clip(np.minimum(edges[1:], end) - np.maximum(edges[:-1], start), 0, None)
@@ -275,7 +275,7 @@ def test_resampled_rewards_have_exactly_the_wanted_mean(values: list[int], data:
 @given(share=st.floats(0.001, 0.999), wanted=st.floats(0, 1), luck=st.floats(0, 1, exclude_max=True))
 def test_clicks_stay_clicks(share: float, wanted: float, luck: float) -> None:
     """Where rewards are 0 and 1 the resampled ones are a draw with the wanted probability, and nothing else."""
-    clicks = Logged(np.array([0.0, 1.0]), np.array([1 - share, share]))
+    clicks = LoggedRewards(np.array([0.0, 1.0]), np.array([1 - share, share]))
     (reward,) = clicks.rewards(np.array([luck]), clicks.shares(np.array([wanted])))
     if abs(luck - (1 - wanted)) > 1e-9:
         assert reward == float(luck >= 1 - wanted)
@@ -284,7 +284,7 @@ def test_clicks_stay_clicks(share: float, wanted: float, luck: float) -> None:
 @given(luck=st.lists(st.floats(0, 1, exclude_max=True), min_size=2, max_size=2), wanted=st.floats(0, 60))
 def test_more_luck_is_never_less_reward(luck: list[float], wanted: float) -> None:
     """All policies share a round's luck; it must mean the same for all actions."""
-    orders = Logged(np.array([0.0, 20.0, 35.0, 60.0]), np.array([90.0, 5.0, 3.0, 2.0]))
+    orders = LoggedRewards(np.array([0.0, 20.0, 35.0, 60.0]), np.array([90.0, 5.0, 3.0, 2.0]))
     shares = orders.shares(np.array([wanted, wanted]))
     less, more = orders.rewards(np.sort(np.array(luck)), shares)
     assert less <= more
@@ -292,7 +292,7 @@ def test_more_luck_is_never_less_reward(luck: list[float], wanted: float) -> Non
 
 def test_a_better_action_is_ordered_more_often_at_the_same_prices() -> None:
     """As in a shop: twice the mean is twice the orders, not orders of twice the size."""
-    orders = Logged(np.array([0.0, 20.0, 40.0]), np.array([90.0, 5.0, 5.0]))
+    orders = LoggedRewards(np.array([0.0, 20.0, 40.0]), np.array([90.0, 5.0, 5.0]))
     luck = (np.arange(10_000) + 0.5) / 10_000
     rewards = orders.rewards(luck, orders.shares(np.full(10_000, 2 * orders.mean)))
     assert Counter(rewards.tolist()) == {0.0: 8_000, 20.0: 1_000, 40.0: 1_000}

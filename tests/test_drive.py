@@ -36,7 +36,7 @@ from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_Deci
 from simulator.cli import main
 from simulator.drive import calls, live, send
 from simulator.drive.calls import Unanswered
-from simulator.drive.earned import earned
+from simulator.drive.earned import measure
 from simulator.drive.example import found as worked
 from simulator.drive.kills import moments
 from simulator.drive.latency import CURVE, percentiles
@@ -49,7 +49,7 @@ from simulator.drive.send import Drive
 from simulator.drive.target import apply
 from simulator.load_policy import BadPolicy
 from simulator.report.drives import calls_of, latencies, write_drive_report
-from simulator.run.policies import served, with_policy
+from simulator.run.policies import served_experiment, with_policy
 from simulator.verify import verify
 from simulator.worlds.registry import find, names
 from tests.browser import UNDRAWN, assert_readable, browser
@@ -284,8 +284,8 @@ def test_broken_promises_show_in_the_answers_alone(stub: type[Stub], shares: Sha
     made = planned(visitors=150, window=0.2, shares=shares)
     drive = driven(stub(), made)
     found = reconcile(made, drive.ledger, None)
-    assert live.fate(made, drive.ledger).happened > 0
-    assert getattr(found, kind) == live.fate(made, drive.ledger).happened
+    assert live.count_fates(made, drive.ledger).happened > 0
+    assert getattr(found, kind) == live.count_fates(made, drive.ledger).happened
     assert not found.clean
     assert found.log == ""
 
@@ -359,7 +359,7 @@ def test_what_has_no_answer_is_sent_again_until_it_has_one() -> None:
     assert drive.ledger.errors.by_status["UNAVAILABLE"] > 0
     found = reconcile(made, drive.ledger, None)
     assert found.clean
-    assert found.rewards.sent == found.rewards.acknowledged == live.fate(made, drive.ledger).happened
+    assert found.rewards.sent == found.rewards.acknowledged == live.count_fates(made, drive.ledger).happened
 
 
 class Never(Stub):
@@ -377,7 +377,7 @@ def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "UNAVAILABLE: not yet; no answer for 0.2 s" in str(drive.failure)
     assert drive.ledger.errors.by_status["UNAVAILABLE"] >= 2
     assert drive.ledger.acknowledged == 0
-    assert earned(drive.plan, drive.ledger, seed=1) is None
+    assert measure(drive.plan, drive.ledger, seed=1) is None
 
 
 def test_one_failed_request_of_a_batch_is_a_failed_call() -> None:
@@ -502,7 +502,7 @@ def check(finished: tuple[Plan, Ledger, Path], db: Path) -> Reconciliation:
 def test_what_happens_to_rewards_is_what_was_planned(finished: tuple[Plan, Ledger, Path]) -> None:
     """Each share within a binomial bound, and the log agrees with it."""
     made, ledger, db = finished
-    fate = live.fate(made, ledger)
+    fate = live.count_fates(made, ledger)
     assert likely(fate.lost, fate.happened, 0.1)
     assert likely(fate.late, fate.happened, 0.2)
     assert likely(fate.duplicate, fate.happened - fate.lost, 0.3)
@@ -593,7 +593,7 @@ def test_a_reward_that_the_log_holds_twice_is_doubled(finished: tuple[Plan, Ledg
 def test_what_was_earned_is_the_mean_of_the_drawn_actions(finished: tuple[Plan, Ledger, Path]) -> None:
     """Computed once more, decision by decision, from the log."""
     made, ledger, db = finished
-    found = earned(made, ledger, seed=2)
+    found = measure(made, ledger, seed=2)
     assert found is not None
     means = made.visits.means
     logged = rows(db, "select decision_id, action from decisions where decision_id like 'whole-%'")
@@ -707,12 +707,12 @@ def test_the_help_lists_every_world() -> None:
 def test_only_policies_that_a_server_can_serve_are_applied() -> None:
     """`best` knows the world; a server does not."""
     world = find("storefront")
-    assert served("fixed:sale", world).baseline == "sale"
-    assert served("fixed:sale", world).policy.algorithm == "fixed"
-    assert served("uniform", world).policy.algorithm == "uniform"
+    assert served_experiment("fixed:sale", world).baseline == "sale"
+    assert served_experiment("fixed:sale", world).policy.algorithm == "fixed"
+    assert served_experiment("uniform", world).policy.algorithm == "uniform"
     for name in ("best", "fixed:nothing", "module:factory"):
         with pytest.raises(BadPolicy):
-            served(name, world)
+            served_experiment(name, world)
 
 
 def test_ctrl_c_ends_with_what_was_sent(tmp_path: Path) -> None:

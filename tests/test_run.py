@@ -34,10 +34,9 @@ from simulator.load_policy import BadPolicy
 from simulator.report.runs import write_run_report
 from simulator.report.terminal.runs import cells, shown, sparkline
 from simulator.run.example import found
-from simulator.run.play import Played, play, reference
-from simulator.run.policies import Known, Learner, named
-from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, of_policy, tasks_of
-from simulator.run.result import reference as reference_runs
+from simulator.run.play import Rounds, play, play_reference
+from simulator.run.policies import ServedPolicy, StaticPolicy, find_policy
+from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, summarize, summarize_reference, tasks_of
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.registry import NoSuchWorld, find
 from simulator.worlds.world import Visits, World
@@ -108,7 +107,7 @@ def made_visits(draw: st.DrawFn) -> Visits:
     )
 
 
-def played(visits: Visits, policy: PlainPolicy, *, world: World = STOREFRONT, **how: Any) -> Played:
+def played(visits: Visits, policy: PlainPolicy, *, world: World = STOREFRONT, **how: Any) -> Rounds:
     """With the same luck each time."""
     given: dict[str, Any] = {"floor": 0.0, "random": Random(1)} | how
     return play(world, visits, policy, **given)
@@ -188,8 +187,8 @@ def test_what_plays_is_what_serves_bit_for_bit(policy: str) -> None:
         rewards=clicks.astype(np.float64),
         names=np.where(clicks, 0, -1).astype(np.int8),
     )
-    player = named(policy, world)
-    assert isinstance(player, Learner)
+    player = find_policy(policy, world)
+    assert isinstance(player, ServedPolicy)
     assert player.floor == world.experiment.minimum_propensity
     watched = Watched(player.make(1))
 
@@ -220,7 +219,7 @@ def test_what_falls_back_on_the_baseline_is_not_learned() -> None:
     broken = Broken()
     mine = played(visits, broken, world=world)
     assert not broken.learned
-    assert mine.earned.tolist() == reference(visits, visits.always(0), random=Random(1)).tolist()
+    assert mine.earned.tolist() == play_reference(visits, visits.always(0), random=Random(1)).tolist()
 
 
 # Laws of playing
@@ -230,8 +229,8 @@ def test_what_falls_back_on_the_baseline_is_not_learned() -> None:
 def test_nothing_earns_more_than_the_best(visits: Visits, seed: int) -> None:
     """Regret is never negative, or the best would not be the best."""
     pmfs = np.random.default_rng(seed).random(visits.means.shape) * visits.eligible + 1e-9 * visits.eligible
-    any_policy = reference(visits, pmfs / pmfs.sum(axis=1, keepdims=True), random=Random(1))
-    best = reference(visits, visits.best, random=Random(1))
+    any_policy = play_reference(visits, pmfs / pmfs.sum(axis=1, keepdims=True), random=Random(1))
+    best = play_reference(visits, visits.best, random=Random(1))
     assert (any_policy <= best + 1e-12).all()
     assert (played(visits, Uniform()).earned <= best + 1e-12).all()
 
@@ -308,9 +307,9 @@ def test_the_floor_is_kept(visits: Visits) -> None:
 )
 def test_a_name_gives_what_plays(name: str, learns: bool, floor: float | None) -> None:
     """Every kind that --help names."""
-    player = named(name, STOREFRONT)
-    assert isinstance(player, Learner if learns else Known)
-    if isinstance(player, Learner) and floor:
+    player = find_policy(name, STOREFRONT)
+    assert isinstance(player, ServedPolicy if learns else StaticPolicy)
+    if isinstance(player, ServedPolicy) and floor:
         assert player.floor == floor
     one = run(Task("storefront", name, seed=1, rounds=50))
     assert one.rounds == list(range(1, 51))
@@ -329,9 +328,9 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
     """The same file as `simulator evaluate` takes."""
     file = tmp_path / "mine.toml"
     file.write_text(text, encoding="utf-8")
-    player = named(f"{file}", STOREFRONT)
-    assert isinstance(player, Learner if learns else Known)
-    if isinstance(player, Learner):
+    player = find_policy(f"{file}", STOREFRONT)
+    assert isinstance(player, ServedPolicy if learns else StaticPolicy)
+    if isinstance(player, ServedPolicy):
         assert player.floor == 0.03
 
 
@@ -352,7 +351,6 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
         ("bag:size=1e20", "size=1e+20 is no whole number"),
         ("os:getcwd", "os:getcwd: what it makes has no pmf and no learn"),
         ("sys:exit", "sys:exit: SystemExit; a policy is one of"),
-        ("rival:nix", "there is no rival 'nix'"),
         ("default:interactions=C", "interactions"),
         ("missing.toml", "missing.toml"),
         ("tests.nothing:make", "No module named 'tests.nothing'"),
@@ -362,7 +360,7 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
 def test_a_name_that_is_wrong_is_refused_with_the_way_out(name: str, said: str) -> None:
     """Before the work, and so that the next try is right."""
     with pytest.raises((DeciderError, OSError)) as refused:
-        named(name, STOREFRONT)
+        find_policy(name, STOREFRONT)
     assert said in str(refused.value)
 
 
@@ -380,7 +378,7 @@ def test_the_default_learns_the_storefront_and_beats_any_single_action_in_5000_d
     small shop. The bound is a 95 % band over seeds."""
     runs = [run(task) for task in tasks_of("storefront", ["default"], seeds=range(1, 7), rounds=5_000, delayed=True)]
     ahead = band(np.array([one.earned[-1] - one.fixed[-1] for one in runs]))
-    learned = of_policy("default", runs, learns=True)
+    learned = summarize("default", runs, learns=True)
     assert ahead.low is not None
     assert ahead.low > 0
     assert learned.beats_single_after is not None
@@ -412,7 +410,7 @@ def test_figures_are_those_of_a_calculation_by_hand() -> None:
         fixed=[1.5, 1.9, 3.1, 3.9, 5.0],
         right=[0.0, 0.0, 0.0, 0.0, 2.0],
     )
-    found = of_policy("p", [one], learns=True)
+    found = summarize("p", [one], learns=True)
     whole, last = found.whole, found.last_fifth
     assert (whole.visits, last.visits) == (10, 2)
     assert (whole.reward.mean, last.reward.mean) == (0.6, 1.0)
@@ -446,9 +444,9 @@ def test_a_world_without_lift_has_no_share(tmp_path: Path) -> None:
     other = [sum([0.1] * 3 * point) for point in (2, 4, 6, 8, 10)]  # the same up to rounding
     runs = [made_run(seed, earned=flat, best=other, uniform=flat, fixed=flat) for seed in (1, 2)]
     assert math.isnan(runs[0].share())
-    policy = of_policy("p", runs, learns=True)
+    policy = summarize("p", runs, learns=True)
     assert policy.whole.share is None
-    result = replace(found(), policies=(reference_runs("best", runs), policy))
+    result = replace(found(), policies=(summarize_reference("best", runs), policy))
     assert list(shown(result))
     assert json.loads(to_json(result))["policies"][1]["curve"]["share"]["mean"] == [None] * 5
     page = write_run_report(result, tmp_path)

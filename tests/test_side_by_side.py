@@ -25,7 +25,7 @@ from simulator.evaluate.candidates import UniformPolicy
 from simulator.logs.columns import Category, Number
 from simulator.logs.decider_log import load
 from simulator.studies import bench_evaluate
-from simulator.studies.rivals.exchange import Arrays, Points, Row, dumps, loads
+from simulator.studies.rivals.exchange import Arrays, Points, ToolEstimate, dumps, loads
 from simulator.studies.rivals.known import (
     ACTIONS,
     EPSILON,
@@ -43,7 +43,7 @@ from simulator.studies.side_by_side import (
     INTERPRETER,
     ROOT,
     SCRIPTS,
-    Given,
+    FixedPmf,
     RivalFailed,
     Watched,
     hand_over,
@@ -197,7 +197,7 @@ def test_a_log_of_ours_holds_the_same_decisions(tmp_path: Path) -> None:
 
 def test_the_fixed_candidate_answers_block_by_block(known: KnownLog) -> None:
     """Whatever the blocks are."""
-    given, log = Given(known.candidate), columns(known)
+    given, log = FixedPmf(known.candidate), columns(known)
     pmfs = np.concatenate([given.pmf(block) for _, block in log.blocks()])
     assert np.array_equal(pmfs, known.candidate)
     assert given.rows(log) is None
@@ -214,7 +214,7 @@ def test_a_watched_candidate_answers_as_the_inner_one_does(known: KnownLog) -> N
 
 def test_rows_survive_the_way_from_a_rivals_process() -> None:
     """Also without an interval."""
-    row = Row("coba", "IPS", "learning policy", 0.25, 0.2, unbiased=True, settings="as documented")
+    row = ToolEstimate("coba", "IPS", "learning policy", 0.25, 0.2, unbiased=True, settings="as documented")
     again = loads(dumps(row))
     assert again.off == pytest.approx(0.25)
     assert again.inside is None
@@ -225,7 +225,7 @@ def test_rows_survive_the_way_from_a_rivals_process() -> None:
 def test_the_table_says_what_each_figure_is() -> None:
     """Which truth, whether it is inside, and what is biased and why; nothing is left to the reader."""
     rows = [
-        Row(
+        ToolEstimate(
             "ours",
             "dm",
             "fixed policy",
@@ -237,8 +237,8 @@ def test_the_table_says_what_each_figure_is() -> None:
             interval="asymptotic",
             note="why",
         ),
-        Row("rival", "x", "learning policy", math.nan, math.nan, unbiased=False, failure="TypeError: no"),
-        Row("rival", "IPS", "fixed policy", 0.31, 0.3, unbiased=True, settings="as documented"),
+        ToolEstimate("rival", "x", "learning policy", math.nan, math.nan, unbiased=False, failure="TypeError: no"),
+        ToolEstimate("rival", "IPS", "fixed policy", 0.31, 0.3, unbiased=True, settings="as documented"),
     ]
     fixed, learning = table(rows).split("**Learning policy**")
     cells = [re.split(r"\s*\|\s*", line.strip("| ")) for line in fixed.splitlines() if line.startswith("|")]
@@ -312,12 +312,12 @@ def _imported(node: ast.Import | ast.ImportFrom) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def readme_rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def readme_rows(tmp_path_factory: pytest.TempPathFactory) -> list[ToolEstimate]:
     """Ours, on the log of the README."""
     return ours(known_log(seed=3, rounds=50_000), tmp_path_factory.mktemp("ours"))
 
 
-def test_our_unbiased_estimates_have_the_truth_inside(readme_rows: list[Row]) -> None:
+def test_our_unbiased_estimates_have_the_truth_inside(readme_rows: list[ToolEstimate]) -> None:
     """What the README says below the table, for the fixed and for the learning policy."""
     unbiased = [row for row in readme_rows if row.unbiased]
     assert {row.about for row in unbiased} == {"fixed policy", "learning policy"}
@@ -326,7 +326,7 @@ def test_our_unbiased_estimates_have_the_truth_inside(readme_rows: list[Row]) ->
     assert all(row.inside for row in unbiased), [row for row in unbiased if not row.inside]
 
 
-def test_our_direct_method_is_marked_as_what_it_is(readme_rows: list[Row]) -> None:
+def test_our_direct_method_is_marked_as_what_it_is(readme_rows: list[ToolEstimate]) -> None:
     """It has an interval that means nothing; the table must say so."""
     direct = [row for row in readme_rows if row.estimator == "dm"]
     assert len(direct) == 2
@@ -361,7 +361,7 @@ def test_both_sides_of_the_bench_estimate_the_same_rows(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def rival_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownLog, list[Row]]:
+def rival_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownLog, list[ToolEstimate]]:
     """Every rival on a small log."""
     folder, small = tmp_path_factory.mktemp("rivals"), known_log(seed=4, rounds=2_000)
     hand_over(small, folder)
@@ -369,7 +369,7 @@ def rival_rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[KnownLog, list
 
 
 @needs_rivals
-def test_everybody_has_the_same_ips_and_snips(rival_rows: tuple[KnownLog, list[Row]]) -> None:
+def test_everybody_has_the_same_ips_and_snips(rival_rows: tuple[KnownLog, list[ToolEstimate]]) -> None:
     """Independent code, the same log, the same formula: the hand-over lost nothing."""
     small, rows = rival_rows
     log = small.log
@@ -383,7 +383,7 @@ def test_everybody_has_the_same_ips_and_snips(rival_rows: tuple[KnownLog, list[R
 
 
 @needs_rivals
-def test_every_rival_has_its_rows(rival_rows: tuple[KnownLog, list[Row]]) -> None:
+def test_every_rival_has_its_rows(rival_rows: tuple[KnownLog, list[ToolEstimate]]) -> None:
     """None is left out of the table, and every value has a truth beside it."""
     _, rows = rival_rows
     assert {row.tool for row in rows} == {"vw-estimators", "obp", "coba", "MABWiser", "vw"}

@@ -33,7 +33,7 @@ from simulator.report import portraits
 from simulator.report.portraits import TIME, UNKNOWN, Portrait, plain, portrait
 from simulator.report.terminal.worlds import SHADES
 from simulator.report.worlds import write_worlds
-from simulator.run.play import Way, play, reference
+from simulator.run.play import Way, play, play_reference
 from simulator.text import figure
 from simulator.worlds import scenes
 from simulator.worlds.logistic import FIELDS, LEAST, MOST, SPREAD, mean_purchase
@@ -201,7 +201,7 @@ def test_personalising_pays(name: str) -> None:
     visits = drawn(name)
     singles = [visits.always(action) for action in range(visits.means.shape[1])]
     uniform, best, *others = [
-        float(reference(visits, pmfs, random=Random(1)).mean()) for pmfs in (visits.uniform, visits.best, *singles)
+        float(play_reference(visits, pmfs, random=Random(1)).mean()) for pmfs in (visits.uniform, visits.best, *singles)
     ]
     single = max(others)
     assert uniform <= single < best

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from rich.console import Console
@@ -19,36 +19,42 @@ from simulator.commands.options import (
     REFUSED,
     SEED_COUNT,
     VISITS,
+    at_once_option,
     bad_input,
     bar,
     counted,
     json_option,
     log_options,
+    print_results,
     read_log,
     refuse_overwriting,
+    report_option,
+    workers_option,
     write_json,
 )
-from simulator.compare import on_log, on_world
+from simulator.compare import on_decisions, on_log, on_world
 from simulator.compare.grid import read_grid
-from simulator.compare.on_decisions import REWARD, family
-from simulator.compare.on_log import LOGGED, Judged, LogTask, Reading, judge
-from simulator.compare.on_world import Tried, tried
-from simulator.compare.result import BadComparison, Compared, Row, ranked
+from simulator.compare.on_log import LogResult, LogTask, Reading, try_evaluate
+from simulator.compare.on_world import WorldResult, try_run
+from simulator.compare.result import BadComparison, Compared, TableRow
 from simulator.compare.table import FORMATS, write_table
-from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.result import to_json
-from simulator.logs.columns import Columns
 from simulator.report.comparison import write_comparison_report
 from simulator.report.terminal.comparison import shown
 from simulator.run.policies import NAMES
 from simulator.run.result import tasks_of
-from simulator.run.result_store import prepared
+from simulator.run.result_store import make_folder
 from simulator.run.sweep import sweep
 from simulator.run.versions import version_of
 from simulator.worlds.registry import NoSuchWorld, find, log_of
 from simulator.worlds.world import World
 
 ROUNDS, SEEDS = 20_000, 10
+NAMED = {"columns": "column"}
+"""Options whose values have another name in the code."""
+
+T = TypeVar("T", bound=Hashable)
+R = TypeVar("R")
 
 EXAMPLES = """\b
 Examples:
@@ -69,28 +75,27 @@ class Several(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """With every value after its own option."""
-        return super().parse_args(ctx, list(repeated(args, "--policies")))
+        return super().parse_args(ctx, list(repeat_option(args, "--policies")))
 
 
-def repeated(args: Sequence[str], option: str) -> Iterator[str]:
+def repeat_option(args: Sequence[str], option: str) -> Iterator[str]:
     """The option before every value that follows it.
 
-    >>> list(repeated(["world", "--policies", "a", "b", "--seeds", "3"], "--policies"))
+    >>> list(repeat_option(["world", "--policies", "a", "b", "--seeds", "3"], "--policies"))
     ['world', '--policies', 'a', '--policies', 'b', '--seeds', '3']
     """
-    inside, first = False, False
-    for arg in args:
+    current = ""
+    for before, arg in pairwise(["", *args]):
         if arg.startswith("-") and arg != "-":
-            inside = first = arg == option
-            yield arg
-        else:
-            yield from [option, arg] if inside and not first else [arg]
-            first = False
+            current = arg
+        elif current == option and before != option:
+            yield option
+        yield arg
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked for, besides the policies. out: where results and the table go."""
+class Settings:
+    """As on the command line, besides the policies. out: where results and the table go."""
 
     subject: str
     against: str
@@ -109,11 +114,11 @@ class Asked:
 @click.option("--all-pairs", is_flag=True, help="Compare every policy with every other one, too.")
 @click.option("--rounds", type=VISITS, help=f"Visits of each seed; worlds only.  [default: {ROUNDS:,}]")
 @click.option("--seeds", type=SEED_COUNT, help=f"How many; worlds only.  [default: {SEEDS}]")
-@click.option("--no-delay", is_flag=True, help="Every reward is learned at once, not when its window ends.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
+@at_once_option
+@workers_option
 @click.option("--out", type=FOLDER, metavar="DIR", help="Results and the table.  [default: compare-NAME]")
 @click.option("--format", "format_", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True, help="Of it.")
-@click.option("--report", type=FOLDER, metavar="DIR", help="Write a page with plots.")
+@report_option
 @json_option
 @log_options
 def compare_command(
@@ -134,40 +139,44 @@ def compare_command(
 ) -> None:
     """Compare policies on LOG or WORLD, and say which differences are real.
 
-    On a world every policy plays the same visitors, seed by seed; on a log all are judged by the same decisions. All
-    intervals of a table hold together. Every result is kept in DIR: after an interruption the same command goes on.
-    Exits 1 if a policy failed or was refused (the others are compared), 2 on bad input.
+    On a world every policy plays the same visitors, seed by seed; on a log all are evaluated on the same decisions. The
+    95 % confidence intervals of a table are simultaneous. Every result is kept in DIR: after an interruption the same
+    command goes on. Exits 1 if a policy failed or was refused (the others are compared), 2 on bad input.
     """
     started = time.perf_counter()
     stderr = Console(stderr=True)
     with bad_input():
         refuse_overwriting(json_file, *names, grid, log_of(subject), reading["mapping"])
         policies = _policies(names, grid, against, stderr)
-        folder = prepared(out or Path(f"compare-{_slug(subject)}"))
+        folder = make_folder(out or Path(f"compare-{_slug(subject)}"))
         if report:
-            prepared(report)
-        asked = Asked(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
+            make_folder(report)
+        settings = Settings(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
         world = _world(subject)
         if world is None:
-            _only_for_worlds(rounds=rounds, seeds=seeds)
-            found, rows = _on_log(policies, asked, reading)
+            _refuse("is for worlds; a log has its own decisions", rounds=rounds, seeds=seeds)
+            found, rows = _on_log(policies, settings, reading)
         else:
-            _only_for_logs(reading)
-            found, rows = _on_world(world, policies, asked, rounds=rounds or ROUNDS, seeds=seeds or SEEDS)
+            _refuse("says how to read a log, but this is a world", **reading)
+            found, rows = _on_world(world, policies, settings, rounds=rounds or ROUNDS, seeds=seeds or SEEDS)
         found = replace(found, seconds=time.perf_counter() - started)
-        _write(found, rows, folder / f"runs.{format_}", json_file=json_file, report=report)
+        table = folder / f"runs.{format_}"
+        write_table(rows, table)
+        write_json(json_file, to_json(found))
+        page = write_comparison_report(found, report) if report else None
+        print_results(shown(found), table=table, report=page)
     if any(one.estimate is None for one in found.standings):
         sys.exit(REFUSED)
 
 
 def _policies(names: Sequence[str], grid: Path | None, against: str | None, console: Console) -> list[str]:
     """Without repetitions; the reference first if it is not among them."""
-    asked = [*names, *(read_grid(grid) if grid else [])]
-    if not asked:
+    given = [*names, *(read_grid(grid) if grid else [])]
+    if not given:
         raise BadComparison("there is nothing to run: name policies (--policies A B) or a grid (--grid FILE.toml)")
-    distinct = list(dict.fromkeys(asked))
-    if len(distinct) < len(asked):
-        console.print(f"{len(asked) - len(distinct)} policies are named twice and run once", highlight=False)
+    distinct = list(dict.fromkeys(given))
+    if len(distinct) < len(given):
+        console.print(f"{len(given) - len(distinct)} policies are named twice and run once", highlight=False)
     return distinct if against is None or against in distinct else [against, *distinct]
 
 
@@ -181,120 +190,66 @@ def _world(subject: str) -> World | None:
         raise BadComparison(f"{subject}: there is no such log; and {error}") from error
 
 
-def _only_for_worlds(**given: int | None) -> None:
-    wrong = [f"--{name}" for name, value in given.items() if value is not None]
-    if wrong:
-        raise BadComparison(f"{wrong[0]}: is for worlds; a log has its own decisions, leave it out")
-
-
-def _only_for_logs(reading: dict[str, Any]) -> None:
-    wrong = [f"--{name.removesuffix('s').replace('_', '-')}" for name, value in reading.items() if value]
-    if wrong:
-        raise BadComparison(f"{wrong[0]}: says how to read a log, but this is a world; leave it out")
+def _refuse(why: str, **options: Any) -> None:
+    """Raises BadComparison for the first that was given."""
+    for name, value in options.items():
+        if value:
+            raise BadComparison(f"--{NAMED.get(name, name.replace('_', '-'))}: {why}, leave it out")
 
 
 def _on_world(
-    world: World, policies: list[str], asked: Asked, *, rounds: int, seeds: int
-) -> tuple[Compared, list[Row]]:
+    world: World, policies: list[str], settings: Settings, *, rounds: int, seeds: int
+) -> tuple[Compared, list[TableRow]]:
     given = {name: on_world.parameters(name, world) for name in policies}
-    tasks = tasks_of(asked.subject, policies, seeds=range(1, seeds + 1), rounds=rounds, delayed=asked.delayed)
+    tasks = tasks_of(settings.subject, policies, seeds=range(1, seeds + 1), rounds=rounds, delayed=settings.delayed)
     what = f"{len(policies)} policies x {seeds} seeds of {rounds:,} visits"
-    with _counted(tasks, what, asked) as done:
-        runs = sweep(
-            tasks,
-            tried,
-            result=Tried,
-            folder=asked.out / "kept",
-            workers=asked.workers,
-            version=version_of,
-            on_done=done,
-        )
-    by_policy = {name: [one for task, one in zip(tasks, runs, strict=True) if task.policy == name] for name in policies}
-    found = on_world.compared(world, given, by_policy, reference=asked.against, every_pair=asked.every_pair)
-    return found, [on_world.row(task, one, given[task.policy]) for task, one in zip(tasks, runs, strict=True)]
+    results = _sweep(tasks, try_run, WorldResult, version_of, what, settings)
+    of = {name: [one for task, one in zip(tasks, results, strict=True) if task.policy == name] for name in policies}
+    found = on_world.compare(world, given, of, reference=settings.against, every_pair=settings.every_pair)
+    return found, [on_world.row(task, one, given[task.policy]) for task, one in zip(tasks, results, strict=True)]
 
 
-def _on_log(policies: list[str], asked: Asked, reading: dict[str, Any]) -> tuple[Compared, list[Row]]:
-    columns = read_log(asked.subject, asked.console, **reading)
+def _on_log(policies: list[str], settings: Settings, reading: dict[str, Any]) -> tuple[Compared, list[TableRow]]:
+    columns = read_log(settings.subject, settings.console, **reading)
     for name in policies:
-        on_log.candidate(name, columns, delayed=asked.delayed)
+        on_log.candidate(name, columns, delayed=settings.delayed)
     given = {name: on_log.parameters(name, columns) for name in policies}
-    how = _reading(asked.subject, reading)
-    tasks = [LogTask(how, name, asked.delayed) for name in policies]
-    with _counted(tasks, f"{len(policies)} policies on {len(columns):,} decisions", asked) as done:
-        judged = sweep(
+    tasks = [LogTask(Reading(settings.subject, **reading), name, settings.delayed) for name in policies]
+    what = f"{len(policies)} policies on {len(columns):,} decisions"
+    results = _sweep(tasks, try_evaluate, LogResult, on_log.version_of, what, settings)
+    with bar(settings.console, "comparing") as progress:
+        found = on_decisions.compare(
+            columns,
+            dict(zip(policies, results, strict=True)),
+            given,
+            reference=settings.against,
+            every_pair=settings.every_pair,
+            on_done=progress,
+        )
+    return found, [on_log.row(task, one, given[task.policy]) for task, one in zip(tasks, results, strict=True)]
+
+
+def _sweep(
+    tasks: list[T],
+    function: Callable[[T], R],
+    result: type[R],
+    version: Callable[[T], str],
+    what: str,
+    settings: Settings,
+) -> list[R]:
+    """Says how much there is to do, then how much is done."""
+    console, many = settings.console, f"{len(tasks)} runs"
+    console.print(f"{many}: {what}; results go to {settings.out}", highlight=False, soft_wrap=True)
+    with counted(console, len(tasks), many) as done:
+        return sweep(
             tasks,
-            judge,
-            result=Judged,
-            folder=asked.out / "kept",
-            workers=asked.workers,
-            version=on_log.version_of,
+            function,
+            result=result,
+            folder=settings.out / "kept",
+            workers=settings.workers,
+            version=version,
             on_done=done,
         )
-    found = _compared_on_log(columns, dict(zip(policies, judged, strict=True)), given, asked)
-    return found, [on_log.row(task, one, given[task.policy]) for task, one in zip(tasks, judged, strict=True)]
-
-
-def _reading(log: str, given: dict[str, Any]) -> Reading:
-    return Reading(
-        log,
-        experiment=given["experiment"],
-        columns=given["columns"],
-        mapping=str(given["mapping"]) if given["mapping"] else None,
-        reward_range=given["reward_range"] or None,
-        skip_bad=given["skip_bad"],
-    )
-
-
-def _compared_on_log(columns: Columns, judged: dict[str, Judged], given: dict[str, Any], asked: Asked) -> Compared:
-    sums = on_log.comparable(judged, asked.against)
-    standings = [on_log.standing(name, one, given[name]) for name, one in judged.items()]
-    with bar(asked.console, "comparing") as progress:
-        families = [
-            family(sums, columns.reward_range, reference=asked.against, every_pair=every_pair, on_done=progress)
-            for every_pair in ([False, True] if asked.every_pair else [False])
-        ]
-    return Compared(
-        subject=columns.name,
-        line="",
-        figure=REWARD,
-        conditions=f"{len(columns):,} decisions; estimands stand with the policies.",
-        reference=asked.against,
-        standings=ranked(on_log.careful(standings, sums, asked.against)),
-        families=tuple([one for one in families if one.comparisons]),
-        notes=_notes(columns, judged, sums, asked),
-    )
-
-
-def _notes(columns: Columns, judged: dict[str, Judged], sums: dict[str, Any], asked: Asked) -> tuple[str, ...]:
-    notes = [f"{one.name}: {one.text}" for one in log_findings(columns) if one.verdict == "do not use"]
-    for name, one in judged.items():
-        if one.result and not one.result.refused and one.result.diagnostics.verdict != "fine" and name != LOGGED:
-            notes.append(f"{name}, {one.result.diagnostics.verdict}: {' '.join(one.result.diagnostics.reasons)}")
-    if not sums:
-        notes.append(f"{asked.against} cannot be compared with on this log; name another one: --against logged")
-    return tuple(notes)
-
-
-@contextmanager
-def _counted(tasks: Sequence[Any], what: str, asked: Asked) -> Iterator[Callable[[Any, Any], None]]:
-    """Says how much there is to do, then how much is done."""
-    asked.console.print(f"{len(tasks)} runs: {what}; results go to {asked.out}", highlight=False, soft_wrap=True)
-    with counted(asked.console, len(tasks), f"{len(tasks)} runs") as done:
-        yield done
-
-
-def _write(found: Compared, rows: list[Row], table: Path, *, json_file: Path | None, report: Path | None) -> None:
-    """Files first: whoever reads only the beginning of the tables (`| head`) has them, too."""
-    write_table(rows, table)
-    write_json(json_file, to_json(found))
-    page = write_comparison_report(found, report) if report else None
-    console = Console(emoji=False, markup=False)
-    for part in shown(found):
-        console.print(part)
-    console.print(f"Table: {table}", soft_wrap=True)
-    if page:
-        console.print(f"Report: {page}", soft_wrap=True)
 
 
 def _slug(subject: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from decider.errors import DeciderError
 from simulator.commands.options import (
     BAD_INPUT,
     FILE,
-    FOLDER,
     INTERRUPTED,
     REFUSED,
     VISITS,
@@ -23,6 +21,8 @@ from simulator.commands.options import (
     bad_input,
     json_option,
     refuse_overwriting,
+    report_option,
+    with_options,
     write_json,
 )
 from simulator.drive import open_bandit
@@ -31,7 +31,7 @@ from simulator.drive.plan import LONGEST_WINDOW, Shares
 from simulator.drive.result import Result
 from simulator.evaluate.result import to_json
 from simulator.report.terminal.drives import shown
-from simulator.run.result_store import prepared
+from simulator.run.result_store import make_folder
 from simulator.worlds.registry import find, log_of, names
 from simulator.worlds.world import World
 
@@ -47,8 +47,8 @@ Examples:
   simulator drive open-bandit --target 127.0.0.1:50051 --campaign all"""
 
 
-class Places(click.Group):
-    """One command a world; the worlds are looked up when they are asked for."""
+class Worlds(click.Group):
+    """One command per world; worlds are looked up when they are named."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """All worlds that need no data, and the data set."""
@@ -64,55 +64,13 @@ class Places(click.Group):
             raise click.UsageError(str(error), ctx) from error
 
 
-@click.group("drive", cls=Places, epilog=EXAMPLES, subcommand_metavar="WORLD [OPTIONS]")
+@click.group("drive", cls=Worlds, epilog=EXAMPLES, subcommand_metavar="WORLD [OPTIONS]")
 def drive_command() -> None:
     """Send the visitors of a world, or of a public log, to a live server.
 
-    Rewards come late, twice, out of order or never, as you say; clients try again until they are answered. At the end
-    all that was sent is compared with the log. Options: `simulator drive WORLD --help`.
+    Rewards come late, twice, out of order or never, in the shares that you set; clients try again until they are
+    answered. At the end all that was sent is compared with the log. Options: `simulator drive WORLD --help`.
     """
-
-
-def world_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of a drive with a world's visitors."""
-    options = (
-        click.option("--target", default="", callback=_address, metavar="HOST:PORT", help="The server's gRPC address."),
-        click.option("--db", type=FILE, metavar="LOG.db", help="That server's log, to compare with what was sent."),
-        click.option("--serve", type=FILE, metavar="LOG.db", help="Start a server on this log instead; end it after."),
-        click.option(
-            "--kills", type=click.IntRange(0, 100), default=0, help="SIGKILL it that often, at random moments."
-        ),
-        click.option("--visitors", type=VISITS, default=10_000, show_default=True, help="Visits to send."),
-        click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of visitors and luck."),
-        click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients at once."),
-        click.option(
-            "--rate",
-            type=Finite(min=0, min_open=True),
-            metavar="R",
-            help="Visits a second, kept even if the server does not keep up.  [default: as fast as answers come]",
-        ),
-        click.option(
-            "--window",
-            type=Finite(0.05, LONGEST_WINDOW),
-            metavar="SECONDS",
-            help="Reward window; delays shrink with it.  [default: holds as many visits as the world's does]",
-        ),
-        click.option("--lost", type=SHARE, default=0.02, show_default=True, help="Share of rewards never sent."),
-        click.option("--late", type=SHARE, default=0.03, show_default=True, help="Share sent after the window."),
-        click.option("--duplicate", type=SHARE, default=0.05, show_default=True, help="Share sent twice."),
-        click.option("--reordered", type=SHARE, default=0.05, show_default=True, help="Share overtaken by later ones."),
-        click.option(
-            "--policy",
-            default="",
-            metavar="P",
-            help="default, ALGORITHM[:parameter=value,...], FILE.toml or fixed:ACTION.  [default: the world's]",
-        ),
-        json_option,
-        click.option("--report", type=FOLDER, metavar="DIR", help="Write a page with a plot."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -121,6 +79,42 @@ def _address(_: click.Context, __: click.Parameter, value: str) -> str:
     if value and not known:
         raise click.BadParameter(f"{value!r} is not HOST:PORT, like 127.0.0.1:50051; a port is 1 to {HIGHEST_PORT}")
     return value
+
+
+world_options = with_options(
+    click.option("--target", default="", callback=_address, metavar="HOST:PORT", help="The server's gRPC address."),
+    click.option("--db", type=FILE, metavar="LOG.db", help="That server's log, to compare with what was sent."),
+    click.option("--serve", type=FILE, metavar="LOG.db", help="Start a server on this log instead; end it after."),
+    click.option("--kills", type=click.IntRange(0, 100), default=0, help="SIGKILL it that often, at random moments."),
+    click.option("--visitors", type=VISITS, default=10_000, show_default=True, help="Visits to send."),
+    click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Of visitors and rewards."),
+    click.option("--clients", type=click.IntRange(1, 64), default=4, show_default=True, help="Clients at once."),
+    click.option(
+        "--rate",
+        type=Finite(min=0, min_open=True),
+        metavar="R",
+        help="Visits per second, kept even if the server does not keep up.  [default: as fast as answers come]",
+    ),
+    click.option(
+        "--window",
+        type=Finite(0.05, LONGEST_WINDOW),
+        metavar="SECONDS",
+        help="Reward window; delays shrink with it.  [default: holds as many visits as the world's does]",
+    ),
+    click.option("--lost", type=SHARE, default=0.02, show_default=True, help="Share of rewards never sent."),
+    click.option("--late", type=SHARE, default=0.03, show_default=True, help="Share sent after the window."),
+    click.option("--duplicate", type=SHARE, default=0.05, show_default=True, help="Share sent twice."),
+    click.option("--reordered", type=SHARE, default=0.05, show_default=True, help="Share overtaken by later ones."),
+    click.option(
+        "--policy",
+        default="",
+        metavar="P",
+        help="default, ALGORITHM[:parameter=value,...], FILE.toml or fixed:ACTION.  [default: the world's]",
+    ),
+    json_option,
+    report_option,
+)
+"""Of a drive with a world's visitors."""
 
 
 def world_command(name: str, world: World) -> click.Command:
@@ -139,12 +133,12 @@ def world_command(name: str, world: World) -> click.Command:
         with bad_input():
             refuse_overwriting(json_file, given["db"], given["serve"], given["policy"], log_of(name))
             if report:
-                prepared(report)
+                make_folder(report)
             shares = Shares(lost=lost, late=late, duplicate=duplicate, reordered=reordered)
             result = _with_progress(world, Options(shares=shares, **given))
             write_json(json_file, to_json(result))
-            page = _written(result, report)
-        _show(result, given["serve"], page)
+            page = _write_page(result, report) if report else None
+        _print(result, given["serve"], page)
         _exit(result)
 
     text = f"{world.line}\n\nExits 1 if anything was lost or doubled, 2 on bad input or without a server."
@@ -164,15 +158,13 @@ def _with_progress(world: World, options: Options) -> Result:
         )
 
 
-def _written(result: Result, folder: Path | None) -> Path | None:
-    if folder is None:
-        return None
+def _write_page(result: Result, folder: Path) -> Path:
     from simulator.report.drives import write_drive_report  # matplotlib takes a second to import
 
     return write_drive_report(result, folder)
 
 
-def _show(result: Result, served: Path | None, page: Path | None) -> None:
+def _print(result: Result, served: Path | None, page: Path | None) -> None:
     console = Console()
     for part in shown(result):
         console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
@@ -213,19 +205,11 @@ The Open Bandit Dataset's small sample is downloaded once, by pip, into the cach
 """
 
 
-def _open_bandit_options(command: Callable[..., None]) -> Callable[..., None]:
-    options = (
-        click.option(
-            "--target", required=True, callback=_address, metavar="HOST:PORT", help="The server's gRPC address."
-        ),
-        click.option(
-            "--passes", type=click.IntRange(min=1), default=1, show_default=True, help="Times to send all rows."
-        ),
-        click.option("--rows", type=click.IntRange(min=1), help="Send only the first rows.  [default: all 10,000]"),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+_open_bandit_options = with_options(
+    click.option("--target", required=True, callback=_address, metavar="HOST:PORT", help="The server's gRPC address."),
+    click.option("--passes", type=click.IntRange(min=1), default=1, show_default=True, help="Times to send all rows."),
+    click.option("--rows", type=click.IntRange(min=1), help="Send only the first rows.  [default: all 10,000]"),
+)
 
 
 def _drive_open_bandit(target: str, campaign: str, passes: int, rows: int | None) -> None:

@@ -18,8 +18,10 @@ from simulator.commands.options import (
     bar,
     json_option,
     log_options,
+    print_results,
     read_log,
     refuse_overwriting,
+    report_option,
     write_json,
 )
 from simulator.evaluate.candidates import Candidate
@@ -48,13 +50,11 @@ Examples:
 @click.argument("log")
 @log_options
 @click.option("--policy", "names", multiple=True, required=True, metavar="P", help=f"May be repeated. One of: {NAMES}.")
-@click.option("--no-delay", is_flag=True, help="What learns sees every reward at once, not when the log did.")
-@click.option("--importance", is_flag=True, help="What each field of the context is worth to what learns (slow).")
+@click.option("--no-delay", is_flag=True, help="A learning policy gets every reward at once, not when the log did.")
+@click.option("--importance", is_flag=True, help="How much each context field adds to a learning policy (slow).")
 @click.option("--force", is_flag=True, help="Print numbers even where the log cannot carry the question.")
 @json_option
-@click.option(
-    "--report", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Write a page with plots."
-)
+@report_option
 def evaluate_command(
     log: str,
     names: tuple[str, ...],
@@ -88,12 +88,9 @@ def evaluate_command(
                 on_progress=progress,
             )
         done = replace(done, seconds=time.perf_counter() - started)
-        console = Console(emoji=False, markup=False)
-        for part in shown(done):
-            console.print(part)
         write_json(json_file, to_json(done))
-        if report:
-            console.print(f"Report: {write_report(done, report)}", soft_wrap=True)
+        page = write_report(done, report) if report else None
+        print_results(shown(done), report=page)
     if any(policy.refused for policy in done.policies):
         sys.exit(REFUSED)
 
@@ -103,7 +100,7 @@ def evaluate_command(
 @log_options
 @json_option
 def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
-    """What LOG can carry, without any policy: each check with a verdict in plain words.
+    """Check LOG without any policy: each check with a verdict in plain words.
 
     Exits 1 if something is so wrong that the log should not be used, 2 if it cannot be read.
     """

@@ -54,7 +54,7 @@ def _tell(report: dict[str, Any], destination: Path, json_file: Path | None) -> 
     epilog="\b\nExamples:\n  simulator import personalizer/ shop.db\n"
     "  simulator import clicks.csv shop.db --column reward=clicked --skip-bad",
     help=f"Write the decisions of the foreign log SRC into a new log of ours, DEST.\n\nSRC is {KINDS}.\n\n"
-    "Propensities, rewards, contexts and times stay as they are. `simulator verify` cannot hold for what another "
+    "Propensities, rewards, contexts and times stay as they are. `simulator verify` cannot recompute what another "
     "system drew. Exits 2 if SRC cannot be read or DEST not be written.",
 )
 @click.argument("src")
@@ -80,7 +80,7 @@ def import_command(src: str, dest: Path, name: str | None, force: bool, json_fil
     epilog="\b\nExamples:\n  simulator export demo.db demo.parquet\n"
     "  simulator export open-bandit:random/men men.dsjson.gz\n  vw --dsjson --cb_explore_adf -q CA -d men.dsjson.gz",
     help=f"Write the decisions of LOG to DEST: dsjson, CSV or Parquet, by its suffix.\n\nLOG is {KINDS}.\n\n"
-    "What DEST cannot hold is told. Exits 2 if LOG cannot be read or DEST not be written.",
+    "Prints what DEST cannot hold. Exits 2 if LOG cannot be read or DEST not be written.",
 )
 @click.argument("log")
 @click.argument("dest", type=FILE)

@@ -1,18 +1,18 @@
-"""What the commands that read a log share: options, progress on stderr, exit codes. Called by the `cli.py` of each."""
+"""What the commands share: options, progress on stderr, exit codes, output. Called by the other modules here."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from decider.errors import DeciderError
@@ -46,24 +46,30 @@ class Finite(click.FloatRange):
         return number
 
 
-def log_options(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say how to read a log."""
-    options = (
-        click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
-        click.option(
-            "--column",
-            "columns",
-            multiple=True,
-            metavar="WORD=NAME",
-            help="What a table's column is, like reward=clicked.",
-        ),
-        click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
-        click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
-        click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def with_options(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of `--help`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+log_options = with_options(
+    click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
+    click.option(
+        "--column", "columns", multiple=True, metavar="WORD=NAME", help="What a table's column is, like reward=clicked."
+    ),
+    click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
+    click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
+    click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them."),
+)
+"""How to read a log."""
 
 
 def _writable(_: click.Context, __: click.Parameter, file: Path | None) -> Path | None:
@@ -73,17 +79,21 @@ def _writable(_: click.Context, __: click.Parameter, file: Path | None) -> Path 
     return file
 
 
-def json_option(command: Callable[..., None]) -> Callable[..., None]:
-    """The option `--json`, as `json_file`."""
-    option = click.option(
-        "--json", "json_file", type=FILE, callback=_writable, metavar="FILE", help="Write the result as JSON, too."
-    )
-    return option(command)
+json_option = click.option(
+    "--json", "json_file", type=FILE, callback=_writable, metavar="FILE", help="Write the result as JSON, too."
+)
+report_option = click.option("--report", type=FOLDER, metavar="DIR", help="Write a page with plots.")
+workers_option = click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one per core]"
+)
+at_once_option = click.option(
+    "--no-delay", is_flag=True, help="Every reward is learned at once, not when its window ends."
+)
 
 
 @contextmanager
 def bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
-    """A progress bar; what it gives is told the fraction that is done."""
+    """A progress bar; call what it gives with the fraction that is done."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=1.0)
@@ -92,7 +102,7 @@ def bar(console: Console, what: str) -> Iterator[Callable[[float], None]]:
 
 @contextmanager
 def counted(console: Console, total: int, what: str) -> Iterator[Callable[..., None]]:
-    """A progress bar; what it gives is called once for each of `total` things that are done."""
+    """A progress bar; call what it gives once for each of `total` things that are done."""
     done = count(1)
     with bar(console, what) as progress:
         yield lambda *_: progress(next(done) / total)
@@ -100,7 +110,7 @@ def counted(console: Console, total: int, what: str) -> Iterator[Callable[..., N
 
 @contextmanager
 def bad_input() -> Iterator[None]:
-    """Bad input, and what cannot be written, is one line and exit code 2; so is whatever nobody thought of."""
+    """Bad input, and what cannot be written, is one line and exit code 2; so is every unexpected error."""
     try:
         yield
     except (DeciderError, OSError) as error:
@@ -148,3 +158,13 @@ def write_json(file: Path | None, text: str) -> None:
     """Write it, if a file was named. Raises OSError."""
     if file is not None:
         file.write_text(text + "\n", encoding="utf-8")
+
+
+def print_results(parts: Iterable[RenderableType], *, highlight: bool = True, **files: Path | None) -> None:
+    """The parts, then where each file is. Write files first: then `| head` leaves none out."""
+    console = Console(emoji=False, markup=False, highlight=highlight)
+    for part in parts:
+        console.print(part)
+    for name, file in files.items():
+        if file:
+            console.print(f"{name.capitalize()}: {file}", soft_wrap=True)

@@ -24,14 +24,14 @@ DB = click.Path(path_type=Path, dir_okay=False)
 def verify_command(db: Path) -> None:
     """Recompute every decision of the log DB with the code that serves, and compare.
 
-    First the log is held against its own checksums: whatever was changed, is missing or was added since it was
-    acknowledged is told with its place. Prints `N of N decisions equal`; exits 1 with the first difference otherwise,
-    2 if the log is damaged, cannot be read, or was made by learning code that this build does not have.
+    First the log is compared with its own checksums: each entry that was changed, is missing or was added since it was
+    acknowledged is printed with its position. Prints `N of N decisions equal`; exits 1 with the first difference
+    otherwise, 2 if the log is damaged, cannot be read, or was made by learning code that this build does not have.
     """
     try:
         with closing(open_reader(db)) as log, Progress(console=Console(stderr=True), transient=True) as progress:
             refuse_imported(log)
-            damages = _checked(log, progress)
+            damages = _check(log, progress)
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))
     except DeciderError as error:
@@ -39,14 +39,14 @@ def verify_command(db: Path) -> None:
         sys.exit(2)
     click.echo(f"{result.equal} of {result.decisions} decisions equal")
     if result.first is not None:
-        click.echo(_told(result.first))
+        click.echo(_describe(result.first))
         sys.exit(1)
     if damages:
         sys.exit(2)
 
 
-def _checked(log: LogReader, progress: Progress) -> Sequence[Damage]:
-    """What the log's checksums say, told at once: what comes after may fail on the same damage."""
+def _check(log: LogReader, progress: Progress) -> Sequence[Damage]:
+    """What the log's checksums say, printed at once: what comes after may fail on the same damage."""
     task = progress.add_task("entries", total=log.head().position)
     damages = log.check(lambda position: progress.update(task, completed=position))
     for damage in damages:
@@ -57,7 +57,7 @@ def _checked(log: LogReader, progress: Progress) -> Sequence[Damage]:
     return damages
 
 
-def _told(difference: Difference) -> str:
+def _describe(difference: Difference) -> str:
     logged = difference.logged
     return (
         f"first difference at position {logged.position}, decision {logged.decision.decision_id}: {difference.what}\n"

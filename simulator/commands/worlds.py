@@ -1,4 +1,4 @@
-"""The command `simulator worlds`. Called by `simulator/cli.py`."""
+"""`simulator worlds`. Added to the command in `simulator/cli.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from pathlib import Path
 import click
 from rich.console import Console, RenderableType
 
-from simulator.commands.options import FOLDER, bad_input, bar, json_option, refuse_overwriting, write_json
+from simulator.commands.options import (
+    FOLDER,
+    bad_input,
+    bar,
+    json_option,
+    print_results,
+    refuse_overwriting,
+    write_json,
+)
 from simulator.report.portraits import Portrait, plain, portrait
 from simulator.report.terminal.worlds import in_full, in_short, legend
 from simulator.worlds.registry import data_names, find, log_of, names
@@ -30,19 +38,15 @@ Examples:
 def worlds_command(name: str | None, json_file: Path | None, report: Path | None) -> None:
     """The worlds that `run`, `drive` and `compare` know: one line and a picture each; with NAME, all about one.
 
-    Rows are actions, columns the values of the field that matters most; a cell is the mean reward. Below: what an
-    even choice, the best single action and the best action of every visit earn. Exits 2 on an unknown name.
+    Rows are actions, columns the values of the field that matters most; a cell is the mean reward. Below: what a
+    uniform choice, the best single action and the best action of every visit earn. Exits 2 on an unknown name.
     """
     with bad_input():
         refuse_overwriting(json_file, log_of(name or ""))
         found = _portraits([find(one) for one in ([name] if name else names())])
         write_json(json_file, json.dumps([plain(one) for one in found], indent=1, ensure_ascii=False))
-        page = _written(found, report) if report else None
-        console = Console(emoji=False, markup=False, highlight=False)
-        for part in in_full(found[0]) if name else _all(found):
-            console.print(part)
-        if page:
-            console.print(f"Report: {page}", soft_wrap=True)
+        page = _write_page(found, report) if report else None
+        print_results(in_full(found[0]) if name else _all(found), highlight=False, report=page)
 
 
 def _all(found: list[Portrait]) -> Iterator[RenderableType]:
@@ -61,7 +65,7 @@ def _portraits(worlds: list[World]) -> list[Portrait]:
     return found
 
 
-def _written(found: list[Portrait], folder: Path) -> Path:
+def _write_page(found: list[Portrait], folder: Path) -> Path:
     from simulator.report.worlds import write_worlds  # matplotlib takes a second to import
 
     return write_worlds(found, folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from simulator.compare.on_world import compared, parameters, tried
+from simulator.compare.on_world import compare, parameters, try_run
 from simulator.compare.result import Compared
 from simulator.run.result import tasks_of
 from simulator.worlds.registry import find
@@ -21,6 +21,6 @@ def found() -> Compared:
     """
     world = find("storefront")
     tasks = tasks_of("storefront", NAMES, seeds=range(3), rounds=100, delayed=False)
-    runs = {name: [tried(task) for task in tasks if task.policy == name] for name in NAMES}
+    runs = {name: [try_run(task) for task in tasks if task.policy == name] for name in NAMES}
     policies = {name: parameters(name, world) for name in NAMES}
-    return compared(world, policies, runs, reference="uniform", every_pair=False)
+    return compare(world, policies, runs, reference="uniform", every_pair=False)

@@ -1,4 +1,4 @@
-"""A grid of parameters in a TOML file -> names of policies: the product of all that it lists. Called by `cli.py`.
+"""A grid of parameters in a TOML file -> names of policies: the product of all that it lists. Called by its command.
 
 algorithm = ["squarecb", "softmax"]
 squarecb.gamma_scale = [10, 100]

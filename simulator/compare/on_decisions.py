@@ -1,4 +1,4 @@
-"""Differences of policies on the same decisions of a log -> intervals that hold together. Called by `cli.py`.
+"""Differences of policies on the same decisions of a log -> simultaneous intervals. Called by `simulator compare`.
 
 Each interval is the evaluation's default one (empirical likelihood, by unit), at the level at which all of a family
 hold at once: the largest of their |z| has the quantile that maxT gives (see `paired.py`), with the correlation of the
@@ -7,7 +7,7 @@ differences over units. That one is known well, since there are thousands of uni
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -16,16 +16,64 @@ from scipy.special import ndtr
 from decider.estimate.default_interval import NAME, default_interval
 from decider.estimate.mean import Interval
 from decider.estimate.sample import Sample
-from simulator.compare.on_log import Sums, difference
+from simulator.compare.on_log import (
+    LOGGED,
+    LogResult,
+    Sums,
+    difference,
+    note_other_decisions,
+    on_same_decisions,
+    standing,
+)
 from simulator.compare.paired import Comparison, Floats, Largest
-from simulator.compare.result import LEVEL, Family
+from simulator.compare.result import LEVEL, Compared, Family, Value, rank
+from simulator.evaluate.checks.log import log_findings
+from simulator.logs.columns import Columns
 
-REWARD = "reward a decision"
+REWARD = "reward/decision"
 GROUPS = 10_000
 """Of units, for correlations: their error is 1 %."""
 
 FAR, STEPS = 8.0, 10
 """Standard errors beyond which p is 0 for people, and halvings on the way to it."""
+
+
+def compare(
+    columns: Columns,
+    results: Mapping[str, LogResult],
+    parameters: Mapping[str, Mapping[str, Value]],
+    *,
+    reference: str,
+    every_pair: bool,
+    on_done: Callable[[float], None] = lambda _: None,
+) -> Compared:
+    """What the tasks found on one log, and which differences are real. parameters: of each policy, by name."""
+    sums = on_same_decisions(results, reference)
+    standings = [standing(name, one, parameters[name]) for name, one in results.items()]
+    families = [
+        family(sums, columns.reward_range, reference=reference, every_pair=every, on_done=on_done)
+        for every in ([False, True] if every_pair else [False])
+    ]
+    return Compared(
+        subject=columns.name,
+        line="",
+        figure=REWARD,
+        conditions=f"{len(columns):,} decisions; estimands stand with the policies.",
+        reference=reference,
+        standings=rank(note_other_decisions(standings, sums, reference)),
+        families=tuple([one for one in families if one.comparisons]),
+        notes=tuple(_notes(columns, results, reference if not sums else "")),
+    )
+
+
+def _notes(columns: Columns, results: Mapping[str, LogResult], missing: str) -> Iterator[str]:
+    """missing: the reference where it cannot be compared with."""
+    yield from [f"{one.name}: {one.text}" for one in log_findings(columns) if one.verdict == "do not use"]
+    for name, one in results.items():
+        if one.result and not one.result.refused and one.result.diagnostics.verdict != "fine" and name != LOGGED:
+            yield f"{name}, {one.result.diagnostics.verdict}: {' '.join(one.result.diagnostics.reasons)}"
+    if missing:
+        yield f"{missing} cannot be compared with on this log; name another one: --against logged"
 
 
 def family(
@@ -37,11 +85,9 @@ def family(
     level: float = LEVEL,
     on_done: Callable[[float], None] = lambda _: None,
 ) -> Family:
-    """Every policy less the reference, or every pair. sums: on the same decisions. on_done: told the fraction done."""
+    """Each policy less the reference, or every pair. sums: on the same decisions. on_done: gets the share done."""
     pairs = [(name, reference) for name in sums if name != reference]
-    how = (
-        f"on the same decisions, by unit, {NAME}; all intervals hold together in {100 * level:g} % of such comparisons"
-    )
+    how = f"on the same decisions, by unit, {NAME}; simultaneous {100 * level:g} % confidence intervals"
     if every_pair:
         pairs, how = list(combinations(sums, 2)), f"every pair, {how}"
     if not pairs:
@@ -58,9 +104,9 @@ def _compared(
     name: str, against: str, sums: Mapping[str, Sums], value_range: tuple[float, float], largest: Largest, level: float
 ) -> Comparison:
     if sums[name].possible_weight <= 1:  # the log's own policy: the other's weights say more
-        turned = _apart(sums[against], sums[name], value_range)
+        turned = _difference_interval(sums[against], sums[name], value_range)
         return _comparison(name, against, lambda z: _negative(turned(z)), largest, level)
-    return _comparison(name, against, _apart(sums[name], sums[against], value_range), largest, level)
+    return _comparison(name, against, _difference_interval(sums[name], sums[against], value_range), largest, level)
 
 
 def _comparison(
@@ -73,7 +119,7 @@ def _comparison(
     return Comparison(name, against, found.value, found.low, found.high, p, real)
 
 
-def _apart(one: Sums, other: Sums, value_range: tuple[float, float]) -> Callable[[float], Interval]:
+def _difference_interval(one: Sums, other: Sums, value_range: tuple[float, float]) -> Callable[[float], Interval]:
     """The interval of the difference, as wide as z standard errors where decisions are many."""
     sample = difference(one, other)
     wide = value_range[1] - value_range[0]
@@ -82,12 +128,12 @@ def _apart(one: Sums, other: Sums, value_range: tuple[float, float]) -> Callable
     def interval(z: float) -> Interval:
         if same:
             return Interval(0.0, 0.0, 0.0)
-        return _held(sample, wide, level=float(1 - 2 * ndtr(-z)))
+        return _default_interval(sample, wide, level=float(1 - 2 * ndtr(-z)))
 
     return interval
 
 
-def _held(sample: Sample, wide: float, *, level: float) -> Interval:
+def _default_interval(sample: Sample, wide: float, *, level: float) -> Interval:
     """As `simulator evaluate` has it: the mean term, in the default interval."""
     found = default_interval(sample, value_range=(-wide, wide), level=level)
     return Interval(sample.value, min(found.low, sample.value), max(found.high, sample.value))

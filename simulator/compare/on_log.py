@@ -1,6 +1,6 @@
 """Policies on a log: one task evaluates one of them. What they found is compared by `on_decisions.py`.
 
-Called by `cli.py`. A task keeps the sums of its headline estimator's terms by unit. The difference of any two policies
+Called by its command. A task keeps the sums of its headline estimator's terms by unit. The difference of two policies
 is estimated from the difference of these sums: what the two share cancels, and who comes back counts once.
 """
 
@@ -23,7 +23,7 @@ from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.policy.algorithms import ALGORITHMS
 from simulator.compare.paired import Floats
-from simulator.compare.result import Row, Standing, Value, parameters_of
+from simulator.compare.result import Standing, TableRow, Value, parameters_of
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator
@@ -32,28 +32,23 @@ from simulator.evaluate.result import Finding, PolicyResult
 from simulator.evaluate.run import evaluate_candidate
 from simulator.evaluate.scores import Scores, score
 from simulator.logs.columns import Columns
-from simulator.logs.files import stamp
 from simulator.logs.open import ReadOptions, open_log
 from simulator.run.policies import with_policy
-from simulator.run.task import Task
-from simulator.run.versions import digest, sources
-from simulator.run.versions import version_of as version_of_run
+from simulator.run.versions import state, version_of_policy
 
 LOGGED = "logged"
-_CODE = ("decider/estimate/*.py", "simulator/evaluate/*.py", "simulator/logs/*.py", "simulator/compare/on_log.py")
-"""What a result depends on besides the policy's own code."""
-BY_TRADE = ("default", *[name for name, one in ALGORITHMS.items() if one.learns])
-"""What a name begins with that is no policy of `parse.py`: an algorithm, on the log's actions."""
+ALGORITHM_NAMES = ("default", *[name for name, one in ALGORITHMS.items() if one.learns])
+"""Names accepted besides those of `parse.py`: an algorithm, on the log's actions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A log and how to read it, in plain values. See `ReadOptions`."""
+    """A log and how to read it, as on the command line. See `ReadOptions`."""
 
     log: str
     experiment: str | None = None
     columns: tuple[str, ...] = ()
-    mapping: str | None = None
+    mapping: Path | None = None
     reward_range: tuple[float, float] | None = None
     skip_bad: bool = False
 
@@ -63,8 +58,8 @@ class Reading:
         return ReadOptions(
             experiment=self.experiment,
             columns=self.columns,
-            mapping=Path(self.mapping) if self.mapping else None,
-            reward_range=self.reward_range,
+            mapping=self.mapping,
+            reward_range=self.reward_range or None,
             skip_bad=self.skip_bad,
         )
 
@@ -100,7 +95,7 @@ class Sums:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LogResult:
     """What a task found, or why it found nothing. sums: None where the log cannot carry it."""
 
     result: PolicyResult | None
@@ -109,20 +104,20 @@ class Judged:
     failed: str = ""
 
 
-def judge(task: LogTask) -> Judged:
+def try_evaluate(task: LogTask) -> LogResult:
     """Evaluate one policy as `simulator evaluate` does. Equal tasks have equal results while the log is the same."""
     try:
         columns, findings = _read(task.reading)
         one = candidate(task.policy, columns, delayed=task.delayed)
         (scores,) = score(columns, [one])
         result = evaluate_candidate(one, scores, findings=findings, force=False)
-        return Judged(result, sums_of(one, scores, columns) if _carries(result) else None, columns.reward_range)
+        return LogResult(result, sums_of(one, scores, columns) if _carries(result) else None, columns.reward_range)
     except (OSError, MemoryError):
         raise
     except DeciderError as error:
-        return Judged(None, None, failed=str(error))
+        return LogResult(None, None, failed=str(error))
     except Exception as error:  # somebody's own policy
-        return Judged(None, None, failed=f"{type(error).__name__}: {error}")
+        return LogResult(None, None, failed=f"{type(error).__name__}: {error}")
 
 
 @lru_cache(maxsize=1)
@@ -159,7 +154,7 @@ def _experiment(name: str, columns: Columns) -> Experiment | None:
     if name.endswith(".toml"):
         message = read_toml(Path(name))
         return from_message(message) if message.actions else with_policy(name, log_experiment(columns))
-    return with_policy(name, log_experiment(columns)) if name.partition(":")[0] in BY_TRADE else None
+    return with_policy(name, log_experiment(columns)) if name.partition(":")[0] in ALGORITHM_NAMES else None
 
 
 def version_of(task: LogTask) -> str:
@@ -168,10 +163,8 @@ def version_of(task: LogTask) -> str:
     >>> version_of(LogTask(Reading("clicks.csv"), "uniform")) == version_of(LogTask(Reading("clicks.csv"), "uniform"))
     True
     """
-    of_policy = version_of_run(Task("", task.policy, 0, 0))
-    given = [task.reading.log, task.reading.mapping, task.policy.partition(":")[2].partition("@")[0]]
-    stamps = [stamp(Path(name)) for name in given if name]
-    return f"{of_policy}, {digest(sources(*_CODE))}, {blake2b(repr(stamps).encode(), digest_size=6).hexdigest()}"
+    files = [task.reading.log, str(task.reading.mapping or ""), task.policy.partition(":")[2].partition("@")[0]]
+    return f"{version_of_policy(task.policy)}, {state(*files)}"
 
 
 def _carries(result: PolicyResult) -> bool:
@@ -214,7 +207,7 @@ def difference(one: Sums, other: Sums) -> Sample:
     )
 
 
-def row(task: LogTask, found: Judged, given: Mapping[str, Value]) -> Row:
+def row(task: LogTask, found: LogResult, given: Mapping[str, Value]) -> TableRow:
     """One line of the table."""
     line: dict[str, Value] = {"log": task.reading.log, "policy": task.policy, **given, "delayed": task.delayed}
     if found.result is not None:
@@ -241,7 +234,7 @@ def _figures(result: PolicyResult) -> dict[str, Value]:
     return line
 
 
-def standing(name: str, found: Judged, given: Mapping[str, Value]) -> Standing:
+def standing(name: str, found: LogResult, given: Mapping[str, Value]) -> Standing:
     """One policy in the table; what is refused is named with its reasons, and has no figure."""
     if found.result is None:
         return Standing(name, "", given, None, trouble=f"failed: {found.failed}")
@@ -256,7 +249,7 @@ def standing(name: str, found: Judged, given: Mapping[str, Value]) -> Standing:
     return Standing(name, result.estimand, given, estimate, beside)
 
 
-def comparable(found: Mapping[str, Judged], reference: str) -> dict[str, Sums]:
+def on_same_decisions(found: Mapping[str, LogResult], reference: str) -> dict[str, Sums]:
     """Those that can be compared with the reference: on the same decisions. Empty where the reference cannot be."""
     sums = {name: one.sums for name, one in found.items() if one.sums}
     if reference not in sums:
@@ -264,8 +257,8 @@ def comparable(found: Mapping[str, Judged], reference: str) -> dict[str, Sums]:
     return {name: one for name, one in sums.items() if one.decisions == sums[reference].decisions}
 
 
-def careful(standings: Sequence[Standing], compared: Mapping[str, Sums], reference: str) -> list[Standing]:
-    """With a word to those that are not compared although they have an estimate."""
+def note_other_decisions(standings: Sequence[Standing], compared: Mapping[str, Sums], reference: str) -> list[Standing]:
+    """Those that have an estimate, but on other decisions than the reference, say so."""
     text = f"is evaluated on other decisions than {reference}, so it is not compared with it"
     apart = [one.estimate is not None and not one.trouble and one.name not in compared for one in standings]
     return [replace(one, trouble=text) if alone else one for one, alone in zip(standings, apart, strict=True)]

@@ -1,4 +1,4 @@
-"""Policies on a world: tasks, what they found, and which differences over seeds are real. Called by `cli.py`."""
+"""Policies on a world: tasks, what they found, which differences over seeds are real. Called by its command."""
 
 from __future__ import annotations
 
@@ -10,64 +10,64 @@ import numpy as np
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from simulator.compare.paired import Floats, all_pairs, paired
-from simulator.compare.result import LEVEL, Compared, Curve, Family, Row, Standing, Value, parameters_of, ranked
+from simulator.compare.result import LEVEL, Compared, Family, ShareCurve, Standing, TableRow, Value, parameters_of, rank
 from simulator.evaluate.result import Estimate
 from simulator.load_policy import BadPolicy
-from simulator.run.policies import Learner, named, with_policy
+from simulator.run.policies import ServedPolicy, find_policy, with_policy
 from simulator.run.result import KNOWN, LEARNS, Band, band
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.world import World
 
 SHARE = "share of the attainable lift"
-REWARD = "reward a visit"
+REWARD = "reward/visit"
 
 ONE_SEED = "One seed says nothing about chance, so no difference is called real: run more seeds (--seeds 10)."
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class WorldResult:
     """A run, or why there is none: one policy that fails must not end the others."""
 
     run: Run | None
     failed: str = ""
 
 
-def tried(task: Task) -> Tried:
+def try_run(task: Task) -> WorldResult:
     """What `run` gives. Equal tasks have equal results.
 
-    >>> tried(Task("storefront", "best", seed=1, rounds=10)).failed
+    >>> try_run(Task("storefront", "best", seed=1, rounds=10)).failed
     ''
     """
     try:
-        return Tried(run(task))
+        return WorldResult(run(task))
     except (OSError, MemoryError):
         raise
-    except BadPolicy as error:  # somebody's own policy; its name is told beside
+    except BadPolicy as error:  # somebody's own policy; its name stands beside
         cause = error.__cause__ or error
-        return Tried(None, f"{type(cause).__name__}: {cause}")
+        return WorldResult(None, f"{type(cause).__name__}: {cause}")
     except DeciderError as error:
-        return Tried(None, str(error))
+        return WorldResult(None, str(error))
     except Exception as error:
-        return Tried(None, f"{type(error).__name__}: {error}")
+        return WorldResult(None, f"{type(error).__name__}: {error}")
 
 
 def parameters(name: str, world: World) -> dict[str, Value]:
-    """All parameters that a policy of this name has there, its defaults, too. Raises as `named` does.
+    """All parameters that a policy of this name has there, its defaults, too. Raises as `find_policy` does.
 
     >>> from simulator.worlds.registry import find
     >>> found = parameters("softmax:floor=0.01", find("storefront"))
     >>> found["algorithm"], found["softmax.lambda"], found["interactions"], found["minimum_propensity"]
     ('softmax', 100.0, 'CA', 0.01)
     """
-    named(name, world)  # raises what there is to say
+    find_policy(name, world)  # raises what there is to say
     return parameters_of(name, with_policy(name, world.experiment))
 
 
-def row(task: Task, found: Tried, given: Mapping[str, Value]) -> Row:
+def row(task: Task, found: WorldResult, given: Mapping[str, Value]) -> TableRow:
     """One line of the table. Every figure is a mean over the visits of this seed.
 
     >>> task = Task("storefront", "best", seed=1, rounds=10)
-    >>> row(task, tried(task), {"algorithm": "best"})["share_of_lift"]
+    >>> row(task, try_run(task), {"algorithm": "best"})["share_of_lift"]
     1.0
     """
     line: dict[str, Value] = {"world": task.world, "policy": task.policy, **given, "seed": task.seed}
@@ -91,10 +91,10 @@ def _figures(one: Run) -> dict[str, Value]:
     return {"share_of_lift": None if np.isnan(share) else share, **means}
 
 
-def compared(
+def compare(
     world: World,
     policies: Mapping[str, Mapping[str, Value]],
-    runs: Mapping[str, Sequence[Tried]],
+    runs: Mapping[str, Sequence[WorldResult]],
     *,
     reference: str,
     every_pair: bool,
@@ -107,7 +107,7 @@ def compared(
     values = {figure: {name: of(whole[name]) for name in complete} for figure, of in figures.items()}
     lift = all(np.isfinite(one).all() for one in values[SHARE].values())
     order = [SHARE, REWARD] if lift else [REWARD]
-    learns = {name: isinstance(named(name, world), Learner) for name in policies}
+    learns = {name: isinstance(find_policy(name, world), ServedPolicy) for name in policies}
     standings = [
         _standing(
             name, policies[name], runs[name], {figure: values[figure].get(name) for figure in order}, learns[name]
@@ -124,7 +124,7 @@ def compared(
         figure=order[0],
         conditions=_conditions(world, tasks, seeds),
         reference=reference,
-        standings=ranked(standings),
+        standings=rank(standings),
         families=tuple([one for one in families if one.comparisons]),
         curves=tuple([_curve(name, whole[name]) for name in complete]) if lift else (),
         notes=_notes(reference, complete, seeds=seeds, lift=lift),
@@ -140,7 +140,11 @@ def _shares(runs: Sequence[Run]) -> Floats:
 
 
 def _standing(
-    name: str, given: Mapping[str, Value], found: Sequence[Tried], values: Mapping[str, Floats | None], learns: bool
+    name: str,
+    given: Mapping[str, Value],
+    found: Sequence[WorldResult],
+    values: Mapping[str, Floats | None],
+    learns: bool,
 ) -> Standing:
     estimand = LEARNS if learns else KNOWN
     failed = [one.failed for one in found if one.run is None]
@@ -161,7 +165,7 @@ def _estimate(one: Band) -> Estimate:
 def _family(figure: str, values: Mapping[str, Floats], reference: str, *, every_pair: bool) -> Family:
     names, seeds = list(values), max((len(one) for one in values.values()), default=0)
     many = f"{seeds} seeds" if seeds > 1 else "one seed"
-    how = f"paired by seed over {many}; all intervals hold together in {100 * LEVEL:g} % of such comparisons"
+    how = f"paired by seed over {many}; simultaneous {100 * LEVEL:g} % confidence intervals"
     if len(names) < 2 or reference not in names:
         return Family(figure, how, ())
     matrix = _rounded(np.array([values[name] for name in names]))
@@ -185,10 +189,10 @@ def _conditions(world: World, tasks: Sequence[Task], seeds: int) -> str:
     return f"Estimand: {LEARNS}; {many}; rewards are learned {learned}.{fitted}"
 
 
-def _curve(name: str, runs: Sequence[Run]) -> Curve:
+def _curve(name: str, runs: Sequence[Run]) -> ShareCurve:
     earned, best, uniform = (np.array([getattr(one, sums) for one in runs]) for sums in ("earned", "best", "uniform"))
     share = share_of_lift(earned, best=best, uniform=uniform).mean(axis=0)
-    return Curve(name, tuple(runs[0].rounds), tuple(share.tolist()))
+    return ShareCurve(name, tuple(runs[0].rounds), tuple(share.tolist()))
 
 
 def _notes(reference: str, complete: Sequence[str], *, seeds: int, lift: bool) -> tuple[str, ...]:

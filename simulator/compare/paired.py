@@ -1,7 +1,7 @@
-"""Paired differences over seeds -> intervals that hold together. Called by `compare` and by the bake-off.
+"""Paired differences over seeds -> simultaneous intervals. Called by `compare` and by the bake-off.
 
-Whoever compares twelve policies at 95 % each finds a difference that is not there in every second table. So the
-intervals of one family of comparisons are wide enough to hold all at once, in 95 % of such tables.
+Who compares twelve policies at 95 % each finds a false difference in every second table. So the intervals of one
+family of comparisons are simultaneous: all of them hold their true differences in 95 % of such tables.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Comparison:
     real: bool
 
     @property
-    def told(self) -> str:
+    def conclusion(self) -> str:
         """In words.
 
-        >>> Comparison("a", "b", 0.1, math.nan, math.nan, math.nan, real=False).told
+        >>> Comparison("a", "b", 0.1, math.nan, math.nan, math.nan, real=False).conclusion
         'run more seeds'
         """
         if math.isnan(self.low):
@@ -61,16 +61,16 @@ def paired(values: Floats, names: Sequence[str], *, reference: int, level: float
     """Every other policy less the one at `reference`, in the order of the names.
 
     values: (policies, seeds), finite; one column is one seed, at which all policies met the same visitors. Raises
-    ValueError. How, and what for: see `compared`.
+    ValueError. How, and what for: see `compare_pairs`.
 
     >>> values = np.array([[0.50, 0.61, 0.55, 0.58], [0.70, 0.83, 0.74, 0.79], [0.51, 0.60, 0.56, 0.57]])
     >>> for one in paired(values, ["softmax", "squarecb", "bag"], reference=0):
-    ...     print(one.name, round(one.difference, 3), round(one.low, 3), round(one.high, 3), one.told)
+    ...     print(one.name, round(one.difference, 3), round(one.low, 3), round(one.high, 3), one.conclusion)
     squarecb 0.205 0.178 0.232 better
     bag 0.0 -0.024 0.024 not told apart
     """
     pairs = [(index, reference) for index in range(len(names)) if index != reference]
-    return compared(values, names, pairs, level=level)
+    return compare_pairs(values, names, pairs, level=level)
 
 
 def all_pairs(values: Floats, names: Sequence[str], *, level: float = 0.95) -> list[Comparison]:
@@ -79,13 +79,13 @@ def all_pairs(values: Floats, names: Sequence[str], *, level: float = 0.95) -> l
     >>> [f"{one.name}-{one.against}" for one in all_pairs(np.zeros((3, 2)), ["a", "b", "c"])]
     ['a-b', 'a-c', 'b-c']
     """
-    return compared(values, names, list(combinations(range(len(names)), 2)), level=level)
+    return compare_pairs(values, names, list(combinations(range(len(names)), 2)), level=level)
 
 
-def compared(
+def compare_pairs(
     values: Floats, names: Sequence[str], pairs: Sequence[tuple[int, int]], *, level: float = 0.95
 ) -> list[Comparison]:
-    """The first less the second of each pair, as one family: all intervals hold together with probability `level`.
+    """The first less the second of each pair, as one family, with simultaneous intervals of that level.
 
     Each is mean +- c * standard error of the differences over seeds, each difference with its own spread (policies
     that learn vary more than those that do not, so nothing is pooled). c is the quantile of the largest |t| of the
@@ -98,7 +98,7 @@ def compared(
     Differences over seeds are taken as normal: each is a mean over thousands of visits, but a policy that fails at one
     seed in ten is not seen as such with five seeds.
 
-    >>> compared(np.array([[1.0, 2.0], [1.0, 2.0]]), ["a", "b"], [(0, 1)])[0].told
+    >>> compare_pairs(np.array([[1.0, 2.0], [1.0, 2.0]]), ["a", "b"], [(0, 1)])[0].conclusion
     'not told apart'
     """
     _check(values, names)

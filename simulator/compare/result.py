@@ -1,4 +1,4 @@
-"""What a comparison found, as plain data: its JSON, its tables and its page are made of it. Made by `cli.py`.
+"""What a comparison found, as plain data: its JSON, its tables and its page are made of it. Made by its command.
 
 `to_json` of the evaluation gives exactly these names. SCHEMA grows by one whenever a name's meaning changes.
 """
@@ -17,7 +17,7 @@ SCHEMA = 1
 LEVEL = 0.95
 
 Value = str | float | int | bool | None
-Row = Mapping[str, Value]
+TableRow = Mapping[str, Value]
 """One task in the table: its parameters, then its figures."""
 
 
@@ -45,7 +45,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Comparisons of one figure whose intervals hold together. how: in words, for the table's head."""
+    """Comparisons of one figure with simultaneous intervals. how: in words, for the table's head."""
 
     figure: str
     how: str
@@ -57,7 +57,7 @@ class Family:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class ShareCurve:
     """The share of the attainable lift so far, the mean over seeds. rounds: the points."""
 
     name: str
@@ -80,7 +80,7 @@ class Compared:
     reference: str
     standings: tuple[Standing, ...]
     families: tuple[Family, ...]
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[ShareCurve, ...] = ()
     notes: tuple[str, ...] = ()
     level: float = LEVEL
     seconds: float = 0.0
@@ -92,12 +92,12 @@ class Compared:
         return self.families[0] if self.families else None
 
 
-def ranked(standings: Sequence[Standing]) -> tuple[Standing, ...]:
+def rank(standings: Sequence[Standing]) -> tuple[Standing, ...]:
     """The best first; those that are not compared last.
 
     >>> one = Standing("a", "", {}, Estimate(0.1, 0.0, 0.2, ""))
     >>> two = Standing("b", "", {}, Estimate(0.2, 0.0, 0.3, ""))
-    >>> [standing.name for standing in ranked([Standing("c", "", {}, None), one, two])]
+    >>> [standing.name for standing in rank([Standing("c", "", {}, None), one, two])]
     ['b', 'a', 'c']
     """
     return tuple(
@@ -105,16 +105,16 @@ def ranked(standings: Sequence[Standing]) -> tuple[Standing, ...]:
     )
 
 
-def told(comparison: Comparison) -> str:
+def sentence(comparison: Comparison) -> str:
     """A comparison in words.
 
-    >>> told(Comparison("a", "b", 0.1, 0.05, 0.15, 0.01, real=True))
+    >>> sentence(Comparison("a", "b", 0.1, 0.05, 0.15, 0.01, real=True))
     'a is better than b'
     """
     said = {"better": "is better than", "worse": "is worse than", "not told apart": "is not told apart from"}
-    if comparison.told in said:
-        return f"{comparison.name} {said[comparison.told]} {comparison.against}"
-    return f"{comparison.name} against {comparison.against}: {comparison.told}"
+    if comparison.conclusion in said:
+        return f"{comparison.name} {said[comparison.conclusion]} {comparison.against}"
+    return f"{comparison.name} against {comparison.against}: {comparison.conclusion}"
 
 
 def parameters_of(name: str, experiment: Experiment | None) -> dict[str, Value]:

@@ -1,4 +1,4 @@
-"""One row a task, as Parquet or CSV: every parameter is a column, then every figure. Called by `cli.py`.
+"""One row per task, as Parquet or CSV: every parameter is a column, then every figure. Called by its command.
 
 What a task has no value for is empty (null). Both kinds are read back as the same rows.
 """
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from simulator.compare.result import Row
+from simulator.compare.result import TableRow
 from simulator.logs.writing import replacing
 
 FORMATS = ("parquet", "csv")
@@ -26,7 +26,7 @@ TEXTS = ("world", "log", "policy", "algorithm", "interactions", "estimand", "ver
 _KINDS = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
-def write_table(rows: Sequence[Row], file: Path) -> None:
+def write_table(rows: Sequence[TableRow], file: Path) -> None:
     """By the file's ending; one that is there is replaced, whole or not at all. Raises DeciderError.
 
     >>> from tempfile import TemporaryDirectory
@@ -44,7 +44,7 @@ def write_table(rows: Sequence[Row], file: Path) -> None:
             pq.write_table(table, path)
 
 
-def read_table(file: Path) -> list[Row]:
+def read_table(file: Path) -> list[TableRow]:
     """The rows of what `write_table` wrote; numbers without a fraction may come back from CSV as whole ones."""
     if file.suffix != ".csv":
         return list(pq.read_table(file).to_pylist())
@@ -58,13 +58,13 @@ def read_table(file: Path) -> list[Row]:
     return list(pyarrow.csv.read_csv(file, convert_options=options).to_pylist())
 
 
-def _schema(rows: Sequence[Row]) -> pa.Schema:
+def _schema(rows: Sequence[TableRow]) -> pa.Schema:
     """Columns in the order in which they come up, a task's parameters before its figures."""
     names = list(dict.fromkeys([name for row in rows for name in row if name != LAST]))
     return pa.schema([(name, _kind(row.get(name) for row in rows)) for name in (*_merged(rows, names), LAST)])
 
 
-def _merged(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+def _merged(rows: Sequence[TableRow], names: Sequence[str]) -> list[str]:
     """A column that only some rows have stands where it stands in those: behind what is before it there."""
     merged: list[str] = []
     for row in rows:

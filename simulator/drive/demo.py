@@ -21,7 +21,7 @@ from decider.experiment_files import read_toml
 from decider.log.open import check_unused, open_reader
 from decider.log.protocol import LogReader
 from decider.types import Context, Reason, Time
-from simulator.drive.live import fate, new_run
+from simulator.drive.live import count_fates, new_run
 from simulator.drive.plan import Shares, plan
 from simulator.drive.send import Drive
 from simulator.drive.server import OwnServer, serving
@@ -64,16 +64,16 @@ def drive(target: str, visitors: int, *, seed: int, console: Console) -> Sent:
         raise KeyboardInterrupt
     if driven.failure:
         raise driven.failure
-    rewards = fate(made, ledger)
+    rewards = count_fates(made, ledger)
     return Sent(ledger.acknowledged, rewards.happened, rewards.lost, ledger.outcome_counts())
 
 
-def delivered() -> float:
+def delivered_share() -> float:
     """Share of clicks that reach the server within the window."""
     return (1 - SHARES.lost - SHARES.late) * (1 - math.exp(-WINDOW / MEAN_DELAY))
 
 
-class _Row:
+class _Group:
     """What one group of visitors earned, and would have earned."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Row:
         self.above_fixed.add(reward - fixed)
 
 
-def _visits(log: LogReader) -> list[tuple[Context, float]]:
+def _read_visits(log: LogReader) -> list[tuple[Context, float]]:
     """Contexts and final rewards of what a policy drew and whose window is over; in the order of the visits."""
     reward = {version.position: version.experiment.reward for version in log.versions()}
     sealed = log.sealed(EXPERIMENT.id, after=Time(0), until=log.head().time)
@@ -102,22 +102,22 @@ def _visits(log: LogReader) -> list[tuple[Context, float]]:
 def table(db: Path) -> Table:
     """Rewards of the learning policy against what the same visitors were worth to others, by segment."""
     with closing(open_reader(db)) as log:
-        visits = _visits(log)
-    arriving = delivered()
+        visits = _read_visits(log)
+    arriving = delivered_share()
     means = [{action: arriving * storefront.mean(context, action) for action in ACTIONS} for context, _ in visits]
     best = max(ACTIONS, key=lambda action: sum(m[action] for m in means))
     names = [*storefront.SEGMENTS, "(unknown)", "all", "all, last third"]
-    rows = {name: _Row() for name in names}
+    rows = {name: _Group() for name in names}
     for index, ((context, reward), known) in enumerate(zip(visits, means, strict=True)):
         groups = [context.segment or "(unknown)", "all"]
         if index >= len(visits) * 2 // 3:
             groups.append("all, last third")
         for group in groups:
             rows[group].add(reward, sum(known.values()) / len(known), known[best])
-    return _rendered(rows, best)
+    return _render(rows, best)
 
 
-def _rendered(rows: dict[str, _Row], best: str) -> Table:
+def _render(rows: dict[str, _Group], best: str) -> Table:
     result = Table(
         title="Clicks per visit, with 95 % intervals",
         caption=f"* always {best}. uniform and best fixed: the same visitors' known means in this world",
@@ -136,16 +136,16 @@ def _rendered(rows: dict[str, _Row], best: str) -> Table:
         result.add_row(
             name,
             str(row.learned.count),
-            _shown(row.learned.interval()),
+            _format(row.learned.interval()),
             f"{row.uniform.value:.3f}",
             f"{row.fixed.value:.3f}",
-            _shown(row.above_uniform.interval(), sign="+"),
-            _shown(row.above_fixed.interval(), sign="+"),
+            _format(row.above_uniform.interval(), sign="+"),
+            _format(row.above_fixed.interval(), sign="+"),
         )
     return result
 
 
-def _shown(interval: Interval, sign: str = "") -> str:
+def _format(interval: Interval, sign: str = "") -> str:
     if not math.isfinite(interval.high):
         return f"{interval.value:{sign}.3f}"
     return f"{interval.value:{sign}.3f} ±{interval.high - interval.value:.3f}"

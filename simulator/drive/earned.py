@@ -13,17 +13,17 @@ import numpy as np
 
 from simulator.drive.ledger import Ledger
 from simulator.drive.plan import Plan
-from simulator.run.play import reference
+from simulator.run.play import play_reference
 from simulator.run.task import share_of_lift
 from simulator.worlds.world import Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """Means a visit. earned: of the drawn actions; best: of the best action of every visit; uniform: of an even choice;
-    fixed: of the best single action, which is fixed_action. right: how often a best action was drawn. regret: against
-    the best action of every visit. share: of the attainable lift, 0 is an even choice and 1 the best action of every
-    visit; nan if there is no lift.
+    """Means per visit. earned: of the drawn actions; best: of the best action of every visit; uniform: of `uniform`;
+    fixed: of the best single action, which is fixed_action. right: how often a best action was drawn. regret:
+    mean shortfall per visit against the best action. share: of the attainable lift, 0 is a uniform choice and 1 the
+    best action of every visit; nan if there is no lift.
     """
 
     visits: int
@@ -37,7 +37,7 @@ class Earned:
     share: float
 
 
-def earned(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
+def measure(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
     """Over the acknowledged decisions; None of none."""
     done = np.flatnonzero(ledger.acked)
     if not len(done):
@@ -45,7 +45,7 @@ def earned(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
     visits, cases, actions = plan.visits, ledger.case[done], ledger.action[done]
 
     def mean(pmfs: Floats) -> float:
-        return float(reference(visits, pmfs, random=Random(seed))[done].mean())
+        return float(play_reference(visits, pmfs, random=Random(seed))[done].mean())
 
     singles = {action: mean(visits.always(index)) for index, action in enumerate(plan.world.actions)}
     fixed = max(singles, key=lambda action: singles[action])

@@ -80,7 +80,7 @@ class Ledger:
 
     @property
     def rate(self) -> float:
-        """Acknowledged decisions a second, from the first call to the last answer."""
+        """Acknowledged decisions per second, from the first call to the last answer."""
         return self.acknowledged / max(self.last - self.started, 1e-9)
 
     def outcome_counts(self) -> dict[str, int]:

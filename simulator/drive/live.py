@@ -16,7 +16,7 @@ from decider.experiment.schema import to_message
 from decider.log.open import open_reader
 from decider.log.protocol import LogReader
 from simulator.drive import reconcile
-from simulator.drive.earned import earned
+from simulator.drive.earned import measure
 from simulator.drive.kills import killer
 from simulator.drive.latency import percentiles
 from simulator.drive.ledger import Ledger
@@ -25,7 +25,7 @@ from simulator.drive.result import Fate, Result
 from simulator.drive.send import Drive
 from simulator.drive.server import serving, wait_until_sealed
 from simulator.drive.target import apply
-from simulator.run.policies import served
+from simulator.run.policies import served_experiment
 from simulator.worlds.world import World
 
 
@@ -54,7 +54,7 @@ Alongside = Sequence[Callable[[Drive], None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DrivenServer:
     """A server: where it listens, its log's file if known, what runs alongside the drive."""
 
     target: str
@@ -74,9 +74,9 @@ def drive(
     note: Note = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Result:
-    """Carry it out. note: told what a person should know on the way. Raises DeciderError before anything is sent."""
+    """Carry it out. note: gets what a person should know on the way. Raises DeciderError before anything is sent."""
     check(options)
-    experiment = served(options.policy, world) if options.policy else world.experiment
+    experiment = served_experiment(options.policy, world) if options.policy else world.experiment
     made = plan(
         world,
         experiment,
@@ -88,9 +88,9 @@ def drive(
         window=options.window,
         shares=options.shares,
     )
-    with place(options) as at:
-        version, duplicates = _prepared(made, at, note)
-        note(_told(made, at))
+    with open_server(options) as at:
+        version, duplicates = _apply(made, at, note)
+        note(_describe(made, at))
         driven = Drive(made, at.target)
         driven.run(alongside=at.alongside, on_progress=on_progress)
         if options.serve and not driven.stopped:
@@ -117,17 +117,17 @@ def check(options: Options) -> None:
 
 
 @contextmanager
-def place(options: Options) -> Iterator[Place]:
-    """The server that is driven; of one's own, it is drained at the end. Raises ServerFailed."""
+def open_server(options: Options) -> Iterator[DrivenServer]:
+    """The server that is driven; one that is started here is drained at the end. Raises ServerFailed."""
     if options.serve is None:
-        yield Place(options.target, options.db)
+        yield DrivenServer(options.target, options.db)
         return
     with serving(options.serve) as server:
         kills = [killer(server, options.kills, seed=options.seed)] if options.kills else []
-        yield Place(server.target, options.serve, kills)
+        yield DrivenServer(server.target, options.serve, kills)
 
 
-def _prepared(made: Plan, at: Place, note: Note) -> tuple[int, int]:
+def _apply(made: Plan, at: DrivenServer, note: Note) -> tuple[int, int]:
     """The version that runs now, and how many duplicates the log has counted so far."""
     id_ = made.experiment.id
     if at.db is not None:
@@ -148,14 +148,14 @@ def _prepared(made: Plan, at: Place, note: Note) -> tuple[int, int]:
         return version, reconcile.duplicates_counted(log)
 
 
-def _check_log(log: LogReader, at: Place, *, experiment: str, number: int) -> None:
+def _check_log(log: LogReader, at: DrivenServer, *, experiment: str, number: int) -> None:
     """Raises LogError where the log cannot be the server's."""
     if not any(v.experiment.id == experiment and v.number == number for v in log.versions()):
         raise LogError(f"{log.name}: does not hold version {number} of {experiment}: it is not the log of {at.target}")
 
 
-def _told(made: Plan, at: Place) -> str:
-    pace = f"{made.rate:g} a second" if made.rate else "as fast as answers come"
+def _describe(made: Plan, at: DrivenServer) -> str:
+    pace = f"{made.rate:g} per second" if made.rate else "as fast as answers come"
     long = "; --window SECONDS shortens it" if made.window > LONG else ""
     return (
         f"{made.world.name} on {at.target}: {len(made.visits)} visitors by {made.clients} clients, {pace}; "
@@ -181,25 +181,25 @@ def _result(driven: Drive, options: Options, *, version: int, db: Path | None, d
         window=made.window,
         scale=made.scale,
         shares=options.shares,
-        rewards=fate(made, ledger),
-        reconciliation=_reconciled(made, ledger, db, duplicates_before),
+        rewards=count_fates(made, ledger),
+        reconciliation=_reconcile(made, ledger, db, duplicates_before),
         decide=percentiles(ledger.calls["decide"].seconds),
         reward=percentiles(ledger.calls["reward"].seconds),
         errors=dict(sorted(ledger.errors.by_status.items())),
         kills=tuple(ledger.kills),
-        earned=earned(made, ledger, seed=options.seed),
+        earned=measure(made, ledger, seed=options.seed),
         ended="interrupted" if driven.interrupted else str(driven.failure or ""),
     )
 
 
-def _reconciled(made: Plan, ledger: Ledger, db: Path | None, before: int) -> reconcile.Reconciliation:
+def _reconcile(made: Plan, ledger: Ledger, db: Path | None, before: int) -> reconcile.Reconciliation:
     if db is None:
         return reconcile.reconcile(made, ledger, None)
     with closing(open_reader(db)) as log:
         return reconcile.reconcile(made, ledger, log, duplicates_before=before)
 
 
-def fate(made: Plan, ledger: Ledger) -> Fate:
+def count_fates(made: Plan, ledger: Ledger) -> Fate:
     """Of the rewards of acknowledged decisions."""
     done = np.flatnonzero(ledger.acked)
     happened = done[made.visits.names[done, ledger.action[done]] >= 0]

@@ -70,8 +70,8 @@ class Fates:
 class Plan:
     """world: its experiment is what runs on the server, with the live window. visits: drawn from the world.
 
-    run: what the ids of this drive begin with. scale: seconds here for one second of the world. rate: visits a second;
-    None: as fast as answers come. clients: at once, each with a connection of its own.
+    run: what the ids of this drive begin with. scale: seconds here for one second of the world. rate: visits per
+    second; None: as fast as answers come. clients: at once, each with a connection of its own.
     """
 
     world: World

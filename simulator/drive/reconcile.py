@@ -17,7 +17,7 @@ from simulator.drive.plan import REWARD_ID, Plan
 from simulator.worlds.world import Flags
 
 EXAMPLES = 5
-"""Findings that are told one by one."""
+"""Findings that are listed one by one; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)

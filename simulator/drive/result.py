@@ -1,4 +1,4 @@
-"""What a drive found, as plain values: made by `live.py`, shown by `show.py`, written as JSON by the command."""
+"""What a drive found, as plain values: made by `live.py`, shown by `report/`, written as JSON by the command."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Fate:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """target: HOST:PORT. batch: decisions of one call. rate: wanted, visits a second; None: as fast as answers came.
-    achieved: acknowledged decisions a second. window: seconds; scale: seconds here for one of the world. run: what
+    """target: HOST:PORT. batch: decisions of one call. rate: wanted, visits per second; None: as fast as answers came.
+    achieved: acknowledged decisions per second. window: seconds; scale: seconds here for one of the world. run: what
     the ids begin with. errors: failed attempts by status; each was sent again. ended: why it ended early, if it did.
     """
 

@@ -58,7 +58,7 @@ class Drive:
     ) -> Ledger:
         """Send everything that is planned. Ctrl-C and a failure end it early; `interrupted` and `failure` say so.
 
-        alongside: called each in a thread of its own. on_progress: told the number of acknowledged decisions.
+        alongside: called each in a thread of its own. on_progress: called with the number of acknowledged decisions.
         """
         clients = [self._thread(self._client, lane) for lane in lanes(self.plan) if lane]
         others = [self._thread(work, self) for work in alongside]

@@ -1,4 +1,4 @@
-"""A server of one's own: `decider serve` as a process, which may be killed and started again at the same address.
+"""Our own server: `decider serve` as a process, which may be killed and started again at the same address.
 
 Called by the demo and by `simulator drive --serve`.
 """
@@ -31,7 +31,7 @@ class ServerFailed(DeciderError):
 
 
 class OwnServer:
-    """target, http: HOST:PORT of its two doors. Its output is in a file beside the log."""
+    """target, http: HOST:PORT of gRPC and of HTTP. Its output is in a file beside the log."""
 
     def __init__(self, db: Path, *, listen: str, http: str, experiments: Sequence[Path]) -> None:
         self.db = db

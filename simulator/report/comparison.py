@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from simulator.compare.paired import Comparison
-from simulator.compare.result import Compared, Curve, Family, Standing, Value
+from simulator.compare.result import Compared, Family, ShareCurve, Standing, Value
 from simulator.report.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.forest import PLAIN, Look, Mark, Row, forest
 from simulator.report.glossary import Term
@@ -108,7 +108,7 @@ def summary(found: Compared) -> str:
     """
     if found.head is None:
         return "Nothing could be compared."
-    said = [one.told for one in found.head.comparisons]
+    said = [one.conclusion for one in found.head.comparisons]
     counted = {word: said.count(word) for word in dict.fromkeys(said)}
     told = "; ".join(f"{count} {word}" for word, count in counted.items())
     many = f"{len(said)} {'policy that is' if len(said) == 1 else 'policies that are'}"
@@ -216,7 +216,7 @@ def _explain(axes: Axes, names: Sequence[str]) -> None:
     axes.legend(looks, labels, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, borderaxespad=0.7)
 
 
-def _bottom(drawn: Sequence[Curve]) -> float:
+def _bottom(drawn: Sequence[ShareCurve]) -> float:
     """Low enough for what lasts; the first visits may be anywhere."""
     late = [share for one in drawn for share in one.share[len(one.share) // 10 :] if math.isfinite(share)]
     return max(-1.0, min(0.0, *late)) - 0.05

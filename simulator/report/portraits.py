@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from decider.types import CONTEXT_FIELDS, Context, FeatureValue
-from simulator.run.play import reference
+from simulator.run.play import play_reference
 from simulator.run.task import share_of_lift
 from simulator.text import figure, percent
 from simulator.worlds.world import Floats, Indexes, Visits, World
@@ -104,7 +104,7 @@ def portrait(world: World, *, seed: int = SEED, rounds: int = ROUNDS) -> Portrai
 
 
 def _earned(visits: Visits, pmfs: Floats) -> float:
-    return float(reference(visits, pmfs, random=Random(SEED)).mean())
+    return float(play_reference(visits, pmfs, random=Random(SEED)).mean())
 
 
 def _cases(visits: Visits) -> tuple[Indexes, Indexes]:

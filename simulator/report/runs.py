@@ -19,7 +19,7 @@ from simulator.report.canvas import KEY, LOGGED, Plot, count_along, explain, fin
 from simulator.report.glossary import Term
 from simulator.report.page import filled, write_page
 from simulator.report.terminal.runs import against_single, conditions
-from simulator.run.result import Band, Curve, Line, PolicyRuns, WorldRuns
+from simulator.run.result import Band, LearningCurve, Line, PolicyRuns, WorldRuns
 from simulator.text import figure, percent, printable, shortened
 
 TITLE = "What policies earn in a simulated world"
@@ -41,7 +41,7 @@ class Kind:
     file: str
     title: str
     unit: str
-    of: Callable[[Curve], Line | None]
+    of: Callable[[LearningCurve], Line | None]
     written: Callable[[float], str]
     caption: str
     ends: tuple[float, float] | None = None

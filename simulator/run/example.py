@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from simulator.run.result import REFERENCES, WorldRuns, of_policy, reference, tasks_of
+from simulator.run.result import REFERENCES, WorldRuns, summarize, summarize_reference, tasks_of
 from simulator.run.task import run
 
 
@@ -26,8 +26,8 @@ def found() -> WorldRuns:
         seeds=(1, 2),
         delayed=True,
         policies=(
-            *[reference(name, of["default"]) for name in REFERENCES],
-            *[of_policy(name, of[name], learns=learns) for name, learns in names.items()],
+            *[summarize_reference(name, of["default"]) for name in REFERENCES],
+            *[summarize(name, of[name], learns=learns) for name, learns in names.items()],
         ),
         seconds=0.5,
     )

@@ -26,7 +26,7 @@ from simulator.worlds.world import Floats, Indexes, Visits, World
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class Rounds:
     """Of every round: earned, the mean reward that the policy's probabilities lead to; right, the probability that it
     gave to the best actions; got, the reward that came. cases: which case each round was, on this policy's own way.
     """
@@ -63,10 +63,10 @@ def play(
     floor: float,
     random: Random,
     delayed: bool = True,
-) -> Played:
+) -> Rounds:
     """The policy decides every visit and learns from its own draws alone, in the order in which they are sealed.
 
-    floor: minimum propensity. random gives each round one ticket: policies with the same seed have the same luck.
+    floor: minimum propensity. random gives each round one ticket: the same ones for the same seed.
     delayed: a decision is learned when its reward window ends, with what came by then, as the server does; otherwise
     at once, with its reward.
     """
@@ -98,7 +98,7 @@ def play(
             sealed = now + window if delayed else math.nextafter(now, math.inf)  # not within a batch
             waiting.append(_Decided(sealed, context, menu, index, slots[index] / SLOTS, known))
         way.chose(number, action)
-    return Played(np.array(earned), np.array(right), np.array(got), np.array(cases))
+    return Rounds(np.array(earned), np.array(right), np.array(got), np.array(cases))
 
 
 def _menus(version: ExperimentVersion, visits: Visits) -> list[_Menu]:
@@ -145,7 +145,7 @@ class Way:
             self._known.add(self._units[number])
 
 
-def reference(visits: Visits, pmfs: Floats, *, random: Random) -> Floats:
+def play_reference(visits: Visits, pmfs: Floats, *, random: Random) -> Floats:
     """(rounds,): what a policy that knows the cases earns on its own way. pmfs: (cases, actions)."""
     worth = (pmfs * visits.means).sum(axis=1)
     if visits.answers is None:

@@ -32,7 +32,7 @@ _WHOLE = (FieldDescriptor.CPPTYPE_UINT32,)
 
 
 @dataclass(frozen=True, slots=True)
-class Learner:
+class ServedPolicy:
     """Plays through the code that serves. make(seed): a fresh policy. floor: its minimum propensity."""
 
     make: Callable[[int], PlainPolicy]
@@ -40,23 +40,23 @@ class Learner:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class StaticPolicy:
     """What needs no learning because it knows the world. pmfs: (cases, actions) of the visits."""
 
     pmfs: Callable[[Visits], Floats]
 
 
-EXTENSIONS: dict[str, Callable[[str, World], Learner]] = {}
+EXTENSIONS: dict[str, Callable[[str, World], ServedPolicy]] = {}
 """Further kinds of names, `KIND:NAME`, with what makes their players: a study adds its own."""
 
 
-def named(name: str, world: World) -> Learner | Known:
+def find_policy(name: str, world: World) -> ServedPolicy | StaticPolicy:
     """What plays that world under this name. Raises BadPolicy or InvalidExperiment (of a TOML file)."""
     kind, colon, rest = name.partition(":")
     if name == "best":
-        return Known(lambda visits: visits.best)
+        return StaticPolicy(lambda visits: visits.best)
     if name == "uniform":
-        return Known(lambda visits: visits.uniform)
+        return StaticPolicy(lambda visits: visits.uniform)
     if kind == "fixed":
         return _fixed(rest, world)
     if kind in EXTENSIONS:
@@ -66,11 +66,11 @@ def named(name: str, world: World) -> Learner | Known:
         return _served(experiment, world)
     if colon:
         make = factory_of(name, others=NAMES)
-        return Learner(lambda _: Checked(name, make()), 0.0)
+        return ServedPolicy(lambda _: Checked(name, make()), 0.0)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
 
 
-def served(name: str, world: World) -> Experiment:
+def served_experiment(name: str, world: World) -> Experiment:
     """The world's experiment with this policy, to apply to a server. Raises BadPolicy or InvalidExperiment."""
     kind, _, rest = name.partition(":")
     if kind == "fixed" and rest:
@@ -93,23 +93,25 @@ def with_policy(name: str, base: Experiment) -> Experiment | None:
     kind, _, rest = name.partition(":")
     if name.endswith(".toml"):
         return _of_file(Path(name), base)
+    if kind == "fixed" and rest:  # an action, not a parameter
+        return None
     if kind == "default" or kind in ALGORITHMS:
         return _of_name(name, "" if kind == "default" else kind, rest, base)
     return None
 
 
-def _fixed(action: str, world: World) -> Known:
+def _fixed(action: str, world: World) -> StaticPolicy:
     if action not in world.actions:
         said = f"fixed:{action}: {world.name} has no such action" if action else "fixed: names no action (fixed:ACTION)"
         raise BadPolicy(f"{said}; it has {', '.join(world.actions)}")
     index = world.actions.index(action)
-    return Known(lambda visits: visits.always(index))
+    return StaticPolicy(lambda visits: visits.always(index))
 
 
-def _served(experiment: Experiment, world: World) -> Learner | Known:
+def _served(experiment: Experiment, world: World) -> ServedPolicy | StaticPolicy:
     if experiment.policy.algorithm == "fixed":
         return _fixed(experiment.baseline or "", world)
-    return Learner(lambda _: make_policy(experiment.policy), experiment.minimum_propensity)
+    return ServedPolicy(lambda _: make_policy(experiment.policy), experiment.minimum_propensity)
 
 
 def _of_file(file: Path, base: Experiment) -> Experiment:

@@ -20,7 +20,7 @@ LEARNS = "deployed learning curve in a simulated world"
 KNOWN = "fixed policy in a simulated world"
 SINGLE = "best single action"
 REFERENCES = ("uniform", SINGLE, "best")
-"""Always shown: an even choice, the action that earns most alone, and the best action of every visit."""
+"""Always shown: a uniform choice, the best single action, and the best action of every visit."""
 LAST = 0.8
 """Where the last fifth begins."""
 
@@ -38,9 +38,9 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of some rounds. reward: a visit. regret: what the best action of every visit would have earned more, a visit;
-    total_regret: in all. share: of the lift from an even choice to the best; None where there is none to attain.
-    right: how often a best action was chosen; None where nobody counted.
+    """Of some rounds. reward: mean per visit. regret: mean shortfall per visit against the best action; total_regret:
+    the sum over visits. share: of the lift from a uniform choice to the best action; None where there is no lift.
+    right: how often a best action was chosen; None where it was not counted.
     """
 
     visits: int
@@ -61,8 +61,8 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """rounds: the points. reward (a visit), total_regret, share: up to the point. right: since the point before."""
+class LearningCurve:
+    """rounds: the points. reward (per visit), total_regret, share: up to the point. right: since the point before."""
 
     rounds: tuple[int, ...]
     reward: Line
@@ -73,7 +73,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRuns:
-    """One policy over all seeds. reference: not asked for, but shown for comparison.
+    """One policy over all seeds. reference: shown for comparison.
 
     beats_single_after: decisions, from which on the mean reward so far (over all seeds) stays above that of the best
     single action; None where it does not at the end. last_fifth: the same figures once much has been learned.
@@ -85,7 +85,7 @@ class PolicyRuns:
     whole: Figures
     last_fifth: Figures
     beats_single_after: int | None
-    curve: Curve
+    curve: LearningCurve
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,24 +124,24 @@ def tasks_of(world: str, policies: Sequence[str], *, seeds: Sequence[int], round
     return [Task(world, policy, seed, rounds, delayed) for seed in seeds for policy in policies]
 
 
-def of_policy(name: str, runs: Sequence[Run], *, learns: bool) -> PolicyRuns:
-    """A policy's runs, one a seed, summed up.
+def summarize(name: str, runs: Sequence[Run], *, learns: bool) -> PolicyRuns:
+    """The figures of a policy over its runs, one per seed.
 
     >>> from simulator.run.task import run
     >>> runs = [run(task) for task in tasks_of("storefront", ["best"], seeds=[1, 2], rounds=50, delayed=True)]
-    >>> of_policy("best", runs, learns=False).whole.share
+    >>> summarize("best", runs, learns=False).whole.share
     Band(mean=1.0, low=1.0, high=1.0)
     """
     estimand = LEARNS if learns else KNOWN
     return _of_sums(name, estimand, _sums(runs, "earned", right=_array(runs, "right")), reference=False)
 
 
-def reference(name: str, runs: Sequence[Run]) -> PolicyRuns:
-    """One of REFERENCES, which the runs of any policy tell, one a seed.
+def summarize_reference(name: str, runs: Sequence[Run]) -> PolicyRuns:
+    """The figures of one of REFERENCES, from the runs of any policy, one per seed.
 
     >>> from simulator.run.task import run
     >>> runs = [run(task) for task in tasks_of("storefront", ["uniform"], seeds=[1], rounds=50, delayed=True)]
-    >>> reference("best", runs).whole.share
+    >>> summarize_reference("best", runs).whole.share
     Band(mean=1.0, low=None, high=None)
     """
     of = {"uniform": "uniform", SINGLE: "fixed", "best": "best"}[name]
@@ -224,11 +224,11 @@ def _beats(sums: _Sums) -> int | None:
     return int(sums.rounds[first]) if first < len(above) else None
 
 
-def _curve(sums: _Sums) -> Curve:
+def _curve(sums: _Sums) -> LearningCurve:
     rounds = sums.rounds[1:]
     earned, best, uniform = sums.earned[:, 1:], sums.best[:, 1:], sums.uniform[:, 1:]
     steps = np.diff(sums.rounds)
-    return Curve(
+    return LearningCurve(
         rounds=tuple(rounds.tolist()),
         reward=_line(earned / rounds),
         total_regret=_line(best - earned),

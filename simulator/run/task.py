@@ -11,8 +11,8 @@ from random import Random
 
 import numpy as np
 
-from simulator.run.play import play, reference
-from simulator.run.policies import Known, named
+from simulator.run.play import play, play_reference
+from simulator.run.policies import StaticPolicy, find_policy
 from simulator.worlds.registry import find
 from simulator.worlds.world import Floats, Indexes, Visits
 
@@ -39,8 +39,8 @@ class Run:
     """What came out, summed up to each of some points.
 
     rounds: the points. earned, got: mean rewards that the policy's probabilities lead to, and rewards that came. best,
-    uniform, fixed: what the best action of every visit, an even choice and the best single action would have earned.
-    right: how often a best action was chosen. All of them sums up to the point.
+    uniform, fixed: what the best action of every visit, a uniform choice and the best single action would have earned.
+    right: how often a best action was chosen. All are cumulative sums.
     """
 
     task: Task
@@ -53,13 +53,13 @@ class Run:
     right: list[float]
 
     def share(self, point: int = -1) -> float:
-        """Of the attainable lift: 0 is an even choice, 1 the best action of every visit; nan where that is the same."""
+        """Of the attainable lift: 0 is a uniform choice, 1 the best action of every visit; nan without a lift."""
         earned, best, uniform = (np.array(one[point]) for one in (self.earned, self.best, self.uniform))
         return float(share_of_lift(earned, best=best, uniform=uniform))
 
 
 def share_of_lift(earned: Floats, *, best: Floats, uniform: Floats) -> Floats:
-    """From an even choice to the best action of every visit; nan where there is no lift to attain. Any one shape.
+    """0 for a uniform choice, 1 for the best action of every visit; nan where there is no lift to attain. Of any shape.
 
     >>> share_of_lift(np.array([3.0, 2.0]), best=np.array([4.0, 2.0]), uniform=np.array([2.0, 2.0])).tolist()
     [0.5, nan]
@@ -77,12 +77,12 @@ def run(task: Task) -> Run:
     """
     world, visits = find(task.world), _visits(task.world, task.seed, task.rounds)
     best, uniform, fixed = _references(task.world, task.seed, task.rounds)
-    player = named(task.policy, world)
-    if isinstance(player, Known):
+    player = find_policy(task.policy, world)
+    if isinstance(player, StaticPolicy):
         pmfs = player.pmfs(visits)
-        earned = got = reference(visits, pmfs, random=Random(task.seed))
+        earned = got = play_reference(visits, pmfs, random=Random(task.seed))
         good = replace(visits, means=(visits.best > 0).astype(np.float64))
-        right = reference(good, pmfs, random=Random(task.seed))
+        right = play_reference(good, pmfs, random=Random(task.seed))
     else:
         policy = player.make(task.seed)
         random = Random(task.seed)
@@ -105,12 +105,14 @@ def _visits(world: str, seed: int, rounds: int) -> Visits:
 
 @lru_cache(maxsize=1)
 def _references(world: str, seed: int, rounds: int) -> tuple[Floats, Floats, Floats]:
-    """Mean rewards of every round: of the best action, of an even choice, of the best single action."""
+    """Mean rewards of every round: of the best action, of a uniform choice, of the best single action."""
     visits = _visits(world, seed, rounds)
-    singles = [reference(visits, visits.always(action), random=Random(seed)) for action in range(visits.means.shape[1])]
+    singles = [
+        play_reference(visits, visits.always(action), random=Random(seed)) for action in range(visits.means.shape[1])
+    ]
     fixed = max(singles, key=lambda earned: float(earned.sum()))
     return (
-        reference(visits, visits.best, random=Random(seed)),
-        reference(visits, visits.uniform, random=Random(seed)),
+        play_reference(visits, visits.best, random=Random(seed)),
+        play_reference(visits, visits.uniform, random=Random(seed)),
         fixed,
     )

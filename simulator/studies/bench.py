@@ -165,7 +165,7 @@ def _batch(random: Random) -> pb.DecideBatchRequest:
 
 
 def _load(port: int, method: str, message: bytes, *, in_flight: int, seconds: int, folder: Path) -> float:
-    """Calls a second by h2load on one connection. Raises RuntimeError if it measured nothing or a call failed."""
+    """Calls per second by h2load on one connection. Raises RuntimeError if it measured nothing or a call failed."""
     body = folder / "body"
     body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
     headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
@@ -197,7 +197,7 @@ def _load(port: int, method: str, message: bytes, *, in_flight: int, seconds: in
 def _against_echo(
     folder: Path, cores: set[int], *, window: float = LONG, in_flight: int, seconds: int, rounds: int
 ) -> tuple[float, float, float]:
-    """(decisions a second, echoes a second, their ratio): medians over rounds that take turns."""
+    """(decisions per second, echoes per second, their ratio): medians over rounds that take turns."""
     request = _request(Random(2)).SerializeToString()
     with _echo(cores) as echo, _decider(folder, cores, window=window) as ours:
         pairs = []
@@ -225,7 +225,7 @@ def _batches(folder: Path, *, seconds: int, rounds: int) -> tuple[float, float, 
 
 
 def _rewards(folder: Path, *, seconds: int) -> tuple[float, float]:
-    """(rewards a second, one a call; the same through RewardBatch)."""
+    """(rewards per second, one per call; the same through RewardBatch)."""
     with (
         _decider(folder, ONE_CORE, window=LONG) as port,
         Client(f"127.0.0.1:{port}", timeout=30) as client,

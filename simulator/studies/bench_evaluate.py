@@ -3,7 +3,7 @@
 Progressive evaluation against VW's command line and coba; point estimates and the bootstrap against Open Bandit
 Pipeline; and a log of ours with a million decisions, from the file to the estimates of five static policies, with the
 memory that it takes. Contestants take turns, each in a process of its own that counts its own processor time, so that
-whatever else runs on the machine is not counted: ours are here, the rivals' in `side/speed.py`.
+whatever else runs on the machine is not counted: ours are here, the rivals' in `rivals/speed.py`.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ OURS: dict[str, Callable[[Path], Measured]] = {
     "stored-numbers": partial(stored, file=NUMBERS_LOG),
 }
 TURNS = ("vw", "coba", "obp")
-"""The rivals' contests, see `side/speed.py`."""
+"""The rivals' contests, see `rivals/speed.py`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -329,7 +329,7 @@ Examples:
 @click.option(
     "--settings", callback=_matching, default="[ABC]", show_default=True, metavar="REGEX", help="Which worlds."
 )
-@click.option("--workers", type=click.IntRange(min=1), default=os.cpu_count, help="Processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), default=os.cpu_count, help="Processes.  [default: one per core]")
 @click.option(
     "--json", "file", type=click.File("w", lazy=False), metavar="FILE", help="Write every cell's counts, too."
 )

@@ -1,7 +1,7 @@
 """`make side-by-side`: one log with known truth, evaluated by us and by the rivals, in one table.
 
-The log is `side/known.py`'s. Ours are the estimates of `simulator evaluate`; each rival runs in a process of the
-rivals' own environment (`side/with_*.py`) and gets the same log as arrays. A fixed policy is compared with its true
+The log is `rivals/known.py`'s. Ours are the estimates of `simulator evaluate`; each rival runs in a process of the
+rivals' own environment (`rivals/with_*.py`) and gets the same log as arrays. A fixed policy is compared with its true
 value on the log's contexts; a policy that learns from the log with the mean of what its successive policies earn there.
 """
 
@@ -27,7 +27,7 @@ from simulator.evaluate.parse import parse
 from simulator.evaluate.result import Estimate
 from simulator.evaluate.run import evaluate
 from simulator.logs.columns import Columns, Flags, Floats
-from simulator.studies.rivals.exchange import About, Row, loads
+from simulator.studies.rivals.exchange import About, ToolEstimate, loads
 from simulator.studies.rivals.known import LEARNER, KnownLog, arrays, columns, experiment, known_log, vw_lines
 from simulator.studies.rivals.with_vw import ARGUMENTS, LOG
 
@@ -42,7 +42,7 @@ class RivalFailed(click.ClickException):
     """A rival's script ended with an error; the message is its last line."""
 
 
-class Given:
+class FixedPmf:
     """The fixed candidate: its pmf is known for every decision of the log, which units number."""
 
     def __init__(self, pmfs: Floats) -> None:
@@ -83,20 +83,20 @@ class Watched:
         return np.concatenate(self._seen)
 
 
-def ours(known: KnownLog, folder: Path) -> list[Row]:
+def ours(known: KnownLog, folder: Path) -> list[ToolEstimate]:
     """What `simulator evaluate` says of both candidates."""
     log = columns(known)
     file = folder / "default.toml"
     file.write_text(experiment())
     learning = Watched(parse(str(file), log))
-    fixed, learned = evaluate(log, [Given(known.candidate), learning], breakdown=False).policies
+    fixed, learned = evaluate(log, [FixedPmf(known.candidate), learning], breakdown=False).policies
     found = arrays(known)
     kinds: tuple[tuple[About, Mapping[str, Estimate], float], ...] = (
         ("fixed policy", fixed.estimates, found.truth),
         ("learning policy", learned.estimates, found.earned(learning.seen)),
     )
     return [
-        Row(
+        ToolEstimate(
             tool="ours",
             estimator=name,
             about=about,
@@ -121,7 +121,7 @@ def hand_over(known: KnownLog, folder: Path) -> None:
         file.writelines(vw_lines(known))
 
 
-def rival(script: str, folder: Path, interpreter: Path) -> list[Row]:
+def rival(script: str, folder: Path, interpreter: Path) -> list[ToolEstimate]:
     """The rows of one rival. Raises RivalFailed."""
     return [
         loads(line) for line in run_module(f"simulator.studies.rivals.{script}", str(folder), interpreter=interpreter)
@@ -138,10 +138,11 @@ def run_module(name: str, *arguments: str, interpreter: Path) -> list[str]:
     return done.stdout.splitlines()
 
 
-def table(rows: Sequence[Row]) -> str:
+def table(rows: Sequence[ToolEstimate]) -> str:
     """Markdown; first the fixed policy, then the learning ones.
 
-    >>> print(table([Row("ours", "ips", "fixed policy", 0.33, 0.30, True, low=0.29, high=0.37, interval="normal")]))
+    >>> one = ToolEstimate("ours", "ips", "fixed policy", 0.33, 0.30, True, low=0.29, high=0.37, interval="normal")
+    >>> print(table([one]))
     **Fixed policy**
     <BLANKLINE>
     | tool | estimator | estimate | 95 % interval | truth | off | truth inside | on paper |
@@ -152,7 +153,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n\n".join(_part(about, [row for row in rows if row.about == about]) for about in kinds)
 
 
-def _part(about: str, rows: Sequence[Row]) -> str:
+def _part(about: str, rows: Sequence[ToolEstimate]) -> str:
     heading = [f"**{about.capitalize()}**", "", _line(HEADINGS), "|---|---|---:|---|---:|---:|---|---|"]
     return "\n".join([*heading, *[_line(_cells(row)) for row in rows]])
 
@@ -161,7 +162,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cells(row: Row) -> Sequence[str]:
+def _cells(row: ToolEstimate) -> Sequence[str]:
     estimator = f"{row.estimator} ({row.settings})" if row.settings else row.estimator
     if row.failure:
         return row.tool, estimator, "fails", row.failure, "", "", "", ""
@@ -179,13 +180,13 @@ def _cells(row: Row) -> Sequence[str]:
     )
 
 
-def _on_paper(row: Row) -> str:
+def _on_paper(row: ToolEstimate) -> str:
     if row.unbiased:
         return "unbiased"
     return row.note if row.note.startswith("biased") else f"biased: {row.note}".removesuffix(": ")
 
 
-def _report(known: KnownLog, rows: Sequence[Row], *, seed: int) -> str:
+def _report(known: KnownLog, rows: Sequence[ToolEstimate], *, seed: int) -> str:
     """JSON: the rows, and what they are measured against."""
     facts = {
         "seed": seed,
@@ -233,7 +234,7 @@ def main(seed: int, rounds: int, rivals: Path, file: TextIO | None) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         hand_over(known, folder)
-        steps: dict[str, Callable[[], list[Row]]] = {"ours": partial(ours, known, folder)}
+        steps: dict[str, Callable[[], list[ToolEstimate]]] = {"ours": partial(ours, known, folder)}
         steps |= {script: partial(rival, script, folder, rivals) for script in SCRIPTS}
         rows = _with_progress(steps)
     if file:
@@ -241,7 +242,7 @@ def main(seed: int, rounds: int, rivals: Path, file: TextIO | None) -> None:
     click.echo(table(rows))
 
 
-def _with_progress(steps: Mapping[str, Callable[[], list[Row]]]) -> list[Row]:
+def _with_progress(steps: Mapping[str, Callable[[], list[ToolEstimate]]]) -> list[ToolEstimate]:
     rows = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

@@ -1,4 +1,4 @@
-"""A classification data set as a world: which class is this? Called by `find.py`, for names like `data:digits`.
+"""A classification data set as a world: which class is this? Called by `registry.py`, for names like `data:digits`.
 
 The way of "A Contextual Bandit Bake-off" (Bietti, Agarwal and Langford, JMLR 2021, section 4.1): one example is one
 visit, its features are the context, the classes are the actions, and the reward is 1 for the right class, 0 otherwise.
@@ -39,7 +39,7 @@ def world(name: str) -> World:
 
     A seed shuffles the examples. With more rounds than examples they come again, shuffled anew: a policy may then have
     seen an example before, and its reward. The means know the class; where equal features have different classes, no
-    policy can earn what the best action earns. Numbers beyond 1,000 reach a policy through a logarithm (`encode.py`).
+    policy can earn what the best action earns. Numbers beyond 1,000 reach a policy through a logarithm (`features.py`).
     """
     examples = load(name.removeprefix(PREFIX))
     shape = f"{len(examples.features)} examples, {len(examples.features[0])} features, {len(examples.classes)} classes"

@@ -1,6 +1,6 @@
 """A world fitted to a log: its visitors come again, and a model of its rewards says what every action is worth to them.
 
-Called by `find.py`, for names like `fitted:shop.db` or `fitted:shop.db#home`. A figure from such a world says how
+Called by `registry.py`, for names like `fitted:shop.db` or `fitted:shop.db#home`. A figure from such a world says how
 policies compare *if the model were true*. The model knows only main effects of what the log says of a visitor, and
 what the logging policy seldom tried is close to the average there; so a fitted world is no evidence about real
 visitors. That is what `simulator evaluate` is for.
@@ -11,7 +11,7 @@ visitors. That is what `simulator evaluate` is for.
 - Means are those of the reward model of the doubly robust estimates (`reward_model.py`), over the range of the logged
   rewards. Actions are those that are active in the newest version and that the log ever drew.
 - Rewards are resampled from the action's logged ones so that they have exactly that mean (`resampled.py`). They are
-  final: one a decision, under one name with weight 1, after the delay of a logged decision's first reward; at once
+  final: one per decision, under one name with weight 1, after the delay of a logged decision's first reward; at once
   where the log knows no delays. A reward that is the default is one that does not come.
 """
 
@@ -34,7 +34,7 @@ from simulator.logs.contexts import Contexts
 from simulator.logs.files import stamp
 from simulator.logs.import_experiment import action_ids, experiment_of, plain_id
 from simulator.logs.open import ReadOptions, definition_in, open_log
-from simulator.worlds.resampled import Logged
+from simulator.worlds.resampled import LoggedRewards
 from simulator.worlds.world import Indexes, Visits, World
 
 PREFIX = "fitted:"
@@ -90,12 +90,12 @@ def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str,
     options = ReadOptions(experiment=experiment)
     columns = open_log(log, options)
     definition = definition_in(log, options) or _foreign(columns)
-    kept = _kept(columns, definition)
+    kept = _known_actions(columns, definition)
     _check(columns, kept)
     draw = _Draw(columns, kept, definition.reward.default)
     return World(
         name=name,
-        line=f"FITTED to {log}, no real visitors: {len(columns)} decisions resampled; {_told(draw(0, LOOKED_AT))}.",
+        line=f"FITTED to {log}, no real visitors: {len(columns)} decisions resampled; {_describe(draw(0, LOOKED_AT))}.",
         experiment=_experiment(columns, definition, kept),
         draw=draw,
         reward_names=(REWARD,),
@@ -104,10 +104,10 @@ def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str,
     )
 
 
-def _told(visits: Visits) -> str:
+def _describe(visits: Visits) -> str:
     """What there is to win, in words. A thin log makes a world in which the model tells actions hardly apart."""
     best, even = ((pmf * visits.means).sum(axis=1)[visits.seen].mean() for pmf in (visits.best, visits.uniform))
-    return f"by a model of their rewards the best actions earn {best:.4g}, an even choice {even:.4g}"
+    return f"by a model of their rewards the best actions earn {best:.4g}, a uniform choice {even:.4g}"
 
 
 def _foreign(columns: Columns) -> Experiment:
@@ -115,7 +115,7 @@ def _foreign(columns: Columns) -> Experiment:
     return replace(experiment_of(columns, plain_id(Path(columns.name).name)), policy=PolicySpec())
 
 
-def _kept(columns: Columns, definition: Experiment) -> Indexes:
+def _known_actions(columns: Columns, definition: Experiment) -> Indexes:
     """The log's actions that are in the world, in the definition's order, as indexes into the log's."""
     index = {id_: number for number, id_ in enumerate(action_ids(columns.actions))}
     drawn = np.bincount(columns.action, minlength=len(columns.actions)) > 0
@@ -189,7 +189,7 @@ class _Draw:
     """Seed and rounds -> visits."""
 
     def __init__(self, columns: Columns, kept: Indexes, default: float) -> None:
-        self._kept = kept
+        self._known_actions = kept
         self._default = default
         self._model = RewardModel(columns)
         some: Flags = np.any(columns.member[:, kept], axis=1)
@@ -206,7 +206,7 @@ class _Draw:
         return Visits(
             contexts=tuple(Contexts().of(cases.decisions)),
             means=means,
-            eligible=cases.decisions.member[:, self._kept][cases.decisions.eligible],
+            eligible=cases.decisions.member[:, self._known_actions][cases.decisions.eligible],
             seen=cases.seen,
             units=self._columns.unit[rows],
             delays=delays.choice(self._delays, rounds),
@@ -216,21 +216,21 @@ class _Draw:
 
     def _means(self, cases: Columns) -> Floats:
         """(cases, actions): within what was logged, as rewards beyond that are known of none."""
-        return np.clip(self._model.predict_new(cases)[:, self._kept], self._values[0], self._values[-1])
+        return np.clip(self._model.predict_new(cases)[:, self._known_actions], self._values[0], self._values[-1])
 
     def _rewards(self, luck: Floats, means: Floats, seen: Indexes) -> Floats:
         """(rounds, actions): what each action earns there. One luck for all actions of a round."""
-        rewards = np.empty((len(seen), len(self._kept)))
-        for place, action in enumerate(self._kept):
+        rewards = np.empty((len(seen), len(self._known_actions)))
+        for place, action in enumerate(self._known_actions):
             logged = self._logged(self._columns.action == action)
             rewards[:, place] = logged.rewards(luck, logged.shares(means[seen, place]))
         return rewards
 
-    def _logged(self, own: Flags) -> Logged:
+    def _logged(self, own: Flags) -> LoggedRewards:
         count = len(self._values)
         everything = np.bincount(self._codes, minlength=count)
         borrowed = everything * (BORROWED / len(self._codes))
-        return Logged(self._values, np.bincount(self._codes[own], minlength=count) + borrowed)
+        return LoggedRewards(self._values, np.bincount(self._codes[own], minlength=count) + borrowed)
 
 
 def _delays(columns: Columns) -> Floats:

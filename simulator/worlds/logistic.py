@@ -1,4 +1,4 @@
-"""The family of four worlds where nothing is told but drawn: a seed draws the effects as well as the visits.
+"""The family of four worlds whose effects are drawn at random: a seed draws the effects as well as the visits.
 
 Log-odds of a reward = action + field's value + field's value x action (+ segment x intent stage x action), all normal;
 one constant sets the mean rate. So these say how a policy does over many truths, not in one. Called by `scenes/clicks`,

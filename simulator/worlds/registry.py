@@ -23,7 +23,7 @@ class NoSuchWorld(DeciderError):
 
 
 def names() -> list[str]:
-    """Of all worlds that need no data: one a file of `scenes/`.
+    """Of all worlds that need no data: one per file of `scenes/`.
 
     >>> "storefront" in names()
     True

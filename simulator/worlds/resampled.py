@@ -21,10 +21,10 @@ class Shares(NamedTuple):
     width: Floats
 
 
-class Logged:
+class LoggedRewards:
     """The distribution of logged rewards. values: (k,), ascending and distinct; weights: (k,), positive.
 
-    >>> clicks = Logged(np.array([0.0, 1.0]), np.array([9.0, 1.0]))
+    >>> clicks = LoggedRewards(np.array([0.0, 1.0]), np.array([9.0, 1.0]))
     >>> clicks.rewards(np.array([0.5, 0.7, 0.7]), clicks.shares(np.array([0.2, 0.2, 0.4]))).tolist()
     [0.0, 0.0, 1.0]
     """

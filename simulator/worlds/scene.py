@@ -1,4 +1,4 @@
-"""A scene told in plain functions -> a world: who comes, what may happen then, how likely.
+"""A scene as plain functions -> a world: who comes, what may happen then, how likely.
 
 Each file of `scenes/` is one such world. Adding a world is adding one file with a `WORLD`.
 """
@@ -44,13 +44,13 @@ def located(error: Exception, world: str) -> str:
 class Visitor(NamedTuple):
     """One visit. truth: what the visitor is really like, where the context does not say all of it.
 
-    told: what the context is once this unit has answered a question; answers: whether it would answer now.
+    after_answer: the context once this unit has answered a question; answers: whether it would answer now.
     """
 
     context: Context
     unit: int = -1
     truth: Context | None = None
-    told: Context | None = None
+    after_answer: Context | None = None
     answers: bool = False
 
 
@@ -146,12 +146,12 @@ def scene(
         visitors = [visitor(random, number) for number in range(rounds)]
         phases = [phase(number) for number in range(rounds)]
         cases = _Cases()
-        seen, truth, told = (
+        seen, truth, after_answer = (
             np.array([cases.number(context, at) for context, at in zip(contexts, phases, strict=True)])
             for contexts in (
                 [one.context for one in visitors],
                 [one.truth or one.context for one in visitors],
-                [one.told or one.context for one in visitors],
+                [one.after_answer or one.context for one in visitors],
             )
         )
         table = [[outcomes(context, action, at) for action in actions] for context, at in cases.found]
@@ -168,7 +168,7 @@ def scene(
             delays=delays.exponential(delay, rounds),
             rewards=rewards,
             names=happened,
-            answers=_answers(actions.index(asks), visitors, told) if asks else None,
+            answers=_answers(actions.index(asks), visitors, after_answer) if asks else None,
         )
 
     def draw(seed: int, rounds: int) -> Visits:
@@ -241,6 +241,6 @@ def _happens(
     return rewards, named[truth[:, None], chosen, place].astype(np.int8)
 
 
-def _answers(action: int, visitors: Sequence[Visitor], told: Indexes) -> Answers:
+def _answers(action: int, visitors: Sequence[Visitor], after_answer: Indexes) -> Answers:
     given: Flags = np.array([one.answers for one in visitors])
-    return Answers(action, given, told)
+    return Answers(action, given, after_answer)

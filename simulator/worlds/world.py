@@ -1,7 +1,7 @@
 """What a world is: an experiment, visitors who come to it, and what every action is truly worth to each of them.
 
 A world draws all visits of a seed beforehand, with what every action would earn there, so that all policies meet the
-same visitors and the same luck. Worlds are found by `find.py`; played by `simulator/run`, driven by `simulator/drive`.
+same visitors and the same luck. Found by `registry.py`; played by `simulator/run`, driven by `simulator/drive`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """Visitors who can be asked back: what they told once is known at their later visits.
+    """Visitors who can be asked a question: what they answered is known at their later visits.
 
     action: index of the action that asks. given: (rounds,) whether this visitor would answer now.
     seen: (rounds,) the case that the round is for somebody who has answered before.
@@ -82,7 +82,7 @@ class World:
 
     experiment: as a growth team would write it; its actions are in the order of `Visits`' columns, and where no reward
     comes its default is earned, which is 0 in all worlds but those that are fitted to a log with another one.
-    draw: (seed, rounds) -> visits; the same for the same arguments. traffic: visits a second of the world's time.
+    draw: (seed, rounds) -> visits; the same for the same arguments. traffic: visits per second of the world's time.
     batch: that many visitors are decided at once, with one model (an e-mail campaign). Where the means were fitted on
     a log, `fitted` names it.
     """

@@ -115,7 +115,7 @@ def _compared(one: Standing, reference: str, comparison: Comparison | None) -> t
 
 def _cells(one: Comparison) -> tuple[Text, Text, Text]:
     difference = _lines(signed(one.difference), signed_between(one.low, one.high))
-    return Text(difference), Text(p_text(one.p_adjusted)), Text(one.told, STYLES.get(one.told, "dim"))
+    return Text(difference), Text(p_text(one.p_adjusted)), Text(one.conclusion, STYLES.get(one.conclusion, "dim"))
 
 
 def p_text(p: float) -> str:

@@ -17,7 +17,7 @@ from simulator.run.sweep import sweep
 from simulator.run.task import HORIZONS, Task
 from simulator.studies.bakeoff.plan import LABELS, Seeds, tasks
 from simulator.studies.bakeoff.plot import shares
-from simulator.studies.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
+from simulator.studies.bakeoff.results import HERE, HorizonShares, SeedResult, depends_on, play_task, read, rows, write
 from simulator.studies.bakeoff.table import placed, results, summary
 from simulator.worlds.registry import data_names, find, names
 
@@ -47,7 +47,7 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
 @click.option("--seeds-4k", type=click.IntRange(min=0), default=4, show_default=True, help="Played for 4,000 rounds.")
 @click.option("--seeds-20k", type=click.IntRange(min=0), default=3, show_default=True, help="Others, for 20,000.")
 @click.option("--seeds-100k", type=click.IntRange(min=0), default=1, show_default=True, help="Others, for 100,000.")
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes.  [default: one per core]")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -94,20 +94,22 @@ def _planned(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> li
     return planned
 
 
-def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[Played]:
+def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[HorizonShares]:
     """Progress in rounds, since runs differ in length."""
     rounds = sum(task.rounds for task in planned)
     with bar(Console(stderr=True), f"{len(planned):,} runs") as progress:
         done: list[int] = []
 
-        def count(task: Task, _: Played) -> None:
+        def count(task: Task, _: HorizonShares) -> None:
             done.append(task.rounds)
             progress(sum(done) / rounds)
 
-        return sweep(planned, played, result=Played, folder=folder, workers=workers, version=depends_on, on_done=count)
+        return sweep(
+            planned, play_task, result=HorizonShares, folder=folder, workers=workers, version=depends_on, on_done=count
+        )
 
 
-def published(found: Sequence[Row], folder: Path, page: Path) -> None:
+def published(found: Sequence[SeedResult], folder: Path, page: Path) -> None:
     """Results, tables and plot into the folder; the summary into the page, where it has markers. Raises OSError."""
     write(folder / CSV, found)
     exact = read(folder / CSV)

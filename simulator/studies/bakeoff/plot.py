@@ -1,4 +1,4 @@
-"""A picture of the bake-off: a row a world, our default's share beside those of the rivals. Called by `__main__.py`."""
+"""A picture of the bake-off: a row per world, our default's share beside the rivals'. Called by `__main__.py`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from simulator.report.canvas import (
     frame,
     house_style,
 )
-from simulator.studies.bakeoff.results import Row
+from simulator.studies.bakeoff.results import SeedResult
 from simulator.studies.bakeoff.verdicts import WORSE, Against, Cell, against_rivals, best, cells
 
 ROW, HEADING, LEFT = 0.25, 0.34, 1.6
@@ -33,10 +33,10 @@ _AHEAD = {"color": BIASED, "marker": "D", "markersize": 5.5, "markerfacecolor": 
 
 
 @house_style
-def shares(rows: Sequence[Row], horizon: int) -> Plot:
+def shares(rows: Sequence[SeedResult], horizon: int) -> Plot:
     """Of one horizon. A rival that is significantly better than our default has a mark of its own.
 
-    >>> shares([Row("storefront", False, "default", 1, 4_000, 0.5, 1.0)], 4_000).file
+    >>> shares([SeedResult("storefront", False, "default", 1, 4_000, 0.5, 1.0)], 4_000).file
     'shares'
     """
     found = {cell: of for cell, of in cells(rows).items() if cell.horizon == horizon}
@@ -62,7 +62,7 @@ def shares(rows: Sequence[Row], horizon: int) -> Plot:
     return finished(figure, file="shares", caption=subtitle, alt=alt(found_best(rows, horizon)))
 
 
-def found_best(rows: Sequence[Row], horizon: int) -> dict[Cell, Against]:
+def found_best(rows: Sequence[SeedResult], horizon: int) -> dict[Cell, Against]:
     """The best rival of each cell of that horizon."""
     each = {cell: best(against_rivals(of)) for cell, of in cells(rows).items() if cell.horizon == horizon}
     return {cell: one for cell, one in each.items() if one}
@@ -85,7 +85,7 @@ def _named(axes: Axes, text: str, y: float, *, weight: str = "normal") -> None:
 def _draw_world(axes: Axes, cell: Cell, found: Sequence[Against], y: float) -> None:
     _named(axes, cell.world, y)
     for one in found:
-        _draw(axes, one.theirs, y, _AHEAD if one.told == WORSE else _RIVAL)
+        _draw(axes, one.theirs, y, _AHEAD if one.conclusion == WORSE else _RIVAL)
     if found:
         _draw(axes, found[0].ours, y, _OURS)
 

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from simulator.run.policies import served
+from simulator.run.policies import served_experiment
 from simulator.run.sweep import packages
 from simulator.run.task import HORIZONS, Task, run
 from simulator.run.versions import version_of
@@ -38,7 +38,7 @@ everybody else play again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class HorizonShares:
     """horizons: those that the run reached; shares: of the attainable lift, up to each. seconds: of processor time."""
 
     task: Task
@@ -47,13 +47,13 @@ class Played:
     seconds: float
 
 
-def played(task: Task) -> Played:
+def play_task(task: Task) -> HorizonShares:
     """What the sweep maps. Equal tasks have equal shares. Raises what `run` raises."""
     started = time.process_time()
     found = run(task)
     reached = [horizon for horizon in HORIZONS if horizon in found.rounds]
     shares = [found.share(found.rounds.index(horizon)) for horizon in reached]
-    return Played(task, reached, shares, time.process_time() - started)
+    return HorizonShares(task, reached, shares, time.process_time() - started)
 
 
 def depends_on(task: Task) -> str:
@@ -69,7 +69,7 @@ def depends_on(task: Task) -> str:
         package = RIVALS[name].package
         library = f"simulator/studies/bakeoff/with_{name.partition('-')[0]}.py"
         return f"{package} {_installed(package)}, {packages()}, {_code(task.world, *_RIVALS, library)}"
-    experiment = served(task.policy, find(task.world))
+    experiment = served_experiment(task.policy, find(task.world))
     return f"{experiment.policy.signature} {experiment.minimum_propensity}, {packages()}, {_code(task.world)}"
 
 
@@ -88,7 +88,7 @@ def _installed(package: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SeedResult:
     """One policy in one world with one seed up to one horizon. seconds: of processor time, in proportion."""
 
     world: str
@@ -100,25 +100,26 @@ class Row:
     seconds: float
 
 
-def rows(results: Iterable[Played]) -> list[Row]:
+def rows(results: Iterable[HorizonShares]) -> list[SeedResult]:
     """One for each horizon that a run reached.
 
     >>> task = Task("storefront", "default", seed=1, rounds=20_000)
-    >>> [(one.horizon, one.share, one.seconds) for one in rows([Played(task, [4_000, 20_000], [0.5, 0.75], 10.0)])]
+    >>> found = HorizonShares(task, [4_000, 20_000], [0.5, 0.75], 10.0)
+    >>> [(one.horizon, one.share, one.seconds) for one in rows([found])]
     [(4000, 0.5, 2.0), (20000, 0.75, 10.0)]
     """
     return [
-        Row(one.task.world, one.task.delayed, one.task.policy, one.task.seed, horizon, share, seconds)
+        SeedResult(one.task.world, one.task.delayed, one.task.policy, one.task.seed, horizon, share, seconds)
         for one in results
         for horizon, share in zip(one.horizons, one.shares, strict=True)
         for seconds in (one.seconds * horizon / one.task.rounds,)
     ]
 
 
-def write(file: Path, found: Iterable[Row]) -> None:
+def write(file: Path, found: Iterable[SeedResult]) -> None:
     """As CSV. Raises OSError."""
     with file.open("w", encoding="utf-8", newline="") as opened:
-        writer = csv.DictWriter(opened, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(opened, [field.name for field in fields(SeedResult)], lineterminator="\n")
         writer.writeheader()
         for one in found:
             writer.writerow(
@@ -127,11 +128,11 @@ def write(file: Path, found: Iterable[Row]) -> None:
             )
 
 
-def read(file: Path) -> list[Row]:
+def read(file: Path) -> list[SeedResult]:
     """What `write` wrote, to six digits. Raises OSError."""
     with file.open(encoding="utf-8", newline="") as opened:
         return [
-            Row(
+            SeedResult(
                 world=one["world"],
                 delayed=one["delayed"] == "1",
                 policy=one["policy"],

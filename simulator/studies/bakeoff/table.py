@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from simulator.studies.bakeoff.plan import LABELS, OTHERS
-from simulator.studies.bakeoff.results import Row
+from simulator.studies.bakeoff.results import SeedResult
 from simulator.studies.bakeoff.verdicts import (
     BETTER,
     EVEN,
@@ -30,14 +30,14 @@ NOBODY = "-"
 Verdicts = Mapping[Cell, Sequence[Against]]
 
 
-def summary(rows: Sequence[Row]) -> str:
+def summary(rows: Sequence[SeedResult]) -> str:
     """For all studies' results: wins and losses against each rival, and every loss against the best of them by name."""
     found = cells(rows)
     verdicts = {cell: against_rivals(shares) for cell, shares in found.items()}
     return "\n\n".join([overall(found), wins_and_losses(verdicts), losses(verdicts), per_world(verdicts)])
 
 
-def results(rows: Sequence[Row]) -> str:
+def results(rows: Sequence[SeedResult]) -> str:
     """Everything: the summary, and the share of every policy in every world."""
     found = cells(rows)
     horizons = sorted({cell.horizon for cell in found})
@@ -82,7 +82,7 @@ def wins_and_losses(verdicts: Verdicts) -> str:
 
 
 def _counts(found: Iterable[Against | None]) -> str:
-    told = Counter(one.told for one in found if one)
+    told = Counter(one.conclusion for one in found if one)
     parts = [f"{told[BETTER]} better", f"{told[EVEN]} even", f"**{told[WORSE]} worse**" if told[WORSE] else "0 worse"]
     compared = parts if told.total() > told[UNKNOWN] else []
     return ", ".join([*compared, *([f"{told[UNKNOWN]} with one seed"] if told[UNKNOWN] else [])]) or NOBODY
@@ -90,7 +90,9 @@ def _counts(found: Iterable[Against | None]) -> str:
 
 def losses(verdicts: Verdicts) -> str:
     """Where some rival is significantly better than our default, each by name."""
-    lost = [f"{_where(cell)}: {_lost(one)}" for cell, found in verdicts.items() for one in found if one.told == WORSE]
+    lost = [
+        f"{_where(cell)}: {_lost(one)}" for cell, found in verdicts.items() for one in found if one.conclusion == WORSE
+    ]
     if not lost:
         return "No rival is significantly better than our default anywhere."
     return "\n".join(["Significantly worse than:", "", *[f"- {one}" for one in lost]])
@@ -125,7 +127,7 @@ def per_world(verdicts: Verdicts) -> str:
 def _beside(one: Against | None) -> str:
     if one is None:
         return NOBODY
-    sign = {BETTER: ">", WORSE: "**<**", UNKNOWN: "?"}.get(one.told, "~")
+    sign = {BETTER: ">", WORSE: "**<**", UNKNOWN: "?"}.get(one.conclusion, "~")
     return f"{one.ours:.2f} {sign} {one.theirs:.2f} {LABELS[one.policy]}"
 
 

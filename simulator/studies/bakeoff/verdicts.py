@@ -16,7 +16,7 @@ import numpy as np
 
 from simulator.compare.paired import Comparison, paired
 from simulator.studies.bakeoff.plan import DEFAULT, LABELS, OTHERS
-from simulator.studies.bakeoff.results import Row
+from simulator.studies.bakeoff.results import SeedResult
 
 LEVEL = 0.95
 BETTER, EVEN, WORSE = "better", "not told apart", "worse"
@@ -47,7 +47,7 @@ class Against:
     theirs: float
     low: float
     high: float
-    told: str
+    conclusion: str
 
     @property
     def difference(self) -> float:
@@ -55,7 +55,7 @@ class Against:
         return self.ours - self.theirs
 
 
-def cells(rows: Iterable[Row]) -> dict[Cell, Shares]:
+def cells(rows: Iterable[SeedResult]) -> dict[Cell, Shares]:
     """All that was played, in the order of worlds, immediate first, horizons."""
     found: dict[Cell, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
@@ -91,16 +91,16 @@ def _family(shares: Shares, policies: list[str], seeds: tuple[int, ...], *, leve
     means = values.mean(axis=1).tolist()
     compared = paired(values, names, reference=0, level=level)
     return [
-        Against(one.name, means[0], theirs, -one.high, -one.low, _told(one))
+        Against(one.name, means[0], theirs, -one.high, -one.low, _conclude(one))
         for one, theirs in zip(compared, means[1:], strict=True)
     ]
 
 
-def _told(rival: Comparison) -> str:
+def _conclude(rival: Comparison) -> str:
     """What is said of the rival, said of our default."""
     if math.isnan(rival.low):
         return UNKNOWN
-    return {BETTER: WORSE, WORSE: BETTER}.get(rival.told, EVEN)
+    return {BETTER: WORSE, WORSE: BETTER}.get(rival.conclusion, EVEN)
 
 
 def best(found: Iterable[Against]) -> Against | None:

@@ -11,8 +11,8 @@ from typing import Any
 
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
+from simulator.studies.bakeoff.context_cache import ContextCache
 from simulator.studies.bakeoff.given import Given
-from simulator.studies.bakeoff.known import OfContexts
 from simulator.studies.bakeoff.vectors import categories
 
 
@@ -20,15 +20,15 @@ def make(given: Given, name: str) -> PlainPolicy:
     """The learner of that name with its default parameters."""
     from coba import learners  # type: ignore[import-not-found] # only in the bake-off's environment
 
-    return Learner(given, getattr(learners, name)(seed=given.seed))
+    return CobaPolicy(given, getattr(learners, name)(seed=given.seed))
 
 
-class Learner:
+class CobaPolicy:
     """Hands every decision on: actions by their ids, rewards in [0, 1], numbers scaled."""
 
     def __init__(self, given: Given, learner: Any) -> None:
         self._scaled = given.scaled
-        self._contexts = OfContexts(lambda context: dict(categories(context)) | dict(given.vectors.scaled(context)))
+        self._contexts = ContextCache(lambda context: dict(categories(context)) | dict(given.vectors.scaled(context)))
         self._learner = learner
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:

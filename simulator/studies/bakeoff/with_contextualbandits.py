@@ -17,8 +17,8 @@ from scipy.special import expit
 
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
+from simulator.studies.bakeoff.context_cache import ContextCache
 from simulator.studies.bakeoff.given import Given
-from simulator.studies.bakeoff.known import OfContexts
 from simulator.worlds.world import Floats
 
 BATCH = 50
@@ -56,7 +56,7 @@ class Bootstrapped:
     def __init__(self, given: Given, chooser: Any) -> None:
         self._numbers = given.numbers
         self._highest = given.highest
-        self._rows = OfContexts(lambda context: given.vectors.of(context)[None])
+        self._rows = ContextCache(lambda context: given.vectors.of(context)[None])
         self._chooser = chooser
         self._waiting: list[tuple[Floats, int, float]] = []
         self._scores = chooser.decision_function

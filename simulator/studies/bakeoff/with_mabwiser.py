@@ -15,8 +15,8 @@ import numpy as np
 
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
+from simulator.studies.bakeoff.context_cache import ContextCache
 from simulator.studies.bakeoff.given import Given
-from simulator.studies.bakeoff.known import OfContexts
 from simulator.worlds.world import Floats
 
 
@@ -52,7 +52,7 @@ class Linear:
 
         self._numbers = given.numbers
         self._scaled = given.scaled
-        self._rows = OfContexts(lambda context: np.concatenate([[1.0], given.vectors.of(context)])[None])
+        self._rows = ContextCache(lambda context: np.concatenate([[1.0], given.vectors.of(context)])[None])
         self._mab = MAB(list(self._numbers.values()), learning, seed=given.seed)
         self._models: Any = None
 

@@ -25,7 +25,7 @@ About = Literal["fixed policy", "learning policy"]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ToolEstimate:
     """One estimate of one tool. low, high: its 95 % interval, nan where the tool gives none; interval: which one.
 
     unbiased: on paper, at least as the log grows. about: what it estimates; truth: what that is in truth. For a
@@ -50,7 +50,7 @@ class Row:
     def off(self) -> float:
         """Relative error.
 
-        >>> round(Row("ours", "ips", "fixed policy", 0.33, 0.30, True).off, 6)
+        >>> round(ToolEstimate("ours", "ips", "fixed policy", 0.33, 0.30, True).off, 6)
         0.1
         """
         return self.value / self.truth - 1
@@ -157,21 +157,21 @@ def usual_seconds(run: Callable[[], object], *, times: int = 7) -> float:
     return statistics.median([seconds(run) for _ in range(times)])
 
 
-def main(rows: Callable[[Path], Iterable[Row]]) -> None:
+def main(rows: Callable[[Path], Iterable[ToolEstimate]]) -> None:
     """A rival's script: its one argument is the folder with the arrays; each row is printed once it is known."""
     for row in rows(Path(sys.argv[1])):
         print(dumps(row), flush=True)
 
 
-def dumps(row: Row) -> str:
+def dumps(row: ToolEstimate) -> str:
     """One line."""
     return json.dumps(asdict(row))
 
 
-def loads(line: str) -> Row:
+def loads(line: str) -> ToolEstimate:
     """
-    >>> row = Row("ours", "ips", "fixed policy", 0.33, 0.30, True)
+    >>> row = ToolEstimate("ours", "ips", "fixed policy", 0.33, 0.30, True)
     >>> loads(dumps(row)).off == row.off
     True
     """
-    return Row(**json.loads(line))
+    return ToolEstimate(**json.loads(line))

@@ -224,7 +224,7 @@ def _uniformly(rng: np.random.Generator, coefficients: Floats, rounds: int) -> F
 
 
 def _served(rng: np.random.Generator, visits: Visits, pmf: Floats) -> Feedback:
-    """One draw a visit by the pmf, and its reward."""
+    """One draw per visit by the pmf, and its reward."""
     ticket = rng.random((len(pmf), 1))
     action = (pmf.cumsum(axis=1)[:, :-1] < ticket).sum(axis=1).astype(np.int32)
     mean = visits.means[np.arange(len(pmf)), action]

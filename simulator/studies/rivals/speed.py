@@ -1,6 +1,6 @@
 """How fast a rival is, measured inside its own process, without its start. Runs in the rivals' environment.
 
-`python -m simulator.studies.rivals.speed WHAT FOLDER` prints one JSON object: rows a second by name (of a bootstrap:
+`python -m simulator.studies.rivals.speed WHAT FOLDER` prints one JSON object: rows per second by name (of a bootstrap:
 seconds). Called by `bench_evaluate.py`, which writes the folder.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from simulator.studies.rivals.exchange import Arrays, Points, seconds, usual_seconds
-from simulator.studies.rivals.with_coba import RECORD, Logged, learner
+from simulator.studies.rivals.with_coba import RECORD, CobaLog, learner
 from simulator.studies.rivals.with_obp import without_torch
 from simulator.studies.rivals.with_vw import ARGUMENTS, LOG
 
@@ -40,7 +40,7 @@ def coba(folder: Path) -> dict[str, float]:
     from coba import CobaContext, NullLogger, SequentialCB  # type: ignore[import-not-found] # the same
 
     CobaContext.logger = NullLogger()
-    interactions = list(islice(Logged(Arrays.read(folder)).read(), COBA_ROUNDS))
+    interactions = list(islice(CobaLog(Arrays.read(folder)).read(), COBA_ROUNDS))
     evaluator = SequentialCB(RECORD, learn="off", eval="ips", seed=1)
     run = partial(evaluator.evaluate, _InMemory(interactions), learner())
     return {"coba": len(interactions) / seconds(lambda: deque(run(), maxlen=0))}

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from simulator.studies.rivals.exchange import About, Arrays, Floats, Row, main
+from simulator.studies.rivals.exchange import About, Arrays, Floats, ToolEstimate, main
 
 EVALUATORS = ("ips", "dr", "dm")
 RECORD = ["reward"]
 """Nothing else, so that its IPS reads the learner's probability instead of a draw."""
 
 
-class Logged:
+class CobaLog:
     """The log as coba's environment: contexts are the categories as texts and the numbers."""
 
     def __init__(self, arrays: Arrays) -> None:
@@ -84,14 +84,14 @@ def learner() -> Any:
     return VowpalEpsilonLearner(features=[1, "a", "ax"])
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path) -> Iterator[ToolEstimate]:
     """Both candidates with every evaluator."""
     from coba import CobaContext, NullLogger, RejectionCB, SequentialCB
 
     arrays = Arrays.read(folder)
     CobaContext.logger = NullLogger()
     for kind in EVALUATORS:
-        outcomes = SequentialCB(RECORD, learn=None, eval=kind, seed=1).evaluate(Logged(arrays), Lookup(arrays))
+        outcomes = SequentialCB(RECORD, learn=None, eval=kind, seed=1).evaluate(CobaLog(arrays), Lookup(arrays))
         settings = f"learn=None, eval={kind!r}"
         yield _row(kind.upper(), "fixed policy", _rewards(outcomes), arrays.truth, settings)
     for kind in EVALUATORS:
@@ -114,7 +114,7 @@ def _watched(arrays: Arrays, evaluator: Any) -> tuple[list[float], Floats]:
         return pmf, extra
 
     watched._pred._pmfcall = noted
-    values = _rewards(evaluator.evaluate(Logged(arrays), watched))
+    values = _rewards(evaluator.evaluate(CobaLog(arrays), watched))
     return values, np.array(pmfs)
 
 
@@ -122,11 +122,11 @@ def _rewards(outcomes: Any) -> list[float]:
     return [outcome["reward"] for outcome in outcomes]
 
 
-def _row(estimator: str, about: About, values: list[float], truth: float, settings: str) -> Row:
+def _row(estimator: str, about: About, values: list[float], truth: float, settings: str) -> ToolEstimate:
     from coba import StdErrCI
 
     value, (below, above) = StdErrCI().point_interval(values)
-    return Row(
+    return ToolEstimate(
         tool="coba",
         estimator=estimator,
         about=about,

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.studies.rivals.exchange import About, Arrays, Codes, Floats, Row, main
+from simulator.studies.rivals.exchange import About, Arrays, Codes, Floats, ToolEstimate, main
 
 BATCH = 500
 TEST = 0.3
@@ -34,7 +34,7 @@ class History:
     test: int
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path) -> Iterator[ToolEstimate]:
     """LinUCB, as in its examples, with both kinds of simulation."""
     arrays = Arrays.read(folder)
     joined = History(
@@ -48,7 +48,7 @@ def rows(folder: Path) -> Iterator[Row]:
     yield _simulated(arrays, log, f"Simulator, online, batches of {BATCH}", "learning policy", batch=BATCH)
 
 
-def _simulated(arrays: Arrays, history: History, estimator: str, about: About, *, batch: int) -> Row:
+def _simulated(arrays: Arrays, history: History, estimator: str, about: About, *, batch: int) -> ToolEstimate:
     from mabwiser.mab import MAB, LearningPolicy  # type: ignore[import-not-found] # only in the rivals' environment
     from mabwiser.simulator import Simulator  # type: ignore[import-not-found] # the same
 
@@ -71,7 +71,7 @@ def _simulated(arrays: Arrays, history: History, estimator: str, about: About, *
     by_action = stats["total"] if batch else stats
     chosen = np.array(simulator.bandit_to_predictions["LinUCB"])
     tested = arrays.means[-history.test :]
-    return Row(
+    return ToolEstimate(
         tool="MABWiser",
         estimator=estimator,
         about=about,

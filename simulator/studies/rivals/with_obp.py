@@ -17,7 +17,7 @@ from unittest.mock import MagicMock
 
 import numpy as np
 
-from simulator.studies.rivals.exchange import Arrays, Floats, Row, main
+from simulator.studies.rivals.exchange import Arrays, Floats, ToolEstimate, main
 
 RESAMPLES = 1_000
 FOLDS = 3
@@ -28,7 +28,7 @@ LAMBDAS = [1.0, 3.0, 10.0, 30.0, 100.0, np.inf]
 SAME_ROWS = "logistic regression, fitted on the same rows"
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path) -> Iterator[ToolEstimate]:
     """Every estimator that applies to one log, one deterministic policy and true propensities."""
     arrays = Arrays.read(folder)
     without_torch()
@@ -104,7 +104,7 @@ def _predicted(arrays: Arrays, model: object, folds: int) -> Floats:
 
 def _estimated(
     arrays: Arrays, estimators: dict[str, tuple[Any, bool]], predicted: Floats | None, settings: str
-) -> Iterator[Row]:
+) -> Iterator[ToolEstimate]:
     from obp.ope import OffPolicyEvaluation
 
     for name, (estimator, unbiased) in estimators.items():
@@ -112,7 +112,7 @@ def _estimated(
         inputs = {"action_dist": arrays.candidate[:, :, None], "estimated_rewards_by_reg_model": predicted}
         (value,) = evaluation.estimate_policy_values(**inputs).values()
         (bounds,) = evaluation.estimate_intervals(**inputs, n_bootstrap_samples=RESAMPLES, random_state=SEED).values()
-        yield Row(
+        yield ToolEstimate(
             tool="obp",
             estimator=name,
             about="fixed policy",
@@ -126,7 +126,7 @@ def _estimated(
         )
 
 
-def _replayed(arrays: Arrays) -> Iterator[Row]:
+def _replayed(arrays: Arrays) -> Iterator[ToolEstimate]:
     """Its replay of a policy that learns: what it says instead of running (0.5.10 calls the module tqdm)."""
     from obp.policy import LinUCB  # type: ignore[import-not-found] # only in the rivals' environment
     from obp.simulator.replay import run_bandit_replay  # type: ignore[import-not-found] # the same
@@ -135,7 +135,7 @@ def _replayed(arrays: Arrays) -> Iterator[Row]:
     try:
         run_bandit_replay(bandit_feedback=_feedback(arrays), policy=policy)
     except TypeError as error:
-        yield Row(
+        yield ToolEstimate(
             tool="obp",
             estimator="replay",
             about="learning policy",

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.studies.rivals.exchange import Arrays, Floats, Row, main
+from simulator.studies.rivals.exchange import Arrays, Floats, ToolEstimate, main
 
 LOG, ARGUMENTS, PREDICTIONS = "vw.txt", "vw.arguments", "vw.predictions"
 """Files of the folder: the log in VW's text format, the policy, and the pmfs that VW writes."""
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path) -> Iterator[ToolEstimate]:
     """Its average loss, turned into a reward."""
     arrays = Arrays.read(folder)
     arguments = (folder / ARGUMENTS).read_text()
     said = run(folder, f"{arguments} -p {folder / PREDICTIONS}")
-    yield Row(
+    yield ToolEstimate(
         tool="vw",
         estimator="average loss (IPS)",
         about="learning policy",

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from simulator.studies.rivals.exchange import Arrays, Row, main
+from simulator.studies.rivals.exchange import Arrays, ToolEstimate, main
 
 ALPHA = 0.05
 
 
-def rows(folder: Path) -> Iterator[Row]:
+def rows(folder: Path) -> Iterator[ToolEstimate]:
     """One pass over the log for each estimator and its interval."""
     arrays = Arrays.read(folder)
     from estimators.bandits import (  # type: ignore[import-not-found] # only in the rivals' environment
@@ -42,7 +42,7 @@ def rows(folder: Path) -> Iterator[Row]:
     )
     for name, estimator, interval_name, interval in pairs:
         low, high = (np.nan, np.nan) if interval is None else _fed(arrays, interval).get(ALPHA)
-        yield Row(
+        yield ToolEstimate(
             tool="vw-estimators",
             estimator=name,
             about="fixed policy",

@@ -42,8 +42,10 @@ def _visitor(random: Random, number: int) -> Visitor:
     channel = random.choice(CHANNELS)
     known = Context(device=random.choices(DEVICES, (7, 3))[0], channel=channel)
     answers = random.random() < ANSWERS[channel]
-    told = known._replace(features={"taste": _taste(unit)})
-    return Visitor(known, unit, known._replace(features={"taste": _taste(unit), "answers": answers}), told, answers)
+    after_answer = known._replace(features={"taste": _taste(unit)})
+    return Visitor(
+        known, unit, known._replace(features={"taste": _taste(unit), "answers": answers}), after_answer, answers
+    )
 
 
 def _outcomes(context: Context, action: ActionId, _phase: int) -> list[Outcome]:

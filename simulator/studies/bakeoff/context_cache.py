@@ -13,10 +13,10 @@ MOST = 100_000
 """Contexts that are kept; then it starts anew."""
 
 
-class OfContexts(Generic[T]):
+class ContextCache(Generic[T]):
     """A function of a context whose values are kept by the context's identity.
 
-    >>> lengths = OfContexts(len)
+    >>> lengths = ContextCache(len)
     >>> context = Context("vip")
     >>> lengths(context), lengths(context)
     (6, 6)
