@@ -55,7 +55,7 @@ def _static(name: str, make: type[Uniform]) -> Algorithm:
 ALGORITHMS: Mapping[str, Algorithm] = {
     "thompson": Algorithm(
         {"width": Parameter(0.45, 1e-6, 100), "memory": Parameter(1000.0, 0, 1e9), "draws": Parameter(2, 1, 10)},
-        codes={1: _thompson("FirstCome"), 2: _thompson("Counted")},
+        codes={1: _thompson("FirstCome"), 2: _thompson("MostFrequent")},
         made_by=_made_by_thompson,
         terms=("CA", "CCA"),
     ),
