@@ -75,8 +75,8 @@ class Regression(LinearPredictor):
         variance = scale * self.noise
         likelihood = -0.5 * (residual * residual / variance + math.log(variance))
         weights += gain * (residual / scale)
-        # S - gain gain' / scale: Sherman and Morrison 1950. With root root' it is symmetric to the last bit, so that half
-        # of it can be stored. Learning code 1 divides one factor only; so does code 2 while there is room for all.
+        # S - gain gain' / scale: Sherman and Morrison 1950. With root root' it is symmetric to the last bit, so half of
+        # it can be stored. Learning code 1 divides one factor only; so does code 2 while there is room for all.
         root = gain / math.sqrt(scale) if self._wide else gain
         covariance -= root[:, None] * (root if self._wide else gain / scale)
         # Sums from which `_solve` begins again: the penalties change with the data, which no rank-one update can undo.

@@ -1,9 +1,8 @@
-"""Other features for a regression than those that came: ranges of numbers, pairs. Called by `thompson.py`.
+"""Derived features for a regression: bins of numbers, products of two features. Called by `thompson.py`.
 
-What is linear in the hour cannot find lunch at noon, and a sum cannot find that only regular visitors in front of a
-desktop buy. Each view says when it is of use, and a `ViewRegression` regression learns what is seen through it.
+A regression that is linear in the hour cannot learn a peak at noon; one without products cannot learn that only regular
+visitors with a desktop buy. Each view says when it is of use; a `ViewRegression` learns from what the view derives.
 """
-
 from __future__ import annotations
 
 from bisect import bisect_left
