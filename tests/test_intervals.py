@@ -14,11 +14,11 @@ from scipy import optimize, stats
 
 from decider.estimate import likelihood
 from decider.estimate.asymptotic import asymptotic
-from decider.estimate.binomial import Counted
+from decider.estimate.binomial import Proportion
 from decider.estimate.clopper_pearson import clopper_pearson
 from decider.estimate.confidence_sequence import confidence_sequence, confidence_sequence_path
 from decider.estimate.cressie_read import cressie_read
-from decider.estimate.default_interval import ADDED, TRACE, default_interval
+from decider.estimate.default_interval import EXTREME_COUNT, TRACE, default_interval
 from decider.estimate.empirical_bernstein import empirical_bernstein
 from decider.estimate.mean import Interval, Mean
 from decider.estimate.nodes import gather
@@ -92,7 +92,7 @@ def test_cressie_read_is_that_of_vw_estimators_for_other_rewards_and_levels() ->
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 def test_clopper_pearson_is_the_exact_test_turned_round(successes: int, failures: int, level: float) -> None:
     """Against scipy's exact binomial test."""
-    found = clopper_pearson(Counted(successes, successes + failures), level=level)
+    found = clopper_pearson(Proportion(successes, successes + failures), level=level)
     if not successes + failures:
         assert ends(found) == (0.0, 1.0)
         assert math.isnan(found.value)
@@ -104,7 +104,7 @@ def test_clopper_pearson_is_the_exact_test_turned_round(successes: int, failures
 @pytest.mark.parametrize("trials", [1, 7, 30])
 def test_clopper_pearson_covers_whatever_the_truth_is(trials: int) -> None:
     """Not by simulation: the probabilities of all outcomes add up."""
-    intervals = [clopper_pearson(Counted(successes, trials)) for successes in range(trials + 1)]
+    intervals = [clopper_pearson(Proportion(successes, trials)) for successes in range(trials + 1)]
     for truth in np.linspace(0.001, 0.999, 333):
         chances = stats.binom.pmf(np.arange(trials + 1), trials, truth)
         held = [interval.low <= truth <= interval.high for interval in intervals]
@@ -142,7 +142,7 @@ def test_the_default_is_the_empirical_likelihood_that_its_docstring_says() -> No
     rows = np.repeat(np.arange(6), count.astype(int))
     found = default_interval(ips(weight[rows], reward[rows], max_weight=4.0), value_range=(0.0, 1.0))
     w, t = np.concatenate([weight, [0, 0, 4, 4]]), np.concatenate([weight * reward, [0, 0, 0, 4]])
-    counts = [np.concatenate([count, TRACE + ADDED * np.eye(4)[corner]]) for corner in range(4)]
+    counts = [np.concatenate([count, TRACE + EXTREME_COUNT * np.eye(4)[corner]]) for corner in range(4)]
     low = [_owen(w, t, counts[corner], found.low) for corner in (0, 2)]
     high = [_owen(w, t, counts[corner], found.high) for corner in (1, 3)]
     assert min(low) == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-4)
@@ -431,7 +431,7 @@ def test_a_batch_is_solved_as_its_problems_are() -> None:
     weight, term = random.exponential(size=40), random.normal(size=40)
     count = random.integers(1, 9, size=(3, 40)).astype(np.float64)
     upward, drop = np.array([1.0, -1.0, -1.0]), np.array([3.0, 5.0, 0.5])
-    cost, _ = likelihood.balanced(weight, count)
+    cost, _ = likelihood.balance(weight, count)
     whole = likelihood.extremes(weight, term, count, upward=upward, drop=drop + cost)
     for index in range(3):
         rows = slice(index, index + 1)

@@ -15,19 +15,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from decider.estimate.likelihood import balanced, extremes
+from decider.estimate.likelihood import balance, extremes
 from decider.estimate.nodes import gather
-from decider.estimate.possible import Pairs, Range, Shape, corners, weights_of
+from decider.estimate.possible import Pairs, Range, UnitSizes, corners, weights_of
 from decider.estimate.sample import Floats, Longs, Sample
 
 HORIZONS = np.array([1e2, 1e3, 1e4, 1e5, 1e6])
 SHARES = np.array([0.1, 0.1, 0.6, 0.1, 0.1])
 """Of the capital, by horizon. Most is where the sequence is to be tightest."""
 
-FIRST = 32
+FIRST_RENEWAL = 32
 """Units until bets are first renewed."""
 
-CUT = 0.95
+MAX_LOSS = 0.95
 """The share of a bet's capital that one unit can cost at most."""
 
 BEFORE = 0.25
@@ -37,7 +37,7 @@ TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class BetLog:
     """What is bet on. total, weight, size: (units,). limits: what the value can be; extreme: what a decision can be.
 
     extreme: pairs of (4, 1), or of (4, units) where it differs by unit, in the order of `corners`.
@@ -50,7 +50,7 @@ class Log:
     extreme: Pairs
 
     @classmethod
-    def of(cls, sample: Sample, limits: Range, max_weights: Floats | None = None) -> Log:
+    def of(cls, sample: Sample, limits: Range, max_weights: Floats | None = None) -> BetLog:
         """max_weights: (units,), the largest weight that a decision of each unit could have; see the path."""
         most = corners(sample, limits)
         weight, term = most.weight[:, None], most.term[:, None]
@@ -76,31 +76,31 @@ class Bets:
     tilt: Floats
 
 
-def renewed(log: Log, level: float) -> Iterator[tuple[slice, Bets]]:
+def bet_schedule(log: BetLog, level: float) -> Iterator[tuple[slice, Bets]]:
     """Which units are bet on with which bets; these depend on the units before alone (and on the units' sizes).
 
     >>> ones = np.ones(100)
-    >>> log = Log.of(Sample(ones, ones, ones, low=0.0, high=1.0, max_weight=1.0), (0.0, 1.0))
-    >>> [(rows.start, rows.stop, round(float(bets.slope[0]), 2)) for rows, bets in renewed(log, 0.95)]
+    >>> log = BetLog.of(Sample(ones, ones, ones, low=0.0, high=1.0, max_weight=1.0), (0.0, 1.0))
+    >>> [(rows.start, rows.stop, round(float(bets.slope[0]), 2)) for rows, bets in bet_schedule(log, 0.95)]
     [(0, 32, 0.76), (32, 64, 0.94), (64, 100, 0.99)]
     """
     units = len(log.total)
-    doublings = max(0, math.ceil(math.log2(units / FIRST))) if units else -1
-    shape = Shape.of(log.size)
-    seen: list[_Seen] = []
+    doublings = max(0, math.ceil(math.log2(units / FIRST_RENEWAL))) if units else -1
+    shape = UnitSizes.of(log.size)
+    seen: list[_PastUnits] = []
     start = 0
-    for end in np.minimum(FIRST * 2 ** np.arange(doublings + 1), units).tolist():
-        past = _Seen.together(seen)
+    for end in np.minimum(FIRST_RENEWAL * 2 ** np.arange(doublings + 1), units).tolist():
+        past = _PastUnits.join(seen)
         value = past.value(log.limits)
         pairs = shape.as_decisions(total=past.total, weight=past.weight, size=past.size, value=value)
-        bets = _fastest(pairs, past.count, shape.enlarged(log.extreme_before(start), value), level)
+        bets = _fastest(pairs, past.count, shape.enlarge(log.extreme_before(start), value), level)
         yield slice(start, end), Bets(bets.slope / shape.mean, bets.tilt / shape.mean)
-        seen.append(_Seen.of(log, slice(start, end)))
+        seen.append(_PastUnits.of(log, slice(start, end)))
         start = end
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _PastUnits:
     """Units that were seen, as nodes: sums of each, (nodes,), and how many there were."""
 
     total: Floats
@@ -109,7 +109,7 @@ class _Seen:
     count: Floats
 
     @classmethod
-    def of(cls, log: Log, rows: slice) -> _Seen:
+    def of(cls, log: BetLog, rows: slice) -> _PastUnits:
         """Some of a log."""
         units = rows.stop - rows.start
         sums = np.stack([log.total[rows], log.weight[rows], log.size[rows]], axis=1)
@@ -119,7 +119,7 @@ class _Seen:
         return cls(nodes.place[:, 0], nodes.place[:, 1], size, nodes.count[0])
 
     @classmethod
-    def together(cls, parts: list[_Seen]) -> _Seen:
+    def join(cls, parts: list[_PastUnits]) -> _PastUnits:
         """Of all parts."""
         none = np.zeros(0)
         columns = [(none, none, none, none), *[(part.total, part.weight, part.size, part.count) for part in parts]]
@@ -135,7 +135,7 @@ def _fastest(past: Pairs, seen: Floats, extreme: Pairs, level: float) -> Bets:
     weight, term = np.concatenate([extreme.weight, past.weight]), np.concatenate([extreme.term, past.term])
     there = np.concatenate([np.full(4, BEFORE), seen])
     used = there > 0
-    _, count = balanced(weight[used], there[None, used])
+    _, count = balance(weight[used], there[None, used])
     growth = np.log(2 / (1 - level) / SHARES) / HORIZONS
     upward = np.repeat([-1.0, 1.0], len(HORIZONS))
     found = extremes(
@@ -150,13 +150,13 @@ def _fastest(past: Pairs, seen: Floats, extreme: Pairs, level: float) -> Bets:
 
 @dataclass(frozen=True, slots=True)
 class Gambler:
-    """What the bets have met, as nodes: all of one horizon, then of the next. gained, stake: (nodes,).
+    """What the bets have met, as nodes: all of one horizon, then of the next. gain, stake: (nodes,).
 
-    A node multiplies the capital by 1 + gained - stake (slope m + tilt). count: (stops, nodes), how often it was met
+    A node multiplies the capital by 1 + gain - stake (slope m + tilt). count: (stops, nodes), how often it was met
     until a stop. starts: where each horizon's nodes begin.
     """
 
-    gained: Floats
+    gain: Floats
     stake: Floats
     slope: Floats
     tilt: Floats
@@ -165,66 +165,68 @@ class Gambler:
 
     def log_capital(self, m: float, stop: int) -> float:
         """Of a start of 1, if the value is m, with the units until a stop."""
-        factor = 1 + self.gained - self.stake * (self.slope * m + self.tilt)
+        factor = 1 + self.gain - self.stake * (self.slope * m + self.tilt)
         grown = np.add.reduceat(self.count[stop] * np.log(np.maximum(factor, TINY)), self.starts)
         return float(np.logaddexp.reduce(grown + np.log(SHARES)))
 
 
-def play(log: Log, stops: Longs, level: float) -> tuple[Gambler, Gambler]:
+def play(log: BetLog, stops: Longs, level: float) -> tuple[Gambler, Gambler]:
     """The gambler on a value above m and the one below, after the first `stops` units; the last stop is all of them.
 
     >>> ones = np.ones(100)
-    >>> log = Log.of(Sample(ones, ones, ones, low=0.0, high=1.0, max_weight=1.0), (0.0, 1.0))
+    >>> log = BetLog.of(Sample(ones, ones, ones, low=0.0, high=1.0, max_weight=1.0), (0.0, 1.0))
     >>> above, below = play(log, np.array([50, 100]), 0.95)
     >>> above.log_capital(0.5, 0) < above.log_capital(0.5, 1), below.log_capital(0.5, 1) < 0
     (True, True)
     """
-    met: list[list[_Met]] = [[] for _ in range(2 * len(HORIZONS))]
-    for rows, bets in renewed(log, level):
+    met: list[list[_BetNodes]] = [[] for _ in range(2 * len(HORIZONS))]
+    for rows, bets in bet_schedule(log, level):
         until = np.clip(stops, rows.start, rows.stop) - rows.start
         for index, one in enumerate(met):
-            one.append(_meet(log, rows, until, slope=float(bets.slope[index]), tilt=float(bets.tilt[index])))
+            one.append(_bet_nodes(log, rows, until, slope=float(bets.slope[index]), tilt=float(bets.tilt[index])))
     half = len(HORIZONS)
     return _gambler(met[:half]), _gambler(met[half:])
 
 
 @dataclass(frozen=True, slots=True)
-class _Met:
-    """One bet on some units, as nodes. gained, stake: (nodes,); count: (stops, nodes)."""
+class _BetNodes:
+    """One bet on some units, as nodes. gain, stake: (nodes,); count: (stops, nodes)."""
 
-    gained: Floats
+    gain: Floats
     stake: Floats
     slope: float
     tilt: float
     count: Floats
 
 
-def _meet(log: Log, rows: slice, until: Longs, *, slope: float, tilt: float) -> _Met:
-    """The bet on a unit is cut so far that whatever its decisions are, and whatever m is, it costs CUT at most."""
+def _bet_nodes(log: BetLog, rows: slice, until: Longs, *, slope: float, tilt: float) -> _BetNodes:
+    """The bet on a unit is cut so far that whatever its decisions are, and whatever m is, it costs MAX_LOSS at most."""
     extreme = log.extreme
     columns = rows if extreme.weight.shape[1] > 1 else slice(None)
     farthest = log.limits[1] if slope > 0 else log.limits[0]
     change = slope * (extreme.term[:, columns] - farthest) + tilt * (extreme.weight[:, columns] - 1)
     loss = np.maximum(-change.min(axis=0), TINY)
     size = log.size[rows] if (log.size[rows] != 1).any() else np.ones(1)
-    cut = np.minimum(1, CUT / (loss * size))
+    cut = np.minimum(1, MAX_LOSS / (loss * size))
     stake = cut * size
-    gained = slope * log.total[rows]
-    gained += tilt * log.weight[rows]
-    gained *= cut
+    gain = slope * log.total[rows]
+    gain += tilt * log.weight[rows]
+    gain *= cut
     if (stake == stake[0]).all():
-        nodes = gather(gained[:, None], stops=until, cells=256)
-        return _Met(nodes.place[:, 0], np.full(len(nodes.place), stake[0]), slope, tilt, nodes.count.cumsum(axis=0))
-    nodes = gather(np.stack([gained, stake], axis=1), stops=until, cells=4096)
-    return _Met(nodes.place[:, 0], nodes.place[:, 1], slope, tilt, nodes.count.cumsum(axis=0))
+        nodes = gather(gain[:, None], stops=until, cells=256)
+        return _BetNodes(
+            nodes.place[:, 0], np.full(len(nodes.place), stake[0]), slope, tilt, nodes.count.cumsum(axis=0)
+        )
+    nodes = gather(np.stack([gain, stake], axis=1), stops=until, cells=4096)
+    return _BetNodes(nodes.place[:, 0], nodes.place[:, 1], slope, tilt, nodes.count.cumsum(axis=0))
 
 
-def _gambler(bets: list[list[_Met]]) -> Gambler:
+def _gambler(bets: list[list[_BetNodes]]) -> Gambler:
     met = [one for bet in bets for one in bet]
-    nodes = [len(one.gained) for one in met]
-    starts = np.cumsum([0, *[sum(len(one.gained) for one in bet) for bet in bets[:-1]]])
+    nodes = [len(one.gain) for one in met]
+    starts = np.cumsum([0, *[sum(len(one.gain) for one in bet) for bet in bets[:-1]]])
     return Gambler(
-        gained=np.concatenate([one.gained for one in met]),
+        gain=np.concatenate([one.gain for one in met]),
         stake=np.concatenate([one.stake for one in met]),
         slope=np.repeat([one.slope for one in met], nodes),
         tilt=np.repeat([one.tilt for one in met], nodes),

@@ -52,14 +52,14 @@ def bootstrap_ratio(top: Floats, bottom: Floats, *, seed: int, resamples: int = 
     if len(top) < 2 or not below:
         return Interval(value, -math.inf, math.inf)
     random = np.random.default_rng(seed)
-    tops, bottoms = _resampled(*_grouped(top, bottom, random), resamples, random)
+    tops, bottoms = _resample(*_group(top, bottom, random), resamples, random)
     if not bottoms.all():
         return Interval(value, -math.inf, math.inf)
     low, high = np.quantile(tops / bottoms, ((1 - level) / 2, (1 + level) / 2))
     return Interval(value, float(low), float(high))
 
 
-def _grouped(top: Floats, bottom: Floats, random: np.random.Generator) -> tuple[Floats, Floats]:
+def _group(top: Floats, bottom: Floats, random: np.random.Generator) -> tuple[Floats, Floats]:
     """Sums by random group, where there are too many units; else as they are."""
     if len(top) <= GROUPS:
         return top, bottom
@@ -67,7 +67,7 @@ def _grouped(top: Floats, bottom: Floats, random: np.random.Generator) -> tuple[
     return np.bincount(group, top, GROUPS).astype(np.float64), np.bincount(group, bottom, GROUPS).astype(np.float64)
 
 
-def _resampled(top: Floats, bottom: Floats, resamples: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+def _resample(top: Floats, bottom: Floats, resamples: int, random: np.random.Generator) -> tuple[Floats, Floats]:
     """(resamples,) each: sums over as many draws with replacement as there are rows."""
     tops, bottoms = np.empty(resamples), np.empty(resamples)
     for index in range(resamples):

@@ -9,7 +9,7 @@ import numpy as np
 
 from decider.estimate.checks import BadArgument, finite, finite_columns, same, weight, weights
 from decider.estimate.sample import Floats
-from decider.estimate.slope import Spread, asymptotic, choose, limits_for
+from decider.estimate.slope import Spread, choose, limits_for, normal_interval
 from decider.estimate.terms import MeanOfTerms
 
 
@@ -36,14 +36,14 @@ class ClippedIps(MeanOfTerms):
         self.limit = limit
 
     @classmethod
-    def chosen(
+    def tune(
         cls,
         *,
         propensity: Floats,
         reward: Floats,
         pmf: Floats,
         limits: Sequence[float] = (),
-        interval: Spread = asymptotic,
+        interval: Spread = normal_interval,
     ) -> Self:
         """An empty one with the limit that SLOPE chooses on these decisions, of `limits` or of `slope.limits_for`.
 
@@ -51,7 +51,7 @@ class ClippedIps(MeanOfTerms):
 
         >>> import numpy as np
         >>> p, pmf = np.full(100, 0.5), np.full(100, 0.5)
-        >>> ClippedIps.chosen(propensity=p, reward=np.arange(100.0), pmf=pmf).limit
+        >>> ClippedIps.tune(propensity=p, reward=np.arange(100.0), pmf=pmf).limit
         inf
         """
 

@@ -18,9 +18,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import brentq
 
-from decider.estimate.bets import Gambler, Log, play
+from decider.estimate.bets import BetLog, Gambler, play
 from decider.estimate.mean import Interval
-from decider.estimate.possible import ANY, Range, bounded, possible
+from decider.estimate.possible import ANY, Range, is_bounded, possible
 from decider.estimate.sample import Floats, Sample
 
 PRECISION = 1e-9
@@ -72,9 +72,9 @@ def confidence_sequence_path(
     limits = possible(sample, value_range)
     stops, places = np.unique(np.array(counts, np.int64), return_inverse=True)
     units = int(stops.max(initial=0))
-    if not units or not bounded(sample):
+    if not units or not is_bounded(sample):
         return [Interval(_first(sample, count).value, *limits) for count in counts]
-    log = Log.of(_first(sample, units), limits, None if max_weights is None else max_weights[:units])
+    log = BetLog.of(_first(sample, units), limits, None if max_weights is None else max_weights[:units])
     above, below = play(log, stops, level)
     total, size = (np.concatenate([np.zeros(1), np.cumsum(sums)])[stops] for sums in (log.total, log.size))
     value = np.divide(total, size, out=np.full(len(stops), np.nan), where=size > 0)

@@ -19,10 +19,10 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import chdtri
 
-from decider.estimate.likelihood import balanced, extremes
+from decider.estimate.likelihood import balance, extremes
 from decider.estimate.mean import Interval
 from decider.estimate.nodes import gather
-from decider.estimate.possible import ANY, Range, Shape, bounded, clipped, corners, possible, weights_of
+from decider.estimate.possible import ANY, Range, UnitSizes, clip, corners, is_bounded, possible, weights_of
 from decider.estimate.sample import Sample
 
 NAME = "empirical likelihood"
@@ -30,7 +30,7 @@ NAME = "empirical likelihood"
 TRACE = 1e-3
 """What every extreme decision counts, so that none is impossible."""
 
-ADDED = 1 / 3
+EXTREME_COUNT = 1 / 3
 """What the one counts that is worst for a limit."""
 
 CONTRADICTION = 20.0
@@ -56,19 +56,19 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     (0.5, 0.401, 0.599)
     """
     limits = possible(sample, value_range)
-    if not len(sample.total) or not bounded(sample):
+    if not len(sample.total) or not is_bounded(sample):
         return Interval(sample.value, *limits)
-    shape = Shape.of(sample.size)
+    shape = UnitSizes.of(sample.size)
     units = shape.as_decisions(total=sample.total, weight=weights_of(sample), size=sample.size, value=sample.value)
-    extreme = shape.enlarged(corners(sample, limits), sample.value)
+    extreme = shape.enlarge(corners(sample, limits), sample.value)
     seen = gather(np.stack([units.weight, units.term], axis=1), stops=np.array([len(units.term)]))
     weight = np.concatenate([seen.place[:, 0], extreme.weight])
     term = np.concatenate([seen.place[:, 1], extreme.term])
     count = np.tile(np.concatenate([seen.count[0], np.full(4, TRACE)]), (5, 1))
-    count[1:, -4:] += ADDED * np.eye(4)
-    cost, likeliest = balanced(weight, count)
+    count[1:, -4:] += EXTREME_COUNT * np.eye(4)
+    cost, likeliest = balance(weight, count)
     value = float(np.clip(likeliest[0] @ term / likeliest[0].sum(), *limits))
     if cost[0] > CONTRADICTION:
         return Interval(value, *limits)
     found = extremes(weight, term, count[1:], upward=UPWARD, drop=cost[1:] + chdtri(1, 1 - level) / 2).mean
-    return clipped(Interval(value, float(found[UPWARD < 0].min()), float(found[UPWARD > 0].max())), limits)
+    return clip(Interval(value, float(found[UPWARD < 0].min()), float(found[UPWARD > 0].max())), limits)

@@ -37,10 +37,10 @@ LOG_PRECISION = 1e-12
 EPSILON = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
 
-Places = Callable[[Floats], Floats]
+PointMap = Callable[[Floats], Floats]
 """(batch, d) numbers -> (batch, points) x, linear in them; all x must be positive."""
 
-Shape = tuple[Floats, Floats, Floats]
+Derivatives = tuple[Floats, Floats, Floats]
 """A concave function's values (batch,), gradients (batch, d) and Hessians (batch, d, d)."""
 
 
@@ -57,13 +57,13 @@ class Extreme:
     tilt: Floats
 
 
-def balanced(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
+def balance(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
     """The likelihood that a mean weight of 1 costs, as log (batch,); and the (batch, points) counts that make it 1.
 
     weight: (points,), on both sides of 1, or 1 everywhere. The counts are proportional to the most likely distribution
     whose mean weight is 1.
 
-    >>> cost, count = balanced(np.array([0.0, 2.0]), np.array([[3.0, 1.0]]))
+    >>> cost, count = balance(np.array([0.0, 2.0]), np.array([[3.0, 1.0]]))
     >>> np.round(cost, 3).tolist(), np.round(count, 3).tolist()
     ([0.523], [[2.0, 2.0]])
     """
@@ -71,12 +71,12 @@ def balanced(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
     if not away.any():
         return np.zeros(len(count)), count
 
-    def shape(_: Floats, x: Floats) -> Shape:
+    def derivatives(_: Floats, x: Floats) -> Derivatives:
         pull = away / x
         first = count * pull
         return (count * np.log(x)).sum(axis=1), first.sum(axis=1)[:, None], -(first * pull).sum(axis=1)[:, None, None]
 
-    at, cost = _climb(lambda at: 1 + at * away, shape, np.zeros((len(count), 1)), precision=LOG_PRECISION)
+    at, cost = _climb(lambda at: 1 + at * away, derivatives, np.zeros((len(count), 1)), precision=LOG_PRECISION)
     return cost, count / (1 + at * away)
 
 
@@ -84,7 +84,7 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
     """The lowest mean terms, or the highest where `upward` is 1 and not -1.
 
     weight, term: (points,); count: (batch, points); upward, drop: (batch,), the drop in log likelihood from the
-    largest there is, whatever its mean weight: add the cost that `balanced` gives.
+    largest there is, whatever its mean weight: add the cost that `balance` gives.
 
     >>> one = np.ones(1)
     >>> count = np.array([[30.0, 70.0]])  # of 100 decisions 30 were rewarded
@@ -101,7 +101,7 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
     def places(at: Floats) -> Floats:
         return down + at[:, :1] * weight + at[:, 1:]
 
-    def shape(at: Floats, x: Floats) -> Shape:
+    def derivatives(at: Floats, x: Floats) -> Derivatives:
         mean = np.exp((share * np.log(x)).sum(axis=1) - depth)
         first = share / x
         second = first / x
@@ -115,7 +115,7 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
         return mean - at.sum(axis=1), mean[:, None] * gradient - 1, mean[:, None, None] * hessian
 
     start, error = _start(weight, down, share, depth)
-    at, mean = _climb(places, shape, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
+    at, mean = _climb(places, derivatives, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
     slope = np.exp(depth - (share * np.log(places(at))).sum(axis=1))
     return Extreme(-upward * mean, -upward * slope, slope * at[:, 0])
 
@@ -135,11 +135,11 @@ def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> tuple[
 
 
 def _climb(
-    places: Places, shape: Callable[[Floats, Floats], Shape], at: Floats, *, precision: float | Floats
+    places: PointMap, derivatives: Callable[[Floats, Floats], Derivatives], at: Floats, *, precision: float | Floats
 ) -> tuple[Floats, Floats]:
     """Where concave functions of numbers and x are largest, and how large: damped Newton steps that keep x positive."""
     x = places(at)
-    value, gradient, hessian = shape(at, x)
+    value, gradient, hessian = derivatives(at, x)
     for _ in range(STEPS):
         step, gain = _newton(gradient, hessian)
         change = places(at + step) - x
@@ -150,7 +150,7 @@ def _climb(
         for _ in range(HALVINGS):
             trial = at + length[:, None] * step
             x = places(trial)
-            found = shape(trial, np.where(x > 0, x, 1.0))
+            found = derivatives(trial, np.where(x > 0, x, 1.0))
             far = (x <= 0).any(axis=1) | (found[0] < value + 0.1 * length * gain - rounding)
             if not far.any():
                 break

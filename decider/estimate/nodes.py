@@ -38,7 +38,7 @@ def gather(points: Floats, *, stops: Longs, cells: int = CELLS) -> Nodes:
     """
     block = np.repeat(np.arange(len(stops)), np.diff(stops, prepend=0))
     exact = _distinct(points, block, len(stops), few=cells // 8) if len(points) <= 2 * cells else None
-    return exact or _shared_out(points, block, len(stops), cells)
+    return exact or _share_out(points, block, len(stops), cells)
 
 
 def _distinct(points: Floats, block: Longs, blocks: int, *, few: int) -> Nodes | None:
@@ -56,7 +56,7 @@ def _distinct(points: Floats, block: Longs, blocks: int, *, few: int) -> Nodes |
     return Nodes(place, count.reshape(blocks, len(place)).astype(np.float64))
 
 
-def _shared_out(points: Floats, block: Longs, blocks: int, cells: int) -> Nodes:
+def _share_out(points: Floats, block: Longs, blocks: int, cells: int) -> Nodes:
     axes = [_Axis.of(column, round(cells ** (1 / points.shape[1]))) for column in points.T]
     shape = [len(axis.place) for axis in axes]
     strides = np.cumprod([1, *shape[:0:-1]])[::-1].tolist()

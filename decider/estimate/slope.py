@@ -18,10 +18,10 @@ Spread = Callable[[Floats], Interval]
 """Terms, (n,) -> the interval of their mean."""
 
 
-def asymptotic(terms: Floats) -> Interval:
+def normal_interval(terms: Floats) -> Interval:
     """The asymptotic 95 % interval of the mean of independent terms; infinitely wide below two.
 
-    >>> interval = asymptotic(np.array([1.0, 2.0, 3.0]))
+    >>> interval = normal_interval(np.array([1.0, 2.0, 3.0]))
     >>> interval.value, round(interval.low, 3)
     (2.0, 0.868)
     """
@@ -52,7 +52,7 @@ def slope(estimates: Sequence[Interval]) -> int:
     return agreeing[-1]
 
 
-def choose(parameters: Sequence[float], terms: Callable[[float], Floats], interval: Spread = asymptotic) -> float:
+def choose(parameters: Sequence[float], terms: Callable[[float], Floats], interval: Spread = normal_interval) -> float:
     """The parameter whose estimate SLOPE chooses; `parameters` from the most biased to the least biased.
 
     >>> choose([1.0, 2.0], lambda parameter: parameter * np.array([0.0, 1.0]))

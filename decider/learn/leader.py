@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from decider.errors import DeciderError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
-from decider.learn.trainer import resumed_trainer
+from decider.learn.trainer import resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.serving.follower import Copies, Owner
 from decider.serving.lineup import Lineup
@@ -53,11 +53,11 @@ class Progress:
         return f"experiment {self.experiment}, version {self.version}: position {self.position} of {self.head}"
 
 
-def _ignore_failed(experiment: ExperimentId) -> None:
+def _ignore_failure(experiment: ExperimentId) -> None:
     pass
 
 
-def _ignore_learned(experiment: ExperimentId, count: int, seconds: float) -> None:
+def _ignore_learning(experiment: ExperimentId, count: int, seconds: float) -> None:
     pass
 
 
@@ -77,8 +77,8 @@ class Leader:
         clock: Callable[[], Time],
         pace: Pace = Pace(),
         stopping: Callable[[], bool] = lambda: False,
-        on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learned,
-        on_failed: Callable[[ExperimentId], None] = _ignore_failed,
+        on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learning,
+        on_failed: Callable[[ExperimentId], None] = _ignore_failure,
     ) -> None:
         self._lease = lease
         self._log = log
@@ -91,7 +91,7 @@ class Leader:
         self._lineup = Lineup()
         self._followed = START
         self._roster = Roster()
-        self._told_at = time.monotonic()
+        self._progress_at = time.monotonic()
         self._maintained_at = -math.inf
 
     def catch_up(self) -> bool:
@@ -107,7 +107,7 @@ class Leader:
                 return True
             for training in left:
                 self._learn(training)
-            self._tell_progress()
+            self._log_progress()
         return False
 
     def step(self) -> bool:
@@ -124,7 +124,7 @@ class Leader:
             if not self._stopping():
                 self._try_to_learn(training)
         self._maintain()
-        self._tell_progress()
+        self._log_progress()
         now = time.monotonic()
         return any(t.due <= now and (not t.reached or t.mark) for t in self._roster.values())
 
@@ -175,7 +175,7 @@ class Leader:
         news = self._log.follow(self._followed)
         self._lineup.follow(news)
         self._followed = news.head
-        wanted = self._roster.wanted(self._lineup)
+        wanted = self._roster.versions_by_owner(self._lineup)
         for owner in self._roster.keys() - wanted.keys():
             self._store(self._roster[owner])
             self._roster.pop(owner).trainer.close()
@@ -188,18 +188,18 @@ class Leader:
 
     def _begin(self, version: ExperimentVersion) -> Training:
         experiment = version.experiment
-        trainer, mismatch = resumed_trainer(self._log, experiment.id, experiment.policy)
+        trainer, mismatch = resume_trainer(self._log, experiment.id, experiment.policy)
         if mismatch is not None:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:
-            self._tell_of_other_code(version)
-        named = self._log.models.last_published(experiment.id, experiment.policy.signature)
+            self._warn_of_other_code(version)
+        named = self._log.models.last_published_position(experiment.id, experiment.policy.signature)
         training = Training(trainer, version, at=trainer.position, named=named)
         if trainer.position > START:
             training.stored_bytes = math.inf  # not known: the next one waits for its time
         return training
 
-    def _tell_of_other_code(self, version: ExperimentVersion) -> None:
+    def _warn_of_other_code(self, version: ExperimentVersion) -> None:
         """A model that other code made must not serve: why it takes a while."""
         experiment = version.experiment
         same = [s for s in self._log.models.signatures(experiment.id) if experiment.policy.same_but_code(s)]
@@ -225,8 +225,8 @@ class Leader:
             again.due = time.monotonic() + self._pace.interval
             self._roster[_owner(training)] = again
             self._on_failed(id_)
-            surprise = None if isinstance(error, DeciderError) else error
-            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=surprise)
+            unexpected = None if isinstance(error, DeciderError) else error
+            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
 
     def _learn(self, training: Training) -> None:
         """A slice; what it has learned is published once it has caught up, and stored in pieces on the way."""
@@ -256,14 +256,14 @@ class Leader:
             return end
         if training.reached:
             return Mark(training.at, training.trainer.time)
-        return end if self._is_cold(training) else self._last_published(training)
+        return end if self._is_cold(training) else self._newest_published(training)
 
-    def _last_published(self, training: Training) -> Mark:
+    def _newest_published(self, training: Training) -> Mark:
         """By this code or an earlier one, which had learned as much."""
         experiment = training.version.experiment
         models, policy = self._log.models, experiment.policy
         signatures = [s for s in models.signatures(experiment.id) if policy.same_but_code(s)]
-        newest = max([models.last_published(experiment.id, one) for one in signatures], default=START)
+        newest = max([models.last_published_position(experiment.id, one) for one in signatures], default=START)
         return Mark(newest, self._log.time_at(newest))
 
     def _publish(self, training: Training, *, first: bool = False) -> None:
@@ -283,8 +283,8 @@ class Leader:
 
     def _is_cold(self, training: Training) -> bool:
         """Whether a version waits for this model to have caught up."""
-        lines = self._lineup[training.version.experiment.id]
-        return lines.newest.position == training.version.position and lines.warm != training.trainer.spec.signature
+        rollout = self._lineup[training.version.experiment.id]
+        return rollout.newest.position == training.version.position and rollout.warm != training.trainer.spec.signature
 
     def _store_is_due(self, training: Training) -> bool:
         learned = training.trainer.learned - training.stored
@@ -305,9 +305,9 @@ class Leader:
         training.stored, training.stored_at = trainer.learned, time.monotonic()
         training.stored_bytes, training.unstored_seconds = len(saved.data), 0.0
 
-    def _tell_progress(self) -> None:
-        if time.monotonic() - self._told_at >= PROGRESS_INTERVAL:
-            self._told_at = time.monotonic()
+    def _log_progress(self) -> None:
+        if time.monotonic() - self._progress_at >= PROGRESS_INTERVAL:
+            self._progress_at = time.monotonic()
             for progress in self.progress():
                 logger.info("learning %s", progress)
 

@@ -14,7 +14,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LogReader, Mark
 from decider.serving.follower import Owner, owner_of
-from decider.serving.lineup import Lines, Lineup
+from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId, Position
 
 SLICE = 0.05
@@ -83,25 +83,25 @@ class Training:
 class Roster(dict[Owner, Training]):
     """The trainings, by what their models are of."""
 
-    def wanted(self, lineup: Lineup) -> dict[Owner, ExperimentVersion]:
+    def versions_by_owner(self, lineup: Lineup) -> dict[Owner, ExperimentVersion]:
         """Whose models serve, or will; a version that waits comes after the one that serves."""
         return {
             owner_of(version): version
-            for lines in lineup.values()
-            for version in _versions(lines)
+            for rollout in lineup.values()
+            for version in _versions(rollout)
             if version.experiment.policy.learns
         }
 
     def behind(self, lineup: Lineup, head: Position) -> Iterator[tuple[ExperimentId, int, Position, Position]]:
         """(experiment, version's number, learned up to, of) of every version whose model has not caught up."""
-        for lines in lineup.values():
-            for version in _versions(lines):
+        for rollout in lineup.values():
+            for version in _versions(rollout):
                 training = self.get(owner_of(version))
                 if training is not None and not training.reached:
                     yield version.experiment.id, version.number, training.at, head
-                elif training is None and version is lines.waiting:
+                elif training is None and version is rollout.waiting:
                     yield version.experiment.id, version.number, START, head
 
 
-def _versions(lines: Lines) -> tuple[ExperimentVersion, ...]:
-    return (lines.serving,) if lines.waiting is None else (lines.serving, lines.waiting)
+def _versions(rollout: Rollout) -> tuple[ExperimentVersion, ...]:
+    return (rollout.serving,) if rollout.waiting is None else (rollout.serving, rollout.waiting)

@@ -90,7 +90,7 @@ class Trainer:
         """Everything up to the mark; a step after each decision."""
         before = self.learned
         versions = {v.position: v for v in self._log.versions() if v.experiment.id == self.experiment}
-        with closing(self._sealed(mark)) as decisions:
+        with closing(self._read_sealed(mark)) as decisions:
             for sealed in decisions:
                 self._learn(sealed, versions[sealed.decision.version])
                 yield
@@ -98,8 +98,8 @@ class Trainer:
         if self.learned > before:
             self.position = mark.position
 
-    def _sealed(self, mark: Mark) -> Generator[SealedDecision, None, None]:
-        yield from self._log.sealed(self.experiment, after=self.time, until=mark.time)
+    def _read_sealed(self, mark: Mark) -> Generator[SealedDecision, None, None]:
+        yield from self._log.sealed_decisions(self.experiment, after=self.time, until=mark.time)
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
@@ -128,7 +128,7 @@ class Trainer:
         return save_model(self.spec, self._policy)
 
 
-def resumed_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> tuple[Trainer, ModelMismatch | None]:
+def resume_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> tuple[Trainer, ModelMismatch | None]:
     """A trainer that goes on from the newest stored model; with a damaged one a fresh trainer, and the reason."""
     trainer = Trainer(log, experiment, spec)
     try:

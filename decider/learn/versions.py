@@ -17,7 +17,7 @@ from decider.types import START, ExperimentId
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class ApplyResult:
     """changed: whether it is a new version. waits: it serves once its policy has learned the log."""
 
     version: ExperimentVersion
@@ -31,7 +31,7 @@ class Versions:
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
-    def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> Applied:
+    def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
         keep_state: paused or not, it stays as it is. Raises InvalidExperiment where it contradicts earlier versions.
@@ -42,7 +42,7 @@ class Versions:
 
         return self._apply(experiment.id, content, validate_only=validate_only)
 
-    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
+    def set_paused(self, id_: ExperimentId, *, paused: bool) -> ApplyResult:
         """Pause or resume: a new version with the other state. Raises NotFound."""
 
         def content(newest: Experiment | None) -> Experiment:
@@ -54,7 +54,7 @@ class Versions:
 
     def _apply(
         self, id_: ExperimentId, content: Callable[[Experiment | None], Experiment], *, validate_only: bool = False
-    ) -> Applied:
+    ) -> ApplyResult:
         while True:  # another process may take the number first: then what it has applied is the newest
             lineup, news = Lineup(), self._log.follow(START)  # one look: both must know the same versions
             lineup.follow(news)
@@ -63,12 +63,12 @@ class Versions:
             check_successor(experiment, [version.experiment for version in history])
             waits = lineup.must_wait(experiment)
             if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
-                return Applied(history[-1], changed=False, waits=lineup[id_].waiting is not None)
+                return ApplyResult(history[-1], changed=False, waits=lineup[id_].waiting is not None)
             number = len(history) + 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)
-                return Applied(version, changed=True, waits=waits)
+                return ApplyResult(version, changed=True, waits=waits)
             (mark,) = self._log.append([NewVersion(experiment, number, waits)])
             if mark is not None:
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
-                return Applied(version, changed=True, waits=waits)
+                return ApplyResult(version, changed=True, waits=waits)

@@ -20,7 +20,7 @@ EMPTY = b""
 REFUSED_BITS = (1 << 62) - 1
 """Sums of refused rewards are taken modulo 2^62: two of them fit into a database's 64 bits."""
 
-Row = Sequence[Any]
+EntryRow = Sequence[Any]
 """The columns of an entry in the order of `tables.py`, without position and time."""
 
 
@@ -33,7 +33,7 @@ def _as_text(value: object) -> str:
 _to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_as_text).encode
 
 
-def digest(kinds: Sequence[str], rows: Sequence[Row]) -> bytes:
+def digest(kinds: Sequence[str], rows: Sequence[EntryRow]) -> bytes:
     """Of a commit's rows, each with its kind.
 
     Floats must be floats and zero not negative, as a database gives them back: see `real`.

@@ -3,7 +3,7 @@
 Windows are measured on log time, which never goes back: one reading a day ahead, once believed, would stop all learning
 for a day. So the wall clock is followed only as far as elapsed time confirms it.
 
-- A step ahead of more than TOLERANCE is ignored until it has lasted for BELIEVED_AFTER.
+- A step ahead of more than TOLERANCE is ignored until it has lasted for BELIEVE_AFTER.
 - A wall clock behind the log's end: log time goes on from there by elapsed time, until the wall clock has caught up.
 """
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 2_000_000
 """Microseconds that the wall clock may differ from what elapsed time says."""
 
-BELIEVED_AFTER = 600_000_000
+BELIEVE_AFTER = 600_000_000
 """Microseconds after which a step ahead is believed."""
 
 DAY = 86_400_000_000
@@ -98,7 +98,7 @@ class LogClock:
         """This step, and not a smaller one before it."""
         if self._ahead_since is None or abs(step - self._ahead) > TOLERANCE:
             self._ahead_since, self._ahead = passed, step
-        return passed - self._ahead_since >= BELIEVED_AFTER
+        return passed - self._ahead_since >= BELIEVE_AFTER
 
     def _tell(self, problem: str | None) -> None:
         """One line when it begins, one when it ends."""

@@ -39,7 +39,7 @@ class Mark(NamedTuple):
     time: Time
 
 
-class Place(NamedTuple):
+class DecisionRef(NamedTuple):
     """Where a decision is, as much as rewards and activations need to know. version: position of its version."""
 
     position: Position
@@ -166,7 +166,7 @@ class SealedDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class Following:
+class ServingChanges:
     """What has come after a position that changes what serves; each in order of position.
 
     models: of each experiment and signature only the newest one.
@@ -202,7 +202,7 @@ class Damage:
         return f"{where}{self.text}"
 
 
-Progress = Callable[[Position], None]
+OnProgress = Callable[[Position], None]
 """Told now and then how far one has come."""
 
 
@@ -215,13 +215,13 @@ class ModelReader(Protocol):
     def load(self, name: ModelName) -> SavedModel | None:
         """One stored model; None if it is not stored (any more)."""
 
-    def stored(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def stored_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """The positions of the stored models of a signature; rising."""
 
-    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def published_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """The positions of every model ever published for a signature, stored or not; rising."""
 
-    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+    def last_published_position(self, experiment: ExperimentId, signature: str) -> Position:
         """The last of these; 0 where there is none."""
 
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
@@ -259,7 +259,7 @@ class LogReader(Protocol):
     def version_at(self, position: Position) -> ExperimentVersion:
         """The version applied there. Raises KeyError where there is none."""
 
-    def follow(self, after: Position) -> Following:
+    def follow(self, after: Position) -> ServingChanges:
         """What has come after a position that changes what serves."""
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
@@ -268,7 +268,7 @@ class LogReader(Protocol):
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """The decision with this id."""
 
-    def locate(self, decision_id: DecisionId) -> Place | None:
+    def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """Where the decision with this id is; cheaper than `find`."""
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
@@ -280,13 +280,13 @@ class LogReader(Protocol):
     def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
         """The rewards of those decisions, in order of position."""
 
-    def decided_versions(self) -> Sequence[Position]:
+    def versions_with_decisions(self) -> Sequence[Position]:
         """The version positions that decisions name, whether there is such a version or not; rising."""
 
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """How many decisions the log holds, of one experiment or of all."""
 
-    def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+    def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""
 
@@ -296,7 +296,7 @@ class LogReader(Protocol):
     def totals(self, after: Mark, until: Mark) -> Totals:
         """Everything counted that lies in (after, until]: entries by position, seals by time."""
 
-    def refused(self) -> Mapping[tuple[str, str], int]:
+    def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """Refused rewards, counted by (name, outcome)."""
 
     def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
@@ -312,10 +312,10 @@ class LogReader(Protocol):
         Raises LogError, also while the batches are read.
         """
 
-    def chained_later(self) -> Mark | None:
+    def chain_start(self) -> Mark | None:
         """Of a log from before the chain: up to which position it was computed later than written, and when."""
 
-    def check(self, on_progress: Progress) -> Sequence[Damage]:
+    def check(self, on_progress: OnProgress) -> Sequence[Damage]:
         """Compare everything that is there with the chain and with itself; no damage: nothing was changed, is missing
         or was added since it was acknowledged."""
 

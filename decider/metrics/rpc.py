@@ -81,16 +81,16 @@ class ProcessMetrics:
         )
         Info("decider_build", "The build that runs.", registry=registry).info(build)
 
-    def committed(self, entries: int, seconds: float) -> None:
+    def observe_commit(self, entries: int, seconds: float) -> None:
         """One commit."""
         self._commits.observe(entries)
         self._commit_seconds.observe(seconds)
 
-    def learn_failed(self, experiment: ExperimentId) -> None:
+    def observe_failure(self, experiment: ExperimentId) -> None:
         """One round of learning that failed."""
         self._failures.labels(experiment).inc()
 
-    def learned(self, experiment: ExperimentId, decisions: int, seconds: float) -> None:
+    def observe_learning(self, experiment: ExperimentId, decisions: int, seconds: float) -> None:
         """One round of learning."""
         self._learned.labels(experiment).inc(decisions)
         self._learn_seconds.labels(experiment).observe(seconds)

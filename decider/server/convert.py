@@ -88,7 +88,7 @@ def _action_features(message: Mapping[str, Struct], violations: list[Violation])
     return {} if violations else {ActionId(id_): to_features(message[id_]) for id_ in sorted(message)}
 
 
-MOST_KEPT = 10_000
+MAX_REPLIES = 10_000
 """Actions whose reply is kept; then it starts anew, so that old versions do not stay for ever."""
 
 
@@ -113,7 +113,7 @@ class Replies:
     def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:
         key = (version.position, id_)
         if key not in self._actions:
-            if len(self._actions) >= MOST_KEPT:
+            if len(self._actions) >= MAX_REPLIES:
                 self._actions.clear()
             action = version.active[id_]
             payload = Struct()
@@ -145,10 +145,10 @@ def reward_value(message: pb.RewardRequest) -> float:
 
 def optional_key(field: str, key: str) -> str | None:
     """A checked idempotency key; None if none was given."""
-    return needed_id(field, key) if key else None
+    return check_id(field, key) if key else None
 
 
-def needed_id(field: str, text: str) -> str:
+def check_id(field: str, text: str) -> str:
     """A checked id that must be there."""
     violations: list[Violation] = []
     _check_text(field, text, MAX_KEY, violations)
@@ -157,7 +157,7 @@ def needed_id(field: str, text: str) -> str:
     return text
 
 
-def occurred_at(message: pb.RewardRequest) -> Time | None:
+def occurrence_time(message: pb.RewardRequest) -> Time | None:
     """Microseconds since 1970; None if not given."""
     if not message.HasField("occurred_at"):
         return None
@@ -174,7 +174,7 @@ def check_batch(size: int) -> None:
         raise InvalidArgument([Violation("requests", f"has {size} requests; 1 to {MAX_BATCH} are possible")])
 
 
-def versioned(
+def version_message(
     version: ExperimentVersion, *, model: Position = START, waiting: experiment_pb.WaitingVersion | None = None
 ) -> experiment_pb.VersionedExperiment:
     """An experiment's version, the model that serves it, and which newer version waits."""

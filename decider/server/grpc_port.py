@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from decider.errors import AddressTaken
+from decider.errors import AddressInUse
 from decider.metrics.rpc import RpcMetrics
 from decider.server.experiments import ExperimentService
 from decider.server.rpc import behaviour_of
@@ -33,7 +33,7 @@ SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
 
 class GrpcPort:
-    """Listens from `start` to `stop`; `port` is the real one. Raises AddressTaken.
+    """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
     calls: runs the handlers of DeciderService. Applying a version reads much of the log, so those handlers have threads
     of their own and decisions never wait behind them.
@@ -141,4 +141,4 @@ def _bind(server: grpc.Server, address: str) -> int:
     try:
         return int(server.add_insecure_port(address))
     except RuntimeError as error:
-        raise AddressTaken(f"cannot listen on {address} for gRPC: {error}") from error
+        raise AddressInUse(f"cannot listen on {address} for gRPC: {error}") from error

@@ -21,7 +21,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
-from decider.log.commit import CommitExecutor
+from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
 from decider.metrics.collector import LogCollector
@@ -112,7 +112,7 @@ class Server:
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
             clock=self._clock,
-            on_commit=process.committed,
+            on_commit=process.observe_commit,
         )
         self._opened.callback(self.log.close)
         self._opened.callback(self._http.stop)  # before the log closes: probes and scrapes read it
@@ -125,8 +125,8 @@ class Server:
             clock=self._clock,
             pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
             stopping=self._stopping.is_set,
-            on_learned=process.learned,
-            on_failed=process.learn_failed,
+            on_learned=process.observe_learning,
+            on_failed=process.observe_failure,
         )
         self.log.name_build(build())
         self._follower = Follower(self.log, self.current, copies)
@@ -146,7 +146,7 @@ class Server:
         self._opened.callback(self._grpc.stop)
 
     def _serve(self) -> bool:
-        leader = self._led
+        leader = self._running_leader
         self._phase = "learning"
         if not leader.catch_up():
             return False
@@ -166,7 +166,7 @@ class Server:
         return True
 
     @property
-    def _led(self) -> Leader:
+    def _running_leader(self) -> Leader:
         assert self._leader is not None
         return self._leader
 
@@ -219,10 +219,10 @@ class Server:
         while not self._stopping.wait(pause):
             self._try_to(lambda: self._clock.reach(self.log.head().time))
             self._try_to(self._probe_if_quiet)
-            behind = self._try_to(self._led.step)
+            behind = self._try_to(self._running_leader.step)
             pause = 0.0 if behind else min(self._settings.learn_interval, FILES_INTERVAL)
             if time.monotonic() >= next_look:
-                self._try_to(self._files.apply_changed)
+                self._try_to(self._files.apply_changes)
                 next_look = time.monotonic() + FILES_INTERVAL
 
     def _probe_if_quiet(self) -> None:
@@ -268,5 +268,5 @@ class Server:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             return False
-        self._try_to(lambda: self._led.finish_learning(deadline - LAST_WRITES * self._settings.grace))
+        self._try_to(lambda: self._running_leader.finish_learning(deadline - LAST_WRITES * self._settings.grace))
         return True

@@ -17,7 +17,7 @@ from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import Model
 from decider.serving.current import Current
-from decider.serving.lineup import Lines, Lineup
+from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId
 
 logger = logging.getLogger(__name__)
@@ -83,22 +83,22 @@ class Follower:
         if failed is not None:
             raise failed
 
-    def _swap(self, lines: Lines) -> None:
-        version = lines.serving
+    def _swap(self, rollout: Rollout) -> None:
+        version = rollout.serving
         kept = self._current.get(version.experiment.id)
         model = self._newest(version)
         if model is None and kept and owner_of(kept.version) == owner_of(version):
             model = kept.model  # the newest name's content is elsewhere: an older one goes on
-        self._current.put(version, model or self._stored(version))
+        self._current.put(version, model or self._newest_stored(version))
 
     def _newest(self, version: ExperimentVersion) -> Model | None:
         """The model with the newest name, where its content is at hand."""
         name = self._names.get(owner_of(version))
         if name is None:
             return None
-        return self._copies.get(name) or self._loaded(version, name)
+        return self._copies.get(name) or self._load(version, name)
 
-    def _loaded(self, version: ExperimentVersion, name: ModelName) -> Model | None:
+    def _load(self, version: ExperimentVersion, name: ModelName) -> Model | None:
         try:
             saved = self._log.models.load(name)
             return Model(load_model(version.experiment.policy, saved), name.position) if saved else None
@@ -106,12 +106,12 @@ class Follower:
             logger.error("experiment %s: %s; an older model serves", name.experiment, error)
             return None
 
-    def _stored(self, version: ExperimentVersion) -> Model:
+    def _newest_stored(self, version: ExperimentVersion) -> Model:
         """The newest stored model, or one that knows nothing yet."""
         policy = version.experiment.policy
-        stored = self._log.models.stored(*owner_of(version)) if policy.learns else ()
+        stored = self._log.models.stored_positions(*owner_of(version)) if policy.learns else ()
         for position in reversed(stored):
-            model = self._loaded(version, ModelName(version.experiment.id, position, policy.signature))
+            model = self._load(version, ModelName(version.experiment.id, position, policy.signature))
             if model is not None:
                 return model
         return Model(make_policy(policy))

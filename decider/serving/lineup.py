@@ -10,22 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.log.protocol import Following
+from decider.log.protocol import ServingChanges
 from decider.types import ExperimentId, Position
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class Rollout:
     """Of one experiment. warm: the signature of the policy whose model has learned what there was to learn."""
 
     serving: ExperimentVersion
     warm: str
     waiting: ExperimentVersion | None = None
 
-    def served(self, version: Position) -> Lines:
+    def after_serves(self, version: Position) -> Rollout:
         """After a `Serves` entry for that version."""
         if self.waiting is not None and self.waiting.position == version:
-            return Lines(self.waiting, self.waiting.experiment.policy.signature)
+            return Rollout(self.waiting, self.waiting.experiment.policy.signature)
         if self.serving.position == version:
             return replace(self, warm=self.serving.experiment.policy.signature)
         return self
@@ -36,10 +36,10 @@ class Lines:
         return self.waiting or self.serving
 
 
-class Lineup(dict[ExperimentId, Lines]):
-    """Every experiment's lines."""
+class Lineup(dict[ExperimentId, Rollout]):
+    """Every experiment's rollout."""
 
-    def follow(self, news: Following) -> set[ExperimentId]:
+    def follow(self, news: ServingChanges) -> set[ExperimentId]:
         """Take in what has come; the experiments that changed."""
         applied = {version.position: (version, waits) for version, waits in news.versions}
         served = dict(news.serves)
@@ -52,25 +52,25 @@ class Lineup(dict[ExperimentId, Lines]):
 
     def _apply(self, version: ExperimentVersion, waits: bool) -> ExperimentId:
         id_ = version.experiment.id
-        lines = self.get(id_)
-        if lines is None:
-            self[id_] = Lines(version, version.experiment.policy.signature)
+        rollout = self.get(id_)
+        if rollout is None:
+            self[id_] = Rollout(version, version.experiment.policy.signature)
         elif waits:
-            self[id_] = replace(lines, waiting=version)
+            self[id_] = replace(rollout, waiting=version)
         else:
-            self[id_] = Lines(version, lines.warm)
+            self[id_] = Rollout(version, rollout.warm)
         return id_
 
     def _serve(self, version: Position) -> ExperimentId | None:
         """None where a newer version had ended the waiting before: then the entry says nothing any more."""
-        for id_, lines in self.items():
-            if version in (lines.newest.position, lines.serving.position):
-                self[id_] = lines.served(version)
+        for id_, rollout in self.items():
+            if version in (rollout.newest.position, rollout.serving.position):
+                self[id_] = rollout.after_serves(version)
                 return id_
         return None
 
     def must_wait(self, experiment: Experiment) -> bool:
         """Whether a new version of this content has to learn before it serves. A pause never waits."""
-        lines = self.get(experiment.id)
+        rollout = self.get(experiment.id)
         policy = experiment.policy
-        return lines is not None and policy.learns and not experiment.paused and policy.signature != lines.warm
+        return rollout is not None and policy.learns and not experiment.paused and policy.signature != rollout.warm

@@ -16,7 +16,7 @@ from operator import itemgetter
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
-from decider.log.protocol import Damage, Head, Progress
+from decider.log.protocol import Damage, Head, OnProgress
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.types import START, Position, Time
@@ -30,7 +30,7 @@ PROGRESS_EVERY = 10_000
 """Entries."""
 
 
-def check(connection: sqlite3.Connection, on_progress: Progress, *, acknowledged: Position) -> Sequence[Damage]:
+def check(connection: sqlite3.Connection, on_progress: OnProgress, *, acknowledged: Position) -> Sequence[Damage]:
     """All damage of a log, from one snapshot: writers may go on meanwhile.
 
     acknowledged: what was known before as the last position; 0: nothing.
@@ -79,7 +79,7 @@ def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterat
         )
 
 
-def _check_chain(connection: sqlite3.Connection, on_progress: Progress) -> Iterator[Damage]:
+def _check_chain(connection: sqlite3.Connection, on_progress: OnProgress) -> Iterator[Damage]:
     following = _ChainCheck(connection)
     told = 0
     for commit in commits(connection, ENTRY_TABLES, until=following.end.position):
@@ -168,13 +168,13 @@ def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:
         "select experiment, signature, position, part, parts, checksum, data from models order by 1, 2, 3, 4"
     )
     for key, group in groupby(rows, key=itemgetter(0, 1, 2)):
-        if connection.execute(_PUBLISHED, key).fetchone() is None:
+        if connection.execute(_PUBLISHED_MODEL, key).fetchone() is None:
             yield Damage(*NOWHERE, f"a model of {key[0]} up to position {key[2]} is stored but was never published")
         if not _are_intact([row[3:] for row in group]):
             yield Damage(*NOWHERE, f"the stored model of {key[0]} up to position {key[2]} is damaged")
 
 
-_PUBLISHED = """
+_PUBLISHED_MODEL = """
 select 1 from published
 where experiment = ? and signature = (select id from signatures where signature = ?) and model = ?
 """

@@ -25,7 +25,7 @@ class Commit(NamedTuple):
     last: Position
     time: Time
     kinds: Sequence[str]
-    rows: Sequence[chain.Row]
+    rows: Sequence[chain.EntryRow]
     gapless: bool = True
 
 

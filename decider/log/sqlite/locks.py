@@ -76,7 +76,7 @@ class DatabaseFile:
         """Give a lock back."""
         fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, byte))
 
-    def locked_by_others(self, byte: int) -> bool:
+    def is_locked_by_others(self, byte: int) -> bool:
         """Whether another process has a lock on a byte, shared or not."""
         answer = fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
         kind: int = struct.unpack(_FLOCK, answer)[0]
@@ -93,7 +93,7 @@ class DatabaseFile:
         self.commit.acquire()
         if time.monotonic() < self._alone_until:
             return
-        if self.locked_by_others(WRITER):
+        if self.is_locked_by_others(WRITER):
             fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
             self._locked = True
         else:
@@ -111,7 +111,7 @@ class DatabaseFile:
         with self.commit:
             fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
             try:
-                yield self.writers == 1 and not self.locked_by_others(WRITER)
+                yield self.writers == 1 and not self.is_locked_by_others(WRITER)
             finally:
                 self.unlock(COMMIT)
 
@@ -141,7 +141,7 @@ def let_go(file: DatabaseFile) -> None:
             del _files[file.key]
 
 
-def begin_to_write(file: DatabaseFile, path: Path) -> None:
+def start_writing(file: DatabaseFile, path: Path) -> None:
     """Let others see that this process has the log open for writing. Raises LogError; for a file with a second name,
     since SQLite's write-ahead log belongs to the name: two names would be two logs in one file."""
     if path.stat().st_nlink > 1:
@@ -156,8 +156,8 @@ def begin_to_write(file: DatabaseFile, path: Path) -> None:
         file.writers += 1
 
 
-def end_to_write(file: DatabaseFile) -> None:
-    """The opposite of `begin_to_write`."""
+def stop_writing(file: DatabaseFile) -> None:
+    """The opposite of `start_writing`."""
     with _guard:
         file.writers -= 1
         if not file.writers:
@@ -191,7 +191,7 @@ def check_unused(path: Path) -> None:
     try:
         with _guard:
             file.open(path)
-            used = file.writers or file.locked_by_others(WRITER) or file.locked_by_others(LEADER)
+            used = file.writers or file.is_locked_by_others(WRITER) or file.is_locked_by_others(LEADER)
     finally:
         let_go(file)
     if used:

@@ -16,7 +16,7 @@ from zlib import crc32
 from decider.errors import LogError
 from decider.types import START, Position
 
-SETTLED = 1_000_000_000
+SETTLE_TIME = 1_000_000_000
 """Nanoseconds after which a folder that changes again shows another time of change: file systems count in ticks."""
 
 
@@ -46,14 +46,14 @@ class LogFiles:
         """Raises OSError where one is missing."""
         return [(status.st_dev, status.st_ino) for status in map(os.stat, self._paths)]
 
-    def gone(self) -> FileGone | None:
+    def missing_file(self) -> FileGone | None:
         """What is wrong, if one of the files is not the one that was opened."""
         try:
             folder = self._folder.stat()
             state = folder.st_ino, folder.st_mtime_ns
             if state == self._unchanged_since:
                 return None
-            settled = abs(time.time_ns() - folder.st_mtime_ns) > SETTLED and not self._is_link
+            settled = abs(time.time_ns() - folder.st_mtime_ns) > SETTLE_TIME and not self._is_link
             self._unchanged_since = None
             if self._look() == self._inodes:
                 self._unchanged_since = state if settled else None
@@ -75,7 +75,7 @@ def _path(log: Path) -> Path:
     return real.with_name(real.name + "-last")
 
 
-def acknowledged(log: Path) -> Position:
+def last_acknowledged(log: Path) -> Position:
     """The last position that was acknowledged; 0 where nothing remembers it."""
     try:
         return _read(_path(log).read_bytes())

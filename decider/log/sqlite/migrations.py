@@ -28,7 +28,7 @@ from decider.log.sqlite.tables import (
     DECISIONS,
     EXPERIMENTS,
     INTERN_SIGNATURE,
-    PUBLISHED,
+    PUBLISHED_MODELS,
     REWARDS,
     TICKS,
     build_row,
@@ -150,7 +150,7 @@ def _old_models(connection: sqlite3.Connection) -> Iterator[Any]:
         connection.execute(INTERN_SIGNATURE, (signature,))
         if data is not None:
             insert_pieces(connection, (experiment, signature, position), created, checksum, data)
-        yield PUBLISHED, (experiment, signature, position, learned)
+        yield PUBLISHED_MODELS, (experiment, signature, position, learned)
 
 
 def _drop_views(connection: sqlite3.Connection) -> None:

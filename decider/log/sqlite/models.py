@@ -32,7 +32,7 @@ insert into models (experiment, signature, position, part, parts, created, check
 values (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-_STORED = """
+_STORED_MODELS = """
 select signature, position, sum(length(data)) as size, count(*) = max(parts) as complete
 from models where experiment = ? group by signature, position order by position desc
 """
@@ -42,19 +42,19 @@ _DELETE_PIECE = "delete from models where experiment = ? and signature = ? and p
 Key = tuple[str, str, int]
 """Experiment, signature and position of a stored model."""
 
-Read = Callable[..., Iterator[Any]]
+Query = Callable[..., Iterator[Any]]
 """Rows of a query, columns by name."""
 
 
 class SqliteModelReader:
     """See ModelReader. read: queries the log's file."""
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Query) -> None:
         self._read = read
 
     def newest(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
         """See ModelReader."""
-        for position in reversed(self.stored(experiment, signature)):
+        for position in reversed(self.stored_positions(experiment, signature)):
             saved = self.load(ModelName(experiment, position, signature))
             if saved is not None:
                 return position, saved
@@ -74,11 +74,11 @@ class SqliteModelReader:
             return None
         return SavedModel(name.signature, rows[0]["checksum"], data)
 
-    def stored(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def stored_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """See ModelReader. Those of which no piece is missing; their checksums are not looked at here."""
         return [row["position"] for row in self._read(_COMPLETE, (experiment, signature))]
 
-    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def published_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """See ModelReader."""
         sql = (
             "select model from published where experiment = ? "
@@ -86,7 +86,7 @@ class SqliteModelReader:
         )
         return [row["model"] for row in self._read(sql, (experiment, signature))]
 
-    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+    def last_published_position(self, experiment: ExperimentId, signature: str) -> Position:
         """See ModelReader."""
         sql = (
             "select coalesce(max(model), 0) as model from published where experiment = ? "
@@ -112,7 +112,7 @@ class SqliteModelStore(SqliteModelReader):
 
     def __init__(
         self,
-        read: Read,
+        read: Query,
         writer: sqlite3.Connection,
         exclusive: Callable[[], AbstractContextManager[None]],
         *,
@@ -141,7 +141,7 @@ class SqliteModelStore(SqliteModelReader):
         the newest stays."""
         newest = set(keep)
         size = 0
-        for row in list(self._read(_STORED, (experiment,))):
+        for row in list(self._read(_STORED_MODELS, (experiment,))):
             size += row["size"]
             if not row["complete"] or (size > keep_bytes and row["signature"] not in newest):
                 self._delete((experiment, row["signature"], row["position"]))

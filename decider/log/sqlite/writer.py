@@ -18,15 +18,22 @@ from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
-from decider.log.commit import GroupCommit
+from decider.log.group_commit import GroupCommit
 from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
-from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
-from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, acknowledged
+from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, start_writing, stop_writing
+from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
-from decider.log.sqlite.tables import DECISIONS, INTERN_SIGNATURE, PUBLISHED, EntryTable, decision_row, table_and_row
+from decider.log.sqlite.tables import (
+    DECISIONS,
+    INTERN_SIGNATURE,
+    PUBLISHED_MODELS,
+    EntryTable,
+    decision_row,
+    table_and_row,
+)
 from decider.types import Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
@@ -108,7 +115,7 @@ class SqliteLog(SqliteReader):
     @property
     def trouble(self) -> LogError | None:
         """See EventLog."""
-        return self._damage or self._files.gone() or self._trouble
+        return self._damage or self._files.missing_file() or self._trouble
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
@@ -122,8 +129,8 @@ class SqliteLog(SqliteReader):
         self._trouble = None
         return marks
 
-    def _failed(self, error: SqliteError) -> LogError:
-        problem = super()._failed(error)
+    def _to_log_error(self, error: SqliteError) -> LogError:
+        problem = super()._to_log_error(error)
         if isinstance(problem, LogCorrupt):
             self._damage = problem
         return problem
@@ -133,12 +140,12 @@ class SqliteLog(SqliteReader):
         try:
             with self._file:
                 marks = self._write_at_once(entries) or self._write_singly(entries)
-                gone = self._files.gone()
+                gone = self._files.missing_file()
                 if gone:
                     raise gone
                 self._witness.remember(self._head.position)
         except SQLITE_ERRORS as error:
-            raise self._failed(error) from error
+            raise self._to_log_error(error) from error
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
 
@@ -182,7 +189,7 @@ class SqliteLog(SqliteReader):
     def _time_after(self, head: Head) -> Time:
         return Time(max(self._clock(), head.time))
 
-    def _decision_row(self, decision: Any) -> chain.Row:
+    def _decision_row(self, decision: Any) -> chain.EntryRow:
         version = self._versions.get(decision.version) or self.version_at(decision.version)
         return decision_row(decision, version, self._build)
 
@@ -214,7 +221,7 @@ class SqliteLog(SqliteReader):
             return None
         table, row = (DECISIONS, self._decision_row(entry)) if isinstance(entry, Decision) else table_and_row(entry)
         mark = commit.next
-        if table is PUBLISHED:
+        if table is PUBLISHED_MODELS:
             self._writer.execute(INTERN_SIGNATURE, row[1:2])
         if self._writer.execute(table.insert, (*mark, *row)).rowcount:
             commit.add(table, row)
@@ -263,7 +270,7 @@ class SqliteLog(SqliteReader):
     def maintain(self) -> None:
         """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so
         that it starts anew."""
-        if self._files.gone():
+        if self._files.missing_file():
             return
         # Never made anew: beside an empty database SQLite throws away the write-ahead log that it finds.
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
@@ -286,7 +293,7 @@ class SqliteLog(SqliteReader):
             finally:
                 self._writer.close()
                 self._witness.close(remove=written_back and alone)
-        end_to_write(self._file)
+        stop_writing(self._file)
         let_go(self._file)
 
 
@@ -297,14 +304,14 @@ class _OpenCommit:
         self._head = head
         self._at = at
         self._kinds: list[str] = []
-        self._rows: list[chain.Row] = []
+        self._rows: list[chain.EntryRow] = []
 
     @property
     def next(self) -> Mark:
         """Where the next entry goes."""
         return Mark(Position(self._head.position + len(self._rows) + 1), self._at)
 
-    def add(self, table: EntryTable, row: chain.Row) -> None:
+    def add(self, table: EntryTable, row: chain.EntryRow) -> None:
         """An entry was written there."""
         self._kinds.append(table.kind)
         self._rows.append(row)
@@ -314,14 +321,14 @@ class _OpenCommit:
         return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
 
 
-def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.Row]) -> Head:
+def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.EntryRow]) -> Head:
     first = Position(head.position + 1)
     linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
     return Head(Position(head.position + len(rows)), at, linked)
 
 
 def _tell_of_loss(path: Path, end: Position) -> None:
-    last = acknowledged(path)
+    last = last_acknowledged(path)
     if last > end:
         logger.error(
             "%s: entries up to position %d were acknowledged, and the log ends at %d: its write-ahead log was damaged "
@@ -338,8 +345,8 @@ def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
         raise LogError(f"{path}: cannot be written there ({error}); choose another place") from error
     file = hold(path)
     opened.callback(let_go, file)
-    begin_to_write(file, path)
-    opened.callback(end_to_write, file)
+    start_writing(file, path)
+    opened.callback(stop_writing, file)
     return file
 
 

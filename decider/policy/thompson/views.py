@@ -3,6 +3,7 @@
 A regression that is linear in the hour cannot learn a peak at noon; one without products cannot learn that only regular
 visitors with a desktop buy. Each view says when it is of use; a `ViewRegression` learns from what the view derives.
 """
+
 from __future__ import annotations
 
 from bisect import bisect_left
