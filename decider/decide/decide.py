@@ -21,28 +21,27 @@ from decider.types import ActionId, Context, Decision, DecisionRequest, Experime
 logger = logging.getLogger(__name__)
 
 CACHE_SLOTS = 100_000
-"""Slots that one cache keeps, about 4 MB; then it starts anew."""
+"""Most slots in one cache, about 4 MB; then it is emptied."""
 
 MAX_FAILURE_KINDS = 1_000
-"""Kinds of failures that are remembered as logged; then all are forgotten."""
+"""Most kinds of failures that are remembered as logged; then all are forgotten."""
 
 OnFailure = Callable[[ExperimentVersion, Exception], None]
-"""Told what a policy raised, before the baseline takes its place."""
+"""Called with what a policy raised, before the baseline action is served."""
 
 SlotsAndReason = tuple[Slots, Reason | None]
-"""What is drawn from, and the reason where a rule or the fallback decided."""
+"""The slots of the eligible actions, and the reason where a rule or the fallback made them; None: the policy did."""
 
 
 def decide(
-    request: DecisionRequest, version: ExperimentVersion, model: Model, known: SlotsCache | None = None
+    request: DecisionRequest, version: ExperimentVersion, model: Model, cache: SlotsCache | None = None
 ) -> Decision:
-    """Choose one action.
+    """Choose one action. cache: of this version and this model.
 
-    known: what this model was asked before for this version.
     Raises NotFound, InvalidArgument or FailedPrecondition where the request's actions do not fit the experiment.
     """
     eligible = eligible_actions(version, request)
-    slots, reason = _slots(request, version, model, eligible, known or policy_slots)
+    slots, reason = _slots(request, version, model, eligible, cache or policy_slots)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(
@@ -120,9 +119,9 @@ def slots_of(
     *,
     on_failure: OnFailure = log_failure,
 ) -> SlotsAndReason:
-    """What is drawn from; the holdout is `decide`'s.
+    """The slots that the rules or the policy give; the holdout is a matter of `decide`.
 
-    A policy that fails in whatever way must not cost a decision: the baseline takes its place.
+    A policy that fails in whatever way must not cost a decision: the baseline action is served instead.
     """
     ruled = rule_slots(version, policy, choices)
     if ruled is not None:
@@ -136,7 +135,7 @@ def slots_of(
 def rule_slots(
     version: ExperimentVersion, policy: PlainPolicy, choices: Sequence[Choice]
 ) -> tuple[Slots, Reason] | None:
-    """The slots where a rule decides and no policy is asked; None where the policy is."""
+    """The slots where a rule decides without the policy; None where the policy decides."""
     if len(choices) == 1:
         return one_slot(0, 1), Reason.ONLY_ELIGIBLE
     if isinstance(policy, Fixed):
@@ -156,24 +155,25 @@ def usable_pmf(
     try:
         pmf = policy.pmf(context, choices)
         check_pmf(pmf, len(choices))
-    except Exception as error:  # whatever it is: a visitor waits
+    except Exception as error:  # any error: a visitor waits for an answer
         on_failure(version, error)
         return None
     return pmf
 
 
-# What was asked before.
+# The cache of slots.
 
 
 _CacheKey = tuple[tuple[object, ...], tuple[ActionId, ...]]
 
 
 class SlotsCache:
-    """`policy_slots` for one version and one model that serves it, which never changes: the same for the same context.
+    """`policy_slots` for one version and one model, by context and eligible actions. Neither ever changes, so the slots
+    do not either.
 
-    Made when they begin to serve and gone with them. `simulator verify` recomputes without it, so that a wrong answer
-    from here would show there. A context with features of its own hardly ever comes twice: it is not kept. Nor is a
-    fallback, since the policy may answer the next time.
+    Made when a version or model begins to serve. `simulator verify` recomputes without it, so a wrong entry would show
+    there. Contexts with free features are not kept, since they hardly ever come twice; nor are fallbacks, since the
+    policy may succeed the next time.
     """
 
     def __init__(self) -> None:

@@ -1,5 +1,5 @@
-"""Applying an experiment: an entry in the log, by compare-and-set; what serves follows from it. Called by the RPCs and
-the experiment files, in any process, without the leader and without a lock.
+"""Applies an experiment by appending a version to the log (compare-and-set); workers follow. Called by the RPCs and for
+experiment files, in any process, without the leader and without a lock.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Versions:
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: paused or not, it stays as it is. Raises InvalidExperiment where it contradicts earlier versions.
+        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -55,8 +55,10 @@ class Versions:
     def _apply(
         self, id_: ExperimentId, content: Callable[[Experiment | None], Experiment], *, validate_only: bool = False
     ) -> ApplyResult:
-        while True:  # another process may take the number first: then what it has applied is the newest
-            lineup, news = Lineup(), self._log.follow(START)  # one look: both must know the same versions
+        # Compare-and-set: the log's unique key (experiment, number) refuses the entry where another process has applied
+        # a version meanwhile; then everything is computed anew from what that process has applied.
+        while True:
+            lineup, news = Lineup(), self._log.follow(START)  # one read for both: they must know the same versions
             lineup.follow(news)
             history = [version for version, _ in news.versions if version.experiment.id == id_]
             experiment = content(history[-1].experiment if history else None)

@@ -27,8 +27,8 @@ BELIEVE_AFTER = 600_000_000
 DAY = 86_400_000_000
 
 
-def elapsed() -> int:
-    """Microseconds of a clock that nobody sets. It goes on while the machine sleeps, if the system has such a one."""
+def monotonic() -> int:
+    """Microseconds of a clock that is never set. It goes on while the machine sleeps, where the system has such one."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
 
 
@@ -42,7 +42,7 @@ class LogClock:
     (1000500000, 'the wall clock has jumped 86399.5 s ahead; ignored until that has lasted for 10 minutes')
     """
 
-    def __init__(self, *, wall: Callable[[], Time] = now, elapsed: Callable[[], int] = elapsed) -> None:
+    def __init__(self, *, wall: Callable[[], Time] = now, elapsed: Callable[[], int] = monotonic) -> None:
         self._wall = wall
         self._elapsed = elapsed
         self._lock = threading.Lock()
@@ -63,14 +63,14 @@ class LogClock:
         return (self._wall() - self()) / 1e6
 
     def reach(self, end: Time) -> None:
-        """The log has an entry of that time: it is not earlier than that."""
+        """The log has an entry of that time: log time goes on from there."""
         with self._lock:
             if end - self._read() > TOLERANCE:
                 self._base, self._at = end, self._elapsed()
                 self._read()
 
     def start(self, end: Time) -> None:
-        """At a start: where the log ends. An end of 0 is an empty log."""
+        """At a start: the time at which the log ends; 0 for an empty log."""
         self.reach(end)
         gap = self() - end
         if end and gap > DAY:

@@ -1,4 +1,4 @@
-"""Every algorithm that an experiment can ask for, in one table: its parameters, what makes its policy, what it can do.
+"""Every algorithm of an experiment's policy in one table: its parameters, its factory, its abilities.
 
 To add one, write its message in `experiment.proto` and its line here (one of Vowpal Wabbit's: in `vw/algorithms.py`).
 Checks, defaults, names of models, the simulator's names of policies and the conformance tests read this table. Called
@@ -26,7 +26,7 @@ def _thompson(admission: str) -> Factory:
         reward_range: tuple[float, float],
         saved: bytes | None,
     ) -> Policy:
-        # here, so that whoever only reads a log loads no SciPy
+        # imported here, so that reading a log does not load SciPy
         from decider.policy.thompson import admission as admissions
         from decider.policy.thompson.thompson import ThompsonPolicy
 

@@ -55,7 +55,7 @@ class UnusablePmf(ValueError):
 
 
 class PlainPolicy(Protocol):
-    """All that deciding needs, and all that somebody's own policy in the simulator needs to have."""
+    """All that `decide` needs; enough for a policy of one's own in the simulator."""
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """Probability of every action, in their order; sums to 1 within float32 rounding."""
@@ -68,7 +68,7 @@ class PlainPolicy(Protocol):
 
 
 class Vocabulary(NamedTuple):
-    """How many features of contexts and actions a policy knows, and how many others it has met and left out, about."""
+    """The number of features that a policy uses, and (estimated) of others that it has seen and leaves out."""
 
     known: int
     left_out: int
@@ -81,10 +81,10 @@ class Policy(PlainPolicy, Protocol):
         """Everything it has learned."""
 
     def snapshot(self) -> Policy:
-        """A copy, to serve: the same pmfs to the last bit, and nothing that is learned here changes it."""
+        """A copy that serves: the same pmfs to the last bit; later learning does not change it."""
 
     def vocabulary(self) -> Vocabulary | None:
-        """None where a policy has room for whatever comes."""
+        """None where a policy has room for every feature."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
-"""Which version of each experiment serves, and which one waits: a fold over the log's entries, the same for everybody.
+"""Which version of each experiment serves, and which one waits: computed from the log's entries alone.
 
-A version serves from its own entry on, unless its policy has to learn the log first: then it waits, what served before
-goes on, and a `Serves` entry ends the waiting. A pause, or any newer version, ends it too. Used by the follower, the
-leader and whoever applies a version.
+A version serves from its own entry on, unless its policy has to learn the log first: then it waits, the version before
+it goes on serving, and a `Serves` entry ends the waiting. A pause or any newer version ends it too. Used by the
+follower, the leader and `learn/versions.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from decider.types import ExperimentId, Position
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Of one experiment. warm: the signature of the policy whose model has learned what there was to learn."""
+    """The versions of one experiment that serve and wait. warm: signature of the policy whose model has caught up."""
 
     serving: ExperimentVersion
     warm: str
@@ -37,10 +37,10 @@ class Rollout:
 
 
 class Lineup(dict[ExperimentId, Rollout]):
-    """Every experiment's rollout."""
+    """The rollout of every experiment."""
 
     def follow(self, news: ServingChanges) -> set[ExperimentId]:
-        """Take in what has come; the experiments that changed."""
+        """Apply new entries. Returns the experiments that changed."""
         applied = {version.position: (version, waits) for version, waits in news.versions}
         served = dict(news.serves)
         return {
@@ -62,7 +62,7 @@ class Lineup(dict[ExperimentId, Rollout]):
         return id_
 
     def _serve(self, version: Position) -> ExperimentId | None:
-        """None where a newer version had ended the waiting before: then the entry says nothing any more."""
+        """None where a newer version had ended the waiting before: then the entry has no effect."""
         for id_, rollout in self.items():
             if version in (rollout.newest.position, rollout.serving.position):
                 self[id_] = rollout.after_serves(version)

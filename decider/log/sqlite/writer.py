@@ -70,7 +70,7 @@ class SqliteLog(SqliteReader):
     """A log to write: see EventLog. Made if there is none.
 
     synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync a commit).
-    on_commit: told the number of entries of every commit and its seconds.
+    on_commit: called with the number of entries and the seconds of every commit.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class SqliteLog(SqliteReader):
         self._build: Position | None = None
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
-            with sqlite_errors(path), self._file.alone_or_waiting():  # two that make or upgrade a log take turns
+            with sqlite_errors(path), self._file.alone_or_waiting():  # one process at a time makes or upgrades a log
                 _check_ours(path)
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
                 _bring_up_to_date(path, self._writer)
@@ -124,7 +124,7 @@ class SqliteLog(SqliteReader):
         try:
             marks = self._group(entries)
         except LogError as error:
-            self._trouble = None if isinstance(error, FileGone) else error  # `trouble` looks whether it is back
+            self._trouble = None if isinstance(error, FileGone) else error  # `trouble` looks for the files itself
             raise
         self._trouble = None
         return marks
@@ -140,9 +140,11 @@ class SqliteLog(SqliteReader):
         try:
             with self._file:
                 marks = self._write_at_once(entries) or self._write_singly(entries)
-                gone = self._files.missing_file()
-                if gone:
-                    raise gone
+                # After the commit: nothing that was written into a file that is gone may be acknowledged. The witness
+                # last, and before another writer may commit, so that it does not go back.
+                missing = self._files.missing_file()
+                if missing:
+                    raise missing
                 self._witness.remember(self._head.position)
         except SQLITE_ERRORS as error:
             raise self._to_log_error(error) from error
@@ -150,11 +152,10 @@ class SqliteLog(SqliteReader):
         return marks
 
     def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
-        """New decisions, the common case, in one statement that is its own transaction; very many in several.
-
-        Every statement lets go of the interpreter and fights for it again, which costs more than its work. The head is
-        the one that this writer knows; None, and nothing written, where another has moved it or a decision is not new.
-        """
+        """New decisions, the common case, in one statement that is its own transaction; more than MOST_AT_ONCE in
+        several. None, and nothing is written, where another writer has moved the head or a decision is not new."""
+        # Every statement releases the interpreter lock and has to win it back, which costs more than its work. So the
+        # head is not read: the statement fails where it is not the one that this writer knows.
         if set(map(type, entries)) != {Decision}:
             return None
         head, at = self._head, self._time_after(self._head)
@@ -194,7 +195,8 @@ class SqliteLog(SqliteReader):
         return decision_row(decision, version, self._build)
 
     def _write_singly(self, entries: list[Entry]) -> list[Mark | None]:
-        """Anything, one by one in one transaction, so that it is known which ones a unique key refused."""
+        """Entries of any kind, one by one in one transaction: only so it is known which ones a unique key refused."""
+        # `immediate`: the write lock is taken before the head is read, so that nobody can move the head in between.
         try:
             self._writer.execute("begin immediate")
             (row,) = self._writer.execute("select position, time, chain from head")
@@ -240,7 +242,7 @@ class SqliteLog(SqliteReader):
         self._writer.execute(COUNT_REFUSED_SUM, (chain.refused_sum(counted, outcome),))
 
     def _refused_name(self, name: str, outcome: str) -> str:
-        """Callers invent these names, so their number is bounded here."""
+        """The name to count under: callers invent names, so their number is bounded."""
         if outcome not in self._refused_names:
             rows = self._writer.execute("select name from refused_rewards where outcome = ?", (outcome,))
             self._refused_names[outcome] = {row[0] for row in rows}
@@ -263,16 +265,17 @@ class SqliteLog(SqliteReader):
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Between two commits, of this process and of others."""
+        """No commit meanwhile, of this process or another."""
+        # The group's lock before the file's, as in a commit: in the other order two threads could wait for each other.
         with self._group.lock, sqlite_errors(self.path), self._file:
             yield
 
     def maintain(self) -> None:
-        """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so
-        that it starts anew."""
+        """Copy the write-ahead log into the database while others write; once it is large, its end while they wait, so
+        that it starts from the beginning."""
         if self._files.missing_file():
             return
-        # Never made anew: beside an empty database SQLite throws away the write-ahead log that it finds.
+        # mode=rw never makes the file: beside a new, empty database SQLite would throw away the write-ahead log.
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
         with sqlite_errors(self.path), closing(sqlite3.connect(uri, uri=True, timeout=0)) as beside:
             _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
@@ -281,10 +284,10 @@ class SqliteLog(SqliteReader):
                 self._writer.execute("pragma wal_checkpoint(passive)")
 
     def close(self) -> None:
-        """See EventLog. Writes the write-ahead log back as far as other readers allow it."""
+        """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""
         if self._lease is not None:
             self._lease.release()
-        super().close()
+        super().close()  # readers first: an open one would keep the checkpoint from reaching the end
         with self._group.lock, sqlite_errors(self.path), self._file.alone_or_waiting() as alone:
             written_back = False
             try:
@@ -298,7 +301,7 @@ class SqliteLog(SqliteReader):
 
 
 class _OpenCommit:
-    """What has been written since the head, in a transaction that is still open."""
+    """The entries that an open transaction has written since the head."""
 
     def __init__(self, head: Head, at: Time) -> None:
         self._head = head
@@ -308,16 +311,16 @@ class _OpenCommit:
 
     @property
     def next(self) -> Mark:
-        """Where the next entry goes."""
+        """The mark of the next entry."""
         return Mark(Position(self._head.position + len(self._rows) + 1), self._at)
 
     def add(self, table: EntryTable, row: chain.EntryRow) -> None:
-        """An entry was written there."""
+        """Note an entry that was written."""
         self._kinds.append(table.kind)
         self._rows.append(row)
 
     def end(self) -> Head:
-        """The head to write; the old one where nothing was written."""
+        """The head after the commit; the old one where nothing was written."""
         return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
 
 
@@ -338,7 +341,7 @@ def _tell_of_loss(path: Path, end: Position) -> None:
 
 
 def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
-    """The file as one that this process writes; made if there is none."""
+    """Hold the file for writing; made if there is none."""
     try:
         path.touch()
     except OSError as error:
@@ -364,7 +367,7 @@ def _names(connection: sqlite3.Connection) -> set[str]:
 
 
 def _check_ours(path: Path) -> None:
-    """Somebody else's database must not get our tables. Raises LogCorrupt."""
+    """Raises LogCorrupt for another application's database, which must not get our tables."""
     if path.stat().st_size == 0:
         return
     with closing(_open_to_read(path)) as connection:

@@ -64,7 +64,7 @@ class VwPolicy:
     def learn(
         self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
     ) -> None:
-        """The drawn action stands in as an example of its own, which carries the label and is never predicted with."""
+        """The drawn action is replaced by an example of its own with the label, which is never used to predict."""
         lines = self._lines(context, actions)
         example = lines[drawn + 1] = self._example(actions[drawn], self._labelled)
         cost = (self._maximum - reward) / (self._maximum - self._minimum)
@@ -86,7 +86,7 @@ class VwPolicy:
         return [self._context(context), *self._examples_of(tuple(actions))]
 
     def _context(self, context: Context) -> core.Example:
-        """Kept by its features, and the last one by the object: learning at once asks for it again."""
+        # Cached by its features, and the last one by the object: a decision that is learned at once needs it again.
         last, kept = self._last
         if last is context and kept is not None:
             return kept
@@ -100,7 +100,7 @@ class VwPolicy:
         return example
 
     def _examples_of(self, actions: tuple[Choice, ...]) -> list[core.Example]:
-        """Which actions are eligible recurs even more often than each of them; mostly they are the same object."""
+        # Sets of actions recur even more often than single ones, mostly as the same object.
         last, examples_of_last = self._last_actions
         if last is actions:
             return examples_of_last
