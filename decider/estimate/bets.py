@@ -1,10 +1,9 @@
-"""Two gamblers who bet on a log, one that its value is above m, the other that it is below.
+"""Betting on the value of a log: one gambler bets that it is above m, the other that it is below.
 
-Called by the confidence sequence. A bet multiplies its capital by 1 + slope (term - m) + tilt (weight - 1) at each
-decision. That is fair if the value is m, however the log came about. A gambler splits the capital among bets for
-several horizons: the bet for the horizon h is the one that grows fastest on the past decisions if the value is the one
-that h decisions like them just exclude (`likelihood.extremes` finds both). Bets are renewed whenever the log has
-doubled.
+Called by the confidence sequence. At each decision a bet multiplies its capital by 1 + slope (term - m) + tilt
+(weight - 1). That is fair if the value is m, however the log came about. A gambler splits the capital among bets for
+several horizons: the bet for horizon h grows fastest on the past decisions if the value is the one that h decisions
+like them just exclude (`likelihood.extremes` finds both). Bets are renewed whenever the log has doubled.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from decider.estimate.sample import Floats, Longs, Sample
 
 HORIZONS = np.array([1e2, 1e3, 1e4, 1e5, 1e6])
 SHARES = np.array([0.1, 0.1, 0.6, 0.1, 0.1])
-"""Of the capital, by horizon. Most is where the sequence is to be tightest."""
+"""Shares of the capital, by horizon. The largest is for the horizon at which the sequence is to be narrowest."""
 
 FIRST_RENEWAL = 32
 """Units until bets are first renewed."""
@@ -31,14 +30,14 @@ MAX_LOSS = 0.95
 """The share of a bet's capital that one unit can cost at most."""
 
 BEFORE = 0.25
-"""What each extreme pair counts among the past decisions: it is all there is to bet by before the first one."""
+"""Weight of each extreme pair among the past decisions: before the first decision there is nothing else to bet on."""
 
 TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True, slots=True)
 class BetLog:
-    """What is bet on. total, weight, size: (units,). limits: what the value can be; extreme: what a decision can be.
+    """A log to bet on. total, weight, size: (units,). limits: of the value; extreme: of a decision.
 
     extreme: pairs of (4, 1), or of (4, units) where it differs by unit, in the order of `corners`.
     """
@@ -77,7 +76,7 @@ class Bets:
 
 
 def bet_schedule(log: BetLog, level: float) -> Iterator[tuple[slice, Bets]]:
-    """Which units are bet on with which bets; these depend on the units before alone (and on the units' sizes).
+    """Slices of units with their bets, which depend only on earlier units (and on the units' sizes).
 
     >>> ones = np.ones(100)
     >>> log = BetLog.of(Sample(ones, ones, ones, low=0.0, high=1.0, max_weight=1.0), (0.0, 1.0))
@@ -89,6 +88,8 @@ def bet_schedule(log: BetLog, level: float) -> Iterator[tuple[slice, Bets]]:
     shape = UnitSizes.of(log.size)
     seen: list[_PastUnits] = []
     start = 0
+    # Bets are chosen before their units are seen: else the capital would not be a martingale, and Ville's inequality
+    # would not hold.
     for end in np.minimum(FIRST_RENEWAL * 2 ** np.arange(doublings + 1), units).tolist():
         past = _PastUnits.join(seen)
         value = past.value(log.limits)
@@ -101,7 +102,7 @@ def bet_schedule(log: BetLog, level: float) -> Iterator[tuple[slice, Bets]]:
 
 @dataclass(frozen=True, slots=True)
 class _PastUnits:
-    """Units that were seen, as nodes: sums of each, (nodes,), and how many there were."""
+    """Past units as nodes, (nodes,) each: the sums of a unit, and the number of such units."""
 
     total: Floats
     weight: Floats
@@ -110,7 +111,7 @@ class _PastUnits:
 
     @classmethod
     def of(cls, log: BetLog, rows: slice) -> _PastUnits:
-        """Some of a log."""
+        """The units of some rows."""
         units = rows.stop - rows.start
         sums = np.stack([log.total[rows], log.weight[rows], log.size[rows]], axis=1)
         varied = 3 if (log.size[rows] != 1).any() else 2
@@ -120,13 +121,13 @@ class _PastUnits:
 
     @classmethod
     def join(cls, parts: list[_PastUnits]) -> _PastUnits:
-        """Of all parts."""
+        """All parts as one."""
         none = np.zeros(0)
         columns = [(none, none, none, none), *[(part.total, part.weight, part.size, part.count) for part in parts]]
         return cls(*[np.concatenate(column) for column in zip(*columns, strict=True)])
 
     def value(self, limits: Range) -> float:
-        """The mean term of a decision, if that is possible; the middle of what is, if nothing was seen."""
+        """The mean term of a decision, within the limits; without units the middle of the limits."""
         decisions = float(self.count @ self.size)
         return float(np.clip(self.count @ self.total / decisions, *limits)) if decisions else sum(limits) / 2
 
@@ -150,10 +151,10 @@ def _fastest(past: Pairs, seen: Floats, extreme: Pairs, level: float) -> Bets:
 
 @dataclass(frozen=True, slots=True)
 class Gambler:
-    """What the bets have met, as nodes: all of one horizon, then of the next. gain, stake: (nodes,).
+    """A gambler's bets as nodes: all of one horizon, then those of the next. gain, stake: (nodes,).
 
-    A node multiplies the capital by 1 + gain - stake (slope m + tilt). count: (stops, nodes), how often it was met
-    until a stop. starts: where each horizon's nodes begin.
+    A node multiplies the capital by 1 + gain - stake (slope m + tilt). count: (stops, nodes), how often until each
+    stop. starts: the first node of each horizon.
     """
 
     gain: Floats
@@ -164,7 +165,7 @@ class Gambler:
     starts: Longs
 
     def log_capital(self, m: float, stop: int) -> float:
-        """Of a start of 1, if the value is m, with the units until a stop."""
+        """The logarithm of the capital after the units until a stop, if the value is m; it starts at 0."""
         factor = 1 + self.gain - self.stake * (self.slope * m + self.tilt)
         grown = np.add.reduceat(self.count[stop] * np.log(np.maximum(factor, TINY)), self.starts)
         return float(np.logaddexp.reduce(grown + np.log(SHARES)))
@@ -200,7 +201,7 @@ class _BetNodes:
 
 
 def _bet_nodes(log: BetLog, rows: slice, until: Longs, *, slope: float, tilt: float) -> _BetNodes:
-    """The bet on a unit is cut so far that whatever its decisions are, and whatever m is, it costs MAX_LOSS at most."""
+    """One bet on some units. It is reduced so far that no unit and no m can cost more than MAX_LOSS of its capital."""
     extreme = log.extreme
     columns = rows if extreme.weight.shape[1] > 1 else slice(None)
     farthest = log.limits[1] if slope > 0 else log.limits[0]

@@ -63,13 +63,13 @@ class _Moments:
 
     @classmethod
     def of(cls, pairs: Pairs) -> _Moments:
-        """Of pairs, with the count as divisor."""
+        """The moments of pairs, with the count as divisor."""
         count, weight, term = len(pairs.term), float(pairs.weight.mean()), float(pairs.term.mean())
         w, t = pairs.weight - weight, pairs.term - term
         return cls(count, weight, term, float(w @ w) / count, float(w @ t) / count, float(t @ t) / count)
 
     def plus(self, *, weight: float, term: float) -> _Moments:
-        """With one more pair."""
+        """The moments with one more pair."""
         part = 1 / (self.count + 1)
         w, t = weight - self.weight, term - self.term
         return _Moments(
@@ -88,7 +88,7 @@ class _Moments:
 
     @property
     def cost(self) -> float:
-        """The divergence that a mean weight of 1 costs, for each decision."""
+        """The divergence, per decision, that a mean weight of 1 needs."""
         return (self.weight - 1) ** 2 / self.weight_weight if self.weight_weight else 0.0
 
     @property
@@ -97,7 +97,7 @@ class _Moments:
         return self.term + self.slope * (1 - self.weight)
 
     def reach(self, allowed: float) -> float:
-        """How far from there it can be for the divergence that is allowed; inside of 0 where none is left."""
+        """Largest distance from there for the divergence that is allowed; -inf where `cost` exceeds it."""
         left = allowed - self.cost
         scatter = self.term_term - self.slope * self.weight_term
         return math.sqrt(max(0.0, scatter * left)) if left >= 0 else -math.inf

@@ -45,7 +45,7 @@ class DoublyRobust(MeanOfTerms):
 
 
 def dr_terms(w: Floats, *, reward: Floats, predicted: Floats, expected: Floats) -> Floats:
-    """(n,): expected + w (reward - predicted), for any weights. Called by every estimator of this family.
+    """(n,): expected + w (reward - predicted), for any weights. Called by the doubly robust estimators.
 
     >>> import numpy as np
     >>> dr_terms(np.array([2.0]), reward=np.ones(1), predicted=np.zeros(1), expected=np.ones(1)).tolist()

@@ -49,9 +49,9 @@ class DrShrinkage(MeanOfTerms):
         strengths: Sequence[float] = (),
         interval: Spread = normal_interval,
     ) -> Self:
-        """An empty one with the strength that SLOPE chooses on these decisions, of `strengths` or `strengths_for`.
+        """An empty estimator with the strength that SLOPE chooses here, of `strengths` or `slope.strengths_for`.
 
-        interval: of the terms; one that sees units where units come back.
+        interval: of the mean of terms; by unit where units come back.
 
         >>> import numpy as np
         >>> p, pmf, reward = np.full(100, 0.5), np.full(100, 0.5), 1000 + np.arange(100.0) / 100

@@ -1,9 +1,8 @@
-"""Many points -> few nodes with counts that stand for them. Called by the intervals that solve equations over points.
+"""Replaces many points by few nodes with counts. Called by the intervals that solve equations over points.
 
-An empirical likelihood is evaluated some fifty times over; a million decisions would make it slow. Each point is
-shared out among the corners of the grid cell that it lies in, so that its mean stays what it is. The logarithm of a
-linear function of the point then comes out slightly smaller than it is (Jensen), which makes an interval a little
-wider and never narrower.
+An empirical likelihood is evaluated some fifty times, which is slow for a million decisions. Each point is split among
+the corners of its grid cell, so that its mean does not change. The logarithm of a linear function of the point can only
+become smaller by that (Jensen's inequality), so an interval becomes slightly wider and never narrower.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import numpy as np
 from decider.estimate.sample import Floats, Longs
 
 CELLS = 16_384
-"""Nodes of a grid, at most and about. An eighth as many distinct points need no grid."""
+"""About the largest number of nodes. Up to an eighth as many distinct points need no grid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """place: (nodes, dimensions). count: (blocks, nodes), how many points of each block stand there."""
+    """place: (nodes, dimensions). count: (blocks, nodes), the points of each block at each node."""
 
     place: Floats
     count: Floats

@@ -1,7 +1,7 @@
-"""What a sample says about decisions that it does not hold: extreme pairs of weight and term, and the unit of a size.
+"""The extreme pairs of weight and term that a decision can have, and the sizes of units.
 
-Called by every interval that must reckon with what was possible but not seen. `typical` makes units of several
-decisions look like decisions.
+Called by every interval that has to allow for decisions that are possible but were not seen. `UnitSizes` turns units of
+several decisions into single decisions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANY: Range = (-math.inf, math.inf)
 
 
 def possible(sample: Sample, within: Range) -> Range:
-    """What the value can be: within `within`, and within what one term can be.
+    """The range of the value: within `within` and within the range of one term.
 
     >>> from decider.estimate.sample import by_unit
     >>> possible(by_unit(np.ones(2), np.ones(2), np.arange(2), low=0.0, high=50.0, max_weight=50), (0.0, 1.0))
@@ -30,7 +30,7 @@ def possible(sample: Sample, within: Range) -> Range:
 
 
 def is_bounded(sample: Sample) -> bool:
-    """Whether one decision can do no more than finite harm.
+    """Whether the range of a decision's weight and term is finite.
 
     >>> from decider.estimate.sample import by_unit
     >>> is_bounded(by_unit(np.ones(2), np.ones(2), np.arange(2), low=0.0, high=math.inf, max_weight=math.inf))
@@ -88,14 +88,14 @@ def weights_of(sample: Sample) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class UnitSizes:
-    """How many decisions units have. mean: of a unit; alike: the mean over decisions of their units' sizes / mean."""
+    """The sizes of units in decisions. mean: per unit; alike: the mean per decision of its unit's size, over `mean`."""
 
     mean: float
     alike: float
 
     @classmethod
     def of(cls, size: Floats) -> UnitSizes:
-        """Of units with so many decisions each.
+        """The sizes of units with so many decisions each.
 
         >>> UnitSizes.of(np.array([1.0, 3.0]))
         UnitSizes(mean=2.0, alike=1.25)
@@ -120,7 +120,7 @@ class UnitSizes:
         return Pairs(weight / self.mean - larger, total / self.mean - value * larger)
 
     def enlarge(self, extreme: Pairs, value: float) -> Pairs:
-        """The pairs of units as large as the unit of a decision is on average, whose decisions are all alike.
+        """The extreme pairs of a unit whose decisions are all alike, of the average size that a decision's unit has.
 
         >>> UnitSizes(mean=1.0, alike=2.0).enlarge(Pairs(np.array([0.0]), np.array([0.0])), 0.25)
         Pairs(weight=array([-1.]), term=array([-0.25]))

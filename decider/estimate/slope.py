@@ -1,7 +1,7 @@
-"""Which of several estimators with ever less variance and ever more bias: SLOPE. Called by those with a parameter.
+"""SLOPE: chooses among estimators with less and less variance but more and more bias. Called by those with a parameter.
 
-The least variance is no help where it is bias: SLOPE goes from the widest interval to the narrowest for as long as
-the estimates agree within their widths. It needs no estimate of the bias.
+It goes from the widest interval to the narrowest for as long as the estimates agree within their widths, and needs no
+estimate of the bias.
 """
 
 from __future__ import annotations

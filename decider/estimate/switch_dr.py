@@ -48,9 +48,9 @@ class SwitchDr(MeanOfTerms):
         limits: Sequence[float] = (),
         interval: Spread = normal_interval,
     ) -> Self:
-        """An empty one with the limit that SLOPE chooses on these decisions, of `limits` or of `slope.limits_for`.
+        """An empty estimator with the limit that SLOPE chooses on these decisions, of `limits` or `slope.limits_for`.
 
-        interval: of the terms; one that sees units where units come back.
+        interval: of the mean of terms; by unit where units come back.
 
         >>> import numpy as np
         >>> p, pmf, q = np.full(100, 0.5), np.full(100, 0.5), np.zeros(100)
