@@ -1,6 +1,6 @@
-"""The log in memory, for tests and small simulations: the same words, the same conformance suite, no file.
+"""The log in memory, for tests and small simulations: the same protocol and conformance suite, no file.
 
-Any number of threads write it; order and time are dealt under one lock.
+Any number of threads may write; one lock gives positions and times.
 """
 
 from __future__ import annotations
@@ -345,7 +345,7 @@ class MemoryLog:
 
 
 def _key(entry: Entry) -> Any:
-    """What may be there only once; None for what may come as often as it likes."""
+    """The unique key of an entry; None for kinds without one."""
     match entry:
         case Decision():
             return "decision", entry.decision_id

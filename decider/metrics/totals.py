@@ -1,7 +1,7 @@
-"""Everything that the log knows, counted: its totals, read up to its end at every scrape, by names and labels.
+"""The totals of a log by names and labels, read up to its end at every scrape. Called by `collector.py`.
 
-Counting from position 0 or going on from the last scrape is the same code, so totals survive a restart by
-construction, and the hot path counts nothing twice. Called by `collector.py`.
+Counting from position 0 and continuing from the last scrape are the same code, so totals survive a restart by
+construction, and serving a call counts nothing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Labels = tuple[str, ...]
 
 
 class LabelSums(dict[Labels, float]):
-    """Numbers to add to; 0 where nothing was added, and asking for it adds nothing."""
+    """Sums by labels; a missing key reads as 0 and is not added by reading."""
 
     def __missing__(self, key: Labels) -> float:
         return 0.0
@@ -59,7 +59,7 @@ class LogTotals:
         self.refused: Mapping[tuple[str, str], int] = {}
 
     def catch_up(self) -> None:
-        """Count what has come since the last time; where that fails half way, begin again the next time."""
+        """Count the entries since the last call; where that fails half way, the next call counts from the start."""
         try:
             self._catch_up()
         except BaseException:

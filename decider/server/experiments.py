@@ -1,4 +1,4 @@
-"""ExperimentService: translations between messages, the log's versions, and what serves."""
+"""ExperimentService: translates between messages, the log's versions, and what serves. Called by gRPC."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_PAGE = 1000
 
 
 class ExperimentService:
-    """Handlers of the RPCs of the same names. progress: how far the models of versions that wait are."""
+    """Handlers of the RPCs of the same names. progress: of the models of versions that wait."""
 
     def __init__(
         self,

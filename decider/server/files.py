@@ -1,4 +1,6 @@
-"""Experiment files: read at start, watched afterwards. A bad change is refused and the running version stays."""
+"""Experiment files: read at the start, then watched. A bad change is refused and the serving version stays. Called by
+`serve.py`.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +29,15 @@ class ExperimentFiles:
         self._defined: dict[Path, ExperimentId] = {}
 
     def apply_all(self) -> None:
-        """At start: raises InvalidExperiment for the first bad file, since nothing runs yet that could stay."""
+        """At the start: raises InvalidExperiment for the first bad file, since no earlier version serves yet."""
         for path, digest in self._changed_files():
             self._apply_file(path)
             self._seen[path] = digest
 
     def apply_changes(self) -> None:
-        """Later: a bad file is logged, once, and the running version stays.
+        """Later: a bad file is logged once and the serving version stays.
 
-        Raises LogError if the log cannot take a change; the next look tries it again.
+        Raises LogError if the log cannot be written; the next call tries again.
         """
         for path, digest in self._changed_files():
             try:
@@ -46,7 +48,7 @@ class ExperimentFiles:
         self._warn_of_removed()
 
     def _warn_of_removed(self) -> None:
-        """An experiment outlives its file, since decisions of frontends depend on it."""
+        """An experiment goes on without its file, since frontends depend on it."""
         for path in set(self._defined) - set(self._files()):
             logger.warning(
                 "%s is gone; experiment %s goes on as it was: pause it to stop it", path, self._defined[path]

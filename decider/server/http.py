@@ -13,7 +13,7 @@ from decider.errors import AddressInUse, DeciderError
 
 
 class Readiness(NamedTuple):
-    """Whether calls are taken; what there is to say, or why not."""
+    """Whether calls are taken, and a text for people: warnings, or why not."""
 
     ready: bool
     text: str
@@ -80,4 +80,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Scrapes are not news."""
+        """Scrapes are not logged."""

@@ -1,6 +1,6 @@
-"""What every gRPC method goes through: deadline, metrics, and the one place that turns exceptions into statuses.
+"""Wraps every gRPC method: deadline, metrics, and the one place that turns exceptions into statuses.
 
-Handlers are translations: they return a reply or raise. Called by `grpc_port.py`.
+Handlers return a reply or raise. Called by `grpc_port.py`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def to_status(error: Exception) -> status_pb2.Status:
 
 
 def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
-    """As many violations as fit, then how many more there are."""
+    """As many violations as fit, then the number of the others."""
     message = error_details_pb2.BadRequest()
     for index, violation in enumerate(violations):
         if message.ByteSize() > MOST_DETAILS:
@@ -78,15 +78,15 @@ def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadReques
 
 
 def _truncate(text: str, longest: int) -> str:
-    """At most that many bytes."""
+    """The text, cut to at most so many bytes."""
     encoded = text.encode()
     return text if len(encoded) <= longest else encoded[: longest - 3].decode(errors="ignore") + "..."
 
 
 def _to_any(message: Any) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed
+    envelope = any_pb2.Any()
+    envelope.Pack(message)
+    return envelope
 
 
 Handler = Callable[[Any], Any]

@@ -1,4 +1,4 @@
-"""DeciderService: translations between messages and the domain. Domain code raises; `rpc.py` aborts."""
+"""DeciderService: translates between messages and the domain. Domain code raises; `rpc.py` aborts. Called by gRPC."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 class _Answer(NamedTuple):
-    """A decision with its version; `stored`: it is in the log already."""
+    """A decision with its version; `stored`: it was in the log before."""
 
     decision: Decision
     version: ExperimentVersion
@@ -45,7 +45,7 @@ class DeciderService:
         self._reply = convert.Replies()
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
-        """Choose, append, answer; to a decision id that was there before, with the stored decision."""
+        """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         chosen = self._choose(request)
         if not chosen.stored:
             (mark,) = self._append([chosen.decision])
@@ -90,10 +90,9 @@ class DeciderService:
         return _Answer(decide(asked, version, model, slots), version, stored=False)
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None) -> _Answer:
-        """What counts after the commit: without a mark, somebody else has just written this decision id.
-
-        Raises LogError where neither is in the log: nothing is answered that is not.
-        """
+        """The decision to answer with after the commit. Raises LogError if it is not in the log."""
+        # No mark: the log's unique key refused the id, since another call wrote it between `_choose` and the commit.
+        # Only what is in the log is ever answered.
         if mark is not None:
             return chosen
         stored = self._find_stored(request)
@@ -105,8 +104,8 @@ class DeciderService:
         return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
 
     def _find_stored(self, request: pb.DecideRequest) -> _Answer | None:
-        """The decision with this id, if there is one. Raises AlreadyExists if it is another's, or if the request's
-        actions leave out what was chosen."""
+        """The decision with this id, if there is one. Raises AlreadyExists if it belongs to another unit or experiment,
+        or if the request excludes its action."""
         logged = self._log.find(DecisionId(request.decision_id))
         if logged is None:
             return None
@@ -132,7 +131,7 @@ class DeciderService:
         return place
 
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
-        """Say what was shown; the first word counts."""
+        """Append what was shown; only the first activation of a decision counts."""
         place = self._locate(request.decision_id)
         (mark,) = self._append([NewActivation(place.position, self._override(place, request.action))])
         return pb.ActivateResponse(first=mark is not None)
@@ -149,7 +148,7 @@ class DeciderService:
         return ActionId(action)
 
     def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
-        """Append, answer what became of it."""
+        """Append, answer with the outcome."""
         prepared = _attempt(self._prepare_reward, request)
         marks = self._append(_entries([prepared], [request]))
         if isinstance(prepared, DeciderError):
@@ -189,14 +188,14 @@ class DeciderService:
 def _entries(
     prepared: Sequence[tuple[NewReward, DecisionRef] | DeciderError], requests: Sequence[pb.RewardRequest]
 ) -> list[Entry]:
-    """The rewards, then a note of every orphan."""
+    """The rewards, then an Orphan for every reward without a decision."""
     rewards: list[Entry] = [p[0] for p in prepared if not isinstance(p, DeciderError)]
     orphans = [r for p, r in zip(prepared, requests, strict=True) if isinstance(p, NotFound)]
     return rewards + [Orphan(convert.reward_name(r)) for r in orphans]
 
 
 def _attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:
-    """One request of a batch: its error is its own."""
+    """One request of a batch: its error must not fail the others."""
     try:
         return prepare(request)
     except DeciderError as error:

@@ -1,6 +1,6 @@
 """Stored models: read by everybody, stored and deleted in pieces by the leader. See ModelStore.
 
-Which models were published is in the log's order; what is stored here follows from it and can be learned anew.
+The log's entries say which models were published; what is stored here can be learned again from the log.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from decider.policy.saved import SavedModel
 from decider.types import ExperimentId, Position, now
 
 PIECE_BYTES = 256 * 1024
-"""Of a stored model; no commit waits for more than the writing of one."""
+"""Size of a piece; no commit waits for longer than the writing of one."""
 
 PAUSE = 0.001
-"""Seconds between two pieces: a thread that waits for the lock gets it, since a lock of Python knows no queue."""
+"""Seconds between two pieces, so that a waiting commit gets the lock: Python's locks have no queue."""
 
 _COMPLETE = """
 select position from models where experiment = ? and signature = ?
@@ -107,7 +107,7 @@ class SqliteModelReader:
 class SqliteModelStore(SqliteModelReader):
     """See ModelStore.
 
-    exclusive: the right to write, beside nobody. Taken for one piece at a time.
+    exclusive: the right to write alone. Taken for one piece at a time.
     """
 
     def __init__(
@@ -151,7 +151,8 @@ class SqliteModelStore(SqliteModelReader):
 
     def _delete(self, key: Key) -> None:
         sql = "select part from models where experiment = ? and signature = ? and position = ? order by part desc"
-        for row in list(self._read(sql, key)):  # the last first: a process that is killed leaves the first pieces
+        # The last piece first: what a killed process leaves is then the beginning of a model, which `check` accepts.
+        for row in list(self._read(sql, key)):
             self._execute(_DELETE_PIECE, (*key, row["part"]))
 
 

@@ -1,7 +1,7 @@
-"""Rows of a query, by the names of the columns; decisions and experiment versions in them.
+"""Reads rows with named columns, and the decisions and experiment versions in them.
 
-Called by `reader.py` and `totals.py`. Rows are named tuples where there are many of them: one is made in 0.3 us, and a
-column of it costs less than one of an `sqlite3.Row`.
+Called by `reader.py` and `totals.py`. Where there are many rows they are named tuples: one is made in 0.3 us, and
+reading a column costs less than with `sqlite3.Row`.
 """
 
 from __future__ import annotations

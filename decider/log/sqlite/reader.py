@@ -1,7 +1,7 @@
-"""Reads a log in an SQLite file, without the right to write: the simulator and people's tools use it on a live log.
+"""Reads a log in an SQLite file, without the right to write; also while a server writes it.
 
-What is sealed is said in views.sql. Where a query wants the decisions whose deadline lies in (after, until], it says so
-as a range of their times (`_DUE`), since that is what the index on (version, time) answers.
+views.sql defines what is sealed. A query for the decisions whose deadline lies in (after, until] is written as a range
+of their times (`_DUE`), since the index is on (version, time).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ select v.position, (
   order by w.time limit 1) as deadline
 from experiments v
 """
-"""Of every version the first one beyond :after; null where there is none."""
+"""The first deadline beyond :after of every version; null where there is none."""
 
 FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 
@@ -89,8 +89,8 @@ from published p join signatures s on s.id = p.signature
 where p.position > ? and p.position <= ? group by p.experiment, p.signature order by 1
 """
 
-# The same of all that were ever published, by steps from one owner to the next in the unique key's index: a log has
-# millions of models and a few owners.
+# The same for all that were ever published, by a loose index scan: it steps from one owner to the next in the unique
+# key's index, since a log has millions of models and a few owners.
 _NEWEST_MODELS = """
 with recursive owners (experiment, signature) as (
   select experiment, signature from (
@@ -111,7 +111,7 @@ where p.position > ? and p.position <= ? order by 1
 
 
 class SqliteReader:
-    """A log to read, from any thread: idle connections are kept and taken again.
+    """A log to read, from any thread: idle connections are kept and used again.
 
     Raises LogError where there is no log.
     """
@@ -313,7 +313,7 @@ class SqliteReader:
         return count
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
-        """See LogReader. One connection; the query of a version begins when the merge comes to its first deadline."""
+        """See LogReader. One connection; a version's query starts when the merge reaches its first deadline."""
         with self._connection() as connection:
             due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
             streams = [

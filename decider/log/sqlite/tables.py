@@ -1,6 +1,6 @@
-"""The tables of entries: what stands in which column, which key may refuse a row. Entries as rows of them.
+"""The tables of entries: their columns, the key that may refuse a row, and entries as rows.
 
-Called by `writer.py`, `migrations.py` and `check.py`; nothing else names these columns to write them.
+Called by `writer.py`, `migrations.py` and `check.py`; nothing else writes these columns.
 """
 
 from __future__ import annotations
