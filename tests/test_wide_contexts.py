@@ -116,7 +116,7 @@ def test_while_all_features_fit_both_codes_are_the_same_to_the_last_bit(
 
 def too_many(regression: Any) -> bool:
     """Whether it has met more features than it has room for."""
-    plain = getattr(regression, "_regression", regression)
+    plain = regression
     known = len(plain._places)
     return plain.vocabulary.left_out > 0 or len(plain._weights) * known * known > admission.CELLS
 
@@ -303,7 +303,7 @@ def test_models_that_were_stored_before_halves_were_still_load(experiment: str) 
     policy = thompson(1, data, pairs=experiment == "th-cca", memory=0.0 if experiment == "th-mem0" else 1000.0)
     with np.load(io.BytesIO(data)) as before:
         for name, regression in policy._regressions.items():
-            plain: Any = getattr(regression, "_regression", regression)
+            plain: Any = regression
             assert np.array_equal(plain._moments, before[f"{name}.moments"])
             assert np.array_equal(plain._targets, before[f"{name}.targets"])
             assert np.array_equal(plain._covariance, before[f"{name}.spread"])

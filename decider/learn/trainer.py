@@ -98,6 +98,7 @@ class Trainer:
             self.position = mark.position
 
     def _read_sealed(self, mark: Mark) -> Generator[SealedDecision, None, None]:
+        # A generator, so that it can be closed half way: an iterator of the log need not have `close`.
         yield from self._log.sealed_decisions(self.experiment, after=self.time, until=mark.time)
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:

@@ -50,7 +50,7 @@ class DeciderService:
         if not chosen.stored:
             (mark,) = self._append([chosen.decision])
             chosen = self._confirm(request, chosen, mark)
-        return self._to_reply(request, chosen)
+        return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
 
     def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
@@ -71,7 +71,8 @@ class DeciderService:
                 raise chosen
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks))
-            return pb.DecideResult(response=self._to_reply(request, chosen))
+            reply = self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
+            return pb.DecideResult(response=reply)
         except DeciderError as error:
             return pb.DecideResult(error=to_status(error))
 
@@ -99,9 +100,6 @@ class DeciderService:
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
         return stored
-
-    def _to_reply(self, request: pb.DecideRequest, chosen: _Answer) -> pb.DecideResponse:
-        return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
 
     def _find_stored(self, request: pb.DecideRequest) -> _Answer | None:
         """The decision with this id, if there is one. Raises AlreadyExists if it belongs to another unit or experiment,

@@ -75,7 +75,7 @@ class LinearPredictor:
         self._stacks: Cache[tuple[Vector, ...], _FeatureTable] = Cache()
         self._row_numbers: Cache[tuple[str, ...], Indexes] = Cache()
 
-    def snapshot(self) -> LinearPredictor:
+    def snapshot(self) -> Predictor:
         """A copy that does not change."""
         copy = LinearPredictor()
         copy._places, copy._rows = dict(self._places), dict(self._rows)

@@ -85,7 +85,7 @@ class ThompsonPolicy:
         self._minimum, self._maximum = reward_range
         self._admission = admission
         self._warned = False
-        self._regressions: dict[str, Regression | ViewRegression] = {STATIONARY: Regression(admission(WORK))}
+        self._regressions: dict[str, Regression] = {STATIONARY: Regression(admission(WORK))}
         if memory:
             self._regressions[DISCOUNTED] = Regression(admission(LITTLE_WORK), memory)
         self._evidence = dict.fromkeys(self._regressions, 0.0)
@@ -168,7 +168,7 @@ class ThompsonPolicy:
         del self._regressions[name]
         self._evidence[name] = NO_EVIDENCE
 
-    def _best_predictor(self) -> Regression | ViewRegression:
+    def _best_predictor(self) -> Regression:
         """The regression with the best recent predictive likelihood; the first of equals."""
         return self._regressions[max(self._evidence, key=self._evidence.__getitem__)]
 

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decider.policy.features import Vector
-from decider.policy.protocol import Vocabulary
 from decider.policy.thompson.admission import Admission
 from decider.policy.thompson.arrays import FEATURE, Arrays, Cache, Floats, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, PAIR, is_number
-from decider.policy.thompson.posterior import LinearPredictor, Posterior
+from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.policy.thompson.regression import Regression
 
 BINS = 8
@@ -63,54 +62,46 @@ class View(Protocol):
 class ViewPredictor:
     """Predicts from the features that a view gives."""
 
-    def __init__(self, view: View, predictor: LinearPredictor) -> None:
+    def __init__(self, view: View, predictor: Predictor) -> None:
         self._view, self._predictor = view, predictor
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
-        of = self._view.of
-        return self._predictor.posterior(actions, of(shared), tuple([of(one) if one else one for one in own]))
+        return self._predictor.posterior(actions, *_seen_through(self._view, shared, own))
 
 
-class ViewRegression(ViewPredictor):
+class ViewRegression(Regression):
     """A regression on the features that a view gives."""
 
     def __init__(self, view: View, admission: Admission) -> None:
-        self._regression = Regression(admission)
-        super().__init__(view, self._regression)
+        super().__init__(admission)
+        self._view = view
 
-    @property
-    def full(self) -> bool:
-        """See `Regression`."""
-        return self._regression.full
-
-    @property
-    def crowded(self) -> bool:
-        """See `Regression`."""
-        return self._regression.crowded
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """See `Regression`."""
-        return self._regression.vocabulary
+    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
+        """See `Predictor.posterior`."""
+        return super().posterior(actions, *_seen_through(self._view, shared, own))
 
     def learn(self, action: str, features: Vector, reward: float) -> float:
         """See `Regression`."""
         self._view.see(features)
-        return self._regression.learn(action, self._view.of(features), reward)
+        return super().learn(action, self._view.of(features), reward)
 
-    def snapshot(self) -> ViewPredictor:
+    def snapshot(self) -> Predictor:
         """A copy that does not change."""
-        return ViewPredictor(self._view.snapshot(), self._regression.snapshot())
+        return ViewPredictor(self._view.snapshot(), super().snapshot())
 
     def to_arrays(self) -> Arrays:
         """The state of both, as arrays."""
-        return self._regression.to_arrays() | self._view.to_arrays()
+        return super().to_arrays() | self._view.to_arrays()
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         """Go on from `to_arrays()`."""
-        self._regression.restore(saved)
+        super().restore(saved)
         self._view.restore(saved)
+
+
+def _seen_through(view: View, shared: Vector, own: tuple[Vector, ...]) -> tuple[Vector, tuple[Vector, ...]]:
+    return view.of(shared), tuple([view.of(one) if one else one for one in own])
 
 
 class NumberBins:
