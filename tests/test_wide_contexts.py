@@ -116,9 +116,8 @@ def test_while_all_features_fit_both_codes_are_the_same_to_the_last_bit(
 
 def too_many(regression: Any) -> bool:
     """Whether it has met more features than it has room for."""
-    plain = regression
-    known = len(plain._places)
-    return plain.vocabulary.left_out > 0 or len(plain._weights) * known * known > admission.CELLS
+    known = len(regression._places)
+    return regression.vocabulary.left_out > 0 or len(regression._weights) * known * known > admission.CELLS
 
 
 @given(**KINDS, memory=st.sampled_from([0.0, 60.0]), cut=st.integers(1, 399), size=st.sampled_from([1_000, BYTES]))
@@ -303,11 +302,10 @@ def test_models_that_were_stored_before_halves_were_still_load(experiment: str) 
     policy = thompson(1, data, pairs=experiment == "th-cca", memory=0.0 if experiment == "th-mem0" else 1000.0)
     with np.load(io.BytesIO(data)) as before:
         for name, regression in policy._regressions.items():
-            plain: Any = regression
-            assert np.array_equal(plain._moments, before[f"{name}.moments"])
-            assert np.array_equal(plain._targets, before[f"{name}.targets"])
-            assert np.array_equal(plain._covariance, before[f"{name}.spread"])
-            assert np.array_equal(plain._weights, before[f"{name}.weights"])
+            assert np.array_equal(regression._moments, before[f"{name}.moments"])
+            assert np.array_equal(regression._targets, before[f"{name}.targets"])
+            assert np.array_equal(regression._covariance, before[f"{name}.spread"])
+            assert np.array_equal(regression._weights, before[f"{name}.weights"])
     assert len(policy.save()) < 0.85 * len(data)
 
 
