@@ -78,12 +78,12 @@ def _path(log: Path) -> Path:
 def last_acknowledged(log: Path) -> Position:
     """The last position that was acknowledged; 0 where there is no witness."""
     try:
-        return _read(_path(log).read_bytes())
+        return _parse(_path(log).read_bytes())
     except OSError:
         return START
 
 
-def _read(record: bytes) -> Position:
+def _parse(record: bytes) -> Position:
     if len(record) != _RECORD.size:
         return START
     position, checksum = _RECORD.unpack(record)
@@ -109,7 +109,7 @@ class Witness:
 
     def remember(self, position: Position) -> None:
         """The log reaches to that position, and that will be acknowledged. Another writer may have gone further."""
-        if position > _read(os.pread(self._descriptor, _RECORD.size, 0)):
+        if position > _parse(os.pread(self._descriptor, _RECORD.size, 0)):
             self.begin_at(position)
 
     def begin_at(self, position: Position) -> None:

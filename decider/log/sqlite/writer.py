@@ -141,7 +141,7 @@ class SqliteLog(SqliteReader):
             with self._file:
                 marks = self._write_at_once(entries) or self._write_singly(entries)
                 # After the commit: nothing that was written into a file that is gone may be acknowledged. The witness
-                # last, and before another writer may commit, so that it does not go back.
+                # last: it must not name a position that the log does not have.
                 missing = self._files.missing_file()
                 if missing:
                     raise missing
