@@ -1,7 +1,7 @@
 """Percentile bootstrap of a mean over units. Called by the evaluation, for comparison with better intervals.
 
-It does not hold where few units carry the estimate (few successes, few large weights): then no resample shows what
-was never seen. The Cressie-Read interval and the confidence sequence do.
+Its coverage is too low where few units carry the estimate (few successes, few large weights), since no resample shows
+what was never seen. The Cressie-Read interval and the confidence sequence do not have this fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from decider.estimate.mean import Interval
 from decider.estimate.sample import Floats, Sample
 
 GROUPS = 10_000
-"""Units that are resampled one by one at most; more are first put into so many groups."""
+"""Most units that are resampled one by one; more are first put into so many groups."""
 
 
 def bootstrap(sample: Sample, *, seed: int, resamples: int = 1000, level: float = 0.95) -> Interval:

@@ -66,5 +66,5 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 
 
 def code_versions() -> dict[str, int]:
-    """Of each algorithm the newest version of its learning code: what this build makes."""
+    """The newest version of the learning code of each algorithm: what this build makes."""
     return {name: max(algorithm.codes) for name, algorithm in ALGORITHMS.items()}

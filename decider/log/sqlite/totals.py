@@ -1,6 +1,6 @@
-"""What is counted of a log between two marks, in SQL. Called by `reader.py`.
+"""Counts the totals of a log between two marks, in SQL. Called by `reader.py`.
 
-`not indexed` keeps SQLite on the positions, its primary key: beside `json_each` it would rather read all decisions in
+`not indexed` makes SQLite use the primary key, the position: with `json_each` it would otherwise read all decisions in
 the order of the group.
 """
 
