@@ -14,7 +14,7 @@ from scipy import optimize, stats
 
 from decider.estimate import likelihood
 from decider.estimate.asymptotic import asymptotic
-from decider.estimate.binomial import Proportion
+from decider.estimate.binomial import Counted
 from decider.estimate.clopper_pearson import clopper_pearson
 from decider.estimate.confidence_sequence import confidence_sequence, confidence_sequence_path
 from decider.estimate.cressie_read import cressie_read
@@ -92,7 +92,7 @@ def test_cressie_read_is_that_of_vw_estimators_for_other_rewards_and_levels() ->
 @given(st.integers(0, 60), st.integers(0, 60), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
 def test_clopper_pearson_is_the_exact_test_turned_round(successes: int, failures: int, level: float) -> None:
     """Against scipy's exact binomial test."""
-    found = clopper_pearson(Proportion(successes, successes + failures), level=level)
+    found = clopper_pearson(Counted(successes, successes + failures), level=level)
     if not successes + failures:
         assert ends(found) == (0.0, 1.0)
         assert math.isnan(found.value)
@@ -104,7 +104,7 @@ def test_clopper_pearson_is_the_exact_test_turned_round(successes: int, failures
 @pytest.mark.parametrize("trials", [1, 7, 30])
 def test_clopper_pearson_covers_whatever_the_truth_is(trials: int) -> None:
     """Not by simulation: the probabilities of all outcomes add up."""
-    intervals = [clopper_pearson(Proportion(successes, trials)) for successes in range(trials + 1)]
+    intervals = [clopper_pearson(Counted(successes, trials)) for successes in range(trials + 1)]
     for truth in np.linspace(0.001, 0.999, 333):
         chances = stats.binom.pmf(np.arange(trials + 1), trials, truth)
         held = [interval.low <= truth <= interval.high for interval in intervals]

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from decider.client import Client
-from decider.estimate.binomial import Proportion, difference, part_less_whole, wilson
+from decider.estimate.binomial import Counted, difference, part_less_whole, wilson
 from decider.log.open import open_reader
 from decider.server.serve import Server
 from decider.server.settings import Settings
@@ -299,22 +299,20 @@ def test_a_server_that_has_learned_is_told_from_a_fresh_one(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("counted", "low", "high"),
     [
-        (Proportion(81, 263), 0.2553, 0.3662),
-        (Proportion(15, 148), 0.0624, 0.1605),
-        (Proportion(0, 20), 0.0, 0.1611),
-        (Proportion(1, 29), 0.0061, 0.1718),
+        (Counted(81, 263), 0.2553, 0.3662),
+        (Counted(15, 148), 0.0624, 0.1605),
+        (Counted(0, 20), 0.0, 0.1611),
+        (Counted(1, 29), 0.0061, 0.1718),
     ],
 )
-def test_wilson_agrees_with_the_published_table(counted: Proportion, low: float, high: float) -> None:
+def test_wilson_agrees_with_the_published_table(counted: Counted, low: float, high: float) -> None:
     """Newcombe, Statistics in Medicine 1998a, table I, method 3."""
     share = wilson(counted)
     assert [share.low, share.high] == pytest.approx([low, high], abs=5e-5)
 
 
-@pytest.mark.parametrize(
-    "counted", [Proportion(0, 1), Proportion(1, 1), Proportion(0, 10_000), Proportion(10_000, 10_000)]
-)
-def test_a_share_lies_in_its_interval_and_that_in_0_to_1(counted: Proportion) -> None:
+@pytest.mark.parametrize("counted", [Counted(0, 1), Counted(1, 1), Counted(0, 10_000), Counted(10_000, 10_000)])
+def test_a_share_lies_in_its_interval_and_that_in_0_to_1(counted: Counted) -> None:
     """No clicks among a few matched rows is the usual case here."""
     share = wilson(counted)
     assert 0 <= share.low <= share.value <= share.high <= 1
@@ -330,14 +328,14 @@ def test_the_interval_of_part_less_whole_covers_as_often_as_it_says() -> None:
     for _ in range(1_000):
         part = sum(random.random() < 0.02 for _ in range(300))
         rest = sum(random.random() < 0.004 for _ in range(600))
-        apart = part_less_whole(Proportion(part, 300), Proportion(part + rest, 900))
+        apart = part_less_whole(Counted(part, 300), Counted(part + rest, 900))
         covered += apart.low <= true <= apart.high
     assert 0.93 < covered / 1_000 < 0.975
 
 
 def test_nothing_is_said_of_no_trials() -> None:
     """Without a matched row there is no click rate, and the table shows none."""
-    assert (wilson(Proportion(0, 0)).low, wilson(Proportion(0, 0)).high) == (0, 1)
-    assert math.isnan(difference(Proportion(0, 0), Proportion(1, 2)).value)
+    assert (wilson(Counted(0, 0)).low, wilson(Counted(0, 0)).high) == (0, 1)
+    assert math.isnan(difference(Counted(0, 0), Counted(1, 2)).value)
     driven = drive_open_bandit.Driven("e", had_learned=False, passes=[Pass(rows=3, clicks=1)])
     assert next(iter(drive_open_bandit.table(driven).columns[3].cells)) == "-"

@@ -12,17 +12,17 @@ from typing import NamedTuple
 from decider.estimate.mean import Interval
 
 
-class Proportion(NamedTuple):
+class Counted(NamedTuple):
     """Successes among trials."""
 
     successes: int
     trials: int
 
 
-def wilson(counted: Proportion, level: float = 0.95) -> Interval:
+def wilson(counted: Counted, level: float = 0.95) -> Interval:
     """The share and its score interval; of no trials nan in [0, 1]. Wilson, JASA 1927.
 
-    >>> share = wilson(Proportion(81, 263))  # Newcombe 1998a, table I
+    >>> share = wilson(Counted(81, 263))  # Newcombe 1998a, table I
     >>> round(share.value, 4), round(share.low, 4), round(share.high, 4)
     (0.308, 0.2553, 0.3662)
     """
@@ -37,12 +37,12 @@ def wilson(counted: Proportion, level: float = 0.95) -> Interval:
     return Interval(share, max(0.0, (centre - width) / scale), min(1.0, (centre + width) / scale))
 
 
-def difference(one: Proportion, other: Proportion, level: float = 0.95) -> Interval:
+def difference(one: Counted, other: Counted, level: float = 0.95) -> Interval:
     """Share of one less that of the other, independent ones; nan where there were no trials.
 
     Newcombe, Statistics in Medicine 1998b, method 10.
 
-    >>> apart = difference(Proportion(56, 70), Proportion(48, 80))  # its table II
+    >>> apart = difference(Counted(56, 70), Counted(48, 80))  # its table II
     >>> round(apart.value, 4), round(apart.low, 4), round(apart.high, 4)
     (0.2, 0.0524, 0.3339)
     """
@@ -55,16 +55,16 @@ def difference(one: Proportion, other: Proportion, level: float = 0.95) -> Inter
     )
 
 
-def part_less_whole(part: Proportion, whole: Proportion, level: float = 0.95) -> Interval:
+def part_less_whole(part: Counted, whole: Counted, level: float = 0.95) -> Interval:
     """Share of a part less that of the whole that holds it; the two are not independent, the part and the rest are.
 
     part - whole = (1 - part's size / whole's size) x (part - rest), so the interval is that of the right side.
 
-    >>> apart = part_less_whole(Proportion(5, 50), Proportion(5, 100))
+    >>> apart = part_less_whole(Counted(5, 50), Counted(5, 100))
     >>> round(apart.value, 4), round(apart.low, 4), round(apart.high, 4)
     (0.05, 0.0045, 0.1068)
     """
-    rest = Proportion(whole.successes - part.successes, whole.trials - part.trials)
+    rest = Counted(whole.successes - part.successes, whole.trials - part.trials)
     apart = difference(part, rest, level)
     scale = rest.trials / whole.trials if whole.trials else math.nan
     return Interval(scale * apart.value, scale * apart.low, scale * apart.high)

@@ -6,14 +6,14 @@ import math
 
 from scipy.special import betaincinv
 
-from decider.estimate.binomial import Proportion
+from decider.estimate.binomial import Counted
 from decider.estimate.mean import Interval
 
 
-def clopper_pearson(counted: Proportion, *, level: float = 0.95) -> Interval:
+def clopper_pearson(counted: Counted, *, level: float = 0.95) -> Interval:
     """The share and the rates that are not excluded by it; of no trials nan in [0, 1]. Clopper & Pearson, 1934.
 
-    >>> interval = clopper_pearson(Proportion(0, 10))
+    >>> interval = clopper_pearson(Counted(0, 10))
     >>> interval.value, interval.low, round(interval.high, 4)
     (0.0, 0.0, 0.3085)
     """

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from decider.client import Client
-from decider.estimate.binomial import Proportion, part_less_whole, wilson
+from decider.estimate.binomial import Counted, part_less_whole, wilson
 from decider.estimate.mean import Interval
 from decider.types import Features
 from decider.v1 import decider_service_pb2 as pb
@@ -153,15 +153,15 @@ def table(driven: Driven) -> Table:
     return result
 
 
-def _matched(counted: Pass) -> Proportion:
-    return Proportion(counted.matched_clicks, counted.matched)
+def _matched(counted: Pass) -> Counted:
+    return Counted(counted.matched_clicks, counted.matched)
 
 
-def _all(counted: Pass) -> Proportion:
-    return Proportion(counted.clicks, counted.rows)
+def _all(counted: Pass) -> Counted:
+    return Counted(counted.clicks, counted.rows)
 
 
-def _cells(counted: Proportion) -> tuple[str, str, str]:
+def _cells(counted: Counted) -> tuple[str, str, str]:
     return str(counted.trials), str(counted.successes), _percent(wilson(counted))
 
 

@@ -15,7 +15,7 @@ from typing import TypedDict
 import numpy as np
 
 from decider.estimate.asymptotic import asymptotic
-from decider.estimate.binomial import Proportion
+from decider.estimate.binomial import Counted
 from decider.estimate.clipped_ips import ClippedIps
 from decider.estimate.clopper_pearson import clopper_pearson
 from decider.estimate.cressie_read_value import CressieRead
@@ -196,7 +196,7 @@ class Estimator:
         rows = np.flatnonzero(accepted)
         kept, units = reward[rows], self._units.part(rows)
         if bool(((kept == 0) | (kept == 1)).all()) and len(units.size) == len(kept):
-            interval = clopper_pearson(Proportion(int(kept.sum()), len(kept)))
+            interval = clopper_pearson(Counted(int(kept.sum()), len(kept)))
             return _as_estimate(interval, "Clopper-Pearson", note, unbiased=True)
         sample = units.sample(kept, np.ones(len(kept)), low=self._low, high=self._high, max_weight=1.0)
         return _as_estimate(asymptotic(sample, value_range=self.value_range), "asymptotic", note, unbiased=True)
