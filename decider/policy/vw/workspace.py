@@ -20,6 +20,9 @@ from decider.types import Context
 ACTION_CACHE = 2_000
 """Parsed action lines that one workspace keeps, at 32 kB each; then it starts anew."""
 
+RECENT_SETS = 8
+"""Eligible sets that are known as objects: hashing one costs a call for each of its actions."""
+
 CONTEXT_CACHE = 500
 """The same for context lines: a decision that is learned at once after it was scored is parsed once."""
 
@@ -47,7 +50,7 @@ class VwPolicy:
         self._labelled: dict[Choice, core.Example] = {}
         self._sets: dict[tuple[Choice, ...], list[core.Example]] = {}
         self._contexts: dict[tuple[tuple[str, ...], Vector], core.Example] = {}
-        self._last_actions: tuple[tuple[Choice, ...], list[core.Example]] = ((), [])
+        self._recent: dict[int, tuple[tuple[Choice, ...], list[core.Example]]] = {}
         self._last: tuple[Context | None, core.Example | None] = (None, None)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
@@ -101,9 +104,9 @@ class VwPolicy:
 
     def _examples_of(self, actions: tuple[Choice, ...]) -> list[core.Example]:
         # Sets of actions recur even more often than single ones, mostly as the same object.
-        last, examples_of_last = self._last_actions
-        if last is actions:
-            return examples_of_last
+        recent = self._recent.get(id(actions))
+        if recent is not None:  # kept with its examples, so nothing else can have its id
+            return recent[1]
         examples = self._sets.get(actions)
         if examples is None:
             if len(self._examples) + len(actions) > ACTION_CACHE or len(self._sets) >= ACTION_CACHE:
@@ -111,7 +114,9 @@ class VwPolicy:
                 self._labelled.clear()
                 self._sets.clear()
             examples = self._sets[actions] = [self._example(one, self._examples) for one in actions]
-        self._last_actions = (actions, examples)
+        if len(self._recent) >= RECENT_SETS:
+            self._recent.clear()
+        self._recent[id(actions)] = (actions, examples)
         return examples
 
     def _example(self, action: Choice, kept: dict[Choice, core.Example]) -> core.Example:
