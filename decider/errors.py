@@ -4,12 +4,12 @@
     +-- InvalidArgument          the caller's input; names the fields
     |   +-- InvalidExperiment    an experiment that cannot be applied
     +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
-    +-- Refused                  right input at the wrong time: EXPERIMENT_PAUSED, NO_ELIGIBLE_ACTION, ...
+    +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, NO_ELIGIBLE_ACTION
     +-- AlreadyExists            DECISION_ID_REUSED
-    +-- Expired                  the caller's deadline passed before the work began
+    +-- DeadlineExceeded         the caller's deadline passed before the work began
     +-- ModelMismatch            a stored model that must not be loaded
-    +-- UnknownCode              made by learning code that this build does not have
-    +-- AddressTaken             the server cannot listen there
+    +-- UnknownCode              a model of learning code that this build does not have
+    +-- AddressInUse             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
         +-- LogFull, LogLocked, LogCorrupt
 
@@ -65,13 +65,13 @@ class InvalidExperiment(InvalidArgument):
 
 
 class NotFound(DeciderError):
-    """What was named does not exist."""
+    """There is no such experiment, decision or action."""
 
     reason = "NOT_FOUND"
 
 
-class Refused(DeciderError):
-    """Right input at the wrong time."""
+class FailedPrecondition(DeciderError):
+    """Valid input in a state that forbids it."""
 
     reason = "FAILED_PRECONDITION"
 
@@ -82,7 +82,7 @@ class AlreadyExists(DeciderError):
     reason = "ALREADY_EXISTS"
 
 
-class Expired(DeciderError):
+class DeadlineExceeded(DeciderError):
     """The caller's deadline passed before the work began; nothing was done."""
 
     reason = "DEADLINE_EXCEEDED"
@@ -100,7 +100,7 @@ class UnknownCode(DeciderError):
     reason = "UNKNOWN_CODE"
 
 
-class AddressTaken(DeciderError):
+class AddressInUse(DeciderError):
     """The server cannot listen there."""
 
     reason = "ADDRESS_TAKEN"

@@ -1,5 +1,5 @@
-"""Experiment files: a path -> the experiment that is written there. Called by the server's watch over its files and by
-the simulator; `experiment/` itself reads no files.
+"""Reads experiment files. Called by the server, which watches its files, and by the simulator; `experiment/` itself
+reads no files.
 """
 
 from __future__ import annotations

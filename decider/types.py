@@ -83,7 +83,7 @@ class DecisionRequest(NamedTuple):
 class Decision(NamedTuple):
     """One draw. `eligible` is in the experiment's order and `pmf` in that of `eligible`.
 
-    pmf: whole slots, `sampler.SLOTS` in all. propensity: the drawn action's share of them, in (0, 1].
+    pmf: whole slots, `slots.SLOTS` in all. propensity: the drawn action's share of them, in (0, 1].
     model: the position that the model had learned up to; 0 for none. version: position of the experiment version.
     """
 

@@ -61,7 +61,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     models = _Models(log)
     decisions = equal = 0
     first: Difference | None = None
-    for position in log.decided_versions():
+    for position in log.versions_with_decisions():
         for logged in log.decisions(position):
             difference = _compare(logged, models)
             decisions += 1
@@ -139,7 +139,7 @@ class _Models:
     def published(self, owner: _Owner, position: Position) -> bool:
         """Whether the log says that there was such a model."""
         if owner.key not in self._published:
-            self._published[owner.key] = {START, *self._log.models.published(*owner.key)}
+            self._published[owner.key] = {START, *self._log.models.published_positions(*owner.key)}
         return position in self._published[owner.key]
 
     def at(self, owner: _Owner, position: Position) -> Model:

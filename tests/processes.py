@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decider.experiment.definition import Experiment
 from decider.learn.leader import Leader, Pace
-from decider.learn.versions import Applied, Versions
+from decider.learn.versions import ApplyResult, Versions
 from decider.log.protocol import EventLog
 from decider.policy.algorithms import code_versions
 from decider.serving.current import Current
@@ -59,13 +59,13 @@ class Process:
         self.leader.step()
         self.follower.follow()
 
-    def apply(self, experiment: Experiment, *, validate_only: bool = False) -> Applied:
+    def apply(self, experiment: Experiment, *, validate_only: bool = False) -> ApplyResult:
         """As the RPC does."""
         applied = self.versions.apply(experiment, validate_only=validate_only)
         self.follower.follow()
         return applied
 
-    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
+    def set_paused(self, id_: ExperimentId, *, paused: bool) -> ApplyResult:
         """As the RPC does."""
         applied = self.versions.set_paused(id_, paused=paused)
         self.follower.follow()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decider.log.clock import BELIEVED_AFTER, TOLERANCE, LogClock
+from decider.log.clock import BELIEVE_AFTER, TOLERANCE, LogClock
 from decider.types import Time
 from tests.conftest import SECOND
 
@@ -73,7 +73,7 @@ def test_a_step_ahead_that_is_taken_back_leaves_no_trace(machine: Machine) -> No
     machine.pass_(SECOND)
     assert machine.clock() == machine.wall
     machine.set(HOUR)
-    machine.pass_(BELIEVED_AFTER - SECOND)
+    machine.pass_(BELIEVE_AFTER - SECOND)
     assert machine.clock() == machine.wall - HOUR
 
 
@@ -81,7 +81,7 @@ def test_a_step_that_grows_has_to_last_anew(machine: Machine) -> None:
     """Three seconds that nobody minded for ten minutes must not vouch for ten years."""
     machine.set(3 * SECOND)
     machine.clock()
-    machine.pass_(BELIEVED_AFTER - SECOND)
+    machine.pass_(BELIEVE_AFTER - SECOND)
     machine.set(365 * DAY)
     machine.clock()
     machine.pass_(10 * SECOND)

@@ -261,7 +261,7 @@ def test_pause_and_apply_at_the_same_moment_both_hold(tmp_path: Path) -> None:
 
 SHUTDOWN = """
 import threading
-from decider.log.commit import CommitExecutor
+from decider.log.group_commit import CommitExecutor
 
 begun, finish = threading.Event(), threading.Event()
 together = CommitExecutor(lambda entries: [None for _ in entries], threads=1)

@@ -613,7 +613,7 @@ class TestSlope:
         reward = 1 + random.normal(0, 0.3, size)
         return Log(p, reward, pmf, np.full(size, 1 - offset), np.full(size, 1 - offset))
 
-    @pytest.mark.parametrize("chosen", [SwitchDr.chosen, DrShrinkage.chosen])
+    @pytest.mark.parametrize("chosen", [SwitchDr.tune, DrShrinkage.tune])
     def test_a_right_model_is_trusted_and_a_wrong_one_is_not(self, chosen: Callable[..., Any]) -> None:
         """Where the model is right, large weights are noise; where it is wrong, they are the answer."""
         right, wrong = self.heavy(0.0).modelled, self.heavy(20.0).modelled
@@ -633,9 +633,9 @@ class TestSlope:
         """Large weights may be cut off where what they weigh is noise around 0; not where it is what is earned."""
         log = self.heavy(0.0)
         noise = np.where(log.propensity < 0.5, log.reward - 1, log.reward)
-        clipped = ClippedIps.chosen(propensity=log.propensity, reward=noise, pmf=log.pmf)
+        clipped = ClippedIps.tune(propensity=log.propensity, reward=noise, pmf=log.pmf)
         assert clipped.limit < 1
-        assert ClippedIps.chosen(propensity=log.propensity, reward=log.reward, pmf=log.pmf).limit > 100
+        assert ClippedIps.tune(propensity=log.propensity, reward=log.reward, pmf=log.pmf).limit > 100
 
     def test_the_callers_grid_and_interval_are_used(self) -> None:
         """Units that come back need another interval; a study wants its own grid."""
@@ -647,9 +647,9 @@ class TestSlope:
             return Interval(0.0, -1.0, 1.0)
 
         p, reward, pmf = log.propensity, log.reward, log.pmf
-        clipped = ClippedIps.chosen(propensity=p, reward=reward, pmf=pmf, limits=[1.0, 4.0], interval=interval)
-        assert SwitchDr.chosen(**log.modelled, limits=[1.0, 2.0], interval=interval).limit == 2.0
-        assert DrShrinkage.chosen(**log.modelled, strengths=[1.0, 3.0], interval=interval).strength == 3.0
+        clipped = ClippedIps.tune(propensity=p, reward=reward, pmf=pmf, limits=[1.0, 4.0], interval=interval)
+        assert SwitchDr.tune(**log.modelled, limits=[1.0, 2.0], interval=interval).limit == 2.0
+        assert DrShrinkage.tune(**log.modelled, strengths=[1.0, 3.0], interval=interval).strength == 3.0
         assert clipped.limit == 4.0
         assert seen == [20_000] * 6
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from decider.decide.decide import baseline_slots, decide, eligible_actions, in_holdout
 from decider.decide.slots import SLOTS, Slots, one_slot, uniform_slots
-from decider.errors import InvalidArgument, InvalidExperiment, NotFound, Refused
+from decider.errors import FailedPrecondition, InvalidArgument, InvalidExperiment, NotFound
 from decider.experiment.checks import MAX_ACTIONS, check_successor
 from decider.experiment.definition import Action, Aggregation, Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.schema import (
@@ -462,7 +462,7 @@ def test_a_retired_action_cannot_be_asked_for() -> None:
 
 def test_no_action_left_is_refused() -> None:
     """There is nothing to answer; the caller must show its own default."""
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(FailedPrecondition) as refused:
         eligible_actions(sample_version(), request(excluded=(SALE, OUTFIT, NONE)))
     assert refused.value.reason == "NO_ELIGIBLE_ACTION"
 

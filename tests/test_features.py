@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from decider.policy.features import fields_vector, vector_of
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Choice
-from decider.policy.thompson.arrays import worded
+from decider.policy.thompson.arrays import json_from_array
 from decider.types import ActionId, Context, Features
 from tests.conftest import feature_maps, plain_choices, sample_version, spec
 from tests.test_encode import as_read
@@ -119,8 +119,8 @@ def test_models_of_thompson_keep_the_names_that_old_ones_have() -> None:
     choice = Choice(ActionId("sale"), "offer", {"price": 9.5, "colour": "red|blue"})
     policy.learn(context, [choice], drawn=0, propensity=1.0, reward=1.0)
     with np.load(io.BytesIO(policy.save())) as arrays:
-        known = worded(arrays["remembers.words"])
-        pairs = worded(arrays["pairs.words"])
+        known = json_from_array(arrays["remembers.words"])
+        pairs = json_from_array(arrays["pairs.words"])
     plain = ["constant", "device=mobile", "age:", "vip=true", "A colour=red%7Cblue", "A price:"]
     assert known == {"places": plain, "rows": ["id=sale"]}
     assert pairs["places"] == [*plain, "CC device=mobile age:", "CC device=mobile vip=true", "CC vip=true age:"]

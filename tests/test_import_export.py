@@ -170,7 +170,7 @@ def test_what_is_imported_comes_back(columns: Columns, tmp_path_factory: pytest.
     names = dict(zip(action_ids(columns.actions), columns.actions, strict=True))
     with closing(open_reader(path)) as log:
         (version,) = log.versions()
-        sealed = list(log.sealed(version.experiment.id, after=_before(columns), until=log.head().time))
+        sealed = list(log.sealed_decisions(version.experiment.id, after=_before(columns), until=log.head().time))
     expected = decisions(columns)
     assert len(sealed) == len(expected)
     for one, want in zip(sealed, expected, strict=True):

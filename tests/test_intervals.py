@@ -17,7 +17,7 @@ from decider.estimate.asymptotic import asymptotic
 from decider.estimate.binomial import Proportion, proportion_interval
 from decider.estimate.confidence_sequence import confidence_sequence, confidence_sequence_path
 from decider.estimate.cressie_read import cressie_read
-from decider.estimate.default_interval import ADDED, TRACE, default_interval
+from decider.estimate.default_interval import EXTREME_COUNT, TRACE, default_interval
 from decider.estimate.empirical_bernstein import empirical_bernstein
 from decider.estimate.mean import Interval, Mean
 from decider.estimate.nodes import gather
@@ -144,7 +144,7 @@ def test_the_default_is_the_empirical_likelihood_that_its_docstring_says() -> No
     rows = np.repeat(np.arange(6), count.astype(int))
     found = default_interval(ips(weight[rows], reward[rows], max_weight=4.0), value_range=(0.0, 1.0))
     w, t = np.concatenate([weight, [0, 0, 4, 4]]), np.concatenate([weight * reward, [0, 0, 0, 4]])
-    counts = [np.concatenate([count, TRACE + ADDED * np.eye(4)[corner]]) for corner in range(4)]
+    counts = [np.concatenate([count, TRACE + EXTREME_COUNT * np.eye(4)[corner]]) for corner in range(4)]
     low = [_owen(w, t, counts[corner], found.low) for corner in (0, 2)]
     high = [_owen(w, t, counts[corner], found.high) for corner in (1, 3)]
     assert min(low) == pytest.approx(stats.chi2.ppf(0.95, 1), abs=1e-4)
@@ -433,7 +433,7 @@ def test_a_batch_is_solved_as_its_problems_are() -> None:
     weight, term = random.exponential(size=40), random.normal(size=40)
     count = random.integers(1, 9, size=(3, 40)).astype(np.float64)
     upward, drop = np.array([1.0, -1.0, -1.0]), np.array([3.0, 5.0, 0.5])
-    cost, _ = likelihood.balanced(weight, count)
+    cost, _ = likelihood.balance(weight, count)
     whole = likelihood.extremes(weight, term, count, upward=upward, drop=drop + cost)
     for index in range(3):
         rows = slice(index, index + 1)

@@ -20,11 +20,10 @@ from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
 from decider.learn.leader import Pace
-from decider.learn.trainer import Trainer, resumed_trainer
+from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
     Entry,
-    Following,
     Mark,
     ModelName,
     NewActivation,
@@ -32,6 +31,7 @@ from decider.log.protocol import (
     NewReward,
     NewVersion,
     Serves,
+    ServingChanges,
     Tick,
 )
 from decider.policy.make import make_policy, save_model
@@ -204,7 +204,7 @@ def test_learning_in_pieces_is_learning_at_once(
         in_pieces.learn_up_to(mark)
         if resumed.learn_up_to(mark):
             log.models.store(ModelName(HOME, resumed.position, of.signature), resumed.save(), keep_bytes=10**9)
-        resumed, mismatch = resumed_trainer(log, HOME, of)
+        resumed, mismatch = resume_trainer(log, HOME, of)
         assert mismatch is None
     expected = pmfs(at_once.model().policy, story.version)
     assert pmfs(in_pieces.model().policy, story.version) == expected
@@ -526,7 +526,7 @@ def test_a_damaged_stored_model_is_learned_again_from_the_log(
     position, saved = stored
     damaged = replace(saved, data=saved.data[:-1])
     service.log.models.store(ModelName(HOME, position, of.signature), damaged, keep_bytes=10**9)
-    trainer, mismatch = resumed_trainer(service.log, HOME, of)
+    trainer, mismatch = resume_trainer(service.log, HOME, of)
     assert isinstance(mismatch, ModelMismatch)
     assert trainer.learned == 0
     with caplog.at_level(logging.ERROR):
@@ -548,8 +548,8 @@ def test_old_models_lose_their_data(service: Service) -> None:
         service.seal()
         seen.append(service.model.position)
     signature = sample_experiment().policy.signature
-    assert service.log.models.published(HOME, signature) == seen
-    assert service.log.models.stored(HOME, signature) == seen[-1:]
+    assert service.log.models.published_positions(HOME, signature) == seen
+    assert service.log.models.stored_positions(HOME, signature) == seen[-1:]
 
 
 def test_models_are_stored_now_and_then_but_named_always(service: Service) -> None:
@@ -561,13 +561,13 @@ def test_models_are_stored_now_and_then_but_named_always(service: Service) -> No
         service.seal()
         seen.append(service.model.position)
     signature = sample_experiment().policy.signature
-    assert service.log.models.published(HOME, signature) == seen
-    assert service.log.models.stored(HOME, signature) == seen[:1]
+    assert service.log.models.published_positions(HOME, signature) == seen
+    assert service.log.models.stored_positions(HOME, signature) == seen[:1]
     before = pmfs(service.model.policy, service.current[HOME].version)
     service.restart()
     assert pmfs(service.model.policy, service.current[HOME].version) == before
     service.leader.finish()
-    assert service.log.models.stored(HOME, signature)[-1] == service.model.position
+    assert service.log.models.stored_positions(HOME, signature)[-1] == service.model.position
 
 
 def test_the_leader_tells_what_it_learned(service: Service) -> None:
@@ -658,7 +658,7 @@ class Flaky(MemoryLog):
 
     failures = 0
 
-    def follow(self, after: Position) -> Following:
+    def follow(self, after: Position) -> ServingChanges:
         news = super().follow(after)
         if news.versions and self.failures:
             self.failures -= 1
@@ -863,6 +863,6 @@ def test_what_cannot_be_saved_whole_is_learned_from_the_beginning(clock: Clock, 
     log, of = MemoryLog(clock=clock), spec(algorithm)
     log.append([Tick()] * 7)
     log.models.store(ModelName(HOME, Position(7), of.signature), save_model(of, make_policy(of)), keep_bytes=10**9)
-    trainer, mismatch = resumed_trainer(log, HOME, of)
+    trainer, mismatch = resume_trainer(log, HOME, of)
     assert mismatch is None
     assert trainer.model().position == START

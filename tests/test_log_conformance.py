@@ -123,7 +123,7 @@ def put(log: EventLog, entry: Decision) -> Position:
 
 def sealed(log: EventLog, version: ExperimentVersion, after: int = 0, until: int = 2**60) -> list[SealedDecision]:
     """What was sealed of a version in (after, until]."""
-    all_of_them = log.sealed(version.experiment.id, after=Time(after), until=Time(until))
+    all_of_them = log.sealed_decisions(version.experiment.id, after=Time(after), until=Time(until))
     return [one for one in all_of_them if one.decision.version == version.position]
 
 
@@ -494,7 +494,7 @@ def test_the_newest_stored_model_of_a_signature_is_found(log: EventLog) -> None:
     assert log.models.newest(HOME, "softmax") is None
     assert log.models.load(model(9)[0]) == model(9)[1]
     assert log.models.load(model(10)[0]) is None
-    assert log.models.stored(HOME, "squarecb") == [5, 9, 12]
+    assert log.models.stored_positions(HOME, "squarecb") == [5, 9, 12]
 
 
 def test_every_published_model_keeps_its_name(log: EventLog) -> None:
@@ -502,9 +502,9 @@ def test_every_published_model_keeps_its_name(log: EventLog) -> None:
     for position, of in ((7, "b"), (3, "a"), (5, "a"), (9, "b"), (5, "c")):
         log.append([NewModel(model(position, of=of)[0], learned=position)])
     assert log.append([NewModel(model(5, of="a")[0], learned=99)]) == [None]
-    assert log.models.published(HOME, "a") == [3, 5]
-    assert log.models.published(HOME, "b") == [7, 9]
-    assert log.models.published(HOME, "d") == []
+    assert log.models.published_positions(HOME, "a") == [3, 5]
+    assert log.models.published_positions(HOME, "b") == [7, 9]
+    assert log.models.published_positions(HOME, "d") == []
     assert log.models.signatures(HOME) == ["b", "a", "c"]
     assert log.models.signatures(ExperimentId("other")) == []
 
@@ -523,8 +523,8 @@ def test_stored_models_take_only_so_many_bytes(log: EventLog) -> None:
     size = len(model(1, of="squarecb")[1].data)
     for position in range(1, 9):
         store(log, model(position, of="bag" if position % 2 else "squarecb"), keep_bytes=3 * size)
-    assert log.models.stored(HOME, "squarecb") == [6, 8]
-    assert log.models.stored(HOME, "bag") == [7]
+    assert log.models.stored_positions(HOME, "squarecb") == [6, 8]
+    assert log.models.stored_positions(HOME, "bag") == [7]
     assert log.models.load(model(1, experiment="other")[0]) is not None
 
 
@@ -536,10 +536,10 @@ def test_the_newest_stored_model_of_each_signature_that_is_needed_stays(log: Eve
         name, saved = model(position)
         log.append([NewModel(name, learned=1)])
         log.models.store(name, saved, keep_bytes=1, keep=["bag"])
-    assert log.models.stored(HOME, "bag") == [1]
-    assert log.models.stored(HOME, "squarecb") == [5]
+    assert log.models.stored_positions(HOME, "bag") == [1]
+    assert log.models.stored_positions(HOME, "squarecb") == [5]
     store(log, model(6), keep_bytes=1)
-    assert log.models.stored(HOME, "bag") == []
+    assert log.models.stored_positions(HOME, "bag") == []
 
 
 def test_what_serves_is_written_in_the_order(log: EventLog) -> None:
@@ -616,7 +616,7 @@ def contents(log: SqliteReader) -> list[object]:
         end_of(log),
         [(v.experiment, v.number, v.position, v.time) for v in log.versions()],
         list(log.decisions(version.position)),
-        list(log.sealed(HOME, after=Time(0), until=end_of(log).time)),
+        list(log.sealed_decisions(HOME, after=Time(0), until=end_of(log).time)),
         log.models.newest(HOME, "squarecb"),
     ]
 

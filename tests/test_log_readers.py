@@ -116,19 +116,19 @@ def test_a_window_ends_at_its_deadline(writer: Writer) -> None:
     clock.now += 2 * MS
     writer.put(NewReward(first, "click", 1.0, weight=0.5))
     writer.put(NewActivation(first, ActionId("outfit")))
-    assert list(log.sealed(HOME, after=Time(0), until=log.head().time)) == []
+    assert list(log.sealed_decisions(HOME, after=Time(0), until=log.head().time)) == []
     assert log.next_deadline(after=log.head().time) == deadline
     clock.now += MS
     writer.put(NewReward(second, "click", 1.0))
     writer.put(NewActivation(second, ActionId("outfit")))
     assert log.head().time == deadline
-    sealed = list(log.sealed(HOME, after=Time(deadline - 1), until=deadline))
+    sealed = list(log.sealed_decisions(HOME, after=Time(deadline - 1), until=deadline))
     assert [(one.position, one.deadline, one.rewards, one.overridden) for one in sealed] == [
         (first, deadline, (0.5,), True),
         (second, deadline, (), False),
     ]
     assert [reward.outcome for reward in log.rewards_between("id-", "id.")] == ["joined", "late"]
-    assert list(log.sealed(HOME, after=deadline, until=Time(deadline + 9 * MS))) == []
+    assert list(log.sealed_decisions(HOME, after=deadline, until=Time(deadline + 9 * MS))) == []
     assert log.next_deadline(after=deadline) is None
 
 
@@ -140,7 +140,7 @@ def test_versions_of_an_experiment_are_one_stream(writer: Writer) -> None:
         for which in range(4):
             writer.decide(which)
         writer.clock.now += round_ * MS
-    sealed = list(writer.log.sealed(HOME, after=Time(0), until=Time(2**60)))
+    sealed = list(writer.log.sealed_decisions(HOME, after=Time(0), until=Time(2**60)))
     assert [(one.deadline, one.position) for one in sealed] == sorted((one.deadline, one.position) for one in sealed)
     assert {one.decision.version for one in sealed} == {version.position for version in versions}
     assert len(sealed) == 12
@@ -205,7 +205,7 @@ def test_builds_and_refused_rewards_come_back(writer: Writer) -> None:
     writer.put(NewReward(decision, "click", 1.0, reward_id="1"))
     writer.log.append([NewReward(decision, "click", 1.0, reward_id="1"), Orphan("buy"), Orphan("buy")])
     assert writer.log.builds() == {place: {"imported_from": "clicks.csv", "policies": {"a": 1}}}
-    assert writer.log.refused() == {("click", "duplicate"): 1, ("buy", "orphan"): 2}
+    assert writer.log.refused_rewards() == {("click", "duplicate"): 1, ("buy", "orphan"): 2}
 
 
 # --- the same of every implementation, however it is asked
@@ -296,16 +296,20 @@ def told(log: EventLog) -> dict[str, object]:
             list(following.models),
         ),
         "builds": log.builds(),
-        "refused": log.refused(),
-        "decided": list(log.decided_versions()),
+        "refused": log.refused_rewards(),
+        "decided": list(log.versions_with_decisions()),
         "counts": [log.count_decisions(one) for one in (None, HOME, OTHER)],
-        "decisions": [list(log.decisions(version)) for version in log.decided_versions()],
+        "decisions": [list(log.decisions(version)) for version in log.versions_with_decisions()],
         "found": [log.find(one.decision.decision_id) for one in log.decisions_between("", "z")],
         "places": [log.locate(one.decision.decision_id) for one in log.decisions_between("", "z")],
         "between": list(log.decisions_between("id-1", "id-4")),
         "rewards": list(log.rewards_between("id-0", "id-5")),
         "sealed": [
-            list(log.sealed(experiment, after=Time(head.time - back * MS), until=Time(head.time - back * MS // 3)))
+            list(
+                log.sealed_decisions(
+                    experiment, after=Time(head.time - back * MS), until=Time(head.time - back * MS // 3)
+                )
+            )
             for experiment in (HOME, OTHER)
             for back in (0, 1, 2, 3, 5, 8, 1000)
         ],
@@ -373,14 +377,17 @@ def test_a_log_read_in_pieces_is_the_log(script: Sequence[Step], data: st.DataOb
         cuts = sorted(data.draw(st.lists(st.integers(0, head.position), max_size=4)))
         marks = [START_MARK, *[Mark(Position(cut), log.time_at(Position(cut))) for cut in cuts], head.mark]
         pieces = [
-            one for after, until in pairwise(marks) for one in log.sealed(HOME, after=after.time, until=until.time)
+            one
+            for after, until in pairwise(marks)
+            for one in log.sealed_decisions(HOME, after=after.time, until=until.time)
         ]
-        assert pieces == list(log.sealed(HOME, after=Time(0), until=head.time))
+        assert pieces == list(log.sealed_decisions(HOME, after=Time(0), until=head.time))
         counts = [sum(log.totals(a, b).decisions.values()) for a, b in pairwise(marks)]
         assert sum(counts) == log.count_decisions()
         seals = [sum(one.count for one in log.totals(a, b).sealed.values()) for a, b in pairwise(marks)]
         assert seals == [
-            sum(len(list(log.sealed(e, after=a.time, until=b.time))) for e in (HOME, OTHER)) for a, b in pairwise(marks)
+            sum(len(list(log.sealed_decisions(e, after=a.time, until=b.time))) for e in (HOME, OTHER))
+            for a, b in pairwise(marks)
         ]
 
 
@@ -429,9 +436,9 @@ def test_a_stream_over_many_versions_takes_no_file_descriptor_for_each(many: Eve
     """Some hundred versions (a pause is one) would end a relearning at the usual limit of 1,024."""
     opened = Path("/proc/self/fd")
     before = len(list(opened.iterdir()))
-    most = max(len(list(opened.iterdir())) for _ in many.sealed(HOME, after=Time(0), until=many.head().time))
+    most = max(len(list(opened.iterdir())) for _ in many.sealed_decisions(HOME, after=Time(0), until=many.head().time))
     assert most <= before + 3
-    assert len(list(many.sealed(HOME, after=Time(0), until=many.head().time))) == 240
+    assert len(list(many.sealed_decisions(HOME, after=Time(0), until=many.head().time))) == 240
 
 
 def plan(path: Path, sql: str) -> list[str]:
@@ -447,7 +454,7 @@ def plan(path: Path, sql: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "sql",
-    [reader.SEALED_OF_VERSION, reader.FIRST_DEADLINES_OF, *totals.STATEMENTS],
+    [reader.SEALED_DECISIONS_OF_VERSION, reader.FIRST_DEADLINES_OF, *totals.STATEMENTS],
     ids=["sealed", "first deadlines", "decisions", "possible", "rewards", "delays"],
 )
 def test_reading_what_is_new_does_not_read_what_is_old(many: EventLog, sql: str) -> None:

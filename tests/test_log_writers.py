@@ -429,7 +429,7 @@ def test_a_model_with_a_piece_missing_is_not_stored(file: Path) -> None:
             store.store(*made, keep_bytes=10**6)
         insert(file, "delete from models where position = 2 and part = 2")
         assert log.models.load(cut[0]) is None
-        assert log.models.stored(*_of(cut)) == [1]
+        assert log.models.stored_positions(*_of(cut)) == [1]
         assert log.models.newest(*_of(cut)) == (1, whole[1])
         insert(file, "update models set data = zeroblob(1000) where position = 1 and part = 0")
         assert log.models.load(whole[0]) is None
@@ -451,7 +451,7 @@ def test_commits_go_on_while_a_model_is_stored(file: Path) -> None:
             commits += 1
         storing.result()
         assert commits > 40, "of 77 pieces"
-        assert log.models.stored(ExperimentId("home"), "signature") == [1]
+        assert log.models.stored_positions(ExperimentId("home"), "signature") == [1]
 
 
 # --- a log of an older release
@@ -465,7 +465,7 @@ def test_an_old_log_is_upgraded_with_everything_in_it(tmp_path: Path) -> None:
     shutil.copy(OLD, path)
     with closing(SqliteLog(path)) as log:
         assert log.check(lambda _: None) == []
-        chained = log.chained_later()
+        chained = log.chain_start()
         assert chained is not None
         assert chained.position == 499
         assert log.head().position == 499 + 3 + 3
@@ -473,9 +473,9 @@ def test_an_old_log_is_upgraded_with_everything_in_it(tmp_path: Path) -> None:
         assert [build["decider"] for build in log.builds().values()] == ["0.1.0"] * 3
         (signature,) = log.models.signatures(ExperimentId("storefront"))
         assert signature.endswith("encoder=1 code=1")
-        assert log.models.published(ExperimentId("storefront"), signature) == [164, 335, 498]
-        assert log.models.stored(ExperimentId("storefront"), signature) == [164, 335, 498]
-        assert log.refused() == {("click", "duplicate"): 3}
+        assert log.models.published_positions(ExperimentId("storefront"), signature) == [164, 335, 498]
+        assert log.models.stored_positions(ExperimentId("storefront"), signature) == [164, 335, 498]
+        assert log.refused_rewards() == {("click", "duplicate"): 3}
         assert log.append([Tick()])[0] is not None
         assert log.count_decisions() == 450
     with closing(SqliteReader(path)) as reader:

@@ -49,7 +49,7 @@ def test_a_log_of_an_earlier_release_still_replays(copy: Path) -> None:
 def test_an_upgraded_log_says_from_where_on_its_checksums_are_as_old_as_its_entries(copy: Path) -> None:
     """What was changed before the upgrade cannot be seen any more; that must not look like a proof."""
     with closing(open_log(copy)) as log:
-        later = log.chained_later()
+        later = log.chain_start()
         assert later is not None
         assert not log.check(lambda _: None)
     found = CliRunner().invoke(main, ["verify", str(copy)])

@@ -34,7 +34,7 @@ def sealed_by_position(log: LogReader) -> list[tuple[SealedDecision, float]]:
     """What the learner is given, whether it learns from it or not, with the final reward; in order of position."""
     found = [
         (sealed, final_reward(log.version_at(sealed.decision.version).experiment.reward, sealed.rewards))
-        for sealed in log.sealed(HOME, after=Time(0), until=log.head().time)
+        for sealed in log.sealed_decisions(HOME, after=Time(0), until=log.head().time)
     ]
     return sorted(found, key=lambda one: one[0].position)
 

@@ -36,8 +36,8 @@ class FailingLog(MemoryLog):
     fail_reading_after: int | None = None
     fail_publishing = False
 
-    def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
-        for count, one in enumerate(super().sealed(experiment, after=after, until=until)):
+    def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+        for count, one in enumerate(super().sealed_decisions(experiment, after=after, until=until)):
             if count == self.fail_reading_after:
                 self.fail_reading_after = None
                 raise LogError("the disk had a hiccup")
@@ -106,11 +106,11 @@ class Hiccup(MemoryLog):
 
     broken = True
 
-    def refused(self) -> Mapping[tuple[str, str], int]:
+    def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         if self.broken:
             self.broken = False
             raise LogError("the disk had a hiccup")
-        return super().refused()
+        return super().refused_rewards()
 
 
 def test_totals_that_failed_half_way_count_nothing_twice(clock: Clock) -> None:
@@ -134,7 +134,7 @@ def test_keeping_no_bytes_keeps_the_newest_model_of_each_signature(tmp_path: Pat
             place = ModelName(HOME, Position(position), saved[name].signature)
             log.append([NewModel(place, 1)])
             log.models.store(place, saved[name], keep_bytes=0, keep=[model.signature for model in saved.values()])
-        kept = {name: log.models.stored(HOME, model.signature) for name, model in saved.items()}
+        kept = {name: log.models.stored_positions(HOME, model.signature) for name, model in saved.items()}
         assert kept == {"squarecb": [6], "softmax": [9]}
 
 

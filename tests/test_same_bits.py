@@ -23,7 +23,7 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Choice, Policy, UnusablePmf
 from decider.policy.spec import PolicySpec
-from decider.policy.thompson.arrays import worded
+from decider.policy.thompson.arrays import json_from_array
 from decider.types import ActionId
 from tests.streams import Step, pmfs, stream
 
@@ -99,7 +99,7 @@ def test_pmfs_are_those_of_release_0_1_0(name: str, code: int) -> None:
 def evidence(policy: Policy) -> dict[str, str]:
     """Of every regression, also of those that were never asked."""
     with np.load(io.BytesIO(policy.save())) as arrays:
-        return {name: value.hex() for name, value in worded(arrays["evidence"]).items()}
+        return {name: value.hex() for name, value in json_from_array(arrays["evidence"]).items()}
 
 
 @pytest.mark.parametrize("name", RUNS)

@@ -103,7 +103,7 @@ def test_a_fallback_is_not_remembered() -> None:
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Contexts come from strangers: a new one with every call must not fill the memory."""
-    monkeypatch.setattr(deciding, "MOST_KNOWN", 30)
+    monkeypatch.setattr(deciding, "CACHE_SLOTS", 30)
     policy, cache = Counting(), SlotsCache()
     version = sample_version(
         actions=tuple(Action(ActionId(f"a{index}")) for index in range(3)), baseline=ActionId("a0")

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decider.decide.decide import MOST_LOGGED, decide, log_failure, slots_of
+from decider.decide.decide import MAX_FAILURE_KINDS, decide, log_failure, slots_of
 from decider.decide.slots import SLOTS, uniform_slots
 from decider.errors import LogCorrupt
 from decider.experiment.definition import Action
@@ -145,7 +145,7 @@ def test_a_failing_policy_is_logged_once_for_each_kind_of_error(caplog: pytest.L
 def test_what_was_logged_is_forgotten_at_some_time(caplog: pytest.LogCaptureFixture) -> None:
     """A server of years with thousands of versions must not remember each of them."""
     with caplog.at_level(logging.ERROR):
-        for number in range(2 * MOST_LOGGED + 2):
+        for number in range(2 * MAX_FAILURE_KINDS + 2):
             log_failure(sample_version(id=ExperimentId(f"forgotten-{number}")), KeyError())
         before = len(caplog.records)
         log_failure(sample_version(id=ExperimentId("forgotten-0")), KeyError())

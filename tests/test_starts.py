@@ -100,7 +100,7 @@ def test_a_start_that_is_killed_keeps_its_work_in_pieces(db: Path, starting: Sta
 
     def stored() -> list[int]:
         with closing(open_reader(db)) as log:
-            return list(log.models.stored(shop().id, shop().policy.signature))
+            return list(log.models.stored_positions(shop().id, shop().policy.signature))
 
     starting.until_learning()
     pieces = until(stored, what="a piece is stored")

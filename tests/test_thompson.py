@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message
+from decider.policy.features import Vector
 from decider.policy.make import make_policy, save_model
 from decider.policy.protocol import Choice, Policy
-from decider.policy.thompson.admission import CELLS, Counted
-from decider.policy.thompson.arrays import Floats, worded
-from decider.policy.thompson.features import Features
+from decider.policy.thompson.admission import CELLS, MostFrequent
+from decider.policy.thompson.arrays import Floats, json_from_array
 from decider.policy.thompson.regression import Regression, inverse
 from decider.policy.thompson.thompson import CANDIDATES, ThompsonPolicy, best_of
-from decider.policy.thompson.views import FIRST, NUMBERS, RANGES, Ranges, edges
+from decider.policy.thompson.views import BIN_AFTER, BINS, MAX_NUMBERS, NumberBins, edges
 from decider.types import ActionId, Context
 from decider.v1 import experiment_pb2 as pb
 from tests.conftest import plain_choices, spec
@@ -34,11 +34,11 @@ ACTIONS = plain_choices(3)
 SEGMENTS = ("new", "regular", "vip")
 
 
-def learned(seed: int, count: int) -> tuple[Regression, list[tuple[Features, float]]]:
+def learned(seed: int, count: int) -> tuple[Regression, list[tuple[Vector, float]]]:
     """One action's regression and what it was taught: at least `count` lessons, until it has just been solved anew."""
-    random, regression = Random(seed), Regression(Counted())
-    lessons: list[tuple[Features, float]] = []
-    while len(lessons) < count or regression._solved < regression._learned:
+    random, regression = Random(seed), Regression(MostFrequent())
+    lessons: list[tuple[Vector, float]] = []
+    while len(lessons) < count or regression._solved_at < regression._learned:
         segment, age = random.choice(SEGMENTS), random.gauss(40, 10)
         features = (("constant", 1.0), (f"segment={segment}", 1.0), ("age:", age))
         reward = 0.2 + 0.3 * (segment == "vip") + 0.005 * age + random.gauss(0, 0.1)
@@ -47,7 +47,7 @@ def learned(seed: int, count: int) -> tuple[Regression, list[tuple[Features, flo
     return regression, lessons
 
 
-def closed_form(lessons: Sequence[tuple[Features, float]], asked: Features) -> tuple[float, float]:
+def closed_form(lessons: Sequence[tuple[Vector, float]], asked: Vector) -> tuple[float, float]:
     """Mean and variance (in units of the noise) by a linear algebra library, over features in the same order."""
     names = list(dict.fromkeys(name for features, _ in lessons for name, _ in features))
     design = np.array([[dict(features).get(name, 0.0) for name in names] for features, _ in lessons])
@@ -64,7 +64,7 @@ def test_a_regression_is_the_ridge_regression_of_what_it_learned(count: int) -> 
     """Everything rests on it."""
     regression, lessons = learned(count, count)
     asked = (("constant", 1.0), ("segment=vip", 1.0), ("age:", 33.0)) if count > 20 else lessons[0][0]
-    beliefs = regression.believe(("a",), asked, ((),))
+    beliefs = regression.posterior(("a",), asked, ((),))
     mean, variance = closed_form(lessons, asked)
     assert beliefs.mean[0] == pytest.approx(mean, rel=1e-7)
     assert beliefs.variance[0] == pytest.approx(variance * regression.noise, rel=1e-7)
@@ -73,20 +73,20 @@ def test_a_regression_is_the_ridge_regression_of_what_it_learned(count: int) -> 
 def test_between_two_solutions_every_reward_counts_at_once() -> None:
     """A reward that waited for the next solution would not be learned within a second."""
     regression, _ = learned(1, 400)
-    solved = regression._solved
+    solved = regression._solved_at
     asked = (("constant", 1.0), ("segment=new", 1.0), ("age:", 40.0))
-    before = regression.believe(("a",), asked, ((),))
+    before = regression.posterior(("a",), asked, ((),))
     regression.learn("a", asked, 5.0)
-    after = regression.believe(("a",), asked, ((),))
+    after = regression.posterior(("a",), asked, ((),))
     assert after.mean[0] > before.mean[0]
-    assert regression._solved == solved
+    assert regression._solved_at == solved
 
 
 def test_nothing_is_known_of_a_new_action_but_the_mean_of_all() -> None:
     """It is hoped to be like the others, and it is uncertain."""
     regression, lessons = learned(3, 200)
     asked = lessons[-1][0]
-    beliefs = regression.believe(("a", "new"), asked, ((), ()))
+    beliefs = regression.posterior(("a", "new"), asked, ((), ()))
     assert beliefs.mean[1] == pytest.approx(np.mean([reward for _, reward in lessons]))
     assert beliefs.variance[1] > 100 * beliefs.variance[0]
 
@@ -154,7 +154,7 @@ def test_while_nothing_turns_the_one_that_remembers_is_asked() -> None:
     """Forgetting costs."""
     policy = thompson(memory=500.0)
     teach(policy, 3, 6_000)
-    assert policy._trusted() is policy._regressions["remembers"]
+    assert policy._best_predictor() is policy._regressions["remembers"]
 
 
 def at_noon(policy: ThompsonPolicy, count: int) -> None:
@@ -173,10 +173,10 @@ def test_a_number_may_matter_by_ranges() -> None:
     at_noon(policy, 2_000)
     chosen = [policy.pmf(Context(features={"hour": hour}), ACTIONS[:2])[0] > 0.5 for hour in (8.0, 12.0, 18.0)]
     assert chosen == [False, True, False]
-    assert policy._trusted() is policy._regressions["ranges"]
+    assert policy._best_predictor() is policy._regressions["ranges"]
 
 
-@pytest.mark.parametrize("count", [FIRST // 2, FIRST + 50], ids=["before it knows its ranges", "after"])
+@pytest.mark.parametrize("count", [BIN_AFTER // 2, BIN_AFTER + 50], ids=["before it knows its ranges", "after"])
 def test_ranges_are_kept(count: int) -> None:
     """A server that is started again goes on with the same ranges, also where it was still gathering values."""
     policy = thompson()
@@ -184,7 +184,7 @@ def test_ranges_are_kept(count: int) -> None:
     again = thompson()
     again._restore(policy.save())
     for one in (policy, again):
-        at_noon(one, FIRST)
+        at_noon(one, BIN_AFTER)
     asked = Context(features={"hour": 12.0})
     assert again.pmf(asked, ACTIONS[:2]) == policy.pmf(asked, ACTIONS[:2])
     assert again.save() == policy.save()
@@ -194,7 +194,7 @@ def test_ranges_are_given_up_where_there_is_no_room_for_all() -> None:
     """Of many numbers only the first would have them."""
     policy, random = thompson(), Random(2)
     names = [f"pixel{number}" for number in range(40)]
-    for _ in range(FIRST + 60):
+    for _ in range(BIN_AFTER + 60):
         context = Context(features={name: random.random() for name in names})
         policy.learn(context, ACTIONS, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
     assert "ranges" not in policy._regressions
@@ -224,12 +224,12 @@ def test_without_numbers_there_are_no_ranges() -> None:
     assert "ranges" not in policy._regressions
 
 
-@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=FIRST))
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=BIN_AFTER))
 def test_no_range_is_empty(values: list[float]) -> None:
     """Of the values that the ranges were made from, also where most are the largest."""
-    values += [max(values)] * (FIRST - len(values))
+    values += [max(values)] * (BIN_AFTER - len(values))
     found = edges(values)
-    assert len(found) < RANGES
+    assert len(found) < BINS
     assert found == sorted(set(found))
     counts = np.bincount(np.searchsorted(found, values), minlength=len(found) + 1)
     assert counts.min() > 0
@@ -264,7 +264,7 @@ def test_pairs_that_say_nothing_are_not_asked() -> None:
         drawn = random.randrange(3)
         reward = float(random.random() < (0.6 if ACTIONS[drawn].id[1] == str("xyz".index(context.device)) else 0.2))
         policy.learn(context, ACTIONS, drawn=drawn, propensity=1 / 3, reward=reward)
-    assert policy._trusted() is not policy._regressions["pairs"]
+    assert policy._best_predictor() is not policy._regressions["pairs"]
 
 
 def test_terms_that_it_does_not_know_are_refused() -> None:
@@ -325,16 +325,16 @@ def test_ever_new_features_do_not_fill_the_memory() -> None:
         policy.learn(context, ACTIONS, drawn=number % 3, propensity=1 / 3, reward=float(number % 3 == 1))
     regression = policy._regressions["remembers"]
     assert isinstance(regression, Regression)
-    assert regression._spread.size <= 2 * CELLS
+    assert regression._covariance.size <= 2 * CELLS
     assert policy.pmf(Context(segment="vip", features={"session": "new"}), ACTIONS)[1] > 0.9
 
 
 def test_ever_new_numbers_do_not_fill_the_memory() -> None:
     """The same frontend, with a number under a new name every time."""
-    ranges = Ranges()
-    for number in range(2 * NUMBERS):
+    ranges = NumberBins()
+    for number in range(2 * MAX_NUMBERS):
         ranges.see(((f"session{number}:", 1.0),))
-    assert len(worded(ranges.saved()["numbers"])["values"]) == NUMBERS
+    assert len(json_from_array(ranges.to_arrays()["numbers"])["values"]) == MAX_NUMBERS
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from decider.decide.decide import decide
 from decider.decide.slots import draw, hash_ticket
-from decider.errors import Refused
+from decider.errors import FailedPrecondition
 from decider.experiment.definition import RewardDefinition
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
@@ -63,7 +63,7 @@ class Drive(Process):
         for _ in range(count):
             try:
                 made = decide(self.request(), *self.current[experiment])
-            except Refused:
+            except FailedPrecondition:
                 continue
             (mark,) = self.log.append([made])
             assert mark is not None

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from decider.policy.features import Vector
 from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.thompson import admission, counts
-from decider.policy.thompson.admission import CELLS, CHECKED, HALVED, Counted, FirstCome
+from decider.policy.thompson.admission import CELLS, CHECK_AFTER, HALVE_AFTER, FirstCome, MostFrequent
 from decider.policy.thompson.arrays import pack, unpack
-from decider.policy.thompson.counts import BYTES, HASHES, Distinct, Frequent
-from decider.policy.thompson.features import Features
+from decider.policy.thompson.counts import BYTES, HASHES, DistinctCount, HeavyHitters
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context
@@ -83,11 +83,11 @@ def arrays(policy: ThompsonPolicy) -> dict[str, NDArray[Any]]:
 
 
 @contextmanager
-def little_room(cells: int, size: int = BYTES, halved: int = HALVED) -> Iterator[None]:
+def little_room(cells: int, size: int = BYTES, halved: int = HALVE_AFTER) -> Iterator[None]:
     """So that few visits do not fit, and are long ago."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(admission, "CELLS", cells)
-        patch.setattr(admission, "HALVED", halved)
+        patch.setattr(admission, "HALVE_AFTER", halved)
         patch.setattr(counts, "BYTES", size)
         yield
 
@@ -116,9 +116,8 @@ def test_while_all_features_fit_both_codes_are_the_same_to_the_last_bit(
 
 def too_many(regression: Any) -> bool:
     """Whether it has met more features than it has room for."""
-    plain = getattr(regression, "_regression", regression)
-    known = len(plain._places)
-    return plain.vocabulary.left_out > 0 or len(plain._weights) * known * known > admission.CELLS
+    known = len(regression._places)
+    return regression.vocabulary.left_out > 0 or len(regression._weights) * known * known > admission.CELLS
 
 
 @given(**KINDS, memory=st.sampled_from([0.0, 60.0]), cut=st.integers(1, 399), size=st.sampled_from([1_000, BYTES]))
@@ -151,22 +150,22 @@ def test_a_snapshot_cannot_be_taught_or_stored() -> None:
     """It has no sums to go on from: a model that was stored of it would be a wrong one."""
     policy, (one,) = thompson(), visits(1, 1, cities=3)
     snapshot = policy.snapshot()
-    with pytest.raises(TypeError, match="teach the policy"):
+    with pytest.raises(TypeError, match="a snapshot does not learn"):
         snapshot.learn(one.context, one.actions, drawn=0, propensity=0.3, reward=1.0)
     with pytest.raises(TypeError, match="save the policy"):
         snapshot.save()
 
 
-def lesson_of(city: int | None, random: Random) -> Features:
+def lesson_of(city: int | None, random: Random) -> Vector:
     """Of a regression."""
-    place: Features = () if city is None else ((f"location=c{city}", 1.0),)
+    place: Vector = () if city is None else ((f"location=c{city}", 1.0),)
     return (("constant", 1.0), ("n:", random.random()), *place)
 
 
 def test_the_sums_of_features_that_stay_are_exact() -> None:
     """Others come and go; what is known of these must not suffer."""
-    random, counted = Random(5), Regression(Counted())
-    everything: list[Features] = []
+    random, counted = Random(5), Regression(MostFrequent())
+    everything: list[Vector] = []
     for number in range(4_000):
         city = number // 2 % 8 if number < 16 or number % 2 else 100 + number
         everything.append(lesson_of(city, random))
@@ -186,7 +185,7 @@ def seated(policy: Regression) -> set[int]:
 
 def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
     """First come, first kept would know the first visitors' cities for ever."""
-    random, counted, first = Random(6), Regression(Counted()), Regression(FirstCome())
+    random, counted, first = Random(6), Regression(MostFrequent()), Regression(FirstCome())
     with little_room(450, halved=1_000):  # 15 features
         for number in range(6_000):
             frequent = range(10) if number < 3_000 else range(10, 20)
@@ -197,7 +196,7 @@ def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
                 assert seated(counted) >= set(range(10))
     assert seated(counted) >= set(range(10, 20))
     assert not seated(first) & set(range(10))
-    assert isinstance(counted._admission, Counted)
+    assert isinstance(counted._admission, MostFrequent)
     waiting = {city for city in range(10) if f"location=c{city}" in counted._admission._newcomers.counts}
     assert waiting | seated(counted) >= set(range(10)), "who leaves does not begin at 0"
     assert len(counted._places) <= 15
@@ -205,11 +204,11 @@ def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
 
 def test_features_that_are_about_equally_frequent_do_not_take_turns() -> None:
     """Each change begins with no sums: what would be changed all the time would never be learned."""
-    random, counted, seats = Random(7), Regression(Counted()), []
+    random, counted, seats = Random(7), Regression(MostFrequent()), []
     with little_room(450):
         for number in range(12_000):
             counted.learn("a", lesson_of(random.randrange(40), random), random.random())
-            if number % CHECKED == 0:
+            if number % CHECK_AFTER == 0:
                 seats.append(seated(counted))
     assert all(seats[i] == seats[3] for i in range(3, len(seats)))
     assert len(seats[-1]) == 13
@@ -217,7 +216,7 @@ def test_features_that_are_about_equally_frequent_do_not_take_turns() -> None:
 
 def test_what_hardly_ever_comes_gets_no_room_although_some_is_left() -> None:
     """To try all actions for it would cost more than it can be worth, and every visit would pay for its column."""
-    random, counted = Random(8), Regression(Counted())
+    random, counted = Random(8), Regression(MostFrequent())
     with little_room(450):
         for number in range(8_000):
             counted.learn("a", lesson_of(random.randrange(4) if number % 3 else 50 + number, random), random.random())
@@ -228,11 +227,11 @@ def test_what_hardly_ever_comes_gets_no_room_although_some_is_left() -> None:
 
 def test_new_actions_take_room_from_rare_features() -> None:
     """Features that came while there were few actions would otherwise be kept for a thousand actions, without bound."""
-    random, counted = Random(9), Regression(Counted())
+    random, counted = Random(9), Regression(MostFrequent())
     for number in range(2_000):
         action = "a" if number < 1_000 else f"a{number % 200}"
         counted.learn(action, lesson_of(random.randrange(300), random), random.random())
-        assert counted._spread.size <= 2.5 * CELLS
+        assert counted._covariance.size <= 2.5 * CELLS
     assert len(counted._weights) * len(counted._places) ** 2 <= CELLS
 
 
@@ -240,14 +239,14 @@ def test_new_actions_take_room_from_rare_features() -> None:
 def test_counts_of_frequent_names_are_never_too_large_and_bounded(names: list[str], size: int) -> None:
     """Misra and Gries: too small at most by what was added in all / names that fit."""
     with little_room(CELLS, size):
-        frequent = Frequent()
+        frequent = HeavyHitters()
         for name in names:
             frequent.add(name)
             assert frequent.bytes <= size
     true, longest = Counter(names), 64 + 6
     for name, count in true.items():
         assert 0 <= count - frequent.counts.get(name, 0) <= len(names) / (size // longest)
-    assert frequent.bytes == Frequent(frequent.counts).bytes
+    assert frequent.bytes == HeavyHitters(frequent.counts).bytes
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=200), st.integers(1, 6))
@@ -255,7 +254,7 @@ def test_counts_are_those_of_the_algorithm_as_it_was_published(names: list[str],
     """Step by step; with it go its proofs."""
     published: dict[str, int] = {}
     with little_room(CELLS, 65 * kept):
-        frequent = Frequent()
+        frequent = HeavyHitters()
         for name in names:
             frequent.add(name)
             if name in published or len(published) < kept:
@@ -268,7 +267,7 @@ def test_counts_are_those_of_the_algorithm_as_it_was_published(names: list[str],
 @pytest.mark.parametrize("count", [0, HASHES - 1, 3_000, 100_000])
 def test_distinct_names_are_counted_about(count: int) -> None:
     """In two kilobytes; exactly while there are few. Four standard errors are 25 %."""
-    distinct = Distinct()
+    distinct = DistinctCount()
     for _ in range(2):
         for number in range(count):
             distinct.add(f"q{number}")
@@ -303,9 +302,10 @@ def test_models_that_were_stored_before_halves_were_still_load(experiment: str) 
     policy = thompson(1, data, pairs=experiment == "th-cca", memory=0.0 if experiment == "th-mem0" else 1000.0)
     with np.load(io.BytesIO(data)) as before:
         for name, regression in policy._regressions.items():
-            plain: Any = getattr(regression, "_regression", regression)
-            for array in ("moments", "targets", "spread", "weights"):
-                assert np.array_equal(getattr(plain, f"_{array}"), before[f"{name}.{array}"])
+            assert np.array_equal(regression._moments, before[f"{name}.moments"])
+            assert np.array_equal(regression._targets, before[f"{name}.targets"])
+            assert np.array_equal(regression._covariance, before[f"{name}.spread"])
+            assert np.array_equal(regression._weights, before[f"{name}.weights"])
     assert len(policy.save()) < 0.85 * len(data)
 
 
@@ -334,9 +334,9 @@ def test_ever_new_names_do_not_fill_the_memory() -> None:
     assert len(policy.save()) < 1e6
     for regression in policy._regressions.values():
         assert isinstance(regression, Regression)
-        held = regression._moments, regression._targets, regression._spread, regression._weights
+        held = regression._moments, regression._targets, regression._covariance, regression._weights
         assert sum(array.nbytes for array in held) < 2 * 8 * CELLS * 1.1
-        assert isinstance(regression._admission, Counted)
+        assert isinstance(regression._admission, MostFrequent)
         assert regression._admission._newcomers.bytes <= BYTES
     assert policy.vocabulary().left_out == pytest.approx(40_000, rel=0.25)
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from decider.decide.slots import SLOTS, Slots, check_pmf, draw, hash_ticket, one_slot, to_slots, uniform_slots
-from decider.errors import InvalidArgument, NotFound, Refused, Violation
+from decider.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from decider.experiment.definition import ExperimentVersion
 from decider.policy.protocol import Choice, Model, PlainPolicy
 from decider.policy.static import Fixed
@@ -20,29 +20,28 @@ from decider.types import ActionId, Context, Decision, DecisionRequest, Experime
 
 logger = logging.getLogger(__name__)
 
-MOST_KNOWN = 100_000
-"""Slots that one cache keeps, about 4 MB; then it starts anew."""
+CACHE_SLOTS = 100_000
+"""Most slots in one cache, about 4 MB; then it is emptied."""
 
-MOST_LOGGED = 1_000
-"""Kinds of failures that are remembered as logged; then all are forgotten."""
+MAX_FAILURE_KINDS = 1_000
+"""Most kinds of failures that are remembered as logged; then all are forgotten."""
 
 OnFailure = Callable[[ExperimentVersion, Exception], None]
-"""Told what a policy raised, before the baseline takes its place."""
+"""Called with what a policy raised, before the baseline action is served."""
 
-Ruled = tuple[Slots, Reason | None]
-"""What is drawn from, and the reason where a rule or the fallback decided."""
+SlotsAndReason = tuple[Slots, Reason | None]
+"""The slots of the eligible actions, and the reason where a rule or the fallback made them; None: the policy did."""
 
 
 def decide(
-    request: DecisionRequest, version: ExperimentVersion, model: Model, known: SlotsCache | None = None
+    request: DecisionRequest, version: ExperimentVersion, model: Model, cache: SlotsCache | None = None
 ) -> Decision:
-    """Choose one action.
+    """Choose one action. cache: of this version and this model.
 
-    known: what this model was asked before for this version.
-    Raises NotFound, InvalidArgument or Refused where the request's actions do not fit the experiment.
+    Raises NotFound, InvalidArgument or FailedPrecondition where the request's actions do not fit the experiment.
     """
     eligible = eligible_actions(version, request)
-    slots, reason = _slots(request, version, model, eligible, known or policy_slots)
+    slots, reason = _slots(request, version, model, eligible, cache or policy_slots)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(
@@ -55,7 +54,7 @@ def decide(
         pmf=slots,
         action=eligible[index],
         propensity=slots[index] / SLOTS,
-        reason=reason or _drawn_reason(slots, index),
+        reason=reason or _draw_reason(slots, index),
         model=model.position,
     )
 
@@ -65,8 +64,8 @@ def _slots(
     version: ExperimentVersion,
     model: Model,
     eligible: tuple[ActionId, ...],
-    ask: Callable[[DecisionRequest, ExperimentVersion, Model, tuple[ActionId, ...]], Ruled],
-) -> Ruled:
+    ask: Callable[[DecisionRequest, ExperimentVersion, Model, tuple[ActionId, ...]], SlotsAndReason],
+) -> SlotsAndReason:
     if version.experiment.holdout and in_holdout(version, request.unit_id):
         return baseline_slots(version, eligible), Reason.HOLDOUT
     slots, reason = ask(request, version, model, eligible)
@@ -75,7 +74,7 @@ def _slots(
     return slots, reason
 
 
-def _drawn_reason(slots: Slots, index: int) -> Reason:
+def _draw_reason(slots: Slots, index: int) -> Reason:
     """EXPLOIT for the most probable action; a flat pmf (uniform up to rounding) has none."""
     most = max(slots)
     return Reason.EXPLOIT if slots[index] == most and most > min(slots) + 1 else Reason.EXPLORE
@@ -86,7 +85,7 @@ def _drawn_reason(slots: Slots, index: int) -> Reason:
 
 def policy_slots(
     request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
-) -> Ruled:
+) -> SlotsAndReason:
     """The slots of the version's policy for a request, the holdout and `explore` aside."""
     if eligible is version.all_active and not request.action_features:
         choices = version.all_choices
@@ -95,18 +94,18 @@ def policy_slots(
     return slots_of(version, model.policy, request.context, choices)
 
 
-_logged: set[tuple[ExperimentId, str, type[Exception]]] = set()
+_known_failures: set[tuple[ExperimentId, str, type[Exception]]] = set()
 
 
 def log_failure(version: ExperimentVersion, error: Exception) -> None:
     """One line with a traceback for each policy and kind of error, not for each request."""
     experiment = version.experiment
     kind = (experiment.id, experiment.policy.signature, type(error))
-    if kind in _logged:
+    if kind in _known_failures:
         return
-    if len(_logged) >= MOST_LOGGED:
-        _logged.clear()
-    _logged.add(kind)
+    if len(_known_failures) >= MAX_FAILURE_KINDS:
+        _known_failures.clear()
+    _known_failures.add(kind)
     logger.error(
         "experiment %s: its policy failed, the baseline action is served: %r", experiment.id, error, exc_info=error
     )
@@ -119,10 +118,10 @@ def slots_of(
     choices: Sequence[Choice],
     *,
     on_failure: OnFailure = log_failure,
-) -> Ruled:
-    """What is drawn from; the holdout is `decide`'s.
+) -> SlotsAndReason:
+    """The slots that the rules or the policy give; the holdout is a matter of `decide`.
 
-    A policy that fails in whatever way must not cost a decision: the baseline takes its place.
+    A policy that fails in whatever way must not cost a decision: the baseline action is served instead.
     """
     ruled = rule_slots(version, policy, choices)
     if ruled is not None:
@@ -136,7 +135,7 @@ def slots_of(
 def rule_slots(
     version: ExperimentVersion, policy: PlainPolicy, choices: Sequence[Choice]
 ) -> tuple[Slots, Reason] | None:
-    """The slots where a rule decides and no policy is asked; None where the policy is."""
+    """The slots where a rule decides without the policy; None where the policy decides."""
     if len(choices) == 1:
         return one_slot(0, 1), Reason.ONLY_ELIGIBLE
     if isinstance(policy, Fixed):
@@ -156,32 +155,33 @@ def usable_pmf(
     try:
         pmf = policy.pmf(context, choices)
         check_pmf(pmf, len(choices))
-    except Exception as error:  # whatever it is: a visitor waits
+    except Exception as error:  # any error: a visitor waits for an answer
         on_failure(version, error)
         return None
     return pmf
 
 
-# What was asked before.
+# The cache of slots.
 
 
-_Asked = tuple[tuple[object, ...], tuple[ActionId, ...]]
+_CacheKey = tuple[tuple[object, ...], tuple[ActionId, ...]]
 
 
 class SlotsCache:
-    """`policy_slots` for one version and one model that serves it, which never changes: the same for the same context.
+    """`policy_slots` for one version and one model, by context and eligible actions. Neither ever changes, so the slots
+    do not either.
 
-    Made when they begin to serve and gone with them. `simulator verify` recomputes without it, so that a wrong answer
-    from here would show there. A context with features of its own hardly ever comes twice: it is not kept. Nor is a
-    fallback, since the policy may answer the next time.
+    Made when a version or model begins to serve. `simulator verify` recomputes without it, so a wrong entry would show
+    there. Contexts with free features are not kept, since they hardly ever come twice; nor are fallbacks, since the
+    policy may succeed the next time.
     """
 
     def __init__(self) -> None:
-        self._known: dict[_Asked, Ruled] = {}
+        self._known: dict[_CacheKey, SlotsAndReason] = {}
 
     def __call__(
         self, request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
-    ) -> Ruled:
+    ) -> SlotsAndReason:
         """The slots, and the reason where a rule decided."""
         context = request.context
         if context.features or request.action_features:
@@ -194,8 +194,8 @@ class SlotsCache:
                 self._keep(key, ruled)
         return ruled
 
-    def _keep(self, key: _Asked, ruled: Ruled) -> None:
-        if len(self._known) * len(ruled[0]) >= MOST_KNOWN:
+    def _keep(self, key: _CacheKey, ruled: SlotsAndReason) -> None:
+        if len(self._known) * len(ruled[0]) >= CACHE_SLOTS:
             self._known.clear()
         self._known[key] = ruled
 
@@ -207,15 +207,15 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
     """The actions that may be chosen, in the experiment's order.
 
     Raises NotFound for an action that the experiment does not have, InvalidArgument for a retired one asked for,
-    Refused when none is left.
+    FailedPrecondition when none is left.
     """
     if not (request.eligible or request.excluded or request.action_features):
         return version.all_active
-    _check_known(version, request)
+    _check_names(version, request)
     wanted = set(request.eligible or version.all_active) - set(request.excluded)
     eligible = tuple([id_ for id_ in version.all_active if id_ in wanted])
     if not eligible:
-        raise Refused(
+        raise FailedPrecondition(
             f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
             f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}",
             reason="NO_ELIGIBLE_ACTION",
@@ -223,7 +223,7 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
     return eligible
 
 
-def _check_known(version: ExperimentVersion, request: DecisionRequest) -> None:
+def _check_names(version: ExperimentVersion, request: DecisionRequest) -> None:
     for id_ in (*request.eligible, *request.excluded, *request.action_features):
         if id_ not in version.choices:
             raise NotFound(

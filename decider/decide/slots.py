@@ -79,7 +79,7 @@ def to_slots_many(pmfs: NDArray[np.float64], *, minimum: float = 0.0) -> NDArray
 
 @lru_cache
 def _floor(minimum: float, count: int) -> int:
-    """Whole slots that are at least `minimum`, as far as all of `count` can have them."""
+    """The floor in whole slots, at least `minimum`, but no more than all of `count` actions can have."""
     return min(math.ceil(minimum * SLOTS - 1e-6), SLOTS // count)
 
 

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 
 from decider.estimate.mean import Interval
-from decider.estimate.possible import ANY, Range, clipped
+from decider.estimate.possible import ANY, Range, clip
 from decider.estimate.sample import Sample
 
 
@@ -27,4 +27,4 @@ def asymptotic(sample: Sample, *, value_range: Range = ANY, level: float = 0.95)
     apart = sample.total - value * sample.size
     error = math.sqrt(units / (units - 1) * float(np.dot(apart, apart))) / float(sample.size.sum())
     width = NormalDist().inv_cdf((1 + level) / 2) * error
-    return clipped(Interval(value, value - width, value + width), value_range)
+    return clip(Interval(value, value - width, value + width), value_range)

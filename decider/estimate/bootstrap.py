@@ -1,7 +1,7 @@
 """Percentile bootstrap of a mean over units. Called by the evaluation, for comparison with better intervals.
 
-It does not hold where few units carry the estimate (few successes, few large weights): then no resample shows what
-was never seen. The Cressie-Read interval and the confidence sequence do.
+Its coverage is too low where few units carry the estimate (few successes, few large weights), since no resample shows
+what was never seen. The Cressie-Read interval and the confidence sequence do not have this fault.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from decider.estimate.mean import Interval
 from decider.estimate.sample import Floats, Sample
 
 GROUPS = 10_000
-"""Units that are resampled one by one at most; more are first put into so many groups."""
+"""Most units that are resampled one by one; more are first put into so many groups."""
 
 
 def bootstrap(sample: Sample, *, seed: int, resamples: int = 1000, level: float = 0.95) -> Interval:
@@ -52,14 +52,14 @@ def bootstrap_ratio(top: Floats, bottom: Floats, *, seed: int, resamples: int = 
     if len(top) < 2 or not below:
         return Interval(value, -math.inf, math.inf)
     random = np.random.default_rng(seed)
-    tops, bottoms = _resampled(*_grouped(top, bottom, random), resamples, random)
+    tops, bottoms = _resample(*_group(top, bottom, random), resamples, random)
     if not bottoms.all():
         return Interval(value, -math.inf, math.inf)
     low, high = np.quantile(tops / bottoms, ((1 - level) / 2, (1 + level) / 2))
     return Interval(value, float(low), float(high))
 
 
-def _grouped(top: Floats, bottom: Floats, random: np.random.Generator) -> tuple[Floats, Floats]:
+def _group(top: Floats, bottom: Floats, random: np.random.Generator) -> tuple[Floats, Floats]:
     """Sums by random group, where there are too many units; else as they are."""
     if len(top) <= GROUPS:
         return top, bottom
@@ -67,7 +67,7 @@ def _grouped(top: Floats, bottom: Floats, random: np.random.Generator) -> tuple[
     return np.bincount(group, top, GROUPS).astype(np.float64), np.bincount(group, bottom, GROUPS).astype(np.float64)
 
 
-def _resampled(top: Floats, bottom: Floats, resamples: int, random: np.random.Generator) -> tuple[Floats, Floats]:
+def _resample(top: Floats, bottom: Floats, resamples: int, random: np.random.Generator) -> tuple[Floats, Floats]:
     """(resamples,) each: sums over as many draws with replacement as there are rows."""
     tops, bottoms = np.empty(resamples), np.empty(resamples)
     for index in range(resamples):

@@ -16,13 +16,13 @@ SMALLEST = float(np.finfo(np.float64).smallest_normal)
 """A propensity below this counts as 0: the weight would be infinite."""
 
 MOST = 1 + 1e-9
-"""What a probability may be at most: sums of floats (the pmf of a group of actions) end slightly above 1."""
+"""Largest probability: sums of floats (the pmf of a group of actions) may end slightly above 1."""
 
 LARGEST = float(np.finfo(np.float64).max)
 
 
 class BadArgument(ValueError):
-    """An argument that no estimate can be made from: its name, and the first row that is wrong (from 0).
+    """An unusable argument: its name, and the first row that is wrong (from 0).
 
     >>> str(BadArgument("reward", "is nan, which is not a finite number", row=3))
     'reward[3] is nan, which is not a finite number'
@@ -40,7 +40,7 @@ class BadArgument(ValueError):
 
 
 class PropensityError(BadArgument):
-    """A probability that is none: propensity outside (0, 1] or pmf outside [0, 1]."""
+    """A propensity outside (0, 1] or a pmf outside [0, 1]."""
 
 
 def weight(*, propensity: float, pmf: float) -> float:

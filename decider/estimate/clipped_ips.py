@@ -9,7 +9,7 @@ import numpy as np
 
 from decider.estimate.checks import BadArgument, finite, finite_columns, same, weight, weights
 from decider.estimate.sample import Floats
-from decider.estimate.slope import Spread, asymptotic, choose, limits_for
+from decider.estimate.slope import Spread, choose, limits_for, normal_interval
 from decider.estimate.terms import MeanOfTerms
 
 
@@ -36,22 +36,22 @@ class ClippedIps(MeanOfTerms):
         self.limit = limit
 
     @classmethod
-    def chosen(
+    def tune(
         cls,
         *,
         propensity: Floats,
         reward: Floats,
         pmf: Floats,
         limits: Sequence[float] = (),
-        interval: Spread = asymptotic,
+        interval: Spread = normal_interval,
     ) -> Self:
-        """An empty one with the limit that SLOPE chooses on these decisions, of `limits` or of `slope.limits_for`.
+        """An empty estimator with the limit that SLOPE chooses on these decisions, of `limits` or `slope.limits_for`.
 
-        interval: of the terms; one that sees units where units come back.
+        interval: of the mean of terms; by unit where units come back.
 
         >>> import numpy as np
         >>> p, pmf = np.full(100, 0.5), np.full(100, 0.5)
-        >>> ClippedIps.chosen(propensity=p, reward=np.arange(100.0), pmf=pmf).limit
+        >>> ClippedIps.tune(propensity=p, reward=np.arange(100.0), pmf=pmf).limit
         inf
         """
 

@@ -1,12 +1,12 @@
-"""A confidence sequence: an interval after every decision that covers at all of them at once. Called by the evaluation.
+"""A confidence sequence: an interval after every decision, all of them valid at once. Called by the evaluation.
 
-So one may look at a growing log whenever one likes, and the log may have been made by a policy that learned from it:
-each decision's propensities may depend on everything before. A gambler bets on the decisions, one after the other, that
-the value is above m. If it is m the bets are fair, and the probability that the capital ever grows by a factor of
-2 / (1 - level) is at most (1 - level) / 2 (Ville's inequality); each m for which it did is excluded. Another gambler
-bets that the value is below m. Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro, "Anytime-valid off-policy inference
-for contextual bandits", 2022; Karampatziakis, Mineiro & Ramdas, "Off-policy confidence sequences", ICML 2021, where
-bets on the weights are added, since their mean is known. How the gamblers bet (`bets.py`) is only a matter of width.
+So one may look at a growing log at any time, and the log may come from a policy that learned from it: each decision's
+propensities may depend on everything before. A gambler bets on one decision after the other that the value is above m.
+If it is m the bets are fair, and the probability that the capital ever grows by a factor of 2 / (1 - level) is at most
+(1 - level) / 2 (Ville's inequality); each m for which it did is excluded. Another gambler bets that the value is below
+m. Waudby-Smith, Wu, Ramdas, Karampatziakis & Mineiro, "Anytime-valid off-policy inference for contextual bandits",
+2022; Karampatziakis, Mineiro & Ramdas, "Off-policy confidence sequences", ICML 2021, which adds bets on the weights,
+since their mean is known. The bets (`bets.py`) affect only the width, never the coverage.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import replace
 import numpy as np
 from scipy.optimize import brentq
 
-from decider.estimate.bets import Gambler, Log, play
+from decider.estimate.bets import BetLog, Gambler, play
 from decider.estimate.mean import Interval
-from decider.estimate.possible import ANY, Range, bounded, possible
+from decider.estimate.possible import ANY, Range, is_bounded, possible
 from decider.estimate.sample import Floats, Sample
 
 PRECISION = 1e-9
@@ -54,14 +54,14 @@ def confidence_sequence_path(
 ) -> list[Interval]:
     """The intervals after the first `counts` units, each count in [0, units]; value is the mean term until then.
 
-    value_range: what the value can be. max_weights: (units,), where the largest weight that a decision could have was
-    not always the same: that of each unit, known before its draw; sample.max_weight is the largest of them.
+    value_range: of the value. max_weights: (units,), where the largest possible weight was not always the same: that of
+    each unit, known before its draw; sample.max_weight is the largest of them.
 
-    All that is possible where the sample's bounds are infinite, and where both gamblers win against every m: nothing is
-    the value, so what they rely on does not hold (weights whose mean is not 1, a value that changes over time).
+    The interval is all that is possible where the sample's bounds are infinite, and where both gamblers win against
+    every m: then an assumption does not hold (the mean weight is not 1, or the value changes over time).
 
-    With units of one decision it needs that a decision's expected term is the value whatever came before; where units
-    come back and have ways of their own, give sums by unit. Their sizes are taken as known beforehand.
+    With units of one decision it assumes that a decision's expected term is the value whatever came before; where units
+    come back and differ from each other, give sums by unit. Their sizes are taken as known beforehand.
 
     >>> from decider.estimate.sample import by_unit
     >>> sample = by_unit(np.ones(100), np.ones(100), np.arange(100), low=0, high=1, max_weight=1)
@@ -72,9 +72,9 @@ def confidence_sequence_path(
     limits = possible(sample, value_range)
     stops, places = np.unique(np.array(counts, np.int64), return_inverse=True)
     units = int(stops.max(initial=0))
-    if not units or not bounded(sample):
+    if not units or not is_bounded(sample):
         return [Interval(_first(sample, count).value, *limits) for count in counts]
-    log = Log.of(_first(sample, units), limits, None if max_weights is None else max_weights[:units])
+    log = BetLog.of(_first(sample, units), limits, None if max_weights is None else max_weights[:units])
     above, below = play(log, stops, level)
     total, size = (np.concatenate([np.zeros(1), np.cumsum(sums)])[stops] for sums in (log.total, log.size))
     value = np.divide(total, size, out=np.full(len(stops), np.nan), where=size > 0)
@@ -90,7 +90,7 @@ def _first(sample: Sample, units: int) -> Sample:
 
 
 def _limit(gambler: Gambler, stop: int, goal: float, ends: Range) -> float:
-    """Where the capital is `goal`. ends: the m at which it is largest, and the one at which it is smallest."""
+    """The m at which the capital is `goal`. ends: the m at which it is largest, and the one at which it is smallest."""
 
     def beyond(m: float) -> float:
         return gambler.log_capital(m, stop) - goal

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from scipy.special import fdtri
 
 from decider.estimate.mean import Interval
-from decider.estimate.possible import ANY, Pairs, Range, Shape, bounded, clipped, corners, possible, weights_of
+from decider.estimate.possible import ANY, Pairs, Range, UnitSizes, clip, corners, is_bounded, possible, weights_of
 from decider.estimate.sample import Sample
 
 
@@ -21,9 +21,9 @@ def cressie_read(sample: Sample, *, value_range: Range = ANY, level: float = 0.9
 
     Karampatziakis, Langford & Mineiro, NeurIPS 2020, with the divergence of power -2. Each limit is the farther one of
     two, with one more decision that is as bad for it as a decision with the smallest or the largest weight can be.
-    Units count as one decision each, less what they have for their sizes (`Shape.as_decisions`). The value is the mean
-    term, corrected for the mean weight by regression. value_range: what the value can be. All that is possible of no
-    units, and where the sample's bounds are infinite.
+    Units count as one decision each, corrected for their sizes (`UnitSizes.as_decisions`). The value is the mean term,
+    corrected for the mean weight by regression. value_range: what the value can be. Without units, and where the
+    sample's bounds are infinite, the interval is all that is possible.
 
     >>> import numpy as np
     >>> from decider.estimate.sample import by_unit
@@ -35,19 +35,19 @@ def cressie_read(sample: Sample, *, value_range: Range = ANY, level: float = 0.9
     (0.5, 0.396, 0.604)
     """
     limits = possible(sample, value_range)
-    if not len(sample.total) or not bounded(sample):
+    if not len(sample.total) or not is_bounded(sample):
         return Interval(sample.value, *limits)
-    shape = Shape.of(sample.size)
+    shape = UnitSizes.of(sample.size)
     units = shape.as_decisions(total=sample.total, weight=weights_of(sample), size=sample.size, value=sample.value)
-    extreme = shape.enlarged(corners(sample, limits), sample.value)
+    extreme = shape.enlarge(corners(sample, limits), sample.value)
     seen = _Moments.of(units)
     with_one = [
         seen.plus(weight=w, term=t) for w, t in zip(extreme.weight.tolist(), extreme.term.tolist(), strict=True)
     ]
     allowed = with_one[2 if seen.weight < 1 else 0].cost + float(fdtri(1, seen.count, level)) / (seen.count + 1)
-    low = min([moments.balanced - moments.reach(allowed) for moments in with_one[0::2]])
-    high = max([moments.balanced + moments.reach(allowed) for moments in with_one[1::2]])
-    return clipped(Interval(seen.balanced, low, high), limits)
+    low = min([moments.balanced_mean - moments.reach(allowed) for moments in with_one[0::2]])
+    high = max([moments.balanced_mean + moments.reach(allowed) for moments in with_one[1::2]])
+    return clip(Interval(seen.balanced_mean, low, high), limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,13 @@ class _Moments:
 
     @classmethod
     def of(cls, pairs: Pairs) -> _Moments:
-        """Of pairs, with the count as divisor."""
+        """The moments of pairs, with the count as divisor."""
         count, weight, term = len(pairs.term), float(pairs.weight.mean()), float(pairs.term.mean())
         w, t = pairs.weight - weight, pairs.term - term
         return cls(count, weight, term, float(w @ w) / count, float(w @ t) / count, float(t @ t) / count)
 
     def plus(self, *, weight: float, term: float) -> _Moments:
-        """With one more pair."""
+        """The moments with one more pair."""
         part = 1 / (self.count + 1)
         w, t = weight - self.weight, term - self.term
         return _Moments(
@@ -88,16 +88,16 @@ class _Moments:
 
     @property
     def cost(self) -> float:
-        """The divergence that a mean weight of 1 costs, for each decision."""
+        """The divergence, per decision, that a mean weight of 1 needs."""
         return (self.weight - 1) ** 2 / self.weight_weight if self.weight_weight else 0.0
 
     @property
-    def balanced(self) -> float:
+    def balanced_mean(self) -> float:
         """The mean term where the mean weight is 1."""
         return self.term + self.slope * (1 - self.weight)
 
     def reach(self, allowed: float) -> float:
-        """How far from there it can be for the divergence that is allowed; inside of 0 where none is left."""
+        """Largest distance from there for the divergence that is allowed; -inf where `cost` exceeds it."""
         left = allowed - self.cost
         scatter = self.term_term - self.slope * self.weight_term
         return math.sqrt(max(0.0, scatter * left)) if left >= 0 else -math.inf

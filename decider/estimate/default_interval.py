@@ -1,17 +1,17 @@
 """The default interval: empirical likelihood with a third of an extreme decision added. Called by the evaluation.
 
-It holds every value that some distribution has whose mean weight is 1 and under which the log is not much less likely
-than under the likeliest: the logarithm drops by at most half a chi-square quantile. That is right for many decisions,
-whatever they are like (Owen, Empirical Likelihood, 2001; Qin & Lawless, Annals of Statistics 1994, Theorem 2, for what
-is known besides; Karampatziakis, Langford & Mineiro, NeurIPS 2020, for logs of decisions). It is wrong where few
-decisions carry the estimate: those that were seen say little of a reward that is rare and counts much. So each limit is
-computed as if one more decision, or rather a third of one, had been seen that is as bad for this limit as a decision
-can be. (Chen, Variyath & Abraham, Journal of Computational and Graphical Statistics 2008, add one of another kind.)
+It contains the value of every distribution whose mean weight is 1 and under which the log is not much less likely than
+under the likeliest one: the log likelihood is lower by at most half a chi-square quantile. For many decisions that has
+the nominal coverage, whatever their distribution (Owen, Empirical Likelihood, 2001; Qin & Lawless, Annals of Statistics
+1994, Theorem 2, for the known mean weight; Karampatziakis, Langford & Mineiro, NeurIPS 2020, for logs of decisions). It
+fails where few decisions carry the estimate: the seen ones say little about a rare, large reward. So each limit is
+computed as if a third of one more decision had been seen, the worst possible one for this limit. (Chen, Variyath &
+Abraham, Journal of Computational and Graphical Statistics 2008, add one of another kind.)
 
 Why a third: where no decision is rewarded, the upper limit is then the exact one, 3.0 rewards (the "rule of three") at
-the largest weight; the likelihood alone says 1.9, at which there is a chance of 15 %, not 5 %, that none is seen. It is
-as right at levels of 90 % and 99 %. In such a case, all rewards at the largest weight and rare, the interval covers
-93.9 % or more whatever the rate is, but for a narrow strip where three are expected (2.98 to 3.03), where it is 91.7 %.
+the largest weight; the likelihood alone gives 1.9, at which no reward is seen with a chance of 15 %, not 5 %. The same
+third fits levels of 90 % and 99 %. In this case, rare rewards that all have the largest weight, the interval covers
+93.9 % or more at every rate, except 91.7 % in a narrow range around three expected rewards (2.98 to 3.03).
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import chdtri
 
-from decider.estimate.likelihood import balanced, extremes
+from decider.estimate.likelihood import balance, extremes
 from decider.estimate.mean import Interval
 from decider.estimate.nodes import gather
-from decider.estimate.possible import ANY, Range, Shape, bounded, clipped, corners, possible, weights_of
+from decider.estimate.possible import ANY, Range, UnitSizes, clip, corners, is_bounded, possible, weights_of
 from decider.estimate.sample import Sample
 
 NAME = "empirical likelihood"
 
 TRACE = 1e-3
-"""What every extreme decision counts, so that none is impossible."""
+"""Count of every extreme decision, so that none is impossible."""
 
-ADDED = 1 / 3
-"""What the one counts that is worst for a limit."""
+EXTREME_COUNT = 1 / 3
+"""Additional count of the extreme decision that is worst for a limit."""
 
 CONTRADICTION = 20.0
-"""Of the logarithm of the likelihood: if the mean weight is 1, weights as odd as that have a chance of 1e-9."""
+"""Largest loss of log likelihood for a mean weight of 1; where that is true, a larger one has a chance of 1e-9."""
 
 UPWARD = np.array([-1.0, 1.0, -1.0, 1.0])
-"""For which limit each corner is the worst of its weight: see `corners`."""
+"""For each of the `corners`: -1 where it is the worst case for the lower limit, 1 for the upper limit."""
 
 
 def default_interval(sample: Sample, *, value_range: Range = ANY, level: float = 0.95) -> Interval:
-    """The likeliest value, with its interval. value_range: what the value can be; rewards' range for a policy's value.
+    """The likeliest value and its interval. value_range: of the value; for a policy's value the range of rewards.
 
-    The value uses that the mean weight is 1, as the Cressie-Read estimate does, so it differs from sample.value.
-    Of no units: nan. All that is possible is the interval then, where the sample's bounds are infinite, and where the
-    weights contradict a mean of 1.
+    The value uses that the mean weight is 1, as the Cressie-Read estimate does, so it differs from sample.value; nan
+    without units. The interval is all that is possible without units, where the sample's bounds are infinite, and where
+    the weights contradict a mean of 1.
 
     >>> from decider.estimate.sample import by_unit
     >>> weight = np.array([0.0, 2.0] * 100)
@@ -56,19 +56,19 @@ def default_interval(sample: Sample, *, value_range: Range = ANY, level: float =
     (0.5, 0.401, 0.599)
     """
     limits = possible(sample, value_range)
-    if not len(sample.total) or not bounded(sample):
+    if not len(sample.total) or not is_bounded(sample):
         return Interval(sample.value, *limits)
-    shape = Shape.of(sample.size)
+    shape = UnitSizes.of(sample.size)
     units = shape.as_decisions(total=sample.total, weight=weights_of(sample), size=sample.size, value=sample.value)
-    extreme = shape.enlarged(corners(sample, limits), sample.value)
+    extreme = shape.enlarge(corners(sample, limits), sample.value)
     seen = gather(np.stack([units.weight, units.term], axis=1), stops=np.array([len(units.term)]))
     weight = np.concatenate([seen.place[:, 0], extreme.weight])
     term = np.concatenate([seen.place[:, 1], extreme.term])
     count = np.tile(np.concatenate([seen.count[0], np.full(4, TRACE)]), (5, 1))
-    count[1:, -4:] += ADDED * np.eye(4)
-    cost, likeliest = balanced(weight, count)
+    count[1:, -4:] += EXTREME_COUNT * np.eye(4)
+    cost, likeliest = balance(weight, count)
     value = float(np.clip(likeliest[0] @ term / likeliest[0].sum(), *limits))
     if cost[0] > CONTRADICTION:
         return Interval(value, *limits)
     found = extremes(weight, term, count[1:], upward=UPWARD, drop=cost[1:] + chdtri(1, 1 - level) / 2).mean
-    return clipped(Interval(value, float(found[UPWARD < 0].min()), float(found[UPWARD > 0].max())), limits)
+    return clip(Interval(value, float(found[UPWARD < 0].min()), float(found[UPWARD > 0].max())), limits)

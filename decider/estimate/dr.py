@@ -41,14 +41,14 @@ class DoublyRobust(MeanOfTerms):
     def terms(*, propensity: Floats, reward: Floats, pmf: Floats, predicted: Floats, expected: Floats) -> Floats:
         """(n,): expected + w (reward - predicted) of each decision; their mean is the estimate."""
         w = weights(propensity=propensity, pmf=pmf)
-        return corrected(w, reward=reward, predicted=predicted, expected=expected)
+        return dr_terms(w, reward=reward, predicted=predicted, expected=expected)
 
 
-def corrected(w: Floats, *, reward: Floats, predicted: Floats, expected: Floats) -> Floats:
-    """(n,): expected + w (reward - predicted), for any weights. Called by every estimator of this family.
+def dr_terms(w: Floats, *, reward: Floats, predicted: Floats, expected: Floats) -> Floats:
+    """(n,): expected + w (reward - predicted), for any weights. Called by the doubly robust estimators.
 
     >>> import numpy as np
-    >>> corrected(np.array([2.0]), reward=np.ones(1), predicted=np.zeros(1), expected=np.ones(1)).tolist()
+    >>> dr_terms(np.array([2.0]), reward=np.ones(1), predicted=np.zeros(1), expected=np.ones(1)).tolist()
     [3.0]
     """
     finite_columns(len(w), reward=reward, predicted=predicted, expected=expected)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Self
 
 from decider.estimate.checks import BadArgument, finite, same, weight, weights
-from decider.estimate.dr import corrected
+from decider.estimate.dr import dr_terms
 from decider.estimate.sample import Floats
-from decider.estimate.slope import Spread, asymptotic, choose, strengths_for
+from decider.estimate.slope import Spread, choose, normal_interval, strengths_for
 from decider.estimate.terms import MeanOfTerms
 
 
@@ -38,7 +38,7 @@ class DrShrinkage(MeanOfTerms):
         self.strength = strength
 
     @classmethod
-    def chosen(
+    def tune(
         cls,
         *,
         propensity: Floats,
@@ -47,16 +47,16 @@ class DrShrinkage(MeanOfTerms):
         predicted: Floats,
         expected: Floats,
         strengths: Sequence[float] = (),
-        interval: Spread = asymptotic,
+        interval: Spread = normal_interval,
     ) -> Self:
-        """An empty one with the strength that SLOPE chooses on these decisions, of `strengths` or `strengths_for`.
+        """An empty estimator with the strength that SLOPE chooses here, of `strengths` or `slope.strengths_for`.
 
-        interval: of the terms; one that sees units where units come back.
+        interval: of the mean of terms; by unit where units come back.
 
         >>> import numpy as np
         >>> p, pmf, reward = np.full(100, 0.5), np.full(100, 0.5), 1000 + np.arange(100.0) / 100
         >>> q = np.zeros(100)
-        >>> DrShrinkage.chosen(propensity=p, reward=reward, pmf=pmf, predicted=q, expected=q).strength
+        >>> DrShrinkage.tune(propensity=p, reward=reward, pmf=pmf, predicted=q, expected=q).strength
         inf
         """
 
@@ -84,7 +84,7 @@ class DrShrinkage(MeanOfTerms):
         """(n,): the term of each decision; their mean is the estimate."""
         w = weights(propensity=propensity, pmf=pmf)
         w /= 1 + w * w / self.strength
-        return corrected(w, reward=reward, predicted=predicted, expected=expected)
+        return dr_terms(w, reward=reward, predicted=predicted, expected=expected)
 
     def __add__(self, other: Self) -> Self:
         """As if one had seen the decisions of both."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from decider.estimate.mean import Interval
-from decider.estimate.possible import ANY, Range, clipped, possible
+from decider.estimate.possible import ANY, Range, clip, possible
 from decider.estimate.sample import Sample
 
 
@@ -35,4 +35,4 @@ def empirical_bernstein(sample: Sample, *, value_range: Range = ANY, level: floa
     apart = (sample.total - sample.value * sample.size) / mean_size
     reach = (sample.high - sample.low) * float(np.max(sample.size)) / mean_size
     width = math.sqrt(2 * float(apart @ apart) / (units - 1) * log / units) + 7 * reach * log / (3 * (units - 1))
-    return clipped(Interval(sample.value, sample.value - width, sample.value + width), limits)
+    return clip(Interval(sample.value, sample.value - width, sample.value + width), limits)

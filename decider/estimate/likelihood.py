@@ -1,17 +1,17 @@
-"""How extreme a mean can be before the likelihood of the points drops too far. Called by the default interval and
-by the confidence sequence, which bets with it.
+"""Empirical likelihood: the lowest and highest mean that the points do not exclude. Called by the default interval and
+for the bets of the confidence sequence.
 
-A distribution gives probability to the points. Of those under which the mean weight is 1 and whose likelihood is not
-below the largest by more than a factor exp(-drop), one has the lowest mean term. Owen, Empirical Likelihood, 2001,
-chapters 2 and 3; the points that were not seen but are possible belong to it (with a trace of a count), as in
-Karampatziakis, Langford & Mineiro, "Empirical Likelihood for Contextual Bandits", NeurIPS 2020.
+Consider all distributions over the points under which the mean weight is 1, and whose likelihood is at least exp(-drop)
+times the largest one. One of them has the lowest mean term. Owen, Empirical Likelihood, 2001, chapters 2 and 3; points
+that are possible but were not seen belong to it (with a tiny count), as in Karampatziakis, Langford & Mineiro,
+"Empirical Likelihood for Contextual Bandits", NeurIPS 2020.
 
 In the dual, the lowest mean is the largest value of a concave function of two numbers. With
 x_i = term_i + b weight_i + d, n the sum of counts and a drop K from the largest likelihood of all:
 
     lowest mean = max over (b, d) of  exp((sum_i count_i log x_i - K) / n) - b - d
 
-Everything is done for a batch of problems at once: they share points and differ in counts, direction and drop.
+All problems of a batch are solved at once: they share points and differ in counts, direction and drop.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from decider.estimate.sample import Floats
 STEPS = 200
 HALVINGS = 60
 SHORT = 0.99
-"""Of the way to where a point's x would be 0, a step goes so far at most."""
+"""Largest part of the way to x = 0 of some point that one step may go."""
 
 PRECISION = 1e-9
-"""Of a limit, relative to how far it is from the mean."""
+"""Precision of a limit, relative to its distance from the mean."""
 
 LOG_PRECISION = 1e-12
-"""Of the logarithm of a likelihood."""
+"""Precision of the logarithm of a likelihood."""
 
 EPSILON = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
 
-Places = Callable[[Floats], Floats]
+PointMap = Callable[[Floats], Floats]
 """(batch, d) numbers -> (batch, points) x, linear in them; all x must be positive."""
 
-Shape = tuple[Floats, Floats, Floats]
+Derivatives = tuple[Floats, Floats, Floats]
 """A concave function's values (batch,), gradients (batch, d) and Hessians (batch, d, d)."""
 
 
@@ -48,8 +48,8 @@ Shape = tuple[Floats, Floats, Floats]
 class Extreme:
     """mean: (batch,). slope, tilt: (batch,), 1 + slope (term_i - mean) + tilt (weight_i - 1) is positive everywhere.
 
-    It is how much more the points' own distribution believes in point i than the extreme one does, and so the best bet
-    of one who is offered odds by the extreme one and believes the points.
+    It is the ratio of point i's probability under the points' own distribution to that under the extreme one, and so
+    the optimal bet at odds given by the extreme distribution.
     """
 
     mean: Floats
@@ -57,13 +57,13 @@ class Extreme:
     tilt: Floats
 
 
-def balanced(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
+def balance(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
     """The likelihood that a mean weight of 1 costs, as log (batch,); and the (batch, points) counts that make it 1.
 
     weight: (points,), on both sides of 1, or 1 everywhere. The counts are proportional to the most likely distribution
     whose mean weight is 1.
 
-    >>> cost, count = balanced(np.array([0.0, 2.0]), np.array([[3.0, 1.0]]))
+    >>> cost, count = balance(np.array([0.0, 2.0]), np.array([[3.0, 1.0]]))
     >>> np.round(cost, 3).tolist(), np.round(count, 3).tolist()
     ([0.523], [[2.0, 2.0]])
     """
@@ -71,12 +71,12 @@ def balanced(weight: Floats, count: Floats) -> tuple[Floats, Floats]:
     if not away.any():
         return np.zeros(len(count)), count
 
-    def shape(_: Floats, x: Floats) -> Shape:
+    def derivatives(_: Floats, x: Floats) -> Derivatives:
         pull = away / x
         first = count * pull
         return (count * np.log(x)).sum(axis=1), first.sum(axis=1)[:, None], -(first * pull).sum(axis=1)[:, None, None]
 
-    at, cost = _climb(lambda at: 1 + at * away, shape, np.zeros((len(count), 1)), precision=LOG_PRECISION)
+    at, cost = _climb(lambda at: 1 + at * away, derivatives, np.zeros((len(count), 1)), precision=LOG_PRECISION)
     return cost, count / (1 + at * away)
 
 
@@ -84,7 +84,7 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
     """The lowest mean terms, or the highest where `upward` is 1 and not -1.
 
     weight, term: (points,); count: (batch, points); upward, drop: (batch,), the drop in log likelihood from the
-    largest there is, whatever its mean weight: add the cost that `balanced` gives.
+    largest there is, whatever its mean weight: add the cost that `balance` gives.
 
     >>> one = np.ones(1)
     >>> count = np.array([[30.0, 70.0]])  # of 100 decisions 30 were rewarded
@@ -101,7 +101,7 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
     def places(at: Floats) -> Floats:
         return down + at[:, :1] * weight + at[:, 1:]
 
-    def shape(at: Floats, x: Floats) -> Shape:
+    def derivatives(at: Floats, x: Floats) -> Derivatives:
         mean = np.exp((share * np.log(x)).sum(axis=1) - depth)
         first = share / x
         second = first / x
@@ -115,14 +115,14 @@ def extremes(weight: Floats, term: Floats, count: Floats, *, upward: Floats, dro
         return mean - at.sum(axis=1), mean[:, None] * gradient - 1, mean[:, None, None] * hessian
 
     start, error = _start(weight, down, share, depth)
-    at, mean = _climb(places, shape, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
+    at, mean = _climb(places, derivatives, start, precision=PRECISION * error + EPSILON * np.abs(term).max())
     slope = np.exp(depth - (share * np.log(places(at))).sum(axis=1))
     return Extreme(-upward * mean, -upward * slope, slope * at[:, 0])
 
 
 def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> tuple[Floats, Floats]:
-    """Where the maximum would be if the logarithm were its second-order expansion, moved inside, (batch, 2); and how
-    far the limit would then be from the mean, (batch,)."""
+    """(batch, 2): where the maximum would be if the logarithm were quadratic, moved to where all x are positive; and
+    (batch,): how far the limit would then be from the mean."""
     mean_weight, mean = share @ weight, (share * down).sum(axis=1)
     spread = share @ (weight * weight) - mean_weight**2
     both = (share * down) @ weight - mean * mean_weight
@@ -135,11 +135,11 @@ def _start(weight: Floats, down: Floats, share: Floats, depth: Floats) -> tuple[
 
 
 def _climb(
-    places: Places, shape: Callable[[Floats, Floats], Shape], at: Floats, *, precision: float | Floats
+    places: PointMap, derivatives: Callable[[Floats, Floats], Derivatives], at: Floats, *, precision: float | Floats
 ) -> tuple[Floats, Floats]:
-    """Where concave functions of numbers and x are largest, and how large: damped Newton steps that keep x positive."""
+    """The maxima of concave functions and where they are, by damped Newton steps that keep all x positive."""
     x = places(at)
-    value, gradient, hessian = shape(at, x)
+    value, gradient, hessian = derivatives(at, x)
     for _ in range(STEPS):
         step, gain = _newton(gradient, hessian)
         change = places(at + step) - x
@@ -150,7 +150,8 @@ def _climb(
         for _ in range(HALVINGS):
             trial = at + length[:, None] * step
             x = places(trial)
-            found = shape(trial, np.where(x > 0, x, 1.0))
+            found = derivatives(trial, np.where(x > 0, x, 1.0))
+            # Armijo's rule: halve the step until it gains a tenth of what the gradient promises, but for rounding.
             far = (x <= 0).any(axis=1) | (found[0] < value + 0.1 * length * gain - rounding)
             if not far.any():
                 break
@@ -162,7 +163,8 @@ def _climb(
 
 
 def _newton(gradient: Floats, hessian: Floats) -> tuple[Floats, Floats]:
-    """The step, and the gain that it promises. The ridge decides where a direction changes nothing (all weights 1)."""
+    """The Newton step, and the gain that the gradient promises for it."""
+    # The ridge keeps the matrix regular where a direction has no effect, as `b` where all weights are 1.
     size = gradient.shape[1]
     ridge = 1e-12 * np.abs(np.trace(hessian, axis1=1, axis2=2)) + TINY
     step = np.linalg.solve(ridge[:, None, None] * np.eye(size) - hessian, gradient[:, :, None])[:, :, 0]

@@ -1,9 +1,8 @@
-"""Many points -> few nodes with counts that stand for them. Called by the intervals that solve equations over points.
+"""Replaces many points by few nodes with counts. Called by the intervals that solve equations over points.
 
-An empirical likelihood is evaluated some fifty times over; a million decisions would make it slow. Each point is
-shared out among the corners of the grid cell that it lies in, so that its mean stays what it is. The logarithm of a
-linear function of the point then comes out slightly smaller than it is (Jensen), which makes an interval a little
-wider and never narrower.
+An empirical likelihood is evaluated some fifty times, which is slow for a million decisions. Each point is split among
+the corners of its grid cell, so that its mean does not change. The logarithm of a linear function of the point can only
+become smaller by that (Jensen's inequality), so an interval becomes slightly wider and never narrower.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import numpy as np
 from decider.estimate.sample import Floats, Longs
 
 CELLS = 16_384
-"""Nodes of a grid, at most and about. An eighth as many distinct points need no grid."""
+"""About the largest number of nodes. Up to an eighth as many distinct points need no grid."""
 
 
 @dataclass(frozen=True, slots=True)
 class Nodes:
-    """place: (nodes, dimensions). count: (blocks, nodes), how many points of each block stand there."""
+    """place: (nodes, dimensions). count: (blocks, nodes), the points of each block at each node."""
 
     place: Floats
     count: Floats
@@ -38,7 +37,7 @@ def gather(points: Floats, *, stops: Longs, cells: int = CELLS) -> Nodes:
     """
     block = np.repeat(np.arange(len(stops)), np.diff(stops, prepend=0))
     exact = _distinct(points, block, len(stops), few=cells // 8) if len(points) <= 2 * cells else None
-    return exact or _shared_out(points, block, len(stops), cells)
+    return exact or _share_out(points, block, len(stops), cells)
 
 
 def _distinct(points: Floats, block: Longs, blocks: int, *, few: int) -> Nodes | None:
@@ -56,7 +55,7 @@ def _distinct(points: Floats, block: Longs, blocks: int, *, few: int) -> Nodes |
     return Nodes(place, count.reshape(blocks, len(place)).astype(np.float64))
 
 
-def _shared_out(points: Floats, block: Longs, blocks: int, cells: int) -> Nodes:
+def _share_out(points: Floats, block: Longs, blocks: int, cells: int) -> Nodes:
     axes = [_Axis.of(column, round(cells ** (1 / points.shape[1]))) for column in points.T]
     shape = [len(axis.place) for axis in axes]
     strides = np.cumprod([1, *shape[:0:-1]])[::-1].tolist()

@@ -1,7 +1,7 @@
-"""What a sample says about decisions that it does not hold: extreme pairs of weight and term, and the unit of a size.
+"""The extreme pairs of weight and term that a decision can have, and the sizes of units.
 
-Called by every interval that must reckon with what was possible but not seen. `typical` makes units of several
-decisions look like decisions.
+Called by every interval that has to allow for decisions that are possible but were not seen. `UnitSizes` turns units of
+several decisions into single decisions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ANY: Range = (-math.inf, math.inf)
 
 
 def possible(sample: Sample, within: Range) -> Range:
-    """What the value can be: within `within`, and within what one term can be.
+    """The range of the value: within `within` and within the range of one term.
 
     >>> from decider.estimate.sample import by_unit
     >>> possible(by_unit(np.ones(2), np.ones(2), np.arange(2), low=0.0, high=50.0, max_weight=50), (0.0, 1.0))
@@ -29,20 +29,20 @@ def possible(sample: Sample, within: Range) -> Range:
     return max(float(sample.low), within[0]), min(float(sample.high), within[1])
 
 
-def bounded(sample: Sample) -> bool:
-    """Whether one decision can do no more than finite harm.
+def is_bounded(sample: Sample) -> bool:
+    """Whether the range of a decision's weight and term is finite.
 
     >>> from decider.estimate.sample import by_unit
-    >>> bounded(by_unit(np.ones(2), np.ones(2), np.arange(2), low=0.0, high=math.inf, max_weight=math.inf))
+    >>> is_bounded(by_unit(np.ones(2), np.ones(2), np.arange(2), low=0.0, high=math.inf, max_weight=math.inf))
     False
     """
     return all(math.isfinite(bound) for bound in (sample.low, sample.high, sample.min_weight, sample.max_weight))
 
 
-def clipped(interval: Interval, limits: Range) -> Interval:
+def clip(interval: Interval, limits: Range) -> Interval:
     """The interval's part within the limits.
 
-    >>> clipped(Interval(0.5, -0.1, 0.7), (0.0, 1.0))
+    >>> clip(Interval(0.5, -0.1, 0.7), (0.0, 1.0))
     Interval(value=0.5, low=0.0, high=0.7)
     """
     low, high = limits
@@ -87,18 +87,18 @@ def weights_of(sample: Sample) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """How many decisions units have. mean: of a unit; alike: the mean over decisions of their units' sizes / mean."""
+class UnitSizes:
+    """The sizes of units in decisions. mean: per unit; alike: the mean per decision of its unit's size, over `mean`."""
 
     mean: float
     alike: float
 
     @classmethod
-    def of(cls, size: Floats) -> Shape:
-        """Of units with so many decisions each.
+    def of(cls, size: Floats) -> UnitSizes:
+        """The sizes of units with so many decisions each.
 
-        >>> Shape.of(np.array([1.0, 3.0]))
-        Shape(mean=2.0, alike=1.25)
+        >>> UnitSizes.of(np.array([1.0, 3.0]))
+        UnitSizes(mean=2.0, alike=1.25)
         """
         mean = float(size.mean())
         return cls(mean, float((size**2).mean()) / mean**2)
@@ -110,7 +110,7 @@ class Shape:
         Techniques, 1977, section 6.3: the delta method). Their means are the value and 1 where the totals' are.
 
         >>> two = np.array([1.0, 3.0])
-        >>> pairs = Shape.of(two).as_decisions(total=two / 2, weight=two, size=two, value=0.5)
+        >>> pairs = UnitSizes.of(two).as_decisions(total=two / 2, weight=two, size=two, value=0.5)
         >>> pairs.term.tolist(), pairs.weight.tolist()
         ([0.5, 0.5], [1.0, 1.0])
         """
@@ -119,10 +119,10 @@ class Shape:
         larger = size / self.mean - 1
         return Pairs(weight / self.mean - larger, total / self.mean - value * larger)
 
-    def enlarged(self, extreme: Pairs, value: float) -> Pairs:
-        """The pairs of units as large as the unit of a decision is on average, whose decisions are all alike.
+    def enlarge(self, extreme: Pairs, value: float) -> Pairs:
+        """The extreme pairs of a unit whose decisions are all alike, of the average size that a decision's unit has.
 
-        >>> Shape(mean=1.0, alike=2.0).enlarged(Pairs(np.array([0.0]), np.array([0.0])), 0.25)
+        >>> UnitSizes(mean=1.0, alike=2.0).enlarge(Pairs(np.array([0.0]), np.array([0.0])), 0.25)
         Pairs(weight=array([-1.]), term=array([-0.25]))
         """
         return Pairs(1 + self.alike * (extreme.weight - 1), value + self.alike * (extreme.term - value))

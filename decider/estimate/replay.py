@@ -1,6 +1,6 @@
 """Rejection replay: keep the logged decisions that the candidate would have made too. For comparison only.
 
-Called by the evaluation's side-by-side table. It throws most of the log away; the weighted estimates use all of it.
+Called by the evaluation's table of estimators. It discards most of the log; weighted estimates use all of it.
 """
 
 from __future__ import annotations

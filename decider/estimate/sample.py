@@ -1,4 +1,4 @@
-"""What an interval is computed from: sums over independent units. Made by the simulator's evaluation.
+"""The data of an interval: sums over independent units. Made by the simulator's evaluation.
 
 Every estimate here is a mean of terms, one a decision: w r for IPS, expected + w (r - predicted) for DR, their
 difference for two policies. Decisions of one unit (a visitor who comes back) are not independent, so intervals see
@@ -43,7 +43,7 @@ class Sample:
 
 
 class Units:
-    """Which decisions belong together, worked out once for all the samples of a log.
+    """The decisions of each unit, computed once for all samples of a log.
 
     >>> units = Units(np.array([7, 9, 7]))
     >>> units.sums(np.array([1.0, 0.0, 2.0])).tolist(), units.size.tolist()

@@ -1,4 +1,4 @@
-"""Do the drawn actions follow the logged probabilities? An e-process, and what can be said without pmfs.
+"""Tests whether the drawn actions follow the logged probabilities: an e-process, and tests for logs without pmfs.
 
 A chi-square test of drawn counts (a sample-ratio test) must not be looked at twice, and does not know that
 propensities change with the context and the model. An e-process does both: it is the wealth of somebody who bets
@@ -26,7 +26,7 @@ _ROWS = 512
 
 @dataclass(frozen=True, slots=True)
 class Skew:
-    """The event that speaks loudest against the log: its index, and its realised count over the expected one."""
+    """The event with the most evidence against the log: its index, and its count over the expected one."""
 
     event: int
     ratio: float
@@ -122,7 +122,7 @@ def weight_evidence(weights: Floats, groups: Longs, chances: Longs) -> Floats:
 
 
 def freedman(excess: Floats, *, variance: Floats, largest: Floats) -> Floats:
-    """At most this probable: a sum of fair increments as far from 0 as `excess`, to either side. Elementwise.
+    """Bound on the probability that a sum of fair increments is as far from 0 as `excess`, on either side. Elementwise.
 
     variance: of the sum, added up from the increments' own; largest: what one increment can be at most. It holds for
     rare events and adaptive logs, where the normal approximation does not. Freedman's inequality as in Tropp,

@@ -1,7 +1,7 @@
-"""Which of several estimators with ever less variance and ever more bias: SLOPE. Called by those with a parameter.
+"""SLOPE: chooses among estimators with less and less variance but more and more bias. Called by those with a parameter.
 
-The least variance is no help where it is bias: SLOPE goes from the widest interval to the narrowest for as long as
-the estimates agree within their widths. It needs no estimate of the bias.
+It goes from the widest interval to the narrowest for as long as the estimates agree within their widths, and needs no
+estimate of the bias.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Spread = Callable[[Floats], Interval]
 """Terms, (n,) -> the interval of their mean."""
 
 
-def asymptotic(terms: Floats) -> Interval:
+def normal_interval(terms: Floats) -> Interval:
     """The asymptotic 95 % interval of the mean of independent terms; infinitely wide below two.
 
-    >>> interval = asymptotic(np.array([1.0, 2.0, 3.0]))
+    >>> interval = normal_interval(np.array([1.0, 2.0, 3.0]))
     >>> interval.value, round(interval.low, 3)
     (2.0, 0.868)
     """
@@ -52,7 +52,7 @@ def slope(estimates: Sequence[Interval]) -> int:
     return agreeing[-1]
 
 
-def choose(parameters: Sequence[float], terms: Callable[[float], Floats], interval: Spread = asymptotic) -> float:
+def choose(parameters: Sequence[float], terms: Callable[[float], Floats], interval: Spread = normal_interval) -> float:
     """The parameter whose estimate SLOPE chooses; `parameters` from the most biased to the least biased.
 
     >>> choose([1.0, 2.0], lambda parameter: parameter * np.array([0.0, 1.0]))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Self
 
 from decider.estimate.checks import BadArgument, finite, same, weight, weights
-from decider.estimate.dr import corrected
+from decider.estimate.dr import dr_terms
 from decider.estimate.sample import Floats
-from decider.estimate.slope import Spread, asymptotic, choose, limits_for
+from decider.estimate.slope import Spread, choose, limits_for, normal_interval
 from decider.estimate.terms import MeanOfTerms
 
 
@@ -37,7 +37,7 @@ class SwitchDr(MeanOfTerms):
         self.limit = limit
 
     @classmethod
-    def chosen(
+    def tune(
         cls,
         *,
         propensity: Floats,
@@ -46,15 +46,15 @@ class SwitchDr(MeanOfTerms):
         predicted: Floats,
         expected: Floats,
         limits: Sequence[float] = (),
-        interval: Spread = asymptotic,
+        interval: Spread = normal_interval,
     ) -> Self:
-        """An empty one with the limit that SLOPE chooses on these decisions, of `limits` or of `slope.limits_for`.
+        """An empty estimator with the limit that SLOPE chooses on these decisions, of `limits` or `slope.limits_for`.
 
-        interval: of the terms; one that sees units where units come back.
+        interval: of the mean of terms; by unit where units come back.
 
         >>> import numpy as np
         >>> p, pmf, q = np.full(100, 0.5), np.full(100, 0.5), np.zeros(100)
-        >>> SwitchDr.chosen(propensity=p, reward=np.arange(100.0), pmf=pmf, predicted=q, expected=q).limit
+        >>> SwitchDr.tune(propensity=p, reward=np.arange(100.0), pmf=pmf, predicted=q, expected=q).limit
         inf
         """
 
@@ -81,7 +81,7 @@ class SwitchDr(MeanOfTerms):
         """(n,): the term of each decision; their mean is the estimate."""
         w = weights(propensity=propensity, pmf=pmf)
         w *= w <= self.limit
-        return corrected(w, reward=reward, predicted=predicted, expected=expected)
+        return dr_terms(w, reward=reward, predicted=predicted, expected=expected)
 
     def __add__(self, other: Self) -> Self:
         """As if one had seen the decisions of both."""

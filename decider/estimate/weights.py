@@ -1,7 +1,7 @@
-"""Importance weights: how many draws they are worth, and who carries them. Called by the simulator's diagnostics.
+"""Importance weights: effective sample size, and how few decisions carry them. Called by the simulator's diagnostics.
 
-A weight is w = pmf[drawn action] / propensity: how often the candidate would have made the logged draw, against how
-often the log made it. Its true mean is 1 where the log could draw everything that the candidate would.
+A weight is w = pmf[drawn action] / propensity: the candidate's probability of the logged draw over that of the log. Its
+true mean is 1 where the log could draw every action that the candidate would.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from decider.estimate.sample import Floats, Longs, Units
 
 
 def effective_size(weights: Floats) -> float:
-    """(sum w)^2 / sum w^2: equally weighted draws that are worth as much; 0 where there is no weight.
+    """(sum w)^2 / sum w^2: the number of equally weighted draws with the same variance; 0 where all weights are 0.
 
     Kish, Survey Sampling, 1965, section 11.7; for importance weights Kong, 1992.
 
@@ -27,7 +27,7 @@ def effective_size(weights: Floats) -> float:
 
 
 def top_share(weights: Floats, *, top: float = 0.01) -> float:
-    """Share of the weight that the largest `top` of the decisions (at least one) carry; 0 where there is no weight.
+    """Share of the total weight that the largest `top` of the weights (at least one) have; 0 where all are 0.
 
     >>> top_share(np.array([6.0, 1.0, 1.0, 1.0, 1.0]), top=0.2)
     0.6
@@ -51,9 +51,9 @@ def largest_share(contributions: Floats) -> float:
 
 
 def usual_value(rewards: Floats) -> float:
-    """The reward that at least half of the decisions have, else the middle one; 0 of none.
+    """The reward that at least half of the decisions have, else the median; 0 without decisions.
 
-    What differs from it is what estimates are made of: clicks among zeros, zeros among -1.
+    Estimates depend on the rewards that differ from it: clicks among zeros, zeros among -1.
 
     >>> usual_value(np.array([0.0, 1.0, 0.0])), usual_value(np.array([-1.0, -1.0, 0.0]))
     (0.0, -1.0)

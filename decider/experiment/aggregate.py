@@ -1,6 +1,6 @@
 """Several rewards of one decision -> the one reward that is learned. Called by the trainer and the simulator.
 
-The view `sealed_decisions` says the same in SQL for people; a test keeps the two equal.
+The view `sealed_decisions` computes the same in SQL for people; a test compares the two.
 """
 
 from __future__ import annotations

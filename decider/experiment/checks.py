@@ -1,5 +1,6 @@
-"""What is wrong with an experiment: every violation, with its field and the way out. Called by `schema.py` and the
-learner."""
+"""Validates experiments: every violation, with its field and what to do. Called by `schema.py` and
+`learn/versions.py`.
+"""
 
 from __future__ import annotations
 

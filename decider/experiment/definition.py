@@ -67,7 +67,7 @@ class Experiment:
 
 
 class ExperimentVersion:
-    """An experiment as it was applied: what decisions name, with what the rules look up made once.
+    """An experiment as it was applied, with the lookups that the rules need. Decisions name its position.
 
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
@@ -85,9 +85,9 @@ class ExperimentVersion:
         self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
 
     def choices_of(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> tuple[Choice, ...]:
-        """The actions as the policy sees them; `extra` features, known only at the call, win over their own.
+        """The actions as the policy sees them; `extra` features come with the call and override the actions' own.
 
-        All active ones are the same object each time, which caches look up fastest.
+        All active actions are the same object each time: caches compare it by identity.
         """
         if extra:
             return tuple([_with(self.choices[id_], extra.get(id_)) for id_ in eligible])

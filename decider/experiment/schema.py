@@ -2,7 +2,7 @@
 
 There is one schema: the message. This module fills in defaults; `checks.py` names every wrong field. What it writes is
 complete, so that a log replays the same under a release with other defaults. It reads no files:
-`experiment_files.py` does. Called by the doors and the log's readers.
+`experiment_files.py` does. Called by the server, the simulator and the log's readers.
 """
 
 from __future__ import annotations

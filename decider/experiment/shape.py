@@ -1,7 +1,7 @@
 """The shape of an experiment file against the proto message, before protobuf reads it: unknown keys, wrong kinds.
 
-protobuf's own JSON errors speak of messages and camelCase; people who write TOML want the key, and what could stand
-there. Called by `schema.read_toml`.
+protobuf's own JSON errors speak of messages and camelCase; people who write TOML need the key and its possible values.
+Called by `schema.parse_toml`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The one process of a log that seals, learns and publishes; it holds the log's lease. Called by the server's thread.
+"""The leader: the one process of a log that seals, learns and publishes. Called by a thread of the server.
 
-Everything it knows it has read from the log, so it can be killed at any moment: the next one goes on from the last
-stored models. Nobody waits for it: versions are applied by appending them (`versions.py`), and what serves follows the
-log (`serving/follower.py`).
+It holds the log's lease, and all that it knows comes from the log. So it can be killed at any moment: the next leader
+continues from the last stored models. Nobody waits for it: versions are applied by appending them (`versions.py`), and
+workers follow the log (`serving/follower.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from decider.errors import DeciderError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
-from decider.learn.trainer import resumed_trainer
+from decider.learn.trainer import resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.serving.follower import Copies, Owner
 from decider.serving.lineup import Lineup
@@ -25,7 +25,7 @@ from decider.types import START, ExperimentId, Position, Time
 logger = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL = 10.0
-"""Seconds between two lines that say how far a long round of learning is."""
+"""Seconds between two log lines about the progress of a long round of learning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the model of a version is that has to learn before it serves."""
+    """How much of the log the model of a version has learned that must learn before it serves."""
 
     experiment: ExperimentId
     version: int
@@ -53,11 +53,11 @@ class Progress:
         return f"experiment {self.experiment}, version {self.version}: position {self.position} of {self.head}"
 
 
-def _ignore_failed(experiment: ExperimentId) -> None:
+def _ignore_failure(experiment: ExperimentId) -> None:
     pass
 
 
-def _ignore_learned(experiment: ExperimentId, count: int, seconds: float) -> None:
+def _ignore_learning(experiment: ExperimentId, count: int, seconds: float) -> None:
     pass
 
 
@@ -65,7 +65,7 @@ class Leader:
     """See above.
 
     on_learned: called with the experiment, the number of decisions and the seconds of every round of learning.
-    on_failed: called with the experiment whose round failed. stopping: looked at between slices; True ends a round.
+    on_failed: called with the experiment whose round failed. stopping: asked between slices; True ends a round.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class Leader:
         clock: Callable[[], Time],
         pace: Pace = Pace(),
         stopping: Callable[[], bool] = lambda: False,
-        on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learned,
-        on_failed: Callable[[ExperimentId], None] = _ignore_failed,
+        on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learning,
+        on_failed: Callable[[ExperimentId], None] = _ignore_failure,
     ) -> None:
         self._lease = lease
         self._log = log
@@ -91,14 +91,14 @@ class Leader:
         self._lineup = Lineup()
         self._followed = START
         self._roster = Roster()
-        self._told_at = time.monotonic()
+        self._progress_at = time.monotonic()
         self._maintained_at = -math.inf
 
     def catch_up(self) -> bool:
-        """At a start: until every model that serves has learned the log; False where it was told to stop.
+        """At the start: learn until every serving model has learned the log; False if `stopping` came first.
 
-        What waits to serve goes on learning afterwards. Raises what reading or learning raises: a server that cannot
-        learn at all says so at once.
+        Models of versions that wait go on learning afterwards. Raises what reading or learning raises: a server that
+        cannot learn at all fails at once.
         """
         while not self._stopping():
             self._follow()
@@ -107,11 +107,11 @@ class Leader:
                 return True
             for training in left:
                 self._learn(training)
-            self._tell_progress()
+            self._log_progress()
         return False
 
     def step(self) -> bool:
-        """One round: seal what is due, let each trainer learn a slice, publish. Whether somebody is still behind.
+        """One round: seal what is due, let each trainer learn a slice, publish. Returns whether a trainer is behind.
 
         Raises LogError if the log cannot be read or written; the next round tries again.
         """
@@ -124,12 +124,12 @@ class Leader:
             if not self._stopping():
                 self._try_to_learn(training)
         self._maintain()
-        self._tell_progress()
+        self._log_progress()
         now = time.monotonic()
         return any(t.due <= now and (not t.reached or t.mark) for t in self._roster.values())
 
     def _maintain(self) -> None:
-        """Now and then, also where rounds follow each other without a pause."""
+        """At most once per interval: rounds may follow each other without a pause."""
         if time.monotonic() - self._maintained_at >= self._pace.interval:
             self._maintained_at = time.monotonic()
             self._log.maintain()
@@ -137,7 +137,7 @@ class Leader:
     def finish_learning(self, deadline: float) -> None:
         """At the end: seal, learn and publish what is due, until the monotonic clock reads `deadline`.
 
-        Who is far behind goes on at the next start. Raises LogError.
+        Trainers that are far behind continue at the next start. Raises LogError.
         """
         self._follow()
         self._tick_if_due()
@@ -148,7 +148,7 @@ class Leader:
                 self._try_to_learn(training)
 
     def finish(self) -> None:
-        """At the end: what was learned is stored, and another process may lead. Raises LogError."""
+        """At the end: store the models and release the lease. Raises LogError."""
         try:
             for training in self._roster.values():
                 self._store(training)
@@ -158,8 +158,7 @@ class Leader:
             self._lease.release()
 
     def progress(self, lineup: Lineup | None = None) -> Sequence[Progress]:
-        """The versions whose models have not caught up, of those that somebody else's lineup knows, or the leader's
-        own; from any thread."""
+        """The versions of a lineup (the leader's own by default) whose models have not caught up; from any thread."""
         head = self._log.head().position
         known = Lineup(self._lineup if lineup is None else lineup)
         return [Progress(*one) for one in Roster(self._roster).behind(known, head)]
@@ -171,11 +170,11 @@ class Leader:
         return max(0.0, (end - min(behind, default=end)) / 1e6)
 
     def _follow(self) -> None:
-        """A trainer for each model that is wanted, and for no other."""
+        """Begin and end trainers, so that there is one for each model that serves or waits."""
         news = self._log.follow(self._followed)
         self._lineup.follow(news)
         self._followed = news.head
-        wanted = self._roster.wanted(self._lineup)
+        wanted = self._roster.versions_by_owner(self._lineup)
         for owner in self._roster.keys() - wanted.keys():
             self._store(self._roster[owner])
             self._roster.pop(owner).trainer.close()
@@ -188,19 +187,19 @@ class Leader:
 
     def _begin(self, version: ExperimentVersion) -> Training:
         experiment = version.experiment
-        trainer, mismatch = resumed_trainer(self._log, experiment.id, experiment.policy)
+        trainer, mismatch = resume_trainer(self._log, experiment.id, experiment.policy)
         if mismatch is not None:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:
-            self._tell_of_other_code(version)
-        named = self._log.models.last_published(experiment.id, experiment.policy.signature)
+            self._warn_of_other_code(version)
+        named = self._log.models.last_published_position(experiment.id, experiment.policy.signature)
         training = Training(trainer, version, at=trainer.position, named=named)
         if trainer.position > START:
-            training.stored_bytes = math.inf  # not known: the next one waits for its time
+            training.stored_bytes = math.inf  # unknown: the next model is stored after `store_interval`
         return training
 
-    def _tell_of_other_code(self, version: ExperimentVersion) -> None:
-        """A model that other code made must not serve: why it takes a while."""
+    def _warn_of_other_code(self, version: ExperimentVersion) -> None:
+        """A model of other learning code must not serve; the warning says why the start takes long."""
         experiment = version.experiment
         same = [s for s in self._log.models.signatures(experiment.id) if experiment.policy.same_but_code(s)]
         if same and experiment.policy.signature not in same:
@@ -210,13 +209,13 @@ class Leader:
             )  # fmt: skip
 
     def _tick_if_due(self) -> None:
-        """When time alone ends a window, the log must say so."""
+        """Append a tick where only time ends a window: replay needs an entry for it."""
         deadline = self._log.next_deadline(after=self._log.head().time)
         if deadline is not None and deadline <= self._clock():
             self._log.append([Tick()])
 
     def _try_to_learn(self, training: Training) -> None:
-        """One experiment that cannot learn does not stop the others; it goes on from its last stored model."""
+        """An experiment that cannot learn does not stop the others; it continues from its last stored model."""
         id_ = training.trainer.experiment
         try:
             self._learn(training)
@@ -225,21 +224,21 @@ class Leader:
             again.due = time.monotonic() + self._pace.interval
             self._roster[_owner(training)] = again
             self._on_failed(id_)
-            surprise = None if isinstance(error, DeciderError) else error
-            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=surprise)
+            unexpected = None if isinstance(error, DeciderError) else error
+            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
 
     def _learn(self, training: Training) -> None:
-        """A slice; what it has learned is published once it has caught up, and stored in pieces on the way."""
+        """Learn a slice. The model is published once it has caught up, and stored from time to time on the way."""
         goal = self._goal(training)
         named = training.work(goal, self._log)
         if training.at < goal.position:
             if named and training.unstored_seconds >= PIECE and training.trainer.spec.resumable:
-                self._publish(training)
+                self._publish(training)  # before it is stored: `check` takes a stored, unpublished model for damage
                 self._store(training)
             return
         if training.named > START and not training.reached:
             training.named = START
-            self._publish(training, first=True)  # the model that served last, under its old name
+            self._publish(training, first=True)  # the model that served last, learned again, under its old name
             return
         training.due = time.monotonic() + self._pace.interval
         first, training.reached = not training.reached, True
@@ -248,7 +247,7 @@ class Leader:
             self._store(training)
 
     def _goal(self, training: Training) -> Mark:
-        """The log's end; a frozen experiment keeps the model that it has, by its name."""
+        """The position to learn up to: the log's end; for a frozen experiment that of its last model."""
         if training.at < training.named:
             return Mark(training.named, self._log.time_at(training.named))
         end = self._log.head().mark
@@ -256,14 +255,14 @@ class Leader:
             return end
         if training.reached:
             return Mark(training.at, training.trainer.time)
-        return end if self._is_cold(training) else self._last_published(training)
+        return end if self._is_cold(training) else self._newest_published(training)
 
-    def _last_published(self, training: Training) -> Mark:
-        """By this code or an earlier one, which had learned as much."""
+    def _newest_published(self, training: Training) -> Mark:
+        """The newest model's mark, of this learning code or an earlier one."""
         experiment = training.version.experiment
         models, policy = self._log.models, experiment.policy
         signatures = [s for s in models.signatures(experiment.id) if policy.same_but_code(s)]
-        newest = max([models.last_published(experiment.id, one) for one in signatures], default=START)
+        newest = max([models.last_published_position(experiment.id, one) for one in signatures], default=START)
         return Mark(newest, self._log.time_at(newest))
 
     def _publish(self, training: Training, *, first: bool = False) -> None:
@@ -272,19 +271,19 @@ class Leader:
         if training.news or (first and trainer.position > START):
             model = trainer.model()
             name = ModelName(trainer.experiment, model.position, trainer.spec.signature)
-            self._copies.put(name, model)
+            self._copies.put(name, model)  # before the entry: a follower may look for it right after the commit
             entries.append(NewModel(name, trainer.learned))
             if training.news:
                 self._on_learned(trainer.experiment, trainer.learned - training.published, training.seconds)
             training.published, training.seconds = trainer.learned, 0.0
         if training.reached and self._is_cold(training):
             entries.append(Serves(training.version.position))
-        self._log.append(entries)
+        self._log.append(entries)  # model and `Serves` in one commit: the version never serves with an older model
 
     def _is_cold(self, training: Training) -> bool:
-        """Whether a version waits for this model to have caught up."""
-        lines = self._lineup[training.version.experiment.id]
-        return lines.newest.position == training.version.position and lines.warm != training.trainer.spec.signature
+        """Whether a version waits for this model to catch up."""
+        rollout = self._lineup[training.version.experiment.id]
+        return rollout.newest.position == training.version.position and rollout.warm != training.trainer.spec.signature
 
     def _store_is_due(self, training: Training) -> bool:
         learned = training.trainer.learned - training.stored
@@ -305,9 +304,9 @@ class Leader:
         training.stored, training.stored_at = trainer.learned, time.monotonic()
         training.stored_bytes, training.unstored_seconds = len(saved.data), 0.0
 
-    def _tell_progress(self) -> None:
-        if time.monotonic() - self._told_at >= PROGRESS_INTERVAL:
-            self._told_at = time.monotonic()
+    def _log_progress(self) -> None:
+        if time.monotonic() - self._progress_at >= PROGRESS_INTERVAL:
+            self._progress_at = time.monotonic()
             for progress in self.progress():
                 logger.info("learning %s", progress)
 

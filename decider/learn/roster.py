@@ -1,7 +1,7 @@
-"""Who learns: one trainer for each (experiment, signature) that serves or waits to serve, each with its own schedule.
+"""The trainers: one for each (experiment, signature) that serves or waits to serve, each with its own schedule.
 
-A trainer far behind the log's end works in slices, so that the others learn on as if it were not there, and stores what
-it has learned in pieces, so that a kill costs seconds. Called by the leader.
+A trainer far behind the log's end works in slices, so that the others are not held up, and its model is stored every
+few seconds, so that a kill costs little. Called by the leader.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LogReader, Mark
 from decider.serving.follower import Owner, owner_of
-from decider.serving.lineup import Lines, Lineup
+from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId, Position
 
 SLICE = 0.05
-"""Seconds that a trainer that is behind works before the others have their turn."""
+"""Seconds that a trainer works before the others have their turn."""
 
 STRIDE = 5_000
-"""Entries of the log that are learned at once; then there is a model that can be named and stored."""
+"""Log entries between two positions at which a model can be named and stored."""
 
 PIECE = 5.0
-"""Seconds of learning that a kill may cost a trainer that is catching up."""
+"""Seconds of learning after which a trainer that is catching up stores its model."""
 
 
 @dataclass(slots=True)
 class Training:
-    """A trainer and how far it is. version: the one that wants its model.
+    """A trainer and its progress. version: the one that needs its model.
 
-    at: position up to which the log is learned. named: the newest model that others have published, which is made again
-    first. due: when it learns again, on the process's monotonic clock. reached:
-    whether it has once learned all there was. seconds: of learning since the last model was published.
-    published, stored: what `trainer.learned` was then. stored_bytes: of the model last stored; None if there is none.
+    at: position up to which the log is learned. named: position of the newest published model, which is learned again
+    first. mark: the end of the stride under way. due: when it learns again, on the monotonic clock. reached: whether it
+    has ever caught up. seconds: of learning since the last model was published. published, stored: `trainer.learned` at
+    that time. stored_bytes: of the model last stored; None if there is none.
     """
 
     trainer: Trainer
@@ -53,11 +53,11 @@ class Training:
 
     @property
     def news(self) -> bool:
-        """Whether it has learned something that is not published."""
+        """Whether it has learned since its model was published."""
         return self.trainer.learned > self.published
 
     def work(self, goal: Mark, log: LogReader) -> bool:
-        """One slice towards the goal, STRIDE entries at most; whether it ends where a model can be named.
+        """Learn one slice towards the goal, STRIDE entries at most. Returns whether a model can be named there.
 
         Raises what reading or learning raises.
         """
@@ -83,25 +83,25 @@ class Training:
 class Roster(dict[Owner, Training]):
     """The trainings, by what their models are of."""
 
-    def wanted(self, lineup: Lineup) -> dict[Owner, ExperimentVersion]:
-        """Whose models serve, or will; a version that waits comes after the one that serves."""
+    def versions_by_owner(self, lineup: Lineup) -> dict[Owner, ExperimentVersion]:
+        """The models that serve or will serve, and the versions that need them; of two versions the later one."""
         return {
             owner_of(version): version
-            for lines in lineup.values()
-            for version in _versions(lines)
+            for rollout in lineup.values()
+            for version in _versions(rollout)
             if version.experiment.policy.learns
         }
 
     def behind(self, lineup: Lineup, head: Position) -> Iterator[tuple[ExperimentId, int, Position, Position]]:
         """(experiment, version's number, learned up to, of) of every version whose model has not caught up."""
-        for lines in lineup.values():
-            for version in _versions(lines):
+        for rollout in lineup.values():
+            for version in _versions(rollout):
                 training = self.get(owner_of(version))
                 if training is not None and not training.reached:
                     yield version.experiment.id, version.number, training.at, head
-                elif training is None and version is lines.waiting:
+                elif training is None and version is rollout.waiting:
                     yield version.experiment.id, version.number, START, head
 
 
-def _versions(lines: Lines) -> tuple[ExperimentVersion, ...]:
-    return (lines.serving,) if lines.waiting is None else (lines.serving, lines.waiting)
+def _versions(rollout: Rollout) -> tuple[ExperimentVersion, ...]:
+    return (rollout.serving,) if rollout.waiting is None else (rollout.serving, rollout.waiting)

@@ -1,8 +1,8 @@
-"""The one way in which a policy learns from a log: sealed decisions in the order in which their windows end.
+"""How a policy learns from a log: from sealed decisions, in the order in which their windows end.
 
-A trainer's state is a pure function of (log up to its position, experiment, policy spec, code), however the way there
-was cut into pieces: windows are longer than nothing and log time never goes back, so nothing that comes later can seal
-earlier. The leader's roster and `simulator verify` use this same class; that is why a log can be replayed.
+A trainer's state is a pure function of (log up to its position, experiment, policy spec, code), however many calls it
+took: log time never goes back and every window is longer than 0, so no later entry can seal earlier. The leader and
+`simulator verify` use this class; that is why a log can be replayed.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.FALLBACK)
 class Trainer:
     """Owns one policy and teaches it. code: version of the learning code; by default the newest.
 
-    position: what it has learned up to, as the model's name says; 0 for nothing. time: the log time up to which it
-    knows what was sealed. learned: decisions since this trainer began.
+    position: the log position it has learned up to, as in the model's name; 0: nothing. time: the log time up to which
+    it has read sealed decisions. learned: decisions since this trainer began.
     """
 
     def __init__(self, log: LogReader, experiment: ExperimentId, spec: PolicySpec, *, code: int | None = None) -> None:
@@ -50,7 +50,7 @@ class Trainer:
         self._way: Generator[None, None, None] | None = None
 
     def resume(self) -> None:
-        """Go on from the newest stored model, if there is one and its policy can.
+        """Continue from the newest stored model, if there is one and the policy is resumable.
 
         Raises ModelMismatch if it is damaged; the trainer is then fresh and can learn everything from the log again.
         """
@@ -59,15 +59,14 @@ class Trainer:
             self._restart(*stored)
 
     def learn_up_to(self, mark: Mark) -> int:
-        """Learn from every decision sealed up to `mark`, which must not lie behind; how many that were."""
+        """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number."""
         before = self.learned
         self.advance(mark, seconds=math.inf)
         return self.learned - before
 
     def advance(self, mark: Mark, *, seconds: float) -> bool:
-        """Learn towards `mark` for about so long; whether it is reached. Until then, the next call has the same mark.
-
-        Where reading fails half way the trainer forgets everything, so that nothing is learned twice.
+        """Learn towards `mark` for about so many seconds. Returns whether it is reached; until then, call it with the
+        same mark. Where reading fails half way the trainer starts from nothing, so that nothing is learned twice.
         """
         deadline = time.monotonic() + seconds
         way = self._way = self._way or self._go(mark)
@@ -82,15 +81,15 @@ class Trainer:
         return True
 
     def close(self) -> None:
-        """Let go of the log in the middle of an advance; the trainer is of no use afterwards."""
+        """Close the log's stream, also in the middle of an advance; do not use the trainer afterwards."""
         if self._way is not None:
             self._way.close()
 
     def _go(self, mark: Mark) -> Generator[None, None, None]:
-        """Everything up to the mark; a step after each decision."""
+        """Learn everything up to the mark; yields after each decision."""
         before = self.learned
         versions = {v.position: v for v in self._log.versions() if v.experiment.id == self.experiment}
-        with closing(self._sealed(mark)) as decisions:
+        with closing(self._read_sealed(mark)) as decisions:
             for sealed in decisions:
                 self._learn(sealed, versions[sealed.decision.version])
                 yield
@@ -98,8 +97,9 @@ class Trainer:
         if self.learned > before:
             self.position = mark.position
 
-    def _sealed(self, mark: Mark) -> Generator[SealedDecision, None, None]:
-        yield from self._log.sealed(self.experiment, after=self.time, until=mark.time)
+    def _read_sealed(self, mark: Mark) -> Generator[SealedDecision, None, None]:
+        # A generator, so that it can be closed half way: an iterator of the log need not have `close`.
+        yield from self._log.sealed_decisions(self.experiment, after=self.time, until=mark.time)
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
@@ -124,12 +124,12 @@ class Trainer:
         return Model(self._policy.snapshot(), self.position)
 
     def save(self) -> SavedModel:
-        """What has been learned, to store and to go on from."""
+        """The policy's state, to store and to continue from."""
         return save_model(self.spec, self._policy)
 
 
-def resumed_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> tuple[Trainer, ModelMismatch | None]:
-    """A trainer that goes on from the newest stored model; with a damaged one a fresh trainer, and the reason."""
+def resume_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> tuple[Trainer, ModelMismatch | None]:
+    """A trainer that continues from the newest stored model; if that is damaged, a fresh trainer and the reason."""
     trainer = Trainer(log, experiment, spec)
     try:
         trainer.resume()

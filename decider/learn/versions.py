@@ -1,5 +1,5 @@
-"""Applying an experiment: an entry in the log, by compare-and-set; what serves follows from it. Called by the RPCs and
-the experiment files, in any process, without the leader and without a lock.
+"""Applies an experiment by appending a version to the log (compare-and-set); workers follow. Called by the RPCs and for
+experiment files, in any process, without the leader and without a lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from decider.types import START, ExperimentId
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class ApplyResult:
     """changed: whether it is a new version. waits: it serves once its policy has learned the log."""
 
     version: ExperimentVersion
@@ -31,10 +31,10 @@ class Versions:
     def __init__(self, log: EventLog) -> None:
         self._log = log
 
-    def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> Applied:
+    def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: paused or not, it stays as it is. Raises InvalidExperiment where it contradicts earlier versions.
+        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -42,7 +42,7 @@ class Versions:
 
         return self._apply(experiment.id, content, validate_only=validate_only)
 
-    def set_paused(self, id_: ExperimentId, *, paused: bool) -> Applied:
+    def set_paused(self, id_: ExperimentId, *, paused: bool) -> ApplyResult:
         """Pause or resume: a new version with the other state. Raises NotFound."""
 
         def content(newest: Experiment | None) -> Experiment:
@@ -54,21 +54,23 @@ class Versions:
 
     def _apply(
         self, id_: ExperimentId, content: Callable[[Experiment | None], Experiment], *, validate_only: bool = False
-    ) -> Applied:
-        while True:  # another process may take the number first: then what it has applied is the newest
-            lineup, news = Lineup(), self._log.follow(START)  # one look: both must know the same versions
+    ) -> ApplyResult:
+        # Compare-and-set: the log's unique key (experiment, number) refuses the entry where another process has applied
+        # a version meanwhile; then everything is computed anew from what that process has applied.
+        while True:
+            lineup, news = Lineup(), self._log.follow(START)  # one read for both: they must know the same versions
             lineup.follow(news)
             history = [version for version, _ in news.versions if version.experiment.id == id_]
             experiment = content(history[-1].experiment if history else None)
             check_successor(experiment, [version.experiment for version in history])
             waits = lineup.must_wait(experiment)
             if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
-                return Applied(history[-1], changed=False, waits=lineup[id_].waiting is not None)
+                return ApplyResult(history[-1], changed=False, waits=lineup[id_].waiting is not None)
             number = len(history) + 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)
-                return Applied(version, changed=True, waits=waits)
+                return ApplyResult(version, changed=True, waits=waits)
             (mark,) = self._log.append([NewVersion(experiment, number, waits)])
             if mark is not None:
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
-                return Applied(version, changed=True, waits=waits)
+                return ApplyResult(version, changed=True, waits=waits)

@@ -1,4 +1,4 @@
-"""The checksum over a log, commit by commit: what was acknowledged can be proved to be what is there.
+"""The checksum over a log, commit by commit. It proves that the log holds what was acknowledged.
 
     chain' = sha256(chain + first position + time + digest of the commit's rows)
 
@@ -20,12 +20,12 @@ EMPTY = b""
 REFUSED_BITS = (1 << 62) - 1
 """Sums of refused rewards are taken modulo 2^62: two of them fit into a database's 64 bits."""
 
-Row = Sequence[Any]
+EntryRow = Sequence[Any]
 """The columns of an entry in the order of `tables.py`, without position and time."""
 
 
 def _as_text(value: object) -> str:
-    """Only a damaged row has anything but text, numbers and null; its text must differ from that of every right one."""
+    """Only a damaged row has values other than text, numbers and null; its text must differ from that of valid ones."""
     return f"damaged: {value!r}"
 
 
@@ -33,8 +33,8 @@ def _as_text(value: object) -> str:
 _to_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":"), default=_as_text).encode
 
 
-def digest(kinds: Sequence[str], rows: Sequence[Row]) -> bytes:
-    """Of a commit's rows, each with its kind.
+def digest(kinds: Sequence[str], rows: Sequence[EntryRow]) -> bytes:
+    """The digest of a commit's rows, each with its kind.
 
     Floats must be floats and zero not negative, as a database gives them back: see `real`.
     """
@@ -53,7 +53,7 @@ def link(chain: bytes, first: Position, time: Time, rows_digest: bytes) -> bytes
 
 
 def start(position: Position, at: Time) -> bytes:
-    """The chain that begins in a log from before the chain: up to `position` it is computed at `at`, afterwards."""
+    """The first value in a log from before the chain, whose chain up to `position` is computed later, at `at`."""
     return sha256(b"chained later" + position.to_bytes(8, "big") + at.to_bytes(8, "big", signed=True)).digest()
 
 

@@ -3,7 +3,7 @@
 Windows are measured on log time, which never goes back: one reading a day ahead, once believed, would stop all learning
 for a day. So the wall clock is followed only as far as elapsed time confirms it.
 
-- A step ahead of more than TOLERANCE is ignored until it has lasted for BELIEVED_AFTER.
+- A step ahead of more than TOLERANCE is ignored until it has lasted for BELIEVE_AFTER.
 - A wall clock behind the log's end: log time goes on from there by elapsed time, until the wall clock has caught up.
 """
 
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 TOLERANCE = 2_000_000
 """Microseconds that the wall clock may differ from what elapsed time says."""
 
-BELIEVED_AFTER = 600_000_000
+BELIEVE_AFTER = 600_000_000
 """Microseconds after which a step ahead is believed."""
 
 DAY = 86_400_000_000
 
 
-def elapsed() -> int:
-    """Microseconds of a clock that nobody sets. It goes on while the machine sleeps, if the system has such a one."""
+def monotonic() -> int:
+    """Microseconds of a clock that is never set. It goes on while the machine sleeps, where the system has such one."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1000
 
 
@@ -42,7 +42,7 @@ class LogClock:
     (1000500000, 'the wall clock has jumped 86399.5 s ahead; ignored until that has lasted for 10 minutes')
     """
 
-    def __init__(self, *, wall: Callable[[], Time] = now, elapsed: Callable[[], int] = elapsed) -> None:
+    def __init__(self, *, wall: Callable[[], Time] = now, elapsed: Callable[[], int] = monotonic) -> None:
         self._wall = wall
         self._elapsed = elapsed
         self._lock = threading.Lock()
@@ -63,14 +63,14 @@ class LogClock:
         return (self._wall() - self()) / 1e6
 
     def reach(self, end: Time) -> None:
-        """The log has an entry of that time: it is not earlier than that."""
+        """The log has an entry of that time: log time goes on from there."""
         with self._lock:
             if end - self._read() > TOLERANCE:
                 self._base, self._at = end, self._elapsed()
                 self._read()
 
     def start(self, end: Time) -> None:
-        """At a start: where the log ends. An end of 0 is an empty log."""
+        """At a start: the time at which the log ends; 0 for an empty log."""
         self.reach(end)
         gap = self() - end
         if end and gap > DAY:
@@ -98,7 +98,7 @@ class LogClock:
         """This step, and not a smaller one before it."""
         if self._ahead_since is None or abs(step - self._ahead) > TOLERANCE:
             self._ahead_since, self._ahead = passed, step
-        return passed - self._ahead_since >= BELIEVED_AFTER
+        return passed - self._ahead_since >= BELIEVE_AFTER
 
     def _tell(self, problem: str | None) -> None:
         """One line when it begins, one when it ends."""

@@ -1,6 +1,6 @@
-"""The log in memory, for tests and small simulations: the same words, the same conformance suite, no file.
+"""The log in memory, for tests and small simulations: the same protocol and conformance suite, no file.
 
-Any number of threads write it; order and time are dealt under one lock.
+Any number of threads may write; one lock gives positions and times.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     ArrowBatches,
     Damage,
+    DecisionRef,
     Entry,
-    Following,
     Head,
     LoggedDecision,
     LoggedReward,
@@ -29,11 +29,11 @@ from decider.log.protocol import (
     NewModel,
     NewReward,
     NewVersion,
+    OnProgress,
     Orphan,
-    Place,
-    Progress,
     SealedDecision,
     Serves,
+    ServingChanges,
 )
 from decider.log.totals import DELAY_BUCKETS, RewardTotals, SealedTotals, Totals
 from decider.policy.saved import SavedModel
@@ -62,17 +62,17 @@ class MemoryModels:
         """See ModelReader."""
         return self._stored.get(name)
 
-    def stored(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def stored_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """See ModelReader."""
         return [name.position for name in self._of(experiment, signature)]
 
-    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def published_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """See ModelReader."""
         return sorted(n.position for n in self._names() if (n.experiment, n.signature) == (experiment, signature))
 
-    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+    def last_published_position(self, experiment: ExperimentId, signature: str) -> Position:
         """See ModelReader."""
-        return max(self.published(experiment, signature), default=START)
+        return max(self.published_positions(experiment, signature), default=START)
 
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """See ModelReader."""
@@ -195,12 +195,12 @@ class MemoryLog:
         """See LogReader."""
         return self._versions[position]
 
-    def follow(self, after: Position) -> Following:
+    def follow(self, after: Position) -> ServingChanges:
         """See LogReader."""
         head = self.head().position
         new = [(mark.position, entry) for mark, entry in list(self._entries)[after:head]]
         models = {(e.name.experiment, e.name.signature): (p, e.name) for p, e in new if isinstance(e, NewModel)}
-        return Following(
+        return ServingChanges(
             head=head,
             versions=[(self._versions[p], e.waits) for p, e in new if isinstance(e, NewVersion)],
             serves=[(p, e.version) for p, e in new if isinstance(e, Serves)],
@@ -215,22 +215,26 @@ class MemoryLog:
         """See LogReader."""
         return self._decisions.get(decision_id)
 
-    def locate(self, decision_id: DecisionId) -> Place | None:
+    def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
         logged = self.find(decision_id)
-        return Place(logged.position, logged.time, logged.decision.version, logged.decision.action) if logged else None
+        return (
+            DecisionRef(logged.position, logged.time, logged.decision.version, logged.decision.action)
+            if logged
+            else None
+        )
 
-    def _logged(self) -> list[LoggedDecision]:
+    def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
-        of_version = [logged for logged in self._logged() if logged.decision.version == version]
+        of_version = [logged for logged in self._logged_decisions() if logged.decision.version == version]
         return iter(sorted(of_version, key=lambda logged: (logged.decision.model, logged.position)))
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """See LogReader."""
-        return iter([logged for logged in self._logged() if first <= logged.decision.decision_id < last])
+        return iter([logged for logged in self._logged_decisions() if first <= logged.decision.decision_id < last])
 
     def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
         """See LogReader."""
@@ -244,13 +248,13 @@ class MemoryLog:
         ]  # fmt: skip
         return iter(sorted(rewards, key=lambda reward: reward.position))
 
-    def decided_versions(self) -> Sequence[Position]:
+    def versions_with_decisions(self) -> Sequence[Position]:
         """See LogReader."""
-        return sorted({logged.decision.version for logged in self._logged()})
+        return sorted({logged.decision.version for logged in self._logged_decisions()})
 
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """See LogReader."""
-        return sum(experiment in (None, self._version(logged).experiment.id) for logged in self._logged())
+        return sum(experiment in (None, self._version(logged).experiment.id) for logged in self._logged_decisions())
 
     def _version(self, logged: LoggedDecision) -> ExperimentVersion:
         return self._versions[logged.decision.version]
@@ -258,16 +262,16 @@ class MemoryLog:
     def _deadline(self, logged: LoggedDecision) -> Time:
         return Time(logged.time + self._version(logged).experiment.reward.window)
 
-    def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+    def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader."""
         due = [
-            self._sealed(logged, self._deadline(logged))
-            for logged in self._logged()
+            self._seal(logged, self._deadline(logged))
+            for logged in self._logged_decisions()
             if self._version(logged).experiment.id == experiment and after < self._deadline(logged) <= until
         ]
         return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
 
-    def _sealed(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
+    def _seal(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
         shown_at, activation = self._activations.get(logged.position, (deadline, None))
         return SealedDecision(
@@ -280,7 +284,7 @@ class MemoryLog:
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
-        ours = [one for one in self._logged() if experiment in (None, self._version(one).experiment.id)]
+        ours = [one for one in self._logged_decisions() if experiment in (None, self._version(one).experiment.id)]
         return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
 
     def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
@@ -288,8 +292,8 @@ class MemoryLog:
         from decider.log.memory_arrow import arrow_batches
 
         logged = [
-            (one, self._sealed(one, self._deadline(one)), self._version(one), self._rewards.get(one.position, []))
-            for one in self._logged()
+            (one, self._seal(one, self._deadline(one)), self._version(one), self._rewards.get(one.position, []))
+            for one in self._logged_decisions()
             if self._version(one).experiment.id == experiment
         ]
         return arrow_batches(logged, head)
@@ -297,14 +301,14 @@ class MemoryLog:
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
         totals = Totals()
-        for logged in self._logged():
+        for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged.decision)
             if after.time < self._deadline(logged) <= until.time:
-                _count_sealed(totals, self._sealed(logged, self._deadline(logged)), self._version(logged))
+                _count_sealed(totals, self._seal(logged, self._deadline(logged)), self._version(logged))
         sent = [
             (mark, reward, logged)
-            for logged in self._logged()
+            for logged in self._logged_decisions()
             for mark, reward in self._rewards.get(logged.position, [])
         ]
         for mark, reward, logged in sorted(sent, key=lambda one: one[0]):
@@ -321,14 +325,14 @@ class MemoryLog:
         totals.delays[version, bisect_left(DELAY_BUCKETS, seconds)] += 1
         totals.delay_seconds[version] += seconds
 
-    def refused(self) -> Mapping[tuple[str, str], int]:
+    def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""
         return dict(self._refused)
 
-    def chained_later(self) -> None:
+    def chain_start(self) -> None:
         """See LogReader."""
 
-    def check(self, on_progress: Progress) -> Sequence[Damage]:
+    def check(self, on_progress: OnProgress) -> Sequence[Damage]:
         """See LogReader. Nothing can be changed behind its back."""
         on_progress(self.head().position)
         return []
@@ -341,7 +345,7 @@ class MemoryLog:
 
 
 def _key(entry: Entry) -> Any:
-    """What may be there only once; None for what may come as often as it likes."""
+    """The unique key of an entry; None for kinds without one."""
     match entry:
         case Decision():
             return "decision", entry.decision_id

@@ -1,4 +1,4 @@
-"""Opens a log: the one place that knows which implementation a path means. Called by the server and the simulator."""
+"""Opens a log: the one place that chooses the implementation for a path. Called by the server and the simulator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_reader(path: Path) -> LogReader:
 
 
 class _UpgradedCopy(SqliteReader):
-    """A log of an older release, as it will be."""
+    """A log of an older release, upgraded in a temporary copy."""
 
     def __init__(self, path: Path) -> None:
         self._original = path

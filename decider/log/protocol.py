@@ -1,7 +1,7 @@
-"""What a log is: one total order of entries, appended to by any number of writers, read by everybody.
+"""The log's protocol: one total order of entries, with any number of writers and readers.
 
 Implementations: `sqlite/` (the real one) and `memory.py` (tests, small simulations); one conformance suite runs on
-all. Order and time are dealt inside the append's transaction, from one row: `head`. `append` returns after the commit.
+all. An append takes position and time from one row, `head`, in its own transaction, and returns after the commit.
 Uniqueness (a decision id; a reward id for a decision; one activation; a version's number) holds by a unique key that
 the statement names, never by check-then-act. Opened by `open.py`: nobody outside this room names an implementation.
 """
@@ -28,19 +28,19 @@ class Head(NamedTuple):
 
     @property
     def mark(self) -> Mark:
-        """The place alone."""
+        """Position and time alone."""
         return Mark(self.position, self.time)
 
 
 class Mark(NamedTuple):
-    """A place in the log and its time."""
+    """A position in the log and its time."""
 
     position: Position
     time: Time
 
 
-class Place(NamedTuple):
-    """Where a decision is, as much as rewards and activations need to know. version: position of its version."""
+class DecisionRef(NamedTuple):
+    """The part of a logged decision that rewards and activations need. version: position of its version."""
 
     position: Position
     time: Time
@@ -50,9 +50,9 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """An experiment to apply; `number` counts its versions from 1.
+    """A version of an experiment; `number` counts from 1.
 
-    waits: its policy has to learn first; what served before goes on until a `Serves` entry names this version.
+    waits: its policy has to learn first; the version before it serves until a `Serves` entry names this one.
     """
 
     experiment: Experiment
@@ -62,15 +62,15 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class Serves:
-    """From here on the version at that position serves: it waited, and its model has caught up."""
+    """From here on the version at that position serves: it has waited, and its model has caught up."""
 
     version: Position
 
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model's whole name: what it is of, the log position that it has learned up to, and what made it
-    (parameters, encoder, version of the learning code)."""
+    """A model's full name: its experiment, the log position up to which it has learned, and the signature of what made
+    it (parameters, encoder, version of the learning code)."""
 
     experiment: ExperimentId
     position: Position
@@ -87,7 +87,7 @@ class NewModel:
 
 @dataclass(frozen=True, slots=True)
 class NewBuild:
-    """Who writes: versions of everything that decides, as names and values. Decisions name their build's position."""
+    """The build that writes from here on: versions of everything that decides. Decisions name its position."""
 
     build: Mapping[str, Any]
 
@@ -119,7 +119,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A reward whose decision does not exist: counted, not an entry (`append` answers None)."""
+    """A reward whose decision does not exist: counted, but no entry (`append` returns None for it)."""
 
     name: str
 
@@ -129,7 +129,7 @@ Entry = Decision | NewReward | NewActivation | NewVersion | Serves | NewModel | 
 
 @dataclass(frozen=True, slots=True)
 class LoggedDecision:
-    """A decision with its place. build: position of the entry that says who wrote it; 0 where nobody said."""
+    """A decision with its position and time. build: position of its writer's NewBuild; 0 where there is none."""
 
     position: Position
     time: Time
@@ -139,7 +139,7 @@ class LoggedDecision:
 
 @dataclass(frozen=True, slots=True)
 class LoggedReward:
-    """A reward with its decision's id and what became of it; `value` as sent."""
+    """A reward with its decision's id and its outcome; `value` as sent."""
 
     position: Position
     time: Time
@@ -166,15 +166,15 @@ class SealedDecision:
 
 
 @dataclass(frozen=True, slots=True)
-class Following:
-    """What has come after a position that changes what serves; each in order of position.
+class ServingChanges:
+    """The entries after a position that change what serves, each kind in order of position.
 
-    models: of each experiment and signature only the newest one.
+    models: only the newest of each experiment and signature.
     """
 
     head: Position
     versions: Sequence[tuple[ExperimentVersion, bool]]
-    """With whether it waits."""
+    """(version, whether it waits)."""
     serves: Sequence[tuple[Position, Position]]
     """(position of the entry, position of the version)."""
     models: Sequence[tuple[Position, ModelName]]
@@ -182,7 +182,7 @@ class Following:
 
 
 class ArrowBatches(NamedTuple):
-    """See `LogReader.arrow`. pyarrow.RecordBatch each; Any, so that who needs no Arrow need not have it."""
+    """See `LogReader.arrow`. Iterators of pyarrow.RecordBatch; Any, so that pyarrow is not needed elsewhere."""
 
     decisions: Iterator[Any]
     rewards: Iterator[Any]
@@ -190,8 +190,8 @@ class ArrowBatches(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Something in a log that is not what was acknowledged. first, last: the positions between which it lies; both 0
-    for what stands beside the order."""
+    """A part of a log that is not what was acknowledged. first, last: positions of the entries; both 0 for damage
+    outside of entries."""
 
     first: Position
     last: Position
@@ -202,12 +202,12 @@ class Damage:
         return f"{where}{self.text}"
 
 
-Progress = Callable[[Position], None]
-"""Told now and then how far one has come."""
+OnProgress = Callable[[Position], None]
+"""Called now and then with the position reached."""
 
 
 class ModelReader(Protocol):
-    """Stored models. Not every published model is stored: replay makes them all anew."""
+    """Stored models. Not every published model is stored: replay can make each of them again."""
 
     def newest(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
         """The newest stored model of a signature."""
@@ -215,13 +215,13 @@ class ModelReader(Protocol):
     def load(self, name: ModelName) -> SavedModel | None:
         """One stored model; None if it is not stored (any more)."""
 
-    def stored(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def stored_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """The positions of the stored models of a signature; rising."""
 
-    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def published_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """The positions of every model ever published for a signature, stored or not; rising."""
 
-    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+    def last_published_position(self, experiment: ExperimentId, signature: str) -> Position:
         """The last of these; 0 where there is none."""
 
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
@@ -229,19 +229,19 @@ class ModelReader(Protocol):
 
 
 class ModelStore(ModelReader, Protocol):
-    """Where models are kept, in pieces: storing never holds up a commit for longer than one piece takes."""
+    """Stores models in pieces, so that a commit never waits for more than one piece."""
 
     def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> None:
-        """Store a model. Then older ones go until the experiment's take at most `keep_bytes`; the newest of its own
-        signature and of those in `keep` stay whatever they take. Raises LogError."""
+        """Store a model, then delete the oldest until the experiment's models have at most `keep_bytes`. The newest of
+        this signature and of each in `keep` are never deleted. Raises LogError."""
 
 
 class LogReader(Protocol):
-    """Everything that only reads."""
+    """The part of a log that only reads."""
 
     @property
     def name(self) -> str:
-        """What the log is called in messages: its path."""
+        """The log's name in messages: its path."""
 
     @property
     def models(self) -> ModelReader:
@@ -259,17 +259,17 @@ class LogReader(Protocol):
     def version_at(self, position: Position) -> ExperimentVersion:
         """The version applied there. Raises KeyError where there is none."""
 
-    def follow(self, after: Position) -> Following:
-        """What has come after a position that changes what serves."""
+    def follow(self, after: Position) -> ServingChanges:
+        """The entries after a position that change what serves."""
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
-        """Who wrote, by position."""
+        """The builds that wrote, by position."""
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """The decision with this id."""
 
-    def locate(self, decision_id: DecisionId) -> Place | None:
-        """Where the decision with this id is; cheaper than `find`."""
+    def locate(self, decision_id: DecisionId) -> DecisionRef | None:
+        """The part of the decision with this id that rewards need; cheaper than `find`."""
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
@@ -280,13 +280,13 @@ class LogReader(Protocol):
     def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
         """The rewards of those decisions, in order of position."""
 
-    def decided_versions(self) -> Sequence[Position]:
-        """The version positions that decisions name, whether there is such a version or not; rising."""
+    def versions_with_decisions(self) -> Sequence[Position]:
+        """The versions that decisions name, by position, rising; also those that are missing in a damaged log."""
 
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """How many decisions the log holds, of one experiment or of all."""
 
-    def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+    def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""
 
@@ -294,13 +294,13 @@ class LogReader(Protocol):
         """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
 
     def totals(self, after: Mark, until: Mark) -> Totals:
-        """Everything counted that lies in (after, until]: entries by position, seals by time."""
+        """The totals of (after, until]: entries by position, seals by time."""
 
-    def refused(self) -> Mapping[tuple[str, str], int]:
+    def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """Refused rewards, counted by (name, outcome)."""
 
     def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
-        """An experiment up to `head` as Arrow record batches, for whoever reads whole logs. Needs pyarrow.
+        """An experiment up to `head` as Arrow record batches, to read whole logs fast. Needs pyarrow.
 
         decisions, in order of position:
             int64 position, time, version, model, deadline (microseconds), sealed (1 or 0: deadline <= head.time),
@@ -312,15 +312,15 @@ class LogReader(Protocol):
         Raises LogError, also while the batches are read.
         """
 
-    def chained_later(self) -> Mark | None:
-        """Of a log from before the chain: up to which position it was computed later than written, and when."""
+    def chain_start(self) -> Mark | None:
+        """For a log from before the chain: up to which position the chain was computed afterwards, and when."""
 
-    def check(self, on_progress: Progress) -> Sequence[Damage]:
-        """Compare everything that is there with the chain and with itself; no damage: nothing was changed, is missing
-        or was added since it was acknowledged."""
+    def check(self, on_progress: OnProgress) -> Sequence[Damage]:
+        """Compare the whole log with the chain and with itself. No damage: nothing was changed, removed or added since
+        it was acknowledged."""
 
     def close(self) -> None:
-        """Let go of the log; nobody may be reading."""
+        """Close the log; nobody may be reading."""
 
 
 Append = Callable[[Sequence[Entry]], list[Mark | None]]
@@ -332,7 +332,7 @@ class Lease(Protocol):
 
     @property
     def held(self) -> bool:
-        """Whether it still holds."""
+        """Whether this process still has it."""
 
     def release(self) -> None:
         """Let another process lead."""
@@ -347,7 +347,7 @@ class EventLog(LogReader, Protocol):
 
     @property
     def trouble(self) -> LogError | None:
-        """Why the last attempt to write failed, if it did; or that the log is damaged or gone, which does not pass."""
+        """Why the last write failed, if it did; or that the log is damaged or gone."""
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """Write entries in order, in one transaction, and return after its commit.
@@ -363,4 +363,4 @@ class EventLog(LogReader, Protocol):
         """Become the leader. Raises LogLocked while another process is."""
 
     def maintain(self) -> None:
-        """Housekeeping between commits; called now and then by the leader."""
+        """Housekeeping between commits; called by the leader."""

@@ -1,6 +1,6 @@
-"""What is counted of a log between two marks: plain numbers by (experiment version, ...), to be added up.
+"""Totals of a log between two marks: plain numbers by (experiment version, ...), to be added up.
 
-Every log counts it for itself (SQL where there is a database); `metrics/` adds it up and gives it names and labels.
+Every log counts them itself (in SQL where there is a database); `metrics/` adds them up and gives names and labels.
 """
 
 from __future__ import annotations

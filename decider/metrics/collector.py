@@ -24,17 +24,17 @@ class LogCollector(Collector):
     """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned."""
 
     def __init__(
-        self, log: LogReader, running: Current, *, clock: Callable[[], Time], lag: Callable[[], float] = lambda: 0.0
+        self, log: LogReader, current: Current, *, clock: Callable[[], Time], lag: Callable[[], float] = lambda: 0.0
     ) -> None:
         self._log = log
-        self._running = running
+        self._current = current
         self._clock = clock
         self._learning_lag = lag
         self._totals = LogTotals(log)
         self._lock = threading.Lock()
 
     def catch_up(self) -> None:
-        """Count what has come; before the first scrape this takes a while on a long log."""
+        """Count the new entries; on a long log the first call takes a while."""
         with self._lock:
             self._totals.catch_up()
 
@@ -74,7 +74,7 @@ class LogCollector(Collector):
         )  # fmt: skip
 
     def _rewards(self) -> Iterator[Metric]:
-        """Of what was refused the log keeps only name and number: it belongs to no experiment."""
+        # The log keeps only name and number of refused rewards, so their label `experiment` is empty.
         refused = {("", name, outcome): count for (name, outcome), count in self._totals.refused.items()}
         labels = ("experiment", "name", "outcome")
         yield _counter(
@@ -97,14 +97,14 @@ class LogCollector(Collector):
         decided: Counter[tuple[str, ...]] = Counter()
         for (experiment, _, _), count in totals.decisions.items():
             decided[experiment,] += count
-        opened = {key: count - totals.sealed[key] for key, count in decided.items()}
-        yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), opened)
+        unsealed = {key: count - totals.sealed[key] for key, count in decided.items()}
+        yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
         weights = {key: totals.inverse_propensity[key] / count for key, count in totals.possible.items() if count}
         yield _gauge(
             "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
             ("experiment", "action"), weights,
         )  # fmt: skip
-        models = [(s.version, s.model.position) for s in self._running.all()]
+        models = [(s.version, s.model.position) for s in self._current.all()]
         positions = {(version.experiment.id,): position for version, position in models}
         ages = {
             (version.experiment.id,): (now - (self._log.time_at(position) or version.time)) / MICROSECONDS
@@ -121,7 +121,7 @@ class LogCollector(Collector):
         yield _gauge("decider_log_position", "Entries in the log.", (), {(): self._totals.mark.position})
 
     def _lag(self, now: Time) -> float:
-        """Of what no entry has sealed yet, and of what is sealed and waits to be learned."""
+        """The longer of two: a decision is due and no entry has sealed it; it is sealed and not learned."""
         first = self._log.next_deadline(after=self._totals.mark.time)
         due = 0.0 if first is None else (now - first) / MICROSECONDS
         return max(0.0, due, self._learning_lag())

@@ -1,6 +1,6 @@
-"""gRPC metrics under the names of go-grpc-middleware, and what the process itself does: commits and learning.
+"""gRPC metrics under the names of go-grpc-middleware, and metrics of commits and learning in this process.
 
-Constructed on a registry, never global; label children are kept, since looking them up costs more than counting.
+Constructed on a registry, never global. Label children are kept, since a lookup costs more than counting.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class RpcMetrics:
-    """What happens to calls."""
+    """Counts and durations of calls."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         labels = ("grpc_type", "grpc_service", "grpc_method")
@@ -57,7 +57,7 @@ def _camel(code: str) -> str:
 
 
 class ProcessMetrics:
-    """What the process does besides: commits, learning, and which build it is."""
+    """Commits, rounds of learning, and the build of this process."""
 
     def __init__(self, registry: CollectorRegistry, build: dict[str, str]) -> None:
         self._commits = Histogram(
@@ -81,16 +81,16 @@ class ProcessMetrics:
         )
         Info("decider_build", "The build that runs.", registry=registry).info(build)
 
-    def committed(self, entries: int, seconds: float) -> None:
+    def observe_commit(self, entries: int, seconds: float) -> None:
         """One commit."""
         self._commits.observe(entries)
         self._commit_seconds.observe(seconds)
 
-    def learn_failed(self, experiment: ExperimentId) -> None:
+    def observe_failure(self, experiment: ExperimentId) -> None:
         """One round of learning that failed."""
         self._failures.labels(experiment).inc()
 
-    def learned(self, experiment: ExperimentId, decisions: int, seconds: float) -> None:
+    def observe_learning(self, experiment: ExperimentId, decisions: int, seconds: float) -> None:
         """One round of learning."""
         self._learned.labels(experiment).inc(decisions)
         self._learn_seconds.labels(experiment).observe(seconds)

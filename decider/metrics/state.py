@@ -1,4 +1,4 @@
-"""The `decider_` gauges of what this process is doing: its clock, who still learns, what the serving models know.
+"""The `decider_` gauges of this process: its clock, models that still learn, features of the serving models.
 
 They are not counted from the log; `collector.py` has those that are. Called by the server's registry.
 """
@@ -25,7 +25,7 @@ class StateCollector(Collector):
         self._progress = progress
 
     def describe(self) -> list[Metric]:
-        """Nothing, so that registering asks nobody."""
+        """Nothing, so that registering calls nothing."""
         return []
 
     def collect(self) -> Iterator[Metric]:

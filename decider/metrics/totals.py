@@ -1,7 +1,7 @@
-"""Everything that the log knows, counted: its totals, read up to its end at every scrape, by names and labels.
+"""The totals of a log by names and labels, read up to its end at every scrape. Called by `collector.py`.
 
-Counting from position 0 or going on from the last scrape is the same code, so totals survive a restart by
-construction, and the hot path counts nothing twice. Called by `collector.py`.
+Counting from position 0 and continuing from the last scrape are the same code, so totals survive a restart by
+construction, and serving a call counts nothing.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ MAX_REWARD_NAMES = 50
 Labels = tuple[str, ...]
 
 
-class Sums(dict[Labels, float]):
-    """Numbers to add to; 0 where nothing was added, and asking for it adds nothing."""
+class LabelSums(dict[Labels, float]):
+    """Sums by labels; a missing key reads as 0 and is not added by reading."""
 
     def __missing__(self, key: Labels) -> float:
         return 0.0
 
 
 @dataclass(slots=True)
-class Labelled:
+class LabelTotals:
     """Counts by labels; the labels are the tuple's parts in the order given."""
 
     decisions: Counter[Labels] = field(default_factory=Counter)  # experiment, action, reason
-    inverse_propensity: Sums = field(default_factory=Sums)  # experiment, action; drawn from a pmf
+    inverse_propensity: LabelSums = field(default_factory=LabelSums)  # experiment, action; drawn from a pmf
     possible: Counter[Labels] = field(default_factory=Counter)  # experiment, action; its pmf was above 0
     rewards: Counter[Labels] = field(default_factory=Counter)  # experiment, name, outcome
-    values: Sums = field(default_factory=Sums)  # experiment, name
-    squared_values: Sums = field(default_factory=Sums)  # experiment, name
+    values: LabelSums = field(default_factory=LabelSums)  # experiment, name
+    squared_values: LabelSums = field(default_factory=LabelSums)  # experiment, name
     delays: Counter[tuple[str, int]] = field(default_factory=Counter)  # experiment, index of bucket
-    delay_seconds: Sums = field(default_factory=Sums)  # experiment
+    delay_seconds: LabelSums = field(default_factory=LabelSums)  # experiment
     sealed: Counter[Labels] = field(default_factory=Counter)  # experiment
     defaulted: Counter[Labels] = field(default_factory=Counter)  # experiment
     overridden: Counter[Labels] = field(default_factory=Counter)  # experiment
-    sealed_reward: Sums = field(default_factory=Sums)  # experiment
-    squared_sealed_reward: Sums = field(default_factory=Sums)  # experiment
+    sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
+    squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
 
 
 class LogTotals:
@@ -55,11 +55,11 @@ class LogTotals:
 
     def _begin(self) -> None:
         self.mark = Mark(START, Time(0))
-        self.totals = Labelled()
+        self.totals = LabelTotals()
         self.refused: Mapping[tuple[str, str], int] = {}
 
     def catch_up(self) -> None:
-        """Count what has come since the last time; where that fails half way, begin again the next time."""
+        """Count the entries since the last call; where that fails half way, the next call counts from the start."""
         try:
             self._catch_up()
         except BaseException:
@@ -73,7 +73,7 @@ class LogTotals:
         self._add_decisions(counted, experiments)
         self._add_rewards(counted, experiments)
         self._add_sealed(counted, experiments)
-        self.refused = self._log.refused()
+        self.refused = self._log.refused_rewards()
         self.mark = mark
 
     def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:

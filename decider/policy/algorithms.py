@@ -1,4 +1,4 @@
-"""Every algorithm that an experiment can ask for, in one table: its parameters, what makes its policy, what it can do.
+"""Every algorithm of an experiment's policy in one table: its parameters, its factory, its abilities.
 
 To add one, write its message in `experiment.proto` and its line here (one of Vowpal Wabbit's: in `vw/algorithms.py`).
 Checks, defaults, names of models, the simulator's names of policies and the conformance tests read this table. Called
@@ -26,7 +26,7 @@ def _thompson(admission: str) -> Factory:
         reward_range: tuple[float, float],
         saved: bytes | None,
     ) -> Policy:
-        # here, so that whoever only reads a log loads no SciPy
+        # imported here, so that reading a log does not load SciPy
         from decider.policy.thompson import admission as admissions
         from decider.policy.thompson.thompson import ThompsonPolicy
 
@@ -55,7 +55,7 @@ def _static(name: str, make: type[Uniform]) -> Algorithm:
 ALGORITHMS: Mapping[str, Algorithm] = {
     "thompson": Algorithm(
         {"width": Parameter(0.45, 1e-6, 100), "memory": Parameter(1000.0, 0, 1e9), "draws": Parameter(2, 1, 10)},
-        codes={1: _thompson("FirstCome"), 2: _thompson("Counted")},
+        codes={1: _thompson("FirstCome"), 2: _thompson("MostFrequent")},
         made_by=_made_by_thompson,
         terms=("CA", "CCA"),
     ),
@@ -66,5 +66,5 @@ ALGORITHMS: Mapping[str, Algorithm] = {
 
 
 def code_versions() -> dict[str, int]:
-    """Of each algorithm the newest version of its learning code: what this build makes."""
+    """The newest version of the learning code of each algorithm: what this build makes."""
     return {name: max(algorithm.codes) for name, algorithm in ALGORITHMS.items()}

@@ -19,7 +19,7 @@ from decider.types import START, ActionId, Context, Features, Position
 class Choice:
     """An action as a policy sees it, made once for each experiment version; `vector`: its features as models see them.
 
-    Equal are those that no model can tell apart: the order of features does not matter, and the flag True is not the
+    Two are equal if no model can tell them apart: the order of features does not matter, and the flag True is not the
     number 1.
 
     >>> Choice(ActionId("sale"), "offer", {"new": True}) == Choice(ActionId("sale"), "offer", {"new": 1.0})
@@ -34,7 +34,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vector", vector_of(self.features))
-        # Kept: tuples of choices are the keys of every policy's caches, looked up for each decision.
+        # Computed once: tuples of choices are the keys of every policy's caches, looked up for each decision.
         object.__setattr__(self, "_hash", hash((self.id, self.kind, self.vector)))
 
     def __hash__(self) -> int:
@@ -46,16 +46,16 @@ class Choice:
         return (self.id, self.kind, self.vector) == (other.id, other.kind, other.vector)
 
     def __reduce__(self) -> tuple[type[Choice], tuple[ActionId, str, Features]]:
-        """Made anew where it is unpickled: another process hashes texts otherwise."""
+        """Unpickling makes it anew: `_hash` differs between processes, since hashes of texts do."""
         return Choice, (self.id, self.kind, self.features)
 
 
 class UnusablePmf(ValueError):
-    """Not a probability distribution over the eligible actions."""
+    """A policy's answer is no probability distribution over the eligible actions."""
 
 
 class PlainPolicy(Protocol):
-    """All that deciding needs, and all that somebody's own policy in the simulator needs to have."""
+    """All that `decide` needs; enough for a policy of one's own in the simulator."""
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """Probability of every action, in their order; sums to 1 within float32 rounding."""
@@ -68,7 +68,7 @@ class PlainPolicy(Protocol):
 
 
 class Vocabulary(NamedTuple):
-    """How many features of contexts and actions a policy knows, and how many others it has met and left out, about."""
+    """The number of features that a policy uses, and (estimated) of others that it has seen and leaves out."""
 
     known: int
     left_out: int
@@ -81,10 +81,10 @@ class Policy(PlainPolicy, Protocol):
         """Everything it has learned."""
 
     def snapshot(self) -> Policy:
-        """A copy, to serve: the same pmfs to the last bit, and nothing that is learned here changes it."""
+        """A copy that serves: the same pmfs to the last bit; later learning does not change it."""
 
     def vocabulary(self) -> Vocabulary | None:
-        """None where a policy has room for whatever comes."""
+        """None where a policy has room for every feature."""
 
 
 @dataclass(frozen=True, slots=True)

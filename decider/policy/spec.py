@@ -55,7 +55,7 @@ class PolicySpec:
         return self.signature_of(self.code)
 
     def signature_of(self, code: int) -> str:
-        """The same for another version of the learning code, which this build may not have."""
+        """The signature for another version of the learning code, which this build may not have."""
         if not self.learns:
             return self.made_by
         return f"{self.made_by} range={self.reward_range} encoder={ENCODER_VERSION} code={code}"

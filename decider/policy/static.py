@@ -1,4 +1,4 @@
-"""The policies that never learn: uniform, and what stands for the rule that the baseline action is always taken."""
+"""The policies that never learn: uniform, and a placeholder for the rule that always takes the baseline action."""
 
 from __future__ import annotations
 

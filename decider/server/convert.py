@@ -1,4 +1,4 @@
-"""Messages <-> types, and every check of what a caller may send. Bad input stops here, with the field's name."""
+"""Messages <-> types, with all checks of a caller's input; errors name the field. Called by the two services."""
 
 from __future__ import annotations
 
@@ -88,12 +88,12 @@ def _action_features(message: Mapping[str, Struct], violations: list[Violation])
     return {} if violations else {ActionId(id_): to_features(message[id_]) for id_ in sorted(message)}
 
 
-MOST_KEPT = 10_000
-"""Actions whose reply is kept; then it starts anew, so that old versions do not stay for ever."""
+MAX_REPLIES = 10_000
+"""Most actions in the cache; then it is emptied, so that actions of old versions do not stay for ever."""
 
 
 class Replies:
-    """Decisions -> replies. Keeps the constant part of each action's reply, so that payloads are built once."""
+    """Decisions -> replies. Caches the constant part of each action's reply, so that payloads are built once."""
 
     def __init__(self) -> None:
         self._actions: dict[tuple[int, ActionId], pb.DecidedAction] = {}
@@ -113,7 +113,7 @@ class Replies:
     def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:
         key = (version.position, id_)
         if key not in self._actions:
-            if len(self._actions) >= MOST_KEPT:
+            if len(self._actions) >= MAX_REPLIES:
                 self._actions.clear()
             action = version.active[id_]
             payload = Struct()
@@ -144,12 +144,12 @@ def reward_value(message: pb.RewardRequest) -> float:
 
 
 def optional_key(field: str, key: str) -> str | None:
-    """A checked idempotency key; None if none was given."""
-    return needed_id(field, key) if key else None
+    """The idempotency key, checked; None if none was given."""
+    return check_id(field, key) if key else None
 
 
-def needed_id(field: str, text: str) -> str:
-    """A checked id that must be there."""
+def check_id(field: str, text: str) -> str:
+    """The id. Raises InvalidArgument if it is missing or wrong."""
     violations: list[Violation] = []
     _check_text(field, text, MAX_KEY, violations)
     if violations:
@@ -157,7 +157,7 @@ def needed_id(field: str, text: str) -> str:
     return text
 
 
-def occurred_at(message: pb.RewardRequest) -> Time | None:
+def occurrence_time(message: pb.RewardRequest) -> Time | None:
     """Microseconds since 1970; None if not given."""
     if not message.HasField("occurred_at"):
         return None
@@ -174,10 +174,10 @@ def check_batch(size: int) -> None:
         raise InvalidArgument([Violation("requests", f"has {size} requests; 1 to {MAX_BATCH} are possible")])
 
 
-def versioned(
+def version_message(
     version: ExperimentVersion, *, model: Position = START, waiting: experiment_pb.WaitingVersion | None = None
 ) -> experiment_pb.VersionedExperiment:
-    """An experiment's version, the model that serves it, and which newer version waits."""
+    """The message of a version, the model that serves it, and the newer version that waits."""
     message = experiment_pb.VersionedExperiment(
         experiment=to_message(version.experiment), version=version.number, model=model, waiting=waiting
     )

@@ -1,4 +1,4 @@
-"""ExperimentService: translations between messages, the log's versions, and what serves."""
+"""ExperimentService: translates between messages, the log's versions, and what serves. Called by gRPC."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.schema import from_message
 from decider.learn.leader import Progress
-from decider.learn.versions import Applied, Versions
+from decider.learn.versions import ApplyResult, Versions
 from decider.log.protocol import LogReader
-from decider.server.convert import versioned
+from decider.server.convert import version_message
 from decider.serving.current import Current, Serving
 from decider.serving.follower import Follower
 from decider.types import START, ExperimentId, Position
@@ -22,7 +22,7 @@ MAX_PAGE = 1000
 
 
 class ExperimentService:
-    """Handlers of the RPCs of the same names. progress: how far the models of versions that wait are."""
+    """Handlers of the RPCs of the same names. progress: of the models of versions that wait."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class ExperimentService:
         )
         self._follower.follow()
         return pb.ApplyExperimentResponse(
-            applied=versioned(applied.version, model=self._model(applied)),
+            applied=version_message(applied.version, model=self._model(applied)),
             changed=applied.changed,
             waits=applied.waits,
         )
 
-    def _model(self, applied: Applied) -> Position:
+    def _model(self, applied: ApplyResult) -> Position:
         """The model that serves this very version, if one does."""
         serving = self._current.get(applied.version.experiment.id)
         return serving.model.position if serving and serving.version.position == applied.version.position else START
@@ -64,7 +64,7 @@ class ExperimentService:
 
     def _serving(self, serving: Serving) -> pb.VersionedExperiment:
         waiting = self._waiting(serving.version.experiment.id)
-        return versioned(serving.version, model=serving.model.position, waiting=waiting)
+        return version_message(serving.version, model=serving.model.position, waiting=waiting)
 
     def _waiting(self, id_: ExperimentId) -> pb.WaitingVersion | None:
         waiting = self._follower.lineup[id_].waiting
@@ -105,7 +105,7 @@ class ExperimentService:
         self._follower.follow()
         if applied.waits:
             return self._serving(self._current[id_])
-        return versioned(applied.version, model=self._model(applied))
+        return version_message(applied.version, model=self._model(applied))
 
 
 def says_no_state(message: experiment_pb2.Experiment) -> bool:

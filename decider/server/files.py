@@ -1,4 +1,6 @@
-"""Experiment files: read at start, watched afterwards. A bad change is refused and the running version stays."""
+"""Experiment files: read at the start, then watched. A bad change is refused and the serving version stays. Called by
+`serve.py`.
+"""
 
 from __future__ import annotations
 
@@ -27,26 +29,26 @@ class ExperimentFiles:
         self._defined: dict[Path, ExperimentId] = {}
 
     def apply_all(self) -> None:
-        """At start: raises InvalidExperiment for the first bad file, since nothing runs yet that could stay."""
-        for path, digest in self._changed():
+        """At the start: raises InvalidExperiment for the first bad file, since no earlier version serves yet."""
+        for path, digest in self._changed_files():
             self._apply_file(path)
             self._seen[path] = digest
 
-    def apply_changed(self) -> None:
-        """Later: a bad file is logged, once, and the running version stays.
+    def apply_changes(self) -> None:
+        """Later: a bad file is logged once and the serving version stays.
 
-        Raises LogError if the log cannot take a change; the next look tries it again.
+        Raises LogError if the log cannot be written; the next call tries again.
         """
-        for path, digest in self._changed():
+        for path, digest in self._changed_files():
             try:
                 self._apply_file(path)
             except InvalidArgument as error:
                 logger.error("refused, the running version stays: %s", error)
             self._seen[path] = digest
-        self._tell_of_removed()
+        self._warn_of_removed()
 
-    def _tell_of_removed(self) -> None:
-        """An experiment outlives its file, since decisions of frontends depend on it."""
+    def _warn_of_removed(self) -> None:
+        """An experiment goes on without its file, since frontends depend on it."""
         for path in set(self._defined) - set(self._files()):
             logger.warning(
                 "%s is gone; experiment %s goes on as it was: pause it to stop it", path, self._defined[path]
@@ -54,7 +56,7 @@ class ExperimentFiles:
             del self._defined[path]
             self._seen.pop(path, None)
 
-    def _changed(self) -> Iterator[tuple[Path, str]]:
+    def _changed_files(self) -> Iterator[tuple[Path, str]]:
         for path in self._files():
             try:
                 digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -12,7 +12,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
-from decider.errors import AddressTaken
+from decider.errors import AddressInUse
 from decider.metrics.rpc import RpcMetrics
 from decider.server.experiments import ExperimentService
 from decider.server.rpc import behaviour_of
@@ -24,7 +24,7 @@ APPLIERS = 4
 """Threads that apply versions."""
 
 LONGEST_APPLY = 3.0
-"""Seconds that applying a version gets to end."""
+"""Seconds that a stop waits for versions that are being applied."""
 
 LAST_BYTES = 0.2
 """Seconds for the last replies to leave."""
@@ -33,7 +33,7 @@ SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
 
 class GrpcPort:
-    """Listens from `start` to `stop`; `port` is the real one. Raises AddressTaken.
+    """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
     calls: runs the handlers of DeciderService. Applying a version reads much of the log, so those handlers have threads
     of their own and decisions never wait behind them.
@@ -83,22 +83,23 @@ class GrpcPort:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def refuse(self, grace: float) -> None:
-        """No new calls; those in flight have so many seconds."""
+        """Take no new calls; calls in flight have so many seconds."""
         self._health.enter_graceful_shutdown()
         self._server.stop(grace)
 
     def stop(self) -> None:
-        """End what is still open: streams that only watch. The second time nothing is."""
+        """End open streams (health watches, reflection). May be called again."""
         if self._stopped:
             return
         self._stopped = True
         self._wait_for_applying()
         self._server.stop(LAST_BYTES).wait()
-        self._applying.shutdown()  # only now: gRPC's own thread dies where a pool takes nothing any more
+        self._applying.shutdown()  # after the server: gRPC's own thread dies if a pool refuses a call
         self._watching.shutdown(wait=False)
 
     def _wait_for_applying(self) -> None:
-        """Until no version is being applied: then all its threads are free to meet."""
+        """Wait until no version is being applied."""
+        # The pool has APPLIERS threads: only when all of them are free can they meet at the barrier.
         meeting = threading.Barrier(APPLIERS)
         for free in [self._applying.submit(meeting.wait, LONGEST_APPLY) for _ in range(APPLIERS)]:
             with suppress(threading.BrokenBarrierError):
@@ -141,4 +142,4 @@ def _bind(server: grpc.Server, address: str) -> int:
     try:
         return int(server.add_insecure_port(address))
     except RuntimeError as error:
-        raise AddressTaken(f"cannot listen on {address} for gRPC: {error}") from error
+        raise AddressInUse(f"cannot listen on {address} for gRPC: {error}") from error

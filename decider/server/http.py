@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from decider.errors import AddressTaken, DeciderError
+from decider.errors import AddressInUse, DeciderError
 
 
 class Readiness(NamedTuple):
-    """Whether calls are taken; what there is to say, or why not."""
+    """Whether calls are taken, and a text for people: warnings, or why not."""
 
     ready: bool
     text: str
@@ -30,7 +30,7 @@ class HttpPort:
         try:
             self._server = ThreadingHTTPServer((host, port), handler)
         except OSError as error:
-            raise AddressTaken(f"cannot listen on {host}:{port} for HTTP: {error}") from error
+            raise AddressInUse(f"cannot listen on {host}:{port} for HTTP: {error}") from error
         self._server.daemon_threads = False  # `stop` waits for answers under way: they read the log
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
@@ -80,4 +80,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Scrapes are not news."""
+        """Scrapes are not logged."""

@@ -1,6 +1,6 @@
-"""What every gRPC method goes through: deadline, metrics, and the one place that turns exceptions into statuses.
+"""Wraps every gRPC method: deadline, metrics, and the one place that turns exceptions into statuses.
 
-Handlers are translations: they return a reply or raise. Called by `grpc_port.py`.
+Handlers return a reply or raise. Called by `grpc_port.py`.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from grpc_status import rpc_status
 
 from decider.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     DeciderError,
-    Expired,
+    FailedPrecondition,
     InvalidArgument,
     InvalidExperiment,
     LogError,
     LogFull,
     NotFound,
-    Refused,
     Violation,
 )
 from decider.metrics.rpc import RpcMetrics
@@ -37,9 +37,9 @@ _CODES: list[tuple[type[DeciderError], int]] = [  # the first that fits
     (InvalidExperiment, code_pb2.INVALID_ARGUMENT),
     (InvalidArgument, code_pb2.INVALID_ARGUMENT),
     (NotFound, code_pb2.NOT_FOUND),
-    (Refused, code_pb2.FAILED_PRECONDITION),
+    (FailedPrecondition, code_pb2.FAILED_PRECONDITION),
     (AlreadyExists, code_pb2.ALREADY_EXISTS),
-    (Expired, code_pb2.DEADLINE_EXCEEDED),
+    (DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED),
     (LogFull, code_pb2.RESOURCE_EXHAUSTED),
     (LogError, code_pb2.UNAVAILABLE),
 ]
@@ -61,30 +61,32 @@ def to_status(error: Exception) -> status_pb2.Status:
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidArgument):
         details.append(_bad_request(error.violations))
-    return status_pb2.Status(code=code, message=_cut(str(error), LONGEST_MESSAGE), details=map(_packed, details))
+    return status_pb2.Status(code=code, message=_truncate(str(error), LONGEST_MESSAGE), details=map(_to_any, details))
 
 
 def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
-    """As many violations as fit, then how many more there are."""
+    """As many violations as fit, then the number of the others."""
     message = error_details_pb2.BadRequest()
     for index, violation in enumerate(violations):
         if message.ByteSize() > MOST_DETAILS:
             message.field_violations.add(field="...", description=f"and {len(violations) - index} more")
             break
-        message.field_violations.add(field=_cut(violation.field, 200), description=_cut(violation.description, 600))
+        message.field_violations.add(
+            field=_truncate(violation.field, 200), description=_truncate(violation.description, 600)
+        )
     return message
 
 
-def _cut(text: str, longest: int) -> str:
-    """At most that many bytes."""
+def _truncate(text: str, longest: int) -> str:
+    """The text, cut to at most so many bytes."""
     encoded = text.encode()
     return text if len(encoded) <= longest else encoded[: longest - 3].decode(errors="ignore") + "..."
 
 
-def _packed(message: Any) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(message)
-    return packed
+def _to_any(message: Any) -> any_pb2.Any:
+    envelope = any_pb2.Any()
+    envelope.Pack(message)
+    return envelope
 
 
 Handler = Callable[[Any], Any]
@@ -113,7 +115,7 @@ def behaviour_of(handler: Handler, *, service: str, method: str, metrics: RpcMet
 def _check_deadline(context: grpc.ServicerContext) -> None:
     remaining = context.time_remaining()
     if remaining is not None and remaining <= 0:
-        raise Expired("the deadline passed while the call waited; nothing was done")
+        raise DeadlineExceeded("the deadline passed while the call waited; nothing was done")
 
 
 def _abort(context: grpc.ServicerContext, status: status_pb2.Status) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Start and drain: log, follower, leader, metrics and ports in one process. `decider serve` and the tests call it.
+"""Starts and drains a server: log, follower, leader, metrics and ports in one process. Called by `decider serve`.
 
-One worker and the leader in one process, by the path that they would take apart: the leader publishes into the log, the
-follower reads from it what serves.
+Worker and leader communicate through the log, as in separate processes: the leader publishes models into it, the
+follower reads them from it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
-from decider.log.commit import CommitExecutor
+from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
 from decider.metrics.collector import LogCollector
@@ -40,20 +40,20 @@ from decider.serving.follower import Copies, Follower
 logger = logging.getLogger(__name__)
 
 FILES_INTERVAL = 1.0
-"""Seconds between looks at the experiment files."""
+"""Seconds between two checks of the experiment files."""
 
 FOLLOW_INTERVAL = 0.05
-"""Seconds between looks at what has come to serve."""
+"""Seconds between two reads of new versions and models."""
 
 LAST_WRITES = 0.3
-"""Share of the grace that is kept for storing models and flushing the log."""
+"""Share of the grace period for storing models and flushing the log."""
 
 PROBE_AFTER = 1.0
-"""Seconds without a failure before the log is tried again."""
+"""Seconds without a failed call before a write is tried."""
 
 
 def build() -> dict[str, object]:
-    """What a log's reader would have to install to replay it."""
+    """The versions that a replay of the log needs."""
     return {
         "decider": importlib.metadata.version("decider"),
         "vowpal_wabbit_next": importlib.metadata.version("vowpal-wabbit-next"),
@@ -89,9 +89,9 @@ class Server:
             collector(registry=self._registry)
 
     def start(self) -> bool:
-        """Take calls; False where it was asked to stop before that. Raises DeciderError, and nothing stays open.
+        """Start; False if it was asked to stop before it took calls. Raises DeciderError; then nothing stays open.
 
-        /healthz answers from the first moment on; /readyz says what is done before calls are taken.
+        /healthz answers from the first moment on; /readyz shows the progress until calls are taken.
         """
         try:
             self._open()
@@ -112,10 +112,12 @@ class Server:
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
             clock=self._clock,
-            on_commit=process.committed,
+            on_commit=process.observe_commit,
         )
+        # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
+        # read.
         self._opened.callback(self.log.close)
-        self._opened.callback(self._http.stop)  # before the log closes: probes and scrapes read it
+        self._opened.callback(self._http.stop)
         self._clock.start(self.log.head().time)
         self.current, copies = Current(), Copies()
         self._leader = Leader(
@@ -125,8 +127,8 @@ class Server:
             clock=self._clock,
             pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
             stopping=self._stopping.is_set,
-            on_learned=process.learned,
-            on_failed=process.learn_failed,
+            on_learned=process.observe_learning,
+            on_failed=process.observe_failure,
         )
         self.log.name_build(build())
         self._follower = Follower(self.log, self.current, copies)
@@ -146,7 +148,7 @@ class Server:
         self._opened.callback(self._grpc.stop)
 
     def _serve(self) -> bool:
-        leader = self._led
+        leader = self._running_leader
         self._phase = "learning"
         if not leader.catch_up():
             return False
@@ -166,26 +168,26 @@ class Server:
         return True
 
     @property
-    def _led(self) -> Leader:
+    def _running_leader(self) -> Leader:
         assert self._leader is not None
         return self._leader
 
     def _progress(self) -> Sequence[Progress]:
-        """Of versions that learn before they serve: all of them at a start, later those that wait."""
+        """Versions that learn before they serve: all at a start, later those that wait."""
         if self._leader is None:
             return ()
         return self._leader.progress() if self._phase else self._leader.progress(self._follower.lineup)
 
     def request_stop(self) -> None:
-        """Ask for an end, from a signal handler too: a start that still learns gives up, `wait` returns."""
+        """Ask the server to stop; a signal handler may call it. A start that still learns ends, `wait` returns."""
         self._stopping.set()
 
     def wait(self, seconds: float) -> bool:
-        """Until an end was asked for, or that long; whether it was."""
+        """Wait until `request_stop` is called, at most so many seconds. Returns whether it was."""
         return self._stopping.wait(seconds)
 
     def _readiness(self) -> Readiness:
-        """What /readyz says."""
+        """The answer of /readyz."""
         if self._stopping.is_set():
             return Readiness(False, "stopping")
         if not self._phase and self.log.trouble is not None:
@@ -202,7 +204,7 @@ class Server:
         return Readiness(True, "\n".join(["ok", *problems, *learning]))
 
     def _follow(self) -> None:
-        """The follower's thread. It looks often, so it says a failure once."""
+        """The follower's thread. It reads often, so it logs the same failure once."""
         while not self._stopping.wait(FOLLOW_INTERVAL):
             try:
                 self._follower.follow()
@@ -213,20 +215,20 @@ class Server:
                     logger.error("what serves stays as it is: %s", error, exc_info=not isinstance(error, DeciderError))
 
     def _lead(self) -> None:
-        """The leader's thread: seal and learn every interval, without a pause while somebody is behind."""
+        """The leader's thread: seal and learn every interval, without a pause while a trainer is behind."""
         next_look = time.monotonic() + FILES_INTERVAL
         pause = self._settings.learn_interval
         while not self._stopping.wait(pause):
             self._try_to(lambda: self._clock.reach(self.log.head().time))
             self._try_to(self._probe_if_quiet)
-            behind = self._try_to(self._led.step)
+            behind = self._try_to(self._running_leader.step)
             pause = 0.0 if behind else min(self._settings.learn_interval, FILES_INTERVAL)
             if time.monotonic() >= next_look:
-                self._try_to(self._files.apply_changed)
+                self._try_to(self._files.apply_changes)
                 next_look = time.monotonic() + FILES_INTERVAL
 
     def _probe_if_quiet(self) -> None:
-        """Whether the log can be written again: nobody calls a server that is not ready.
+        """Try to write after a failure: a server that is not ready gets no calls that would.
 
         Not while calls still fail: a tick is small and may fit where a decision does not.
         """
@@ -247,8 +249,10 @@ class Server:
         return None
 
     def stop(self) -> None:
-        """Drain: NOT_SERVING, calls in flight finish, what is sealed is learned, published and stored, the log is
-        flushed; all that within `grace`, but for the write at the end."""
+        """Drain: set NOT_SERVING, finish calls in flight, learn, publish and store what is sealed, flush the log; all
+        within `grace`, except for the last write."""
+        # Calls first, then learning, then the log: a decision that was answered is learned, and nothing is appended to
+        # a log that is closed.
         deadline = time.monotonic() + self._settings.grace
         self._stopping.set()
         if self._leader is not None and not self._phase and not self._drain(deadline):
@@ -260,7 +264,7 @@ class Server:
         self._try_to(self._opened.close)
 
     def _drain(self, deadline: float) -> bool:
-        """Whether all threads have ended; they do unless one call of Vowpal Wabbit takes longer than that."""
+        """Returns whether all threads have ended in time; one call of Vowpal Wabbit may take longer."""
         self._grpc.refuse(self._settings.grace)
         self._calls.wait_until_idle(deadline - time.monotonic())
         self._grpc.stop()
@@ -268,5 +272,5 @@ class Server:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             return False
-        self._try_to(lambda: self._led.finish_learning(deadline - LAST_WRITES * self._settings.grace))
+        self._try_to(lambda: self._running_leader.finish_learning(deadline - LAST_WRITES * self._settings.grace))
         return True

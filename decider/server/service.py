@@ -1,4 +1,4 @@
-"""DeciderService: translations between messages and the domain. Domain code raises; `rpc.py` aborts."""
+"""DeciderService: translates between messages and the domain. Domain code raises; `rpc.py` aborts. Called by gRPC."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from decider.decide.decide import decide
-from decider.errors import AlreadyExists, DeciderError, InvalidArgument, LogError, NotFound, Refused, Violation
+from decider.errors import (
+    AlreadyExists,
+    DeciderError,
+    FailedPrecondition,
+    InvalidArgument,
+    LogError,
+    NotFound,
+    Violation,
+)
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import Append, Entry, LogReader, Mark, NewActivation, NewReward, Orphan, Place
+from decider.log.protocol import Append, DecisionRef, Entry, LogReader, Mark, NewActivation, NewReward, Orphan
 from decider.server import convert
 from decider.server.rpc import to_status
 from decider.serving.current import Current
@@ -16,11 +24,11 @@ from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOu
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
-Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
 
 
-class _Chosen(NamedTuple):
-    """A decision with its version; `stored`: it is in the log already."""
+class _Answer(NamedTuple):
+    """A decision with its version; `stored`: it was in the log before."""
 
     decision: Decision
     version: ExperimentVersion
@@ -37,18 +45,18 @@ class DeciderService:
         self._reply = convert.Replies()
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
-        """Choose, append, answer; to a decision id that was there before, with the stored decision."""
+        """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         chosen = self._choose(request)
         if not chosen.stored:
             (mark,) = self._append([chosen.decision])
-            chosen = self._committed(request, chosen, mark)
-        return self._replied(request, chosen)
+            chosen = self._confirm(request, chosen, mark)
+        return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
 
     def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [_attempt(self._choose, message) for message in request.requests]
-        new = [c.decision for c in chosen if isinstance(c, _Chosen) and not c.stored]
+        new = [c.decision for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = iter(self._append(new))
         results = [
             self._result(message, choice, marks) for message, choice in zip(request.requests, chosen, strict=True)
@@ -56,49 +64,46 @@ class DeciderService:
         return pb.DecideBatchResponse(results=results)
 
     def _result(
-        self, request: pb.DecideRequest, chosen: _Chosen | DeciderError, marks: Iterator[Mark | None]
+        self, request: pb.DecideRequest, chosen: _Answer | DeciderError, marks: Iterator[Mark | None]
     ) -> pb.DecideResult:
         try:
             if isinstance(chosen, DeciderError):
                 raise chosen
             if not chosen.stored:
-                chosen = self._committed(request, chosen, next(marks))
-            return pb.DecideResult(response=self._replied(request, chosen))
+                chosen = self._confirm(request, chosen, next(marks))
+            reply = self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
+            return pb.DecideResult(response=reply)
         except DeciderError as error:
             return pb.DecideResult(error=to_status(error))
 
-    def _choose(self, request: pb.DecideRequest) -> _Chosen:
+    def _choose(self, request: pb.DecideRequest) -> _Answer:
         if request.decision_id:
-            stored = self._stored(request)
+            stored = self._find_stored(request)
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
         version, model, slots = self._current[ExperimentId(request.experiment)]
         if version.experiment.paused:
-            raise Refused(
+            raise FailedPrecondition(
                 f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
                 reason="EXPERIMENT_PAUSED",
             )
-        return _Chosen(decide(asked, version, model, slots), version, stored=False)
+        return _Answer(decide(asked, version, model, slots), version, stored=False)
 
-    def _committed(self, request: pb.DecideRequest, chosen: _Chosen, mark: Mark | None) -> _Chosen:
-        """What counts after the commit: without a mark, somebody else has just written this decision id.
-
-        Raises LogError where neither is in the log: nothing is answered that is not.
-        """
+    def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None) -> _Answer:
+        """The decision to answer with after the commit. Raises LogError if it is not in the log."""
+        # No mark: the log's unique key refused the id, since another call wrote it between `_choose` and the commit.
+        # Only what is in the log is ever answered.
         if mark is not None:
             return chosen
-        stored = self._stored(request)
+        stored = self._find_stored(request)
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
         return stored
 
-    def _replied(self, request: pb.DecideRequest, chosen: _Chosen) -> pb.DecideResponse:
-        return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
-
-    def _stored(self, request: pb.DecideRequest) -> _Chosen | None:
-        """The decision with this id, if there is one. Raises AlreadyExists if it is another's, or if the request's
-        actions leave out what was chosen."""
+    def _find_stored(self, request: pb.DecideRequest) -> _Answer | None:
+        """The decision with this id, if there is one. Raises AlreadyExists if it belongs to another unit or experiment,
+        or if the request excludes its action."""
         logged = self._log.find(DecisionId(request.decision_id))
         if logged is None:
             return None
@@ -115,21 +120,21 @@ class DeciderService:
                 "take a new id",
                 reason="DECISION_ID_REUSED",
             )
-        return _Chosen(logged.decision, version, stored=True)
+        return _Answer(logged.decision, version, stored=True)
 
-    def _place(self, decision_id: str) -> Place:
-        place = self._log.locate(DecisionId(convert.needed_id("decision_id", decision_id)))
+    def _locate(self, decision_id: str) -> DecisionRef:
+        place = self._log.locate(DecisionId(convert.check_id("decision_id", decision_id)))
         if place is None:
             raise NotFound(f"there is no decision {decision_id!r}", reason="DECISION_NOT_FOUND")
         return place
 
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
-        """Say what was shown; the first word counts."""
-        place = self._place(request.decision_id)
+        """Append what was shown; only the first activation of a decision counts."""
+        place = self._locate(request.decision_id)
         (mark,) = self._append([NewActivation(place.position, self._override(place, request.action))])
         return pb.ActivateResponse(first=mark is not None)
 
-    def _override(self, place: Place, action: str) -> ActionId | None:
+    def _override(self, place: DecisionRef, action: str) -> ActionId | None:
         if action in ("", place.action):
             return None
         version = self._log.version_at(place.version)
@@ -141,12 +146,12 @@ class DeciderService:
         return ActionId(action)
 
     def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
-        """Append, answer what became of it."""
+        """Append, answer with the outcome."""
         prepared = _attempt(self._prepare_reward, request)
         marks = self._append(_entries([prepared], [request]))
         if isinstance(prepared, DeciderError):
             raise prepared
-        return self._rewarded(prepared[1], marks[0])
+        return self._reward_reply(prepared[1], marks[0])
 
     def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
         """Append all in one commit, answer each."""
@@ -156,20 +161,20 @@ class DeciderService:
         results = [
             pb.RewardResult(error=to_status(p))
             if isinstance(p, DeciderError)
-            else pb.RewardResult(response=self._rewarded(p[1], next(marks)))
+            else pb.RewardResult(response=self._reward_reply(p[1], next(marks)))
             for p in prepared
         ]
         return pb.RewardBatchResponse(results=results)
 
-    def _prepare_reward(self, request: pb.RewardRequest) -> tuple[NewReward, Place]:
+    def _prepare_reward(self, request: pb.RewardRequest) -> tuple[NewReward, DecisionRef]:
         name, value = convert.reward_name(request), convert.reward_value(request)
         reward_id = convert.optional_key("reward_id", request.reward_id)
-        occurred_at = convert.occurred_at(request)
-        place = self._place(request.decision_id)
+        occurred_at = convert.occurrence_time(request)
+        place = self._locate(request.decision_id)
         weight = _weight(self._log.version_at(place.version), name, value)
         return NewReward(place.position, name, value, weight, reward_id, occurred_at), place
 
-    def _rewarded(self, place: Place, mark: Mark | None) -> pb.RewardResponse:
+    def _reward_reply(self, place: DecisionRef, mark: Mark | None) -> pb.RewardResponse:
         if mark is None:
             outcome = RewardOutcome.DUPLICATE
         else:
@@ -179,16 +184,16 @@ class DeciderService:
 
 
 def _entries(
-    prepared: Sequence[tuple[NewReward, Place] | DeciderError], requests: Sequence[pb.RewardRequest]
+    prepared: Sequence[tuple[NewReward, DecisionRef] | DeciderError], requests: Sequence[pb.RewardRequest]
 ) -> list[Entry]:
-    """The rewards, then a note of every orphan."""
+    """The rewards, then an Orphan for every reward without a decision."""
     rewards: list[Entry] = [p[0] for p in prepared if not isinstance(p, DeciderError)]
     orphans = [r for p, r in zip(prepared, requests, strict=True) if isinstance(p, NotFound)]
     return rewards + [Orphan(convert.reward_name(r)) for r in orphans]
 
 
-def _attempt(prepare: Callable[[Request], Prepared], request: Request) -> Prepared | DeciderError:
-    """One request of a batch: its error is its own."""
+def _attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:
+    """One request of a batch: its error must not fail the others."""
     try:
         return prepare(request)
     except DeciderError as error:

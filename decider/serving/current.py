@@ -1,6 +1,6 @@
-"""What serves now: for each experiment its running version and its model, replaced as one.
+"""What serves now: each experiment's version and model, replaced together.
 
-Written by the follower alone; read by every handler without a lock (replacing a dict's value is atomic).
+Written by the follower alone; read by every handler without a lock (replacing a value of a dict is atomic).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from decider.types import ExperimentId
 
 
 class Serving(NamedTuple):
-    """A version, the model that serves it, and what that has been asked: the arguments of `decide` behind a request."""
+    """A version, its model, and the cache of their slots: the arguments of `decide` after the request."""
 
     version: ExperimentVersion
     model: Model

@@ -1,9 +1,9 @@
-"""The log -> what serves: reads versions and published models after its position, and swaps in what it finds.
+"""Follows the log: reads new versions and published models, and makes them serve.
 
-Every worker has one; nothing else changes what serves, so a server in one process, workers beside a leader and workers
-on other machines all do the same. A model's *name* comes from the log alone. Its content is looked up by that name:
-among the copies that a leader in this process has just made (writing each to disk would be megabytes a second), else
-among the stored models.
+Every worker has one, and nothing else changes what serves: a server in one process, workers beside a leader and workers
+on other machines all take this path. A model's *name* comes from the log alone. Its content is looked up by that name:
+among the copies of a leader in the same process (to store every model would write megabytes per second), else among the
+stored models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
 from decider.policy.protocol import Model
 from decider.serving.current import Current
-from decider.serving.lineup import Lines, Lineup
+from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId
 
 logger = logging.getLogger(__name__)
@@ -33,21 +33,21 @@ class Copies:
         self._models: dict[Owner, tuple[ModelName, Model]] = {}
 
     def put(self, name: ModelName, model: Model) -> None:
-        """Before the name is published."""
+        """Keep a model. Called before its name is published."""
         self._models[name.experiment, name.signature] = (name, model)
 
     def get(self, name: ModelName) -> Model | None:
-        """The model of that name, while it is the newest."""
+        """The model of that name, if it is the newest."""
         known = self._models.get((name.experiment, name.signature))
         return known[1] if known and known[0] == name else None
 
     def drop(self, owner: Owner) -> None:
-        """Nobody needs its models any more."""
+        """Forget the owner's model."""
         self._models.pop(owner, None)
 
 
 class Follower:
-    """Keeps `current` what the log says. `lineup`: which version serves and which one waits."""
+    """Keeps `current` up to date with the log. `lineup`: which version serves and which one waits."""
 
     def __init__(self, log: LogReader, current: Current, copies: Copies) -> None:
         self._log = log
@@ -60,7 +60,8 @@ class Follower:
         self.lineup = Lineup()
 
     def follow(self) -> None:
-        """Swap in what has come since the last call. Raises LogError; the next call tries again what is left."""
+        """Make serve what has come since the last call. Raises LogError; the next call retries what is left."""
+        # `_due` outlives a failure: the position moves on at once, and what could not be swapped in is tried again.
         with self._lock:
             news = self._log.follow(self._position)
             self._due |= self.lineup.follow(news)
@@ -71,7 +72,7 @@ class Follower:
             self._swap_due()
 
     def _swap_due(self) -> None:
-        """One experiment whose model cannot be read does not keep the others as they are."""
+        """An experiment whose model cannot be read does not hold up the others."""
         failed: DeciderError | None = None
         for id_ in list(self._due):
             try:
@@ -83,22 +84,22 @@ class Follower:
         if failed is not None:
             raise failed
 
-    def _swap(self, lines: Lines) -> None:
-        version = lines.serving
+    def _swap(self, rollout: Rollout) -> None:
+        version = rollout.serving
         kept = self._current.get(version.experiment.id)
         model = self._newest(version)
         if model is None and kept and owner_of(kept.version) == owner_of(version):
-            model = kept.model  # the newest name's content is elsewhere: an older one goes on
-        self._current.put(version, model or self._stored(version))
+            model = kept.model  # the newest model's content is in another process: the one before goes on
+        self._current.put(version, model or self._newest_stored(version))
 
     def _newest(self, version: ExperimentVersion) -> Model | None:
         """The model with the newest name, where its content is at hand."""
         name = self._names.get(owner_of(version))
         if name is None:
             return None
-        return self._copies.get(name) or self._loaded(version, name)
+        return self._copies.get(name) or self._load(version, name)
 
-    def _loaded(self, version: ExperimentVersion, name: ModelName) -> Model | None:
+    def _load(self, version: ExperimentVersion, name: ModelName) -> Model | None:
         try:
             saved = self._log.models.load(name)
             return Model(load_model(version.experiment.policy, saved), name.position) if saved else None
@@ -106,17 +107,17 @@ class Follower:
             logger.error("experiment %s: %s; an older model serves", name.experiment, error)
             return None
 
-    def _stored(self, version: ExperimentVersion) -> Model:
-        """The newest stored model, or one that knows nothing yet."""
+    def _newest_stored(self, version: ExperimentVersion) -> Model:
+        """The newest stored model, or a fresh one."""
         policy = version.experiment.policy
-        stored = self._log.models.stored(*owner_of(version)) if policy.learns else ()
+        stored = self._log.models.stored_positions(*owner_of(version)) if policy.learns else ()
         for position in reversed(stored):
-            model = self._loaded(version, ModelName(version.experiment.id, position, policy.signature))
+            model = self._load(version, ModelName(version.experiment.id, position, policy.signature))
             if model is not None:
                 return model
         return Model(make_policy(policy))
 
 
 def owner_of(version: ExperimentVersion) -> Owner:
-    """Of the models that serve a version."""
+    """The owner of the models that serve a version."""
     return version.experiment.id, version.experiment.policy.signature

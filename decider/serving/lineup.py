@@ -1,8 +1,8 @@
-"""Which version of each experiment serves, and which one waits: a fold over the log's entries, the same for everybody.
+"""Which version of each experiment serves, and which one waits: computed from the log's entries alone.
 
-A version serves from its own entry on, unless its policy has to learn the log first: then it waits, what served before
-goes on, and a `Serves` entry ends the waiting. A pause, or any newer version, ends it too. Used by the follower, the
-leader and whoever applies a version.
+A version serves from its own entry on, unless its policy has to learn the log first: then it waits, the version before
+it goes on serving, and a `Serves` entry ends the waiting. A pause or any newer version ends it too. Used by the
+follower, the leader and `learn/versions.py`.
 """
 
 from __future__ import annotations
@@ -10,22 +10,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.log.protocol import Following
+from decider.log.protocol import ServingChanges
 from decider.types import ExperimentId, Position
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
-    """Of one experiment. warm: the signature of the policy whose model has learned what there was to learn."""
+class Rollout:
+    """The versions of one experiment that serve and wait. warm: signature of the policy whose model has caught up."""
 
     serving: ExperimentVersion
     warm: str
     waiting: ExperimentVersion | None = None
 
-    def served(self, version: Position) -> Lines:
+    def after_serves(self, version: Position) -> Rollout:
         """After a `Serves` entry for that version."""
         if self.waiting is not None and self.waiting.position == version:
-            return Lines(self.waiting, self.waiting.experiment.policy.signature)
+            return Rollout(self.waiting, self.waiting.experiment.policy.signature)
         if self.serving.position == version:
             return replace(self, warm=self.serving.experiment.policy.signature)
         return self
@@ -36,11 +36,11 @@ class Lines:
         return self.waiting or self.serving
 
 
-class Lineup(dict[ExperimentId, Lines]):
-    """Every experiment's lines."""
+class Lineup(dict[ExperimentId, Rollout]):
+    """The rollout of every experiment."""
 
-    def follow(self, news: Following) -> set[ExperimentId]:
-        """Take in what has come; the experiments that changed."""
+    def follow(self, news: ServingChanges) -> set[ExperimentId]:
+        """Apply new entries. Returns the experiments that changed."""
         applied = {version.position: (version, waits) for version, waits in news.versions}
         served = dict(news.serves)
         return {
@@ -52,25 +52,25 @@ class Lineup(dict[ExperimentId, Lines]):
 
     def _apply(self, version: ExperimentVersion, waits: bool) -> ExperimentId:
         id_ = version.experiment.id
-        lines = self.get(id_)
-        if lines is None:
-            self[id_] = Lines(version, version.experiment.policy.signature)
+        rollout = self.get(id_)
+        if rollout is None:
+            self[id_] = Rollout(version, version.experiment.policy.signature)
         elif waits:
-            self[id_] = replace(lines, waiting=version)
+            self[id_] = replace(rollout, waiting=version)
         else:
-            self[id_] = Lines(version, lines.warm)
+            self[id_] = Rollout(version, rollout.warm)
         return id_
 
     def _serve(self, version: Position) -> ExperimentId | None:
-        """None where a newer version had ended the waiting before: then the entry says nothing any more."""
-        for id_, lines in self.items():
-            if version in (lines.newest.position, lines.serving.position):
-                self[id_] = lines.served(version)
+        """None where a newer version had ended the waiting before: then the entry has no effect."""
+        for id_, rollout in self.items():
+            if version in (rollout.newest.position, rollout.serving.position):
+                self[id_] = rollout.after_serves(version)
                 return id_
         return None
 
     def must_wait(self, experiment: Experiment) -> bool:
         """Whether a new version of this content has to learn before it serves. A pause never waits."""
-        lines = self.get(experiment.id)
+        rollout = self.get(experiment.id)
         policy = experiment.policy
-        return lines is not None and policy.learns and not experiment.paused and policy.signature != lines.warm
+        return rollout is not None and policy.learns and not experiment.paused and policy.signature != rollout.warm

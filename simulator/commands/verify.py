@@ -51,7 +51,7 @@ def _check(log: LogReader, progress: Progress) -> Sequence[Damage]:
     damages = log.check(lambda position: progress.update(task, completed=position))
     for damage in damages:
         click.echo(f"damaged: {damage}")
-    later = log.chained_later()
+    later = log.chain_start()
     if later is not None:
         click.echo(f"entries up to position {later.position} got their checksums at an upgrade, later than written")
     return damages

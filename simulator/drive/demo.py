@@ -91,7 +91,7 @@ class _Group:
 def _read_visits(log: LogReader) -> list[tuple[Context, float]]:
     """Contexts and final rewards of what a policy drew and whose window is over; in the order of the visits."""
     reward = {version.position: version.experiment.reward for version in log.versions()}
-    sealed = log.sealed(EXPERIMENT.id, after=Time(0), until=log.head().time)
+    sealed = log.sealed_decisions(EXPERIMENT.id, after=Time(0), until=log.head().time)
     drawn = [one for one in sealed if one.decision.reason in (Reason.EXPLOIT, Reason.EXPLORE)]
     return [
         (one.decision.context, final_reward(reward[one.decision.version], one.rewards))

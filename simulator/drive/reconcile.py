@@ -65,7 +65,7 @@ class _Found:
 
 def duplicates_counted(log: LogReader) -> int:
     """How many duplicate rewards the log has refused so far."""
-    return sum(count for (_, outcome), count in log.refused().items() if outcome == RewardOutcome.DUPLICATE)
+    return sum(count for (_, outcome), count in log.refused_rewards().items() if outcome == RewardOutcome.DUPLICATE)
 
 
 def reconcile(plan: Plan, ledger: Ledger, log: LogReader | None, *, duplicates_before: int = 0) -> Reconciliation:

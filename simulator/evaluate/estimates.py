@@ -169,17 +169,17 @@ class Estimator:
         return min(0.0, self._low * most), max(0.0, self._high * most)
 
     def _clipped_ips(self) -> Terms:
-        chosen = ClippedIps.chosen(**self._weighting, interval=self._normal_interval)
+        chosen = ClippedIps.tune(**self._weighting, interval=self._normal_interval)
         note = CUT_NOTE.format(figure(chosen.limit)) if np.isfinite(chosen.limit) else ""
         return Terms(chosen.terms(**self._weighting), *self._weighted_bounds(), note)
 
     def _switch_dr(self) -> Terms:
-        chosen = SwitchDr.chosen(**self._weighting, **self._model, interval=self._normal_interval)
+        chosen = SwitchDr.tune(**self._weighting, **self._model, interval=self._normal_interval)
         note = CUT_NOTE.format(figure(chosen.limit)) if np.isfinite(chosen.limit) else ""
         return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
 
     def _dr_shrinkage(self) -> Terms:
-        chosen = DrShrinkage.chosen(**self._weighting, **self._model, interval=self._normal_interval)
+        chosen = DrShrinkage.tune(**self._weighting, **self._model, interval=self._normal_interval)
         note = SHRUNK_NOTE.format(figure(chosen.strength)) if np.isfinite(chosen.strength) else ""
         return replace(self.dr(), terms=chosen.terms(**self._weighting, **self._model), note=note)
 

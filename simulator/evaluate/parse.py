@@ -151,7 +151,7 @@ def _load_model(name: str, rest: str, columns: Columns) -> ServedPolicy:
         id_, spec = version.experiment.id, version.experiment.policy
         if at and not number.isdigit():
             raise BadPolicy(f"{name}: {number!r} is no log position")
-        positions = log.models.stored(id_, spec.signature)
+        positions = log.models.stored_positions(id_, spec.signature)
         stored = _enumerate(tuple(map(str, positions))) or "none"
         position = Position(int(number)) if at else max(positions, default=START)
         saved = log.models.load(ModelName(id_, position, spec.signature))

@@ -256,6 +256,6 @@ def _traits(versions: Sequence[ExperimentVersion], actions: tuple[str, ...]) -> 
 def _counts(log: LogReader, late: Flags) -> dict[str, int]:
     """Rewards by what became of them; the refused ones are counted for the whole log."""
     counted = {"joined": int((~late).sum()), "late": int(late.sum()), "duplicate": 0, "orphan": 0}
-    for (_, outcome), count in log.refused().items():
+    for (_, outcome), count in log.refused_rewards().items():
         counted[outcome] += count
     return {f"rewards {outcome}": count for outcome, count in counted.items()}

@@ -76,7 +76,7 @@ def decide_walk(db: Path) -> Walk:
     from decider.experiment.schema import from_message
     from decider.learn.leader import Leader, Pace
     from decider.learn.versions import Versions
-    from decider.log.commit import CommitExecutor
+    from decider.log.group_commit import CommitExecutor
     from decider.log.open import open_log
     from decider.metrics.rpc import RpcMetrics
     from decider.server.rpc import behaviour_of

@@ -1,7 +1,6 @@
 """A log in SQLite as Arrow record batches, straight from C: no Python object per row. Called by `reader.py`.
 
-Imported only when somebody asks for Arrow: a server needs neither ADBC nor pyarrow. What the columns are:
-`LogReader.arrow`.
+Imported only where Arrow is asked for: a server needs neither ADBC nor pyarrow. The columns: see `LogReader.arrow`.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from decider.types import ExperimentId
 
 BATCH_ROWS = 65_536
 
-# The plus keeps SQLite on the order of the positions: it would rather collect the versions' decisions and sort them.
-# No column may be null in the first rows: ADBC takes its type from there.
+# `+experiment` keeps SQLite from the index on versions: with it, it would collect all decisions and sort them.
+# No column may be null in the first rows: ADBC takes the type of a column from there.
 _DECISIONS = """
 select position, time, version, model, deadline, deadline <= ? as sealed, overridden, propensity, unit_id,
   action, reason, coalesce(segment, '') as segment, coalesce(device, '') as device, coalesce(channel, '') as channel,

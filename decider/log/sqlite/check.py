@@ -1,8 +1,8 @@
-"""Whether a log holds what was acknowledged: the chain computed anew and compared at every mark, what is written twice
-compared with itself, SQLite's own check of its pages. Called by `reader.py` for `simulator verify`.
+"""Checks that a log holds what was acknowledged. Called by `reader.py` for `simulator verify`.
 
-Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is unused (free pages,
-signatures that no model has), and whoever can compute checksums and changes the chain as well.
+It computes the chain anew and compares it at every mark, compares columns that repeat others, and runs SQLite's own
+check of its pages. Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is
+unused (free pages, signatures without models), and an attacker who computes new checksums for the whole chain.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from operator import itemgetter
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
-from decider.log.protocol import Damage, Head, Progress
+from decider.log.protocol import Damage, Head, OnProgress
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.types import START, Position, Time
 
 NOWHERE = (START, START)
-"""Of damage beside the order."""
+"""The positions of damage that is not in an entry."""
 
 LAST = 2**63 - 1
 
@@ -30,10 +30,10 @@ PROGRESS_EVERY = 10_000
 """Entries."""
 
 
-def check(connection: sqlite3.Connection, on_progress: Progress, *, acknowledged: Position) -> Sequence[Damage]:
-    """All damage of a log, from one snapshot: writers may go on meanwhile.
+def check(connection: sqlite3.Connection, on_progress: OnProgress, *, acknowledged: Position) -> Sequence[Damage]:
+    """All damage of a log, from one snapshot: others may write meanwhile.
 
-    acknowledged: what was known before as the last position; 0: nothing.
+    acknowledged: the last acknowledged position, read before the snapshot; 0: unknown.
     """
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # damaged text must be readable
     connection.execute("begin")
@@ -50,7 +50,7 @@ def check(connection: sqlite3.Connection, on_progress: Progress, *, acknowledged
 
 
 def _unreadable_too(found: Iterator[Damage]) -> Iterator[Damage]:
-    """What is found; and if the file cannot be read so far, that."""
+    """The damage found, and one more where the file cannot be read to the end."""
     try:
         yield from found
     except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
@@ -58,7 +58,7 @@ def _unreadable_too(found: Iterator[Damage]) -> Iterator[Damage]:
 
 
 def _check_pages(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """Also that every index says what its table says: a decision that its index has lost cannot be rewarded."""
+    """SQLite's own check; of indexes too, since a decision that its index has lost cannot be rewarded."""
     for (line,) in connection.execute("pragma integrity_check"):
         if line != "ok":
             yield Damage(*NOWHERE, f"the file: {line}")
@@ -79,7 +79,7 @@ def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterat
         )
 
 
-def _check_chain(connection: sqlite3.Connection, on_progress: Progress) -> Iterator[Damage]:
+def _check_chain(connection: sqlite3.Connection, on_progress: OnProgress) -> Iterator[Damage]:
     following = _ChainCheck(connection)
     told = 0
     for commit in commits(connection, ENTRY_TABLES, until=following.end.position):
@@ -100,7 +100,7 @@ def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iter
 
 
 class _ChainCheck:
-    """Goes along the chain, commit by commit, and compares it wherever it is written down."""
+    """Follows the chain, commit by commit, and compares it with every mark and with the head."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.end = Head(*connection.execute("select position, time, chain from head").fetchone())
@@ -133,7 +133,7 @@ class _ChainCheck:
             yield Damage(Position(position), Position(position), "a mark stands where no commit ends")
 
     def _compare(self, written: bytes) -> Iterator[Damage]:
-        """With what was written when the log was here. Goes on from that, so that each piece is judged for itself."""
+        """Compare with the chain written here, and go on from the written one, so that damage is reported once."""
         if written != self._seen.chain:
             first = Position(self._compared + 1)
             yield Damage(first, self._seen.position, "an entry was changed, added or taken away")
@@ -142,7 +142,7 @@ class _ChainCheck:
 
 
 def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """Columns that repeat the definition, for views: the trainer reads the definition."""
+    """Whether the columns that views read agree with the definition, which the trainer reads."""
     for position, _, *row in connection.execute(EXPERIMENTS.select, (START, LAST)):
         written = dict(zip(EXPERIMENTS.columns, row, strict=True))
         try:
@@ -168,20 +168,20 @@ def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:
         "select experiment, signature, position, part, parts, checksum, data from models order by 1, 2, 3, 4"
     )
     for key, group in groupby(rows, key=itemgetter(0, 1, 2)):
-        if connection.execute(_PUBLISHED, key).fetchone() is None:
+        if connection.execute(_PUBLISHED_MODEL, key).fetchone() is None:
             yield Damage(*NOWHERE, f"a model of {key[0]} up to position {key[2]} is stored but was never published")
         if not _are_intact([row[3:] for row in group]):
             yield Damage(*NOWHERE, f"the stored model of {key[0]} up to position {key[2]} is damaged")
 
 
-_PUBLISHED = """
+_PUBLISHED_MODEL = """
 select 1 from published
 where experiment = ? and signature = (select id from signatures where signature = ?) and model = ?
 """
 
 
 def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
-    """Complete with the right checksum; or the first few, which is what a process that was killed leaves."""
+    """Whether all pieces are there with the right checksum, or only the first few: a killed process leaves those."""
     numbers, counts, checksums, data = zip(*pieces, strict=True)
     if numbers != tuple(range(len(pieces))) or len(set(counts)) > 1 or len(set(checksums)) > 1:
         return False

@@ -25,7 +25,7 @@ class Commit(NamedTuple):
     last: Position
     time: Time
     kinds: Sequence[str]
-    rows: Sequence[chain.Row]
+    rows: Sequence[chain.EntryRow]
     gapless: bool = True
 
 
@@ -36,7 +36,7 @@ def head_after(head: Head, commit: Commit) -> Head:
 
 
 def leaves_mark(head: Head, after: Head) -> bool:
-    """Whether a mark stays where the head was; the trigger `leave_mark` in schema.sql says the same."""
+    """Whether a commit leaves a mark at the old head; the trigger `leave_mark` in schema.sql has the same rule."""
     return head.position > 0 and (head.time == after.time or head.position // 1024 < after.position // 1024)
 
 
@@ -51,7 +51,7 @@ def _entries(connection: sqlite3.Connection, table: EntryTable, until: Position)
 def commits(
     connection: sqlite3.Connection, tables: Sequence[EntryTable], *, until: Position, longest: int | None = None
 ) -> Iterator[Commit]:
-    """All commits up to a position; memory does not grow with their number. longest: where to cut one in two."""
+    """All commits up to a position; memory does not grow with their number. longest: most entries of one."""
     marks = connection.execute("select position from marks where position <= ? order by position", (until,))
     mark = next(marks, None)
     entries: list[_Entry] = []

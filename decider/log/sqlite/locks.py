@@ -1,9 +1,9 @@
-"""Locks that belong to the database file, whatever name it is opened by: who leads, who commits, who writes at all.
+"""Locks on the database file, whatever name it is opened by: for the leader, for a commit, for all writers.
 
-They are locks of an open file description (F_OFD_SETLK) on bytes far beyond SQLite's own, so the operating system gives
-them back when the process ends, however it ends. Closing *any* descriptor of a file drops all of SQLite's own locks on
-it in this process (POSIX). So there is one descriptor for each file in a process, and it is closed when the last
-reader and writer of that file in this process has gone: they hold a `DatabaseFile`.
+They are locks of an open file description (F_OFD_SETLK) on bytes far beyond SQLite's own, so the operating system
+releases them when the process ends, however it ends. Closing *any* descriptor of a file drops all of SQLite's own locks
+on it in this process (POSIX). So each process has one descriptor for a file and closes it with its last reader or
+writer of that file: they share a `DatabaseFile`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ COMMIT = LEADER + 1
 """The byte that a commit locks while there are other writers."""
 
 WRITER = LEADER + 2
-"""The byte that every process that has the log open for writing locks for itself and all the others like it."""
+"""The byte on which every process that writes the log has a shared lock."""
 
 LOOK_AGAIN = 0.05
-"""Seconds for which a writer that was alone takes itself to be alone still."""
+"""Seconds for which a writer that was the only one assumes that it still is."""
 
 _FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid (0 for locks of this kind)
 
@@ -76,7 +76,7 @@ class DatabaseFile:
         """Give a lock back."""
         fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLK, _flock(fcntl.F_UNLCK, byte))
 
-    def locked_by_others(self, byte: int) -> bool:
+    def is_locked_by_others(self, byte: int) -> bool:
         """Whether another process has a lock on a byte, shared or not."""
         answer = fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, byte))
         kind: int = struct.unpack(_FLOCK, answer)[0]
@@ -88,12 +88,14 @@ class DatabaseFile:
         return self._descriptor
 
     def __enter__(self) -> None:
-        """Commit beside nobody. Other processes queue here: SQLite's own lock is taken by whoever happens to ask when
-        it is free, so that a busy writer keeps it from the others. Who is alone saves the two calls."""
+        """The right to commit. Other processes queue here: SQLite's own lock goes to whoever asks at the moment it is
+        free, so that a busy writer starves the others. A writer that is alone saves the two calls."""
+        # The thread lock before the file lock: file locks do not exclude threads of one process. A process that begins
+        # to write within LOOK_AGAIN is not seen here; then SQLite's own lock still keeps the two commits apart.
         self.commit.acquire()
         if time.monotonic() < self._alone_until:
             return
-        if self.locked_by_others(WRITER):
+        if self.is_locked_by_others(WRITER):
             fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
             self._locked = True
         else:
@@ -107,11 +109,11 @@ class DatabaseFile:
 
     @contextmanager
     def alone_or_waiting(self) -> Iterator[bool]:
-        """Beside no commit of any process; whether this process is the only one that writes, and has one log open."""
+        """No commit of any process meanwhile. True if no other writer has the log open, in this process or another."""
         with self.commit:
             fcntl.fcntl(self._open_descriptor, fcntl.F_OFD_SETLKW, _flock(fcntl.F_WRLCK, COMMIT))
             try:
-                yield self.writers == 1 and not self.locked_by_others(WRITER)
+                yield self.writers == 1 and not self.is_locked_by_others(WRITER)
             finally:
                 self.unlock(COMMIT)
 
@@ -121,7 +123,7 @@ _guard = threading.Lock()
 
 
 def hold(path: Path) -> DatabaseFile:
-    """The file at a path, until `let_go`. Raises LogError where there is none."""
+    """Share the file at a path, until `let_go`. Raises LogError where there is none."""
     try:
         status = path.stat()
     except OSError as error:
@@ -133,7 +135,7 @@ def hold(path: Path) -> DatabaseFile:
 
 
 def let_go(file: DatabaseFile) -> None:
-    """One reader or writer less; call it after its connections are closed."""
+    """The end of a reader or writer; call it after its connections are closed."""
     with _guard:
         file.holders -= 1
         if not file.holders:
@@ -141,9 +143,9 @@ def let_go(file: DatabaseFile) -> None:
             del _files[file.key]
 
 
-def begin_to_write(file: DatabaseFile, path: Path) -> None:
-    """Let others see that this process has the log open for writing. Raises LogError; for a file with a second name,
-    since SQLite's write-ahead log belongs to the name: two names would be two logs in one file."""
+def start_writing(file: DatabaseFile, path: Path) -> None:
+    """Show other processes that this one has the log open for writing. Raises LogError, also for a file with a second
+    name: SQLite's write-ahead log belongs to the name, so two names would be two logs in one file."""
     if path.stat().st_nlink > 1:
         raise LogError(
             f"{path}: the file has a second name (a hard link), under which others would write past this one; "
@@ -156,8 +158,8 @@ def begin_to_write(file: DatabaseFile, path: Path) -> None:
         file.writers += 1
 
 
-def end_to_write(file: DatabaseFile) -> None:
-    """The opposite of `begin_to_write`."""
+def stop_writing(file: DatabaseFile) -> None:
+    """The opposite of `start_writing`."""
     with _guard:
         file.writers -= 1
         if not file.writers:
@@ -184,14 +186,14 @@ class FileLease:
 
 
 def check_unused(path: Path) -> None:
-    """For whoever wants to put another file in a log's place. Raises LogLocked while a process writes or leads it."""
+    """Call it before another file takes a log's place. Raises LogLocked while a process writes or leads the log."""
     if not path.is_file():
         return
     file = hold(path)
     try:
         with _guard:
             file.open(path)
-            used = file.writers or file.locked_by_others(WRITER) or file.locked_by_others(LEADER)
+            used = file.writers or file.is_locked_by_others(WRITER) or file.is_locked_by_others(LEADER)
     finally:
         let_go(file)
     if used:

@@ -1,8 +1,8 @@
-"""The files of an open log: whether they are still where they were opened, and how far the log was acknowledged.
+"""The files of an open log: whether they are still in place, and up to which position the log was acknowledged.
 
 Called by the writer after every commit. Nothing is acknowledged into a file that is gone, since a log that is opened
-again would not have it. And the end of a write-ahead log can be lost without a trace: a damaged or missing piece of it
-looks like a commit that was never made, and head and chain go back with it; so a witness beside the log remembers.
+again would not have it. And the end of a write-ahead log can be lost without a trace: a damaged or missing piece looks
+like a commit that was never made, and head and chain go back with it. So a witness beside the log keeps the position.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from zlib import crc32
 from decider.errors import LogError
 from decider.types import START, Position
 
-SETTLED = 1_000_000_000
-"""Nanoseconds after which a folder that changes again shows another time of change: file systems count in ticks."""
+SETTLE_TIME = 1_000_000_000
+"""Nanoseconds after which a further change of a folder shows a new modification time: file systems count in ticks."""
 
 
 class FileGone(LogError):
@@ -27,8 +27,8 @@ class FileGone(LogError):
 class LogFiles:
     """The database, its write-ahead log and the index of that, as they are when this is made.
 
-    A look at the folder is enough while nothing in it has come, gone or been renamed; three more files to look at
-    would cost as much as a commit.
+    One `stat` of the folder is enough while no file in it was added, removed or renamed; three more would cost as much
+    as a commit.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,7 +38,7 @@ class LogFiles:
         self._paths = [real.with_name(real.name + ending) for ending in ("", "-wal", "-shm")]
         self._is_link = path.is_symlink()
         if self._is_link:
-            self._paths.append(path)  # it must go on leading here
+            self._paths.append(path)  # the link must still lead to the same file
         self._inodes = self._look()
         self._unchanged_since: tuple[int, int] | None = None  # inode and time of change of the folder
 
@@ -46,14 +46,14 @@ class LogFiles:
         """Raises OSError where one is missing."""
         return [(status.st_dev, status.st_ino) for status in map(os.stat, self._paths)]
 
-    def gone(self) -> FileGone | None:
-        """What is wrong, if one of the files is not the one that was opened."""
+    def missing_file(self) -> FileGone | None:
+        """An error to raise if one of the files is not the one that was opened."""
         try:
             folder = self._folder.stat()
             state = folder.st_ino, folder.st_mtime_ns
             if state == self._unchanged_since:
                 return None
-            settled = abs(time.time_ns() - folder.st_mtime_ns) > SETTLED and not self._is_link
+            settled = abs(time.time_ns() - folder.st_mtime_ns) > SETTLE_TIME and not self._is_link
             self._unchanged_since = None
             if self._look() == self._inodes:
                 self._unchanged_since = state if settled else None
@@ -75,15 +75,15 @@ def _path(log: Path) -> Path:
     return real.with_name(real.name + "-last")
 
 
-def acknowledged(log: Path) -> Position:
-    """The last position that was acknowledged; 0 where nothing remembers it."""
+def last_acknowledged(log: Path) -> Position:
+    """The last position that was acknowledged; 0 where there is no witness."""
     try:
-        return _read(_path(log).read_bytes())
+        return _parse(_path(log).read_bytes())
     except OSError:
         return START
 
 
-def _read(record: bytes) -> Position:
+def _parse(record: bytes) -> Position:
     if len(record) != _RECORD.size:
         return START
     position, checksum = _RECORD.unpack(record)
@@ -91,10 +91,10 @@ def _read(record: bytes) -> Position:
 
 
 class Witness:
-    """For writers: one file, LOG-last, that is there while a writer has the log open, and after one was killed.
+    """A file LOG-last with the last acknowledged position; it exists while a writer has the log open, or was killed.
 
-    Written without being synced: it survives the death of the process as the log does with synchronous=NORMAL.
-    Open and remove it while no other process does: see `DatabaseFile.alone_or_waiting`.
+    Not synced: it survives the death of the process, as the log does with synchronous=NORMAL. Open and remove it while
+    no other process does: see `DatabaseFile.alone_or_waiting`.
     """
 
     def __init__(self, log: Path) -> None:
@@ -108,16 +108,17 @@ class Witness:
             raise LogError(f"{log}: cannot write {self._path.name} beside it ({error})") from error
 
     def remember(self, position: Position) -> None:
-        """Everything up to there is in the log and will be acknowledged; another writer may be further."""
-        if position > _read(os.pread(self._descriptor, _RECORD.size, 0)):
+        """The log reaches to that position, and that will be acknowledged. Another writer may have gone further."""
+        if position > _parse(os.pread(self._descriptor, _RECORD.size, 0)):
             self.begin_at(position)
 
     def begin_at(self, position: Position) -> None:
-        """Forget what was remembered."""
+        """Begin anew from a position, also from an earlier one than before."""
+        # One write of 12 bytes with a checksum: a reader sees the old record, the new one, or none.
         os.pwrite(self._descriptor, _RECORD.pack(position, crc32(_NUMBER.pack(position))), 0)
 
     def close(self, *, remove: bool) -> None:
-        """remove: everything is in the database itself, and nobody else writes."""
+        """remove: only if everything is in the database itself and nobody else writes."""
         os.close(self._descriptor)
         if remove:
             self._path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Merges sorted streams of which few are needed at a time. Called by `reader.py`, with a stream for each version."""
+"""Merges sorted streams and starts each as late as possible. Called by `reader.py`, with a stream for each version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ T = TypeVar("T")
 def merge(streams: Iterable[tuple[Any, Iterator[T]]], *, key: Callable[[T], Any]) -> Iterator[T]:
     """All items in the order of their keys.
 
-    streams: each behind a bound that is not above its first key; it is not touched before the merge comes to that.
+    streams: (bound, stream) each, the bound not above the stream's first key; the stream is not started before the
+    merge reaches its bound.
 
     >>> def stream(*items):
     ...     print("begun:", items)

@@ -1,4 +1,4 @@
-"""How an empty file becomes a log, and an old log a new one. A migration runs once, in one transaction.
+"""Makes an empty file a log, and upgrades old logs. A migration runs once, in one transaction.
 
 Called when a log is opened for writing, and by `open.py` for a copy of an old log that is only read.
 """
@@ -28,7 +28,7 @@ from decider.log.sqlite.tables import (
     DECISIONS,
     EXPERIMENTS,
     INTERN_SIGNATURE,
-    PUBLISHED,
+    PUBLISHED_MODELS,
     REWARDS,
     TICKS,
     build_row,
@@ -41,7 +41,7 @@ TABLES_0_1 = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, TICKS)
 """With entries, in a log of 0.1."""
 
 LONGEST_COMMIT = 1000
-"""Entries of an old log that are chained together where all have the same time."""
+"""Most entries of an old log in one link of the chain: many may have the same time."""
 
 
 @MIGRATIONS()
@@ -124,7 +124,7 @@ def _advance(connection: sqlite3.Connection, head: Head, commit: Commit) -> Head
 
 
 def _enter_builds_and_models(connection: sqlite3.Connection, head: Head) -> Head:
-    """They were beside the order; one commit more enters them at its end."""
+    """In 0.1 they had no positions: one more commit appends them at the end."""
     entries = [*_old_builds(connection), *_old_models(connection)]
     if not entries:
         return head
@@ -150,7 +150,7 @@ def _old_models(connection: sqlite3.Connection) -> Iterator[Any]:
         connection.execute(INTERN_SIGNATURE, (signature,))
         if data is not None:
             insert_pieces(connection, (experiment, signature, position), created, checksum, data)
-        yield PUBLISHED, (experiment, signature, position, learned)
+        yield PUBLISHED_MODELS, (experiment, signature, position, learned)
 
 
 def _drop_views(connection: sqlite3.Connection) -> None:

@@ -1,6 +1,6 @@
 """Stored models: read by everybody, stored and deleted in pieces by the leader. See ModelStore.
 
-Which models were published is in the log's order; what is stored here follows from it and can be learned anew.
+The log's entries say which models were published; what is stored here can be learned again from the log.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from decider.policy.saved import SavedModel
 from decider.types import ExperimentId, Position, now
 
 PIECE_BYTES = 256 * 1024
-"""Of a stored model; no commit waits for more than the writing of one."""
+"""Size of a piece; no commit waits for longer than the writing of one."""
 
 PAUSE = 0.001
-"""Seconds between two pieces: a thread that waits for the lock gets it, since a lock of Python knows no queue."""
+"""Seconds between two pieces, so that a waiting commit gets the lock: Python's locks have no queue."""
 
 _COMPLETE = """
 select position from models where experiment = ? and signature = ?
@@ -32,7 +32,7 @@ insert into models (experiment, signature, position, part, parts, created, check
 values (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-_STORED = """
+_STORED_MODELS = """
 select signature, position, sum(length(data)) as size, count(*) = max(parts) as complete
 from models where experiment = ? group by signature, position order by position desc
 """
@@ -42,19 +42,19 @@ _DELETE_PIECE = "delete from models where experiment = ? and signature = ? and p
 Key = tuple[str, str, int]
 """Experiment, signature and position of a stored model."""
 
-Read = Callable[..., Iterator[Any]]
+Query = Callable[..., Iterator[Any]]
 """Rows of a query, columns by name."""
 
 
 class SqliteModelReader:
     """See ModelReader. read: queries the log's file."""
 
-    def __init__(self, read: Read) -> None:
+    def __init__(self, read: Query) -> None:
         self._read = read
 
     def newest(self, experiment: ExperimentId, signature: str) -> tuple[Position, SavedModel] | None:
         """See ModelReader."""
-        for position in reversed(self.stored(experiment, signature)):
+        for position in reversed(self.stored_positions(experiment, signature)):
             saved = self.load(ModelName(experiment, position, signature))
             if saved is not None:
                 return position, saved
@@ -74,11 +74,11 @@ class SqliteModelReader:
             return None
         return SavedModel(name.signature, rows[0]["checksum"], data)
 
-    def stored(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def stored_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """See ModelReader. Those of which no piece is missing; their checksums are not looked at here."""
         return [row["position"] for row in self._read(_COMPLETE, (experiment, signature))]
 
-    def published(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
+    def published_positions(self, experiment: ExperimentId, signature: str) -> Sequence[Position]:
         """See ModelReader."""
         sql = (
             "select model from published where experiment = ? "
@@ -86,7 +86,7 @@ class SqliteModelReader:
         )
         return [row["model"] for row in self._read(sql, (experiment, signature))]
 
-    def last_published(self, experiment: ExperimentId, signature: str) -> Position:
+    def last_published_position(self, experiment: ExperimentId, signature: str) -> Position:
         """See ModelReader."""
         sql = (
             "select coalesce(max(model), 0) as model from published where experiment = ? "
@@ -107,12 +107,12 @@ class SqliteModelReader:
 class SqliteModelStore(SqliteModelReader):
     """See ModelStore.
 
-    exclusive: the right to write, beside nobody. Taken for one piece at a time.
+    exclusive: the right to write alone. Taken for one piece at a time.
     """
 
     def __init__(
         self,
-        read: Read,
+        read: Query,
         writer: sqlite3.Connection,
         exclusive: Callable[[], AbstractContextManager[None]],
         *,
@@ -141,7 +141,7 @@ class SqliteModelStore(SqliteModelReader):
         the newest stays."""
         newest = set(keep)
         size = 0
-        for row in list(self._read(_STORED, (experiment,))):
+        for row in list(self._read(_STORED_MODELS, (experiment,))):
             size += row["size"]
             if not row["complete"] or (size > keep_bytes and row["signature"] not in newest):
                 self._delete((experiment, row["signature"], row["position"]))
@@ -151,7 +151,8 @@ class SqliteModelStore(SqliteModelReader):
 
     def _delete(self, key: Key) -> None:
         sql = "select part from models where experiment = ? and signature = ? and position = ? order by part desc"
-        for row in list(self._read(sql, key)):  # the last first: a process that is killed leaves the first pieces
+        # The last piece first: what a killed process leaves is then the beginning of a model, which `check` accepts.
+        for row in list(self._read(sql, key)):
             self._execute(_DELETE_PIECE, (*key, row["part"]))
 
 

@@ -1,7 +1,7 @@
-"""Rows of a query, by the names of the columns; decisions and experiment versions in them.
+"""Reads rows with named columns, and the decisions and experiment versions in them.
 
-Called by `reader.py` and `totals.py`. Rows are named tuples where there are many of them: one is made in 0.3 us, and a
-column of it costs less than one of an `sqlite3.Row`.
+Called by `reader.py` and `totals.py`. Where there are many rows they are named tuples: one is made in 0.3 us, and
+reading a column costs less than with `sqlite3.Row`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.schema import from_message, read_json
-from decider.log.protocol import LoggedDecision, Place
+from decider.log.protocol import DecisionRef, LoggedDecision
 from decider.types import START, ActionId, Context, Decision, DecisionId, Position, Reason, Time
 
 Parameters = Sequence[Any] | Mapping[str, Any]
@@ -43,10 +43,10 @@ DECISION = row_type(
     "position, time, version, decision_id, unit_id, segment, device, channel, location, intent_stage, features, "
     "eligible, action_features, pmf, action, propensity, reason, model, build"
 )
-SEALED = row_type(f"{DECISION.columns}, deadline, overridden, reward")
+SEALED_DECISION = row_type(f"{DECISION.columns}, deadline, overridden, reward")
 """Of `decision_rewards`: several rows of a decision with several rewards."""
 
-PLACE = RowType(", ".join(Place._fields), Place._make)
+DECISION_REF = RowType(", ".join(DecisionRef._fields), DecisionRef._make)
 
 
 def read(

@@ -1,7 +1,7 @@
-"""Reads a log in an SQLite file, without the right to write: the simulator and people's tools use it on a live log.
+"""Reads a log in an SQLite file, without the right to write; also while a server writes it.
 
-What is sealed is said in views.sql. Where a query wants the decisions whose deadline lies in (after, until], it says so
-as a range of their times (`_DUE`), since that is what the index on (version, time) answers.
+views.sql defines what is sealed. A query for the decisions whose deadline lies in (after, until] is written as a range
+of their times (`_DUE`), since the index is on (version, time).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     ArrowBatches,
     Damage,
-    Following,
+    DecisionRef,
     Head,
     LoggedDecision,
     LoggedReward,
     Mark,
     ModelName,
-    Place,
-    Progress,
+    OnProgress,
     SealedDecision,
+    ServingChanges,
 )
 from decider.log.sqlite.check import check
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
-from decider.log.sqlite.log_files import acknowledged
+from decider.log.sqlite.log_files import last_acknowledged
 from decider.log.sqlite.merge import merge
 from decider.log.sqlite.models import SqliteModelReader
 from decider.log.sqlite.read_rows import (
     DECISION,
-    PLACE,
-    SEALED,
+    DECISION_REF,
+    SEALED_DECISION,
     Parameters,
     RowType,
     decision,
@@ -65,12 +65,12 @@ select v.position, (
   order by w.time limit 1) as deadline
 from experiments v
 """
-"""Of every version the first one beyond :after; null where there is none."""
+"""The first deadline beyond :after of every version; null where there is none."""
 
 FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 
-SEALED_OF_VERSION = f"""
-select {SEALED.columns} from decision_rewards where version = :version and {_DUE}
+SEALED_DECISIONS_OF_VERSION = f"""
+select {SEALED_DECISION.columns} from decision_rewards where version = :version and {_DUE}
 order by time, position, reward_position
 """  # noqa: S608 - constants
 
@@ -79,7 +79,7 @@ select position, max((select coalesce(max(position), 0) from experiments),
   (select coalesce(max(position), 0) from serves), (select coalesce(max(position), 0) from published)) as last
 from head
 """
-_APPLIED = "select position, waits from experiments where position > ? and position <= ? order by position"
+_NEW_VERSIONS = "select position, waits from experiments where position > ? and position <= ? order by position"
 _SERVES = "select position, version from serves where position > ? and position <= ? order by position"
 
 # With `max` the other columns are those of the row that has it: so SQLite promises.
@@ -89,8 +89,8 @@ from published p join signatures s on s.id = p.signature
 where p.position > ? and p.position <= ? group by p.experiment, p.signature order by 1
 """
 
-# The same of all that were ever published, by steps from one owner to the next in the unique key's index: a log has
-# millions of models and a few owners.
+# The same for all that were ever published, by a loose index scan: it steps from one owner to the next in the unique
+# key's index, since a log has millions of models and a few owners.
 _NEWEST_MODELS = """
 with recursive owners (experiment, signature) as (
   select experiment, signature from (
@@ -111,7 +111,7 @@ where p.position > ? and p.position <= ? order by 1
 
 
 class SqliteReader:
-    """A log to read, from any thread: idle connections are kept and taken again.
+    """A log to read, from any thread: idle connections are kept and used again.
 
     Raises LogError where there is no log.
     """
@@ -120,7 +120,7 @@ class SqliteReader:
         if not path.is_file():
             raise LogError(f"{path}: there is no such log")
         self.path = path
-        self._held = hold(path)
+        self._database_file = hold(path)
         self._idle: deque[sqlite3.Connection] = deque()
         self._connections: list[sqlite3.Connection] = []
         self._versions: dict[Position, ExperimentVersion] = {}
@@ -168,7 +168,7 @@ class SqliteReader:
             finally:
                 self._idle.append(connection)
         except SQLITE_ERRORS as error:
-            raise self._failed(error) from error
+            raise self._to_log_error(error) from error
 
     def _read(self, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Generator[Any, None, None]:
         """Rows; as sqlite3.Row where no type is given."""
@@ -184,30 +184,30 @@ class SqliteReader:
             finally:
                 self._idle.append(connection)
         except SQLITE_ERRORS as error:
-            raise self._failed(error) from error
+            raise self._to_log_error(error) from error
 
-    def _failed(self, error: SqliteError) -> LogError:
+    def _to_log_error(self, error: SqliteError) -> LogError:
         return log_error(self.path, error)
 
-    def chained_later(self) -> Mark | None:
+    def chain_start(self) -> Mark | None:
         """See LogReader."""
         row = self._one("select position, at from chain_start")
         return Mark(row["position"], row["at"]) if row else None
 
-    def check(self, on_progress: Progress) -> Sequence[Damage]:
+    def check(self, on_progress: OnProgress) -> Sequence[Damage]:
         """See LogReader."""
         try:
-            last = acknowledged(self.path)  # before the snapshot, since writers go on
+            last = last_acknowledged(self.path)  # before the snapshot, since writers go on
             with closing(_open_to_read(self.path)) as connection:
                 return check(connection, on_progress, acknowledged=last)
         except SQLITE_ERRORS as error:
-            raise self._failed(error) from error
+            raise self._to_log_error(error) from error
 
     def close(self) -> None:
         """Let go of the file; nobody may be reading."""
         for connection in self._connections:
             connection.close()
-        let_go(self._held)
+        let_go(self._database_file)
 
     def head(self) -> Head:
         """See LogReader."""
@@ -231,17 +231,19 @@ class SqliteReader:
             self.versions()
         return self._versions[position]
 
-    def follow(self, after: Position) -> Following:
+    def follow(self, after: Position) -> ServingChanges:
         """See LogReader."""
         if after > START:
             (head, last), *_ = self._read(_LAST_NEWS)
             if last <= after:  # by far the most looks find nothing: one statement for them
-                return Following(head, (), (), ())
+                return ServingChanges(head, (), (), ())
         head = self.head().position
         part = (after, head)
-        return Following(
+        return ServingChanges(
             head=head,
-            versions=[(self.version_at(row["position"]), bool(row["waits"])) for row in self._read(_APPLIED, part)],
+            versions=[
+                (self.version_at(row["position"]), bool(row["waits"])) for row in self._read(_NEW_VERSIONS, part)
+            ],
             serves=[(row["position"], row["version"]) for row in self._read(_SERVES, part)],
             models=[
                 (row["position"], ModelName(row["experiment"], row["model"], row["signature"]))
@@ -257,18 +259,18 @@ class SqliteReader:
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See LogReader."""
         row = self._one(f"{_DECISIONS} where decision_id = ?", (decision_id,), DECISION)
-        return self._logged(row) if row else None
+        return self._to_logged_decision(row) if row else None
 
-    def locate(self, decision_id: DecisionId) -> Place | None:
+    def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
-        place: Place | None = self._one(
-            f"select {PLACE.columns} from decisions where decision_id = ?",  # noqa: S608 - a constant
+        place: DecisionRef | None = self._one(
+            f"select {DECISION_REF.columns} from decisions where decision_id = ?",  # noqa: S608 - a constant
             (decision_id,),
-            PLACE,
+            DECISION_REF,
         )
         return place
 
-    def _logged(self, row: Any) -> LoggedDecision:
+    def _to_logged_decision(self, row: Any) -> LoggedDecision:
         if row.version not in self._versions:
             self.versions()
         return logged_decision(row, self._versions)
@@ -276,12 +278,12 @@ class SqliteReader:
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
         rows = self._read(f"{_DECISIONS} where version = ? order by model, position", (version,), DECISION)
-        return map(self._logged, rows)
+        return map(self._to_logged_decision, rows)
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """See LogReader."""
         sql = f"{_DECISIONS} where decision_id >= ? and decision_id < ? order by position"
-        return map(self._logged, self._read(sql, (first, last), DECISION))
+        return map(self._to_logged_decision, self._read(sql, (first, last), DECISION))
 
     def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
         """See LogReader."""
@@ -298,7 +300,7 @@ class SqliteReader:
                 outcome=RewardOutcome(row["outcome"]),
             )
 
-    def decided_versions(self) -> Sequence[Position]:
+    def versions_with_decisions(self) -> Sequence[Position]:
         """See LogReader."""
         return [row["version"] for row in self._read("select distinct version from decisions order by version")]
 
@@ -310,21 +312,26 @@ class SqliteReader:
         count: int = self._one(sql, {"experiment": experiment})["count"]
         return count
 
-    def sealed(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
-        """See LogReader. One connection; the query of a version begins when the merge comes to its first deadline."""
+    def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
+        """See LogReader. One connection; a version's query starts when the merge reaches its first deadline."""
         with self._connection() as connection:
             due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
             streams = [
-                ((deadline, START), self._sealed(connection, version, after, until))
+                ((deadline, START), self._sealed_of_version(connection, version, after, until))
                 for version, deadline in due.items()
             ]
             yield from merge(streams, key=attrgetter("deadline", "position"))
 
-    def _sealed(
+    def _sealed_of_version(
         self, connection: sqlite3.Connection, version: Position, after: Time, until: Time
     ) -> Iterator[SealedDecision]:
         self.version_at(version)
-        rows = read(connection, SEALED_OF_VERSION, {"version": version, "after": after, "until": until}, SEALED)
+        rows = read(
+            connection,
+            SEALED_DECISIONS_OF_VERSION,
+            {"version": version, "after": after, "until": until},
+            SEALED_DECISION,
+        )
         for _, group in groupby(rows, key=attrgetter("position")):
             joined = list(group)
             first = joined[0]
@@ -355,7 +362,7 @@ class SqliteReader:
             due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
             return count_totals(connection, self._versions, due, after=after, until=until)
 
-    def refused(self) -> Mapping[tuple[str, str], int]:
+    def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""
         rows = self._read("select name, outcome, count from refused_rewards")
         return {(row["name"], row["outcome"]): row["count"] for row in rows}

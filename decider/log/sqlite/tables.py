@@ -1,6 +1,6 @@
-"""The tables of entries: what stands in which column, which key may refuse a row. Entries as rows of them.
+"""The tables of entries: their columns, the key that may refuse a row, and entries as rows.
 
-Called by `writer.py`, `migrations.py` and `check.py`; nothing else names these columns to write them.
+Called by `writer.py`, `migrations.py` and `check.py`; nothing else writes these columns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
-from decider.log.chain import Row, real
+from decider.log.chain import EntryRow, real
 from decider.log.protocol import NewActivation, NewBuild, NewModel, NewReward, NewVersion, Serves, Tick
 from decider.types import Decision, Position
 
@@ -71,16 +71,16 @@ REWARDS = EntryTable(
 )
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
 SERVES = EntryTable("serves", "serves", "version", unique="version")
-PUBLISHED = EntryTable(
+PUBLISHED_MODELS = EntryTable(
     "model", "published", "experiment signature model learned", unique="experiment, signature, model"
 )
 BUILDS = EntryTable("build", "builds", "build")
 TICKS = EntryTable("tick", "ticks", "")
 
 INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (signature) do nothing"
-"""Before a row of PUBLISHED, which then looks up the signature's id."""
+"""Before a row of PUBLISHED_MODELS, which then looks up the signature's id."""
 
-ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED, BUILDS, TICKS)
+ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED_MODELS, BUILDS, TICKS)
 
 
 def json_text(value: Any) -> str:
@@ -88,7 +88,7 @@ def json_text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def decision_row(decision: Decision, version: ExperimentVersion, build: Position | None) -> Row:
+def decision_row(decision: Decision, version: ExperimentVersion, build: Position | None) -> EntryRow:
     """The row of a decision; an eligible set that is all active actions is left out."""
     context = decision.context
     all_active = decision.eligible == version.all_active
@@ -113,7 +113,7 @@ def decision_row(decision: Decision, version: ExperimentVersion, build: Position
     )
 
 
-def version_row(experiment: Experiment, number: int, *, waits: bool) -> Row:
+def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow:
     """The row of an experiment version."""
     reward = experiment.reward
     return (
@@ -133,7 +133,7 @@ PlainEntry = NewReward | NewActivation | NewVersion | Serves | NewModel | NewBui
 """Every entry but a decision, whose row needs its version, and an orphan, which is none."""
 
 
-def table_and_row(entry: PlainEntry) -> tuple[EntryTable, Row]:
+def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
     """Where an entry is written, and its columns there."""
     match entry:
         case NewReward():
@@ -147,13 +147,13 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, Row]:
             return SERVES, (entry.version,)
         case NewModel():
             name = entry.name
-            return PUBLISHED, (name.experiment, name.signature, name.position, entry.learned)
+            return PUBLISHED_MODELS, (name.experiment, name.signature, name.position, entry.learned)
         case NewBuild():
             return BUILDS, build_row(entry.build)
         case Tick():
             return TICKS, ()
 
 
-def build_row(build: Mapping[str, Any]) -> Row:
+def build_row(build: Mapping[str, Any]) -> EntryRow:
     """The row of a build."""
     return (json_text(build),)

@@ -1,6 +1,6 @@
-"""What is counted of a log between two marks, in SQL. Called by `reader.py`.
+"""Counts the totals of a log between two marks, in SQL. Called by `reader.py`.
 
-`not indexed` keeps SQLite on the positions, its primary key: beside `json_each` it would rather read all decisions in
+`not indexed` makes SQLite use the primary key, the position: with `json_each` it would otherwise read all decisions in
 the order of the group.
 """
 
@@ -16,16 +16,16 @@ from decider.log.sqlite.read_rows import read
 from decider.log.totals import DELAY_BUCKETS, RewardTotals, SealedTotals, Totals
 from decider.types import Position, Reason
 
-_DRAWN = f"('{Reason.EXPLOIT}', '{Reason.EXPLORE}')"
+_DRAW_REASONS = f"('{Reason.EXPLOIT}', '{Reason.EXPLORE}')"
 
 _DECISIONS = f"""
 select version, action, reason, count(*) as count,
-  sum(case when reason in {_DRAWN} then 1.0 / propensity end) as inverse_propensity
+  sum(case when reason in {_DRAW_REASONS} then 1.0 / propensity end) as inverse_propensity
 from decisions where position > :after and position <= :until group by version, action, reason
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
 select version, eligible, key, count(*) as count from decisions not indexed, json_each(pmf)
-where decisions.position > :after and decisions.position <= :until and reason in {_DRAWN} and value > 0
+where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
 group by version, eligible, key
 """  # noqa: S608 - a constant
 _REWARDS = """
@@ -43,7 +43,7 @@ from joined_rewards where position > :after and position <= :until group by vers
 STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
 """Of entries by position."""
 
-_SEALED = """
+_SEALED_TOTALS = """
 select count(*) as count, coalesce(sum(rewards = 0), 0) as defaulted, coalesce(sum(overridden), 0) as overridden,
   coalesce(sum(reward), 0.0) as reward, coalesce(sum(reward * reward), 0.0) as squared
 from sealed_decisions where version = :version and time > :after - :window and time <= :until - :window
@@ -67,7 +67,7 @@ def count_totals(
     for version in due:
         window = versions[version].experiment.reward.window
         part = {"version": version, "after": after.time, "until": until.time, "window": window}
-        for row in read(connection, _SEALED, part):
+        for row in read(connection, _SEALED_TOTALS, part):
             totals.sealed[version] = SealedTotals(**row)
     return totals
 

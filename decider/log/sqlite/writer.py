@@ -18,15 +18,22 @@ from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
-from decider.log.commit import GroupCommit
+from decider.log.group_commit import GroupCommit
 from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
-from decider.log.sqlite.locks import DatabaseFile, FileLease, begin_to_write, end_to_write, hold, let_go
-from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, acknowledged
+from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, start_writing, stop_writing
+from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
-from decider.log.sqlite.tables import DECISIONS, INTERN_SIGNATURE, PUBLISHED, EntryTable, decision_row, table_and_row
+from decider.log.sqlite.tables import (
+    DECISIONS,
+    INTERN_SIGNATURE,
+    PUBLISHED_MODELS,
+    EntryTable,
+    decision_row,
+    table_and_row,
+)
 from decider.types import Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
@@ -63,7 +70,7 @@ class SqliteLog(SqliteReader):
     """A log to write: see EventLog. Made if there is none.
 
     synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync a commit).
-    on_commit: told the number of entries of every commit and its seconds.
+    on_commit: called with the number of entries and the seconds of every commit.
     """
 
     def __init__(
@@ -80,7 +87,7 @@ class SqliteLog(SqliteReader):
         self._build: Position | None = None
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
-            with sqlite_errors(path), self._file.alone_or_waiting():  # two that make or upgrade a log take turns
+            with sqlite_errors(path), self._file.alone_or_waiting():  # one process at a time makes or upgrades a log
                 _check_ours(path)
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
                 _bring_up_to_date(path, self._writer)
@@ -108,7 +115,7 @@ class SqliteLog(SqliteReader):
     @property
     def trouble(self) -> LogError | None:
         """See EventLog."""
-        return self._damage or self._files.gone() or self._trouble
+        return self._damage or self._files.missing_file() or self._trouble
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
@@ -117,13 +124,13 @@ class SqliteLog(SqliteReader):
         try:
             marks = self._group(entries)
         except LogError as error:
-            self._trouble = None if isinstance(error, FileGone) else error  # `trouble` looks whether it is back
+            self._trouble = None if isinstance(error, FileGone) else error  # `trouble` looks for the files itself
             raise
         self._trouble = None
         return marks
 
-    def _failed(self, error: SqliteError) -> LogError:
-        problem = super()._failed(error)
+    def _to_log_error(self, error: SqliteError) -> LogError:
+        problem = super()._to_log_error(error)
         if isinstance(problem, LogCorrupt):
             self._damage = problem
         return problem
@@ -133,21 +140,22 @@ class SqliteLog(SqliteReader):
         try:
             with self._file:
                 marks = self._write_at_once(entries) or self._write_singly(entries)
-                gone = self._files.gone()
-                if gone:
-                    raise gone
+                # After the commit: nothing that was written into a file that is gone may be acknowledged. The witness
+                # last: it must not name a position that the log does not have.
+                missing = self._files.missing_file()
+                if missing:
+                    raise missing
                 self._witness.remember(self._head.position)
         except SQLITE_ERRORS as error:
-            raise self._failed(error) from error
+            raise self._to_log_error(error) from error
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
 
     def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
-        """New decisions, the common case, in one statement that is its own transaction; very many in several.
-
-        Every statement lets go of the interpreter and fights for it again, which costs more than its work. The head is
-        the one that this writer knows; None, and nothing written, where another has moved it or a decision is not new.
-        """
+        """New decisions, the common case, in one statement that is its own transaction; more than MOST_AT_ONCE in
+        several. None, and nothing is written, where another writer has moved the head or a decision is not new."""
+        # Every statement releases the interpreter lock and has to win it back, which costs more than its work. So the
+        # head is not read: the statement fails where it is not the one that this writer knows.
         if set(map(type, entries)) != {Decision}:
             return None
         head, at = self._head, self._time_after(self._head)
@@ -182,12 +190,13 @@ class SqliteLog(SqliteReader):
     def _time_after(self, head: Head) -> Time:
         return Time(max(self._clock(), head.time))
 
-    def _decision_row(self, decision: Any) -> chain.Row:
+    def _decision_row(self, decision: Any) -> chain.EntryRow:
         version = self._versions.get(decision.version) or self.version_at(decision.version)
         return decision_row(decision, version, self._build)
 
     def _write_singly(self, entries: list[Entry]) -> list[Mark | None]:
-        """Anything, one by one in one transaction, so that it is known which ones a unique key refused."""
+        """Entries of any kind, one by one in one transaction: only so it is known which ones a unique key refused."""
+        # `immediate`: the write lock is taken before the head is read, so that nobody can move the head in between.
         try:
             self._writer.execute("begin immediate")
             (row,) = self._writer.execute("select position, time, chain from head")
@@ -214,7 +223,7 @@ class SqliteLog(SqliteReader):
             return None
         table, row = (DECISIONS, self._decision_row(entry)) if isinstance(entry, Decision) else table_and_row(entry)
         mark = commit.next
-        if table is PUBLISHED:
+        if table is PUBLISHED_MODELS:
             self._writer.execute(INTERN_SIGNATURE, row[1:2])
         if self._writer.execute(table.insert, (*mark, *row)).rowcount:
             commit.add(table, row)
@@ -233,7 +242,7 @@ class SqliteLog(SqliteReader):
         self._writer.execute(COUNT_REFUSED_SUM, (chain.refused_sum(counted, outcome),))
 
     def _refused_name(self, name: str, outcome: str) -> str:
-        """Callers invent these names, so their number is bounded here."""
+        """The name to count under: callers invent names, so their number is bounded."""
         if outcome not in self._refused_names:
             rows = self._writer.execute("select name from refused_rewards where outcome = ?", (outcome,))
             self._refused_names[outcome] = {row[0] for row in rows}
@@ -256,16 +265,17 @@ class SqliteLog(SqliteReader):
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
-        """Between two commits, of this process and of others."""
+        """No commit meanwhile, of this process or another."""
+        # The group's lock before the file's, as in a commit: in the other order two threads could wait for each other.
         with self._group.lock, sqlite_errors(self.path), self._file:
             yield
 
     def maintain(self) -> None:
-        """Write the write-ahead log back: beside the writers; once it is large, its last part while they wait, so
-        that it starts anew."""
-        if self._files.gone():
+        """Copy the write-ahead log into the database while others write; once it is large, its end while they wait, so
+        that it starts from the beginning."""
+        if self._files.missing_file():
             return
-        # Never made anew: beside an empty database SQLite throws away the write-ahead log that it finds.
+        # mode=rw never makes the file: beside a new, empty database SQLite would throw away the write-ahead log.
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
         with sqlite_errors(self.path), closing(sqlite3.connect(uri, uri=True, timeout=0)) as beside:
             _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
@@ -274,10 +284,10 @@ class SqliteLog(SqliteReader):
                 self._writer.execute("pragma wal_checkpoint(passive)")
 
     def close(self) -> None:
-        """See EventLog. Writes the write-ahead log back as far as other readers allow it."""
+        """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""
         if self._lease is not None:
             self._lease.release()
-        super().close()
+        super().close()  # readers first: an open one would keep the checkpoint from reaching the end
         with self._group.lock, sqlite_errors(self.path), self._file.alone_or_waiting() as alone:
             written_back = False
             try:
@@ -286,42 +296,42 @@ class SqliteLog(SqliteReader):
             finally:
                 self._writer.close()
                 self._witness.close(remove=written_back and alone)
-        end_to_write(self._file)
+        stop_writing(self._file)
         let_go(self._file)
 
 
 class _OpenCommit:
-    """What has been written since the head, in a transaction that is still open."""
+    """The entries that an open transaction has written since the head."""
 
     def __init__(self, head: Head, at: Time) -> None:
         self._head = head
         self._at = at
         self._kinds: list[str] = []
-        self._rows: list[chain.Row] = []
+        self._rows: list[chain.EntryRow] = []
 
     @property
     def next(self) -> Mark:
-        """Where the next entry goes."""
+        """The mark of the next entry."""
         return Mark(Position(self._head.position + len(self._rows) + 1), self._at)
 
-    def add(self, table: EntryTable, row: chain.Row) -> None:
-        """An entry was written there."""
+    def add(self, table: EntryTable, row: chain.EntryRow) -> None:
+        """Note an entry that was written."""
         self._kinds.append(table.kind)
         self._rows.append(row)
 
     def end(self) -> Head:
-        """The head to write; the old one where nothing was written."""
+        """The head after the commit; the old one where nothing was written."""
         return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
 
 
-def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.Row]) -> Head:
+def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.EntryRow]) -> Head:
     first = Position(head.position + 1)
     linked = chain.link(head.chain, first, at, chain.digest(kinds, rows))
     return Head(Position(head.position + len(rows)), at, linked)
 
 
 def _tell_of_loss(path: Path, end: Position) -> None:
-    last = acknowledged(path)
+    last = last_acknowledged(path)
     if last > end:
         logger.error(
             "%s: entries up to position %d were acknowledged, and the log ends at %d: its write-ahead log was damaged "
@@ -331,15 +341,15 @@ def _tell_of_loss(path: Path, end: Position) -> None:
 
 
 def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
-    """The file as one that this process writes; made if there is none."""
+    """Hold the file for writing; made if there is none."""
     try:
         path.touch()
     except OSError as error:
         raise LogError(f"{path}: cannot be written there ({error}); choose another place") from error
     file = hold(path)
     opened.callback(let_go, file)
-    begin_to_write(file, path)
-    opened.callback(end_to_write, file)
+    start_writing(file, path)
+    opened.callback(stop_writing, file)
     return file
 
 
@@ -357,7 +367,7 @@ def _names(connection: sqlite3.Connection) -> set[str]:
 
 
 def _check_ours(path: Path) -> None:
-    """Somebody else's database must not get our tables. Raises LogCorrupt."""
+    """Raises LogCorrupt for another application's database, which must not get our tables."""
     if path.stat().st_size == 0:
         return
     with closing(_open_to_read(path)) as connection:

@@ -1,7 +1,7 @@
-"""Which features a regression knows where there is no room for all. Called by `regression.py`.
+"""Which features a regression uses where there is no room for all. Called by `regression.py`.
 
-Each learning code of Thompson sampling has its own: code 1 keeps what comes first, for ever; code 2 counts first and
-admits later, so that the frequent features have the room. Where there is room for all, both do the same.
+Each version of the learning code has its own rule: code 1 keeps the features that come first, for ever; code 2 counts
+features and admits the most frequent ones. Where there is room for all, both do the same.
 """
 
 from __future__ import annotations
@@ -15,37 +15,37 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.policy.thompson.arrays import Arrays, Indexes, worded, words
-from decider.policy.thompson.counts import Distinct, Frequent
+from decider.policy.thompson.arrays import Arrays, Indexes, json_from_array, json_to_array
+from decider.policy.thompson.counts import DistinctCount, HeavyHitters
 from decider.policy.thompson.features import is_pair
 
 CELLS = 250_000
-"""Actions x features x features at most (2 MB an array): 150 features for 10 actions, 50 for 100."""
+"""Most actions x features x features (2 MB per array): 150 features for 10 actions, 50 for 100."""
 
 WORK, LITTLE_WORK = 40_000_000, 3_000_000
-"""Actions x features^3 at most where there is no room for all: for 10 actions 150 features, which are solved in some
-40 ms. The second is for a regression that forgets, which is solved often and can know less: 64 features, 5 ms."""
+"""Most actions x features^3 where there is no room for all: 150 features for 10 actions, solved in about 40 ms. The
+second is for the discounted regression, which is solved often and needs fewer features: 64 for 10 actions, 5 ms."""
 
-HALVED = 8_192
-"""Decisions after which all counts are halved, so that what becomes frequent later gets its room."""
+HALVE_AFTER = 8_192
+"""Decisions after which all counts are halved, so that features which become frequent later are admitted."""
 
-CHECKED = 1_000
-"""Decisions after which the counts are looked at again, at the latest."""
+CHECK_AFTER = 1_000
+"""Most decisions between two choices of features."""
 
 RARE = 400
-"""A newcomer that comes in fewer than one of so many decisions gets no room: by the time that it is known what is best
-for it, more has been lost in trying than can be won. A known feature leaves at half of that."""
+"""A feature that occurs in fewer than 1 of so many decisions is not admitted: exploring for its sake costs more reward
+than it can win back. A feature that was admitted leaves at half of that frequency."""
 
 BATCH = 256
-"""Decisions whose known features are counted together."""
+"""Decisions whose features are counted in one NumPy call."""
 
-FACTOR, MORE = 1.5, 5
-"""A newcomer gets the room of a known feature that it exceeds by this factor and so many occurrences: two that are
-about equally frequent do not take turns."""
+ADMIT_FACTOR, ADMIT_MARGIN = 1.5, 5
+"""A newcomer replaces a known feature if it exceeds its count by this factor and this margin: without them two features
+of about the same frequency would replace each other again and again."""
 
 
 def room(rows: int) -> int:
-    """Features that so many rows have room for; the constant always has.
+    """Most features for so many rows; at least 1, the constant.
 
     >>> room(11), room(101), room(10**6)
     (150, 49, 1)
@@ -54,7 +54,7 @@ def room(rows: int) -> int:
 
 
 def room_where_wide(rows: int, work: int) -> int:
-    """The same, where there is no room for all: the solution has to have bounded cost, too.
+    """The same where there is no room for all: then the cost of solving is bounded as well.
 
     >>> [room_where_wide(rows, WORK) for rows in (11, 101, 1_001)]
     [150, 49, 15]
@@ -65,47 +65,47 @@ def room_where_wide(rows: int, work: int) -> int:
 
 
 class Admission(Protocol):
-    """Sees the features of every decision that is learned, and chooses which ones are known."""
+    """Sees the features of every decision that is learned, and chooses which features the regression uses."""
 
     wide: bool
-    """Whether the regression has given up to know all features."""
+    """Whether there have been more features than there is room for."""
 
     def see(self, places: Indexes, strangers: Sequence[str]) -> None:
-        """Of one decision: the places of its known features, and the names of the others."""
+        """The features of one decision: the indexes of the known ones, the names of the others."""
         ...
 
     def due(self, rows: int, known: int) -> float:
-        """Decisions after which the features have to be chosen again, at the latest."""
+        """Most decisions before `choose` has to be called again."""
         ...
 
     def choose(self, names: list[str], rows: int) -> list[str]:
-        """From the names by place, those by place from now on: first the ones that stay, in their order."""
+        """The new list of features: first those of `names` that stay, in their order, then the new ones."""
         ...
 
     @property
     def left_out(self) -> int:
-        """Different names that have come and are not known, about."""
+        """Estimated number of different names that were seen and are not known."""
         ...
 
-    def saved(self) -> Arrays:
-        """What it has counted, as arrays."""
+    def to_arrays(self) -> Arrays:
+        """All counts, as arrays."""
         ...
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from `saved()`."""
+        """Go on from `to_arrays()`."""
         ...
 
 
 class FirstCome:
-    """Learning code 1: what comes first stays."""
+    """Learning code 1: the features that come first stay."""
 
     wide = False
 
-    def __init__(self, work: int = WORK) -> None:  # noqa: ARG002 - of `Counted`
-        self._strangers = Distinct()
+    def __init__(self, work: int = WORK) -> None:  # noqa: ARG002 - of `MostFrequent`
+        self._strangers = DistinctCount()
 
     def see(self, places: Indexes, strangers: Sequence[str]) -> None:  # noqa: ARG002 - the protocol's
-        """Only how many are left out is of interest."""
+        """Only the number of features that are left out matters."""
         for name in strangers:
             self._strangers.add(name)
 
@@ -119,10 +119,10 @@ class FirstCome:
 
     @property
     def left_out(self) -> int:
-        """Since it was loaded: the stored models of this code do not say it."""
+        """Since the model was loaded: models of this code do not store it."""
         return len(self._strangers)
 
-    def saved(self) -> Arrays:
+    def to_arrays(self) -> Arrays:
         """Nothing."""
         return {}
 
@@ -130,49 +130,49 @@ class FirstCome:
         """Nothing."""
 
 
-class Counted:
-    """Learning code 2: the frequent ones have the room. work: what one solution of all regressions may cost."""
+class MostFrequent:
+    """Learning code 2: the most frequent features. work: the largest cost of one solution, see WORK."""
 
     def __init__(self, work: int = WORK) -> None:
         self._work = work
         self.wide = False
         self._counts = np.zeros(room(rows=2), np.int64)
-        self._uncounted: list[Indexes] = []
+        self._pending: list[Indexes] = []
         self._seen = 0
-        self._newcomers = Frequent()
-        self._strangers = Distinct()
+        self._newcomers = HeavyHitters()
+        self._strangers = DistinctCount()
         self._late: set[str] = set()
 
     def see(self, places: Indexes, strangers: Sequence[str]) -> None:
-        """Each counts once."""
-        self._uncounted.append(places)
+        """Count each feature once."""
+        self._pending.append(places)
         for name in strangers:
             if name not in self._newcomers.counts:
                 self._strangers.add(name)
             self._newcomers.add(name)
         self._seen += 1
-        if len(self._uncounted) == BATCH:
+        if len(self._pending) == BATCH:
             self._count()
-        if self._seen == HALVED:
+        if self._seen == HALVE_AFTER:
             self._count()
             self._seen = 0
             self._counts //= 2
             self._newcomers.halve()
 
     def _count(self) -> None:
-        """Many at a time: each alone would cost more than the rest of `see`."""
-        if self._uncounted:
-            self._counts += np.bincount(np.concatenate(self._uncounted), minlength=len(self._counts))
-            self._uncounted.clear()
+        """In batches: one NumPy call per decision would cost more than the rest of `see`."""
+        if self._pending:
+            self._counts += np.bincount(np.concatenate(self._pending), minlength=len(self._counts))
+            self._pending.clear()
 
     def due(self, rows: int, known: int) -> float:
-        """At once where new actions have made the known features too many."""
+        """At once where new actions have made the arrays too large for the known features."""
         if rows * known * known > 2 * CELLS:
             return 0
-        return CHECKED if self.wide else math.inf
+        return CHECK_AFTER if self.wide else math.inf
 
     def choose(self, names: list[str], rows: int) -> list[str]:
-        """The most frequent; of known ones and newcomers that are about equally frequent, the known ones."""
+        """The most frequent features; where a known one and a newcomer are about equally frequent, the known one."""
         self.wide = self.wide or len(names) > room(rows) or bool(self._newcomers.counts)
         if not self.wide:
             return names
@@ -181,23 +181,23 @@ class Counted:
         counts = self._counts.tolist()
         known = [place for place in range(1, len(names)) if 2 * RARE * counts[place] >= counts[0]]
         known.sort(key=lambda place: (counts[place], not is_pair(names[place]), -place))
-        # Whoever sits where a newcomer may sit, the least frequent first; 0 is a seat that is free.
-        taken = [0] * (seats - len(known)) + [counts[place] for place in known[max(0, len(known) - seats) :]]
-        newcomers = self._better(taken, least=counts[0] / RARE)
+        # The counts that a newcomer has to beat, smallest first: 0 for a free seat, else that of the feature in it.
+        to_beat = [0] * (seats - len(known)) + [counts[place] for place in known[max(0, len(known) - seats) :]]
+        newcomers = self._better(to_beat, least=counts[0] / RARE)
         stay = [0, *sorted(known[max(0, len(known) + len(newcomers) - seats) :])]
         if newcomers or len(stay) < len(names):
             self._change(names, stay, newcomers)
         return [names[place] for place in stay] + newcomers
 
-    def _better(self, taken: list[int], *, least: float) -> list[str]:
-        """The newcomers that get seats which are taken by features of these counts."""
+    def _better(self, to_beat: list[int], *, least: float) -> list[str]:
+        """The newcomers that are admitted: the k-th most frequent one has to beat the k-th smallest of the counts."""
         ranked = sorted(self._newcomers.counts.items(), key=lambda newcomer: -newcomer[1])
-        pairs = zip(ranked, taken, strict=False)
-        better = takewhile(lambda pair: pair[0][1] > MORE + max(FACTOR * pair[1], least), pairs)
+        pairs = zip(ranked, to_beat, strict=False)
+        better = takewhile(lambda pair: pair[0][1] > ADMIT_MARGIN + max(ADMIT_FACTOR * pair[1], least), pairs)
         return [name for (name, _), _ in better]
 
     def _change(self, names: list[str], stay: list[int], newcomers: list[str]) -> None:
-        """Whoever leaves is a newcomer again, with its count."""
+        """A feature that leaves becomes a newcomer again and keeps its count."""
         counts = [*self._counts[stay].tolist(), *[self._newcomers.counts[name] for name in newcomers]]
         self._newcomers.remove(newcomers)
         leave = sorted(set(range(len(names))).difference(stay))
@@ -210,23 +210,23 @@ class Counted:
 
     @property
     def left_out(self) -> int:
-        """Without those that have come to be known later."""
+        """Names that were once unknown, less those that were admitted later."""
         return len(self._strangers) - len(self._late)
 
-    def saved(self) -> Arrays:
+    def to_arrays(self) -> Arrays:
         """All counts."""
         self._count()
-        known = {"wide": self.wide, "seen": self._seen, "newcomers": self._newcomers.counts, "late": sorted(self._late)}
+        state = {"wide": self.wide, "seen": self._seen, "newcomers": self._newcomers.counts, "late": sorted(self._late)}
         return {
-            "admission": words(known),
+            "admission": json_to_array(state),
             "occurrences": self._counts,
             "strangers": np.array(self._strangers.hashes, np.uint64),
         }
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from `saved()`."""
-        known = worded(saved["admission"])
-        self.wide, self._seen, self._late = known["wide"], known["seen"], set(known["late"])
-        self._newcomers = Frequent(known["newcomers"])
-        self._counts, self._uncounted = saved["occurrences"], []
-        self._strangers = Distinct(saved["strangers"].tolist())
+        """Go on from `to_arrays()`."""
+        state = json_from_array(saved["admission"])
+        self.wide, self._seen, self._late = state["wide"], state["seen"], set(state["late"])
+        self._newcomers = HeavyHitters(state["newcomers"])
+        self._counts, self._pending = saved["occurrences"], []
+        self._strangers = DistinctCount(saved["strangers"].tolist())

@@ -1,4 +1,4 @@
-"""Arrays as they are stored and kept: texts as arrays, symmetric matrices as halves, caches of bounded size.
+"""How arrays are stored and cached: JSON as bytes, symmetric matrices as halves, caches of bounded size.
 
 Called by the other modules of `thompson/`.
 """
@@ -18,18 +18,18 @@ Arrays = dict[str, NDArray[Any]]
 CACHE = 2_000
 """Entries of a cache, at most."""
 
-CACHED_FLOATS = 1_000_000
-"""What the entries of a cache hold, at most, in floats of 8 bytes: a context may have 100 features."""
+CACHE_FLOATS = 1_000_000
+"""Size of all entries of a cache, at most, in floats of 8 bytes: a context may have 100 features."""
 
 FEATURE = 20
-"""A feature (a tuple, its name, its value) takes about as much memory as so many floats."""
+"""Memory of one feature (a tuple, its name, its value), in floats."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class Cache(dict[K, V]):
-    """Emptied when its entries become too many or too large."""
+    """A dict that is emptied when its entries become too many or too large."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class Cache(dict[K, V]):
 
     def put(self, key: K, value: V, *, floats: int) -> V:
         """Keep the value, which holds about so many floats."""
-        if len(self) >= CACHE or self._floats + floats > CACHED_FLOATS:
+        if len(self) >= CACHE or self._floats + floats > CACHE_FLOATS:
             self.clear()
         self._floats += floats
         self[key] = value
@@ -49,21 +49,17 @@ class Cache(dict[K, V]):
         self._floats = 0
 
 
-def words(known: Any) -> NDArray[np.uint8]:
-    """What is no array, as one.
+def json_to_array(value: Any) -> NDArray[np.uint8]:
+    """A JSON value as a byte array, so that it fits into the .npz.
 
-    >>> worded(words({"places": ["constant"]}))
+    >>> json_from_array(json_to_array({"places": ["constant"]}))
     {'places': ['constant']}
     """
-    return np.frombuffer(json.dumps(known).encode(), np.uint8)
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
 
 
-def worded(array: NDArray[Any]) -> Any:
-    """What `words` was given.
-
-    >>> worded(words([0.5]))
-    [0.5]
-    """
+def json_from_array(array: NDArray[Any]) -> Any:
+    """The value that `json_to_array` was given."""
     return json.loads(array.tobytes())
 
 
@@ -74,8 +70,10 @@ def pack(matrices: Floats, size: int) -> Floats:
     >>> pack(np.array([[[2.0, 1.0, 0.0], [1.0, 3.0, 0.0], [0.0, 0.0, 9.0]]]), 2).tolist()
     [[2.0, 1.0, 3.0]]
     """
+    # Half of the matrix is stored only where the other half is its mirror image: after save and load a policy must have
+    # the same bits. Compared as integers, since 0.0 == -0.0.
     used = np.ascontiguousarray(matrices[:, :size, :size])
-    bits = used.view(np.int64)  # so that 0.0 and -0.0 are not the same
+    bits = used.view(np.int64)
     return used[:, *np.tril_indices(size)] if np.array_equal(bits, bits.transpose(0, 2, 1)) else used
 
 

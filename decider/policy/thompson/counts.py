@@ -1,7 +1,7 @@
-"""Counts of names in bounded memory, however many different ones strangers send. Called by `admission.py`.
+"""Counts of names in bounded memory, however many different names callers send. Called by `admission.py`.
 
-Which names are frequent: Misra and Gries, Science of Computer Programming 1982. How many are distinct: the k smallest
-hashes, Bar-Yossef et al., RANDOM 2002. Both depend on nothing but the names and their order.
+Frequent names: Misra and Gries, Science of Computer Programming 1982. Number of distinct names: the k smallest hashes,
+Bar-Yossef et al., RANDOM 2002. Both depend only on the names and their order.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 
 BYTES = 200_000
-"""What the counted names take, at most, each with `ENTRY`: about 2,500 short names."""
+"""Memory of the counted names, at most, each with `ENTRY`: about 2,500 short names."""
 
 ENTRY = 64
 """Bytes of an entry beside its name."""
 
 HASHES = 256
-"""Kept hashes: the number of distinct names is exact below, and has a standard error of 6 % above."""
+"""Hashes that are kept: the number of distinct names is exact below, with a standard error of 6 % above."""
 
 
-class Frequent:
-    """Counts of the frequent ones among all names that were added.
+class HeavyHitters:
+    """Counts of the most frequent names (Misra-Gries).
 
-    A count is never too large, and too small at most by what was added in all / kept names.
+    A count is never too large; it is too small by at most (all occurrences) / (number of kept names).
 
-    >>> frequent = Frequent()
+    >>> frequent = HeavyHitters()
     >>> for name in ["berlin", "bonn", "berlin"]:
     ...     frequent.add(name)
     >>> frequent.counts
@@ -37,12 +37,12 @@ class Frequent:
         self.bytes = sum(map(_bytes, self.counts))
 
     def add(self, name: str, count: int = 1) -> None:
-        """It came `count` times."""
+        """Count `count` occurrences of a name."""
         if name in self.counts:
             self.counts[name] += count
             return
-        # A new name and all kept ones lose the same number until one of them makes room: each loss of the new name's
-        # is paid for by a loss of every other's, so that the work is in proportion to what was added.
+        # Misra-Gries: the new name and all kept ones lose the same number until one of them reaches 0 and makes room.
+        # Every pass uses up occurrences of all names, so the work grows only with the number of occurrences.
         while count and self.counts and self.bytes + _bytes(name) > BYTES:
             lost = min(count, min(self.counts.values()))
             count -= lost
@@ -52,22 +52,22 @@ class Frequent:
             self.bytes += _bytes(name)
 
     def remove(self, names: Iterable[str]) -> None:
-        """They are counted elsewhere."""
-        gone = set(names)
-        self._keep({name: number for name, number in self.counts.items() if name not in gone})
+        """Stop counting these names."""
+        removed = set(names)
+        self._keep({name: number for name, number in self.counts.items() if name not in removed})
 
     def halve(self) -> None:
-        """Of what is long ago, half is forgotten."""
+        """Halve all counts, so that recent names outweigh old ones."""
         self._keep({name: number // 2 for name, number in self.counts.items() if number > 1})
 
     def _keep(self, counts: dict[str, int]) -> None:
         self.counts, self.bytes = counts, sum(map(_bytes, counts))
 
 
-class Distinct:
-    """How many different names were added, about.
+class DistinctCount:
+    """An estimate of the number of different names that were added.
 
-    >>> distinct = Distinct()
+    >>> distinct = DistinctCount()
     >>> for name in ["berlin", "bonn", "berlin"]:
     ...     distinct.add(name)
     >>> len(distinct)
@@ -78,7 +78,7 @@ class Distinct:
         self.hashes = list(hashes)
 
     def add(self, name: str) -> None:
-        """Nothing, if it was added before."""
+        """Count the name, unless it was added before."""
         hash_ = int.from_bytes(blake2b(_utf8(name), digest_size=8).digest())
         place = bisect_left(self.hashes, hash_)
         if place < HASHES and self.hashes[place : place + 1] != [hash_]:
@@ -88,7 +88,7 @@ class Distinct:
     def __len__(self) -> int:
         if len(self.hashes) < HASHES:
             return len(self.hashes)
-        return round((HASHES - 1) * 2.0**64 / self.hashes[-1])
+        return round((HASHES - 1) * 2.0**64 / self.hashes[-1])  # hashes are uniform: the k-th of n is near k / n
 
 
 def _utf8(name: str) -> bytes:

@@ -1,16 +1,13 @@
-"""Features and what their names say. Called by all of `thompson/`."""
+"""What the names of features say, and their penalties. Called by all of `thompson/`."""
 
 from __future__ import annotations
 
-Features = tuple[tuple[str, float], ...]
-"""Name and value of each; a category is a name like `device=mobile` with value 1, a number ends in `:`."""
-
 CONSTANT = "constant"
 OF_ACTION, PAIR = "A ", "CC "
-"""What names of features begin with that belong to the action, or are products of two. Other names have no spaces."""
+"""Prefixes of the features of an action, and of products of two features. Other names have no spaces."""
 
 PAIR_PENALTY = 30.0
-"""Of a product, where its two features have 1 each: most pairs say little that the two do not say already."""
+"""Ridge penalty of a product, where its two features have 1 each: most products add little to what the two explain."""
 
 
 def is_number(name: str) -> bool:
@@ -32,7 +29,7 @@ def is_pair(name: str) -> bool:
 
 
 def penalty(name: str) -> float:
-    """Of a category, or of a number with variance 1.
+    """The ridge penalty of a category, or of a number with variance 1.
 
     >>> penalty("device=mobile"), penalty("CC device=mobile segment=new")
     (1.0, 30.0)

@@ -1,6 +1,6 @@
-"""What serves of a regression: the weights of all actions, and how uncertain they are.
+"""The posterior of every action's expected reward, from the weights of a regression and their covariance.
 
-`regression.py` learns it; a copy answers for a policy that nobody teaches.
+`regression.py` learns them; a copy of them serves.
 """
 
 from __future__ import annotations
@@ -9,35 +9,36 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from decider.policy.features import Vector
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes
-from decider.policy.thompson.features import CONSTANT, Features, is_number, penalty
+from decider.policy.thompson.features import CONSTANT, is_number, penalty
 
 GROWTH = 8
-"""Features for which room is made at a time."""
+"""Columns that are added to the arrays at a time."""
 
 GUESS = 0.25
-"""Variance of the noise before anything is seen, as if it had been seen once; rewards are in [0, 1]."""
+"""Prior guess of the noise's variance; it counts as one observation. Rewards are in [0, 1]."""
 
 
-class Beliefs(NamedTuple):
-    """Of each action: the expected reward in [0, 1], and the variance of that expectation."""
+class Posterior(NamedTuple):
+    """(actions,) each: mean and variance of the normal posterior of the expected reward, which is in [0, 1]."""
 
     mean: Floats
     variance: Floats
 
 
-class Believer(Protocol):
-    """Anything that can be asked for beliefs."""
+class Predictor(Protocol):
+    """Whatever predicts the rewards of actions."""
 
-    def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
-        """What is believed of these actions. shared: features of the context; own: of each action."""
+    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
+        """The posterior of these actions' expected rewards. shared: features of the context; own: of each action."""
         ...
 
 
-class Found(NamedTuple):
-    """The known ones among some features: where they are, their values, and the products of each two values.
+class KnownFeatures(NamedTuple):
+    """The features that the regression knows: their indexes and values, and the products of each two values.
 
-    strangers: the names of the others. unknown: the variance of the categories among them that may come to be known.
+    strangers: the names of the others. unknown: the prior variance of the categories among them that may be admitted.
     """
 
     places: Indexes
@@ -47,50 +48,53 @@ class Found(NamedTuple):
     unknown: float
 
 
-class _Stacked(NamedTuple):
-    """(actions, most features) the same of each action, padded with zeros."""
+class _FeatureTable(NamedTuple):
+    """The features of several actions, padded with zeros to (actions, most features of one action)."""
 
     places: Indexes
     values: Floats
     unknown: Floats
 
 
-class Posterior:
-    """weights: (rows, features); spread: (rows, features, features), in units of the noise. Row 0 is an action that
-    nothing is known of. noise: variance of a reward around what was expected of it. wide: there is no room for all
-    features, so that a stranger stays one.
+class LinearPredictor:
+    """Normal posterior of a linear model for each action.
+
+    weights: (rows, features), their posterior mean; covariance: (rows, features, features), in units of the noise's
+    variance. Row 0 is the prior, for actions without data. noise: variance of a reward around its expectation. wide:
+    there is no room for all features, so an unknown one stays unknown.
     """
 
     def __init__(self) -> None:
         self._places: dict[str, int] = {CONSTANT: 0}
         self._rows: dict[str, int] = {}
-        self._spread = np.tile(np.eye(GROWTH), (1, 1, 1))
+        self._covariance = np.tile(np.eye(GROWTH), (1, 1, 1))
         self._weights = np.zeros((1, GROWTH))
         self.noise = GUESS
         self._wide = False
-        self._cache: Cache[Features, Found] = Cache()
-        self._stacks: Cache[tuple[Features, ...], _Stacked] = Cache()
-        self._asked: Cache[tuple[str, ...], Indexes] = Cache()
+        self._cache: Cache[Vector, KnownFeatures] = Cache()
+        self._stacks: Cache[tuple[Vector, ...], _FeatureTable] = Cache()
+        self._row_numbers: Cache[tuple[str, ...], Indexes] = Cache()
 
-    def snapshot(self) -> Posterior:
+    def snapshot(self) -> Predictor:
         """A copy that does not change."""
-        copy = Posterior()
+        copy = LinearPredictor()
         copy._places, copy._rows = dict(self._places), dict(self._rows)
-        copy._spread, copy._weights = self._spread.copy(), self._weights.copy()
+        copy._covariance, copy._weights = self._covariance.copy(), self._weights.copy()
         copy.noise, copy._wide = self.noise, self._wide
         return copy
 
-    def believe(self, actions: tuple[str, ...], shared: Features, own: tuple[Features, ...]) -> Beliefs:
-        """What is believed of these actions. shared: features of the context; own: of each action."""
+    def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
+        """See `Predictor.posterior`."""
         rows = self._rows_of(actions)
-        places, values, squares, unknown = self._together(self._found(shared), self._stacked(own))
+        places, values, squares, unknown = self._join(self._look_up(shared), self._stack(own))
         mean = (self._weights[rows, places] * values).sum(axis=1)
-        spread = self._spread[rows[:, :, None], places[:, :, None], places[:, None, :]]
-        variance = (spread * squares).sum(axis=(1, 2)) + unknown
-        return Beliefs(mean, np.maximum(variance, 0.0) * self.noise)
+        covariance = self._covariance[rows[:, :, None], places[:, :, None], places[:, None, :]]
+        variance = (covariance * squares).sum(axis=(1, 2)) + unknown
+        return Posterior(mean, np.maximum(variance, 0.0) * self.noise)
 
-    def _together(self, shared: Found, own: _Stacked) -> tuple[Indexes, Floats, Floats, Floats | float]:
-        """(actions or 1, features) places and values, products of values, and the variance of what is unknown."""
+    def _join(self, shared: KnownFeatures, own: _FeatureTable) -> tuple[Indexes, Floats, Floats, Floats | float]:
+        """(actions or 1, features): indexes and values, products of values, and the variance of unknown features."""
+        # Without features of actions one row stands for all of them: NumPy broadcasts it in `posterior`.
         if not own.places.size:
             return shared.places[None], shared.values[None], shared.squares[None], shared.unknown + own.unknown
         shape = (len(own.places), len(shared.places))
@@ -98,37 +102,38 @@ class Posterior:
         values = np.concatenate([np.broadcast_to(shared.values, shape), own.values], axis=1)
         return places, values, values[:, :, None] * values[:, None, :], shared.unknown + own.unknown
 
-    def _stacked(self, own: tuple[Features, ...]) -> _Stacked:
-        """Features of each action, padded with zeros."""
+    def _stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
+        # A place of 0 with value 0 adds nothing to any sum.
         stacked = self._stacks.get(own)
         if stacked is None:
-            found = [self._found(one) for one in own]
+            found = [self._look_up(one) for one in own]
             shape = (len(own), max(len(one.places) for one in found))
-            stacked = _Stacked(np.zeros(shape, np.int64), np.zeros(shape), np.array([one.unknown for one in found]))
+            stacked = _FeatureTable(
+                np.zeros(shape, np.int64), np.zeros(shape), np.array([one.unknown for one in found])
+            )
             for row, one in enumerate(found):
                 stacked.places[row, : len(one.places)] = one.places
                 stacked.values[row, : len(one.places)] = one.values
             self._stacks.put(own, stacked, floats=2 * stacked.places.size + FEATURE * sum(map(len, own)))
         return stacked
 
-    def _found(self, features: Features) -> Found:
-        """Where these features are."""
+    def _look_up(self, features: Vector) -> KnownFeatures:
         found = self._cache.get(features)
         if found is None:
             known = [(self._places[name], value) for name, value in features if name in self._places]
             values = np.array([value for _, value in known])
             strangers = tuple([name for name, _ in features if name not in self._places])
-            # Where the room is given away, to try actions out for a stranger's sake teaches nothing about it.
+            # Once there is no room, exploring for an unknown feature's sake would teach nothing about that feature.
             new = 0.0 if self._wide else sum(1 / penalty(name) for name in strangers if not is_number(name))
             places = np.array([place for place, _ in known], np.int64)
-            found = Found(places, values, values[:, None] * values, strangers, new)
+            found = KnownFeatures(places, values, values[:, None] * values, strangers, new)
             self._cache.put(features, found, floats=found.squares.size + FEATURE * len(features))
         return found
 
     def _rows_of(self, actions: tuple[str, ...]) -> Indexes:
         """(actions, 1)."""
-        rows = self._asked.get(actions)
+        rows = self._row_numbers.get(actions)
         if rows is None:
             rows = np.array([[self._rows.get(id_, 0)] for id_ in actions])
-            self._asked.put(actions, rows, floats=FEATURE * len(actions))
+            self._row_numbers.put(actions, rows, floats=FEATURE * len(actions))
         return rows

@@ -1,9 +1,9 @@
-"""What is known of every action's mean reward: a Bayesian linear regression for each, its mean and its uncertainty.
+"""A Bayesian linear regression (ridge regression) of the reward for each action. Called by `thompson.py`.
 
 reward = weights x features + noise, weights ~ N(prior mean, noise / penalty). Features are numbered in the order in
-which they first come, so any may come; which of them are known where there is no room for all is chosen by
-`admission.py`. Only elementwise arithmetic and short sums: the last bits of a linear algebra library depend on its
-build and its threads, and a log must replay to the same bits. Called by `thompson.py`.
+which they first come; where there is no room for all, `admission.py` chooses. Only elementwise arithmetic and short
+sums: the last bits of a linear algebra library depend on its build and its threads, and a log must replay to the same
+bits.
 
 Hoerl and Kennard 1970; in bandits: Li, Chu, Langford and Schapire, WWW 2010, algorithm 1 (disjoint).
 """
@@ -17,22 +17,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from decider.policy.features import Vector
 from decider.policy.protocol import Vocabulary
 from decider.policy.thompson.admission import Admission, room
-from decider.policy.thompson.arrays import Arrays, Floats, pack, unpack, worded, words
-from decider.policy.thompson.features import Features, is_number, penalty
-from decider.policy.thompson.posterior import GROWTH, GUESS, Posterior
+from decider.policy.thompson.arrays import Arrays, Floats, json_from_array, json_to_array, pack, unpack
+from decider.policy.thompson.features import is_number, penalty
+from decider.policy.thompson.posterior import GROWTH, GUESS, LinearPredictor
 
-EVERY = 4
-"""The regression is solved anew whenever it has learned a quarter more; one that forgets, after a fifth of
-its memory at the latest."""
+RESOLVE_AFTER_SHARE = 4
+"""The regression is solved anew whenever its data has grown by a quarter; the discounted one at least five times per
+`memory`."""
 
 
-class Regression(Posterior):
+class Regression(LinearPredictor):
     """The regressions of all actions of an experiment, by the actions' ids.
 
-    memory: a decision counts half as much after about 0.7 x memory more; 0 forgets nothing. Row 0 of every array is an
-    action that nothing is known of.
+    memory: a decision has half its weight after about 0.7 x memory further ones; 0: decisions are not discounted. Row 0
+    of every array is the prior, for actions without data.
     """
 
     def __init__(self, admission: Admission, memory: float = 0.0) -> None:
@@ -42,10 +43,10 @@ class Regression(Posterior):
         self._patience = memory / 5 if memory else math.inf
         self._moments = np.zeros((1, GROWTH, GROWTH))
         self._targets = np.zeros((1, GROWTH))
-        self._learned = self._solved = 0
-        self._residual = 0.0
+        self._learned = self._solved_at = 0
+        self._squared_residuals = 0.0
         self.crowded = False
-        """Whether a feature of what it has learned since it was loaded is not known."""
+        """Whether a learned decision had an unknown feature, since this was made or loaded."""
 
     @property
     def full(self) -> bool:
@@ -54,45 +55,49 @@ class Regression(Posterior):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The features that it knows, and about how many it has left out."""
+        """Numbers of known features and, estimated, of those left out."""
         return Vocabulary(len(self._places), self._admission.left_out)
 
-    def learn(self, action: str, features: Features, reward: float) -> float:
-        """One reward in [0, 1]; the logarithm of how probable it was before it was learned."""
+    def learn(self, action: str, features: Vector, reward: float) -> float:
+        """Learn one reward, in [0, 1]. Returns its log predictive likelihood, but for a constant."""
         row = self._row(action)
         for name, _ in features:
             self._give_place(name)
-        places, values, squares, strangers, _ = self._found(features)
+        places, values, squares, strangers, _ = self._look_up(features)
         self._admission.see(places, strangers)
         self.crowded = self.crowded or bool(strangers)
-        spread, weights = self._spread[row], self._weights[row]
-        gain = (spread[places] * values[:, None]).sum(axis=0)
+        # A rank-one update instead of a solution: with x the features and S the covariance, gain = S x, and the reward
+        # was predicted as N(weights x, noise (1 + x S x)). `weights` and `covariance` are views, changed in place.
+        covariance, weights = self._covariance[row], self._weights[row]
+        gain = (covariance[places] * values[:, None]).sum(axis=0)
         scale = 1.0 + float((gain[places] * values).sum())
-        surprise = reward - float((weights[places] * values).sum())
-        expected = scale * self.noise
-        likelihood = -0.5 * (surprise * surprise / expected + math.log(expected))
-        weights += gain * (surprise / scale)
-        # Sherman and Morrison 1950. The second way is symmetric to the last bit, and half of it can be stored; the
-        # first one has been learning code 1's, and stays as long as there is room for all.
+        residual = reward - float((weights[places] * values).sum())
+        variance = scale * self.noise
+        likelihood = -0.5 * (residual * residual / variance + math.log(variance))
+        weights += gain * (residual / scale)
+        # S - gain gain' / scale: Sherman and Morrison 1950. With root root' it is symmetric to the last bit, so half of
+        # it can be stored. Learning code 1 divides one factor only; so does code 2 while there is room for all.
         root = gain / math.sqrt(scale) if self._wide else gain
-        spread -= root[:, None] * (root if self._wide else gain / scale)
+        covariance -= root[:, None] * (root if self._wide else gain / scale)
+        # Sums from which `_solve` begins again: the penalties change with the data, which no rank-one update can undo.
         self._moments[row, places[:, None], places] += squares
         self._targets[row, places] += values * reward
-        self._residual += surprise * surprise / scale
+        # The residual of a prediction has `scale` times the noise's variance: Brown, Durbin and Evans 1975.
+        self._squared_residuals += residual * residual / scale
         self._learned += 1
-        self.noise = (self._residual + GUESS) / (self._learned + 1)
-        if self._learned - self._solved >= self._due():
+        self.noise = (self._squared_residuals + GUESS) / (self._learned + 1)
+        if self._learned - self._solved_at >= self._due():
             self._choose()
             self._solve()
         return likelihood
 
     def _due(self) -> float:
-        """Decisions after which it is solved anew."""
-        share = max(1, self._learned // EVERY)
+        """Decisions between two solutions: a share of all, so that solving costs little per decision."""
+        share = max(1, self._learned // RESOLVE_AFTER_SHARE)
         return min(self._patience, share, self._admission.due(len(self._weights), len(self._places)))
 
     def _choose(self) -> None:
-        """Which features are known from here on. The sums of those that stay are exact; new ones begin with none."""
+        """Choose the known features anew. Sums of those that stay are kept; new features begin with empty sums."""
         names, wide = list(self._places), self._wide
         chosen = self._admission.choose(names, len(self._weights))
         self._wide = self._admission.wide
@@ -107,24 +112,25 @@ class Regression(Posterior):
             self._stacks.clear()
 
     def _solve(self) -> None:
-        """From the sums, with penalties that fit the scale of each number, around the mean reward; and forget."""
+        """Discount the sums, then solve for weights and covariance; the constant's prior mean is the mean reward."""
         if self._memory:
-            kept = max(0.0, 1.0 - (self._learned - self._solved) / self._memory)
-            self._moments *= kept
-            self._targets *= kept
-        total = self._moments.sum(axis=0)
+            discount = max(0.0, 1.0 - (self._learned - self._solved_at) / self._memory)
+            self._moments *= discount
+            self._targets *= discount
+        total = self._moments.sum(axis=0)  # feature 0 is the constant 1: row 0 holds sums of features, [0, 0] the count
         count = max(float(total[0, 0]), 1e-9)
         centre = float(self._targets[:, 0].sum()) / count
+        # (moments + diag(penalties))^-1, in units in which every penalty is 1: no pivot of the sweep is then below 1.
         root = np.sqrt(self._penalties(total, count))
         scaled = self._moments / (root[:, None] * root) + np.eye(len(root))
-        self._spread = inverse(scaled) / (root[:, None] * root)
-        rest = self._targets - self._moments[:, :, 0] * centre
-        self._weights = (self._spread * rest[:, None, :]).sum(axis=2)
+        self._covariance = inverse(scaled) / (root[:, None] * root)
+        deviations = self._targets - self._moments[:, :, 0] * centre
+        self._weights = (self._covariance * deviations[:, None, :]).sum(axis=2)
         self._weights[:, 0] += centre
-        self._solved = self._learned
+        self._solved_at = self._learned
 
     def _penalties(self, total: Floats, count: float) -> Floats:
-        """Of each feature; times the variance of numbers, so that their unit makes no difference."""
+        """(features,): ridge penalties. A number's is multiplied by its variance, so that its unit has no effect."""
         square = np.diagonal(total) / count
         variance = np.maximum(square - (total[0] / count) ** 2, np.maximum(square * 1e-4, 1e-9))
         numbers, penalties = np.zeros(len(square), np.bool_), np.ones(len(square))
@@ -133,61 +139,61 @@ class Regression(Posterior):
         return penalties * np.where(numbers & (square > 0), variance, 1.0)
 
     def _row(self, action: str) -> int:
-        """An action's row; a new one begins where nothing is known."""
+        """An action's row; that of a new action begins as the prior."""
         row = self._rows.get(action)
         if row is None:
             row = self._rows[action] = len(self._rows) + 1
-            self._asked.clear()
+            self._row_numbers.clear()
             if row == len(self._weights):
                 self._make_room(rows=1)
         return row
 
     def _give_place(self, name: str) -> None:
-        """A column for a new feature, where there is room."""
+        """Give a new feature a column, where there is room."""
         if name not in self._places and not self._wide and not self.full:
             place = self._places[name] = len(self._places)
             self._cache.clear()
             self._stacks.clear()
             if place == self._weights.shape[1]:
                 self._make_room(columns=GROWTH)
-            self._spread[:, place, place] = 1 / penalty(name)
+            self._covariance[:, place, place] = 1 / penalty(name)
 
     def _make_room(self, *, rows: int = 0, columns: int = 0) -> None:
-        """New rows are like row 0; in new columns nothing is known."""
+        """New rows are copies of row 0; new columns are the prior."""
         more, wider = (0, rows), (0, columns)
         self._moments = np.pad(self._moments, (more, wider, wider))
         self._targets = np.pad(self._targets, (more, wider))
         weights = np.pad(self._weights, ((0, 0), wider))
         self._weights = np.concatenate([weights, np.tile(weights[0], (rows, 1))])
-        spread = np.pad(self._spread, ((0, 0), wider, wider))
-        new = np.arange(spread.shape[1] - columns, spread.shape[1])
-        spread[:, new, new] = 1.0
-        self._spread = np.concatenate([spread, np.tile(spread[0], (rows, 1, 1))])
+        covariance = np.pad(self._covariance, ((0, 0), wider, wider))
+        new = np.arange(covariance.shape[1] - columns, covariance.shape[1])
+        covariance[:, new, new] = 1.0
+        self._covariance = np.concatenate([covariance, np.tile(covariance[0], (rows, 1, 1))])
 
-    def saved(self) -> Arrays:
-        """Everything that is known, as arrays; of unused columns nothing, of symmetric matrices half."""
+    def to_arrays(self) -> Arrays:
+        """The whole state, without unused columns; of symmetric matrices half."""
         known = len(self._places)
         return {
-            "words": words({"places": list(self._places), "rows": list(self._rows)}),
-            "counts": np.array([self._learned, self._solved, self._residual]),
+            "words": json_to_array({"places": list(self._places), "rows": list(self._rows)}),
+            "counts": np.array([self._learned, self._solved_at, self._squared_residuals]),
             "moments": pack(self._moments, known),
             "targets": self._targets[:, :known],
-            "spread": pack(self._spread, known),
+            "spread": pack(self._covariance, known),
             "weights": self._weights[:, :known],
-        } | self._admission.saved()
+        } | self._admission.to_arrays()
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from `saved()`."""
-        known = worded(saved["words"])
-        self._places = {name: place for place, name in enumerate(known["places"])}
-        self._rows = {name: row for row, name in enumerate(known["rows"], start=1)}
-        self._learned, self._solved = int(saved["counts"][0]), int(saved["counts"][1])
-        self._residual = float(saved["counts"][2])
-        self.noise = (self._residual + GUESS) / (self._learned + 1)
+        """Go on from `to_arrays()`."""
+        names = json_from_array(saved["words"])
+        self._places = {name: place for place, name in enumerate(names["places"])}
+        self._rows = {name: row for row, name in enumerate(names["rows"], start=1)}
+        self._learned, self._solved_at = int(saved["counts"][0]), int(saved["counts"][1])
+        self._squared_residuals = float(saved["counts"][2])
+        self.noise = (self._squared_residuals + GUESS) / (self._learned + 1)
         used, columns = len(self._places), _columns(len(self._places))
         padding = ((0, 0), (0, columns - used))
         self._moments = unpack(saved["moments"], used, np.zeros((columns, columns)))
-        self._spread = unpack(saved["spread"], used, np.eye(columns))
+        self._covariance = unpack(saved["spread"], used, np.eye(columns))
         self._targets = np.pad(saved["targets"][:, :used], padding)
         self._weights = np.pad(saved["weights"][:, :used], padding)
         self._admission.restore(saved)
@@ -195,7 +201,7 @@ class Regression(Posterior):
 
 
 def _columns(known: int) -> int:
-    """Of arrays that have room for so many features.
+    """The number of columns for so many features: the next multiple of GROWTH.
 
     >>> _columns(1), _columns(8), _columns(9)
     (8, 8, 16)
@@ -204,11 +210,13 @@ def _columns(known: int) -> int:
 
 
 def inverse(matrices: Floats) -> Floats:
-    """(n, d, d): of symmetric positive definite matrices, by the sweep operator. Goodnight 1979.
+    """(n, d, d): inverses of symmetric positive definite matrices, by the sweep operator (Goodnight 1979).
 
     >>> inverse(np.array([[[2.0, 1.0], [1.0, 1.0]]])).tolist()
     [[[1.0, -1.0], [-1.0, 2.0]]]
     """
+    # No pivots are sought: a positive definite matrix can be swept in any order. All n matrices at once, since a loop
+    # over them in Python would take most of the time.
     swept = matrices.copy()
     for k in range(swept.shape[1]):
         pivot = swept[:, k, k].copy()
@@ -218,5 +226,6 @@ def inverse(matrices: Floats) -> Floats:
         swept[:, k, :] = row
         swept[:, :, k] = -column / pivot[:, None]
         swept[:, k, k] = 1.0 / pivot
-    # + 0.0, so that no zero is negative: a stored model has no unused columns, and they come back as positive zeros.
+    # The mean with the transpose removes the rounding that is not symmetric, so that half can be stored. + 0.0 makes
+    # negative zeros positive: unused columns are not stored, and come back as positive zeros.
     return np.asarray((swept + swept.transpose(0, 2, 1)) / 2 + 0.0)

@@ -29,7 +29,7 @@ def _algorithm(exploration: str, parameters: Mapping[str, Parameter], *, resumab
         reward_range: tuple[float, float],
         saved: bytes | None,
     ) -> Policy:
-        from decider.policy.vw.workspace import VwPolicy  # here, so that whoever only reads a log loads no VW
+        from decider.policy.vw.workspace import VwPolicy  # here, so that reading a log does not load VW
 
         return VwPolicy(arguments(given, interactions), reward_range=reward_range, saved=saved)
 

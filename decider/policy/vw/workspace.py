@@ -67,7 +67,7 @@ class VwPolicy:
     def learn(
         self, context: Context, actions: Sequence[Choice], *, drawn: int, propensity: float, reward: float
     ) -> None:
-        """The drawn action stands in as an example of its own, which carries the label and is never predicted with."""
+        """The drawn action is replaced by an example of its own with the label, which is never used to predict."""
         lines = self._lines(context, actions)
         example = lines[drawn + 1] = self._example(actions[drawn], self._labelled)
         cost = (self._maximum - reward) / (self._maximum - self._minimum)
@@ -111,7 +111,7 @@ class VwPolicy:
         return example
 
     def _examples_of(self, actions: tuple[Choice, ...]) -> list[core.Example]:
-        """Which actions are eligible recurs even more often than each of them; mostly they are the same object."""
+        # Sets of actions recur even more often than single ones, mostly as the same object.
         recent = self._recent.get(id(actions))
         if recent is not None:  # kept with its examples, so nothing else can have its id
             return recent[1]

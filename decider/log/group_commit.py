@@ -1,9 +1,9 @@
-"""Who waits for a commit waits together: threads in `GroupCommit`, the calls of one thread in `CommitExecutor`.
+"""Group commit: threads share commits in `GroupCommit`, the calls of one thread in `CommitExecutor`.
 
-grpcio's server is fastest with one or two threads, but a thread that waits for its commit serves nobody, so with few
-threads commits are small and dear. Here every call runs in a greenlet: where it appends to the log it steps aside, its
-thread starts the next call, and when none is left (or enough wait) one commit serves them all. Handlers stay plain
-blocking code. Called by the logs that write files, and by `serve.py`.
+grpcio's server is fastest with one or two threads, but a thread that waits for its commit serves no other call: few
+threads alone make small, expensive commits. So every call runs in a greenlet. Where it appends to the log it yields,
+its thread starts the next call, and when no call is left (or enough wait) one commit serves them all. Handlers stay
+plain blocking code. Called by the logs that write files, and by `serve.py`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from decider.log.protocol import Append, Entry, Mark
 logger = logging.getLogger(__name__)
 
 MOST_WAITING = 32
-"""Calls of one thread that wait for the same commit; more would only wait longer."""
+"""Most calls of one thread that share a commit; with more, all would only wait longer."""
 
 LOOK_AGAIN = 0.01
-"""Seconds between two looks at whether calls are still running."""
+"""Seconds between two checks whether calls are still running."""
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -43,15 +43,15 @@ class _Request(Generic[E, R]):
         self.error: BaseException | None = None
 
 
-def _one_more(error: BaseException) -> BaseException:
-    """The same error as an object of its own: one that is raised in several threads collects all their tracebacks."""
+def _copy_error(error: BaseException) -> BaseException:
+    """A copy for each thread: one object raised in several threads would collect all their tracebacks."""
     other = copy(error)
     other.__cause__ = error
     return other
 
 
 class GroupCommit(Generic[E, R]):
-    """`write` takes many entries, commits them together and gives a result for each; it is never called twice at once.
+    """`write` commits many entries together and returns a result for each; only one thread at a time is in it.
 
     >>> commit = GroupCommit(lambda entries: [entry * 2 for entry in entries])
     >>> commit([1, 2])
@@ -64,14 +64,16 @@ class GroupCommit(Generic[E, R]):
         self.lock = threading.Lock()
 
     def __call__(self, entries: Sequence[E]) -> list[R]:
-        """The results, after the commit. Raises what `write` raised: then none of the group is written."""
+        """The results, after the commit. Raises what `write` raised; then no entry of the group is written."""
+        # Queue first, then the lock: whoever gets the lock commits everything that was queued while it waited, so the
+        # others find their results there once they get it.
         mine: _Request[E, R] = _Request(entries)  # _Request[E, R](...) takes 5 us longer
         self._queue.append(mine)
         with self.lock:
             if mine.results is None and mine.error is None:
                 self._commit_all()
         if mine.error is not None:
-            raise _one_more(mine.error)
+            raise _copy_error(mine.error)
         assert mine.results is not None
         return mine.results
 
@@ -95,15 +97,15 @@ _Waiting = tuple[greenlet, Sequence[Entry]]
 
 
 class Call:
-    """A call to run once, and who wants to know that it has ended."""
+    """A call to run once, with callbacks for its end."""
 
     __slots__ = ("_args", "_callbacks", "_ended", "_fn", "_kwargs")
 
     def __init__(
-        self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any], ended: Callable[[Call], object]
+        self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any], on_end: Callable[[Call], object]
     ) -> None:
         self._fn, self._args, self._kwargs = fn, args, kwargs
-        self._callbacks = [ended]
+        self._callbacks = [on_end]
         self._ended = False
 
     def __call__(self) -> None:
@@ -113,25 +115,27 @@ class Call:
             logger.exception("a call failed outside its handler")
         finally:
             self._ended = True
-            self._tell()
+            self._run_callbacks()
 
     def add_done_callback(self, callback: Callable[[Call], object]) -> None:
-        """Told once the call has ended, at once if it has."""
+        """Called when the call ends; immediately if it already has."""
+        # Append before the look at `_ended`: whichever way the two threads interleave, one of them sees the callback.
         self._callbacks.append(callback)
         if self._ended:
-            self._tell()
+            self._run_callbacks()
 
-    def _tell(self) -> None:
+    def _run_callbacks(self) -> None:
+        # Without a lock: `pop` is atomic, so each callback is run by exactly one thread.
         while self._callbacks:
             try:
-                callback = self._callbacks.pop()  # whichever thread pops it tells it
+                callback = self._callbacks.pop()
             except IndexError:
                 return
             callback(self)
 
 
 class CommitExecutor(Executor):
-    """Runs calls in `threads` threads; `append` lets those of a thread share commits."""
+    """Runs calls in `threads` threads; the calls of a thread share commits through `append`."""
 
     def __init__(self, append: Append, *, threads: int) -> None:
         self._append = append
@@ -145,7 +149,7 @@ class CommitExecutor(Executor):
             thread.start()
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
-        """As `EventLog.append`; a call run by this executor lets others run until the commit."""
+        """As `EventLog.append`; while a call of this executor waits for the commit, others run."""
         hub = getcurrent().parent
         if hub is None:
             return self._append(entries)
@@ -153,27 +157,25 @@ class CommitExecutor(Executor):
         return marks
 
     def submit(self, fn: Callable[..., object], /, *args: Any, **kwargs: Any) -> Call:  # type: ignore[override]
-        """As Executor's, but of the future there is only what gRPC asks of it: a Future takes 5 us."""
-        call = Call(fn, args, kwargs, self._ended)
+        """See Executor. The result has only what gRPC needs of a Future: a whole one takes 5 us."""
+        call = Call(fn, args, kwargs, self._count_down)
         with self._counting:
             self._running += 1
         self._calls.put(call)
         return call
 
-    def _ended(self, _: Call) -> None:
+    def _count_down(self, _: Call) -> None:
         with self._counting:
             self._running -= 1
 
     def wait_until_idle(self, seconds: float) -> None:
-        """Until every call has ended, or that long."""
+        """Wait until every call has ended, at most so many seconds."""
         end = time.monotonic() + seconds
-        while (
-            self._running and time.monotonic() < end
-        ):  # asked once, at the end; a Condition would cost every call 5 us
+        while self._running and time.monotonic() < end:  # polled: a Condition would cost every call 5 us
             time.sleep(LOOK_AGAIN)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """See Executor; calls that wait in the queue are still run."""
+        """See Executor; queued calls still run."""
         for _ in self._threads:
             self._calls.put(None)
         if wait:
@@ -181,30 +183,30 @@ class CommitExecutor(Executor):
                 thread.join()
 
     def _serve(self) -> None:
-        """A thread's work: start calls until none is left, then commit for all that wait."""
+        """The work of a thread: start calls until none is left, then commit for all that wait."""
         while (call := self._calls.get()) is not None:
-            waiting = _started(call)
+            waiting = _start(call)
             while len(waiting) < MOST_WAITING and (call := self._next()) is not None:
-                waiting += _started(call)
+                waiting += _start(call)
             while waiting:
                 waiting = self._commit(waiting)
 
     def _next(self) -> Call | None:
-        """The next call; None if there is none now, or none any more."""
+        """The next call; None if none is queued, or the executor ends."""
         try:
             call = self._calls.get_nowait()
         except Empty:
             return None
         if call is None:
-            self._calls.put(None)  # the end is for `_serve`, once nobody waits
+            self._calls.put(None)  # back into the queue: `_serve` ends with it, once no call waits
         return call
 
     def _commit(self, waiting: list[_Waiting]) -> list[_Waiting]:
-        """One commit for all; the calls that then wait for another."""
+        """Commit for all that wait. Returns those that then wait for another commit."""
         try:
             marks = self._append([entry for _, entries in waiting for entry in entries])
         except Exception as error:
-            return [again for call, _ in waiting for again in _still_waiting(call, call.throw(_one_more(error)))]
+            return [again for call, _ in waiting for again in _still_waiting(call, call.throw(_copy_error(error)))]
         again: list[_Waiting] = []
         first = 0
         for call, entries in waiting:
@@ -214,10 +216,10 @@ class CommitExecutor(Executor):
 
 
 def _still_waiting(call: greenlet, entries: Sequence[Entry]) -> list[_Waiting]:
-    """A call that stepped aside waits for a commit of these entries; one that ended waits for nothing."""
+    """A call that yielded waits for a commit of these entries; one that ended waits for nothing."""
     return [] if call.dead else [(call, entries)]
 
 
-def _started(call: Call) -> list[_Waiting]:
+def _start(call: Call) -> list[_Waiting]:
     runner = greenlet(call)
     return _still_waiting(runner, runner.switch())
