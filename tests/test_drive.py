@@ -718,25 +718,15 @@ def test_only_policies_that_a_server_can_serve_are_applied() -> None:
 def test_ctrl_c_ends_with_what_was_sent(tmp_path: Path) -> None:
     """Nobody waits for the rest; what was acknowledged up to then is still compared, and the server is not left."""
     db, errors = tmp_path / "drive.db", tmp_path / "errors"
-    command = [
-        sys.executable,
-        "-m",
-        "simulator.cli",
-        "drive",
-        "storefront",
-        "--serve",
-        str(db),
-        "--visitors",
-        "20000",
-    ]
+    command = [sys.executable, "-m", "simulator.cli", "drive", "storefront", "--serve", str(db), "--rate", "150"]
     with errors.open("wb") as file:
-        process = subprocess.Popen([*command, "--rate", "150"], stdout=subprocess.PIPE, stderr=file, text=True)
+        process = subprocess.Popen([*command, "--visitors", "20000"], stdout=subprocess.PIPE, stderr=file, text=True)
     try:
         until(lambda: db.exists() and _decided(db) > 50, what="visitors are sent")
         os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
-        process.kill()
+        process.terminate()  # it ends its server, too; does nothing after the end
     assert process.returncode == 130, errors.read_text()
     assert "lost 0, doubled 0, different 0" in output
     assert "interrupted" in errors.read_text()

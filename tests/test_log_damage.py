@@ -111,7 +111,7 @@ HARMLESS = {
 }
 
 CHANGES = {
-    "integer": "{0} + 1",
+    "integer": "{0} {1} 1",
     "real": "{0} + 0.0000001",
     "text": "coalesce({0}, '') || 'x'",
     "blob": "zeroblob(length({0}))",
@@ -126,7 +126,8 @@ def change(file: Path, table: str, column: str, *, last: bool) -> None:
         rows = db.execute(f"select {key} from {table} order by {key}").fetchall()  # noqa: S608 - from the schema
         row = rows[-1 if last else 0]
         where = " and ".join(f"{name} = ?" for name in key.split(", "))
-        value = CHANGES[kind.lower()].format(f"coalesce({column}, 0)" if kind == "INTEGER" else column)
+        old = f"coalesce({column}, 0)" if kind == "INTEGER" else column
+        value = CHANGES[kind.lower()].format(old, "+" if last else "-")  # away from the other rows: keys must allow it
         db.execute(f"update {table} set {column} = {value} where {where}", row)  # noqa: S608 - from the schema
         db.commit()
 
@@ -135,10 +136,7 @@ def change(file: Path, table: str, column: str, *, last: bool) -> None:
 @pytest.mark.parametrize(("table", "column"), columns())
 def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: bool) -> None:
     """Views, metrics and reports read columns that replay does not: none may be changed unseen."""
-    try:
-        change(file, table, column, last=last)
-    except sqlite3.IntegrityError:
-        pytest.skip("the table's own keys refuse that change")
+    change(file, table, column, last=last)
     if (table, column) in HARMLESS:
         assert damage(file) == []
     else:
