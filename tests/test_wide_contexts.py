@@ -16,10 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from decider.policy.features import Vector
-from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.thompson import admission, counts
 from decider.policy.thompson.admission import CELLS, CHECK_AFTER, HALVE_AFTER, FirstCome, MostFrequent
@@ -29,7 +27,7 @@ from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context
 from simulator.studies.wide import CONTEXTS, lessons, lift
-from tests.conftest import spec
+from tests.test_thompson import arrays, thompson
 
 DATA = Path(__file__).parent / "data"
 
@@ -67,19 +65,6 @@ def teach(policy: ThompsonPolicy, lessons: Sequence[Lesson]) -> None:
 def pmfs(policy: ThompsonPolicy, lessons: Sequence[Lesson]) -> list[Sequence[float]]:
     """To all these visits, without learning."""
     return [policy.pmf(one.context, one.actions) for one in lessons]
-
-
-def thompson(code: int = 2, saved: bytes | None = None, *, pairs: bool = False, **changed: float) -> ThompsonPolicy:
-    """With the defaults but for what is changed."""
-    policy = make_policy(spec("thompson", *(("CA", "CCA") if pairs else ("CA",)), **changed), saved, code)
-    assert isinstance(policy, ThompsonPolicy)
-    return policy
-
-
-def arrays(policy: ThompsonPolicy) -> dict[str, NDArray[Any]]:
-    """What is stored."""
-    with np.load(io.BytesIO(policy.save())) as stored:
-        return dict(stored)
 
 
 @contextmanager
