@@ -34,7 +34,7 @@ from decider.log.open import open_reader
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
 from simulator.cli import main
-from simulator.drive import calls, live, send
+from simulator.drive import calls, live
 from simulator.drive.calls import Unanswered
 from simulator.drive.earned import earned
 from simulator.drive.example import found as worked
@@ -218,10 +218,10 @@ def serving(stub: Stub) -> Iterator[str]:
         server.stop(None).wait()
 
 
-def driven(stub: Stub, made: Plan) -> Drive:
+def driven(stub: Stub, made: Plan, **options: float) -> Drive:
     """A drive against a stub, over."""
     with serving(stub) as target:
-        drive = Drive(made, target)
+        drive = Drive(made, target, **options)
         drive.run()
     return drive
 
@@ -370,10 +370,9 @@ class Never(Stub):
         raise context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
 
 
-def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_has_an_end() -> None:
     """A server that does not come back is not waited for until somebody looks."""
-    monkeypatch.setattr(send, "PATIENCE", 0.2)
-    drive = driven(Never(), planned(visitors=20))
+    drive = driven(Never(), planned(visitors=20), patience=0.2)
     assert "UNAVAILABLE: not yet; no answer for 0.2 s" in str(drive.failure)
     assert drive.ledger.errors.by_status["UNAVAILABLE"] >= 2
     assert drive.ledger.acknowledged == 0
