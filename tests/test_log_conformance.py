@@ -53,7 +53,6 @@ from decider.policy.spec import PolicySpec
 from decider.types import (
     START,
     ActionId,
-    Context,
     Decision,
     DecisionId,
     DecisionRequest,
@@ -65,6 +64,7 @@ from decider.types import (
 )
 from simulator.worlds.scenes import storefront
 from tests.conftest import SECOND, Clock, contexts, feature_maps, names, sample_experiment
+from tests.two_writers import decision
 
 WINDOW = 10 * SECOND
 """Of the sample experiment."""
@@ -88,25 +88,6 @@ def apply(log: EventLog, number: int = 1, **changes: object) -> ExperimentVersio
     """Append a version of the sample experiment and give it as read."""
     log.append([NewVersion(sample_experiment(**changes), number)])
     return log.versions()[-1]
-
-
-def decision(version: ExperimentVersion, id_: str, **changes: object) -> Decision:
-    """A decision of a version, with everything else plain."""
-    count = len(version.all_active)
-    fields: dict[str, object] = {
-        "decision_id": DecisionId(id_),
-        "version": version.position,
-        "unit_id": "unit",
-        "context": Context(segment="vip"),
-        "eligible": version.all_active,
-        "action_features": {},
-        "pmf": to_slots([1 / count] * count),
-        "action": version.all_active[0],
-        "propensity": 1 / count,
-        "reason": Reason.EXPLORE,
-        "model": START,
-    }
-    return Decision(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def position_of(mark: Mark | None) -> Position:
