@@ -93,9 +93,9 @@ def plain_choices(count: int) -> tuple[Choice, ...]:
     return tuple(Choice(ActionId(f"a{number}")) for number in range(count))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """A real browser, one for all tests of a file."""
+    """A real browser; every test opens a window of its own in it."""
     with browser() as one:
         yield one
 

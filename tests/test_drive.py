@@ -52,7 +52,7 @@ from simulator.report.drives import calls_of, latencies, write_drive_report
 from simulator.run.policies import served, with_policy
 from simulator.verify import verify
 from simulator.worlds.registry import find, names
-from tests.browser import UNDRAWN, assert_readable, browser
+from tests.browser import UNDRAWN, Browser, assert_readable
 from tests.doors import InProcessDoor, ServerProcess, rows, until
 
 NOTHING = Shares(0, 0, 0, 0)
@@ -828,19 +828,18 @@ def test_the_same_drive_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_browser_shows_the_page(page: Path) -> None:
+def test_a_browser_shows_the_page(chromium: Browser, page: Path) -> None:
     """The plot is decoded, nothing is cut off on a phone or a desk, by day or by night; names are text."""
-    with browser() as chromium:
-        opened = chromium.page(page)
-        assert opened.run("document.images.length") == 1
-        assert opened.run(UNDRAWN) == []
-        assert opened.run("document.querySelectorAll('#counts tbody tr').length") == 2
-        assert opened.run("document.querySelectorAll('#percentiles tbody tr').length") == 2
-        assert opened.run("document.querySelectorAll('#rewards tbody tr').length") == 4
-        assert opened.run("document.title") == "A world driven against a live server: storefront"
-        assert opened.run("document.scripts.length") == 0
-        assert all(address.startswith(("file:", "data:")) for address in opened.requests)
-        assert_readable(opened)
+    opened = chromium.page(page)
+    assert opened.run("document.images.length") == 1
+    assert opened.run(UNDRAWN) == []
+    assert opened.run("document.querySelectorAll('#counts tbody tr').length") == 2
+    assert opened.run("document.querySelectorAll('#percentiles tbody tr').length") == 2
+    assert opened.run("document.querySelectorAll('#rewards tbody tr').length") == 4
+    assert opened.run("document.title") == "A world driven against a live server: storefront"
+    assert opened.run("document.scripts.length") == 0
+    assert all(address.startswith(("file:", "data:")) for address in opened.requests)
+    assert_readable(opened)
 
 
 def test_runs_have_ids_of_their_own() -> None:
