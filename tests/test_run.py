@@ -40,7 +40,7 @@ from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, summarize, s
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.registry import NoSuchWorld, find
 from simulator.worlds.world import Visits, World
-from tests.browser import UNDRAWN, assert_readable, browser
+from tests.browser import UNDRAWN, Browser, assert_readable
 
 STOREFRONT = find("storefront")
 MILLION = 1_000_000
@@ -633,15 +633,14 @@ def test_the_same_runs_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_browser_shows_the_page(page: Path) -> None:
+def test_a_browser_shows_the_page(chromium: Browser, page: Path) -> None:
     """Every plot is decoded, nothing is cut off on a phone or a desk, by day or by night; names are text."""
-    with browser() as chromium:
-        shown = chromium.page(page)
-        assert shown.run("document.images.length") == 4
-        assert shown.run(UNDRAWN) == []
-        assert shown.run("document.querySelectorAll('#whole tbody tr').length") == 6
-        assert shown.run("document.querySelectorAll('#last-fifth tbody tr').length") == 6
-        assert shown.run("document.title") == "What policies earn in a simulated world: storefront"
-        assert shown.run("document.scripts.length") == 0
-        assert all(address.startswith(("file:", "data:")) for address in shown.requests)
-        assert_readable(shown)
+    shown = chromium.page(page)
+    assert shown.run("document.images.length") == 4
+    assert shown.run(UNDRAWN) == []
+    assert shown.run("document.querySelectorAll('#whole tbody tr').length") == 6
+    assert shown.run("document.querySelectorAll('#last-fifth tbody tr').length") == 6
+    assert shown.run("document.title") == "What policies earn in a simulated world: storefront"
+    assert shown.run("document.scripts.length") == 0
+    assert all(address.startswith(("file:", "data:")) for address in shown.requests)
+    assert_readable(shown)

@@ -54,7 +54,7 @@ from simulator.studies.side_by_side import (
 )
 from simulator.worlds.logistic import FIELDS
 
-SIDE = ROOT / "simulator/side"
+SIDE = ROOT / "simulator/studies/rivals"
 RIVALS = {"vowpalwabbit": "vowpalwabbit", "coba": "coba", "sb-obp": "obp", "vw-estimators": "estimators"}
 RIVALS |= {"mabwiser": "mabwiser", "scikit-learn": "sklearn", "pandas": "pandas"}
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decider.decide import decide as deciding
 from decider.decide.decide import SlotsCache, decide
 from decider.experiment.definition import Action
 from decider.policy.make import make_policy
@@ -101,10 +100,9 @@ def test_a_fallback_is_not_remembered() -> None:
     assert decide(request(), version, Model(policy), cache).reason is not Reason.FALLBACK
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_remembered_is_bounded() -> None:
     """Contexts come from strangers: a new one with every call must not fill the memory."""
-    monkeypatch.setattr(deciding, "CACHE_SLOTS", 30)
-    policy, cache = Counting(), SlotsCache()
+    policy, cache = Counting(), SlotsCache(most_slots=30)
     version = sample_version(
         actions=tuple(Action(ActionId(f"a{index}")) for index in range(3)), baseline=ActionId("a0")
     )

@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,10 +33,15 @@ PATIENCE = 60.0
 """Seconds, for a busy machine."""
 
 
-def started(keep: Path, notes: Path, count: int, seconds: float) -> subprocess.Popen[str]:
-    """A process that sweeps, with two workers, in a group of its own as in a terminal."""
+@contextmanager
+def started(keep: Path, notes: Path, count: int, seconds: float) -> Iterator[subprocess.Popen[str]]:
+    """A process that sweeps, with two workers, in a group of its own as in a terminal; killed if the test fails."""
     command = [sys.executable, "-m", "tests.sweeping", f"{keep}", f"{notes}", f"{count}", f"{seconds}"]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -89,10 +95,8 @@ def test_no_tasks_have_no_results() -> None:
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
     """kill -9 costs at most what was running; nothing that is kept runs again, and no worker is left behind."""
     keep, notes = tmp_path / "keep", tmp_path / "notes"
-    process = started(keep, notes, 12, 0.1)
-    wait_until(lambda: len(list(keep.glob("*.json"))) >= 4)
-    process.kill()
-    process.communicate()
+    with started(keep, notes, 12, 0.1):
+        wait_until(lambda: len(list(keep.glob("*.json"))) >= 4)
     wait_until(lambda: not any(alive(worker) for worker, _ in noted(notes)))
     kept = {file.name: file.stat().st_mtime_ns for file in keep.glob("*.json")}
     assert 4 <= len(kept) < 12
@@ -108,10 +112,10 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_ctrl_c_ends_at_once_and_says_how_to_go_on(tmp_path: Path) -> None:
     """The terminal sends the signal to every process of the command: one line comes of it, and nothing is left."""
     keep, notes = tmp_path / "keep", tmp_path / "notes"
-    process = started(keep, notes, 8, 300.0)
-    wait_until(lambda: len(noted(notes)) >= 2)
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
+    with started(keep, notes, 8, 300.0) as process:
+        wait_until(lambda: len(noted(notes)) >= 2)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert errors == f"Interrupted: 0 of 8 tasks are done, kept in {keep}; the same again runs only what is missing\n"
     wait_until(lambda: not any(alive(worker) for worker, _ in noted(notes)))

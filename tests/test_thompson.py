@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -10,11 +12,13 @@ from dataclasses import replace
 from itertools import product
 from random import Random
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message
@@ -34,11 +38,16 @@ ACTIONS = plain_choices(3)
 SEGMENTS = ("new", "regular", "vip")
 
 
+def solved_at(regression: Regression) -> int:
+    """How many lessons its last solution is of."""
+    return int(regression.to_arrays()["counts"][1])
+
+
 def learned(seed: int, count: int) -> tuple[Regression, list[tuple[Vector, float]]]:
     """One action's regression and what it was taught: at least `count` lessons, until it has just been solved anew."""
     random, regression = Random(seed), Regression(MostFrequent())
     lessons: list[tuple[Vector, float]] = []
-    while len(lessons) < count or regression._solved_at < regression._learned:
+    while len(lessons) < count or solved_at(regression) < len(lessons):
         segment, age = random.choice(SEGMENTS), random.gauss(40, 10)
         features = (("constant", 1.0), (f"segment={segment}", 1.0), ("age:", age))
         reward = 0.2 + 0.3 * (segment == "vip") + 0.005 * age + random.gauss(0, 0.1)
@@ -73,13 +82,13 @@ def test_a_regression_is_the_ridge_regression_of_what_it_learned(count: int) -> 
 def test_between_two_solutions_every_reward_counts_at_once() -> None:
     """A reward that waited for the next solution would not be learned within a second."""
     regression, _ = learned(1, 400)
-    solved = regression._solved_at
+    solved = solved_at(regression)
     asked = (("constant", 1.0), ("segment=new", 1.0), ("age:", 40.0))
     before = regression.posterior(("a",), asked, ((),))
     regression.learn("a", asked, 5.0)
     after = regression.posterior(("a",), asked, ((),))
     assert after.mean[0] > before.mean[0]
-    assert regression._solved_at == solved
+    assert solved_at(regression) == solved
 
 
 def test_nothing_is_known_of_a_new_action_but_the_mean_of_all() -> None:
@@ -131,11 +140,34 @@ def teach(policy: ThompsonPolicy, seed: int, count: int, *, flipped: bool = Fals
         policy.learn(context, ACTIONS, drawn=drawn, propensity=1 / 3, reward=float(random.random() < likely))
 
 
-def thompson(**changed: float) -> ThompsonPolicy:
+def thompson(code: int = 2, saved: bytes | None = None, *, pairs: bool = False, **changed: float) -> ThompsonPolicy:
     """With the defaults but for what is changed."""
-    policy = make_policy(spec("thompson", **changed))
+    policy = make_policy(spec("thompson", *(("CA", "CCA") if pairs else ("CA",)), **changed), saved, code)
     assert isinstance(policy, ThompsonPolicy)
     return policy
+
+
+def arrays(policy: ThompsonPolicy) -> dict[str, NDArray[Any]]:
+    """What is stored."""
+    with np.load(io.BytesIO(policy.save())) as stored:
+        return dict(stored)
+
+
+def evidence(policy: ThompsonPolicy) -> dict[str, float]:
+    """Of each of its regressions; the one with the most serves, and one that was dropped has none at all."""
+    found: dict[str, float] = json_from_array(arrays(policy)["evidence"])
+    return found
+
+
+def serving(policy: ThompsonPolicy) -> str:
+    """The name of the regression that serves."""
+    found = evidence(policy)
+    return max(found, key=found.__getitem__)
+
+
+def regressions(policy: ThompsonPolicy) -> set[str]:
+    """The names of those that learn."""
+    return {name.partition(".")[0] for name in arrays(policy)} - {"evidence"}
 
 
 def test_what_turns_is_forgotten_by_the_second_regression() -> None:
@@ -154,7 +186,7 @@ def test_while_nothing_turns_the_one_that_remembers_is_asked() -> None:
     """Forgetting costs."""
     policy = thompson(memory=500.0)
     teach(policy, 3, 6_000)
-    assert policy._best_predictor() is policy._regressions["remembers"]
+    assert serving(policy) == "remembers"
 
 
 def at_noon(policy: ThompsonPolicy, count: int) -> None:
@@ -173,7 +205,7 @@ def test_a_number_may_matter_by_ranges() -> None:
     at_noon(policy, 2_000)
     chosen = [policy.pmf(Context(features={"hour": hour}), ACTIONS[:2])[0] > 0.5 for hour in (8.0, 12.0, 18.0)]
     assert chosen == [False, True, False]
-    assert policy._best_predictor() is policy._regressions["ranges"]
+    assert serving(policy) == "ranges"
 
 
 @pytest.mark.parametrize("count", [BIN_AFTER // 2, BIN_AFTER + 50], ids=["before it knows its ranges", "after"])
@@ -181,8 +213,7 @@ def test_ranges_are_kept(count: int) -> None:
     """A server that is started again goes on with the same ranges, also where it was still gathering values."""
     policy = thompson()
     at_noon(policy, count)
-    again = thompson()
-    again._restore(policy.save())
+    again = thompson(saved=policy.save())
     for one in (policy, again):
         at_noon(one, BIN_AFTER)
     asked = Context(features={"hour": 12.0})
@@ -197,12 +228,11 @@ def test_ranges_are_given_up_where_there_is_no_room_for_all() -> None:
     for _ in range(BIN_AFTER + 60):
         context = Context(features={name: random.random() for name in names})
         policy.learn(context, ACTIONS, drawn=random.randrange(3), propensity=1 / 3, reward=random.random())
-    assert "ranges" not in policy._regressions
-    again = thompson()
-    again._restore(policy.save())
+    assert "ranges" not in regressions(policy)
+    again = thompson(saved=policy.save())
     for one in (policy, again):
         teach(one, 3, 100)
-    assert "ranges" not in again._regressions
+    assert "ranges" not in regressions(again)
     assert again.save() == policy.save()
 
 
@@ -221,7 +251,7 @@ def test_without_numbers_there_are_no_ranges() -> None:
     """They would cost their share and say nothing."""
     policy = thompson()
     teach(policy, 1, 50)
-    assert "ranges" not in policy._regressions
+    assert "ranges" not in regressions(policy)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=BIN_AFTER))
@@ -256,15 +286,14 @@ def test_pairs_of_features_are_learned_if_asked_for() -> None:
 
 def test_pairs_that_say_nothing_are_not_asked() -> None:
     """They would only need more decisions."""
-    policy = make_policy(spec("thompson", "CA", "CCA"))
-    assert isinstance(policy, ThompsonPolicy)
-    random = Random(9)
+    policy, random = thompson(pairs=True), Random(9)
     for _ in range(800):
         context = Context(segment=random.choice("xyz"), device=random.choice("xyz"), location=random.choice("xyz"))
         drawn = random.randrange(3)
         reward = float(random.random() < (0.6 if ACTIONS[drawn].id[1] == str("xyz".index(context.device)) else 0.2))
         policy.learn(context, ACTIONS, drawn=drawn, propensity=1 / 3, reward=reward)
-    assert policy._best_predictor() is not policy._regressions["pairs"]
+    assert "pairs" in regressions(policy)
+    assert serving(policy) != "pairs"
 
 
 def test_terms_that_it_does_not_know_are_refused() -> None:
@@ -323,9 +352,7 @@ def test_ever_new_features_do_not_fill_the_memory() -> None:
     for number in range(400):
         context = Context(segment="vip", features={"session": f"s{number}"})
         policy.learn(context, ACTIONS, drawn=number % 3, propensity=1 / 3, reward=float(number % 3 == 1))
-    regression = policy._regressions["remembers"]
-    assert isinstance(regression, Regression)
-    assert regression._covariance.size <= 2 * CELLS
+    assert len(pickle.dumps(policy)) < 2 * 8 * 2 * CELLS
     assert policy.pmf(Context(segment="vip", features={"session": "new"}), ACTIONS)[1] > 0.9
 
 

@@ -16,20 +16,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from decider.policy.features import Vector
-from decider.policy.make import make_policy
 from decider.policy.protocol import Choice
 from decider.policy.thompson import admission, counts
 from decider.policy.thompson.admission import CELLS, CHECK_AFTER, HALVE_AFTER, FirstCome, MostFrequent
-from decider.policy.thompson.arrays import pack, unpack
+from decider.policy.thompson.arrays import json_from_array, pack, unpack
 from decider.policy.thompson.counts import BYTES, HASHES, DistinctCount, HeavyHitters
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.thompson import ThompsonPolicy
 from decider.types import ActionId, Context
 from simulator.studies.wide import CONTEXTS, lessons, lift
-from tests.conftest import spec
+from tests.test_thompson import arrays, regressions, thompson
 
 DATA = Path(__file__).parent / "data"
 
@@ -67,19 +65,6 @@ def teach(policy: ThompsonPolicy, lessons: Sequence[Lesson]) -> None:
 def pmfs(policy: ThompsonPolicy, lessons: Sequence[Lesson]) -> list[Sequence[float]]:
     """To all these visits, without learning."""
     return [policy.pmf(one.context, one.actions) for one in lessons]
-
-
-def thompson(code: int = 2, saved: bytes | None = None, *, pairs: bool = False, **changed: float) -> ThompsonPolicy:
-    """With the defaults but for what is changed."""
-    policy = make_policy(spec("thompson", *(("CA", "CCA") if pairs else ("CA",)), **changed), saved, code)
-    assert isinstance(policy, ThompsonPolicy)
-    return policy
-
-
-def arrays(policy: ThompsonPolicy) -> dict[str, NDArray[Any]]:
-    """What is stored."""
-    with np.load(io.BytesIO(policy.save())) as stored:
-        return dict(stored)
 
 
 @contextmanager
@@ -173,14 +158,22 @@ def test_the_sums_of_features_that_stay_are_exact() -> None:
             counted.learn("a", everything[-1], random.random())
     stayed = ["constant", "n:", *[f"location=c{city}" for city in range(8)]]
     assert counted.vocabulary.left_out > 1_000
-    places = [counted._places[name] for name in stayed]
+    names = known(counted)
+    moments = unpack(counted.to_arrays()["moments"], len(names), np.zeros((len(names), len(names))))[1]
+    places = [names.index(name) for name in stayed]
     design = np.array([[dict(one).get(name, 0.0) for name in stayed] for one in everything])
-    assert counted._moments[1][np.ix_(places, places)] == pytest.approx(design.T @ design, rel=1e-9)
+    assert moments[np.ix_(places, places)] == pytest.approx(design.T @ design, rel=1e-9)
 
 
-def seated(policy: Regression) -> set[int]:
+def known(regression: Regression) -> list[str]:
+    """The names of the features that it uses."""
+    names: list[str] = json_from_array(regression.to_arrays()["words"])["places"]
+    return names
+
+
+def seated(regression: Regression) -> set[int]:
     """The cities that are known."""
-    return {int(name.removeprefix("location=c")) for name in policy._places if name.startswith("location=c")}
+    return {int(name.removeprefix("location=c")) for name in known(regression) if name.startswith("location=c")}
 
 
 def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
@@ -196,10 +189,10 @@ def test_the_frequent_features_get_the_room_whenever_they_come() -> None:
                 assert seated(counted) >= set(range(10))
     assert seated(counted) >= set(range(10, 20))
     assert not seated(first) & set(range(10))
-    assert isinstance(counted._admission, MostFrequent)
-    waiting = {city for city in range(10) if f"location=c{city}" in counted._admission._newcomers.counts}
+    newcomers = json_from_array(counted.to_arrays()["admission"])["newcomers"]
+    waiting = {city for city in range(10) if f"location=c{city}" in newcomers}
     assert waiting | seated(counted) >= set(range(10)), "who leaves does not begin at 0"
-    assert len(counted._places) <= 15
+    assert len(known(counted)) <= 15
 
 
 def test_features_that_are_about_equally_frequent_do_not_take_turns() -> None:
@@ -221,7 +214,7 @@ def test_what_hardly_ever_comes_gets_no_room_although_some_is_left() -> None:
         for number in range(8_000):
             counted.learn("a", lesson_of(random.randrange(4) if number % 3 else 50 + number, random), random.random())
     assert seated(counted) == {0, 1, 2, 3}
-    assert len(counted._places) < 15
+    assert len(known(counted)) < 15
     assert counted.vocabulary.left_out == pytest.approx(8_000 / 3, rel=0.25)
 
 
@@ -232,7 +225,7 @@ def test_new_actions_take_room_from_rare_features() -> None:
         action = "a" if number < 1_000 else f"a{number % 200}"
         counted.learn(action, lesson_of(random.randrange(300), random), random.random())
         assert counted._covariance.size <= 2.5 * CELLS
-    assert len(counted._weights) * len(counted._places) ** 2 <= CELLS
+    assert len(counted.to_arrays()["weights"]) * len(known(counted)) ** 2 <= CELLS
 
 
 @given(st.lists(st.text("abcdeé", min_size=1, max_size=3), max_size=300), st.integers(100, 1_000))
@@ -300,12 +293,18 @@ def test_models_that_were_stored_before_halves_were_still_load(experiment: str) 
             "select data from models where experiment = ? and data is not null order by position desc", (experiment,)
         ).fetchone()
     policy = thompson(1, data, pairs=experiment == "th-cca", memory=0.0 if experiment == "th-mem0" else 1000.0)
+    after = arrays(policy)
     with np.load(io.BytesIO(data)) as before:
-        for name, regression in policy._regressions.items():
-            assert np.array_equal(regression._moments, before[f"{name}.moments"])
-            assert np.array_equal(regression._targets, before[f"{name}.targets"])
-            assert np.array_equal(regression._covariance, before[f"{name}.spread"])
-            assert np.array_equal(regression._weights, before[f"{name}.weights"])
+        assert set(before) == set(after)
+        for name in regressions(policy):
+            targets, weights = after[f"{name}.targets"], after[f"{name}.weights"]
+            size = weights.shape[1]
+            assert np.array_equal(targets, before[f"{name}.targets"][:, :size])
+            assert np.array_equal(weights, before[f"{name}.weights"][:, :size])
+            for array, outside in (("moments", 0.0), ("spread", 1.0)):
+                whole = before[f"{name}.{array}"]
+                found = unpack(after[f"{name}.{array}"], size, outside * np.eye(whole.shape[1]))
+                assert np.array_equal(found, whole)
     assert len(policy.save()) < 0.85 * len(data)
 
 

@@ -1,4 +1,4 @@
-"""A process of its own that writes a log beside others, and says on its output what it was answered.
+"""A sample decision; and a process of its own that writes a log beside others, and says what it was answered.
 
 Run by `test_log_writers.py`: `python -m tests.two_writers PATH NAME COUNT`.
 """
@@ -9,6 +9,7 @@ import json
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from decider.decide.slots import to_slots
 from decider.experiment.definition import ExperimentVersion
@@ -20,10 +21,10 @@ SHARED_EVERY = 4
 """Of so many decisions one has an id that the other writer uses as well, as a retry that another worker gets."""
 
 
-def decision(version: ExperimentVersion, id_: str, unit: str) -> Decision:
-    """A decision with everything else plain."""
+def decision(version: ExperimentVersion, id_: str, unit: str = "unit", **changes: Any) -> Decision:
+    """A decision of a version, with everything else plain but for `changes`."""
     count = len(version.all_active)
-    return Decision(
+    plain = Decision(
         decision_id=DecisionId(id_),
         version=version.position,
         unit_id=unit,
@@ -36,6 +37,7 @@ def decision(version: ExperimentVersion, id_: str, unit: str) -> Decision:
         reason=Reason.EXPLORE,
         model=START,
     )
+    return plain._replace(**changes)
 
 
 def write(log: EventLog, name: str, count: int) -> list[tuple[str, Mark | None]]:

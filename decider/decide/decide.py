@@ -176,7 +176,8 @@ class SlotsCache:
     policy may succeed the next time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_slots: int = CACHE_SLOTS) -> None:
+        self._most_slots = most_slots
         self._known: dict[_CacheKey, SlotsAndReason] = {}
 
     def __call__(
@@ -195,7 +196,7 @@ class SlotsCache:
         return ruled
 
     def _keep(self, key: _CacheKey, ruled: SlotsAndReason) -> None:
-        if len(self._known) * len(ruled[0]) >= CACHE_SLOTS:
+        if len(self._known) * len(ruled[0]) >= self._most_slots:
             self._known.clear()
         self._known[key] = ruled
 

@@ -76,10 +76,7 @@ def weights(*, propensity: Floats, pmf: Floats) -> Floats:
 
 
 def finite(**numbers: float) -> None:
-    """Raises BadArgument where one of the named numbers is nan or infinite.
-
-    >>> finite(reward=1.0, predicted=0.5)
-    """
+    """Raises BadArgument where one of the named numbers is nan or infinite."""
     for name, number in numbers.items():
         if not math.isfinite(number):
             raise BadArgument(name, f"is {number}, which is not a finite number")
@@ -100,10 +97,7 @@ def finite_columns(rows: int, **columns: Floats) -> None:
 
 
 def same(name: str, one: float, other: float) -> None:
-    """Raises BadArgument where two estimators that are to be merged differ in a parameter.
-
-    >>> same("limit", 10.0, 10.0)
-    """
+    """Raises BadArgument where two estimators that are to be merged differ in a parameter."""
     if one != other:
         raise BadArgument(name, f"is {one} here and {other} there: these estimate different things")
 

@@ -67,15 +67,18 @@ def build() -> dict[str, object]:
 class Server:
     """Everything in one process. `start`, then `stop`; `port` and `http_port` are the real ones.
 
-    clock: of the log; the wall clock, as far as elapsed time confirms it.
+    clock: of the log; the wall clock, as far as elapsed time confirms it. files_interval: see FILES_INTERVAL.
     """
 
     port: int
     http_port: int
     log: EventLog
 
-    def __init__(self, settings: Settings, *, clock: LogClock | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, clock: LogClock | None = None, files_interval: float = FILES_INTERVAL
+    ) -> None:
         self._settings = settings
+        self._files_interval = files_interval
         self._clock = clock or LogClock()
         self._stopping = threading.Event()
         self._opened = ExitStack()
@@ -216,16 +219,16 @@ class Server:
 
     def _lead(self) -> None:
         """The leader's thread: seal and learn every interval, without a pause while a trainer is behind."""
-        next_look = time.monotonic() + FILES_INTERVAL
+        next_look = time.monotonic() + self._files_interval
         pause = self._settings.learn_interval
         while not self._stopping.wait(pause):
             self._try_to(lambda: self._clock.reach(self.log.head().time))
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
-            pause = 0.0 if behind else min(self._settings.learn_interval, FILES_INTERVAL)
+            pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
             if time.monotonic() >= next_look:
                 self._try_to(self._files.apply_changes)
-                next_look = time.monotonic() + FILES_INTERVAL
+                next_look = time.monotonic() + self._files_interval
 
     def _probe_if_quiet(self) -> None:
         """Try to write after a failure: a server that is not ready gets no calls that would.

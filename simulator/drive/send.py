@@ -37,11 +37,12 @@ TWICE_AFTER = 0.05
 
 
 class Drive:
-    """One drive: its plan, its ledger, and the threads that carry it out."""
+    """One drive: its plan, its ledger, and the threads that carry it out. patience: see PATIENCE."""
 
-    def __init__(self, plan: Plan, target: str) -> None:
+    def __init__(self, plan: Plan, target: str, *, patience: float = PATIENCE) -> None:
         self.plan = plan
         self.target = target
+        self._patience = patience
         self.ledger = Ledger(plan)
         self.interrupted = False
         self.failure: DeciderError | None = None
@@ -204,7 +205,7 @@ class Drive:
 
     def _answered(self, call: Callable[[], T]) -> T | None:
         """The answer, after as many attempts as it takes; None once the drive is stopped."""
-        patient_until = time.monotonic() + PATIENCE
+        patient_until = time.monotonic() + self._patience
         while True:
             try:
                 return call()
@@ -213,7 +214,7 @@ class Drive:
                 if not failed.again:
                     raise DriveFailed(f"{self.target}: {failed}") from failed
                 if time.monotonic() > patient_until:
-                    raise DriveFailed(f"{self.target}: {failed}; no answer for {PATIENCE:g} s") from failed
+                    raise DriveFailed(f"{self.target}: {failed}; no answer for {self._patience:g} s") from failed
             if self._stop.wait(PAUSE):
                 return None
 

@@ -15,10 +15,9 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, NamedTuple
 
-import decider
 from decider.types import now
 
-ROOT = Path(decider.__file__).parent
+ROOT = Path(__file__).parents[2] / "decider"
 MOST_FILES, MOST_RETURNS = 10, 2
 
 

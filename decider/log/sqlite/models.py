@@ -116,7 +116,7 @@ class SqliteModelStore(SqliteModelReader):
         writer: sqlite3.Connection,
         exclusive: Callable[[], AbstractContextManager[None]],
         *,
-        piece_bytes: int = PIECE_BYTES,
+        piece_bytes: int,
     ) -> None:
         super().__init__(read)
         self._writer = writer

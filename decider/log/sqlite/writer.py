@@ -24,7 +24,7 @@ from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, start_writing, stop_writing
 from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
-from decider.log.sqlite.models import SqliteModelStore
+from decider.log.sqlite.models import PIECE_BYTES, SqliteModelStore
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.tables import (
     DECISIONS,
@@ -71,6 +71,7 @@ class SqliteLog(SqliteReader):
 
     synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync a commit).
     on_commit: called with the number of entries and the seconds of every commit.
+    patience: seconds that a commit waits for another process's transaction. piece_bytes: of a stored model.
     """
 
     def __init__(
@@ -80,6 +81,8 @@ class SqliteLog(SqliteReader):
         synchronous: Synchronous = "NORMAL",
         clock: Callable[[], Time] = now,
         on_commit: Callable[[int, float], None] = _ignore_commit,
+        patience: float = 5.0,
+        piece_bytes: int = PIECE_BYTES,
     ) -> None:
         self._clock = clock
         self._on_commit = on_commit
@@ -89,7 +92,7 @@ class SqliteLog(SqliteReader):
             self._file = _open_file(path, opened)
             with sqlite_errors(path), self._file.alone_or_waiting():  # one process at a time makes or upgrades a log
                 _check_ours(path)
-                self._writer = opened.enter_context(closing(_open_to_write(path, synchronous)))
+                self._writer = opened.enter_context(closing(_open_to_write(path, synchronous, patience)))
                 _bring_up_to_date(path, self._writer)
             super().__init__(path)
             opened.callback(super().close)
@@ -105,7 +108,7 @@ class SqliteLog(SqliteReader):
         self._lease: FileLease | None = None
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
-        self._models = SqliteModelStore(self._read, self._writer, self._exclusive)
+        self._models = SqliteModelStore(self._read, self._writer, self._exclusive, piece_bytes=piece_bytes)
 
     @property
     def models(self) -> SqliteModelStore:
@@ -353,8 +356,8 @@ def _open_file(path: Path, opened: ExitStack) -> DatabaseFile:
     return file
 
 
-def _open_to_write(path: Path, synchronous: Synchronous) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=5, isolation_level=None, check_same_thread=False)
+def _open_to_write(path: Path, synchronous: Synchronous, patience: float = 5.0) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=patience, isolation_level=None, check_same_thread=False)
     connection.execute("pragma journal_mode = wal")
     connection.execute(f"pragma synchronous = {synchronous}")
     connection.execute("pragma temp_store = memory")  # journals of statements: a file made and deleted for each commit

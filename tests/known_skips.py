@@ -1,0 +1,88 @@
+"""Tests that CI may skip, each with its reason: `--known-skips-only` fails where another one is skipped, or more are.
+
+A pytest plugin, loaded by `conftest.py`; `.ci/run` gives the option. Data sets are not on the list: who can install the
+packages can fetch them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSkip:
+    """reason: how pytest's reason begins. most: as many tests may be skipped for it. why: what CI would need."""
+
+    reason: str
+    most: int
+    why: str
+
+
+KNOWN = (
+    KnownSkip("there is no /usr/bin/prometheus", 1, "Only root may install it: see .ci/run."),
+    KnownSkip("no Chromium on the PATH", 22, "Only root may install it: see .ci/run."),
+    KnownSkip("the rivals' environment is not there", 4, "Some 500 MB that nothing else needs: make side-by-side."),
+    KnownSkip("the bake-off's environment is not there", 1, "One rival is built by a C++ compiler: make bakeoff."),
+    KnownSkip("only root may mount", 1, "A disk that is really full is a small file system."),
+    KnownSkip("mount does not work here", 1, "Containers without CAP_SYS_ADMIN."),
+)
+
+
+def unknown_skips(reasons: Iterable[str]) -> list[str]:
+    """A line for each reason that is not known, and for each known one that came more often than it may.
+
+    >>> unknown_skips(["only root may mount a small file system"])
+    []
+    >>> unknown_skips(["only root may mount a small file system"] * 2)
+    ['2 skipped, at most 1 may be: only root may mount a small file system']
+    >>> unknown_skips(["no time"])
+    ['1 skipped, at most 0 may be: no time']
+    """
+    most = {known.reason: known.most for known in KNOWN}
+    skipped: Counter[str] = Counter()
+    example: dict[str, str] = {}
+    for reason in reasons:
+        name = next((known for known in most if reason.startswith(known)), reason)
+        skipped[name] += 1
+        example[name] = reason
+    return [
+        f"{count} skipped, at most {most.get(name, 0)} may be: {example[name]}"
+        for name, count in sorted(skipped.items())
+        if count > most.get(name, 0)
+    ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option."""
+    parser.addoption(
+        "--known-skips-only",
+        action="store_true",
+        help="fail if a test is skipped that tests/known_skips.py does not list",
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run with an unknown skip has failed."""
+    if session.exitstatus == pytest.ExitCode.OK and _unknown(session.config):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Which ones they were."""
+    if lines := _unknown(config):
+        terminalreporter.section("skips that tests/known_skips.py does not list", red=True)
+        terminalreporter.write("".join(f"{line}\n" for line in lines))
+
+
+def _unknown(config: pytest.Config) -> list[str]:
+    """None in a worker of pytest-xdist: it has no terminal, and the process that started it counts."""
+    reporter: pytest.TerminalReporter | None = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not config.getoption("known_skips_only"):
+        return []
+    reports = reporter.stats.get("skipped", [])
+    return unknown_skips(report.longrepr[2].removeprefix("Skipped: ") for report in reports)
