@@ -1,4 +1,4 @@
-"""The command `simulator worlds`. Called by `simulator/cli.py`."""
+"""The command `simulator worlds`. Called by `group.py`."""
 
 from __future__ import annotations
 
