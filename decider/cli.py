@@ -8,7 +8,7 @@ from decider.extras import needs_extra
 def main() -> None:
     """Run the command, or name the extra that it needs."""
     with needs_extra("server", command="decider"):
-        from decider.server import command  # imports click, which the client has not
+        from decider.server import command  # imports click, which the client does without
 
         command.main()
 

@@ -8,7 +8,7 @@ from decider.extras import needs_extra
 def main() -> None:
     """Run the command, or name the extra that it needs."""
     with needs_extra("simulator", command="simulator"):
-        from simulator.commands import group  # imports click, which the client has not
+        from simulator.commands import group  # imports click, which the client does without
 
         group.main()
 
