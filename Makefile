@@ -4,14 +4,17 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 READY := .venv/ready
+LOWEST := .venv-lowest/ready
 RIVALS := .venv-rivals/ready
 BAKEOFF := .venv-bakeoff/ready
 BAKEOFF_PIP := .venv-bakeoff/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
+IMPORT_CLIENT := from time import process_time as now; start = now(); import decider.client; print(round(1000 * (now() - start)), "ms of processor")
+LOWEST_TESTS := packages log_conformance log_readers old_logs learning_code standard_grpc three_doors metrics evaluate report
 ARGS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test check format proto bench walk cases coverage side-by-side bakeoff clean
+.PHONY: help setup demo test lowest client check format proto bench wide walk cases coverage side-by-side bakeoff clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -30,6 +33,21 @@ demo: $(READY) ## server, simulated storefront and a table of what was learned (
 
 test: $(READY) ## all tests (ARGS="-k name")
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+$(LOWEST): pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	sed -nE 's/^ *"([a-z0-9-]+)>=([0-9.]+).*/\1==\2/p' pyproject.toml > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-lowest/constraints.txt -e '.[dev]'
+	@touch $(LOWEST)
+
+lowest: $(LOWEST) ## the tests of log, serving, evaluation and pages with the lowest versions that pyproject.toml allows
+	.venv-lowest/bin/python -m pytest -n 2 $(LOWEST_TESTS:%=tests/test_%.py) $(ARGS)
+
+client: ## what `pip install .` alone takes: megabytes of packages, and the time to import the client (median of 5)
+	@rm -rf build && $(PYTHON) -m venv build/client
+	@build/client/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt .
+	@du -sm --exclude='pip*' --exclude='setuptools*' --exclude=pkg_resources build/client/lib/python3*/site-packages
+	@cd build/client && for run in 1 2 3 4 5; do bin/python -c '$(IMPORT_CLIENT)'; done | sort -n | sed -n 3p
 
 check: $(READY) ## formatting, lint, types, generated code up to date, buf lint
 	$(BIN)/ruff format --check .
@@ -82,4 +100,4 @@ cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS
 	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done
 
 clean: ## remove the environment, caches and the demo's database
-	rm -rf .venv .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*
+	rm -rf .venv .venv-lowest .venv-rivals .venv-bakeoff .pytest_cache .mypy_cache .ruff_cache .hypothesis build *.egg-info demo.db*

@@ -1,55 +1,16 @@
-"""The `simulator` command: a group of the modules in `commands/`."""
+"""The entry point of the `simulator` command, which is in `commands/group.py`."""
 
 from __future__ import annotations
 
-from importlib import import_module
-
-import click
-
-COMMANDS = {
-    "compare": "compare",
-    "demo": "demo",
-    "drive": "drive",
-    "evaluate": "evaluate",
-    "export": "logs",
-    "import": "logs",
-    "inspect": "evaluate",
-    "run": "run",
-    "verify": "verify",
-    "worlds": "worlds",
-}
-"""Each command with its module."""
+from decider.extras import needs_extra
 
 
-class LateGroup(click.Group):
-    """A command's module is imported when it is asked for: most need SciPy, Arrow or plots."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """All of them, sorted."""
-        return sorted(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """By its name."""
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"simulator.commands.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, f"{cmd_name}_command")
-        return command
-
-
-@click.group(
-    cls=LateGroup,
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 120,
-        "auto_envvar_prefix": "SIMULATOR",
-    },
-)
 def main() -> None:
-    """Worlds, datasets, replay and evaluation for the decision service.
+    """Run the command, or name the extra that it needs."""
+    with needs_extra("simulator", command="simulator"):
+        from simulator.commands import group  # imports click, which the client does without
 
-    Every option can also come from the environment, as SIMULATOR_DEMO_LISTEN for `demo --listen`.
-    """
+        group.main()
 
 
 if __name__ == "__main__":

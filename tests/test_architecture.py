@@ -53,10 +53,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.learn": LOGGED,
     "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
     "decider.server": SERVED,
-    "decider.cli": SERVED | {"decider.server"},
+    "decider.extras": set(),
+    "decider.cli": {"decider.extras", "decider.server"},
     "decider.client": WORDS | {"decider.v1"},
     "simulator": set(),
-    **{room: SERVED | {"decider.client", *SIMULATED[:place]} for place, room in enumerate(SIMULATED)},
+    **{room: SERVED | {"decider.client", "decider.extras", *SIMULATED[:place]} for place, room in enumerate(SIMULATED)},
 }
 """Each room with the rooms that it may import, besides itself."""
 
@@ -87,7 +88,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.walk",  # a registry for the handler that it walks through
     ),
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
-    "click": ("decider.cli", "simulator"),
+    "click": ("decider.server.command", "simulator"),
     "rich": ("simulator",),
     "scipy": ("decider.estimate", "decider.policy.thompson", "simulator"),
     "pyarrow": (

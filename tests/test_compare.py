@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 from scipy.stats import t as student
 
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.compare import on_decisions, on_world
 from simulator.compare import paired as paired_module
 from simulator.compare.grid import BadGrid, policies, read_grid

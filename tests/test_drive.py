@@ -33,7 +33,7 @@ from decider.experiment.schema import to_message
 from decider.log.open import open_reader
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.drive import calls, live
 from simulator.drive.calls import Unanswered
 from simulator.drive.earned import measure

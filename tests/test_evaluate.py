@@ -17,7 +17,7 @@ from scipy.stats import binom
 
 from decider.experiment.definition import Action, Experiment
 from decider.types import ActionId, ExperimentId
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.datasets import open_bandit
 from simulator.evaluate.estimates import Estimator, estimate_mean
 from simulator.evaluate.importance import without_fields

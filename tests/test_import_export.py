@@ -26,7 +26,7 @@ from decider.learn.trainer import Trainer
 from decider.log.open import open_log as open_to_write
 from decider.log.open import open_reader
 from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
-from simulator.cli import main as simulator
+from simulator.commands.group import main as simulator
 from simulator.commands.logs import export_command, import_command
 from simulator.logs import export_log as exporting
 from simulator.logs.bad import BadLog

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from decider.log.open import open_log, open_reader
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.verify import verify
 
 DATA = Path(__file__).parent / "data"

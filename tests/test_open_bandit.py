@@ -20,7 +20,7 @@ from decider.log.open import open_reader
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import experiment_pb2
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.datasets import open_bandit, wheels
 from simulator.datasets.open_bandit import DatasetError, DownloadFailed, Row, WrongChecksum, action_id, context
 from simulator.drive import open_bandit as drive_open_bandit

@@ -18,11 +18,11 @@ from pathlib import Path
 import click
 import pytest
 
-from decider.cli import main as decider_command
+from decider.server.command import main as decider_command
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.server.settings import table
-from simulator.cli import main as simulator_command
+from simulator.commands.group import main as simulator_command
 from simulator.datasets import open_bandit
 from tests.test_architecture import MAY_IMPORT
 

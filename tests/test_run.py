@@ -28,7 +28,7 @@ from decider.log.protocol import NewReward, NewVersion, Tick
 from decider.policy.protocol import Choice, Model, PlainPolicy
 from decider.policy.static import Uniform
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, Time
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.evaluate.result import to_json
 from simulator.load_policy import BadPolicy
 from simulator.report.runs import write_run_report

@@ -22,7 +22,7 @@ from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.verify import Verification, verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.processes import Process

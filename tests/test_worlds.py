@@ -28,7 +28,7 @@ from decider.policy.static import Uniform
 from decider.server.convert import decision_request, reward_name
 from decider.types import CONTEXT_FIELDS, ActionId, Context
 from decider.v1 import decider_service_pb2 as pb
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.report import portraits
 from simulator.report.portraits import TIME, UNKNOWN, Portrait, plain, portrait
 from simulator.report.terminal.worlds import SHADES

@@ -1,4 +1,4 @@
-"""`simulator demo`. Added to the command in `simulator/cli.py`."""
+"""`simulator demo`. Added to the command in `group.py`."""
 
 from __future__ import annotations
 

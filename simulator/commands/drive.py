@@ -1,4 +1,4 @@
-"""`simulator drive WORLD|DATASET`. Added to the command in `simulator/cli.py`."""
+"""`simulator drive WORLD|DATASET`. Added to the command in `group.py`."""
 
 from __future__ import annotations
 

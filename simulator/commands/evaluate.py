@@ -1,4 +1,4 @@
-"""`simulator evaluate` and `simulator inspect`. Added to the command in `simulator/cli.py`."""
+"""`simulator evaluate` and `simulator inspect`. Added to the command in `group.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`simulator import` and `simulator export`. Added to the command in `simulator/cli.py`."""
+"""`simulator import` and `simulator export`. Added to the command in `group.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`simulator run`. Added to the command in `simulator/cli.py`."""
+"""`simulator run`. Added to the command in `group.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`simulator verify`. Added to the command in `simulator/cli.py`."""
+"""`simulator verify`. Added to the command in `group.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`simulator worlds`. Added to the command in `simulator/cli.py`."""
+"""`simulator worlds`. Added to the command in `group.py`."""
 
 from __future__ import annotations
 

@@ -7,9 +7,9 @@ def day_ahead_then_right(seconds):
     from decider.log.clock import LogClock
     began, right = clock.time(), types.now
     ahead = lambda: types.Time(right() + (86_400_000_000 if clock.time() - began < seconds else 0))
-    from decider.cli import serve
+    from decider.server.command import serve
     serve.callback.__globals__["LogClock"] = lambda: LogClock(wall=ahead)
-    from decider.cli import main
+    from decider.server.command import main
     main(prog_name="decider")
 
 if len(sys.argv) > 1 and sys.argv[1] == "serve":
