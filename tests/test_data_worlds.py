@@ -27,10 +27,10 @@ from simulator.datasets import classification as data_sets
 from simulator.datasets import wheels
 from simulator.datasets.wheels import DatasetError, DownloadFailed, WrongChecksum
 from simulator.evaluate.reward_model import RewardModel
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Floats, Number
 from simulator.logs.contexts import Contexts
 from simulator.logs.decider_log import AmbiguousExperiment
+from simulator.logs.errors import BadLog
 from simulator.logs.export_log import export_log
 from simulator.logs.import_log import import_log
 from simulator.logs.open import ReadOptions, open_log

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Codes, Flags, Floats, Longs
+from simulator.logs.errors import BadLog
 
 MOST_VALUES = 1_000_000
 """A field with more different texts is an id, not something to learn from; they would need a Python object each."""

@@ -21,12 +21,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulator.logs.bad import BadLog, BadRow, BadRows
 from simulator.logs.columns import Category, Columns, Flags, Floats
 from simulator.logs.dsjson_actions import Actions, naming
 from simulator.logs.dsjson_event import Event, LeftOut, LineParser, flatten
+from simulator.logs.errors import BadLog, BadRow, BadRows
+from simulator.logs.field_builder import FieldBuilders
 from simulator.logs.files import Files
-from simulator.logs.growing import GrowingFields
 from simulator.logs.mapping import pairs_of
 from simulator.logs.options import ReadOptions, bad_reward, in_range, reward_range
 
@@ -139,7 +139,7 @@ class _Gathered:
 
     def __init__(self, actions: Actions) -> None:
         self._actions = actions
-        self._fields = GrowingFields()
+        self._fields = FieldBuilders()
         self._sets: dict[tuple[int, ...], int] = {}
         self._models: dict[str, int] = {}
         self._action, self._eligible, self._features = array("i"), array("i"), array("i")

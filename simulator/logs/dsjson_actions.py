@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from simulator.logs.bad import BadRow
 from simulator.logs.dsjson_event import OWN_NAMESPACES, Multi, flatten
+from simulator.logs.errors import BadRow
 
 Action = Mapping[str, Any]
 Path = tuple[str, ...]

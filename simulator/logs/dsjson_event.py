@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from simulator.logs.bad import BadRow
+from simulator.logs.errors import BadRow
 
 OWN_NAMESPACES = ("C", "A")
 """VW's namespaces of our models (and exports): their features carry no prefix."""

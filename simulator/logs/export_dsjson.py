@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Floats, Number
-from simulator.logs.writing import decision_prefix
+from simulator.logs.errors import BadLog
+from simulator.logs.output_file import decision_prefix
 
 
 def dsjson_lines(columns: Columns) -> Iterator[str]:

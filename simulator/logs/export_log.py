@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from simulator.logs.arrow import all_numbers
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns
+from simulator.logs.errors import BadLog
 from simulator.logs.export_dsjson import dsjson_lines
 from simulator.logs.export_table import field_name, write_csv, write_parquet
 from simulator.logs.files import suffix
@@ -73,7 +73,7 @@ def check_kind(path: Path) -> None:
 
     >>> check_kind(Path("log.xlsx"))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: log.xlsx: a log is exported to a file that ends in .dsjson, ...
+    simulator.logs.errors.BadLog: log.xlsx: a log is exported to a file that ends in .dsjson, ...
     """
     form = suffix(path)
     if form not in KINDS or (form == ".parquet" and path.name.endswith(".gz")):

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, cast
 
-from simulator.logs.bad import BadLog
+from simulator.logs.errors import BadLog
 
 EVERY = 1_000
 """Lines between two reports of progress."""
@@ -33,7 +33,7 @@ def files_of(path: Path, suffixes: Sequence[str]) -> list[Path]:
 
     >>> files_of(Path("nowhere.csv"), (".csv",))
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: nowhere.csv: there is no such log; check the path
+    simulator.logs.errors.BadLog: nowhere.csv: there is no such log; check the path
     """
     if path.is_dir():
         found = sorted(one for one in path.rglob("*") if one.is_file() and suffix(one) in suffixes)

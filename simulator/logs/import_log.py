@@ -34,13 +34,13 @@ from decider.experiment.schema import from_message, to_message
 from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns
 from simulator.logs.contexts import Contexts
+from simulator.logs.errors import BadLog
 from simulator.logs.import_experiment import experiment_of, plain_id, reward_delays
 from simulator.logs.import_slots import reasons_of, whole_slots
 from simulator.logs.ordered import in_order_of_time
-from simulator.logs.writing import decision_prefix
+from simulator.logs.output_file import decision_prefix
 
 REWARD = "reward"
 """The name of the rewards."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from simulator.logs.bad import BadLog
+from simulator.logs.errors import BadLog
 from simulator.logs.options import ReadOptions
 
 LISTS = ("fields", "ignore", "numbers", "categories")

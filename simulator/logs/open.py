@@ -10,8 +10,8 @@ from pathlib import Path
 
 from decider.experiment.definition import Experiment
 from simulator.logs import decider_log, dsjson, open_bandit, tables
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Columns
+from simulator.logs.errors import BadLog
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
 from simulator.logs.ordered import in_order_of_time
@@ -33,7 +33,7 @@ def open_log(name: str, options: ReadOptions) -> Columns:
 
     >>> open_log("clicks.xlsx", ReadOptions())
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: clicks.xlsx: there is no such log; check the path
+    simulator.logs.errors.BadLog: clicks.xlsx: there is no such log; check the path
     """
     if name.startswith(open_bandit.PREFIX):
         _refuse_options(name, options)

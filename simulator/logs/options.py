@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from simulator.logs.bad import BadRow
 from simulator.logs.columns import Flags, Floats
+from simulator.logs.errors import BadRow
 
 
 def _ignore(_: object) -> None:

@@ -20,7 +20,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from simulator.logs.arrow import all_numbers
-from simulator.logs.bad import BadLog, BadRow, BadRows
+from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files, opened, suffix
 
 BLOCK_BYTES = 1 << 22

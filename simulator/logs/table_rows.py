@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from simulator.logs.bad import BadRow, BadRows
 from simulator.logs.columns import Codes, Flags, Longs
+from simulator.logs.errors import BadRow, BadRows
 
 
 class Decisions(NamedTuple):

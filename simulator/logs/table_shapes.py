@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from simulator.logs import arrow
-from simulator.logs.bad import BadRow
 from simulator.logs.columns import Codes, Flags, Floats, Longs
+from simulator.logs.errors import BadRow
 from simulator.logs.mapping import PMF, Layout
 from simulator.logs.table_rows import Checked, Decisions, Sets, absent, column_of
 
@@ -66,7 +66,7 @@ class WidePlain:
 class WideLists:
     """A column says which actions were eligible: a JSON list, or ids separated by `|`; in Parquet also a list.
 
-    >>> from simulator.logs.bad import BadRows
+    >>> from simulator.logs.errors import BadRows
     >>> lists = WideLists("eligible", arrow.Texts("action"))
     >>> rows = np.arange(2)
     >>> table = pa.table({"eligible": ["a|b", '["b"]']})
@@ -114,7 +114,7 @@ class WideLists:
 class WidePmf:
     """Columns `pmf.ACTION` hold the whole pmf.
 
-    >>> from simulator.logs.bad import BadRows
+    >>> from simulator.logs.errors import BadRows
     >>> actions, rows = arrow.Texts("action"), np.arange(2)
     >>> wide = WidePmf(Layout("action", "reward", pmf=("pmf.a", "pmf.b")), actions)
     >>> table = pa.table({"pmf.a": [0.25, None], "pmf.b": [0.75, 1.0]})

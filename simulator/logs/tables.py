@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from simulator.logs import arrow
-from simulator.logs.bad import BadLog, BadRow, BadRows
 from simulator.logs.columns import Codes, Columns, Field, Flags, Floats, Longs, Number
+from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
 from simulator.logs.mapping import CONTEXT, Layout, layout_of, told
 from simulator.logs.options import ReadOptions, bad_reward, outside, reward_range

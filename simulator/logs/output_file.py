@@ -9,19 +9,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from decider.log.open import check_unused
-from simulator.logs.bad import BadLog
+from simulator.logs.errors import BadLog
 
 BESIDE = ("-wal", "-shm", "-last")
 """What SQLite and we keep beside a log."""
 
 
 @contextmanager
-def replacing(path: Path, *, force: bool) -> Iterator[Path]:
+def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     """A temporary path to write to; afterwards it becomes `path`, or goes if the writing failed. Raises BadLog.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     with replacing(Path(folder, "log.csv"), force=False) as path:
+    ...     with atomic_path(Path(folder, "log.csv"), force=False) as path:
     ...         _ = path.write_text("written")
     ...     Path(folder, "log.csv").read_text()
     'written'
@@ -44,7 +44,7 @@ def check_free(path: Path, *, force: bool) -> None:
 
     >>> check_free(Path("/"), force=True)
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: /: is a folder; name a file in it
+    simulator.logs.errors.BadLog: /: is a folder; name a file in it
     """
     if path.is_dir():
         raise BadLog(f"{path}: is a folder; name a file in it")

@@ -38,7 +38,7 @@ class BadRows:
     {'bad reward': 1}
     >>> BadRows(skip=False).add(BadRow("reward", "'x' is not a number", "mend it"), where=lambda: "clicks.csv:3")
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: clicks.csv:3: 'x' is not a number; mend it
+    simulator.logs.errors.BadLog: clicks.csv:3: 'x' is not a number; mend it
     """
 
     def __init__(self, *, skip: bool) -> None:

@@ -15,10 +15,10 @@ from simulator.logs.columns import Category, Codes, Field, Floats, Number
 NAN = float("nan")
 
 
-class GrowingField:
+class FieldBuilder:
     """One field: texts, numbers, or both; then the numbers become texts too.
 
-    >>> field = GrowingField(); field.put(0, "web"); field.put(2, "app")
+    >>> field = FieldBuilder(); field.put(0, "web"); field.put(2, "app")
     >>> field.finish(4)
     Category(codes=array([ 0, -1,  1, -1], dtype=int32), values=('web', 'app'))
     """
@@ -73,23 +73,23 @@ def _put(column: array[int] | array[float], row: int, value: float, missing: flo
     column.append(value)  # type: ignore[arg-type]
 
 
-class GrowingFields:
+class FieldBuilders:
     """All fields of a log.
 
-    >>> fields = GrowingFields(); fields.put(0, [("age", 31.0), ("vip", "true")])
+    >>> fields = FieldBuilders(); fields.put(0, [("age", 31.0), ("vip", "true")])
     >>> sorted(fields.finish(1))
     ['age', 'vip']
     """
 
     def __init__(self) -> None:
-        self._fields: dict[str, GrowingField] = {}
+        self._fields: dict[str, FieldBuilder] = {}
 
     def put(self, row: int, values: Iterable[tuple[str, str | float]]) -> None:
         """Everything that one row gives."""
         for name, value in values:
             field = self._fields.get(name)
             if field is None:
-                field = self._fields[name] = GrowingField()
+                field = self._fields[name] = FieldBuilder()
             field.put(row, value)
 
     def finish(self, rows: int) -> Mapping[str, Field]:
