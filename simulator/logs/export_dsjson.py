@@ -14,7 +14,6 @@ import numpy as np
 
 from simulator.logs.columns import Category, Columns, Floats, Number
 from simulator.logs.errors import BadLog
-from simulator.logs.output_file import decision_prefix
 
 
 def dsjson_lines(columns: Columns) -> Iterator[str]:
@@ -30,7 +29,7 @@ def dsjson_lines(columns: Columns) -> Iterator[str]:
     if not columns.has_propensities:
         raise BadLog(f"{columns.name}: has no propensities, and dsjson cannot be without; export it to CSV or Parquet")
     multi = _Multi(columns)
-    prefix = decision_prefix(columns.name)
+    prefix = columns.id_prefix
     units = len(np.unique(columns.unit)) < len(columns)
     for rows, block in columns.blocks():
         yield from _block_lines(block, rows.start, prefix, multi, units=units)

@@ -39,8 +39,6 @@ from simulator.logs.contexts import Contexts
 from simulator.logs.errors import BadLog
 from simulator.logs.import_experiment import experiment_of, plain_id, reward_delays
 from simulator.logs.import_slots import reasons_of, whole_slots
-from simulator.logs.ordered import in_order_of_time
-from simulator.logs.output_file import decision_prefix
 
 REWARD = "reward"
 """The name of the rewards."""
@@ -80,7 +78,7 @@ def import_log(
     ([0.5, 0.75], [1.0, 0.0], ('vip',))
     """
     _check(columns)
-    columns = in_order_of_time(columns)
+    columns = columns.in_order_of_time()
     definition = from_message(to_message(experiment_of(columns, experiment or plain_id(Path(columns.name).name))))
     clock = _Clock(int(columns.time[0]))
     with closing(open_log(path, clock=clock)) as log:
@@ -166,7 +164,7 @@ def _write(
     waiting: list[tuple[int, int, float]] = []
     rewards = 0
     for rows, block in columns.blocks():
-        decisions = _decisions(block, rows.start, ids, place, decision_prefix(columns.name))
+        decisions = _decisions(block, rows.start, ids, place, columns.id_prefix)
         for row, decision in enumerate(decisions, start=rows.start):
             time = int(columns.time[row])
             while waiting and waiting[0][0] < time:

@@ -14,7 +14,6 @@ from simulator.logs.columns import Columns
 from simulator.logs.errors import BadLog
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
-from simulator.logs.ordered import in_order_of_time
 
 __all__ = ["KINDS", "ReadOptions", "definition_in", "open_log"]
 
@@ -44,8 +43,8 @@ def open_log(name: str, options: ReadOptions) -> Columns:
         _refuse_options(name, options)
         return decider_log.load(path, experiment=options.experiment)
     if kind in tables.SUFFIXES:
-        return in_order_of_time(tables.load(files_of(path, tables.SUFFIXES), name, options))
-    return in_order_of_time(dsjson.load(files_of(path, dsjson.SUFFIXES), name, options))
+        return tables.load(files_of(path, tables.SUFFIXES), name, options).in_order_of_time()
+    return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
 
 
 def definition_in(name: str, options: ReadOptions) -> Experiment | None:

@@ -1,10 +1,9 @@
-"""A file that is there whole or not at all, and the ids that foreign decisions get. Used by import and export."""
+"""A file that is there whole or not at all. Used by import, export and the table of a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -50,12 +49,3 @@ def check_free(path: Path, *, force: bool) -> None:
         raise BadLog(f"{path}: is a folder; name a file in it")
     if path.exists() and not force:
         raise BadLog(f"{path}: is there already; name another file, or overwrite it: --force")
-
-
-def decision_prefix(name: str) -> str:
-    """What the ids of a log's decisions begin with, so that those of two logs differ.
-
-    >>> decision_prefix("open-bandit:random/men")
-    '03364b44'
-    """
-    return blake2b(name.encode(), digest_size=4).hexdigest()
