@@ -23,7 +23,7 @@ from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.log.open import open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
-from simulator.logs.codes import category, codes
+from simulator.logs.arrow import category, distinct
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
 
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden")
@@ -140,7 +140,7 @@ class _Raw:
         self.sealed, self.overridden = sealed.astype(np.bool_), overridden.astype(np.bool_)
         self.propensity: Floats = _joined(numbers["propensity"], np.float64)
         self.pmf = np.concatenate(pmfs)
-        self.units = codes(texts["unit_id"]).astype(np.int64)
+        self.units = distinct(texts["unit_id"]).astype(np.int64)
         self.eligible = category(texts["eligible"])
         self.action, self.reasons, self.features, self.action_features, *self.context = (
             category(texts[name]) for name in _TEXTS

@@ -150,10 +150,10 @@ def _guess(word: str, header: Sequence[str], pairs: Mapping[str, Any]) -> str | 
     return next((known[name] for name in GUESSES[word] if name in known), None)
 
 
-def told(layout: Layout, where: str, numbers: frozenset[str]) -> str:
+def describe(layout: Layout, where: str, numbers: frozenset[str]) -> str:
     """What was taken for what, for people. numbers: the fields that hold numbers.
 
-    >>> told(Layout(action="item_id", reward="click", fields=("device", "age")), "log.csv", frozenset({"age"}))
+    >>> describe(Layout(action="item_id", reward="click", fields=("device", "age")), "log.csv", frozenset({"age"}))
     'log.csv: action = item_id, reward = click; context: device (category), age (number); a wide table, no propensities'
     """
     shape = "a long table" if layout.chosen else "a wide table"
