@@ -6,7 +6,8 @@ Names are those that `mapping.py` guesses, so that the table is read back withou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,47 +23,32 @@ _WORDS = {name for names in GUESSES.values() for name in names}
 
 
 def write_csv(columns: Columns, path: Path, *, delimiter: str, packed: bool, done: Callable[[int], None]) -> None:
-    """Write a CSV file, packed with gzip if asked for. done: told how many decisions are written.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from simulator.logs.example import example
-    >>> with TemporaryDirectory() as folder:
-    ...     write_csv(example(), Path(folder, "log.tsv"), delimiter="\\t", packed=False, done=print)
-    2
-    """
-    tables = _tables(columns, done)
+    """Write a CSV file, packed with gzip if asked for. done: told how many decisions are written."""
+    tables = map(_without_codes, _tables(columns, done))
     first = next(tables)
     options = pyarrow.csv.WriteOptions(delimiter=delimiter)
     with (
         pa.output_stream(str(path), compression="gzip" if packed else None) as file,
-        pyarrow.csv.CSVWriter(file, _plain(first).schema, write_options=options) as writer,
+        pyarrow.csv.CSVWriter(file, first.schema, write_options=options) as writer,
     ):
-        writer.write_table(_plain(first))
-        for table in tables:
-            writer.write_table(_plain(table))
+        _write_all(writer, chain([first], tables))
 
 
 def write_parquet(columns: Columns, path: Path, *, done: Callable[[int], None]) -> None:
-    """Write a Parquet file. done: told how many decisions are written.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from simulator.logs.example import example
-    >>> with TemporaryDirectory() as folder:
-    ...     write_parquet(example(), Path(folder, "log.parquet"), done=print)
-    ...     pq.read_table(Path(folder, "log.parquet"))["action"].to_pylist()
-    2
-    ['b', 'a']
-    """
+    """Write a Parquet file. done: told how many decisions are written."""
     tables = _tables(columns, done)
     first = next(tables)
     with pq.ParquetWriter(path, first.schema) as writer:
-        writer.write_table(first)
-        for table in tables:
-            writer.write_table(table)
+        _write_all(writer, chain([first], tables))
 
 
-def _plain(table: Any) -> Any:
-    """CSV has no codes."""
+def _write_all(writer: Any, tables: Iterable[Any]) -> None:
+    for table in tables:
+        writer.write_table(table)
+
+
+def _without_codes(table: Any) -> Any:
+    """Texts as they are: CSV has no codes for them."""
     kinds = [pa.string() if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
     return table.cast(pa.schema(list(zip(table.schema.names, kinds, strict=True))))
 
