@@ -38,13 +38,13 @@ FIRST = 1_000
 NAN = float("nan")
 
 
-class _Placed(NamedTuple):
+class _Line(NamedTuple):
     path: Path
-    line: int
+    number: int
     event: Event
 
     def where(self) -> str:
-        return f"{self.path}:{self.line}"
+        return f"{self.path}:{self.number}"
 
 
 def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
@@ -62,17 +62,17 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     lines = _Lines(paths, options)
     first = list(islice(lines, FIRST))
     wanted = pairs_of(options, allowed=("action",)).get("action")
-    chosen = naming(wanted, [placed.event.actions.actions for placed in first])
+    chosen = naming(wanted, [line.event.actions.actions for line in first])
     if first:
         options.on_note(f"{name}: {chosen.words}")
-    gathered = _Gathered(Actions(chosen))
-    for placed in chain(first, lines):
+    builder = _Builder(Actions(chosen))
+    for line in chain(first, lines):
         try:
-            gathered.add(placed.event, options)
+            builder.add(line.event, options)
         except BadRow as row:
-            lines.bad.add(row, where=placed.where)
-    lines.check_any(name, gathered)
-    return gathered.finish(name, options, lines)
+            lines.bad.add(row, where=line.where)
+    lines.check_any(name, builder)
+    return builder.finish(name, options, lines)
 
 
 class _Lines:
@@ -83,22 +83,22 @@ class _Lines:
         self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self._files = Files(paths, options.on_progress)
-        self._placed = self._all(paths)
+        self._events = self._all(paths)
 
-    def __iter__(self) -> Iterator[_Placed]:
-        return self._placed
+    def __iter__(self) -> Iterator[_Line]:
+        return self._events
 
-    def _all(self, paths: Sequence[Path]) -> Iterator[_Placed]:
+    def _all(self, paths: Sequence[Path]) -> Iterator[_Line]:
         for path in paths:
             yield from self._of(path)
         self._files.close()
 
-    def _of(self, path: Path) -> Iterator[_Placed]:
+    def _of(self, path: Path) -> Iterator[_Line]:
         parse = LineParser()
         for number, line in self._files.lines(path):
             event = self._event(parse, line, f"{path}:{number}")
             if event is not None:
-                yield _Placed(path, number, event)
+                yield _Line(path, number, event)
 
     def _event(self, parse: LineParser, line: bytes, where: str) -> Event | None:
         """The decision of a line; None of one that is counted instead."""
@@ -116,9 +116,9 @@ class _Lines:
             self.notes.update(said.notes)
         return said
 
-    def check_any(self, name: str, gathered: _Gathered) -> None:
+    def check_any(self, name: str, builder: _Builder) -> None:
         """Raises BadLog where there is nothing to evaluate."""
-        if len(gathered):
+        if len(builder):
             return
         found = ", ".join(f"{count} {kind}" for kind, count in (self.left_out + Counter(self.bad.counts)).items())
         raise BadLog(
@@ -134,7 +134,7 @@ def _text(line: bytes) -> str:
         raise BadRow("line", f"is no UTF-8 text ({error.reason})") from error
 
 
-class _Gathered:
+class _Builder:
     """The columns so far."""
 
     def __init__(self, actions: Actions) -> None:
