@@ -236,7 +236,7 @@ def test_without_a_network_the_file_to_bring_is_named(
 def test_another_wheel_than_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new release may hold other data under the same name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = wheels.cached(data_sets.RIVER)
+    path = wheels.cache_path(data_sets.RIVER)
     path.parent.mkdir()
     path.write_bytes(b"another")
     with pytest.raises(WrongChecksum, match="delete the file and run again"):

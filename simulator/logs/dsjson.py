@@ -23,17 +23,17 @@ import numpy as np
 
 from simulator.logs.columns import Category, Columns, Flags, Floats
 from simulator.logs.dsjson_actions import Actions, naming
-from simulator.logs.dsjson_event import Event, LeftOut, LineParser, flatten
+from simulator.logs.dsjson_event import Event, LineParser, OtherLine, flatten
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.field_builder import FieldBuilders
 from simulator.logs.files import Files
 from simulator.logs.mapping import pairs_of
-from simulator.logs.options import ReadOptions, bad_reward, in_range, reward_range
+from simulator.logs.options import FINITE, ReadOptions, bad_reward, reward_range
 
 SUFFIXES = (".dsjson", ".json", ".jsonl", ".ndjson", ".log")
 
-FIRST = 1_000
-"""Decisions that are looked at before it is settled what tells actions apart."""
+FIRST_LINES = 1_000
+"""Decisions that settle what tells actions apart."""
 
 NAN = float("nan")
 
@@ -60,7 +60,7 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     ('yes', [1.0], [0.8], array([0.2, 0.8], dtype=float32))
     """
     lines = _Lines(paths, options)
-    first = list(islice(lines, FIRST))
+    first = list(islice(lines, FIRST_LINES))
     wanted = pairs_of(options, allowed=("action",)).get("action")
     chosen = naming(wanted, [line.event.actions.actions for line in first])
     if first:
@@ -105,16 +105,16 @@ class _Lines:
         if line.isspace():
             return None
         try:
-            said = parse(_text(line))
+            found = parse(_text(line))
         except BadRow as row:
             self.bad.add(row, where=lambda: where)
             return None
-        if isinstance(said, LeftOut):
-            self.left_out[said.kind] += 1
+        if isinstance(found, OtherLine):
+            self.left_out[found.kind] += 1
             return None
-        if said.notes:
-            self.notes.update(said.notes)
-        return said
+        if found.notes:
+            self.notes.update(found.notes)
+        return found
 
     def check_any(self, name: str, builder: _Builder) -> None:
         """Raises BadLog where there is nothing to evaluate."""
@@ -146,7 +146,7 @@ class _Builder:
         self._propensity, self._reward, self._delay, self._keep = array("d"), array("d"), array("d"), array("d")
         self._time, self._model = array("q"), array("q")
         self._id, self._unit = array("Q"), array("Q")
-        self._answered = array("b")
+        self._rewarded = array("b")
         self._pmf: array[float] | None = array("f")
         self._without_time = 0
 
@@ -155,7 +155,8 @@ class _Builder:
 
     def add(self, event: Event, options: ReadOptions) -> None:
         """One more decision. Raises BadRow, and then nothing of it is kept."""
-        if not in_range(event.reward, options.reward_range):
+        low, high = options.reward_range or FINITE
+        if not low <= event.reward <= high:
             raise bad_reward(event.reward, options.reward_range)
         variant = self._actions.variant(event.actions)
         if max(event.order) > len(variant.codes):
@@ -188,7 +189,7 @@ class _Builder:
         self._reward.append(event.reward)
         self._keep.append(event.keep)
         self._delay.append(NAN if event.delay is None else event.delay)
-        self._answered.append(-1 if event.answered is None else event.answered)
+        self._rewarded.append(-1 if event.rewarded is None else event.rewarded)
         self._model.append(self._models.setdefault(event.model, len(self._models)))
         self._id.append(_key(event.id or f"\x00{len(self)}"))
         self._unit.append(_key(event.unit) if event.unit else len(self))
@@ -215,8 +216,8 @@ class _Builder:
 
     def _columns(self, name: str) -> Columns:
         time, delay = np.frombuffer(self._time, np.int64), np.frombuffer(self._delay)
-        answered = np.frombuffer(self._answered, np.int8)
-        given = self._actions.given()
+        answered = np.frombuffer(self._rewarded, np.int8)
+        features = self._actions.call_features()
         return Columns(
             name=name,
             actions=self._actions.ids,
@@ -234,7 +235,7 @@ class _Builder:
             default=answered == 0 if bool((answered >= 0).all()) else None,
             delay=None if bool(np.isnan(delay).all()) else delay,
             model=np.frombuffer(self._model, np.int64) if len(self._models) > 1 else None,
-            action_features=_coded(np.frombuffer(self._features, np.int32), given) if any(given) else None,
+            action_features=_coded(np.frombuffer(self._features, np.int32), features) if any(features) else None,
             traits=self._actions.traits(),
         )
 
@@ -269,5 +270,6 @@ def fair_sample(keep: Floats, keys: Any) -> Flags:
     [True, False, True]
     """
     ticket = keys.astype(np.float64) / 2.0**63
+    # a row survived with probability keep; kept again with min(keep) / keep, all have min(keep) in the end
     flags: Flags = ticket * keep < keep.min(initial=1.0) * (1 + 1e-12)
     return flags

@@ -121,7 +121,7 @@ def _is_id(key: str) -> bool:
 
 
 def _feature_name(path: Path) -> str:
-    return ".".join(path[1:] if path[:1] and path[0] in OWN_NAMESPACES else path)
+    return ".".join(path[1:] if path and path[0] in OWN_NAMESPACES else path)
 
 
 def _text_at(action: Action, path: Path) -> str:
@@ -145,11 +145,11 @@ class Actions:
     >>> actions = Actions(by_feature(("_tag",)))
     >>> actions.variant(Multi("...", [{"_tag": "a", "A": {"colour": "red"}}, {"_tag": "b", "A": {"price": 2}}]))
     Variant(codes=(0, 1), features=0)
-    >>> actions.ids, actions.traits(), actions.given()
+    >>> actions.ids, actions.traits(), actions.call_features()
     (('a', 'b'), {'colour': ('red', '')}, ('{"b":{"price":2.0}}',))
     """
 
-    KEPT = 10_000
+    CACHE_SIZE = 10_000
 
     def __init__(self, naming: Naming) -> None:
         self._naming = naming
@@ -169,7 +169,7 @@ class Actions:
         """The actions of a line. Raises BadRow."""
         known = self._variants.get(multi.text)
         if known is None:
-            if len(self._variants) >= self.KEPT:
+            if len(self._variants) >= self.CACHE_SIZE:
                 self._variants.clear()
             known = self._variants[multi.text] = self._variant(multi.actions)
         return known
@@ -198,18 +198,18 @@ class Actions:
         names = sorted({name for one in fixed.values() for name, value in one.items() if isinstance(value, str)})
         return {name: tuple([_text(fixed[id_].get(name)) for id_ in self.ids]) for name in names}
 
-    def given(self) -> tuple[str, ...]:
+    def call_features(self) -> tuple[str, ...]:
         """By code: features that are no traits, as a JSON object by action; empty where there are none."""
         if len(self._varying) == len(self._index):
             return tuple(self._texts)
-        return tuple([self._given(json.loads(text)) for text in self._texts])
+        return tuple([self._without_traits(json.loads(text)) for text in self._texts])
 
-    def _given(self, features: dict[str, dict[str, str | float]]) -> str:
-        left = {id_: self._no_traits(id_, one) for id_, one in features.items()}
+    def _without_traits(self, features: dict[str, dict[str, str | float]]) -> str:
+        left = {id_: self._varying_features(id_, one) for id_, one in features.items()}
         left = {id_: one for id_, one in left.items() if one}
         return json.dumps(left, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if left else ""
 
-    def _no_traits(self, id_: str, features: dict[str, str | float]) -> dict[str, str | float]:
+    def _varying_features(self, id_: str, features: dict[str, str | float]) -> dict[str, str | float]:
         if id_ in self._varying:
             return features
         return {name: value for name, value in features.items() if not isinstance(value, str)}

@@ -153,7 +153,7 @@ def _arrived(block: Columns) -> list[str]:
 class _Multi:
     """The JSON array of a set's actions; each is made once."""
 
-    KEPT = 10_000
+    CACHE_SIZE = 10_000
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -167,12 +167,12 @@ class _Multi:
         """Of the set and the features with these codes."""
         key = (members, features)
         if key not in self._texts:
-            if len(self._texts) >= self.KEPT:
+            if len(self._texts) >= self.CACHE_SIZE:
                 self._texts.clear()
-            self._texts[key] = self._made(members, features)
+            self._texts[key] = self._array(members, features)
         return self._texts[key]
 
-    def _made(self, members: int, features: int) -> str:
+    def _array(self, members: int, features: int) -> str:
         given = self._columns.action_features
         extra = json.loads(given.values[features]) if given is not None and features >= 0 else {}
         actions = self._columns.actions

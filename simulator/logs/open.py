@@ -1,4 +1,4 @@
-"""A log by its name -> columns: the one place that decides which reader is asked. Called by the commands.
+"""A log by its name -> columns: the one place that chooses the reader. Called by the commands.
 
 A name is a data set like `open-bandit:random/men`, a file, or a folder of files of one kind (all of them, in order of
 name). Its suffix says what a file is, without one its first bytes.
@@ -48,17 +48,14 @@ def open_log(name: str, options: ReadOptions) -> Columns:
 
 
 def definition_in(name: str, options: ReadOptions) -> Experiment | None:
-    """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does.
-
-    >>> definition_in("open-bandit:random/men", ReadOptions())
-    """
+    """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does."""
     if name.startswith(open_bandit.PREFIX) or _kind(Path(name)) not in DATABASE:
         return None
     return decider_log.newest_definition(Path(name), experiment=options.experiment)
 
 
 def _refuse_options(name: str, options: ReadOptions) -> None:
-    """Nothing that was asked for is left undone without a word."""
+    """An option that this kind of log has no use for is an error, not ignored."""
     if options.columns or options.mapping or options.reward_range:
         raise BadLog(f"{name}: says itself what is what; leave out --column, --mapping and --reward-range")
 

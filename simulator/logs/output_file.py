@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from decider.log.open import check_unused
 from simulator.logs.errors import BadLog
 
-BESIDE = ("-wal", "-shm", "-last")
+SIDE_FILES = ("-wal", "-shm", "-last")
 """What SQLite and we keep beside a log."""
 
 
@@ -31,7 +31,7 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
         with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as folder:  # nobody else writes there
             temporary = Path(folder, path.name)
             yield temporary
-            for beside in BESIDE:
+            for beside in SIDE_FILES:
                 path.with_name(path.name + beside).unlink(missing_ok=True)
             temporary.replace(path)
     except OSError as error:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
-from simulator.logs.files import Files, opened, suffix
+from simulator.logs.files import Files, suffix, unpacked
 
 BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = 1 << 17
@@ -91,7 +91,7 @@ class CsvTable:
         )
         with reader:
             for batch in reader:
-                self._files.tell()
+                self._files.report()
                 yield pa.Table.from_batches([batch])
 
     def _with_line(self, error: pa.ArrowInvalid) -> BadLog:
@@ -109,8 +109,9 @@ class CsvTable:
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """The rows below the header with the lines on which they end, as an editor counts; empty lines are no rows."""
-        with opened(self._path) as file:
-            reader = csv.reader((line.decode("utf-8") for line in file), delimiter=self._delimiter)
+        with self._path.open("rb") as raw:
+            lines = unpacked(raw, self._path)
+            reader = csv.reader((line.decode("utf-8") for line in lines), delimiter=self._delimiter)
             rows = ((reader.line_num, record) for record in reader if record)
             next(rows, None)
             yield from rows
@@ -158,7 +159,7 @@ class ParquetTable:
             texts = [one for one in coded if arrow.is_text(self._schema.field(one))]
             reader = pq.ParquetFile(file, read_dictionary=texts)
             for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=list(columns)):
-                self._files.tell()
+                self._files.report()
                 yield pa.Table.from_batches([batch])
 
     def where(self, row: int) -> str:
