@@ -99,7 +99,7 @@ def times(column: Any) -> tuple[Longs, Flags]:
     if wrong.any() and len(column) > 1:  # Arrow parses all of a block or nothing; here each text has its own way
         pieces = [times(column.slice(row, 1)) for row in range(len(column))]
         return np.concatenate([time for time, _ in pieces]), np.concatenate([bad for _, bad in pieces])
-    return _scaled(found, wrong)
+    return _to_microseconds(found, wrong)
 
 
 def _parse_times(column: Any) -> Any:
@@ -110,7 +110,7 @@ def _parse_times(column: Any) -> Any:
     return column
 
 
-def _scaled(found: Floats, wrong: Flags) -> tuple[Longs, Flags]:
+def _to_microseconds(found: Floats, wrong: Flags) -> tuple[Longs, Flags]:
     """Seconds, milliseconds or microseconds, told apart by their size."""
     wrong = wrong | ~(np.abs(found) < 2.0**62)
     found = np.where(wrong, 0.0, found)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,3 +202,14 @@ class Columns:
 
 _BY_DECISION = ("action", "propensity", "reward", "time", "known", "unit", "eligible", "default", "delay", "model")
 """The plain arrays of a `Columns`: one value a decision."""
+
+
+def first_of_each(keys: NDArray[Any]) -> Flags:
+    """(n,): True where a key comes for the first time.
+
+    >>> first_of_each(np.array([7, 8, 7])).tolist()
+    [True, True, False]
+    """
+    first = np.zeros(len(keys), np.bool_)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first

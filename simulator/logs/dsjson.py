@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulator.logs.columns import Category, Columns, Flags, Floats
+from simulator.logs.columns import Category, Columns, Flags, Floats, first_of_each
 from simulator.logs.dsjson_actions import Actions, naming
 from simulator.logs.dsjson_event import Event, LineParser, OtherLine, flatten
 from simulator.logs.errors import BadLog, BadRow, BadRows
@@ -197,7 +197,7 @@ class _Builder:
     def finish(self, name: str, options: ReadOptions, lines: _Lines) -> Columns:
         """Everything that was added, but for repeated lines and those that a fair sample does not have."""
         columns = self._columns(name)
-        once = _first_of_each(np.frombuffer(self._id, np.uint64))
+        once = first_of_each(np.frombuffer(self._id, np.uint64))
         fair = fair_sample(np.frombuffer(self._keep), np.frombuffer(self._id, np.uint64))
         counts = {**lines.notes, "without a time": self._without_time}
         left_out = {
@@ -235,12 +235,12 @@ class _Builder:
             default=answered == 0 if bool((answered >= 0).all()) else None,
             delay=None if bool(np.isnan(delay).all()) else delay,
             model=np.frombuffer(self._model, np.int64) if len(self._models) > 1 else None,
-            action_features=_coded(np.frombuffer(self._features, np.int32), features) if any(features) else None,
+            action_features=_category(np.frombuffer(self._features, np.int32), features) if any(features) else None,
             traits=self._actions.traits(),
         )
 
 
-def _coded(codes: Any, texts: Sequence[str]) -> Category:
+def _category(codes: Any, texts: Sequence[str]) -> Category:
     """A field whose values may be equal or empty."""
     category = Category.of([*texts, ""])
     return Category(category.codes[codes], category.values)
@@ -249,13 +249,6 @@ def _coded(codes: Any, texts: Sequence[str]) -> Category:
 def _key(text: str) -> int:
     """63 bits that are equal where the text is, and look drawn by lot."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
-
-
-def _first_of_each(keys: Any) -> Flags:
-    _, first = np.unique(keys, return_index=True)
-    flags = np.zeros(len(keys), np.bool_)
-    flags[first] = True
-    return flags
 
 
 def fair_sample(keep: Floats, keys: Any) -> Flags:

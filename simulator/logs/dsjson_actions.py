@@ -44,14 +44,14 @@ def by_feature(path: Path) -> Naming:
         found = [_text_at(action, path) for action in actions]
         if "" in found:
             raise BadRow("action id", f"an action has no {name}", _OTHER)
-        return _different(found)
+        return _check_distinct(found)
 
     return Naming(f"an action's id is its {name}", ids, path)
 
 
 BY_CONTENT = Naming(
     "actions with the same features are the same action",
-    lambda actions: _different([f"action-{_digest(action)}" for action in actions]),
+    lambda actions: _check_distinct([f"action-{_digest(action)}" for action in actions]),
 )
 BY_POSITION = Naming(
     "an action is its place in the line's list",
@@ -60,7 +60,7 @@ BY_POSITION = Naming(
 _WANTED: Mapping[str | None, Naming] = {"content": BY_CONTENT, "position": BY_POSITION}
 
 
-def _different(names: list[str]) -> list[str]:
+def _check_distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadRow("action id", f"two actions of one line are {twice!r}", _OTHER)
@@ -91,7 +91,7 @@ def naming(wanted: str | None, lines: Sequence[Sequence[Action]]) -> Naming:
     for path in sorted(paths, key=lambda path: (path != ("_tag",), len(path))):
         if _suits(by_feature(path), lines):
             return by_feature(path)
-    return BY_CONTENT if _suits(BY_CONTENT, lines) and _come_again(lines) else BY_POSITION
+    return BY_CONTENT if _suits(BY_CONTENT, lines) and _recur(lines) else BY_POSITION
 
 
 def _suits(candidate: Naming, lines: Sequence[Sequence[Action]]) -> bool:
@@ -101,7 +101,7 @@ def _suits(candidate: Naming, lines: Sequence[Sequence[Action]]) -> bool:
         return False
 
 
-def _come_again(lines: Sequence[Sequence[Action]]) -> bool:
+def _recur(lines: Sequence[Sequence[Action]]) -> bool:
     """Whether the log has about as many different actions as a line has, not as many as all lines together."""
     different = {_digest(action) for actions in lines for action in actions}
     longest = max((len(actions) for actions in lines), default=0)

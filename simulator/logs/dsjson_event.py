@@ -164,7 +164,7 @@ def _not_evaluated(line: dict[str, Any], context: dict[str, Any], actions: Multi
         return OtherLine("continuous action")
     if not line.get("a") or not actions.actions:
         return OtherLine("no actions")
-    if (line.get("DeferredAction") is True or line.get("_deferred") is True) and not _activated(_outcomes(line)):
+    if (line.get("DeferredAction") is True or line.get("_deferred") is True) and not _is_activated(_outcomes(line)):
         return OtherLine("not activated")
     if line.get("_skipLearn") is True:
         return OtherLine("not to be learned")
@@ -180,14 +180,14 @@ def _outcomes(line: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in outcomes if isinstance(one, dict)] if isinstance(outcomes, list) else []
 
 
-def _activated(outcomes: list[dict[str, Any]]) -> bool:
+def _is_activated(outcomes: list[dict[str, Any]]) -> bool:
     return any(one.get("ActionTaken") is True or one.get("DeferredAction") is False for one in outcomes)
 
 
 def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> Event:
     cost = _number(line["_label_cost"], "_label_cost")
     order = _order(line["a"])
-    drawn = _drawn(line, order)
+    drawn = _drawn_index(line, order)
     pdrop = _number(line.get("pdrop") or 0, "pdrop")
     if not 0 <= pdrop < 1:
         raise BadRow("pdrop", f"pdrop {pdrop!r} is not in [0, 1]")
@@ -204,7 +204,7 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> 
         keep=keep,
         drawn=drawn,
         order=order,
-        pmf=None if pmf is None or not _complete(pmf) else pmf,
+        pmf=None if pmf is None or not _sums_to_one(pmf) else pmf,
         time=time,
         delay=_delay(time, rewarded),
         rewarded=bool(rewarded) if "o" in line else None,
@@ -239,7 +239,7 @@ def _order(given: Any) -> Sequence[int]:
     return numbers
 
 
-def _drawn(line: dict[str, Any], order: Sequence[int]) -> int:
+def _drawn_index(line: dict[str, Any], order: Sequence[int]) -> int:
     """Index of the drawn action. `a`, `_label_Action` and `_labelIndex` say the same."""
     for name, shift in (("_label_Action", 0), ("_labelIndex", 1)):
         if name in line and line[name] != order[0] - shift:
@@ -260,7 +260,7 @@ def _pmf(line: dict[str, Any], order: Sequence[int]) -> Sequence[float] | None:
     return pmf
 
 
-def _complete(pmf: Sequence[float]) -> bool:
+def _sums_to_one(pmf: Sequence[float]) -> bool:
     return abs(sum(pmf) - 1) <= TOLERANCE
 
 

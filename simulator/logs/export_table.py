@@ -54,19 +54,19 @@ def _without_codes(table: Any) -> Any:
 
 
 def _tables(columns: Columns, done: Callable[[int], None]) -> Iterator[Any]:
-    whole = _Whole(columns)
+    schema = _Schema(columns)
     for rows, block in columns.blocks():
-        yield pa.table(whole.block(block))
+        yield pa.table(schema.block(block))
         done(rows.start + len(block))
 
 
-class _Whole:
-    """What is settled for the whole log: which columns there are."""
+class _Schema:
+    """Which columns the table of a log has."""
 
     def __init__(self, columns: Columns) -> None:
         self._timed = bool(columns.time.any())
         self._known = not bool(np.isnan(columns.propensity).all())
-        self._eligible = columns.pmf is None and not _drawn_is_all(columns)
+        self._eligible = columns.pmf is None and not _every_action_drawn(columns)
         self._sets = tuple([_json([columns.actions[one] for one in members]) for members in columns.sets])
 
     def block(self, block: Columns) -> dict[str, Any]:
@@ -75,17 +75,17 @@ class _Whole:
         if self._timed:
             found["time"] = pa.array(block.time, pa.timestamp("us", "UTC"))
         found["unit_id"] = pa.array(block.unit)
-        found["action"] = _coded(Category(block.action, block.actions))
+        found["action"] = _dictionary(Category(block.action, block.actions))
         if self._known:
             found["propensity"] = pa.array(block.propensity, from_pandas=True)
         found["reward"] = pa.array(block.reward)
         if self._eligible:
-            found["eligible"] = _coded(Category(block.eligible, self._sets))
+            found["eligible"] = _dictionary(Category(block.eligible, self._sets))
         found |= {field_name(name): _field(one) for name, one in block.fields.items()}
         return found | _pmf_columns(block)
 
 
-def _drawn_is_all(columns: Columns) -> bool:
+def _every_action_drawn(columns: Columns) -> bool:
     """Whether the drawn actions alone tell what was eligible: everything, always."""
     return len(columns.sets) == 1 and len(np.unique(columns.action)) == len(columns.sets[0])
 
@@ -101,10 +101,10 @@ def field_name(name: str) -> str:
 
 
 def _field(field: Field) -> Any:
-    return _coded(field) if isinstance(field, Category) else pa.array(field.values, from_pandas=True)
+    return _dictionary(field) if isinstance(field, Category) else pa.array(field.values, from_pandas=True)
 
 
-def _coded(field: Category) -> Any:
+def _dictionary(field: Category) -> Any:
     codes = pa.array(field.codes, mask=field.codes < 0)
     return pa.DictionaryArray.from_arrays(codes, pa.array(field.values, pa.string()))
 

@@ -50,7 +50,7 @@ def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple([(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()])
 
 
-def unpacked(raw: IO[bytes], path: Path) -> IO[bytes]:
+def unpack(raw: IO[bytes], path: Path) -> IO[bytes]:
     """The content of an open file with that name: of what is in it where it is packed."""
     return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
 
@@ -72,7 +72,7 @@ class Files:
         try:
             with path.open("rb") as raw:
                 self._path, self._raw = path, raw
-                yield unpacked(raw, path)
+                yield unpack(raw, path)
         except (OSError, EOFError, zlib.error) as error:
             raise BadLog(f"{path}: cannot be read ({error}); check that it is whole, or fetch it again") from error
         finally:

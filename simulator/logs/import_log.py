@@ -160,7 +160,7 @@ def _write(
     """Decisions and rewards in the order of their times; how many rewards."""
     ids = tuple([action.id for action in definition.actions])
     after = reward_delays(columns, definition.reward.window)
-    silent = _default_taken(columns, definition.reward.default)
+    silent = _takes_default(columns, definition.reward.default)
     waiting: list[tuple[int, int, float]] = []
     rewards = 0
     for rows, block in columns.blocks():
@@ -185,7 +185,7 @@ def _put_reward(writer: _Writer, time: int, position: int, value: float) -> None
     writer.put(time, NewReward(Position(position), REWARD, value))
 
 
-def _default_taken(columns: Columns, default: float) -> Any:
+def _takes_default(columns: Columns, default: float) -> Any:
     """Decisions that need no reward: none came, and the default is what they got."""
     if columns.default is None:
         return np.zeros(len(columns), np.bool_)

@@ -49,11 +49,11 @@ def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple
     return (low, high) if low < high else (0.0, 1.0)
 
 
-def outside(rewards: Floats, declared: tuple[float, float] | None) -> Flags:
+def out_of_range(rewards: Floats, declared: tuple[float, float] | None) -> Flags:
     """Which rewards are not numbers, or not in the declared range.
 
     >>> import numpy as np
-    >>> outside(np.array([0.5, 3.0, np.nan]), (0.0, 1.0)).tolist()
+    >>> out_of_range(np.array([0.5, 3.0, np.nan]), (0.0, 1.0)).tolist()
     [False, True, True]
     """
     low, high = declared or FINITE

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
-from simulator.logs.files import Files, suffix, unpacked
+from simulator.logs.files import Files, suffix, unpack
 
 BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = 1 << 17
@@ -110,7 +110,7 @@ class CsvTable:
     def _records(self) -> Iterator[tuple[int, list[str]]]:
         """The rows below the header with the lines on which they end, as an editor counts; empty lines are no rows."""
         with self._path.open("rb") as raw:
-            lines = unpacked(raw, self._path)
+            lines = unpack(raw, self._path)
             reader = csv.reader((line.decode("utf-8") for line in lines), delimiter=self._delimiter)
             rows = ((reader.line_num, record) for record in reader if record)
             next(rows, None)

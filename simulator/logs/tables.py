@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from simulator.logs import arrow
-from simulator.logs.columns import Category, Codes, Columns, Field, Floats, Number
+from simulator.logs.columns import Category, Codes, Columns, Field, Floats, Number, first_of_each
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
 from simulator.logs.mapping import CONTEXT, Layout, describe, layout_of
-from simulator.logs.options import ReadOptions, bad_reward, outside, reward_range
+from simulator.logs.options import ReadOptions, bad_reward, out_of_range, reward_range
 from simulator.logs.table_block import Block
 from simulator.logs.table_files import TableFile, table_file
 from simulator.logs.table_shapes import TOLERANCE, Eligible, bad_propensity, shape_of
@@ -91,7 +91,7 @@ class _Builder:
         found["action"] = self._action(block)
         if eligible is not None:
             found["eligible"] = eligible.sets
-            propensity = self._drawn(block, eligible, found["action"], propensity)
+            propensity = self._drawn_propensity(block, eligible, found["action"], propensity)
         found["propensity"] = propensity
         found |= {f"field {name}": self._field(block, name) for name in layout.fields}
         keys = {"unit": layout.unit_id, "decision": layout.decision_id}
@@ -110,7 +110,7 @@ class _Builder:
     def _reward(self, block: Block) -> Floats:
         wanted = self._options.reward_range
         return block.numbers(
-            self._layout.reward, lambda values: outside(values, wanted), lambda value: bad_reward(value, wanted)
+            self._layout.reward, lambda values: out_of_range(values, wanted), lambda value: bad_reward(value, wanted)
         )
 
     def _propensity(self, block: Block) -> Floats:
@@ -126,7 +126,7 @@ class _Builder:
             column = pc.if_else(pa.array(block.good), arrow.texts(column), None)
         return self._actions.codes(column)
 
-    def _drawn(self, block: Block, eligible: Eligible, actions: Codes, propensity: Floats) -> Floats:
+    def _drawn_propensity(self, block: Block, eligible: Eligible, actions: Codes, propensity: Floats) -> Floats:
         """The drawn actions' propensities: what the pmf says of them, too, must agree."""
         places = self._shape.sets.positions(eligible.sets, actions)
         block.refuse(places < 0, lambda row: _not_eligible(self._actions.values[actions[row]]))
@@ -169,7 +169,7 @@ class _Builder:
             counts={} if self._layout.time else {"without a time": count},
             fields={one.removeprefix(CONTEXT): self._whole_field(one) for one in self._layout.fields},
         )
-        return self._once(columns) if self._layout.decision_id else columns
+        return self._without_repeats(columns) if self._layout.decision_id else columns
 
     def _whole(self, name: str, otherwise: Any = None) -> Any:
         column = self._columns.get(name)
@@ -179,10 +179,9 @@ class _Builder:
         values = self._whole(f"field {name}")
         return Category(values, self._texts[name].values) if name in self._texts else Number(values)
 
-    def _once(self, columns: Columns) -> Columns:
+    def _without_repeats(self, columns: Columns) -> Columns:
         """The first row of every decision id: a row that comes again is no other draw."""
-        first = np.zeros(len(columns), np.bool_)
-        first[np.unique(self._whole("decision"), return_index=True)[1]] = True
+        first = first_of_each(self._whole("decision"))
         if first.all():
             return columns
         left_out = {**columns.left_out, "repeated decision id": int((~first).sum())}
