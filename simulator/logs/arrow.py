@@ -227,7 +227,7 @@ def keys(column: Any) -> Longs:
 
 
 def mix(keys: Any) -> Any:
-    """(n,) unsigned 64 bits -> 63 bits that look drawn by lot; 0 stays 0 (splitmix64).
+    """(n,) unsigned 64 bits -> 63 pseudo-random bits; 0 stays 0 (splitmix64).
 
     >>> [hex(key) for key in mix(np.array([0, 1], np.uint64)).tolist()]
     ['0x0', '0x2b490b0e880582f2']

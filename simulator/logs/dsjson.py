@@ -11,7 +11,7 @@ second decision. A reward is known when it came, or at once where the line does 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -25,7 +25,7 @@ from simulator.logs.columns import Category, Columns, Flags, Floats, first_of_ea
 from simulator.logs.dsjson_actions import Actions, naming
 from simulator.logs.dsjson_event import Event, LineParser, OtherLine, flatten
 from simulator.logs.errors import BadLog, BadRow, BadRows
-from simulator.logs.field_builder import FieldBuilders
+from simulator.logs.field_builder import FieldBuilder
 from simulator.logs.files import Files
 from simulator.logs.mapping import pairs_of
 from simulator.logs.options import FINITE, ReadOptions, bad_reward, reward_range
@@ -139,7 +139,7 @@ class _Builder:
 
     def __init__(self, actions: Actions) -> None:
         self._actions = actions
-        self._fields = FieldBuilders()
+        self._fields: defaultdict[str, FieldBuilder] = defaultdict(FieldBuilder)
         self._sets: dict[tuple[int, ...], int] = {}
         self._models: dict[str, int] = {}
         self._action, self._eligible, self._features = array("i"), array("i"), array("i")
@@ -161,8 +161,9 @@ class _Builder:
         variant = self._actions.variant(event.actions)
         if max(event.order) > len(variant.codes):
             raise BadRow("a", f"a {list(event.order)!r} names more actions than the {len(variant.codes)} in _multi")
-        context = flatten(event.context)
-        self._fields.put(len(self), context)
+        context = flatten(event.context)  # raises where a feature is bad: before anything of the line is kept
+        for name, value in context:
+            self._fields[name].put(len(self), value)
         self._add_pmf(event, variant.codes)
         self._add_numbers(event)
         self._features.append(variant.features)
@@ -228,7 +229,7 @@ class _Builder:
             time=time,
             known=time + np.nan_to_num(delay * 1e6).astype(np.int64),
             unit=np.frombuffer(self._unit, np.int64),
-            fields=self._fields.finish(len(self)),
+            fields={name: field.finish(len(self)) for name, field in self._fields.items()},
             sets=tuple(self._sets),
             eligible=np.frombuffer(self._eligible, np.int32),
             pmf=None if self._pmf is None else np.frombuffer(self._pmf, np.float32),
@@ -247,7 +248,7 @@ def _category(codes: Any, texts: Sequence[str]) -> Category:
 
 
 def _key(text: str) -> int:
-    """63 bits that are equal where the text is, and look drawn by lot."""
+    """63 pseudo-random bits that are equal where the text is."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 

@@ -180,7 +180,7 @@ class _Builder:
         return Category(values, self._texts[name].values) if name in self._texts else Number(values)
 
     def _without_repeats(self, columns: Columns) -> Columns:
-        """The first row of every decision id: a row that comes again is no other draw."""
+        """The first row of every decision id: a repeated row is not a second draw."""
         first = first_of_each(self._whole("decision"))
         if first.all():
             return columns
