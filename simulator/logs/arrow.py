@@ -55,7 +55,7 @@ def numbers(column: Any) -> tuple[Floats, Flags]:
         column = column.cast(pa.float64()) if not pa.types.is_boolean(column.type) else column.cast(pa.int8())
         return column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
     column = texts(column)
-    try:
+    try:  # a block without a fault needs no regular expression
         found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
         return found, np.zeros(len(column), np.bool_)
     except pa.ArrowInvalid:
@@ -141,7 +141,7 @@ def category(chunks: list[Any]) -> Category:
 
 
 def distinct(chunks: list[Any]) -> Codes:
-    """Equal where the texts are, in the order in which they came; for texts that nobody needs to see again.
+    """Codes that are equal where the texts are, in order of first appearance; the texts themselves are dropped.
 
     >>> distinct([pa.array(["b", "a"]), pa.array(["b"])]).tolist()
     [0, 1, 0]

@@ -1,7 +1,7 @@
 """Columns of any log -> a file that others read: dsjson, CSV or Parquet, by its suffix. Called by `simulator export`.
 
 Kept by all: decisions in their order, actions and eligible sets, propensities to the last bit, pmfs as float32,
-rewards, contexts, times, which decisions have one unit. What a format cannot hold is told (`lost`).
+rewards, contexts, times, which decisions have one unit. What a format cannot hold is reported (`lost`).
 """
 
 from __future__ import annotations

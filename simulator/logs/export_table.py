@@ -23,7 +23,7 @@ _WORDS = {name for names in GUESSES.values() for name in names}
 
 
 def write_csv(columns: Columns, path: Path, *, delimiter: str, packed: bool, done: Callable[[int], None]) -> None:
-    """Write a CSV file, packed with gzip if asked for. done: told how many decisions are written."""
+    """Write a CSV file, packed with gzip if asked for. done: called with the number of decisions written."""
     tables = map(_without_codes, _tables(columns, done))
     first = next(tables)
     options = pyarrow.csv.WriteOptions(delimiter=delimiter)
@@ -35,7 +35,7 @@ def write_csv(columns: Columns, path: Path, *, delimiter: str, packed: bool, don
 
 
 def write_parquet(columns: Columns, path: Path, *, done: Callable[[int], None]) -> None:
-    """Write a Parquet file. done: told how many decisions are written."""
+    """Write a Parquet file. done: called with the number of decisions written."""
     tables = _tables(columns, done)
     first = next(tables)
     with pq.ParquetWriter(path, first.schema) as writer:

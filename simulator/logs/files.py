@@ -1,6 +1,6 @@
 """Files of a foreign log: one file, or a folder of them in order of name; plain or gzip. Called by the readers.
 
-Progress is by bytes read of the files as they lie there.
+Progress is counted in bytes of the files on disk, packed or not.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 What an imported log is, and is not:
 
 - One experiment with the foreign log's actions, paused (nothing shall be decided by it) and with the policy `uniform`:
-  nobody knows what drew the decisions. A later version with a policy that learns is taught by them.
+  what drew the decisions is not known. A later version with a policy that learns is trained on them.
 - `propensity` is the foreign one, to the last bit. The pmf beside it is in whole millionths that sum to one, as
   everywhere in our logs; where the foreign log has only the propensity, the other actions' millionths are 0 and the sum
   is less than a million: the rest is not known. An action that was drawn has one millionth at least.

@@ -47,7 +47,7 @@ def _single_slot(place: int, slots: int, size: int) -> Slots:
 
 def _round(exact: Any, drawn: int) -> Slots:
     """By largest remainders; at least one for the drawn action."""
-    exact = exact * (SLOTS / exact.sum())
+    exact = exact * (SLOTS / exact.sum())  # a printed pmf may be off by a thousandth
     slots = np.rint(exact).astype(np.int64)
     slots[drawn] = max(1, slots[drawn])
     missing = SLOTS - int(slots.sum())

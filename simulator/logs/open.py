@@ -24,7 +24,7 @@ KINDS = (
     "a log of ours (.db), dsjson (.dsjson, .json, .jsonl, .log), a table (.csv, .tsv, .parquet), packed ones (.gz), "
     "a folder of those, or open-bandit:random/all"
 )
-"""What a log can be, for people."""
+"""The kinds of logs, for messages and help."""
 
 
 def open_log(name: str, options: ReadOptions) -> Columns:

@@ -16,7 +16,7 @@ SIDE_FILES = ("-wal", "-shm", "-last")
 
 @contextmanager
 def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary path to write to; afterwards it becomes `path`, or goes if the writing failed. Raises BadLog.
+    """A temporary path to write to; then it is renamed to `path`, or deleted if the writing failed. Raises BadLog.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -26,11 +26,14 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     'written'
     """
     check_free(path, force=force)
-    check_unused(path)
+    check_unused(path)  # a server may be writing the log
     try:
-        with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as folder:  # nobody else writes there
+        with TemporaryDirectory(
+            prefix=f".{path.name}.part-", dir=path.parent
+        ) as folder:  # private, so no other process can take the name
             temporary = Path(folder, path.name)
             yield temporary
+            # before the new log is there: SQLite would replay the old one's write-ahead log into it
             for beside in SIDE_FILES:
                 path.with_name(path.name + beside).unlink(missing_ok=True)
             temporary.replace(path)

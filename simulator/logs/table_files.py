@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet files in blocks of rows, with the way back to a row's line. Called by `tables.py`.
+"""CSV, TSV and Parquet files in blocks of rows, and the line of any row. Called by `tables.py`.
 
 Every value of a CSV comes as a text (repeated ones by code), so that a bad one can be named; a Parquet column keeps its
 type. Nothing here knows what a column means.

@@ -92,7 +92,7 @@ class Shape:
         self.sets = Sets()
 
     def blocks(self, tables: Iterator[Any]) -> Iterator[Any]:
-        """The same rows, cut so that no decision is torn apart."""
+        """The same rows, cut between decisions: the rows of one are in one block."""
         return tables
 
     def decisions(self, block: Block) -> tuple[Block, Eligible | None]:
