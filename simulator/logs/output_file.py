@@ -28,9 +28,8 @@ def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
     check_free(path, force=force)
     check_unused(path)  # a server may be writing the log
     try:
-        with TemporaryDirectory(
-            prefix=f".{path.name}.part-", dir=path.parent
-        ) as folder:  # private, so no other process can take the name
+        # a folder of its own, so that no other process can take the name
+        with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as folder:
             temporary = Path(folder, path.name)
             yield temporary
             # before the new log is there: SQLite would replay the old one's write-ahead log into it
