@@ -108,7 +108,7 @@ def _lines(content: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(content.decode(), newline="")))
 
 
-def _csv_with_classes(names: Sequence[str]) -> Callable[[bytes], Labelled]:
+def _class_numbers(names: Sequence[str]) -> Callable[[bytes], Labelled]:
     """As scikit-learn keeps them: the first line ends in the names of the classes, each line in the class's number."""
 
     def parse(content: bytes) -> Labelled:
@@ -184,22 +184,19 @@ _PIXELS = [f"pixel_{row}_{column}" for row, column in product(range(8), range(8)
 
 _SETS = {
     "iris": _Set(
-        "the species of irises (Fisher 1936)",
-        SCIKIT_LEARN,
-        "sklearn/datasets/data/iris.csv",
-        _csv_with_classes(_IRIS),
+        "the species of irises (Fisher 1936)", SCIKIT_LEARN, "sklearn/datasets/data/iris.csv", _class_numbers(_IRIS)
     ),
     "wine": _Set(
         "the growers of wines, by chemistry (UCI)",
         SCIKIT_LEARN,
         "sklearn/datasets/data/wine_data.csv",
-        _csv_with_classes(_WINE),
+        _class_numbers(_WINE),
     ),
     "breast-cancer": _Set(
         "tumours by the shape of their cells (UCI, Wisconsin diagnostic)",
         SCIKIT_LEARN,
         "sklearn/datasets/data/breast_cancer.csv",
-        _csv_with_classes(_CELLS),
+        _class_numbers(_CELLS),
     ),
     "digits": _Set(
         "handwritten digits of 8 by 8 pixels (UCI)",
