@@ -27,10 +27,10 @@ from simulator.datasets import classification as data_sets
 from simulator.datasets import wheels
 from simulator.datasets.wheels import DatasetError, DownloadFailed, WrongChecksum
 from simulator.evaluate.reward_model import RewardModel
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Floats, Number
 from simulator.logs.contexts import Contexts
 from simulator.logs.decider_log import AmbiguousExperiment
+from simulator.logs.errors import BadLog
 from simulator.logs.export_log import export_log
 from simulator.logs.import_log import import_log
 from simulator.logs.open import ReadOptions, open_log
@@ -236,7 +236,7 @@ def test_without_a_network_the_file_to_bring_is_named(
 def test_another_wheel_than_the_pinned_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A new release may hold other data under the same name."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    path = wheels.cached(data_sets.RIVER)
+    path = wheels.cache_path(data_sets.RIVER)
     path.parent.mkdir()
     path.write_bytes(b"another")
     with pytest.raises(WrongChecksum, match="delete the file and run again"):

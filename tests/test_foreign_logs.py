@@ -23,10 +23,10 @@ from hypothesis import strategies as st
 from simulator.datasets import open_bandit
 from simulator.datasets.open_bandit import DatasetError
 from simulator.logs import arrow, table_files
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Number
 from simulator.logs.decider_log import AmbiguousExperiment
 from simulator.logs.dsjson import fair_sample
+from simulator.logs.errors import BadLog
 from simulator.logs.mapping import GUESSES
 from simulator.logs.open import ReadOptions, open_log
 

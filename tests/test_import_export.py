@@ -29,9 +29,9 @@ from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
 from simulator.commands.group import main as simulator
 from simulator.commands.logs import export_command, import_command
 from simulator.logs import export_log as exporting
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Field, Number
 from simulator.logs.decider_log import load
+from simulator.logs.errors import BadLog
 from simulator.logs.example import example
 from simulator.logs.export_log import export_log
 from simulator.logs.import_experiment import action_ids

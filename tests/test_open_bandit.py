@@ -165,7 +165,7 @@ def test_without_xdg_cache_home_the_cache_is_in_the_home(
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     if unset:
         monkeypatch.delenv("XDG_CACHE_HOME")
-    assert wheels.cached(open_bandit.WHEEL) == tmp_path / ".cache" / "decider" / open_bandit.WHEEL.file
+    assert wheels.cache_path(open_bandit.WHEEL) == tmp_path / ".cache" / "decider" / open_bandit.WHEEL.file
 
 
 @pytest.mark.usefixtures("open_bandit_wheel")

@@ -18,9 +18,9 @@ from pathlib import Path
 import click
 import pytest
 
-from decider.server.command import main as decider_command
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
+from decider.server.command import main as decider_command
 from decider.server.settings import table
 from simulator.commands.group import main as simulator_command
 from simulator.datasets import open_bandit

@@ -25,7 +25,7 @@ from simulator.logs.columns import Columns
 from simulator.logs.export_log import check_kind, export_log
 from simulator.logs.import_log import import_log
 from simulator.logs.open import KINDS
-from simulator.logs.writing import check_free, replacing
+from simulator.logs.output_file import atomic_path, check_free
 
 
 def _report(columns: Columns, written: Any, seconds: float) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def import_command(src: str, dest: Path, name: str | None, force: bool, json_fil
         check_free(dest, force=force)
         refuse_overwriting(json_file, src, dest)
         columns = read_log(src, console, **given)
-        with replacing(dest, force=force) as path, bar(console, "writing") as progress:
+        with atomic_path(dest, force=force) as path, bar(console, "writing") as progress:
             written = import_log(columns, path, experiment=name, on_progress=progress)
         _tell(_report(columns, written, time.perf_counter() - started), dest, json_file)
 
@@ -95,6 +95,6 @@ def export_command(log: str, dest: Path, force: bool, json_file: Path | None, **
         check_free(dest, force=force)
         refuse_overwriting(json_file, log, dest)
         columns = read_log(log, console, **given)
-        with replacing(dest, force=force) as path, bar(console, "writing") as progress:
+        with atomic_path(dest, force=force) as path, bar(console, "writing") as progress:
             written = export_log(columns, path, kind=dest.name, on_progress=progress)
         _tell(_report(columns, written, time.perf_counter() - started), dest, json_file)

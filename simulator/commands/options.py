@@ -16,8 +16,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from decider.errors import DeciderError
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Columns
+from simulator.logs.errors import BadLog
 from simulator.logs.open import ReadOptions, open_log
 
 REFUSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -134,7 +134,7 @@ def refuse_overwriting(json_file: Path | None, *others: str | Path | None) -> No
 
     >>> refuse_overwriting(Path("shop.db"), "other.db", Path("shop.db"))
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: --json shop.db: is the log itself or another file that is read; name another file
+    simulator.logs.errors.BadLog: --json shop.db: is the log itself or another file that is read; name another file
     """
     for other in others:
         if json_file is not None and other is not None and json_file.resolve() == Path(other).resolve():

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from simulator.compare.result import TableRow
-from simulator.logs.writing import replacing
+from simulator.logs.output_file import atomic_path
 
 FORMATS = ("parquet", "csv")
 
@@ -37,7 +37,7 @@ def write_table(rows: Sequence[TableRow], file: Path) -> None:
     [{'policy': 'a', 'seed': 1, 'failed': None}, {'policy': 'b', 'seed': None, 'failed': 'why'}]
     """
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=_schema(rows))
-    with replacing(file, force=True) as path:
+    with atomic_path(file, force=True) as path:
         if file.suffix == ".csv":
             pyarrow.csv.write_csv(table, path)
         else:

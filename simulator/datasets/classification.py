@@ -100,7 +100,7 @@ def _value(text: str) -> FeatureValue:
         return text
 
 
-def _named(names: Sequence[str], values: Sequence[str]) -> Features:
+def _features(names: Sequence[str], values: Sequence[str]) -> Features:
     return dict(zip(names, map(_value, values), strict=True))
 
 
@@ -108,27 +108,27 @@ def _lines(content: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(content.decode(), newline="")))
 
 
-def _headed_by_classes(names: Sequence[str]) -> Callable[[bytes], Labelled]:
+def _class_numbers(names: Sequence[str]) -> Callable[[bytes], Labelled]:
     """As scikit-learn keeps them: the first line ends in the names of the classes, each line in the class's number."""
 
     def parse(content: bytes) -> Labelled:
         (_, _, *classes), *lines = _lines(content)
-        return [(_named(names, values), classes[int(label)]) for *values, label in lines]
+        return [(_features(names, values), classes[int(label)]) for *values, label in lines]
 
     return parse
 
 
-def _headless(names: Sequence[str]) -> Callable[[bytes], Labelled]:
+def _gzipped_numbers(names: Sequence[str]) -> Callable[[bytes], Labelled]:
     """Numbers alone, the last one is the class."""
-    return lambda content: [(_named(names, values), label) for *values, label in _lines(gzip.decompress(content))]
+    return lambda content: [(_features(names, values), label) for *values, label in _lines(gzip.decompress(content))]
 
 
-def _headed(unpacked: Callable[[bytes], bytes]) -> Callable[[bytes], Labelled]:
+def _csv_with_header(unpack: Callable[[bytes], bytes]) -> Callable[[bytes], Labelled]:
     """As river keeps them: the first line has the names, the last column is the class."""
 
     def parse(content: bytes) -> Labelled:
-        (*names, _), *lines = _lines(unpacked(content))
-        return [(_named(names, values), label) for *values, label in lines]
+        (*names, _), *lines = _lines(unpack(content))
+        return [(_features(names, values), label) for *values, label in lines]
 
     return parse
 
@@ -184,45 +184,45 @@ _PIXELS = [f"pixel_{row}_{column}" for row, column in product(range(8), range(8)
 
 _SETS = {
     "iris": _Set(
-        "the species of irises (Fisher 1936)", SCIKIT_LEARN, "sklearn/datasets/data/iris.csv", _headed_by_classes(_IRIS)
+        "the species of irises (Fisher 1936)", SCIKIT_LEARN, "sklearn/datasets/data/iris.csv", _class_numbers(_IRIS)
     ),
     "wine": _Set(
         "the growers of wines, by chemistry (UCI)",
         SCIKIT_LEARN,
         "sklearn/datasets/data/wine_data.csv",
-        _headed_by_classes(_WINE),
+        _class_numbers(_WINE),
     ),
     "breast-cancer": _Set(
         "tumours by the shape of their cells (UCI, Wisconsin diagnostic)",
         SCIKIT_LEARN,
         "sklearn/datasets/data/breast_cancer.csv",
-        _headed_by_classes(_CELLS),
+        _class_numbers(_CELLS),
     ),
     "digits": _Set(
         "handwritten digits of 8 by 8 pixels (UCI)",
         SCIKIT_LEARN,
         "sklearn/datasets/data/digits.csv.gz",
-        _headless(_PIXELS),
+        _gzipped_numbers(_PIXELS),
     ),
     "bananas": _Set("two clusters shaped like bananas (OpenML 1460)", RIVER, "river/datasets/banana.zip", _libsvm),
     "phishing": _Set(
         "websites that phish (UCI)",
         RIVER,
         "river/datasets/phishing.csv.gz",
-        _headed(gzip.decompress),
+        _csv_with_header(gzip.decompress),
         {"0": "honest", "1": "phishing"},
     ),
     "image-segments": _Set(
         "what pieces of outdoor images show (UCI, Statlog)",
         RIVER,
         "river/datasets/segment.csv.zip",
-        _headed(_only_file),
+        _csv_with_header(_only_file),
     ),
     "shuttle": _Set(
         "anomalies in readings from a space shuttle, 7 % of them (UCI, Statlog)",
         RIVER,
         "river/datasets/shuttle.csv.gz",
-        _headed(gzip.decompress),
+        _csv_with_header(gzip.decompress),
         {"0": "normal", "1": "anomaly"},
     ),
 }

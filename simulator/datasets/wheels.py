@@ -50,10 +50,10 @@ class Wheel:
     options: tuple[str, ...] = ()
 
 
-def cached(wheel: Wheel) -> Path:
+def cache_path(wheel: Wheel) -> Path:
     """Where the wheel is kept: `decider/` in $XDG_CACHE_HOME, or in ~/.cache.
 
-    >>> cached(Wheel("shop==1", "shop-1-py3-none-any.whl", "")).parts[-2:]
+    >>> cache_path(Wheel("shop==1", "shop-1-py3-none-any.whl", "")).parts[-2:]
     ('decider', 'shop-1-py3-none-any.whl')
     """
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -62,7 +62,7 @@ def cached(wheel: Wheel) -> Path:
 
 def fetch(wheel: Wheel) -> Path:
     """The checked wheel, downloaded if it is not in the cache. Raises DownloadFailed or WrongChecksum."""
-    path = cached(wheel)
+    path = cache_path(wheel)
     try:
         if not path.exists():
             _download(wheel, path)

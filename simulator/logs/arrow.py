@@ -1,18 +1,19 @@
-"""Arrow columns -> numpy, in bulk: numbers, times, codes of texts, keys of texts. Called by `tables.py`.
+"""Arrow columns -> numpy, in bulk: numbers, times, codes and keys of texts. Called by the readers of logs.
 
-What cannot be read comes back as nan (or -1) beside a mask, so that the caller can name the row.
+What cannot be read comes back as nan (or 0) beside a mask, so that the caller can name the row.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Codes, Flags, Floats, Longs
+from simulator.logs.errors import BadLog
 
 MOST_VALUES = 1_000_000
 """A field with more different texts is an id, not something to learn from; they would need a Python object each."""
@@ -54,7 +55,7 @@ def numbers(column: Any) -> tuple[Floats, Flags]:
         column = column.cast(pa.float64()) if not pa.types.is_boolean(column.type) else column.cast(pa.int8())
         return column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
     column = texts(column)
-    try:
+    try:  # a block without a fault needs no regular expression
         found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
         return found, np.zeros(len(column), np.bool_)
     except pa.ArrowInvalid:
@@ -87,73 +88,78 @@ def all_numbers(column: Any) -> bool:
 def times(column: Any) -> tuple[Longs, Flags]:
     """(n,) microseconds since 1970, and where there is no time. Texts are ISO 8601, UTC where they do not say.
 
-    >>> times(pa.array(["2019-11-24 00:00:10.5+00:00", "2019-11-24", "soon"]))
-    (array([1574553610500000, 1574553600000000,                0]), array([False, False,  True]))
-    >>> times(pa.array([1574553600]))[0].tolist()
-    [1574553600000000]
+    >>> times(pa.array(["2019-11-24 00:00:10.5+00:00", "2019-11-24", "1574553600", "soon"]))[0].tolist()
+    [1574553610500000, 1574553600000000, 1574553600000000, 0]
     """
-    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-        return _from_timestamps(column)
-    if is_text(column):
-        column = texts(column)
-        parsed = _parse_times(column)
-        if parsed is not None:
-            return _from_timestamps(parsed)
-    return _from_numbers_or_mixed(column)
-
-
-def _from_timestamps(column: Any) -> tuple[Longs, Flags]:
-    missing = column.is_null().to_numpy(zero_copy_only=False)
-    moments = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).fill_null(0)
-    return moments.to_numpy(zero_copy_only=False), missing
+    moments = _parse_times(texts(column)) if is_text(column) else column
+    if pa.types.is_timestamp(moments.type) or pa.types.is_date(moments.type):
+        moments = moments.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        return moments.fill_null(0).to_numpy(zero_copy_only=False), is_missing(moments)
+    found, wrong = numbers(moments)
+    if wrong.any() and len(column) > 1:  # Arrow parses all of a block or nothing; here each text has its own way
+        pieces = [times(column.slice(row, 1)) for row in range(len(column))]
+        return np.concatenate([time for time, _ in pieces]), np.concatenate([bad for _, bad in pieces])
+    return _to_microseconds(found, wrong)
 
 
 def _parse_times(column: Any) -> Any:
-    """All of the texts as times; None if one is none."""
+    """Texts as times; as they were if one is none."""
     for kind in (pa.timestamp("ns", "UTC"), pa.timestamp("ns")):
-        try:
+        with suppress(pa.ArrowInvalid):
             return pc.cast(column, kind)
-        except pa.ArrowInvalid:
-            continue
-    return None
+    return column
 
 
-def _from_numbers_or_mixed(column: Any) -> tuple[Longs, Flags]:
-    found, wrong = numbers(column)
-    if wrong.any() and is_text(column):
-        return _one_by_one(texts(column))
-    wrong |= ~(np.abs(found) < 2.0**62)
+def _to_microseconds(found: Floats, wrong: Flags) -> tuple[Longs, Flags]:
+    """Seconds, milliseconds or microseconds, told apart by their size."""
+    wrong = wrong | ~(np.abs(found) < 2.0**62)
     found = np.where(wrong, 0.0, found)
     size = np.abs(found)
     scale = np.where(size < _SECONDS, 1e6, np.where(size < _MILLISECONDS, 1e3, 1.0))
     return np.round(found * scale).astype(np.int64), wrong
 
 
-def _one_by_one(column: Any) -> tuple[Longs, Flags]:
-    """Of a block whose texts are of several kinds, or wrong: each by itself."""
-    pieces = [times_of_one(column.slice(row, 1)) for row in range(len(column))]
-    return np.concatenate([moment for moment, _ in pieces]), np.concatenate([wrong for _, wrong in pieces])
+def is_missing(column: Any) -> Flags:
+    """Where an Arrow array has nothing.
 
-
-def times_of_one(column: Any) -> tuple[Longs, Flags]:
-    """The time of a single text.
-
-    >>> times_of_one(pa.array(["2019-11-24T00:00:00Z"]))
-    (array([1574553600000000]), array([False]))
+    >>> is_missing(pa.array([1, None])).tolist()
+    [False, True]
     """
-    parsed = _parse_times(column)
-    if parsed is not None:
-        return _from_timestamps(parsed)
-    found, wrong = numbers(column)
-    return _from_numbers_or_mixed(pa.array(found)) if not wrong.any() else (np.zeros(1, np.int64), wrong)
+    missing: Flags = column.is_null().to_numpy(zero_copy_only=False)
+    return missing
 
 
-class Texts:
-    """Codes of texts, the same over all blocks; an empty text or null is -1.
+def category(chunks: list[Any]) -> Category:
+    """One field from all of its chunks of texts; null and the empty text are not given.
 
-    >>> texts = Texts("device"); texts.codes(pa.array(["web", None])), texts.codes(pa.array(["app", "web"]))
+    >>> category([pa.array(["web", None]), pa.array(["", "app"])])
+    Category(codes=array([ 0, -1, -1,  1], dtype=int32), values=('web', 'app'))
+    """
+    column = pa.chunked_array(chunks, pa.string()).combine_chunks()
+    encoded = pc.if_else(pc.equal(column, ""), None, column).dictionary_encode()
+    return Category(_codes(encoded), tuple(encoded.dictionary.to_pylist()))
+
+
+def distinct(chunks: list[Any]) -> Codes:
+    """Codes that are equal where the texts are, in order of first appearance; the texts themselves are dropped.
+
+    >>> distinct([pa.array(["b", "a"]), pa.array(["b"])]).tolist()
+    [0, 1, 0]
+    """
+    return _codes(pa.chunked_array(chunks, pa.string()).combine_chunks().dictionary_encode())
+
+
+def _codes(encoded: Any) -> Codes:
+    codes: Codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes
+
+
+class Vocabulary:
+    """The texts of a column by code, the same over all blocks; an empty text or null is -1.
+
+    >>> devices = Vocabulary("device"); devices.codes(pa.array(["web", None])), devices.codes(pa.array(["app", "web"]))
     (array([ 0, -1], dtype=int32), array([1, 0], dtype=int32))
-    >>> texts.values
+    >>> devices.values
     ('web', 'app')
     """
 
@@ -174,16 +180,13 @@ class Texts:
         """Of an Arrow array. Raises BadLog where its values cannot be texts, or too many are different."""
         if not pa.types.is_dictionary(column.type):
             column = self._texts(column).dictionary_encode()
-        codes = column.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        codes = _codes(column)
         values = column.dictionary.cast(pa.string())
         used = np.flatnonzero(np.bincount(codes + 1, minlength=len(values) + 1)[1:])
         index = np.full(len(values) + 1, -1, np.int32)
         index[used] = [self.code(text) for text in values.take(pa.array(used)).to_pylist()]
         if len(self._index) > MOST_VALUES:
-            raise BadLog(
-                f"column {self._name!r} has more than {MOST_VALUES:,} different texts; "
-                f"leave it out: --column ignore={self._name}"
-            )
+            raise self._unusable(f"has more than {MOST_VALUES:,} different texts")
         found: Codes = index[codes]
         return found
 
@@ -191,14 +194,10 @@ class Texts:
         try:
             return texts(column)
         except pa.ArrowNotImplementedError as error:
-            raise BadLog(
-                f"column {self._name!r} holds {column.type}, which is no category; "
-                f"leave it out: --column ignore={self._name}"
-            ) from error
+            raise self._unusable(f"holds {column.type}, which is no category") from error
 
-    def category(self, codes: Codes) -> Category:
-        """The field with these codes."""
-        return Category(codes, self.values)
+    def _unusable(self, why: str) -> BadLog:
+        return BadLog(f"column {self._name!r} {why}; leave it out: --column ignore={self._name}")
 
 
 _PRIME = np.uint64(0x9E3779B97F4A7C15)
@@ -223,11 +222,17 @@ def keys(column: Any) -> Longs:
         powers = np.cumprod(np.full(int(lengths.max(initial=0)) + 1, _PRIME))
         terms = np.concatenate([np.zeros(1, np.uint64), np.cumsum((data.astype(np.uint64) + 1) * powers[within])])
         sums = terms[starts + lengths] - terms[starts]
-        mixed: Longs = _mixed(sums + lengths.astype(np.uint64) * _PRIME).view(np.int64)
+        mixed: Longs = mix(sums + lengths.astype(np.uint64) * _PRIME).view(np.int64)
     return mixed
 
 
-def _mixed(keys: Any) -> Any:
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+def mix(keys: Any) -> Any:
+    """(n,) unsigned 64 bits -> 63 pseudo-random bits; 0 stays 0 (splitmix64).
+
+    >>> [hex(key) for key in mix(np.array([0, 1], np.uint64)).tolist()]
+    ['0x0', '0x2b490b0e880582f2']
+    """
+    with np.errstate(over="ignore"):
+        keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return (keys ^ (keys >> np.uint64(31))) >> np.uint64(1)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +21,8 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]
 Longs = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-Rows = slice | Flags
-"""Which decisions: a slice, or a mask of all of them."""
+Rows = slice | Flags | Longs
+"""Which decisions: a slice, a mask of all of them, or their numbers in the order wanted."""
 
 DENSE = 4_000_000
 """Probabilities that a block has at most when its pmfs are made dense."""
@@ -126,6 +128,11 @@ class Columns:
         return Units(self.unit)
 
     @property
+    def id_prefix(self) -> str:
+        """What the ids that its decisions get begin with, so that those of two logs differ."""
+        return blake2b(self.name.encode(), digest_size=4).hexdigest()
+
+    @property
     def has_propensities(self) -> bool:
         """Whether every decision has one."""
         return not bool(np.isnan(self.propensity).any())
@@ -149,30 +156,41 @@ class Columns:
         return dense
 
     def take(self, rows: Rows) -> Columns:
-        """Some of the decisions, in the same order; a slice copies nothing."""
+        """Some of the decisions; a slice copies nothing.
+
+        >>> from simulator.logs.example import example
+        >>> example().take(np.array([1, 0])).pmf.tolist()
+        [0.75, 0.25, 0.5, 0.5]
+        """
+        taken = {name: getattr(self, name) for name in _BY_DECISION}
+        return replace(
+            self,
+            pmf=self._pmf_of(rows),
+            fields={name: one.take(rows) for name, one in self.fields.items()},
+            reason=self.reason and self.reason.take(rows),
+            action_features=self.action_features and self.action_features.take(rows),
+            **{name: values[rows] for name, values in taken.items() if values is not None},
+        )
+
+    def _pmf_of(self, rows: Rows) -> NDArray[np.float32] | None:
+        if self.pmf is None:
+            return None
         if isinstance(rows, slice):
             bounds = range(*rows.indices(len(self)))
             assert bounds.step == 1, "a slice of decisions has no step"
-            pmf = None if self.pmf is None else self.pmf[self.starts[bounds.start] : self.starts[bounds.stop]]
-        else:
-            pmf = None if self.pmf is None else self.pmf[np.repeat(rows, np.diff(self.starts))]
-        return replace(
-            self,
-            action=self.action[rows],
-            propensity=self.propensity[rows],
-            reward=self.reward[rows],
-            time=self.time[rows],
-            known=self.known[rows],
-            unit=self.unit[rows],
-            fields={name: one.take(rows) for name, one in self.fields.items()},
-            eligible=self.eligible[rows],
-            pmf=pmf,
-            default=None if self.default is None else self.default[rows],
-            delay=None if self.delay is None else self.delay[rows],
-            reason=None if self.reason is None else self.reason.take(rows),
-            model=None if self.model is None else self.model[rows],
-            action_features=None if self.action_features is None else self.action_features.take(rows),
-        )
+            return self.pmf[self.starts[bounds.start] : self.starts[bounds.stop]]
+        if rows.dtype == np.bool_:
+            return self.pmf[np.repeat(rows, np.diff(self.starts))]
+        sizes = np.diff(self.starts)[rows]
+        shift = self.starts[:-1][rows] - (np.cumsum(sizes) - sizes)  # from the place in the new pmf to that in the old
+        moved: NDArray[np.float32] = self.pmf[np.repeat(shift, sizes) + np.arange(sizes.sum())]
+        return moved
+
+    def in_order_of_time(self) -> Columns:
+        """The same decisions, the earliest first; those of one time as they were. Learning along a log needs it."""
+        if bool((np.diff(self.time) >= 0).all()):
+            return self
+        return self.take(np.argsort(self.time, kind="stable"))
 
     def blocks(self) -> Iterator[tuple[slice, Columns]]:
         """The decisions in pieces whose dense pmfs fit into the processor's caches and memory."""
@@ -180,3 +198,18 @@ class Columns:
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
             yield rows, self.take(rows)
+
+
+_BY_DECISION = ("action", "propensity", "reward", "time", "known", "unit", "eligible", "default", "delay", "model")
+"""The plain arrays of a `Columns`: one value a decision."""
+
+
+def first_of_each(keys: NDArray[Any]) -> Flags:
+    """(n,): True where a key comes for the first time.
+
+    >>> first_of_each(np.array([7, 8, 7])).tolist()
+    [True, True, False]
+    """
+    first = np.zeros(len(keys), np.bool_)
+    first[np.unique(keys, return_index=True)[1]] = True
+    return first

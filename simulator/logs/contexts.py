@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from decider.types import CONTEXT_FIELDS, Context
 from simulator.logs.columns import Category, Columns, Number
 
-KEPT_CONTEXTS = 100_000
+CACHE_SIZE = 100_000
 
 
 class Contexts:
@@ -46,7 +46,7 @@ class Contexts:
                 name: one.values[code] for (name, one), code in zip(fields.items(), codes, strict=True) if code >= 0
             }
             known = {name: given.pop(name) for name in CONTEXT_FIELDS if name in given}
-            if len(self._known) >= KEPT_CONTEXTS:
+            if len(self._known) >= CACHE_SIZE:
                 self._known.clear()
             context = self._known[codes] = Context(**known, features=given)
         return context

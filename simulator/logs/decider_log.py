@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.log.open import open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
-from simulator.logs.codes import category, codes
+from simulator.logs.arrow import category, distinct
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
 
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden")
@@ -45,26 +46,15 @@ def load(path: Path, *, experiment: str | None = None) -> Columns:
     Traceback (most recent call last):
     decider.errors.LogError: nowhere.db: there is no such log
     """
-    log = open_reader(path)
-    try:
+    with closing(open_reader(path)) as log:
         return _load(log, _versions(log, experiment))
-    finally:
-        log.close()
 
 
 def newest_definition(path: Path, *, experiment: str | None = None) -> Experiment | None:
-    """The newest version of the experiment that `load` reads; None where the log has none. Raises as `load` does.
-
-    >>> newest_definition(Path("nowhere.db"))
-    Traceback (most recent call last):
-    decider.errors.LogError: nowhere.db: there is no such log
-    """
-    log = open_reader(path)
-    try:
+    """The newest version of the experiment that `load` reads; None where the log has none. Raises as `load` does."""
+    with closing(open_reader(path)) as log:
         versions = _versions(log, experiment)
         return versions[-1].experiment if versions else None
-    finally:
-        log.close()
 
 
 def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]:
@@ -86,9 +76,13 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion]) -> Columns:
     raw = _Raw(logged.decisions)
     sets, eligible = _sets(raw.eligible, versions, actions)
     reward, delay, late = _rewards(_Rewards(logged.rewards), versions, raw)
-    holdout = _is(raw.reasons, Reason.HOLDOUT)
-    opened, overridden = ~raw.sealed, raw.overridden
-    left_out = {"window open": opened, "holdout": holdout & ~opened, "overridden": overridden & ~holdout & ~opened}
+    holdout = _equals(raw.reasons, Reason.HOLDOUT)
+    open_windows, overridden = ~raw.sealed, raw.overridden
+    left_out = {
+        "window open": open_windows,
+        "holdout": holdout & ~open_windows,
+        "overridden": overridden & ~holdout & ~open_windows,
+    }
     ranges = [(v.experiment.reward.minimum, v.experiment.reward.maximum) for v in versions] or [(0.0, 1.0)]
     newest = versions[-1].experiment if versions else None
     columns = Columns(
@@ -115,7 +109,7 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion]) -> Columns:
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items()},
         counts=_counts(log, late),
     )
-    return columns.take(~(opened | holdout | overridden))
+    return columns.take(~(open_windows | holdout | overridden))
 
 
 class _Raw:
@@ -135,12 +129,12 @@ class _Raw:
             self.whole_pmfs &= int(slots.sum()) == SLOTS * len(batch)
             pmfs.append((slots / SLOTS).astype(np.float32))
         self.position, self.time, self.version, self.model, self.deadline, sealed, overridden = (
-            _joined(numbers[name], np.int64) for name in _NUMBERS
+            _concatenate(numbers[name], np.int64) for name in _NUMBERS
         )
         self.sealed, self.overridden = sealed.astype(np.bool_), overridden.astype(np.bool_)
-        self.propensity: Floats = _joined(numbers["propensity"], np.float64)
+        self.propensity: Floats = _concatenate(numbers["propensity"], np.float64)
         self.pmf = np.concatenate(pmfs)
-        self.units = codes(texts["unit_id"]).astype(np.int64)
+        self.units = distinct(texts["unit_id"]).astype(np.int64)
         self.eligible = category(texts["eligible"])
         self.action, self.reasons, self.features, self.action_features, *self.context = (
             category(texts[name]) for name in _TEXTS
@@ -152,10 +146,10 @@ class _Rewards:
 
     def __init__(self, batches: Iterable[Any]) -> None:
         found = list(batches)
-        self.decision: Longs = _joined([batch["decision"].to_numpy() for batch in found], np.int64)
-        self.time: Longs = _joined([batch["time"].to_numpy() for batch in found], np.int64)
-        self.value: Floats = _joined([batch["value"].to_numpy() for batch in found], np.float64)
-        self.joined: Flags = _joined([batch["joined"].to_numpy() for batch in found], np.int64).astype(np.bool_)
+        self.decision: Longs = _concatenate([batch["decision"].to_numpy() for batch in found], np.int64)
+        self.time: Longs = _concatenate([batch["time"].to_numpy() for batch in found], np.int64)
+        self.value: Floats = _concatenate([batch["value"].to_numpy() for batch in found], np.float64)
+        self.joined: Flags = _concatenate([batch["joined"].to_numpy() for batch in found], np.int64).astype(np.bool_)
 
 
 def _eligible(batch: Any) -> Any:
@@ -164,7 +158,7 @@ def _eligible(batch: Any) -> Any:
     return pc.if_else(pc.equal(given, ""), pc.cast(batch["version"], pa.string()), given)
 
 
-def _joined(arrays: list[NDArray[Any]], dtype: Any) -> Any:
+def _concatenate(arrays: list[NDArray[Any]], dtype: Any) -> Any:
     return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
@@ -191,7 +185,7 @@ def _lookup(texts: Category, values: tuple[str, ...]) -> Codes:
     return np.array([values.index(value) for value in texts.values], np.int32)[texts.codes]
 
 
-def _is(category: Category, value: str) -> Flags:
+def _equals(category: Category, value: str) -> Flags:
     code = category.values.index(value) if value in category.values else -2
     flags: Flags = category.codes == code
     return flags

@@ -11,7 +11,7 @@ second decision. A reward is known when it came, or at once where the line does 
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import blake2b
@@ -21,30 +21,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulator.logs.bad import BadLog, BadRow, BadRows
-from simulator.logs.columns import Category, Columns, Flags, Floats
+from simulator.logs.columns import Category, Columns, Flags, Floats, first_of_each
 from simulator.logs.dsjson_actions import Actions, naming
-from simulator.logs.dsjson_event import Event, LeftOut, LineParser, flatten
+from simulator.logs.dsjson_event import Event, LineParser, OtherLine, flatten
+from simulator.logs.errors import BadLog, BadRow, BadRows
+from simulator.logs.field_builder import FieldBuilder
 from simulator.logs.files import Files
-from simulator.logs.growing import GrowingFields
 from simulator.logs.mapping import pairs_of
-from simulator.logs.options import ReadOptions, bad_reward, in_range, reward_range
+from simulator.logs.options import FINITE, ReadOptions, bad_reward, reward_range
 
 SUFFIXES = (".dsjson", ".json", ".jsonl", ".ndjson", ".log")
 
-FIRST = 1_000
-"""Decisions that are looked at before it is settled what tells actions apart."""
+FIRST_LINES = 1_000
+"""Decisions that settle what tells actions apart."""
 
 NAN = float("nan")
 
 
-class _Placed(NamedTuple):
+class _Line(NamedTuple):
     path: Path
-    line: int
+    number: int
     event: Event
 
     def where(self) -> str:
-        return f"{self.path}:{self.line}"
+        return f"{self.path}:{self.number}"
 
 
 def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
@@ -60,19 +60,19 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     ('yes', [1.0], [0.8], array([0.2, 0.8], dtype=float32))
     """
     lines = _Lines(paths, options)
-    first = list(islice(lines, FIRST))
+    first = list(islice(lines, FIRST_LINES))
     wanted = pairs_of(options, allowed=("action",)).get("action")
-    chosen = naming(wanted, [placed.event.actions.actions for placed in first])
+    chosen = naming(wanted, [line.event.actions.actions for line in first])
     if first:
         options.on_note(f"{name}: {chosen.words}")
-    gathered = _Gathered(Actions(chosen))
-    for placed in chain(first, lines):
+    builder = _Builder(Actions(chosen))
+    for line in chain(first, lines):
         try:
-            gathered.add(placed.event, options)
+            builder.add(line.event, options)
         except BadRow as row:
-            lines.bad.add(row, where=placed.where)
-    lines.check_any(name, gathered)
-    return gathered.finish(name, options, lines)
+            lines.bad.add(row, where=line.where)
+    lines.check_any(name, builder)
+    return builder.finish(name, options, lines)
 
 
 class _Lines:
@@ -83,42 +83,42 @@ class _Lines:
         self.left_out: Counter[str] = Counter()
         self.notes: Counter[str] = Counter()
         self._files = Files(paths, options.on_progress)
-        self._placed = self._all(paths)
+        self._events = self._all(paths)
 
-    def __iter__(self) -> Iterator[_Placed]:
-        return self._placed
+    def __iter__(self) -> Iterator[_Line]:
+        return self._events
 
-    def _all(self, paths: Sequence[Path]) -> Iterator[_Placed]:
+    def _all(self, paths: Sequence[Path]) -> Iterator[_Line]:
         for path in paths:
             yield from self._of(path)
         self._files.close()
 
-    def _of(self, path: Path) -> Iterator[_Placed]:
+    def _of(self, path: Path) -> Iterator[_Line]:
         parse = LineParser()
         for number, line in self._files.lines(path):
             event = self._event(parse, line, f"{path}:{number}")
             if event is not None:
-                yield _Placed(path, number, event)
+                yield _Line(path, number, event)
 
     def _event(self, parse: LineParser, line: bytes, where: str) -> Event | None:
         """The decision of a line; None of one that is counted instead."""
         if line.isspace():
             return None
         try:
-            said = parse(_text(line))
+            found = parse(_text(line))
         except BadRow as row:
             self.bad.add(row, where=lambda: where)
             return None
-        if isinstance(said, LeftOut):
-            self.left_out[said.kind] += 1
+        if isinstance(found, OtherLine):
+            self.left_out[found.kind] += 1
             return None
-        if said.notes:
-            self.notes.update(said.notes)
-        return said
+        if found.notes:
+            self.notes.update(found.notes)
+        return found
 
-    def check_any(self, name: str, gathered: _Gathered) -> None:
+    def check_any(self, name: str, builder: _Builder) -> None:
         """Raises BadLog where there is nothing to evaluate."""
-        if len(gathered):
+        if len(builder):
             return
         found = ", ".join(f"{count} {kind}" for kind, count in (self.left_out + Counter(self.bad.counts)).items())
         raise BadLog(
@@ -134,19 +134,19 @@ def _text(line: bytes) -> str:
         raise BadRow("line", f"is no UTF-8 text ({error.reason})") from error
 
 
-class _Gathered:
+class _Builder:
     """The columns so far."""
 
     def __init__(self, actions: Actions) -> None:
         self._actions = actions
-        self._fields = GrowingFields()
+        self._fields: defaultdict[str, FieldBuilder] = defaultdict(FieldBuilder)
         self._sets: dict[tuple[int, ...], int] = {}
         self._models: dict[str, int] = {}
         self._action, self._eligible, self._features = array("i"), array("i"), array("i")
         self._propensity, self._reward, self._delay, self._keep = array("d"), array("d"), array("d"), array("d")
         self._time, self._model = array("q"), array("q")
         self._id, self._unit = array("Q"), array("Q")
-        self._answered = array("b")
+        self._rewarded = array("b")
         self._pmf: array[float] | None = array("f")
         self._without_time = 0
 
@@ -155,13 +155,15 @@ class _Gathered:
 
     def add(self, event: Event, options: ReadOptions) -> None:
         """One more decision. Raises BadRow, and then nothing of it is kept."""
-        if not in_range(event.reward, options.reward_range):
+        low, high = options.reward_range or FINITE
+        if not low <= event.reward <= high:
             raise bad_reward(event.reward, options.reward_range)
         variant = self._actions.variant(event.actions)
         if max(event.order) > len(variant.codes):
             raise BadRow("a", f"a {list(event.order)!r} names more actions than the {len(variant.codes)} in _multi")
-        context = flatten(event.context)
-        self._fields.put(len(self), context)
+        context = flatten(event.context)  # raises where a feature is bad: before anything of the line is kept
+        for name, value in context:
+            self._fields[name].put(len(self), value)
         self._add_pmf(event, variant.codes)
         self._add_numbers(event)
         self._features.append(variant.features)
@@ -188,7 +190,7 @@ class _Gathered:
         self._reward.append(event.reward)
         self._keep.append(event.keep)
         self._delay.append(NAN if event.delay is None else event.delay)
-        self._answered.append(-1 if event.answered is None else event.answered)
+        self._rewarded.append(-1 if event.rewarded is None else event.rewarded)
         self._model.append(self._models.setdefault(event.model, len(self._models)))
         self._id.append(_key(event.id or f"\x00{len(self)}"))
         self._unit.append(_key(event.unit) if event.unit else len(self))
@@ -196,7 +198,7 @@ class _Gathered:
     def finish(self, name: str, options: ReadOptions, lines: _Lines) -> Columns:
         """Everything that was added, but for repeated lines and those that a fair sample does not have."""
         columns = self._columns(name)
-        once = _first_of_each(np.frombuffer(self._id, np.uint64))
+        once = first_of_each(np.frombuffer(self._id, np.uint64))
         fair = fair_sample(np.frombuffer(self._keep), np.frombuffer(self._id, np.uint64))
         counts = {**lines.notes, "without a time": self._without_time}
         left_out = {
@@ -215,8 +217,8 @@ class _Gathered:
 
     def _columns(self, name: str) -> Columns:
         time, delay = np.frombuffer(self._time, np.int64), np.frombuffer(self._delay)
-        answered = np.frombuffer(self._answered, np.int8)
-        given = self._actions.given()
+        answered = np.frombuffer(self._rewarded, np.int8)
+        features = self._actions.call_features()
         return Columns(
             name=name,
             actions=self._actions.ids,
@@ -227,34 +229,27 @@ class _Gathered:
             time=time,
             known=time + np.nan_to_num(delay * 1e6).astype(np.int64),
             unit=np.frombuffer(self._unit, np.int64),
-            fields=self._fields.finish(len(self)),
+            fields={name: field.finish(len(self)) for name, field in self._fields.items()},
             sets=tuple(self._sets),
             eligible=np.frombuffer(self._eligible, np.int32),
             pmf=None if self._pmf is None else np.frombuffer(self._pmf, np.float32),
             default=answered == 0 if bool((answered >= 0).all()) else None,
             delay=None if bool(np.isnan(delay).all()) else delay,
             model=np.frombuffer(self._model, np.int64) if len(self._models) > 1 else None,
-            action_features=_coded(np.frombuffer(self._features, np.int32), given) if any(given) else None,
+            action_features=_category(np.frombuffer(self._features, np.int32), features) if any(features) else None,
             traits=self._actions.traits(),
         )
 
 
-def _coded(codes: Any, texts: Sequence[str]) -> Category:
+def _category(codes: Any, texts: Sequence[str]) -> Category:
     """A field whose values may be equal or empty."""
     category = Category.of([*texts, ""])
     return Category(category.codes[codes], category.values)
 
 
 def _key(text: str) -> int:
-    """63 bits that are equal where the text is, and look drawn by lot."""
+    """63 pseudo-random bits that are equal where the text is."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest()) >> 1
-
-
-def _first_of_each(keys: Any) -> Flags:
-    _, first = np.unique(keys, return_index=True)
-    flags = np.zeros(len(keys), np.bool_)
-    flags[first] = True
-    return flags
 
 
 def fair_sample(keep: Floats, keys: Any) -> Flags:
@@ -269,5 +264,6 @@ def fair_sample(keep: Floats, keys: Any) -> Flags:
     [True, False, True]
     """
     ticket = keys.astype(np.float64) / 2.0**63
+    # a row survived with probability keep; kept again with min(keep) / keep, all have min(keep) in the end
     flags: Flags = ticket * keep < keep.min(initial=1.0) * (1 + 1e-12)
     return flags

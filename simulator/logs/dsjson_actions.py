@@ -7,13 +7,13 @@ same ones come again; the place in the list. The first lines of a log decide for
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
-from simulator.logs.bad import BadRow
 from simulator.logs.dsjson_event import OWN_NAMESPACES, Multi, flatten
+from simulator.logs.errors import BadRow
 
 Action = Mapping[str, Any]
 Path = tuple[str, ...]
@@ -21,77 +21,46 @@ Path = tuple[str, ...]
 _OTHER = "say how to tell actions apart: --column action=content, action=position or action=NAMESPACE.FEATURE"
 
 
-class Naming(Protocol):
-    """How actions get their ids."""
+class Naming(NamedTuple):
+    """How actions get their ids. words: what is said about it to people. path: of the feature that is the id, if any.
 
-    @property
-    def words(self) -> str:
-        """What is said about it to people."""
+    ids: of one line's actions, all different; raises BadRow.
+    """
 
-    def names(self, actions: Sequence[Action]) -> list[str]:
-        """The ids of one line's actions, all different. Raises BadRow."""
+    words: str
+    ids: Callable[[Sequence[Action]], list[str]]
+    path: Path = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ByFeature:
+def by_feature(path: Path) -> Naming:
     """The text at a path is the id.
 
-    >>> ByFeature(("A", "id")).names([{"A": {"id": "sale"}}, {"A": {"id": 7}}])
+    >>> by_feature(("A", "id")).ids([{"A": {"id": "sale"}}, {"A": {"id": 7}}])
     ['sale', '7']
     """
+    name = ".".join(path)
 
-    path: Path
+    def ids(actions: Sequence[Action]) -> list[str]:
+        found = [_text_at(action, path) for action in actions]
+        if "" in found:
+            raise BadRow("action id", f"an action has no {name}", _OTHER)
+        return _check_distinct(found)
 
-    @property
-    def words(self) -> str:
-        """See Naming."""
-        return f"an action's id is its {'.'.join(self.path)}"
-
-    def names(self, actions: Sequence[Action]) -> list[str]:
-        """See Naming."""
-        names = [_text_at(action, self.path) for action in actions]
-        if "" in names:
-            raise BadRow("action id", f"an action has no {'.'.join(self.path)}", _OTHER)
-        return _different(names)
+    return Naming(f"an action's id is its {name}", ids, path)
 
 
-@dataclass(frozen=True, slots=True)
-class ByContent:
-    """The same features are the same action.
-
-    >>> ByContent().names([{"price": 1}, {"price": 2}])
-    ['action-e155b01c', 'action-fd881fef']
-    """
-
-    @property
-    def words(self) -> str:
-        """See Naming."""
-        return "actions with the same features are the same action"
-
-    def names(self, actions: Sequence[Action]) -> list[str]:
-        """See Naming."""
-        return _different([f"action-{_digest(action)}" for action in actions])
+BY_CONTENT = Naming(
+    "actions with the same features are the same action",
+    lambda actions: _check_distinct([f"action-{_digest(action)}" for action in actions]),
+)
+BY_POSITION = Naming(
+    "an action is its place in the line's list",
+    lambda actions: [f"action-{number}" for number in range(1, len(actions) + 1)],
+)
+_WANTED: Mapping[str | None, Naming] = {"content": BY_CONTENT, "position": BY_POSITION}
 
 
-@dataclass(frozen=True, slots=True)
-class ByPosition:
-    """The place in the list is the action.
-
-    >>> ByPosition().names([{"price": 1}, {"price": 1}])
-    ['action-1', 'action-2']
-    """
-
-    @property
-    def words(self) -> str:
-        """See Naming."""
-        return "an action is its place in the line's list"
-
-    def names(self, actions: Sequence[Action]) -> list[str]:
-        """See Naming."""
-        return [f"action-{number}" for number in range(1, len(actions) + 1)]
-
-
-def _different(names: list[str]) -> list[str]:
+def _check_distinct(names: list[str]) -> list[str]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise BadRow("action id", f"two actions of one line are {twice!r}", _OTHER)
@@ -109,32 +78,30 @@ def _digest(action: Action) -> str:
 def naming(wanted: str | None, lines: Sequence[Sequence[Action]]) -> Naming:
     """As asked for (`content`, `position`, or a path like `i.id`), or what suits the first lines.
 
-    >>> naming(None, [[{"_tag": "a"}, {"_tag": "b"}]])
-    ByFeature(path=('_tag',))
-    >>> naming(None, [[{"price": 1}, {"price": 2}], [{"price": 2}, {"price": 1}]])
-    ByContent()
+    >>> naming(None, [[{"_tag": "a"}, {"_tag": "b"}]]).words
+    "an action's id is its _tag"
+    >>> naming(None, [[{"price": 1}, {"price": 2}], [{"price": 2}, {"price": 1}]]).words
+    'actions with the same features are the same action'
     """
-    if wanted == "content":
-        return ByContent()
-    if wanted == "position":
-        return ByPosition()
+    if wanted in _WANTED:
+        return _WANTED[wanted]
     if wanted:
-        return ByFeature(tuple(wanted.split(".")))
+        return by_feature(tuple(wanted.split(".")))
     paths = dict.fromkeys(path for actions in lines[:1] for action in actions for path in _id_paths(action))
     for path in sorted(paths, key=lambda path: (path != ("_tag",), len(path))):
-        if _suits(ByFeature(path), lines):
-            return ByFeature(path)
-    return ByContent() if _suits(ByContent(), lines) and _come_again(lines) else ByPosition()
+        if _suits(by_feature(path), lines):
+            return by_feature(path)
+    return BY_CONTENT if _suits(BY_CONTENT, lines) and _recur(lines) else BY_POSITION
 
 
 def _suits(candidate: Naming, lines: Sequence[Sequence[Action]]) -> bool:
     try:
-        return all(candidate.names(actions) for actions in lines)
+        return all(candidate.ids(actions) for actions in lines)
     except BadRow:
         return False
 
 
-def _come_again(lines: Sequence[Sequence[Action]]) -> bool:
+def _recur(lines: Sequence[Sequence[Action]]) -> bool:
     """Whether the log has about as many different actions as a line has, not as many as all lines together."""
     different = {_digest(action) for actions in lines for action in actions}
     longest = max((len(actions) for actions in lines), default=0)
@@ -154,7 +121,7 @@ def _is_id(key: str) -> bool:
 
 
 def _feature_name(path: Path) -> str:
-    return ".".join(path[1:] if path[0] in OWN_NAMESPACES else path)
+    return ".".join(path[1:] if path and path[0] in OWN_NAMESPACES else path)
 
 
 def _text_at(action: Action, path: Path) -> str:
@@ -166,7 +133,7 @@ def _text_at(action: Action, path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One list of actions that a line can have. codes: index of each; features: code of their features together."""
+    """One list of actions that a line can have. codes: index of each; features: code of the features of all of them."""
 
     codes: tuple[int, ...]
     features: int
@@ -175,21 +142,21 @@ class Variant:
 class Actions:
     """All actions of a log, from the JSON arrays of its lines.
 
-    >>> actions = Actions(ByFeature(("_tag",)))
+    >>> actions = Actions(by_feature(("_tag",)))
     >>> actions.variant(Multi("...", [{"_tag": "a", "A": {"colour": "red"}}, {"_tag": "b", "A": {"price": 2}}]))
     Variant(codes=(0, 1), features=0)
-    >>> actions.ids, actions.traits(), actions.given()
+    >>> actions.ids, actions.traits(), actions.call_features()
     (('a', 'b'), {'colour': ('red', '')}, ('{"b":{"price":2.0}}',))
     """
 
-    KEPT = 10_000
+    CACHE_SIZE = 10_000
 
     def __init__(self, naming: Naming) -> None:
-        self.naming = naming
-        self._id_feature = _feature_name(naming.path) if isinstance(naming, ByFeature) else ""
+        self._naming = naming
+        self._id_feature = _feature_name(naming.path)
         self._index: dict[str, int] = {}
         self._variants: dict[str, Variant] = {}
-        self._together: dict[str, int] = {}
+        self._texts: dict[str, int] = {}
         self._own: dict[str, dict[str, str | float]] = {}
         self._varying: set[str] = set()
 
@@ -202,20 +169,20 @@ class Actions:
         """The actions of a line. Raises BadRow."""
         known = self._variants.get(multi.text)
         if known is None:
-            if len(self._variants) >= self.KEPT:
+            if len(self._variants) >= self.CACHE_SIZE:
                 self._variants.clear()
             known = self._variants[multi.text] = self._variant(multi.actions)
         return known
 
     def _variant(self, actions: Sequence[Action]) -> Variant:
-        names = self.naming.names(actions)
+        names = self._naming.ids(actions)
         features = {name: self._features(name, action) for name, action in zip(names, actions, strict=True)}
         for name, one in features.items():
             if self._own.setdefault(name, one) != one:
                 self._varying.add(name)
         codes = tuple([self._index.setdefault(name, len(self._index)) for name in names])
         text = json.dumps(features, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return Variant(codes, self._together.setdefault(text, len(self._together)))
+        return Variant(codes, self._texts.setdefault(text, len(self._texts)))
 
     def _features(self, id_: str, action: Action) -> dict[str, str | float]:
         """Without those that only repeat the id."""
@@ -231,18 +198,18 @@ class Actions:
         names = sorted({name for one in fixed.values() for name, value in one.items() if isinstance(value, str)})
         return {name: tuple([_text(fixed[id_].get(name)) for id_ in self.ids]) for name in names}
 
-    def given(self) -> tuple[str, ...]:
+    def call_features(self) -> tuple[str, ...]:
         """By code: features that are no traits, as a JSON object by action; empty where there are none."""
         if len(self._varying) == len(self._index):
-            return tuple(self._together)
-        return tuple([self._given(json.loads(text)) for text in self._together])
+            return tuple(self._texts)
+        return tuple([self._without_traits(json.loads(text)) for text in self._texts])
 
-    def _given(self, features: dict[str, dict[str, str | float]]) -> str:
-        left = {id_: self._no_traits(id_, one) for id_, one in features.items()}
+    def _without_traits(self, features: dict[str, dict[str, str | float]]) -> str:
+        left = {id_: self._varying_features(id_, one) for id_, one in features.items()}
         left = {id_: one for id_, one in left.items() if one}
         return json.dumps(left, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if left else ""
 
-    def _no_traits(self, id_: str, features: dict[str, str | float]) -> dict[str, str | float]:
+    def _varying_features(self, id_: str, features: dict[str, str | float]) -> dict[str, str | float]:
         if id_ in self._varying:
             return features
         return {name: value for name, value in features.items() if not isinstance(value, str)}

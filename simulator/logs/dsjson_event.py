@@ -26,12 +26,12 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from simulator.logs.bad import BadRow
+from simulator.logs.errors import BadRow
 
 OWN_NAMESPACES = ("C", "A")
 """VW's namespaces of our models (and exports): their features carry no prefix."""
 
-SAME = 1e-3
+TOLERANCE = 1e-3
 """Two probabilities that differ by no more than this share are the same one: printed ones went through float32."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,8 +40,8 @@ _LARGEST = sys.float_info.max
 _MULTI = re.compile(r'"_multi"\s*:\s*(?=\[)')
 
 
-class LeftOut(NamedTuple):
-    """A line that is right but is not a decision that can be evaluated."""
+class OtherLine(NamedTuple):
+    """A line without fault that is no decision to evaluate: it is counted by its kind."""
 
     kind: str
 
@@ -60,7 +60,7 @@ class Event(NamedTuple):
     """One decision. propensity: of the drawn action, given that the line was kept; keep: probability of that.
 
     drawn: index into the actions; order: action numbers from 1; pmf: in that order, None where it is not complete.
-    time: microseconds since 1970; delay: seconds to the first reward. answered: a reward came; None: the line does not
+    time: microseconds since 1970; delay: seconds to the first reward. rewarded: a reward came; None: the line does not
     say. actions: `_multi`, and as it stands in the line. notes: what is to be counted about this line.
     """
 
@@ -72,7 +72,7 @@ class Event(NamedTuple):
     pmf: Sequence[float] | None
     time: int | None
     delay: float | None
-    answered: bool | None
+    rewarded: bool | None
     id: str
     unit: str
     model: str
@@ -86,7 +86,7 @@ class LineParser:
 
     >>> parse = LineParser()
     >>> parse('{"RewardValue": 1.0, "EventId": "e"}')
-    LeftOut(kind='dangling reward')
+    OtherLine(kind='dangling reward')
     >>> event = parse('{"_label_cost": -1, "_label_probability": 0.8, "_label_Action": 2, "a": [2, 1], "p": [0.8, 0.2],'
     ...               ' "c": {"User": {"age": 31}, "_multi": [{"_tag": "a"}, {"_tag": "b"}]}}')
     >>> event.reward, event.propensity, event.drawn, event.actions.text
@@ -97,10 +97,10 @@ class LineParser:
         self._last = NO_ACTIONS
         self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
-    def __call__(self, text: str) -> Event | LeftOut:
+    def __call__(self, text: str) -> Event | OtherLine:
         """What a line says. Raises BadRow if it cannot be used."""
         if text.startswith("["):
-            return LeftOut("checkpoint")
+            return OtherLine("checkpoint")
         try:
             rest, actions = self._split(text)
             line = self._decoder.decode(rest)
@@ -138,7 +138,7 @@ def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is not a number")
 
 
-def _event(line: dict[str, Any], actions: Multi) -> Event | LeftOut:
+def _event(line: dict[str, Any], actions: Multi) -> Event | OtherLine:
     context = line.get("c")
     if not isinstance(context, dict):
         return _without_context(line)
@@ -146,32 +146,32 @@ def _event(line: dict[str, Any], actions: Multi) -> Event | LeftOut:
     return kind or _decision(line, context, actions)
 
 
-def _without_context(line: dict[str, Any]) -> LeftOut:
+def _without_context(line: dict[str, Any]) -> OtherLine:
     if "RewardValue" in line or "Observations" in line or ("EventId" in line and "v" in line):
-        return LeftOut("dangling reward")
+        return OtherLine("dangling reward")
     if "EventId" in line and ("ActionTaken" in line or "DeferredAction" in line):
-        return LeftOut("dangling activation")
+        return OtherLine("dangling activation")
     if "checkpoint_info" in line or "reward_function" in line:
-        return LeftOut("checkpoint")
+        return OtherLine("checkpoint")
     raise BadRow("line", f"is neither a decision nor a reward: it has {', '.join(list(line)[:5]) or 'nothing'}")
 
 
-def _not_evaluated(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> LeftOut | None:
+def _not_evaluated(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> OtherLine | None:
     """Why a decision cannot be evaluated, if it cannot."""
     if "_outcomes" in line or "_slots" in context:
-        return LeftOut("several slots")
+        return OtherLine("several slots")
     if "_label_ca" in line or "pdf" in line:
-        return LeftOut("continuous action")
+        return OtherLine("continuous action")
     if not line.get("a") or not actions.actions:
-        return LeftOut("no actions")
-    if (line.get("DeferredAction") is True or line.get("_deferred") is True) and not _activated(_outcomes(line)):
-        return LeftOut("not activated")
+        return OtherLine("no actions")
+    if (line.get("DeferredAction") is True or line.get("_deferred") is True) and not _is_activated(_outcomes(line)):
+        return OtherLine("not activated")
     if line.get("_skipLearn") is True:
-        return LeftOut("not to be learned")
+        return OtherLine("not to be learned")
     if "_label_cost" not in line:
-        return LeftOut("without a label")
+        return OtherLine("without a label")
     if line.get("pdrop") == 1:
-        return LeftOut("dropped (pdrop = 1)")
+        return OtherLine("dropped (pdrop = 1)")
     return None
 
 
@@ -180,14 +180,14 @@ def _outcomes(line: dict[str, Any]) -> list[dict[str, Any]]:
     return [one for one in outcomes if isinstance(one, dict)] if isinstance(outcomes, list) else []
 
 
-def _activated(outcomes: list[dict[str, Any]]) -> bool:
+def _is_activated(outcomes: list[dict[str, Any]]) -> bool:
     return any(one.get("ActionTaken") is True or one.get("DeferredAction") is False for one in outcomes)
 
 
 def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> Event:
     cost = _number(line["_label_cost"], "_label_cost")
     order = _order(line["a"])
-    drawn = _drawn(line, order)
+    drawn = _drawn_index(line, order)
     pdrop = _number(line.get("pdrop") or 0, "pdrop")
     if not 0 <= pdrop < 1:
         raise BadRow("pdrop", f"pdrop {pdrop!r} is not in [0, 1]")
@@ -204,10 +204,10 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> 
         keep=keep,
         drawn=drawn,
         order=order,
-        pmf=None if pmf is None or not _complete(pmf) else pmf,
+        pmf=None if pmf is None or not _sums_to_one(pmf) else pmf,
         time=time,
         delay=_delay(time, rewarded),
-        answered=bool(rewarded) if "o" in line else None,
+        rewarded=bool(rewarded) if "o" in line else None,
         id=str(line.get("EventId") or ""),
         unit=str(line.get("UnitId") or ""),
         model=str(state.get("m") or "") if isinstance(state, dict) else "",
@@ -239,7 +239,7 @@ def _order(given: Any) -> Sequence[int]:
     return numbers
 
 
-def _drawn(line: dict[str, Any], order: Sequence[int]) -> int:
+def _drawn_index(line: dict[str, Any], order: Sequence[int]) -> int:
     """Index of the drawn action. `a`, `_label_Action` and `_labelIndex` say the same."""
     for name, shift in (("_label_Action", 0), ("_labelIndex", 1)):
         if name in line and line[name] != order[0] - shift:
@@ -252,14 +252,16 @@ def _pmf(line: dict[str, Any], order: Sequence[int]) -> Sequence[float] | None:
     if given is None or given == []:
         return None
     pmf: Sequence[float] = given if isinstance(given, list) else [given]
-    right = set(map(type, pmf)) <= {float, int} and len(pmf) == len(order) and min(pmf) >= 0 and sum(pmf) <= 1 + SAME
+    right = (
+        set(map(type, pmf)) <= {float, int} and len(pmf) == len(order) and min(pmf) >= 0 and sum(pmf) <= 1 + TOLERANCE
+    )
     if not right:
         raise BadRow("p", f"p {given!r} are not the probabilities of the {len(order)} actions in `a`")
     return pmf
 
 
-def _complete(pmf: Sequence[float]) -> bool:
-    return abs(sum(pmf) - 1) <= SAME
+def _sums_to_one(pmf: Sequence[float]) -> bool:
+    return abs(sum(pmf) - 1) <= TOLERANCE
 
 
 def _propensity(label: Any, pmf: Sequence[float] | None, *, keep: float) -> tuple[float, float, list[str]]:
@@ -268,7 +270,7 @@ def _propensity(label: Any, pmf: Sequence[float] | None, *, keep: float) -> tupl
         raise BadRow("_label_probability", "has neither _label_probability nor p")
     first = pmf[0] if pmf is not None else _number(label, "_label_probability")
     named = first if label is None else _number(label, "_label_probability")
-    if not (0 < named <= 1 + SAME and first > 0):
+    if not (0 < named <= 1 + TOLERANCE and first > 0):
         raise BadRow("_label_probability", f"the drawn action's probability {named!r} is not in (0, 1]")
     if _same(named, first):
         return min(named, 1.0), keep, []
@@ -280,7 +282,7 @@ def _propensity(label: Any, pmf: Sequence[float] | None, *, keep: float) -> tupl
 
 
 def _same(one: float, other: float) -> bool:
-    return abs(one - other) <= SAME * other
+    return abs(one - other) <= TOLERANCE * other
 
 
 def microseconds(text: Any) -> int | None:

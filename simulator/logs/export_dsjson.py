@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns, Floats, Number
-from simulator.logs.writing import decision_prefix
+from simulator.logs.errors import BadLog
 
 
 def dsjson_lines(columns: Columns) -> Iterator[str]:
@@ -30,7 +29,7 @@ def dsjson_lines(columns: Columns) -> Iterator[str]:
     if not columns.has_propensities:
         raise BadLog(f"{columns.name}: has no propensities, and dsjson cannot be without; export it to CSV or Parquet")
     multi = _Multi(columns)
-    prefix = decision_prefix(columns.name)
+    prefix = columns.id_prefix
     units = len(np.unique(columns.unit)) < len(columns)
     for rows, block in columns.blocks():
         yield from _block_lines(block, rows.start, prefix, multi, units=units)
@@ -81,12 +80,12 @@ def _pmfs(block: Columns, orders: list[list[int]]) -> list[str]:
     """In the order of `a`; nothing where they are not known."""
     if block.pmf is None:
         return [""] * len(block)
-    pmf, starts = _short(block.pmf), block.starts[:-1].tolist()
+    pmf, starts = _short_floats(block.pmf), block.starts[:-1].tolist()
     pairs = zip(orders, starts, strict=True)
     return [f'"p":{[pmf[start + number - 1] for number in order]},' for order, start in pairs]
 
 
-def _short(values: Any) -> list[float]:
+def _short_floats(values: Any) -> list[float]:
     """float32 numbers with the few digits that give the same float32 again."""
     distinct, inverse = np.unique(values, return_inverse=True)
     short: list[float] = np.array([float(f"{value:.9g}") for value in distinct.tolist()])[inverse].tolist()
@@ -116,10 +115,10 @@ def _contexts(block: Columns, multi: _Multi) -> list[str]:
     codes = [-1] * len(block) if block.action_features is None else block.action_features.codes.tolist()
     names = list(block.fields)
     rows = zip(values, block.eligible.tolist(), codes, strict=True)
-    return [f'"c":{{"C":{_given(names, one)},"_multi":{multi.text(members, code)}}},' for one, members, code in rows]
+    return [f'"c":{{"C":{_features(names, one)},"_multi":{multi.text(members, code)}}},' for one, members, code in rows]
 
 
-def _given(names: Sequence[str], values: Sequence[Any]) -> str:
+def _features(names: Sequence[str], values: Sequence[Any]) -> str:
     return _json({name: value for name, value in zip(names, values, strict=True) if value is not None})
 
 
@@ -135,7 +134,7 @@ def _outcomes(block: Columns, ids: Sequence[str]) -> list[str]:
     """`"o":[...],` of every decision; nothing where the log does not say whether a reward came."""
     if block.default is None:
         return [""] * len(block)
-    arrived = [""] * len(block) if block.delay is None else _arrived(block)
+    arrived = [""] * len(block) if block.delay is None else _arrival_times(block)
     rows = zip(ids, block.default.tolist(), block.reward.tolist(), arrived, strict=True)
     return [
         '"o":[],' if default else f'"o":[{{"v":{reward!r},"EventId":"{id_}"{time}}}],'
@@ -143,7 +142,7 @@ def _outcomes(block: Columns, ids: Sequence[str]) -> list[str]:
     ]
 
 
-def _arrived(block: Columns) -> list[str]:
+def _arrival_times(block: Columns) -> list[str]:
     assert block.delay is not None
     delays = np.nan_to_num(block.delay)
     times = _times(block.time + np.round(delays * 1e6).astype(np.int64))
@@ -154,7 +153,7 @@ def _arrived(block: Columns) -> list[str]:
 class _Multi:
     """The JSON array of a set's actions; each is made once."""
 
-    KEPT = 10_000
+    CACHE_SIZE = 10_000
 
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
@@ -168,12 +167,12 @@ class _Multi:
         """Of the set and the features with these codes."""
         key = (members, features)
         if key not in self._texts:
-            if len(self._texts) >= self.KEPT:
+            if len(self._texts) >= self.CACHE_SIZE:
                 self._texts.clear()
-            self._texts[key] = self._made(members, features)
+            self._texts[key] = self._array(members, features)
         return self._texts[key]
 
-    def _made(self, members: int, features: int) -> str:
+    def _array(self, members: int, features: int) -> str:
         given = self._columns.action_features
         extra = json.loads(given.values[features]) if given is not None and features >= 0 else {}
         actions = self._columns.actions

@@ -1,7 +1,7 @@
 """Columns of any log -> a file that others read: dsjson, CSV or Parquet, by its suffix. Called by `simulator export`.
 
 Kept by all: decisions in their order, actions and eligible sets, propensities to the last bit, pmfs as float32,
-rewards, contexts, times, which decisions have one unit. What a format cannot hold is told (`lost`).
+rewards, contexts, times, which decisions have one unit. What a format cannot hold is reported (`lost`).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from simulator.logs.arrow import all_numbers
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns
+from simulator.logs.errors import BadLog
 from simulator.logs.export_dsjson import dsjson_lines
 from simulator.logs.export_table import field_name, write_csv, write_parquet
 from simulator.logs.files import suffix
@@ -26,12 +26,12 @@ DSJSON = (".dsjson", ".json", ".jsonl")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 KINDS = (*DSJSON, *DELIMITERS, ".parquet")
 
-EVERY = 1_000
+REPORT_EVERY = 1_000
 """Lines between two reports of progress."""
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportCounts:
     """What was written. lost: what the log has and this kind of file cannot hold."""
 
     decisions: int
@@ -40,7 +40,7 @@ class Exported:
 
 def export_log(
     columns: Columns, path: Path, *, kind: str | None = None, on_progress: Callable[[float], None] = lambda _: None
-) -> Exported:
+) -> ExportCounts:
     """Write the decisions; `kind` is the suffix that `path` would have. Raises BadLog.
 
     >>> from tempfile import TemporaryDirectory
@@ -65,16 +65,11 @@ def export_log(
         write_csv(columns, path, delimiter=DELIMITERS[form], packed=packed, done=done)
     else:
         write_parquet(columns, path, done=done)
-    return Exported(len(columns), lost_in(columns, form))
+    return ExportCounts(len(columns), lost_in(columns, form))
 
 
 def check_kind(path: Path) -> None:
-    """Raises BadLog where the suffix is none of those that can be written.
-
-    >>> check_kind(Path("log.xlsx"))  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    simulator.logs.bad.BadLog: log.xlsx: a log is exported to a file that ends in .dsjson, ...
-    """
+    """Raises BadLog where the suffix is none of those that can be written."""
     form = suffix(path)
     if form not in KINDS or (form == ".parquet" and path.name.endswith(".gz")):
         raise BadLog(f"{path}: a log is exported to a file that ends in {', '.join(KINDS)} (text also in .gz)")
@@ -86,18 +81,13 @@ def _write_lines(columns: Columns, path: Path, *, packed: bool, done: Callable[[
         file = stack.enter_context(gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)) if packed else raw
         for number, line in enumerate(dsjson_lines(columns), start=1):
             file.write(line.encode())
-            if number % EVERY == 0:
+            if number % REPORT_EVERY == 0:
                 done(number)
     done(len(columns))
 
 
 def lost_in(columns: Columns, form: str) -> tuple[str, ...]:
-    """What a log has that a kind of file (".csv") cannot hold, in plain words.
-
-    >>> from simulator.logs.example import example
-    >>> lost_in(example(), ".dsjson")
-    ()
-    """
+    """What a log has that a kind of file (".csv") cannot hold, in words for people."""
     always = {
         "the baseline action": columns.baseline is not None,
         "why an action was drawn": columns.reason is not None,

@@ -6,7 +6,8 @@ Names are those that `mapping.py` guesses, so that the table is read back withou
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,65 +23,50 @@ _WORDS = {name for names in GUESSES.values() for name in names}
 
 
 def write_csv(columns: Columns, path: Path, *, delimiter: str, packed: bool, done: Callable[[int], None]) -> None:
-    """Write a CSV file, packed with gzip if asked for. done: told how many decisions are written.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from simulator.logs.example import example
-    >>> with TemporaryDirectory() as folder:
-    ...     write_csv(example(), Path(folder, "log.tsv"), delimiter="\\t", packed=False, done=print)
-    2
-    """
-    tables = _tables(columns, done)
+    """Write a CSV file, packed with gzip if asked for. done: called with the number of decisions written."""
+    tables = map(_without_codes, _tables(columns, done))
     first = next(tables)
     options = pyarrow.csv.WriteOptions(delimiter=delimiter)
     with (
         pa.output_stream(str(path), compression="gzip" if packed else None) as file,
-        pyarrow.csv.CSVWriter(file, _plain(first).schema, write_options=options) as writer,
+        pyarrow.csv.CSVWriter(file, first.schema, write_options=options) as writer,
     ):
-        writer.write_table(_plain(first))
-        for table in tables:
-            writer.write_table(_plain(table))
+        _write_all(writer, chain([first], tables))
 
 
 def write_parquet(columns: Columns, path: Path, *, done: Callable[[int], None]) -> None:
-    """Write a Parquet file. done: told how many decisions are written.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> from simulator.logs.example import example
-    >>> with TemporaryDirectory() as folder:
-    ...     write_parquet(example(), Path(folder, "log.parquet"), done=print)
-    ...     pq.read_table(Path(folder, "log.parquet"))["action"].to_pylist()
-    2
-    ['b', 'a']
-    """
+    """Write a Parquet file. done: called with the number of decisions written."""
     tables = _tables(columns, done)
     first = next(tables)
     with pq.ParquetWriter(path, first.schema) as writer:
-        writer.write_table(first)
-        for table in tables:
-            writer.write_table(table)
+        _write_all(writer, chain([first], tables))
 
 
-def _plain(table: Any) -> Any:
-    """CSV has no codes."""
+def _write_all(writer: Any, tables: Iterable[Any]) -> None:
+    for table in tables:
+        writer.write_table(table)
+
+
+def _without_codes(table: Any) -> Any:
+    """Texts as they are: CSV has no codes for them."""
     kinds = [pa.string() if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
     return table.cast(pa.schema(list(zip(table.schema.names, kinds, strict=True))))
 
 
 def _tables(columns: Columns, done: Callable[[int], None]) -> Iterator[Any]:
-    whole = _Whole(columns)
+    schema = _Schema(columns)
     for rows, block in columns.blocks():
-        yield pa.table(whole.block(block))
+        yield pa.table(schema.block(block))
         done(rows.start + len(block))
 
 
-class _Whole:
-    """What is settled for the whole log: which columns there are."""
+class _Schema:
+    """Which columns the table of a log has."""
 
     def __init__(self, columns: Columns) -> None:
         self._timed = bool(columns.time.any())
         self._known = not bool(np.isnan(columns.propensity).all())
-        self._eligible = columns.pmf is None and not _drawn_is_all(columns)
+        self._eligible = columns.pmf is None and not _every_action_drawn(columns)
         self._sets = tuple([_json([columns.actions[one] for one in members]) for members in columns.sets])
 
     def block(self, block: Columns) -> dict[str, Any]:
@@ -89,17 +75,17 @@ class _Whole:
         if self._timed:
             found["time"] = pa.array(block.time, pa.timestamp("us", "UTC"))
         found["unit_id"] = pa.array(block.unit)
-        found["action"] = _coded(Category(block.action, block.actions))
+        found["action"] = _dictionary(Category(block.action, block.actions))
         if self._known:
             found["propensity"] = pa.array(block.propensity, from_pandas=True)
         found["reward"] = pa.array(block.reward)
         if self._eligible:
-            found["eligible"] = _coded(Category(block.eligible, self._sets))
+            found["eligible"] = _dictionary(Category(block.eligible, self._sets))
         found |= {field_name(name): _field(one) for name, one in block.fields.items()}
         return found | _pmf_columns(block)
 
 
-def _drawn_is_all(columns: Columns) -> bool:
+def _every_action_drawn(columns: Columns) -> bool:
     """Whether the drawn actions alone tell what was eligible: everything, always."""
     return len(columns.sets) == 1 and len(np.unique(columns.action)) == len(columns.sets[0])
 
@@ -115,10 +101,10 @@ def field_name(name: str) -> str:
 
 
 def _field(field: Field) -> Any:
-    return _coded(field) if isinstance(field, Category) else pa.array(field.values, from_pandas=True)
+    return _dictionary(field) if isinstance(field, Category) else pa.array(field.values, from_pandas=True)
 
 
-def _coded(field: Category) -> Any:
+def _dictionary(field: Category) -> Any:
     codes = pa.array(field.codes, mask=field.codes < 0)
     return pa.DictionaryArray.from_arrays(codes, pa.array(field.values, pa.string()))
 

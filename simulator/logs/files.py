@@ -1,6 +1,6 @@
 """Files of a foreign log: one file, or a folder of them in order of name; plain or gzip. Called by the readers.
 
-Progress is by bytes read of the files as they lie there.
+Progress is counted in bytes of the files on disk, packed or not.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from itertools import accumulate
 from pathlib import Path
 from typing import IO, cast
 
-from simulator.logs.bad import BadLog
+from simulator.logs.errors import BadLog
 
-EVERY = 1_000
+REPORT_EVERY = 1_000
 """Lines between two reports of progress."""
 
 
@@ -29,12 +29,7 @@ def suffix(path: Path) -> str:
 
 
 def files_of(path: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The file; or all with one of the suffixes in a folder and its folders, in order of name. Raises BadLog.
-
-    >>> files_of(Path("nowhere.csv"), (".csv",))
-    Traceback (most recent call last):
-    simulator.logs.bad.BadLog: nowhere.csv: there is no such log; check the path
-    """
+    """The file; or all with one of the suffixes in a folder and its folders, in order of name. Raises BadLog."""
     if path.is_dir():
         found = sorted(one for one in path.rglob("*") if one.is_file() and suffix(one) in suffixes)
         if not found:
@@ -49,31 +44,19 @@ def stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Names, sizes and times of a log's files: changes when the log does. Empty where there is none.
 
     A log of ours has its newest entries in a file beside it.
-
-    >>> [name for name, _, _ in stamp(Path(__file__))]
-    ['files.py']
     """
     beside = [path, path.with_name(f"{path.name}-wal")] if path.name else []
     files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() and path.name else beside
     return tuple([(one.name, one.stat().st_size, one.stat().st_mtime_ns) for one in files if one.is_file()])
 
 
-def opened(path: Path) -> IO[bytes]:
-    """A file's content, unpacked.
-
-    >>> with opened(Path(__file__)) as file:
-    ...     file.read(3)
-    b'\"\"\"'
-    """
-    return cast(IO[bytes], gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+def unpack(raw: IO[bytes], path: Path) -> IO[bytes]:
+    """The content of an open file with that name: of what is in it where it is packed."""
+    return cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
 
 
 class Files:
-    """Opens one file after the other and tells how much of all has been read.
-
-    >>> told = []; files = Files([], told.append); files.close(); told
-    [1.0]
-    """
+    """Opens one file after the other and reports how much of all has been read."""
 
     def __init__(self, paths: Sequence[Path], on_progress: Callable[[float], None]) -> None:
         sizes = [path.stat().st_size for path in paths]
@@ -89,13 +72,13 @@ class Files:
         try:
             with path.open("rb") as raw:
                 self._path, self._raw = path, raw
-                yield cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix.lower() == ".gz" else raw
+                yield unpack(raw, path)
         except (OSError, EOFError, zlib.error) as error:
             raise BadLog(f"{path}: cannot be read ({error}); check that it is whole, or fetch it again") from error
         finally:
             self._raw = None
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Report progress."""
         if self._raw is not None and self._total:
             self._on_progress(min(1.0, (self._before[self._path] + self._raw.tell()) / self._total))
@@ -108,6 +91,6 @@ class Files:
         """The lines of a file with their numbers, from 1. Raises BadLog where it cannot be read."""
         with self.open(path) as file:
             for number, line in enumerate(file, start=1):
-                if number % EVERY == 0:
-                    self.tell()
+                if number % REPORT_EVERY == 0:
+                    self.report()
                 yield number, line

@@ -21,12 +21,7 @@ _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
 
 
 def reward_delays(columns: Columns, window: int) -> Longs:
-    """(n,) microseconds from the decision to its reward, less than the window; 0 where the log does not say.
-
-    >>> from simulator.logs.example import example
-    >>> reward_delays(example(), 1_000).tolist()
-    [0, 0]
-    """
+    """(n,) microseconds from the decision to its reward, less than the window; 0 where the log does not say."""
     if columns.delay is None:
         return np.zeros(len(columns), np.int64)
     delays = np.round(np.nan_to_num(columns.delay) * 1e6).astype(np.int64)

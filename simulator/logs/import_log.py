@@ -3,12 +3,12 @@
 What an imported log is, and is not:
 
 - One experiment with the foreign log's actions, paused (nothing shall be decided by it) and with the policy `uniform`:
-  nobody knows what drew the decisions. A later version with a policy that learns is taught by them.
+  what drew the decisions is not known. A later version with a policy that learns is trained on them.
 - `propensity` is the foreign one, to the last bit. The pmf beside it is in whole millionths that sum to one, as
   everywhere in our logs; where the foreign log has only the propensity, the other actions' millionths are 0 and the sum
   is less than a million: the rest is not known. An action that was drawn has one millionth at least.
-- So rule 2 of the design (what is logged is what the sampler gave) holds of no imported decision, and
-  `simulator verify` cannot hold: the table `builds` says `imported_from`.
+- So the rule that the logged propensity is the sampler's holds for no imported decision, and `simulator verify`
+  cannot hold: the table `builds` says `imported_from`.
 - Times are the foreign ones. Rewards come after their logged delay, or with the decision; the window is just long
   enough for them, and a tick at the end closes it for all.
 - Decision and unit ids are made up: only which decisions have one unit is known. Action ids that we do not allow are
@@ -34,23 +34,21 @@ from decider.experiment.schema import from_message, to_message
 from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Category, Columns
 from simulator.logs.contexts import Contexts
+from simulator.logs.errors import BadLog
 from simulator.logs.import_experiment import experiment_of, plain_id, reward_delays
 from simulator.logs.import_slots import reasons_of, whole_slots
-from simulator.logs.ordered import in_order_of_time
-from simulator.logs.writing import decision_prefix
 
 REWARD = "reward"
 """The name of the rewards."""
 
-MOST_AT_ONCE = 200
+BATCH_SIZE = 200
 """Entries of one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportCounts:
     """What was written. renamed: actions whose ids had to change. unknown_pmf: only the propensity was known."""
 
     experiment: str
@@ -67,7 +65,7 @@ def import_log(
     *,
     experiment: str | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
-) -> Imported:
+) -> ImportCounts:
     """Write a new log with these decisions. Raises BadLog or InvalidExperiment where it cannot hold them, or LogError.
 
     >>> from tempfile import TemporaryDirectory
@@ -80,7 +78,7 @@ def import_log(
     ([0.5, 0.75], [1.0, 0.0], ('vip',))
     """
     _check(columns)
-    columns = in_order_of_time(columns)
+    columns = columns.in_order_of_time()
     definition = from_message(to_message(experiment_of(columns, experiment or plain_id(Path(columns.name).name))))
     clock = _Clock(int(columns.time[0]))
     with closing(open_log(path, clock=clock)) as log:
@@ -90,7 +88,7 @@ def import_log(
         writer.flush()
         rewards = _write(columns, definition, place, writer, on_progress)
         writer.flush()
-    return Imported(
+    return ImportCounts(
         experiment=definition.id,
         decisions=len(columns),
         rewards=rewards,
@@ -138,7 +136,7 @@ class _Writer:
 
     def put(self, time: int, entry: Entry) -> Position:
         """Its position."""
-        if time != self._clock.time or len(self._entries) >= MOST_AT_ONCE:
+        if time != self._clock.time or len(self._entries) >= BATCH_SIZE:
             self.flush()
             self._clock.time = time
         self._entries.append(entry)
@@ -151,7 +149,7 @@ class _Writer:
         assert all(marks), "no id comes twice"
         self._entries = []
 
-    def keep_small(self) -> None:
+    def maintain(self) -> None:
         """Write the write-ahead log back, so that it does not hold everything once more."""
         self._log.maintain()
 
@@ -162,11 +160,11 @@ def _write(
     """Decisions and rewards in the order of their times; how many rewards."""
     ids = tuple([action.id for action in definition.actions])
     after = reward_delays(columns, definition.reward.window)
-    silent = _default_taken(columns, definition.reward.default)
+    silent = _takes_default(columns, definition.reward.default)
     waiting: list[tuple[int, int, float]] = []
     rewards = 0
     for rows, block in columns.blocks():
-        decisions = _decisions(block, rows.start, ids, place, decision_prefix(columns.name))
+        decisions = _decisions(block, rows.start, ids, place, columns.id_prefix)
         for row, decision in enumerate(decisions, start=rows.start):
             time = int(columns.time[row])
             while waiting and waiting[0][0] < time:
@@ -175,7 +173,7 @@ def _write(
             if not silent[row]:
                 heappush(waiting, (time + int(after[row]), position, float(columns.reward[row])))
                 rewards += 1
-        writer.keep_small()
+        writer.maintain()
         on_progress((rows.start + len(block)) / len(columns))
     while waiting:
         _put_reward(writer, *heappop(waiting))
@@ -187,7 +185,7 @@ def _put_reward(writer: _Writer, time: int, position: int, value: float) -> None
     writer.put(time, NewReward(Position(position), REWARD, value))
 
 
-def _default_taken(columns: Columns, default: float) -> Any:
+def _takes_default(columns: Columns, default: float) -> Any:
     """Decisions that need no reward: none came, and the default is what they got."""
     if columns.default is None:
         return np.zeros(len(columns), np.bool_)
@@ -225,10 +223,10 @@ class _ActionFeatures:
     """Features that came with the call, by action; each text is parsed once."""
 
     def __init__(self, block: Columns, ids: tuple[ActionId, ...]) -> None:
-        given = block.action_features or Category(np.full(len(block), -1, np.int32), ())
+        features = block.action_features or Category(np.full(len(block), -1, np.int32), ())
         self._renamed = dict(zip(block.actions, ids, strict=True))
-        self._codes = given.codes.tolist()
-        self._values = given.values
+        self._codes = features.codes.tolist()
+        self._values = features.values
         self._parsed: dict[int, dict[ActionId, Features]] = {-1: {}}
 
     def of(self, row: int) -> dict[ActionId, Features]:

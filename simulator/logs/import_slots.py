@@ -24,13 +24,13 @@ def whole_slots(block: Columns) -> list[Slots]:
     if block.pmf is None:
         drawn = np.maximum(1, np.rint(block.propensity * SLOTS)).astype(np.int64).tolist()
         sizes = [len(block.sets[code]) for code in block.eligible.tolist()]
-        return [_only(*one) for one in zip(places, drawn, sizes, strict=True)]
+        return [_single_slot(*one) for one in zip(places, drawn, sizes, strict=True)]
     exact = block.pmf.astype(np.float64) * SLOTS
     slots = np.rint(exact).astype(np.int64)
     starts, ends = block.starts[:-1], block.starts[1:]
     right = (np.add.reduceat(slots, starts) == SLOTS) & (slots[starts + places] > 0)
     return [
-        tuple(slots[start:end].tolist()) if fits else _rounded(exact[start:end], place)
+        tuple(slots[start:end].tolist()) if fits else _round(exact[start:end], place)
         for start, end, fits, place in zip(starts.tolist(), ends.tolist(), right.tolist(), places, strict=True)
     ]
 
@@ -41,13 +41,13 @@ def _places(block: Columns) -> list[int]:
     return [block.sets[code].index(action) for code, action in pairs]
 
 
-def _only(place: int, slots: int, size: int) -> Slots:
+def _single_slot(place: int, slots: int, size: int) -> Slots:
     return (0,) * place + (slots,) + (0,) * (size - place - 1)
 
 
-def _rounded(exact: Any, drawn: int) -> Slots:
+def _round(exact: Any, drawn: int) -> Slots:
     """By largest remainders; at least one for the drawn action."""
-    exact = exact * (SLOTS / exact.sum())
+    exact = exact * (SLOTS / exact.sum())  # a printed pmf may be off by a thousandth
     slots = np.rint(exact).astype(np.int64)
     slots[drawn] = max(1, slots[drawn])
     missing = SLOTS - int(slots.sum())

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from simulator.logs.bad import BadLog
+from simulator.logs.errors import BadLog
 from simulator.logs.options import ReadOptions
 
 LISTS = ("fields", "ignore", "numbers", "categories")
@@ -39,7 +39,7 @@ GUESSES: Mapping[str, tuple[str, ...]] = {
 class Layout:
     """What each column is. A word without a column is None; `chosen` makes it a long table (one row an action).
 
-    fields: the context; numbers, categories: those of them whose kind is settled, the others are looked at.
+    fields: the context; numbers, categories: those whose kind the user named; the first rows tell that of the others.
     """
 
     action: str
@@ -144,16 +144,16 @@ def _check_known(pairs: Mapping[str, Any], header: Sequence[str], where: str) ->
 
 
 def _guess(word: str, header: Sequence[str], pairs: Mapping[str, Any]) -> str | None:
-    """The first usual name that is there and not spoken for."""
-    spoken = {column for value in pairs.values() for column in (value if isinstance(value, list) else [value])}
-    known = {name.lower(): name for name in reversed(header) if name not in spoken}
+    """The first usual name that the table has and the user did not give to another word."""
+    named = {column for value in pairs.values() for column in (value if isinstance(value, list) else [value])}
+    known = {name.lower(): name for name in reversed(header) if name not in named}
     return next((known[name] for name in GUESSES[word] if name in known), None)
 
 
-def told(layout: Layout, where: str, numbers: frozenset[str]) -> str:
-    """What was taken for what, for people. numbers: the fields that hold numbers.
+def describe(layout: Layout, where: str, numbers: frozenset[str]) -> str:
+    """Which column is what, for people. numbers: the fields that hold numbers.
 
-    >>> told(Layout(action="item_id", reward="click", fields=("device", "age")), "log.csv", frozenset({"age"}))
+    >>> describe(Layout(action="item_id", reward="click", fields=("device", "age")), "log.csv", frozenset({"age"}))
     'log.csv: action = item_id, reward = click; context: device (category), age (number); a wide table, no propensities'
     """
     shape = "a long table" if layout.chosen else "a wide table"

@@ -1,4 +1,4 @@
-"""A log by its name -> columns: the one place that decides which reader is asked. Called by the commands.
+"""A log by its name -> columns: the one place that chooses the reader. Called by the commands.
 
 A name is a data set like `open-bandit:random/men`, a file, or a folder of files of one kind (all of them, in order of
 name). Its suffix says what a file is, without one its first bytes.
@@ -10,11 +10,10 @@ from pathlib import Path
 
 from decider.experiment.definition import Experiment
 from simulator.logs import decider_log, dsjson, open_bandit, tables
-from simulator.logs.bad import BadLog
 from simulator.logs.columns import Columns
+from simulator.logs.errors import BadLog
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
-from simulator.logs.ordered import in_order_of_time
 
 __all__ = ["KINDS", "ReadOptions", "definition_in", "open_log"]
 
@@ -25,7 +24,7 @@ KINDS = (
     "a log of ours (.db), dsjson (.dsjson, .json, .jsonl, .log), a table (.csv, .tsv, .parquet), packed ones (.gz), "
     "a folder of those, or open-bandit:random/all"
 )
-"""What a log can be, for people."""
+"""The kinds of logs, for messages and help."""
 
 
 def open_log(name: str, options: ReadOptions) -> Columns:
@@ -33,7 +32,7 @@ def open_log(name: str, options: ReadOptions) -> Columns:
 
     >>> open_log("clicks.xlsx", ReadOptions())
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: clicks.xlsx: there is no such log; check the path
+    simulator.logs.errors.BadLog: clicks.xlsx: there is no such log; check the path
     """
     if name.startswith(open_bandit.PREFIX):
         _refuse_options(name, options)
@@ -44,22 +43,19 @@ def open_log(name: str, options: ReadOptions) -> Columns:
         _refuse_options(name, options)
         return decider_log.load(path, experiment=options.experiment)
     if kind in tables.SUFFIXES:
-        return in_order_of_time(tables.load(files_of(path, tables.SUFFIXES), name, options))
-    return in_order_of_time(dsjson.load(files_of(path, dsjson.SUFFIXES), name, options))
+        return tables.load(files_of(path, tables.SUFFIXES), name, options).in_order_of_time()
+    return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
 
 
 def definition_in(name: str, options: ReadOptions) -> Experiment | None:
-    """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does.
-
-    >>> definition_in("open-bandit:random/men", ReadOptions())
-    """
+    """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does."""
     if name.startswith(open_bandit.PREFIX) or _kind(Path(name)) not in DATABASE:
         return None
     return decider_log.newest_definition(Path(name), experiment=options.experiment)
 
 
 def _refuse_options(name: str, options: ReadOptions) -> None:
-    """Nothing that was asked for is left undone without a word."""
+    """An option that this kind of log has no use for is an error, not ignored."""
     if options.columns or options.mapping or options.reward_range:
         raise BadLog(f"{name}: says itself what is what; leave out --column, --mapping and --reward-range")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from simulator.logs.bad import BadRow
 from simulator.logs.columns import Flags, Floats
+from simulator.logs.errors import BadRow
+
+FINITE = (-sys.float_info.max, sys.float_info.max)
+"""The range of rewards where none is declared."""
 
 
 def _ignore(_: object) -> None:
@@ -21,11 +23,8 @@ class ReadOptions:
     """experiment: which one, where a log of ours has several. skip_bad: count bad rows instead of ending at the first.
 
     mapping: a TOML file that says which column is what; columns: the same as `reward=clicked`, which win (see
-    `mapping.py`). reward_range: declared; otherwise what was seen. on_progress: told the fraction that was read.
-    on_note: told in plain words what a reader took for what.
-
-    >>> ReadOptions(columns=("reward=clicked",)).skip_bad
-    False
+    `mapping.py`). reward_range: declared; otherwise what was seen. on_progress: called with the fraction that was read.
+    on_note: called with what the reader took each column for, in words for people.
     """
 
     experiment: str | None = None
@@ -40,6 +39,7 @@ class ReadOptions:
 def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple[float, float]:
     """The declared range, or the smallest one that holds 0 and every reward that was seen; [0, 1] if all are 0.
 
+    >>> import numpy as np
     >>> reward_range(np.array([0.0, 2.5]), None), reward_range(np.array([0.0]), None)
     ((0.0, 2.5), (0.0, 1.0))
     """
@@ -49,22 +49,14 @@ def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple
     return (low, high) if low < high else (0.0, 1.0)
 
 
-def in_range(reward: float, declared: tuple[float, float] | None) -> bool:
-    """Whether a finite reward is in the declared range, if there is one.
-
-    >>> in_range(3.0, (0.0, 1.0)), in_range(3.0, None)
-    (False, True)
-    """
-    return declared is None or declared[0] <= reward <= declared[1]
-
-
-def outside(rewards: Floats, declared: tuple[float, float] | None) -> Flags:
+def out_of_range(rewards: Floats, declared: tuple[float, float] | None) -> Flags:
     """Which rewards are not numbers, or not in the declared range.
 
-    >>> outside(np.array([0.5, 3.0, np.nan]), (0.0, 1.0)).tolist()
+    >>> import numpy as np
+    >>> out_of_range(np.array([0.5, 3.0, np.nan]), (0.0, 1.0)).tolist()
     [False, True, True]
     """
-    low, high = declared if declared is not None else (-np.finfo(np.float64).max, np.finfo(np.float64).max)
+    low, high = declared or FINITE
     wrong: Flags = ~((rewards >= low) & (rewards <= high))
     return wrong
 

@@ -1,4 +1,4 @@
-"""CSV, TSV and Parquet files in blocks of rows, with the way back to a row's line. Called by `tables.py`.
+"""CSV, TSV and Parquet files in blocks of rows, and the line of any row. Called by `tables.py`.
 
 Every value of a CSV comes as a text (repeated ones by code), so that a bad one can be named; a Parquet column keeps its
 type. Nothing here knows what a column means.
@@ -19,20 +19,18 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from simulator.logs.arrow import all_numbers
-from simulator.logs.bad import BadLog, BadRow, BadRows
-from simulator.logs.files import Files, opened, suffix
+from simulator.logs import arrow
+from simulator.logs.errors import BadLog, BadRow, BadRows
+from simulator.logs.files import Files, suffix, unpack
 
 BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = 1 << 17
 
 
 class TableFile(Protocol):
-    """One file of a table."""
+    """One file of a table. header: the names of its columns."""
 
-    @property
-    def header(self) -> list[str]:
-        """The names of its columns."""
+    header: list[str]
 
     def blocks(self, columns: Sequence[str], coded: Sequence[str], bad: BadRows) -> Iterator[Any]:
         """Tables with these columns; texts of the `coded` ones come by code. Raises BadLog."""
@@ -45,17 +43,7 @@ class TableFile(Protocol):
 
 
 def table_file(path: Path, files: Files) -> TableFile:
-    """By the file's name. Raises BadLog where it is no such file.
-
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     path = Path(folder, "log.csv")
-    ...     _ = path.write_text("action;reward\\na;1\\n")
-    ...     table = table_file(path, Files([path], lambda _: None))
-    ...     blocks = list(table.blocks(["reward"], [], BadRows(skip=False)))
-    >>> table.header, blocks[0].to_pydict()
-    (['action', 'reward'], {'reward': ['1']})
-    """
+    """By the file's name. Raises BadLog where it is no such file."""
     return ParquetTable(path, files) if suffix(path) == ".parquet" else CsvTable(path, files)
 
 
@@ -77,7 +65,7 @@ class CsvTable:
         """See TableFile."""
         blocks = self.blocks(columns, (), BadRows(skip=True)) if columns else iter(())
         first = next(blocks, None)
-        return set() if first is None else {name for name in columns if all_numbers(first[name].combine_chunks())}
+        return set() if first is None else {name for name in columns if arrow.all_numbers(first[name].combine_chunks())}
 
     def blocks(self, columns: Sequence[str], coded: Sequence[str], bad: BadRows) -> Iterator[Any]:
         """See TableFile."""
@@ -88,14 +76,14 @@ class CsvTable:
             try:
                 yield from self._read(file, columns, kinds, bad)
             except pa.ArrowInvalid as error:
-                raise self._named(error) from error
+                raise self._with_line(error) from error
 
     def _read(self, file: Any, columns: Sequence[str], kinds: dict[str, Any], bad: BadRows) -> Iterator[Any]:
         reader = pyarrow.csv.open_csv(
             file,
             read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
             parse_options=pyarrow.csv.ParseOptions(
-                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=_ragged(bad)
+                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=_count_ragged(bad)
             ),
             convert_options=pyarrow.csv.ConvertOptions(
                 include_columns=list(columns), column_types=kinds, null_values=[""], strings_can_be_null=True
@@ -103,11 +91,11 @@ class CsvTable:
         )
         with reader:
             for batch in reader:
-                self._files.tell()
+                self._files.report()
                 yield pa.Table.from_batches([batch])
 
-    def _named(self, error: pa.ArrowInvalid) -> BadLog:
-        """Arrow does not say in which line; looking for it is worth a second reading."""
+    def _with_line(self, error: pa.ArrowInvalid) -> BadLog:
+        """The error with the line of its row: Arrow does not say which, so the file is read a second time."""
         try:
             for line, record in self._records():
                 if len(record) != len(self.header):
@@ -120,9 +108,10 @@ class CsvTable:
         return BadLog(f"{self._path}: {error}; save it as a CSV file in UTF-8")
 
     def _records(self) -> Iterator[tuple[int, list[str]]]:
-        """The rows below the header with the lines on which they end; empty lines are none."""
-        with opened(self._path) as file:
-            reader = csv.reader((line.decode("utf-8") for line in file), delimiter=self._delimiter)
+        """The rows below the header with the lines on which they end, as an editor counts; empty lines are no rows."""
+        with self._path.open("rb") as raw:
+            lines = unpack(raw, self._path)
+            reader = csv.reader((line.decode("utf-8") for line in lines), delimiter=self._delimiter)
             rows = ((reader.line_num, record) for record in reader if record)
             next(rows, None)
             yield from rows
@@ -133,12 +122,12 @@ class CsvTable:
         return f"{self._path}:{line}"
 
 
-def _ragged(bad: BadRows) -> Callable[[Any], str]:
+def _count_ragged(bad: BadRows) -> Callable[[Any], str]:
     """Rows with too few or too many values: counted, or the end."""
 
     def handle(_: Any) -> str:
         if not bad.skip:
-            return "error"
+            return "error"  # Arrow raises ArrowInvalid, which `blocks` turns into BadLog
         bad.add(BadRow("number of values", ""), where=str)
         return "skip"
 
@@ -157,8 +146,7 @@ class ParquetTable:
 
     def numeric(self, columns: Sequence[str]) -> set[str]:
         """See TableFile."""
-        schema = self._schema
-        return {name for name in columns if _is_number(schema.field(name).type)}
+        return {name for name in columns if _is_number(self._schema.field(name).type)}
 
     def blocks(
         self,
@@ -168,19 +156,15 @@ class ParquetTable:
     ) -> Iterator[Any]:
         """See TableFile."""
         with self._files.open(self._path) as file, _arrow_errors(self._path):
-            reader = pq.ParquetFile(file, read_dictionary=[one for one in coded if _is_plain_text(self._schema, one)])
+            texts = [one for one in coded if arrow.is_text(self._schema.field(one))]
+            reader = pq.ParquetFile(file, read_dictionary=texts)
             for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=list(columns)):
-                self._files.tell()
+                self._files.report()
                 yield pa.Table.from_batches([batch])
 
     def where(self, row: int) -> str:
         """See TableFile."""
         return f"{self._path}: row {row + 1}"
-
-
-def _is_plain_text(schema: Any, name: str) -> bool:
-    kind = schema.field(name).type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _is_number(kind: Any) -> bool:

@@ -8,98 +8,136 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from simulator.logs import arrow
-from simulator.logs.bad import BadRow
 from simulator.logs.columns import Codes, Flags, Floats, Longs
+from simulator.logs.errors import BadRow
 from simulator.logs.mapping import PMF, Layout
-from simulator.logs.table_rows import Checked, Decisions, Sets, absent, column_of
+from simulator.logs.table_block import Block
 
-SUM = 1e-3
+TOLERANCE = 1e-3
 """A pmf may be off by this much: it was printed with few digits."""
 
 
-class Shape(Protocol):
-    """How rows become decisions."""
+class Sets:
+    """The distinct sets of eligible actions, by code; -1 is no set.
 
-    sets: Sets
-
-    def blocks(self, tables: Iterator[Any]) -> Iterator[Any]:
-        """The same rows, cut so that no decision is torn apart."""
-
-    def decisions(self, table: Any, rows: Longs, checked: Checked) -> tuple[Decisions, Flags]:
-        """The decisions of a block, and which are good."""
-
-
-def shape_of(layout: Layout, actions: arrow.Texts) -> Shape:
-    """The one that a table has.
-
-    >>> type(shape_of(Layout(action="item", reward="click"), arrow.Texts("item"))).__name__
-    'WidePlain'
+    >>> sets = Sets(); sets.codes(np.array([0, 2, 1, 0, 2]), np.array([2, 1, 0, 2])), sets.members
+    (array([ 0,  1, -1,  0], dtype=int32), ((0, 2), (1,)))
+    >>> sets.sizes(np.array([0, 1, -1])), sets.positions(np.array([0, 0, 1]), np.array([2, 1, 1]))
+    (array([2, 1, 0]), array([ 1, -1,  0], dtype=int32))
     """
-    if layout.chosen:
-        return Long(layout, actions)
-    if layout.pmf:
-        return WidePmf(layout, actions)
-    return WideLists(layout.eligible, actions) if layout.eligible else WidePlain()
+
+    def __init__(self) -> None:
+        self._index: dict[tuple[int, ...], int] = {}
+
+    @property
+    def members(self) -> tuple[tuple[int, ...], ...]:
+        """By code."""
+        return tuple(self._index)
+
+    def code(self, members: tuple[int, ...]) -> int:
+        """Of a set, its actions in rising order."""
+        return self._index.setdefault(members, len(self._index))
+
+    def codes(self, members: Codes, sizes: Longs) -> Codes:
+        """Of sets that stand one after the other in `members`; an empty one is none."""
+        ends = np.cumsum(sizes)[sizes > 0]
+        starts = ends - sizes[sizes > 0]
+        # equal sets have equal sums of their hashed actions, and practically only they: no Python object for a row;
+        # + 1, because the hash of 0 is 0, and action 0 would not count
+        sums = np.add.reduceat(arrow.mix(members.astype(np.uint64) + 1), starts)
+        _, first, inverse = np.unique(sums, return_index=True, return_inverse=True)
+        code = {one: self.code(tuple(members[starts[one] : ends[one]].tolist())) for one in np.sort(first).tolist()}
+        codes = np.full(len(sizes), -1, np.int32)
+        codes[sizes > 0] = np.array([code[one] for one in first.tolist()], np.int32)[inverse]
+        return codes
+
+    def sizes(self, sets: Codes) -> Longs:
+        """(n,) how many actions each set has."""
+        return np.array([*map(len, self._index), 0])[sets]
+
+    def positions(self, sets: Codes, actions: Codes) -> Codes:
+        """(n,) place of each action in its set; -1 where it is not in it."""
+        width = int(actions.max(initial=0)) + 2
+        pairs, inverse = np.unique(sets.astype(np.int64) * width + actions + 1, return_inverse=True)
+        members = (*self.members, ())
+        found = [_position(members[pair // width], pair % width - 1) for pair in pairs.tolist()]
+        return np.array(found, np.int32)[inverse]
 
 
-class WidePlain:
-    """Every action is always eligible, as far as the table says."""
+def _position(members: tuple[int, ...], action: int) -> int:
+    return members.index(action) if action in members else -1
+
+
+class Eligible(NamedTuple):
+    """What could be drawn. sets: (n,) code of each decision's set, -1 where the decision is bad.
+
+    pmf: the probabilities of the sets, one after the other; None where the table does not have them.
+    """
+
+    sets: Codes
+    pmf: NDArray[np.float32] | None = None
+
+
+class Shape:
+    """How rows become decisions. Here a row is one, and every action is always eligible, as far as the table says."""
 
     def __init__(self) -> None:
         self.sets = Sets()
 
     def blocks(self, tables: Iterator[Any]) -> Iterator[Any]:
-        """See Shape."""
+        """The same rows, cut between decisions: the rows of one are in one block."""
         return tables
 
-    def decisions(self, table: Any, rows: Longs, checked: Checked) -> tuple[Decisions, Flags]:
-        """See Shape."""
-        return Decisions(table, rows), checked.good
+    def decisions(self, block: Block) -> tuple[Block, Eligible | None]:
+        """The decisions of a block, one row each, and what was eligible. Raises BadLog."""
+        return block, None
 
 
-class WideLists:
-    """A column says which actions were eligible: a JSON list, or ids separated by `|`; in Parquet also a list.
+def shape_of(layout: Layout, actions: arrow.Vocabulary) -> Shape:
+    """The one that a table has.
 
-    >>> from simulator.logs.bad import BadRows
-    >>> lists = WideLists("eligible", arrow.Texts("action"))
-    >>> rows = np.arange(2)
-    >>> table = pa.table({"eligible": ["a|b", '["b"]']})
-    >>> lists.decisions(table, rows, Checked(rows, BadRows(skip=False), str))[0].sets, lists.sets.members
-    (array([0, 1], dtype=int32), ((0, 1), (1,)))
+    >>> type(shape_of(Layout(action="item", reward="click", pmf=("pmf.a",)), arrow.Vocabulary("item"))).__name__
+    'WidePmf'
     """
+    if layout.chosen:
+        return Long(layout, actions)
+    if layout.pmf:
+        return WidePmf(layout, actions)
+    return WideLists(layout.eligible, actions) if layout.eligible else Shape()
 
-    def __init__(self, column: str, actions: arrow.Texts) -> None:
-        self.sets = Sets()
+
+class WideLists(Shape):
+    """A column says which actions were eligible: a JSON list, or ids separated by `|`; in Parquet also a list."""
+
+    def __init__(self, column: str, actions: arrow.Vocabulary) -> None:
+        super().__init__()
         self._column = column
         self._actions = actions
-        self._texts = arrow.Texts(column)
+        self._texts = arrow.Vocabulary(column)
         self._codes: list[int] = []
 
-    def blocks(self, tables: Iterator[Any]) -> Iterator[Any]:
+    def decisions(self, block: Block) -> tuple[Block, Eligible | None]:
         """See Shape."""
-        return tables
-
-    def decisions(self, table: Any, rows: Longs, checked: Checked) -> tuple[Decisions, Flags]:
-        """See Shape."""
-        column = column_of(table, self._column)
+        column = block.column(self._column)
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
             column = pa.array([None if one is None else json.dumps(one) for one in column.to_pylist()], pa.string())
         codes = self._texts.codes(column)
-        self._codes += [self._set(text) for text in self._texts.values[len(self._codes) :]]
+        self._codes += [self._code(text) for text in self._texts.values[len(self._codes) :]]
         sets = np.array([*self._codes, -1], np.int32)[codes]
-        checked.refuse(
+        block.refuse(
             sets < 0,
             lambda row: BadRow("eligible", f"{self._column} {column[row].as_py()!r} is no list of actions like a|b"),
         )
-        return Decisions(table, rows, sets), checked.good
+        return block, Eligible(sets)
 
-    def _set(self, text: str) -> int:
+    def _code(self, text: str) -> int:
         """-1 for a text that is no list."""
         try:
             ids = json.loads(text) if text.startswith("[") else text.split("|")
@@ -111,66 +149,41 @@ class WideLists:
         return self.sets.code(tuple(sorted({self._actions.code(name) for name in names})))
 
 
-class WidePmf:
-    """Columns `pmf.ACTION` hold the whole pmf.
+class WidePmf(Shape):
+    """Columns `pmf.ACTION` hold the whole pmf."""
 
-    >>> from simulator.logs.bad import BadRows
-    >>> actions, rows = arrow.Texts("action"), np.arange(2)
-    >>> wide = WidePmf(Layout("action", "reward", pmf=("pmf.a", "pmf.b")), actions)
-    >>> table = pa.table({"pmf.a": [0.25, None], "pmf.b": [0.75, 1.0]})
-    >>> decisions, _ = wide.decisions(table, rows, Checked(rows, BadRows(skip=False), str))
-    >>> decisions.pmf.tolist(), sorted(wide.sets.members)
-    ([0.25, 0.75, 1.0], [(0, 1), (1,)])
-    """
-
-    def __init__(self, layout: Layout, actions: arrow.Texts) -> None:
-        self.sets = Sets()
+    def __init__(self, layout: Layout, actions: arrow.Vocabulary) -> None:
+        super().__init__()
         self._columns = layout.pmf
         for column in layout.pmf:
             actions.code(column.removeprefix(PMF))
 
-    def blocks(self, tables: Iterator[Any]) -> Iterator[Any]:
+    def decisions(self, block: Block) -> tuple[Block, Eligible | None]:
         """See Shape."""
-        return tables
-
-    def decisions(self, table: Any, rows: Longs, checked: Checked) -> tuple[Decisions, Flags]:
-        """See Shape."""
-        pmf = np.empty((len(rows), len(self._columns)))
-        for index, name in enumerate(self._columns):
-            pmf[:, index], wrong = arrow.numbers(column_of(table, name))
-            wrong = wrong | (pmf[:, index] < 0) | (pmf[:, index] > 1 + SUM)
-            checked.refuse(wrong, lambda row, name=name: _no_probability(table, name, row))  # type: ignore[misc]
-        eligible = ~np.isnan(pmf)
-        total = np.where(eligible, pmf, 0.0).sum(axis=1)
-        checked.refuse(
-            ~(np.abs(total - 1) <= SUM), lambda row: BadRow("pmf", f"the pmf sums to {total[row]:.6g}, not to 1")
+        pmf = np.stack([self._probabilities(block, name) for name in self._columns], axis=1)
+        total = np.nansum(pmf, axis=1)
+        block.refuse(
+            ~(np.abs(total - 1) <= TOLERANCE), lambda row: BadRow("pmf", f"the pmf sums to {total[row]:.6g}, not to 1")
         )
-        decisions = Decisions(
-            table, rows, self._sets(eligible, checked.good), eligible.sum(axis=1), pmf[eligible].astype(np.float32)
+        eligible = ~np.isnan(pmf) & block.good[:, None]
+        sets = self.sets.codes(np.nonzero(eligible)[1].astype(np.int32), eligible.sum(axis=1))
+        return block, Eligible(sets, pmf[eligible].astype(np.float32))
+
+    def _probabilities(self, block: Block, name: str) -> Floats:
+        return block.numbers(
+            name,
+            lambda values: (values < 0) | (values > 1 + TOLERANCE),
+            lambda value: BadRow("pmf", f"{name} {value!r} is not in [0, 1]"),
         )
-        return decisions, checked.good
-
-    def _sets(self, eligible: Any, good: Flags) -> Codes:
-        """Of the good rows; what a bad one has is no set."""
-        distinct, inverse = np.unique(np.packbits(eligible[good], axis=1), axis=0, return_inverse=True)
-        flags = np.unpackbits(distinct, axis=1, count=eligible.shape[1])
-        codes = [self.sets.code(tuple(np.flatnonzero(one).tolist())) for one in flags]
-        sets = np.full(len(good), -1, np.int32)
-        sets[good] = np.array(codes, np.int32)[inverse.ravel()]
-        return sets
 
 
-def _no_probability(table: Any, name: str, row: int) -> BadRow:
-    return BadRow("pmf", f"{name} {column_of(table, name)[row].as_py()!r} is not in [0, 1]")
-
-
-class Long:
+class Long(Shape):
     """One row an action; the rows of a decision stand together, and one of them is chosen."""
 
-    def __init__(self, layout: Layout, actions: arrow.Texts) -> None:
+    def __init__(self, layout: Layout, actions: arrow.Vocabulary) -> None:
         assert layout.chosen
         assert layout.decision_id
-        self.sets = Sets()
+        super().__init__()
         self._layout = layout
         self._actions = actions
         self._chosen_column: str = layout.chosen
@@ -179,7 +192,7 @@ class Long:
     def blocks(self, tables: Iterator[Any]) -> Iterator[Any]:
         """See Shape.
 
-        >>> long = Long(Layout("a", "r", chosen="c", decision_id="id"), arrow.Texts("a"))
+        >>> long = Long(Layout("a", "r", chosen="c", decision_id="id"), arrow.Vocabulary("a"))
         >>> pieces = [pa.table({"id": ["a", "a", "b"]}), pa.table({"id": ["b", "c"]})]
         >>> [piece["id"].to_pylist() for piece in long.blocks(iter(pieces))]
         [['a', 'a'], ['b', 'b'], ['c']]
@@ -187,82 +200,64 @@ class Long:
         rest = None
         for piece in tables:
             table = piece if rest is None else pa.concat_tables([rest, piece]).unify_dictionaries().combine_chunks()
-            last = int(self._starts(table)[-1]) if len(table) else 0
+            last = int(self._starts(table[self._decision_id].combine_chunks())[-1]) if len(table) else 0
             if last:
                 yield table.slice(0, last)
             rest = table.slice(last)
         if rest is not None and len(rest):
             yield rest
 
-    def _starts(self, table: Any) -> Longs:
+    def _starts(self, decision_ids: Any) -> Longs:
         """Where a new decision begins."""
-        keys = arrow.keys(column_of(table, self._decision_id))
+        keys = arrow.keys(decision_ids)
         return np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
 
-    def decisions(self, table: Any, rows: Longs, checked: Checked) -> tuple[Decisions, Flags]:
+    def decisions(self, block: Block) -> tuple[Block, Eligible | None]:
         """See Shape. What is wrong with one row makes its decision bad."""
-        starts = self._starts(table)
-        sizes = np.diff(np.append(starts, len(table)))
+        starts = self._starts(block.column(self._decision_id))
+        sizes = np.diff(np.append(starts, len(block)))
         group = np.repeat(np.arange(len(starts)), sizes)
-        chosen = self._chosen(table, starts, sizes, checked)
-        probability = self._probability(table, chosen, checked)
-        codes = self._actions.codes(column_of(table, self._layout.action))
+        chosen = self._chosen(block, starts, sizes)
+        probability = self._probability(block, chosen)
+        codes = self._actions.codes(block.column(self._layout.action))
         order = np.lexsort((codes, group))
-        self._refuse_twice(codes, group, order, checked)
-        good = np.logical_and.reduceat(checked.good, starts)
-        whole = probability is not None and not np.isnan(probability).any()
-        decisions = Decisions(
-            table.take(pa.array(_first_chosen(chosen, starts))),
-            rows[_first_chosen(chosen, starts)],
-            self._sets(codes[order], starts, good),
-            sizes,
-            probability[order].astype(np.float32) if probability is not None and whole else None,
+        self._refuse_twice(block, codes, group, order)
+        good = np.logical_and.reduceat(block.good, starts)
+        kept = order[np.repeat(good, sizes)]
+        return block.take(_first_chosen(chosen, starts), good), Eligible(
+            self.sets.codes(codes[kept], sizes * good),
+            None if np.isnan(probability).any() else probability[kept].astype(np.float32),
         )
-        return decisions, good
 
-    def _chosen(self, table: Any, starts: Longs, sizes: Longs, checked: Checked) -> Flags:
-        column = column_of(table, self._chosen_column)
-        values, wrong = arrow.numbers(column)
-        values = np.nan_to_num(values)
-        wrong = wrong | ~np.isin(values, (0.0, 1.0))
-        checked.refuse(wrong, lambda row: _not_a_flag(self._chosen_column, column[row].as_py()))
-        count = np.repeat(np.add.reduceat((values == 1).astype(np.int64), starts), sizes)
-        checked.refuse(
-            count != 1, lambda row: BadRow("chosen", f"{count[row]} rows of its decision are chosen, not one")
+    def _chosen(self, block: Block, starts: Longs, sizes: Longs) -> Flags:
+        values = block.numbers(
+            self._chosen_column,
+            lambda values: ~np.isin(np.nan_to_num(values), (0.0, 1.0)),
+            lambda value: BadRow("chosen", f"{self._chosen_column} {value!r} is not 1 or 0"),
         )
-        checked.refuse(absent(table, self._layout.action), lambda _: BadRow("action", "has no action"))
-        flags: Flags = values == 1
-        return flags
+        chosen: Flags = values == 1.0
+        count = np.repeat(np.add.reduceat(chosen.astype(np.int64), starts), sizes)
+        block.refuse(count != 1, lambda row: BadRow("chosen", f"{count[row]} rows of its decision are chosen, not one"))
+        block.refuse_missing(self._layout.action, BadRow("action", "has no action"))
+        return chosen
 
-    def _probability(self, table: Any, chosen: Flags, checked: Checked) -> Floats | None:
-        """Of every row's action; nan where the table has only that of the chosen ones."""
+    def _probability(self, block: Block, chosen: Flags) -> Floats:
+        """Of every row's action; nan where the table does not have it, often for all but the chosen ones."""
         if self._layout.propensity is None:
-            return None
-        column = column_of(table, self._layout.propensity)
-        values, wrong = arrow.numbers(column)
-        wrong = wrong | (values < 0) | (values > 1 + SUM) | (chosen & ~(values > 0))
-        checked.refuse(wrong, lambda row: bad_propensity(column[row].as_py()))
-        return values
+            return np.full(len(block), np.nan)
+        return block.numbers(
+            self._layout.propensity,
+            lambda values: (values < 0) | (values > 1 + TOLERANCE) | (chosen & ~(values > 0)),
+            bad_propensity,
+        )
 
-    def _refuse_twice(self, codes: Codes, group: Longs, order: Longs, checked: Checked) -> None:
+    def _refuse_twice(self, block: Block, codes: Codes, group: Longs, order: Longs) -> None:
         same = (codes[order][1:] == codes[order][:-1]) & (group[order][1:] == group[order][:-1])
         twice = np.zeros(len(codes), np.bool_)
         twice[order[1:][same]] = True
-        checked.refuse(
+        block.refuse(
             twice, lambda row: BadRow("action", f"{self._actions.values[codes[row]]!r} is there twice for its decision")
         )
-
-    def _sets(self, codes: Codes, starts: Longs, good: Flags) -> Codes:
-        """Of the good decisions. Equal sets have equal sums of their actions' keys, and practically only they."""
-        keys = np.append(arrow.keys(pa.array(self._actions.values, pa.string())), 0)
-        with np.errstate(over="ignore"):
-            sums = np.add.reduceat(keys[codes], starts)[good]
-        _, first, inverse = np.unique(sums, return_index=True, return_inverse=True)
-        begins, ends = starts[good], np.append(starts, len(codes))[1:][good]
-        found = [self.sets.code(tuple(codes[begins[one] : ends[one]].tolist())) for one in first.tolist()]
-        sets = np.full(len(starts), -1, np.int32)
-        sets[good] = np.array(found, np.int32)[inverse]
-        return sets
 
 
 def _first_chosen(chosen: Flags, starts: Longs) -> Longs:
@@ -271,10 +266,6 @@ def _first_chosen(chosen: Flags, starts: Longs) -> Longs:
     first = np.minimum.reduceat(where, starts)
     found: Longs = np.where(first < len(chosen), first, starts)
     return found
-
-
-def _not_a_flag(column: str, value: object) -> BadRow:
-    return BadRow("chosen", f"{column} {value!r} is not 1 or 0")
 
 
 def bad_propensity(value: object) -> BadRow:

@@ -62,7 +62,7 @@ def world(name: str) -> World:
 
     >>> world("fitted:nowhere.db")
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: nowhere.db: there is no such log; check the path
+    simulator.logs.errors.BadLog: nowhere.db: there is no such log; check the path
     """
     log, experiment = _parts(name.removeprefix(PREFIX))
     if not log:

@@ -1,4 +1,4 @@
-"""Context fields that grow row by row, for logs whose rows name their own fields. Called by `dsjson.py`.
+"""A context field that grows row by row, for logs whose rows name their own fields. Called by `dsjson.py`.
 
 A row costs 4 bytes for each text field and 8 for each number; nothing of it stays a Python object.
 """
@@ -6,7 +6,6 @@ A row costs 4 bytes for each text field and 8 for each number; nothing of it sta
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -15,10 +14,10 @@ from simulator.logs.columns import Category, Codes, Field, Floats, Number
 NAN = float("nan")
 
 
-class GrowingField:
+class FieldBuilder:
     """One field: texts, numbers, or both; then the numbers become texts too.
 
-    >>> field = GrowingField(); field.put(0, "web"); field.put(2, "app")
+    >>> field = FieldBuilder(); field.put(0, "web"); field.put(2, "app")
     >>> field.finish(4)
     Category(codes=array([ 0, -1,  1, -1], dtype=int32), values=('web', 'app'))
     """
@@ -33,15 +32,7 @@ class GrowingField:
     def put(self, row: int, value: str | float) -> None:
         """The value of a row; rows come in rising order, the last value of a row counts."""
         if type(value) is str:
-            code = self._index.get(value)
-            if code is None:
-                code = self._index[value] = len(self._index)
-            if len(self._codes) == row:
-                self._codes.append(code)
-            else:
-                _put(self._codes, row, code, -1)
-        elif len(self._numbers) == row:
-            self._numbers.append(value)  # type: ignore[arg-type]
+            _put(self._codes, row, self._index.setdefault(value, len(self._index)), -1)
         else:
             _put(self._numbers, row, value, NAN)  # type: ignore[arg-type]
 
@@ -64,34 +55,9 @@ class GrowingField:
 
 
 def _put(column: array[int] | array[float], row: int, value: float, missing: float) -> None:
-    gap = row - len(column)
-    if gap < 0:
+    if len(column) < row:
+        column.extend([missing] * (row - len(column)))  # type: ignore[list-item]
+    if len(column) == row:
+        column.append(value)  # type: ignore[arg-type]
+    else:
         column[row] = value  # type: ignore[call-overload]
-        return
-    if gap:
-        column.extend([missing] * gap)  # type: ignore[list-item]
-    column.append(value)  # type: ignore[arg-type]
-
-
-class GrowingFields:
-    """All fields of a log.
-
-    >>> fields = GrowingFields(); fields.put(0, [("age", 31.0), ("vip", "true")])
-    >>> sorted(fields.finish(1))
-    ['age', 'vip']
-    """
-
-    def __init__(self) -> None:
-        self._fields: dict[str, GrowingField] = {}
-
-    def put(self, row: int, values: Iterable[tuple[str, str | float]]) -> None:
-        """Everything that one row gives."""
-        for name, value in values:
-            field = self._fields.get(name)
-            if field is None:
-                field = self._fields[name] = GrowingField()
-            field.put(row, value)
-
-    def finish(self, rows: int) -> Mapping[str, Field]:
-        """The fields, in the order in which they first came."""
-        return {name: field.finish(rows) for name, field in self._fields.items()}

@@ -14,19 +14,19 @@ SKIP = "mend it, or leave such rows out and count them: --skip-bad"
 
 
 class BadLog(DeciderError):
-    """A log that cannot be read (or written); the message names the file, the line and the way out."""
+    """A log that cannot be read (or written); the message names the file, the line and what to do."""
 
     reason = "BAD_LOG"
 
 
 class BadRow(Exception):
-    """One row that cannot be used. kind: what is counted; what: what is wrong, in words; way_out: what else helps."""
+    """One row that cannot be used. kind: what is counted; what: what is wrong; remedy: what to do."""
 
-    def __init__(self, kind: str, what: str, way_out: str = SKIP) -> None:
+    def __init__(self, kind: str, what: str, remedy: str = SKIP) -> None:
         super().__init__(what)
         self.kind = kind
         self.what = what
-        self.way_out = way_out
+        self.remedy = remedy
 
 
 class BadRows:
@@ -38,7 +38,7 @@ class BadRows:
     {'bad reward': 1}
     >>> BadRows(skip=False).add(BadRow("reward", "'x' is not a number", "mend it"), where=lambda: "clicks.csv:3")
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: clicks.csv:3: 'x' is not a number; mend it
+    simulator.logs.errors.BadLog: clicks.csv:3: 'x' is not a number; mend it
     """
 
     def __init__(self, *, skip: bool) -> None:
@@ -51,7 +51,7 @@ class BadRows:
         return dict(self._counted)
 
     def add(self, row: BadRow, *, where: Callable[[], str], count: int = 1) -> None:
-        """Raises BadLog; or counts `count` rows of this kind. where: asked only for the message."""
+        """Raises BadLog; or counts `count` rows of this kind. where: called only for the message."""
         if not self.skip:
-            raise BadLog(f"{where()}: {row.what}; {row.way_out}") from row
+            raise BadLog(f"{where()}: {row.what}; {row.remedy}") from row
         self._counted[f"bad {row.kind}"] += count

@@ -1,38 +1,39 @@
-"""A file that is there whole or not at all, and the ids that foreign decisions get. Used by import and export."""
+"""A file that is there whole or not at all. Used by import, export and the table of a comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from decider.log.open import check_unused
-from simulator.logs.bad import BadLog
+from simulator.logs.errors import BadLog
 
-BESIDE = ("-wal", "-shm", "-last")
+SIDE_FILES = ("-wal", "-shm", "-last")
 """What SQLite and we keep beside a log."""
 
 
 @contextmanager
-def replacing(path: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary path to write to; afterwards it becomes `path`, or goes if the writing failed. Raises BadLog.
+def atomic_path(path: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary path to write to; then it is renamed to `path`, or deleted if the writing failed. Raises BadLog.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     with replacing(Path(folder, "log.csv"), force=False) as path:
+    ...     with atomic_path(Path(folder, "log.csv"), force=False) as path:
     ...         _ = path.write_text("written")
     ...     Path(folder, "log.csv").read_text()
     'written'
     """
     check_free(path, force=force)
-    check_unused(path)
+    check_unused(path)  # a server may be writing the log
     try:
-        with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as folder:  # nobody else writes there
+        # a folder of its own, so that no other process can take the name
+        with TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as folder:
             temporary = Path(folder, path.name)
             yield temporary
-            for beside in BESIDE:
+            # before the new log is there: SQLite would replay the old one's write-ahead log into it
+            for beside in SIDE_FILES:
                 path.with_name(path.name + beside).unlink(missing_ok=True)
             temporary.replace(path)
     except OSError as error:
@@ -44,18 +45,9 @@ def check_free(path: Path, *, force: bool) -> None:
 
     >>> check_free(Path("/"), force=True)
     Traceback (most recent call last):
-    simulator.logs.bad.BadLog: /: is a folder; name a file in it
+    simulator.logs.errors.BadLog: /: is a folder; name a file in it
     """
     if path.is_dir():
         raise BadLog(f"{path}: is a folder; name a file in it")
     if path.exists() and not force:
         raise BadLog(f"{path}: is there already; name another file, or overwrite it: --force")
-
-
-def decision_prefix(name: str) -> str:
-    """What the ids of a log's decisions begin with, so that those of two logs differ.
-
-    >>> decision_prefix("open-bandit:random/men")
-    '03364b44'
-    """
-    return blake2b(name.encode(), digest_size=4).hexdigest()
