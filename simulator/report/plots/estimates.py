@@ -10,8 +10,9 @@ from itertools import groupby
 from operator import attrgetter
 
 from simulator.evaluate.result import Estimate, LogSummary, PolicyResult, Segment
-from simulator.report.canvas import Plot, finished, house_style
-from simulator.report.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
+from simulator.report.evaluation import headline_first
+from simulator.report.plots.canvas import Plot, finished, house_style
+from simulator.report.plots.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
 from simulator.text import between, count, figure, printable
 
 UNIT = "reward per decision, with 95 % interval"
@@ -24,7 +25,7 @@ TOLD = 8
 def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
     """Every candidate's headline estimate against the mean of the log.
 
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, uniform
     >>> headlines(evaluation().log, evaluation().policies).file
     'estimates'
     """
@@ -51,7 +52,7 @@ def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
 def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
     """One candidate by every estimator.
 
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
+    >>> from simulator.evaluate.example import evaluation, uniform
     >>> estimators(uniform(), evaluation().log, "policy-1").file
     'policy-1-estimators'
     """
@@ -120,16 +121,6 @@ def shown_segments(segments: Sequence[Segment]) -> list[Segment]:
     most = min(MOST_OF_A_FIELD, max(FEWEST_OF_A_FIELD, MOST_SEGMENTS // max(1, len(fields))))
     largest = sorted(segments, key=lambda one: -one.decisions)
     return [one for name in fields for one in [s for s in largest if s.field == name][:most]]
-
-
-def headline_first(result: PolicyResult) -> list[tuple[str, Estimate]]:
-    """Estimates by name: the one to look at first, then the others in their order.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> headline_first(uniform())[0][0] == uniform().headline
-    True
-    """
-    return sorted(result.estimates.items(), key=lambda named: named[0] != result.headline)
 
 
 def _logged(log: LogSummary) -> Mark:

@@ -1,8 +1,9 @@
-"""A heat map: mean rewards of actions by the values of a field. Called by `worlds.py`."""
+"""The plot of a world: mean rewards of its actions by the values of the field that matters most. Called by its page."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,8 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from simulator.report.canvas import INK, frame, house_style
-from simulator.text import figure, shortened
+from simulator.report.plots.canvas import INK, Plot, finished, frame, house_style
+from simulator.report.world_figures import SEED, Portrait
+from simulator.report.worlds import alone
+from simulator.text import figure, printable, shortened
 
 ROW, LABEL_WIDTH, INCHES = 0.3, 20, 0.078
 GROUP_WIDTH = 11
@@ -22,6 +25,22 @@ COLOURS = "cividis"
 """From dark to light, and the same for every kind of colour vision."""
 BRIGHT = 0.55
 """From there on a cell's number is written in dark ink."""
+
+
+def picture(one: Portrait) -> Plot:
+    """The heat map of a world."""
+    seen, world = one.picture, one.world
+    drawing = heat(
+        seen.means, rows=world.actions, columns=seen.groups, title=f"Mean reward by {seen.field}", subtitle=world.name
+    )
+    best = "; ".join(f"{group}: {action}" for group, action in zip(seen.groups, seen.best, strict=True))
+    return finished(
+        drawing,
+        file=re.sub(r"[^\w.-]+", "-", world.name)[:80],
+        caption=f"Rows are actions, columns what is known as {printable(seen.field)}, the field that matters most "
+        f"(seed {SEED}). Framed: the best of a column. {alone(one)}",
+        alt=f"Heat map of {printable(world.name)}. Best by {printable(seen.field)}: {printable(best)}.",
+    )
 
 
 @house_style
@@ -42,16 +61,17 @@ def heat(
     axes.set_yticks(np.arange(len(rows)) + 0.5, [shortened(one, LABEL_WIDTH) for one in rows])
     low, high = float(np.nanmin(means)), float(np.nanmax(means))
     for (row, column), mean in np.ndenumerate(means):
-        _write(axes, mean, row=row, column=column, level=(mean - low) / (high - low) if high > low else 1.0)
+        level = (mean - low) / (high - low) if high > low else 1.0
+        _write(axes, figure(mean), row=row, column=column, level=level)
     for column, row in enumerate(np.argmax(np.nan_to_num(means, nan=-np.inf), axis=0).tolist()):
         axes.add_patch(_framed(row, column))
     return drawing
 
 
-def _write(axes: Axes, mean: float, *, row: int, column: int, level: float) -> None:
-    """level: of the cell's colour, in [0, 1]."""
-    ink = INK if math.isnan(mean) or sum(colormaps[COLOURS](level)[:3]) / 3 > BRIGHT else "white"
-    axes.text(column + 0.5, row + 0.5, figure(mean), ha="center", va="center", size=8, color=ink)
+def _write(axes: Axes, text: str, *, row: int, column: int, level: float) -> None:
+    """level: of the cell's colour, in [0, 1]; nan where there is none."""
+    ink = INK if math.isnan(level) or sum(colormaps[COLOURS](level)[:3]) / 3 > BRIGHT else "white"
+    axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", size=8, color=ink)
 
 
 def _framed(row: int, column: int) -> Rectangle:

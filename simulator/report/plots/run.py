@@ -1,28 +1,20 @@
-"""The page of `simulator run --report`, and its plots as files beside it. Called by the command.
-
-As every page of ours it holds all that it shows, needs no script and loads nothing.
-"""
+"""Plots of runs: what each policy earned while the visits came. Called by their page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from simulator.report.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
-from simulator.report.glossary import Term
-from simulator.report.page import filled, write_page
-from simulator.report.terminal.runs import against_single, conditions
-from simulator.run.result import Band, Curve, Line, PolicyRuns, WorldRuns
+from simulator.report.plots.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
+from simulator.run.result import Curve, Line, PolicyRuns, WorldRuns
 from simulator.text import figure, percent, printable, shortened
 
-TITLE = "What policies earn in a simulated world"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Apart for every kind of colour vision (Okabe & Ito 2008)."""
 DASHES: tuple[tuple[int, tuple[int, ...]], ...] = ((0, (1, 2)), (0, (4, 2, 1, 2)), (0, (4, 3)))
@@ -87,62 +79,6 @@ KINDS = (
         (0.0, 1.02),
     ),
 )
-
-TERMS = (
-    Term("Reward a visit", "What one visit earned on average. Known exactly here: the world says what is earned."),
-    Term("Uniform", "Each eligible action is as likely: what is earned without any knowledge."),
-    Term("Best single action", "The one action that earns most if everybody gets it. An A/B test finds at best this."),
-    Term("Best", "The best action of every visit, known from the start. Nothing can earn more from one visit."),
-    Term("Share of the attainable lift", "How far from uniform (0 %) to best (100 %)."),
-    Term("Regret", "What best would have earned more."),
-    Term("Best action", "How often an action was chosen that is best for the visit."),
-    Term(
-        "95 % band over seeds",
-        "Each seed is another set of visitors, with other luck. The band holds the mean over all seeds that there "
-        "could be in 95 of 100 such tries (Student t, point by point). With one seed there is none.",
-    ),
-    Term(
-        "Deployed learning curve in a simulated world",
-        "Estimand: what the policy earns while it learns from its own decisions, starting with nothing. The world is "
-        "made up: it says how fast a policy learns there, not what it will earn in your shop.",
-    ),
-)
-
-
-def write_run_report(found: WorldRuns, folder: Path) -> Path:
-    """Write `index.html` and the plots into the folder, which is made if need be; the page's path.
-
-    Files of the same names are replaced, others stay. The same runs give the same bytes. Raises OSError.
-
-    >>> from simulator.run.example import found
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     page = write_run_report(found(), Path(folder))
-    >>> page.name
-    'index.html'
-    """
-    plots = plots_of(found)
-    text = filled(
-        "run.html.j2",
-        title=TITLE,
-        subject=found.world,
-        found=found,
-        conditions=conditions(found),
-        against_single=against_single,
-        has_band=has_band,
-        plots=plots,
-        glossary=TERMS,
-    )
-    return write_page(folder, plots, text)
-
-
-def has_band(band: Band) -> bool:
-    """With one seed there is none.
-
-    >>> has_band(Band(0.5, None, None))
-    False
-    """
-    return band.low is not None
 
 
 def plots_of(found: WorldRuns) -> list[Plot]:

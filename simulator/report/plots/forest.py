@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from simulator.report.canvas import BIASED, CANDIDATE, GRID, INK, KEY, LOGGED, MUTED, count_along, explain, frame
+from simulator.report.plots.canvas import BIASED, CANDIDATE, GRID, INK, KEY, LOGGED, MUTED, count_along, explain, frame
 from simulator.text import cells, figure, shortened
 
 ROW, HEADING, BETWEEN_MARKS = 0.28, 0.32, 0.12
