@@ -588,7 +588,7 @@ def test_the_page_ranks_policies_and_names_the_estimand_in_every_table(read: Par
         "squarecb:gamma_scale=1000,floor=0.01",
     ]
     assert rows[0][3:] == ["+0.5 +0.3 to +0.7", "< 0.001", "better"]
-    assert rows[-1] == [HOSTILE, "fixed policy in a simulated world", "-", "-", "-", "not compared"]
+    assert rows[-1] == [HOSTILE, "fixed policy in a simulated world", "failed", "-", "-", "not compared"]
     for name in ("standings", "family-1", "parameters"):
         assert "deployed learning curve" in read.sections[name]
     assert "run more seeds" in read.text

@@ -654,7 +654,7 @@ def test_one_world_is_told_in_full(tmp_path: Path) -> None:
         "location: city, home, transit, work",
         "hour: a number from 7 to 22",
         "unsubscribe x -4; a reward lies in -4 to +1",
-        "Window 2 h (mean delay 32.7 min)",
+        "Window 2 h (mean delay 33",
         "hour alone brings",
     ):
         assert part in " ".join(output.split()), part

@@ -173,7 +173,7 @@ def _cell(x: float, low: float, high: float, *, best: bool) -> Text:
         return Text("-", "dim")
     level = (x - low) / (high - low) if high > low else 0.5
     shade = SHADES[min(len(SHADES) - 1, int(level * len(SHADES)))]
-    return Text.assemble((2 * shade, _colour(level)), f" {figure(x)}", style="bold" if best else "")
+    return Text.assemble((shade, _colour(level)), f" {figure(x)}", style="bold" if best else "")
 
 
 def _colour(level: float) -> Style:

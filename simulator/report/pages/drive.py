@@ -21,7 +21,7 @@ TERMS = (
         "log holds it once.",
     ),
     Term("p99", "99 of 100 calls took at most so long. Each percentile is a call that was measured."),
-    Term("Regret", "What the best action of every visit would have earned more, a visit."),
+    Term("Regret/visit", "Mean shortfall per visit against the best action."),
     Term(
         "Share of the attainable lift", "How far from an even choice (0 %) to the best action of every visit (100 %)."
     ),

@@ -11,16 +11,17 @@ from simulator.report.plots.run import plots_of
 from simulator.run.result import WorldRuns
 
 TERMS = (
-    Term("Reward a visit", "What one visit earned on average. Known exactly here: the world says what is earned."),
+    Term("Reward/visit", "What one visit earned on average. Known exactly here: the world says what is earned."),
     Term("Uniform", "Each eligible action is as likely: what is earned without any knowledge."),
     Term("Best single action", "The one action that earns most if everybody gets it. An A/B test finds at best this."),
     Term("Best", "The best action of every visit, known from the start. Nothing can earn more from one visit."),
-    Term("Share of the attainable lift", "How far from uniform (0 %) to best (100 %)."),
-    Term("Regret", "What best would have earned more."),
+    Term("Share of lift", "How far from uniform (0 %) to best (100 %)."),
+    Term("Regret/visit", "Mean shortfall per visit against the best action."),
+    Term("Total regret", "The same, summed over all visits."),
     Term("Best action", "How often an action was chosen that is best for the visit."),
     Term(
-        "95 % band over seeds",
-        "Each seed is another set of visitors, with other luck. The band holds the mean over all seeds that there "
+        "95 % interval over seeds",
+        "Each seed is another set of visitors, with other luck. The interval holds the mean over all seeds that there "
         "could be in 95 of 100 such tries (Student t, point by point). With one seed there is none.",
     ),
     Term(

@@ -18,7 +18,8 @@ TERMS = (
         "Best single action", "The one action that, shown to everybody, earns most: what a perfect A/B test would find."
     ),
     Term(
-        "Best", "The best action of every visit, chosen by somebody who knows the world: no policy earns more a visit."
+        "Best",
+        "The best action of every visit, chosen by somebody who knows the world: no policy earns more per visit.",
     ),
     Term("Attainable lift", "From an even choice to the best. A policy's figure is the share of it that it earns."),
     Term(

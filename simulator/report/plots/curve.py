@@ -19,12 +19,7 @@ SETTLED = 0.1
 
 @house_style
 def curve(found: Curve, name: str, log: LogSummary, stem: str) -> Plot:
-    """The estimate after so many decisions, against the mean of the log.
-
-    >>> from simulator.evaluate.example import evaluation, uniform
-    >>> curve(uniform().curve, "uniform", evaluation().log, "policy-1").file
-    'policy-1-curve'
-    """
+    """The estimate after so many decisions, against the mean of the log."""
     drawing, axes = frame("The estimate while the log went on", name, height=2.3, left=0.85)
     _draw_sequence(axes, found, compared=log.mean_reward)
     if can_be_drawn(log.mean_reward):

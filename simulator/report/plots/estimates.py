@@ -23,12 +23,7 @@ TOLD = 8
 
 @house_style
 def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
-    """Every candidate's headline estimate against the mean of the log.
-
-    >>> from simulator.evaluate.example import evaluation, uniform
-    >>> headlines(evaluation().log, evaluation().policies).file
-    'estimates'
-    """
+    """Every candidate's headline estimate against the mean of the log."""
     logged = _logged(log)
     rows = [Row("logged", (logged,)), *map(_headline, policies)]
     drawing = forest(
@@ -50,12 +45,7 @@ def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
 
 @house_style
 def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
-    """One candidate by every estimator.
-
-    >>> from simulator.evaluate.example import evaluation, uniform
-    >>> estimators(uniform(), evaluation().log, "policy-1").file
-    'policy-1-estimators'
-    """
+    """One candidate by every estimator."""
     logged = _logged(log)
     rows = [Row("logged", (logged,)), *(Row(name, (_mark(one),)) for name, one in headline_first(result))]
     biased = not all(one.unbiased for one in result.estimates.values())
@@ -80,13 +70,7 @@ def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
 
 @house_style
 def segments(found: Sequence[Segment], name: str, stem: str) -> Plot:
-    """The estimate in each value of each field of the context, against what the segment earned.
-
-    >>> from simulator.evaluate.result import Estimate, Segment
-    >>> logged = Estimate(0.5, 0.4, 0.6, "asymptotic")
-    >>> segments([Segment("device", "phone", 9, 9.0, logged, logged)], "uniform", "policy-1").file
-    'policy-1-segments'
-    """
+    """The estimate in each value of each field of the context, against what the segment earned."""
     shown = shown_segments(found)
     rows: list[Row] = []
     for field, members in groupby(shown, attrgetter("field")):

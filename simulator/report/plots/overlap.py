@@ -45,12 +45,7 @@ NEAR = 0.06
 
 @house_style
 def weights(found: Histogram, name: str, stem: str) -> Plot:
-    """How many decisions count how much; both scales are logarithmic.
-
-    >>> from simulator.evaluate.example import evaluation, uniform
-    >>> weights(uniform().weights, "uniform", "policy-1").file
-    'policy-1-weights'
-    """
+    """How many decisions count how much; both scales are logarithmic."""
     drawing, axes = frame("How much each decision counts", name, height=2.1, left=0.85)
     _draw_bins(axes, found)
     _write_weights(axes, found.edges)
@@ -83,12 +78,7 @@ def _draw_bins(axes: Axes, found: Histogram) -> None:
 
 @house_style
 def actions(found: Sequence[ActionShare], name: str, stem: str) -> Plot:
-    """The largest changes of the actions' probabilities, from the log to the candidate.
-
-    >>> from simulator.evaluate.example import evaluation, uniform
-    >>> actions(uniform().actions, "uniform", "policy-1").file
-    'policy-1-actions'
-    """
+    """The largest changes of the actions' probabilities, from the log to the candidate."""
     shown = shown_actions(found)
     labels = [shortened(one.action, LABEL_WIDTH) for one in shown]
     height = AIR + ROW * len(shown)

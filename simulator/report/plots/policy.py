@@ -17,12 +17,7 @@ from simulator.report.plots.overlap import actions, shown_actions, weights
 
 
 def of_policy(result: PolicyResult, log: LogSummary, number: int) -> Iterator[Plot]:
-    """One candidate's plots, those for which there are figures; one that is refused has no estimates.
-
-    >>> from simulator.evaluate.example import evaluation, uniform
-    >>> len(list(of_policy(uniform(), evaluation().log, 1))) > 2
-    True
-    """
+    """One candidate's plots, those for which there are figures; one that is refused has no estimates."""
     stem = f"policy-{number}-{_slug(result.name)}"
     if not result.refused and result.estimates:
         yield estimators(result, log, stem)

@@ -42,8 +42,8 @@ class Kind:
 KINDS = (
     Kind(
         "reward",
-        "Reward a visit so far",
-        "reward a visit",
+        "Reward/visit so far",
+        "reward/visit",
         lambda curve: curve.reward,
         figure,
         "The mean of all visits up to there. Where a policy's line crosses that of the best single action and stays "
@@ -51,7 +51,7 @@ KINDS = (
     ),
     Kind(
         "share",
-        "Share of the attainable lift so far",
+        "Share of lift so far",
         "share of lift",
         lambda curve: curve.share,
         percent,
@@ -61,16 +61,16 @@ KINDS = (
     ),
     Kind(
         "regret",
-        "Regret so far",
+        "Total regret so far",
         "regret",
         lambda curve: curve.total_regret,
         figure,
-        "What the best action of every visit would have earned more, in all. A line that bends down is a policy that "
+        "The shortfall against the best action of every visit, summed. A line that bends down is a policy that "
         "learns; one that stays straight has stopped to learn, or never did.",
     ),
     Kind(
         "right",
-        "How often a best action is chosen",
+        "Best action",
         "share of visits",
         lambda curve: curve.right,
         percent,
@@ -98,12 +98,7 @@ def _drawable(kind: Kind, policy: PolicyRuns) -> bool:
 
 @house_style
 def plot(kind: Kind, found: WorldRuns) -> Plot:
-    """One figure of every policy while the visits came.
-
-    >>> from simulator.run.example import found
-    >>> plot(KINDS[0], found()).alt.split(":")[0]
-    'Reward a visit so far'
-    """
+    """One figure of every policy while the visits came."""
     drawn = [one for one in _shown(found.policies) if _drawable(kind, one)]
     lines = math.ceil(len(drawn) / COLUMNS)
     drawing, axes = frame(kind.title, _subtitle(found), height=2.5, left=0.85, above=KEY + LINE * (lines - 1))
@@ -121,7 +116,7 @@ def plot(kind: Kind, found: WorldRuns) -> Plot:
     return finished(
         drawing,
         file=kind.file,
-        caption=f"{kind.caption}{' Bands: 95 % over seeds.' if len(found.seeds) > 1 else ''}{others}",
+        caption=f"{kind.caption}{' Bands: 95 % intervals over seeds.' if len(found.seeds) > 1 else ''}{others}",
         alt=f"{kind.title}: {'; '.join([_last(kind, one) for one in drawn])} after {found.rounds:,} visits.",
     )
 

@@ -47,12 +47,7 @@ def picture(one: Portrait) -> Plot:
 def heat(
     means: NDArray[np.float64], *, rows: Sequence[str], columns: Sequence[str], title: str, subtitle: str
 ) -> Figure:
-    """The drawing. means: (rows, columns); nan where there is nothing to draw. A frame marks the best of a column.
-
-    >>> drawn = heat(np.array([[0.1, 0.2], [0.3, np.nan]]), rows="ab", columns="xy", title="Title", subtitle="of what")
-    >>> len(drawn.axes)
-    1
-    """
+    """The drawing. means: (rows, columns); nan where there is nothing to draw. A frame marks the best of a column."""
     left = 0.2 + INCHES * max(len(shortened(row, LABEL_WIDTH)) for row in rows)
     drawing, axes = frame(title, subtitle, height=ROW * len(rows), left=left, right=0.15)
     axes.pcolormesh(np.ma.masked_invalid(means), cmap=COLOURS, edgecolors="white", linewidth=1.5)
