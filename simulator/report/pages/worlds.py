@@ -19,7 +19,7 @@ TERMS = (
     ),
     Term(
         "Best",
-        "The best action of every visit, chosen by somebody who knows the world: no policy earns more per visit.",
+        "The best action of every visit, chosen by somebody who knows the world: no policy can earn more.",
     ),
     Term("Attainable lift", "From an even choice to the best. A policy's figure is the share of it that it earns."),
     Term(
