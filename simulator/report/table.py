@@ -93,7 +93,7 @@ def in_terminal(table: Table[Any]) -> rich_table.Table:
     >>> columns = [Column("Policy", lambda row: row[0], "name"), Column("Reward", lambda row: f"{row[1]}", "number")]
     >>> Console(width=40).print(in_terminal(Table("", columns, rows)))  # doctest: +NORMALIZE_WHITESPACE
     Policy   Reward
-    ────────────────
+    ───────────────
     softmax    0.25
     bag         0.5
     """

@@ -62,7 +62,7 @@ def summary(policies: Iterable[PolicyResult]) -> list[str]:
     """How many policies got which answer.
 
     >>> from simulator.evaluate.example import evaluation
-    >>> summary(evaluation().policies)
+    >>> summary(candidates(evaluation()))
     ['1 with an estimate that should not be relied on']
     """
     counted = Counter(map(answer, policies))
