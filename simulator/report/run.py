@@ -81,7 +81,7 @@ def _table(
 ) -> Table[PolicyRuns]:
     bands = "95 % intervals over seeds" if len(found.seeds) > 1 else "one seed: no intervals"
     columns: Sequence[Column[PolicyRuns]] = (
-        Column("Policy", lambda one: one.name, "name"),
+        Column("Policy", lambda one: Cell(one.name, note="for comparison" if one.reference else ""), "name"),
         *more,
         Column("Reward/visit", lambda one: _cell(of(one).reward, figure), "number"),
         Column("Share of lift", lambda one: _cell(of(one).share, _percent), "number"),
