@@ -99,9 +99,7 @@ def side_by_side(evaluation: Evaluation) -> Table[Side]:
     policies = candidates(evaluation)
     columns: Sequence[Column[Side]] = (
         Column("Policy", lambda one: _name(one, policies), "name"),
-        Column(
-            "Estimand", lambda one: "mean of the log" if isinstance(one, LogSummary) else one.estimand, narrow="joined"
-        ),
+        Column("Estimand", lambda one: _estimand(one, evaluation), narrow="joined"),
         Column("Reward/decision", _headline, "number", INTERVAL),
         Column("Difference", _difference, "number", INTERVAL),
         Column("ESS", lambda one: _evidence(one)[0], "number"),
@@ -118,6 +116,13 @@ def side_by_side(evaluation: Evaluation) -> Table[Side]:
 
 def _name(one: Side, policies: list[PolicyResult]) -> Cell:
     return Cell(LOGGED) if isinstance(one, LogSummary) else Cell(one.name, link=f"#policy-{policies.index(one) + 1}")
+
+
+def _estimand(one: Side, evaluation: Evaluation) -> Cell:
+    if isinstance(one, PolicyResult):
+        return Cell(one.estimand)
+    logged = [policy.estimand for policy in evaluation.policies if policy.name == LOGGED]
+    return Cell("mean of the log", note=", ".join(logged))
 
 
 def _headline(one: Side) -> Cell:
