@@ -1,1 +1,1 @@
-"""A contextual bandit decision service. The README's "Architecture" says which room holds what."""
+"""A contextual bandit decision service. `README.md` beside says which room holds what."""

@@ -1,1 +1,1 @@
-"""The tests, by kind: conformance, laws, identity, quality. See the README, "Tests"."""
+"""The tests, by kind: conformance, laws, identity, quality."""

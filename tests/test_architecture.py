@@ -148,7 +148,7 @@ def room_of(name: str) -> str:
     rooms = [
         room for room in MAY_IMPORT if inside(name, room) and (name == room or room not in ("decider", "simulator"))
     ]
-    assert rooms, f"{name} is in no room: give it one in DESIGN's section 5 and here"
+    assert rooms, f"{name} is in no room: give it one in its README and here"
     return max(rooms, key=len)
 
 

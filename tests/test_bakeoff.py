@@ -151,14 +151,14 @@ def test_means_are_of_those_that_played_everywhere() -> None:
 
 def test_of_one_seed_nothing_is_said() -> None:
     """There is no interval: to count it as even would look like a result."""
-    text = table.readme([*made_up(DEFAULT, [0.8]), *made_up("rival:vw", [0.2])])
+    text = table.summary([*made_up(DEFAULT, [0.8]), *made_up("rival:vw", [0.2])])
     assert "| VW's own defaults | 1 with one seed |" in text
     assert "| a, immediate | 0.80 ? 0.20 VW's own defaults |" in text
 
 
 def test_the_tables_count_wins_and_name_losses() -> None:
     """Losses are shown as openly as wins: by name, with their size."""
-    text = table.readme(FOUND)
+    text = table.summary(FOUND)
     assert "| VW's own defaults | 1 better, 0 even, 0 worse |" in text
     assert "| coba VowpalSquarecbLearner | 0 better, 0 even, **1 worse** |" in text
     assert "| **the best rival there** | 0 better, 0 even, **1 worse** |" in text
@@ -166,11 +166,11 @@ def test_the_tables_count_wins_and_name_losses() -> None:
     assert "| MABWiser LinTS, alpha 0.1 | - |" in text
     assert "| a, immediate | 0.80 **<** 0.91 coba VowpalSquarecbLearner |" in text
     assert table.results(FOUND).count("0.804 ±0.005") == 1
-    assert "anywhere" in table.readme(made_up(DEFAULT, OURS))
+    assert "anywhere" in table.summary(made_up(DEFAULT, OURS))
 
 
 def test_results_survive_their_file(tmp_path: Path) -> None:
-    """The README is made of the file, not of the run."""
+    """The tables are made of the file, not of the run."""
     write(tmp_path / "results.csv", FOUND)
     assert [(one.policy, one.seed, round(one.share, 6)) for one in read(tmp_path / "results.csv")] == [
         (one.policy, one.seed, round(one.share, 6)) for one in FOUND
@@ -186,11 +186,11 @@ def test_the_plot_is_made_of_the_same_results() -> None:
 
 
 @pytest.mark.skipif(not (HERE / "results.csv").exists(), reason="nothing was published yet: make bakeoff")
-def test_the_readme_shows_what_was_found() -> None:
+def test_the_results_show_what_was_found() -> None:
     """Nobody edits a table by hand."""
-    found, text = read(HERE / "results.csv"), (ROOT / "README.md").read_text(encoding="utf-8")
+    found, text = read(HERE / "results.csv"), (HERE.parent / "RESULTS.md").read_text(encoding="utf-8")
     assert table.START in text
-    assert table.placed(text, table.readme(found)) == text
+    assert table.placed(text, table.summary(found)) == text
     assert (HERE / "RESULTS.md").read_text(encoding="utf-8") == table.results(found)
 
 

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there: commands, client, settings, metrics, experiment file."""
+"""What the texts show works as it stands there: commands, client, settings, metrics, experiment files, links."""
 
 from __future__ import annotations
 
@@ -11,22 +11,35 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
+from decider.cli import main as decider_command
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.server.settings import table
+from simulator.cli import main as simulator_command
 from simulator.datasets import open_bandit
+from tests.test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FIRST_PAGE, SERVICE, SIMULATOR = "README.md", "decider/README.md", "simulator/README.md"
+RESULTS, DECISIONS = "simulator/studies/RESULTS.md", "decider/DECISIONS.md"
+TEXTS = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in (FIRST_PAGE, SERVICE, SIMULATOR, RESULTS, DECISIONS)
+}
+"""Every text of the repository for its readers, but for the changelog."""
+
+FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
 def blocks(language: str) -> list[str]:
-    """The fenced blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """The fenced blocks of one language, of all texts."""
+    return [found for text in TEXTS.values() for found in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
 COMMANDS = [
@@ -40,7 +53,7 @@ FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db"),
     *("result.json", "report", "run-report", "compare-storefront"),
 )
-"""Files and folders that the README's commands name; the tests move them."""
+"""Files and folders that the texts' commands name; the tests move them."""
 
 
 def free_port() -> int:
@@ -51,7 +64,7 @@ def free_port() -> int:
 
 
 class Place:
-    """A folder, a server's ports, and the README's commands moved there."""
+    """A folder, a server's ports, and the texts' commands moved there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,7 +118,7 @@ def stop(process: subprocess.Popen[bytes]) -> int:
 
 
 def only(start: str) -> str:
-    """The README's one command that starts like this."""
+    """The texts' one command that starts like this."""
     found = [command for command in COMMANDS if command.startswith(start)]
     assert len(found) == 1, found
     return found[0]
@@ -157,13 +170,13 @@ def test_the_demo_prints_where_to_call_and_what_was_learned(demo: tuple[Place, s
 
 
 def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> None:
-    """The README says so right below."""
+    """The first page says so right below."""
     place, _ = demo
     assert place.run(only(".venv/bin/simulator verify demo.db")) == "1500 of 1500 decisions equal\n"
     assert "free-shipping" in place.run(only(".venv/bin/sqlite-utils query demo.db"))
 
 
-def test_the_demos_log_is_evaluated_as_the_readme_says(demo: tuple[Place, str]) -> None:
+def test_the_demos_log_is_evaluated_as_the_texts_say(demo: tuple[Place, str]) -> None:
     """Inspect, evaluate with JSON and report, export and import again."""
     place, _ = demo
     assert "decisions of" in place.run(only(".venv/bin/simulator inspect demo.db"))
@@ -176,7 +189,7 @@ def test_the_demos_log_is_evaluated_as_the_readme_says(demo: tuple[Place, str]) 
     assert "decisions of" in place.run(".venv/bin/simulator inspect imported.db")
 
 
-def test_real_traffic_is_evaluated_as_the_readme_says(tmp_path: Path) -> None:
+def test_real_traffic_is_evaluated_as_the_texts_say(tmp_path: Path) -> None:
     """The data set by its name."""
     try:
         open_bandit.wheel()
@@ -185,7 +198,7 @@ def test_real_traffic_is_evaluated_as_the_readme_says(tmp_path: Path) -> None:
     assert "ESS" in Place(tmp_path).run(only(".venv/bin/simulator evaluate open-bandit"))
 
 
-def test_worlds_are_listed_played_and_compared_as_the_readme_says(tmp_path: Path) -> None:
+def test_worlds_are_listed_played_and_compared_as_the_texts_say(tmp_path: Path) -> None:
     """Which policy to use, before real visitors pay for it."""
     place = Place(tmp_path)
     assert "storefront: " in place.run(only(".venv/bin/simulator worlds"))
@@ -216,7 +229,7 @@ def test_ci_runs_make_test() -> None:
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
 
 
-def test_client_and_buf_curl_reach_a_server_started_as_the_readme_says(tmp_path: Path) -> None:
+def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: Path) -> None:
     """The first screen's three ways in."""
     place = Place(tmp_path)
     server = place.start(only(".venv/bin/decider serve --experiments"))
@@ -247,11 +260,51 @@ def test_open_bandit_drive_runs_and_verifies(tmp_path: Path) -> None:
     assert place.run(only(".venv/bin/simulator verify obd.db")) == "500 of 500 decisions equal\n"
 
 
+def test_every_metric_is_in_the_text(tmp_path: Path) -> None:
+    """A dashboard is written from the table; a metric that is gone misleads as much as one that is not there."""
+    place = Place(tmp_path)
+    server = place.start(only(".venv/bin/decider serve --experiments"))
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{place.http}/metrics", timeout=10) as reply:
+            exposed = set(re.findall(r"^# TYPE (decider_\w+) ", reply.read().decode(), re.MULTILINE))
+    finally:
+        assert stop(server) == 0
+    named = set(re.findall(r"`(decider_[a-z_]+)`", TEXTS[SERVICE]))
+    assert named == {name for name in exposed if not name.endswith("_created")}
+
+
+def test_every_table_and_view_of_the_log_is_in_the_text() -> None:
+    """Whoever writes SQL on a log begins there."""
+    folder = ROOT / "decider" / "log" / "sqlite"
+    sql = "".join((folder / name).read_text(encoding="utf-8") for name in ("schema.sql", "views.sql"))
+    made = re.findall(r"^create (?:table|view) (\w+)", sql, re.MULTILINE)
+    assert made
+    assert [name for name in made if f"`{name}`" not in TEXTS[SERVICE]] == []
+
+
+def row_of(room: str) -> int:
+    """The line of a room in the table of its text; it must be there once."""
+    path = room.replace(".", "/")
+    ending = "/" if (ROOT / path).is_dir() else ".py"
+    text = TEXTS[f"{path.partition('/')[0]}/README.md"]
+    rows = [number for number, line in enumerate(text.splitlines()) if re.match(rf"\|.*`{path}{ending}`.*\|", line)]
+    assert len(rows) == 1, f"{room}: {len(rows)} rows"
+    return rows[0]
+
+
+@pytest.mark.parametrize("room", [room for room in MAY_IMPORT if "." in room])
+def test_every_room_is_in_the_text_below_what_it_imports(room: str) -> None:
+    """A newcomer finds the room of a change in the table, and reads from above what a room rests on."""
+    top = room.partition(".")[0]
+    below = [row_of(other) for other in MAY_IMPORT[room] if other.startswith(f"{top}.")]
+    assert all(row <= row_of(room) for row in below)
+
+
 @pytest.mark.parametrize("setting", table(), ids=lambda row: row[0])
-def test_every_setting_is_in_the_readme(setting: tuple[str, object, str]) -> None:
-    """The README's table is the table of the code."""
+def test_every_setting_is_in_the_text(setting: tuple[str, object, str]) -> None:
+    """The table of settings is the table of the code."""
     name, default, text = setting
-    assert f"| `{name}` | `{default}` | {text} |" in README or f"| `{name}` |  | {text} |" in README
+    assert f"| `{name}` | `{default}` | {text} |" in TEXTS[SERVICE] or f"| `{name}` |  | {text} |" in TEXTS[SERVICE]
 
 
 def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
@@ -265,7 +318,7 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
 
 
 def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) -> None:
-    """Scripts are written from the README."""
+    """Scripts are written from the simulator's text."""
     place, _ = demo
     place.run(only(".venv/bin/simulator evaluate demo.db"))
     found = json.loads((place.folder / "result.json").read_text())
@@ -274,3 +327,93 @@ def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) 
     groups = (found, found["log"], found["log"]["findings"][0], policy, policy["diagnostics"], policy["difference"])
     names = {name for group in groups for name in group} | set(policy["estimates"]["ips"])
     assert {name for name in names if f'"{name}"' not in shown} == set()
+
+
+def test_the_first_page_stays_two_screens() -> None:
+    """Longer texts live where their subject lives."""
+    assert len(TEXTS[FIRST_PAGE].encode()) <= 9_000
+
+
+def prose(name: str) -> str:
+    """A text without its fenced blocks."""
+    return FENCED.sub("", TEXTS[name])
+
+
+def anchors(name: str) -> set[str]:
+    """What GitHub makes of a text's headings: small letters, no punctuation, hyphens for spaces."""
+    heads = re.findall(r"^#+ (.*)$", prose(name), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+LINKS = [(name, link) for name in TEXTS for link in re.findall(r"\]\(([^)\s]+)\)", prose(name))]
+
+
+@pytest.mark.parametrize(("name", "link"), LINKS, ids=lambda value: str(value))
+def test_every_link_leads_somewhere(name: str, link: str) -> None:
+    """A reader follows them from file to file; a renamed file or heading must not leave him outside."""
+    path, _, anchor = link.partition("#")
+    target = ((ROOT / name).parent / path).resolve() if path else ROOT / name
+    assert target.exists()
+    if anchor:
+        assert anchor in anchors(target.relative_to(ROOT).as_posix())
+
+
+def inline(name: str) -> list[str]:
+    """What stands between backticks in a text, also in the comments of its blocks."""
+    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*$", "", TEXTS[name], flags=re.MULTILINE))
+
+
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+TARGETS = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_every_make_target_named_exists(name: str) -> None:
+    """Every figure comes from one: it can be made again."""
+    named = {found for code in inline(name) for found in re.findall(r"^make ([a-z-]+)", code)}
+    assert named <= TARGETS
+
+
+@pytest.mark.parametrize("section", re.split(r"^## ", TEXTS[RESULTS], flags=re.MULTILINE)[1:], ids=lambda s: s[:20])
+def test_every_section_of_results_says_what_makes_it(section: str) -> None:
+    """A figure that nobody can make again is a claim."""
+    assert re.search(r"`make [a-z-]+", section)
+
+
+def commands(group: click.Group) -> Iterator[click.Command]:
+    """Of a group, and of the groups in it, as its help lists them."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield command
+        if isinstance(command, click.Group):
+            yield from commands(command)
+
+
+@cache
+def options() -> frozenset[str]:
+    """Of every command, as its help names them."""
+    every = [*commands(decider_command), *commands(simulator_command)]
+    return frozenset({"--help"}.union(*(one.opts for command in every for one in command.params)))
+
+
+@pytest.mark.parametrize("name", [FIRST_PAGE, SERVICE, SIMULATOR])
+def test_every_option_and_command_named_exists(name: str) -> None:
+    """The other two texts name options of Vowpal Wabbit and of the studies, too."""
+    named = [found for code in inline(name) for found in re.findall(r"(?<!\S)--[a-z-]+", code)]
+    assert [option for option in named if option not in options()] == []
+    called = [words.split()[1] for words in inline(name) if re.match(r"simulator [a-z]", words)]
+    assert set(called) <= {command.name for command in commands(simulator_command)}
+
+
+def test_every_decision_has_question_options_choice_and_cost() -> None:
+    """Five lines each: whoever doubts a choice finds what was rejected, and what it costs."""
+    entries = re.split(r"^### ", TEXTS[DECISIONS], flags=re.MULTILINE)[1:]
+    assert len(entries) >= 34
+    for entry in entries:
+        head, *points = entry.strip().splitlines()
+        assert re.match(r"\d{4}-\d\d-\d\d: ", head)
+        assert [point.split("**")[1] for point in points] == ["Question:", "Options:", "Choice:", "Cost:"], head
+    dates = [entry[:10] for entry in entries]
+    assert dates == sorted(dates)

@@ -48,6 +48,8 @@ def vector_of(features: Features) -> Vector:
 
 
 def _pair(name: str, value: FeatureValue) -> Pair:
+    if type(value) is float:  # first: numbers hardly ever come twice, categories are known
+        return number_name(name), tame(value)
     if isinstance(value, str):
         return category(name, value)
     if isinstance(value, bool):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from decider.policy.protocol import Algorithm, Parameter, Policy
 
 # `--clip_p 1`: the regression is not weighted by 1/propensity. With rare draws those weights (up to 1,000) cost a fifth
-# to a third of the attainable lift; see the README, "Defaults and why".
+# to a third of the attainable lift; see `simulator/studies/RESULTS.md`.
 _SINGLE = "--clip_p 1 -l 0.3"
 # With more than one predictor in a workspace, what `--normalized` has seen does not survive save and load (found by
 # trying: a resumed bag, cover or rnd learns otherwise once features have numbers). `--coin` normalizes without it.

@@ -15,10 +15,13 @@ from vowpal_wabbit_next import _core as core
 from decider.policy.features import Vector, vector_of
 from decider.policy.protocol import Choice, UnusablePmf
 from decider.policy.vw.encode import action_line, context_line
-from decider.types import Context
+from decider.types import Context, Features
 
 ACTION_CACHE = 2_000
 """Parsed action lines that one workspace keeps, at 32 kB each; then it starts anew."""
+
+RECENT_SETS = 8
+"""Eligible sets that are known as objects: hashing one costs a call for each of its actions."""
 
 CONTEXT_CACHE = 500
 """The same for context lines: a decision that is learned at once after it was scored is parsed once."""
@@ -47,7 +50,7 @@ class VwPolicy:
         self._labelled: dict[Choice, core.Example] = {}
         self._sets: dict[tuple[Choice, ...], list[core.Example]] = {}
         self._contexts: dict[tuple[tuple[str, ...], Vector], core.Example] = {}
-        self._last_actions: tuple[tuple[Choice, ...], list[core.Example]] = ((), [])
+        self._recent: dict[int, tuple[tuple[Choice, ...], list[core.Example]]] = {}
         self._last: tuple[Context | None, core.Example | None] = (None, None)
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
@@ -86,24 +89,32 @@ class VwPolicy:
         return [self._context(context), *self._examples_of(tuple(actions))]
 
     def _context(self, context: Context) -> core.Example:
-        """Kept by its features, and the last one by the object: learning at once asks for it again."""
+        """The last one is known as an object: learning at once asks for it again."""
         last, kept = self._last
         if last is context and kept is not None:
             return kept
-        key = (context[:5], vector_of(context.features) if context.features else ())
-        example = self._contexts.get(key)
+        example = self._parsed(context[:5], context.features)
+        self._last = (context, example)
+        return example
+
+    def _parsed(self, fields: tuple[str, ...], features: Features) -> core.Example:
+        """Kept by its features, but for those with numbers, which hardly ever come twice."""
+        vector = vector_of(features) if features else ()
+        if float in map(type, features.values()):
+            return core._parse_line_text(self._vw, context_line(fields, vector))
+        example = self._contexts.get((fields, vector))
         if example is None:
             if len(self._contexts) >= CONTEXT_CACHE:
                 self._contexts.clear()
-            example = self._contexts[key] = core._parse_line_text(self._vw, context_line(*key))
-        self._last = (context, example)
+            line = context_line(fields, vector)
+            example = self._contexts[fields, vector] = core._parse_line_text(self._vw, line)
         return example
 
     def _examples_of(self, actions: tuple[Choice, ...]) -> list[core.Example]:
         """Which actions are eligible recurs even more often than each of them; mostly they are the same object."""
-        last, examples_of_last = self._last_actions
-        if last is actions:
-            return examples_of_last
+        recent = self._recent.get(id(actions))
+        if recent is not None:  # kept with its examples, so nothing else can have its id
+            return recent[1]
         examples = self._sets.get(actions)
         if examples is None:
             if len(self._examples) + len(actions) > ACTION_CACHE or len(self._sets) >= ACTION_CACHE:
@@ -111,7 +122,9 @@ class VwPolicy:
                 self._labelled.clear()
                 self._sets.clear()
             examples = self._sets[actions] = [self._example(one, self._examples) for one in actions]
-        self._last_actions = (actions, examples)
+        if len(self._recent) >= RECENT_SETS:
+            self._recent.clear()
+        self._recent[id(actions)] = (actions, examples)
         return examples
 
     def _example(self, action: Choice, kept: dict[Choice, core.Example]) -> core.Example:

@@ -18,10 +18,9 @@ from simulator.run.task import HORIZONS, Task
 from simulator.studies.bakeoff.plan import LABELS, Seeds, tasks
 from simulator.studies.bakeoff.plot import shares
 from simulator.studies.bakeoff.results import HERE, Played, Row, depends_on, played, read, rows, write
-from simulator.studies.bakeoff.table import placed, readme, results
+from simulator.studies.bakeoff.table import placed, results, summary
 from simulator.worlds.registry import data_names, find, names
 
-ROOT = HERE.parents[2]
 CSV, TEXT = "results.csv", "RESULTS.md"
 
 EXAMPLES = """\b
@@ -56,7 +55,7 @@ def _worlds(_: click.Context, __: click.Parameter, given: str | None) -> list[st
     show_default=True,
     help="Keeps every run: the same again runs what is missing.",
 )
-@click.option("--publish", is_flag=True, help="Write results, tables and plot into the repository, and the README.")
+@click.option("--publish", is_flag=True, help="Write results, tables and plot into the repository.")
 @click.option("--again", is_flag=True, help="Run nothing: make tables and plot from the published results.csv.")
 def main(
     worlds: list[str],
@@ -82,8 +81,8 @@ def main(
             found = rows(_swept(_planned(worlds, policies, seeds), folder, workers))
             write(folder / CSV, found)
         if publish or again:
-            published(found, HERE, ROOT / "README.md")
-        click.echo(readme(found))
+            published(found, HERE, HERE.parent / TEXT)
+        click.echo(summary(found))
 
 
 def _planned(worlds: Sequence[str], policies: Sequence[str], seeds: Seeds) -> list[Task]:
@@ -109,7 +108,7 @@ def _swept(planned: list[Task], folder: Path, workers: int | None) -> list[Playe
 
 
 def published(found: Sequence[Row], folder: Path, page: Path) -> None:
-    """Results, tables and plot into the folder; the tables into the page, where it has markers. Raises OSError."""
+    """Results, tables and plot into the folder; the summary into the page, where it has markers. Raises OSError."""
     write(folder / CSV, found)
     exact = read(folder / CSV)
     (folder / TEXT).write_text(results(exact), encoding="utf-8")
@@ -117,7 +116,7 @@ def published(found: Sequence[Row], folder: Path, page: Path) -> None:
     shown = HORIZONS[1] if HORIZONS[1] in horizons else max(horizons)
     (folder / "shares.svg").write_bytes(shares(exact, shown).svg)
     text = page.read_text(encoding="utf-8")
-    page.write_text(placed(text, readme(exact)), encoding="utf-8")
+    page.write_text(placed(text, summary(exact)), encoding="utf-8")
 
 
 if __name__ == "__main__":

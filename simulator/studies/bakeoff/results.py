@@ -1,4 +1,4 @@
-"""One run of the bake-off, and the file of all results: what README and plot are made of. Called by `__main__.py`."""
+"""One run of the bake-off, and the file of all results: what tables and plot are made of. Called by `__main__.py`."""
 
 from __future__ import annotations
 

@@ -23,25 +23,25 @@ from simulator.studies.bakeoff.verdicts import (
 )
 
 START, END = "<!-- bakeoff: make bakeoff writes this -->", "<!-- /bakeoff -->"
-"""What stands between them in the README is written by `make bakeoff`."""
+"""What stands between them in `simulator/studies/RESULTS.md` is written by `make bakeoff`."""
 
 NOBODY = "-"
 
 Verdicts = Mapping[Cell, Sequence[Against]]
 
 
-def readme(rows: Sequence[Row]) -> str:
-    """The part of the README: wins and losses against each rival, and every loss against the best of them by name."""
+def summary(rows: Sequence[Row]) -> str:
+    """For all studies' results: wins and losses against each rival, and every loss against the best of them by name."""
     found = cells(rows)
     verdicts = {cell: against_rivals(shares) for cell, shares in found.items()}
     return "\n\n".join([overall(found), wins_and_losses(verdicts), losses(verdicts), per_world(verdicts)])
 
 
 def results(rows: Sequence[Row]) -> str:
-    """Everything: what the README has, and the share of every policy in every world."""
+    """Everything: the summary, and the share of every policy in every world."""
     found = cells(rows)
     horizons = sorted({cell.horizon for cell in found})
-    parts = ["# The bake-off", readme(rows)]
+    parts = ["# The bake-off", summary(rows)]
     for horizon in horizons:
         for delayed in (False, True):
             there = {cell.world: shares for cell, shares in found.items() if cell[1:] == (delayed, horizon)}
