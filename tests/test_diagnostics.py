@@ -22,7 +22,8 @@ from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
 from simulator.evaluate.verdicts import ALARM, worst_verdict
 from simulator.logs.columns import Category, Columns, Number
-from simulator.report.terminal.checks import candidate_panel, findings_table, log_panel
+from simulator.report.checks import candidate_panel, findings_table, log_panel
+from simulator.report.table import in_terminal
 from tests.conftest import THOMPSON
 
 SECOND = 1_000_000
@@ -675,7 +676,11 @@ def _printed(findings: tuple[Finding, ...], diagnostics: Diagnostics) -> str:
         verdict=worst_verdict(findings),
         findings=findings,
     )
-    for shown in (findings_table(findings), log_panel(summary), candidate_panel("uniform", diagnostics)):
+    for shown in (
+        in_terminal(findings_table(findings)),
+        log_panel(summary),
+        candidate_panel("uniform", diagnostics, 5_000),
+    ):
         console.print(shown)
     return console.export_text()
 
@@ -686,7 +691,7 @@ def test_the_terminal_says_the_verdict_in_words_first_the_worst_first() -> None:
     findings = log_findings(columns)
     text = _printed(findings, diagnose(Weights(columns, np.full(5_000, np.nan)), log=findings))
     lines = text.splitlines()
-    assert lines[1].startswith("do not use  propensities")
+    assert lines[2].startswith("do not use  propensities")
     assert max(map(len, lines)) <= 100
     assert "shop.db: do not use" in text
     assert "uniform: do not use" in text

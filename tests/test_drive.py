@@ -48,7 +48,9 @@ from simulator.drive.schedule import Schedule
 from simulator.drive.send import Drive
 from simulator.drive.target import apply
 from simulator.load_policy import BadPolicy
-from simulator.report.drives import calls_of, latencies, write_drive_report
+from simulator.report.drive import calls_of
+from simulator.report.pages.drive import write_drive_report
+from simulator.report.plots.drive import latencies
 from simulator.run.policies import served_experiment, with_policy
 from simulator.verify import verify
 from simulator.worlds.registry import find, names

@@ -314,8 +314,8 @@ def test_the_table_in_the_terminal_names_estimand_verdict_and_difference() -> No
     """Above the numbers stands whether they can be trusted."""
     done = run("evaluate", OLD_LOG, "--policy", "uniform", "--policy", STOREFRONT)
     assert done.exit_code == 0, done.output
-    assert done.output.index("caution") < done.output.index("Mean reward a decision")
-    for expected in ("deployed curve", "fixed policy", "progressive learner", "look at this one first", "holdout"):
+    assert done.output.index("caution") < done.output.index("Reward/decision")
+    for expected in ("deployed curve", "fixed policy", "progressive learner", "look here first", "holdout"):
         assert expected in done.output, expected
 
 

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from collections.abc import Iterator
 from functools import cache
@@ -327,6 +328,13 @@ def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) 
     groups = (found, found["log"], found["log"]["findings"][0], policy, policy["diagnostics"], policy["difference"])
     names = {name for group in groups for name in group} | set(policy["estimates"]["ips"])
     assert {name for name in names if f'"{name}"' not in shown} == set()
+
+
+def test_every_extra_named_exists() -> None:
+    """Who wants only the client installs only the client; the commands name the same extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {extra for text in TEXTS.values() for extra in re.findall(r"(?:decider|\.)\[(\w+)\]", text)}
+    assert named == set(project["optional-dependencies"]) - {"dev"}
 
 
 def test_the_first_page_stays_two_screens() -> None:

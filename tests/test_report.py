@@ -28,9 +28,10 @@ from simulator.evaluate.result import (
     PolicyResult,
     Segment,
 )
-from simulator.report.forest import PLAIN, Mark, can_be_drawn, window
-from simulator.report.page import Answer, answer, candidates, summary, unexplained, write_report
-from simulator.report.plots import of_policy
+from simulator.report.evaluation import Answer, answer, candidates
+from simulator.report.pages.evaluation import summary, unexplained, write_report
+from simulator.report.plots.forest import PLAIN, Mark, can_be_drawn, window
+from simulator.report.plots.policy import of_policy
 from simulator.text import printable
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import ACTIONS, EVALUATION, FORCED, HOSTILE, LEARNED, LOG, REFUSED, THOMPSON
@@ -134,7 +135,15 @@ def test_the_log_comes_first_with_its_verdict_its_findings_and_what_was_left_out
 def test_the_policies_stand_side_by_side_with_the_logged_one(report: Report) -> None:
     """The one table that most readers read has every figure that they need to judge it."""
     rows = report.parsed.table("Policy", "Estimand")
-    assert rows[0] == ["logged", "mean of the log", "0.0038 0.002736 to 0.005134", "-", "10,000", "-", "! caution"]
+    assert rows[0] == [
+        "logged",
+        "mean of the log fixed policy",
+        "0.0038 0.002736 to 0.005134",
+        "-",
+        "10,000",
+        "-",
+        "! caution",
+    ]
     assert rows[1] == [
         THOMPSON.name,
         "fixed policy",
@@ -145,7 +154,7 @@ def test_the_policies_stand_side_by_side_with_the_logged_one(report: Report) -> 
         "! caution",
     ]
     assert rows[2][2:4] == ["0.007362 0.002701 to 0.0146 by dr", "+0.00356 +0.0011 to +0.00702 more"]
-    assert rows[3][1:] == ["fixed policy", "refused: this log cannot answer it", "2.1", "0", "✕ do not use"]
+    assert rows[3][1:] == ["fixed policy", "refused this log cannot answer it", "-", "2.1", "0", "✕ do not use"]
     assert rows[4][2:4] == ["0.0139 - by ips", "+0.0101 - not to be relied on"]
     assert len(rows) == 5, "the logged policy has the first row and no other"
 
@@ -360,8 +369,7 @@ def test_cells_have_headers_that_say_what_they_head(report: Report) -> None:
     assert headers
     assert all(given.get("scope") in ("col", "row") for given in headers)
     for rows in report.parsed.tables:
-        widths = {len(row) for row in rows}
-        assert len(widths) == 1 or "refused: this log cannot answer it" in str(rows)
+        assert len({len(row) for row in rows}) == 1
 
 
 # A real browser shows it

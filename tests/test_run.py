@@ -31,8 +31,9 @@ from decider.types import ActionId, Context, Decision, DecisionId, DecisionReque
 from simulator.commands.group import main
 from simulator.evaluate.result import to_json
 from simulator.load_policy import BadPolicy
-from simulator.report.runs import write_run_report
-from simulator.report.terminal.runs import cells, shown, sparkline
+from simulator.report.pages.run import write_run_report
+from simulator.report.run import shown, whole_table
+from simulator.report.table import sparkline
 from simulator.run.example import found
 from simulator.run.play import Rounds, play, play_reference
 from simulator.run.policies import ServedPolicy, StaticPolicy, find_policy
@@ -518,7 +519,7 @@ def test_one_seed_has_no_bands_and_says_so() -> None:
     """A figure of one seed may be luck."""
     result = simulator("storefront", "--policy", "uniform", "--rounds", "20", "--seeds", "1")
     assert result.exit_code == 0, result.output
-    assert "one seed: no bands" in result.stdout
+    assert "one seed: no intervals" in result.stdout
     assert "±" not in result.stdout
     assert result.stdout.count("uniform ") == 2, "asked for by its name, it is not shown twice in a table"
 
@@ -526,7 +527,9 @@ def test_one_seed_has_no_bands_and_says_so() -> None:
 def test_nothing_is_written_with_a_sign_and_fits_on_80_columns() -> None:
     """`-0.0 %` looks like a loss; a small curve that is broken into two lines is none."""
     figures = replace(found().policies[0].whole, share=Band(-1e-9, None, None), right=None)
-    assert cells(figures)[1].plain == "0 %"
+    one = replace(found(), policies=(replace(found().policies[0], whole=figures),))
+    ((_, cells),) = whole_table(one).lines(foot=False)
+    assert {column.heading: cell.text for column, cell in cells}["Share of lift"] == "0 %"
     console = Console(width=80)
     with console.capture() as captured:
         for part in shown(found()):

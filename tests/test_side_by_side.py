@@ -1,4 +1,4 @@
-"""The log whose truth is known, what the rivals are given of it, and the table: the README rests on them."""
+"""The log whose truth is known, what the rivals are given of it, and the table: the published results rest on them."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_candidate_never_saw_the_log(known: KnownLog) -> None:
 
 
 def test_equal_arguments_make_equal_logs() -> None:
-    """The table of the README can be made again; another seed is another world."""
+    """The published table can be made again; another seed is another world."""
     one, same, other = (known_log(seed=seed, rounds=300) for seed in (5, 5, 6))
     assert one.truth == same.truth != other.truth
     assert np.array_equal(one.log.action, same.log.action)
@@ -312,23 +312,23 @@ def _imported(node: ast.Import | ast.ImportFrom) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def readme_rows(tmp_path_factory: pytest.TempPathFactory) -> list[ToolEstimate]:
-    """Ours, on the log of the README."""
+def published_rows(tmp_path_factory: pytest.TempPathFactory) -> list[ToolEstimate]:
+    """Ours, on the log of the published table."""
     return ours(known_log(seed=3, rounds=50_000), tmp_path_factory.mktemp("ours"))
 
 
-def test_our_unbiased_estimates_have_the_truth_inside(readme_rows: list[ToolEstimate]) -> None:
-    """What the README says below the table, for the fixed and for the learning policy."""
-    unbiased = [row for row in readme_rows if row.unbiased]
+def test_our_unbiased_estimates_have_the_truth_inside(published_rows: list[ToolEstimate]) -> None:
+    """What the results say below the table, for the fixed and for the learning policy."""
+    unbiased = [row for row in published_rows if row.unbiased]
     assert {row.about for row in unbiased} == {"fixed policy", "learning policy"}
     for about in ("fixed policy", "learning policy"):
         assert {"ips", "snips", "dr", "sndr"} <= {row.estimator for row in unbiased if row.about == about}
     assert all(row.inside for row in unbiased), [row for row in unbiased if not row.inside]
 
 
-def test_our_direct_method_is_marked_as_what_it_is(readme_rows: list[ToolEstimate]) -> None:
+def test_our_direct_method_is_marked_as_what_it_is(published_rows: list[ToolEstimate]) -> None:
     """It has an interval that means nothing; the table must say so."""
-    direct = [row for row in readme_rows if row.estimator == "dm"]
+    direct = [row for row in published_rows if row.estimator == "dm"]
     assert len(direct) == 2
     assert not any(row.unbiased for row in direct)
     assert all("model" in row.note for row in direct)

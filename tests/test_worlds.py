@@ -29,10 +29,10 @@ from decider.server.convert import decision_request, reward_name
 from decider.types import CONTEXT_FIELDS, ActionId, Context
 from decider.v1 import decider_service_pb2 as pb
 from simulator.commands.group import main
-from simulator.report import portraits
-from simulator.report.portraits import TIME, UNKNOWN, Portrait, plain, portrait
-from simulator.report.terminal.worlds import SHADES
-from simulator.report.worlds import write_worlds
+from simulator.report import world_figures
+from simulator.report.pages.worlds import write_worlds
+from simulator.report.world_figures import TIME, UNKNOWN, Portrait, plain, portrait
+from simulator.report.worlds import SHADES
 from simulator.run.play import Way, play, play_reference
 from simulator.text import figure
 from simulator.worlds import scenes
@@ -576,7 +576,7 @@ def test_a_picture_adds_up(name: str) -> None:
     assert one.uniform <= one.single < one.best
     best = [world.actions.index(action) for action in picture.best]
     assert picture.means[best, range(len(best))].tolist() == np.nanmax(picture.means, axis=0).tolist()
-    visits = world.draw(portraits.SEED, portraits.ROUNDS)
+    visits = world.draw(world_figures.SEED, world_figures.ROUNDS)
     if visits.eligible.all():
         assert picture.means @ picture.shares == pytest.approx(visits.means[visits.seen].mean(axis=0))
 
@@ -637,9 +637,9 @@ def test_the_list_has_a_line_a_picture_and_the_lift_of_every_world() -> None:
     for name in NAMES:
         one = drawing(name)
         assert f"\n{name}: " in output
-        assert f"always {one.single_action}" in output
+        assert f"Best single action {figure(one.single)} ({one.single_action})" in " ".join(output.split())
     assert all(shade in output for shade in SHADES)
-    assert output.count("beyond one action") == len(NAMES) + 1, "each world, and the legend"
+    assert " ".join(output.split()).count("Beyond one action") == len(NAMES) + 1, "each world, and the legend"
     assert "data:digits" in output
     assert "fitted:LOG" in output
 
@@ -650,14 +650,14 @@ def test_one_world_is_told_in_full(tmp_path: Path) -> None:
     code, output = invoke("push", "--json", str(tmp_path / "push.json"))
     assert code == 0
     for part in (
-        "evening-sale (offer)",
+        "evening-sale offer",
         "location: city, home, transit, work",
         "hour: a number from 7 to 22",
         "unsubscribe x -4; a reward lies in -4 to +1",
-        "2 h; mean delay 33",
+        "Window 2 h (mean delay 33",
         "hour alone brings",
     ):
-        assert part in output, part
+        assert part in " ".join(output.split()), part
     found = json.loads((tmp_path / "push.json").read_text())
     assert found == [plain(drawing("push"))]
     assert found[0]["earned"]["best_single_action"] == "none"

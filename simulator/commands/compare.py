@@ -39,8 +39,8 @@ from simulator.compare.on_world import WorldResult, try_run
 from simulator.compare.result import BadComparison, Compared, TableRow
 from simulator.compare.table import FORMATS, write_table
 from simulator.evaluate.result import to_json
-from simulator.report.comparison import write_comparison_report
-from simulator.report.terminal.comparison import shown
+from simulator.report.comparison import shown
+from simulator.report.pages.comparison import write_comparison_report
 from simulator.run.policies import NAMES
 from simulator.run.result import tasks_of
 from simulator.run.result_store import make_folder

@@ -30,7 +30,7 @@ from simulator.drive.live import Options, drive
 from simulator.drive.plan import LONGEST_WINDOW, Shares
 from simulator.drive.result import Result
 from simulator.evaluate.result import to_json
-from simulator.report.terminal.drives import shown
+from simulator.report.drive import shown
 from simulator.run.result_store import make_folder
 from simulator.worlds.registry import find, log_of, names
 from simulator.worlds.world import World
@@ -159,7 +159,7 @@ def _with_progress(world: World, options: Options) -> Result:
 
 
 def _write_page(result: Result, folder: Path) -> Path:
-    from simulator.report.drives import write_drive_report  # matplotlib takes a second to import
+    from simulator.report.pages.drive import write_drive_report  # matplotlib takes a second to import
 
     return write_drive_report(result, folder)
 

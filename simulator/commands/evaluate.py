@@ -31,9 +31,9 @@ from simulator.evaluate.parse import NAMES, logged_policies, parse
 from simulator.evaluate.result import to_json
 from simulator.evaluate.run import evaluate, summarize_log
 from simulator.logs.columns import Columns
-from simulator.report.page import write_report
-from simulator.report.terminal.checks import log_panel
-from simulator.report.terminal.evaluation import shown
+from simulator.report.checks import log_panel
+from simulator.report.evaluation import shown
+from simulator.report.pages.evaluation import write_report
 
 EVALUATE_EXAMPLES = """\b
 Examples:

@@ -23,8 +23,8 @@ from simulator.commands.options import (
     write_json,
 )
 from simulator.evaluate.result import to_json
-from simulator.report.runs import write_run_report
-from simulator.report.terminal.runs import shown
+from simulator.report.pages.run import write_run_report
+from simulator.report.run import shown
 from simulator.run.policies import NAMES, ServedPolicy, find_policy
 from simulator.run.result import REFERENCES, PolicyRuns, WorldRuns, summarize, summarize_reference, tasks_of
 from simulator.run.result_store import make_folder

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console, RenderableType
+from rich.text import Text
 
 from simulator.commands.options import (
     FOLDER,
@@ -18,8 +19,8 @@ from simulator.commands.options import (
     refuse_overwriting,
     write_json,
 )
-from simulator.report.portraits import Portrait, plain, portrait
-from simulator.report.terminal.worlds import in_full, in_short, legend
+from simulator.report.world_figures import Portrait, plain, portrait
+from simulator.report.worlds import LEGEND, in_full, in_short
 from simulator.worlds.registry import data_names, find, log_of, names
 from simulator.worlds.world import World
 
@@ -50,7 +51,7 @@ def worlds_command(name: str | None, json_file: Path | None, report: Path | None
 
 
 def _all(found: list[Portrait]) -> Iterator[RenderableType]:
-    yield legend()
+    yield Text(LEGEND, "dim")
     yield from map(in_short, found)
     yield f"Made of data sets: {', '.join(data_names())}"
     yield "Fitted on a log of yours: fitted:LOG. All about one: simulator worlds NAME"
@@ -66,6 +67,6 @@ def _portraits(worlds: list[World]) -> list[Portrait]:
 
 
 def _write_page(found: list[Portrait], folder: Path) -> Path:
-    from simulator.report.worlds import write_worlds  # matplotlib takes a second to import
+    from simulator.report.pages.worlds import write_worlds  # matplotlib takes a second to import
 
     return write_worlds(found, folder)

@@ -1,302 +1,130 @@
-"""The page of `simulator compare --report`, and its plots as files beside it. Called by the command.
+"""Tables of a comparison, and their order in the terminal: the policies, the best first, and which really differ.
 
-Like the page of an evaluation it holds everything that it shows, and every name in it is written as text.
+Called by `simulator compare` and by its page.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
 
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from rich.console import RenderableType
+from rich.text import Text
 
 from simulator.compare.paired import Comparison
-from simulator.compare.result import Compared, Family, ShareCurve, Standing, Value
-from simulator.report.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
-from simulator.report.forest import PLAIN, Look, Mark, Row, forest
-from simulator.report.glossary import Term
-from simulator.report.page import filled, write_page
-from simulator.report.terminal.comparison import p_text
-from simulator.text import figure, printable, shortened, signed, signed_between
+from simulator.compare.result import Compared, Family, Standing
+from simulator.report.table import Cell, Column, Table, Tone, difference, estimate, in_terminal
+from simulator.text import figure
 
-TITLE = "Which policy is better, and is the difference real"
-
-REAL, NOT_REAL = PLAIN, Look(LOGGED, filled=False)
-LINES: tuple[tuple[str, Literal["-", "--", "-.", ":"]], ...] = (
-    ("#0072b2", "-"),
-    ("#b84a00", "--"),
-    ("#00664d", "-."),
-    ("#7a3b8f", ":"),
-    ("#5f6b7a", "-"),
-    ("#8a6d00", "--"),
-)
-"""Told apart by colour and by dashes. Curves beyond them are left out, the worst first."""
-
-MOST_ROWS = 40
-"""Of a forest plot."""
-
-LINE_OF_KEY = 0.2
-"""Inches of a line above the data."""
-
-WIDE_NAME, NARROW_NAME = 40, 16
-
-GLOSSARY = (
-    Term(
-        "Share of the attainable lift", "0 is what an even choice earns, 1 what the best action of every visit earns."
-    ),
-    Term(
-        "Paired",
-        "All policies met the same visitors with the same luck (or are judged by the same decisions), so what these "
-        "had in common cancels in a difference.",
-    ),
-    Term(
-        "Intervals that hold together",
-        "Each is wide enough that all of a table hold at once in 95 of 100 such comparisons. With intervals for one "
-        "policy alone, one in twenty would miss, and the best of many would look better than it is.",
-    ),
-    Term("p, corrected", "How often the largest of so many differences would look as large if there were none at all."),
-    Term("Better, worse", "The interval of the difference does not hold 0. Otherwise the two are not told apart."),
-)
+TONES: Mapping[str, Tone] = {"better": "fine", "worse": "do not use"}
+PAIRS = 30
+"""Pairs that the terminal shows at most; the page and the JSON hold all."""
 
 
-def write_comparison_report(found: Compared, folder: Path) -> Path:
-    """Write `index.html` and the plots into the folder, which is made if need be; the page's path. Raises OSError.
+def shown(found: Compared) -> Iterator[RenderableType]:
+    """What must be known first, then the tables."""
+    yield Text(f"{found.subject}: {found.line}" if found.line else found.subject, "bold")
+    yield Text(found.conditions)
+    for one in found.standings:
+        if one.trouble:
+            yield Text(f"{one.name} {one.trouble}", "yellow")
+    for note in found.notes:
+        yield Text(note, "yellow")
+    yield in_terminal(standings_table(found))
+    for family in found.families:
+        if family.how.startswith("every pair"):
+            yield in_terminal(family_table(smallest_p(family)))
+    yield Text(f"{found.seconds:.1f} s", "dim")
 
-    >>> from simulator.compare.example import found
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     page = write_comparison_report(found(), Path(folder))
-    >>> page.name
-    'index.html'
-    """
-    plots = list(plots_of(found))
-    return write_page(folder, plots, rendered(found, plots))
 
+def standings_table(found: Compared) -> Table[Standing]:
+    """One row a policy: its figure, and its difference to the reference."""
+    head = found.head
 
-def rendered(found: Compared, plots: Sequence[Plot]) -> str:
-    """The page's text.
+    def against(one: Standing) -> Comparison | None:
+        return head.of(one.name) if head else None
 
-    >>> from simulator.compare.example import found
-    >>> rendered(found(), []).split("\\n")[0]
-    '<!DOCTYPE html>'
-    """
-    return filled(
-        "compare.html.j2",
-        title=TITLE,
-        subject=found.subject,
-        found=found,
-        parameters=list(dict.fromkeys([name for one in found.standings for name in one.parameters])),
-        plots=plots,
-        summary=summary(found),
-        glossary=GLOSSARY,
-        p_text=p_text,
+    less = f"Less {found.reference}"
+    columns: Sequence[Column[Standing]] = (
+        Column("Policy", lambda one: one.name, "name"),
+        Column("Estimand", lambda one: one.estimand or "-", narrow="joined"),
+        Column(found.figure.capitalize(), _estimate, "number", "95 % interval of it alone"),
+        Column(less, lambda one: _difference(against(one)), "number", "simultaneous 95 % intervals"),
+        Column("p, corrected", lambda one: p_text(against(one)), "number"),
+        Column("Verdict", lambda one: _verdict(against(one), one.name == found.reference), "verdict"),
+    )
+    return Table(
+        f"{found.figure.capitalize()}, the best first",
+        columns,
+        found.standings,
+        note=f"Differences: less {found.reference}, {head.how}; p is corrected for their number" if head else "",
+        look=lambda one: "logged" if one.name == found.reference else "",
     )
 
 
-def summary(found: Compared) -> str:
-    """The page's first sentence.
-
-    >>> from simulator.compare.example import found
-    >>> summary(found()).partition(",")[0]
-    'Of 2 policies that are compared with uniform'
-    """
-    if found.head is None:
-        return "Nothing could be compared."
-    said = [one.conclusion for one in found.head.comparisons]
-    counted = {word: said.count(word) for word in dict.fromkeys(said)}
-    told = "; ".join(f"{count} {word}" for word, count in counted.items())
-    many = f"{len(said)} {'policy that is' if len(said) == 1 else 'policies that are'}"
-    return f"Of {many} compared with {found.reference}, by {found.figure}: {told}."
+def _estimate(one: Standing) -> Cell:
+    if one.estimate is None:
+        return Cell("refused" if one.trouble.startswith("refused") else "failed", tone="do not use")
+    return estimate(one.estimate.value, one.estimate.low, one.estimate.high)
 
 
-def plots_of(found: Compared) -> Iterator[Plot]:
-    """Those for which there are figures.
-
-    >>> from simulator.compare.example import found
-    >>> [plot.file for plot in plots_of(found())]
-    ['differences-1', 'differences-2', 'curves']
-    """
-    for number, family in enumerate(found.families, 1):
-        yield differences(family, number)
-    if found.curves:
-        yield curves(found)
-    for number, grid in enumerate(grids(found.standings), 1):
-        yield parameters(grid, found.figure, number)
+def _difference(one: Comparison | None) -> Cell:
+    return difference(one.difference, one.low, one.high) if one else Cell("-")
 
 
-@house_style
-def differences(family: Family, number: int) -> Plot:
-    """A forest plot of differences: the largest first, those that are not real hollow."""
-    ordered = sorted(family.comparisons, key=lambda one: -one.difference)
-    brief = briefly([name for one in ordered for name in (one.name, one.against)])
-    rows = [Row(_pair(family, one, brief), (_mark(one),)) for one in ordered[:MOST_ROWS]]
-    title = f"Differences of the {family.figure}"
-    against = {one.against for one in ordered}
-    subtitle = f"each less {against.pop()}" if len(against) == 1 else "the first less the second"
-    key = {"real": REAL, "not told apart": NOT_REAL}
-    drawing = forest(
-        rows,
-        title=title,
-        subtitle=subtitle,
-        unit=f"difference of the {family.figure}",
-        line=Mark(NOT_REAL, 0.0, math.nan, math.nan),
-        key=key,
+def _verdict(one: Comparison | None, is_reference: bool = False) -> Cell:
+    if one is None:
+        return Cell("compared with" if is_reference else "not compared")
+    return Cell(one.conclusion, tone=TONES.get(one.conclusion, "caution"))
+
+
+def family_table(family: Family) -> Table[Comparison]:
+    """One row a comparison."""
+    columns: Sequence[Column[Comparison]] = (
+        Column("Policy", lambda one: one.name, "name"),
+        Column("Less", lambda one: one.against, "prose"),
+        Column(f"Difference of the {family.figure}", _difference, "number"),
+        Column("p, corrected", p_text, "number"),
+        Column("Verdict", _verdict, "verdict"),
     )
-    left = f" {len(ordered) - MOST_ROWS} smaller ones are only in the table." if len(ordered) > MOST_ROWS else ""
-    told = [
-        f"{_pair(family, one, {})}: {signed(one.difference)} ({signed_between(one.low, one.high)})" for one in ordered
-    ]
-    return finished(
-        drawing,
-        file=f"differences-{number}",
-        caption=f"{family.how[0].upper()}{family.how[1:]}. Where the interval holds 0, nothing is known to be better."
-        f"{left}",
-        alt=f"{title}, {printable(subtitle)}, with intervals. " + "; ".join(map(printable, told[:MOST_ROWS])),
-    )
+    return Table(f"Differences of the {family.figure}", columns, family.comparisons, note=f"Differences {family.how}")
 
 
-def _pair(family: Family, one: Comparison, brief: Mapping[str, str]) -> str:
-    first, second = (brief.get(name, name) for name in (one.name, one.against))
-    return first if len({every.against for every in family.comparisons}) == 1 else f"{first} - {second}"
+def smallest_p(family: Family) -> Family:
+    """With no more comparisons than the terminal shows."""
+    few = sorted(family.comparisons, key=lambda one: (one.p_adjusted, one.name))[:PAIRS]
+    left = len(family.comparisons) - len(few)
+    return replace(family, comparisons=tuple(few), how=family.how + (f"; {left} more pairs" if left else ""))
 
 
-def briefly(names: Sequence[str]) -> dict[str, str]:
-    """Names without those of their parameters, where that still tells them apart.
-
-    >>> briefly(["squarecb:gamma_scale=10,floor=0.01", "default"])
-    {'squarecb:gamma_scale=10,floor=0.01': 'squarecb:10,0.01', 'default': 'default'}
-    """
-    brief = {name: re.sub(r"\w+=", "", name) for name in names}
-    return brief if len(set(brief.values())) == len(brief) else {name: name for name in names}
-
-
-def _mark(one: Comparison) -> Mark:
-    return Mark(REAL if one.real else NOT_REAL, one.difference, one.low, one.high)
-
-
-@house_style
-def curves(found: Compared) -> Plot:
-    """The share of the attainable lift so far, of the best few policies."""
-    rank = [one.name for one in found.standings]
-    ordered = sorted(found.curves, key=lambda one: rank.index(one.name))
-    drawn = ordered[: len(LINES)]
-    drawing, axes = frame(
-        "Share of the attainable lift so far", "means over seeds", height=2.6, left=0.7, above=LINE_OF_KEY * len(drawn)
-    )
-    for one, (colour, dashes) in zip(drawn, LINES, strict=False):
-        axes.plot(one.rounds, one.share, color=colour, linestyle=dashes, linewidth=1.8)
-    axes.axhline(0.0, color=GRID, linewidth=1)
-    axes.set_ylim(_bottom(drawn), 1.05)
-    axes.set_xlabel("visits")
-    for axis in (axes.xaxis, axes.yaxis):
-        count_along(axis, FuncFormatter(lambda x, _: figure(x)))
-    brief = briefly([one.name for one in drawn])
-    _explain(axes, [brief[one.name] for one in drawn])
-    left = f" The other {len(ordered) - len(drawn)} are left out." if len(ordered) > len(drawn) else ""
-    return finished(
-        drawing,
-        file="curves",
-        caption="0 is an even choice, 1 the best action of every visit. A line that still rises says that more visits "
-        f"would help.{left}",
-        alt="Share of the attainable lift after all visits. "
-        + "; ".join(f"{printable(one.name)}: {figure(one.share[-1])}" for one in drawn),
-    )
-
-
-def _explain(axes: Axes, names: Sequence[str]) -> None:
-    """Which line is which, one below the other."""
-    looks = [Line2D([], [], color=colour, linestyle=dashes) for colour, dashes in LINES[: len(names)]]
-    labels = [shortened(name, WIDE_NAME) for name in names]
-    axes.legend(looks, labels, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0, borderaxespad=0.7)
-
-
-def _bottom(drawn: Sequence[ShareCurve]) -> float:
-    """Low enough for what lasts; the first visits may be anywhere."""
-    late = [share for one in drawn for share in one.share[len(one.share) // 10 :] if math.isfinite(share)]
-    return max(-1.0, min(0.0, *late)) - 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """Policies that differ in one or two parameters only. name: what they share."""
-
-    name: str
-    axes: tuple[str, ...]
-    points: Mapping[tuple[Value, ...], Standing]
-
-
-def grids(standings: Sequence[Standing]) -> list[Grid]:
-    """One for each algorithm of which one or two parameters vary, and one of the algorithms where theirs do not.
-
-    >>> from simulator.compare.result import Estimate
-    >>> one = [Standing("", "", {"algorithm": "bag", "bag.size": n}, Estimate(n, n, n, "")) for n in (2, 5)]
-    >>> [(grid.name, grid.axes) for grid in grids(one)]
-    [('bag', ('bag.size',))]
-    """
-    known = [one for one in standings if one.estimate is not None and len(one.parameters) > 1]
-    algorithms = dict.fromkeys(str(one.parameters["algorithm"]) for one in known)
-    alone = [_grid(name, [one for one in known if one.parameters["algorithm"] == name]) for name in algorithms]
-    return [one for one in (*alone, *([_grid("all algorithms", known)] if len(algorithms) > 1 else [])) if one]
-
-
-def _grid(name: str, standings: Sequence[Standing]) -> Grid | None:
-    shared = [key for key in standings[0].parameters if all(key in one.parameters for one in standings)]
-    varying = tuple([key for key in shared if len({one.parameters[key] for one in standings}) > 1])
-    points = {tuple([one.parameters[key] for key in varying]): one for one in standings}
-    if not 1 <= len(varying) <= 2 or len(points) < len(standings):
-        return None
-    return Grid(name, varying, points)
-
-
-@house_style
-def parameters(grid: Grid, figure_name: str, number: int) -> Plot:
-    """One parameter along the bottom, the other one as lines; each point with its interval."""
-    along, *other = grid.axes
-    places = {value: place for place, value in enumerate(_ordered(key[0] for key in grid.points))}
-    lines = _ordered(key[1:] for key in grid.points)[: len(LINES)]
-    above = LINE_OF_KEY * len(lines) if other else 0.0
-    drawing, axes = frame(
-        f"{grid.name}: {figure_name}", f"by {' and '.join(grid.axes)}", height=2.4, left=0.8, above=above
-    )
-    for shift, (rest, (colour, dashes)) in enumerate(zip(lines, LINES, strict=False)):
-        points = sorted((places[at[0]], one) for at, one in grid.points.items() if at[1:] == rest)
-        across = [place + 0.06 * (shift - (len(lines) - 1) / 2) for place, _ in points]
-        found = [one.estimate for _, one in points if one.estimate]
-        axes.plot(across, [one.value for one in found], color=colour, linestyle=dashes, linewidth=1.2, marker="o")
-        axes.vlines(across, [one.low for one in found], [one.high for one in found], color=colour, linewidth=1.6)
-    axes.set_xticks(list(places.values()), [shortened(_written(value), NARROW_NAME) for value in places], color=INK)
-    axes.set_xlim(-0.5, len(places) - 0.5)
-    axes.set_xlabel(along)
-    count_along(axes.yaxis, FuncFormatter(lambda x, _: figure(x)))
-    if other:
-        _explain(axes, [f"{other[0]} {_written(rest[0])}" for rest in lines])
-    best = max(grid.points.values(), key=lambda one: one.estimate.value if one.estimate else -math.inf)
-    return finished(
-        drawing,
-        file=f"grid-{number}",
-        caption="Each point is a policy, with the 95 % interval of it alone; whether two differ says the table of "
-        f"differences. Highest: {printable(best.name)}.",
-        alt=f"{figure_name} by {', '.join(grid.axes)}. "
-        + "; ".join(
-            f"{printable(one.name)}: {figure(one.estimate.value)}" for one in grid.points.values() if one.estimate
+def parameters_table(found: Compared) -> Table[Standing]:
+    """With which parameters each policy ran, and its other figures. Only on the page."""
+    columns: Sequence[Column[Standing]] = (
+        Column("Policy", lambda one: one.name, "name"),
+        Column("Estimand", lambda one: one.estimand or "-"),
+        Column("Parameters", lambda one: _listed(one.parameters), "prose"),
+        Column(
+            "Other figures",
+            lambda one: _listed({name.replace("_", " "): figure(x) for name, x in one.beside.items()}) or "-",
+            "prose",
         ),
     )
+    return Table("The parameters of each policy", columns, found.standings)
 
 
-def _written(value: Value) -> str:
-    return figure(value) if isinstance(value, float) else str(value)
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
-def _ordered(values: Iterator[Value] | Iterator[tuple[Value, ...]]) -> list[Any]:
-    """Each once; numbers by size, texts by letters."""
-    distinct = list(dict.fromkeys(values))
-    try:
-        return sorted(distinct)
-    except TypeError:
-        return distinct
+def p_text(one: Comparison | None) -> str:
+    """At most three digits.
+
+    >>> from dataclasses import replace
+    >>> one = Comparison("a", "b", 0.1, 0.0, 0.2, 0.0004, real=True)
+    >>> p_text(one), p_text(replace(one, p_adjusted=0.04321)), p_text(None)
+    ('< 0.001', '0.043', '-')
+    """
+    if one is None or math.isnan(one.p_adjusted):
+        return "-"
+    return "< 0.001" if one.p_adjusted < 0.001 else f"{one.p_adjusted:.3f}"

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from simulator.report.canvas import (
+from simulator.report.plots.canvas import (
     BIASED,
     CANDIDATE,
     KEY,

@@ -8,8 +8,8 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from simulator.evaluate.result import Curve, LogSummary
-from simulator.report.canvas import CANDIDATE, LOGGED, Plot, count_along, finished, frame, house_style
-from simulator.report.forest import can_be_drawn
+from simulator.report.plots.canvas import CANDIDATE, LOGGED, Plot, count_along, finished, frame, house_style
+from simulator.report.plots.forest import can_be_drawn
 from simulator.text import between, count, figure, printable
 
 CURVE_POINTS = 300
@@ -19,12 +19,7 @@ SETTLED = 0.1
 
 @house_style
 def curve(found: Curve, name: str, log: LogSummary, stem: str) -> Plot:
-    """The estimate after so many decisions, against the mean of the log.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> curve(uniform().curve, "uniform", evaluation().log, "policy-1").file
-    'policy-1-curve'
-    """
+    """The estimate after so many decisions, against the mean of the log."""
     drawing, axes = frame("The estimate while the log went on", name, height=2.3, left=0.85)
     _draw_sequence(axes, found, compared=log.mean_reward)
     if can_be_drawn(log.mean_reward):

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from simulator.report.canvas import BIASED, CANDIDATE, GRID, INK, KEY, LOGGED, MUTED, count_along, explain, frame
+from simulator.report.plots.canvas import BIASED, CANDIDATE, GRID, INK, KEY, LOGGED, MUTED, count_along, explain, frame
 from simulator.text import cells, figure, shortened
 
 ROW, HEADING, BETWEEN_MARKS = 0.28, 0.32, 0.12
@@ -68,13 +68,7 @@ class Row:
 def forest(
     rows: Sequence[Row], *, title: str, subtitle: str, unit: str, line: Mark | None, key: Mapping[str, Look]
 ) -> Figure:
-    """The drawing. line: a value that every row is compared with. key: what the looks mean; may be empty.
-
-    >>> rows = [Row("ips", (Mark(PLAIN, 0.5, 0.4, 0.6),))]
-    >>> figure = forest(rows, title="Title", subtitle="of what", unit="reward", line=None, key={})
-    >>> len(figure.axes)
-    1
-    """
+    """The drawing. line: a value that every row is compared with. key: what the looks mean; may be empty."""
     left = 0.2 + CELL * max(cells(shortened(row.label, LABEL_WIDTH)) for row in rows)
     right = VALUES if all(len(row.marks) <= 1 for row in rows) else NO_VALUES
     height = sum(map(_height, rows))

@@ -1,28 +1,20 @@
-"""The page of `simulator run --report`, and its plots as files beside it. Called by the command.
-
-As every page of ours it holds all that it shows, needs no script and loads nothing.
-"""
+"""Plots of runs: what each policy earned while the visits came. Called by their page."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from simulator.report.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
-from simulator.report.glossary import Term
-from simulator.report.page import filled, write_page
-from simulator.report.terminal.runs import against_single, conditions
-from simulator.run.result import Band, LearningCurve, Line, PolicyRuns, WorldRuns
+from simulator.report.plots.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
+from simulator.run.result import LearningCurve, Line, PolicyRuns, WorldRuns
 from simulator.text import figure, percent, printable, shortened
 
-TITLE = "What policies earn in a simulated world"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Apart for every kind of colour vision (Okabe & Ito 2008)."""
 DASHES: tuple[tuple[int, tuple[int, ...]], ...] = ((0, (1, 2)), (0, (4, 2, 1, 2)), (0, (4, 3)))
@@ -50,8 +42,8 @@ class Kind:
 KINDS = (
     Kind(
         "reward",
-        "Reward a visit so far",
-        "reward a visit",
+        "Reward/visit so far",
+        "reward/visit",
         lambda curve: curve.reward,
         figure,
         "The mean of all visits up to there. Where a policy's line crosses that of the best single action and stays "
@@ -59,7 +51,7 @@ KINDS = (
     ),
     Kind(
         "share",
-        "Share of the attainable lift so far",
+        "Share of lift so far",
         "share of lift",
         lambda curve: curve.share,
         percent,
@@ -69,16 +61,16 @@ KINDS = (
     ),
     Kind(
         "regret",
-        "Regret so far",
+        "Total regret so far",
         "regret",
         lambda curve: curve.total_regret,
         figure,
-        "What the best action of every visit would have earned more, in all. A line that bends down is a policy that "
+        "The shortfall against the best action of every visit, summed. A line that bends down is a policy that "
         "learns; one that stays straight has stopped to learn, or never did.",
     ),
     Kind(
         "right",
-        "How often a best action is chosen",
+        "Best action",
         "share of visits",
         lambda curve: curve.right,
         percent,
@@ -87,62 +79,6 @@ KINDS = (
         (0.0, 1.02),
     ),
 )
-
-TERMS = (
-    Term("Reward a visit", "What one visit earned on average. Known exactly here: the world says what is earned."),
-    Term("Uniform", "Each eligible action is as likely: what is earned without any knowledge."),
-    Term("Best single action", "The one action that earns most if everybody gets it. An A/B test finds at best this."),
-    Term("Best", "The best action of every visit, known from the start. Nothing can earn more from one visit."),
-    Term("Share of the attainable lift", "How far from uniform (0 %) to best (100 %)."),
-    Term("Regret", "What best would have earned more."),
-    Term("Best action", "How often an action was chosen that is best for the visit."),
-    Term(
-        "95 % band over seeds",
-        "Each seed is another set of visitors, with other luck. The band holds the mean over all seeds that there "
-        "could be in 95 of 100 such tries (Student t, point by point). With one seed there is none.",
-    ),
-    Term(
-        "Deployed learning curve in a simulated world",
-        "Estimand: what the policy earns while it learns from its own decisions, starting with nothing. The world is "
-        "made up: it says how fast a policy learns there, not what it will earn in your shop.",
-    ),
-)
-
-
-def write_run_report(found: WorldRuns, folder: Path) -> Path:
-    """Write `index.html` and the plots into the folder, which is made if need be; the page's path.
-
-    Files of the same names are replaced, others stay. The same runs give the same bytes. Raises OSError.
-
-    >>> from simulator.run.example import found
-    >>> from tempfile import TemporaryDirectory
-    >>> with TemporaryDirectory() as folder:
-    ...     page = write_run_report(found(), Path(folder))
-    >>> page.name
-    'index.html'
-    """
-    plots = plots_of(found)
-    text = filled(
-        "run.html.j2",
-        title=TITLE,
-        subject=found.world,
-        found=found,
-        conditions=conditions(found),
-        against_single=against_single,
-        has_band=has_band,
-        plots=plots,
-        glossary=TERMS,
-    )
-    return write_page(folder, plots, text)
-
-
-def has_band(band: Band) -> bool:
-    """With one seed there is none.
-
-    >>> has_band(Band(0.5, None, None))
-    False
-    """
-    return band.low is not None
 
 
 def plots_of(found: WorldRuns) -> list[Plot]:
@@ -162,12 +98,7 @@ def _drawable(kind: Kind, policy: PolicyRuns) -> bool:
 
 @house_style
 def plot(kind: Kind, found: WorldRuns) -> Plot:
-    """One figure of every policy while the visits came.
-
-    >>> from simulator.run.example import found
-    >>> plot(KINDS[0], found()).alt.split(":")[0]
-    'Reward a visit so far'
-    """
+    """One figure of every policy while the visits came."""
     drawn = [one for one in _shown(found.policies) if _drawable(kind, one)]
     lines = math.ceil(len(drawn) / COLUMNS)
     drawing, axes = frame(kind.title, _subtitle(found), height=2.5, left=0.85, above=KEY + LINE * (lines - 1))
@@ -185,7 +116,7 @@ def plot(kind: Kind, found: WorldRuns) -> Plot:
     return finished(
         drawing,
         file=kind.file,
-        caption=f"{kind.caption}{' Bands: 95 % over seeds.' if len(found.seeds) > 1 else ''}{others}",
+        caption=f"{kind.caption}{' Bands: 95 % intervals over seeds.' if len(found.seeds) > 1 else ''}{others}",
         alt=f"{kind.title}: {'; '.join([_last(kind, one) for one in drawn])} after {found.rounds:,} visits.",
     )
 

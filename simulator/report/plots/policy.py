@@ -10,19 +10,14 @@ import re
 from collections.abc import Iterator
 
 from simulator.evaluate.result import LogSummary, PolicyResult
-from simulator.report.canvas import Plot
-from simulator.report.curve import curve
-from simulator.report.estimates import estimators, segments
-from simulator.report.overlap import actions, shown_actions, weights
+from simulator.report.plots.canvas import Plot
+from simulator.report.plots.curve import curve
+from simulator.report.plots.estimates import estimators, segments
+from simulator.report.plots.overlap import actions, shown_actions, weights
 
 
 def of_policy(result: PolicyResult, log: LogSummary, number: int) -> Iterator[Plot]:
-    """One candidate's plots, those for which there are figures; one that is refused has no estimates.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> len(list(of_policy(uniform(), evaluation().log, 1))) > 2
-    True
-    """
+    """One candidate's plots, those for which there are figures; one that is refused has no estimates."""
     stem = f"policy-{number}-{_slug(result.name)}"
     if not result.refused and result.estimates:
         yield estimators(result, log, stem)

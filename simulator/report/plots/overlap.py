@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
 from simulator.evaluate.result import ActionShare, Histogram
-from simulator.report.canvas import (
+from simulator.report.plots.canvas import (
     CANDIDATE,
     INK,
     KEY,
@@ -27,7 +27,7 @@ from simulator.report.canvas import (
     frame,
     house_style,
 )
-from simulator.report.forest import CELL, LABEL_WIDTH, can_be_drawn
+from simulator.report.plots.forest import CELL, LABEL_WIDTH, can_be_drawn
 from simulator.text import cells, count, figure, percent, printable, shortened
 
 LARGEST_SHIFTS = 20
@@ -45,12 +45,7 @@ NEAR = 0.06
 
 @house_style
 def weights(found: Histogram, name: str, stem: str) -> Plot:
-    """How many decisions count how much; both scales are logarithmic.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> weights(uniform().weights, "uniform", "policy-1").file
-    'policy-1-weights'
-    """
+    """How many decisions count how much; both scales are logarithmic."""
     drawing, axes = frame("How much each decision counts", name, height=2.1, left=0.85)
     _draw_bins(axes, found)
     _write_weights(axes, found.edges)
@@ -83,12 +78,7 @@ def _draw_bins(axes: Axes, found: Histogram) -> None:
 
 @house_style
 def actions(found: Sequence[ActionShare], name: str, stem: str) -> Plot:
-    """The largest changes of the actions' probabilities, from the log to the candidate.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> actions(uniform().actions, "uniform", "policy-1").file
-    'policy-1-actions'
-    """
+    """The largest changes of the actions' probabilities, from the log to the candidate."""
     shown = shown_actions(found)
     labels = [shortened(one.action, LABEL_WIDTH) for one in shown]
     height = AIR + ROW * len(shown)
@@ -110,6 +100,10 @@ def actions(found: Sequence[ActionShare], name: str, stem: str) -> Plot:
         )
         + ("; and others." if len(found) > TOLD else "."),
     )
+
+
+def _shift(one: ActionShare) -> str:
+    return f"{printable(one.action)} {percent(one.logged)} to {percent(one.candidate)}"
 
 
 def _draw_shifts(axes: Axes, shown: Sequence[ActionShare], rows: Sequence[float]) -> None:

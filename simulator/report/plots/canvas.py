@@ -85,10 +85,6 @@ def frame(
     """A figure with its two lines of title, and one axes.
 
     height: inches of data. left, right, above: room for labels and for a key.
-
-    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
-    >>> float(figure.get_figheight()) > 2.0  # the title's lines as well
-    True
     """
     whole = TOP + above + height + BOTTOM
     figure = Figure(figsize=(WIDTH, whole), facecolor="white")
@@ -101,13 +97,7 @@ def frame(
 
 
 def explain(axes: Axes, key: Mapping[str, Line2D], *, columns: int | None = None) -> None:
-    """What the looks mean, in the room above the data; by default side by side.
-
-    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
-    >>> explain(axes, {"logged": Line2D([], [])})
-    >>> len(axes.get_legend().get_texts())
-    1
-    """
+    """What the looks mean, in the room above the data; by default side by side."""
     axes.legend(
         key.values(),
         key.keys(),
@@ -122,25 +112,14 @@ def explain(axes: Axes, key: Mapping[str, Line2D], *, columns: int | None = None
 
 
 def count_along(axis: Axis, written: FuncFormatter, parts: int = 5) -> None:
-    """Round numbers at the ticks, and lines to follow.
-
-    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
-    >>> count_along(axes.xaxis, FuncFormatter(lambda x, _: f"{x:g}"))
-    >>> len(axes.get_xticks()) > 1
-    True
-    """
+    """Round numbers at the ticks, and lines to follow."""
     axis.set_major_locator(MaxNLocator(parts))
     axis.set_major_formatter(written)
     axis.grid(visible=True)
 
 
 def finished(figure: Figure, *, file: str, caption: str, alt: str) -> Plot:
-    """The drawing as SVG and as PNG; the same drawing gives the same bytes.
-
-    >>> figure, axes = frame("Title", "of what", height=2.0, left=0.8)
-    >>> finished(figure, file="plot", caption="c", alt="a").file
-    'plot'
-    """
+    """The drawing as SVG and as PNG; the same drawing gives the same bytes."""
     width, height = figure.get_size_inches()
     return Plot(
         file=file,

@@ -10,8 +10,9 @@ from itertools import groupby
 from operator import attrgetter
 
 from simulator.evaluate.result import Estimate, LogSummary, PolicyResult, Segment
-from simulator.report.canvas import Plot, finished, house_style
-from simulator.report.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
+from simulator.report.evaluation import headline_first
+from simulator.report.plots.canvas import Plot, finished, house_style
+from simulator.report.plots.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
 from simulator.text import between, count, figure, printable
 
 UNIT = "reward per decision, with 95 % interval"
@@ -22,12 +23,7 @@ TOLD = 8
 
 @house_style
 def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
-    """Every candidate's headline estimate against the mean of the log.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> headlines(evaluation().log, evaluation().policies).file
-    'estimates'
-    """
+    """Every candidate's headline estimate against the mean of the log."""
     logged = _logged(log)
     rows = [Row("logged", (logged,)), *map(_headline, policies)]
     drawing = forest(
@@ -49,12 +45,7 @@ def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
 
 @house_style
 def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
-    """One candidate by every estimator.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> estimators(uniform(), evaluation().log, "policy-1").file
-    'policy-1-estimators'
-    """
+    """One candidate by every estimator."""
     logged = _logged(log)
     rows = [Row("logged", (logged,)), *(Row(name, (_mark(one),)) for name, one in headline_first(result))]
     biased = not all(one.unbiased for one in result.estimates.values())
@@ -79,13 +70,7 @@ def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
 
 @house_style
 def segments(found: Sequence[Segment], name: str, stem: str) -> Plot:
-    """The estimate in each value of each field of the context, against what the segment earned.
-
-    >>> from simulator.evaluate.result import Estimate, Segment
-    >>> logged = Estimate(0.5, 0.4, 0.6, "asymptotic")
-    >>> segments([Segment("device", "phone", 9, 9.0, logged, logged)], "uniform", "policy-1").file
-    'policy-1-segments'
-    """
+    """The estimate in each value of each field of the context, against what the segment earned."""
     shown = shown_segments(found)
     rows: list[Row] = []
     for field, members in groupby(shown, attrgetter("field")):
@@ -120,16 +105,6 @@ def shown_segments(segments: Sequence[Segment]) -> list[Segment]:
     most = min(MOST_OF_A_FIELD, max(FEWEST_OF_A_FIELD, MOST_SEGMENTS // max(1, len(fields))))
     largest = sorted(segments, key=lambda one: -one.decisions)
     return [one for name in fields for one in [s for s in largest if s.field == name][:most]]
-
-
-def headline_first(result: PolicyResult) -> list[tuple[str, Estimate]]:
-    """Estimates by name: the one to look at first, then the others in their order.
-
-    >>> from simulator.evaluate.example import evaluation, scores, uniform
-    >>> headline_first(uniform())[0][0] == uniform().headline
-    True
-    """
-    return sorted(result.estimates.items(), key=lambda named: named[0] != result.headline)
 
 
 def _logged(log: LogSummary) -> Mark:

@@ -1,6 +1,6 @@
-"""What a world looks like: what can be earned there, and which field of the context matters most. Computed, not told.
+"""What can be earned in a world, and which field of the context matters most. Computed, not told.
 
-Called by `cli.py`; shown by `show.py` in the terminal and by `report/worlds.py` as a page.
+Called by `simulator worlds`; shown in the terminal by `report/worlds.py` and on its page.
 """
 
 from __future__ import annotations

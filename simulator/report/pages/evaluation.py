@@ -1,0 +1,94 @@
+"""The page of `simulator evaluate --report`. Called by the command."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulator.evaluate.result import Diagnostics, Evaluation, PolicyResult
+from simulator.report import checks, evaluation
+from simulator.report.evaluation import Answer, answer, candidates
+from simulator.report.pages.glossary import explained
+from simulator.report.pages.html import write_page
+from simulator.report.plots.canvas import Plot
+from simulator.report.plots.estimates import headlines
+from simulator.report.plots.policy import of_policy
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One candidate as the page shows it. number: from 1, in the order of the evaluation."""
+
+    number: int
+    result: PolicyResult
+    plots: tuple[Plot, ...]
+
+    @property
+    def answer(self) -> Answer:
+        """What may be said of it."""
+        return answer(self.result)
+
+
+def write_report(found: Evaluation, folder: Path) -> Path:
+    """Write `index.html` and the plots into the folder; the page's path. Raises OSError."""
+    sections = [
+        Section(number, result, tuple(of_policy(result, found.log, number)))
+        for number, result in enumerate(candidates(found), 1)
+    ]
+    overview = headlines(found.log, [section.result for section in sections]) if sections else None
+    plots = [*([overview] if overview else []), *(plot for section in sections for plot in section.plots)]
+    return write_page(
+        folder,
+        "evaluation.html.j2",
+        plots,
+        evaluation=found,
+        title="What other policies would have earned",
+        subject=found.log.name,
+        log=found.log,
+        sections=sections,
+        overview=overview,
+        summary=summary(section.result for section in sections),
+        glossary=explained(_words(found)),
+        Answer=Answer,
+        checks=checks,
+        tables=evaluation,
+        unexplained=unexplained,
+    )
+
+
+def summary(policies: Iterable[PolicyResult]) -> list[str]:
+    """How many policies got which answer.
+
+    >>> from simulator.evaluate.example import evaluation
+    >>> summary(candidates(evaluation()))
+    ['1 with an estimate that should not be relied on']
+    """
+    counted = Counter(map(answer, policies))
+    return [f"{counted[one]} {one.value}" for one in Answer if counted[one]]
+
+
+def unexplained(diagnostics: Diagnostics) -> list[str]:
+    """Reasons that no finding tells.
+
+    >>> from simulator.evaluate.example import uniform
+    >>> unexplained(uniform().diagnostics)
+    []
+    """
+    told = {finding.text for finding in diagnostics.findings}
+    return [reason for reason in diagnostics.reasons if reason not in told]
+
+
+def _words(found: Evaluation) -> Iterator[str]:
+    """Everything in the evaluation that the glossary may know."""
+    for result in candidates(found):
+        yield result.estimand
+        for name, estimate in result.estimates.items():
+            yield from (name, estimate.interval)
+        if result.difference:
+            yield result.difference.interval
+        if result.curve:
+            yield "confidence sequence"
+    if found.importance:
+        yield "importance"

@@ -1,0 +1,1 @@
+"""The plots of the pages, by kind of result, and how every plot looks."""
