@@ -180,14 +180,14 @@ def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> N
 def test_the_demos_log_is_evaluated_as_the_texts_say(demo: tuple[Place, str]) -> None:
     """Inspect, evaluate with JSON and report, export and import again."""
     place, _ = demo
-    assert "decisions of" in place.run(only(".venv/bin/simulator inspect demo.db"))
+    assert "Decisions 1," in place.run(only(".venv/bin/simulator inspect demo.db"))
     output = place.run(only(".venv/bin/simulator evaluate demo.db"))
     assert "progressive learner" in output
     assert json.loads((place.folder / "result.json").read_text())["policies"][1]["name"] == "uniform"
     assert (place.folder / "report" / "index.html").is_file()
     assert place.run(only(".venv/bin/simulator export demo.db"))
     assert place.run(only(".venv/bin/simulator import demo.parquet"))
-    assert "decisions of" in place.run(".venv/bin/simulator inspect imported.db")
+    assert "Decisions 1," in place.run(".venv/bin/simulator inspect imported.db")
 
 
 def test_real_traffic_is_evaluated_as_the_texts_say(tmp_path: Path) -> None:
