@@ -20,6 +20,9 @@ from decider.types import Decision, Position
 class EntryTable:
     """A table with a row for each entry of one kind; `kind` and `columns` are what the chain covers.
 
+    A column that is added changes the digest of every old row: its migration has to chain the log anew, as the upgrade
+    of a log from before the chain does (`migrations.py`), or `verify` calls all old rows changed.
+
     unique: the columns of the key by which a row that was written before is refused; any other clash is an error.
     """
 
