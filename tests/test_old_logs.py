@@ -19,7 +19,9 @@ from simulator.commands.group import main
 from simulator.verify import verify
 
 DATA = Path(__file__).parent / "data"
-DECISIONS = {"log-0.1.0": 450, "log-0.1.0-algorithms": 1840, "log-0.1.0-wide": 540}
+DECISIONS = {"log-0.1.0": 450, "log-0.1.0-algorithms": 1840, "log-0.1.0-wide": 540, "log-0.1.0-chained": 300}
+CHAINED = "log-0.1.0-chained"
+"""The one that was chained as it was written, before its release: nothing of it is computed anew."""
 
 
 def test_every_stored_log_is_known_here() -> None:
@@ -46,6 +48,14 @@ def test_a_log_of_an_earlier_release_still_replays(copy: Path) -> None:
         assert verify(log).equal == expected
 
 
+def test_a_chained_log_of_an_earlier_build_is_undamaged(tmp_path: Path) -> None:
+    """Its checksums were made by the code that wrote it: another digest, and a right log would count as damaged."""
+    with closing(open_log(Path(shutil.copy(DATA / f"{CHAINED}.db", tmp_path)))) as log:
+        assert log.chain_start() is None
+        assert not log.check(lambda _: None)
+
+
+@pytest.mark.parametrize("copy", [name for name in DECISIONS if name != CHAINED], indirect=True)
 def test_an_upgraded_log_says_from_where_on_its_checksums_are_as_old_as_its_entries(copy: Path) -> None:
     """What was changed before the upgrade cannot be seen any more; that must not look like a proof."""
     with closing(open_log(copy)) as log:
