@@ -21,7 +21,7 @@ def needs_extra(extra: str, *, command: str) -> Iterator[None]:
             raise
         print(
             f"{command}: the package {package} is not installed. {command} needs the extra '{extra}': "
-            f"pip install 'decider[{extra}]'",
+            f"in its source folder, pip install '.[{extra}]'",
             file=sys.stderr,
         )
         raise SystemExit(2) from None

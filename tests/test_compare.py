@@ -625,6 +625,16 @@ def test_names_are_text_on_the_page(read: Parsed) -> None:
     assert all(address.startswith(("data:", "#")) for address in asked)
 
 
+def test_the_json_names_are_of_this_schema() -> None:
+    """A script that reads the file breaks where a name goes without a word; so a change raises SCHEMA and comes here."""
+    found = json.loads(to_json(hand_made()))
+    assert found["schema"] == 2
+    assert set(found) == {
+        "subject", "line", "conditions", "figure", "reference", "standings", "families", "notes", "seconds", "schema",
+        "curves", "level",
+    }  # fmt: skip
+
+
 def test_json_and_terminal_bear_what_is_not_a_number() -> None:
     """A comparison with one seed is no reason to lose the others."""
     assert json.loads(to_json(hand_made()))["families"][0]["comparisons"][0]["low"] is None

@@ -129,7 +129,7 @@ def test_a_command_without_its_packages_names_the_extra(
     """A traceback would not say what to install."""
     done = run(environments[installed], START.format(command), "--help")
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"{command}: .*pip install 'decider\[{needed}\]'\n", done.stderr)
+    assert re.fullmatch(rf"{command}: .*pip install '\.\[{needed}\]'\n", done.stderr)
 
 
 @pytest.mark.parametrize("command", ["decider", "simulator"])

@@ -13,7 +13,7 @@ from decider.experiment.definition import Experiment
 from simulator.compare.paired import Comparison
 from simulator.evaluate.result import Estimate
 
-SCHEMA = 1
+SCHEMA = 2
 LEVEL = 0.95
 
 Value = str | float | int | bool | None
