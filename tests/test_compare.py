@@ -626,7 +626,7 @@ def test_names_are_text_on_the_page(read: Parsed) -> None:
 
 
 def test_the_json_names_are_of_this_schema() -> None:
-    """A script that reads the file breaks where a name goes without a word; so a change raises SCHEMA and comes here."""
+    """A script that reads the file breaks where a name goes without a word: a change raises SCHEMA and comes here."""
     found = json.loads(to_json(hand_made()))
     assert found["schema"] == 2
     assert set(found) == {

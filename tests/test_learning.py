@@ -50,6 +50,7 @@ from decider.types import (
     Position,
     Reason,
 )
+from simulator.verify import verify
 from tests.conftest import LEARNING, SECOND, Clock, sample_experiment, sample_version, spec
 from tests.processes import Process
 
@@ -735,6 +736,23 @@ def test_while_one_experiment_learns_anew_another_one_lives_on(service: Service)
     service.step()
     assert service.current[HOME].version.number == 2
     assert service.leader.progress() == []
+
+
+def test_a_learner_that_traffic_outruns_publishes_on_its_way(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the log's end is never reached within one slice: what serves would stay as it began."""
+    service.visit(30, paying="sale")
+    service.seal()
+    before, published = service.model.position, set()
+    monkeypatch.setattr("decider.learn.roster.SLICE", 0.0)  # a decision at a time
+    for _ in range(200):
+        service.visit(paying="sale")
+        service.clock.advance(11)
+        service.leader.step()
+        service.follower.follow()
+        published.add(service.model.position)
+    assert service.leader.lag() > 0, "it never caught up"
+    assert len(published - {before}) >= 10
+    assert verify(service.log).equal == service.count
 
 
 def test_who_cannot_learn_now_does_not_keep_the_leader_busy(service: Service) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 
 import pytest
@@ -17,6 +18,7 @@ from decider.serving.current import Current
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Reason
 from tests.conftest import LEARNING, sample_version, spec
 
+LONG = "\N{DRESS}" * 250
 IDS = tuple(map(ActionId, ("sale", "outfit", "none")))
 CONTEXTS = st.builds(
     Context,
@@ -102,18 +104,29 @@ def test_a_fallback_is_not_remembered() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """Contexts come from strangers: a new one with every call must not fill the memory."""
-    policy, cache = Counting(), SlotsCache(most_slots=30)
+    policy, cache = Counting(), SlotsCache(most_bytes=20_000)
     version = sample_version(
         actions=tuple(Action(ActionId(f"a{index}")) for index in range(3)), baseline=ActionId("a0")
     )
-    for turn in range(25):
+    for turn in range(60):
         decide(request(f"s{turn}"), version, Model(policy), cache)
-    assert policy.asked == 25
-    decide(request("s24"), version, Model(policy), cache)
-    assert policy.asked == 25, "the last ones are known"
+    assert policy.asked == 60
+    decide(request("s59"), version, Model(policy), cache)
+    assert policy.asked == 60, "the last ones are known"
     decide(request("s0"), version, Model(policy), cache)
-    assert policy.asked == 26, "the first ones have made room"
+    assert policy.asked == 61, "the first ones have made room"
     for turn in range(40):
         decide(request("s", features={"n": turn / 7}), version, Model(policy), cache)
-    decide(request("s24"), version, Model(policy), cache)
-    assert policy.asked == 66, "contexts with features of their own take no room"
+    decide(request("s59"), version, Model(policy), cache)
+    assert policy.asked == 101, "contexts with features of their own take no room"
+
+
+@pytest.mark.parametrize("eligible", [IDS[:1], IDS[:2], IDS])
+def test_long_contexts_take_no_more_memory_than_stated(eligible: tuple[ActionId, ...]) -> None:
+    """A bound on the number of entries would let strangers choose their size."""
+    version, cache = sample_version(), SlotsCache(most_bytes=1_000_000)
+    asked = [DecisionRequest(DecisionId("d"), "u", Context(*[f"{turn}{LONG}"] * 5), eligible) for turn in range(1_000)]
+    before = len(pickle.dumps(cache))
+    for one in asked:
+        decide(one, version, Model(Counting()), cache)
+    assert len(pickle.dumps(cache)) - before <= 1_000_000

@@ -20,8 +20,11 @@ from decider.types import ActionId, Context, Decision, DecisionRequest, Experime
 
 logger = logging.getLogger(__name__)
 
-CACHE_SLOTS = 100_000
-"""Most slots in one cache, about 4 MB; then it is emptied."""
+CACHE_BYTES = 4_000_000
+"""What one cache keeps, about; then it starts anew."""
+
+ENTRY_BYTES, SLOT_BYTES = 600, 48
+"""Of an entry without texts and slots; of a slot and its eligible action. A character takes 4 at most."""
 
 MAX_FAILURE_KINDS = 1_000
 """Most kinds of failures that are remembered as logged; then all are forgotten."""
@@ -164,7 +167,7 @@ def usable_pmf(
 # The cache of slots.
 
 
-_CacheKey = tuple[tuple[object, ...], tuple[ActionId, ...]]
+_CacheKey = tuple[tuple[str, ...], tuple[ActionId, ...]]
 
 
 class SlotsCache:
@@ -172,12 +175,13 @@ class SlotsCache:
     do not either.
 
     Made when a version or model begins to serve. `simulator verify` recomputes without it, so a wrong entry would show
-    there. Contexts with free features are not kept, since they hardly ever come twice; nor are fallbacks, since the
-    policy may succeed the next time.
+    there. Contexts with free features are not kept, since they hardly ever come twice; nor is what a rule decided,
+    which is cheap, or a fallback, since the policy may succeed the next time.
     """
 
-    def __init__(self, most_slots: int = CACHE_SLOTS) -> None:
-        self._most_slots = most_slots
+    def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._bytes = 0
         self._known: dict[_CacheKey, SlotsAndReason] = {}
 
     def __call__(
@@ -191,13 +195,15 @@ class SlotsCache:
         ruled = self._known.get(key)
         if ruled is None:
             ruled = policy_slots(request, version, model, eligible)
-            if ruled[1] is not Reason.FALLBACK:
+            if ruled[1] is None:
                 self._keep(key, ruled)
         return ruled
 
     def _keep(self, key: _CacheKey, ruled: SlotsAndReason) -> None:
-        if len(self._known) * len(ruled[0]) >= self._most_slots:
+        self._bytes += ENTRY_BYTES + 4 * sum(map(len, key[0])) + SLOT_BYTES * len(ruled[0])
+        if self._bytes > self._most_bytes:
             self._known.clear()
+            self._bytes = 0
         self._known[key] = ruled
 
 

@@ -228,13 +228,12 @@ class Leader:
             logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
 
     def _learn(self, training: Training) -> None:
-        """Learn a slice. The model is published once it has caught up, and stored from time to time on the way."""
+        """Learn a slice. The model is published once it has caught up, and from time to time on the way."""
         goal = self._goal(training)
         named = training.work(goal, self._log)
         if training.at < goal.position:
-            if named and training.unstored_seconds >= PIECE and training.trainer.spec.resumable:
-                self._publish(training)  # before it is stored: `check` takes a stored, unpublished model for damage
-                self._store(training)
+            if named:
+                self._publish_on_the_way(training)
             return
         if training.named > START and not training.reached:
             training.named = START
@@ -244,6 +243,18 @@ class Leader:
         first, training.reached = not training.reached, True
         self._publish(training, first=first)
         if first or self._store_is_due(training):
+            self._store(training)
+
+    def _publish_on_the_way(self, training: Training) -> None:
+        """Where traffic outruns the learner, the log's end is never reached within a slice: what serves must not wait
+        for that. While a model learns what it had learned before, only pieces are kept."""
+        if training.reached:
+            if time.monotonic() - training.published_at >= self._pace.interval:
+                self._publish(training)
+                if self._store_is_due(training):
+                    self._store(training)
+        elif training.unstored_seconds >= PIECE and training.trainer.spec.resumable:
+            self._publish(training)  # before it is stored: `check` takes a stored, unpublished model for damage
             self._store(training)
 
     def _goal(self, training: Training) -> Mark:
@@ -275,7 +286,7 @@ class Leader:
             entries.append(NewModel(name, trainer.learned))
             if training.news:
                 self._on_learned(trainer.experiment, trainer.learned - training.published, training.seconds)
-            training.published, training.seconds = trainer.learned, 0.0
+            training.published, training.published_at, training.seconds = trainer.learned, time.monotonic(), 0.0
         if training.reached and self._is_cold(training):
             entries.append(Serves(training.version.position))
         self._log.append(entries)  # model and `Serves` in one commit: the version never serves with an older model

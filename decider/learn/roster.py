@@ -6,6 +6,7 @@ few seconds, so that a kill costs little. Called by the leader.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,7 +35,8 @@ class Training:
     at: position up to which the log is learned. named: position of the newest published model, which is learned again
     first. mark: the end of the stride under way. due: when it learns again, on the monotonic clock. reached: whether it
     has ever caught up. seconds: of learning since the last model was published. published, stored: `trainer.learned` at
-    that time. stored_bytes: of the model last stored; None if there is none.
+    that time. published_at, stored_at: on the monotonic clock. stored_bytes: of the model last stored; None if there is
+    none.
     """
 
     trainer: Trainer
@@ -46,6 +48,7 @@ class Training:
     reached: bool = False
     seconds: float = 0.0
     published: int = 0
+    published_at: float = -math.inf
     stored: int = 0
     stored_at: float = field(default_factory=time.monotonic)
     stored_bytes: float | None = None

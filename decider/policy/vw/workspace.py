@@ -121,6 +121,7 @@ class VwPolicy:
                 self._examples.clear()
                 self._labelled.clear()
                 self._sets.clear()
+                self._recent.clear()  # or their examples would live on
             examples = self._sets[actions] = [self._example(one, self._examples) for one in actions]
         if len(self._recent) >= RECENT_SETS:
             self._recent.clear()
