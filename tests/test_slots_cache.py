@@ -125,7 +125,10 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_long_contexts_take_no_more_memory_than_stated(eligible: tuple[ActionId, ...]) -> None:
     """A bound on the number of entries would let strangers choose their size."""
     version, cache = sample_version(), SlotsCache(most_bytes=1_000_000)
-    asked = [DecisionRequest(DecisionId("d"), "u", Context(*[f"{turn}{LONG}"] * 5), eligible) for turn in range(1_000)]
+    asked = [
+        DecisionRequest(DecisionId("d"), "u", Context(f"a{n}{LONG}", f"b{n}{LONG}", f"c{n}{LONG}"), eligible)
+        for n in range(1_000)
+    ]
     before = len(pickle.dumps(cache))
     for one in asked:
         decide(one, version, Model(Counting()), cache)
