@@ -108,10 +108,13 @@ def more_decisions(now: int, *, value: float, enough: float) -> str:
 
     >>> more_decisions(10_000, value=40.0, enough=200.0)
     'about 40,000 more decisions like these'
+    >>> more_decisions(10_000, value=1e-320, enough=200.0)
+    'more decisions; how many cannot be said from this log'
     """
-    if value <= 0:
+    more = now * (enough / value - 1.0) if value > 0 else math.inf
+    if not math.isfinite(more):
         return "more decisions; how many cannot be said from this log"
-    return f"about {figure(math.ceil(now * (enough / value - 1.0)))} more decisions like these"
+    return f"about {figure(math.ceil(more))} more decisions like these"
 
 
 def printable(text: str) -> str:
