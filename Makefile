@@ -14,7 +14,7 @@ LOWEST_TESTS := packages log_conformance log_readers old_logs learning_code stan
 ARGS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench wide walk cases coverage side-by-side bakeoff clean
+.PHONY: help setup demo test lowest client check format proto bench wide walk cases coverage side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -92,6 +92,9 @@ $(BAKEOFF): simulator/studies/bakeoff/requirements.txt simulator/studies/bakeoff
 
 bakeoff: $(READY) $(BAKEOFF) ## our policies and other libraries' on the same visits of all worlds; resumes (ARGS="--publish")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv-bakeoff/bin/python -m simulator.studies.bakeoff $(ARGS)
+
+samples: $(READY) ## the sample outputs in simulator/README.md, made again (a minute)
+	@$(BIN)/python -m simulator.studies.samples
 
 walk: $(READY) ## the way of one Decide through the files and rooms
 	@$(BIN)/python -m simulator.studies.walk

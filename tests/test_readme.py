@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from datetime import date
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +27,7 @@ from decider.server.command import main as decider_command
 from decider.server.settings import table
 from simulator.commands.group import main as simulator_command
 from simulator.datasets import open_bandit
+from simulator.studies.samples import output_of, samples
 from tests.test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parent.parent
@@ -330,11 +333,14 @@ def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) 
     assert {name for name in names if f'"{name}"' not in shown} == set()
 
 
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = set(PROJECT["optional-dependencies"])
+
+
 def test_every_extra_named_exists() -> None:
     """Who wants only the client installs only the client; the commands name the same extras."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     named = {extra for text in TEXTS.values() for extra in re.findall(r"(?:decider|\.)\[(\w+)\]", text)}
-    assert named == set(project["optional-dependencies"]) - {"dev"}
+    assert named == EXTRAS - {"dev"}
 
 
 def test_the_first_page_stays_two_screens() -> None:
@@ -372,14 +378,22 @@ def inline(name: str) -> list[str]:
 
 
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-TARGETS = set(re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE))
+TARGETS = sorted(re.findall(r"^([a-z-]+):.*##", MAKEFILE, re.MULTILINE))
+"""What `make help` lists."""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_make_target_knows_how_it_is_made(target: str) -> None:
+    """Every figure comes from one: it can be made again."""
+    subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_every_make_target_named_exists(name: str) -> None:
-    """Every figure comes from one: it can be made again."""
-    named = {found for code in inline(name) for found in re.findall(r"^make ([a-z-]+)", code)}
-    assert named <= TARGETS
+def test_a_figure_without_a_target_says_when_it_was_measured(name: str) -> None:
+    """It may be out of date; all such figures say so in the same words."""
+    dates = re.findall(r"\(measured once, by hand, on ([\d-]+)\)", TEXTS[name])
+    assert len(dates) == TEXTS[name].count("measured once")
+    assert all(date.fromisoformat(found) <= date.today() for found in dates)
 
 
 @pytest.mark.parametrize("section", re.split(r"^## ", TEXTS[RESULTS], flags=re.MULTILINE)[1:], ids=lambda s: s[:20])
@@ -411,8 +425,27 @@ def test_every_option_and_command_named_exists(name: str) -> None:
     """The other two texts name options of Vowpal Wabbit and of the studies, too."""
     named = [found for code in inline(name) for found in re.findall(r"(?<!\S)--[a-z-]+", code)]
     assert [option for option in named if option not in options()] == []
-    called = [words.split()[1] for words in inline(name) if re.match(r"simulator [a-z]", words)]
-    assert set(called) <= {command.name for command in commands(simulator_command)}
+
+
+CALL = r"make |pip install|python -m |simulator |decider "
+CALLS = sorted({code for name in TEXTS for code in inline(name) if re.match(CALL, code)})
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_every_command_in_a_sentence_can_be_called(call: str) -> None:
+    """Readers copy these, too."""
+    match shlex.split(call):
+        case ["make", target, *_]:
+            assert target in TARGETS
+        case ["pip", "install", *what]:
+            assert set(re.findall(r"\[(.*)\]", " ".join(what))) <= EXTRAS
+        case ["python", "-m", module, *_]:
+            subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        case [program, name, *arguments]:
+            group = decider_command if program == "decider" else simulator_command
+            known = {opt for one in commands(group) if one.name == name for param in one.params for opt in param.opts}
+            assert known
+            assert {argument for argument in arguments if argument.startswith("--")} <= known
 
 
 def test_every_decision_has_question_options_choice_and_cost() -> None:
@@ -425,3 +458,24 @@ def test_every_decision_has_question_options_choice_and_cost() -> None:
         assert [point.split("**")[1] for point in points] == ["Question:", "Options:", "Choice:", "Cost:"], head
     dates = [entry[:10] for entry in entries]
     assert dates == sorted(dates)
+
+
+SAMPLES = samples(TEXTS[SIMULATOR])
+
+
+def test_every_block_without_a_language_is_a_sample() -> None:
+    """What a command printed some time ago misleads whoever runs it today."""
+    fenced = [found for text in TEXTS.values() for found in FENCED.findall(text)]
+    bare = [block.removeprefix("```\n").removesuffix("```") for block in fenced if block.startswith("```\n")]
+    assert bare == list(SAMPLES.values())
+
+
+def words(output: str) -> list[str]:
+    """Of an output, without its figures, bars and rules."""
+    return re.sub(r"[-+]?\d[\d,.]*|[▁-█]+|─+", "#", output).split()
+
+
+@pytest.mark.parametrize("command", SAMPLES)
+def test_a_sample_has_the_words_of_its_command(command: str) -> None:
+    """Where this fails, `make samples` writes the new output into the text."""
+    assert words(SAMPLES[command]) == words(output_of(command))

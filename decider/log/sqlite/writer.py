@@ -69,7 +69,7 @@ def _ignore_commit(size: int, seconds: float) -> None:
 class SqliteLog(SqliteReader):
     """A log to write: see EventLog. Made if there is none.
 
-    synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync a commit).
+    synchronous: NORMAL survives the death of the process, FULL that of the machine too (one fsync per commit).
     on_commit: called with the number of entries and the seconds of every commit.
     patience: seconds that a commit waits for another process's transaction. piece_bytes: of a stored model.
     """
