@@ -170,7 +170,7 @@ def test_a_difference_without_any_spread_is_what_it_is() -> None:
     best, same = paired(share, ["uniform", "best", "again"], reference=0)
     assert (best.conclusion, best.p_adjusted) == ("better", 0.0)
     assert best.low == pytest.approx(1.0)
-    assert (same.conclusion, same.p_adjusted, same.high) == ("not told apart", 1.0, 0.0)
+    assert (same.conclusion, same.p_adjusted, same.high) == ("no significant difference", 1.0, 0.0)
 
 
 def test_a_worse_policy_is_called_worse() -> None:

@@ -430,7 +430,7 @@ def test_the_order_of_rows_does_not_matter(tmp_path: Path) -> None:
         (("inspect", "mine.csv", "--json", "mine.csv"), "is the log itself"),
         (("export", "mine.csv", "out.csv", "--json", "out.csv"), "is the log itself"),
         (("inspect", "mine.csv", "--reward-range", "0", "inf"), "two finite numbers"),
-        (("inspect", OLD_LOG, "--reward-range", "0", "1"), "says itself what is what"),
+        (("inspect", OLD_LOG, "--reward-range", "0", "1"), "has fixed columns"),
     ],
 )
 def test_what_would_do_harm_or_be_ignored_is_refused(

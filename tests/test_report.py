@@ -148,7 +148,7 @@ def test_the_policies_stand_side_by_side_with_the_logged_one(report: Report) -> 
         THOMPSON.name,
         "fixed policy",
         "0.004776 0.001702 to 0.009811 by snips",
-        "+0.000976 -0.0021 to +0.00601 not told apart",
+        "+0.000976 -0.0021 to +0.00601 no significant difference",
         "1,640",
         "8.24",
         "! caution",
@@ -204,7 +204,7 @@ def test_segments_and_importance_are_in_tables_too(report: Report) -> None:
     rows = report.parsed.table("Field", "Value")
     assert len(rows) == len(THOMPSON.segments)
     assert rows[-2][:4] == ["location", HOSTILE, "12", "1.92"]
-    assert rows[-2][5] == "too little to say"
+    assert rows[-2][5] == "too few decisions"
     assert report.parsed.table("Field left out")[0] == [
         "segment",
         LEARNED.name,

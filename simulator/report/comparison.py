@@ -45,20 +45,20 @@ def standings_table(found: Compared) -> Table[Standing]:
     def against(one: Standing) -> Comparison | None:
         return head.of(one.name) if head else None
 
-    less = f"Less {found.reference}"
+    difference_to = f"Difference to {found.reference}"
     columns: Sequence[Column[Standing]] = (
         Column("Policy", lambda one: one.name, "name"),
         Column("Estimand", lambda one: one.estimand or "-", narrow="joined"),
-        Column(found.figure.capitalize(), _estimate, "number", "95 % interval of it alone"),
-        Column(less, lambda one: _difference(against(one)), "number", "simultaneous 95 % intervals"),
-        Column("p, corrected", lambda one: p_text(against(one)), "number"),
+        Column(found.figure.capitalize(), _estimate, "number", "pointwise 95 % interval"),
+        Column(difference_to, lambda one: _difference(against(one)), "number", "simultaneous 95 % intervals"),
+        Column("p, adjusted", lambda one: p_text(against(one)), "number"),
         Column("Verdict", lambda one: _verdict(against(one), one.name == found.reference), "verdict"),
     )
     return Table(
         f"{found.figure.capitalize()}, the best first",
         columns,
         found.standings,
-        note=f"Differences: less {found.reference}, {head.how}; p is corrected for their number" if head else "",
+        note=f"Differences to {found.reference}: {head.how}; p adjusted for multiple comparisons (maxT)" if head else "",
         look=lambda one: "logged" if one.name == found.reference else "",
     )
 
@@ -83,9 +83,9 @@ def family_table(family: Family) -> Table[Comparison]:
     """One row a comparison."""
     columns: Sequence[Column[Comparison]] = (
         Column("Policy", lambda one: one.name, "name"),
-        Column("Less", lambda one: one.against, "prose"),
+        Column("Difference to", lambda one: one.against, "prose"),
         Column(f"Difference of the {family.figure}", _difference, "number"),
-        Column("p, corrected", p_text, "number"),
+        Column("p, adjusted", p_text, "number"),
         Column("Verdict", _verdict, "verdict"),
     )
     return Table(f"Differences of the {family.figure}", columns, family.comparisons, note=f"Differences {family.how}")

@@ -128,7 +128,7 @@ def pace_lines(result: Result) -> Iterator[str]:
     """The rate, errors and kills."""
     wanted = f" of {figure(result.rate)} wanted" if result.rate else ""
     clients = f"{count(result.clients)} client{'s' * (result.clients != 1)}"
-    yield f"{figure(result.achieved)} decisions a second{wanted}, by {clients}"
+    yield f"{figure(result.achieved)} decisions per second{wanted}, by {clients}"
     if result.errors:
         yield f"Attempts that failed and were sent again with the same ids: {_listed(result.errors)}"
     if result.kills:
@@ -149,7 +149,7 @@ def choosers(found: Earned) -> tuple[Chooser, ...]:
         Chooser("this drive", found.earned),
         Chooser("best action of every visit", found.best),
         Chooser(f"best single action ({found.fixed_action})", found.fixed),
-        Chooser("an even choice", found.uniform),
+        Chooser("uniform choice", found.uniform),
     )
 
 

@@ -32,10 +32,10 @@ class Answer(Enum):
 
     MORE = "would have earned more"
     LESS = "would have earned less"
-    UNCLEAR = "cannot be told apart from it"
+    UNCLEAR = "with no significant difference"
     ALONE = "without a comparison"
     UNRELIABLE = "with an estimate that should not be relied on"
-    REFUSED = "that this log cannot judge"
+    REFUSED = "not supported by this log"
 
 
 Side = LogSummary | PolicyResult
@@ -47,7 +47,7 @@ Named = tuple[str, Estimate | Difference]
 IN_SHORT = {
     Answer.MORE: "more",
     Answer.LESS: "less",
-    Answer.UNCLEAR: "not told apart",
+    Answer.UNCLEAR: "no significant difference",
     Answer.UNRELIABLE: "not to be relied on",
 }
 
@@ -225,7 +225,7 @@ def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
         Column("ESS", lambda one: figure(one.ess), "number"),
         Column("As logged", lambda one: _estimate(one.logged), "number"),
         Column(
-            "This policy", lambda one: _estimate(one.estimate) if one.estimate else Cell("too little to say"), "number"
+            "This policy", lambda one: _estimate(one.estimate) if one.estimate else Cell("too few decisions"), "number"
         ),
     )
     return Table("Segments", columns, segments)

@@ -101,5 +101,5 @@ def _cell(band: Band | None, written: Callable[[float], str]) -> Cell:
 
 
 def _percent(x: float) -> str:
-    """To a tenth of a percent: what is smaller is luck."""
+    """To a tenth of a percent: smaller differences are noise."""
     return percent(round(x, 3))

@@ -58,7 +58,7 @@ class Picture:
 class Portrait:
     """A world with what was computed from some visits. fields: of the context, and their values in words.
 
-    uniform, single, best: what an even choice, the best single action and the best action of every visit earn a visit.
+    uniform, single, best: what a uniform choice, the best single action and the best action of every visit earn per visit.
     late: part of the rewards that come after the window. delay: mean seconds.
     """
 
@@ -74,7 +74,7 @@ class Portrait:
 
     @property
     def beyond_single(self) -> float:
-        """The part of the lift from an even choice to the best that only personalising brings; 0 without a lift."""
+        """The part of the lift from a uniform choice to the best that only personalising brings; 0 without a lift."""
         lift = self.best - self.uniform
         return (self.best - self.single) / lift if lift > 0 else 0.0
 

@@ -65,7 +65,7 @@ def differences(family: Family, number: int) -> Plot:
     title = f"Differences of the {family.figure}"
     against = {one.against for one in ordered}
     subtitle = f"each less {against.pop()}" if len(against) == 1 else "the first less the second"
-    key = {"real": REAL, "not told apart": NOT_REAL}
+    key = {"real": REAL, "no significant difference": NOT_REAL}
     drawing = forest(
         rows,
         title=title,
@@ -128,7 +128,7 @@ def curves(found: Compared) -> Plot:
     return finished(
         drawing,
         file="curves",
-        caption="0 is an even choice, 1 the best action of every visit. A line that still rises says that more visits "
+        caption="0 is a uniform choice, 1 the best action of every visit. A line that still rises says that more visits "
         f"would help.{left}",
         alt="Share of the attainable lift after all visits. "
         + "; ".join(f"{printable(one.name)}: {figure(one.share[-1])}" for one in drawn),
@@ -206,8 +206,8 @@ def parameters(grid: Grid, figure_name: str, number: int) -> Plot:
     return finished(
         drawing,
         file=f"grid-{number}",
-        caption="Each point is a policy, with the 95 % interval of it alone; whether two differ says the table of "
-        f"differences. Highest: {printable(best.name)}.",
+        caption="Each point is a policy, with its pointwise 95 % interval; the table of differences shows which "
+        f"policies differ. Highest: {printable(best.name)}.",
         alt=f"{figure_name} by {', '.join(grid.axes)}. "
         + "; ".join(
             f"{printable(one.name)}: {figure(one.estimate.value)}" for one in grid.points.values() if one.estimate

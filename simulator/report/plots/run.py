@@ -55,7 +55,7 @@ KINDS = (
         "share of lift",
         lambda curve: curve.share,
         percent,
-        "0 % is an even choice, 100 % the best action of every visit. Nobody reaches 100 %: what is best must be "
+        "0 % is a uniform choice, 100 % the best action of every visit. Nobody reaches 100 %: what is best must be "
         "learned, and exploring costs.",
         (-0.1, 1.05),
     ),
