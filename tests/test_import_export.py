@@ -422,7 +422,7 @@ def test_every_text_becomes_an_id_of_its_own(names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        (replace(example(), propensity=np.array([0.5, math.nan])), "has no propensities, and a log of ours cannot be"),
+        (replace(example(), propensity=np.array([0.5, math.nan])), "has no propensities, and a log of ours requires"),
         (
             replace(example(), actions=tuple(str(n) for n in range(1001))),
             "has 1001 actions, an experiment at most 1000",

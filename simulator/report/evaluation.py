@@ -52,7 +52,7 @@ IN_SHORT = {
 }
 
 
-def shown(evaluation: Evaluation) -> Iterator[RenderableType]:
+def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
     """Everything, in the order in which it should be read: warnings come before any estimate."""
     yield log_panel(notable(evaluation.log))
     for policy in evaluation.policies:
@@ -212,8 +212,8 @@ def _bias(found: Estimate | Difference) -> Cell:
     if isinstance(found, Difference):
         return Cell(f"by {_words(found.estimator)}, on the same decisions")
     if found.unbiased:
-        return Cell(found.note or "none on paper")
-    return Cell(f"biased: {found.note}" if found.note else "biased", tone="caution")
+        return Cell(found.note or "-")
+    return Cell(found.note or "biased", tone="caution")
 
 
 def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:

@@ -38,9 +38,9 @@ EARNED: Sequence[Column[Portrait]] = (
 """What can be earned in a world."""
 
 LEGEND = (
-    "A cell: the mean reward/visit, by the field that matters most. Uniform choice: every eligible action with the same "
-    "probability. Best: the best action of every visit. Beyond one action: the part of the lift from a uniform choice to "
-    "the best that no single action brings.\n"
+    "A cell: the mean reward/visit, by the field that matters most. Uniform choice: every eligible action with the "
+    "same probability. Best: the best action of every visit. Beyond one action: the part of the lift from a uniform "
+    "choice to the best that no single action brings.\n"
 )
 
 
@@ -99,12 +99,12 @@ def actions_table(one: Portrait) -> Table[Action]:
     columns: Sequence[Column[Action]] = (
         Column("Action", lambda action: action.id, "name"),
         Column("Kind", lambda action: action.kind),
-        Column("Features", lambda action: _listed(action) or "-", "prose"),
+        Column("Features", lambda action: _join(action) or "-", "prose"),
     )
     return Table("", columns, one.world.experiment.actions)
 
 
-def _listed(action: Action) -> str:
+def _join(action: Action) -> str:
     return ", ".join(f"{name} {value}" for name, value in action.features.items())
 
 

@@ -197,7 +197,7 @@ def sample_ratio(evidence: float, skew: Skew, events: tuple[str, ...]) -> Findin
     """The test of the sample ratio, an e-process on the draws. evidence: its highest value, a bet's wealth.
 
     >>> sample_ratio(5e4, Skew(1, 1.2), ("a", "b")).text[:99]
-    "The draws do not follow the logged pmfs (sample-ratio test: evidence of mismatch at odds of 50,000)"
+    'The draws do not follow the logged pmfs (sample-ratio test: evidence of mismatch at odds of 50,000)'
     """
     if evidence < 1 / ALARM:
         text = f"The draws follow the logged pmfs ({_evidence_of(evidence)}; alarm at odds of 1,000)."
