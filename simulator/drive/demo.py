@@ -80,6 +80,7 @@ class Group:
         self.above_uniform, self.above_fixed = Mean(), Mean()
 
     def add(self, reward: float, uniform: float, fixed: float) -> None:
+        """A visit: its reward, and the mean reward of the uniform choice and of the best single action."""
         self.learned.add(reward)
         self.uniform.add(uniform)
         self.fixed.add(fixed)
