@@ -213,7 +213,8 @@ def _bias(found: Estimate | Difference) -> Cell:
         return Cell(f"by {_words(found.estimator)}, on the same decisions")
     if found.unbiased:
         return Cell(found.note or "-")
-    return Cell(found.note or "biased", tone="caution")
+    biased = found.note if found.note.startswith("biased") else f"biased: {found.note}"
+    return Cell(biased.removesuffix(": "), tone="caution")
 
 
 def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
