@@ -108,7 +108,9 @@ def page_columns(rows: list[list[str]]) -> Columns:
         cells = [row[place] for row in body]
         if heading in JOINED:
             last = next(reversed(columns.values()))
-            last[:] = [[*before, cell] if cell else before for before, cell in zip(last, cells, strict=True)]
+            last[:] = [
+                [*before, cell] if cell not in ("", "-") else before for before, cell in zip(last, cells, strict=True)
+            ]
         else:
             columns[heading.replace(",", "")] = [[cell] for cell in cells]
     return {heading: " ".join(" ".join(cell) for cell in cells) for heading, cells in columns.items()}

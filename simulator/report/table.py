@@ -16,7 +16,7 @@ from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
-from simulator.text import between, figure, printable, signed
+from simulator.text import NOTHING, between, figure, printable, signed
 
 RowT = TypeVar("RowT")
 
@@ -46,7 +46,7 @@ class Column(Generic[RowT]):
     """How one figure of a row is headed and written. unit: the heading's second line.
 
     kind: `name` says what the row is about. narrow: what the terminal does with it, which has less room than a page;
-    `joined`: it is written below the column before it.
+    `joined`: it is written below the column before it, unless there is nothing to say.
     """
 
     heading: str
@@ -126,7 +126,8 @@ def _texts(cells: Iterable[tuple[Column[Any], Cell]]) -> Iterator[Text]:
     text: Text | None = None
     for column, cell in cells:
         if column.narrow == "joined" and text is not None:
-            text.append("\n" if cell.text else "").append_text(_text(cell, "dim"))
+            if cell.text not in ("", NOTHING):
+                text.append("\n").append_text(_text(cell, "dim"))
         elif column.narrow == "shown":
             if text is not None:
                 yield text
