@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections.abc import Callable
 from decimal import Decimal
 
 DIGITS = 4
@@ -49,13 +50,14 @@ def signed(x: float | None) -> str:
     return f"+{figure(x)}" if 0 < x < math.inf else figure(x)
 
 
-def between(low: float, high: float) -> str:
-    """An interval in words.
+def between(low: float, high: float, *, written: Callable[[float], str] = figure) -> str:
+    """An interval in words. written: a number in words.
 
     >>> between(0.002, 0.0071), between(-math.inf, 0.2), between(-math.inf, math.nan)
     ('0.002 to 0.0071', '- to 0.2', '-')
     """
-    return _joined(figure(low), figure(high))
+    ends = written(low), written(high)
+    return NOTHING if ends == (NOTHING, NOTHING) else " to ".join(ends)
 
 
 def signed_between(low: float, high: float) -> str:
@@ -64,11 +66,7 @@ def signed_between(low: float, high: float) -> str:
     >>> signed_between(-0.002, 0.0071)
     '-0.002 to +0.0071'
     """
-    return _joined(signed(low), signed(high))
-
-
-def _joined(low: str, high: str) -> str:
-    return NOTHING if low == high == NOTHING else f"{low} to {high}"
+    return between(low, high, written=signed)
 
 
 def count(n: int) -> str:
@@ -89,6 +87,15 @@ def percent(x: float | None) -> str:
     if x is None or not math.isfinite(x):
         return NOTHING
     return f"{Decimal(f'{100 * round(x, 9):.3g}') + 0:f} %"
+
+
+def signed_percent(x: float | None) -> str:
+    """A difference of shares.
+
+    >>> signed_percent(0.0125), signed_percent(-1 / 3), signed_percent(-4e-12), signed_percent(None)
+    ('+1.25 %', '-33.3 %', '0 %', '-')
+    """
+    return f"+{percent(x)}" if x is not None and ROUNDING_ERROR <= x < math.inf else percent(x)
 
 
 def duration(seconds: float) -> str:

@@ -37,7 +37,7 @@ from simulator.evaluate.result import Estimate, to_json
 from simulator.evaluate.scores import score
 from simulator.logs.export_table import write_parquet
 from simulator.logs.open import ReadOptions, open_log
-from simulator.report.comparison import shown, standings_table
+from simulator.report.comparison import standings_table, terminal_parts
 from simulator.report.pages.comparison import summary, write_comparison_report
 from simulator.report.plots.comparison import grids, plots_of
 from simulator.run.task import Task
@@ -170,7 +170,7 @@ def test_a_difference_without_any_spread_is_what_it_is() -> None:
     best, same = paired(share, ["uniform", "best", "again"], reference=0)
     assert (best.conclusion, best.p_adjusted) == ("better", 0.0)
     assert best.low == pytest.approx(1.0)
-    assert (same.conclusion, same.p_adjusted, same.high) == ("not told apart", 1.0, 0.0)
+    assert (same.conclusion, same.p_adjusted, same.high) == ("no significant difference", 1.0, 0.0)
 
 
 def test_a_worse_policy_is_called_worse() -> None:
@@ -593,7 +593,7 @@ def test_the_page_ranks_policies_and_names_the_estimand_in_every_table(read: Par
         "squarecb:gamma_scale=1000,floor=0.001",
         "squarecb:gamma_scale=1000,floor=0.01",
     ]
-    assert rows[0][3:] == ["+0.5 +0.3 to +0.7", "< 0.001", "better"]
+    assert rows[0][3:] == ["+50 % +30 % to +70 %", "< 0.001", "better"]
     assert rows[-1] == [HOSTILE, "fixed policy in a simulated world", "failed", "-", "-", "not compared"]
     for name in ("standings", "family-1", "parameters"):
         assert "deployed learning curve" in read.sections[name]
@@ -638,7 +638,7 @@ def test_the_json_names_are_of_this_schema() -> None:
 def test_json_and_terminal_bear_what_is_not_a_number() -> None:
     """A comparison with one seed is no reason to lose the others."""
     assert json.loads(to_json(hand_made()))["families"][0]["comparisons"][0]["low"] is None
-    assert len(list(shown(hand_made()))) > 4
+    assert len(list(terminal_parts(hand_made()))) > 4
     assert len(standings_table(hand_made()).rows) == 8
 
 

@@ -384,7 +384,7 @@ def test_the_user_says_how_to_tell_actions_apart(tmp_path: Path) -> None:
     first, second = read(path, "action=content").actions
     assert first != second
     assert all(one.startswith("action-") and len(one) == 15 for one in (first, second))
-    with pytest.raises(BadLog, match=r"means nothing here; words are: action$"):
+    with pytest.raises(BadLog, match=r"unknown word '\w+'; words are: action$"):
         read(path, "reward=clicked")
 
 
@@ -458,7 +458,7 @@ def test_a_file_without_a_telling_name_is_known_by_its_first_bytes(tmp_path: Pat
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("log.xlsx", "PK", "is of no kind that can be read; a log is a log of ours"),
+        ("log.xlsx", "PK", "unknown log format; a log is a log of ours"),
         ("log.csv", "", "is empty; it must begin with a line of column names"),
         ("log.csv", "action,reward\n", "has no usable row (it is empty)"),
         ("log.parquet", "no parquet", "is no Parquet file"),
@@ -549,7 +549,7 @@ def test_a_mapping_says_what_is_what_and_the_command_line_wins(tmp_path: Path) -
         ((), "no column is the action; say which: --column action=NAME; it has shown, euros"),
         (("action=shown",), "no column is the reward"),
         (("action",), "--column action: is not like --column reward=clicked"),
-        (("price=euros",), "says 'price', which means nothing here"),
+        (("price=euros",), "unknown word 'price'"),
         (("action=shown", "reward=euros", "chosen=shown"), "which rows are one decision: --column decision_id=NAME"),
     ],
 )

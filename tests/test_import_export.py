@@ -422,7 +422,7 @@ def test_every_text_becomes_an_id_of_its_own(names: list[str]) -> None:
 @pytest.mark.parametrize(
     ("columns", "says"),
     [
-        (replace(example(), propensity=np.array([0.5, math.nan])), "has no propensities, and a log of ours cannot be"),
+        (replace(example(), propensity=np.array([0.5, math.nan])), "has no propensities, and a log of ours requires"),
         (
             replace(example(), actions=tuple(str(n) for n in range(1001))),
             "has 1001 actions, an experiment at most 1000",
@@ -443,7 +443,7 @@ def test_what_a_log_of_ours_cannot_hold_is_refused(columns: Columns, says: str, 
 def test_a_log_without_propensities_goes_to_tables_only(tmp_path: Path) -> None:
     """dsjson has a probability in every line."""
     columns = replace(example(), propensity=np.full(2, math.nan), pmf=None)
-    with pytest.raises(BadLog, match="dsjson cannot be without; export it to CSV or Parquet"):
+    with pytest.raises(BadLog, match="dsjson requires propensities, and it has none; export it to CSV or Parquet"):
         export_log(columns, tmp_path / "log.dsjson")
     for form in (".csv", ".parquet"):
         again = through(columns, tmp_path / f"log{form}")

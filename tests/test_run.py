@@ -32,7 +32,7 @@ from simulator.commands.group import main
 from simulator.evaluate.result import to_json
 from simulator.load_policy import BadPolicy
 from simulator.report.pages.run import write_run_report
-from simulator.report.run import shown, whole_table
+from simulator.report.run import terminal_parts, whole_table
 from simulator.report.table import sparkline
 from simulator.run.example import found
 from simulator.run.play import Rounds, play, play_reference
@@ -448,7 +448,7 @@ def test_a_world_without_lift_has_no_share(tmp_path: Path) -> None:
     policy = summarize("p", runs, learns=True)
     assert policy.whole.share is None
     result = replace(found(), policies=(summarize_reference("best", runs), policy))
-    assert list(shown(result))
+    assert list(terminal_parts(result))
     assert json.loads(to_json(result))["policies"][1]["curve"]["share"]["mean"] == [None] * 5
     page = write_run_report(result, tmp_path)
     assert "share.png" not in {file.name for file in tmp_path.iterdir()}
@@ -532,7 +532,7 @@ def test_nothing_is_written_with_a_sign_and_fits_on_80_columns() -> None:
     assert {column.heading: cell.text for column, cell in cells}["Share of lift"] == "0 %"
     console = Console(width=80)
     with console.capture() as captured:
-        for part in shown(found()):
+        for part in terminal_parts(found()):
             console.print(part)
     assert sparkline(found().policies[2].curve.share.mean) in captured.get()
 
@@ -543,7 +543,7 @@ def test_files_are_there_even_if_nobody_reads_the_tables(tmp_path: Path, monkeyp
     def closed(_: object) -> list[str]:
         raise BrokenPipeError
 
-    monkeypatch.setattr("simulator.commands.run.shown", closed)
+    monkeypatch.setattr("simulator.commands.run.terminal_parts", closed)
     file, folder = tmp_path / "run.json", tmp_path / "page"
     simulator(
         "storefront",

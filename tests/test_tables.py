@@ -53,17 +53,18 @@ class Case(NamedTuple):
 
 CASES = {
     "evaluation": Case(
-        lambda one: [log_panel(one.log), *evaluation.shown(one)], write_report, EVALUATION, tables=8, facts=26
+        lambda one: [log_panel(one.log), *evaluation.terminal_parts(one)], write_report, EVALUATION, tables=8, facts=26
     ),
     "comparison": Case(
-        comparison.shown, write_comparison_report, compared(), tables=1, facts=0, sentences=lambda one: [one.conditions]
+        comparison.terminal_parts, write_comparison_report, compared(), tables=1, facts=0,
+        sentences=lambda one: [one.conditions],
     ),
     "run": Case(
-        run.shown, write_run_report, played(), tables=2, facts=0,
+        run.terminal_parts, write_run_report, played(), tables=2, facts=0,
         sentences=lambda one: [run.against_single(policy) for policy in one.policies if not policy.reference],
     ),
     "drive": Case(
-        drive.shown, write_drive_report, driven(), tables=3, facts=8,
+        drive.terminal_parts, write_drive_report, driven(), tables=3, facts=8,
         sentences=lambda one: [drive.verdict(one), drive.answers(one), *drive.pace_lines(one)],
     ),
     "world": Case(
@@ -107,7 +108,9 @@ def page_columns(rows: list[list[str]]) -> Columns:
         cells = [row[place] for row in body]
         if heading in JOINED:
             last = next(reversed(columns.values()))
-            last[:] = [[*before, cell] for before, cell in zip(last, cells, strict=True)]
+            last[:] = [
+                [*before, cell] if cell not in ("", "-") else before for before, cell in zip(last, cells, strict=True)
+            ]
         else:
             columns[heading.replace(",", "")] = [[cell] for cell in cells]
     return {heading: " ".join(" ".join(cell) for cell in cells) for heading, cells in columns.items()}

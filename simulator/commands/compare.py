@@ -39,7 +39,7 @@ from simulator.compare.on_world import WorldResult, try_run
 from simulator.compare.result import BadComparison, Compared, TableRow
 from simulator.compare.table import FORMATS, write_table
 from simulator.evaluate.result import to_json
-from simulator.report.comparison import shown
+from simulator.report.comparison import terminal_parts
 from simulator.report.pages.comparison import write_comparison_report
 from simulator.run.policies import NAMES
 from simulator.run.result import tasks_of
@@ -164,7 +164,7 @@ def compare_command(
         write_table(rows, table)
         write_json(json_file, to_json(found))
         page = write_comparison_report(found, report) if report else None
-        print_results(shown(found), table=table, report=page)
+        print_results(terminal_parts(found), table=table, report=page)
     if any(one.estimate is None for one in found.standings):
         sys.exit(REFUSED)
 

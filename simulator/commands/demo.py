@@ -11,6 +11,8 @@ from rich.console import Console
 
 from decider.errors import DeciderError
 from simulator.drive import demo
+from simulator.report.demo import rewards_table
+from simulator.report.table import in_terminal
 
 DB = click.Path(path_type=Path, dir_okay=False)
 
@@ -38,7 +40,7 @@ def demo_command(db: Path, listen: str, http: str, visitors: int, exit_: bool, f
                 + ", ".join(f"{count} {name}" for name, count in sorted(sent.outcomes.items())),
                 soft_wrap=True,
             )
-            console.print(demo.table(db))
+            console.print(in_terminal(rewards_table(demo.rewards(db))))
             console.print(f"Replay it: simulator verify {db}", soft_wrap=True)
             if not exit_:
                 console.print(f"Still serving Decide on {server.target}, metrics on {metrics}; Ctrl-C ends it.")

@@ -30,7 +30,9 @@ from simulator.drive.live import Options, drive
 from simulator.drive.plan import LONGEST_WINDOW, Shares
 from simulator.drive.result import Result
 from simulator.evaluate.result import to_json
-from simulator.report.drive import shown
+from simulator.report.drive import terminal_parts
+from simulator.report.open_bandit import rates_table
+from simulator.report.table import in_terminal
 from simulator.run.result_store import make_folder
 from simulator.worlds.registry import find, log_of, names
 from simulator.worlds.world import World
@@ -166,7 +168,7 @@ def _write_page(result: Result, folder: Path) -> Path:
 
 def _print(result: Result, served: Path | None, page: Path | None) -> None:
     console = Console()
-    for part in shown(result):
+    for part in terminal_parts(result):
         console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
     if result.ended:
         click.echo(f"Ended early: {result.ended}", err=True)
@@ -219,5 +221,5 @@ def _drive_open_bandit(target: str, campaign: str, passes: int, rows: int | None
         )
     except DeciderError as error:
         raise click.ClickException(str(error)) from error
-    Console().print(open_bandit.table(driven))
+    Console().print(in_terminal(rates_table(driven)))
     click.echo(open_bandit.summary(driven))

@@ -32,7 +32,7 @@ from simulator.evaluate.result import to_json
 from simulator.evaluate.run import evaluate, summarize_log
 from simulator.logs.columns import Columns
 from simulator.report.checks import log_panel
-from simulator.report.evaluation import shown
+from simulator.report.evaluation import terminal_parts
 from simulator.report.pages.evaluation import write_report
 
 EVALUATE_EXAMPLES = """\b
@@ -90,7 +90,7 @@ def evaluate_command(
         done = replace(done, seconds=time.perf_counter() - started)
         write_json(json_file, to_json(done))
         page = write_report(done, report) if report else None
-        print_results(shown(done), report=page)
+        print_results(terminal_parts(done), report=page)
     if any(policy.refused for policy in done.policies):
         sys.exit(REFUSED)
 

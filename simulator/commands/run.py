@@ -24,7 +24,7 @@ from simulator.commands.options import (
 )
 from simulator.evaluate.result import to_json
 from simulator.report.pages.run import write_run_report
-from simulator.report.run import shown
+from simulator.report.run import terminal_parts
 from simulator.run.policies import NAMES, ServedPolicy, find_policy
 from simulator.run.result import REFERENCES, PolicyRuns, WorldRuns, summarize, summarize_reference, tasks_of
 from simulator.run.result_store import make_folder
@@ -91,7 +91,7 @@ def run_command(
         )
         write_json(json_file, to_json(found))
         page = write_run_report(found, report) if report else None
-        print_results(shown(found), report=page)
+        print_results(terminal_parts(found), report=page)
 
 
 def _summaries(runs: list[Run], learns: dict[str, bool]) -> tuple[PolicyRuns, ...]:

@@ -26,7 +26,7 @@ from simulator.compare.on_log import (
     standing,
 )
 from simulator.compare.paired import Comparison, Floats, Largest
-from simulator.compare.result import LEVEL, Compared, Family, Value, rank
+from simulator.compare.result import LEVEL, Compared, Family, Standing, Value, rank
 from simulator.evaluate.checks.log import log_findings
 from simulator.logs.columns import Columns
 
@@ -58,12 +58,18 @@ def compare(
         subject=columns.name,
         line="",
         figure=REWARD,
-        conditions=f"{len(columns):,} decisions; estimands stand with the policies.",
+        conditions=_conditions(columns, standings),
         reference=reference,
         standings=rank(note_other_decisions(standings, sums, reference)),
         families=tuple([one for one in families if one.comparisons]),
         notes=tuple(_notes(columns, results, reference if not sums else "")),
     )
+
+
+def _conditions(columns: Columns, standings: Sequence[Standing]) -> str:
+    estimands = {one.estimand for one in standings if one.estimand}
+    said = f"Estimand: {estimands.pop()}; " if len(estimands) == 1 else ""
+    return f"{said}{len(columns):,} decisions."
 
 
 def _notes(columns: Columns, results: Mapping[str, LogResult], missing: str) -> Iterator[str]:

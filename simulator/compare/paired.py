@@ -53,7 +53,7 @@ class Comparison:
         if math.isnan(self.low):
             return "run more seeds"
         if not self.real:
-            return "not told apart"
+            return "no significant difference"
         return "better" if self.difference > 0 else "worse"
 
 
@@ -67,7 +67,7 @@ def paired(values: Floats, names: Sequence[str], *, reference: int, level: float
     >>> for one in paired(values, ["softmax", "squarecb", "bag"], reference=0):
     ...     print(one.name, round(one.difference, 3), round(one.low, 3), round(one.high, 3), one.conclusion)
     squarecb 0.205 0.178 0.232 better
-    bag 0.0 -0.024 0.024 not told apart
+    bag 0.0 -0.024 0.024 no significant difference
     """
     pairs = [(index, reference) for index in range(len(names)) if index != reference]
     return compare_pairs(values, names, pairs, level=level)
@@ -99,7 +99,7 @@ def compare_pairs(
     seed in ten is not seen as such with five seeds.
 
     >>> compare_pairs(np.array([[1.0, 2.0], [1.0, 2.0]]), ["a", "b"], [(0, 1)])[0].conclusion
-    'not told apart'
+    'no significant difference'
     """
     _check(values, names)
     apart = np.array([values[first] - values[second] for first, second in pairs]).reshape(len(pairs), values.shape[1])

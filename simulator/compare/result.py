@@ -111,7 +111,11 @@ def sentence(comparison: Comparison) -> str:
     >>> sentence(Comparison("a", "b", 0.1, 0.05, 0.15, 0.01, real=True))
     'a is better than b'
     """
-    said = {"better": "is better than", "worse": "is worse than", "not told apart": "is not told apart from"}
+    said = {
+        "better": "is better than",
+        "worse": "is worse than",
+        "no significant difference": "does not differ significantly from",
+    }
     if comparison.conclusion in said:
         return f"{comparison.name} {said[comparison.conclusion]} {comparison.against}"
     return f"{comparison.name} against {comparison.against}: {comparison.conclusion}"

@@ -1,6 +1,6 @@
-"""The demo: a real server, a simulated storefront over real gRPC, and a table of what was learned.
+"""The demo: a real server, a simulated storefront over real gRPC, and what was earned.
 
-Called by `simulator demo` (`make demo`). The table is read from the log, so a second run adds to the first's.
+Called by `simulator demo` (`make demo`). Rewards are read from the log, so a second run adds to the first's.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from decider.estimate.mean import Interval, Mean
+from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
@@ -73,7 +72,7 @@ def delivered_share() -> float:
     return (1 - SHARES.lost - SHARES.late) * (1 - math.exp(-WINDOW / MEAN_DELAY))
 
 
-class _Group:
+class Group:
     """What one group of visitors earned, and would have earned."""
 
     def __init__(self) -> None:
@@ -81,11 +80,19 @@ class _Group:
         self.above_uniform, self.above_fixed = Mean(), Mean()
 
     def add(self, reward: float, uniform: float, fixed: float) -> None:
+        """A visit: its reward, and the mean reward of the uniform choice and of the best single action."""
         self.learned.add(reward)
         self.uniform.add(uniform)
         self.fixed.add(fixed)
         self.above_uniform.add(reward - uniform)
         self.above_fixed.add(reward - fixed)
+
+
+class GroupRewards(NamedTuple):
+    """groups: those that had visits, by name. best: the single action that would have earned most."""
+
+    groups: dict[str, Group]
+    best: str
 
 
 def _read_visits(log: LogReader) -> list[tuple[Context, float]]:
@@ -99,56 +106,21 @@ def _read_visits(log: LogReader) -> list[tuple[Context, float]]:
     ]
 
 
-def table(db: Path) -> Table:
-    """Rewards of the learning policy against what the same visitors were worth to others, by segment."""
+def rewards(db: Path) -> GroupRewards:
+    """Rewards of the learning policy against what the same visits were worth to others, by segment."""
     with closing(open_reader(db)) as log:
         visits = _read_visits(log)
     arriving = delivered_share()
     means = [{action: arriving * storefront.mean(context, action) for action in ACTIONS} for context, _ in visits]
     best = max(ACTIONS, key=lambda action: sum(m[action] for m in means))
-    names = [*storefront.SEGMENTS, "(unknown)", "all", "all, last third"]
-    rows = {name: _Group() for name in names}
+    groups = {name: Group() for name in (*storefront.SEGMENTS, "(unknown)", "all", "all, last third")}
     for index, ((context, reward), known) in enumerate(zip(visits, means, strict=True)):
-        groups = [context.segment or "(unknown)", "all"]
+        names = [context.segment or "(unknown)", "all"]
         if index >= len(visits) * 2 // 3:
-            groups.append("all, last third")
-        for group in groups:
-            rows[group].add(reward, sum(known.values()) / len(known), known[best])
-    return _render(rows, best)
-
-
-def _render(rows: dict[str, _Group], best: str) -> Table:
-    result = Table(
-        title="Clicks per visit, with 95 % intervals",
-        caption=f"* always {best}. uniform and best fixed: the same visitors' known means in this world",
-        title_justify="left",
-        caption_justify="left",
-    )
-    for heading in ("segment", "visits", "learning", "uniform", "best fixed*"):
-        result.add_column(heading, justify="left" if heading == "segment" else "right")
-    result.add_column("- uniform", justify="right")
-    result.add_column("- best fixed", justify="right")
-    for name, row in rows.items():
-        if name == "all":
-            result.add_section()
-        if not row.learned.count:
-            continue
-        result.add_row(
-            name,
-            str(row.learned.count),
-            _format(row.learned.interval()),
-            f"{row.uniform.value:.3f}",
-            f"{row.fixed.value:.3f}",
-            _format(row.above_uniform.interval(), sign="+"),
-            _format(row.above_fixed.interval(), sign="+"),
-        )
-    return result
-
-
-def _format(interval: Interval, sign: str = "") -> str:
-    if not math.isfinite(interval.high):
-        return f"{interval.value:{sign}.3f}"
-    return f"{interval.value:{sign}.3f} ±{interval.high - interval.value:.3f}"
+            names.append("all, last third")
+        for name in names:
+            groups[name].add(reward, sum(known.values()) / len(known), known[best])
+    return GroupRewards({name: group for name, group in groups.items() if group.learned.count}, best)
 
 
 def remove(db: Path) -> None:

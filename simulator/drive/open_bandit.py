@@ -8,7 +8,6 @@ would have met (Li, Chu, Langford and Wang, WSDM 2011, theorem 1). Called by `si
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,8 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from decider.client import Client
-from decider.estimate.binomial import Proportion, part_less_whole, proportion_interval
-from decider.estimate.mean import Interval
 from decider.types import Features
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
@@ -136,58 +132,6 @@ def drive(target: str, campaign: str, *, passes: int, limit: int | None, console
             for number in range(1, passes + 1)
         ]
     return Driven(definition.id, had_learned, counted)
-
-
-def table(driven: Driven) -> Table:
-    """Click rates: of the learning policy on the rows it matched, of the uniform policy on all rows."""
-    result = Table(title=f"{driven.experiment}: click rates, with 95 % intervals", caption=caption(driven))
-    result.title_justify = result.caption_justify = "left"
-    result.add_column("policy")
-    for heading in ("rows", "clicks", "click rate, %", "- uniform, points"):
-        result.add_column(heading, justify="right", no_wrap=True)
-    for number, counted in enumerate(driven.passes, start=1):
-        name = "learning, on the rows it matched" + (f", pass {number}" if len(driven.passes) > 1 else "")
-        apart = part_less_whole(_matched(counted), _all(counted))
-        result.add_row(name, *_cells(_matched(counted)), _percent(apart, sign="+"))
-    result.add_row("uniform, on all rows", *_cells(_all(driven.passes[0])), "")
-    return result
-
-
-def _matched(counted: Pass) -> Proportion:
-    return Proportion(counted.matched_clicks, counted.matched)
-
-
-def _all(counted: Pass) -> Proportion:
-    return Proportion(counted.clicks, counted.rows)
-
-
-def _cells(counted: Proportion) -> tuple[str, str, str]:
-    return str(counted.trials), str(counted.successes), _percent(proportion_interval(counted))
-
-
-def _percent(share: Interval, sign: str = "") -> str:
-    if math.isnan(share.value):
-        return "-"
-    value, low, high = (f"{100 * x:{sign}.2f}" for x in (share.value, share.low, share.high))
-    return f"{value} [{low}, {high}]"
-
-
-def caption(driven: Driven) -> str:
-    """What the table's figures mean and how far they reach."""
-    lines = [
-        "learning: a progressive learner, on the rows where it chose the logged item.",
-        "uniform: the policy that logged the rows; each row is a sample of it.",
-        "So few clicks on so few matched rows leave a wide interval:",
-        "only a very large difference could show.",
-    ]
-    if len(driven.passes) > 1:
-        lines += ["From pass 2 on the policy has seen these very rows:", "its click rate there is no forecast."]
-    if driven.had_learned:
-        lines += ["The server had learned this experiment before, perhaps from these", "very rows: use a fresh log."]
-    late = sum(counted.late for counted in driven.passes)
-    if late:
-        lines += [f"{late} answers may have missed the window of {WINDOW} s: such rows", "are learned with reward 0."]
-    return "\n".join(lines)
 
 
 def summary(driven: Driven) -> str:

@@ -17,7 +17,7 @@ from simulator.logs.errors import BadLog
 
 
 def dsjson_lines(columns: Columns) -> Iterator[str]:
-    """One line for each decision. Raises BadLog where there are no propensities: the format cannot be without.
+    """One line for each decision. Raises BadLog where there are no propensities: the format requires them.
 
     >>> from simulator.logs.example import example
     >>> line = json.loads(next(dsjson_lines(example())))
@@ -27,7 +27,7 @@ def dsjson_lines(columns: Columns) -> Iterator[str]:
     ({'segment': 'vip', 'device': 'phone', 'age': 31.0}, {'_tag': 'a', 'A': {'id': 'a'}})
     """
     if not columns.has_propensities:
-        raise BadLog(f"{columns.name}: has no propensities, and dsjson cannot be without; export it to CSV or Parquet")
+        raise BadLog(f"{columns.name}: dsjson requires propensities, and it has none; export it to CSV or Parquet")
     multi = _Multi(columns)
     prefix = columns.id_prefix
     units = len(np.unique(columns.unit)) < len(columns)

@@ -103,7 +103,7 @@ def _check(columns: Columns) -> None:
         raise BadLog(f"{columns.name}: has no decision to import")
     if not columns.has_propensities:
         raise BadLog(
-            f"{columns.name}: has no propensities, and a log of ours cannot be without; "
+            f"{columns.name}: has no propensities, and a log of ours requires them; "
             "name their column (--column propensity=NAME), or evaluate the table itself"
         )
     if int(columns.time.min()) < 0:

@@ -86,7 +86,7 @@ def pairs_of(options: ReadOptions, allowed: Sequence[str] = (*GUESSES, *LISTS)) 
             pairs[word] = column
     wrong = [word for word in pairs if word not in allowed]
     if wrong:
-        raise BadLog(f"the column mapping says {wrong[0]!r}, which means nothing here; words are: {', '.join(allowed)}")
+        raise BadLog(f"the column mapping has the unknown word {wrong[0]!r}; words are: {', '.join(allowed)}")
     return pairs
 
 

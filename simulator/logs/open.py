@@ -57,7 +57,7 @@ def definition_in(name: str, options: ReadOptions) -> Experiment | None:
 def _refuse_options(name: str, options: ReadOptions) -> None:
     """An option that this kind of log has no use for is an error, not ignored."""
     if options.columns or options.mapping or options.reward_range:
-        raise BadLog(f"{name}: says itself what is what; leave out --column, --mapping and --reward-range")
+        raise BadLog(f"{name}: has fixed columns; leave out --column, --mapping and --reward-range")
 
 
 def _kind(path: Path) -> str:
@@ -73,7 +73,7 @@ def _kind(path: Path) -> str:
         return kind
     if _starts_with(path, b"{"):
         return dsjson.SUFFIXES[0]
-    raise BadLog(f"{path}: is of no kind that can be read; a log is {KINDS}")
+    raise BadLog(f"{path}: unknown log format; a log is {KINDS}")
 
 
 def _kind_of_folder(path: Path) -> str:

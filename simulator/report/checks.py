@@ -21,7 +21,6 @@ FINDINGS: Sequence[Column[Finding]] = (
     Column("Verdict", lambda one: Cell(one.verdict, tone=one.verdict), "verdict"),
     Column("Check", lambda one: one.name.replace("_", " "), "name"),
     Column("Found", lambda one: f"{one.text} Needed: {one.needed}" if one.needed else one.text, "prose"),
-    Column("Figure", lambda one: figure(one.value), "number", narrow="left out"),
 )
 
 

@@ -6,23 +6,24 @@ Called by `simulator compare` and by its page.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from rich.console import RenderableType
 from rich.text import Text
 
+from simulator.compare.on_world import SHARE
 from simulator.compare.paired import Comparison
 from simulator.compare.result import Compared, Family, Standing
-from simulator.report.table import Cell, Column, Table, Tone, difference, estimate, in_terminal
-from simulator.text import figure
+from simulator.report.table import Cell, Column, Table, Tone, estimate, in_terminal
+from simulator.text import figure, percent, signed, signed_percent
 
 TONES: Mapping[str, Tone] = {"better": "fine", "worse": "do not use"}
 PAIRS = 30
 """Pairs that the terminal shows at most; the page and the JSON hold all."""
 
 
-def shown(found: Compared) -> Iterator[RenderableType]:
+def terminal_parts(found: Compared) -> Iterator[RenderableType]:
     """What must be known first, then the tables."""
     yield Text(f"{found.subject}: {found.line}" if found.line else found.subject, "bold")
     yield Text(found.conditions)
@@ -45,32 +46,66 @@ def standings_table(found: Compared) -> Table[Standing]:
     def against(one: Standing) -> Comparison | None:
         return head.of(one.name) if head else None
 
-    less = f"Less {found.reference}"
+    difference_to = f"Difference to {found.reference}"
     columns: Sequence[Column[Standing]] = (
         Column("Policy", lambda one: one.name, "name"),
-        Column("Estimand", lambda one: one.estimand or "-", narrow="joined"),
-        Column(found.figure.capitalize(), _estimate, "number", "95 % interval of it alone"),
-        Column(less, lambda one: _difference(against(one)), "number", "simultaneous 95 % intervals"),
-        Column("p, corrected", lambda one: p_text(against(one)), "number"),
+        *_estimand(found),
+        Column(
+            found.figure.capitalize(), lambda one: _estimate(one, found.figure), "number", "pointwise 95 % interval"
+        ),
+        Column(
+            difference_to, lambda one: _difference(against(one), found.figure), "number", "simultaneous 95 % intervals"
+        ),
+        Column("p, adjusted", lambda one: p_text(against(one)), "number"),
         Column("Verdict", lambda one: _verdict(against(one), one.name == found.reference), "verdict"),
     )
     return Table(
         f"{found.figure.capitalize()}, the best first",
         columns,
         found.standings,
-        note=f"Differences: less {found.reference}, {head.how}; p is corrected for their number" if head else "",
+        note=f"Differences to {found.reference}: {head.how}; p adjusted for multiple comparisons (maxT)"
+        if head
+        else "",
         look=lambda one: "logged" if one.name == found.reference else "",
     )
 
 
-def _estimate(one: Standing) -> Cell:
+def _estimand(found: Compared) -> Iterator[Column[Standing]]:
+    """Where the conditions above the table do not name that of every policy."""
+
+    def apart(one: Standing) -> str:
+        return "" if one.estimand and one.estimand in found.conditions else one.estimand or "-"
+
+    if any(map(apart, found.standings)):
+        yield Column("Estimand", apart, narrow="joined")
+
+
+def _estimate(one: Standing, of: str) -> Cell:
     if one.estimate is None:
         return Cell("refused" if one.trouble.startswith("refused") else "failed", tone="do not use")
-    return estimate(one.estimate.value, one.estimate.low, one.estimate.high)
+    return estimate(one.estimate.value, one.estimate.low, one.estimate.high, written=writer(of))
 
 
-def _difference(one: Comparison | None) -> Cell:
-    return difference(one.difference, one.low, one.high) if one else Cell("-")
+def _difference(one: Comparison | None, of: str) -> Cell:
+    return estimate(one.difference, one.low, one.high, written=signed_writer(of)) if one else Cell("-")
+
+
+def writer(of: str) -> Callable[[float], str]:
+    """How a figure of that name is written: the share as percent, to the sampler's step of a millionth.
+
+    >>> writer(SHARE)(0.861), writer(SHARE)(3.917e-8), writer("reward/visit")(0.861)
+    ('86.1 %', '0 %', '0.861')
+    """
+    return (lambda x: percent(round(x, 6))) if of == SHARE else figure
+
+
+def signed_writer(of: str) -> Callable[[float], str]:
+    """The same of a difference.
+
+    >>> signed_writer(SHARE)(0.0123), signed_writer(SHARE)(-3.917e-8), signed_writer("reward/visit")(0.861)
+    ('+1.23 %', '0 %', '+0.861')
+    """
+    return (lambda x: signed_percent(round(x, 6))) if of == SHARE else signed
 
 
 def _verdict(one: Comparison | None, is_reference: bool = False) -> Cell:
@@ -83,9 +118,9 @@ def family_table(family: Family) -> Table[Comparison]:
     """One row a comparison."""
     columns: Sequence[Column[Comparison]] = (
         Column("Policy", lambda one: one.name, "name"),
-        Column("Less", lambda one: one.against, "prose"),
-        Column(f"Difference of the {family.figure}", _difference, "number"),
-        Column("p, corrected", p_text, "number"),
+        Column("Difference to", lambda one: one.against, "prose"),
+        Column(f"Difference of the {family.figure}", lambda one: _difference(one, family.figure), "number"),
+        Column("p, adjusted", p_text, "number"),
         Column("Verdict", _verdict, "verdict"),
     )
     return Table(f"Differences of the {family.figure}", columns, family.comparisons, note=f"Differences {family.how}")
@@ -103,17 +138,17 @@ def parameters_table(found: Compared) -> Table[Standing]:
     columns: Sequence[Column[Standing]] = (
         Column("Policy", lambda one: one.name, "name"),
         Column("Estimand", lambda one: one.estimand or "-"),
-        Column("Parameters", lambda one: _listed(one.parameters), "prose"),
+        Column("Parameters", lambda one: _join(one.parameters), "prose"),
         Column(
             "Other figures",
-            lambda one: _listed({name.replace("_", " "): figure(x) for name, x in one.beside.items()}) or "-",
+            lambda one: _join({name.replace("_", " "): figure(x) for name, x in one.beside.items()}) or "-",
             "prose",
         ),
     )
     return Table("The parameters of each policy", columns, found.standings)
 
 
-def _listed(values: Mapping[str, object]) -> str:
+def _join(values: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items())
 
 

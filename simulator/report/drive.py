@@ -20,7 +20,7 @@ Calls = tuple[str, Percentiles]
 """What was sent or called, by its name."""
 
 
-def shown(result: Result) -> Iterator[RenderableType]:
+def terminal_parts(result: Result) -> Iterator[RenderableType]:
     """Sent against logged and the verdict; latencies, rate and kills; what was earned beside what others would have."""
     yield Text(log_line(result))
     yield in_terminal(counts_table(result))
@@ -71,10 +71,10 @@ def reward_facts(result: Result) -> Facts:
 
 def answers(result: Result) -> str:
     """How the server answered the rewards."""
-    return f"Answers to rewards: {_listed(result.reconciliation.outcomes)}"
+    return f"Answers to rewards: {_join(result.reconciliation.outcomes)}"
 
 
-def _listed(counts: Mapping[str, int]) -> str:
+def _join(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count(n)} {name}" for name, n in counts.items())
 
 
@@ -128,9 +128,9 @@ def pace_lines(result: Result) -> Iterator[str]:
     """The rate, errors and kills."""
     wanted = f" of {figure(result.rate)} wanted" if result.rate else ""
     clients = f"{count(result.clients)} client{'s' * (result.clients != 1)}"
-    yield f"{figure(result.achieved)} decisions a second{wanted}, by {clients}"
+    yield f"{figure(result.achieved)} decisions per second{wanted}, by {clients}"
     if result.errors:
-        yield f"Attempts that failed and were sent again with the same ids: {_listed(result.errors)}"
+        yield f"Attempts that failed and were sent again with the same ids: {_join(result.errors)}"
     if result.kills:
         times = ", ".join(figure(round(kill.back, 1)) for kill in result.kills)
         yield f"Seconds from each SIGKILL until the next decision was acknowledged: {times}"
@@ -149,7 +149,7 @@ def choosers(found: Earned) -> tuple[Chooser, ...]:
         Chooser("this drive", found.earned),
         Chooser("best action of every visit", found.best),
         Chooser(f"best single action ({found.fixed_action})", found.fixed),
-        Chooser("an even choice", found.uniform),
+        Chooser("uniform choice", found.uniform),
     )
 
 

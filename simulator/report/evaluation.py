@@ -32,10 +32,10 @@ class Answer(Enum):
 
     MORE = "would have earned more"
     LESS = "would have earned less"
-    UNCLEAR = "cannot be told apart from it"
+    UNCLEAR = "with no significant difference"
     ALONE = "without a comparison"
     UNRELIABLE = "with an estimate that should not be relied on"
-    REFUSED = "that this log cannot judge"
+    REFUSED = "not supported by this log"
 
 
 Side = LogSummary | PolicyResult
@@ -47,12 +47,12 @@ Named = tuple[str, Estimate | Difference]
 IN_SHORT = {
     Answer.MORE: "more",
     Answer.LESS: "less",
-    Answer.UNCLEAR: "not told apart",
+    Answer.UNCLEAR: "no significant difference",
     Answer.UNRELIABLE: "not to be relied on",
 }
 
 
-def shown(evaluation: Evaluation) -> Iterator[RenderableType]:
+def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
     """Everything, in the order in which it should be read: warnings come before any estimate."""
     yield log_panel(notable(evaluation.log))
     for policy in evaluation.policies:
@@ -212,8 +212,9 @@ def _bias(found: Estimate | Difference) -> Cell:
     if isinstance(found, Difference):
         return Cell(f"by {_words(found.estimator)}, on the same decisions")
     if found.unbiased:
-        return Cell(found.note or "none on paper")
-    return Cell(f"biased: {found.note}" if found.note else "biased", tone="caution")
+        return Cell(found.note or "-")
+    biased = found.note if found.note.startswith("biased") else f"biased: {found.note}"
+    return Cell(biased.removesuffix(": "), tone="caution")
 
 
 def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
@@ -225,7 +226,7 @@ def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
         Column("ESS", lambda one: figure(one.ess), "number"),
         Column("As logged", lambda one: _estimate(one.logged), "number"),
         Column(
-            "This policy", lambda one: _estimate(one.estimate) if one.estimate else Cell("too little to say"), "number"
+            "This policy", lambda one: _estimate(one.estimate) if one.estimate else Cell("too few decisions"), "number"
         ),
     )
     return Table("Segments", columns, segments)

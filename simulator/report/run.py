@@ -13,7 +13,7 @@ from simulator.run.result import LEARNS, SINGLE, Band, Figures, PolicyRuns, Worl
 from simulator.text import count, figure, percent
 
 
-def shown(found: WorldRuns) -> Iterator[RenderableType]:
+def terminal_parts(found: WorldRuns) -> Iterator[RenderableType]:
     """Both tables, and what must be known to read them."""
     yield Text(f"{found.world}: {found.line}", "bold")
     yield Text(conditions(found))
@@ -81,7 +81,7 @@ def _table(
 ) -> Table[PolicyRuns]:
     bands = "95 % intervals over seeds" if len(found.seeds) > 1 else "one seed: no intervals"
     columns: Sequence[Column[PolicyRuns]] = (
-        Column("Policy", lambda one: Cell(one.name, note="for comparison" if one.reference else ""), "name"),
+        Column("Policy", lambda one: Cell(label(one), note="for comparison" if one.reference else ""), "name"),
         *more,
         Column("Reward/visit", lambda one: _cell(of(one).reward, figure), "number"),
         Column("Share of lift", lambda one: _cell(of(one).share, _percent), "number"),
@@ -90,6 +90,16 @@ def _table(
         Column("Total regret", lambda one: _cell(of(one).total_regret, figure), "number"),
     )
     return Table(f"{title}, {bands}", columns, found.policies, look=lambda one: "logged" if one.reference else "")
+
+
+def label(policy: PolicyRuns) -> str:
+    """Its name; that of the uniform choice in words.
+
+    >>> from simulator.run.example import found
+    >>> label(found().policies[0])
+    'uniform choice'
+    """
+    return "uniform choice" if policy.reference and policy.name == "uniform" else policy.name
 
 
 def _cell(band: Band | None, written: Callable[[float], str]) -> Cell:
@@ -101,5 +111,5 @@ def _cell(band: Band | None, written: Callable[[float], str]) -> Cell:
 
 
 def _percent(x: float) -> str:
-    """To a tenth of a percent: what is smaller is luck."""
+    """To a tenth of a percent: smaller differences are noise."""
     return percent(round(x, 3))

@@ -16,7 +16,7 @@ from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
-from simulator.text import between, figure, printable, signed, signed_between
+from simulator.text import NOTHING, between, figure, printable, signed
 
 RowT = TypeVar("RowT")
 
@@ -46,7 +46,7 @@ class Column(Generic[RowT]):
     """How one figure of a row is headed and written. unit: the heading's second line.
 
     kind: `name` says what the row is about. narrow: what the terminal does with it, which has less room than a page;
-    `joined`: it is written below the column before it.
+    `joined`: it is written below the column before it, unless there is nothing to say.
     """
 
     heading: str
@@ -114,7 +114,7 @@ def in_terminal(table: Table[Any]) -> rich_table.Table:
         drawn.add_column(
             _heading(column, [row[place] for row in rows]),
             justify="right" if number else "left",
-            no_wrap=number or column.kind == "verdict",
+            no_wrap=number,
             overflow="fold",
         )
     for row in rows:
@@ -126,7 +126,8 @@ def _texts(cells: Iterable[tuple[Column[Any], Cell]]) -> Iterator[Text]:
     text: Text | None = None
     for column, cell in cells:
         if column.narrow == "joined" and text is not None:
-            text.append("\n").append_text(_text(cell, "dim"))
+            if cell.text not in ("", NOTHING):
+                text.append("\n").append_text(_text(cell, "dim"))
         elif column.narrow == "shown":
             if text is not None:
                 yield text
@@ -163,18 +164,20 @@ def facts_in_terminal(facts: Facts) -> Text:
     return Text(printable("; ".join(told)))
 
 
-def estimate(value: float, low: float, high: float, *, note: str = "") -> Cell:
-    """A figure with its interval, where it has one.
+def estimate(
+    value: float, low: float, high: float, *, note: str = "", written: Callable[[float], str] = figure
+) -> Cell:
+    """A figure with its interval, where it has one. written: a number in words.
 
     >>> estimate(0.5, 0.4, 0.6), estimate(0.5, math.nan, math.nan)  # doctest: +ELLIPSIS
     (Cell(text='0.5', interval='0.4 to 0.6', ...), Cell(text='0.5', interval='-', ...))
     """
-    return Cell(figure(value), between(low, high), note)
+    return Cell(written(value), between(low, high, written=written), note)
 
 
 def difference(value: float, low: float, high: float, *, note: str = "") -> Cell:
     """The same of a difference: what is more has a plus."""
-    return Cell(signed(value), signed_between(low, high), note)
+    return estimate(value, low, high, note=note, written=signed)
 
 
 def sparkline(values: tuple[float, ...]) -> str:

@@ -58,7 +58,7 @@ class Picture:
 class Portrait:
     """A world with what was computed from some visits. fields: of the context, and their values in words.
 
-    uniform, single, best: what an even choice, the best single action and the best action of every visit earn a visit.
+    uniform, single, best: what a uniform choice, the best single action and the best of every visit earn per visit.
     late: part of the rewards that come after the window. delay: mean seconds.
     """
 
@@ -74,7 +74,7 @@ class Portrait:
 
     @property
     def beyond_single(self) -> float:
-        """The part of the lift from an even choice to the best that only personalising brings; 0 without a lift."""
+        """The part of the lift from a uniform choice to the best that only personalising brings; 0 without a lift."""
         lift = self.best - self.uniform
         return (self.best - self.single) / lift if lift > 0 else 0.0
 
@@ -184,7 +184,7 @@ def _grouped(values: Sequence[Known], cases: Indexes) -> tuple[tuple[str, ...], 
     often = [value for value, _ in counts.most_common() if value is not None]
     kept = often if len(often) < MOST_GROUPS else often[: MOST_GROUPS - 2]
     order = sorted(kept, key=lambda value: (isinstance(value, str), value))
-    groups = (*map(_said, order), UNKNOWN, OTHERS)
+    groups = (*map(_caption, order), UNKNOWN, OTHERS)
     places: dict[Known, int] = {None: len(order), **{value: place for place, value in enumerate(order)}}
     return groups, np.array([places.get(value, len(order) + 1) for value in values])
 
@@ -196,9 +196,9 @@ def _ranges(values: Sequence[Known], cases: Indexes) -> tuple[tuple[str, ...], I
     seen = seen[~np.isnan(seen)]
     cuts = np.quantile(seen, np.linspace(0, 1, MOST_GROUPS)[1:-1], method="closest_observation")
     edges = np.unique(cuts[cuts < seen.max()])
-    groups = [f"up to {_said(float(edge))}" for edge in edges]
+    groups = [f"up to {_caption(float(edge))}" for edge in edges]
     place = np.where(np.isnan(numbers), len(edges) + 1, np.searchsorted(edges, numbers))
-    last = f"over {_said(float(edges[-1]))}" if len(edges) else "all"
+    last = f"over {_caption(float(edges[-1]))}" if len(edges) else "all"
     return (*groups, last, UNKNOWN), place
 
 
@@ -206,7 +206,7 @@ def _is_number(value: Known) -> bool:
     return isinstance(value, float | int) and not isinstance(value, bool)
 
 
-def _said(value: FeatureValue) -> str:
+def _caption(value: FeatureValue) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else figure(value)
@@ -229,9 +229,9 @@ def _in_words(values: Sequence[Known], counts: Indexes) -> str:
     missing = sum(int(n) for v, n in zip(values, counts, strict=True) if v is None) / max(1, int(counts.sum()))
     if all(map(_is_number, given)):
         numbers = [float(value) for value in given]
-        said = f"a number from {_said(min(numbers))} to {_said(max(numbers))}"
+        said = f"a number from {_caption(min(numbers))} to {_caption(max(numbers))}"
     else:
-        said = ", ".join(map(_said, given[:12])) + (f" and {len(given) - 12} more" if len(given) > 12 else "")
+        said = ", ".join(map(_caption, given[:12])) + (f" and {len(given) - 12} more" if len(given) > 12 else "")
     return said + (f"; not known of {percent(missing)}" if missing else "")
 
 

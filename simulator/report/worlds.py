@@ -30,7 +30,7 @@ ID_WIDTH, LABEL_WIDTH, LABELS_WIDTH = 16, 9, 60
 """Columns of an action's id, of a label at least, and of all labels together."""
 
 EARNED: Sequence[Column[Portrait]] = (
-    Column("Even choice", lambda one: figure(one.uniform), "number"),
+    Column("Uniform choice", lambda one: figure(one.uniform), "number"),
     Column("Best single action", lambda one: Cell(figure(one.single), note=one.single_action), "number"),
     Column("Best", lambda one: figure(one.best), "number"),
     Column("Beyond one action", lambda one: percent(round(one.beyond_single, 3)), "number"),
@@ -38,9 +38,9 @@ EARNED: Sequence[Column[Portrait]] = (
 """What can be earned in a world."""
 
 LEGEND = (
-    "A cell: the mean reward/visit, by the field that matters most. Even choice: every eligible action with the same "
-    "probability. Best: the best action of every visit. Beyond one action: the part of the lift from an even choice to "
-    "the best that no single action brings.\n"
+    "A cell: the mean reward/visit, by the field that matters most. Uniform choice: every eligible action with the "
+    "same probability. Best: the best action of every visit. Beyond one action: the part of the lift from a uniform "
+    "choice to the best that no single action brings.\n"
 )
 
 
@@ -99,12 +99,12 @@ def actions_table(one: Portrait) -> Table[Action]:
     columns: Sequence[Column[Action]] = (
         Column("Action", lambda action: action.id, "name"),
         Column("Kind", lambda action: action.kind),
-        Column("Features", lambda action: _listed(action) or "-", "prose"),
+        Column("Features", lambda action: _join(action) or "-", "prose"),
     )
     return Table("", columns, one.world.experiment.actions)
 
 
-def _listed(action: Action) -> str:
+def _join(action: Action) -> str:
     return ", ".join(f"{name} {value}" for name, value in action.features.items())
 
 
@@ -132,11 +132,11 @@ def traffic(one: Portrait) -> str:
     >>> from simulator.worlds.registry import find
     >>> from simulator.report.world_figures import portrait
     >>> traffic(portrait(find("email"), rounds=500))
-    '500 visits a day, in batches of 500'
+    '500 visits per day, in batches of 500'
     """
     world = one.world
-    a_day = f"{count(round(world.traffic * 86_400))} visits a day"
-    often = f"{figure(world.traffic)} visits a second" if world.traffic >= 0.5 else a_day
+    per_day = f"{count(round(world.traffic * 86_400))} visits per day"
+    often = f"{figure(world.traffic)} visits per second" if world.traffic >= 0.5 else per_day
     return often + (f", in batches of {world.batch}" if world.batch > 1 else "")
 
 

@@ -115,7 +115,7 @@ def support(overlap: Overlap) -> Finding:
     mass, decisions = float(overlap.missing.mean()), len(overlap.missing)
     count = int(np.count_nonzero(overlap.missing > NEGLIGIBLE))
     if not count:
-        text = "The log could draw every action that the candidate would draw, as far as is known."
+        text = "Full support: no action of the candidate is missing in the log."
         return Finding("support", "fine", text, mass)
     return Finding(
         "support",
@@ -186,7 +186,7 @@ def effective_sample_size(weight: Floats) -> Finding:
     """
     ess = effective_size(weight)
     verdict = at_least(ess, least=LEAST_ESS, enough=ENOUGH_ESS)
-    text = f"The effective sample size is {figure(ess)}: the {len(weight):,} decisions are worth so many draws."
+    text = f"Effective sample size {figure(ess)} of {len(weight):,} decisions."
     if verdict == "fine":
         return Finding("effective sample size", verdict, text, ess)
     more = more_decisions(len(weight), value=ess, enough=ENOUGH_ESS)

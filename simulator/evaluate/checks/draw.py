@@ -196,25 +196,26 @@ def calibration(found: Tally) -> Finding:
 def sample_ratio(evidence: float, skew: Skew, events: tuple[str, ...]) -> Finding:
     """The test of the sample ratio, an e-process on the draws. evidence: its highest value, a bet's wealth.
 
-    >>> sample_ratio(5e4, Skew(1, 1.2), ("a", "b")).text[:68]
-    "The draws do not follow the logged pmfs (evidence: 50,000 to 1): 'b'"
+    >>> sample_ratio(5e4, Skew(1, 1.2), ("a", "b")).text[:99]
+    'The draws do not follow the logged pmfs (sample-ratio test: evidence of mismatch at odds of 50,000)'
     """
     if evidence < 1 / ALARM:
-        text = f"The draws follow the logged pmfs (evidence against it: {_odds(evidence)}; alarm at 1,000 to 1)."
+        text = f"The draws follow the logged pmfs ({_evidence_of(evidence)}; alarm at odds of 1,000)."
         return Finding("sample ratio", "fine", text, evidence)
     name = events[skew.event] if events[skew.event] == LIKELIEST else repr(events[skew.event])
     return Finding(
         "sample ratio",
         alarm(significant=True, material=abs(skew.ratio - 1.0) > MATERIAL),
-        f"The draws do not follow the logged pmfs (evidence: {_odds(evidence)}): "
+        f"The draws do not follow the logged pmfs ({_evidence_of(evidence)}): "
         f"{name} was drawn {_more_or_less(skew.ratio)} than its probabilities say.",
         evidence,
         _FIX,
     )
 
 
-def _odds(evidence: float) -> str:
-    return f"{figure(evidence)} to 1" if evidence > 1.0 else "none"
+def _evidence_of(wealth: float) -> str:
+    odds = f"evidence of mismatch at odds of {figure(wealth)}" if wealth > 1.0 else "no evidence of mismatch"
+    return f"sample-ratio test: {odds}"
 
 
 def _more_or_less(ratio: float) -> str:
@@ -244,7 +245,7 @@ def _without_pmfs(columns: Columns) -> tuple[Finding, ...]:
 def _unless_not_eligible(found: Finding) -> Finding:
     if found.verdict == "fine" or found.value is None or found.value > 1.0:
         return found
-    text = found.text + " Or it could not always be drawn: without pmfs the two cannot be told apart."
+    text = found.text + " Or it could not always be drawn: without pmfs both are possible."
     return replace(found, verdict="caution", text=text, needed="Log the whole pmf with every decision.")
 
 
@@ -258,7 +259,7 @@ def one_sided(evidence: Floats, mean: Floats, actions: tuple[str, ...]) -> Findi
     combined = float(evidence.mean()) if len(evidence) else 1.0
     unseen = "Only drawn actions' propensities are logged, so only actions drawn too often can be seen"
     if combined < 1 / ALARM:
-        text = f"{unseen} (evidence: {_odds(combined)}; alarm at 1,000 to 1)."
+        text = f"{unseen} ({_evidence_of(combined)}; alarm at odds of 1,000)."
         return Finding("sample ratio", "fine", text, combined)
     worst = int(evidence.argmax())
     excess = float(mean[worst])
@@ -266,7 +267,7 @@ def one_sided(evidence: Floats, mean: Floats, actions: tuple[str, ...]) -> Findi
         "sample ratio",
         alarm(significant=True, material=excess - 1.0 > MATERIAL),
         f"{unseen}: {actions[worst]!r} was drawn {_more_or_less(excess)} than its propensities say "
-        f"(evidence: {_odds(combined)}).",
+        f"({_evidence_of(combined)}).",
         combined,
         _FIX,
     )

@@ -216,7 +216,7 @@ def models(columns: Columns) -> Finding | None:
         return None
     count = len(np.unique(columns.model))
     text = f"{count:,} models decided, each with its own propensities: the logged policy is their mixture over time."
-    return Finding("models", "fine", text if count > 1 else "One model (or none) made all decisions.", float(count))
+    return Finding("models", "fine", text if count > 1 else "At most one model served.", float(count))
 
 
 def count_of(columns: Columns, kind: str) -> int | None:

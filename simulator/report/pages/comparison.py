@@ -12,7 +12,8 @@ from simulator.report.plots.comparison import plots_of
 
 TERMS = (
     Term(
-        "Share of the attainable lift", "0 is what an even choice earns, 1 what the best action of every visit earns."
+        "Share of the attainable lift",
+        "0 % is what a uniform choice earns, 100 % what the best action of every visit earns.",
     ),
     Term(
         "Paired",
@@ -24,8 +25,10 @@ TERMS = (
         "Each is wide enough that all of a table hold at once in 95 of 100 such comparisons. With intervals for one "
         "policy alone, one in twenty would miss, and the best of many would look better than it is.",
     ),
-    Term("p, corrected", "How often the largest of so many differences would look as large if there were none at all."),
-    Term("Better, worse", "The interval of the difference does not hold 0. Otherwise the two are not told apart."),
+    Term("p, adjusted", "How often the largest of so many differences would look as large if there were none at all."),
+    Term(
+        "Better, worse", "The interval of the difference does not hold 0. Otherwise there is no significant difference."
+    ),
 )
 
 

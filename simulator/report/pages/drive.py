@@ -23,9 +23,9 @@ TERMS = (
     Term("p99", "99 of 100 calls took at most so long. Each percentile is a call that was measured."),
     Term("Regret/visit", "Mean shortfall per visit against the best action."),
     Term(
-        "Share of the attainable lift", "How far from an even choice (0 %) to the best action of every visit (100 %)."
+        "Share of the attainable lift", "How far from a uniform choice (0 %) to the best action of every visit (100 %)."
     ),
-    Term("Even choice", "Every eligible action with the same probability: what is earned without any knowledge."),
+    Term("Uniform choice", "Every eligible action with the same probability: what is earned without any knowledge."),
     Term("Best single action", "The one action that, shown to everybody, earns most."),
 )
 

@@ -30,8 +30,8 @@ TERMS = (
     ),
     Term(
         "Difference",
-        "The policy's estimate less what was logged, on the same decisions. Where 0 is in its interval, the two cannot "
-        "be told apart.",
+        "The policy's estimate less what was logged, on the same decisions. Where 0 is in its interval, there is "
+        "no significant difference.",
     ),
     Term("Propensity", "The probability with which the logged action was drawn."),
     Term(

@@ -12,10 +12,10 @@ from simulator.run.result import WorldRuns
 
 TERMS = (
     Term("Reward/visit", "What one visit earned on average. Known exactly here: the world says what is earned."),
-    Term("Uniform", "Each eligible action is as likely: what is earned without any knowledge."),
+    Term("Uniform choice", "Every eligible action with the same probability: what is earned without any knowledge."),
     Term("Best single action", "The one action that earns most if everybody gets it. An A/B test finds at best this."),
     Term("Best", "The best action of every visit, known from the start. Nothing can earn more from one visit."),
-    Term("Share of lift", "How far from uniform (0 %) to best (100 %)."),
+    Term("Share of lift", "How far from a uniform choice (0 %) to best (100 %)."),
     Term("Regret/visit", "Mean shortfall per visit against the best action."),
     Term("Total regret", "The same, summed over all visits."),
     Term("Best action", "How often an action was chosen that is best for the visit."),

@@ -13,7 +13,7 @@ from simulator.report.world_figures import Portrait
 
 TERMS = (
     Term("Mean reward", "What one visit earns on average, in the unit of the world's rewards."),
-    Term("Even choice", "Every eligible action with the same probability: what somebody earns who knows nothing."),
+    Term("Uniform choice", "Every eligible action with the same probability: what somebody earns who knows nothing."),
     Term(
         "Best single action", "The one action that, shown to everybody, earns most: what a perfect A/B test would find."
     ),
@@ -21,7 +21,7 @@ TERMS = (
         "Best",
         "The best action of every visit, chosen by somebody who knows the world: no policy can earn more.",
     ),
-    Term("Attainable lift", "From an even choice to the best. A policy's figure is the share of it that it earns."),
+    Term("Attainable lift", "From a uniform choice to the best. A policy's figure is the share of it that it earns."),
     Term(
         "Beyond one action", "The part of the attainable lift that no single action brings: what personalising is for."
     ),

@@ -17,9 +17,10 @@ from matplotlib.ticker import FuncFormatter
 
 from simulator.compare.paired import Comparison
 from simulator.compare.result import Compared, Family, ShareCurve, Standing, Value
+from simulator.report.comparison import signed_writer, writer
 from simulator.report.plots.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.plots.forest import PLAIN, Look, Mark, Row, forest
-from simulator.text import figure, printable, shortened, signed, signed_between
+from simulator.text import between, figure, percent, printable, shortened
 
 REAL, NOT_REAL = PLAIN, Look(LOGGED, filled=False)
 LINES: tuple[tuple[str, Literal["-", "--", "-.", ":"]], ...] = (
@@ -65,7 +66,7 @@ def differences(family: Family, number: int) -> Plot:
     title = f"Differences of the {family.figure}"
     against = {one.against for one in ordered}
     subtitle = f"each less {against.pop()}" if len(against) == 1 else "the first less the second"
-    key = {"real": REAL, "not told apart": NOT_REAL}
+    key = {"real": REAL, "no significant difference": NOT_REAL}
     drawing = forest(
         rows,
         title=title,
@@ -73,10 +74,13 @@ def differences(family: Family, number: int) -> Plot:
         unit=f"difference of the {family.figure}",
         line=Mark(NOT_REAL, 0.0, math.nan, math.nan),
         key=key,
+        written=writer(family.figure),
     )
     left = f" {len(ordered) - MOST_ROWS} smaller ones are only in the table." if len(ordered) > MOST_ROWS else ""
+    written = signed_writer(family.figure)
     told = [
-        f"{_pair(family, one, {})}: {signed(one.difference)} ({signed_between(one.low, one.high)})" for one in ordered
+        f"{_pair(family, one, {})}: {written(one.difference)} ({between(one.low, one.high, written=written)})"
+        for one in ordered
     ]
     return finished(
         drawing,
@@ -120,18 +124,18 @@ def curves(found: Compared) -> Plot:
     axes.axhline(0.0, color=GRID, linewidth=1)
     axes.set_ylim(_bottom(drawn), 1.05)
     axes.set_xlabel("visits")
-    for axis in (axes.xaxis, axes.yaxis):
-        count_along(axis, FuncFormatter(lambda x, _: figure(x)))
+    count_along(axes.xaxis, FuncFormatter(lambda x, _: figure(x)))
+    count_along(axes.yaxis, FuncFormatter(lambda y, _: percent(y)))
     brief = briefly([one.name for one in drawn])
     _explain(axes, [brief[one.name] for one in drawn])
     left = f" The other {len(ordered) - len(drawn)} are left out." if len(ordered) > len(drawn) else ""
     return finished(
         drawing,
         file="curves",
-        caption="0 is an even choice, 1 the best action of every visit. A line that still rises says that more visits "
-        f"would help.{left}",
+        caption="0 % is a uniform choice, 100 % the best action of every visit. A line that still rises says "
+        f"that more visits would help.{left}",
         alt="Share of the attainable lift after all visits. "
-        + "; ".join(f"{printable(one.name)}: {figure(one.share[-1])}" for one in drawn),
+        + "; ".join(f"{printable(one.name)}: {percent(one.share[-1])}" for one in drawn),
     )
 
 
@@ -199,18 +203,19 @@ def parameters(grid: Grid, figure_name: str, number: int) -> Plot:
     axes.set_xticks(list(places.values()), [shortened(_written(value), NARROW_NAME) for value in places], color=INK)
     axes.set_xlim(-0.5, len(places) - 0.5)
     axes.set_xlabel(along)
-    count_along(axes.yaxis, FuncFormatter(lambda x, _: figure(x)))
+    written = writer(figure_name)
+    count_along(axes.yaxis, FuncFormatter(lambda y, _: written(y)))
     if other:
         _explain(axes, [f"{other[0]} {_written(rest[0])}" for rest in lines])
     best = max(grid.points.values(), key=lambda one: one.estimate.value if one.estimate else -math.inf)
     return finished(
         drawing,
         file=f"grid-{number}",
-        caption="Each point is a policy, with the 95 % interval of it alone; whether two differ says the table of "
-        f"differences. Highest: {printable(best.name)}.",
+        caption="Each point is a policy, with its pointwise 95 % interval; the table of differences shows which "
+        f"policies differ. Highest: {printable(best.name)}.",
         alt=f"{figure_name} by {', '.join(grid.axes)}. "
         + "; ".join(
-            f"{printable(one.name)}: {figure(one.estimate.value)}" for one in grid.points.values() if one.estimate
+            f"{printable(one.name)}: {written(one.estimate.value)}" for one in grid.points.values() if one.estimate
         ),
     )
 

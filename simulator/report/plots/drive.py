@@ -33,15 +33,14 @@ def latencies(result: Result, calls: Mapping[str, Percentiles]) -> Plot:
     return finished(
         drawing,
         file="latency",
-        caption="Across: the percentage of calls that took at most so long; the slowest tenth, hundredth and "
-        "thousandth have as much room as the rest. Up: milliseconds. Decisions are measured from "
+        caption="x: percentile (logarithmic in the tail); y: latency in ms. Decisions are measured from "
         f"{measured_from(result)}, rewards from when each was due.",
         alt=f"Latency. {'; '.join(told)}.",
     )
 
 
 def _pace(result: Result) -> str:
-    return f"{figure(result.rate)} visits a second" if result.rate else "as fast as answers came"
+    return f"{figure(result.rate)} visits per second" if result.rate else "as fast as answers came"
 
 
 def _draw(axes: Axes, one: Percentiles, colour: str, dashes: str) -> Line2D:

@@ -17,7 +17,7 @@ from simulator.text import between, count, figure, printable
 
 UNIT = "reward per decision, with 95 % interval"
 MOST_SEGMENTS, MOST_OF_A_FIELD, FEWEST_OF_A_FIELD = 40, 10, 3
-TOLD = 8
+MOST_LABELS = 8
 """Rows that a plot's alternative text tells; the rest stands in the page's tables."""
 
 
@@ -39,7 +39,7 @@ def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
         file="estimates",
         caption="The headline estimate of every policy. Grey: what the log earned, with its interval. "
         "Where an interval reaches into the grey, look at the difference before concluding anything.",
-        alt="Estimates with 95 % intervals. " + _told(rows),
+        alt="Estimates with 95 % intervals. " + _labels(rows),
     )
 
 
@@ -64,7 +64,7 @@ def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
         "for the reason in the table."
         if biased
         else "Estimators that agree make the answer stronger.",
-        alt=f"Estimates of {printable(result.name)} by estimator, with 95 % intervals. " + _told(rows),
+        alt=f"Estimates of {printable(result.name)} by estimator, with 95 % intervals. " + _labels(rows),
     )
 
 
@@ -90,7 +90,7 @@ def segments(found: Sequence[Segment], name: str, stem: str) -> Plot:
         caption="By field of the context, the largest segments first. With many segments, one in twenty intervals "
         "misses by chance alone." + (f" {count(left_out)} smaller segments are only in the table." if left_out else ""),
         alt=f"Estimates of {printable(name)} by segment, with 95 % intervals, against what was logged there. "
-        + _told(row for row in rows if not row.is_heading),
+        + _labels(row for row in rows if not row.is_heading),
     )
 
 
@@ -130,13 +130,14 @@ def _segment(one: Segment) -> Row:
     return Row(one.value, (logged, Mark(PLAIN, one.estimate.value, one.estimate.low, one.estimate.high)))
 
 
-def _told(rows: Iterable[Row]) -> str:
+def _labels(rows: Iterable[Row]) -> str:
     """What a reader who sees nothing needs: the last mark of each row."""
-    told = [f"{printable(row.label)}: {_said(row)}" for row in rows]
-    return "; ".join(told[:TOLD]) + (f"; and {len(told) - TOLD} more." if len(told) > TOLD else ".")
+    labels = [f"{printable(row.label)}: {_caption(row)}" for row in rows]
+    more = len(labels) - MOST_LABELS
+    return "; ".join(labels[:MOST_LABELS]) + (f"; and {more} more." if more > 0 else ".")
 
 
-def _said(row: Row) -> str:
+def _caption(row: Row) -> str:
     if not row.marks:
         return row.note
     mark = row.marks[-1]

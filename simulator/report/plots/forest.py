@@ -7,7 +7,7 @@ wider than most is cut with an arrow, so that the others stay readable.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -66,9 +66,19 @@ class Row:
 
 
 def forest(
-    rows: Sequence[Row], *, title: str, subtitle: str, unit: str, line: Mark | None, key: Mapping[str, Look]
+    rows: Sequence[Row],
+    *,
+    title: str,
+    subtitle: str,
+    unit: str,
+    line: Mark | None,
+    key: Mapping[str, Look],
+    written: Callable[[float], str] = figure,
 ) -> Figure:
-    """The drawing. line: a value that every row is compared with. key: what the looks mean; may be empty."""
+    """The drawing. line: a value that every row is compared with. key: what the looks mean; may be empty.
+
+    written: a value in words.
+    """
     left = 0.2 + CELL * max(cells(shortened(row.label, LABEL_WIDTH)) for row in rows)
     right = VALUES if all(len(row.marks) <= 1 for row in rows) else NO_VALUES
     height = sum(map(_height, rows))
@@ -79,12 +89,12 @@ def forest(
     axes.set_ylim(height, 0)
     axes.set_yticks([])
     axes.set_xlabel(unit)
-    count_along(axes.xaxis, FuncFormatter(lambda x, _: figure(x)))
+    count_along(axes.xaxis, FuncFormatter(lambda x, _: written(x)))
     if line:
         _compare_with(axes, line)
     y = 0.0
     for row in rows:
-        _draw_row(axes, row, top=y, values=right == VALUES)
+        _draw_row(axes, row, top=y, written=written if right == VALUES else None)
         y += _height(row)
     if key:
         explain(axes, {meaning: Line2D([], [], **_dot(look)) for meaning, look in key.items()})
@@ -134,7 +144,7 @@ def _compare_with(axes: Axes, line: Mark) -> None:
         axes.axvspan(line.low, line.high, color=GRID, alpha=0.6, linewidth=0, zorder=0)
 
 
-def _draw_row(axes: Axes, row: Row, *, top: float, values: bool) -> None:
+def _draw_row(axes: Axes, row: Row, *, top: float, written: Callable[[float], str] | None) -> None:
     middle = top + _height(row) / 2
     place = axes.get_yaxis_transform()
     weight = "bold" if row.is_heading else "normal"
@@ -147,8 +157,8 @@ def _draw_row(axes: Axes, row: Row, *, top: float, values: bool) -> None:
     first = middle - BETWEEN_MARKS * (len(row.marks) - 1) / 2
     for index, mark in enumerate(row.marks):
         _draw_mark(axes, mark, first + index * BETWEEN_MARKS)
-        if values:
-            axes.text(1.04, middle, figure(mark.value), transform=place, va="center", size=8.5, color=INK)
+        if written:
+            axes.text(1.04, middle, written(mark.value), transform=place, va="center", size=8.5, color=INK)
 
 
 def _draw_mark(axes: Axes, mark: Mark, y: float) -> None:

@@ -31,7 +31,7 @@ from simulator.report.plots.forest import CELL, LABEL_WIDTH, can_be_drawn
 from simulator.text import cells, count, figure, percent, printable, shortened
 
 LARGEST_SHIFTS = 20
-TOLD = 8
+MOST_LABELS = 8
 """Actions that the alternative text tells."""
 ROW, AIR = 0.235, 0.08
 DOT: dict[str, Any] = {"markersize": 6, "markeredgewidth": 1.5, "clip_on": False}
@@ -95,10 +95,8 @@ def actions(found: Sequence[ActionShare], name: str, stem: str) -> Plot:
         caption="How often each action is chosen, in the log and by the policy, over the same decisions."
         + (f" {count(left_out)} other actions change less and are left out." if left_out else ""),
         alt=f"Mean probability of actions, logged and under {printable(name)}, largest change first: "
-        + "; ".join(
-            f"{printable(one.action)} {percent(one.logged)} to {percent(one.candidate)}" for one in shown[:TOLD]
-        )
-        + ("; and others." if len(found) > TOLD else "."),
+        + "; ".join(map(_shift, shown[:MOST_LABELS]))
+        + ("; and others." if len(found) > MOST_LABELS else "."),
     )
 
 

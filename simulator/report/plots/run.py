@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from simulator.report.plots.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
+from simulator.report.run import label
 from simulator.run.result import LearningCurve, Line, PolicyRuns, WorldRuns
 from simulator.text import figure, percent, printable, shortened
 
@@ -55,7 +56,7 @@ KINDS = (
         "share of lift",
         lambda curve: curve.share,
         percent,
-        "0 % is an even choice, 100 % the best action of every visit. Nobody reaches 100 %: what is best must be "
+        "0 % is a uniform choice, 100 % the best action of every visit. Nobody reaches 100 %: what is best must be "
         "learned, and exploring costs.",
         (-0.1, 1.05),
     ),
@@ -102,7 +103,7 @@ def plot(kind: Kind, found: WorldRuns) -> Plot:
     drawn = [one for one in _shown(found.policies) if _drawable(kind, one)]
     lines = math.ceil(len(drawn) / COLUMNS)
     drawing, axes = frame(kind.title, _subtitle(found), height=2.5, left=0.85, above=KEY + LINE * (lines - 1))
-    key = {shortened(one.name, NAME): _draw(axes, kind, one, found.policies) for one in drawn}
+    key = {shortened(label(one), NAME): _draw(axes, kind, one, found.policies) for one in drawn}
     explain(axes, key, columns=COLUMNS)
     axes.set_xlim(0, found.rounds)
     axes.set_xlabel("visits")
@@ -152,4 +153,4 @@ def _draw(axes: Axes, kind: Kind, policy: PolicyRuns, policies: Sequence[PolicyR
 
 def _last(kind: Kind, policy: PolicyRuns) -> str:
     line = kind.of(policy.curve)
-    return f"{printable(policy.name)} {kind.written(line.mean[-1])}" if line else ""
+    return f"{printable(label(policy))} {kind.written(line.mean[-1])}" if line else ""

@@ -1,0 +1,48 @@
+"""The demo's table: what was learned, by segment. Called by `simulator demo`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from decider.estimate.mean import Interval
+from simulator.drive.demo import Group, GroupRewards
+from simulator.report.table import Cell, Column, Table
+from simulator.text import count, figure, signed
+
+NamedGroup = tuple[str, Group]
+"""A group of visitors by its name."""
+
+
+def rewards_table(found: GroupRewards) -> Table[NamedGroup]:
+    """Rewards of the learning policy, and what the same visits were worth to others."""
+    columns: Sequence[Column[NamedGroup]] = (
+        Column("Segment", lambda row: row[0], "name"),
+        Column("Visits", lambda row: count(row[1].learned.count), "number"),
+        Column("Learning policy", lambda row: _estimate(row[1].learned.interval()), "number"),
+        Column("Uniform choice", lambda row: figure(row[1].uniform.value), "number"),
+        Column("Best single action", lambda row: figure(row[1].fixed.value), "number"),
+        Column("Difference to uniform choice", lambda row: _difference(row[1].above_uniform.interval()), "number"),
+        Column("Difference to best single action", lambda row: _difference(row[1].above_fixed.interval()), "number"),
+    )
+    return Table(
+        "Clicks/visit, with 95 % intervals",
+        columns,
+        list(found.groups.items()),
+        note=f"Best single action: {found.best}. Uniform choice and best single action: the same visits' known means "
+        "in this world",
+        look=lambda row: "foot" if row[0].startswith("all") else "",
+    )
+
+
+def _estimate(found: Interval) -> Cell:
+    return Cell(figure(found.value), _half(found))
+
+
+def _difference(found: Interval) -> Cell:
+    return Cell(signed(found.value), _half(found))
+
+
+def _half(found: Interval) -> str:
+    """Of the interval, which is as wide on both sides."""
+    return f"±{figure(found.high - found.value)}" if math.isfinite(found.high) else ""
