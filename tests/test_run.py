@@ -300,7 +300,7 @@ def test_the_floor_is_kept(visits: Visits) -> None:
         ("squarecb:gamma_scale=100", True, 0.0),
         ("epsilon_greedy:epsilon=0.1,floor=0.02", True, 0.02),
         ("bag:size=3,interactions=CA+CCA", True, 0.0),
-        ("tests.mine:first", True, 0.0),
+        ("tests.custom_policy:first", True, 0.0),
         ("uniform", False, None),
         ("best", False, None),
         ("fixed:sale", False, None),
@@ -355,7 +355,7 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
         ("default:interactions=C", "interactions"),
         ("missing.toml", "missing.toml"),
         ("tests.nothing:make", "No module named 'tests.nothing'"),
-        ("tests.mine:second", "has no attribute 'second'"),
+        ("tests.custom_policy:second", "has no attribute 'second'"),
     ],
 )
 def test_a_name_that_is_wrong_is_refused_with_the_way_out(name: str, said: str) -> None:
@@ -367,7 +367,7 @@ def test_a_name_that_is_wrong_is_refused_with_the_way_out(name: str, said: str) 
 
 def test_a_python_policy_plays() -> None:
     """One's own idea is tried in a line."""
-    own, same = (run(Task("storefront", name, 3, 200)) for name in ("tests.mine:first", "fixed:new-arrivals"))
+    own, same = (run(Task("storefront", name, 3, 200)) for name in ("tests.custom_policy:first", "fixed:new-arrivals"))
     assert own.earned == pytest.approx(same.earned)
 
 

@@ -228,6 +228,6 @@ def test_somebodys_own_policy_that_fails_ends_a_run_with_its_name(failure: str) 
 
 def test_a_name_of_somebodys_own_policy_gives_one_that_is_checked() -> None:
     """`simulator run` and `simulator evaluate` say the same of the same mistake."""
-    player = find_policy("tests.mine:first", find("storefront"))
+    player = find_policy("tests.custom_policy:first", find("storefront"))
     assert isinstance(player, ServedPolicy)
     assert isinstance(player.make(1), Checked)
