@@ -1,4 +1,4 @@
-"""Functions and tasks for tests of sweeps, and a process that sweeps: `python -m tests.sweep_process KEEP NOTES [tasks]`.
+"""Functions and tasks for tests of sweeps, and a process: `python -m tests.sweep_process KEEP NOTES [tasks]`.
 
 Apart from the tests, so that a worker process starts fast.
 """

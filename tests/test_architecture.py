@@ -1,4 +1,4 @@
-"""The rooms and their doors: imports point one way, each library has one room, and everything says what it is for."""
+"""The rooms: imports point one way, each library has one room, and everything says what it is for."""
 
 from __future__ import annotations
 
@@ -60,9 +60,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     **{room: SERVED | {"decider.client", "decider.extras", *SIMULATED[:place]} for place, room in enumerate(SIMULATED)},
 }
 """Each room with the rooms that it may import, besides itself."""
-
-DRIVES_LIVE = ("simulator.drive", "simulator.studies.bench")
-"""The simulator's own door code: it talks to a live server."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "vowpal_wabbit_next": ("decider.policy.vw",),

@@ -957,7 +957,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:
 
 
 def test_ours_is_read_by_our_own_reader(tmp_path: Path) -> None:
-    """One door for every log; which of several experiments, the options say."""
+    """One client for every log; which of several experiments, the options say."""
     path = shutil.copy(Path(__file__).parent / "data" / "log-0.1.0.db", tmp_path / "log.db")
     columns = read(path)
     assert len(columns) > 0

@@ -27,7 +27,7 @@ from simulator.drive import open_bandit as drive_open_bandit
 from simulator.drive.open_bandit import Pass, send
 from simulator.drive.target import DriveFailed
 from simulator.verify import verify
-from tests.doors import rows as rows_of
+from tests.rpc_clients import rows as rows_of
 
 ITEMS = 4
 EXPERIMENT = experiment_pb2.Experiment(

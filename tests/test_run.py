@@ -440,7 +440,7 @@ def test_bands_are_those_of_student() -> None:
 
 
 def test_a_world_without_lift_has_no_share(tmp_path: Path) -> None:
-    """Where every action is as good there is nothing to attain: no division by zero, and every door still opens."""
+    """Where all actions are as good there is nothing to attain: no division by zero, and all is still written."""
     flat = [0.3 * point for point in (2, 4, 6, 8, 10)]
     other = [sum([0.1] * 3 * point) for point in (2, 4, 6, 8, 10)]  # the same up to rounding
     runs = [made_run(seed, earned=flat, best=other, uniform=flat, fixed=flat) for seed in (1, 2)]
