@@ -37,7 +37,7 @@ from simulator.commands.group import main
 from simulator.drive import calls, live
 from simulator.drive.calls import Unanswered
 from simulator.drive.earned import measure
-from simulator.drive.example import found as worked
+from simulator.drive.example import example_result as worked
 from simulator.drive.kills import moments
 from simulator.drive.latency import CURVE, percentiles
 from simulator.drive.ledger import Ledger

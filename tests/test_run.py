@@ -34,7 +34,7 @@ from simulator.load_policy import BadPolicy
 from simulator.report.pages.run import write_run_report
 from simulator.report.run import shown, whole_table
 from simulator.report.table import sparkline
-from simulator.run.example import found
+from simulator.run.example import example_result
 from simulator.run.play import Rounds, play, play_reference
 from simulator.run.policies import ServedPolicy, StaticPolicy, find_policy
 from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, summarize, summarize_reference, tasks_of
@@ -447,7 +447,7 @@ def test_a_world_without_lift_has_no_share(tmp_path: Path) -> None:
     assert math.isnan(runs[0].share())
     policy = summarize("p", runs, learns=True)
     assert policy.whole.share is None
-    result = replace(found(), policies=(summarize_reference("best", runs), policy))
+    result = replace(example_result(), policies=(summarize_reference("best", runs), policy))
     assert list(shown(result))
     assert json.loads(to_json(result))["policies"][1]["curve"]["share"]["mean"] == [None] * 5
     page = write_run_report(result, tmp_path)
@@ -526,15 +526,15 @@ def test_one_seed_has_no_bands_and_says_so() -> None:
 
 def test_nothing_is_written_with_a_sign_and_fits_on_80_columns() -> None:
     """`-0.0 %` looks like a loss; a small curve that is broken into two lines is none."""
-    figures = replace(found().policies[0].whole, share=Band(-1e-9, None, None), right=None)
-    one = replace(found(), policies=(replace(found().policies[0], whole=figures),))
+    figures = replace(example_result().policies[0].whole, share=Band(-1e-9, None, None), right=None)
+    one = replace(example_result(), policies=(replace(example_result().policies[0], whole=figures),))
     ((_, cells),) = whole_table(one).lines(foot=False)
     assert {column.heading: cell.text for column, cell in cells}["Share of lift"] == "0 %"
     console = Console(width=80)
     with console.capture() as captured:
-        for part in shown(found()):
+        for part in shown(example_result()):
             console.print(part)
-    assert sparkline(found().policies[2].curve.share.mean) in captured.get()
+    assert sparkline(example_result().policies[2].curve.share.mean) in captured.get()
 
 
 def test_files_are_there_even_if_nobody_reads_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -619,16 +619,17 @@ def test_no_such_world() -> None:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's page, with a name that would like to be a script."""
-    hostile = replace(found().policies[3], name="<script>document.title='taken'</script>")
+    hostile = replace(example_result().policies[3], name="<script>document.title='taken'</script>")
     return write_run_report(
-        replace(found(), policies=(*found().policies, hostile)), tmp_path_factory.mktemp("page") / "new"
+        replace(example_result(), policies=(*example_result().policies, hostile)),
+        tmp_path_factory.mktemp("page") / "new",
     )
 
 
 def test_the_same_runs_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
     """A page in version control changes only when its figures do."""
     for folder in (tmp_path / "a", tmp_path / "b"):
-        write_run_report(found(), folder)
+        write_run_report(example_result(), folder)
     names = {file.name for file in (tmp_path / "a").iterdir()}
     assert names == {"index.html", "reward.png", "share.png", "regret.png", "right.png"}
     assert names == {file.name for file in page.parent.iterdir()}

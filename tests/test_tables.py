@@ -12,8 +12,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from simulator.compare.example import found as compared
-from simulator.drive.example import found as driven
+from simulator.compare.example import example_result as compared
+from simulator.drive.example import example_result as driven
 from simulator.report import comparison, drive, evaluation, run, worlds
 from simulator.report.checks import log_panel
 from simulator.report.pages.comparison import write_comparison_report
@@ -22,7 +22,7 @@ from simulator.report.pages.evaluation import write_report
 from simulator.report.pages.run import write_run_report
 from simulator.report.pages.worlds import write_worlds
 from simulator.report.world_figures import portrait
-from simulator.run.example import found as played
+from simulator.run.example import example_result as played
 from simulator.worlds.registry import find
 from tests.evaluations import EVALUATION
 from tests.test_report import parsed

@@ -13,10 +13,10 @@ NAMES = ("uniform", "default", "best")
 
 
 @cache
-def found() -> Compared:
+def example_result() -> Compared:
     """Three policies, three seeds of 100 visits of the storefront.
 
-    >>> [one.name for one in found().standings][0]
+    >>> [one.name for one in example_result().standings][0]
     'best'
     """
     world = find("storefront")

@@ -12,10 +12,10 @@ from simulator.drive.reconcile import Reconciliation, Tally
 from simulator.drive.result import Fate, Result
 
 
-def found() -> Result:
+def example_result() -> Result:
     """A drive of 1,000 visits with one kill, as it could have been.
 
-    >>> found().reconciliation.clean
+    >>> example_result().reconciliation.clean
     True
     """
     return Result(

@@ -101,8 +101,8 @@ def latency_table(result: Result) -> Table[Calls]:
 def calls_of(result: Result) -> dict[str, Percentiles]:
     """Those that were made, by name.
 
-    >>> from simulator.drive.example import found
-    >>> list(calls_of(found()))
+    >>> from simulator.drive.example import example_result
+    >>> list(calls_of(example_result()))
     ['Decide', 'rewards']
     """
     decides = "Decide" if result.batch == 1 else f"DecideBatch of {result.batch}"
@@ -113,8 +113,8 @@ def calls_of(result: Result) -> dict[str, Percentiles]:
 def measured_from(result: Result) -> str:
     """The moment from which a decision's latency counts.
 
-    >>> from simulator.drive.example import found
-    >>> measured_from(found())
+    >>> from simulator.drive.example import example_result
+    >>> measured_from(example_result())
     'when each call was due'
     """
     return "when each call was due" if result.rate else "sending, as each client waits for its answer"

@@ -47,8 +47,8 @@ def write_comparison_report(found: Compared, folder: Path) -> Path:
 def summary(found: Compared) -> str:
     """The page's first sentence.
 
-    >>> from simulator.compare.example import found
-    >>> summary(found()).partition(",")[0]
+    >>> from simulator.compare.example import example_result
+    >>> summary(example_result()).partition(",")[0]
     'Of 2 policies that are compared with uniform'
     """
     if found.head is None:

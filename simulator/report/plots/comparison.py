@@ -44,8 +44,8 @@ WIDE_NAME, NARROW_NAME = 40, 16
 def plots_of(found: Compared) -> Iterator[Plot]:
     """Those for which there are figures.
 
-    >>> from simulator.compare.example import found
-    >>> [plot.file for plot in plots_of(found())]
+    >>> from simulator.compare.example import example_result
+    >>> [plot.file for plot in plots_of(example_result())]
     ['differences-1', 'differences-2', 'curves']
     """
     for number, family in enumerate(found.families, 1):
