@@ -26,7 +26,7 @@ from decider.serving.current import Current
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Reason
 from decider.v1 import decider_service_pb2 as pb
 from simulator.evaluate.replay_decisions import ReplayedPolicy
-from simulator.load_policy import BadPolicy, Checked
+from simulator.load_policy import BadPolicy, CheckedPolicy
 from simulator.run.play import play
 from simulator.run.policies import ServedPolicy, find_policy
 from simulator.worlds.registry import find
@@ -221,7 +221,7 @@ READ_AS_NUMBERS = {"decimals", "a generator", "strings"}
 @pytest.mark.parametrize("failure", sorted(FAILURES.keys() - READ_AS_NUMBERS))
 def test_somebodys_own_policy_that_fails_ends_a_run_with_its_name(failure: str) -> None:
     """The baseline in its place would be somebody else's result."""
-    world, policy = find("storefront"), Checked("mine:P", Answering(FAILURES[failure]))
+    world, policy = find("storefront"), CheckedPolicy("mine:P", Answering(FAILURES[failure]))
     with pytest.raises(BadPolicy, match="mine:P"):
         play(world, world.draw(1, 50), policy, floor=0.0, random=Random(1))
 
@@ -230,4 +230,4 @@ def test_a_name_of_somebodys_own_policy_gives_one_that_is_checked() -> None:
     """`simulator run` and `simulator evaluate` say the same of the same mistake."""
     player = find_policy("tests.custom_policy:first", find("storefront"))
     assert isinstance(player, ServedPolicy)
-    assert isinstance(player.make(1), Checked)
+    assert isinstance(player.make(1), CheckedPolicy)

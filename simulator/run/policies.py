@@ -22,7 +22,7 @@ from decider.policy.make import make_policy
 from decider.policy.protocol import PlainPolicy
 from decider.types import ActionId
 from decider.v1 import experiment_pb2 as pb
-from simulator.load_policy import BadPolicy, Checked, factory_of
+from simulator.load_policy import BadPolicy, CheckedPolicy, factory_of
 from simulator.worlds.world import Floats, Visits, World
 
 NAMES = "default, ALGORITHM[:parameter=value,...], FILE.toml, fixed:ACTION, uniform, best or module:factory"
@@ -66,7 +66,7 @@ def find_policy(name: str, world: World) -> ServedPolicy | StaticPolicy:
         return _served(experiment, world)
     if colon:
         make = factory_of(name, others=NAMES)
-        return ServedPolicy(lambda _: Checked(name, make()), 0.0)
+        return ServedPolicy(lambda _: CheckedPolicy(name, make()), 0.0)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
 
 
