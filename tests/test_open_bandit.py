@@ -265,9 +265,9 @@ def test_the_command_fails_with_one_line(tmp_path: Path) -> None:
 
 def test_the_caption_says_what_makes_a_rate_no_forecast() -> None:
     """Rows learned before, and answers that missed the window, look like success or failure of the policy."""
-    plain = drive_open_bandit.caption(drive_open_bandit.Driven("e", had_learned=False, passes=[Pass()]))
+    plain = drive_open_bandit.caption(drive_open_bandit.DriveSummary("e", had_learned=False, passes=[Pass()]))
     assert not any(word in plain for word in ("pass 2", "before", "missed"))
-    driven = drive_open_bandit.Driven("e", had_learned=True, passes=[Pass(late=1), Pass(late=2)])
+    driven = drive_open_bandit.DriveSummary("e", had_learned=True, passes=[Pass(late=1), Pass(late=2)])
     words = drive_open_bandit.caption(driven)
     assert all(
         word in words for word in ("From pass 2 on", "learned this experiment before", "3 answers may have missed")
@@ -330,5 +330,5 @@ def test_nothing_is_said_of_no_trials() -> None:
     """Without a matched row there is no click rate, and the table shows none."""
     assert (proportion_interval(Proportion(0, 0)).low, proportion_interval(Proportion(0, 0)).high) == (0, 1)
     assert math.isnan(difference(Proportion(0, 0), Proportion(1, 2)).value)
-    driven = drive_open_bandit.Driven("e", had_learned=False, passes=[Pass(rows=3, clicks=1)])
+    driven = drive_open_bandit.DriveSummary("e", had_learned=False, passes=[Pass(rows=3, clicks=1)])
     assert next(iter(drive_open_bandit.table(driven).columns[3].cells)) == "-"

@@ -48,7 +48,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Driven:
+class DriveSummary:
     """experiment: its id. had_learned: the policy knew this experiment before the first row was sent."""
 
     experiment: str
@@ -120,7 +120,7 @@ def _count(counted: Pass, row: Row, *, matched: bool, late: bool) -> None:
     counted.late += late
 
 
-def drive(target: str, campaign: str, *, passes: int, limit: int | None, console: Console) -> Driven:
+def drive(target: str, campaign: str, *, passes: int, limit: int | None, console: Console) -> DriveSummary:
     """Apply the campaign's experiment and send its rows (the first `limit`), with a progress bar.
 
     Raises DriveFailed or DatasetError.
@@ -135,10 +135,10 @@ def drive(target: str, campaign: str, *, passes: int, limit: int | None, console
             send(client, definition.id, rows, name=f"pass-{number}", on_row=lambda: progress.advance(task))
             for number in range(1, passes + 1)
         ]
-    return Driven(definition.id, had_learned, counted)
+    return DriveSummary(definition.id, had_learned, counted)
 
 
-def table(driven: Driven) -> Table:
+def table(driven: DriveSummary) -> Table:
     """Click rates: of the learning policy on the rows it matched, of the uniform policy on all rows."""
     result = Table(title=f"{driven.experiment}: click rates, with 95 % intervals", caption=caption(driven))
     result.title_justify = result.caption_justify = "left"
@@ -172,7 +172,7 @@ def _percent(share: Interval, sign: str = "") -> str:
     return f"{value} [{low}, {high}]"
 
 
-def caption(driven: Driven) -> str:
+def caption(driven: DriveSummary) -> str:
     """What the table's figures mean and how far they reach."""
     lines = [
         "learning: a progressive learner, on the rows where it chose the logged item.",
@@ -190,10 +190,10 @@ def caption(driven: Driven) -> str:
     return "\n".join(lines)
 
 
-def summary(driven: Driven) -> str:
+def summary(driven: DriveSummary) -> str:
     """One plain line.
 
-    >>> summary(Driven("open-bandit-random-men", False, [Pass(rows=9, matched=2, matched_clicks=1)]))
+    >>> summary(DriveSummary("open-bandit-random-men", False, [Pass(rows=9, matched=2, matched_clicks=1)]))
     'matched 2 of 9 rows, 1 clicks'
     """
     matched = sum(counted.matched for counted in driven.passes)
