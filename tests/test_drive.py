@@ -36,7 +36,7 @@ from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_Deci
 from simulator.commands.group import main
 from simulator.drive import calls, live
 from simulator.drive.calls import Unanswered
-from simulator.drive.earned import measure
+from simulator.drive.earnings import measure
 from simulator.drive.example import example_result as worked
 from simulator.drive.kills import moments
 from simulator.drive.latency import CURVE, percentiles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from simulator.drive.earned import Earned
+from simulator.drive.earnings import Earnings
 from simulator.drive.latency import percentiles
 from simulator.drive.ledger import Kill
 from simulator.drive.plan import Shares
@@ -49,7 +49,7 @@ def example_result() -> Result:
         reward=percentiles(array("d", [0.002 + 1e-5 * number for number in range(133)])),
         errors={"UNAVAILABLE": 12},
         kills=(Kill(after=600, back=1.2),),
-        earned=Earned(
+        earned=Earnings(
             visits=1_000,
             earned=0.15,
             best=0.27,

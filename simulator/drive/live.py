@@ -16,7 +16,7 @@ from decider.experiment.schema import to_message
 from decider.log.open import open_reader
 from decider.log.protocol import LogReader
 from simulator.drive import reconcile
-from simulator.drive.earned import measure
+from simulator.drive.earnings import measure
 from simulator.drive.kills import killer
 from simulator.drive.latency import percentiles
 from simulator.drive.ledger import Ledger

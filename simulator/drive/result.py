@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.drive.earned import Earned
+from simulator.drive.earnings import Earnings
 from simulator.drive.latency import Percentiles
 from simulator.drive.ledger import Kill
 from simulator.drive.plan import Shares
@@ -50,5 +50,5 @@ class Result:
     reward: Percentiles | None
     errors: dict[str, int]
     kills: tuple[Kill, ...]
-    earned: Earned | None
+    earned: Earnings | None
     ended: str

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.console import RenderableType
 from rich.text import Text
 
-from simulator.drive.earned import Earned
+from simulator.drive.earnings import Earnings
 from simulator.drive.latency import Percentiles
 from simulator.drive.reconcile import Tally
 from simulator.drive.result import Result
@@ -143,7 +143,7 @@ class Chooser(NamedTuple):
     reward: float
 
 
-def choosers(found: Earned) -> tuple[Chooser, ...]:
+def choosers(found: Earnings) -> tuple[Chooser, ...]:
     """This drive, and what it is compared with."""
     return (
         Chooser("this drive", found.earned),
@@ -153,7 +153,7 @@ def choosers(found: Earned) -> tuple[Chooser, ...]:
     )
 
 
-def estimand(found: Earned) -> str:
+def estimand(found: Earnings) -> str:
     """What the rewards are."""
     return (
         "Estimand: mean reward per visit, by the world's true means of the actions that were drawn, "
@@ -161,7 +161,7 @@ def estimand(found: Earned) -> str:
     )
 
 
-def rewards_table(found: Earned) -> Table[Chooser]:
+def rewards_table(found: Earnings) -> Table[Chooser]:
     """Beside what others would have earned on the same visits."""
     columns: Sequence[Column[Chooser]] = (
         Column("Who chooses", lambda one: one.name, "name"),
@@ -171,7 +171,7 @@ def rewards_table(found: Earned) -> Table[Chooser]:
     return Table("", columns, choosers(found), look=lambda one: "" if one.name == "this drive" else "logged")
 
 
-def earned_facts(found: Earned) -> Facts:
+def earned_facts(found: Earnings) -> Facts:
     """How near it came to the best."""
     return {
         "Share of the attainable lift": Cell(percent(found.share)),
