@@ -29,7 +29,7 @@ from simulator.compare.on_decisions import family
 from simulator.compare.on_log import LogResult, LogTask, Reading, on_same_decisions, standing, sums_of, try_evaluate
 from simulator.compare.on_world import try_run
 from simulator.compare.paired import Comparison, Floats, all_pairs, paired, shrinkage
-from simulator.compare.result import Compared, Family, ShareCurve, Standing, rank, sentence
+from simulator.compare.result import ComparisonResult, Family, ShareCurve, Standing, rank, sentence
 from simulator.compare.table import read_table, write_table
 from simulator.evaluate.estimates import Estimator
 from simulator.evaluate.parse import parse
@@ -537,7 +537,7 @@ def test_policies_judged_by_other_decisions_are_not_compared(log: Path) -> None:
 # The page
 
 
-def hand_made() -> Compared:
+def hand_made() -> ComparisonResult:
     """Names that hold markup, figures that are not numbers, a grid, and pairs."""
     scales = (10.0, 100.0, 1000.0)
     grid = [
@@ -561,7 +561,7 @@ def hand_made() -> Compared:
         Family("share of the attainable lift", "paired by seed over 5 seeds", tuple(compared)),
         Family("share of the attainable lift", f"every pair {HOSTILE}", tuple(compared)),
     )
-    return Compared(
+    return ComparisonResult(
         subject=f"world {HOSTILE}",
         line="A line about it.",
         figure="share of the attainable lift",

@@ -36,7 +36,7 @@ from simulator.compare import on_decisions, on_log, on_world
 from simulator.compare.grid import read_grid
 from simulator.compare.on_log import LogResult, LogTask, Reading, try_evaluate
 from simulator.compare.on_world import WorldResult, try_run
-from simulator.compare.result import BadComparison, Compared, TableRow
+from simulator.compare.result import BadComparison, ComparisonResult, TableRow
 from simulator.compare.table import FORMATS, write_table
 from simulator.evaluate.result import to_json
 from simulator.report.comparison import shown
@@ -199,7 +199,7 @@ def _refuse(why: str, **options: Any) -> None:
 
 def _on_world(
     world: World, policies: list[str], settings: Settings, *, rounds: int, seeds: int
-) -> tuple[Compared, list[TableRow]]:
+) -> tuple[ComparisonResult, list[TableRow]]:
     given = {name: on_world.parameters(name, world) for name in policies}
     tasks = tasks_of(settings.subject, policies, seeds=range(1, seeds + 1), rounds=rounds, delayed=settings.delayed)
     what = f"{len(policies)} policies x {seeds} seeds of {rounds:,} visits"
@@ -209,7 +209,9 @@ def _on_world(
     return found, [on_world.row(task, one, given[task.policy]) for task, one in zip(tasks, results, strict=True)]
 
 
-def _on_log(policies: list[str], settings: Settings, reading: dict[str, Any]) -> tuple[Compared, list[TableRow]]:
+def _on_log(
+    policies: list[str], settings: Settings, reading: dict[str, Any]
+) -> tuple[ComparisonResult, list[TableRow]]:
     columns = read_log(settings.subject, settings.console, **reading)
     for name in policies:
         on_log.candidate(name, columns, delayed=settings.delayed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from simulator.compare.on_world import compare, parameters, try_run
-from simulator.compare.result import Compared
+from simulator.compare.result import ComparisonResult
 from simulator.run.result import tasks_of
 from simulator.worlds.registry import find
 
@@ -13,7 +13,7 @@ NAMES = ("uniform", "default", "best")
 
 
 @cache
-def example_result() -> Compared:
+def example_result() -> ComparisonResult:
     """Three policies, three seeds of 100 visits of the storefront.
 
     >>> [one.name for one in example_result().standings][0]

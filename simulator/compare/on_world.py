@@ -10,7 +10,17 @@ import numpy as np
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from simulator.compare.paired import Floats, all_pairs, paired
-from simulator.compare.result import LEVEL, Compared, Family, ShareCurve, Standing, TableRow, Value, parameters_of, rank
+from simulator.compare.result import (
+    LEVEL,
+    ComparisonResult,
+    Family,
+    ShareCurve,
+    Standing,
+    TableRow,
+    Value,
+    parameters_of,
+    rank,
+)
 from simulator.evaluate.result import Estimate
 from simulator.load_policy import BadPolicy
 from simulator.run.policies import ServedPolicy, find_policy, with_policy
@@ -98,7 +108,7 @@ def compare(
     *,
     reference: str,
     every_pair: bool,
-) -> Compared:
+) -> ComparisonResult:
     """policies: the parameters of each, by name; runs: what it did, seed by seed, in the same order for all."""
     whole = {name: [one.run for one in found if one.run] for name, found in runs.items()}
     complete = [name for name in policies if len(whole[name]) == len(runs[name])]
@@ -118,7 +128,7 @@ def compare(
     families = [_family(figure, values[figure], reference, every_pair=False) for figure in order]
     if every_pair:
         families.append(_family(order[0], values[order[0]], reference, every_pair=True))
-    return Compared(
+    return ComparisonResult(
         subject=world.name,
         line=world.line,
         figure=order[0],
