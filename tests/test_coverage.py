@@ -19,7 +19,7 @@ from simulator.studies.coverage import (
     METHODS,
     SETTINGS,
     SIZES,
-    Result,
+    CoverageResult,
     Setting,
     Task,
     draw,
@@ -127,7 +127,7 @@ def test_tasks_hold_every_log_once() -> None:
 
 def test_coverage_counts_misses_on_both_sides() -> None:
     """An interval that is always too high is as wrong as one that is always too low."""
-    result = Result("A", 300, "asymptotic", logs=10, above=2, below=3, width=20.0)
+    result = CoverageResult("A", 300, "asymptotic", logs=10, above=2, below=3, width=20.0)
     assert (result.coverage, result.mean_width) == (0.5, 2.0)
     assert "| asymptotic | 50.0 % · 2 |" in markdown([result])
 

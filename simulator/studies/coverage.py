@@ -196,7 +196,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CoverageResult:
     """One method on logs of one setting and size. above, below: intervals that lie there, seen from the truth.
 
     width: of all intervals together, as multiples of the truth.
@@ -220,13 +220,13 @@ class Result:
         """As a multiple of the truth."""
         return self.width / self.logs
 
-    def __add__(self, other: Result) -> Result:
+    def __add__(self, other: CoverageResult) -> CoverageResult:
         """Of the logs of both."""
         sums = (self.logs + other.logs, self.above + other.above, self.below + other.below, self.width + other.width)
-        return Result(self.setting, self.decisions, self.method, *sums)
+        return CoverageResult(self.setting, self.decisions, self.method, *sums)
 
 
-def run(task: Task) -> list[Result]:
+def run(task: Task) -> list[CoverageResult]:
     """Pure: equal tasks have equal results, in every process. Methods that see none of the logs are left out."""
     setting = SETTINGS[task.setting]
     found: dict[str, list[Interval]] = {name: [] for name in METHODS}
@@ -238,17 +238,17 @@ def run(task: Task) -> list[Result]:
     return [_result(name, setting, task.decisions, intervals) for name, intervals in found.items() if intervals]
 
 
-def _result(name: str, setting: Setting, decisions: int, intervals: Sequence[Interval]) -> Result:
+def _result(name: str, setting: Setting, decisions: int, intervals: Sequence[Interval]) -> CoverageResult:
     above = sum(interval.low > setting.truth for interval in intervals)
     below = sum(interval.high < setting.truth for interval in intervals)
     width = sum(interval.high - interval.low for interval in intervals) / abs(setting.truth)
-    return Result(setting.name, decisions, name, len(intervals), above, below, width)
+    return CoverageResult(setting.name, decisions, name, len(intervals), above, below, width)
 
 
-def run_all(tasks: Sequence[Task], *, workers: int, console: Console) -> list[Result]:
+def run_all(tasks: Sequence[Task], *, workers: int, console: Console) -> list[CoverageResult]:
     """The results of all tasks, added up by setting, size and method, with a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    found: dict[tuple[str, int, str], Result] = {}
+    found: dict[tuple[str, int, str], CoverageResult] = {}
     with multiprocessing.get_context("spawn").Pool(workers) as pool, Progress(*columns, console=console) as progress:
         for results in progress.track(pool.imap(run, tasks), total=len(tasks), description=f"{CHUNK} logs each"):
             for one in results:
@@ -271,10 +271,10 @@ def tasks_for(settings: Sequence[int], *, repetitions: int, seed: int) -> list[T
     ]
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[CoverageResult]) -> str:
     """Coverage and mean width by method (rows), setting and size (columns).
 
-    >>> print(markdown([Result("A", 300, "asymptotic", logs=100, above=1, below=9, width=28.0)]))
+    >>> print(markdown([CoverageResult("A", 300, "asymptotic", logs=100, above=1, below=9, width=28.0)]))
     | interval | A, 300 |
     |---|--:|
     | asymptotic | 90.0 % · 0.28 |
@@ -290,7 +290,7 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join([first, "|---" + "|--:" * len(columns) + "|", *others])
 
 
-def report(results: Sequence[Result], settings: Sequence[int], *, repetitions: int, seed: int) -> str:
+def report(results: Sequence[CoverageResult], settings: Sequence[int], *, repetitions: int, seed: int) -> str:
     """The table, and what it shows."""
     slow = ", ".join(
         f"{name}: {math.ceil(repetitions / one.every):,}" for name, one in METHODS.items() if one.every > 1
