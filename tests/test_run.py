@@ -36,7 +36,7 @@ from simulator.report.run import shown, whole_table
 from simulator.report.table import sparkline
 from simulator.run.example import example_result
 from simulator.run.play import Rounds, play, play_reference
-from simulator.run.policies import ServedPolicy, StaticPolicy, find_policy
+from simulator.run.policies import LearningPolicy, StaticPolicy, find_policy
 from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, summarize, summarize_reference, tasks_of
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.registry import NoSuchWorld, find
@@ -189,7 +189,7 @@ def test_what_plays_is_what_serves_bit_for_bit(policy: str) -> None:
         names=np.where(clicks, 0, -1).astype(np.int8),
     )
     player = find_policy(policy, world)
-    assert isinstance(player, ServedPolicy)
+    assert isinstance(player, LearningPolicy)
     assert player.floor == world.experiment.minimum_propensity
     watched = Watched(player.make(1))
 
@@ -309,8 +309,8 @@ def test_the_floor_is_kept(visits: Visits) -> None:
 def test_a_name_gives_what_plays(name: str, learns: bool, floor: float | None) -> None:
     """Every kind that --help names."""
     player = find_policy(name, STOREFRONT)
-    assert isinstance(player, ServedPolicy if learns else StaticPolicy)
-    if isinstance(player, ServedPolicy) and floor:
+    assert isinstance(player, LearningPolicy if learns else StaticPolicy)
+    if isinstance(player, LearningPolicy) and floor:
         assert player.floor == floor
     one = run(Task("storefront", name, seed=1, rounds=50))
     assert one.rounds == list(range(1, 51))
@@ -330,8 +330,8 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
     file = tmp_path / "mine.toml"
     file.write_text(text, encoding="utf-8")
     player = find_policy(f"{file}", STOREFRONT)
-    assert isinstance(player, ServedPolicy if learns else StaticPolicy)
-    if isinstance(player, ServedPolicy):
+    assert isinstance(player, LearningPolicy if learns else StaticPolicy)
+    if isinstance(player, LearningPolicy):
         assert player.floor == 0.03
 
 

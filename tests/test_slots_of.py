@@ -28,7 +28,7 @@ from decider.v1 import decider_service_pb2 as pb
 from simulator.evaluate.replay_decisions import ReplayedPolicy
 from simulator.load_policy import BadPolicy, CheckedPolicy
 from simulator.run.play import play
-from simulator.run.policies import ServedPolicy, find_policy
+from simulator.run.policies import LearningPolicy, find_policy
 from simulator.worlds.registry import find
 from tests.conftest import Clock, sample_version, spec
 
@@ -229,5 +229,5 @@ def test_somebodys_own_policy_that_fails_ends_a_run_with_its_name(failure: str) 
 def test_a_name_of_somebodys_own_policy_gives_one_that_is_checked() -> None:
     """`simulator run` and `simulator evaluate` say the same of the same mistake."""
     player = find_policy("tests.custom_policy:first", find("storefront"))
-    assert isinstance(player, ServedPolicy)
+    assert isinstance(player, LearningPolicy)
     assert isinstance(player.make(1), CheckedPolicy)

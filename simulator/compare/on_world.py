@@ -23,7 +23,7 @@ from simulator.compare.result import (
 )
 from simulator.evaluate.result import Estimate
 from simulator.load_policy import BadPolicy
-from simulator.run.policies import ServedPolicy, find_policy, with_policy
+from simulator.run.policies import LearningPolicy, find_policy, with_policy
 from simulator.run.result import KNOWN, LEARNS, Band, band
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.world import World
@@ -117,7 +117,7 @@ def compare(
     values = {figure: {name: of(whole[name]) for name in complete} for figure, of in figures.items()}
     lift = all(np.isfinite(one).all() for one in values[SHARE].values())
     order = [SHARE, REWARD] if lift else [REWARD]
-    learns = {name: isinstance(find_policy(name, world), ServedPolicy) for name in policies}
+    learns = {name: isinstance(find_policy(name, world), LearningPolicy) for name in policies}
     standings = [
         _standing(
             name, policies[name], runs[name], {figure: values[figure].get(name) for figure in order}, learns[name]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decider.errors import DeciderError
 from decider.policy.protocol import PlainPolicy
 from decider.policy.vw.workspace import VwPolicy
-from simulator.run.policies import EXTENSIONS, ServedPolicy
+from simulator.run.policies import EXTENSIONS, LearningPolicy
 from simulator.studies.bakeoff.rival_inputs import RivalInputs, sample
 from simulator.worlds.world import World
 
@@ -114,10 +114,10 @@ def takes_part(name: str, world: World) -> bool:
     return not RIVALS[name].binary or sample(world).binary
 
 
-def _learner(name: str, world: World) -> ServedPolicy:
+def _learner(name: str, world: World) -> LearningPolicy:
     """It has no floor."""
     rival(name, world, seed=1)  # says before the work what there is to say
-    return ServedPolicy(lambda seed: rival(name, world, seed=seed), 0.0)
+    return LearningPolicy(lambda seed: rival(name, world, seed=seed), 0.0)
 
 
 EXTENSIONS["rival"] = _learner
