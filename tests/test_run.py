@@ -47,7 +47,7 @@ STOREFRONT = find("storefront")
 MILLION = 1_000_000
 
 
-class Watched(Uniform):
+class RecordingPolicy(Uniform):
     """A policy that notes what it is told. heard: of every question, how many decisions it had learned by then."""
 
     def __init__(self, inner: PlainPolicy | None = None) -> None:
@@ -68,7 +68,7 @@ class Watched(Uniform):
         self._inner.learn(context, actions, drawn=drawn, propensity=propensity, reward=reward)
 
 
-class Broken(Watched):
+class Broken(RecordingPolicy):
     """Its probabilities are none."""
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
@@ -191,7 +191,7 @@ def test_what_plays_is_what_serves_bit_for_bit(policy: str) -> None:
     player = find_policy(policy, world)
     assert isinstance(player, LearningPolicy)
     assert player.floor == world.experiment.minimum_propensity
-    watched = Watched(player.make(1))
+    watched = RecordingPolicy(player.make(1))
 
     mine = play(world, visits, watched, floor=player.floor, random=Tickets(world))
 
@@ -264,7 +264,7 @@ def test_what_is_known_at_a_round_is_what_was_sealed_by_then(
     """A decision is learned when its window has ended, not before; those of a batch share a model; what comes late
     counts as nothing."""
     world = with_window(STOREFRONT, window, batch=batch)
-    watched = Watched()
+    watched = RecordingPolicy()
     mine = played(visits, watched, world=world, delayed=delayed)
     arrives = [number // batch * batch / world.traffic for number in range(len(visits))]
     asked = [number for number, case in enumerate(visits.seen) if visits.eligible[case].sum() > 1]
@@ -285,7 +285,7 @@ def test_the_floor_is_kept(visits: Visits) -> None:
         def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:  # noqa: ARG002
             return [1.0, *[0.0] * (len(actions) - 1)]
 
-    watched = Watched(Sure())
+    watched = RecordingPolicy(Sure())
     played(visits, watched, world=with_window(STOREFRONT, 0.1), floor=0.1)
     assert all(propensity >= 0.1 for _, propensity, _ in watched.learned)
 
