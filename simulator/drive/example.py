@@ -9,16 +9,16 @@ from simulator.drive.latency import percentiles
 from simulator.drive.ledger import Kill
 from simulator.drive.plan import Shares
 from simulator.drive.reconcile import Reconciliation, Tally
-from simulator.drive.result import Fate, Result
+from simulator.drive.result import DriveResult, Fate
 
 
-def example_result() -> Result:
+def example_result() -> DriveResult:
     """A drive of 1,000 visits with one kill, as it could have been.
 
     >>> example_result().reconciliation.clean
     True
     """
-    return Result(
+    return DriveResult(
         world="storefront",
         experiment="storefront",
         version=1,

@@ -23,7 +23,7 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class DriveResult:
     """target: HOST:PORT. batch: decisions of one call. rate: wanted, visits per second; None: as fast as answers came.
     achieved: acknowledged decisions per second. window: seconds; scale: seconds here for one of the world. run: what
     the ids begin with. errors: failed attempts by status; each was sent again. ended: why it ended early, if it did.

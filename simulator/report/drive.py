@@ -11,7 +11,7 @@ from rich.text import Text
 from simulator.drive.earnings import Earnings
 from simulator.drive.latency import Percentiles
 from simulator.drive.reconcile import Tally
-from simulator.drive.result import Result
+from simulator.drive.result import DriveResult
 from simulator.report.table import Cell, Column, Facts, Table, facts_in_terminal, in_terminal
 from simulator.text import count, figure, percent
 
@@ -20,7 +20,7 @@ Calls = tuple[str, Percentiles]
 """What was sent or called, by its name."""
 
 
-def shown(result: Result) -> Iterator[RenderableType]:
+def shown(result: DriveResult) -> Iterator[RenderableType]:
     """Sent against logged and the verdict; latencies, rate and kills; what was earned beside what others would have."""
     yield Text(log_line(result))
     yield in_terminal(counts_table(result))
@@ -37,14 +37,14 @@ def shown(result: Result) -> Iterator[RenderableType]:
         yield facts_in_terminal(earned_facts(result.earned))
 
 
-def log_line(result: Result) -> str:
+def log_line(result: DriveResult) -> str:
     """With what the answers were compared."""
     if log := result.reconciliation.log:
         return f"Sent against the log {log}"
     return "Sent against answered; the log itself was not read: give --db"
 
 
-def counts_table(result: Result) -> Table[Sent]:
+def counts_table(result: DriveResult) -> Table[Sent]:
     """What was sent against what is in the log."""
     told = result.reconciliation
     columns: Sequence[Column[Sent]] = (
@@ -56,7 +56,7 @@ def counts_table(result: Result) -> Table[Sent]:
     return Table("", columns, [("decisions", told.decisions), ("rewards", told.rewards)])
 
 
-def reward_facts(result: Result) -> Facts:
+def reward_facts(result: DriveResult) -> Facts:
     """What became of the rewards on their way, on purpose."""
     fate = result.rewards
     return {
@@ -69,7 +69,7 @@ def reward_facts(result: Result) -> Facts:
     }
 
 
-def answers(result: Result) -> str:
+def answers(result: DriveResult) -> str:
     """How the server answered the rewards."""
     return f"Answers to rewards: {_listed(result.reconciliation.outcomes)}"
 
@@ -78,13 +78,13 @@ def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count(n)} {name}" for name, n in counts.items())
 
 
-def verdict(result: Result) -> str:
+def verdict(result: DriveResult) -> str:
     """One plain line, for scripts, too."""
     told = result.reconciliation
     return f"lost {told.lost}, doubled {told.doubled}, different {told.different}"
 
 
-def latency_table(result: Result) -> Table[Calls]:
+def latency_table(result: DriveResult) -> Table[Calls]:
     """Of the calls, in milliseconds; from when they were due, where they had a time."""
     columns: Sequence[Column[Calls]] = (
         Column("Milliseconds", lambda row: row[0], "name"),
@@ -98,7 +98,7 @@ def latency_table(result: Result) -> Table[Calls]:
     return Table("", columns, list(calls_of(result).items()))
 
 
-def calls_of(result: Result) -> dict[str, Percentiles]:
+def calls_of(result: DriveResult) -> dict[str, Percentiles]:
     """Those that were made, by name.
 
     >>> from simulator.drive.example import example_result
@@ -110,7 +110,7 @@ def calls_of(result: Result) -> dict[str, Percentiles]:
     return {name: one for name, one in both.items() if one}
 
 
-def measured_from(result: Result) -> str:
+def measured_from(result: DriveResult) -> str:
     """The moment from which a decision's latency counts.
 
     >>> from simulator.drive.example import example_result
@@ -124,7 +124,7 @@ def _ms(seconds: float) -> str:
     return figure(1000 * seconds)
 
 
-def pace_lines(result: Result) -> Iterator[str]:
+def pace_lines(result: DriveResult) -> Iterator[str]:
     """The rate, errors and kills."""
     wanted = f" of {figure(result.rate)} wanted" if result.rate else ""
     clients = f"{count(result.clients)} client{'s' * (result.clients != 1)}"
