@@ -94,7 +94,7 @@ def repeat_option(args: Sequence[str], option: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CompareSettings:
     """As on the command line, besides the policies. out: where results and the table go."""
 
     subject: str
@@ -151,7 +151,7 @@ def compare_command(
         folder = make_folder(out or Path(f"compare-{_slug(subject)}"))
         if report:
             make_folder(report)
-        settings = Settings(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
+        settings = CompareSettings(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
         world = _world(subject)
         if world is None:
             _refuse("is for worlds; a log has its own decisions", rounds=rounds, seeds=seeds)
@@ -198,7 +198,7 @@ def _refuse(why: str, **options: Any) -> None:
 
 
 def _on_world(
-    world: World, policies: list[str], settings: Settings, *, rounds: int, seeds: int
+    world: World, policies: list[str], settings: CompareSettings, *, rounds: int, seeds: int
 ) -> tuple[ComparisonResult, list[TableRow]]:
     given = {name: on_world.parameters(name, world) for name in policies}
     tasks = tasks_of(settings.subject, policies, seeds=range(1, seeds + 1), rounds=rounds, delayed=settings.delayed)
@@ -210,7 +210,7 @@ def _on_world(
 
 
 def _on_log(
-    policies: list[str], settings: Settings, reading: dict[str, Any]
+    policies: list[str], settings: CompareSettings, reading: dict[str, Any]
 ) -> tuple[ComparisonResult, list[TableRow]]:
     columns = read_log(settings.subject, settings.console, **reading)
     for name in policies:
@@ -237,7 +237,7 @@ def _sweep(
     result: type[R],
     version: Callable[[T], str],
     what: str,
-    settings: Settings,
+    settings: CompareSettings,
 ) -> list[R]:
     """Says how much there is to do, then how much is done."""
     console, many = settings.console, f"{len(tasks)} runs"
