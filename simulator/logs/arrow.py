@@ -154,10 +154,10 @@ def _codes(encoded: Any) -> Codes:
     return codes
 
 
-class Vocabulary:
+class TextCodes:
     """The texts of a column by code, the same over all blocks; an empty text or null is -1.
 
-    >>> devices = Vocabulary("device"); devices.codes(pa.array(["web", None])), devices.codes(pa.array(["app", "web"]))
+    >>> devices = TextCodes("device"); devices.codes(pa.array(["web", None])), devices.codes(pa.array(["app", "web"]))
     (array([ 0, -1], dtype=int32), array([1, 0], dtype=int32))
     >>> devices.values
     ('web', 'app')

@@ -66,9 +66,9 @@ class _Builder:
         self._layout = layout
         self._options = options
         self._bad = BadRows(skip=options.skip_bad)
-        self._actions = arrow.Vocabulary(layout.action)
+        self._actions = arrow.TextCodes(layout.action)
         self._shape = shape_of(layout, self._actions)
-        self._texts = {name: arrow.Vocabulary(name) for name in layout.fields if name not in numbers}
+        self._texts = {name: arrow.TextCodes(name) for name in layout.fields if name not in numbers}
         self._columns: dict[str, array[Any]] = {}
         self._whole_pmf = True
 
