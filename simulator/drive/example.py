@@ -8,7 +8,7 @@ from simulator.drive.earnings import Earnings
 from simulator.drive.latency import percentiles
 from simulator.drive.ledger import Kill
 from simulator.drive.plan import Shares
-from simulator.drive.reconcile import Reconciliation, Tally
+from simulator.drive.reconcile import Reconciliation, SentCounts
 from simulator.drive.result import DriveResult, Fate
 
 
@@ -37,8 +37,8 @@ def example_result() -> DriveResult:
         rewards=Fate(happened=130, lost=3, late=4, duplicate=6, reordered=7),
         reconciliation=Reconciliation(
             log="drive.db",
-            decisions=Tally(1_000, 1_000, 1_000),
-            rewards=Tally(127, 127, 127),
+            decisions=SentCounts(1_000, 1_000, 1_000),
+            rewards=SentCounts(127, 127, 127),
             outcomes={"joined": 123, "late": 4, "duplicate": 6},
             lost=0,
             doubled=0,

@@ -21,7 +21,7 @@ EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class SentCounts:
     """Of decisions or rewards: sent at least once, acknowledged, in the log (0 where it was not read)."""
 
     sent: int
@@ -38,8 +38,8 @@ class Reconciliation:
     """
 
     log: str
-    decisions: Tally
-    rewards: Tally
+    decisions: SentCounts
+    rewards: SentCounts
     outcomes: dict[str, int]
     lost: int
     doubled: int
@@ -79,8 +79,8 @@ def reconcile(plan: Plan, ledger: Ledger, log: LogReader | None, *, duplicates_b
         _check_duplicates(ledger, duplicates_counted(log) - duplicates_before, found)
     return Reconciliation(
         log=log.name if log else "",
-        decisions=Tally(int(ledger.sent.sum()), int(ledger.acked.sum()), decided),
-        rewards=Tally(int((ledger.tries > 0).sum()), int(ledger.rewarded_rounds.sum()), rewarded),
+        decisions=SentCounts(int(ledger.sent.sum()), int(ledger.acked.sum()), decided),
+        rewards=SentCounts(int((ledger.tries > 0).sum()), int(ledger.rewarded_rounds.sum()), rewarded),
         outcomes=ledger.outcome_counts(),
         lost=found.counts["lost"],
         doubled=found.counts["doubled"],

@@ -10,12 +10,12 @@ from rich.text import Text
 
 from simulator.drive.earnings import Earnings
 from simulator.drive.latency import Percentiles
-from simulator.drive.reconcile import Tally
+from simulator.drive.reconcile import SentCounts
 from simulator.drive.result import DriveResult
 from simulator.report.table import Cell, Column, Facts, Table, facts_in_terminal, in_terminal
 from simulator.text import count, figure, percent
 
-Sent = tuple[str, Tally]
+Sent = tuple[str, SentCounts]
 Calls = tuple[str, Percentiles]
 """What was sent or called, by its name."""
 
