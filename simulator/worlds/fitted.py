@@ -42,7 +42,7 @@ REWARD = "reward"
 LEAST = 100
 """Decisions that a log must have."""
 
-PREVIEW_VISITS = 2_000
+PREVIEW = 2_000
 """Visits that are looked at to say what there is to win."""
 
 SHARED_REWARDS = 10.0
@@ -95,7 +95,7 @@ def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str,
     draw = _Draw(columns, kept, definition.reward.default)
     return World(
         name=name,
-        line=f"FITTED to {log}, no real visitors: {len(columns)} decisions resampled; {_describe(draw(0, PREVIEW_VISITS))}.",
+        line=f"FITTED to {log}, no real visitors: {len(columns)} decisions resampled; {_describe(draw(0, PREVIEW))}.",
         experiment=_experiment(columns, definition, kept),
         draw=draw,
         reward_names=(REWARD,),
