@@ -194,7 +194,7 @@ def test_replay_in_blocks_gives_the_slots_that_serving_gives(
     policy = Answering(lambda count: next(waiting)(count)) if algorithm == "uniform" else Fixed()
     asked = ReplayedPolicy("mine", version, policy, actions=IDS)
     sets = [tuple(sorted(one)) for one in eligible[: len(given_answers)]]
-    menus = [asked._menu(members, "") for members in sets]
+    menus = [asked.menu(members, "") for members in sets]
 
     def answers_asked() -> Iterator[Answer]:
         """A rule asks for none."""
