@@ -101,11 +101,7 @@ class Shape:
 
 
 def shape_of(layout: Layout, actions: arrow.TextCodes) -> Shape:
-    """The one that a table has.
-
-    >>> type(shape_of(Layout(action="item", reward="click", pmf=("pmf.a",)), arrow.TextCodes("item"))).__name__
-    'WidePmf'
-    """
+    """The one that a table has."""
     if layout.chosen:
         return Long(layout, actions)
     if layout.pmf:

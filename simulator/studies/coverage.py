@@ -138,12 +138,7 @@ about as wide as it is there."""
 
 
 def draw(setting: Setting, decisions: int, random: np.random.Generator) -> Sample:
-    """A log and the candidate's terms, by unit.
-
-    >>> sample = draw(SETTINGS[0], 50, np.random.default_rng(1))
-    >>> len(sample.total), sample.low, round(sample.high, 1)
-    (50, 0.0, 45.5)
-    """
+    """A log and the candidate's terms, by unit."""
     units = decisions // setting.visits
     size = random.integers(1, 2 * setting.visits, units) if setting.visits > 1 else np.ones(units, np.int64)
     unit = np.repeat(np.arange(units), size)

@@ -44,9 +44,8 @@ def sample(world: World) -> WorldSample:
     """Of 20,000 visits that are not those of any run; kept for the world that was asked for last.
 
     >>> from simulator.worlds.registry import find
-    >>> found = sample(find("storefront"))
-    >>> len(found.vectors), found.amounts
-    (19, (0.0, 1.0))
+    >>> sample(find("storefront")).amounts  # a click or none
+    (0.0, 1.0)
     """
     if world.name not in _SAMPLES:
         visits = world.draw(SAMPLE_SEED, SAMPLE)
