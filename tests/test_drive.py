@@ -37,7 +37,7 @@ from simulator.commands.group import main
 from simulator.drive import calls, live
 from simulator.drive.calls import Unanswered
 from simulator.drive.earnings import measure
-from simulator.drive.example import example_result as worked
+from simulator.drive.example import example_result
 from simulator.drive.kills import moments
 from simulator.drive.latency import CURVE, percentiles
 from simulator.drive.ledger import Ledger
@@ -776,8 +776,8 @@ def _sleeps(process: ServerProcess) -> Callable[[Drive], None]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's page, with names that would like to be scripts."""
     hostile = "<script>document.title='taken'</script>"
-    told = replace(worked().reconciliation, log=hostile, lost=1, examples=(f"lost: {hostile}",))
-    result = replace(worked(), policy=hostile, ended=hostile, reconciliation=told)
+    told = replace(example_result().reconciliation, log=hostile, lost=1, examples=(f"lost: {hostile}",))
+    result = replace(example_result(), policy=hostile, ended=hostile, reconciliation=told)
     return write_drive_report(result, tmp_path_factory.mktemp("page") / "new")
 
 
@@ -809,7 +809,7 @@ def test_the_command_writes_a_page(fresh: InProcessClient, tmp_path: Path) -> No
 
 def test_a_drive_without_an_answer_has_a_page(tmp_path: Path) -> None:
     """It is when nothing worked that somebody looks."""
-    nothing = replace(worked(), decide=None, reward=None, earned=None, ended="no answer")
+    nothing = replace(example_result(), decide=None, reward=None, earned=None, ended="no answer")
     assert "no answer" in write_drive_report(nothing, tmp_path).read_text(encoding="utf-8")
     assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
 
@@ -818,14 +818,14 @@ def test_a_drive_without_an_answer_has_a_page(tmp_path: Path) -> None:
 @settings(max_examples=10, deadline=None)
 def test_any_latencies_can_be_drawn(seconds: list[float]) -> None:
     """Also a single call, and one that took no time."""
-    result = replace(worked(), decide=percentiles(array("d", seconds)), reward=None)
+    result = replace(example_result(), decide=percentiles(array("d", seconds)), reward=None)
     assert latencies(result, calls_of(result)).svg.startswith(b"<?xml")
 
 
 def test_the_same_drive_gives_the_same_bytes(tmp_path: Path) -> None:
     """A page in version control changes only when its figures do."""
     for folder in (tmp_path / "a", tmp_path / "b"):
-        write_drive_report(worked(), folder)
+        write_drive_report(example_result(), folder)
     for name in ("index.html", "latency.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
