@@ -56,7 +56,8 @@ CASES = {
         lambda one: [log_panel(one.log), *evaluation.shown(one)], write_report, EVALUATION, tables=8, facts=26
     ),
     "comparison": Case(
-        comparison.shown, write_comparison_report, example_comparison(), tables=1, facts=0, sentences=lambda one: [one.conditions]
+        comparison.shown, write_comparison_report, example_comparison(), tables=1, facts=0,
+        sentences=lambda one: [one.conditions],
     ),
     "run": Case(
         run.shown, write_run_report, example_run(), tables=2, facts=0,
