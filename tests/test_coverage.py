@@ -20,8 +20,8 @@ from simulator.studies.coverage import (
     SETTINGS,
     SIZES,
     CoverageResult,
+    CoverageTask,
     Setting,
-    Task,
     draw,
     main,
     markdown,
@@ -105,8 +105,8 @@ def test_a_confidence_sequence_is_not_much_wider_after_10_000_decisions(setting:
 
 def test_results_of_chunks_add_up_to_those_of_the_whole() -> None:
     """Whatever process runs which: the table can be made again."""
-    whole = run(Task(setting=1, decisions=300, first=0, logs=40, seed=6))
-    first, second = (run(Task(setting=1, decisions=300, first=start, logs=20, seed=6)) for start in (0, 20))
+    whole = run(CoverageTask(setting=1, decisions=300, first=0, logs=40, seed=6))
+    first, second = (run(CoverageTask(setting=1, decisions=300, first=start, logs=20, seed=6)) for start in (0, 20))
     assert [one.method for one in whole] == list(METHODS)
     for together, one, other in zip(whole, first, second, strict=True):
         added = one + other

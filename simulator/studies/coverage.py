@@ -180,7 +180,7 @@ METHODS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class CoverageTask:
     """Some logs of one setting and size. setting: index into SETTINGS; first: the number of the first log."""
 
     setting: int
@@ -221,7 +221,7 @@ class CoverageResult:
         return CoverageResult(self.setting, self.decisions, self.method, *sums)
 
 
-def run(task: Task) -> list[CoverageResult]:
+def run(task: CoverageTask) -> list[CoverageResult]:
     """Pure: equal tasks have equal results, in every process. Methods that see none of the logs are left out."""
     setting = SETTINGS[task.setting]
     found: dict[str, list[Interval]] = {name: [] for name in METHODS}
@@ -240,7 +240,7 @@ def _result(name: str, setting: Setting, decisions: int, intervals: Sequence[Int
     return CoverageResult(setting.name, decisions, name, len(intervals), above, below, width)
 
 
-def run_all(tasks: Sequence[Task], *, workers: int, console: Console) -> list[CoverageResult]:
+def run_all(tasks: Sequence[CoverageTask], *, workers: int, console: Console) -> list[CoverageResult]:
     """The results of all tasks, added up by setting, size and method, with a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found: dict[tuple[str, int, str], CoverageResult] = {}
@@ -252,14 +252,14 @@ def run_all(tasks: Sequence[Task], *, workers: int, console: Console) -> list[Co
     return list(found.values())
 
 
-def tasks_for(settings: Sequence[int], *, repetitions: int, seed: int) -> list[Task]:
+def tasks_for(settings: Sequence[int], *, repetitions: int, seed: int) -> list[CoverageTask]:
     """In chunks; the large logs first, since they take longest.
 
     >>> tasks_for([0], repetitions=150, seed=1)[1]
-    Task(setting=0, decisions=10000, first=100, logs=50, seed=1)
+    CoverageTask(setting=0, decisions=10000, first=100, logs=50, seed=1)
     """
     return [
-        Task(setting, decisions, first, min(CHUNK, repetitions - first), seed)
+        CoverageTask(setting, decisions, first, min(CHUNK, repetitions - first), seed)
         for decisions in sorted(SIZES, reverse=True)
         for setting in settings
         for first in range(0, repetitions, CHUNK)
