@@ -10,7 +10,7 @@ BAKEOFF := .venv-bakeoff/ready
 BAKEOFF_PIP := .venv-bakeoff/bin/python -m pip install --quiet --disable-pip-version-check --no-deps
 LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
 IMPORT_CLIENT := from time import process_time as now; start = now(); import decider.client; print(round(1000 * (now() - start)), "ms of processor")
-LOWEST_TESTS := packages log_conformance log_readers old_logs learning_code standard_grpc three_doors metrics evaluate report
+LOWEST_TESTS := packages log_conformance log_readers old_logs learning_code thompson standard_grpc rpc_calls metrics evaluate tables sweep run compare report
 ARGS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 

@@ -43,7 +43,7 @@ def factory_of(name: str, *, others: str) -> Callable[[], PlainPolicy]:
     return make
 
 
-class Checked:
+class CheckedPolicy:
     """Somebody's own policy: what it raises, and pmfs that are none, end the work with its name."""
 
     def __init__(self, name: str, policy: PlainPolicy) -> None:

@@ -22,7 +22,7 @@ from decider.types import START, Decision, DecisionRequest, ExperimentId, Positi
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Mismatch:
     """A decision that was recomputed otherwise; the names of the fields that differ, or the error."""
 
     logged: LoggedDecision
@@ -36,7 +36,7 @@ class Verification:
 
     decisions: int
     equal: int
-    first: Difference | None
+    first: Mismatch | None
 
 
 class ImportedLog(DeciderError):
@@ -60,7 +60,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     """
     models = _Models(log)
     decisions = equal = 0
-    first: Difference | None = None
+    first: Mismatch | None = None
     for position in log.versions_with_decisions():
         for logged in log.decisions(position):
             difference = _compare(logged, models)
@@ -72,23 +72,23 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     return Verification(decisions, equal, first)
 
 
-def _compare(logged: LoggedDecision, models: _Models) -> Difference | None:
+def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
     version = models.versions.get(logged.decision.version)
     if version is None:
-        return Difference(logged, None, f"version: there is none at position {logged.decision.version}")
+        return Mismatch(logged, None, f"version: there is none at position {logged.decision.version}")
     owner = _Owner(version.experiment.id, version.experiment.policy, models.code(logged, version))
     if not models.published(owner, logged.decision.model):
-        return Difference(logged, None, f"model: none was published at position {logged.decision.model}")
+        return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
         recomputed = decide(_request(logged.decision, version), version, models.at(owner, logged.decision.model))
     except UnknownCode:
         raise
     except DeciderError as error:
-        return Difference(logged, None, f"{type(error).__name__}: {error}")
+        return Mismatch(logged, None, f"{type(error).__name__}: {error}")
     if recomputed == logged.decision:
         return None
     names = [n for n in Decision._fields if getattr(recomputed, n) != getattr(logged.decision, n)]
-    return Difference(logged, recomputed, ", ".join(names))
+    return Mismatch(logged, recomputed, ", ".join(names))
 
 
 def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:

@@ -14,7 +14,7 @@ from decider.log.protocol import EventLog, NewReward, Tick
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import Context, DecisionId, DecisionRequest, Time, now
-from tests import doors
+from tests import rpc_clients
 
 GROUP = 500
 """Decisions of one commit."""
@@ -36,7 +36,7 @@ class PastClock:
 
 def shop(id_: str = "shop", **fields: object) -> Experiment:
     """An experiment of two actions with a window of a second."""
-    return from_message(doors.experiment(id_, "a", "b", window=1.0, **fields))
+    return from_message(rpc_clients.experiment(id_, "a", "b", window=1.0, **fields))
 
 
 def write_past(db: Path, decisions: int, *experiments: Experiment, pause: float = 0.05) -> None:

@@ -19,10 +19,10 @@ from simulator.run.sweep import sweep
 from simulator.run.task import Task, run
 from simulator.run.versions import version_of
 from simulator.studies.bakeoff import table
-from simulator.studies.bakeoff.given import Given, Sample, sample
 from simulator.studies.bakeoff.plan import DEFAULT, LABELS, OTHERS, Seeds, tasks
 from simulator.studies.bakeoff.plot import shares
 from simulator.studies.bakeoff.results import HERE, HorizonShares, SeedResult, depends_on, play_task, read, rows, write
+from simulator.studies.bakeoff.rival_inputs import RivalInputs, WorldSample, sample
 from simulator.studies.bakeoff.rivals import RIVALS, NoSuchRival, rival
 from simulator.studies.bakeoff.vectors import Vectors
 from simulator.studies.bakeoff.verdicts import BETTER, WORSE, Cell, against_rivals, best, cells
@@ -207,14 +207,14 @@ SAME_CHOICES = """
 import json
 import numpy as np
 from simulator.studies.bakeoff import with_coba, with_contextualbandits, with_mabwiser
-from simulator.studies.bakeoff.given import Given, sample
+from simulator.studies.bakeoff.rival_inputs import RivalInputs, sample
 from simulator.worlds.registry import find
 from contextualbandits import online
 from sklearn.linear_model import SGDClassifier
 
 world = find("storefront")
 visits = world.draw(5, ROUNDS)
-given = Given.of(world, sample(world), seed=3)
+given = RivalInputs.of(world, sample(world), seed=3)
 choices = given.choices
 found = {}
 
@@ -311,7 +311,7 @@ def test_rivals_choose_as_their_public_methods_do() -> None:
 def test_a_rival_is_given_the_declared_range() -> None:
     """LinUCB's alpha means something else for rewards of 200 than for clicks."""
     purchases = find("purchases")
-    given = Given.of(purchases, Sample(Vectors({}, {}), (0.0, 20.0)), seed=1)
+    given = RivalInputs.of(purchases, WorldSample(Vectors({}, {}), (0.0, 20.0)), seed=1)
     reward = purchases.experiment.reward
     assert (given.scaled(reward.minimum), given.scaled(reward.maximum)) == (0.0, 1.0)
     assert [choice.id for choice in given.choices] == list(purchases.actions)

@@ -22,14 +22,13 @@ from scipy.stats import binom
 from scipy.stats import t as student
 
 from simulator.commands.group import main
-from simulator.compare import on_decisions, on_world
-from simulator.compare import paired as paired_module
+from simulator.compare import on_world
 from simulator.compare.grid import BadGrid, policies, read_grid
 from simulator.compare.on_decisions import family
 from simulator.compare.on_log import LogResult, LogTask, Reading, on_same_decisions, standing, sums_of, try_evaluate
 from simulator.compare.on_world import try_run
-from simulator.compare.paired import Comparison, Floats, all_pairs, paired, shrinkage
-from simulator.compare.result import Compared, Family, ShareCurve, Standing, rank, sentence
+from simulator.compare.paired import DRAWS, Comparison, Floats, all_pairs, paired, shrinkage
+from simulator.compare.result import ComparisonResult, Family, ShareCurve, Standing, rank, sentence
 from simulator.compare.table import read_table, write_table
 from simulator.evaluate.estimates import Estimator
 from simulator.evaluate.parse import parse
@@ -69,12 +68,11 @@ SPREADS = {
 
 @pytest.mark.parametrize("seeds", [2, 5, 9])
 @pytest.mark.parametrize("spread", SPREADS)
-def test_all_intervals_of_a_family_hold_together(monkeypatch: pytest.MonkeyPatch, spread: str, seeds: int) -> None:
+def test_all_intervals_of_a_family_hold_together(spread: str, seeds: int) -> None:
     """Twelve policies that are all the same must not give a winner in every second table."""
-    monkeypatch.setattr(paired_module, "DRAWS", 1_000)
     count, covered, names = 150, 0, list("abcdefg")
     for values in families(np.random.default_rng(seeds), spread=SPREADS[spread], seeds=seeds, count=count):
-        found = paired(values, names, reference=0)
+        found = paired(values, names, reference=0, draws=1_000)
         covered += all(one.low <= 0 <= one.high for one in found)
     assert binom.cdf(covered, count, 0.95) > NEVER, f"{covered} of {count}"
 
@@ -90,12 +88,11 @@ def test_intervals_for_one_policy_alone_do_not_hold_together() -> None:
 
 
 @pytest.mark.parametrize("seeds", [5, 9])
-def test_all_pairs_hold_together(monkeypatch: pytest.MonkeyPatch, seeds: int) -> None:
+def test_all_pairs_hold_together(seeds: int) -> None:
     """The question "which of all differ?" has more chances to be wrong."""
-    monkeypatch.setattr(paired_module, "DRAWS", 1_000)
     count = 150
     found = [
-        all_pairs(values, list("abcde"))
+        all_pairs(values, list("abcde"), draws=1_000)
         for values in families(np.random.default_rng(4), spread=np.ones(5), seeds=seeds, count=count)
     ]
     assert {len(one) for one in found} == {10}
@@ -190,7 +187,7 @@ def test_two_seeds_show_no_correlation() -> None:
     """Two points always lie on a line; to believe it made intervals hold in three of four cases only."""
     assert shrinkage(np.ones((3, 3)), 2) == 1.0
     assert shrinkage(np.ones((3, 3)), 20) == 0.0
-    assert paired_module.DRAWS >= 20_000, "fewer make the quantile itself uncertain"
+    assert DRAWS >= 20_000, "fewer make the quantile itself uncertain"
 
 
 # Grids
@@ -475,9 +472,8 @@ def test_pairing_on_decisions_is_narrower_than_two_intervals(log: Path) -> None:
     assert one.high - one.low < min(estimate.high - estimate.low for estimate in alone)
 
 
-def test_intervals_on_a_log_hold_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intervals_on_a_log_hold_together() -> None:
     """Held against the truth of logged worlds: what fixed actions earn there in these contexts."""
-    monkeypatch.setattr(on_decisions, "STEPS", 0)
     count, covered = 40, 0
     for seed in range(count):
         world = logged_world(seed=seed, decisions=800, epsilon=0.6)
@@ -537,7 +533,7 @@ def test_policies_judged_by_other_decisions_are_not_compared(log: Path) -> None:
 # The page
 
 
-def hand_made() -> Compared:
+def hand_made() -> ComparisonResult:
     """Names that hold markup, figures that are not numbers, a grid, and pairs."""
     scales = (10.0, 100.0, 1000.0)
     grid = [
@@ -561,7 +557,7 @@ def hand_made() -> Compared:
         Family("share of the attainable lift", "paired by seed over 5 seeds", tuple(compared)),
         Family("share of the attainable lift", f"every pair {HOSTILE}", tuple(compared)),
     )
-    return Compared(
+    return ComparisonResult(
         subject=f"world {HOSTILE}",
         line="A line about it.",
         figure="share of the attainable lift",

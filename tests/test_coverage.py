@@ -19,9 +19,9 @@ from simulator.studies.coverage import (
     METHODS,
     SETTINGS,
     SIZES,
-    Result,
+    CoverageResult,
+    CoverageTask,
     Setting,
-    Task,
     draw,
     main,
     markdown,
@@ -105,8 +105,8 @@ def test_a_confidence_sequence_is_not_much_wider_after_10_000_decisions(setting:
 
 def test_results_of_chunks_add_up_to_those_of_the_whole() -> None:
     """Whatever process runs which: the table can be made again."""
-    whole = run(Task(setting=1, decisions=300, first=0, logs=40, seed=6))
-    first, second = (run(Task(setting=1, decisions=300, first=start, logs=20, seed=6)) for start in (0, 20))
+    whole = run(CoverageTask(setting=1, decisions=300, first=0, logs=40, seed=6))
+    first, second = (run(CoverageTask(setting=1, decisions=300, first=start, logs=20, seed=6)) for start in (0, 20))
     assert [one.method for one in whole] == list(METHODS)
     for together, one, other in zip(whole, first, second, strict=True):
         added = one + other
@@ -127,7 +127,7 @@ def test_tasks_hold_every_log_once() -> None:
 
 def test_coverage_counts_misses_on_both_sides() -> None:
     """An interval that is always too high is as wrong as one that is always too low."""
-    result = Result("A", 300, "asymptotic", logs=10, above=2, below=3, width=20.0)
+    result = CoverageResult("A", 300, "asymptotic", logs=10, above=2, below=3, width=20.0)
     assert (result.coverage, result.mean_width) == (0.5, 2.0)
     assert "| asymptotic | 50.0 % · 2 |" in markdown([result])
 

@@ -17,7 +17,7 @@ from decider.policy.make import load_model
 from decider.types import Context, ExperimentId
 from decider.v1 import decider_service_pb2 as pb
 from simulator.verify import verify
-from tests.doors import GrpcDoor, ServerProcess, experiment, outcome_name, rows, until
+from tests.rpc_clients import GrpcClient, ServerProcess, experiment, outcome_name, rows, until
 
 ROUNDS = 5
 CLIENTS = 4
@@ -44,20 +44,20 @@ class Visitor:
 
     def visit(self, target: str) -> None:
         """Until the server dies."""
-        door = GrpcDoor(Path(), target, "")
+        client = GrpcClient(Path(), target, "")
         try:
             while True:
-                self._send(door, self._pending[0] if self._pending else self._request())
+                self._send(client, self._pending[0] if self._pending else self._request())
         except grpc.RpcError as error:
             if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 raise
         finally:
-            door.close()
+            client.close()
 
-    def settle(self, door: GrpcDoor) -> None:
+    def settle(self, client: GrpcClient) -> None:
         """Send again what was never answered."""
         while self._pending:
-            self._send(door, self._pending[0])
+            self._send(client, self._pending[0])
 
     def _request(self) -> pb.DecideRequest:
         self._count += 1
@@ -70,15 +70,15 @@ class Visitor:
             ),
         )
 
-    def _send(self, door: GrpcDoor, request: pb.DecideRequest | pb.RewardRequest) -> None:
+    def _send(self, client: GrpcClient, request: pb.DecideRequest | pb.RewardRequest) -> None:
         if not self._pending:
             self._pending.append(request)
         if isinstance(request, pb.DecideRequest):
-            reply = door.send(request)
+            reply = client.send(request)
             self.decided[request.decision_id] = reply
             self._pending[:] = self._clicks(reply)
         else:
-            answer = door.call("DeciderService", "Reward", request)
+            answer = client.call("DeciderService", "Reward", request)
             self.rewarded.setdefault((request.decision_id, request.reward_id), []).append(outcome_name(answer.outcome))
             self._pending.pop(0)
 
@@ -110,9 +110,9 @@ def test_killed_server_loses_nothing_and_counts_nothing_twice(tmp_path: Path, se
     for round_ in range(ROUNDS):
         server = ServerProcess(db, *OPTIONS)
         if round_ == 0:
-            door = server.door()
-            door.apply(experiment(ID, *ACTIONS, window=WINDOW))
-            door.close()
+            client = server.client()
+            client.apply(experiment(ID, *ACTIONS, window=WINDOW))
+            client.close()
         storm(server.target, visitors, server, seconds=random.uniform(0.1, 1.5))
         assert "Traceback" not in server.output
     finish(db, visitors)
@@ -123,16 +123,16 @@ def test_killed_server_loses_nothing_and_counts_nothing_twice(tmp_path: Path, se
 def finish(db: Path, visitors: list[Visitor]) -> None:
     """Start once more, send what was never answered, wait until all is sealed and learned, end in order."""
     server = ServerProcess(db, *OPTIONS)
-    door = server.door()
+    client = server.client()
     for visitor in visitors:
-        visitor.settle(door)
+        visitor.settle(client)
     until(
         lambda: (
-            door.rows("select (select count(*) from decisions) = (select count(*) from sealed_decisions)") == [(1,)]
+            client.rows("select (select count(*) from decisions) = (select count(*) from sealed_decisions)") == [(1,)]
         ),
         what="every decision is sealed",
     )
-    door.close()
+    client.close()
     assert server.terminate() == 0
     assert "Traceback" not in server.output
 

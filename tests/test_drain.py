@@ -20,7 +20,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
-from tests.doors import GrpcDoor, InProcessDoor, ServerProcess, code_of, experiment, refused, status_of, until
+from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, code_of, experiment, refused, status_of, until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -36,28 +36,28 @@ id = "b"
 
 
 @contextmanager
-def running(db: Path, *options: str) -> Iterator[tuple[ServerProcess, GrpcDoor]]:
-    """A server process with a door; killed at the end if it still lives."""
+def running(db: Path, *options: str) -> Iterator[tuple[ServerProcess, GrpcClient]]:
+    """A server process with a client; killed at the end if it still lives."""
     server = ServerProcess(db, *options)
-    door = server.door()
+    client = server.client()
     try:
-        yield server, door
+        yield server, client
     finally:
-        door.close()
+        client.close()
         if server.process.poll() is None:
             server.kill()
 
 
 def test_calls_in_flight_finish_and_the_process_ends_with_0(tmp_path: Path) -> None:
     """A deployment must not cost a single visitor: health says no first, then what has begun is finished."""
-    with running(tmp_path / "log.db", "--grace", "5") as (server, door):
-        door.apply(experiment("e"))
-        watch = health_pb2_grpc.HealthStub(door.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    with running(tmp_path / "log.db", "--grace", "5") as (server, client):
+        client.apply(experiment("e"))
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         assert next(watch).status == SERVING
         with closing(sqlite3.connect(server.db, isolation_level=None)) as other:
             other.execute("begin immediate")
             requests = [pb.DecideRequest(experiment="e", unit_id="unit", decision_id=f"d-{i}") for i in range(6)]
-            calls = [door.future("Decide", request) for request in requests]
+            calls = [client.future("Decide", request) for request in requests]
             time.sleep(0.5)
             assert not any(call.done() for call in calls)
             server.process.send_signal(signal.SIGTERM)
@@ -67,23 +67,23 @@ def test_calls_in_flight_finish_and_the_process_ends_with_0(tmp_path: Path) -> N
         watch.cancel()
         assert server.terminate() == 0, server.output
         assert "Traceback" not in server.output
-        assert door.rows("select count(*) from decisions") == [(6,)]
+        assert client.rows("select count(*) from decisions") == [(6,)]
 
 
 def test_new_calls_are_refused_while_it_drains(tmp_path: Path) -> None:
     """A client must be told at once to go elsewhere, not be kept waiting for a server that is leaving."""
-    with running(tmp_path / "log.db", "--grace", "5") as (server, door):
-        door.apply(experiment("e"))
-        watch = health_pb2_grpc.HealthStub(door.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    with running(tmp_path / "log.db", "--grace", "5") as (server, client):
+        client.apply(experiment("e"))
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         assert next(watch).status == SERVING
         with closing(sqlite3.connect(server.db, isolation_level=None)) as other:
             other.execute("begin immediate")
-            call = door.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit"))
+            call = client.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit"))
             time.sleep(0.3)
             server.process.send_signal(signal.SIGTERM)
             assert next(watch).status == NOT_SERVING
-            assert until(lambda: door.fetch("/readyz"), what="readyz answers")[0] == 503
-            assert until(lambda: code_of(status_of(lambda: door.get("e"))) == "UNAVAILABLE", what="calls are refused")
+            assert until(lambda: client.fetch("/readyz"), what="readyz answers")[0] == 503
+            assert until(lambda: code_of(status_of(lambda: client.get("e"))) == "UNAVAILABLE", what="calls are refused")
             other.execute("rollback")
         assert call.result().action.id
         watch.cancel()
@@ -92,8 +92,8 @@ def test_new_calls_are_refused_while_it_drains(tmp_path: Path) -> None:
 
 def test_watched_server_ends_before_its_grace_is_over(tmp_path: Path) -> None:
     """Clients with health checking watch for as long as they live: a watch is no call that is worth waiting for."""
-    with running(tmp_path / "log.db", "--grace", "1000") as (server, door):
-        watch = health_pb2_grpc.HealthStub(door.channel).Watch(health_pb2.HealthCheckRequest(service=""))
+    with running(tmp_path / "log.db", "--grace", "1000") as (server, client):
+        watch = health_pb2_grpc.HealthStub(client.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         assert next(watch).status == SERVING
         server.process.send_signal(signal.SIGTERM)
         try:
@@ -105,19 +105,19 @@ def test_watched_server_ends_before_its_grace_is_over(tmp_path: Path) -> None:
 def test_last_model_is_published_and_the_log_is_one_file(tmp_path: Path) -> None:
     """What was sealed up to the end is learned and stored, so that the next start serves it at once; and a copy of
     the one file is the whole log."""
-    with running(tmp_path / "log.db", "--learn-interval", "3600") as (server, door):
-        door.apply(experiment("e", window=0.2))
-        ids = [door.decide("e", f"unit-{i}").decision_id for i in range(20)]
+    with running(tmp_path / "log.db", "--learn-interval", "3600") as (server, client):
+        client.apply(experiment("e", window=0.2))
+        ids = [client.decide("e", f"unit-{i}").decision_id for i in range(20)]
         for id_ in ids:
-            door.reward(id_, value=0.5)
+            client.reward(id_, value=0.5)
         time.sleep(0.2)
-        assert door.rows("select count(*) from published") == [(0,)]
+        assert client.rows("select count(*) from published") == [(0,)]
         assert server.terminate() == 0
         wal = Path(f"{server.db}-wal")
         assert not wal.exists() or wal.stat().st_size == 0
-        assert door.rows("select learned from published") == [(20,)]
-    with running(tmp_path / "log.db", "--learn-interval", "3600") as (server, door):
-        assert [(door.get("e").model,)] == door.rows("select model from published")
+        assert client.rows("select learned from published") == [(20,)]
+    with running(tmp_path / "log.db", "--learn-interval", "3600") as (server, client):
+        assert [(client.get("e").model,)] == client.rows("select model from published")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -131,12 +131,12 @@ def test_idle_server_ends_with_0(tmp_path: Path, number: signal.Signals) -> None
 
 def test_second_server_on_a_log_is_refused(tmp_path: Path) -> None:
     """Two writers would give two orders; the text must say whose fault it is and what to do."""
-    with running(tmp_path / "log.db") as (server, door):
+    with running(tmp_path / "log.db") as (server, client):
         code, output = refused(server.db)
         assert code == 1
         assert f"Error: {server.db}: another server writes this log; end it or name another file\n" == output
-        door.apply(experiment("e"))
-        assert door.decide("e").action.id
+        client.apply(experiment("e"))
+        assert client.decide("e").action.id
 
 
 def test_taken_port_is_refused_by_name(tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_changed_file_is_picked_up_without_a_restart(tmp_path: Path) -> None:
     folder = tmp_path / "experiments"
     folder.mkdir()
     (folder / "one.toml").write_text(FILE)
-    with running(tmp_path / "log.db", "--experiments", str(folder), "--learn-interval", "0.1") as (_, door):
-        assert door.get("from-file").version == 1
+    with running(tmp_path / "log.db", "--experiments", str(folder), "--learn-interval", "0.1") as (_, client):
+        assert client.get("from-file").version == 1
         (folder / "one.toml").write_text(FILE + '[[actions]]\nid = "c"\n')
-        until(lambda: door.get("from-file").version == 2, what="the changed file runs")
-        assert [action.id for action in door.get("from-file").experiment.actions] == ["a", "b", "c"]
+        until(lambda: client.get("from-file").version == 2, what="the changed file runs")
+        assert [action.id for action in client.get("from-file").experiment.actions] == ["a", "b", "c"]
         (folder / "two.toml").write_text(FILE.replace("from-file", "second"))
-        until(lambda: len(door.page().experiments) == 2, what="the new file runs")
+        until(lambda: len(client.page().experiments) == 2, what="the new file runs")
 
 
 def test_unchanged_file_makes_no_version_at_the_next_start(tmp_path: Path) -> None:
@@ -177,8 +177,8 @@ def test_unchanged_file_makes_no_version_at_the_next_start(tmp_path: Path) -> No
     file = tmp_path / "one.toml"
     file.write_text(FILE)
     for _ in range(2):
-        with running(tmp_path / "log.db", "--experiments", str(file)) as (server, door):
-            assert door.get("from-file").version == 1
+        with running(tmp_path / "log.db", "--experiments", str(file)) as (server, client):
+            assert client.get("from-file").version == 1
             assert server.terminate() == 0
 
 
@@ -197,7 +197,7 @@ def test_bad_change_of_a_file_is_refused_and_the_running_version_stays(tmp_path:
     for file, id_ in files.items():
         file.write_text(FILE.replace("from-file", id_))
     options = [option for file in files for option in ("--experiments", str(file))]
-    with running(tmp_path / "log.db", *options, "--learn-interval", "0.1") as (server, door):
+    with running(tmp_path / "log.db", *options, "--learn-interval", "0.1") as (server, client):
         for (file, id_), (content, _) in zip(files.items(), BAD.values(), strict=True):
             if content is None:
                 file.unlink()
@@ -207,9 +207,9 @@ def test_bad_change_of_a_file_is_refused_and_the_running_version_stays(tmp_path:
         for (file, id_), (_, named) in zip(files.items(), BAD.values(), strict=True):
             (line,) = [line for line in server.output.splitlines() if "refused" in line and str(file) in line]
             assert named in line
-            assert (door.get(id_).version, code_of(status_of(lambda id_=id_: door.decide(id_)))) == (1, "OK")  # type: ignore[misc]
+            assert (client.get(id_).version, code_of(status_of(lambda id_=id_: client.decide(id_)))) == (1, "OK")  # type: ignore[misc]
             file.write_text(FILE.replace("0.01", "0.02").replace("from-file", id_))
-        until(lambda: all(door.get(id_).version == 2 for id_ in files.values()), what="the mended files run")
+        until(lambda: all(client.get(id_).version == 2 for id_ in files.values()), what="the mended files run")
         assert server.output.count("refused") == len(BAD)
 
 
@@ -231,34 +231,34 @@ def test_file_that_changed_while_the_log_was_locked_is_picked_up_afterwards(
     """The file is right; that the log could not be written for a moment must not make the change be forgotten."""
     file = tmp_path / "one.toml"
     file.write_text(FILE)
-    door = InProcessDoor(tmp_path / "log.db", files_interval=0.05, experiments=(file,))
+    client = InProcessClient(tmp_path / "log.db", files_interval=0.05, experiments=(file,))
     try:
-        door.writer.execute("pragma busy_timeout = 50")
-        with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
+        client.writer.execute("pragma busy_timeout = 50")
+        with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
             other.execute("begin immediate")
             file.write_text(FILE.replace("0.01", "0.02"))
             until(lambda: "keeps the log locked" in caplog.text, what="the file was refused: nothing else is written")
             other.execute("rollback")
-        until(lambda: door.get("from-file").version == 2, what="the changed file runs", patience=5)
+        until(lambda: client.get("from-file").version == 2, what="the changed file runs", patience=5)
     finally:
-        door.close()
+        client.close()
 
 
 def test_pause_and_apply_at_the_same_moment_both_hold(tmp_path: Path) -> None:
     """A pause that overlaps with a deployment must neither be lost nor bring the old definition back."""
-    door = InProcessDoor(tmp_path / "log.db", learn_interval=3600.0, threads=4)
+    client = InProcessClient(tmp_path / "log.db", learn_interval=3600.0, threads=4)
     try:
-        door.apply(experiment("e", "a", "b"))
+        client.apply(experiment("e", "a", "b"))
         with ThreadPoolExecutor(2) as pool:
-            applying = pool.submit(door.apply, experiment("e", "a", "b", "c"))
-            pausing = pool.submit(door.pause, "e")
+            applying = pool.submit(client.apply, experiment("e", "a", "b", "c"))
+            pausing = pool.submit(client.pause, "e")
             applying.result(30)
             pausing.result(30)
-        now = door.get("e").experiment
+        now = client.get("e").experiment
         assert [action.id for action in now.actions] == ["a", "b", "c"]
-        assert code_of(status_of(lambda: door.decide("e"))) == grpc.StatusCode.FAILED_PRECONDITION.name
+        assert code_of(status_of(lambda: client.decide("e"))) == grpc.StatusCode.FAILED_PRECONDITION.name
     finally:
-        door.close()
+        client.close()
 
 
 SHUTDOWN = """
@@ -287,15 +287,15 @@ def test_executor_ends_when_its_last_call_ends_after_shutdown_began() -> None:
 
 def test_frozen_experiment_keeps_its_model_over_a_restart(tmp_path: Path) -> None:
     """FROZEN: the model no longer changes, also where nothing had been learned when it was frozen."""
-    door = InProcessDoor(tmp_path / "log.db", learn_interval=3600.0)
-    door.apply(experiment("e", window=0.2))
+    client = InProcessClient(tmp_path / "log.db", learn_interval=3600.0)
+    client.apply(experiment("e", window=0.2))
     for unit in range(5):
-        door.reward(door.decide("e", f"unit-{unit}").decision_id)
+        client.reward(client.decide("e", f"unit-{unit}").decision_id)
     frozen = experiment("e", window=0.2, learning=experiment_pb2.LEARNING_FROZEN)
-    model = door.apply(frozen).applied.model
+    model = client.apply(frozen).applied.model
     time.sleep(0.2)
-    door.close()
-    again = InProcessDoor(tmp_path / "log.db")
+    client.close()
+    again = InProcessClient(tmp_path / "log.db")
     try:
         assert again.get("e").model == model
     finally:
@@ -305,14 +305,14 @@ def test_frozen_experiment_keeps_its_model_over_a_restart(tmp_path: Path) -> Non
 def test_server_that_is_asked_about_experiments_all_the_time_ends(tmp_path: Path) -> None:
     """Calls that come in the moment of the end must find no pool that takes nothing any more: gRPC's thread dies of
     that, and the server never ends."""
-    with running(tmp_path / "log.db", "--grace", "5") as (server, door):
-        door.apply(experiment("e"))
+    with running(tmp_path / "log.db", "--grace", "5") as (server, client):
+        client.apply(experiment("e"))
         ended = threading.Event()
 
         def ask() -> None:
             while not ended.is_set():
                 with suppress(grpc.RpcError):
-                    door.get("e")
+                    client.get("e")
 
         threads = [threading.Thread(target=ask, daemon=True) for _ in range(8)]
         for thread in threads:

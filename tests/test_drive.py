@@ -36,8 +36,8 @@ from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_Deci
 from simulator.commands.group import main
 from simulator.drive import calls, live
 from simulator.drive.calls import Unanswered
-from simulator.drive.earned import measure
-from simulator.drive.example import found as worked
+from simulator.drive.earnings import measure
+from simulator.drive.example import example_result
 from simulator.drive.kills import moments
 from simulator.drive.latency import CURVE, percentiles
 from simulator.drive.ledger import Ledger
@@ -55,7 +55,7 @@ from simulator.run.policies import served_experiment, with_policy
 from simulator.verify import verify
 from simulator.worlds.registry import find, names
 from tests.browser import UNDRAWN, Browser, assert_readable
-from tests.doors import InProcessDoor, ServerProcess, rows, until
+from tests.rpc_clients import InProcessClient, ServerProcess, rows, until
 
 NOTHING = Shares(0, 0, 0, 0)
 SURE = NormalDist().inv_cdf(1 - 1e-7)
@@ -438,15 +438,15 @@ def test_a_killed_server_loses_nothing_doubles_nothing_and_replays(
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessDoor]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClient]:
     """One server for several drives; ids do not collide."""
-    door = InProcessDoor(tmp_path_factory.mktemp("drive") / "log.db")
-    yield door
-    door.close()
+    client = InProcessClient(tmp_path_factory.mktemp("drive") / "log.db")
+    yield client
+    client.close()
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_world_can_be_driven(server: InProcessDoor, name: str) -> None:
+def test_every_world_can_be_driven(server: InProcessClient, name: str) -> None:
     """Its contexts, eligible actions, reward names and values are what a server takes."""
     world = find(name)
     made = plan(world, world.experiment, run=f"every-{name}", visitors=150, seed=1, window=0.1)
@@ -460,14 +460,14 @@ def test_every_world_can_be_driven(server: InProcessDoor, name: str) -> None:
 
 
 @pytest.fixture
-def fresh(tmp_path: Path) -> Iterator[InProcessDoor]:
+def fresh(tmp_path: Path) -> Iterator[InProcessClient]:
     """A server that nobody has driven before."""
-    door = InProcessDoor(tmp_path / "log.db")
-    yield door
-    door.close()
+    client = InProcessClient(tmp_path / "log.db")
+    yield client
+    client.close()
 
 
-def test_a_changed_policy_is_driven_once_it_serves(fresh: InProcessDoor) -> None:
+def test_a_changed_policy_is_driven_once_it_serves(fresh: InProcessClient) -> None:
     """What ran before would be measured otherwise."""
     world = find("storefront")
     for policy in ("default", "softmax"):
@@ -481,7 +481,7 @@ def test_a_changed_policy_is_driven_once_it_serves(fresh: InProcessDoor) -> None
 
 
 @pytest.fixture(scope="module")
-def finished(server: InProcessDoor) -> tuple[Plan, Ledger, Path]:
+def finished(server: InProcessClient) -> tuple[Plan, Ledger, Path]:
     """A drive with many rewards, and its log."""
     world = find("storefront")
     shares = Shares(lost=0.1, late=0.2, duplicate=0.3, reordered=0.2)
@@ -612,7 +612,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["drive", *arguments], env={"COLUMNS": "120"})
 
 
-def test_the_command_reconciles_with_the_log_it_is_given(fresh: InProcessDoor, tmp_path: Path) -> None:
+def test_the_command_reconciles_with_the_log_it_is_given(fresh: InProcessClient, tmp_path: Path) -> None:
     """The whole way; a second drive of other content applies a version and warns, and its ids do not collide."""
     file = tmp_path / "drive.json"
     common = ("push", "--target", fresh.target, "--visitors", "200", "--window", "0.4")
@@ -635,9 +635,9 @@ def test_the_command_reconciles_with_the_log_it_is_given(fresh: InProcessDoor, t
     assert "of 2,000 wanted" in blind.output
 
 
-def test_another_servers_log_is_not_taken_for_its_own(server: InProcessDoor, tmp_path: Path) -> None:
+def test_another_servers_log_is_not_taken_for_its_own(server: InProcessClient, tmp_path: Path) -> None:
     """All would be lost, and the server would be blamed for it."""
-    other = InProcessDoor(tmp_path / "other.db")
+    other = InProcessClient(tmp_path / "other.db")
     other.close()
     result = run("rare", "--target", server.target, "--visitors", "5", "--db", str(tmp_path / "other.db"))
     assert result.exit_code == 2
@@ -678,7 +678,7 @@ def test_what_cannot_be_driven_is_one_line_with_the_way_out(arguments: tuple[str
     assert "Traceback" not in result.output
 
 
-def test_a_wrong_log_is_refused_before_the_server_is_changed(fresh: InProcessDoor, tmp_path: Path) -> None:
+def test_a_wrong_log_is_refused_before_the_server_is_changed(fresh: InProcessClient, tmp_path: Path) -> None:
     """Who mistypes a path must not find another experiment running."""
     result = run("rare", "--target", fresh.target, "--visitors", "5", "--db", str(tmp_path / "none.db"))
     assert (result.exit_code, "there is no such log" in result.output) == (2, True)
@@ -776,12 +776,12 @@ def _sleeps(process: ServerProcess) -> Callable[[Drive], None]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's page, with names that would like to be scripts."""
     hostile = "<script>document.title='taken'</script>"
-    told = replace(worked().reconciliation, log=hostile, lost=1, examples=(f"lost: {hostile}",))
-    result = replace(worked(), policy=hostile, ended=hostile, reconciliation=told)
+    told = replace(example_result().reconciliation, log=hostile, lost=1, examples=(f"lost: {hostile}",))
+    result = replace(example_result(), policy=hostile, ended=hostile, reconciliation=told)
     return write_drive_report(result, tmp_path_factory.mktemp("page") / "new")
 
 
-def test_the_command_writes_a_page(fresh: InProcessDoor, tmp_path: Path) -> None:
+def test_the_command_writes_a_page(fresh: InProcessClient, tmp_path: Path) -> None:
     """What it says is what the terminal says; the whole distribution is in the JSON, too."""
     file, folder = tmp_path / "drive.json", tmp_path / "page"
     told = run(
@@ -809,7 +809,7 @@ def test_the_command_writes_a_page(fresh: InProcessDoor, tmp_path: Path) -> None
 
 def test_a_drive_without_an_answer_has_a_page(tmp_path: Path) -> None:
     """It is when nothing worked that somebody looks."""
-    nothing = replace(worked(), decide=None, reward=None, earned=None, ended="no answer")
+    nothing = replace(example_result(), decide=None, reward=None, earned=None, ended="no answer")
     assert "no answer" in write_drive_report(nothing, tmp_path).read_text(encoding="utf-8")
     assert [file.name for file in tmp_path.iterdir()] == ["index.html"]
 
@@ -818,14 +818,14 @@ def test_a_drive_without_an_answer_has_a_page(tmp_path: Path) -> None:
 @settings(max_examples=10, deadline=None)
 def test_any_latencies_can_be_drawn(seconds: list[float]) -> None:
     """Also a single call, and one that took no time."""
-    result = replace(worked(), decide=percentiles(array("d", seconds)), reward=None)
+    result = replace(example_result(), decide=percentiles(array("d", seconds)), reward=None)
     assert latencies(result, calls_of(result)).svg.startswith(b"<?xml")
 
 
 def test_the_same_drive_gives_the_same_bytes(tmp_path: Path) -> None:
     """A page in version control changes only when its figures do."""
     for folder in (tmp_path / "a", tmp_path / "b"):
-        write_drive_report(worked(), folder)
+        write_drive_report(example_result(), folder)
     for name in ("index.html", "latency.png"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 

@@ -137,7 +137,7 @@ def test_vw_takes_every_odd_text(odd: str) -> None:
 
 @given(context=contexts)
 def test_vw_takes_every_context(context: Context) -> None:
-    """Whatever the door lets through must give a pmf: an exception here would be an outage for that visitor."""
+    """Whatever the service accepts must give a pmf: an exception here would be an outage for that visitor."""
     policy = VwPolicy(spec("squarecb").made_by)
     actions = [Choice(ActionId(id_), "content", context.features) for id_ in ("a", "b", "c")]
     policy.learn(context, actions, drawn=1, propensity=0.5, reward=0.0)

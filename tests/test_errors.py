@@ -19,15 +19,15 @@ from google.rpc import error_details_pb2
 
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
-from tests.doors import InProcessDoor, code_of, detail, experiment, fields_of, reason_of, status_of, until
+from tests.rpc_clients import InProcessClient, code_of, detail, experiment, fields_of, reason_of, status_of, until
 
 NAN, INF = math.nan, math.inf
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessDoor]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClient]:
     """A server with an experiment `e` (a, b, retired), a paused one and one that declares its rewards."""
-    opened = InProcessDoor(tmp_path_factory.mktemp("errors") / "log.db")
+    opened = InProcessClient(tmp_path_factory.mktemp("errors") / "log.db")
     with_retired = experiment("e", "a", "b", "retired")
     with_retired.actions[2].state = experiment_pb2.ACTION_STATE_RETIRED
     opened.apply(with_retired)
@@ -49,7 +49,7 @@ class Case(NamedTuple):
     """A call that must fail, and how."""
 
     name: str
-    call: Callable[[InProcessDoor], object]
+    call: Callable[[InProcessClient], object]
     code: str
     reason: str
     text: str
@@ -66,7 +66,7 @@ def features(**values: float | str | bool) -> Struct:
 def decide(name: str, code: str, reason: str, text: str, experiment_id: str = "e", **request: Any) -> Case:
     """A case of Decide."""
     fields = {"unit_id": "unit", **request}
-    return Case(f"decide: {name}", lambda door: door.decide(experiment_id, **fields), code, reason, text)
+    return Case(f"decide: {name}", lambda client: client.decide(experiment_id, **fields), code, reason, text)
 
 
 def bad_decide(name: str, field: str, text: str, **request: Any) -> Case:
@@ -85,7 +85,7 @@ def bad_feature(name: str, value: Value | float | str, text: str, field: str = "
 def bad_reward(name: str, field: str, text: str, /, decision_id: str = "rewarded", **request: Any) -> Case:
     """A case of Reward with a wrong field."""
     wrong = "INVALID_ARGUMENT"
-    return Case(f"reward: {name}", lambda door: door.reward(decision_id, **request), wrong, wrong, text, (field,))
+    return Case(f"reward: {name}", lambda client: client.reward(decision_id, **request), wrong, wrong, text, (field,))
 
 
 UNIT_ID = "must have 1 to 256 characters, none of them a control character"
@@ -175,13 +175,13 @@ CALLS = [
         for name in ("id", "kind")
     ),
     Case(
-        "decide: every wrong field is named", lambda door: door.decide(
+        "decide: every wrong field is named", lambda client: client.decide(
             "e", "", decision_id="\n", context=pb.Context(segment="x" * 257, features=features(f=NAN))
         ), "INVALID_ARGUMENT", "INVALID_ARGUMENT", "unit_id: must have",
         ("unit_id", "decision_id", "context.segment", "context.features[f]"),
     ),
     Case(
-        "reward: unknown decision", lambda door: door.reward("unknown"), "NOT_FOUND", "DECISION_NOT_FOUND",
+        "reward: unknown decision", lambda client: client.reward("unknown"), "NOT_FOUND", "DECISION_NOT_FOUND",
         "there is no decision 'unknown'",
     ),
     bad_reward("no decision_id", "decision_id", KEY, decision_id=""),
@@ -210,31 +210,31 @@ CALLS = [
     bad_reward("time beyond year 9999", "occurred_at", "Timestamp is not valid", occurred_at=Timestamp(seconds=10**12)),
     bad_reward("time with wrong nanos", "occurred_at", "Timestamp is not valid", occurred_at=Timestamp(nanos=-1)),
     Case(
-        "activate: unknown decision", lambda door: door.activate("unknown"), "NOT_FOUND", "DECISION_NOT_FOUND",
+        "activate: unknown decision", lambda client: client.activate("unknown"), "NOT_FOUND", "DECISION_NOT_FOUND",
         "there is no decision 'unknown'",
     ),
     Case(
-        "activate: unknown action", lambda door: door.activate("rewarded", "x"), "NOT_FOUND", "ACTION_NOT_FOUND",
+        "activate: unknown action", lambda client: client.activate("rewarded", "x"), "NOT_FOUND", "ACTION_NOT_FOUND",
         "experiment 'e' has no action 'x'; it has a, b, retired",
     ),
     Case(
-        "activate: no decision_id", lambda door: door.activate(""), "INVALID_ARGUMENT", "INVALID_ARGUMENT",
+        "activate: no decision_id", lambda client: client.activate(""), "INVALID_ARGUMENT", "INVALID_ARGUMENT",
         KEY, ("decision_id",),
     ),
     Case(
-        "decide batch: empty", lambda door: door.decide_batch([]), "INVALID_ARGUMENT", "INVALID_ARGUMENT",
+        "decide batch: empty", lambda client: client.decide_batch([]), "INVALID_ARGUMENT", "INVALID_ARGUMENT",
         "requests: has 0 requests; 1 to 1000 are possible", ("requests",),
     ),
     Case(
-        "decide batch: too many", lambda door: door.decide_batch([pb.DecideRequest()] * 1001), "INVALID_ARGUMENT",
+        "decide batch: too many", lambda client: client.decide_batch([pb.DecideRequest()] * 1001), "INVALID_ARGUMENT",
         "INVALID_ARGUMENT", "requests: has 1001 requests; 1 to 1000 are possible", ("requests",),
     ),
     Case(
-        "reward batch: empty", lambda door: door.reward_batch([]), "INVALID_ARGUMENT", "INVALID_ARGUMENT",
+        "reward batch: empty", lambda client: client.reward_batch([]), "INVALID_ARGUMENT", "INVALID_ARGUMENT",
         "requests: has 0 requests; 1 to 1000 are possible", ("requests",),
     ),
     Case(
-        "reward batch: too many", lambda door: door.reward_batch([pb.RewardRequest()] * 1001), "INVALID_ARGUMENT",
+        "reward batch: too many", lambda client: client.reward_batch([pb.RewardRequest()] * 1001), "INVALID_ARGUMENT",
         "INVALID_ARGUMENT", "requests: has 1001 requests; 1 to 1000 are possible", ("requests",),
     ),
     *(
@@ -243,14 +243,14 @@ CALLS = [
             "there is no experiment 'nowhere'",
         )
         for name, call in (
-            ("get", lambda door: door.get("nowhere")),
-            ("pause", lambda door: door.pause("nowhere")),
-            ("resume", lambda door: door.resume("nowhere")),
+            ("get", lambda client: client.get("nowhere")),
+            ("pause", lambda client: client.pause("nowhere")),
+            ("resume", lambda client: client.resume("nowhere")),
         )
     ),
     *(
         Case(
-            f"list: page of {size}", lambda door, size=size: door.page(page_size=size), "INVALID_ARGUMENT",  # type: ignore[misc]
+            f"list: page of {size}", lambda client, size=size: client.page(page_size=size), "INVALID_ARGUMENT",  # type: ignore[misc]
             "INVALID_ARGUMENT", rf"page_size: {size} is not in \[0, 1000\]", ("page_size",),
         )
         for size in (-1, 1001)
@@ -259,21 +259,21 @@ CALLS = [
 
 
 @pytest.mark.parametrize("case", CALLS, ids=[case.name for case in CALLS])
-def test_call_is_refused_with_reason_and_fields(door: InProcessDoor, case: Case) -> None:
+def test_call_is_refused_with_reason_and_fields(client: InProcessClient, case: Case) -> None:
     """A person must see what to do, a program which field: both are part of the contract."""
-    before = entries(door)
-    check(door, case)
-    assert entries(door) == before
+    before = entries(client)
+    check(client, case)
+    assert entries(client) == before
 
 
-def entries(door: InProcessDoor) -> list[tuple[Any, ...]]:
+def entries(client: InProcessClient) -> list[tuple[Any, ...]]:
     """How many entries of each kind that a caller can make."""
-    return door.rows("select kind, count(*) from entries where kind <> 'tick' group by kind")
+    return client.rows("select kind, count(*) from entries where kind <> 'tick' group by kind")
 
 
-def check(door: InProcessDoor, case: Case) -> None:
+def check(client: InProcessClient, case: Case) -> None:
     """The call fails exactly so."""
-    status = status_of(lambda: case.call(door))
+    status = status_of(lambda: case.call(client))
     assert (code_of(status), reason_of(status)) == (case.code, case.reason), status.message
     assert tuple(fields_of(status)) == case.fields
     info = detail(status, error_details_pb2.ErrorInfo())
@@ -431,38 +431,38 @@ EXPERIMENTS: list[tuple[str, Change, str, str]] = [
 
 
 @pytest.mark.parametrize(("change", "field", "text"), [c[1:] for c in EXPERIMENTS], ids=[c[0] for c in EXPERIMENTS])
-def test_experiment_is_refused_with_field(door: InProcessDoor, change: Change, field: str, text: str) -> None:
+def test_experiment_is_refused_with_field(client: InProcessClient, change: Change, field: str, text: str) -> None:
     """An experiment with a hole in it would decide wrongly for days; the text must name the field to mend."""
-    versions = door.rows("select count(*) from experiments")
+    versions = client.rows("select count(*) from experiments")
     message = experiment("refused")
     change(message)
-    status = status_of(lambda: door.apply(message))
+    status = status_of(lambda: client.apply(message))
     assert (code_of(status), reason_of(status)) == ("INVALID_ARGUMENT", "INVALID_EXPERIMENT"), status.message
     assert field in fields_of(status)
     assert re.search(text, status.message), status.message
-    assert door.rows("select count(*) from experiments") == versions
+    assert client.rows("select count(*) from experiments") == versions
 
 
-def test_action_id_is_not_reused_with_another_kind(door: InProcessDoor) -> None:
+def test_action_id_is_not_reused_with_another_kind(client: InProcessClient) -> None:
     """What the policy learned about an id would be applied to something else."""
-    door.apply(experiment("reused", "a", "b"))
+    client.apply(experiment("reused", "a", "b"))
     other = experiment("reused", "a", "b")
     other.actions[1].kind = "offer"
     text = "action 'b' was of kind 'content' before; an id is never reused: take a new one"
     wrong = "INVALID_ARGUMENT"
-    check(door, Case("", lambda d: d.apply(other), wrong, "INVALID_EXPERIMENT", text, ("actions[1].kind",)))
-    assert door.get("reused").version == 1
+    check(client, Case("", lambda d: d.apply(other), wrong, "INVALID_EXPERIMENT", text, ("actions[1].kind",)))
+    assert client.get("reused").version == 1
 
 
-def test_removed_action_comes_back_only_as_what_it_was(door: InProcessDoor) -> None:
+def test_removed_action_comes_back_only_as_what_it_was(client: InProcessClient) -> None:
     """A mistake can be mended; with another kind its history would be about something else."""
-    door.apply(experiment("removed", "a", "b"))
-    door.apply(experiment("removed", "a"))
-    assert door.apply(experiment("removed", "a", "b")).changed
-    door.apply(experiment("removed", "a"))
+    client.apply(experiment("removed", "a", "b"))
+    client.apply(experiment("removed", "a"))
+    assert client.apply(experiment("removed", "a", "b")).changed
+    client.apply(experiment("removed", "a"))
     other = experiment("removed", "a", "b")
     other.actions[1].kind = "another"
-    status = status_of(lambda: door.apply(other))
+    status = status_of(lambda: client.apply(other))
     assert (reason_of(status), fields_of(status)) == ("INVALID_EXPERIMENT", ["actions[1].kind"])
 
 
@@ -471,10 +471,10 @@ def nan_features(count: int) -> Struct:
     return Struct(fields={f"{i:064d}": Value(number_value=NAN) for i in range(count)})
 
 
-LARGE: list[tuple[str, Callable[[InProcessDoor], object], str]] = [
-    ("experiment of 20,000 characters", lambda door: door.decide("x" * 20_000), "EXPERIMENT_NOT_FOUND"),
+LARGE: list[tuple[str, Callable[[InProcessClient], object], str]] = [
+    ("experiment of 20,000 characters", lambda client: client.decide("x" * 20_000), "EXPERIMENT_NOT_FOUND"),
     ("action of 20,000 characters", lambda d: d.decide("e", eligible_actions=["x" * 20_000]), "ACTION_NOT_FOUND"),
-    ("one of 1,000 actions", lambda door: door.decide("many", eligible_actions=["x"]), "ACTION_NOT_FOUND"),
+    ("one of 1,000 actions", lambda client: client.decide("many", eligible_actions=["x"]), "ACTION_NOT_FOUND"),
     ("100 wrong features", lambda d: d.decide("e", context=pb.Context(features=nan_features(100))), "INVALID_ARGUMENT"),
     (
         "300 wrong actions",
@@ -486,17 +486,17 @@ LARGE: list[tuple[str, Callable[[InProcessDoor], object], str]] = [
 
 @pytest.mark.parametrize(("call", "reason"), [c[1:] for c in LARGE], ids=[c[0] for c in LARGE])
 def test_error_reaches_the_caller_however_large_the_input(
-    door: InProcessDoor, call: Callable[[InProcessDoor], object], reason: str
+    client: InProcessClient, call: Callable[[InProcessClient], object], reason: str
 ) -> None:
     """gRPC cuts trailers off at 8 to 16 KiB: an error that quotes too much arrives as another error without details."""
     if reason == "ACTION_NOT_FOUND":
-        door.apply(experiment("many", *[f"action-number-{i:050d}" for i in range(1000)]))
-    assert reason_of(status_of(lambda: call(door))) == reason
+        client.apply(experiment("many", *[f"action-number-{i:050d}" for i in range(1000)]))
+    assert reason_of(status_of(lambda: call(client))) == reason
 
 
 def test_too_large_request_is_resource_exhausted(tmp_path: Path) -> None:
     """A bound on what one call may cost in memory."""
-    opened = InProcessDoor(tmp_path / "log.db", max_request_bytes=2000)
+    opened = InProcessClient(tmp_path / "log.db", max_request_bytes=2000)
     try:
         opened.apply(experiment("e"))
         status = status_of(lambda: opened.decide("e", "u" * 3000))
@@ -509,7 +509,7 @@ def test_too_large_request_is_resource_exhausted(tmp_path: Path) -> None:
 
 def test_call_whose_deadline_passed_while_it_waited_is_not_done(tmp_path: Path) -> None:
     """Nobody waits for the answer any more: a decision that nobody shows would be logged as if it had been."""
-    opened = InProcessDoor(tmp_path / "log.db", threads=1)
+    opened = InProcessClient(tmp_path / "log.db", threads=1)
     try:
         opened.apply(experiment("e"))
         with closing(sqlite3.connect(opened.db, isolation_level=None)) as other:
@@ -530,7 +530,7 @@ def test_call_whose_deadline_passed_while_it_waited_is_not_done(tmp_path: Path) 
 
 def test_more_calls_at_once_than_allowed_are_refused(tmp_path: Path) -> None:
     """A queue without a bound makes every caller wait for answers that come too late."""
-    opened = InProcessDoor(tmp_path / "log.db", max_concurrent_rpcs=1)
+    opened = InProcessClient(tmp_path / "log.db", max_concurrent_rpcs=1)
     try:
         opened.apply(experiment("e"))
         with closing(sqlite3.connect(opened.db, isolation_level=None)) as other:
@@ -547,7 +547,7 @@ def test_more_calls_at_once_than_allowed_are_refused(tmp_path: Path) -> None:
         opened.close()
 
 
-def refused_status(door: InProcessDoor) -> str:
+def refused_status(client: InProcessClient) -> str:
     """The text with which a call is refused; empty if it is not."""
-    status = status_of(lambda: door.get("e"))
+    status = status_of(lambda: client.get("e"))
     return status.message if code_of(status) == grpc.StatusCode.RESOURCE_EXHAUSTED.name else ""

@@ -22,7 +22,6 @@ from hypothesis import strategies as st
 
 from simulator.datasets import open_bandit
 from simulator.datasets.open_bandit import DatasetError
-from simulator.logs import arrow, table_files
 from simulator.logs.columns import Category, Columns, Number
 from simulator.logs.decider_log import AmbiguousExperiment
 from simulator.logs.dsjson import fair_sample
@@ -614,13 +613,12 @@ def test_a_bad_parquet_row_is_named_by_its_number(tmp_path: Path) -> None:
     assert read(path, skip_bad=True).left_out == {"bad action": 1}
 
 
-def test_a_bad_row_in_a_later_block_is_still_named_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bad_row_in_a_later_block_is_still_named_right(tmp_path: Path) -> None:
     """Rows come in blocks; the line is that of the file."""
-    monkeypatch.setattr(table_files, "BLOCK_BYTES", 200)
     path = table(tmp_path, "action,reward", *["a,1"] * 500, "a,x", *["b,0"] * 100)
     with pytest.raises(BadLog, match=r"log\.csv:502: the reward 'x'"):
-        read(path)
-    columns = read(path, skip_bad=True)
+        read(path, block_bytes=200)
+    columns = read(path, skip_bad=True, block_bytes=200)
     assert (len(columns), columns.reward.sum(), drawn(columns)[-1]) == (600, 500.0, "b")
 
 
@@ -761,10 +759,9 @@ LONG = ("decision_id,action,chosen,propensity,reward,device", "1,b,1,0.75,1,web"
 
 
 @pytest.mark.parametrize("block", [1 << 20, 64])
-def test_a_long_table_has_one_row_an_action(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_table_has_one_row_an_action(block: int, tmp_path: Path) -> None:
     """The rows of a decision may be torn apart by blocks; the pmf is in the order of the set."""
-    monkeypatch.setattr(table_files, "BLOCK_BYTES", block)
-    columns = read(table(tmp_path, *LONG))
+    columns = read(table(tmp_path, *LONG), block_bytes=block)
     assert (drawn(columns), columns.reward.tolist()) == (["b", "c", "a"], [1.0, 0.0, 1.0])
     assert columns.propensity.tolist() == [0.75, 0.5, 1.0]
     sets = [[columns.actions[one] for one in columns.sets[code]] for code in columns.eligible]
@@ -812,23 +809,19 @@ def test_a_bad_row_of_a_long_table_spoils_its_decision_only(
     assert columns.pmf.sum() == pytest.approx(4)
 
 
-def test_a_field_of_numbers_that_later_has_a_text_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_field_of_numbers_that_later_has_a_text_says_what_to_do(tmp_path: Path) -> None:
     """The first rows decide; the message is the option to add."""
-    monkeypatch.setattr(table_files, "BLOCK_BYTES", 100)
     path = table(tmp_path, "action,reward,size", *["a,1,40"] * 100, "a,1,XL")
     with pytest.raises(BadLog, match=r":102: size 'XL' is not a number.*--column categories=size"):
-        read(path)
-    assert field(read(path, "categories=size"), "size")[-2:] == ["40", "XL"]
+        read(path, block_bytes=100)
+    assert field(read(path, "categories=size", block_bytes=100), "size")[-2:] == ["40", "XL"]
 
 
-def test_an_id_among_the_context_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_id_among_the_context_is_refused(tmp_path: Path) -> None:
     """A text for every row is a Python object for every row, and nothing can be learned from it."""
-    monkeypatch.setattr(arrow, "MOST_VALUES", 50)
     path = table(tmp_path, "action,reward,session", *[f"a,1,s{number}" for number in range(60)])
     with pytest.raises(BadLog, match=r"column 'session' has more than 50 different texts.*--column ignore=session"):
-        read(path)
+        read(path, most_texts=50)
 
 
 def test_repeated_decision_ids_are_counted(tmp_path: Path) -> None:
@@ -957,7 +950,7 @@ def test_an_unknown_data_set_is_refused_with_the_known_ones() -> None:
 
 
 def test_ours_is_read_by_our_own_reader(tmp_path: Path) -> None:
-    """One door for every log; which of several experiments, the options say."""
+    """One client for every log; which of several experiments, the options say."""
     path = shutil.copy(Path(__file__).parent / "data" / "log-0.1.0.db", tmp_path / "log.db")
     columns = read(path)
     assert len(columns) > 0

@@ -40,7 +40,7 @@ from simulator.logs.import_slots import whole_slots
 from simulator.logs.open import ReadOptions, open_log
 from simulator.verify import verify
 from tests.conftest import spec, texts
-from tests.doors import rows as query
+from tests.rpc_clients import rows as query
 
 PERSONALIZER = Path(__file__).parent / "data" / "personalizer.dsjson"
 STORED = Path(__file__).parent / "data" / "log-0.1.0.db"

@@ -706,7 +706,7 @@ def test_a_failed_commit_writes_nothing_of_it(file: Path) -> None:
 
 
 def test_threads_that_have_ended_leave_no_connections_behind(busy_file: Path) -> None:
-    """The HTTP door reads the log in a new thread for every scrape; open files are limited (1,024 as a rule)."""
+    """The HTTP client reads the log in a new thread for every scrape; open files are limited (1,024 as a rule)."""
     with closing(SqliteReader(busy_file)) as reader:
         for _ in range(40):
             thread = threading.Thread(target=reader.head)

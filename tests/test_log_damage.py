@@ -35,7 +35,7 @@ from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
 from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
 from tests.conftest import Clock, names, sample_experiment, texts
-from tests.doors import rows
+from tests.rpc_clients import rows
 from tests.two_writers import decision
 
 HOME = ExperimentId("home")

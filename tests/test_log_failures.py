@@ -16,9 +16,9 @@ from decider.log.protocol import Tick
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.v1 import decider_service_pb2 as pb
-from tests.doors import (
-    GrpcDoor,
-    InProcessDoor,
+from tests.rpc_clients import (
+    GrpcClient,
+    InProcessClient,
     ServerProcess,
     code_of,
     experiment,
@@ -31,9 +31,9 @@ from tests.doors import (
 
 
 @pytest.fixture
-def door(tmp_path: Path) -> Iterator[InProcessDoor]:
+def client(tmp_path: Path) -> Iterator[InProcessClient]:
     """A server with an experiment `e` whose windows stay open for the whole test."""
-    opened = InProcessDoor(tmp_path / "log.db")
+    opened = InProcessClient(tmp_path / "log.db")
     opened.apply(experiment("e"))
     opened.writer.execute("pragma busy_timeout = 50")
     yield opened
@@ -41,19 +41,19 @@ def door(tmp_path: Path) -> Iterator[InProcessDoor]:
 
 
 @contextmanager
-def full(door: InProcessDoor) -> Iterator[None]:
+def full(client: InProcessClient) -> Iterator[None]:
     """The log's file may not grow any more: SQLite's own "database or disk is full"."""
-    writer = door.writer
+    writer = client.writer
     (before,) = writer.execute("pragma max_page_count").fetchone()
     writer.execute("pragma max_page_count = 1")  # at least what there is
     yield
     writer.execute(f"pragma max_page_count = {before}")
 
 
-def fill(door: GrpcDoor, *, limit: int = 5000) -> int:
+def fill(client: GrpcClient, *, limit: int = 5000) -> int:
     """Decide until the log is full; how many decisions were acknowledged."""
     for count in range(limit):
-        status = status_of(lambda count=count: decide_large(door, count))  # type: ignore[misc]
+        status = status_of(lambda count=count: decide_large(client, count))  # type: ignore[misc]
         if status.code:
             assert (code_of(status), reason_of(status)) == ("RESOURCE_EXHAUSTED", "LOG_FULL"), status.message
             assert "no space left to write the log; free some, the server goes on by itself" in status.message
@@ -61,71 +61,71 @@ def fill(door: GrpcDoor, *, limit: int = 5000) -> int:
     raise AssertionError(f"{limit} decisions fit into a log that is full")
 
 
-def fill_up(door: InProcessDoor) -> int:
+def fill_up(client: InProcessClient) -> int:
     """Fill the log until not even a tick fits."""
-    acknowledged = fill(door)
+    acknowledged = fill(client)
     ticks = 0
     while ticks < 5000:
         try:
-            door.server.log.append([Tick()])
+            client.server.log.append([Tick()])
         except LogFull:
             return acknowledged
         ticks += 1
     raise AssertionError(f"{ticks} ticks fit into a log that is full")
 
 
-def decide_large(door: GrpcDoor, number: int) -> pb.DecideResponse:
+def decide_large(client: GrpcClient, number: int) -> pb.DecideResponse:
     """A decision of some hundred bytes."""
-    return door.decide("e", decision_id=f"fill-{number}", context=pb.Context(segment="s" * 250, device="d" * 250))
+    return client.decide("e", decision_id=f"fill-{number}", context=pb.Context(segment="s" * 250, device="d" * 250))
 
 
-def test_full_log_acknowledges_nothing_and_recovers(door: InProcessDoor) -> None:
+def test_full_log_acknowledges_nothing_and_recovers(client: InProcessClient) -> None:
     """A disk fills up on a Sunday: callers are told, and when there is space again nobody has to restart anything."""
-    with full(door):
-        acknowledged = fill_up(door)
-        assert door.rows("select count(*) from decisions") == [(acknowledged,)]
-        code, text = door.fetch("/readyz")
+    with full(client):
+        acknowledged = fill_up(client)
+        assert client.rows("select count(*) from decisions") == [(acknowledged,)]
+        code, text = client.fetch("/readyz")
         assert code == 503
         assert "no space left" in text
-        assert door.fetch("/healthz") == (200, "ok\n")
-        assert door.fetch("/metrics")[0] == 200
-    assert decide_large(door, acknowledged).decision_id == f"fill-{acknowledged}"
-    assert door.fetch("/readyz") == (200, "ok\n")
-    assert door.rows("select count(*) from decisions") == [(acknowledged + 1,)]
+        assert client.fetch("/healthz") == (200, "ok\n")
+        assert client.fetch("/metrics")[0] == 200
+    assert decide_large(client, acknowledged).decision_id == f"fill-{acknowledged}"
+    assert client.fetch("/readyz") == (200, "ok\n")
+    assert client.rows("select count(*) from decisions") == [(acknowledged + 1,)]
 
 
-def test_full_log_refuses_rewards_and_batches_too(door: InProcessDoor) -> None:
+def test_full_log_refuses_rewards_and_batches_too(client: InProcessClient) -> None:
     """Every way to write says the same."""
-    door.decide("e", decision_id="rewarded")
+    client.decide("e", decision_id="rewarded")
     request = pb.DecideRequest(experiment="e", unit_id="unit", context=pb.Context(segment="s" * 250))
-    with full(door):
-        fill_up(door)
-        before = door.rows("select count(*) from entries")
+    with full(client):
+        fill_up(client)
+        before = client.rows("select count(*) from entries")
         calls = {
-            "DecideBatch": lambda: door.decide_batch([request] * 100),
-            "RewardBatch": lambda: door.reward_batch([pb.RewardRequest(decision_id="rewarded")] * 1000),
-            "ApplyExperiment": lambda: door.apply(experiment("new", description="d" * 10_000)),
+            "DecideBatch": lambda: client.decide_batch([request] * 100),
+            "RewardBatch": lambda: client.reward_batch([pb.RewardRequest(decision_id="rewarded")] * 1000),
+            "ApplyExperiment": lambda: client.apply(experiment("new", description="d" * 10_000)),
         }
         assert {name: reason_of(status_of(call)) for name, call in calls.items()} == dict.fromkeys(calls, "LOG_FULL")
-        assert door.rows("select count(*) from entries") == before
-    assert reason_of(status_of(lambda: door.get("new"))) == "EXPERIMENT_NOT_FOUND"
-    assert door.apply(experiment("new")).changed
+        assert client.rows("select count(*) from entries") == before
+    assert reason_of(status_of(lambda: client.get("new"))) == "EXPERIMENT_NOT_FOUND"
+    assert client.apply(experiment("new")).changed
 
 
-def test_server_is_ready_again_without_a_call(door: InProcessDoor) -> None:
+def test_server_is_ready_again_without_a_call(client: InProcessClient) -> None:
     """Who is not ready gets no calls: if only a call can end the trouble, it never ends."""
-    with full(door):
-        fill_up(door)
-        assert door.fetch("/readyz")[0] == 503
-    until(lambda: door.fetch("/readyz")[0] == 200, what="the server is ready again", patience=5)
+    with full(client):
+        fill_up(client)
+        assert client.fetch("/readyz")[0] == 503
+    until(lambda: client.fetch("/readyz")[0] == 200, what="the server is ready again", patience=5)
 
 
-def test_positions_have_no_gaps_after_a_failure(door: InProcessDoor) -> None:
+def test_positions_have_no_gaps_after_a_failure(client: InProcessClient) -> None:
     """A failed commit must leave no trace in the log's order."""
-    with full(door):
-        count = fill(door)
-    decide_large(door, count)
-    positions = door.rows("select position from entries order by position")
+    with full(client):
+        count = fill(client)
+    decide_large(client, count)
+    positions = client.rows("select position from entries order by position")
     assert positions == [(position,) for position in range(1, len(positions) + 1)]
 
 
@@ -149,54 +149,54 @@ def test_really_full_disk_acknowledges_nothing_and_recovers(small_disk: Path, tm
     """The same with a disk that is really full, by something else, under a server process of its own."""
     link = tmp_path / "log.db"  # its output stays on the large disk
     server = ServerProcess(link, "--db", str(small_disk / "log.db"), "--learn-interval", "0.05")
-    door = GrpcDoor(small_disk / "log.db", server.target, server.http)
+    client = GrpcClient(small_disk / "log.db", server.target, server.http)
     try:
-        door.apply(experiment("e"))
-        acknowledged = fill(door)
-        assert rows(door.db, "select count(*) from decisions") == [(acknowledged,)]
-        assert door.fetch("/readyz")[0] == 503
-        assert door.fetch("/metrics")[0] == 200
+        client.apply(experiment("e"))
+        acknowledged = fill(client)
+        assert rows(client.db, "select count(*) from decisions") == [(acknowledged,)]
+        assert client.fetch("/readyz")[0] == 503
+        assert client.fetch("/metrics")[0] == 200
         subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
-        assert until(lambda: status_of(lambda: decide_large(door, acknowledged)).code == 0, what="it decides again")
-        assert door.fetch("/readyz")[0] == 200
-        assert rows(door.db, "select count(*) from decisions") == [(acknowledged + 1,)]
+        assert until(lambda: status_of(lambda: decide_large(client, acknowledged)).code == 0, what="it decides again")
+        assert client.fetch("/readyz")[0] == 200
+        assert rows(client.db, "select count(*) from decisions") == [(acknowledged + 1,)]
         assert server.terminate() == 0
     finally:
-        door.close()
+        client.close()
         server.kill()
 
 
-def test_locked_log_is_unavailable_and_recovers(door: InProcessDoor) -> None:
+def test_locked_log_is_unavailable_and_recovers(client: InProcessClient) -> None:
     """Somebody's forgotten transaction: callers may try elsewhere, and later here again."""
-    door.decide("e", decision_id="rewarded")
-    with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
+    client.decide("e", decision_id="rewarded")
+    with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
         other.execute("begin immediate")
         calls = [
-            status_of(lambda: door.decide("e", decision_id="locked")),
-            status_of(lambda: door.reward("rewarded")),
-            status_of(lambda: door.activate("rewarded")),
-            status_of(lambda: door.pause("e")),
+            status_of(lambda: client.decide("e", decision_id="locked")),
+            status_of(lambda: client.reward("rewarded")),
+            status_of(lambda: client.activate("rewarded")),
+            status_of(lambda: client.pause("e")),
         ]
         assert [(code_of(status), reason_of(status)) for status in calls] == [("UNAVAILABLE", "LOG_LOCKED")] * 4
         assert "another process keeps the log locked" in calls[0].message
-        code, text = door.fetch("/readyz")
+        code, text = client.fetch("/readyz")
         assert (code, "locked" in text) == (503, True)
         other.execute("rollback")
-    assert door.rows("select kind, count(*) from entries group by kind order by kind") == [
+    assert client.rows("select kind, count(*) from entries group by kind order by kind") == [
         ("build", 1),
         ("decision", 1),
         ("experiment", 1),
     ]
-    assert door.decide("e", decision_id="locked").decision_id == "locked"
-    assert door.fetch("/readyz") == (200, "ok\n")
+    assert client.decide("e", decision_id="locked").decision_id == "locked"
+    assert client.fetch("/readyz") == (200, "ok\n")
 
 
-def test_locked_log_still_answers_what_needs_no_writing(door: InProcessDoor) -> None:
+def test_locked_log_still_answers_what_needs_no_writing(client: InProcessClient) -> None:
     """Reads and metrics go on: that is what write-ahead logging is for."""
-    with closing(sqlite3.connect(door.db, isolation_level=None)) as other:
+    with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
         other.execute("begin immediate")
-        assert door.get("e").version == 1
-        assert door.fetch("/metrics")[0] == 200
+        assert client.get("e").version == 1
+        assert client.fetch("/metrics")[0] == 200
         other.execute("rollback")
 
 
@@ -269,45 +269,45 @@ def test_reading_something_else_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, GrpcDoor]]:
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerProcess, GrpcClient]]:
     """A server whose log becomes damaged while it runs, as by a disk that breaks."""
     server = ServerProcess(tmp_path_factory.mktemp("damaged") / "log.db", "--learn-interval", "0.05")
-    door = server.door()
+    client = server.client()
     try:
-        door.apply(experiment("e"))
+        client.apply(experiment("e"))
         for _ in range(5):
-            door.decide_batch(
+            client.decide_batch(
                 [pb.DecideRequest(experiment="e", unit_id="unit", context=pb.Context(segment="s" * 200))] * 1000
             )
-        door.decide("e", decision_id="before")
-        assert door.rows("pragma integrity_check") == [("ok",)]
-        checkpoint(door.db)
-        damage(door.db)
-        yield server, door
+        client.decide("e", decision_id="before")
+        assert client.rows("pragma integrity_check") == [("ok",)]
+        checkpoint(client.db)
+        damage(client.db)
+        yield server, client
     finally:
-        door.close()
+        client.close()
         server.kill()
 
 
-def test_damaged_log_is_unavailable(damaged: tuple[ServerProcess, GrpcDoor]) -> None:
+def test_damaged_log_is_unavailable(damaged: tuple[ServerProcess, GrpcClient]) -> None:
     """Callers get an error with a reason, never made-up data."""
-    _, door = damaged
-    assert until(lambda: failing(door), what="the damage is seen") == ("UNAVAILABLE", "LOG_CORRUPT")
-    assert door.fetch("/healthz")[0] == 200
+    _, client = damaged
+    assert until(lambda: failing(client), what="the damage is seen") == ("UNAVAILABLE", "LOG_CORRUPT")
+    assert client.fetch("/healthz")[0] == 200
 
 
-def test_damaged_log_is_not_ready(damaged: tuple[ServerProcess, GrpcDoor]) -> None:
+def test_damaged_log_is_not_ready(damaged: tuple[ServerProcess, GrpcClient]) -> None:
     """A server that fails every reward must not be sent more of them, even where its writes still go through."""
-    _, door = damaged
-    until(lambda: failing(door), what="the damage is seen")
-    assert door.fetch("/readyz")[0] == 503
+    _, client = damaged
+    until(lambda: failing(client), what="the damage is seen")
+    assert client.fetch("/readyz")[0] == 503
 
 
-def test_metrics_of_a_damaged_log_answer_with_an_error(damaged: tuple[ServerProcess, GrpcDoor]) -> None:
+def test_metrics_of_a_damaged_log_answer_with_an_error(damaged: tuple[ServerProcess, GrpcClient]) -> None:
     """Prometheus must see a failed scrape with a reason, not a connection that breaks off; stderr no traceback."""
-    server, door = damaged
-    until(lambda: failing(door), what="the damage is seen")
-    status, text = door.fetch("/metrics")
+    server, client = damaged
+    until(lambda: failing(client), what="the damage is seen")
+    status, text = client.fetch("/metrics")
     assert (status >= 500, "damaged" in text) == (True, True)
     assert "Traceback" not in server.output
 
@@ -318,12 +318,12 @@ def checkpoint(db: Path) -> None:
         other.execute("pragma wal_checkpoint(truncate)").fetchall()
 
 
-def failing(door: GrpcDoor) -> tuple[str, str] | None:
+def failing(client: GrpcClient) -> tuple[str, str] | None:
     """Code and reason of the first call that fails; several thousand pages do not fit into SQLite's cache."""
     for number in range(200):
         for call in (
-            lambda number=number: door.reward("before", reward_id=str(number)),
-            lambda number=number: door.decide("e", decision_id=f"{number * 7919 % 1000:04d}-after"),
+            lambda number=number: client.reward("before", reward_id=str(number)),
+            lambda number=number: client.decide("e", decision_id=f"{number * 7919 % 1000:04d}-after"),
         ):
             status = status_of(call)
             if status.code:

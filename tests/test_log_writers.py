@@ -38,7 +38,7 @@ from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
 from decider.types import DecisionId, ExperimentId, Position
 from tests.conftest import Clock, sample_experiment
-from tests.doors import rows
+from tests.rpc_clients import rows
 from tests.two_writers import decision, write
 
 COUNT = 1500

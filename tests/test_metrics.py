@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
-from tests.doors import GrpcDoor, InProcessDoor, ServerProcess, experiment, fetch, until
+from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, experiment, fetch, until
 
 FAMILIES = {
     "decider_build_info": "gauge",
@@ -74,8 +74,8 @@ FROM_THE_LOG = (
 class Scrape:
     """One look at /metrics."""
 
-    def __init__(self, door: GrpcDoor) -> None:
-        status, text = door.fetch("/metrics")
+    def __init__(self, client: GrpcClient) -> None:
+        status, text = client.fetch("/metrics")
         assert status == 200
         families = list(text_string_to_metric_families(text))
         self.types = {family.name: family.type for family in families}
@@ -100,67 +100,67 @@ class Scrape:
         return sums
 
 
-def traffic(door: GrpcDoor) -> dict[str, int]:
+def traffic(client: GrpcClient) -> dict[str, int]:
     """Decisions in two experiments, one with windows that end at once, and rewards of every outcome; what was sent."""
     random = Random(7)
     floor = 0.05
     sealing = experiment(SEALING, "a", "b", "c", window=0.2, minimum_propensity=floor)
     sealing.policy.CopyFrom(experiment_pb2.Policy(epsilon_greedy=experiment_pb2.EpsilonGreedy(epsilon=0.4)))
-    door.apply(sealing)
+    client.apply(sealing)
     opened = experiment(OPEN, "a", "b", holdout=0.5, baseline_action="a")
     opened.reward.range.maximum = 10
-    door.apply(opened)
+    client.apply(opened)
     requests = [pb.DecideRequest(experiment=SEALING, unit_id=f"unit-{i}") for i in range(DECISIONS)]
     for start in range(0, DECISIONS, 100):
-        results = door.decide_batch(requests[start : start + 100])
+        results = client.decide_batch(requests[start : start + 100])
         rewards = [pb.RewardRequest(decision_id=r.response.decision_id, name="click", value=0.5) for r in results]
-        door.reward_batch([reward for reward in rewards if random.random() < 0.5])
-    until(lambda: Scrape(door)("decider_sealed_total", experiment=SEALING) == DECISIONS, what="all is sealed")
-    (late,) = door.rows("select decision_id from sealed_decisions order by position limit 1")[0]
-    assert [door.reward(late, name="click", reward_id="late") for _ in range(3)] == ["late", "duplicate", "duplicate"]
-    ids = [door.decide(OPEN, f"unit-{i}").decision_id for i in range(20)]
+        client.reward_batch([reward for reward in rewards if random.random() < 0.5])
+    until(lambda: Scrape(client)("decider_sealed_total", experiment=SEALING) == DECISIONS, what="all is sealed")
+    (late,) = client.rows("select decision_id from sealed_decisions order by position limit 1")[0]
+    assert [client.reward(late, name="click", reward_id="late") for _ in range(3)] == ["late", "duplicate", "duplicate"]
+    ids = [client.decide(OPEN, f"unit-{i}").decision_id for i in range(20)]
     for id_ in ids[:5]:
-        door.reward(id_, name="purchase", value=4.0)
+        client.reward(id_, name="purchase", value=4.0)
     for _ in range(4):
         with pytest.raises(Exception, match="there is no decision"):
-            door.reward("nowhere", name="purchase")
+            client.reward("nowhere", name="purchase")
     return {"open": len(ids)}
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessDoor]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClient]:
     """A server after the traffic."""
-    opened = InProcessDoor(tmp_path_factory.mktemp("metrics") / "log.db")
+    opened = InProcessClient(tmp_path_factory.mktemp("metrics") / "log.db")
     traffic(opened)
     yield opened
     opened.close()
 
 
-def test_every_family_is_known(door: InProcessDoor) -> None:
+def test_every_family_is_known(client: InProcessClient) -> None:
     """Dashboards break silently when a name changes: a new, lost or renamed family must be seen here."""
     ours = {
         name: type_
-        for name, type_ in Scrape(door).types.items()
+        for name, type_ in Scrape(client).types.items()
         if name.startswith(("decider_", "grpc_")) and not name.endswith("_created")  # prometheus_client adds these
     }
     assert ours == FAMILIES
 
 
-def test_decisions_are_counted_as_in_the_log(door: InProcessDoor) -> None:
+def test_decisions_are_counted_as_in_the_log(client: InProcessClient) -> None:
     """The metrics say what the log says; anything else is an invention."""
-    scrape = Scrape(door)
+    scrape = Scrape(client)
     assert scrape("decider_decisions_total", experiment=SEALING) == DECISIONS
     assert scrape("decider_decisions_total", experiment=OPEN) == 20
     sql = "select action, reason, count(*) from decisions d join experiments e on e.position = d.version"
-    for action, reason, count in door.rows(f"{sql} where experiment = ? group by 1, 2", OPEN):
+    for action, reason, count in client.rows(f"{sql} where experiment = ? group by 1, 2", OPEN):
         assert scrape("decider_decisions_total", experiment=OPEN, action=action, reason=reason) == count
     assert set(scrape.by("decider_decisions_total", "reason", experiment=OPEN)) > {"HOLDOUT"}
 
 
-def test_rewards_are_counted_by_outcome(door: InProcessDoor) -> None:
+def test_rewards_are_counted_by_outcome(client: InProcessClient) -> None:
     """Late and orphan rewards say that a window is too short or that ids get lost: both must be visible."""
-    scrape = Scrape(door)
-    in_log = dict(door.rows("select outcome, count(*) from joined_rewards where name = 'click' group by 1"))
+    scrape = Scrape(client)
+    in_log = dict(client.rows("select outcome, count(*) from joined_rewards where name = 'click' group by 1"))
     clicks = scrape.by("decider_rewards_total", "outcome", name="click")
     assert clicks == {**in_log, "duplicate": 2}
     assert in_log["late"] >= 1
@@ -169,23 +169,23 @@ def test_rewards_are_counted_by_outcome(door: InProcessDoor) -> None:
     assert scrape("decider_reward_squared_value_total", name="purchase") == 80
 
 
-def test_sealed_and_open_decisions_are_all_decisions(door: InProcessDoor) -> None:
+def test_sealed_and_open_decisions_are_all_decisions(client: InProcessClient) -> None:
     """What is not sealed is open; a decision that is neither is lost."""
-    scrape = Scrape(door)
+    scrape = Scrape(client)
     assert (scrape("decider_sealed_total"), scrape("decider_open_decisions")) == (DECISIONS, 20)
     assert (scrape("decider_open_decisions", experiment=SEALING), scrape("decider_sealed_total", experiment=OPEN)) == (
         0,
         0,
     )
-    ((rewarded, total),) = door.rows("select sum(rewards > 0), sum(reward) from sealed_decisions")
+    ((rewarded, total),) = client.rows("select sum(rewards > 0), sum(reward) from sealed_decisions")
     assert scrape("decider_sealed_default_total", experiment=SEALING) == DECISIONS - rewarded
     assert scrape("decider_sealed_reward_total", experiment=SEALING) == total
     assert scrape("decider_seal_lag_seconds") >= 0
 
 
-def test_calls_are_counted_by_code(door: InProcessDoor) -> None:
+def test_calls_are_counted_by_code(client: InProcessClient) -> None:
     """The usual dashboards for gRPC work because these names are those of go-grpc-middleware."""
-    scrape = Scrape(door)
+    scrape = Scrape(client)
     service = "decider.v1.DeciderService"
     decided = scrape.by("grpc_server_handled_total", "grpc_code", grpc_service=service, grpc_method="Decide")
     assert decided == {"OK": 20}
@@ -195,23 +195,23 @@ def test_calls_are_counted_by_code(door: InProcessDoor) -> None:
     assert scrape("grpc_server_handling_seconds_count", grpc_method="Reward", grpc_type="unary") == 12
 
 
-def test_weights_have_mean_one(door: InProcessDoor) -> None:
+def test_weights_have_mean_one(client: InProcessClient) -> None:
     """The audit of the propensities: 1/p over draws that could give an action has mean 1, within 5 standard errors."""
-    scrape = Scrape(door)
+    scrape = Scrape(client)
     for action in "abc":
         mean = scrape("decider_weight_mean", experiment=SEALING, action=action)
         count = scrape("decider_possible_total", experiment=SEALING, action=action)
         assert count == DECISIONS
         # each draw's weight 1{drawn}/p has variance 1/p - 1; p of every draw is in the log
         sql = "select sum(1e6 / json_extract(pmf, ?) - 1) from decisions d join experiments e on e.position = d.version"
-        ((variance,),) = door.rows(f"{sql} where experiment = ?", f"$[{'abc'.index(action)}]", SEALING)
+        ((variance,),) = client.rows(f"{sql} where experiment = ?", f"$[{'abc'.index(action)}]", SEALING)
         assert abs(mean - 1) < 5 * math.sqrt(variance) / count, action
 
 
-def test_delays_are_counted_in_buckets(door: InProcessDoor) -> None:
+def test_delays_are_counted_in_buckets(client: InProcessClient) -> None:
     """Where the delays of rewards lie tells how long a window has to be."""
-    scrape = Scrape(door)
-    ((count, seconds),) = door.rows("select count(*), sum(delay_seconds) from joined_rewards where name = 'click'")
+    scrape = Scrape(client)
+    ((count, seconds),) = client.rows("select count(*), sum(delay_seconds) from joined_rewards where name = 'click'")
     assert scrape("decider_reward_delay_seconds_count", experiment=SEALING) == count
     assert scrape("decider_reward_delay_seconds_sum", experiment=SEALING) == pytest.approx(seconds)
     assert scrape("decider_reward_delay_seconds_bucket", experiment=SEALING, le="+Inf") == count
@@ -219,33 +219,33 @@ def test_delays_are_counted_in_buckets(door: InProcessDoor) -> None:
     in_order = [value for _, value in sorted(buckets.items(), key=lambda pair: float(pair[0]))]
     assert in_order == sorted(in_order)
     within = "select count(*) from joined_rewards where name = 'click' and delay_seconds <= 1"
-    assert [(buckets["1.0"],)] == door.rows(within)
+    assert [(buckets["1.0"],)] == client.rows(within)
 
 
-def test_model_and_log_positions_are_those_of_the_log(door: InProcessDoor) -> None:
+def test_model_and_log_positions_are_those_of_the_log(client: InProcessClient) -> None:
     """How far the model is behind the log is what an alert looks at."""
-    scrape = Scrape(door)
-    assert scrape("decider_model_position", experiment=SEALING) == door.get(SEALING).model > 0
+    scrape = Scrape(client)
+    assert scrape("decider_model_position", experiment=SEALING) == client.get(SEALING).model > 0
     assert scrape("decider_model_position", experiment=OPEN) == 0
-    assert [(scrape("decider_log_position"),)] == door.rows("select max(position) from entries")
+    assert [(scrape("decider_log_position"),)] == client.rows("select max(position) from entries")
     assert scrape("decider_learned_total", experiment=SEALING) == DECISIONS
 
 
-def test_commits_are_counted(door: InProcessDoor) -> None:
+def test_commits_are_counted(client: InProcessClient) -> None:
     """Entries by commit show whether group commit works."""
-    scrape = Scrape(door)
-    entries = door.rows("select count(*) from entries")[0][0]
+    scrape = Scrape(client)
+    entries = client.rows("select count(*) from entries")[0][0]
     assert scrape("decider_commit_entries_sum") >= entries
     assert scrape("decider_commit_entries_count") == scrape("decider_commit_seconds_count") > 0
 
 
 def test_totals_are_equal_after_a_restart(tmp_path: Path) -> None:
     """Counters come from the log, so that a deployment does not look like a drop in sales."""
-    opened = InProcessDoor(tmp_path / "log.db")
+    opened = InProcessClient(tmp_path / "log.db")
     traffic(opened)
     before = from_the_log(opened)
     opened.close()
-    again = InProcessDoor(tmp_path / "log.db")
+    again = InProcessClient(tmp_path / "log.db")
     after = from_the_log(again)
     again.close()
     assert len(before) > 40
@@ -253,14 +253,14 @@ def test_totals_are_equal_after_a_restart(tmp_path: Path) -> None:
     assert after == {key: pytest.approx(value) for key, value in before.items()}
 
 
-def from_the_log(door: GrpcDoor) -> dict[Key, float]:
+def from_the_log(client: GrpcClient) -> dict[Key, float]:
     """The samples that follow from the log alone."""
-    return {key: value for key, value in Scrape(door).samples.items() if key[0].startswith(FROM_THE_LOG)}
+    return {key: value for key, value in Scrape(client).samples.items() if key[0].startswith(FROM_THE_LOG)}
 
 
 def test_names_of_duplicates_do_not_grow_the_number_of_series(tmp_path: Path) -> None:
     """A caller that puts an id into the reward's name must not fill Prometheus: names are bounded everywhere."""
-    opened = InProcessDoor(tmp_path / "log.db")
+    opened = InProcessClient(tmp_path / "log.db")
     try:
         opened.apply(experiment("e"))
         id_ = opened.decide("e").decision_id
@@ -276,7 +276,7 @@ def test_names_of_duplicates_do_not_grow_the_number_of_series(tmp_path: Path) ->
 
 def test_names_of_rewards_and_orphans_do_not_grow_the_number_of_series(tmp_path: Path) -> None:
     """The same for rewards that count and for those without a decision."""
-    opened = InProcessDoor(tmp_path / "log.db")
+    opened = InProcessClient(tmp_path / "log.db")
     try:
         opened.apply(experiment("e"))
         id_ = opened.decide("e").decision_id
@@ -289,12 +289,12 @@ def test_names_of_rewards_and_orphans_do_not_grow_the_number_of_series(tmp_path:
         opened.close()
 
 
-def test_scrapes_leave_no_files_open(door: InProcessDoor) -> None:
+def test_scrapes_leave_no_files_open(client: InProcessClient) -> None:
     """A scrape every few seconds for months: what each one leaves open adds up to a server that opens nothing more."""
-    Scrape(door)
+    Scrape(client)
     before = open_files()
     for _ in range(30):
-        Scrape(door)
+        Scrape(client)
     assert open_files() < before + 15
 
 
@@ -310,11 +310,11 @@ def prometheus(tmp_path: Path) -> Iterator[str]:
     if binary is None:
         pytest.skip("there is no /usr/bin/prometheus")
     server = ServerProcess(tmp_path / "log.db")
-    door = server.door()
-    door.apply(experiment("e"))
+    client = server.client()
+    client.apply(experiment("e"))
     for unit in range(7):
-        door.decide("e", f"unit-{unit}")
-    door.close()
+        client.decide("e", f"unit-{unit}")
+    client.close()
     config = tmp_path / "prometheus.yml"
     config.write_text(
         "global: {scrape_interval: 1s}\n"

@@ -28,7 +28,7 @@ from simulator.drive.open_bandit import Pass, send
 from simulator.drive.target import DriveFailed
 from simulator.report.open_bandit import caption, rates_table
 from simulator.verify import verify
-from tests.doors import rows as rows_of
+from tests.rpc_clients import rows as rows_of
 
 ITEMS = 4
 EXPERIMENT = experiment_pb2.Experiment(
@@ -266,9 +266,9 @@ def test_the_command_fails_with_one_line(tmp_path: Path) -> None:
 
 def test_the_caption_says_what_makes_a_rate_no_forecast() -> None:
     """Rows learned before, and answers that missed the window, look like success or failure of the policy."""
-    plain = caption(drive_open_bandit.Driven("e", had_learned=False, passes=[Pass()]))
+    plain = caption(drive_open_bandit.DriveSummary("e", had_learned=False, passes=[Pass()]))
     assert not any(word in plain for word in ("pass 2", "before", "missed"))
-    driven = drive_open_bandit.Driven("e", had_learned=True, passes=[Pass(late=1), Pass(late=2)])
+    driven = drive_open_bandit.DriveSummary("e", had_learned=True, passes=[Pass(late=1), Pass(late=2)])
     words = caption(driven)
     assert all(
         word in words for word in ("From pass 2 on", "learned this experiment before", "3 answers may have missed")
@@ -331,5 +331,5 @@ def test_nothing_is_said_of_no_trials() -> None:
     """Without a matched row there is no click rate, and the table shows none."""
     assert (proportion_interval(Proportion(0, 0)).low, proportion_interval(Proportion(0, 0)).high) == (0, 1)
     assert math.isnan(difference(Proportion(0, 0), Proportion(1, 2)).value)
-    driven = drive_open_bandit.Driven("e", had_learned=False, passes=[Pass(rows=3, clicks=1)])
+    driven = drive_open_bandit.DriveSummary("e", had_learned=False, passes=[Pass(rows=3, clicks=1)])
     assert rates_table(driven).columns[3].of(rates_table(driven).rows[0]).text == "-"

@@ -250,7 +250,7 @@ def test_two_runs_are_equal(every: PolicySpec) -> None:
 
 
 class ParsingEverything:
-    """Vowpal Wabbit through its public door, every line parsed anew: the reference for the kept examples."""
+    """Vowpal Wabbit through its public interface, every line parsed anew: the reference for the kept examples."""
 
     def __init__(self, of: PolicySpec) -> None:
         self._workspace = Workspace(of.made_by.split())
@@ -407,7 +407,7 @@ def test_older_learning_code_is_made_when_it_is_asked_for(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("number", [1e12, 1e6, 1e-6, 1e-12])
 def test_numbers_of_any_size_leave_a_usable_model(learning: PolicySpec, number: float) -> None:
-    """Up to the largest number that the door lets through, and down to the smallest: squares must not overflow."""
+    """Up to the largest number that the service accepts, and down to the smallest: squares must not overflow."""
     policy = make_policy(learning)
     context = Context(features={"x": number})
     actions = [Choice(ActionId(f"a{i}"), "offer", {"y": number}) for i in range(3)]

@@ -24,8 +24,8 @@ from decider.serving.current import Current
 from decider.types import Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment, spec
-from tests.doors import InProcessDoor, ServerProcess, experiment, status_of
 from tests.processes import Process
+from tests.rpc_clients import InProcessClient, ServerProcess, experiment, status_of
 
 HOME = ExperimentId("home")
 
@@ -140,16 +140,16 @@ def test_keeping_no_bytes_keeps_the_newest_model_of_each_signature(tmp_path: Pat
 
 def test_a_value_that_no_sum_can_hold_is_refused_whatever_its_weight(tmp_path: Path) -> None:
     """Weight 0 takes it out of the reward's range, not out of the metrics' sums."""
-    door = InProcessDoor(tmp_path / "log.db")
+    client = InProcessClient(tmp_path / "log.db")
     try:
         message = experiment("e")
         message.reward.weights["seen"] = 0.0
-        door.apply(message)
-        id_ = door.decide("e").decision_id
-        status = status_of(lambda: door.reward(id_, name="seen", value=1e308))
+        client.apply(message)
+        id_ = client.decide("e").decision_id
+        status = status_of(lambda: client.reward(id_, name="seen", value=1e308))
         assert "is not a finite number within" in status.message
     finally:
-        door.close()
+        client.close()
 
 
 def test_server_ends_cleanly_while_it_is_scraped(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ from simulator.load_policy import BadPolicy
 from simulator.report.pages.run import write_run_report
 from simulator.report.run import terminal_parts, whole_table
 from simulator.report.table import sparkline
-from simulator.run.example import found
+from simulator.run.example import example_result
 from simulator.run.play import Rounds, play, play_reference
-from simulator.run.policies import ServedPolicy, StaticPolicy, find_policy
+from simulator.run.policies import LearningPolicy, StaticPolicy, find_policy
 from simulator.run.result import KNOWN, LEARNS, SINGLE, Band, band, summarize, summarize_reference, tasks_of
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.registry import NoSuchWorld, find
@@ -47,7 +47,7 @@ STOREFRONT = find("storefront")
 MILLION = 1_000_000
 
 
-class Watched(Uniform):
+class RecordingPolicy(Uniform):
     """A policy that notes what it is told. heard: of every question, how many decisions it had learned by then."""
 
     def __init__(self, inner: PlainPolicy | None = None) -> None:
@@ -68,7 +68,7 @@ class Watched(Uniform):
         self._inner.learn(context, actions, drawn=drawn, propensity=propensity, reward=reward)
 
 
-class Broken(Watched):
+class Broken(RecordingPolicy):
     """Its probabilities are none."""
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
@@ -189,9 +189,9 @@ def test_what_plays_is_what_serves_bit_for_bit(policy: str) -> None:
         names=np.where(clicks, 0, -1).astype(np.int8),
     )
     player = find_policy(policy, world)
-    assert isinstance(player, ServedPolicy)
+    assert isinstance(player, LearningPolicy)
     assert player.floor == world.experiment.minimum_propensity
-    watched = Watched(player.make(1))
+    watched = RecordingPolicy(player.make(1))
 
     mine = play(world, visits, watched, floor=player.floor, random=Tickets(world))
 
@@ -264,7 +264,7 @@ def test_what_is_known_at_a_round_is_what_was_sealed_by_then(
     """A decision is learned when its window has ended, not before; those of a batch share a model; what comes late
     counts as nothing."""
     world = with_window(STOREFRONT, window, batch=batch)
-    watched = Watched()
+    watched = RecordingPolicy()
     mine = played(visits, watched, world=world, delayed=delayed)
     arrives = [number // batch * batch / world.traffic for number in range(len(visits))]
     asked = [number for number, case in enumerate(visits.seen) if visits.eligible[case].sum() > 1]
@@ -285,7 +285,7 @@ def test_the_floor_is_kept(visits: Visits) -> None:
         def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:  # noqa: ARG002
             return [1.0, *[0.0] * (len(actions) - 1)]
 
-    watched = Watched(Sure())
+    watched = RecordingPolicy(Sure())
     played(visits, watched, world=with_window(STOREFRONT, 0.1), floor=0.1)
     assert all(propensity >= 0.1 for _, propensity, _ in watched.learned)
 
@@ -300,7 +300,7 @@ def test_the_floor_is_kept(visits: Visits) -> None:
         ("squarecb:gamma_scale=100", True, 0.0),
         ("epsilon_greedy:epsilon=0.1,floor=0.02", True, 0.02),
         ("bag:size=3,interactions=CA+CCA", True, 0.0),
-        ("tests.mine:first", True, 0.0),
+        ("tests.custom_policy:first", True, 0.0),
         ("uniform", False, None),
         ("best", False, None),
         ("fixed:sale", False, None),
@@ -309,8 +309,8 @@ def test_the_floor_is_kept(visits: Visits) -> None:
 def test_a_name_gives_what_plays(name: str, learns: bool, floor: float | None) -> None:
     """Every kind that --help names."""
     player = find_policy(name, STOREFRONT)
-    assert isinstance(player, ServedPolicy if learns else StaticPolicy)
-    if isinstance(player, ServedPolicy) and floor:
+    assert isinstance(player, LearningPolicy if learns else StaticPolicy)
+    if isinstance(player, LearningPolicy) and floor:
         assert player.floor == floor
     one = run(Task("storefront", name, seed=1, rounds=50))
     assert one.rounds == list(range(1, 51))
@@ -330,8 +330,8 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
     file = tmp_path / "mine.toml"
     file.write_text(text, encoding="utf-8")
     player = find_policy(f"{file}", STOREFRONT)
-    assert isinstance(player, ServedPolicy if learns else StaticPolicy)
-    if isinstance(player, ServedPolicy):
+    assert isinstance(player, LearningPolicy if learns else StaticPolicy)
+    if isinstance(player, LearningPolicy):
         assert player.floor == 0.03
 
 
@@ -355,7 +355,7 @@ def test_a_file_gives_its_policy_and_its_floor(tmp_path: Path, text: str, learns
         ("default:interactions=C", "interactions"),
         ("missing.toml", "missing.toml"),
         ("tests.nothing:make", "No module named 'tests.nothing'"),
-        ("tests.mine:second", "has no attribute 'second'"),
+        ("tests.custom_policy:second", "has no attribute 'second'"),
     ],
 )
 def test_a_name_that_is_wrong_is_refused_with_the_way_out(name: str, said: str) -> None:
@@ -367,7 +367,7 @@ def test_a_name_that_is_wrong_is_refused_with_the_way_out(name: str, said: str) 
 
 def test_a_python_policy_plays() -> None:
     """One's own idea is tried in a line."""
-    own, same = (run(Task("storefront", name, 3, 200)) for name in ("tests.mine:first", "fixed:new-arrivals"))
+    own, same = (run(Task("storefront", name, 3, 200)) for name in ("tests.custom_policy:first", "fixed:new-arrivals"))
     assert own.earned == pytest.approx(same.earned)
 
 
@@ -440,14 +440,14 @@ def test_bands_are_those_of_student() -> None:
 
 
 def test_a_world_without_lift_has_no_share(tmp_path: Path) -> None:
-    """Where every action is as good there is nothing to attain: no division by zero, and every door still opens."""
+    """Where all actions are as good there is nothing to attain: no division by zero, and all is still written."""
     flat = [0.3 * point for point in (2, 4, 6, 8, 10)]
     other = [sum([0.1] * 3 * point) for point in (2, 4, 6, 8, 10)]  # the same up to rounding
     runs = [made_run(seed, earned=flat, best=other, uniform=flat, fixed=flat) for seed in (1, 2)]
     assert math.isnan(runs[0].share())
     policy = summarize("p", runs, learns=True)
     assert policy.whole.share is None
-    result = replace(found(), policies=(summarize_reference("best", runs), policy))
+    result = replace(example_result(), policies=(summarize_reference("best", runs), policy))
     assert list(terminal_parts(result))
     assert json.loads(to_json(result))["policies"][1]["curve"]["share"]["mean"] == [None] * 5
     page = write_run_report(result, tmp_path)
@@ -526,15 +526,15 @@ def test_one_seed_has_no_bands_and_says_so() -> None:
 
 def test_nothing_is_written_with_a_sign_and_fits_on_80_columns() -> None:
     """`-0.0 %` looks like a loss; a small curve that is broken into two lines is none."""
-    figures = replace(found().policies[0].whole, share=Band(-1e-9, None, None), right=None)
-    one = replace(found(), policies=(replace(found().policies[0], whole=figures),))
+    figures = replace(example_result().policies[0].whole, share=Band(-1e-9, None, None), right=None)
+    one = replace(example_result(), policies=(replace(example_result().policies[0], whole=figures),))
     ((_, cells),) = whole_table(one).lines(foot=False)
     assert {column.heading: cell.text for column, cell in cells}["Share of lift"] == "0 %"
     console = Console(width=80)
     with console.capture() as captured:
-        for part in terminal_parts(found()):
+        for part in terminal_parts(example_result()):
             console.print(part)
-    assert sparkline(found().policies[2].curve.share.mean) in captured.get()
+    assert sparkline(example_result().policies[2].curve.share.mean) in captured.get()
 
 
 def test_files_are_there_even_if_nobody_reads_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -619,16 +619,17 @@ def test_no_such_world() -> None:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's page, with a name that would like to be a script."""
-    hostile = replace(found().policies[3], name="<script>document.title='taken'</script>")
+    hostile = replace(example_result().policies[3], name="<script>document.title='taken'</script>")
     return write_run_report(
-        replace(found(), policies=(*found().policies, hostile)), tmp_path_factory.mktemp("page") / "new"
+        replace(example_result(), policies=(*example_result().policies, hostile)),
+        tmp_path_factory.mktemp("page") / "new",
     )
 
 
 def test_the_same_runs_give_the_same_bytes(page: Path, tmp_path: Path) -> None:
     """A page in version control changes only when its figures do."""
     for folder in (tmp_path / "a", tmp_path / "b"):
-        write_run_report(found(), folder)
+        write_run_report(example_result(), folder)
     names = {file.name for file in (tmp_path / "a").iterdir()}
     assert names == {"index.html", "reward.png", "share.png", "regret.png", "right.png"}
     assert names == {file.name for file in page.parent.iterdir()}

@@ -44,8 +44,8 @@ from simulator.studies.side_by_side import (
     ROOT,
     SCRIPTS,
     FixedPmf,
+    RecordingCandidate,
     RivalFailed,
-    Watched,
     hand_over,
     main,
     ours,
@@ -205,7 +205,7 @@ def test_the_fixed_candidate_answers_block_by_block(known: KnownLog) -> None:
 
 def test_a_watched_candidate_answers_as_the_inner_one_does(known: KnownLog) -> None:
     """Its truth is computed from what it really said."""
-    watched, log = Watched(UniformPolicy()), columns(known)
+    watched, log = RecordingCandidate(UniformPolicy()), columns(known)
     pmfs = np.concatenate([watched.pmf(block) for _, block in log.blocks()])
     assert (watched.name, watched.estimand) == ("uniform", UniformPolicy().estimand)
     assert np.array_equal(watched.seen, pmfs)

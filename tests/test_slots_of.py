@@ -26,9 +26,9 @@ from decider.serving.current import Current
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Reason
 from decider.v1 import decider_service_pb2 as pb
 from simulator.evaluate.replay_decisions import ReplayedPolicy
-from simulator.load_policy import BadPolicy, Checked
+from simulator.load_policy import BadPolicy, CheckedPolicy
 from simulator.run.play import play
-from simulator.run.policies import ServedPolicy, find_policy
+from simulator.run.policies import LearningPolicy, find_policy
 from simulator.worlds.registry import find
 from tests.conftest import Clock, sample_version, spec
 
@@ -194,7 +194,7 @@ def test_replay_in_blocks_gives_the_slots_that_serving_gives(
     policy = Answering(lambda count: next(waiting)(count)) if algorithm == "uniform" else Fixed()
     asked = ReplayedPolicy("mine", version, policy, actions=IDS)
     sets = [tuple(sorted(one)) for one in eligible[: len(given_answers)]]
-    menus = [asked._menu(members, "") for members in sets]
+    menus = [asked.menu(members, "") for members in sets]
 
     def answers_asked() -> Iterator[Answer]:
         """A rule asks for none."""
@@ -221,13 +221,13 @@ READ_AS_NUMBERS = {"decimals", "a generator", "strings"}
 @pytest.mark.parametrize("failure", sorted(FAILURES.keys() - READ_AS_NUMBERS))
 def test_somebodys_own_policy_that_fails_ends_a_run_with_its_name(failure: str) -> None:
     """The baseline in its place would be somebody else's result."""
-    world, policy = find("storefront"), Checked("mine:P", Answering(FAILURES[failure]))
+    world, policy = find("storefront"), CheckedPolicy("mine:P", Answering(FAILURES[failure]))
     with pytest.raises(BadPolicy, match="mine:P"):
         play(world, world.draw(1, 50), policy, floor=0.0, random=Random(1))
 
 
 def test_a_name_of_somebodys_own_policy_gives_one_that_is_checked() -> None:
     """`simulator run` and `simulator evaluate` say the same of the same mistake."""
-    player = find_policy("tests.mine:first", find("storefront"))
-    assert isinstance(player, ServedPolicy)
-    assert isinstance(player.make(1), Checked)
+    player = find_policy("tests.custom_policy:first", find("storefront"))
+    assert isinstance(player, LearningPolicy)
+    assert isinstance(player.make(1), CheckedPolicy)

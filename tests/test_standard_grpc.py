@@ -16,45 +16,45 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2 as pb
-from tests.doors import ANY_PORT, InProcessDoor, code_of, experiment, fetch, status_of
+from tests.rpc_clients import ANY_PORT, InProcessClient, code_of, experiment, fetch, status_of
 
 SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessDoor]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClient]:
     """A server that has an experiment `e`."""
-    opened = InProcessDoor(tmp_path_factory.mktemp("standard") / "log.db")
+    opened = InProcessClient(tmp_path_factory.mktemp("standard") / "log.db")
     opened.apply(experiment("e"))
     yield opened
     opened.close()
 
 
 @pytest.mark.parametrize("service", ["", *SERVICES])
-def test_health_is_serving(door: InProcessDoor, service: str) -> None:
+def test_health_is_serving(client: InProcessClient, service: str) -> None:
     """Load balancers ask for a service by name or, with an empty name, for the server."""
-    stub = health_pb2_grpc.HealthStub(door.channel)
+    stub = health_pb2_grpc.HealthStub(client.channel)
     reply = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=10)
     assert reply.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_health_of_an_unknown_service_is_not_found(door: InProcessDoor) -> None:
+def test_health_of_an_unknown_service_is_not_found(client: InProcessClient) -> None:
     """A misspelt probe must fail, not say that all is well."""
-    stub = health_pb2_grpc.HealthStub(door.channel)
+    stub = health_pb2_grpc.HealthStub(client.channel)
     with pytest.raises(grpc.RpcError) as caught:
         stub.Check(health_pb2.HealthCheckRequest(service="decider.v1.Typo"), timeout=10)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_reflection_lists_every_service(door: InProcessDoor) -> None:
+def test_reflection_lists_every_service(client: InProcessClient) -> None:
     """grpcurl and its like find their way without our proto files."""
-    found = ProtoReflectionDescriptorDatabase(door.channel).get_services()
+    found = ProtoReflectionDescriptorDatabase(client.channel).get_services()
     assert set(found) == {*SERVICES, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-def test_reflection_describes_every_method(door: InProcessDoor) -> None:
+def test_reflection_describes_every_method(client: InProcessClient) -> None:
     """A tool must be able to build a request from what reflection says alone."""
-    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(door.channel))
+    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(client.channel))
     methods = {service: [method.name for method in pool.FindServiceByName(service).methods] for service in SERVICES}
     assert methods == {
         SERVICES[0]: ["Decide", "DecideBatch", "Activate", "Reward", "RewardBatch"],
@@ -68,7 +68,7 @@ def test_reflection_describes_every_method(door: InProcessDoor) -> None:
 
 def test_open_reflection_streams_do_not_keep_decisions_waiting(tmp_path: Path) -> None:
     """A developer's tool that stays open (grpcui, an editor) must not take the server's few threads away."""
-    opened = InProcessDoor(tmp_path / "log.db", threads=2)
+    opened = InProcessClient(tmp_path / "log.db", threads=2)
     opened.apply(experiment("e"))
     done = threading.Event()
 
@@ -93,7 +93,7 @@ def test_open_reflection_streams_do_not_keep_decisions_waiting(tmp_path: Path) -
 
 def test_open_health_watches_do_not_keep_decisions_waiting(tmp_path: Path) -> None:
     """Clients with health checking keep a watch open for as long as they live."""
-    opened = InProcessDoor(tmp_path / "log.db", threads=2)
+    opened = InProcessClient(tmp_path / "log.db", threads=2)
     opened.apply(experiment("e"))
     stub = health_pb2_grpc.HealthStub(opened.channel)
     watches = [stub.Watch(health_pb2.HealthCheckRequest(service="")) for _ in range(4)]
@@ -106,27 +106,27 @@ def test_open_health_watches_do_not_keep_decisions_waiting(tmp_path: Path) -> No
         opened.close()
 
 
-def test_healthz_and_readyz_are_ok_while_serving(door: InProcessDoor) -> None:
+def test_healthz_and_readyz_are_ok_while_serving(client: InProcessClient) -> None:
     """Kubernetes asks both: whether to restart it and whether to send it calls."""
-    assert door.fetch("/healthz") == (200, "ok\n")
-    assert door.fetch("/readyz") == (200, "ok\n")
-    assert door.fetch("/readyz?verbose=1") == (200, "ok\n")
+    assert client.fetch("/healthz") == (200, "ok\n")
+    assert client.fetch("/readyz") == (200, "ok\n")
+    assert client.fetch("/readyz?verbose=1") == (200, "ok\n")
 
 
-def test_other_paths_are_not_found(door: InProcessDoor) -> None:
+def test_other_paths_are_not_found(client: InProcessClient) -> None:
     """A misspelt probe must fail; the answer says what there is."""
-    status, text = door.fetch("/health")
+    status, text = client.fetch("/health")
     assert status == 404
     assert all(path in text for path in ("/metrics", "/healthz", "/readyz"))
 
 
 def test_stopped_server_answers_nothing(tmp_path: Path) -> None:
     """After the end both ports are free for the next one, and the log is."""
-    opened = InProcessDoor(tmp_path / "log.db")
+    opened = InProcessClient(tmp_path / "log.db")
     opened.close()
     with pytest.raises(OSError, match="refused"):
         fetch(f"http://{opened.http}/healthz")
-    again = InProcessDoor(tmp_path / "log.db", listen=opened.target, http=opened.http)
+    again = InProcessClient(tmp_path / "log.db", listen=opened.target, http=opened.http)
     assert again.fetch("/readyz")[0] == 200
     again.close()
 

@@ -16,9 +16,9 @@ import pytest
 
 from decider.log.open import open_reader
 from decider.v1 import experiment_pb2
-from tests import doors
-from tests.doors import PATIENCE, InProcessDoor, experiment, fetch, until
+from tests import rpc_clients
 from tests.long_logs import shop, write_past
+from tests.rpc_clients import PATIENCE, InProcessClient, experiment, fetch, until
 from tests.test_readme import free_port
 
 DECISIONS = 60_000
@@ -47,7 +47,7 @@ class Starting:
     def __init__(self, db: Path, *options: str) -> None:
         self.http = f"127.0.0.1:{free_port()}"
         self._output = db.with_name("starting.txt")
-        self.process = doors.start(db, self._output, "--http", self.http, *options)
+        self.process = rpc_clients.start(db, self._output, "--http", self.http, *options)
 
     @property
     def output(self) -> str:
@@ -127,21 +127,21 @@ def test_apply_on_a_long_log_answers_at_once_and_a_pause_of_another_experiment_t
     """An emergency brake that waits for somebody else's learning is none."""
     db = tmp_path / "log.db"
     write_past(db, 20_000, shop(), shop("other"))
-    door = InProcessDoor(db)
+    client = InProcessClient(db)
     try:
         changed = experiment("shop", "a", "b", window=1.0, policy=experiment_pb2.Policy(cover={}))
-        applied = door.apply(changed)
+        applied = client.apply(changed)
         assert (applied.waits, applied.applied.version) == (True, 2)
-        running = door.get("shop")
+        running = client.get("shop")
         assert (running.version, running.waiting.version) == (1, 2)
-        assert "learning experiment shop, version 2: position" in door.fetch("/readyz")[1]
-        assert door.pause("other").experiment.state == experiment_pb2.EXPERIMENT_STATE_PAUSED
-        assert door.get("shop").version == 1, "the pause has waited until the other experiment had learned"
-        assert doors.reason_of(doors.status_of(lambda: door.decide("other"))) == "EXPERIMENT_PAUSED"
-        before = door.decide("shop")
+        assert "learning experiment shop, version 2: position" in client.fetch("/readyz")[1]
+        assert client.pause("other").experiment.state == experiment_pb2.EXPERIMENT_STATE_PAUSED
+        assert client.get("shop").version == 1, "the pause has waited until the other experiment had learned"
+        assert rpc_clients.reason_of(rpc_clients.status_of(lambda: client.decide("other"))) == "EXPERIMENT_PAUSED"
+        before = client.decide("shop")
         assert before.experiment_version == 1
-        door.until(lambda: door.get("shop").version == 2, what="the new policy serves", patience=120)
-        assert door.decide("shop").model > before.model
-        assert door.fetch("/readyz") == (200, "ok\n")
+        client.until(lambda: client.get("shop").version == 2, what="the new policy serves", patience=120)
+        assert client.decide("shop").model > before.model
+        assert client.fetch("/readyz") == (200, "ok\n")
     finally:
-        door.close()
+        client.close()

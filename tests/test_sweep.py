@@ -26,7 +26,7 @@ from simulator.run.result_store import ResultFile
 from simulator.run.sweep import SweepFailed, WorkerDied, sweep
 from simulator.run.task import Run, Task, run
 from simulator.run.versions import sources, version_of
-from tests.sweeping import Job, Square, jobs, noted, square, square_or_die, square_or_raise
+from tests.sweep_process import Job, Square, jobs, noted, square, square_or_die, square_or_raise
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 60.0
@@ -36,7 +36,7 @@ PATIENCE = 60.0
 @contextmanager
 def started(keep: Path, notes: Path, count: int, seconds: float) -> Iterator[subprocess.Popen[str]]:
     """A process that sweeps, with two workers, in a group of its own as in a terminal; killed if the test fails."""
-    command = [sys.executable, "-m", "tests.sweeping", f"{keep}", f"{notes}", f"{count}", f"{seconds}"]
+    command = [sys.executable, "-m", "tests.sweep_process", f"{keep}", f"{notes}", f"{count}", f"{seconds}"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             yield process

@@ -12,8 +12,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 
-from simulator.compare.example import found as compared
-from simulator.drive.example import found as driven
+from simulator.compare.example import example_result as example_comparison
+from simulator.drive.example import example_result as example_drive
 from simulator.report import comparison, drive, evaluation, run, worlds
 from simulator.report.checks import log_panel
 from simulator.report.pages.comparison import write_comparison_report
@@ -22,7 +22,7 @@ from simulator.report.pages.evaluation import write_report
 from simulator.report.pages.run import write_run_report
 from simulator.report.pages.worlds import write_worlds
 from simulator.report.world_figures import portrait
-from simulator.run.example import found as played
+from simulator.run.example import example_result as example_run
 from simulator.worlds.registry import find
 from tests.evaluations import EVALUATION
 from tests.test_report import parsed
@@ -56,15 +56,15 @@ CASES = {
         lambda one: [log_panel(one.log), *evaluation.terminal_parts(one)], write_report, EVALUATION, tables=8, facts=26
     ),
     "comparison": Case(
-        comparison.terminal_parts, write_comparison_report, compared(), tables=1, facts=0,
+        comparison.terminal_parts, write_comparison_report, example_comparison(), tables=1, facts=0,
         sentences=lambda one: [one.conditions],
     ),
     "run": Case(
-        run.terminal_parts, write_run_report, played(), tables=2, facts=0,
+        run.terminal_parts, write_run_report, example_run(), tables=2, facts=0,
         sentences=lambda one: [run.against_single(policy) for policy in one.policies if not policy.reference],
     ),
     "drive": Case(
-        drive.terminal_parts, write_drive_report, driven(), tables=3, facts=8,
+        drive.terminal_parts, write_drive_report, example_drive(), tables=3, facts=8,
         sentences=lambda one: [drive.verdict(one), drive.answers(one), *drive.pace_lines(one)],
     ),
     "world": Case(

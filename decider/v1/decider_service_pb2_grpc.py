@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class DeciderServiceStub:
-    """The door for frontends: choose, say what was shown, say how well it went.
+    """The service for frontends: choose, say what was shown, say how well it went.
 
     Errors carry google.rpc.ErrorInfo (domain "decider.v1") and, for bad arguments, google.rpc.BadRequest.
     """
@@ -65,7 +65,7 @@ class DeciderServiceStub:
 
 
 class DeciderServiceServicer:
-    """The door for frontends: choose, say what was shown, say how well it went.
+    """The service for frontends: choose, say what was shown, say how well it went.
 
     Errors carry google.rpc.ErrorInfo (domain "decider.v1") and, for bad arguments, google.rpc.BadRequest.
     """
@@ -142,7 +142,7 @@ def add_DeciderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DeciderService:
-    """The door for frontends: choose, say what was shown, say how well it went.
+    """The service for frontends: choose, say what was shown, say how well it went.
 
     Errors carry google.rpc.ErrorInfo (domain "decider.v1") and, for bad arguments, google.rpc.BadRequest.
     """

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ExperimentServiceStub:
-    """The door for whoever defines experiments.
+    """The service for whoever defines experiments.
     """
 
     def __init__(self, channel):
@@ -63,7 +63,7 @@ class ExperimentServiceStub:
 
 
 class ExperimentServiceServicer:
-    """The door for whoever defines experiments.
+    """The service for whoever defines experiments.
     """
 
     def ApplyExperiment(self, request, context):
@@ -138,7 +138,7 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ExperimentService:
-    """The door for whoever defines experiments.
+    """The service for whoever defines experiments.
     """
 
     @staticmethod

@@ -36,7 +36,7 @@ from simulator.compare import on_decisions, on_log, on_world
 from simulator.compare.grid import read_grid
 from simulator.compare.on_log import LogResult, LogTask, Reading, try_evaluate
 from simulator.compare.on_world import WorldResult, try_run
-from simulator.compare.result import BadComparison, Compared, TableRow
+from simulator.compare.result import BadComparison, ComparisonResult, TableRow
 from simulator.compare.table import FORMATS, write_table
 from simulator.evaluate.result import to_json
 from simulator.report.comparison import terminal_parts
@@ -94,7 +94,7 @@ def repeat_option(args: Sequence[str], option: str) -> Iterator[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class CompareSettings:
     """As on the command line, besides the policies. out: where results and the table go."""
 
     subject: str
@@ -151,7 +151,7 @@ def compare_command(
         folder = make_folder(out or Path(f"compare-{_slug(subject)}"))
         if report:
             make_folder(report)
-        settings = Settings(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
+        settings = CompareSettings(subject, against or policies[0], all_pairs, not no_delay, workers, folder, stderr)
         world = _world(subject)
         if world is None:
             _refuse("is for worlds; a log has its own decisions", rounds=rounds, seeds=seeds)
@@ -198,8 +198,8 @@ def _refuse(why: str, **options: Any) -> None:
 
 
 def _on_world(
-    world: World, policies: list[str], settings: Settings, *, rounds: int, seeds: int
-) -> tuple[Compared, list[TableRow]]:
+    world: World, policies: list[str], settings: CompareSettings, *, rounds: int, seeds: int
+) -> tuple[ComparisonResult, list[TableRow]]:
     given = {name: on_world.parameters(name, world) for name in policies}
     tasks = tasks_of(settings.subject, policies, seeds=range(1, seeds + 1), rounds=rounds, delayed=settings.delayed)
     what = f"{len(policies)} policies x {seeds} seeds of {rounds:,} visits"
@@ -209,7 +209,9 @@ def _on_world(
     return found, [on_world.row(task, one, given[task.policy]) for task, one in zip(tasks, results, strict=True)]
 
 
-def _on_log(policies: list[str], settings: Settings, reading: dict[str, Any]) -> tuple[Compared, list[TableRow]]:
+def _on_log(
+    policies: list[str], settings: CompareSettings, reading: dict[str, Any]
+) -> tuple[ComparisonResult, list[TableRow]]:
     columns = read_log(settings.subject, settings.console, **reading)
     for name in policies:
         on_log.candidate(name, columns, delayed=settings.delayed)
@@ -235,7 +237,7 @@ def _sweep(
     result: type[R],
     version: Callable[[T], str],
     what: str,
-    settings: Settings,
+    settings: CompareSettings,
 ) -> list[R]:
     """Says how much there is to do, then how much is done."""
     console, many = settings.console, f"{len(tasks)} runs"

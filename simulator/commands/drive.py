@@ -28,7 +28,7 @@ from simulator.commands.options import (
 from simulator.drive import open_bandit
 from simulator.drive.live import Options, drive
 from simulator.drive.plan import LONGEST_WINDOW, Shares
-from simulator.drive.result import Result
+from simulator.drive.result import DriveResult
 from simulator.evaluate.result import to_json
 from simulator.report.drive import terminal_parts
 from simulator.report.open_bandit import rates_table
@@ -147,7 +147,7 @@ def world_command(name: str, world: World) -> click.Command:
     return click.command(name, help=text, short_help=world.line)(world_options(run))
 
 
-def _with_progress(world: World, options: Options) -> Result:
+def _with_progress(world: World, options: Options) -> DriveResult:
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -160,13 +160,13 @@ def _with_progress(world: World, options: Options) -> Result:
         )
 
 
-def _write_page(result: Result, folder: Path) -> Path:
+def _write_page(result: DriveResult, folder: Path) -> Path:
     from simulator.report.pages.drive import write_drive_report  # matplotlib takes a second to import
 
     return write_drive_report(result, folder)
 
 
-def _print(result: Result, served: Path | None, page: Path | None) -> None:
+def _print(result: DriveResult, served: Path | None, page: Path | None) -> None:
     console = Console()
     for part in terminal_parts(result):
         console.print(part, soft_wrap=isinstance(part, str), markup=False, highlight=False)
@@ -178,7 +178,7 @@ def _print(result: Result, served: Path | None, page: Path | None) -> None:
         click.echo(f"Report: {page}")
 
 
-def _exit(result: Result) -> None:
+def _exit(result: DriveResult) -> None:
     if not result.reconciliation.clean:
         sys.exit(REFUSED)
     if result.ended:

@@ -25,7 +25,7 @@ from simulator.commands.options import (
 from simulator.evaluate.result import to_json
 from simulator.report.pages.run import write_run_report
 from simulator.report.run import terminal_parts
-from simulator.run.policies import NAMES, ServedPolicy, find_policy
+from simulator.run.policies import NAMES, LearningPolicy, find_policy
 from simulator.run.result import REFERENCES, PolicyRuns, WorldRuns, summarize, summarize_reference, tasks_of
 from simulator.run.result_store import make_folder
 from simulator.run.sweep import sweep
@@ -72,7 +72,7 @@ def run_command(
     with bad_input():
         refuse_overwriting(json_file, *names, log_of(world_name))
         world, policies = find(world_name), list(dict.fromkeys(names))
-        learns = {name: isinstance(find_policy(name, world), ServedPolicy) for name in policies}
+        learns = {name: isinstance(find_policy(name, world), LearningPolicy) for name in policies}
         for folder in filter(None, (keep, report)):
             make_folder(folder)
         numbers = range(first_seed, first_seed + seeds)

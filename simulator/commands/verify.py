@@ -14,7 +14,7 @@ from rich.progress import Progress
 from decider.errors import DeciderError
 from decider.log.open import open_reader
 from decider.log.protocol import Damage, LogReader
-from simulator.verify import Difference, refuse_imported, verify
+from simulator.verify import Mismatch, refuse_imported, verify
 
 DB = click.Path(path_type=Path, dir_okay=False)
 
@@ -57,7 +57,7 @@ def _check(log: LogReader, progress: Progress) -> Sequence[Damage]:
     return damages
 
 
-def _describe(difference: Difference) -> str:
+def _describe(difference: Mismatch) -> str:
     logged = difference.logged
     return (
         f"first difference at position {logged.position}, decision {logged.decision.decision_id}: {difference.what}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from simulator.compare.on_world import compare, parameters, try_run
-from simulator.compare.result import Compared
+from simulator.compare.result import ComparisonResult
 from simulator.run.result import tasks_of
 from simulator.worlds.registry import find
 
@@ -13,10 +13,10 @@ NAMES = ("uniform", "default", "best")
 
 
 @cache
-def found() -> Compared:
+def example_result() -> ComparisonResult:
     """Three policies, three seeds of 100 visits of the storefront.
 
-    >>> [one.name for one in found().standings][0]
+    >>> [one.name for one in example_result().standings][0]
     'best'
     """
     world = find("storefront")

@@ -26,7 +26,7 @@ from simulator.compare.on_log import (
     standing,
 )
 from simulator.compare.paired import Comparison, Floats, Largest
-from simulator.compare.result import LEVEL, Compared, Family, Standing, Value, rank
+from simulator.compare.result import LEVEL, ComparisonResult, Family, Standing, Value, rank
 from simulator.evaluate.checks.log import log_findings
 from simulator.logs.columns import Columns
 
@@ -46,7 +46,7 @@ def compare(
     reference: str,
     every_pair: bool,
     on_done: Callable[[float], None] = lambda _: None,
-) -> Compared:
+) -> ComparisonResult:
     """What the tasks found on one log, and which differences are real. parameters: of each policy, by name."""
     sums = on_same_decisions(results, reference)
     standings = [standing(name, one, parameters[name]) for name, one in results.items()]
@@ -54,7 +54,7 @@ def compare(
         family(sums, columns.reward_range, reference=reference, every_pair=every, on_done=on_done)
         for every in ([False, True] if every_pair else [False])
     ]
-    return Compared(
+    return ComparisonResult(
         subject=columns.name,
         line="",
         figure=REWARD,

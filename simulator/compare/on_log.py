@@ -176,8 +176,8 @@ def sums_of(one: Candidate, scores: Scores, columns: Columns) -> Sums:
 
     >>> from simulator.evaluate.candidates import UniformPolicy
     >>> from simulator.evaluate.example import scores
-    >>> sums_of(UniformPolicy(), scores(), scores().columns).arrays.shape[0]
-    3
+    >>> sums_of(UniformPolicy(), scores(), scores().columns).arrays.round(2).tolist()  # totals, weights, decisions
+    [[1.0, 0.33], [1.0, 0.67], [1.0, 1.0]]
     """
     estimator = Estimator(scores)
     sample = estimator.sample(estimator.terms)

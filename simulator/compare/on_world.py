@@ -10,10 +10,20 @@ import numpy as np
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from simulator.compare.paired import Floats, all_pairs, paired
-from simulator.compare.result import LEVEL, Compared, Family, ShareCurve, Standing, TableRow, Value, parameters_of, rank
+from simulator.compare.result import (
+    LEVEL,
+    ComparisonResult,
+    Family,
+    ShareCurve,
+    Standing,
+    TableRow,
+    Value,
+    parameters_of,
+    rank,
+)
 from simulator.evaluate.result import Estimate
 from simulator.load_policy import BadPolicy
-from simulator.run.policies import ServedPolicy, find_policy, with_policy
+from simulator.run.policies import LearningPolicy, find_policy, with_policy
 from simulator.run.result import KNOWN, LEARNS, Band, band
 from simulator.run.task import Run, Task, run, share_of_lift
 from simulator.worlds.world import World
@@ -98,7 +108,7 @@ def compare(
     *,
     reference: str,
     every_pair: bool,
-) -> Compared:
+) -> ComparisonResult:
     """policies: the parameters of each, by name; runs: what it did, seed by seed, in the same order for all."""
     whole = {name: [one.run for one in found if one.run] for name, found in runs.items()}
     complete = [name for name in policies if len(whole[name]) == len(runs[name])]
@@ -107,7 +117,7 @@ def compare(
     values = {figure: {name: of(whole[name]) for name in complete} for figure, of in figures.items()}
     lift = all(np.isfinite(one).all() for one in values[SHARE].values())
     order = [SHARE, REWARD] if lift else [REWARD]
-    learns = {name: isinstance(find_policy(name, world), ServedPolicy) for name in policies}
+    learns = {name: isinstance(find_policy(name, world), LearningPolicy) for name in policies}
     standings = [
         _standing(
             name, policies[name], runs[name], {figure: values[figure].get(name) for figure in order}, learns[name]
@@ -118,7 +128,7 @@ def compare(
     families = [_family(figure, values[figure], reference, every_pair=False) for figure in order]
     if every_pair:
         families.append(_family(order[0], values[order[0]], reference, every_pair=True))
-    return Compared(
+    return ComparisonResult(
         subject=world.name,
         line=world.line,
         figure=order[0],

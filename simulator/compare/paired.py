@@ -57,7 +57,9 @@ class Comparison:
         return "better" if self.difference > 0 else "worse"
 
 
-def paired(values: Floats, names: Sequence[str], *, reference: int, level: float = 0.95) -> list[Comparison]:
+def paired(
+    values: Floats, names: Sequence[str], *, reference: int, level: float = 0.95, draws: int = DRAWS
+) -> list[Comparison]:
     """Every other policy less the one at `reference`, in the order of the names.
 
     values: (policies, seeds), finite; one column is one seed, at which all policies met the same visitors. Raises
@@ -70,20 +72,25 @@ def paired(values: Floats, names: Sequence[str], *, reference: int, level: float
     bag 0.0 -0.024 0.024 no significant difference
     """
     pairs = [(index, reference) for index in range(len(names)) if index != reference]
-    return compare_pairs(values, names, pairs, level=level)
+    return compare_pairs(values, names, pairs, level=level, draws=draws)
 
 
-def all_pairs(values: Floats, names: Sequence[str], *, level: float = 0.95) -> list[Comparison]:
+def all_pairs(values: Floats, names: Sequence[str], *, level: float = 0.95, draws: int = DRAWS) -> list[Comparison]:
     """Every policy less every one that stands after it; there are many, so intervals are wider. See `paired`.
 
     >>> [f"{one.name}-{one.against}" for one in all_pairs(np.zeros((3, 2)), ["a", "b", "c"])]
     ['a-b', 'a-c', 'b-c']
     """
-    return compare_pairs(values, names, list(combinations(range(len(names)), 2)), level=level)
+    return compare_pairs(values, names, list(combinations(range(len(names)), 2)), level=level, draws=draws)
 
 
 def compare_pairs(
-    values: Floats, names: Sequence[str], pairs: Sequence[tuple[int, int]], *, level: float = 0.95
+    values: Floats,
+    names: Sequence[str],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    level: float = 0.95,
+    draws: int = DRAWS,
 ) -> list[Comparison]:
     """The first less the second of each pair, as one family, with simultaneous intervals of that level.
 
@@ -104,7 +111,7 @@ def compare_pairs(
     _check(values, names)
     apart = np.array([values[first] - values[second] for first, second in pairs]).reshape(len(pairs), values.shape[1])
     means, errors = apart.mean(axis=1), _errors(apart)
-    largest = Largest.of(apart)
+    largest = Largest.of(apart, draws=draws)
     half = largest.critical(level) * errors
     found = []
     for (first, second), mean, wide, error in zip(pairs, means.tolist(), half.tolist(), errors.tolist(), strict=True):
@@ -143,7 +150,7 @@ class Largest:
     comparisons: int
 
     @classmethod
-    def of(cls, apart: Floats, *, seed: int = 1) -> Largest:
+    def of(cls, apart: Floats, *, seed: int = 1, draws: int = DRAWS) -> Largest:
         """From the differences: (comparisons, seeds). The same for the same differences."""
         count, seeds = apart.shape
         if seeds < 2:
@@ -155,8 +162,8 @@ class Largest:
         kept = 1 - shrinkage(standard.T @ standard, seeds)
         rows = max(1, AT_ONCE // (seeds * count))
         drawn = []
-        for start in range(0, DRAWS, rows):
-            many = min(rows, DRAWS - start)
+        for start in range(0, draws, rows):
+            many = min(rows, draws - start)
             shared = random.standard_normal((many, seeds, seeds)) @ standard
             noise = math.sqrt(kept) * shared + math.sqrt(1 - kept) * random.standard_normal((many, seeds, count))
             drawn.append(np.abs(_t(noise)).max(axis=1))

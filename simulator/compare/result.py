@@ -66,7 +66,7 @@ class ShareCurve:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparisonResult:
     """Everything. figure: what the standings' estimates are of. conditions: under which, in a sentence.
 
     standings: the best first, those without an estimate last. families: the first is of `figure`. notes: what must be

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from array import array
 
-from simulator.drive.earned import Earned
+from simulator.drive.earnings import Earnings
 from simulator.drive.latency import percentiles
 from simulator.drive.ledger import Kill
 from simulator.drive.plan import Shares
-from simulator.drive.reconcile import Reconciliation, Tally
-from simulator.drive.result import Fate, Result
+from simulator.drive.reconcile import Reconciliation, SentCounts
+from simulator.drive.result import DriveResult, Fate
 
 
-def found() -> Result:
+def example_result() -> DriveResult:
     """A drive of 1,000 visits with one kill, as it could have been.
 
-    >>> found().reconciliation.clean
+    >>> example_result().reconciliation.clean
     True
     """
-    return Result(
+    return DriveResult(
         world="storefront",
         experiment="storefront",
         version=1,
@@ -37,8 +37,8 @@ def found() -> Result:
         rewards=Fate(happened=130, lost=3, late=4, duplicate=6, reordered=7),
         reconciliation=Reconciliation(
             log="drive.db",
-            decisions=Tally(1_000, 1_000, 1_000),
-            rewards=Tally(127, 127, 127),
+            decisions=SentCounts(1_000, 1_000, 1_000),
+            rewards=SentCounts(127, 127, 127),
             outcomes={"joined": 123, "late": 4, "duplicate": 6},
             lost=0,
             doubled=0,
@@ -49,7 +49,7 @@ def found() -> Result:
         reward=percentiles(array("d", [0.002 + 1e-5 * number for number in range(133)])),
         errors={"UNAVAILABLE": 12},
         kills=(Kill(after=600, back=1.2),),
-        earned=Earned(
+        earned=Earnings(
             visits=1_000,
             earned=0.15,
             best=0.27,

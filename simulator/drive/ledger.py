@@ -1,4 +1,4 @@
-"""What a drive has sent and how it was answered, by round. Filled by `send.py`, read by `reconcile.py` and `earned.py`.
+"""What a drive has sent, and the answers, by round. `send.py` fills it; `reconcile.py` and `earnings.py` read it.
 
 Some numbers for each visitor and no messages, so that memory stays small. Each round has one writer at a time.
 """

@@ -16,12 +16,12 @@ from decider.experiment.schema import to_message
 from decider.log.open import open_reader
 from decider.log.protocol import LogReader
 from simulator.drive import reconcile
-from simulator.drive.earned import measure
+from simulator.drive.earnings import measure
 from simulator.drive.kills import killer
 from simulator.drive.latency import percentiles
 from simulator.drive.ledger import Ledger
 from simulator.drive.plan import BadDrive, Plan, Shares, plan
-from simulator.drive.result import Fate, Result
+from simulator.drive.result import DriveResult, Fate
 from simulator.drive.send import Drive
 from simulator.drive.server import serving, wait_until_sealed
 from simulator.drive.target import apply
@@ -73,7 +73,7 @@ def drive(
     *,
     note: Note = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
-) -> Result:
+) -> DriveResult:
     """Carry it out. note: gets what a person should know on the way. Raises DeciderError before anything is sent."""
     check(options)
     experiment = served_experiment(options.policy, world) if options.policy else world.experiment
@@ -163,9 +163,9 @@ def _describe(made: Plan, at: DrivenServer) -> str:
     )
 
 
-def _result(driven: Drive, options: Options, *, version: int, db: Path | None, duplicates_before: int) -> Result:
+def _result(driven: Drive, options: Options, *, version: int, db: Path | None, duplicates_before: int) -> DriveResult:
     made, ledger = driven.plan, driven.ledger
-    return Result(
+    return DriveResult(
         world=made.world.name,
         experiment=made.experiment.id,
         version=version,

@@ -44,7 +44,7 @@ class Pass:
 
 
 @dataclass(frozen=True, slots=True)
-class Driven:
+class DriveSummary:
     """experiment: its id. had_learned: the policy knew this experiment before the first row was sent."""
 
     experiment: str
@@ -116,7 +116,7 @@ def _count(counted: Pass, row: Row, *, matched: bool, late: bool) -> None:
     counted.late += late
 
 
-def drive(target: str, campaign: str, *, passes: int, limit: int | None, console: Console) -> Driven:
+def drive(target: str, campaign: str, *, passes: int, limit: int | None, console: Console) -> DriveSummary:
     """Apply the campaign's experiment and send its rows (the first `limit`), with a progress bar.
 
     Raises DriveFailed or DatasetError.
@@ -131,13 +131,13 @@ def drive(target: str, campaign: str, *, passes: int, limit: int | None, console
             send(client, definition.id, rows, name=f"pass-{number}", on_row=lambda: progress.advance(task))
             for number in range(1, passes + 1)
         ]
-    return Driven(definition.id, had_learned, counted)
+    return DriveSummary(definition.id, had_learned, counted)
 
 
-def summary(driven: Driven) -> str:
+def summary(driven: DriveSummary) -> str:
     """One plain line.
 
-    >>> summary(Driven("open-bandit-random-men", False, [Pass(rows=9, matched=2, matched_clicks=1)]))
+    >>> summary(DriveSummary("open-bandit-random-men", False, [Pass(rows=9, matched=2, matched_clicks=1)]))
     'matched 2 of 9 rows, 1 clicks'
     """
     matched = sum(counted.matched for counted in driven.passes)

@@ -32,7 +32,7 @@ MOST_AT_ONCE = 1_000
 LATE = (1.02, 1.15)
 """When late rewards are sent, in windows after the answer to their decision."""
 
-HELD_BACK = 0.1
+REORDER_DELAY = 0.1
 """Windows for which a reward waits at most so that later ones overtake it."""
 
 
@@ -187,7 +187,7 @@ def fates(delays: Floats, *, seed: int, window: float, shares: Shares) -> Fates:
     reordered = ~lost & (luck[1] < shares.reordered)
     after = np.minimum(delays, window * LATE[1])
     after = np.where(late, window * (LATE[0] + (LATE[1] - LATE[0]) * luck[2]), after)
-    after = after + np.where(reordered, HELD_BACK * window * luck[3], 0.0)
+    after = after + np.where(reordered, REORDER_DELAY * window * luck[3], 0.0)
     return Fates(lost, late, ~lost & (luck[4] < shares.duplicate), reordered, after)
 
 

@@ -21,7 +21,7 @@ EXAMPLES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class SentCounts:
     """Of decisions or rewards: sent at least once, acknowledged, in the log (0 where it was not read)."""
 
     sent: int
@@ -38,8 +38,8 @@ class Reconciliation:
     """
 
     log: str
-    decisions: Tally
-    rewards: Tally
+    decisions: SentCounts
+    rewards: SentCounts
     outcomes: dict[str, int]
     lost: int
     doubled: int
@@ -53,7 +53,7 @@ class Reconciliation:
 
 
 @dataclass(slots=True)
-class _Found:
+class _Problems:
     counts: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
 
@@ -70,39 +70,39 @@ def duplicates_counted(log: LogReader) -> int:
 
 def reconcile(plan: Plan, ledger: Ledger, log: LogReader | None, *, duplicates_before: int = 0) -> Reconciliation:
     """Compare. duplicates_before: what `duplicates_counted` was before the drive. Raises LogError."""
-    found = _Found()
-    _check_answers(plan, ledger, found)
+    problems = _Problems()
+    _check_answers(plan, ledger, problems)
     decided = rewarded = 0
     if log is not None:
-        decided = _check_decisions(plan, ledger, log, found)
-        rewarded = _check_rewards(plan, ledger, log, found)
-        _check_duplicates(ledger, duplicates_counted(log) - duplicates_before, found)
+        decided = _check_decisions(plan, ledger, log, problems)
+        rewarded = _check_rewards(plan, ledger, log, problems)
+        _check_duplicates(ledger, duplicates_counted(log) - duplicates_before, problems)
     return Reconciliation(
         log=log.name if log else "",
-        decisions=Tally(int(ledger.sent.sum()), int(ledger.acked.sum()), decided),
-        rewards=Tally(int((ledger.tries > 0).sum()), int(ledger.rewarded_rounds.sum()), rewarded),
+        decisions=SentCounts(int(ledger.sent.sum()), int(ledger.acked.sum()), decided),
+        rewards=SentCounts(int((ledger.tries > 0).sum()), int(ledger.rewarded_rounds.sum()), rewarded),
         outcomes=ledger.outcome_counts(),
-        lost=found.counts["lost"],
-        doubled=found.counts["doubled"],
-        different=found.counts["different"],
-        examples=tuple(found.examples),
+        lost=problems.counts["lost"],
+        doubled=problems.counts["doubled"],
+        different=problems.counts["different"],
+        examples=tuple(problems.examples),
     )
 
 
-def _check_answers(plan: Plan, ledger: Ledger, found: _Found) -> None:
+def _check_answers(plan: Plan, ledger: Ledger, problems: _Problems) -> None:
     """What the answers alone can give away."""
     for number in _numbers(ledger.missing):
-        found.add("lost", f"decision {plan.decision_id(number)} was acknowledged, but its reward found no decision")
+        problems.add("lost", f"decision {plan.decision_id(number)} was acknowledged, but its reward found no decision")
     joined, late, duplicate = ledger.outcomes
     for number in _numbers(joined + late > 1):
-        found.add(
+        problems.add(
             "doubled", f"the reward of {plan.decision_id(number)} was counted {joined[number] + late[number]} times"
         )
     for number in _numbers((duplicate > 0) & (joined + late == 0) & (ledger.unanswered == 0)):
-        found.add("different", f"the reward of {plan.decision_id(number)} was called a duplicate of none")
+        problems.add("different", f"the reward of {plan.decision_id(number)} was called a duplicate of none")
 
 
-def _check_decisions(plan: Plan, ledger: Ledger, log: LogReader, found: _Found) -> int:
+def _check_decisions(plan: Plan, ledger: Ledger, log: LogReader, problems: _Problems) -> int:
     """Rows of this drive."""
     seen = np.zeros(len(plan.visits), np.int64)
     rows = 0
@@ -111,41 +111,41 @@ def _check_decisions(plan: Plan, ledger: Ledger, log: LogReader, found: _Found) 
         decision = logged.decision
         number = _number(plan, decision.decision_id)
         if number is None or not ledger.sent[number]:
-            found.add("doubled", f"decision {decision.decision_id} is in the log but was never sent")
+            problems.add("doubled", f"decision {decision.decision_id} is in the log but was never sent")
             continue
         seen[number] += 1
         if seen[number] > 1:
-            found.add("doubled", f"decision {decision.decision_id} is in the log {seen[number]} times")
+            problems.add("doubled", f"decision {decision.decision_id} is in the log {seen[number]} times")
         elif ledger.acked[number]:
-            _check_decision(plan, ledger, number, decision, found)
+            _check_decision(plan, ledger, number, decision, problems)
     for missing in _numbers(ledger.acked & (seen == 0)):
-        found.add("lost", f"decision {plan.decision_id(missing)} was acknowledged but is not in the log")
+        problems.add("lost", f"decision {plan.decision_id(missing)} was acknowledged but is not in the log")
     return rows
 
 
-def _check_decision(plan: Plan, ledger: Ledger, number: int, logged: Decision, found: _Found) -> None:
+def _check_decision(plan: Plan, ledger: Ledger, number: int, logged: Decision, problems: _Problems) -> None:
     """What was answered, and what was asked: a context that is logged otherwise would be learned and replayed so."""
     answer = (logged.unit_id, logged.action, logged.propensity, logged.model)
     question = (logged.context, sorted(logged.eligible))
-    if answer != (answered := _answered(plan, ledger, number)):
-        found.add("different", f"decision {logged.decision_id} was answered with {answered}, logged as {answer}")
-    elif question != (asked := _asked(plan, ledger, number)):
-        found.add("different", f"decision {logged.decision_id} was asked with {asked}, logged with {question}")
+    if answer != (answered := _answer_of(plan, ledger, number)):
+        problems.add("different", f"decision {logged.decision_id} was answered with {answered}, logged as {answer}")
+    elif question != (asked := _question_of(plan, ledger, number)):
+        problems.add("different", f"decision {logged.decision_id} was asked with {asked}, logged with {question}")
 
 
-def _asked(plan: Plan, ledger: Ledger, number: int) -> tuple[Context, list[str]]:
+def _question_of(plan: Plan, ledger: Ledger, number: int) -> tuple[Context, list[str]]:
     """The context and the eligible actions as sent, all of the world's where none were named."""
     case = int(ledger.case[number])
     return plan.visits.contexts[case], sorted(plan.eligible(case) or plan.world.actions)
 
 
-def _answered(plan: Plan, ledger: Ledger, number: int) -> tuple[str, str, float, int]:
+def _answer_of(plan: Plan, ledger: Ledger, number: int) -> tuple[str, str, float, int]:
     """Unit, action, propensity and model."""
     action = plan.world.actions[ledger.action[number]]
     return plan.unit_id(number), action, float(ledger.propensity[number]), int(ledger.model[number])
 
 
-def _check_rewards(plan: Plan, ledger: Ledger, log: LogReader, found: _Found) -> int:
+def _check_rewards(plan: Plan, ledger: Ledger, log: LogReader, problems: _Problems) -> int:
     """Rows of this drive."""
     seen = np.zeros(len(plan.visits), np.int64)
     rows = 0
@@ -154,33 +154,35 @@ def _check_rewards(plan: Plan, ledger: Ledger, log: LogReader, found: _Found) ->
         id_ = reward.decision_id
         number = _number(plan, id_)
         if number is None or not ledger.tries[number] or reward.reward_id != REWARD_ID:
-            found.add("doubled", f"reward {reward.reward_id!r} of decision {id_} is in the log but was never sent")
+            problems.add("doubled", f"reward {reward.reward_id!r} of decision {id_} is in the log but was never sent")
             continue
         seen[number] += 1
         if seen[number] > 1:
-            found.add("doubled", f"the reward of decision {id_} is in the log {seen[number]} times")
+            problems.add("doubled", f"the reward of decision {id_} is in the log {seen[number]} times")
         else:
-            _check_reward(plan, ledger, number, reward, found)
+            _check_reward(plan, ledger, number, reward, problems)
     for missing in _numbers(ledger.rewarded_rounds & (seen == 0)):
-        found.add("lost", f"the reward of decision {plan.decision_id(missing)} was acknowledged but is not in the log")
+        problems.add(
+            "lost", f"the reward of decision {plan.decision_id(missing)} was acknowledged but is not in the log"
+        )
     return rows
 
 
-def _check_reward(plan: Plan, ledger: Ledger, number: int, reward: LoggedReward, found: _Found) -> None:
+def _check_reward(plan: Plan, ledger: Ledger, number: int, reward: LoggedReward, problems: _Problems) -> None:
     """Name, value and outcome; where every answer was `duplicate`, an attempt without an answer was stored."""
     action = int(ledger.action[number])
     logged = (reward.name, reward.value, str(reward.outcome))
     answers = [name for name in OUTCOMES[:2] if ledger.outcomes[OUTCOMES.index(name), number]] or [logged[2]]
     sent = (plan.name(number, action), plan.value(number, action), answers[0])
     if logged != sent:
-        found.add("different", f"the reward of decision {reward.decision_id}: sent as {sent}, logged as {logged}")
+        problems.add("different", f"the reward of decision {reward.decision_id}: sent as {sent}, logged as {logged}")
 
 
-def _check_duplicates(ledger: Ledger, counted: int, found: _Found) -> None:
+def _check_duplicates(ledger: Ledger, counted: int, problems: _Problems) -> None:
     """The log keeps their number only; attempts without an answer, and others who use the server, add to it."""
     acknowledged = ledger.outcome_counts()["duplicate"]
     if counted < acknowledged:
-        found.add("lost", f"{acknowledged} duplicates were acknowledged, the log has counted {counted}")
+        problems.add("lost", f"{acknowledged} duplicates were acknowledged, the log has counted {counted}")
 
 
 def _numbers(wanted: Flags) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from simulator.drive.earned import Earned
+from simulator.drive.earnings import Earnings
 from simulator.drive.latency import Percentiles
 from simulator.drive.ledger import Kill
 from simulator.drive.plan import Shares
@@ -23,7 +23,7 @@ class Fate:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class DriveResult:
     """target: HOST:PORT. batch: decisions of one call. rate: wanted, visits per second; None: as fast as answers came.
     achieved: acknowledged decisions per second. window: seconds; scale: seconds here for one of the world. run: what
     the ids begin with. errors: failed attempts by status; each was sent again. ended: why it ended early, if it did.
@@ -50,5 +50,5 @@ class Result:
     reward: Percentiles | None
     errors: dict[str, int]
     kills: tuple[Kill, ...]
-    earned: Earned | None
+    earned: Earnings | None
     ended: str

@@ -138,7 +138,7 @@ class Drive:
         cases = [self._way.case(number) for number in rounds]
         requests = [self._request(number, case) for number, case in zip(rounds, cases, strict=True)]
         self.ledger.sent[list(rounds)] = True
-        replies = self._answered(lambda: calls.decide(stub, requests))
+        replies = self._call_until_answered(lambda: calls.decide(stub, requests))
         if replies is None:
             return False
         now = time.monotonic()
@@ -185,7 +185,7 @@ class Drive:
                 ledger.unanswered[number] += 1
             return calls.reward(stub, requests)
 
-        replies = self._answered(attempt)
+        replies = self._call_until_answered(attempt)
         if replies is None:
             return False
         now = time.monotonic()
@@ -203,7 +203,7 @@ class Drive:
             reward_id=REWARD_ID,
         )
 
-    def _answered(self, call: Callable[[], T]) -> T | None:
+    def _call_until_answered(self, call: Callable[[], T]) -> T | None:
         """The answer, after as many attempts as it takes; None once the drive is stopped."""
         patient_until = time.monotonic() + self._patience
         while True:

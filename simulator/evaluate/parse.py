@@ -31,7 +31,7 @@ from simulator.evaluate.candidates import (
     UniformPolicy,
 )
 from simulator.evaluate.replay_decisions import ReplayedPolicy
-from simulator.load_policy import BadPolicy, Checked, factory_of
+from simulator.load_policy import BadPolicy, CheckedPolicy, factory_of
 from simulator.logs.columns import Category, Columns
 
 NAMES = "uniform, logged, baseline, fixed:ACTION, table:FILE.csv, FILE.toml, model:LOG.db[@POSITION] or module:factory"
@@ -177,7 +177,7 @@ def _same_decisions(log: LogReader, columns: Columns) -> bool:
 
 
 def _load_python(name: str, columns: Columns, *, delayed: bool) -> ProgressiveLearner:
-    policy = Checked(name, factory_of(name, others=NAMES)())
+    policy = CheckedPolicy(name, factory_of(name, others=NAMES)())
     return ProgressiveLearner(_replay(name, log_experiment(columns), policy, columns), delayed=delayed)
 
 

@@ -73,11 +73,12 @@ class ReplayedPolicy:
         for key in zip(block.eligible.tolist(), codes, strict=True):
             menu = known.get(key)
             if menu is None:
-                menu = known[key] = self._menu(block.sets[key[0]], texts[key[1]])
+                menu = known[key] = self.menu(block.sets[key[0]], texts[key[1]])
             menus.append(menu)
         return menus
 
-    def _menu(self, members: tuple[int, ...], text: str) -> Menu:
+    def menu(self, members: tuple[int, ...], text: str) -> Menu:
+        """Of these eligible actions, with the action features that the text holds as JSON. Raises as `menus`."""
         menu = self._menus.get((members, text))
         if menu is None:
             if len(self._menus) >= CACHED_MENUS:

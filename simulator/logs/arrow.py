@@ -14,9 +14,7 @@ import pyarrow.compute as pc
 
 from simulator.logs.columns import Category, Codes, Flags, Floats, Longs
 from simulator.logs.errors import BadLog
-
-MOST_VALUES = 1_000_000
-"""A field with more different texts is an id, not something to learn from; they would need a Python object each."""
+from simulator.logs.options import MOST_TEXTS
 
 _NUMBER = r"^[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|[nN][aA][nN]|[+-]?[iI]nf)$"
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
@@ -154,17 +152,18 @@ def _codes(encoded: Any) -> Codes:
     return codes
 
 
-class Vocabulary:
-    """The texts of a column by code, the same over all blocks; an empty text or null is -1.
+class TextCodes:
+    """The texts of a column by code, the same over all blocks; an empty text or null is -1. most: different ones.
 
-    >>> devices = Vocabulary("device"); devices.codes(pa.array(["web", None])), devices.codes(pa.array(["app", "web"]))
+    >>> devices = TextCodes("device"); devices.codes(pa.array(["web", None])), devices.codes(pa.array(["app", "web"]))
     (array([ 0, -1], dtype=int32), array([1, 0], dtype=int32))
     >>> devices.values
     ('web', 'app')
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, most: int = MOST_TEXTS) -> None:
         self._name = name
+        self._most = most
         self._index: dict[str, int] = {}
 
     @property
@@ -185,8 +184,8 @@ class Vocabulary:
         used = np.flatnonzero(np.bincount(codes + 1, minlength=len(values) + 1)[1:])
         index = np.full(len(values) + 1, -1, np.int32)
         index[used] = [self.code(text) for text in values.take(pa.array(used)).to_pylist()]
-        if len(self._index) > MOST_VALUES:
-            raise self._unusable(f"has more than {MOST_VALUES:,} different texts")
+        if len(self._index) > self._most:
+            raise self._unusable(f"has more than {self._most:,} different texts")
         found: Codes = index[codes]
         return found
 

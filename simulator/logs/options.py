@@ -13,6 +13,9 @@ from simulator.logs.errors import BadRow
 FINITE = (-sys.float_info.max, sys.float_info.max)
 """The range of rewards where none is declared."""
 
+MOST_TEXTS = 1_000_000
+"""A field with more different texts is an id, not something to learn from; they would need a Python object each."""
+
 
 def _ignore(_: object) -> None:
     pass
@@ -24,7 +27,8 @@ class ReadOptions:
 
     mapping: a TOML file that says which column is what; columns: the same as `reward=clicked`, which win (see
     `mapping.py`). reward_range: declared; otherwise what was seen. on_progress: called with the fraction that was read.
-    on_note: called with what the reader took each column for, in words for people.
+    on_note: called with what the reader took each column for, in words for people. block_bytes: of a CSV file, read at
+    a time. most_texts: different ones that a column may have.
     """
 
     experiment: str | None = None
@@ -34,6 +38,8 @@ class ReadOptions:
     reward_range: tuple[float, float] | None = None
     on_progress: Callable[[float], None] = _ignore
     on_note: Callable[[str], None] = _ignore
+    block_bytes: int = 1 << 22
+    most_texts: int = MOST_TEXTS
 
 
 def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple[float, float]:

@@ -23,7 +23,6 @@ from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files, suffix, unpack
 
-BLOCK_BYTES = 1 << 22
 BLOCK_ROWS = 1 << 17
 
 
@@ -42,16 +41,17 @@ class TableFile(Protocol):
         """The place of a row, counted from 0, for people."""
 
 
-def table_file(path: Path, files: Files) -> TableFile:
-    """By the file's name. Raises BadLog where it is no such file."""
-    return ParquetTable(path, files) if suffix(path) == ".parquet" else CsvTable(path, files)
+def table_file(path: Path, files: Files, *, block_bytes: int) -> TableFile:
+    """By the file's name. block_bytes: of a CSV file, read at a time. Raises BadLog where it is no such file."""
+    return ParquetTable(path, files) if suffix(path) == ".parquet" else CsvTable(path, files, block_bytes=block_bytes)
 
 
 class CsvTable:
     """See TableFile. Separated by comma, semicolon or tab, whatever the first line has most of."""
 
-    def __init__(self, path: Path, files: Files) -> None:
+    def __init__(self, path: Path, files: Files, *, block_bytes: int) -> None:
         self._path = path
+        self._block_bytes = block_bytes
         self._files = files
         with files.open(path) as file:
             text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
@@ -81,7 +81,7 @@ class CsvTable:
     def _read(self, file: Any, columns: Sequence[str], kinds: dict[str, Any], bad: BadRows) -> Iterator[Any]:
         reader = pyarrow.csv.open_csv(
             file,
-            read_options=pyarrow.csv.ReadOptions(block_size=BLOCK_BYTES),
+            read_options=pyarrow.csv.ReadOptions(block_size=self._block_bytes),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=_count_ragged(bad)
             ),

@@ -100,12 +100,8 @@ class Shape:
         return block, None
 
 
-def shape_of(layout: Layout, actions: arrow.Vocabulary) -> Shape:
-    """The one that a table has.
-
-    >>> type(shape_of(Layout(action="item", reward="click", pmf=("pmf.a",)), arrow.Vocabulary("item"))).__name__
-    'WidePmf'
-    """
+def shape_of(layout: Layout, actions: arrow.TextCodes) -> Shape:
+    """The one that a table has."""
     if layout.chosen:
         return Long(layout, actions)
     if layout.pmf:
@@ -116,11 +112,11 @@ def shape_of(layout: Layout, actions: arrow.Vocabulary) -> Shape:
 class WideLists(Shape):
     """A column says which actions were eligible: a JSON list, or ids separated by `|`; in Parquet also a list."""
 
-    def __init__(self, column: str, actions: arrow.Vocabulary) -> None:
+    def __init__(self, column: str, actions: arrow.TextCodes) -> None:
         super().__init__()
         self._column = column
         self._actions = actions
-        self._texts = arrow.Vocabulary(column)
+        self._texts = arrow.TextCodes(column)
         self._codes: list[int] = []
 
     def decisions(self, block: Block) -> tuple[Block, Eligible | None]:
@@ -152,7 +148,7 @@ class WideLists(Shape):
 class WidePmf(Shape):
     """Columns `pmf.ACTION` hold the whole pmf."""
 
-    def __init__(self, layout: Layout, actions: arrow.Vocabulary) -> None:
+    def __init__(self, layout: Layout, actions: arrow.TextCodes) -> None:
         super().__init__()
         self._columns = layout.pmf
         for column in layout.pmf:
@@ -180,7 +176,7 @@ class WidePmf(Shape):
 class Long(Shape):
     """One row an action; the rows of a decision stand together, and one of them is chosen."""
 
-    def __init__(self, layout: Layout, actions: arrow.Vocabulary) -> None:
+    def __init__(self, layout: Layout, actions: arrow.TextCodes) -> None:
         assert layout.chosen
         assert layout.decision_id
         super().__init__()
@@ -192,7 +188,7 @@ class Long(Shape):
     def blocks(self, tables: Iterator[Any]) -> Iterator[Any]:
         """See Shape.
 
-        >>> long = Long(Layout("a", "r", chosen="c", decision_id="id"), arrow.Vocabulary("a"))
+        >>> long = Long(Layout("a", "r", chosen="c", decision_id="id"), arrow.TextCodes("a"))
         >>> pieces = [pa.table({"id": ["a", "a", "b"]}), pa.table({"id": ["b", "c"]})]
         >>> [piece["id"].to_pylist() for piece in long.blocks(iter(pieces))]
         [['a', 'a'], ['b', 'b'], ['c']]

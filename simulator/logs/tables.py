@@ -43,7 +43,7 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     (('7', '8'), [1.0, 0.0], Category(codes=array([ 0, -1], dtype=int32), values=('web',)))
     """
     files = Files(paths, options.on_progress)
-    tables = [table_file(path, files) for path in paths]
+    tables = [table_file(path, files, block_bytes=options.block_bytes) for path in paths]
     layout = layout_of(tables[0].header, options, str(paths[0]))
     for table, path in zip(tables, paths, strict=True):
         missing = [column for column in layout.columns if column not in table.header]
@@ -66,9 +66,11 @@ class _Builder:
         self._layout = layout
         self._options = options
         self._bad = BadRows(skip=options.skip_bad)
-        self._actions = arrow.Vocabulary(layout.action)
+        self._actions = arrow.TextCodes(layout.action, most=options.most_texts)
         self._shape = shape_of(layout, self._actions)
-        self._texts = {name: arrow.Vocabulary(name) for name in layout.fields if name not in numbers}
+        self._texts = {
+            name: arrow.TextCodes(name, most=options.most_texts) for name in layout.fields if name not in numbers
+        }
         self._columns: dict[str, array[Any]] = {}
         self._whole_pmf = True
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from simulator.compare.on_world import SHARE
 from simulator.compare.paired import Comparison
-from simulator.compare.result import Compared, Family, Standing
+from simulator.compare.result import ComparisonResult, Family, Standing
 from simulator.report.table import Cell, Column, Table, Tone, estimate, in_terminal
 from simulator.text import figure, percent, signed, signed_percent
 
@@ -23,7 +23,7 @@ PAIRS = 30
 """Pairs that the terminal shows at most; the page and the JSON hold all."""
 
 
-def terminal_parts(found: Compared) -> Iterator[RenderableType]:
+def terminal_parts(found: ComparisonResult) -> Iterator[RenderableType]:
     """What must be known first, then the tables."""
     yield Text(f"{found.subject}: {found.line}" if found.line else found.subject, "bold")
     yield Text(found.conditions)
@@ -39,7 +39,7 @@ def terminal_parts(found: Compared) -> Iterator[RenderableType]:
     yield Text(f"{found.seconds:.1f} s", "dim")
 
 
-def standings_table(found: Compared) -> Table[Standing]:
+def standings_table(found: ComparisonResult) -> Table[Standing]:
     """One row a policy: its figure, and its difference to the reference."""
     head = found.head
 
@@ -70,7 +70,7 @@ def standings_table(found: Compared) -> Table[Standing]:
     )
 
 
-def _estimand(found: Compared) -> Iterator[Column[Standing]]:
+def _estimand(found: ComparisonResult) -> Iterator[Column[Standing]]:
     """Where the conditions above the table do not name that of every policy."""
 
     def apart(one: Standing) -> str:
@@ -133,7 +133,7 @@ def smallest_p(family: Family) -> Family:
     return replace(family, comparisons=tuple(few), how=family.how + (f"; {left} more pairs" if left else ""))
 
 
-def parameters_table(found: Compared) -> Table[Standing]:
+def parameters_table(found: ComparisonResult) -> Table[Standing]:
     """With which parameters each policy ran, and its other figures. Only on the page."""
     columns: Sequence[Column[Standing]] = (
         Column("Policy", lambda one: one.name, "name"),

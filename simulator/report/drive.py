@@ -8,19 +8,19 @@ from typing import NamedTuple
 from rich.console import RenderableType
 from rich.text import Text
 
-from simulator.drive.earned import Earned
+from simulator.drive.earnings import Earnings
 from simulator.drive.latency import Percentiles
-from simulator.drive.reconcile import Tally
-from simulator.drive.result import Result
+from simulator.drive.reconcile import SentCounts
+from simulator.drive.result import DriveResult
 from simulator.report.table import Cell, Column, Facts, Table, facts_in_terminal, in_terminal
 from simulator.text import count, figure, percent
 
-Sent = tuple[str, Tally]
+Sent = tuple[str, SentCounts]
 Calls = tuple[str, Percentiles]
 """What was sent or called, by its name."""
 
 
-def terminal_parts(result: Result) -> Iterator[RenderableType]:
+def terminal_parts(result: DriveResult) -> Iterator[RenderableType]:
     """Sent against logged and the verdict; latencies, rate and kills; what was earned beside what others would have."""
     yield Text(log_line(result))
     yield in_terminal(counts_table(result))
@@ -37,14 +37,14 @@ def terminal_parts(result: Result) -> Iterator[RenderableType]:
         yield facts_in_terminal(earned_facts(result.earned))
 
 
-def log_line(result: Result) -> str:
+def log_line(result: DriveResult) -> str:
     """With what the answers were compared."""
     if log := result.reconciliation.log:
         return f"Sent against the log {log}"
     return "Sent against answered; the log itself was not read: give --db"
 
 
-def counts_table(result: Result) -> Table[Sent]:
+def counts_table(result: DriveResult) -> Table[Sent]:
     """What was sent against what is in the log."""
     told = result.reconciliation
     columns: Sequence[Column[Sent]] = (
@@ -56,7 +56,7 @@ def counts_table(result: Result) -> Table[Sent]:
     return Table("", columns, [("decisions", told.decisions), ("rewards", told.rewards)])
 
 
-def reward_facts(result: Result) -> Facts:
+def reward_facts(result: DriveResult) -> Facts:
     """What became of the rewards on their way, on purpose."""
     fate = result.rewards
     return {
@@ -69,7 +69,7 @@ def reward_facts(result: Result) -> Facts:
     }
 
 
-def answers(result: Result) -> str:
+def answers(result: DriveResult) -> str:
     """How the server answered the rewards."""
     return f"Answers to rewards: {_join(result.reconciliation.outcomes)}"
 
@@ -78,13 +78,13 @@ def _join(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count(n)} {name}" for name, n in counts.items())
 
 
-def verdict(result: Result) -> str:
+def verdict(result: DriveResult) -> str:
     """One plain line, for scripts, too."""
     told = result.reconciliation
     return f"lost {told.lost}, doubled {told.doubled}, different {told.different}"
 
 
-def latency_table(result: Result) -> Table[Calls]:
+def latency_table(result: DriveResult) -> Table[Calls]:
     """Of the calls, in milliseconds; from when they were due, where they had a time."""
     columns: Sequence[Column[Calls]] = (
         Column("Milliseconds", lambda row: row[0], "name"),
@@ -98,11 +98,11 @@ def latency_table(result: Result) -> Table[Calls]:
     return Table("", columns, list(calls_of(result).items()))
 
 
-def calls_of(result: Result) -> dict[str, Percentiles]:
+def calls_of(result: DriveResult) -> dict[str, Percentiles]:
     """Those that were made, by name.
 
-    >>> from simulator.drive.example import found
-    >>> list(calls_of(found()))
+    >>> from simulator.drive.example import example_result
+    >>> list(calls_of(example_result()))
     ['Decide', 'rewards']
     """
     decides = "Decide" if result.batch == 1 else f"DecideBatch of {result.batch}"
@@ -110,11 +110,11 @@ def calls_of(result: Result) -> dict[str, Percentiles]:
     return {name: one for name, one in both.items() if one}
 
 
-def measured_from(result: Result) -> str:
+def measured_from(result: DriveResult) -> str:
     """The moment from which a decision's latency counts.
 
-    >>> from simulator.drive.example import found
-    >>> measured_from(found())
+    >>> from simulator.drive.example import example_result
+    >>> measured_from(example_result())
     'when each call was due'
     """
     return "when each call was due" if result.rate else "sending, as each client waits for its answer"
@@ -124,7 +124,7 @@ def _ms(seconds: float) -> str:
     return figure(1000 * seconds)
 
 
-def pace_lines(result: Result) -> Iterator[str]:
+def pace_lines(result: DriveResult) -> Iterator[str]:
     """The rate, errors and kills."""
     wanted = f" of {figure(result.rate)} wanted" if result.rate else ""
     clients = f"{count(result.clients)} client{'s' * (result.clients != 1)}"
@@ -143,7 +143,7 @@ class Chooser(NamedTuple):
     reward: float
 
 
-def choosers(found: Earned) -> tuple[Chooser, ...]:
+def choosers(found: Earnings) -> tuple[Chooser, ...]:
     """This drive, and what it is compared with."""
     return (
         Chooser("this drive", found.earned),
@@ -153,7 +153,7 @@ def choosers(found: Earned) -> tuple[Chooser, ...]:
     )
 
 
-def estimand(found: Earned) -> str:
+def estimand(found: Earnings) -> str:
     """What the rewards are."""
     return (
         "Estimand: mean reward per visit, by the world's true means of the actions that were drawn, "
@@ -161,7 +161,7 @@ def estimand(found: Earned) -> str:
     )
 
 
-def rewards_table(found: Earned) -> Table[Chooser]:
+def rewards_table(found: Earnings) -> Table[Chooser]:
     """Beside what others would have earned on the same visits."""
     columns: Sequence[Column[Chooser]] = (
         Column("Who chooses", lambda one: one.name, "name"),
@@ -171,7 +171,7 @@ def rewards_table(found: Earned) -> Table[Chooser]:
     return Table("", columns, choosers(found), look=lambda one: "" if one.name == "this drive" else "logged")
 
 
-def earned_facts(found: Earned) -> Facts:
+def earned_facts(found: Earnings) -> Facts:
     """How near it came to the best."""
     return {
         "Share of the attainable lift": Cell(percent(found.share)),

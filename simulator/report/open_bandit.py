@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from decider.estimate.binomial import Proportion, part_less_whole, proportion_interval
 from decider.estimate.mean import Interval
-from simulator.drive.open_bandit import WINDOW, Driven, Pass
+from simulator.drive.open_bandit import WINDOW, DriveSummary, Pass
 from simulator.report.table import Cell, Column, Table, estimate
 from simulator.text import count, percent, signed_percent
 
@@ -20,7 +20,7 @@ class Rate(NamedTuple):
     difference: Interval | None
 
 
-def rates_table(driven: Driven) -> Table[Rate]:
+def rates_table(driven: DriveSummary) -> Table[Rate]:
     """Click rates: of the learning policy on the rows it matched, of the uniform choice on all rows."""
     columns: Sequence[Column[Rate]] = (
         Column("Policy", lambda row: row.policy, "name"),
@@ -33,7 +33,7 @@ def rates_table(driven: Driven) -> Table[Rate]:
     return Table(f"{driven.experiment}: click rates", columns, [*_learning(driven), uniform], note=caption(driven))
 
 
-def _learning(driven: Driven) -> list[Rate]:
+def _learning(driven: DriveSummary) -> list[Rate]:
     return [
         Rate(
             "learning, on the rows it matched" + (f", pass {number}" if len(driven.passes) > 1 else ""),
@@ -65,7 +65,7 @@ def _difference(row: Rate) -> Cell:
     return estimate(row.difference.value, row.difference.low, row.difference.high, written=signed_percent)
 
 
-def caption(driven: Driven) -> str:
+def caption(driven: DriveSummary) -> str:
     """What the table's figures mean and how far they reach."""
     lines = [
         "learning: a progressive learner, on the rows where it chose the logged item.",

@@ -28,8 +28,8 @@ def terminal_parts(found: WorldRuns) -> Iterator[RenderableType]:
 def conditions(found: WorldRuns) -> str:
     """Under which all of it was played.
 
-    >>> from simulator.run.example import found
-    >>> conditions(found()).split("; ")[1:]
+    >>> from simulator.run.example import example_result
+    >>> conditions(example_result()).split("; ")[1:]
     ['200 visits x 2 seeds', 'rewards are learned when their window ends.']
     """
     seeds = len(found.seeds)
@@ -44,8 +44,8 @@ def conditions(found: WorldRuns) -> str:
 def against_single(policy: PolicyRuns) -> str:
     """When it has paid to have more than one action.
 
-    >>> from simulator.run.example import found
-    >>> against_single(found().policies[2])
+    >>> from simulator.run.example import example_result
+    >>> against_single(example_result().policies[2])
     'beats the best single action after 2 decisions'
     """
     if policy.beats_single_after is None:

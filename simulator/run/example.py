@@ -9,10 +9,10 @@ from simulator.run.task import run
 
 
 @cache
-def found() -> WorldRuns:
+def example_result() -> WorldRuns:
     """Two seeds of 200 visits: the three references, and two policies; one learns.
 
-    >>> [policy.name for policy in found().policies]
+    >>> [policy.name for policy in example_result().policies]
     ['uniform', 'best single action', 'best', 'default', 'fixed:sale']
     """
     names = {"default": True, "fixed:sale": False}

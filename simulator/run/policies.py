@@ -22,7 +22,7 @@ from decider.policy.make import make_policy
 from decider.policy.protocol import PlainPolicy
 from decider.types import ActionId
 from decider.v1 import experiment_pb2 as pb
-from simulator.load_policy import BadPolicy, Checked, factory_of
+from simulator.load_policy import BadPolicy, CheckedPolicy, factory_of
 from simulator.worlds.world import Floats, Visits, World
 
 NAMES = "default, ALGORITHM[:parameter=value,...], FILE.toml, fixed:ACTION, uniform, best or module:factory"
@@ -32,7 +32,7 @@ _WHOLE = (FieldDescriptor.CPPTYPE_UINT32,)
 
 
 @dataclass(frozen=True, slots=True)
-class ServedPolicy:
+class LearningPolicy:
     """Plays through the code that serves. make(seed): a fresh policy. floor: its minimum propensity."""
 
     make: Callable[[int], PlainPolicy]
@@ -46,11 +46,11 @@ class StaticPolicy:
     pmfs: Callable[[Visits], Floats]
 
 
-EXTENSIONS: dict[str, Callable[[str, World], ServedPolicy]] = {}
+EXTENSIONS: dict[str, Callable[[str, World], LearningPolicy]] = {}
 """Further kinds of names, `KIND:NAME`, with what makes their players: a study adds its own."""
 
 
-def find_policy(name: str, world: World) -> ServedPolicy | StaticPolicy:
+def find_policy(name: str, world: World) -> LearningPolicy | StaticPolicy:
     """What plays that world under this name. Raises BadPolicy or InvalidExperiment (of a TOML file)."""
     kind, colon, rest = name.partition(":")
     if name == "best":
@@ -66,7 +66,7 @@ def find_policy(name: str, world: World) -> ServedPolicy | StaticPolicy:
         return _served(experiment, world)
     if colon:
         make = factory_of(name, others=NAMES)
-        return ServedPolicy(lambda _: Checked(name, make()), 0.0)
+        return LearningPolicy(lambda _: CheckedPolicy(name, make()), 0.0)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
 
 
@@ -108,10 +108,10 @@ def _fixed(action: str, world: World) -> StaticPolicy:
     return StaticPolicy(lambda visits: visits.always(index))
 
 
-def _served(experiment: Experiment, world: World) -> ServedPolicy | StaticPolicy:
+def _served(experiment: Experiment, world: World) -> LearningPolicy | StaticPolicy:
     if experiment.policy.algorithm == "fixed":
         return _fixed(experiment.baseline or "", world)
-    return ServedPolicy(lambda _: make_policy(experiment.policy), experiment.minimum_propensity)
+    return LearningPolicy(lambda _: make_policy(experiment.policy), experiment.minimum_propensity)
 
 
 def _of_file(file: Path, base: Experiment) -> Experiment:

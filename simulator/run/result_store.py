@@ -58,12 +58,7 @@ def _to_json(key: dict[str, Any], result: Any) -> str:
 
 
 def result_file(folder: Path, function: Callable[..., Any], task: Any, version: str) -> ResultFile:
-    """Of one task.
-
-    >>> from simulator.run.task import Task, run
-    >>> result_file(Path("kept"), run, Task("storefront", "uniform", seed=1, rounds=10), "1").file.parent
-    PosixPath('kept')
-    """
+    """Of one task: another function, version or task has another file."""
     name = f"{function.__module__}:{function.__qualname__}"
     key = {"function": name, "version": version, "task": _CONVERTER.unstructure(task)}
     digest = blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=12).hexdigest()

@@ -28,11 +28,7 @@ _APART = tuple(
 
 
 def version_of(task: Task) -> str:
-    """Of the packages, of the code, of what the policy's name names, and of the log that the world is fitted to.
-
-    >>> version_of(Task("storefront", "uniform", seed=1, rounds=10)).startswith(packages())
-    True
-    """
+    """Of the packages, of the code, of what the policy's name names, and of the log that the world is fitted to."""
     log = log_of(task.world) if task.world.startswith(PREFIX) else ""
     return f"{version_of_policy(task.policy)}, {state(log)}"
 
@@ -44,9 +40,9 @@ def version_of_policy(name: str) -> str:
 
 
 def state(*files: str) -> str:
-    """Of files too large to be read for it: their names, sizes and times.
+    """Of files too large to be read for it: their names, sizes and times. One that is not there counts as none.
 
-    >>> state("") == state() == state("nowhere.csv")
+    >>> state("nowhere.csv") == state()
     True
     """
     return _digest(*[repr(stamp(Path(name))).encode() for name in files if stamp(Path(name))])

@@ -138,12 +138,7 @@ about as wide as it is there."""
 
 
 def draw(setting: Setting, decisions: int, random: np.random.Generator) -> Sample:
-    """A log and the candidate's terms, by unit.
-
-    >>> sample = draw(SETTINGS[0], 50, np.random.default_rng(1))
-    >>> len(sample.total), sample.low, round(sample.high, 1)
-    (50, 0.0, 45.5)
-    """
+    """A log and the candidate's terms, by unit."""
     units = decisions // setting.visits
     size = random.integers(1, 2 * setting.visits, units) if setting.visits > 1 else np.ones(units, np.int64)
     unit = np.repeat(np.arange(units), size)
@@ -185,7 +180,7 @@ METHODS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class CoverageTask:
     """Some logs of one setting and size. setting: index into SETTINGS; first: the number of the first log."""
 
     setting: int
@@ -196,7 +191,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class CoverageResult:
     """One method on logs of one setting and size. above, below: intervals that lie there, seen from the truth.
 
     width: of all intervals together, as multiples of the truth.
@@ -220,13 +215,13 @@ class Result:
         """As a multiple of the truth."""
         return self.width / self.logs
 
-    def __add__(self, other: Result) -> Result:
+    def __add__(self, other: CoverageResult) -> CoverageResult:
         """Of the logs of both."""
         sums = (self.logs + other.logs, self.above + other.above, self.below + other.below, self.width + other.width)
-        return Result(self.setting, self.decisions, self.method, *sums)
+        return CoverageResult(self.setting, self.decisions, self.method, *sums)
 
 
-def run(task: Task) -> list[Result]:
+def run(task: CoverageTask) -> list[CoverageResult]:
     """Pure: equal tasks have equal results, in every process. Methods that see none of the logs are left out."""
     setting = SETTINGS[task.setting]
     found: dict[str, list[Interval]] = {name: [] for name in METHODS}
@@ -238,17 +233,17 @@ def run(task: Task) -> list[Result]:
     return [_result(name, setting, task.decisions, intervals) for name, intervals in found.items() if intervals]
 
 
-def _result(name: str, setting: Setting, decisions: int, intervals: Sequence[Interval]) -> Result:
+def _result(name: str, setting: Setting, decisions: int, intervals: Sequence[Interval]) -> CoverageResult:
     above = sum(interval.low > setting.truth for interval in intervals)
     below = sum(interval.high < setting.truth for interval in intervals)
     width = sum(interval.high - interval.low for interval in intervals) / abs(setting.truth)
-    return Result(setting.name, decisions, name, len(intervals), above, below, width)
+    return CoverageResult(setting.name, decisions, name, len(intervals), above, below, width)
 
 
-def run_all(tasks: Sequence[Task], *, workers: int, console: Console) -> list[Result]:
+def run_all(tasks: Sequence[CoverageTask], *, workers: int, console: Console) -> list[CoverageResult]:
     """The results of all tasks, added up by setting, size and method, with a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    found: dict[tuple[str, int, str], Result] = {}
+    found: dict[tuple[str, int, str], CoverageResult] = {}
     with multiprocessing.get_context("spawn").Pool(workers) as pool, Progress(*columns, console=console) as progress:
         for results in progress.track(pool.imap(run, tasks), total=len(tasks), description=f"{CHUNK} logs each"):
             for one in results:
@@ -257,24 +252,24 @@ def run_all(tasks: Sequence[Task], *, workers: int, console: Console) -> list[Re
     return list(found.values())
 
 
-def tasks_for(settings: Sequence[int], *, repetitions: int, seed: int) -> list[Task]:
+def tasks_for(settings: Sequence[int], *, repetitions: int, seed: int) -> list[CoverageTask]:
     """In chunks; the large logs first, since they take longest.
 
     >>> tasks_for([0], repetitions=150, seed=1)[1]
-    Task(setting=0, decisions=10000, first=100, logs=50, seed=1)
+    CoverageTask(setting=0, decisions=10000, first=100, logs=50, seed=1)
     """
     return [
-        Task(setting, decisions, first, min(CHUNK, repetitions - first), seed)
+        CoverageTask(setting, decisions, first, min(CHUNK, repetitions - first), seed)
         for decisions in sorted(SIZES, reverse=True)
         for setting in settings
         for first in range(0, repetitions, CHUNK)
     ]
 
 
-def markdown(results: Sequence[Result]) -> str:
+def markdown(results: Sequence[CoverageResult]) -> str:
     """Coverage and mean width by method (rows), setting and size (columns).
 
-    >>> print(markdown([Result("A", 300, "asymptotic", logs=100, above=1, below=9, width=28.0)]))
+    >>> print(markdown([CoverageResult("A", 300, "asymptotic", logs=100, above=1, below=9, width=28.0)]))
     | interval | A, 300 |
     |---|--:|
     | asymptotic | 90.0 % · 0.28 |
@@ -290,7 +285,7 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join([first, "|---" + "|--:" * len(columns) + "|", *others])
 
 
-def report(results: Sequence[Result], settings: Sequence[int], *, repetitions: int, seed: int) -> str:
+def report(results: Sequence[CoverageResult], settings: Sequence[int], *, repetitions: int, seed: int) -> str:
     """The table, and what it shows."""
     slow = ", ".join(
         f"{name}: {math.ceil(repetitions / one.every):,}" for name, one in METHODS.items() if one.every > 1

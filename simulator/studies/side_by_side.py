@@ -59,7 +59,7 @@ class FixedPmf:
         return None
 
 
-class Watched:
+class RecordingCandidate:
     """A candidate whose pmfs are noted: the truth of one that learns depends on them."""
 
     def __init__(self, inner: Candidate) -> None:
@@ -88,7 +88,7 @@ def ours(known: KnownLog, folder: Path) -> list[ToolEstimate]:
     log = columns(known)
     file = folder / "default.toml"
     file.write_text(experiment())
-    learning = Watched(parse(str(file), log))
+    learning = RecordingCandidate(parse(str(file), log))
     fixed, learned = evaluate(log, [FixedPmf(known.candidate), learning], breakdown=False).policies
     found = arrays(known)
     kinds: tuple[tuple[About, Mapping[str, Estimate], float], ...] = (

@@ -42,10 +42,10 @@ REWARD = "reward"
 LEAST = 100
 """Decisions that a log must have."""
 
-LOOKED_AT = 2_000
+PREVIEW = 2_000
 """Visits that are looked at to say what there is to win."""
 
-BORROWED = 10.0
+SHARED_REWARDS = 10.0
 """An action's rewards are resampled from its own and from so many of all actions: a rare one has too few of its own."""
 
 
@@ -95,7 +95,7 @@ def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str,
     draw = _Draw(columns, kept, definition.reward.default)
     return World(
         name=name,
-        line=f"FITTED to {log}, no real visitors: {len(columns)} decisions resampled; {_describe(draw(0, LOOKED_AT))}.",
+        line=f"FITTED to {log}, no real visitors: {len(columns)} decisions resampled; {_describe(draw(0, PREVIEW))}.",
         experiment=_experiment(columns, definition, kept),
         draw=draw,
         reward_names=(REWARD,),
@@ -229,8 +229,8 @@ class _Draw:
     def _logged(self, own: Flags) -> LoggedRewards:
         count = len(self._values)
         everything = np.bincount(self._codes, minlength=count)
-        borrowed = everything * (BORROWED / len(self._codes))
-        return LoggedRewards(self._values, np.bincount(self._codes[own], minlength=count) + borrowed)
+        shared = everything * (SHARED_REWARDS / len(self._codes))
+        return LoggedRewards(self._values, np.bincount(self._codes[own], minlength=count) + shared)
 
 
 def _delays(columns: Columns) -> Floats:

@@ -67,7 +67,7 @@ class ViewPredictor:
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
-        return self._predictor.posterior(actions, *_seen_through(self._view, shared, own))
+        return self._predictor.posterior(actions, *_apply_view(self._view, shared, own))
 
 
 class ViewRegression(Regression):
@@ -79,7 +79,7 @@ class ViewRegression(Regression):
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
-        return super().posterior(actions, *_seen_through(self._view, shared, own))
+        return super().posterior(actions, *_apply_view(self._view, shared, own))
 
     def learn(self, action: str, features: Vector, reward: float) -> float:
         """See `Regression`."""
@@ -100,7 +100,7 @@ class ViewRegression(Regression):
         self._view.restore(saved)
 
 
-def _seen_through(view: View, shared: Vector, own: tuple[Vector, ...]) -> tuple[Vector, tuple[Vector, ...]]:
+def _apply_view(view: View, shared: Vector, own: tuple[Vector, ...]) -> tuple[Vector, tuple[Vector, ...]]:
     return view.of(shared), tuple([view.of(one) if one else one for one in own])
 
 

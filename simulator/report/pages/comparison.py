@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simulator.compare.result import Compared
+from simulator.compare.result import ComparisonResult
 from simulator.report import comparison
 from simulator.report.pages.glossary import Term
 from simulator.report.pages.html import write_page
@@ -32,7 +32,7 @@ TERMS = (
 )
 
 
-def write_comparison_report(found: Compared, folder: Path) -> Path:
+def write_comparison_report(found: ComparisonResult, folder: Path) -> Path:
     """Write `index.html` and the plots into the folder; the page's path. Raises OSError."""
     return write_page(
         folder,
@@ -47,11 +47,11 @@ def write_comparison_report(found: Compared, folder: Path) -> Path:
     )
 
 
-def summary(found: Compared) -> str:
+def summary(found: ComparisonResult) -> str:
     """The page's first sentence.
 
-    >>> from simulator.compare.example import found
-    >>> summary(found()).partition(",")[0]
+    >>> from simulator.compare.example import example_result
+    >>> summary(example_result()).partition(",")[0]
     'Of 2 policies that are compared with uniform'
     """
     if found.head is None:

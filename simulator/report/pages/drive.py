@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from simulator.drive.result import Result
+from simulator.drive.result import DriveResult
 from simulator.report import drive
 from simulator.report.pages.glossary import Term
 from simulator.report.pages.html import write_page
@@ -30,7 +30,7 @@ TERMS = (
 )
 
 
-def write_drive_report(result: Result, folder: Path) -> Path:
+def write_drive_report(result: DriveResult, folder: Path) -> Path:
     """Write `index.html` and the plot into the folder; the page's path. Raises OSError."""
     calls = drive.calls_of(result)
     return write_page(

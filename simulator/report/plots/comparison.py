@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from simulator.compare.paired import Comparison
-from simulator.compare.result import Compared, Family, ShareCurve, Standing, Value
+from simulator.compare.result import ComparisonResult, Family, ShareCurve, Standing, Value
 from simulator.report.comparison import signed_writer, writer
 from simulator.report.plots.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.plots.forest import PLAIN, Look, Mark, Row, forest
@@ -42,11 +42,11 @@ LINE_OF_KEY = 0.2
 WIDE_NAME, NARROW_NAME = 40, 16
 
 
-def plots_of(found: Compared) -> Iterator[Plot]:
+def plots_of(found: ComparisonResult) -> Iterator[Plot]:
     """Those for which there are figures.
 
-    >>> from simulator.compare.example import found
-    >>> [plot.file for plot in plots_of(found())]
+    >>> from simulator.compare.example import example_result
+    >>> [plot.file for plot in plots_of(example_result())]
     ['differences-1', 'differences-2', 'curves']
     """
     for number, family in enumerate(found.families, 1):
@@ -111,7 +111,7 @@ def _mark(one: Comparison) -> Mark:
 
 
 @house_style
-def curves(found: Compared) -> Plot:
+def curves(found: ComparisonResult) -> Plot:
     """The share of the attainable lift so far, of the best few policies."""
     rank = [one.name for one in found.standings]
     ordered = sorted(found.curves, key=lambda one: rank.index(one.name))

@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from simulator.drive.latency import CURVE, Percentiles
-from simulator.drive.result import Result
+from simulator.drive.result import DriveResult
 from simulator.report.drive import measured_from
 from simulator.report.plots.canvas import BIASED, CANDIDATE, KEY, Plot, explain, finished, frame, house_style
 from simulator.text import figure
@@ -19,7 +19,7 @@ TICKS = (50.0, 90.0, 99.0, 99.9)
 
 
 @house_style
-def latencies(result: Result, calls: Mapping[str, Percentiles]) -> Plot:
+def latencies(result: DriveResult, calls: Mapping[str, Percentiles]) -> Plot:
     """What share of the calls took at most how long. The tail has as much room as the middle."""
     drawing, axes = frame("How long calls took", f"{result.world}, {_pace(result)}", height=2.5, left=0.85, above=KEY)
     looks = ((CANDIDATE, "-"), (BIASED, "--"))
@@ -39,7 +39,7 @@ def latencies(result: Result, calls: Mapping[str, Percentiles]) -> Plot:
     )
 
 
-def _pace(result: Result) -> str:
+def _pace(result: DriveResult) -> str:
     return f"{figure(result.rate)} visits per second" if result.rate else "as fast as answers came"
 
 

@@ -85,8 +85,8 @@ KINDS = (
 def plots_of(found: WorldRuns) -> list[Plot]:
     """Those that have anything to show.
 
-    >>> from simulator.run.example import found
-    >>> [plot.file for plot in plots_of(found())]
+    >>> from simulator.run.example import example_result
+    >>> [plot.file for plot in plots_of(example_result())]
     ['reward', 'share', 'regret', 'right']
     """
     return [plot(kind, found) for kind in KINDS if any(_drawable(kind, one) for one in found.policies)]

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from decider.errors import DeciderError
 from decider.policy.protocol import PlainPolicy
 from decider.policy.vw.workspace import VwPolicy
-from simulator.run.policies import EXTENSIONS, ServedPolicy
-from simulator.studies.bakeoff.given import Given, sample
+from simulator.run.policies import EXTENSIONS, LearningPolicy
+from simulator.studies.bakeoff.rival_inputs import RivalInputs, sample
 from simulator.worlds.world import World
 
-Maker = Callable[[Given], PlainPolicy]
+Maker = Callable[[RivalInputs], PlainPolicy]
 
 VW_DEFAULTS = "--cb_explore_adf --cb_type mtr -q CA --quiet"
 """Nothing but what says that it is a contextual bandit, and that actions depend on contexts."""
@@ -43,14 +43,14 @@ class Rival:
     longest: int = 100_000
 
 
-def _vw(given: Given) -> PlainPolicy:
+def _vw(given: RivalInputs) -> PlainPolicy:
     return VwPolicy(VW_DEFAULTS, reward_range=given.reward_range)
 
 
 def _of(module: str, factory: str, *arguments: object) -> Maker:
     """Calls that factory; the module imports the library, so that it is imported late."""
 
-    def make(given: Given) -> PlainPolicy:
+    def make(given: RivalInputs) -> PlainPolicy:
         policy: PlainPolicy = getattr(importlib.import_module(module), factory)(given, *arguments)
         return policy
 
@@ -97,7 +97,7 @@ def rival(name: str, world: World, *, seed: int) -> PlainPolicy:
     if one.binary and not known.binary:
         raise NoSuchRival(f"rival:{name} learns from rewards of 0 and 1 only; {world.name} has others")
     try:
-        return one.make(Given.of(world, known, seed=seed))
+        return one.make(RivalInputs.of(world, known, seed=seed))
     except ModuleNotFoundError as error:
         raise NoSuchRival(
             f"rival:{name} needs {error.name}: `make bakeoff` makes an environment that has it"
@@ -114,10 +114,10 @@ def takes_part(name: str, world: World) -> bool:
     return not RIVALS[name].binary or sample(world).binary
 
 
-def _learner(name: str, world: World) -> ServedPolicy:
+def _learner(name: str, world: World) -> LearningPolicy:
     """It has no floor."""
     rival(name, world, seed=1)  # says before the work what there is to say
-    return ServedPolicy(lambda seed: rival(name, world, seed=seed), 0.0)
+    return LearningPolicy(lambda seed: rival(name, world, seed=seed), 0.0)
 
 
 EXTENSIONS["rival"] = _learner

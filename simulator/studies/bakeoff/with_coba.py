@@ -12,11 +12,11 @@ from typing import Any
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
 from simulator.studies.bakeoff.context_cache import ContextCache
-from simulator.studies.bakeoff.given import Given
+from simulator.studies.bakeoff.rival_inputs import RivalInputs
 from simulator.studies.bakeoff.vectors import categories
 
 
-def make(given: Given, name: str) -> PlainPolicy:
+def make(given: RivalInputs, name: str) -> PlainPolicy:
     """The learner of that name with its default parameters."""
     from coba import learners  # type: ignore[import-not-found] # only in the bake-off's environment
 
@@ -26,7 +26,7 @@ def make(given: Given, name: str) -> PlainPolicy:
 class CobaPolicy:
     """Hands every decision on: actions by their ids, rewards in [0, 1], numbers scaled."""
 
-    def __init__(self, given: Given, learner: Any) -> None:
+    def __init__(self, given: RivalInputs, learner: Any) -> None:
         self._scaled = given.scaled
         self._contexts = ContextCache(lambda context: dict(categories(context)) | dict(given.vectors.scaled(context)))
         self._learner = learner

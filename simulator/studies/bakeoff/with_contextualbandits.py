@@ -18,14 +18,14 @@ from scipy.special import expit
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
 from simulator.studies.bakeoff.context_cache import ContextCache
-from simulator.studies.bakeoff.given import Given
+from simulator.studies.bakeoff.rival_inputs import RivalInputs
 from simulator.worlds.world import Floats
 
 BATCH = 50
 """Rounds that are learned at a time, as in its examples."""
 
 
-def make(given: Given, name: str) -> PlainPolicy:
+def make(given: RivalInputs, name: str) -> PlainPolicy:
     """`BootstrappedUCB` or `BootstrappedTS`, with its default parameters."""
     from contextualbandits import online  # type: ignore[import-not-found] # only in the bake-off's environment
 
@@ -53,7 +53,7 @@ def unchecked() -> Any:
 class Bootstrapped:
     """Takes the best of the eligible actions by the library's scores. Learns from rewards of two amounts only."""
 
-    def __init__(self, given: Given, chooser: Any) -> None:
+    def __init__(self, given: RivalInputs, chooser: Any) -> None:
         self._numbers = given.numbers
         self._highest = given.highest
         self._rows = ContextCache(lambda context: given.vectors.of(context)[None])

@@ -16,25 +16,25 @@ import numpy as np
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context
 from simulator.studies.bakeoff.context_cache import ContextCache
-from simulator.studies.bakeoff.given import Given
+from simulator.studies.bakeoff.rival_inputs import RivalInputs
 from simulator.worlds.world import Floats
 
 
-def lin_ucb(given: Given, alpha: float) -> PlainPolicy:
+def lin_ucb(given: RivalInputs, alpha: float) -> PlainPolicy:
     """Its LinUCB; 1 is its default."""
     from mabwiser.mab import LearningPolicy  # type: ignore[import-not-found] # only in the bake-off's environment
 
     return Linear(given, LearningPolicy.LinUCB(alpha=alpha))
 
 
-def lin_ts(given: Given, alpha: float) -> PlainPolicy:
+def lin_ts(given: RivalInputs, alpha: float) -> PlainPolicy:
     """Its LinTS; 1 is its default."""
     from mabwiser.mab import LearningPolicy
 
     return Drawing(given, LearningPolicy.LinTS(alpha=alpha))
 
 
-def lin_greedy(given: Given, epsilon: float) -> PlainPolicy:
+def lin_greedy(given: RivalInputs, epsilon: float) -> PlainPolicy:
     """Its LinGreedy; 0.1 is its default."""
     from mabwiser.mab import LearningPolicy
 
@@ -47,7 +47,7 @@ class Linear:
     Contexts get a constant, since its regressions have none.
     """
 
-    def __init__(self, given: Given, learning: Any) -> None:
+    def __init__(self, given: RivalInputs, learning: Any) -> None:
         from mabwiser.mab import MAB
 
         self._numbers = given.numbers

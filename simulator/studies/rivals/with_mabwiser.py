@@ -44,11 +44,11 @@ def rows(folder: Path) -> Iterator[ToolEstimate]:
         test=len(arrays.action),
     )
     log = History(arrays.matrix, arrays.action, arrays.reward, test=round(TEST * len(arrays.action)))
-    yield _simulated(arrays, joined, "Simulator, offline", "fixed policy", batch=0)
-    yield _simulated(arrays, log, f"Simulator, online, batches of {BATCH}", "learning policy", batch=BATCH)
+    yield _simulate(arrays, joined, "Simulator, offline", "fixed policy", batch=0)
+    yield _simulate(arrays, log, f"Simulator, online, batches of {BATCH}", "learning policy", batch=BATCH)
 
 
-def _simulated(arrays: Arrays, history: History, estimator: str, about: About, *, batch: int) -> ToolEstimate:
+def _simulate(arrays: Arrays, history: History, estimator: str, about: About, *, batch: int) -> ToolEstimate:
     from mabwiser.mab import MAB, LearningPolicy  # type: ignore[import-not-found] # only in the rivals' environment
     from mabwiser.simulator import Simulator  # type: ignore[import-not-found] # the same
 

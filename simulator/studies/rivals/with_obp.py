@@ -50,10 +50,10 @@ def rows(folder: Path) -> Iterator[ToolEstimate]:
         "DRos, SLOPE": (ope.DoublyRobustWithShrinkageTuning(lambdas=LAMBDAS), False),
     }
     in_sample = {name: (modelled[name][0], False) for name in ("DM", "DR")}
-    yield from _estimated(arrays, weighting, None, "")
-    yield from _estimated(arrays, in_sample, _predicted(arrays, logistic, 1), SAME_ROWS)
-    yield from _estimated(arrays, modelled, _predicted(arrays, boosting, FOLDS), f"gradient boosting, {FOLDS} folds")
-    yield from _replayed(arrays)
+    yield from _estimate(arrays, weighting, None, "")
+    yield from _estimate(arrays, in_sample, _predict(arrays, logistic, 1), SAME_ROWS)
+    yield from _estimate(arrays, modelled, _predict(arrays, boosting, FOLDS), f"gradient boosting, {FOLDS} folds")
+    yield from _replay(arrays)
 
 
 def without_torch() -> None:
@@ -85,7 +85,7 @@ def _feedback(arrays: Arrays) -> dict[str, Any]:
     }
 
 
-def _predicted(arrays: Arrays, model: object, folds: int) -> Floats:
+def _predict(arrays: Arrays, model: object, folds: int) -> Floats:
     """(n, actions, 1): its model's mean rewards."""
     from obp.ope import RegressionModel  # type: ignore[import-not-found] # only in the rivals' environment
 
@@ -102,7 +102,7 @@ def _predicted(arrays: Arrays, model: object, folds: int) -> Floats:
     )
 
 
-def _estimated(
+def _estimate(
     arrays: Arrays, estimators: dict[str, tuple[Any, bool]], predicted: Floats | None, settings: str
 ) -> Iterator[ToolEstimate]:
     from obp.ope import OffPolicyEvaluation
@@ -126,7 +126,7 @@ def _estimated(
         )
 
 
-def _replayed(arrays: Arrays) -> Iterator[ToolEstimate]:
+def _replay(arrays: Arrays) -> Iterator[ToolEstimate]:
     """Its replay of a policy that learns: what it says instead of running (0.5.10 calls the module tqdm)."""
     from obp.policy import LinUCB  # type: ignore[import-not-found] # only in the rivals' environment
     from obp.simulator.replay import run_bandit_replay  # type: ignore[import-not-found] # the same

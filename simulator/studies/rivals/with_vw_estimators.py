@@ -41,12 +41,12 @@ def rows(folder: Path) -> Iterator[ToolEstimate]:
         ("Cressie-Read", cressieread.Estimator(**weights), "Cressie-Read", cressieread.Interval(**weights, **rewards)),
     )
     for name, estimator, interval_name, interval in pairs:
-        low, high = (np.nan, np.nan) if interval is None else _fed(arrays, interval).get(ALPHA)
+        low, high = (np.nan, np.nan) if interval is None else _feed(arrays, interval).get(ALPHA)
         yield ToolEstimate(
             tool="vw-estimators",
             estimator=name,
             about="fixed policy",
-            value=float(_fed(arrays, estimator).get()),
+            value=float(_feed(arrays, estimator).get()),
             truth=arrays.truth,
             unbiased=True,
             low=float(low),
@@ -55,7 +55,7 @@ def rows(folder: Path) -> Iterator[ToolEstimate]:
         )
 
 
-def _fed(arrays: Arrays, one: Any) -> Any:
+def _feed(arrays: Arrays, one: Any) -> Any:
     """An estimator or interval that has seen the log."""
     chosen = arrays.candidate[np.arange(len(arrays.action)), arrays.action]
     for p_log, r, p_pred in zip(arrays.propensity.tolist(), arrays.reward.tolist(), chosen.tolist(), strict=True):

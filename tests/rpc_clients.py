@@ -1,8 +1,8 @@
 """Three ways to reach the service, so that one test can go through all of them.
 
-`DirectDoor` calls the servicer objects, `InProcessDoor` a whole server in this process over gRPC, `ProcessDoor` the
-`decider serve` command as a process of its own. All take and return messages. They raise what the way itself raises,
-a DeciderError or a grpc.RpcError; `status_of` gives the google.rpc.Status for either.
+`ServicerClient` calls the servicer objects, `InProcessClient` a whole server in this process over gRPC,
+`SubprocessClient` the `decider serve` command as a process of its own. All take and return messages. They raise what
+the way itself raises, a DeciderError or a grpc.RpcError; `status_of` gives the google.rpc.Status for either.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ def experiment(
     return message
 
 
-class Door(ABC):
-    """One way to the service, open until `close`. `db`: the log's file, which every way has."""
+class RpcClient(ABC):
+    """A way to call the service, open until `close`. `db`: the log's file, which every way has."""
 
     db: Path
 
@@ -237,7 +237,7 @@ def outcome_name(outcome: int) -> str:
     return str(pb.RewardOutcome.Name(outcome)).removeprefix("REWARD_OUTCOME_").lower()
 
 
-class DirectDoor(Door):
+class ServicerClient(RpcClient):
     """The servicer objects, called directly; leader and follower step whenever the test breathes."""
 
     def __init__(self, db: Path) -> None:
@@ -257,23 +257,23 @@ class DirectDoor(Door):
         }
 
     def call(self, service: str, method: str, request: Message) -> Any:
-        """See Door."""
+        """See RpcClient."""
         return getattr(self._services[service], method)(request)
 
     def breathe(self) -> None:
-        """See Door."""
+        """See RpcClient."""
         time.sleep(LEARN_INTERVAL)
         while self._leader.step():
             pass
         self._follower.follow()
 
     def close(self) -> None:
-        """See Door."""
+        """See RpcClient."""
         self._leader.finish()
         self._log.close()
 
 
-class GrpcDoor(Door):
+class GrpcClient(RpcClient):
     """A server that listens at `target`, over gRPC; `http` is its other address."""
 
     def __init__(self, db: Path, target: str, http: str) -> None:
@@ -287,7 +287,7 @@ class GrpcDoor(Door):
         }
 
     def call(self, service: str, method: str, request: Message, *, timeout: float = PATIENCE) -> Any:
-        """See Door."""
+        """See RpcClient."""
         return getattr(self._stubs[service], method)(request, timeout=timeout)
 
     def future(self, method: str, request: Message, *, timeout: float = PATIENCE) -> Any:
@@ -299,7 +299,7 @@ class GrpcDoor(Door):
         return fetch(f"http://{self.http}{path}")
 
     def close(self) -> None:
-        """See Door."""
+        """See RpcClient."""
         self.channel.close()
 
 
@@ -313,7 +313,7 @@ def fetch(url: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-class InProcessDoor(GrpcDoor):
+class InProcessClient(GrpcClient):
     """A whole server in this process, on free ports."""
 
     @property
@@ -329,7 +329,7 @@ class InProcessDoor(GrpcDoor):
         super().__init__(db, f"127.0.0.1:{self.server.port}", f"127.0.0.1:{self.server.http_port}")
 
     def close(self) -> None:
-        """See Door."""
+        """See RpcClient."""
         super().close()
         stopping = threading.Thread(target=self.server.stop, daemon=True)  # so that a stop that hangs is one failure
         stopping.start()
@@ -366,9 +366,9 @@ class ServerProcess:
         """Both streams, of this process only."""
         return self._output.read_text()
 
-    def door(self) -> GrpcDoor:
-        """A new door to it; closing that leaves the process alone."""
-        return GrpcDoor(self.db, self.target, self.http)
+    def client(self) -> GrpcClient:
+        """A new client of it; closing that leaves the process alone."""
+        return GrpcClient(self.db, self.target, self.http)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -400,7 +400,7 @@ def refused(db: Path, *options: str) -> tuple[int, str]:
         process.wait(PATIENCE)
 
 
-class ProcessDoor(GrpcDoor):
+class SubprocessClient(GrpcClient):
     """`decider serve` in a process of its own, on free ports."""
 
     def __init__(self, db: Path, *options: str) -> None:
@@ -408,13 +408,13 @@ class ProcessDoor(GrpcDoor):
         super().__init__(db, self.process.target, self.process.http)
 
     def close(self) -> None:
-        """See Door."""
+        """See RpcClient."""
         super().close()
         self.process.terminate()
 
 
-DOORS: dict[str, Callable[[Path], Door]] = {
-    "servicer": DirectDoor,
-    "in-process": InProcessDoor,
-    "subprocess": ProcessDoor,
+CLIENTS: dict[str, Callable[[Path], RpcClient]] = {
+    "servicer": ServicerClient,
+    "in-process": InProcessClient,
+    "subprocess": SubprocessClient,
 }

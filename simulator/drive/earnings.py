@@ -19,7 +19,7 @@ from simulator.worlds.world import Floats
 
 
 @dataclass(frozen=True, slots=True)
-class Earned:
+class Earnings:
     """Means per visit. earned: of the drawn actions; best: of the best action of every visit; uniform: of `uniform`;
     fixed: of the best single action, which is fixed_action. right: how often a best action was drawn. regret:
     mean shortfall per visit against the best action. share: of the attainable lift, 0 is a uniform choice and 1 the
@@ -37,7 +37,7 @@ class Earned:
     share: float
 
 
-def measure(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
+def measure(plan: Plan, ledger: Ledger, *, seed: int) -> Earnings | None:
     """Over the acknowledged decisions; None of none."""
     done = np.flatnonzero(ledger.acked)
     if not len(done):
@@ -50,7 +50,7 @@ def measure(plan: Plan, ledger: Ledger, *, seed: int) -> Earned | None:
     singles = {action: mean(visits.always(index)) for index, action in enumerate(plan.world.actions)}
     fixed = max(singles, key=lambda action: singles[action])
     ours, best, uniform = float(visits.means[cases, actions].mean()), mean(visits.best), mean(visits.uniform)
-    return Earned(
+    return Earnings(
         visits=len(done),
         earned=ours,
         best=best,

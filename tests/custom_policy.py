@@ -1,4 +1,4 @@
-"""Somebody's own policy, as `simulator run --policy tests.mine:first` names it."""
+"""Somebody's own policy, as `simulator run --policy tests.custom_policy:first` names it."""
 
 from __future__ import annotations
 

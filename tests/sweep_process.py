@@ -1,4 +1,4 @@
-"""Functions and tasks for tests of sweeps, and a process that sweeps: `python -m tests.sweeping KEEP NOTES [tasks]`.
+"""Functions and tasks for tests of sweeps, and a process: `python -m tests.sweep_process KEEP NOTES [tasks]`.
 
 Apart from the tests, so that a worker process starts fast.
 """
@@ -67,8 +67,8 @@ def noted(notes: Path) -> list[tuple[int, int]]:
 if __name__ == "__main__":
     from simulator.commands.options import bad_input  # not in its workers, which import this file, too
     from simulator.run.sweep import sweep
-    from tests.sweeping import Square as Found
-    from tests.sweeping import square as function
+    from tests.sweep_process import Square as Found
+    from tests.sweep_process import square as function
 
     keep_, notes_, count_, seconds_ = sys.argv[1:]
     with bad_input():
