@@ -21,6 +21,7 @@ from simulator.report.pages.drive import write_drive_report
 from simulator.report.pages.evaluation import write_report
 from simulator.report.pages.run import write_run_report
 from simulator.report.pages.worlds import write_worlds
+from simulator.report.table import Column, Table, in_terminal
 from simulator.report.world_figures import portrait
 from simulator.run.example import example_result as example_run
 from simulator.worlds.registry import find
@@ -150,3 +151,15 @@ def _same(terminal: Columns, page: Columns) -> bool:
     if "Found" in terminal:
         return all(page.get(heading, "").startswith(said) for heading, said in terminal.items())
     return terminal.items() <= page.items()
+
+
+def test_a_narrow_terminal_marks_the_figures_that_it_cuts() -> None:
+    """0.3953 that reads 0.395 is another number."""
+    figures = [f"{number}.123456789" for number in range(10, 20)]
+    columns = [Column(f"Figure {place}", lambda row, place=place: row[place], "number") for place in range(10)]  # type: ignore[misc]
+    console = Console(width=60)
+    with console.capture() as captured:
+        console.print(in_terminal(Table("", columns, [figures])))
+    line = captured.get().splitlines()[-1]
+    assert len(line.split()) == 10
+    assert all(cell.endswith("…") for cell in line.split())

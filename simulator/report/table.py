@@ -115,7 +115,7 @@ def in_terminal(table: Table[Any]) -> rich_table.Table:
             _heading(column, [row[place] for row in rows]),
             justify="right" if number else "left",
             no_wrap=number,
-            overflow="fold",
+            overflow="ellipsis" if number else "fold",  # a cut figure must not look like another one
         )
     for row in rows:
         drawn.add_row(*row)
