@@ -95,8 +95,8 @@ def _table(
 def label(policy: PolicyRuns) -> str:
     """Its name; that of the uniform choice in words.
 
-    >>> from simulator.run.example import found
-    >>> label(found().policies[0])
+    >>> from simulator.run.example import example_result
+    >>> label(example_result().policies[0])
     'uniform choice'
     """
     return "uniform choice" if policy.reference and policy.name == "uniform" else policy.name
