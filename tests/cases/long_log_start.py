@@ -23,7 +23,7 @@ print("liveness probe in the first seconds of a start:", seen)
 took = again.signal(wait=200)
 print(f"SIGTERM 6 s into the start: ended after {took} s; words: {again.text().splitlines()[-1:]}")
 data = lambda: sqlite3.connect(f"file:{server.db}?mode=ro", uri=True).execute("select count(*) from models where data is not null").fetchone()[0]
-db = sqlite3.connect(server.db); db.execute("update models set data = null"); db.commit(); db.close()
+db = sqlite3.connect(server.db); db.execute("delete from models"); db.commit(); db.close()
 if os.environ.get("KILL", "1") == "1":
     again = Server("--experiments", path, wait=0); time.sleep(10); again.kill()
     print("killed 10 s into a start: models kept of that work:", data())
