@@ -91,7 +91,7 @@ def policy_slots(
 ) -> SlotsAndReason:
     """The slots of the version's policy for a request, the holdout and `explore` aside."""
     if eligible is version.all_active and not request.action_features:
-        choices = version.all_choices
+        choices = version.all_choices  # as `choices_of` gives, without a call into another room for every decision
     else:
         choices = version.choices_of(eligible, request.action_features)
     return slots_of(version, model.policy, request.context, choices)

@@ -48,8 +48,6 @@ def vector_of(features: Features) -> Vector:
 
 
 def _pair(name: str, value: FeatureValue) -> Pair:
-    if type(value) is float:  # first: numbers hardly ever come twice, categories are known
-        return number_name(name), tame(value)
     if isinstance(value, str):
         return category(name, value)
     if isinstance(value, bool):

@@ -45,7 +45,7 @@ def state(*files: str) -> str:
     >>> state("nowhere.csv") == state()
     True
     """
-    return _digest(*[repr(stamp(Path(name))).encode() for name in files if stamp(Path(name))])
+    return _digest(*[repr(found).encode() for name in files if (found := stamp(Path(name)))])
 
 
 def sources() -> list[Path]:

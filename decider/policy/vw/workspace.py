@@ -99,16 +99,18 @@ class VwPolicy:
 
     def _parsed(self, fields: tuple[str, ...], features: Features) -> core.Example:
         """Kept by its features, but for those with numbers, which hardly ever come twice."""
-        vector = vector_of(features) if features else ()
+        key = (fields, vector_of(features) if features else ())
         if float in map(type, features.values()):
-            return core._parse_line_text(self._vw, context_line(fields, vector))
-        example = self._contexts.get((fields, vector))
+            return self._parse(context_line(*key))
+        example = self._contexts.get(key)
         if example is None:
             if len(self._contexts) >= CONTEXT_CACHE:
                 self._contexts.clear()
-            line = context_line(fields, vector)
-            example = self._contexts[fields, vector] = core._parse_line_text(self._vw, line)
+            example = self._contexts[key] = self._parse(context_line(*key))
         return example
+
+    def _parse(self, line: str) -> core.Example:
+        return core._parse_line_text(self._vw, line)
 
     def _examples_of(self, actions: tuple[Choice, ...]) -> list[core.Example]:
         # Sets of actions recur even more often than single ones, mostly as the same object.
@@ -131,5 +133,5 @@ class VwPolicy:
     def _example(self, action: Choice, kept: dict[Choice, core.Example]) -> core.Example:
         example = kept.get(action)
         if example is None:
-            example = kept[action] = core._parse_line_text(self._vw, action_line(action))
+            example = kept[action] = self._parse(action_line(action))
         return example
