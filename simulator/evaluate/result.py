@@ -38,6 +38,8 @@ class LogSummary:
     """The log that was evaluated. left_out: decisions or lines that are not among `decisions`, by kind.
 
     mean_reward: of the decisions as logged, with its interval. hours: from the first decision to the last.
+    experiment: its id, empty where the log names none. first_decision, last_decision: ISO 8601 in UTC; empty without
+    times. holdout: None where the log has no control group.
     """
 
     name: str
@@ -52,6 +54,21 @@ class LogSummary:
     left_out: Mapping[str, int]
     verdict: Verdict
     findings: tuple[Finding, ...]
+    experiment: str = ""
+    first_decision: str = ""
+    last_decision: str = ""
+    holdout: HoldoutMean | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutMean:
+    """The control group, which always gets the baseline action: its own mean reward. share: of the units, declared."""
+
+    action: str
+    share: float
+    decisions: int
+    units: int
+    estimate: Estimate
 
 
 @dataclass(frozen=True, slots=True)

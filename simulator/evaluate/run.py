@@ -26,7 +26,7 @@ from simulator.evaluate.importance import WithoutField, importance
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.scores import Scores, score
 from simulator.evaluate.verdicts import worst_verdict
-from simulator.logs.columns import Columns, Floats
+from simulator.logs.columns import Columns, Floats, Longs
 
 WORKERS = 2
 """Threads that compute intervals: NumPy releases the interpreter lock."""
@@ -94,7 +94,17 @@ def summarize_log(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
         left_out=dict(columns.left_out),
         verdict=worst_verdict(findings),
         findings=tuple(findings),
+        experiment=columns.experiment,
+        first_decision=_moment(columns.time, np.min),
+        last_decision=_moment(columns.time, np.max),
     )
+
+
+def _moment(time: Longs, which: Callable[[Longs], Any]) -> str:
+    """ISO 8601 in UTC, to the second; empty where the log has no times."""
+    if not time.any():
+        return ""
+    return str(np.datetime_as_string(np.datetime64(int(which(time)), "us"), unit="s")) + "Z"
 
 
 def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Estimate:

@@ -65,6 +65,18 @@ class Number:
 Field = Category | Number
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOutRows:
+    """Decisions that a reader left out, as far as they could be read. (m,) each, in the order of the log.
+
+    action: index into the log's actions, -1 where it is not known. reward: nan, time: -1 where they are not.
+    """
+
+    action: Codes
+    reward: Floats
+    time: Longs
+
+
 @dataclass(frozen=True)
 class Columns:
     """n decisions of one experiment, in the order of the log; only those that can be evaluated.
@@ -79,7 +91,11 @@ class Columns:
     reason: why the drawn action was drawn. model: (n,), name of the model that decided.
     action_features: JSON objects given with the call, by action. traits: what the actions are, as texts by action.
     baseline: index of the experiment's baseline action. left_out: decisions (or lines) that are not here, by kind;
-    counts: other things that were counted, by name. None where a log does not have it.
+    left_out_rows: those of them whose loss has to be judged. counts: other things that were counted, by name. None
+    where a log does not have it.
+    range_declared: somebody said what a reward can be; otherwise the range is that of the rewards seen.
+    insisted: context fields that the user named as such, set_aside: those left out because they cannot be context, each
+    with the reason. holdout: the decisions of the control group. experiment: its id.
     """
 
     name: str
@@ -103,7 +119,13 @@ class Columns:
     traits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     baseline: int | None = None
     left_out: Mapping[str, int] = field(default_factory=dict)
+    left_out_rows: LeftOutRows | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    range_declared: bool = True
+    insisted: frozenset[str] = frozenset()
+    set_aside: Mapping[str, str] = field(default_factory=dict)
+    holdout: Columns | None = None
+    experiment: str = ""
 
     def __len__(self) -> int:
         return len(self.action)
