@@ -109,6 +109,18 @@ def test_a_useful_field_is_found_and_useless_ones_are_not() -> None:
     assert {one.decisions for one in found.values()} == {6_000}
 
 
+def noise(seed: int, *, fields: int) -> Columns:
+    """No field says anything."""
+    columns, rng = world(400, seed=seed), np.random.default_rng(seed)
+    added = {f"noise-{one}": Category(rng.integers(0, 2, 400).astype(np.int32), ("x", "y")) for one in range(fields)}
+    return replace(columns, fields=added)
+
+
+def test_among_many_useless_fields_none_looks_useful() -> None:
+    """On this log one of the eight does, by a 95 % interval of its own."""
+    assert {one.answer for one in with_importance(noise(15, fields=8)).importance} == {"cannot tell"}
+
+
 def test_where_little_was_learned_nobody_says_that_no_field_matters() -> None:
     """The learner has gained nothing that shows: its fields cannot have lost anything that shows."""
     columns = world(6_000)

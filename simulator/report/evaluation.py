@@ -243,7 +243,7 @@ def importance_table(importance: tuple[FieldImportance, ...], decisions: int) ->
         Column("Field left out", lambda one: one.field, "name"),
         Column("Policy that learns", lambda one: one.policy or "-"),
         Column("Reward lost", lambda one: signed(one.loss.value), "number"),
-        Column(INTERVAL, lambda one: signed_between(one.loss.low, one.loss.high), "number"),
+        Column(INTERVAL, lambda one: signed_between(one.loss.low, one.loss.high), "number", "of all fields"),
         Column("In words", lambda one: _field_answer(one, decisions)),
     )
     note = importance_sample(importance, decisions)
