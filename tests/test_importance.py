@@ -148,19 +148,17 @@ def words(evaluation: Evaluation) -> list[str]:
     low=st.floats(-1, 1),
     width=st.floats(0, 1),
     gain=st.floats(-1, 1),
-    factor=st.sampled_from([0.001, 0.5, 2.0, 4096.0]),
+    factor=st.sampled_from([0.5, 2.0, 4096.0]),
 )
 def test_the_unit_of_the_reward_does_not_change_the_answer(
     low: float, width: float, gain: float, factor: float
 ) -> None:
-    """Cents or euros."""
+    """Cents or euros; by powers of two, which scale without rounding."""
     loss, gained = Estimate(low, low, low + width, ""), Estimate(gain, gain, gain, "")
     scaled = [
         replace(one, value=one.value * factor, low=one.low * factor, high=one.high * factor) for one in (loss, gained)
     ]
-    if factor != 0.001:  # powers of two scale without rounding
-        assert answer_of(*scaled) == answer_of(loss, gained)
-    assert answer_of(*scaled) in ("useful", "better without", "no significant loss", "cannot tell")
+    assert answer_of(*scaled) == answer_of(loss, gained)
 
 
 def test_a_field_that_only_costs_is_called_so() -> None:
