@@ -145,9 +145,9 @@ def words(evaluation: Evaluation) -> list[str]:
 
 
 @given(
-    low=st.floats(-1, 1),
-    width=st.floats(0, 1),
-    gain=st.floats(-1, 1),
+    low=st.integers(-999, 999).map(float),
+    width=st.integers(0, 999).map(float),
+    gain=st.integers(-999, 999).map(float),
     factor=st.sampled_from([0.5, 2.0, 4096.0]),
 )
 def test_the_unit_of_the_reward_does_not_change_the_answer(
