@@ -50,7 +50,9 @@ def numbers(column: Any) -> tuple[Floats, Flags]:
     (array([1.5, nan, nan, 1. ]), array([False,  True, False, False]))
     """
     if not is_text(column):
-        column = column.cast(pa.float64()) if not pa.types.is_boolean(column.type) else column.cast(pa.int8())
+        column = (
+            column.cast(pa.float64(), safe=False) if not pa.types.is_boolean(column.type) else column.cast(pa.int8())
+        )
         return column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
     column = texts(column)
     try:  # a block without a fault needs no regular expression
@@ -165,6 +167,9 @@ class TextCodes:
         self._name = name
         self._most = most
         self._index: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
 
     @property
     def values(self) -> tuple[str, ...]:

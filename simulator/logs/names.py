@@ -1,0 +1,63 @@
+"""Names of columns as people write them: `userId`, `User ID`, `user_id` are one. Pure; called by the readers of tables.
+
+A field's name is also evidence of what it holds: see `id_fields.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_A-Za-z]+")
+
+
+def cleaned(name: str) -> str:
+    """Without the blanks and byte order marks around it, which nobody sees.
+
+    >>> cleaned("\\ufeff propensity ")
+    'propensity'
+    """
+    return name.strip().strip("\ufeff\u200b").strip()
+
+
+def words_of(name: str) -> tuple[str, ...]:
+    """The words of a name, in lower case.
+
+    >>> words_of("userID"), words_of("User-Id 2"), words_of("EventId")
+    (('user', 'id'), ('user', 'id', '2'), ('event', 'id'))
+    """
+    return tuple([word.casefold() for word in _WORD.findall(name)])
+
+
+def plain(name: str) -> str:
+    """Equal for all ways of writing one name.
+
+    >>> len({plain(name) for name in ("userId", "UserID", "user-id", "User ID", "user_ID", " userid", "USERID")})
+    1
+    """
+    return "".join(words_of(name))
+
+
+def repeated_names(names: Iterable[str]) -> list[str]:
+    """Those that stand there more than once; a column without a name is none.
+
+    >>> repeated_names(["a", "b", "a", "", ""])
+    ['a']
+    """
+    count: dict[str, int] = defaultdict(int)
+    for name in names:
+        count[name] += 1
+    return [name for name, times in count.items() if name and times > 1]
+
+
+def by_plain(names: Sequence[str]) -> Mapping[str, list[str]]:
+    """The names by what they are without their way of writing.
+
+    >>> dict(by_plain(["userId", "x", "user_id"]))
+    {'userid': ['userId', 'user_id'], 'x': ['x']}
+    """
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[plain(name)].append(name)
+    return found
