@@ -7,8 +7,9 @@ bytes, 4 for each category field, 8 for each number field and 4 for each logged 
 
 from __future__ import annotations
 
+import sys
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -93,9 +94,8 @@ class _Builder:
         self._bad = BadRows(skip=options.skip_bad)
         self._actions = arrow.TextCodes(layout.action, most=options.most_texts)
         self._shape = shape_of(layout, self._actions)
-        self._texts = {
-            name: arrow.TextCodes(name, most=options.most_texts) for name in layout.fields if name not in numbers
-        }
+        most = defaultdict(lambda: sys.maxsize, dict.fromkeys(layout.insisted, options.most_texts))
+        self._texts = {name: arrow.TextCodes(name, most=most[name]) for name in layout.fields if name not in numbers}
         self._columns: dict[str, array[Any]] = {}
         self._whole_pmf = True
         self._rows = 0
