@@ -17,8 +17,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from simulator.logs.columns import Category, Columns, Field
-from simulator.logs.mapping import CONTEXT, PMF, is_word
-from simulator.logs.names import cleaned
+from simulator.logs.mapping import is_word
+from simulator.logs.names import CONTEXT, PMF, cleaned
 
 
 def write_csv(columns: Columns, path: Path, *, delimiter: str, packed: bool, done: Callable[[int], None]) -> None:
@@ -95,7 +95,7 @@ def field_name(name: str) -> str:
     >>> field_name("device"), field_name("click")
     ('device', 'context.click')
     """
-    taken = is_word(name) or name.startswith((PMF, CONTEXT)) or not cleaned(name)
+    taken = is_word(name) or name.startswith((PMF, CONTEXT)) or cleaned(name) != name or not name
     return f"{CONTEXT}{name}" if taken else name
 
 

@@ -16,20 +16,14 @@ import numpy as np
 
 from simulator.logs.columns import Category, Columns, Field
 from simulator.logs.errors import BadLog
-from simulator.logs.names import by_plain, cleaned, plain, repeated_names
+from simulator.logs.names import CONTEXT, PMF, by_plain, cleaned, plain, repeated_names
 from simulator.logs.options import ReadOptions
 
 LISTS = ("fields", "context", "ignore", "numbers", "categories")
 
-PMF = "pmf."
-"""`pmf.ACTION` is a column with the logged probability of an action; empty where it was not eligible."""
-
 WAYS_OUT = "(what was left out is context all the same with --column context=NAME; --column ignore=NAME says it is not)"
 
 UNIT_WAY_OUT = "(if one of those says who the decision is for: --column unit_id=NAME)"
-
-CONTEXT = "context."
-"""`context.NAME` is the context field NAME: for names that mean something else here."""
 
 _PERSONS = (
     "user", "visitor", "customer", "client", "member", "account", "profile", "contact", "subscriber", "guest",

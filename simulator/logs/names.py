@@ -9,16 +9,24 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+PMF = "pmf."
+"""`pmf.ACTION` is a column with the logged probability of an action; empty where it was not eligible."""
+
+CONTEXT = "context."
+"""`context.NAME` is the context field NAME: for names that mean something else here."""
+
+_UNSEEN = " \t\r\n\u00a0\u200b\ufeff"
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_A-Za-z]+")
 
 
 def cleaned(name: str) -> str:
-    """Without the blanks and byte order marks around it, which nobody sees.
+    """Without the blanks and byte order marks around it, which nobody sees; what stands after a mark stays as it is.
 
-    >>> cleaned("\\ufeff propensity ")
-    'propensity'
+    >>> cleaned("\\ufeff propensity "), cleaned(" pmf.buy now ")
+    ('propensity', 'pmf.buy now ')
     """
-    return name.strip().strip("\ufeff\u200b").strip()
+    start = name.lstrip(_UNSEEN)
+    return start if start.startswith((PMF, CONTEXT)) else start.rstrip(_UNSEEN)
 
 
 def words_of(name: str) -> tuple[str, ...]:

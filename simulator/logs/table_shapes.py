@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from simulator.logs import arrow
 from simulator.logs.columns import Codes, Flags, Floats, Longs
 from simulator.logs.errors import BadRow
-from simulator.logs.mapping import PMF, Layout
+from simulator.logs.mapping import Layout
+from simulator.logs.names import PMF
 from simulator.logs.options import SMALLEST_PROPENSITY
 from simulator.logs.table_block import NO_IDS, Block, is_nothing
 

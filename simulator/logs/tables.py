@@ -24,7 +24,8 @@ from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Float
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
 from simulator.logs.id_fields import id_fields
-from simulator.logs.mapping import CONTEXT, Layout, describe, layout_of, without_doubtful_unit
+from simulator.logs.mapping import Layout, describe, layout_of, without_doubtful_unit
+from simulator.logs.names import CONTEXT
 from simulator.logs.options import DROP, SMALLEST_PROPENSITY, ReadOptions, bad_reward, out_of_range, reward_range
 from simulator.logs.table_block import Block
 from simulator.logs.table_files import TableFile, table_file
