@@ -54,6 +54,7 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     >>> columns.actions, columns.reward.tolist(), columns.fields["device"]
     (('7', '8'), [1.0, 0.0], Category(codes=array([ 0, -1], dtype=int32), values=('web',)))
     """
+    _check_empty_reward(options)
     files = Files(paths, options.on_progress)
     tables = [table_file(path, files, block_bytes=options.block_bytes) for path in paths]
     header = tables[0].header
@@ -71,6 +72,15 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     files.close()
     options.on_note(describe(layout, header, columns, name))
     return columns
+
+
+def _check_empty_reward(options: ReadOptions) -> None:
+    instead, declared = options.empty_reward, options.reward_range
+    if declared and isinstance(instead, float | int) and not declared[0] <= instead <= declared[1]:
+        raise BadLog(
+            f"--empty-reward {instead:g} is not in the declared range [{declared[0]:g}, {declared[1]:g}]; name a "
+            "reward that can be"
+        )
 
 
 def _read(tables: Sequence[TableFile], layout: Layout, name: str, options: ReadOptions) -> Columns:
