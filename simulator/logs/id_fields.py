@@ -133,7 +133,7 @@ def _is_number_of_ids(words: Sequence[str], field: Number) -> str:
         return f"counts the rows: {rows:,} consecutive numbers"
     if many < MANY_VALUES or rows > RETURNS * many or not _equally_often(counts):
         return ""
-    if _sounds_like_id(words) or (many < rows and _is_far_from_measure(values) and not CATEGORIES & set(words)):
+    if _sounds_like_id(words) or (3 * many <= rows and _is_far_from_measure(values) and not CATEGORIES & set(words)):
         return f"looks like an id: {many:,} different whole numbers in {rows:,} rows"
     return ""
 

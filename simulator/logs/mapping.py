@@ -271,12 +271,16 @@ def _kind(field: Field) -> str:
     if not isinstance(field, Category):
         return ", number"
     count = len(np.unique(field.codes[field.codes >= 0]))
-    return f", category of {count:,} {'value' if count == 1 else 'values'}"
+    return f", category of {_counted(count, 'value')}"
 
 
 def _size(word: str, columns: Columns) -> str:
     if word == "action":
-        return f" ({len(columns.actions):,} actions)"
+        return f" ({_counted(len(columns.actions), 'action')})"
     if word == "unit_id":
-        return f" ({len(columns):,} rows, {len(np.unique(columns.unit)):,} units)"
+        return f" ({_counted(len(columns), 'row')}, {_counted(len(np.unique(columns.unit)), 'unit')})"
     return ""
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"

@@ -224,7 +224,8 @@ class _Builder:
         """Everything that was added. Raises BadLog where that is nothing."""
         self._check_empty_rewards()
         if not self._columns.get("action"):
-            raise BadLog(f"{name}: has no usable row ({dict(self._bad.counts) or 'it is empty'}); name another file")
+            found = {**self._bad.counts, **{kind: count for kind, count in self._counts.items() if count}}
+            raise BadLog(f"{name}: has no usable row ({found or 'it is empty'}); name another file")
         reward = self._whole("reward")
         count = len(reward)
         time = self._whole("time", np.zeros(count, np.int64))
