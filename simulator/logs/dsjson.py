@@ -61,7 +61,7 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     """
     lines = _Lines(paths, options)
     first = list(islice(lines, FIRST_LINES))
-    wanted = pairs_of(options, allowed=("action",)).get("action")
+    wanted = pairs_of(options, allowed=("action", "context", "ignore")).get("action")
     chosen = naming(wanted, [line.event.actions.actions for line in first])
     if first:
         options.on_note(f"{name}: {chosen.words}")
@@ -211,6 +211,7 @@ class _Builder:
         return replace(
             rows,
             reward_range=reward_range(rows.reward, options.reward_range),
+            range_declared=options.reward_range is not None,
             left_out={kind: count for kind, count in left_out.items() if count},
             counts={kind: count for kind, count in counts.items() if count},
         )

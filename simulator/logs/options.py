@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from simulator.logs.columns import Flags, Floats
 from simulator.logs.errors import BadRow
@@ -15,6 +16,15 @@ FINITE = (-sys.float_info.max, sys.float_info.max)
 
 MOST_TEXTS = 1_000_000
 """A field with more different texts is an id, not something to learn from; they would need a Python object each."""
+
+SMALLEST_PROPENSITY = 1e-12
+"""A smaller one is a fault: among n decisions of k actions none is drawn with it but with probability n k 1e-12.
+
+Its weight, squared and summed over any log, is still far from overflow.
+"""
+
+DROP: Literal["drop"] = "drop"
+"""Decisions with an empty reward are left out: nobody knows what they earned."""
 
 
 def _ignore(_: object) -> None:
@@ -28,7 +38,8 @@ class ReadOptions:
     mapping: a TOML file that says which column is what; columns: the same as `reward=clicked`, which win (see
     `mapping.py`). reward_range: declared; otherwise what was seen. on_progress: called with the fraction that was read.
     on_note: called with what the reader took each column for, in words for people. block_bytes: of a CSV file, read at
-    a time. most_texts: different ones that a column may have.
+    a time. most_texts: different ones that a column may have. empty_reward: what an empty reward of a table stands for,
+    a number or DROP; None refuses it. actions: of a table, besides those seen: their ids, or how many there are in all.
     """
 
     experiment: str | None = None
@@ -36,6 +47,8 @@ class ReadOptions:
     mapping: Path | None = None
     columns: tuple[str, ...] = ()
     reward_range: tuple[float, float] | None = None
+    empty_reward: float | Literal["drop"] | None = None
+    actions: tuple[str, ...] | int | None = None
     on_progress: Callable[[float], None] = _ignore
     on_note: Callable[[str], None] = _ignore
     block_bytes: int = 1 << 22
