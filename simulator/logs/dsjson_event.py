@@ -27,6 +27,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from simulator.logs.errors import BadRow
+from simulator.logs.times import parse_date
 
 OWN_NAMESPACES = ("C", "A")
 """VW's namespaces of our models (and exports): their features carry no prefix."""
@@ -297,7 +298,10 @@ def microseconds(text: Any) -> int | None:
         moment = datetime.fromisoformat(text)
         return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // _MICROSECOND
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadRow("Timestamp", f"the time {text!r} is not like 2021-07-29T10:00:00.999Z") from error
+        found = parse_date(text) if isinstance(text, str) else None
+        if found is None:
+            raise BadRow("Timestamp", f"the time {text!r} is not like 2021-07-29T10:00:00.999Z") from error
+        return found
 
 
 def _delay(time: int | None, rewarded: list[dict[str, Any]]) -> float | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from simulator.logs import arrow
 from simulator.logs.columns import Flags, Floats, Longs
 from simulator.logs.errors import BadRow, BadRows
+from simulator.logs.times import Times
 
 
 class Block:
@@ -62,17 +63,13 @@ class Block:
         self.refuse(unreadable | wrong(values), lambda row: problem(column[row].as_py()))
         return values
 
-    def times(self, name: str) -> Longs:
+    def times(self, name: str, times: Times) -> Longs:
         """A column's times in microseconds since 1970; refuses what is none. Raises BadLog."""
         column = self.column(name)
-        values, wrong = arrow.times(column)
-        self.refuse(wrong, lambda row: _bad_time(column[row].as_py()))
+        values, wrong = times.read(column)
+        self.refuse(wrong, lambda row: times.problem(column[row].as_py()))
         return values
 
     def refuse_missing(self, name: str, problem: BadRow) -> None:
         """Rows that have nothing in a column. Raises BadLog."""
         self.refuse(arrow.is_missing(self.column(name)), lambda _: problem)
-
-
-def _bad_time(value: object) -> BadRow:
-    return BadRow("time", f"the time {value!r} is not like 2021-07-29T10:00:00Z or seconds since 1970")

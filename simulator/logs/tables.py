@@ -26,6 +26,7 @@ from simulator.logs.options import ReadOptions, bad_reward, out_of_range, reward
 from simulator.logs.table_block import Block
 from simulator.logs.table_files import TableFile, table_file
 from simulator.logs.table_shapes import TOLERANCE, Eligible, bad_propensity, shape_of
+from simulator.logs.times import Times
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -67,6 +68,7 @@ class _Builder:
         self._options = options
         self._bad = BadRows(skip=options.skip_bad)
         self._actions = arrow.TextCodes(layout.action, most=options.most_texts)
+        self._times = Times(layout.time or "")
         self._shape = shape_of(layout, self._actions)
         self._texts = {
             name: arrow.TextCodes(name, most=options.most_texts) for name in layout.fields if name not in numbers
@@ -88,7 +90,7 @@ class _Builder:
         layout = self._layout
         found: dict[str, Any] = {"reward": self._reward(block)}
         if layout.time:
-            found["time"] = block.times(layout.time)
+            found["time"] = block.times(layout.time, self._times)
         propensity = self._propensity(block)
         found["action"] = self._action(block)
         if eligible is not None:
