@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from simulator.logs import arrow
-from simulator.logs.columns import Category, Codes, Columns, Field, Floats, Number, first_of_each
+from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Number, first_of_each
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
 from simulator.logs.mapping import CONTEXT, Layout, describe, layout_of
-from simulator.logs.options import ReadOptions, bad_reward, out_of_range, reward_range
+from simulator.logs.options import LARGEST_NUMBER, ReadOptions, bad_reward, out_of_range, reward_range
 from simulator.logs.table_block import Block
 from simulator.logs.table_files import TableFile, table_file
 from simulator.logs.table_shapes import TOLERANCE, Eligible, bad_propensity, shape_of
@@ -147,7 +147,7 @@ class _Builder:
     def _field(self, block: Block, name: str) -> Any:
         if name in self._texts:
             return self._texts[name].codes(block.column(name))
-        return block.numbers(name, np.isinf, lambda value: _no_number(name, value))
+        return block.numbers(name, _is_too_large, lambda value: _no_number(name, value))
 
     def finish(self, name: str) -> Columns:
         """Everything that was added. Raises BadLog where that is nothing."""
@@ -198,6 +198,11 @@ def _not_eligible(action: str) -> BadRow:
 
 def _disagree(named: float, drawn: float) -> BadRow:
     return BadRow("propensity", f"the propensity {named:.6g} is not the {drawn:.6g} that the pmf gives to the action")
+
+
+def _is_too_large(values: Floats) -> Flags:
+    flags: Flags = np.abs(values) > LARGEST_NUMBER
+    return flags
 
 
 def _no_number(name: str, value: object) -> BadRow:
