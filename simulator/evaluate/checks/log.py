@@ -12,8 +12,9 @@ import numpy as np
 from decider.estimate.weights import usual_value
 from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
+from simulator.evaluate.checks.drift import drift
 from simulator.evaluate.checks.left_out import left_out, missing_ids
-from simulator.evaluate.checks.time import drift, time_gaps
+from simulator.evaluate.checks.time import time_gaps
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
 from simulator.logs.columns import Columns
