@@ -137,7 +137,9 @@ def test_one_id_for_all_rows_is_none() -> None:
     finding = judged(without(columns, np.arange(120) > 0, "repeated id of another decision"))
     assert finding.verdict == "do not use"
     assert "All 120 rows have one decision id" in finding.text
-    assert "leave that column out" in finding.needed
+    assert "del(.EventId)" in finding.needed
+    table = judged(without(columns, np.arange(120) > 0, "repeated decision id"))
+    assert "--column ignore=NAME" in table.needed
 
 
 @pytest.mark.parametrize(

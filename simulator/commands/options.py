@@ -64,7 +64,11 @@ def with_options(*options: Decorator) -> Decorator:
 log_options = with_options(
     click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
     click.option(
-        "--column", "columns", multiple=True, metavar="WORD=NAME", help="What a table's column is, like reward=clicked."
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="WORD=NAME",
+        help="What a table's column is, like reward=clicked. Times without a zone are UTC.",
     ),
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),

@@ -134,8 +134,10 @@ def _id_words(columns: Columns, losses: dict[str, int]) -> list[str]:
 
 
 def _way_out(kind: str) -> str:
-    if kind in REPEATED_IDS:
-        return "A decision id of its own for every decision; or leave that column out, and every row counts."
+    if kind == REPEATED_IDS[0]:
+        return "An id of its own for every decision; or leave that column out, so that all count: --column ignore=NAME."
+    if kind == REPEATED_IDS[1]:
+        return "An EventId of its own for every decision; or none, so that all lines count: jq -c 'del(.EventId)' FILE."
     if kind == "empty reward":
         return (
             "Say what an empty reward means: --empty-reward 0 where it is that nothing came; or wait until it is known."
