@@ -13,6 +13,7 @@ from decider.estimate.weights import usual_value
 from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
 from simulator.evaluate.checks.drift import drift
+from simulator.evaluate.checks.leaks import fields_left_out
 from simulator.evaluate.checks.left_out import left_out, missing_ids
 from simulator.evaluate.checks.time import time_gaps
 from simulator.evaluate.result import Finding
@@ -30,6 +31,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
         decisions(columns),
         rewarded_decisions(columns),
         *draw_findings(columns),
+        fields_left_out(columns),
         choice(columns),
         never_drawn(columns),
         repeated_units(columns),
