@@ -163,10 +163,11 @@ def test_a_number_that_overflows_is_refused_at_its_line(changes: dict[str, Any],
     [
         ("a,1e400,0.5,1", "the reward '1e400' is not a number"),
         ("a,-1e308,0.5,1", "the reward '-1e308' is too large: beyond 1e+30 sums overflow"),
+        ("a,1,1e-320,1", "the propensity '1e-320' is"),
         ("a,inf,0.5,1", "the reward 'inf' is not a number"),
-        ("a,1,0.5,1e400", "age '1e400' is not a number"),
-        ("a,1,0.5,-inf", "age '-inf' is not a number"),
-        ("a,1,0.5,1e300", "age '1e300' is"),
+        ("a,1,0.5,1e400", "age '1e400' is too large for a number"),
+        ("a,1,0.5,-inf", "age '-inf' is too large for a number"),
+        ("a,1,0.5,1e300", "age '1e300' is too large for a number"),
     ],
 )
 def test_a_number_that_overflows_is_refused_at_its_row(row: str, says: str, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -52,6 +53,8 @@ class Reading:
     mapping: Path | None = None
     reward_range: tuple[float, float] | None = None
     skip_bad: bool = False
+    empty_reward: float | Literal["drop"] | None = None
+    actions: tuple[str, ...] | int | None = None
 
     @property
     def options(self) -> ReadOptions:
@@ -62,6 +65,8 @@ class Reading:
             mapping=self.mapping,
             reward_range=self.reward_range or None,
             skip_bad=self.skip_bad,
+            empty_reward=self.empty_reward,
+            actions=self.actions,
         )
 
 

@@ -47,8 +47,8 @@ def numbers(column: Any) -> tuple[Floats, Flags]:
     (array([1.5, nan, nan, 1. ]), array([False,  True, False, False]))
     """
     if not is_text(column):
-        column = column.cast(pa.float64()) if not pa.types.is_boolean(column.type) else column.cast(pa.int8())
-        return column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
+        column = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+        return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
     column = texts(column)
     try:  # a block without a fault needs no regular expression
         found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
@@ -128,6 +128,9 @@ class TextCodes:
         self._name = name
         self._most = most
         self._index: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
 
     @property
     def values(self) -> tuple[str, ...]:

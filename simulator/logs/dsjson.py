@@ -64,7 +64,7 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     """
     lines = _Lines(paths, options)
     first = list(islice(lines, FIRST_LINES))
-    wanted = pairs_of(options, allowed=("action",)).get("action")
+    wanted = pairs_of(options, allowed=("action", "context", "ignore")).get("action")
     chosen = naming(wanted, [line.event.actions.actions for line in first])
     if first:
         options.on_note(f"{name}: {chosen.words}")
@@ -241,6 +241,7 @@ class _Builder:
             rows,
             reward_range=reward_range(rows.reward, options.reward_range),
             left_out_rows=self._lost.rows(columns, other),
+            range_declared=options.reward_range is not None,
             left_out={kind: count for kind, count in left_out.items() if count},
             counts={kind: count for kind, count in counts.items() if count},
         )

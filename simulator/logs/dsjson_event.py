@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from simulator.logs.errors import SKIP, BadLog, BadRow
 from simulator.logs.options import LARGEST_NUMBER, SMALLEST_PROPENSITY, no_number
+from simulator.logs.table_block import NO_IDS
 from simulator.logs.times import parse_date
 
 OWN_NAMESPACES = ("C", "A")
@@ -252,10 +253,6 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi, num
     )
 
 
-_NO_IDS = frozenset({"", "null", "none", "nan", "00000000-0000-0000-0000-000000000000"})
-"""What programs write where an id was not filled in."""
-
-
 def _id(value: Any) -> str:
     """As a text; empty where it is none.
 
@@ -263,7 +260,7 @@ def _id(value: Any) -> str:
     ('e1', '7', '', '', '')
     """
     text = "" if value is None else str(value).strip()
-    return "" if text.lower() in _NO_IDS else text
+    return "" if text.lower() in NO_IDS else text
 
 
 def reward_of(cost: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Literal
 
 from simulator.logs.columns import Flags, Floats
 from simulator.logs.errors import BadRow
@@ -16,12 +17,17 @@ LARGEST_NUMBER = 1e30
 FINITE = (-LARGEST_NUMBER, LARGEST_NUMBER)
 """The range of rewards where none is declared."""
 
-SMALLEST_PROPENSITY = 1e-12
-"""Nobody sees an action that is drawn once in a million million decisions: a smaller number is no propensity but a
-fault (an underflow, a density, a logarithm), and its weight would be worth more than any log."""
-
 MOST_TEXTS = 1_000_000
 """A field with more different texts is an id, not something to learn from; they would need a Python object each."""
+
+SMALLEST_PROPENSITY = 1e-12
+"""A smaller one is a fault: among n decisions of k actions none is drawn with it but with probability n k 1e-12.
+
+Its weight, squared and summed over any log, is still far from overflow.
+"""
+
+DROP: Literal["drop"] = "drop"
+"""Decisions with an empty reward are left out: nobody knows what they earned."""
 
 
 def _ignore(_: object) -> None:
@@ -35,7 +41,8 @@ class ReadOptions:
     mapping: a TOML file that says which column is what; columns: the same as `reward=clicked`, which win (see
     `mapping.py`). reward_range: declared; otherwise what was seen. on_progress: called with the fraction that was read.
     on_note: called with what the reader took each column for, in words for people. block_bytes: of a CSV file, read at
-    a time. most_texts: different ones that a column may have.
+    a time. most_texts: different ones that a column may have. empty_reward: what an empty reward of a table stands for,
+    a number or DROP; None refuses it. actions: of a table, besides those seen: their ids, or how many there are in all.
     """
 
     experiment: str | None = None
@@ -43,6 +50,8 @@ class ReadOptions:
     mapping: Path | None = None
     columns: tuple[str, ...] = ()
     reward_range: tuple[float, float] | None = None
+    empty_reward: float | Literal["drop"] | None = None
+    actions: tuple[str, ...] | int | None = None
     on_progress: Callable[[float], None] = _ignore
     on_note: Callable[[str], None] = _ignore
     block_bytes: int = 1 << 22
