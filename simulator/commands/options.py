@@ -102,8 +102,8 @@ log_options = with_options(
         "columns",
         multiple=True,
         metavar="WORD=NAME",
-        help="What a table's column is, like reward=clicked; times without a zone are UTC. Of every log: context=NAME is "
-        "context whatever it looks like, ignore=NAME is not.",
+        help="What a table's column is, like reward=clicked; times without a zone are UTC. Of every log: context=NAME "
+        "is context whatever it looks like, ignore=NAME is not.",
     ),
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),

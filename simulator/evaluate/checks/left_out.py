@@ -115,7 +115,8 @@ def _outcome_words(columns: Columns, losses: dict[str, int]) -> list[str]:
     count, lost = _without_outcome(losses), sum(losses.values())
     if not count:
         return []
-    words = [f"{count:,} of the {lost:,} have no usable reward: what they earned may be unlike what the others did."]
+    which = "They" if count == lost else f"{count:,} of the {lost:,}"
+    words = [f"{which} have no usable reward: what they earned may be unlike what the others did."]
     if _empty_means_none(columns, losses):
         words.append("All others were rewarded: the lost ones look like those that earned nothing.")
     return words
