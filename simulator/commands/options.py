@@ -20,7 +20,7 @@ from decider.errors import DeciderError
 from simulator.logs.columns import Columns
 from simulator.logs.errors import BadLog
 from simulator.logs.open import ReadOptions, open_log
-from simulator.logs.options import DROP
+from simulator.logs.options import DROP, LARGEST_NUMBER
 
 REFUSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes, besides 0."""
@@ -102,8 +102,8 @@ log_options = with_options(
         "columns",
         multiple=True,
         metavar="WORD=NAME",
-        help="What a table's column is, like reward=clicked. Of every log: context=NAME is context whatever it looks "
-        "like, ignore=NAME is not.",
+        help="What a table's column is, like reward=clicked; times without a zone are UTC. Of every log: context=NAME "
+        "is context whatever it looks like, ignore=NAME is not.",
     ),
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
@@ -199,7 +199,7 @@ def read_log(name: str, console: Console, *, reward_range: tuple[float, float] |
     def note(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
-    if reward_range and not -math.inf < reward_range[0] < reward_range[1] < math.inf:
+    if reward_range and not -LARGEST_NUMBER <= reward_range[0] < reward_range[1] <= LARGEST_NUMBER:
         raise BadLog(f"--reward-range {reward_range[0]} {reward_range[1]}: must be two finite numbers, the lower first")
     with bar(console, "reading") as progress:
         options = ReadOptions(reward_range=reward_range or None, on_progress=progress, on_note=note, **given)

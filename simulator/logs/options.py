@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Literal
 
 from simulator.logs.columns import Flags, Floats
 from simulator.logs.errors import BadRow
 
-FINITE = (-sys.float_info.max, sys.float_info.max)
+LARGEST_NUMBER = 1e30
+"""Of rewards and features: the fourth powers of a million of them, times squared weights, are still finite."""
+
+FINITE = (-LARGEST_NUMBER, LARGEST_NUMBER)
 """The range of rewards where none is declared."""
 
 MOST_TEXTS = 1_000_000
@@ -86,5 +89,23 @@ def bad_reward(value: object, declared: tuple[float, float] | None) -> BadRow:
     >>> bad_reward("x", None).what
     "the reward 'x' is not a number"
     """
-    wanted = "a number" if declared is None else f"a number in the declared range [{declared[0]:g}, {declared[1]:g}]"
-    return BadRow("reward", f"the reward {value!r} is not {wanted}")
+    if declared is None:
+        return BadRow("reward", f"the reward {value!r} {no_number(value)}")
+    return BadRow(
+        "reward", f"the reward {value!r} is not a number in the declared range [{declared[0]:g}, {declared[1]:g}]"
+    )
+
+
+def no_number(value: object) -> str:
+    """What is wrong with a value that is no number, or one whose sums would overflow.
+
+    >>> no_number("x"), no_number("-1e308")
+    ('is not a number', 'is too large: beyond 1e+30 sums overflow')
+    """
+    try:
+        size = abs(float(value))  # type: ignore[arg-type]  # what is no number raises
+    except (TypeError, ValueError, OverflowError):
+        return "is not a number"
+    return (
+        f"is too large: beyond {LARGEST_NUMBER:g} sums overflow" if LARGEST_NUMBER < size < inf else "is not a number"
+    )

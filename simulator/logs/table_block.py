@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from simulator.logs import arrow
 from simulator.logs.columns import Flags, Floats, Longs
 from simulator.logs.errors import BadLog, BadRow, BadRows
+from simulator.logs.times import Times
 
 
 class Block:
@@ -65,12 +66,12 @@ class Block:
         self.refuse(unreadable | wrong(values), lambda row: problem(column[row].as_py()))
         return values
 
-    def times(self, name: str) -> Longs:
+    def times(self, name: str, times: Times) -> Longs:
         """A column's times in microseconds since 1970; refuses what is none. Raises BadLog."""
         column = self.column(name)
         with _readable(column, name, "times"):
-            values, wrong = arrow.times(column)
-        self.refuse(wrong, lambda row: _bad_time(column[row].as_py()))
+            values, wrong = times.read(column)
+        self.refuse(wrong, lambda row: times.problem(column[row].as_py()))
         return values
 
     def keys(self, name: str, *, first: int) -> tuple[Longs, Flags]:
@@ -131,7 +132,3 @@ def _readable(column: Any, name: str, what: str) -> Iterator[None]:
             f"column {name!r} holds {column.type}, which cannot be read as {what} ({error}); write it as texts or "
             f"numbers, or leave it out: --column ignore={name}"
         ) from error
-
-
-def _bad_time(value: object) -> BadRow:
-    return BadRow("time", f"the time {value!r} is not like 2021-07-29T10:00:00Z or seconds since 1970")

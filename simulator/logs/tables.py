@@ -26,11 +26,20 @@ from simulator.logs.files import Files
 from simulator.logs.id_fields import id_fields
 from simulator.logs.mapping import Layout, describe, layout_of, without_doubtful_unit
 from simulator.logs.names import CONTEXT
-from simulator.logs.options import DROP, SMALLEST_PROPENSITY, ReadOptions, bad_reward, out_of_range, reward_range
+from simulator.logs.options import (
+    DROP,
+    LARGEST_NUMBER,
+    SMALLEST_PROPENSITY,
+    ReadOptions,
+    bad_reward,
+    out_of_range,
+    reward_range,
+)
 from simulator.logs.table_block import Block
 from simulator.logs.table_files import TableFile, table_file
 from simulator.logs.table_losses import LeftOutBuilder, exact_copies
 from simulator.logs.table_shapes import TOLERANCE, Eligible, bad_propensity, shape_of
+from simulator.logs.times import Times
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -104,6 +113,7 @@ class _Builder:
         self._options = options
         self._bad = BadRows(skip=options.skip_bad)
         self._actions = arrow.TextCodes(layout.action, most=options.most_texts)
+        self._times = Times(layout.time or "")
         self._shape = shape_of(layout, self._actions)
         most = defaultdict(lambda: sys.maxsize, dict.fromkeys(layout.insisted, options.most_texts))
         self._texts = {name: arrow.TextCodes(name, most=most[name]) for name in layout.fields if name not in numbers}
@@ -130,7 +140,7 @@ class _Builder:
         layout = self._layout
         found: dict[str, Any] = {"reward": self._reward(block)}
         if layout.time:
-            found["time"] = block.times(layout.time)
+            found["time"] = block.times(layout.time, self._times)
         propensity = self._propensity(block)
         found["action"] = self._action(block)
         if eligible is not None:
@@ -208,7 +218,7 @@ class _Builder:
     def _field(self, block: Block, name: str) -> Any:
         if name in self._texts:
             return self._texts[name].codes(block.column(name))
-        return block.numbers(name, np.isinf, lambda value: _no_number(name, value))
+        return block.numbers(name, _is_too_large, lambda value: _no_number(name, value))
 
     def _give_up_ids(self) -> None:
         """Texts of a field that is an id for sure are forgotten early: each is a Python object."""
@@ -315,6 +325,11 @@ def _not_eligible(action: str) -> BadRow:
 
 def _disagree(named: float, drawn: float) -> BadRow:
     return BadRow("propensity", f"the propensity {named:.6g} is not the {drawn:.6g} that the pmf gives to the action")
+
+
+def _is_too_large(values: Floats) -> Flags:
+    flags: Flags = np.abs(values) > LARGEST_NUMBER
+    return flags
 
 
 def _no_number(name: str, value: object) -> BadRow:
