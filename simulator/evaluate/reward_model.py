@@ -50,7 +50,7 @@ class RewardModel:
     def __init__(self, columns: Columns, *, folds: int = FOLDS) -> None:
         self._folds = folds
         most = _levels_that_fit(len(columns.fields), len(columns.actions), folds)
-        self._levels = [_levels(name, field, most) for name, field in columns.fields.items()]
+        self._levels = [levels_of(name, field, most) for name, field in columns.fields.items()]
         self._starts = np.cumsum([1, *[levels.count for levels in self._levels]])
         self._low, self._high = columns.reward_range
         gram, moment = self._moments(columns)
@@ -114,7 +114,8 @@ def _levels_that_fit(fields: int, actions: int, folds: int) -> int:
     return int(min(MOST_LEVELS, max(2, (size - 1) / max(1, fields))))
 
 
-def _levels(name: str, field: Field, most: int) -> Levels:
+def levels_of(name: str, field: Field, most: int) -> Levels:
+    """The most frequent values of a field of texts, quantile bins of a field of numbers; at most so many."""
     if isinstance(field, Category):
         counts = np.bincount(field.codes[field.codes >= 0], minlength=len(field.values))
         order = np.argsort(-counts, kind="stable")
