@@ -99,9 +99,12 @@ def candidate_findings(overlap: Overlap, answer: Answer | None) -> tuple[Finding
     if np.isnan(weight).any():
         text = "Decisions without propensity have no weight: only the direct method can say anything."
         return (Finding("weights", "do not use", text, None, "Propensities in the log."),)
+    mean = mean_of_weights(overlap)
+    if mean.verdict == "do not use":  # then the interval says nothing, and neither does its width
+        answer = None
     return (
         support(overlap),
-        mean_of_weights(overlap),
+        mean,
         effective_sample_size(weight),
         *(answer_findings(answer, columns.reward, missing=float(overlap.missing.mean())) if answer else ()),
         *[one for one in [reward_range(columns)] if one and one.verdict != "fine"],
