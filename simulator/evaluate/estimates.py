@@ -243,8 +243,10 @@ class Estimator:
         note = REPLAY_NOTE.format(int(accepted.sum()), len(reward))
         rows = np.flatnonzero(accepted)
         kept, units = reward[rows], self._units.part(rows)
-        if bool(((kept == 0) | (kept == 1)).all()) and len(units.size) == len(kept):
-            interval = proportion_interval(Proportion(int(kept.sum()), len(kept)), method="exact")
+        highest = kept == self._high
+        if bool((highest | (kept == self._low)).all()) and len(units.size) == len(kept):
+            share = proportion_interval(Proportion(int(highest.sum()), len(kept)), method="exact")
+            interval = _scale(share, self.value_range)
             return _as_estimate(self._with_missing(interval), "Clopper-Pearson", note, unbiased=self._unseen is None)
         sample = units.sample(kept, np.ones(len(kept)), low=self._low, high=self._high, max_weight=1.0)
         interval = self._with_missing(asymptotic(sample, value_range=self.value_range))
@@ -294,8 +296,10 @@ class Estimator:
     def _estimate_tuned(self, terms: Terms, unbiased: Estimate) -> Estimate:
         """SLOPE allows a bias as large as the unbiased estimate's interval is wide: this interval includes both."""
         own = asymptotic(self.samples(terms).own, value_range=self.value_range)
-        interval = Interval(own.value, min(own.low, unbiased.low), max(own.high, unbiased.high))
-        return _as_estimate(interval, f"asymptotic, and {DEFAULT}", terms.note, unbiased=not terms.note)
+        held, note = self._cut(own.value)
+        interval = Interval(held, min(held, own.low, unbiased.low), max(held, own.high, unbiased.high))
+        notes = "; ".join(filter(None, (terms.note, note)))
+        return _as_estimate(interval, f"asymptotic, and {DEFAULT}", notes, unbiased=not terms.note)
 
     def estimate_segment(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
         """Effective sample size of the decisions at these indexes, and their estimate unless that is too small."""
@@ -335,6 +339,12 @@ def estimate_mean(samples: Samples, value_range: tuple[float, float], *, note: s
     """
     interval = samples.interval(value_range)
     return _as_estimate(interval, DEFAULT, note, unbiased=not note)
+
+
+def _scale(share: Interval, ends: tuple[float, float]) -> Interval:
+    """The mean of rewards that are the lower or, in this share, the upper end."""
+    low, high = ends
+    return Interval(*[low * (1 - part) + high * part for part in (share.value, share.low, share.high)])
 
 
 def _as_estimate(interval: Interval, name: str, note: str, *, unbiased: bool) -> Estimate:

@@ -148,12 +148,15 @@ class Samples:
 
         An interval that uses the weights may miss the mean term: it is widened to hold it.
         """
-        found = default_interval(self.lowest, value_range=value_range, level=level)
-        high = found.high
-        if self.highest is not self.lowest:
-            high = default_interval(self.highest, value_range=value_range, level=level).high
-        held = min(max(self.own.value, value_range[0]), value_range[1])
-        return Interval(self.own.value, min(found.low, held), max(high, held))
+        found = _wide_enough(self.lowest, value_range, level)
+        highest = found if self.highest is self.lowest else _wide_enough(self.highest, value_range, level)
+        return Interval(self.own.value, found.low, highest.high)
+
+
+def _wide_enough(sample: Sample, value_range: Range, level: float) -> Interval:
+    found = default_interval(sample, value_range=value_range, level=level)
+    held = min(max(sample.value, value_range[0]), value_range[1])
+    return Interval(sample.value, min(found.low, held), max(found.high, held))
 
 
 def samples_of(sample: Sample, unseen: Unseen | None) -> Samples:

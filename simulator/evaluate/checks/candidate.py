@@ -9,7 +9,6 @@ transformed alike.
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from decider.estimate.weights import effective_size, top_share, usual_value
 from simulator.evaluate.checks.answer import Answer, answer_findings
 from simulator.evaluate.checks.mean_weight import mean_of_weights
+from simulator.evaluate.checks.overlap import Overlap
 from simulator.evaluate.checks.reward_range import reward_range
 from simulator.evaluate.result import Diagnostics, Finding
 from simulator.evaluate.verdicts import (
@@ -37,34 +37,6 @@ from simulator.text import figure, more_decisions, percent
 
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
-
-
-class Overlap(Protocol):
-    """A candidate's probabilities beside a log's; `Scores` is one. Arrays are (n,) unless said otherwise."""
-
-    @property
-    def columns(self) -> Columns:
-        """The decisions that the candidate is judged on."""
-
-    @property
-    def weight(self) -> Floats:
-        """Its probability of the drawn action / propensity; nan where there is no propensity."""
-
-    @property
-    def missing(self) -> Floats:
-        """Its probability of actions that the log could not draw; 0 where the log cannot say."""
-
-    @property
-    def missing_by_action(self) -> Floats:
-        """(actions,): the same by action, means."""
-
-    @property
-    def example(self) -> Longs:
-        """(actions,): a row of `columns` where the action is missing; -1 for none."""
-
-    @property
-    def possible_weight(self) -> float:
-        """The largest weight that any action could have had."""
 
 
 def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = (), answer: Answer | None = None) -> Diagnostics:

@@ -7,14 +7,13 @@ draw. The last is told from the propensities: the mean of 1/propensity is the nu
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import numpy as np
 from scipy.stats import poisson
 
-from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import freedman
 from decider.estimate.weights import MeanWeight, mean_weight
+from simulator.evaluate.checks.overlap import Overlap
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM, MATERIAL, MORE_LIKE_IT, Z_ALARM, alarm
 from simulator.logs.columns import Columns
@@ -24,27 +23,7 @@ MOST_Z = 100.0
 """Standard errors beyond which their number says nothing: weights without spread have none."""
 
 
-class Weighted(Protocol):
-    """What is read here of `candidate.Overlap`."""
-
-    @property
-    def columns(self) -> Columns:
-        """The decisions."""
-
-    @property
-    def weight(self) -> Floats:
-        """(n,)."""
-
-    @property
-    def missing(self) -> Floats:
-        """(n,) probability of actions that the log could not draw."""
-
-    @property
-    def possible_weight(self) -> float:
-        """The largest."""
-
-
-def mean_of_weights(overlap: Weighted) -> Finding:
+def mean_of_weights(overlap: Overlap) -> Finding:
     """The mean weight should be 1, less what the log could not draw."""
     missing = float(overlap.missing.mean())
     expected = 1.0 - missing
@@ -65,7 +44,7 @@ def mean_of_weights(overlap: Weighted) -> Finding:
     return Finding("mean weight", verdict, text, value, f"{MORE_LIKE_IT}.")
 
 
-def _chance(overlap: Weighted, mean: MeanWeight) -> bool:
+def _chance(overlap: Overlap, mean: MeanWeight) -> bool:
     """Whether draws of the heaviest possible weight could have brought a mean above 1. Below 1 the error decides: a
     candidate that the log hardly draws cannot be weighted, even if chance explains it.
     """
@@ -76,7 +55,7 @@ def _chance(overlap: Weighted, mean: MeanWeight) -> bool:
     return bool(freedman(excess, variance=np.array((mean.error * decisions) ** 2), largest=heaviest) > ALARM)
 
 
-def _too_heavy(overlap: Weighted, text: str, value: float) -> Finding:
+def _too_heavy(overlap: Overlap, text: str, value: float) -> Finding:
     columns = overlap.columns
     known, could = len(columns.actions), number_of_actions(columns)
     if columns.pmf is None and len(columns.sets) == 1 and could > known and _may_be_unseen(columns, could - known):
@@ -102,6 +81,7 @@ def number_of_actions(columns: Columns) -> int:
 
 
 def _may_be_unseen(columns: Columns, unseen: int) -> bool:
-    """Whether so many actions can have stayed undrawn, were each as probable as those drawn."""
-    absent = float(np.exp(-len(columns) / number_of_actions(columns)))
-    return bool(poisson.sf(unseen - 1, number_of_actions(columns) * absent) > ALARM)
+    """Whether so many actions can have stayed undrawn: a draw stands for 1/p actions as probable as its own."""
+    p, draws = columns.propensity, len(columns)
+    expected = float(((1.0 - p) ** draws / p).mean())
+    return bool(poisson.sf(unseen - 1, expected) > ALARM)
