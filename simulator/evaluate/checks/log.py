@@ -15,10 +15,11 @@ from simulator.evaluate.checks.draw import draw_findings
 from simulator.evaluate.checks.drift import drift
 from simulator.evaluate.checks.leaks import fields_left_out
 from simulator.evaluate.checks.left_out import left_out, missing_ids
+from simulator.evaluate.checks.reward_range import reward_range
 from simulator.evaluate.checks.time import time_gaps
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
-from simulator.logs.columns import Columns
+from simulator.logs.columns import Columns, Floats
 from simulator.text import duration, figure, more_decisions, percent
 
 NEARLY_ALL, FEW = 0.9, 20
@@ -30,6 +31,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
     found: Sequence[Finding | None] = (
         decisions(columns),
         rewarded_decisions(columns),
+        reward_range(columns),
         *draw_findings(columns),
         fields_left_out(columns),
         choice(columns),
@@ -63,11 +65,17 @@ def decisions(columns: Columns) -> Finding:
 def rewarded_decisions(columns: Columns) -> Finding:
     """Decisions with another reward than the usual one: where they are few, every estimate is imprecise."""
     usual = usual_value(columns.reward)
-    count = int(np.count_nonzero(columns.reward != usual))
+    count = len(columns) - _most_frequent(columns.reward, usual)
     few = count < ENOUGH_SUCCESSES
     text = f"{count:,} decisions have another reward than the usual {figure(usual)}."
     more = more_decisions(len(columns), value=count, enough=ENOUGH_SUCCESSES)
     return Finding("rewarded decisions", caution_if(few), text, float(count), f"Log {more}." if few else "")
+
+
+def _most_frequent(reward: Floats, usual: float) -> int:
+    """How many decisions have the most frequent reward: the median alone would count -r differently than r."""
+    count = int(np.count_nonzero(reward == usual))
+    return count if 2 * count > len(reward) else int(np.unique(reward, return_counts=True)[1].max(initial=0))
 
 
 def choice(columns: Columns) -> Finding:
