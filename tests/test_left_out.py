@@ -51,6 +51,19 @@ def test_rows_lost_at_random_are_no_reason_to_refuse() -> None:
     assert set(verdicts) <= {"caution", "do not use", "fine"}
 
 
+def test_visitors_lost_at_random_are_no_reason_to_refuse() -> None:
+    """All 50 rows of a visitor go together, and visitors differ: rows are not lost independently."""
+    verdicts = []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        unit = np.arange(4_000) % 80
+        clicked = (rng.random(4_000) < rng.beta(0.3, 0.6, 80)[unit]).astype(np.float64)
+        lost = rng.permutation(80)[unit] < 10
+        columns = replace(whole(seed=seed % 20), unit=unit, reward=clicked)
+        verdicts.append(judged(without(columns, lost, "bad x")).verdict)
+    assert verdicts.count("do not use") == 0
+
+
 @given(st.integers(1, 300), st.integers(1, 300), st.data())
 def test_the_bound_is_above_the_exact_tail(lost: int, kept: int, data: st.DataObject) -> None:
     """The p-value of two groups is never smaller than that of the hypergeometric distribution."""

@@ -153,34 +153,41 @@ def dependences(columns: Columns) -> list[Dependence]:
     rows = columns.left_out_rows
     if rows is None or not len(columns):
         return []
-    found = (_by_action(columns, rows), _by_reward(columns, rows), _by_time(columns, rows))
+    alike = _rows_of_a_unit(columns)
+    found = (_by_action(columns, rows, alike), _by_reward(columns, rows, alike), _by_time(columns, rows, alike))
     return [one for one in found if one]
 
 
-def _by_action(columns: Columns, rows: LeftOutRows) -> Dependence | None:
+def _rows_of_a_unit(columns: Columns) -> float:
+    """How many rows the unit of a row has on average: as many may have been lost together, and be alike."""
+    sizes = np.unique(columns.unit, return_counts=True)[1].astype(np.float64)
+    return float(np.dot(sizes, sizes) / sizes.sum())
+
+
+def _by_action(columns: Columns, rows: LeftOutRows, alike: float) -> Dependence | None:
     lost = rows.action[rows.action >= 0]
-    return dependence(columns.action, lost, [f"action {one!r}" for one in columns.actions])
+    return dependence(columns.action, lost, [f"action {one!r}" for one in columns.actions], alike)
 
 
-def _by_reward(columns: Columns, rows: LeftOutRows) -> Dependence | None:
+def _by_reward(columns: Columns, rows: LeftOutRows, alike: float) -> Dependence | None:
     lost = rows.reward[np.isfinite(rows.reward)]
     values = np.unique(np.concatenate([columns.reward, lost]))
     if len(values) <= FEW_VALUES:
         names = [f"reward {figure(float(value))}" for value in values]
-        return dependence(np.searchsorted(values, columns.reward), np.searchsorted(values, lost), names)
-    return _by_tenths(columns.reward, lost, lambda low, high: f"a reward of {figure(low)} to {figure(high)}")
+        return dependence(np.searchsorted(values, columns.reward), np.searchsorted(values, lost), names, alike)
+    return _by_tenths(columns.reward, lost, alike, lambda low, high: f"a reward of {figure(low)} to {figure(high)}")
 
 
-def _by_time(columns: Columns, rows: LeftOutRows) -> Dependence | None:
+def _by_time(columns: Columns, rows: LeftOutRows, alike: float) -> Dependence | None:
     kept, lost = columns.time.astype(np.float64), rows.time[rows.time >= 0].astype(np.float64)
-    return _by_tenths(kept, lost, lambda low, high: f"a time from {_moment(low)} to {_moment(high)}")
+    return _by_tenths(kept, lost, alike, lambda low, high: f"a time from {_moment(low)} to {_moment(high)}")
 
 
 def _moment(microseconds: float) -> str:
     return f"{np.datetime64(round(microseconds), 'us').astype('datetime64[m]')}"
 
 
-def _by_tenths(kept: Floats, lost: Floats, words: Callable[[float, float], str]) -> Dependence | None:
+def _by_tenths(kept: Floats, lost: Floats, alike: float, words: Callable[[float, float], str]) -> Dependence | None:
     """By tenths of all rows; equal values are in one group."""
     both = np.concatenate([kept, lost])
     inner = np.unique(np.quantile(both, np.linspace(0.1, 0.9, 9), method="lower"))
@@ -188,11 +195,11 @@ def _by_tenths(kept: Floats, lost: Floats, words: Callable[[float, float], str])
     used = np.unique(group)
     names = [words(float(both[group == one].min()), float(both[group == one].max())) for one in used.tolist()]
     places = np.searchsorted(used, group)
-    return dependence(places[: len(kept)], places[len(kept) :], names)
+    return dependence(places[: len(kept)], places[len(kept) :], names, alike)
 
 
-def dependence(kept: Longs | Codes, lost: Longs | Codes, names: Sequence[str]) -> Dependence | None:
-    """kept, lost: the group of each row. None where there is nothing to compare.
+def dependence(kept: Longs | Codes, lost: Longs | Codes, names: Sequence[str], alike: float = 1.0) -> Dependence | None:
+    """kept, lost: the group of each row. alike: how many rows may count as one. None where there is nothing to compare.
 
     Where rows are lost at random, the lost ones of a group are hypergeometric. Its tails are bounded by
     exp(-m KL(share of the lost || share of all)) (Hoeffding, JASA 1963, theorems 1 and 4), at any number of rows; the
@@ -202,7 +209,7 @@ def dependence(kept: Longs | Codes, lost: Longs | Codes, names: Sequence[str]) -
         return None
     in_lost = np.bincount(lost, minlength=len(names)).astype(np.float64)
     in_all = in_lost + np.bincount(kept, minlength=len(names))
-    bounds = 2.0 * np.exp(-len(lost) * _divergence(in_lost / len(lost), in_all / in_all.sum()))
+    bounds = 2.0 * np.exp(-len(lost) / alike * _divergence(in_lost / len(lost), in_all / in_all.sum()))
     farthest = int(np.argmin(bounds))
     others = (in_lost.sum() - in_lost[farthest]) / max(1.0, in_all.sum() - in_all[farthest])
     p = min(1.0, float(bounds[farthest]) * len(names))
