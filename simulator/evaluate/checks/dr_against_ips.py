@@ -20,6 +20,9 @@ from simulator.text import figure
 
 NAME = "reward model against weights"
 
+ROUNDING = 1e-6
+"""Of the largest reward: so little is an error of pmfs that are stored in 32 bits, not of a model."""
+
 HALF_WIDTHS = 0.5
 """Disagreement of more than half of DR's half-width: the interval cannot be relied on."""
 
@@ -35,7 +38,8 @@ def dr_against_ips(overlap: Overlap) -> Finding | None:
     expected = overlap.expected - overlap.guess + overlap.missing * middle
     apart = columns.units.sums((expected - middle) - weight * (overlap.predicted - middle))
     terms = columns.units.sums(expected + weight * (columns.reward - overlap.predicted))
-    chance = _chance(apart)
+    rounding = ROUNDING * max(map(abs, columns.reward_range))
+    chance = _chance(np.where(np.abs(apart) > rounding, apart, 0.0))
     difference = float(apart.sum()) / len(weight)
     value = float(terms.sum()) / len(weight)
     half = Z_95 * sqrt(float(((terms - value * columns.units.size) ** 2).sum())) / len(weight)
