@@ -306,7 +306,14 @@ def test_an_empty_reward_must_be_in_the_declared_range(tmp_path: Path) -> None:
 
 def test_what_is_left_out_is_kept_to_be_judged(tmp_path: Path) -> None:
     """Whether it depends on action, reward or time decides what the rest is worth."""
-    rows = ["1,a,1,0.5,1700000100", "2,b,x,0.5,1700000200", "1,a,0,0.5,1700000300", "3,c,1,7,1700000400", "4,a,1,0.5,soon", "5,b,0,0.5,1700000500"]
+    rows = [
+        "1,a,1,0.5,1700000100",
+        "2,b,x,0.5,1700000200",
+        "1,a,0,0.5,1700000300",
+        "3,c,1,7,1700000400",
+        "4,a,1,0.5,soon",
+        "5,b,0,0.5,1700000500",
+    ]
     columns = read(table(tmp_path, "decision_id,action,reward,propensity,time", *rows), skip_bad=True)
     lost = columns.left_out_rows
     assert lost is not None
