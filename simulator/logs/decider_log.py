@@ -92,14 +92,15 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[i
     outside = span.outside(log.name, raw.time)
     inside = ~np.logical_or.reduce([np.zeros(len(raw.time), np.bool_), *outside.values()])
     version = _version_of(versions, raw)
-    read = choose_versions(versions, np.bincount(version[inside], minlength=len(versions)).tolist(), wanted)
+    made = np.bincount(version[inside & raw.sealed], minlength=len(versions))
+    read = choose_versions(versions, made.tolist(), wanted)
     is_read = np.array([one.number in read.numbers for one in versions], np.bool_)[version]
     holdout = _equals(raw.reasons, Reason.HOLDOUT)
     left_out = _one_kind_each(
         {
             **outside,
-            OTHER_VERSIONS if wanted else DIFFERENT_VERSIONS: ~is_read,
             "window open": ~raw.sealed,
+            OTHER_VERSIONS if wanted else DIFFERENT_VERSIONS: ~is_read,
             "overridden": raw.overridden,
             HOLDOUT: holdout,
         }

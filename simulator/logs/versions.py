@@ -36,7 +36,7 @@ def choose_versions(
 ) -> VersionsRead:
     """Those that were named; else the newest ones with decisions, as far back as they agree. Raises BadLog.
 
-    made: how many decisions each version made.
+    made: how many decisions of each version can be evaluated: of those just made the windows are still open.
     """
     whole = sum(made)
     if wanted:

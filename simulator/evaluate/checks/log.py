@@ -185,7 +185,7 @@ def left_out(columns: Columns) -> Finding | None:
     if not counts:
         return None
     share = _share(sum(counts.values()), len(columns) + sum(counts.values()))
-    text = f"Left out, and in no figure: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}."
+    text = f"Not among these decisions: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}."
     return Finding("left out", "fine", text, share)
 
 
