@@ -410,6 +410,20 @@ def test_what_the_policy_hardly_drew_is_answered_by_the_control_group_alone() ->
     assert found.difference.high < 0
 
 
+def test_a_control_group_that_contradicts_the_weights_is_believed() -> None:
+    """Propensities that ignore the context make the weighted estimate wrong; the control group needs none."""
+    world = World(0.2, n=100_000)
+    columns = replace(world.log(1), fields={})  # no check of the log can see it: the segment was not logged
+    share = 0.7 / 3
+    pmf = np.tile(np.array([share, 1 - share], np.float32), len(columns))
+    propensity = np.where(columns.action == 0, share, 1 - share)
+    found = baseline(replace(columns, propensity=propensity, pmf=pmf)).policies[0]
+    assert found.headline == "holdout"
+    assert found.diagnostics.verdict == "caution"
+    assert "Chance cannot explain that" in found.diagnostics.reasons[0]
+    assert found.estimates["holdout"].low < world.truth[0] < found.estimates["holdout"].high
+
+
 # The split.
 
 
