@@ -16,8 +16,12 @@ from random import Random
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decider.decide.decide import decide, in_holdout
+from decider.estimate.independent import share_of, weighted_sum
+from decider.estimate.mean import Interval
 from decider.experiment.definition import Aggregation, Experiment, ExperimentVersion, RewardDefinition
 from decider.learn.versions import Versions
 from decider.log.open import open_log
@@ -214,7 +218,7 @@ def test_a_version_is_read_alone(ramped: Path, run: Callable[..., Result], tmp_p
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("options", "said"),
     [
         (["--version", "9"], "--version 9: the experiment has no such version; it has versions 1 to 2"),
         (["--version", "0"], "'0' is no version's number"),
@@ -223,10 +227,10 @@ def test_a_version_is_read_alone(ramped: Path, run: Callable[..., Result], tmp_p
     ],
 )
 def test_a_part_that_is_not_there_is_named(
-    ramped: Path, run: Callable[..., Result], given: list[str], said: str
+    ramped: Path, run: Callable[..., Result], options: list[str], said: str
 ) -> None:
     """With the values that would work."""
-    found = run("inspect", ramped, *given)
+    found = run("inspect", ramped, *options)
     assert found.exit_code == 2
     assert said in found.output
 
@@ -397,6 +401,21 @@ def test_the_baselines_interval_covers_the_truth_and_is_narrower_than_either_gro
     assert (covered >= LEAST).all(), covered
     mean, best = np.mean(widths, axis=0)
     assert mean < 1.01 * best
+
+
+SIDES = st.floats(0, 10)
+
+
+@given(value=st.floats(-5, 5), sides=st.tuples(SIDES, SIDES, SIDES, SIDES))
+def test_a_mean_of_two_estimates_is_never_wider_than_the_better_one(
+    value: float, sides: tuple[float, float, float, float]
+) -> None:
+    """However lopsided they are: more data must not make an answer worse."""
+    one, other = Interval(value, value - sides[0], value + sides[1]), Interval(0.0, -sides[2], sides[3])
+    share = share_of(one, other)
+    both = weighted_sum((share, one), (1 - share, other))
+    assert both.low <= both.value <= both.high
+    assert both.high - both.low <= min(one.high - one.low, other.high - other.low) + 1e-9
 
 
 def test_what_the_policy_hardly_drew_is_answered_by_the_control_group_alone() -> None:

@@ -95,7 +95,7 @@ TERMS = (
     Term(
         "holdout",
         "The control group: units that always get the baseline action. Their own mean reward needs no weights. "
-        '"dr and holdout" is the mean of that and dr, each by the width of its interval.',
+        '"dr and holdout" mixes that and dr so that the interval is shortest.',
         ("holdout", "dr and holdout", "ips and holdout"),
     ),
     Term("sndr", "dr with the correction divided by the mean weight: steadier.", ("sndr", "self normalised dr")),
