@@ -56,6 +56,9 @@ class Reading:
     skip_bad: bool = False
     empty_reward: float | Literal["drop"] | None = None
     actions: tuple[str, ...] | int | None = None
+    version: tuple[int, ...] = ()
+    since: str = ""
+    until: str = ""
 
     @property
     def options(self) -> ReadOptions:
@@ -68,6 +71,9 @@ class Reading:
             skip_bad=self.skip_bad,
             empty_reward=self.empty_reward,
             actions=self.actions,
+            version=self.version,
+            since=self.since,
+            until=self.until,
         )
 
 

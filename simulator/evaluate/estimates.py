@@ -349,5 +349,12 @@ def _scale(share: Interval, ends: tuple[float, float]) -> Interval:
     return Interval(*[low * (1 - part) + high * part for part in (share.value, share.low, share.high)])
 
 
+def mean_reward(reward: Floats, units: Units, value_range: tuple[float, float]) -> Estimate:
+    """The mean reward of some decisions as they were logged, with its interval, clustered by unit."""
+    low, high = value_range
+    sample = units.sample(reward, np.ones(len(reward)), low=low, high=high, max_weight=1.0)
+    return estimate_mean(samples_of(sample, None), value_range)
+
+
 def _as_estimate(interval: Interval, name: str, note: str, *, unbiased: bool) -> Estimate:
     return Estimate(interval.value, interval.low, interval.high, name, unbiased, note)

@@ -115,6 +115,10 @@ class Unseen:
         """By unit."""
         return Unseen(units.sums(self.low), units.sums(self.high))
 
+    def times(self, share: float) -> Unseen:
+        """Of so much of every term."""
+        return Unseen(share * self.low, share * self.high)
+
     def part(self, rows: Longs) -> Unseen:
         """Of some decisions."""
         return Unseen(self.low[rows], self.high[rows])

@@ -15,6 +15,7 @@ from simulator.evaluate.result import (
     Estimate,
     Evaluation,
     FieldImportance,
+    HoldoutMean,
     LogSummary,
     PolicyResult,
     Segment,
@@ -24,6 +25,7 @@ from simulator.report.table import Cell, Column, Table, difference, estimate, in
 from simulator.text import between, count, figure, printable, signed, signed_between
 
 LOGGED = "logged"
+HOLDOUT = "holdout"
 INTERVAL = "95 % interval"
 
 
@@ -38,8 +40,8 @@ class Answer(Enum):
     REFUSED = "not supported by this log"
 
 
-Side = LogSummary | PolicyResult
-"""One row of the policies side by side: the log is what they are compared with."""
+Side = LogSummary | HoldoutMean | PolicyResult
+"""One row of the policies side by side: the log is what they are compared with, then its control group."""
 
 Named = tuple[str, Estimate | Difference]
 """An estimator's name and what it found; without a name: the difference."""
@@ -59,6 +61,8 @@ def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
         if policy.diagnostics.verdict != "fine":
             yield candidate_panel(policy.name, policy.diagnostics, policy.decisions)
     yield in_terminal(side_by_side(evaluation))
+    if evaluation.log.holdout and evaluation.log.holdout.lift:
+        yield lift_text(evaluation.log.holdout)
     for policy in candidates(evaluation):
         if policy.estimates:
             yield in_terminal(estimates_table(policy))
@@ -75,6 +79,26 @@ def candidates(evaluation: Evaluation) -> list[PolicyResult]:
     ['uniform']
     """
     return [result for result in evaluation.policies if result.name != LOGGED]
+
+
+def lift_text(holdout: HoldoutMean) -> str:
+    """What the policy earned more than the control group, in one sentence; empty where there is no comparison.
+
+    >>> mean, lift = Estimate(0.1, 0.08, 0.12, ""), Difference("holdout", "mean", 0.05, 0.01, 0.09, "")
+    >>> lift_text(HoldoutMean("a", 0.1, decisions=900, units=800, estimate=mean, lift=lift))
+    "The policy earned 0.05 more a decision than the holdout, which always got 'a' (95 %: +0.01 to +0.09)."
+    """
+    lift = holdout.lift
+    if lift is None:
+        return ""
+    if holdout.verdict == "do not use":
+        return "The holdout cannot be compared with the policy: its units were not split off as declared."
+    which = f"the holdout, which always got {holdout.action!r}"
+    interval = f"(95 %: {signed_between(lift.low, lift.high)})"
+    if lift.low <= 0 <= lift.high:
+        return f"The policy earned neither clearly more nor clearly less a decision than {which} {interval}."
+    more = f"{figure(abs(lift.value))} {'more' if lift.low > 0 else 'less'}"
+    return f"The policy earned {more} a decision than {which} {interval}."
 
 
 def answer(result: PolicyResult) -> Answer:
@@ -110,18 +134,22 @@ def side_by_side(evaluation: Evaluation) -> Table[Side]:
     return Table(
         "The policies side by side",
         columns,
-        (evaluation.log, *policies),
+        (evaluation.log, *([evaluation.log.holdout] if evaluation.log.holdout else []), *policies),
         look=lambda one: "logged" if isinstance(one, LogSummary) else "",
     )
 
 
 def _name(one: Side, policies: list[PolicyResult]) -> Cell:
+    if isinstance(one, HoldoutMean):
+        return Cell(HOLDOUT, note=f"always {one.action}")
     return Cell(LOGGED) if isinstance(one, LogSummary) else Cell(one.name, link=f"#policy-{policies.index(one) + 1}")
 
 
 def _estimand(one: Side, evaluation: Evaluation) -> Cell:
     if isinstance(one, PolicyResult):
         return Cell(one.estimand)
+    if isinstance(one, HoldoutMean):
+        return Cell("mean of the control group")
     logged = [policy.estimand for policy in evaluation.policies if policy.name == LOGGED]
     return Cell("mean of the log", note=", ".join(logged))
 
@@ -129,6 +157,8 @@ def _estimand(one: Side, evaluation: Evaluation) -> Cell:
 def _headline(one: Side) -> Cell:
     if isinstance(one, LogSummary):
         return estimate(one.mean_reward, one.mean_reward_low, one.mean_reward_high)
+    if isinstance(one, HoldoutMean):
+        return estimate(one.estimate.value, one.estimate.low, one.estimate.high)
     if one.refused:
         return Cell("refused", note="this log cannot answer it", tone="do not use")
     found = one.estimates.get(one.headline)
@@ -137,6 +167,8 @@ def _headline(one: Side) -> Cell:
 
 
 def _difference(one: Side) -> Cell:
+    if isinstance(one, HoldoutMean):
+        return difference(-one.lift.value, -one.lift.high, -one.lift.low) if one.lift else Cell("-")
     if isinstance(one, LogSummary) or one.refused or one.difference is None:
         return Cell("-")
     found = one.difference
@@ -145,13 +177,13 @@ def _difference(one: Side) -> Cell:
 
 def _evidence(one: Side) -> tuple[str, str]:
     """Effective sample size and successes."""
-    if isinstance(one, LogSummary):
+    if isinstance(one, LogSummary | HoldoutMean):
         return count(one.decisions), "-"
     return figure(one.diagnostics.ess), figure(one.diagnostics.effective_successes)
 
 
 def _verdict(one: Side) -> Cell:
-    verdict = one.verdict if isinstance(one, LogSummary) else one.diagnostics.verdict
+    verdict = one.diagnostics.verdict if isinstance(one, PolicyResult) else one.verdict
     return Cell(verdict, tone=verdict)
 
 
@@ -211,7 +243,8 @@ def _interval(found: Estimate | Difference) -> str:
 
 def _bias(found: Estimate | Difference) -> Cell:
     if isinstance(found, Difference):
-        return Cell(f"by {_words(found.estimator)}, on the same decisions")
+        where = "of both groups" if HOLDOUT in found.estimator else "on the same decisions"
+        return Cell(f"by {_words(found.estimator)}, {where}")
     if found.unbiased:
         return Cell(found.note or "-")
     biased = found.note if found.note.startswith("biased") else f"biased: {found.note}"

@@ -71,7 +71,7 @@ def left_out(columns: Columns) -> Finding | None:
     counts = {kind: count for kind, count in columns.left_out.items() if count}
     if not counts:
         return None
-    text = f"Left out, and in no figure: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}."
+    text = f"Not among these decisions: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}."
     losses = {kind: count for kind, count in counts.items() if _is_loss(kind)}
     if not losses:
         return Finding("left out", "fine", text, 0.0)

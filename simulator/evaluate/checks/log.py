@@ -16,6 +16,7 @@ from simulator.evaluate.checks.drift import drift
 from simulator.evaluate.checks.leaks import fields_left_out
 from simulator.evaluate.checks.left_out import left_out, missing_ids
 from simulator.evaluate.checks.reward_range import reward_range
+from simulator.evaluate.checks.split import split_finding, units_in_both, versions_read
 from simulator.evaluate.checks.time import time_gaps
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
@@ -30,10 +31,13 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
     """All checks that need no policy, in the order in which a reader would ask."""
     found: Sequence[Finding | None] = (
         decisions(columns),
+        versions_read(columns),
         rewarded_decisions(columns),
         reward_range(columns),
         *draw_findings(columns),
         fields_left_out(columns),
+        split_finding(columns),
+        units_in_both(columns),
         choice(columns),
         never_drawn(columns),
         repeated_units(columns),
