@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -15,14 +14,15 @@ import click
 from rich.console import Console
 
 from simulator.commands.options import counted
-from simulator.studies.kinds.judge import Counts, JudgeTask, add, run
+from simulator.studies.kinds.judge import Counts, JudgeTask, add, as_plain, run
 from simulator.studies.kinds.registry import KINDS
-from simulator.studies.kinds.table import placed, report
+from simulator.studies.kinds.table import placed, report, summary
 
 CHUNK = 10
 """Logs of a task."""
 
-PAGE = Path(__file__).parents[1] / "RESULTS.md"
+HERE = Path(__file__).parent
+TEXT = "RESULTS.md"
 
 EXAMPLES = """\b
 Examples:
@@ -51,6 +51,12 @@ def run_all(tasks: Sequence[JudgeTask], *, workers: int, console: Console) -> li
     return list(found.values())
 
 
+def publish_tables(found: Sequence[Counts], *, seed: int, folder: Path, page: Path) -> None:
+    """Every table into the folder; the summary into the page, between its markers. Raises OSError and ValueError."""
+    (folder / TEXT).write_text(f"# Kinds of logs\n\n{report(found, seed=seed)}", encoding="utf-8")
+    page.write_text(placed(page.read_text(encoding="utf-8"), summary(found, seed=seed)), encoding="utf-8")
+
+
 def _matching(_: click.Context, __: click.Parameter, pattern: str) -> list[str]:
     try:
         found = [name for name in KINDS if re.search(pattern, name)]
@@ -67,7 +73,7 @@ def _matching(_: click.Context, __: click.Parameter, pattern: str) -> list[str]:
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="Other logs.")
 @click.option("--workers", type=click.IntRange(min=1), default=os.cpu_count, help="Processes.  [default: one per core]")
 @click.option("--json", "file", type=click.File("w", lazy=False), metavar="FILE", help="Write every count, too.")
-@click.option("--publish", is_flag=True, help="Write the tables into simulator/studies/RESULTS.md.")
+@click.option("--publish", is_flag=True, help="Write the tables into the results files of simulator/studies.")
 def main(kinds: list[str], logs: int, seed: int, workers: int, file: TextIO | None, publish: bool) -> None:
     """How the evaluation judges logs of known truth: verdicts, alarms, coverage; Markdown tables.
 
@@ -77,12 +83,11 @@ def main(kinds: list[str], logs: int, seed: int, workers: int, file: TextIO | No
     # one thread a process: several would wait for each other
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     found = run_all(tasks_for(kinds, logs=logs, seed=seed), workers=workers, console=Console(stderr=True))
-    tables = report(found, seed=seed)
-    click.echo(tables, nl=False)
+    click.echo(report(found, seed=seed), nl=False)
     if file is not None:
-        json.dump([asdict(one) for one in found], file, indent=1)
+        json.dump([as_plain(one) for one in found], file, indent=1)
     if publish:
-        PAGE.write_text(placed(PAGE.read_text(encoding="utf-8"), tables.strip()), encoding="utf-8")
+        publish_tables(found, seed=seed, folder=HERE, page=HERE.parent / TEXT)
 
 
 if __name__ == "__main__":

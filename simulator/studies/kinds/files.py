@@ -79,9 +79,9 @@ def units_named(column: str, *, units: int, id_of: Callable[[int], str]) -> Call
 
 
 def empty_ids(random: Random) -> Case:
-    """Half of the decisions of the shop have no id: each of them is a decision."""
+    """One segment of the shop, half of its decisions, is logged without ids: each of them is a decision."""
     draws = draw(SHOP, 2_000, random)
-    ids = [f"e{row}" if known else "" for row, known in enumerate(random.random(len(draws)) < 0.5)]
+    ids = [f"e{row}" if cell else "" for row, cell in enumerate(draws.cell)]
     return read(table_of(draws, event_id=ids), SHOP, shop_questions())
 
 

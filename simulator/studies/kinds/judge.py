@@ -7,19 +7,23 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from typing import TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
 
+from decider.errors import DeciderError
 from simulator.evaluate.result import Evaluation, Finding, PolicyResult
 from simulator.evaluate.run import evaluate
 from simulator.evaluate.verdicts import ORDER
 from simulator.studies.kinds.known import Case, Kind, Question
 from simulator.studies.kinds.registry import KINDS
 
-BALANCE = "balance"
-"""In the name of every finding that compares fields with draws."""
+BALANCE = r"(?i)balance|columns left out|reward model against weights"
+"""In the name of every finding that compares fields with draws and rewards."""
+
+UNREADABLE = "unreadable"
+"""The verdict of a log that ends in an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +68,15 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """The evaluations of a kind's logs, counted. verdicts: of the log, "unreadable" where it was not read. caused: a
-    finding that is not fine names the cause, or the reader does. harsh: log or candidate has "do not use"; balance: a
-    finding of balance is not fine. findings: "name: verdict" -> logs where one was not fine."""
+    """The evaluations of a kind's logs, counted. verdicts: of the log, UNREADABLE among them. caused: a
+    finding that is not fine names the cause, or the reader does. refused: the log is fit for use, but a candidate is
+    not; balance: a finding of balance is not fine. findings: "name: verdict" -> logs where one was not fine."""
 
     kind: str
     verdicts: Counter[str] = field(default_factory=Counter)
     logs: int = 0
     caused: int = 0
-    harsh: int = 0
+    refused: int = 0
     balance: int = 0
     findings: Counter[str] = field(default_factory=Counter)
 
@@ -98,15 +102,22 @@ def make_case(kind: Kind, *, seed: int, number: int) -> Case:
 def judge(kind: Kind, case: Case) -> list[Counts]:
     """The evaluation of one log, counted."""
     if case.columns is None:
-        caused = bool(re.search(kind.cause, case.error)) if kind.cause else False
-        return [Verdicts(kind.name, Counter(unreadable=1), 1, int(caused))]
+        return [_unreadable(kind, case.error)]
     candidates = [one.candidate(case.columns) for one in case.questions]
-    found = evaluate(case.columns, candidates, force=True, breakdown=False)
+    try:
+        found = evaluate(case.columns, candidates, force=True, breakdown=False)
+    except DeciderError as error:
+        return [_unreadable(kind, str(error))]
     answers = [
         _count(kind, question, answer_to(question, policy, found, logged=case.logged))
         for question, policy in zip(case.questions, found.policies, strict=True)
     ]
     return [_verdicts(kind, found), *answers]
+
+
+def _unreadable(kind: Kind, error: str) -> Verdicts:
+    caused = bool(kind.cause) and bool(re.search(kind.cause, error))
+    return Verdicts(kind.name, Counter({UNREADABLE: 1}), 1, int(caused), findings=Counter({f"error: {error}": 1}))
 
 
 def answer_to(question: Question, policy: PolicyResult, found: Evaluation, *, logged: float) -> Answer:
@@ -150,14 +161,19 @@ def _verdicts(kind: Kind, found: Evaluation) -> Verdicts:
         verdicts=Counter({found.log.verdict: 1}),
         logs=1,
         caused=int(_names_cause(kind, wrong)),
-        harsh=int(any(one.verdict == ORDER[-1] for one in wrong)),
-        balance=int(any(BALANCE in one.name for one in wrong)),
+        refused=int(found.log.verdict != ORDER[-1] and any(one.verdict == ORDER[-1] for one in wrong)),
+        balance=int(any(re.search(BALANCE, one.name) for one in wrong)),
         findings=Counter(names),
     )
 
 
 def _names_cause(kind: Kind, wrong: Sequence[Finding]) -> bool:
-    return bool(kind.cause) and any(re.search(kind.cause, f"{one.name}: {one.text} {one.needed}") for one in wrong)
+    return bool(kind.cause) and any(re.search(kind.cause, f"{one.name}: {one.text}") for one in wrong)
+
+
+def as_plain(counts: Counts) -> dict[str, Any]:
+    """For JSON; `asdict` does not know how to copy a Counter."""
+    return {name: getattr(counts, name) for name in counts.__dataclass_fields__}
 
 
 @dataclass(frozen=True, slots=True)

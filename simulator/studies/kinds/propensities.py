@@ -31,7 +31,7 @@ from simulator.studies.kinds.known import (
     world_of,
 )
 
-CAUSE = r"propensit|pmf|drawn|draws"
+CAUSE = r"propensities|propensity calibration|logged pmfs|pmf's value|balance"
 """Any finding that says that draws and propensities do not fit."""
 
 ROWS = 2_000

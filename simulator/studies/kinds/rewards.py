@@ -23,7 +23,6 @@ from simulator.studies.kinds.known import (
     columns_of,
     draw,
     fixed,
-    shop_questions,
     uniform,
     world_of,
 )
@@ -129,15 +128,25 @@ def lose_the_end(draws: Draws, random: Random) -> Flags:
     return np.asarray(late & (random.random(len(draws)) < 0.8))
 
 
+FALLING = world_of(
+    np.tile(SHOP.pmf, (2, 1)),
+    np.vstack([MEAN, MEAN / 3]),
+    segment=SEGMENTS * 2,
+    share=np.outer([0.8, 0.2], SHARE).ravel(),
+)
+"""Six cells: the shop's segments before and in the last fifth of the time, when a third as many click."""
+
+
 def left_out(loss: Loss) -> Callable[[Random], Case]:
-    """The shop's log without some of its decisions, whose action, reward and time the reader knows."""
+    """A log without some of its decisions, whose action, reward and time the reader knows."""
 
     def make(random: Random) -> Case:
-        draws = draw(SHOP, ROWS, random)
+        late = np.arange(ROWS) >= 0.8 * ROWS
+        draws = draw(FALLING, ROWS, random, cell=3 * late + random.choice(3, ROWS, p=SHARE))
         columns, lost = columns_of(draws, pmf=draws.pmf), loss(draws, random)
         rows = LeftOutRows(columns.action[lost], columns.reward[lost], columns.time[lost])
         kept = replace(columns.take(~lost), left_out={"without a tag": int(lost.sum())}, left_out_rows=rows)
-        return Case(kept, shop_questions(), SHOP.value(SHOP.pmf))
+        return case(kept, FALLING)
 
     return make
 
@@ -164,9 +173,19 @@ REWARDS = (
     Kind("rewards +1 and -1", plus_minus(sign=1.0), "cover"),
     Kind("rewards +1 and -1, mirror", plus_minus(sign=-1.0), "cover"),
     Kind("an action with 99.5 % successes", nearly_always, "cover"),
-    Kind("200 actions, 400 rows, not declared", many_actions(200, decisions=400, declared=False), "alarm", "actions"),
+    Kind(
+        "200 actions, 400 rows, not declared",
+        many_actions(200, decisions=400, declared=False),
+        "alarm",
+        "never drawn|--actions|could draw",
+    ),
     Kind("200 actions, 400 rows, declared", many_actions(200, decisions=400, declared=True), "cover", "never drawn"),
-    Kind("1,000 actions, not declared", many_actions(1_000, decisions=ROWS, declared=False), "alarm", "actions"),
+    Kind(
+        "1,000 actions, not declared",
+        many_actions(1_000, decisions=ROWS, declared=False),
+        "alarm",
+        "never drawn|--actions|could draw",
+    ),
     Kind("1,000 actions, declared", many_actions(1_000, decisions=ROWS, declared=True), "cover", "never drawn"),
     Kind("left out by action", left_out(lose_sales), "alarm", "left out"),
     Kind("left out by outcome", left_out(lose_unrewarded), "alarm", "left out"),

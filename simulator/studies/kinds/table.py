@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from decider.estimate.binomial import Proportion, proportion_interval
 from simulator.evaluate.verdicts import ORDER
-from simulator.studies.kinds.judge import Answers, Counts, Verdicts
+from simulator.studies.kinds.judge import UNREADABLE, Answers, Counts, Verdicts
 from simulator.studies.kinds.known import Must
 from simulator.studies.kinds.registry import KINDS
 
@@ -32,6 +32,8 @@ HEAD = (
     "width",
     "fine and missed",
 )
+SUMMARY = ("log", "cause named", "covers, answered", "covers, all", "fine and missed")
+ALARMS = ("kind", "logs", "do not use", "at most", "a policy refused", "at most", "caution for balance", "at most")
 UPPER = 0.9
 """Level of the two-sided Clopper-Pearson interval whose upper end is a 95 % bound."""
 
@@ -39,26 +41,69 @@ NOTHING = "-"
 
 
 def report(counts: Sequence[Counts], *, seed: int) -> str:
-    """All tables: what each kind does, and the false alarms of the right ones."""
-    logs = {one.kind: one for one in counts if isinstance(one, Verdicts)}
-    answers = [one for one in counts if isinstance(one, Answers)]
-    total, most = sum(one.logs for one in logs.values()), max(one.logs for one in logs.values())
-    parts = [f"{total:,} logs from seed {seed}, {most:,} of each kind."]
+    """All tables: what each kind does by policy, and the false alarms of the right ones."""
+    logs, answers = by_kind(counts)
+    parts = [size_of(logs, seed=seed)]
     for must, title in TITLES.items():
         kinds = {name: one for name, one in logs.items() if KINDS[name].must == must}
         if kinds:
-            parts += [f"#### {title}", judged(kinds, answers)]
+            parts += [f"## {title}", judged(kinds, answers)]
     right = [one for name, one in logs.items() if KINDS[name].must == "silence"]
     if right:
-        parts += ["#### False alarms", false_alarms(right), cautions(right)]
+        parts += ["## False alarms", false_alarms(right), cautions(right)]
     return "\n\n".join(parts) + "\n"
 
 
-def judged(logs: Mapping[str, Verdicts], answers: Sequence[Answers]) -> str:
+def summary(counts: Sequence[Counts], *, seed: int) -> str:
+    """A row for each kind, over its policies; and the false alarms over all right kinds."""
+    logs, answers = by_kind(counts)
+    parts = [size_of(logs, seed=seed)]
+    for must, title in TITLES.items():
+        rows = [_summary_row(one, answers[name]) for name, one in logs.items() if KINDS[name].must == must]
+        parts += [markdown((title, *SUMMARY), rows, words=1)]
+    right = [one for name, one in logs.items() if KINDS[name].must == "silence"]
+    return "\n\n".join([*parts, markdown(ALARMS, [_alarm_row("all right logs", right)], words=1)])
+
+
+def by_kind(counts: Sequence[Counts]) -> tuple[dict[str, Verdicts], dict[str, list[Answers]]]:
+    """The verdicts, and the answers (none where no log could be read), by kind."""
+    logs = {one.kind: one for one in counts if isinstance(one, Verdicts)}
+    answers: dict[str, list[Answers]] = {name: [] for name in logs}
+    for one in counts:
+        if isinstance(one, Answers):
+            answers[one.kind].append(one)
+    return logs, answers
+
+
+def size_of(logs: Mapping[str, Verdicts], *, seed: int) -> str:
+    """How many logs there are."""
+    total, most = sum(one.logs for one in logs.values()), max(one.logs for one in logs.values())
+    return f"{total:,} logs from seed {seed}, {most:,} of each kind."
+
+
+def _summary_row(one: Verdicts, answers: Sequence[Answers]) -> list[str]:
+    """Over its policies; the standard error is that of as many logs, since one log's answers are not independent."""
+    pairs = [(answer.answered - answer.missed, answer.answered) for answer in answers]
+    forced = [(answer.logs - answer.missed_forced, answer.logs) for answer in answers]
+    misleading = [(answer.misleading, answer.logs) for answer in answers]
+    return [
+        one.kind,
+        verdicts(one.verdicts, one.logs),
+        share(one.caused, one.logs) if KINDS[one.kind].cause else NOTHING,
+        *[_mean_share(each) for each in (pairs, forced, misleading)],
+    ]
+
+
+def _mean_share(pairs: Sequence[tuple[int, int]]) -> str:
+    count = max(1, len(pairs))
+    return share(sum(part for part, _ in pairs) / count, sum(whole for _, whole in pairs) / count)
+
+
+def judged(logs: Mapping[str, Verdicts], answers: Mapping[str, Sequence[Answers]]) -> str:
     """A row for each kind and candidate; what is of the log stands in the kind's first row alone."""
     rows = []
     for name, one in logs.items():
-        mine = [found for found in answers if found.kind == name]
+        mine = answers[name]
         whole = [name, verdicts(one.verdicts, one.logs)]
         caused = share(one.caused, one.logs) if KINDS[name].cause else NOTHING
         for index, found in enumerate(mine):
@@ -88,11 +133,11 @@ def verdicts(counted: Mapping[str, int], logs: int) -> str:
     ('75 / 0 / 25', '0 / 0 / 0, 100 not read')
     """
     shares = " / ".join(f"{100 * counted.get(one, 0) / logs:.0f}" for one in ORDER)
-    unread = counted.get("unreadable", 0)
+    unread = counted.get(UNREADABLE, 0)
     return f"{shares}, {100 * unread / logs:.0f} not read" if unread else shares
 
 
-def share(part: int, whole: int) -> str:
+def share(part: float, whole: float) -> str:
     """Per cent with its standard error.
 
     >>> share(95, 100), share(0, 0)
@@ -115,15 +160,18 @@ def mean_width(found: Answers) -> str:
 
 def false_alarms(right: Sequence[Verdicts]) -> str:
     """Rates with their upper 95 % bounds, by kind and over all."""
-    head = ("kind", "logs", "do not use", "at most", "caution for balance", "at most")
     rows = [_alarm_row(one.kind, [one]) for one in right]
-    return markdown(head, [*rows, _alarm_row("**all**", right)], words=1)
+    return markdown(ALARMS, [*rows, _alarm_row("**all**", right)], words=1)
 
 
 def _alarm_row(name: str, logs: Sequence[Verdicts]) -> list[str]:
     total = sum(one.logs for one in logs)
-    harsh, balance = sum(one.harsh for one in logs), sum(one.balance for one in logs)
-    return [name, f"{total:,}", f"{harsh:,}", upper_bound(harsh, total), f"{balance:,}", upper_bound(balance, total)]
+    counts = (
+        sum(one.verdicts[ORDER[-1]] + one.verdicts[UNREADABLE] for one in logs),
+        sum(one.refused for one in logs),
+        sum(one.balance for one in logs),
+    )
+    return [name, f"{total:,}", *[cell for count in counts for cell in (f"{count:,}", upper_bound(count, total))]]
 
 
 def upper_bound(part: int, whole: int) -> str:
