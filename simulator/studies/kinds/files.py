@@ -49,7 +49,7 @@ def read(table: Table, world: World, questions: tuple[Question, ...], *, options
         try:
             return Case(open_log(str(path), options), questions, logged)
         except DeciderError as error:
-            return Case(None, questions, logged, str(error))
+            return Case(None, questions, logged, str(error).removeprefix(folder))
 
 
 def table_of(draws: Draws, **more: Sequence[Any]) -> dict[str, Sequence[Any]]:
