@@ -121,7 +121,7 @@ def test_a_right_log_is_fine_in_every_way() -> None:
         *("decisions", "rewarded decisions", "propensities", "smallest propensity", "mean weight by action", "pmfs"),
         *("propensity calibration", "sample ratio", "choice", "exploration", "actions never drawn", "repeated units"),
         *("default share", "reward delay", "late rewards", "refused rewards", "overrides", "time gaps", "drift"),
-        *("fallbacks", "exploration switched off", "models"),
+        *("fallbacks", "exploration switched off", "models", "balance of the context"),
     } == {finding.name for finding in findings}
 
 
@@ -429,11 +429,13 @@ def test_a_log_with_nothing_but_actions_and_rewards_gives_what_it_can() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A candidate's overlap with a log, as the evaluation's scores have it."""
+    """A candidate's overlap with a log, as the evaluation's scores have it; without a reward model."""
 
     columns: Columns
     weight: Floats
     missing: Floats = field(default_factory=lambda: np.zeros(0))
+    predicted: Floats = field(default_factory=lambda: np.array([math.nan]))
+    expected: Floats = field(default_factory=lambda: np.array([math.nan]))
     missing_by_action: Floats = field(default_factory=lambda: np.zeros(0))
     example: Longs = field(default_factory=lambda: np.zeros(0, np.int64))
     possible_weight: float = math.nan

@@ -38,6 +38,7 @@ from simulator.compare.on_log import LogResult, LogTask, Reading, try_evaluate
 from simulator.compare.on_world import WorldResult, try_run
 from simulator.compare.result import BadComparison, ComparisonResult, TableRow
 from simulator.compare.table import FORMATS, write_table
+from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.result import to_json
 from simulator.report.comparison import terminal_parts
 from simulator.report.pages.comparison import write_comparison_report
@@ -212,7 +213,7 @@ def _on_world(
 def _on_log(
     policies: list[str], settings: CompareSettings, reading: dict[str, Any]
 ) -> tuple[ComparisonResult, list[TableRow]]:
-    columns = read_log(settings.subject, settings.console, **reading)
+    columns = set_leaks_aside(read_log(settings.subject, settings.console, **reading))
     for name in policies:
         on_log.candidate(name, columns, delayed=settings.delayed)
     given = {name: on_log.parameters(name, columns) for name in policies}

@@ -25,6 +25,7 @@ from simulator.commands.options import (
     write_json,
 )
 from simulator.evaluate.candidates import Candidate
+from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.importance import WithoutField, without_fields
 from simulator.evaluate.parse import NAMES, logged_policies, parse
@@ -106,7 +107,7 @@ def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
     """
     with bad_input():
         refuse_overwriting(json_file, log)
-        columns = read_log(log, Console(stderr=True), **reading)
+        columns = set_leaks_aside(read_log(log, Console(stderr=True), **reading))
         found = summarize_log(columns, log_findings(columns))
         Console(emoji=False).print(log_panel(found))
         write_json(json_file, to_json(found))

@@ -25,6 +25,7 @@ from decider.policy.algorithms import ALGORITHMS
 from simulator.compare.paired import Floats
 from simulator.compare.result import Standing, TableRow, Value, parameters_of
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
+from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator
 from simulator.evaluate.parse import experiment_candidate, log_experiment, parse
@@ -122,7 +123,7 @@ def try_evaluate(task: LogTask) -> LogResult:
 
 @lru_cache(maxsize=1)
 def _read(reading: Reading) -> tuple[Columns, tuple[Finding, ...]]:
-    columns = open_log(reading.log, reading.options)
+    columns = set_leaks_aside(open_log(reading.log, reading.options))
     return columns, tuple(log_findings(columns))
 
 

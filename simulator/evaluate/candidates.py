@@ -129,6 +129,11 @@ class TablePolicy:
 
     def pmf(self, block: Columns) -> Floats:
         """The value's distribution, over the eligible actions. Raises DoesNotFit for a value that has none."""
+        if self.field not in block.fields:
+            raise DoesNotFit(
+                f"{self.name}: {self.field} is not used as context: {block.set_aside.get(self.field, 'unknown')}; "
+                f"if it was known before the draw, say --column context={self.field}"
+            )
         column = block.fields[self.field]
         assert isinstance(column, Category)
         index = np.array([self._row(value) for value in (*column.values, "")])[column.codes]

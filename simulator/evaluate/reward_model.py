@@ -50,7 +50,7 @@ class RewardModel:
     def __init__(self, columns: Columns, *, folds: int = FOLDS) -> None:
         self._folds = folds
         most = _levels_that_fit(len(columns.fields), len(columns.actions), folds)
-        self._levels = [_levels(name, field, most) for name, field in columns.fields.items()]
+        self._levels = [levels_of(name, field, most) for name, field in columns.fields.items()]
         self._starts = np.cumsum([1, *[levels.count for levels in self._levels]])
         self._low, self._high = columns.reward_range
         gram, moment = self._moments(columns)
@@ -65,8 +65,7 @@ class RewardModel:
 
     def fold(self, columns: Columns) -> Longs:
         """(n,) in [0, folds): the same for all decisions of a unit; independent of the order of the units."""
-        mixed = columns.unit.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        return ((mixed >> np.uint64(32)) % np.uint64(self._folds)).astype(np.int64)
+        return fold_of(columns, self._folds)
 
     def predict(self, block: Columns) -> Floats:
         """(n, actions): the mean reward of each action, within the range of rewards."""
@@ -104,6 +103,17 @@ class RewardModel:
         return gram.reshape(self._folds, actions, size, size), moment.reshape(self._folds, actions, size)
 
 
+def fold_of(columns: Columns, folds: int) -> Longs:
+    """(n,) in [0, folds): the same for all decisions of a unit; independent of the order of the units.
+
+    >>> from simulator.logs.example import example
+    >>> bool((fold_of(example(), 5) < 5).all())
+    True
+    """
+    mixed = columns.unit.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return ((mixed >> np.uint64(32)) % np.uint64(folds)).astype(np.int64)
+
+
 def _count(index: Longs, length: int, weights: Floats | None = None) -> Floats:
     return np.bincount(index, weights=weights, minlength=length).astype(np.float64)
 
@@ -114,7 +124,12 @@ def _levels_that_fit(fields: int, actions: int, folds: int) -> int:
     return int(min(MOST_LEVELS, max(2, (size - 1) / max(1, fields))))
 
 
-def _levels(name: str, field: Field, most: int) -> Levels:
+def levels_of(name: str, field: Field, most: int) -> Levels:
+    """At most `most` levels: the most frequent values, or quantile bins; the last one is for all others.
+
+    >>> levels_of("device", Category.of(["web", "app", "web"]), 50).count
+    3
+    """
     if isinstance(field, Category):
         counts = np.bincount(field.codes[field.codes >= 0], minlength=len(field.values))
         order = np.argsort(-counts, kind="stable")
@@ -140,16 +155,16 @@ def _solve(gram: Floats, moment: Floats, squares: float) -> Floats:
     mean = float(all_moment[0]) / count
     noise = max(squares / count - mean**2, 0.0)
     around = all_moment - mean * np.diagonal(all_gram)
-    penalty = np.full(size, _ridge(around[1:], np.diagonal(all_gram)[1:], noise))
+    penalty = np.full(size, ridge_of(around[1:], np.diagonal(all_gram)[1:], noise))
     penalty[0] = 1e-9  # the intercept is free, but the system must be solvable
     shared = np.linalg.solve(all_gram + np.diag(penalty), all_moment)
     left = moment - gram @ shared
-    ridge = _ridge(left, np.diagonal(gram, axis1=1, axis2=2), noise)
+    ridge = ridge_of(left, np.diagonal(gram, axis1=1, axis2=2), noise)
     own = np.linalg.solve(gram + np.eye(size) * ridge, left[:, :, None])[:, :, 0]
     return np.asarray(shared[:, None] + own.T)
 
 
-def _ridge(sums: Floats, counts: Floats, noise: float) -> float:
+def ridge_of(sums: Floats, counts: Floats, noise: float) -> float:
     """Ridge penalty of effects with noisy sums: noise / variance of the effects, which is estimated by moments.
 
     Empirical Bayes: the variance of the effects is the scatter of the sums beyond that of noise alone

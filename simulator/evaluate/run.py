@@ -1,6 +1,6 @@
 """An evaluation from end to end: columns + candidates -> `Evaluation`. Called by the commands.
 
-Columns --> log findings
+Columns, without leaks --> log findings
    |
    +--> score (one pass, all candidates) --> diagnose --> refused, or estimates, difference, curve, segments
 """
@@ -20,6 +20,7 @@ from decider.estimate.sample import Units
 from simulator.evaluate.breakdown import SegmentRows, action_shares, checkpoints, split_by_field, weight_histogram
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.candidate import diagnose
+from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator, estimate_mean
 from simulator.evaluate.importance import WithoutField, importance
@@ -56,6 +57,7 @@ def evaluate(
     True
     """
     started = time.perf_counter()
+    columns = set_leaks_aside(columns)
     findings = log_findings(columns)
     share = PASS / max(1, len(columns))
     scores = score(columns, [*candidates, *[one for _, one in without]], on_rows=lambda done: on_progress(share * done))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decider.estimate.weights import effective_size, largest_share, mean_weight, top_share, usual_value
+from simulator.evaluate.checks.dr_against_ips import Modelled, dr_against_ips
 from simulator.evaluate.result import Diagnostics, Finding
 from simulator.evaluate.verdicts import (
     DOMINATES,
@@ -41,20 +42,8 @@ Longs = NDArray[np.int64]
 _MORE_LIKE_IT = "A log of a policy that is more like the candidate, or that explores more"
 
 
-class Overlap(Protocol):
+class Overlap(Modelled, Protocol):
     """A candidate's probabilities beside a log's; `Scores` is one. Arrays are (n,) unless said otherwise."""
-
-    @property
-    def columns(self) -> Columns:
-        """The decisions that the candidate is judged on."""
-
-    @property
-    def weight(self) -> Floats:
-        """Its probability of the drawn action / propensity; nan where there is no propensity."""
-
-    @property
-    def missing(self) -> Floats:
-        """Its probability of actions that the log could not draw; 0 where the log cannot say."""
 
     @property
     def missing_by_action(self) -> Floats:
@@ -99,9 +88,11 @@ def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
         text = "Decisions without propensity have no weight: only the direct method can say anything."
         return (Finding("weights", "do not use", text, None, "Propensities in the log."),)
     usual = usual_value(columns.reward)
+    model = dr_against_ips(overlap)
     return (
         support(overlap),
         mean_of_weights(overlap),
+        *([model] if model else []),
         effective_sample_size(weight),
         effective_successes(weight, columns.reward, usual),
         largest_contribution(weight * (columns.reward - usual)),

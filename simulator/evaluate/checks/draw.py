@@ -13,6 +13,7 @@ import numpy as np
 
 from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import Skew, freedman, weight_evidence
+from simulator.evaluate.checks.context import context_balance
 from simulator.evaluate.result import Finding
 from simulator.evaluate.tally import Tally, bin_edges, divide, tally
 from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, caution_if
@@ -32,8 +33,10 @@ def draw_findings(columns: Columns) -> tuple[Finding, ...]:
     findings = [missing_propensities(columns), smallest_propensity(columns), exploration(columns)]
     repeats = repeated_draws(columns)
     findings += [repeats] if repeats else []
-    independent = columns if repeats is None or repeats.verdict == "fine" else columns.take(first_of_units(columns))
-    return (*findings, *(_with_pmfs(independent) if columns.pmf is not None else _without_pmfs(independent)))
+    independent = independent_draws(columns, repeats)
+    checks = _with_pmfs(independent) if columns.pmf is not None else _without_pmfs(independent)
+    balance = context_balance(independent)
+    return (*findings, *checks, *([balance] if balance else []))
 
 
 def missing_propensities(columns: Columns) -> Finding:
@@ -115,6 +118,11 @@ def repeated_draws(columns: Columns) -> Finding | None:
         mean,
         "Nothing, if that is meant; else draw with the decision's id, not the unit's.",
     )
+
+
+def independent_draws(columns: Columns, repeats: Finding | None) -> Columns:
+    """Each decision that has a draw of its own. repeats: what `repeated_draws` found."""
+    return columns if repeats is None or repeats.verdict == "fine" else columns.take(first_of_units(columns))
 
 
 def _with_pmfs(columns: Columns) -> tuple[Finding, ...]:

@@ -12,6 +12,7 @@ import numpy as np
 from decider.estimate.weights import usual_value
 from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
+from simulator.evaluate.checks.leaks import fields_left_out
 from simulator.evaluate.checks.time import drift, time_gaps
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
@@ -25,6 +26,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
         decisions(columns),
         rewarded_decisions(columns),
         *draw_findings(columns),
+        fields_left_out(columns),
         choice(columns),
         never_drawn(columns),
         repeated_units(columns),

@@ -1,0 +1,116 @@
+"""Do the logged propensities fit the context of each draw? One finding. Called by `checks/draw.py`.
+
+Propensities that are right on the whole may ignore the context: 1/n, or each action's overall share, while the draws
+depend on the segment. The sums over all decisions do not show it; those of one segment do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
+from simulator.evaluate.checks.direction import ANY_FIELD, Preference, preferences, ties
+from simulator.evaluate.result import Finding, Verdict
+from simulator.evaluate.verdicts import ALARM, MATERIAL, ORDER, alarm
+from simulator.logs.columns import Columns
+from simulator.text import figure
+
+NAME = "balance of the context"
+
+CAUTION = 0.01
+"""Chance of a caution here for a right log, over all its fields; "do not use" has that of every alarm."""
+
+NEEDED = (
+    "Log the probability with which the action was drawn in this context. A column that was not known before the draw "
+    "is no context: --column ignore=NAME."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """Something that the propensities do not explain. chance: corrected for all that was looked at."""
+
+    verdict: Verdict
+    chance: float
+    text: str
+    value: float
+
+
+def context_balance(columns: Columns) -> Finding | None:
+    """Whether the draws fit the propensities for every value of the context. None without context or randomisation.
+
+    >>> from simulator.logs.example import example
+    >>> context_balance(example()).verdict
+    'fine'
+    """
+    if not columns.fields or not (columns.propensity < 1.0).any():
+        return None
+    cells = cells_of(columns)
+    doubts = sorted(
+        [*_cells(columns, cells), *_preferred(columns)], key=lambda one: (-ORDER.index(one.verdict), one.chance)
+    )
+    if not doubts:
+        text = f"Each action was drawn as often as its propensities say for every value of {len(cells):,} fields."
+        return Finding(NAME, "fine", text, 1.0)
+    worst = min(doubts, key=lambda one: (-ORDER.index(one.verdict), one.chance))
+    text = f"{worst.text} (by chance: {figure(worst.chance)} at most): the propensities do not fit the context."
+    return Finding(NAME, worst.verdict, text, worst.value, NEEDED)
+
+
+def _verdict(chance: float, *, material: bool) -> Verdict:
+    if chance < ALARM:
+        return alarm(significant=True, material=material)
+    return "caution" if chance < CAUTION else "fine"
+
+
+def _cells(columns: Columns, found: Sequence[Cells]) -> list[_Doubt]:
+    """The worst cell of every field that has one."""
+    tests = 2 * sum(cells.chance.size for cells in found)
+    return [doubt for cells in found if (doubt := _cell(columns, cells, tests)) is not None]
+
+
+def _cell(columns: Columns, cells: Cells, tests: int) -> _Doubt | None:
+    chance = np.minimum(1.0, cells.chance * tests)
+    off = (chance < ALARM) & (np.abs(cells.ratio - 1.0) > MATERIAL)
+    share = float(cells.rows[off.any(axis=1)].sum()) / len(columns)
+    level, action = np.unravel_index(int(chance.argmin()), chance.shape)
+    verdict = _verdict(float(chance[level, action]), material=share > MATERIAL)
+    if verdict == "fine":
+        return None
+    ratio = float(cells.ratio[level, action])
+    value = name_of_level(columns.fields[cells.field], cells.levels, int(level))
+    text = (
+        f"Where {cells.field} is {value}, {columns.actions[int(action)]!r} was drawn {figure(ratio)} times as often "
+        "as its propensities say"
+    )
+    return _Doubt(verdict, float(chance[level, action]), text, ratio)
+
+
+def _preferred(columns: Columns) -> list[_Doubt]:
+    """Fields whose high-reward values come with good actions too often; and good actions drawn too often at all."""
+    found = preferences(columns)
+    explains = {tie.field: tie.share for tie in ties(columns)}
+    tests, spread = 2 * len(found), float(columns.reward.std())
+    doubts = []
+    for name, one in found.items():
+        chance = min(1.0, one.chance * tests)
+        material = explains[name] > MATERIAL if name else abs(one.gain) > MATERIAL * spread
+        verdict = _verdict(chance, material=material and _is_sure(columns, name))
+        if verdict != "fine":
+            doubts.append(_Doubt(verdict, chance, _words(name, one), one.gain))
+    return doubts
+
+
+def _is_sure(columns: Columns, name: str) -> bool:
+    """Without pmfs, an action that was not eligible where it would do badly looks like a preference."""
+    return columns.pmf is not None or name in columns.insisted
+
+
+def _words(name: str, one: Preference) -> str:
+    if name == ANY_FIELD:
+        more = "more" if one.gain > 0 else "less"
+        return f"Actions that do well in a context were drawn {more} often there than their propensities say"
+    return f"Actions that do well were drawn another number of times where {name} goes with high rewards"

@@ -1,0 +1,151 @@
+"""Columns that look like context and were made after the draw: found, named, and left out. Called by the evaluation.
+
+A field made of the drawn action (its price, its banner), of the outcome (conversion, revenue, dwell time) or of the
+propensity tells a reward model what it must not know, and a learner what it could not have known. What is found moves
+from `Columns.fields` to `Columns.set_aside`, with the reason. The five fields of every context and those that the user
+named (`--column context=NAME`) stay: if the draws do not fit them, the propensities are wrong (`checks/draw.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from decider.estimate.weights import usual_value
+from decider.types import CONTEXT_FIELDS
+from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
+from simulator.evaluate.checks.direction import Tie, preferences, ties
+from simulator.evaluate.checks.draw import independent_draws, repeated_draws
+from simulator.evaluate.checks.within import association_within
+from simulator.evaluate.result import Finding
+from simulator.evaluate.verdicts import ALARM
+from simulator.logs.columns import Columns
+from simulator.text import figure, percent
+
+SUSPICION = 0.05
+"""Chance, over all fields of a right log, of an alarm here; by the bounds used it is far less (see RESULTS.md). The
+price of a false one is small: a field less in the reward model."""
+
+STRONG, STRONG_SUSPICION = 0.1, 0.2
+"""A field that explains a tenth of the rewards does great harm if it is a leak: less evidence will do, field by field;
+the bound of 0.2 is passed by 1 to 2 % of right fields."""
+
+PURE = 1e-6
+"""Chance that all decisions with a value are rewarded by luck."""
+
+HOLES = 0.25
+"""Share of the expected draws that lie where nothing was drawn: a field made of the action."""
+
+SPREAD = 1e-6
+"""Variance of the logarithm of propensities that are not all the same."""
+
+COPY = 0.98
+"""Share of the variance of the propensities that the field explains: a copy of them."""
+
+
+def set_leaks_aside(columns: Columns) -> Columns:
+    """Without the fields that were made after the draw.
+
+    >>> from simulator.logs.example import example
+    >>> set_leaks_aside(example()).set_aside  # two decisions prove nothing
+    {}
+    """
+    if not len(columns) or not columns.has_propensities:
+        return columns
+    judged = independent_draws(columns, repeated_draws(columns))
+    cells = {one.field: one for one in cells_of(judged)}
+    while (leak := _worst(judged, cells)) is not None:
+        columns, judged = (_without(one, *leak) for one in (columns, judged))
+    return columns
+
+
+def _without(columns: Columns, name: str, reason: str) -> Columns:
+    fields = {field: one for field, one in columns.fields.items() if field != name}
+    return replace(columns, fields=fields, set_aside={**columns.set_aside, name: reason})
+
+
+def _worst(columns: Columns, cells: dict[str, Cells]) -> tuple[str, str] | None:
+    """The field with the most evidence that it is none, and the reason."""
+    suspects = [name for name in columns.fields if name not in columns.insisted and name not in CONTEXT_FIELDS]
+    if not suspects:
+        return None
+    preferred, tie_of = preferences(columns), {tie.field: tie for tie in ties(columns)}
+    evidence = {name: min(cells[name].least, preferred[name].chance) * 2 * len(columns.fields) for name in suspects}
+    for name in sorted(suspects, key=lambda name: evidence[name]):
+        for reason in _reasons(columns, cells[name], tie_of[name], evidence[name], preferred[name].chance):
+            return name, reason
+    return None
+
+
+def _reasons(columns: Columns, cells: Cells, tie: Tie, chance: float, preference: float) -> Iterator[str]:
+    """chance: corrected for all tests; preference: that of the draws along this field alone."""
+    pure = _pure_level(columns, cells)
+    if pure is not None:
+        yield f"every decision with {pure} has a reward other than {figure(usual_value(columns.reward))}"
+    if chance >= SUSPICION and not (tie.share > STRONG and preference < STRONG_SUSPICION):
+        return
+    never = np.where(cells.drawn == 0, cells.expected, 0.0)
+    if never.sum() > HOLES * cells.rows.sum():
+        level, action = np.unravel_index(int(never.argmax()), never.shape)
+        where = name_of_level(columns.fields[cells.field], cells.levels, int(level))
+        yield (
+            f"its values come with some actions only: where it is {where}, {columns.actions[int(action)]!r} was never "
+            f"drawn, though {figure(float(never[level, action]))} draws were to be expected"
+        )
+    elif _wrong_on_the_whole(cells):
+        return
+    elif _copies(columns, cells):
+        yield "it is a copy of the propensity of the drawn action"
+    elif cells.least * 2 * len(columns.fields) >= SUSPICION or not association_within(columns, cells) < ALARM:
+        yield (
+            f"it goes with the outcome: it explains {percent(tie.share)} of the rewards, and what does well was drawn "
+            "more often where it says so than the propensities allow (by chance: "
+            f"{figure(min(chance, preference))} at most)"
+        )
+
+
+def _wrong_on_the_whole(cells: Cells) -> bool:
+    """Where an action is drawn too often at every level alike, no field is to blame."""
+    return bool((cells.whole < ALARM / len(cells.whole)).any())
+
+
+def _pure_level(columns: Columns, cells: Cells) -> str | None:
+    """A value all of whose decisions have another reward than the usual one, more of them than luck explains."""
+    random = columns.propensity < 1.0
+    codes = cells.levels.codes(columns.fields[cells.field])[random]
+    other = (columns.reward != usual_value(columns.reward))[random]
+    rows = np.bincount(codes, minlength=cells.levels.count)
+    rewarded = np.bincount(codes, weights=other, minlength=cells.levels.count)
+    chance = np.power(float(other.mean()) if len(other) else 1.0, rows)
+    pure = (rows > 0) & (rewarded == rows) & (chance * max(1, np.count_nonzero(rows)) < PURE)
+    if not pure.any():
+        return None
+    level = int(np.argmax(np.where(pure, rows, 0)))
+    return f"{cells.field} {name_of_level(columns.fields[cells.field], cells.levels, level)}"
+
+
+def _copies(columns: Columns, cells: Cells) -> bool:
+    """Whether the levels tell the propensity."""
+    codes, logs = cells.levels.codes(columns.fields[cells.field]), np.log(columns.propensity)
+    rows = np.maximum(np.bincount(codes, minlength=cells.levels.count), 1)
+    means = np.bincount(codes, weights=logs, minlength=cells.levels.count) / rows
+    whole = float(np.var(logs))
+    return whole > SPREAD and float(np.var(logs - means[codes])) < (1 - COPY) * whole
+
+
+def fields_left_out(columns: Columns) -> Finding | None:
+    """Columns that are not used as context although they were read as such, each with its reason."""
+    if not columns.set_aside:
+        return None
+    names = ", ".join(columns.set_aside)
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.set_aside.items())
+    return Finding(
+        "columns left out",
+        "caution",
+        f"Not used as context: {reasons}.",
+        float(len(columns.set_aside)),
+        f"Nothing, if that is right; --column ignore={names.replace(', ', ',')} then says so. A column that was known "
+        "before the draw: --column context=NAME.",
+    )
