@@ -117,7 +117,13 @@ def judge(kind: Kind, case: Case) -> list[Counts]:
 
 def _unreadable(kind: Kind, error: str) -> Verdicts:
     caused = bool(kind.cause) and bool(re.search(kind.cause, error))
-    return Verdicts(kind.name, Counter({UNREADABLE: 1}), 1, int(caused), findings=Counter({f"error: {error}": 1}))
+    return Verdicts(
+        kind.name,
+        Counter({UNREADABLE: 1}),
+        1,
+        int(caused),
+        findings=Counter({f"error: {re.sub('[0-9]+', '#', error)}": 1}),
+    )
 
 
 def answer_to(question: Question, policy: PolicyResult, found: Evaluation, *, logged: float) -> Answer:

@@ -36,6 +36,23 @@ def colour(draws: Draws, _: Random) -> Mapping[str, Field]:
     return {"colour": category(np.array([0, 1, 1, 2])[draws.action], ("red", "blue", "green"))}
 
 
+def creative(draws: Draws, random: Random) -> Mapping[str, Field]:
+    """Each action has ten pictures, of which one is shown by chance."""
+    names = tuple([f"picture {one}" for one in range(40)])
+    return {"picture": category(10 * draws.action + random.integers(0, 10, len(draws)), names)}
+
+
+def discount(draws: Draws, _: Random) -> Mapping[str, Field]:
+    """In per cent, of the sale alone; for the others the cell is empty."""
+    return {"discount": Number(np.where(draws.action == 0, 30.0, np.nan))}
+
+
+def slogan(draws: Draws, random: Random) -> Mapping[str, Field]:
+    """Of the shown action in half of the decisions; the others show the shop's own."""
+    said = np.where(random.random(len(draws)) < 0.5, draws.action, 4)
+    return {"slogan": category(said, ("Save", "Look", "Free", "For you", "Your shop"))}
+
+
 def propensity_copy(draws: Draws, _: Random) -> Mapping[str, Field]:
     """The drawn action's propensity under another name."""
     return {"p_copy": Number(draws.drawn(draws.pmf))}
@@ -51,6 +68,17 @@ def revenue(draws: Draws, random: Random) -> Mapping[str, Field]:
 def dwell(draws: Draws, random: Random) -> Mapping[str, Field]:
     """Seconds on the page: three times as many after a click."""
     return {"dwell_time": Number(random.exponential(10 + 20 * draws.reward))}
+
+
+def seconds_to_click(draws: Draws, random: Random) -> Mapping[str, Field]:
+    """Until the click; empty where none came."""
+    return {"seconds": Number(np.where(draws.reward > 0, random.exponential(20, len(draws)), np.nan))}
+
+
+def order(draws: Draws, random: Random) -> Mapping[str, Field]:
+    """The payment of those who click and buy, 6 of 10; empty for the others."""
+    bought = (draws.reward > 0) & (random.random(len(draws)) < 0.6)
+    return {"payment": category(np.where(bought, random.integers(0, 3, len(draws)), -1), ("card", "bill", "cash"))}
 
 
 def thanks(draws: Draws, random: Random) -> Mapping[str, Field]:
@@ -77,9 +105,14 @@ LEAKS = tuple(
         ("action: price less a discount", discount_price, r"\bprice\b"),
         ("action: banner text", banner, r"\bbanner\b"),
         ("action: colour of two banners", colour, r"\bcolour\b"),
+        ("action: 40 pictures", creative, r"\bpicture\b"),
+        ("action: discount of one", discount, r"\bdiscount\b"),
+        ("action: slogan in every other row", slogan, r"\bslogan\b"),
         ("action: copy of the propensity", propensity_copy, r"\bp_copy\b"),
         ("outcome: conversion and revenue", revenue, r"\b(conversion|revenue)\b"),
         ("outcome: dwell time", dwell, r"\bdwell_time\b"),
+        ("outcome: seconds to the click", seconds_to_click, r"\bseconds\b"),
+        ("outcome: payment", order, r"\bpayment\b"),
         ("outcome: last page", thanks, r"\blast_page\b"),
     )
     for with_pmf in (True, False)

@@ -60,9 +60,10 @@ def summary(counts: Sequence[Counts], *, seed: int) -> str:
     parts = [size_of(logs, seed=seed)]
     for must, title in TITLES.items():
         rows = [_summary_row(one, answers[name]) for name, one in logs.items() if KINDS[name].must == must]
-        parts += [markdown((title, *SUMMARY), rows, words=1)]
+        parts += [markdown((title, *SUMMARY), rows, words=1)] if rows else []
     right = [one for name, one in logs.items() if KINDS[name].must == "silence"]
-    return "\n\n".join([*parts, markdown(ALARMS, [_alarm_row("all right logs", right)], words=1)])
+    parts += [markdown(ALARMS, [_alarm_row("all right logs", right)], words=1)] if right else []
+    return "\n\n".join(parts)
 
 
 def by_kind(counts: Sequence[Counts]) -> tuple[dict[str, Verdicts], dict[str, list[Answers]]]:
