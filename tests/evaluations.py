@@ -274,7 +274,10 @@ EVALUATION = Evaluation(
     policies=(LOGGED, THOMPSON, LEARNED, REFUSED, FORCED),
     seconds=3.217,
     importance=(
-        FieldImportance("segment", Estimate(0.00121, 0.0004, 0.0021, "cressie-read"), LEARNED.name),
-        FieldImportance(f"intent_stage {HOSTILE}", Estimate(0.00003, -0.0008, 0.0009, "cressie-read"), LEARNED.name),
+        FieldImportance("segment", Estimate(0.00121, 0.0004, 0.0021, "cressie-read"), LEARNED.name, 4_000, "useful"),
+        FieldImportance(
+            f"intent_stage {HOSTILE}", Estimate(0.00003, -0.0008, 0.0009, "cressie-read"), LEARNED.name, 4_000
+        ),
     ),
+    importance_missing={REFUSED.name: "this log cannot carry this policy"},
 )

@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +14,18 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy.stats import binom
 
-from decider.experiment.definition import Action, Experiment
-from decider.types import ActionId, ExperimentId
 from simulator.commands.group import main
 from simulator.datasets import open_bandit
 from simulator.evaluate.estimates import Estimator, estimate_mean
-from simulator.evaluate.importance import without_fields
-from simulator.evaluate.parse import experiment_candidate, parse
-from simulator.evaluate.result import SCHEMA, Evaluation, PolicyResult, to_json
+from simulator.evaluate.parse import parse
+from simulator.evaluate.result import SCHEMA, PolicyResult, to_json
 from simulator.evaluate.run import cumulative_estimate, evaluate
 from simulator.evaluate.scores import score
 from simulator.logs.columns import Columns
 from simulator.logs.open import open_log
 from simulator.logs.options import ReadOptions
 from tests.conftest import THOMPSON
-from tests.logged_worlds import ACTIONS, LoggedWorld, logged_world
+from tests.logged_worlds import LoggedWorld, logged_world
 from tests.test_candidates import asked
 
 DATA = Path(__file__).parent / "data"
@@ -265,29 +261,13 @@ def test_an_empty_log_is_refused_without_an_accident() -> None:
     assert all(one.refused for one in result.values())
 
 
-def test_importance_finds_the_field_that_matters() -> None:
-    """Every segment likes another action; the device hardly matters."""
-    columns = logged_world(seed=4, decisions=12_000, epsilon=1.0).columns
-    loss = {one.field: one.loss for one in evaluation_with_importance(columns).importance}
-    assert loss["segment"].low > 0
-    assert loss["segment"].value > loss["device"].high
-
-
-def evaluation_with_importance(columns: Columns) -> Evaluation:
-    """A learner on a log, with every field and without each."""
-    experiment = Experiment(ExperimentId("x"), tuple(Action(ActionId(id_)) for id_ in ACTIONS), minimum_propensity=0.01)
-    fresh = partial(experiment_candidate, "learner", experiment, columns)
-    candidate = fresh()
-    return evaluate(columns, [candidate], without=[(0, one) for one in without_fields(candidate, fresh, columns)])
-
-
 def test_the_json_has_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
     """They are a promise; a name that goes needs another SCHEMA."""
     file = tmp_path / "result.json"
     done = run("evaluate", OLD_LOG, "--policy", "uniform", "--policy", "baseline", "--json", str(file), "--force")
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
-    assert set(found) == {"log", "policies", "seconds", "importance", "schema"}
+    assert set(found) == {"log", "policies", "seconds", "importance", "importance_missing", "schema"}
     assert found["schema"] == SCHEMA == 2
     assert {"name", "decisions", "mean_reward", "left_out", "verdict", "findings"} <= set(found["log"])
     assert found["log"]["decisions"] == 429

@@ -208,9 +208,9 @@ def test_segments_and_importance_are_in_tables_too(report: Report) -> None:
     assert report.parsed.table("Field left out")[0] == [
         "segment",
         LEARNED.name,
-        "0.00121",
-        "0.0004 to 0.0021",
-        "cressie-read",
+        "+0.00121",
+        "+0.0004 to +0.0021",
+        "useful",
     ]
 
 
@@ -224,7 +224,7 @@ def test_the_glossary_explains_what_the_page_uses_and_nothing_else(report: Repor
 
 def test_a_log_without_policies_has_a_page(tmp_path: Path) -> None:
     """`inspect` asks about the log alone."""
-    report = written(replace(EVALUATION, policies=(), importance=()), tmp_path)
+    report = written(replace(EVALUATION, policies=(), importance=(), importance_missing={}), tmp_path)
     assert list(report.parsed.sections) == ["log", "glossary"]
     assert not list(tmp_path.glob("*.png"))
 

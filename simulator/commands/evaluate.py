@@ -14,6 +14,7 @@ from rich.console import Console
 
 from simulator.commands.options import (
     REFUSED,
+    Finite,
     bad_input,
     bar,
     json_option,
@@ -24,14 +25,12 @@ from simulator.commands.options import (
     report_option,
     write_json,
 )
-from simulator.evaluate.candidates import Candidate
 from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
-from simulator.evaluate.importance import WithoutField, without_fields
+from simulator.evaluate.importance import SECONDS, add_importance
 from simulator.evaluate.parse import NAMES, logged_policies, parse
 from simulator.evaluate.result import to_json
 from simulator.evaluate.run import evaluate, summarize_log
-from simulator.logs.columns import Columns
 from simulator.report.checks import log_panel
 from simulator.report.evaluation import terminal_parts
 from simulator.report.pages.evaluation import write_report
@@ -52,7 +51,13 @@ Examples:
 @log_options
 @click.option("--policy", "names", multiple=True, required=True, metavar="P", help=f"May be repeated. One of: {NAMES}.")
 @click.option("--no-delay", is_flag=True, help="A learning policy gets every reward at once, not when the log did.")
-@click.option("--importance", is_flag=True, help="How much each context field adds to a learning policy (slow).")
+@click.option("--importance", is_flag=True, help="How much each context field adds to a learning policy.")
+@click.option(
+    "--importance-seconds",
+    type=Finite(0, min_open=True),
+    metavar="S",
+    help=f"Time for --importance: it takes the first decisions of the log, as many as fit.  [default: {SECONDS:g}]",
+)
 @click.option("--force", is_flag=True, help="Print numbers even where the log cannot carry the question.")
 @json_option
 @report_option
@@ -61,6 +66,7 @@ def evaluate_command(
     names: tuple[str, ...],
     no_delay: bool,
     importance: bool,
+    importance_seconds: float | None,
     force: bool,
     json_file: Path | None,
     report: Path | None,
@@ -71,23 +77,21 @@ def evaluate_command(
     A policy in a TOML file learns as it goes: every decision is scored before it is learned from, and its reward
     comes when the log knew it. Exits 1 if a policy was refused (the log cannot carry the question), 2 on bad input.
     """
+    if importance_seconds is not None and not importance:
+        raise click.UsageError("--importance-seconds is the time for --importance; give that, too")
     started = time.perf_counter()
     stderr = Console(stderr=True)
     with bad_input():
         refuse_overwriting(json_file, log)
-        columns = read_log(log, stderr, **reading)
+        columns = set_leaks_aside(read_log(log, stderr, **reading))
         candidates = [parse(name, columns, delayed=not no_delay) for name in _with_logged(names)]
         candidates[0] = logged_policies(columns)
-        without = _without(names, candidates, columns, delayed=not no_delay) if importance else []
         with bar(stderr, "evaluating") as progress:
-            done = evaluate(
-                columns,
-                candidates,
-                force=force,
-                breakdown=report is not None,
-                without=without,
-                on_progress=progress,
-            )
+            done = evaluate(columns, candidates, force=force, breakdown=report is not None, on_progress=progress)
+        if importance:
+            fresh = {name: partial(parse, name, columns, delayed=not no_delay) for name in names}
+            with bar(stderr, "importance of fields") as progress:
+                done = add_importance(done, columns, fresh, seconds=importance_seconds or SECONDS, on_progress=progress)
         done = replace(done, seconds=time.perf_counter() - started)
         write_json(json_file, to_json(done))
         page = write_report(done, report) if report else None
@@ -117,13 +121,3 @@ def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
 
 def _with_logged(names: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(["logged", *names]))
-
-
-def _without(
-    names: tuple[str, ...], candidates: list[Candidate], columns: Columns, *, delayed: bool
-) -> list[tuple[int, WithoutField]]:
-    found: list[tuple[int, WithoutField]] = []
-    for index, name in enumerate(_with_logged(names)):
-        fresh = partial(parse, name, columns, delayed=delayed)
-        found += [(index, one) for one in without_fields(candidates[index], fresh, columns)]
-    return found

@@ -250,7 +250,7 @@ class Estimator:
         less = self.subtract(logged)
         return Difference("logged", self.headline, less.value, less.low, less.high, less.interval)
 
-    def subtract(self, other: Terms) -> Estimate:
+    def subtract(self, other: Terms, *, level: float = 0.95) -> Estimate:
         """The headline estimate less another one on the same decisions: what the two have in common cancels."""
         own, idle = self.terms, None
         if own.idle and other.idle:
@@ -259,16 +259,16 @@ class Estimator:
         if not terms.terms.any() and bool((self._scores.weight == 1).all()):
             return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
         width = self._high - self._low
-        return estimate_mean(self.sample(terms), (-width, width))
+        return estimate_mean(self.sample(terms), (-width, width), level=level)
 
 
-def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str = "") -> Estimate:
+def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str = "", level: float = 0.95) -> Estimate:
     """The mean term with the default interval. That one uses the weights and may miss the mean: then it is widened.
 
     >>> estimate_mean(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
     0.5
     """
-    interval = default_interval(sample, value_range=value_range)
+    interval = default_interval(sample, value_range=value_range, level=level)
     low, high = min(interval.low, sample.value), max(interval.high, sample.value)
     return Estimate(sample.value, low, high, DEFAULT, not note, note)
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SCHEMA = 2
 
 Verdict = Literal["fine", "caution", "do not use"]
+FieldAnswer = Literal["useful", "better without", "no significant loss", "cannot tell"]
+"""What the interval of a field's importance says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,21 +183,31 @@ class PolicyResult:
 
 @dataclass(frozen=True, slots=True)
 class FieldImportance:
-    """What the policy, learned with every field but this one, would earn less, in the reward's unit."""
+    """What the policy, learned with every field but this one, would earn less, in the reward's unit.
+
+    loss: its interval holds together with those of the policy's other fields at 95 %. answer: it in words.
+    decisions: how many of the log it was learned and estimated on, from the first.
+    """
 
     field: str
     loss: Estimate
     policy: str = ""
+    decisions: int = 0
+    answer: FieldAnswer = "cannot tell"
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Everything. seconds: reading and computing. importance: only where it was asked for."""
+    """Everything. seconds: reading and computing. importance: only where it was asked for.
+
+    importance_missing: the policies that have no figures there although they were asked for, each with the reason.
+    """
 
     log: LogSummary
     policies: tuple[PolicyResult, ...]
     seconds: float
     importance: tuple[FieldImportance, ...] = ()
+    importance_missing: Mapping[str, str] = field(default_factory=dict)
     schema: int = field(default=SCHEMA)
 
 

@@ -23,7 +23,6 @@ from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator, estimate_mean
-from simulator.evaluate.importance import WithoutField, importance
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.scores import Scores, score
 from simulator.evaluate.verdicts import worst_verdict
@@ -42,14 +41,12 @@ def evaluate(
     *,
     force: bool = False,
     breakdown: bool = True,
-    without: Sequence[tuple[int, WithoutField]] = (),
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> Evaluation:
     """Estimates of what each candidate would have earned. `on_progress` gets the fraction that is done.
 
     force: estimates even where a verdict is "do not use". breakdown: also the cumulative estimate and the segments,
-    which take longer than all the rest. without: candidates that never see a field, each with the index of the
-    candidate that does: their difference is the field's importance.
+    which take longer than all the rest.
 
     >>> from simulator.logs.example import example
     >>> from simulator.evaluate.candidates import UniformPolicy
@@ -60,9 +57,8 @@ def evaluate(
     columns = set_leaks_aside(columns)
     findings = log_findings(columns)
     share = PASS / max(1, len(columns))
-    scores = score(columns, [*candidates, *[one for _, one in without]], on_rows=lambda done: on_progress(share * done))
-    pairs = list(zip(candidates, scores, strict=False))
-    reduced = zip(without, scores[len(candidates) :], strict=True)
+    scores = score(columns, candidates, on_rows=lambda done: on_progress(share * done))
+    pairs = list(zip(candidates, scores, strict=True))
     with ThreadPoolExecutor(WORKERS) as pool:
         results = []
         for result in pool.map(lambda pair: evaluate_candidate(*pair, findings=findings, force=force), pairs):
@@ -76,7 +72,6 @@ def evaluate(
         log=summarize_log(columns, findings),
         policies=tuple(results),
         seconds=time.perf_counter() - started,
-        importance=tuple([importance(scores[index], one, less) for (index, one), less in reduced]),
     )
 
 

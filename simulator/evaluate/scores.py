@@ -6,7 +6,7 @@ the unsupported probability); pmfs over all actions live for one block.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,16 +87,38 @@ def score(
     columns: Columns, candidates: Sequence[Candidate], *, on_rows: Callable[[int], None] = lambda _: None
 ) -> list[Scores]:
     """Every candidate's scores, in their order, from one pass; `on_rows` gets the number of decisions done."""
-    model = RewardModel(columns)
-    grouping = group_actions(columns)
-    collectors = [_Collector(columns, candidate.rows(columns), grouping) for candidate in candidates]
-    for rows, block in columns.blocks():
-        predictions = model.predict(block)
-        logged = None if block.pmf is None else _LoggedPmfs.of(block)
-        for candidate, one in zip(candidates, collectors, strict=True):
-            one.add(rows, block, candidate.pmf(block), logged, predictions)
-        on_rows(rows.stop)
-    return [one.finish() for one in collectors]
+    scoring = Scoring(columns, candidates)
+    for done in scoring.steps():
+        on_rows(done)
+    return scoring.finish()
+
+
+class Scoring:
+    """One pass over a log for all candidates, a block at a time: whoever runs it may stop early.
+
+    done: the number of decisions that all candidates have.
+    """
+
+    def __init__(self, columns: Columns, candidates: Sequence[Candidate]) -> None:
+        self.done = 0
+        self._columns = columns
+        self._model = RewardModel(columns)
+        grouping = group_actions(columns)
+        self._pairs = [(one, _Collector(columns, one.rows(columns), grouping)) for one in candidates]
+
+    def steps(self, most: int | None = None) -> Iterator[int]:
+        """Score block by block, of `most` decisions each; gives the number of decisions that all candidates have."""
+        for rows, block in self._columns.blocks(most):
+            predictions = self._model.predict(block)
+            logged = None if block.pmf is None else _LoggedPmfs.of(block)
+            for candidate, collector in self._pairs:
+                collector.add(rows, block, candidate.pmf(block), logged, predictions)
+            self.done = rows.stop
+            yield self.done
+
+    def finish(self) -> list[Scores]:
+        """What each candidate would have done, in their order, in the decisions that all of them have."""
+        return [collector.finish(self.done) for _, collector in self._pairs]
 
 
 def group_actions(columns: Columns) -> Grouping | None:
@@ -141,7 +163,7 @@ class _Collector:
         self._rows = np.ones(count, np.bool_) if rows is None else rows
         self._grouping = grouping
         self._groups = grouping.groups if grouping else np.zeros((actions, 0))
-        self._pmf, self._predicted, self._expected = np.empty(count), np.empty(count), np.empty(count)
+        self._pmf, self._predicted, self._expected = (np.zeros(count) for _ in range(3))
         self._missing = np.zeros(count)
         self._group_pmf, self._group_propensity = (np.ones(count if grouping else 0) for _ in range(2))
         self._shares, self._logged_shares = np.zeros(actions), np.zeros(actions)
@@ -198,9 +220,10 @@ class _Collector:
         new = missing.any(axis=0) & (self._example < 0)
         self._example[new] = np.count_nonzero(self._rows[: rows.start]) + np.argmax(missing[:, new], axis=0)
 
-    def finish(self) -> Scores:
-        """The candidate's decisions only."""
-        rows, count = self._rows, max(1, int(self._rows.sum()))
+    def finish(self, done: int) -> Scores:
+        """The candidate's decisions only, of the first `done`."""
+        rows = self._rows & (np.arange(len(self._rows)) < done)
+        count = max(1, int(rows.sum()))
         grouped = None
         if self._grouping is not None:
             grouped = GroupProbabilities(self._grouping.trait, self._group_pmf, self._group_propensity)

@@ -24,6 +24,9 @@ Flags = NDArray[np.bool_]
 Rows = slice | Flags | Longs
 """Which decisions: a slice, a mask of all of them, or their numbers in the order wanted."""
 
+BLOCK = 16_384
+"""Decisions in a block, unless somebody asks for smaller ones."""
+
 DENSE = 4_000_000
 """Probabilities that a block has at most when its pmfs are made dense."""
 
@@ -214,9 +217,9 @@ class Columns:
             return self
         return self.take(np.argsort(self.time, kind="stable"))
 
-    def blocks(self) -> Iterator[tuple[slice, Columns]]:
-        """The decisions in pieces whose dense pmfs fit into the processor's caches and memory."""
-        size = max(1, min(16_384, DENSE // max(1, len(self.actions))))
+    def blocks(self, most: int | None = None) -> Iterator[tuple[slice, Columns]]:
+        """The decisions in pieces whose dense pmfs fit into the processor's caches and memory, of `most` at most."""
+        size = max(1, min(most or BLOCK, DENSE // max(1, len(self.actions))))
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
             yield rows, self.take(rows)

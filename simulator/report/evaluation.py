@@ -21,7 +21,7 @@ from simulator.evaluate.result import (
 )
 from simulator.report.checks import candidate_panel, log_panel, notable
 from simulator.report.table import Cell, Column, Table, difference, estimate, in_terminal
-from simulator.text import between, count, figure, signed, signed_between
+from simulator.text import between, count, figure, printable, signed, signed_between
 
 LOGGED = "logged"
 INTERVAL = "95 % interval"
@@ -63,7 +63,8 @@ def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
         if policy.estimates:
             yield in_terminal(estimates_table(policy))
     if evaluation.importance:
-        yield in_terminal(importance_table(evaluation.importance))
+        yield in_terminal(importance_table(evaluation.importance, evaluation.log.decisions))
+    yield from missing_importance(evaluation)
 
 
 def candidates(evaluation: Evaluation) -> list[PolicyResult]:
@@ -236,16 +237,45 @@ def _estimate(found: Estimate) -> Cell:
     return estimate(found.value, found.low, found.high)
 
 
-def importance_table(importance: tuple[FieldImportance, ...]) -> Table[FieldImportance]:
-    """What each field of the context is worth to what learns."""
+def importance_table(importance: tuple[FieldImportance, ...], decisions: int) -> Table[FieldImportance]:
+    """What each field of the context is worth to what learns. decisions: of the log."""
     columns: Sequence[Column[FieldImportance]] = (
         Column("Field left out", lambda one: one.field, "name"),
         Column("Policy that learns", lambda one: one.policy or "-"),
-        Column("Reward lost", lambda one: figure(one.loss.value), "number"),
-        Column(INTERVAL, lambda one: between(one.loss.low, one.loss.high), "number"),
-        Column("Interval by", lambda one: _words(one.loss.interval)),
+        Column("Reward lost", lambda one: signed(one.loss.value), "number"),
+        Column(INTERVAL, lambda one: signed_between(one.loss.low, one.loss.high), "number", "of all fields"),
+        Column("In words", lambda one: _field_answer(one, decisions)),
     )
-    return Table("What a policy loses when it does not see a field", columns, importance)
+    note = importance_sample(importance, decisions)
+    return Table("What a policy loses when it does not see a field", columns, importance, note=note)
+
+
+def importance_sample(importance: tuple[FieldImportance, ...], decisions: int) -> str:
+    """Which of the log's decisions the figures are about.
+
+    >>> importance_sample((FieldImportance("device", Estimate(0.1, 0.0, 0.2, ""), decisions=600),), 2_000)
+    'Over the first 600 of 2,000 decisions. More time (--importance-seconds) takes more of them.'
+    """
+    used = min([one.decisions for one in importance], default=0)
+    if used == decisions:
+        return f"Over all {count(decisions)} decisions."
+    more = "More time (--importance-seconds) takes more of them."
+    return f"Over the first {count(used)} of {count(decisions)} decisions. {more}"
+
+
+def _field_answer(one: FieldImportance, decisions: int) -> str:
+    """The answer; where there is none, what is too small for one."""
+    if one.answer != "cannot tell":
+        return one.answer
+    return "this log cannot tell" if one.decisions == decisions else "so few decisions cannot tell"
+
+
+def missing_importance(evaluation: Evaluation) -> list[str]:
+    """A line for each policy that has no importance of fields, with the reason."""
+    return [
+        printable(f"Importance of fields for {name}: not computed, {reason}.")
+        for name, reason in evaluation.importance_missing.items()
+    ]
 
 
 def _words(name: str) -> str:

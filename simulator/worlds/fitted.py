@@ -28,6 +28,7 @@ from decider.experiment.definition import Experiment, RewardDefinition
 from decider.experiment.schema import from_message, to_message
 from decider.policy.spec import PolicySpec
 from decider.types import ExperimentId
+from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.reward_model import RewardModel
 from simulator.logs.columns import Columns, Flags, Floats, Number
 from simulator.logs.contexts import Contexts
@@ -88,7 +89,7 @@ def _parts(text: str) -> tuple[str, str | None]:
 @lru_cache(maxsize=2)
 def _world(name: str, log: str, experiment: str | None, _stamp: tuple[tuple[str, int, int], ...]) -> World:
     options = ReadOptions(experiment=experiment)
-    columns = open_log(log, options)
+    columns = set_leaks_aside(open_log(log, options))
     definition = definition_in(log, options) or _foreign(columns)
     kept = _known_actions(columns, definition)
     _check(columns, kept)

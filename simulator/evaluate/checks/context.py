@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
-from simulator.evaluate.checks.direction import ANY_FIELD, Preference, preferences, ties
+from simulator.evaluate.checks.direction import ANY_FIELD, Preference, preferences
 from simulator.evaluate.result import Finding, Verdict
 from simulator.evaluate.verdicts import ALARM, MATERIAL, ORDER, alarm
 from simulator.logs.columns import Columns
@@ -75,7 +75,7 @@ def _cells(columns: Columns, found: Sequence[Cells]) -> list[_Doubt]:
 def _cell(columns: Columns, cells: Cells, tests: int) -> _Doubt | None:
     chance = np.minimum(1.0, cells.chance * tests)
     off = (chance < ALARM) & (np.abs(cells.ratio - 1.0) > MATERIAL)
-    share = float(cells.rows[off.any(axis=1)].sum()) / len(columns)
+    share = float(cells.rows[off.any(axis=1)].sum()) / max(1, int(cells.rows.sum()))
     level, action = np.unravel_index(int(chance.argmin()), chance.shape)
     verdict = _verdict(float(chance[level, action]), material=share > MATERIAL)
     if verdict == "fine":
@@ -92,12 +92,11 @@ def _cell(columns: Columns, cells: Cells, tests: int) -> _Doubt | None:
 def _preferred(columns: Columns) -> list[_Doubt]:
     """Fields whose high-reward values come with good actions too often; and good actions drawn too often at all."""
     found = preferences(columns)
-    explains = {tie.field: tie.share for tie in ties(columns)}
     tests, spread = 2 * len(found), float(columns.reward.std())
     doubts = []
     for name, one in found.items():
         chance = min(1.0, one.chance * tests)
-        material = explains[name] > MATERIAL if name else abs(one.gain) > MATERIAL * spread
+        material = one.share > MATERIAL if name else abs(one.gain) > MATERIAL * spread
         verdict = _verdict(chance, material=material and _is_sure(columns, name))
         if verdict != "fine":
             doubts.append(_Doubt(verdict, chance, _words(name, one), one.gain))

@@ -15,13 +15,14 @@ import numpy as np
 from decider.estimate.sample import Floats, Longs
 from decider.estimate.sample_ratio import freedman
 from decider.types import CONTEXT_FIELDS
+from simulator.evaluate.checks.balance import every_kth
 from simulator.evaluate.reward_model import FOLDS, fold_of, levels_of, ridge_of
 from simulator.logs.columns import Columns
 
 MOST_LEVELS = 20
 
-MOST_CELLS = 4_000_000
-"""Decisions x actions at most: of longer logs every k-th decision is enough for this test."""
+MOST_CELLS = 500_000
+"""Decisions x actions at most: of longer logs every k-th decision is enough for these tests."""
 
 ANY_FIELD = ""
 """The test whether good actions are drawn too often, whatever the fields."""
@@ -30,10 +31,11 @@ ANY_FIELD = ""
 @dataclass(frozen=True, slots=True)
 class Preference:
     """How far the draws go along with the outcome. chance: the p-value; gain: mean reward of a decision that the log
-    has for it, in the reward's unit."""
+    has for it, in the reward's unit; share: of the reward's variance that the field explains."""
 
     chance: float
     gain: float
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +58,14 @@ def preferences(columns: Columns) -> dict[str, Preference]:
     >>> sorted(preferences(example()))
     ['', 'age', 'device', 'segment']
     """
-    columns = _part(columns)
+    columns = every_kth(columns, MOST_CELLS)
     effects = _Effects(columns)
     found = {}
     for tie in sorted(ties(columns), key=lambda tie: (tie.field not in CONTEXT_FIELDS, tie.share)):
-        found[tie.field] = effects.preference(tie.mean)
+        found[tie.field] = effects.preference(tie.mean, tie.share)
         effects.add(tie)
-    found[ANY_FIELD] = effects.preference(np.ones(len(columns)))
+    found[ANY_FIELD] = effects.preference(np.ones(len(columns)), 1.0)
     return found
-
-
-def _part(columns: Columns) -> Columns:
-    """Every k-th decision that was randomised, so that the test stays small."""
-    random = np.flatnonzero(columns.propensity < 1.0)
-    step = max(1, -(-len(random) * len(columns.actions) // MOST_CELLS))
-    return columns if step == 1 and len(random) == len(columns) else columns.take(random[::step])
 
 
 def ties(columns: Columns) -> list[Tie]:
@@ -145,14 +140,16 @@ class _Effects:
         ridge = np.array([ridge_of(one, count, noise) for one, count in zip(left, counts, strict=True)])
         return np.asarray(left / (counts + ridge[:, None, None]))
 
-    def preference(self, direction: Floats) -> Preference:
+    def preference(self, direction: Floats, share: float) -> Preference:
         """How far the draws go along with effects x direction, (n,), beyond what the propensities say."""
         drawn = np.arange(len(direction)), self._columns.action
         terms = self._weights()[drawn] / self._columns.propensity * direction
         variance, largest = np.array([float(terms @ terms)]), np.array([float(np.abs(terms).max(initial=0.0))])
         excess = np.array([float(terms.sum())])
         return Preference(
-            float(freedman(excess, variance=variance, largest=largest)[0]), float(excess[0]) / max(1, len(terms))
+            float(freedman(excess, variance=variance, largest=largest)[0]),
+            float(excess[0]) / max(1, len(terms)),
+            share,
         )
 
     def _weights(self) -> Floats:

@@ -16,7 +16,7 @@ import numpy as np
 from decider.estimate.weights import usual_value
 from decider.types import CONTEXT_FIELDS
 from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
-from simulator.evaluate.checks.direction import Tie, preferences, ties
+from simulator.evaluate.checks.direction import Preference, preferences
 from simulator.evaluate.checks.draw import independent_draws, repeated_draws
 from simulator.evaluate.checks.within import association_within
 from simulator.evaluate.result import Finding
@@ -71,20 +71,20 @@ def _worst(columns: Columns, cells: dict[str, Cells]) -> tuple[str, str] | None:
     suspects = [name for name in columns.fields if name not in columns.insisted and name not in CONTEXT_FIELDS]
     if not suspects:
         return None
-    preferred, tie_of = preferences(columns), {tie.field: tie for tie in ties(columns)}
+    preferred = preferences(columns)
     evidence = {name: min(cells[name].least, preferred[name].chance) * 2 * len(columns.fields) for name in suspects}
     for name in sorted(suspects, key=lambda name: evidence[name]):
-        for reason in _reasons(columns, cells[name], tie_of[name], evidence[name], preferred[name].chance):
+        for reason in _reasons(columns, cells[name], preferred[name], evidence[name]):
             return name, reason
     return None
 
 
-def _reasons(columns: Columns, cells: Cells, tie: Tie, chance: float, preference: float) -> Iterator[str]:
-    """chance: corrected for all tests; preference: that of the draws along this field alone."""
+def _reasons(columns: Columns, cells: Cells, preferred: Preference, chance: float) -> Iterator[str]:
+    """chance: of all tests of the field, corrected for their number."""
     pure = _pure_level(columns, cells)
     if pure is not None:
         yield f"every decision with {pure} has a reward other than {figure(usual_value(columns.reward))}"
-    if chance >= SUSPICION and not (tie.share > STRONG and preference < STRONG_SUSPICION):
+    if chance >= SUSPICION and not (preferred.share > STRONG and preferred.chance < STRONG_SUSPICION):
         return
     never = np.where(cells.drawn == 0, cells.expected, 0.0)
     if never.sum() > HOLES * cells.rows.sum():
@@ -100,9 +100,9 @@ def _reasons(columns: Columns, cells: Cells, tie: Tie, chance: float, preference
         yield "it is a copy of the propensity of the drawn action"
     elif cells.least * 2 * len(columns.fields) >= SUSPICION or not association_within(columns, cells) < ALARM:
         yield (
-            f"it goes with the outcome: it explains {percent(tie.share)} of the rewards, and what does well was drawn "
-            "more often where it says so than the propensities allow (by chance: "
-            f"{figure(min(chance, preference))} at most)"
+            f"it goes with the outcome: it explains {percent(preferred.share)} of the rewards, and what does well was "
+            "drawn more often where it says so than the propensities allow (by chance: "
+            f"{figure(min(chance, preferred.chance))} at most)"
         )
 
 
