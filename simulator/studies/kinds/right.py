@@ -189,13 +189,17 @@ def rare_clicks(decisions: int) -> Callable[[Random], Case]:
     return of_world(replace(SHOP, mean=SHOP.mean / 50), with_pmf=True, decisions=decisions)
 
 
-def loyalty(random: Random) -> Case:
-    """Six cells: a segment, loyal or not. Loyal visitors click nine times as often, whatever they see."""
-    mean = np.vstack([MEAN / 4, 0.9 - (0.4 - MEAN) / 4])
+def loyalty(others: Floats, loyals: Floats) -> Callable[[Random], Case]:
+    """Six cells: a segment, loyal or not. Loyal visitors click more often, whatever they see. Both: mean rewards."""
+    mean = np.vstack([others, loyals])
     world = world_of(np.tile(PMF, (2, 1)), mean, segment=SEGMENTS * 2, share=np.tile(SHARE, 2) / 2)
-    draws = draw(world, ROWS, random)
-    loyal = {"loyal": category(draws.cell // 3, ("no", "yes"))}
-    return case(columns_of(draws, pmf=draws.pmf, more=loyal), world)
+
+    def make(random: Random) -> Case:
+        draws = draw(world, ROWS, random)
+        loyal = {"loyal": category(draws.cell // 3, ("no", "yes"))}
+        return case(columns_of(draws, pmf=draws.pmf, more=loyal), world)
+
+    return make
 
 
 def favourite(with_pmf: bool) -> Callable[[Random], Case]:
@@ -237,6 +241,14 @@ def wide(random: Random) -> Case:
     return case(columns_of(draws, pmf=draws.pmf), world, (uniform(world), fixed(world, "item 3"), by_segment(world)))
 
 
+NEARLY_TOLD = Kind(
+    "a field that nearly tells the reward",
+    loyalty(MEAN / 4, 0.8 + MEAN / 4),
+    "cover",
+    r"\bloyal\b",
+)
+"""It cannot be told from a field that was made of the reward: to name it and to leave it out is right, too."""
+
 RIGHT = tuple(
     Kind(name, make, "silence")
     for name, make in {
@@ -259,7 +271,7 @@ RIGHT = tuple(
         "25 more fields": many_fields,
         "numbers as context, pmfs": ages(with_pmf=True),
         "numbers as context, no pmfs": ages(with_pmf=False),
-        "a field that foretells the reward": loyalty,
+        "a field that foretells the reward": loyalty(MEAN / 2, MEAN + 0.3),
         "the favourite as a field, pmfs": favourite(with_pmf=True),
         "the favourite as a field, no pmfs": favourite(with_pmf=False),
         "20 actions": wide,
