@@ -124,7 +124,22 @@ def empty_amounts(options: ReadOptions) -> Callable[[Random], Case]:
     return make
 
 
+def many_actions(count: int, *, decisions: int, options: ReadOptions = READ) -> Callable[[Random], Case]:
+    """Actions drawn evenly, with mean rewards from 0.115 to 0.315, 0.215 on average; some are never drawn."""
+    names = tuple([f"i{one}" for one in range(count)])
+    mean = np.linspace(0.115, 0.315, count)[np.newaxis]
+    world = world_of(np.ones((1, count)), mean, segment=("all",), actions=names)
+
+    def make(random: Random) -> Case:
+        table = table_of(draw(world, decisions, random))
+        table = {name: table[name] for name in ("action", "reward", "propensity")}
+        return read(table, world, (uniform(world),), options=options)
+
+    return make
+
+
 EMPTY = r"empty|left out|left_out|skipp|no reward|without a reward"
+UNSEEN = r"never drawn|--actions|could draw"
 SKIP = ReadOptions(skip_bad=True)
 
 FILES = (
@@ -139,6 +154,8 @@ FILES = (
     Kind("decision ids, half of them empty", empty_ids, "cover"),
     Kind("decision ids, all the same", constant_id, "alarm", r"\bid\b|left out|duplicate"),
     Kind("copies of rows, no id", copies, "alarm", r"cop(y|ies)|twice|duplicate"),
+    Kind("200 actions, 400 rows, not declared", many_actions(200, decisions=400), "alarm", UNSEEN),
+    Kind("1,000 actions, not declared", many_actions(1_000, decisions=2_000), "alarm", UNSEEN),
     Kind("empty clicks", empty_clicks(READ), "alarm", EMPTY),
     Kind("empty clicks, bad rows skipped", empty_clicks(SKIP), "alarm", EMPTY),
     Kind("empty amounts", empty_amounts(READ), "alarm", EMPTY),

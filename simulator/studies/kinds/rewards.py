@@ -82,32 +82,6 @@ def nearly_always(random: Random) -> Case:
     return case(columns_of(draws, pmf=draws.pmf), world, (uniform(world), fixed(world, "sale")))
 
 
-def many_actions(count: int, *, decisions: int, declared: bool) -> Callable[[Random], Case]:
-    """Actions drawn evenly, with mean rewards from 0.115 to 0.315, 0.215 on average; some are never drawn.
-
-    declared: the log names them all; otherwise it has those that were drawn, as a table.
-    """
-    names = tuple([f"i{one}" for one in range(count)])
-    mean = np.linspace(0.115, 0.315, count)[np.newaxis]
-    world = world_of(np.ones((1, count)), mean, segment=("all",), actions=names)
-
-    def make(random: Random) -> Case:
-        draws = draw(world, decisions, random)
-        columns = columns_of(draws, fields={})
-        if declared:
-            return case(columns, world, (uniform(world),))
-        seen, codes = np.unique(draws.action, return_inverse=True)
-        few = replace(
-            columns,
-            actions=tuple([names[one] for one in seen]),
-            action=codes.astype(np.int32),
-            sets=(tuple(range(len(seen))),),
-        )
-        return case(few, world, (uniform(world),))
-
-    return make
-
-
 Loss = Callable[[Draws, Random], Flags]
 """(n,): which decisions are left out."""
 
@@ -145,7 +119,7 @@ def left_out(loss: Loss) -> Callable[[Random], Case]:
         draws = draw(FALLING, ROWS, random, cell=3 * late + random.choice(3, ROWS, p=SHARE))
         columns, lost = columns_of(draws, pmf=draws.pmf), loss(draws, random)
         rows = LeftOutRows(columns.action[lost], columns.reward[lost], columns.time[lost])
-        kept = replace(columns.take(~lost), left_out={"without a tag": int(lost.sum())}, left_out_rows=rows)
+        kept = replace(columns.take(~lost), left_out={"bad tag": int(lost.sum())}, left_out_rows=rows)
         return case(kept, FALLING)
 
     return make
@@ -173,20 +147,6 @@ REWARDS = (
     Kind("rewards +1 and -1", plus_minus(sign=1.0), "cover"),
     Kind("rewards +1 and -1, mirror", plus_minus(sign=-1.0), "cover"),
     Kind("an action with 99.5 % successes", nearly_always, "cover"),
-    Kind(
-        "200 actions, 400 rows, not declared",
-        many_actions(200, decisions=400, declared=False),
-        "alarm",
-        "never drawn|--actions|could draw",
-    ),
-    Kind("200 actions, 400 rows, declared", many_actions(200, decisions=400, declared=True), "cover", "never drawn"),
-    Kind(
-        "1,000 actions, not declared",
-        many_actions(1_000, decisions=ROWS, declared=False),
-        "alarm",
-        "never drawn|--actions|could draw",
-    ),
-    Kind("1,000 actions, declared", many_actions(1_000, decisions=ROWS, declared=True), "cover", "never drawn"),
     Kind("left out by action", left_out(lose_sales), "alarm", "left out"),
     Kind("left out by outcome", left_out(lose_unrewarded), "alarm", "left out"),
     Kind("left out by time", left_out(lose_the_end), "alarm", "left out"),

@@ -221,7 +221,7 @@ def lost_by_chance(random: Random) -> Case:
     lost = random.random(ROWS) < 0.1
     rows = LeftOutRows(columns.action[lost], columns.reward[lost], columns.time[lost])
     kept = columns.take(~lost)
-    return case(replace(kept, left_out={"not yet final": int(lost.sum())}, left_out_rows=rows), SHOP)
+    return case(replace(kept, left_out={"bad tag": int(lost.sum())}, left_out_rows=rows), SHOP)
 
 
 def daily_visitors(random: Random) -> Case:
