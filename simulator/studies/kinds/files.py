@@ -139,7 +139,7 @@ def many_actions(count: int, *, decisions: int, options: ReadOptions = READ) -> 
 
 
 EMPTY = r"empty|left out|left_out|skipp|no reward|without a reward"
-UNSEEN = r"never drawn|--actions|could draw"
+UNSEEN = r"could be drawn, and only"
 SKIP = ReadOptions(skip_bad=True)
 
 FILES = (
