@@ -14,12 +14,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.stats import binom
 
-from decider.estimate.sample import Floats, Longs
+from decider.estimate.sample import Floats, Longs, by_unit
 from decider.estimate.weights import effective_size, largest_share, mean_weight, top_share, usual_value
 from simulator.datasets import open_bandit
+from simulator.evaluate.checks.answer import Answer
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.log import log_findings
+from simulator.evaluate.estimates import estimate_mean
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
+from simulator.evaluate.support import samples_of
 from simulator.evaluate.verdicts import ALARM, worst_verdict
 from simulator.logs.columns import Category, Columns, Number
 from simulator.report.checks import candidate_panel, findings_table, log_panel
@@ -436,6 +439,7 @@ class Weights:
     missing: Floats = field(default_factory=lambda: np.zeros(0))
     predicted: Floats = field(default_factory=lambda: np.array([math.nan]))
     expected: Floats = field(default_factory=lambda: np.array([math.nan]))
+    guess: Floats = field(default_factory=lambda: np.zeros(1))
     missing_by_action: Floats = field(default_factory=lambda: np.zeros(0))
     example: Longs = field(default_factory=lambda: np.zeros(0, np.int64))
     possible_weight: float = math.nan
@@ -509,7 +513,8 @@ def test_an_action_that_the_log_could_not_draw_is_named_with_where() -> None:
     assert diagnostics.support_violations == 1_000
     assert diagnostics.missing_mass == pytest.approx(0.15)
     (finding,) = (one for one in diagnostics.findings if one.name == "support")
-    assert finding.verdict == "do not use"
+    assert finding.verdict == "caution", "the interval says how much is unknown, and is refused where that is too much"
+    assert "15 % of all its draws" in finding.text
     assert "'action 2'" in finding.text
     assert "decision 1 (segment=young)" in finding.text
     assert verdicts(diagnostics)["mean weight"] == "fine"
@@ -531,7 +536,7 @@ def test_mass_on_actions_that_the_log_does_not_know_is_missing_too() -> None:
         against(columns, columns.dense_pmf() * 0.8), missing=np.full(1_000, 0.2), missing_by_action=np.zeros(4)
     )
     diagnostics = diagnose(weights)
-    assert verdicts(diagnostics)["support"] == "do not use"
+    assert verdicts(diagnostics)["support"] == "caution"
     assert "does not know" in diagnostics.reasons[0]
 
 
@@ -575,15 +580,22 @@ def test_two_effective_draws_are_refused_and_a_hundred_are_not() -> None:
         assert verdicts(diagnostics)["effective sample size"] == verdict
 
 
-def test_one_decision_that_carries_the_result_is_refused() -> None:
-    """One purchase larger than all others together: with it or without it are two results."""
-    columns, amounts = log(), np.where(np.arange(5_000) < 500, 1.0, 0.0)
-    assert (
-        verdicts(diagnose(Weights(replace(columns, reward=amounts), np.ones(5_000))))["largest contribution"] == "fine"
-    )
-    amounts[0] = 600
-    huge = replace(columns, reward=amounts)
-    assert verdicts(diagnose(Weights(huge, np.ones(5_000))))["largest contribution"] == "do not use"
+def weighted_answer(columns: Columns, weight: Floats, *, heaviest: float) -> Answer:
+    """IPS, as the evaluation makes it."""
+    terms, (low, high) = weight * columns.reward, columns.reward_range
+    sample = by_unit(terms, weight, columns.unit, low=min(0, low), high=high * heaviest, max_weight=heaviest)
+    return Answer(estimate_mean(samples_of(sample, None), columns.reward_range), terms, columns.reward_range)
+
+
+def test_one_decision_that_carries_the_result_is_pointed_out() -> None:
+    """One purchase larger than all others together: the interval holds its absence, so it is a caution."""
+    amounts = np.where(np.arange(5_000) < 500, 1.0, 0.0)
+    amounts[1] = 600
+    for reward, verdict in ((np.minimum(amounts, 1.0), "fine"), (amounts, "caution")):
+        columns = replace(log(), reward=reward, reward_range=(0.0, 600.0 if verdict == "caution" else 1.0))
+        ones = np.ones(5_000)
+        diagnostics = diagnose(Weights(columns, ones), answer=weighted_answer(columns, ones, heaviest=1.0))
+        assert verdicts(diagnostics)["largest contribution"] == diagnostics.verdict == verdict
 
 
 def test_a_few_heavy_weights_are_pointed_out_with_how_much_more_logging_would_do() -> None:
@@ -641,7 +653,8 @@ def test_uniform_on_the_real_bandit_logs_is_refused_only_where_there_is_no_overl
     """`women` has an effective sample of 2; on the others an estimate is possible, with a wide interval."""
     columns = real_log(campaign)
     weight = 1 / len(columns.actions) / columns.propensity
-    diagnostics = diagnose(Weights(columns, weight), log=log_findings(columns))
+    answer = weighted_answer(columns, weight, heaviest=float(weight.max()))
+    diagnostics = diagnose(Weights(columns, weight), log=log_findings(columns), answer=answer)
     assert diagnostics.verdict == verdict
 
 
@@ -653,7 +666,8 @@ def test_thompson_on_the_real_uniform_log_is_not_refused() -> None:
     weight = np.array([table[row.item_id, row.position - 1] / row.propensity_score for row in rows])
     columns = real_log("random/all")
     overlap = Weights(columns, weight, possible_weight=float(table.max() * 80))
-    diagnostics = diagnose(overlap, log=log_findings(columns))
+    answer = weighted_answer(columns, weight, heaviest=overlap.possible_weight)
+    diagnostics = diagnose(overlap, log=log_findings(columns), answer=answer)
     assert diagnostics.ess == pytest.approx(1639.50, abs=0.005)
     assert diagnostics.max_weight == pytest.approx(19.5984, abs=0.00005)
     assert diagnostics.verdict == "caution"

@@ -136,7 +136,7 @@ def asked_and_estimated(world: LoggedWorld, name: str) -> tuple[float, Estimator
 def covered(world: LoggedWorld, name: str) -> tuple[bool, bool]:
     """Whether IPS's and DR's intervals hold the truth."""
     truth, estimator = asked_and_estimated(world, name)
-    estimates = [estimate_mean(estimator.sample(terms), (0.0, 1.0)) for terms in (estimator.ips(), estimator.dr())]
+    estimates = [estimate_mean(estimator.samples(terms), (0.0, 1.0)) for terms in (estimator.ips(), estimator.dr())]
     return estimates[0].low <= truth <= estimates[0].high, estimates[1].low <= truth <= estimates[1].high
 
 

@@ -194,7 +194,7 @@ def _world(subject: str) -> World | None:
 def _refuse(why: str, **options: Any) -> None:
     """Raises BadComparison for the first that was given."""
     for name, value in options.items():
-        if value:
+        if value or (value == 0 and value is not False):  # `--empty-reward 0` was given, too
             raise BadComparison(f"--{NAMED.get(name, name.replace('_', '-'))}: {why}, leave it out")
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 from rich.console import Console, RenderableType
@@ -19,6 +20,7 @@ from decider.errors import DeciderError
 from simulator.logs.columns import Columns
 from simulator.logs.errors import BadLog
 from simulator.logs.open import ReadOptions, open_log
+from simulator.logs.options import DROP, LARGEST_NUMBER
 
 REFUSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes, besides 0."""
@@ -60,13 +62,63 @@ def with_options(*options: Decorator) -> Decorator:
     return decorate
 
 
+def _empty_reward(_: click.Context, __: click.Parameter, text: str | None) -> float | Literal["drop"] | None:
+    if text is None or text == DROP:
+        return text
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise click.BadParameter(f"{text!r} is neither a number nor {DROP}")
+    return number
+
+
+def _actions(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...] | int | None:
+    """A number, ids between commas, or `@FILE` with one id a line."""
+    if text is None:
+        return None
+    if re.fullmatch("[0-9]{1,6}", text):
+        return int(text)
+    ids = [one.strip() for one in (_lines(Path(text[1:])) if text.startswith("@") else text.split(","))]
+    ids = [one for one in ids if one]
+    twice = next((one for one in ids if ids.count(one) > 1), None) if len(set(ids)) < len(ids) else None
+    if twice or not ids:
+        raise click.BadParameter(f"{text}: names {f'{twice!r} twice' if twice else 'no action'}")
+    return tuple(ids)
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{file}: cannot be read ({error}); it has one action a line") from error
+
+
 log_options = with_options(
     click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
     click.option(
-        "--column", "columns", multiple=True, metavar="WORD=NAME", help="What a table's column is, like reward=clicked."
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="WORD=NAME",
+        help="What a table's column is, like reward=clicked; times without a zone are UTC. Of every log: context=NAME "
+        "is context whatever it looks like, ignore=NAME is not.",
     ),
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
+    click.option(
+        "--empty-reward",
+        metavar="NUMBER|drop",
+        callback=_empty_reward,
+        help="What an empty reward of a table means: 0, nothing happened; drop, nobody knows.",
+    ),
+    click.option(
+        "--actions",
+        metavar="IDS|@FILE|NUMBER",
+        callback=_actions,
+        help="Actions of a table that were never drawn: a,b,c, a file with one a line, or how many there are in all.",
+    ),
     click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them."),
 )
 """How to read a log."""
@@ -147,7 +199,7 @@ def read_log(name: str, console: Console, *, reward_range: tuple[float, float] |
     def note(text: str) -> None:
         console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
-    if reward_range and not -math.inf < reward_range[0] < reward_range[1] < math.inf:
+    if reward_range and not -LARGEST_NUMBER <= reward_range[0] < reward_range[1] <= LARGEST_NUMBER:
         raise BadLog(f"--reward-range {reward_range[0]} {reward_range[1]}: must be two finite numbers, the lower first")
     with bar(console, "reading") as progress:
         options = ReadOptions(reward_range=reward_range or None, on_progress=progress, on_note=note, **given)

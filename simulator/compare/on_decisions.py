@@ -13,9 +13,8 @@ from itertools import combinations
 import numpy as np
 from scipy.special import ndtr
 
-from decider.estimate.default_interval import NAME, default_interval
+from decider.estimate.default_interval import NAME
 from decider.estimate.mean import Interval
-from decider.estimate.sample import Sample
 from simulator.compare.on_log import (
     LOGGED,
     LogResult,
@@ -28,6 +27,7 @@ from simulator.compare.on_log import (
 from simulator.compare.paired import Comparison, Floats, Largest
 from simulator.compare.result import LEVEL, ComparisonResult, Family, Standing, Value, rank
 from simulator.evaluate.checks.log import log_findings
+from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.logs.columns import Columns
 
 REWARD = "reward/decision"
@@ -51,7 +51,7 @@ def compare(
     sums = on_same_decisions(results, reference)
     standings = [standing(name, one, parameters[name]) for name, one in results.items()]
     families = [
-        family(sums, columns.reward_range, reference=reference, every_pair=every, on_done=on_done)
+        family(sums, possible_rewards(columns), reference=reference, every_pair=every, on_done=on_done)
         for every in ([False, True] if every_pair else [False])
     ]
     return ComparisonResult(
@@ -127,22 +127,16 @@ def _comparison(
 
 def _difference_interval(one: Sums, other: Sums, value_range: tuple[float, float]) -> Callable[[float], Interval]:
     """The interval of the difference, as wide as z standard errors where decisions are many."""
-    sample = difference(one, other)
+    samples = difference(one, other)
     wide = value_range[1] - value_range[0]
-    same = not sample.total.any() and one.possible_weight <= 1
+    same = not samples.own.total.any() and one.possible_weight <= 1
 
     def interval(z: float) -> Interval:
         if same:
             return Interval(0.0, 0.0, 0.0)
-        return _default_interval(sample, wide, level=float(1 - 2 * ndtr(-z)))
+        return samples.interval((-wide, wide), level=float(1 - 2 * ndtr(-z)))  # as `simulator evaluate` has it
 
     return interval
-
-
-def _default_interval(sample: Sample, wide: float, *, level: float) -> Interval:
-    """As `simulator evaluate` has it: the mean term, in the default interval."""
-    found = default_interval(sample, value_range=(-wide, wide), level=level)
-    return Interval(sample.value, min(found.low, sample.value), max(found.high, sample.value))
 
 
 def _negative(one: Interval) -> Interval:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -32,6 +33,7 @@ from simulator.evaluate.parse import experiment_candidate, log_experiment, parse
 from simulator.evaluate.result import Finding, PolicyResult
 from simulator.evaluate.run import evaluate_candidate
 from simulator.evaluate.scores import Scores, score
+from simulator.evaluate.support import Samples, Unseen, difference_of, samples_of
 from simulator.logs.columns import Columns
 from simulator.logs.open import ReadOptions, open_log
 from simulator.run.policies import with_policy
@@ -52,6 +54,8 @@ class Reading:
     mapping: Path | None = None
     reward_range: tuple[float, float] | None = None
     skip_bad: bool = False
+    empty_reward: float | Literal["drop"] | None = None
+    actions: tuple[str, ...] | int | None = None
 
     @property
     def options(self) -> ReadOptions:
@@ -62,6 +66,8 @@ class Reading:
             mapping=self.mapping,
             reward_range=self.reward_range or None,
             skip_bad=self.skip_bad,
+            empty_reward=self.empty_reward,
+            actions=self.actions,
         )
 
 
@@ -78,6 +84,7 @@ class LogTask:
 class Sums:
     """Of the headline's terms, by unit. packed: (3, units) of float64: totals, weights, decisions; packed with zlib.
 
+    unseen: (2, units), likewise: what actions that the log cannot show add at least and at most; empty for nothing.
     low, high, idle: what one term can be at least and at most, and where its weight is 0. possible_weight: the largest
     one. decisions: a name for the decisions that these are of.
     """
@@ -88,11 +95,25 @@ class Sums:
     idle: tuple[float, float]
     possible_weight: float
     decisions: str
+    unseen: str = ""
 
     @property
     def arrays(self) -> Floats:
         """(3, units)."""
-        return np.frombuffer(zlib.decompress(b64decode(self.packed))).reshape(3, -1)
+        return _unpack(self.packed).reshape(3, -1)
+
+    @property
+    def added(self) -> Unseen | None:
+        """What missing actions may add, by unit."""
+        return Unseen(*_unpack(self.unseen).reshape(2, -1)) if self.unseen else None
+
+
+def _pack(*arrays: Floats) -> str:
+    return b64encode(zlib.compress(np.array(arrays, np.float64).tobytes(), 1)).decode()
+
+
+def _unpack(packed: str) -> Floats:
+    return np.frombuffer(zlib.decompress(b64decode(packed)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,31 +202,27 @@ def sums_of(one: Candidate, scores: Scores, columns: Columns) -> Sums:
     [[1.0, 0.33], [1.0, 0.67], [1.0, 1.0]]
     """
     estimator = Estimator(scores)
-    sample = estimator.sample(estimator.terms)
+    samples, unseen = estimator.samples(estimator.terms), estimator.terms.unseen
+    sample = samples.own
     idle = sample.idle or (sample.low, sample.high)
     bounds = (sample.low, sample.high, idle)
     if isinstance(one, LoggedPolicies):  # its terms are the rewards
-        bounds = (*columns.reward_range, columns.reward_range)
+        bounds = (*estimator.value_range, estimator.value_range)
     rows = one.rows(columns)
     decisions = "all" if rows is None or rows.all() else blake2b(np.packbits(rows).tobytes(), digest_size=8).hexdigest()
-    arrays = np.array([sample.total, sample.weight, sample.size], np.float64)
-    packed = b64encode(zlib.compress(arrays.tobytes(), 1)).decode()
-    return Sums(packed, *bounds, possible_weight=sample.max_weight, decisions=decisions)
+    packed = _pack(sample.total, sample.weight, sample.size)
+    added = unseen and unseen.sums(scores.columns.units)
+    beyond = _pack(added.low, added.high) if added else ""
+    return Sums(packed, *bounds, possible_weight=sample.max_weight, decisions=decisions, unseen=beyond)
 
 
-def difference(one: Sums, other: Sums) -> Sample:
+def difference(one: Sums, other: Sums) -> Samples:
     """One less the other by unit; the weights of `one` are the control, whose mean is known to be 1."""
     total, weight, size = one.arrays
     idle = (one.idle[0] - other.high, one.idle[1] - other.low)
-    return Sample(
-        total - other.arrays[0],
-        weight,
-        size,
-        one.low - other.high,
-        one.high - other.low,
-        one.possible_weight,
-        idle=idle,
-    )
+    low, high = one.low - other.high, one.high - other.low
+    sample = Sample(total - other.arrays[0], weight, size, low, high, one.possible_weight, idle=idle)
+    return samples_of(sample, difference_of(one.added, other.added))
 
 
 def row(task: LogTask, found: LogResult, given: Mapping[str, Value]) -> TableRow:

@@ -2,7 +2,8 @@
 
 An estimate that is a mean of one term per decision gets its interval from these terms, summed by unit. SNIPS and the
 Cressie-Read value estimate the same mean as IPS, and SNDR the same as DR: they have the interval of those, widened to
-hold their value.
+hold their value. Every interval includes what actions that the log cannot show may earn (`support.py`), and lies within
+the range of rewards; of the values only that of IPS may leave it.
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ from decider.estimate.binomial import Proportion, proportion_interval
 from decider.estimate.clipped_ips import ClippedIps
 from decider.estimate.cressie_read_value import CressieRead
 from decider.estimate.default_interval import NAME as DEFAULT
-from decider.estimate.default_interval import default_interval
 from decider.estimate.dr import DoublyRobust
 from decider.estimate.dr_shrinkage import DrShrinkage
 from decider.estimate.ips import Ips
 from decider.estimate.mean import Interval
 from decider.estimate.mips import Mips
 from decider.estimate.replay import RejectionReplay, tickets
-from decider.estimate.sample import Sample, Units
+from decider.estimate.sample import Units
 from decider.estimate.sndr import Sndr
 from decider.estimate.snips import Snips
 from decider.estimate.switch_dr import SwitchDr
 from decider.estimate.weights import effective_size
 from simulator.evaluate.result import Difference, Estimate
+from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.scores import GroupProbabilities, Scores
+from simulator.evaluate.support import Samples, Unseen, difference_of, samples_of
 from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.logs.columns import Floats, Longs
-from simulator.text import figure
+from simulator.text import figure, percent
 
 REPLAY_SEED = 1
 
@@ -46,6 +48,9 @@ Z_95 = 1.96
 DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
 CUT_NOTE = "biased where weights are cut (limit {})"
 SHRUNK_NOTE = "biased where weights are shrunk (strength {})"
+OUTSIDE_NOTE = "outside the range of rewards by chance; the interval is not"
+CUT_VALUE_NOTE = "cut to the range of rewards"
+UNSEEN_NOTE = "counts {} of the candidate's draws as 0: the log cannot show what they earn"
 MIPS_NOTE = "unbiased only if, within a {}, the reward does not depend on the action"
 REPLAY_NOTE = "for comparison: {:,} of {:,} decisions accepted, the others thrown away"
 
@@ -55,6 +60,7 @@ class Terms:
     """An estimate as a mean of terms. terms: (n,); low, high: what one term can be; note: why it is biased.
 
     idle: what a term can be where the candidate would not have drawn the action (its weight is 0).
+    unseen: what actions that the log cannot show may add; None where there are none.
     """
 
     terms: Floats
@@ -62,6 +68,7 @@ class Terms:
     high: float
     note: str = ""
     idle: tuple[float, float] | None = None
+    unseen: Unseen | None = None
 
 
 class _Weighting(TypedDict):
@@ -86,7 +93,7 @@ class Estimator:
         self.columns = scores.columns
         self._scores = scores
         self._units = scores.columns.units
-        self._low, self._high = scores.columns.reward_range
+        self._low, self._high = possible_rewards(scores.columns)
         columns = scores.columns
         self._weighting = _Weighting(propensity=columns.propensity, pmf=scores.pmf, reward=columns.reward)
         self._model = _Model(predicted=scores.predicted, expected=scores.expected)
@@ -117,15 +124,34 @@ class Estimator:
             found |= self._from_model()
         return found
 
+    @cached_property
+    def answer(self) -> Estimate | None:
+        """The headline estimate where decisions have weights."""
+        if not self.columns.has_propensities or not len(self.columns):
+            return None
+        return self._dr_estimate if self.headline == "dr" else self._ips_estimate
+
+    @cached_property
+    def _ips_estimate(self) -> Estimate:
+        found = self._estimate(self.ips())
+        value = float(self.ips().terms.mean())
+        outside = "" if self._low <= value <= self._high else OUTSIDE_NOTE
+        unseen = UNSEEN_NOTE.format(percent(float(self._scores.missing.mean()))) if self._unseen else ""
+        return replace(found, value=value, unbiased=not unseen, note="; ".join(filter(None, (unseen, outside))))
+
+    @cached_property
+    def _dr_estimate(self) -> Estimate:
+        return self._estimate(self.dr())
+
     def _from_weights(self) -> dict[str, Estimate]:
-        ips = self._estimate(self.ips())
+        ips = self._ips_estimate
         cressie_read, snips = CressieRead(), Snips()
         cressie_read.add_many(**self._weighting)
         snips.add_many(**self._weighting)
         found = {"ips": ips}
         for name, value in (("snips", snips.value), ("cressie_read", cressie_read.value)):
             if value is not None:
-                found[name] = replace(ips, value=value, low=min(ips.low, value), high=max(ips.high, value))
+                found[name] = self._another_value(ips, value)
         found["clipped_ips"] = self._estimate_tuned(self._clipped_ips(), ips)
         if self._scores.grouped is not None:
             found["mips"] = self._estimate(self._mips(self._scores.grouped))
@@ -138,18 +164,35 @@ class Estimator:
         }
         if not self._scores.columns.has_propensities:
             return found
-        found["dr"] = dr = self._estimate(self.dr())
+        found["dr"] = dr = self._dr_estimate
         sndr = Sndr()
         sndr.add_many(**self._weighting, **self._model)
         if sndr.value is not None:
-            found["sndr"] = replace(dr, value=sndr.value, low=min(dr.low, sndr.value), high=max(dr.high, sndr.value))
+            found["sndr"] = self._another_value(dr, sndr.value)
         found["switch_dr"] = self._estimate_tuned(self._switch_dr(), dr)
         found["dr_shrinkage"] = self._estimate_tuned(self._dr_shrinkage(), dr)
         return found
 
+    def _another_value(self, of: Estimate, value: float) -> Estimate:
+        """An estimate of the same mean: its interval, widened to hold another value."""
+        held, note = self._cut(value)
+        return replace(of, value=held, low=min(of.low, held), high=max(of.high, held), note=note or of.note)
+
+    def _cut(self, value: float) -> tuple[float, str]:
+        """Within what a mean reward can be, and a note where that moved it."""
+        held = min(max(value, self._low), self._high)
+        return held, "" if held == value else CUT_VALUE_NOTE
+
+    @cached_property
+    def _unseen(self) -> Unseen | None:
+        """What missing actions may add to a term that counts them as 0."""
+        missing = self._scores.missing
+        return Unseen(missing * self._low, missing * self._high) if missing.any() else None
+
     def ips(self) -> Terms:
         """Terms w r."""
-        return Terms(Ips.terms(**self._weighting), *self._weighted_bounds(), idle=(0.0, 0.0))
+        terms = Ips.terms(**self._weighting)
+        return Terms(terms, *self._weighted_bounds(), idle=(0.0, 0.0), unseen=self._unseen)
 
     def dr(self) -> Terms:
         """Terms expected + w (r - predicted)."""
@@ -157,7 +200,9 @@ class Estimator:
         least, most = self._scores.predictions
         weight = self._scores.possible_weight
         low, high = least + weight * (self._low - most), most + weight * (self._high - least)
-        return Terms(terms, low, high, idle=(least, most))
+        unseen, guess = self._unseen, self._scores.guess
+        unseen = unseen and Unseen(unseen.low - guess, unseen.high - guess)
+        return Terms(terms, low, high, idle=(least, most), unseen=unseen)
 
     @cached_property
     def terms(self) -> Terms:
@@ -166,6 +211,8 @@ class Estimator:
 
     def _weighted_bounds(self) -> tuple[float, float]:
         most = self._scores.possible_weight
+        if bool((self._scores.weight == 1).all()):
+            return self._low, self._high
         return min(0.0, self._low * most), max(0.0, self._high * most)
 
     def _clipped_ips(self) -> Terms:
@@ -196,11 +243,20 @@ class Estimator:
         note = REPLAY_NOTE.format(int(accepted.sum()), len(reward))
         rows = np.flatnonzero(accepted)
         kept, units = reward[rows], self._units.part(rows)
-        if bool(((kept == 0) | (kept == 1)).all()) and len(units.size) == len(kept):
-            interval = proportion_interval(Proportion(int(kept.sum()), len(kept)), method="exact")
-            return _as_estimate(interval, "Clopper-Pearson", note, unbiased=True)
+        highest = kept == self._high
+        if bool((highest | (kept == self._low)).all()) and len(units.size) == len(kept):
+            share = proportion_interval(Proportion(int(highest.sum()), len(kept)), method="exact")
+            interval = _scale(share, self.value_range)
+            return _as_estimate(self._with_missing(interval), "Clopper-Pearson", note, unbiased=self._unseen is None)
         sample = units.sample(kept, np.ones(len(kept)), low=self._low, high=self._high, max_weight=1.0)
-        return _as_estimate(asymptotic(sample, value_range=self.value_range), "asymptotic", note, unbiased=True)
+        interval = self._with_missing(asymptotic(sample, value_range=self.value_range))
+        return _as_estimate(interval, "asymptotic", note, unbiased=self._unseen is None)
+
+    def _with_missing(self, seen: Interval) -> Interval:
+        """Of a mean over the actions that the log shows: the others may earn the least or the most."""
+        mass = float(self._scores.missing.mean())
+        low, high = seen.low + mass * (self._low - seen.low), seen.high + mass * (self._high - seen.high)
+        return Interval(seen.value, low, high)
 
     def _normal_interval(self, terms: Floats) -> Interval:
         """Of the mean of terms, clustered by unit; SLOPE takes one per parameter, so it is two passes only.
@@ -217,32 +273,43 @@ class Estimator:
     def _squared_sizes(self) -> float:
         return float(np.dot(self._units.size, self._units.size))
 
-    def sample(self, terms: Terms) -> Sample:
-        """Terms by unit, with the weights as control variate."""
-        weight = self._scores.weight
-        most = max(1.0, self._scores.possible_weight)
+    def samples(self, terms: Terms) -> Samples:
+        """Terms by unit, with the weights as control variate; its mean is 1 with what is missing."""
+        weight, most = self._control
         sample = self._units.sample(terms.terms, weight, low=terms.low, high=terms.high, max_weight=most)
-        return replace(sample, idle=terms.idle)
+        return samples_of(replace(sample, idle=terms.idle), terms.unseen and terms.unseen.sums(self._units))
+
+    @cached_property
+    def _control(self) -> tuple[Floats, float]:
+        """(n,) numbers whose true mean is 1, and the largest that one can be."""
+        weight, missing = self._scores.weight, self._scores.missing
+        most = max(1.0, self._scores.possible_weight)
+        if self._unseen is None:
+            return weight, most
+        return weight + missing, most + float(missing.max())
 
     def _estimate(self, terms: Terms) -> Estimate:
-        return estimate_mean(self.sample(terms), self.value_range, note=terms.note)
+        found = estimate_mean(self.samples(terms), self.value_range, note=terms.note)
+        value, note = self._cut(found.value)
+        return replace(found, value=value, note=note or found.note)
 
     def _estimate_tuned(self, terms: Terms, unbiased: Estimate) -> Estimate:
         """SLOPE allows a bias as large as the unbiased estimate's interval is wide: this interval includes both."""
-        own = asymptotic(self.sample(terms), value_range=self.value_range)
-        interval = Interval(own.value, min(own.low, unbiased.low), max(own.high, unbiased.high))
-        return _as_estimate(interval, f"asymptotic, and {DEFAULT}", terms.note, unbiased=not terms.note)
+        own = asymptotic(self.samples(terms).own, value_range=self.value_range)
+        held, note = self._cut(own.value)
+        interval = Interval(held, min(held, own.low, unbiased.low), max(held, own.high, unbiased.high))
+        notes = "; ".join(filter(None, (terms.note, note)))
+        return _as_estimate(interval, f"asymptotic, and {DEFAULT}", notes, unbiased=not terms.note)
 
     def estimate_segment(self, rows: Longs, units: Units) -> tuple[float, Estimate | None]:
         """Effective sample size of the decisions at these indexes, and their estimate unless that is too small."""
-        weight = self._scores.weight[rows]
-        ess = effective_size(weight)
+        ess = effective_size(self._scores.weight[rows])
         if ess < LEAST_ESS:
             return ess, None
-        terms, most = self.terms, max(1.0, self._scores.possible_weight)
-        sample = units.sample(terms.terms[rows], weight, low=terms.low, high=terms.high, max_weight=most)
-        sample = replace(sample, idle=terms.idle)
-        return ess, estimate_mean(sample, self.value_range)
+        terms, (weight, most) = self.terms, self._control
+        sample = units.sample(terms.terms[rows], weight[rows], low=terms.low, high=terms.high, max_weight=most)
+        unseen = terms.unseen and terms.unseen.part(rows).sums(units)
+        return ess, estimate_mean(samples_of(replace(sample, idle=terms.idle), unseen), self.value_range)
 
     def difference(self) -> Difference:
         """To the logged mean reward, on the same decisions."""
@@ -255,22 +322,31 @@ class Estimator:
         own, idle = self.terms, None
         if own.idle and other.idle:
             idle = (own.idle[0] - other.idle[1], own.idle[1] - other.idle[0])
-        terms = Terms(own.terms - other.terms, own.low - other.high, own.high - other.low, idle=idle)
+        unseen = difference_of(own.unseen, other.unseen)
+        terms = Terms(own.terms - other.terms, own.low - other.high, own.high - other.low, idle=idle, unseen=unseen)
         if not terms.terms.any() and bool((self._scores.weight == 1).all()):
             return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
         width = self._high - self._low
-        return estimate_mean(self.sample(terms), (-width, width), level=level)
+        return estimate_mean(self.samples(terms), (-width, width), level=level)
 
 
-def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str = "", level: float = 0.95) -> Estimate:
-    """The mean term with the default interval. That one uses the weights and may miss the mean: then it is widened.
+def estimate_mean(
+    samples: Samples, value_range: tuple[float, float], *, note: str = "", level: float = 0.95
+) -> Estimate:
+    """The mean term with the default interval, which lies within the range.
 
-    >>> estimate_mean(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
+    >>> sample = Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0)
+    >>> estimate_mean(samples_of(sample, None), (0.0, 1.0)).value
     0.5
     """
-    interval = default_interval(sample, value_range=value_range, level=level)
-    low, high = min(interval.low, sample.value), max(interval.high, sample.value)
-    return Estimate(sample.value, low, high, DEFAULT, not note, note)
+    interval = samples.interval(value_range, level=level)
+    return _as_estimate(interval, DEFAULT, note, unbiased=not note)
+
+
+def _scale(share: Interval, ends: tuple[float, float]) -> Interval:
+    """The mean of rewards that are the lower or, in this share, the upper end."""
+    low, high = ends
+    return Interval(*[low * (1 - part) + high * part for part in (share.value, share.low, share.high)])
 
 
 def _as_estimate(interval: Interval, name: str, note: str, *, unbiased: bool) -> Estimate:

@@ -32,7 +32,8 @@ from simulator.evaluate.candidates import (
 )
 from simulator.evaluate.replay_decisions import ReplayedPolicy
 from simulator.load_policy import BadPolicy, CheckedPolicy, factory_of
-from simulator.logs.columns import Category, Columns
+from simulator.logs.columns import Category, Columns, Number
+from simulator.logs.names import repeated_names
 
 NAMES = "uniform, logged, baseline, fixed:ACTION, table:FILE.csv, FILE.toml, model:LOG.db[@POSITION] or module:factory"
 
@@ -92,15 +93,23 @@ def _enumerate(names: tuple[str, ...]) -> str:
 def _table(name: str, file: Path, columns: Columns) -> TablePolicy:
     """First column the action, the others headed FIELD=VALUE, each summing to 1."""
     try:
-        header, *rows = list(csv.reader(file.read_text(encoding="utf-8").splitlines()))
-    except (OSError, ValueError) as error:
-        raise BadPolicy(f"{name}: {error}") from error
+        header, *rows = [[cell.strip() for cell in row] for row in _records(file)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise BadPolicy(f"{name}: {error}; it must be a CSV file in UTF-8 that begins with a line of names") from error
+    for what, names in (("column", header), ("action", [row[0] for row in rows if row])):
+        twice = repeated_names(names)
+        if twice:
+            raise BadPolicy(f"{name}: the {what} {twice[0]!r} stands twice; give each one {what}")
     fields = {heading.partition("=")[0] for heading in header[1:]}
     if len(fields) != 1 or not all("=" in heading for heading in header[1:]):
         raise BadPolicy(
             f"{name}: columns must be headed FIELD=VALUE, all of one field; they are {', '.join(header[1:])}"
         )
     field = fields.pop()
+    if isinstance(columns.fields.get(field), Number):
+        raise BadPolicy(
+            f"{name}: the context field {field!r} has numbers; make it a category of texts: --column categories={field}"
+        )
     if not isinstance(columns.fields.get(field), Category):
         raise BadPolicy(f"{name}: the log has no context field {field!r} of texts; it has {', '.join(columns.fields)}")
     values = tuple([heading.partition("=")[2] for heading in header[1:]])
@@ -116,6 +125,10 @@ def _table(name: str, file: Path, columns: Columns) -> TablePolicy:
         if not (abs(total - 1) <= CLOSE_TO_1 and least >= 0):
             raise BadPolicy(f"{file}: column {field}={value} is no distribution: it sums to {total:.6g}")
     return TablePolicy(name, field, values, pmfs)
+
+
+def _records(file: Path) -> list[list[str]]:
+    return list(csv.reader(file.read_text(encoding="utf-8-sig").splitlines()))
 
 
 def _table_action(where: str, row: list[str], header: list[str], columns: Columns) -> int:

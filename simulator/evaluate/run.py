@@ -19,12 +19,15 @@ from decider.estimate.confidence_sequence import confidence_sequence_path
 from decider.estimate.sample import Units
 from simulator.evaluate.breakdown import SegmentRows, action_shares, checkpoints, split_by_field, weight_histogram
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
+from simulator.evaluate.checks.answer import Answer
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.estimates import Estimator, estimate_mean
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
+from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.scores import Scores, score
+from simulator.evaluate.support import samples_of
 from simulator.evaluate.verdicts import worst_verdict
 from simulator.logs.columns import Columns, Floats, Longs
 
@@ -77,7 +80,7 @@ def evaluate(
 
 def summarize_log(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
     """The log alone: what `simulator inspect` shows, and the head of an evaluation."""
-    mean = _mean(columns.reward, columns.units, columns.reward_range)
+    mean = _mean(columns.reward, columns.units, possible_rewards(columns))
     return LogSummary(
         name=columns.name,
         decisions=len(columns),
@@ -108,15 +111,15 @@ def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Es
     """The mean reward as logged, with its interval."""
     low, high = reward_range
     sample = units.sample(reward, np.ones(len(reward)), low=low, high=high, max_weight=1.0)
-    return estimate_mean(sample, reward_range)
+    return estimate_mean(samples_of(sample, None), reward_range)
 
 
 def evaluate_candidate(
     candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool
 ) -> PolicyResult:
     """The result of one candidate without curve and segments. findings: of the log."""
-    diagnostics = diagnose(scores, log=findings)
     estimator = Estimator(scores)
+    diagnostics = diagnose(scores, log=findings, answer=_answer(estimator))
     refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, LoggedPolicies)
     result = PolicyResult(
         name=candidate.name,
@@ -133,17 +136,24 @@ def evaluate_candidate(
     if result.refused:
         return result
     if isinstance(candidate, LoggedPolicies):
-        return replace(result, **_logged_mean(scores.columns))
+        return replace(result, **_logged_mean(scores.columns, estimator.answer))
     result = replace(result, estimates=estimator.estimates())
     if not scores.columns.has_propensities:
         return result
     return replace(result, difference=estimator.difference())
 
 
-def _logged_mean(columns: Columns) -> dict[str, Any]:
+def _answer(estimator: Estimator) -> Answer | None:
+    if estimator.answer is None:
+        return None
+    return Answer(estimator.answer, estimator.terms.terms, estimator.value_range)
+
+
+def _logged_mean(columns: Columns, answer: Estimate | None) -> dict[str, Any]:
     """The log's own mean: IPS with all weights 1, or a plain mean without propensities."""
-    name = "ips" if columns.has_propensities else "mean"
-    return {"headline": name, "estimates": {name: _mean(columns.reward, columns.units, columns.reward_range)}}
+    if answer is not None:
+        return {"headline": "ips", "estimates": {"ips": answer}}
+    return {"headline": "mean", "estimates": {"mean": _mean(columns.reward, columns.units, possible_rewards(columns))}}
 
 
 def _add_breakdown(result: PolicyResult, scores: Scores, segments: _Segments) -> PolicyResult:
@@ -156,15 +166,19 @@ def _add_breakdown(result: PolicyResult, scores: Scores, segments: _Segments) ->
 
 def cumulative_estimate(estimator: Estimator) -> Curve:
     """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point."""
-    sample = estimator.sample(estimator.ips())
-    counts = checkpoints(len(sample.total))
-    path = confidence_sequence_path(sample, counts, value_range=estimator.value_range)
-    done = np.cumsum(sample.size)[np.array(counts, np.int64) - 1]
+    samples = estimator.samples(estimator.ips())
+    counts = checkpoints(len(samples.own.total))
+    lowest = confidence_sequence_path(samples.lowest, counts, value_range=estimator.value_range)
+    highest = lowest
+    if samples.highest is not samples.lowest:
+        highest = confidence_sequence_path(samples.highest, counts, value_range=estimator.value_range)
+    last = np.array(counts, np.int64) - 1
+    done = np.cumsum(samples.own.size)[last]
     return Curve(
         decisions=tuple(done.astype(int).tolist()),
-        value=tuple([one.value for one in path]),
-        low=tuple([one.low for one in path]),
-        high=tuple([one.high for one in path]),
+        value=tuple((np.cumsum(samples.own.total)[last] / done).tolist()),
+        low=tuple([one.low for one in lowest]),
+        high=tuple([one.high for one in highest]),
     )
 
 
@@ -180,7 +194,7 @@ class _Segments:
             self._known[id(columns)] = (
                 columns,
                 [
-                    (part, _mean(columns.reward[part.rows], part.units, columns.reward_range))
+                    (part, _mean(columns.reward[part.rows], part.units, possible_rewards(columns)))
                     for part in split_by_field(columns)
                 ],
             )

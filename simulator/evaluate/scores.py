@@ -13,6 +13,7 @@ import numpy as np
 
 from simulator.evaluate.candidates import Candidate
 from simulator.evaluate.reward_model import RewardModel
+from simulator.evaluate.support import undrawn_cells
 from simulator.logs.columns import Columns, Flags, Floats, Longs
 
 MANY_ACTIONS = 20
@@ -49,10 +50,11 @@ class Scores:
     """What one candidate would have done. All arrays (n,) unless said otherwise; nan where the log cannot say.
 
     weight: pmf / propensity. predicted, expected: the reward model at the drawn action, and its mean under the
-    candidate. missing: probability of actions that the log could not draw. shares, logged_shares, missing_by_action:
-    (actions,), means. example: (actions,), the first decision in which the action was missing, -1 for none.
-    possible_weight: the largest weight that any action could have had. predictions: the least and the largest of the
-    reward model, for any action in any decision. grouped: for MIPS; None where actions are few.
+    candidate. missing: probability of actions that the log could not draw; guess: the part of `expected` that stands
+    for them. shares, logged_shares, missing_by_action: (actions,), means. example: (actions,), the first decision in
+    which the action was missing, -1 for none. possible_weight: the largest weight that any action could have had.
+    predictions: the least and the largest of the reward model, for any action in any decision. grouped: for MIPS; None
+    where actions are few.
     """
 
     columns: Columns
@@ -61,6 +63,7 @@ class Scores:
     predicted: Floats
     expected: Floats
     missing: Floats
+    guess: Floats
     shares: Floats
     logged_shares: Floats
     missing_by_action: Floats
@@ -79,6 +82,7 @@ class Scores:
             predicted=self.predicted[rows],
             expected=self.expected[rows],
             missing=self.missing[rows],
+            guess=self.guess[rows],
             grouped=None,
         )
 
@@ -103,6 +107,7 @@ class Scoring:
         self.done = 0
         self._columns = columns
         self._model = RewardModel(columns)
+        self._undrawn = undrawn_cells(columns)
         grouping = group_actions(columns)
         self._pairs = [(one, _Collector(columns, one.rows(columns), grouping)) for one in candidates]
 
@@ -111,8 +116,9 @@ class Scoring:
         for rows, block in self._columns.blocks(most):
             predictions = self._model.predict(block)
             logged = None if block.pmf is None else _LoggedPmfs.of(block)
+            impossible = self._undrawn.at(block) if logged is None else logged.impossible
             for candidate, collector in self._pairs:
-                collector.add(rows, block, candidate.pmf(block), logged, predictions)
+                collector.add(rows, block, candidate.pmf(block), logged, impossible, predictions)
             self.done = rows.stop
             yield self.done
 
@@ -137,13 +143,12 @@ def group_actions(columns: Columns) -> Grouping | None:
 class _LoggedPmfs:
     """The logged pmfs of a block, (n, actions) each. inverse: 1 / pmf, 0 where the action was not possible.
 
-    everything: every action was possible in every decision.
+    impossible: where the action could not be drawn; None where every action could, in every decision.
     """
 
     pmf: Floats
-    possible: Flags
     inverse: Floats
-    everything: bool
+    impossible: Flags | None
 
     @classmethod
     def of(cls, block: Columns) -> _LoggedPmfs:
@@ -151,7 +156,7 @@ class _LoggedPmfs:
         pmf = block.dense_pmf()
         possible = pmf > ROUNDING
         inverse = np.divide(1.0, pmf, out=np.zeros_like(pmf), where=possible)
-        return cls(pmf, possible, inverse, bool(possible.all()))
+        return cls(pmf, inverse, None if possible.all() else ~possible)
 
 
 class _Collector:
@@ -164,7 +169,8 @@ class _Collector:
         self._grouping = grouping
         self._groups = grouping.groups if grouping else np.zeros((actions, 0))
         self._pmf, self._predicted, self._expected = (np.zeros(count) for _ in range(3))
-        self._missing = np.zeros(count)
+        self._missing, self._guess = np.zeros(count), np.zeros(count)
+        self._mean = float(columns.reward.mean()) if count else 0.0
         self._group_pmf, self._group_propensity = (np.ones(count if grouping else 0) for _ in range(2))
         self._shares, self._logged_shares = np.zeros(actions), np.zeros(actions)
         self._missing_by_action, self._example = np.zeros(actions), np.full(actions, -1, np.int64)
@@ -172,8 +178,16 @@ class _Collector:
         self._least, self._most = columns.reward_range[::-1]
         self._smallest = float(np.nanmin(columns.propensity, initial=1.0))
 
-    def add(self, rows: slice, block: Columns, pmf: Floats, logged: _LoggedPmfs | None, predictions: Floats) -> None:
-        """One block: pmf and predictions are (n, actions)."""
+    def add(
+        self,
+        rows: slice,
+        block: Columns,
+        pmf: Floats,
+        logged: _LoggedPmfs | None,
+        impossible: Flags | None,
+        predictions: Floats,
+    ) -> None:
+        """One block: pmf, impossible and predictions are (n, actions)."""
         at = (np.arange(len(block)), block.action)
         self._pmf[rows] = pmf[at]
         self._predicted[rows] = predictions[at]
@@ -187,9 +201,11 @@ class _Collector:
         if logged is None:
             self._logged_shares += np.bincount(block.action[wanted], minlength=len(block.actions))
             self._possible = max(self._possible, self._largest(block, pmf[wanted], wanted))
-            self._missing[rows] = _unknown_actions(pmf)
         else:
             self._support(rows, block, pmf, logged, wanted)
+        self._unknown(rows, pmf)
+        if impossible is not None:
+            self._unsupported(rows, np.where(impossible, np.nan_to_num(pmf), 0.0), predictions, wanted)
 
     def _largest(self, block: Columns, pmf: Floats, wanted: Flags) -> float:
         """Without logged pmfs any action may have had the smallest logged propensity. The logged policy itself (its pmf
@@ -200,21 +216,26 @@ class _Collector:
         return float(pmf.max()) / self._smallest
 
     def _support(self, rows: slice, block: Columns, pmf: Floats, logged: _LoggedPmfs, wanted: Flags) -> None:
-        """What the logged pmfs say about the candidate's: largest weight, unsupported mass, shares of groups."""
+        """What the logged pmfs say about the candidate's: largest weight, shares of actions and of groups."""
         kept = slice(None) if wanted.all() else wanted
         self._logged_shares += logged.pmf[kept].sum(axis=0)
         self._possible = max(self._possible, float((pmf * logged.inverse)[kept].max()))
-        self._missing[rows] = _unknown_actions(pmf)
-        if not logged.everything:
-            self._unsupported(rows, np.where(logged.possible, 0.0, pmf), wanted)
         if self._grouping is not None:
             group = (np.arange(len(block)), self._grouping.group[block.action])
             self._group_pmf[rows] = np.minimum((pmf @ self._groups)[group], 1.0)
             self._group_propensity[rows] = np.minimum((logged.pmf @ self._groups)[group], 1.0)
 
-    def _unsupported(self, rows: slice, mass: Floats, wanted: Flags) -> None:
+    def _unknown(self, rows: slice, pmf: Floats) -> None:
+        """Actions that the log does not know: their guess is its mean reward."""
+        unknown = _unknown_actions(pmf)
+        self._missing[rows] = unknown
+        self._guess[rows] = unknown * self._mean
+        self._expected[rows] += self._guess[rows]
+
+    def _unsupported(self, rows: slice, mass: Floats, predictions: Floats, wanted: Flags) -> None:
         """mass: (n, actions), the candidate's where the log could not draw. The first decision of each is kept."""
         self._missing[rows] += mass.sum(axis=1)
+        self._guess[rows] += np.einsum("ij,ij->i", mass, predictions)
         self._missing_by_action += mass[wanted].sum(axis=0)
         missing = (mass > ROUNDING)[wanted]
         new = missing.any(axis=0) & (self._example < 0)
@@ -235,6 +256,7 @@ class _Collector:
             predicted=self._predicted,
             expected=self._expected,
             missing=self._missing,
+            guess=self._guess,
             shares=self._shares / count,
             logged_shares=self._logged_shares / count,
             missing_by_action=self._missing_by_action / count,

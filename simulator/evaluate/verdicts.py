@@ -22,11 +22,9 @@ LEAST_ESS = 10.0
 ENOUGH_ESS = 200.0
 """Of 200 draws it is at most 0.14 wide; in simulated logs, at 16 a nominal 95 % Gaussian interval covered 56 %."""
 
-LEAST_SUCCESSES = 3.0
-"""Three events have a 95 % interval of 0.2 to 2.9 times their number (Garwood, Biometrika 1936): not one digit."""
-
 ENOUGH_SUCCESSES = 50.0
-"""Fifty have 0.7 to 1.3 times; in simulated logs with 34 clicks a Gaussian interval covered 85 %, at ESS 1,827."""
+"""Fifty events have a 95 % interval of 0.7 to 1.3 times their number (Garwood, Biometrika 1936); in simulated logs with
+34 clicks a Gaussian interval covered 85 %, at ESS 1,827."""
 
 DOMINATES = 0.5
 """One decision that weighs more than all others together: the estimate is that of one visitor."""
@@ -42,6 +40,9 @@ USEFUL_WEIGHT = 20.0
 
 NEGLIGIBLE = 1e-6
 """One slot of the sampler: a probability below it could not be drawn by our service either."""
+
+MORE_LIKE_IT = "A log of a policy that is more like the candidate, or that explores more"
+"""What would carry a candidate that the log hardly draws."""
 
 ORDER: tuple[Verdict, ...] = ("fine", "caution", "do not use")
 """From best to worst."""

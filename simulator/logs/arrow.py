@@ -1,11 +1,10 @@
-"""Arrow columns -> numpy, in bulk: numbers, times, codes and keys of texts. Called by the readers of logs.
+"""Arrow columns -> numpy, in bulk: numbers, codes and keys of texts. Called by the readers of logs.
 
 What cannot be read comes back as nan (or 0) beside a mask, so that the caller can name the row.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,6 @@ from simulator.logs.options import MOST_TEXTS
 
 _NUMBER = r"^[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|[nN][aA][nN]|[+-]?[iI]nf)$"
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
-_SECONDS, _MILLISECONDS = 1e11, 1e14
-"""Numbers below are seconds (until the year 5138), below the second milliseconds, above microseconds since 1970."""
 
 
 def is_text(column: Any) -> bool:
@@ -50,8 +47,8 @@ def numbers(column: Any) -> tuple[Floats, Flags]:
     (array([1.5, nan, nan, 1. ]), array([False,  True, False, False]))
     """
     if not is_text(column):
-        column = column.cast(pa.float64()) if not pa.types.is_boolean(column.type) else column.cast(pa.int8())
-        return column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
+        column = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+        return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.zeros(len(column), np.bool_)
     column = texts(column)
     try:  # a block without a fault needs no regular expression
         found = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
@@ -81,40 +78,6 @@ def all_numbers(column: Any) -> bool:
     except pa.ArrowInvalid:
         return False
     return not bool(np.isnan(found).all())
-
-
-def times(column: Any) -> tuple[Longs, Flags]:
-    """(n,) microseconds since 1970, and where there is no time. Texts are ISO 8601, UTC where they do not say.
-
-    >>> times(pa.array(["2019-11-24 00:00:10.5+00:00", "2019-11-24", "1574553600", "soon"]))[0].tolist()
-    [1574553610500000, 1574553600000000, 1574553600000000, 0]
-    """
-    moments = _parse_times(texts(column)) if is_text(column) else column
-    if pa.types.is_timestamp(moments.type) or pa.types.is_date(moments.type):
-        moments = moments.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-        return moments.fill_null(0).to_numpy(zero_copy_only=False), is_missing(moments)
-    found, wrong = numbers(moments)
-    if wrong.any() and len(column) > 1:  # Arrow parses all of a block or nothing; here each text has its own way
-        pieces = [times(column.slice(row, 1)) for row in range(len(column))]
-        return np.concatenate([time for time, _ in pieces]), np.concatenate([bad for _, bad in pieces])
-    return _to_microseconds(found, wrong)
-
-
-def _parse_times(column: Any) -> Any:
-    """Texts as times; as they were if one is none."""
-    for kind in (pa.timestamp("ns", "UTC"), pa.timestamp("ns")):
-        with suppress(pa.ArrowInvalid):
-            return pc.cast(column, kind)
-    return column
-
-
-def _to_microseconds(found: Floats, wrong: Flags) -> tuple[Longs, Flags]:
-    """Seconds, milliseconds or microseconds, told apart by their size."""
-    wrong = wrong | ~(np.abs(found) < 2.0**62)
-    found = np.where(wrong, 0.0, found)
-    size = np.abs(found)
-    scale = np.where(size < _SECONDS, 1e6, np.where(size < _MILLISECONDS, 1e3, 1.0))
-    return np.round(found * scale).astype(np.int64), wrong
 
 
 def is_missing(column: Any) -> Flags:
@@ -165,6 +128,9 @@ class TextCodes:
         self._name = name
         self._most = most
         self._index: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._index)
 
     @property
     def values(self) -> tuple[str, ...]:

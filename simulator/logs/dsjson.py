@@ -5,7 +5,8 @@ Lines that are no decisions to evaluate are counted by kind. Lines that a sender
 where it is the same for all lines, those that are left are a fair sample and nothing is to be done; where it differs,
 every line is kept with probability (smallest 1 - pdrop) / (its 1 - pdrop), drawn from its EventId, so that those that
 are left are a fair sample again (see `fair_sample`). A second line with an EventId is a repeated delivery, not a
-second decision. A reward is known when it came, or at once where the line does not tell.
+second decision; where it says something else, the id is none of a decision, and these lines are counted apart. A reward
+is known when it came, or at once where the line does not tell.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulator.logs.columns import Category, Columns, Flags, Floats, first_of_each
+from simulator.logs.columns import Category, Columns, Flags, Floats, LeftOutRows, first_of_each
 from simulator.logs.dsjson_actions import Actions, naming
-from simulator.logs.dsjson_event import Event, LineParser, OtherLine, flatten
+from simulator.logs.dsjson_event import Event, LineParser, Multi, OtherLine, Unlabelled, flatten
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.field_builder import FieldBuilder
 from simulator.logs.files import Files
@@ -35,13 +36,15 @@ SUFFIXES = (".dsjson", ".json", ".jsonl", ".ndjson", ".log")
 FIRST_LINES = 1_000
 """Decisions that settle what tells actions apart."""
 
+OTHER_DECISION = "repeated id of another decision"
+
 NAN = float("nan")
 
 
 class _Line(NamedTuple):
     path: Path
     number: int
-    event: Event
+    event: Event | Unlabelled
 
     def where(self) -> str:
         return f"{self.path}:{self.number}"
@@ -61,18 +64,33 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     """
     lines = _Lines(paths, options)
     first = list(islice(lines, FIRST_LINES))
-    wanted = pairs_of(options, allowed=("action",)).get("action")
+    wanted = pairs_of(options, allowed=("action", "context", "ignore")).get("action")
     chosen = naming(wanted, [line.event.actions.actions for line in first])
     if first:
         options.on_note(f"{name}: {chosen.words}")
+        _note_ids(name, [line.event for line in first if isinstance(line.event, Event)], options)
     builder = _Builder(Actions(chosen))
     for line in chain(first, lines):
-        try:
-            builder.add(line.event, options)
-        except BadRow as row:
-            lines.bad.add(row, where=line.where)
+        if isinstance(line.event, Unlabelled):
+            builder.lose(line.event.actions, line.event.drawn, reward=NAN, time=line.event.time)
+        else:
+            _add(builder, line, line.event, options, lines.bad)
     lines.check_any(name, builder)
     return builder.finish(name, options, lines)
+
+
+def _add(builder: _Builder, line: _Line, event: Event, options: ReadOptions, bad: BadRows) -> None:
+    try:
+        builder.add(event, options)
+    except BadRow as row:
+        bad.add(row, where=line.where)
+        builder.lose(event.actions, event.drawn, reward=event.reward, time=event.time)
+
+
+def _note_ids(name: str, first: Sequence[Event], options: ReadOptions) -> None:
+    decisions, units = any(event.id for event in first), any(event.unit for event in first)
+    options.on_note(f"{name}: " + ("decision id = EventId" if decisions else "no EventId: each line is one decision"))
+    options.on_note(f"{name}: " + ("unit id = UnitId" if units else "no UnitId: every decision is of another unit"))
 
 
 class _Lines:
@@ -100,7 +118,7 @@ class _Lines:
             if event is not None:
                 yield _Line(path, number, event)
 
-    def _event(self, parse: LineParser, line: bytes, where: str) -> Event | None:
+    def _event(self, parse: LineParser, line: bytes, where: str) -> Event | Unlabelled | None:
         """The decision of a line; None of one that is counted instead."""
         if line.isspace():
             return None
@@ -109,10 +127,14 @@ class _Lines:
         except BadRow as row:
             self.bad.add(row, where=lambda: where)
             return None
+        except BadLog as error:
+            raise BadLog(f"{where}: {error}") from error
         if isinstance(found, OtherLine):
             self.left_out[found.kind] += 1
             return None
-        if found.notes:
+        if isinstance(found, Unlabelled):
+            self.left_out["without a label"] += 1
+        elif found.notes:
             self.notes.update(found.notes)
         return found
 
@@ -149,6 +171,7 @@ class _Builder:
         self._rewarded = array("b")
         self._pmf: array[float] | None = array("f")
         self._without_time = 0
+        self._lost = _Lost(actions)
 
     def __len__(self) -> int:
         return len(self._action)
@@ -195,22 +218,30 @@ class _Builder:
         self._id.append(_key(event.id or f"\x00{len(self)}"))
         self._unit.append(_key(event.unit) if event.unit else len(self))
 
+    def lose(self, actions: Multi, drawn: int | None, *, reward: float, time: int | None) -> None:
+        """One decision that is left out, as far as it is known."""
+        self._lost.add(actions, drawn, reward=reward, time=time)
+
     def finish(self, name: str, options: ReadOptions, lines: _Lines) -> Columns:
         """Everything that was added, but for repeated lines and those that a fair sample does not have."""
         columns = self._columns(name)
-        once = first_of_each(np.frombuffer(self._id, np.uint64))
+        keys = np.frombuffer(self._id, np.uint64)
+        once, other = first_of_each(keys), _other_decisions(columns, keys, timed=not self._without_time)
         fair = fair_sample(np.frombuffer(self._keep), np.frombuffer(self._id, np.uint64))
         counts = {**lines.notes, "without a time": self._without_time}
         left_out = {
             **lines.left_out,
             **lines.bad.counts,
-            "repeated": int((~once).sum()),
+            "repeated": int((~once & ~other).sum()),
+            OTHER_DECISION: int(other.sum()),
             "left out so that pdrop is the same": int((once & ~fair).sum()),
         }
         rows = columns.take(once & fair)
         return replace(
             rows,
             reward_range=reward_range(rows.reward, options.reward_range),
+            left_out_rows=self._lost.rows(columns, other),
+            range_declared=options.reward_range is not None,
             left_out={kind: count for kind, count in left_out.items() if count},
             counts={kind: count for kind, count in counts.items() if count},
         )
@@ -239,6 +270,46 @@ class _Builder:
             action_features=_category(np.frombuffer(self._features, np.int32), features) if any(features) else None,
             traits=self._actions.traits(),
         )
+
+
+class _Lost:
+    """Decisions that are left out, as far as they are known."""
+
+    def __init__(self, actions: Actions) -> None:
+        self._actions = actions
+        self._ids: dict[str, int] = {}
+        self._action, self._reward, self._time = array("i"), array("d"), array("q")
+
+    def add(self, actions: Multi, drawn: int | None, *, reward: float, time: int | None) -> None:
+        id_ = "" if drawn is None else self._actions.id_of(actions, drawn)
+        self._action.append(self._ids.setdefault(id_, len(self._ids)))
+        self._reward.append(reward)
+        self._time.append(-1 if time is None else time)
+
+    def rows(self, columns: Columns, other: Flags) -> LeftOutRows:
+        """These, and the lines that an id of another decision removed."""
+        codes = {id_: code for code, id_ in enumerate(columns.actions)}
+        known = np.array([codes.get(id_, -1) for id_ in self._ids], np.int32)
+        action = np.frombuffer(self._action, np.int32)
+        return LeftOutRows(
+            action=np.concatenate([known[action] if len(known) else action, columns.action[other]]),
+            reward=np.concatenate([np.frombuffer(self._reward), columns.reward[other]]),
+            time=np.concatenate([np.frombuffer(self._time, np.int64), columns.time[other]]),
+        )
+
+
+def _other_decisions(columns: Columns, keys: Any, *, timed: bool) -> Flags:
+    """Lines whose EventId stood before, where one of its lines says something else than the first: no second delivery.
+
+    timed: every line has a time of its own.
+    """
+    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    before = first[which]
+    differs = (columns.action != columns.action[before]) | (columns.reward != columns.reward[before])
+    if timed:
+        differs |= columns.time != columns.time[before]
+    flags: Flags = (np.bincount(which, weights=differs) > 0)[which] & (before != np.arange(len(keys)))
+    return flags
 
 
 def _category(codes: Any, texts: Sequence[str]) -> Category:

@@ -174,6 +174,13 @@ class Actions:
             known = self._variants[multi.text] = self._variant(multi.actions)
         return known
 
+    def id_of(self, multi: Multi, index: int) -> str:
+        """The id of one action of a line that is left out, which need not be one of the log's; empty if it has none."""
+        try:
+            return self._naming.ids(multi.actions)[index]
+        except (BadRow, IndexError):
+            return ""
+
     def _variant(self, actions: Sequence[Action]) -> Variant:
         names = self._naming.ids(actions)
         features = {name: self._features(name, action) for name, action in zip(names, actions, strict=True)}

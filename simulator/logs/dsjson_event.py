@@ -21,12 +21,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from simulator.logs.errors import BadRow
+from simulator.logs.errors import SKIP, BadLog, BadRow
+from simulator.logs.options import LARGEST_NUMBER, SMALLEST_PROPENSITY, no_number
+from simulator.logs.table_block import NO_IDS
+from simulator.logs.times import parse_date
 
 OWN_NAMESPACES = ("C", "A")
 """VW's namespaces of our models (and exports): their features carry no prefix."""
@@ -36,7 +38,8 @@ TOLERANCE = 1e-3
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-_LARGEST = sys.float_info.max
+_ONE_A_LINE = "write one decision a line: jq -c '{}' FILE > LINES"
+_OPENS_LIST = re.compile(r"\[\s*(\{|$)")
 _MULTI = re.compile(r'"_multi"\s*:\s*(?=\[)')
 
 
@@ -54,6 +57,14 @@ class Multi(NamedTuple):
 
 
 NO_ACTIONS = Multi("", ())
+
+
+class Unlabelled(NamedTuple):
+    """A decision whose line has no outcome: counted, and judged by which decisions these are. drawn, time: if known."""
+
+    drawn: int | None
+    time: int | None
+    actions: Multi
 
 
 class Event(NamedTuple):
@@ -95,22 +106,25 @@ class LineParser:
 
     def __init__(self) -> None:
         self._last = NO_ACTIONS
+        self._numbering = _Numbering()
         self._decoder = json.JSONDecoder(parse_constant=_refuse_constant)
 
-    def __call__(self, text: str) -> Event | OtherLine:
-        """What a line says. Raises BadRow if it cannot be used."""
+    def __call__(self, text: str) -> Event | Unlabelled | OtherLine:
+        """What a line says. Raises BadRow if it cannot be used, BadLog if the file has no line a decision."""
         if text.startswith("["):
+            _check_no_list(text)
             return OtherLine("checkpoint")
         try:
             rest, actions = self._split(text)
             line = self._decoder.decode(rest)
         except (ValueError, RecursionError) as error:
-            raise BadRow("line", f"is no JSON ({error})") from error
+            remedy = _ONE_A_LINE.format(".") if text.endswith(("{", ",")) else SKIP
+            raise BadRow("line", f"is no JSON ({error})", remedy) from error
         if not isinstance(line, dict):
             raise BadRow("line", "is no JSON object")
         if "\\u" in text:
             _check_characters(text)
-        return _event(line, actions)
+        return _event(line, actions, self._numbering)
 
     def _split(self, text: str) -> tuple[str, Multi]:
         """The line without its actions, and these: parsed only if they are not those of the line before."""
@@ -126,6 +140,17 @@ class LineParser:
         return f"{text[:start]}0{text[start + len(self._last.text) :]}", self._last
 
 
+def _check_no_list(text: str) -> None:
+    """A list of decisions, or the line that opens one, is no checkpoint. Raises BadLog."""
+    try:
+        items = json.loads(text)
+        decisions = any(isinstance(item, dict) and ("c" in item or "_label_cost" in item) for item in items)
+    except (ValueError, RecursionError):
+        decisions = bool(_OPENS_LIST.match(text))
+    if decisions:
+        raise BadLog(f"holds a JSON list of decisions; {_ONE_A_LINE.format('.[]')}")
+
+
 def _check_characters(text: str) -> None:
     r"""Half of a character that is written as two (`\ud800`) cannot be stored in any file."""
     try:
@@ -138,12 +163,27 @@ def _refuse_constant(constant: str) -> float:
     raise ValueError(f"{constant} is not a number")
 
 
-def _event(line: dict[str, Any], actions: Multi) -> Event | OtherLine:
+def _event(line: dict[str, Any], actions: Multi, numbering: _Numbering) -> Event | Unlabelled | OtherLine:
     context = line.get("c")
     if not isinstance(context, dict):
         return _without_context(line)
     kind = _not_evaluated(line, context, actions)
-    return kind or _decision(line, context, actions)
+    if kind is None and "_label_cost" not in line:
+        return _unlabelled(line, actions)
+    return kind or _dropped(line) or _decision(line, context, actions, numbering)
+
+
+def _unlabelled(line: dict[str, Any], actions: Multi) -> Unlabelled:
+    first = line["a"][0] if isinstance(line["a"], list) else line["a"]
+    try:
+        time = microseconds(line.get("Timestamp"))
+    except BadRow:
+        time = None
+    return Unlabelled(first - 1 if type(first) is int and first > 0 else None, time, actions)
+
+
+def _dropped(line: dict[str, Any]) -> OtherLine | None:
+    return OtherLine("dropped (pdrop = 1)") if line.get("pdrop") == 1 else None
 
 
 def _without_context(line: dict[str, Any]) -> OtherLine:
@@ -168,10 +208,6 @@ def _not_evaluated(line: dict[str, Any], context: dict[str, Any], actions: Multi
         return OtherLine("not activated")
     if line.get("_skipLearn") is True:
         return OtherLine("not to be learned")
-    if "_label_cost" not in line:
-        return OtherLine("without a label")
-    if line.get("pdrop") == 1:
-        return OtherLine("dropped (pdrop = 1)")
     return None
 
 
@@ -184,9 +220,9 @@ def _is_activated(outcomes: list[dict[str, Any]]) -> bool:
     return any(one.get("ActionTaken") is True or one.get("DeferredAction") is False for one in outcomes)
 
 
-def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> Event:
+def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi, numbering: _Numbering) -> Event:
     cost = _number(line["_label_cost"], "_label_cost")
-    order = _order(line["a"])
+    order = numbering.order(line, len(actions.actions))
     drawn = _drawn_index(line, order)
     pdrop = _number(line.get("pdrop") or 0, "pdrop")
     if not 0 <= pdrop < 1:
@@ -208,13 +244,23 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi) -> 
         time=time,
         delay=_delay(time, rewarded),
         rewarded=bool(rewarded) if "o" in line else None,
-        id=str(line.get("EventId") or ""),
-        unit=str(line.get("UnitId") or ""),
+        id=_id(line.get("EventId")),
+        unit=_id(line.get("UnitId")),
         model=str(state.get("m") or "") if isinstance(state, dict) else "",
         context=context,
         actions=actions,
         notes=notes,
     )
+
+
+def _id(value: Any) -> str:
+    """As a text; empty where it is none.
+
+    >>> _id("e1"), _id(7), _id(None), _id(" "), _id("null")
+    ('e1', '7', '', '', '')
+    """
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() in NO_IDS else text
 
 
 def reward_of(cost: float) -> float:
@@ -227,22 +273,59 @@ def reward_of(cost: float) -> float:
 
 
 def _number(value: Any, name: str) -> float:
-    if not isinstance(value, bool) and isinstance(value, int | float) and -_LARGEST <= value <= _LARGEST:
+    if not isinstance(value, bool) and isinstance(value, int | float) and -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
         return float(value)
-    raise BadRow(name, f"{name} {value!r:.50} is not a number")
+    raise BadRow(name, f"{name} {value!r:.50} {no_number(value)}")
 
 
-def _order(given: Any) -> Sequence[int]:
-    numbers = given if isinstance(given, list) else [given]
-    if set(map(type, numbers)) != {int} or min(numbers) < 1 or len(set(numbers)) < len(numbers):
-        raise BadRow("a", f"a {given!r} is no list of different action numbers from 1")
-    return numbers
+class _Numbering:
+    """Whether `a` counts actions from 1, as rlclientlib does, or from 0, as VW reads as well: it takes the labels.
+
+    Most lines tell: one of them names all actions, or has a label. A line that does not, in a log that counts from 0
+    elsewhere, could be either.
+    """
+
+    def __init__(self) -> None:
+        self._from_0 = self._untold = False
+
+    def order(self, line: Mapping[str, Any], count: int) -> Sequence[int]:
+        """The action numbers from 1, of `count` actions. Raises BadRow."""
+        given = line["a"]
+        numbers: Sequence[int] = given if isinstance(given, list) else [given]
+        if set(map(type, numbers)) != {int} or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+            raise BadRow("a", f"a {given!r} is no list of different action numbers from 1")
+        if line.get("_label_Action") == numbers[0] and 0 not in numbers:  # nearly every line of nearly every log
+            self._check(numbers)
+            return numbers
+        labels = {line[name] - shift for name, shift in _LABELS if type(line.get(name)) is int}
+        if 0 in numbers or labels == {numbers[0]}:
+            return self._counted_from_0(numbers, labels)
+        if not labels and max(numbers) < count:
+            self._untold = True
+        self._check(numbers)
+        return numbers
+
+    def _counted_from_0(self, numbers: Sequence[int], labels: set[int]) -> Sequence[int]:
+        if labels - {numbers[0]}:
+            raise BadRow("a", f"a {numbers!r} is no list of different action numbers from 1, nor from 0 by its labels")
+        self._from_0 = True
+        self._check(numbers)
+        return [number + 1 for number in numbers]
+
+    def _check(self, numbers: Sequence[int]) -> None:
+        if self._from_0 and self._untold:
+            what = "some lines count actions from 0, and some do not tell"
+            raise BadRow("a", f"a {numbers!r}: {what}", "write _label_Action (from 1) into every line")
+
+
+_LABELS = (("_label_Action", 1), ("_labelIndex", 0))
+"""What names the drawn action beside `a`, and what it counts from."""
 
 
 def _drawn_index(line: dict[str, Any], order: Sequence[int]) -> int:
     """Index of the drawn action. `a`, `_label_Action` and `_labelIndex` say the same."""
-    for name, shift in (("_label_Action", 0), ("_labelIndex", 1)):
-        if name in line and line[name] != order[0] - shift:
+    for name, start in _LABELS:
+        if name in line and line[name] != order[0] - 1 + start:
             raise BadRow("action", f"{name} {line[name]!r} is not the drawn action {order[0]} that `a` names first")
     return order[0] - 1
 
@@ -272,6 +355,9 @@ def _propensity(label: Any, pmf: Sequence[float] | None, *, keep: float) -> tupl
     named = first if label is None else _number(label, "_label_probability")
     if not (0 < named <= 1 + TOLERANCE and first > 0):
         raise BadRow("_label_probability", f"the drawn action's probability {named!r} is not in (0, 1]")
+    if min(named, first) < SMALLEST_PROPENSITY:
+        smallest = f"below {SMALLEST_PROPENSITY:g}, which no draw can have shown"
+        raise BadRow("_label_probability", f"the drawn action's probability {min(named, first)!r} is {smallest}")
     if _same(named, first):
         return min(named, 1.0), keep, []
     if _same(named, first * keep):
@@ -297,7 +383,10 @@ def microseconds(text: Any) -> int | None:
         moment = datetime.fromisoformat(text)
         return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH) // _MICROSECOND
     except (TypeError, ValueError, OverflowError) as error:
-        raise BadRow("Timestamp", f"the time {text!r} is not like 2021-07-29T10:00:00.999Z") from error
+        found = parse_date(text) if isinstance(text, str) else None
+        if found is None:
+            raise BadRow("Timestamp", f"the time {text!r} is not like 2021-07-29T10:00:00.999Z") from error
+        return found
 
 
 def _delay(time: int | None, rewarded: list[dict[str, Any]]) -> float | None:

@@ -17,9 +17,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from simulator.logs.columns import Category, Columns, Field
-from simulator.logs.mapping import CONTEXT, GUESSES, PMF
-
-_WORDS = {name for names in GUESSES.values() for name in names}
+from simulator.logs.mapping import is_word
+from simulator.logs.names import CONTEXT, PMF, cleaned
 
 
 def write_csv(columns: Columns, path: Path, *, delimiter: str, packed: bool, done: Callable[[int], None]) -> None:
@@ -96,7 +95,7 @@ def field_name(name: str) -> str:
     >>> field_name("device"), field_name("click")
     ('device', 'context.click')
     """
-    taken = name.lower() in _WORDS or name.startswith((PMF, CONTEXT)) or not name
+    taken = is_word(name) or name.startswith((PMF, CONTEXT)) or cleaned(name) != name or not name
     return f"{CONTEXT}{name}" if taken else name
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from decider.experiment.definition import Experiment
 from simulator.logs import decider_log, dsjson, open_bandit, tables
 from simulator.logs.columns import Columns
+from simulator.logs.context_fields import CONTEXT_WORDS, with_context, without_ids
 from simulator.logs.errors import BadLog
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
@@ -36,15 +37,17 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     """
     if name.startswith(open_bandit.PREFIX):
         _refuse_options(name, options)
-        return open_bandit.load(name)
+        return with_context(open_bandit.load(name), options)
     path = Path(name)
     kind = _kind(path)
     if kind in DATABASE:
         _refuse_options(name, options)
-        return decider_log.load(path, experiment=options.experiment)
+        return with_context(decider_log.load(path, experiment=options.experiment), options)
     if kind in tables.SUFFIXES:
         return tables.load(files_of(path, tables.SUFFIXES), name, options).in_order_of_time()
-    return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
+    _refuse_table_options(name, options)
+    columns = dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
+    return without_ids(with_context(columns, options), options.on_note)
 
 
 def definition_in(name: str, options: ReadOptions) -> Experiment | None:
@@ -56,8 +59,20 @@ def definition_in(name: str, options: ReadOptions) -> Experiment | None:
 
 def _refuse_options(name: str, options: ReadOptions) -> None:
     """An option that this kind of log has no use for is an error, not ignored."""
-    if options.columns or options.mapping or options.reward_range:
-        raise BadLog(f"{name}: has fixed columns; leave out --column, --mapping and --reward-range")
+    others = [text for text in options.columns if text.partition("=")[0].strip() not in CONTEXT_WORDS]
+    if others or options.mapping or options.reward_range:
+        raise BadLog(
+            f"{name}: has fixed columns; leave out --column (but for context=NAME and ignore=NAME), --mapping and "
+            "--reward-range"
+        )
+    _refuse_table_options(name, options)
+
+
+def _refuse_table_options(name: str, options: ReadOptions) -> None:
+    if options.empty_reward is not None:
+        raise BadLog(f"{name}: leave out --empty-reward, it is for tables (.csv, .tsv, .parquet)")
+    if options.actions is not None:
+        raise BadLog(f"{name}: says itself which actions could be drawn; leave out --actions")
 
 
 def _kind(path: Path) -> str:

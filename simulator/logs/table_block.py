@@ -5,15 +5,18 @@ A block is an Arrow table; nothing here makes a Python object for a row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from simulator.logs import arrow
 from simulator.logs.columns import Flags, Floats, Longs
-from simulator.logs.errors import BadRow, BadRows
+from simulator.logs.errors import BadLog, BadRow, BadRows
+from simulator.logs.times import Times
 
 
 class Block:
@@ -58,21 +61,74 @@ class Block:
     def numbers(self, name: str, wrong: Callable[[Floats], Flags], problem: Callable[[object], BadRow]) -> Floats:
         """A column's numbers, nan where it is empty; refuses what is no number, and a `wrong` one. Raises BadLog."""
         column = self.column(name)
-        values, unreadable = arrow.numbers(column)
+        with _readable(column, name, "numbers"):
+            values, unreadable = arrow.numbers(column)
         self.refuse(unreadable | wrong(values), lambda row: problem(column[row].as_py()))
         return values
 
-    def times(self, name: str) -> Longs:
+    def times(self, name: str, times: Times) -> Longs:
         """A column's times in microseconds since 1970; refuses what is none. Raises BadLog."""
         column = self.column(name)
-        values, wrong = arrow.times(column)
-        self.refuse(wrong, lambda row: _bad_time(column[row].as_py()))
+        with _readable(column, name, "times"):
+            values, wrong = times.read(column)
+        self.refuse(wrong, lambda row: times.problem(column[row].as_py()))
         return values
+
+    def keys(self, name: str, *, first: int) -> tuple[Longs, Flags]:
+        """Ids as numbers that are equal where the ids are, and which rows have none: those get one of their own.
+
+        first: of these; from there on they count up. Raises BadLog.
+
+        >>> block = Block(pa.table({"id": ["ann", "", "NULL"]}), np.arange(3), BadRows(skip=True), str)
+        >>> block.keys("id", first=10)[0][1:].tolist()
+        [11, 12]
+        """
+        column = self.column(name)
+        with _readable(column, name, "ids"):
+            keys, empty = arrow.keys(column), is_nothing(column, NO_IDS)
+        return np.where(empty, first + np.arange(len(keys)), keys), empty
+
+    def empty(self, name: str) -> Flags:
+        """Rows that have no number in a column, nor anything else. Raises BadLog.
+
+        >>> Block(pa.table({"r": ["1", "", "NULL", "x"]}), np.arange(4), BadRows(skip=True), str).empty("r").tolist()
+        [False, True, True, False]
+        """
+        column = self.column(name)
+        with _readable(column, name, "numbers"):
+            return is_nothing(column, NULLS)
+
+    def place(self, row: int) -> str:
+        """Where a row stands, for people."""
+        return self._where(int(self._rows[row]))
 
     def refuse_missing(self, name: str, problem: BadRow) -> None:
         """Rows that have nothing in a column. Raises BadLog."""
         self.refuse(arrow.is_missing(self.column(name)), lambda _: problem)
 
 
-def _bad_time(value: object) -> BadRow:
-    return BadRow("time", f"the time {value!r} is not like 2021-07-29T10:00:00Z or seconds since 1970")
+NULLS = ("", "null", "none", "nan", "n/a", "#n/a", "<na>", "\\n", "nil", "undefined")
+"""Texts that stand for nothing, whatever the case."""
+
+NO_IDS = (*NULLS, "-", "--", "unknown", "(not set)", "(none)", "00000000-0000-0000-0000-000000000000")
+"""Texts that stand for no id. 0 may be one."""
+
+
+def is_nothing(column: Any, texts: Sequence[str]) -> Flags:
+    """(n,) where an Arrow array is empty or holds one of the texts, blanks and case aside."""
+    if pa.types.is_integer(column.type):
+        return arrow.is_missing(column)
+    lower = pc.utf8_lower(pc.utf8_trim_whitespace(arrow.texts(column)))
+    found: Flags = pc.is_in(lower, pa.array([*texts, None], pa.string())).to_numpy(zero_copy_only=False)
+    return found
+
+
+@contextmanager
+def _readable(column: Any, name: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise BadLog(
+            f"column {name!r} holds {column.type}, which cannot be read as {what} ({error}); write it as texts or "
+            f"numbers, or leave it out: --column ignore={name}"
+        ) from error

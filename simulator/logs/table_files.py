@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from simulator.logs import arrow
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files, suffix, unpack
+from simulator.logs.names import cleaned, repeated_names
 
 BLOCK_ROWS = 1 << 17
 
@@ -33,6 +35,9 @@ class TableFile(Protocol):
 
     def blocks(self, columns: Sequence[str], coded: Sequence[str], bad: BadRows) -> Iterator[Any]:
         """Tables with these columns; texts of the `coded` ones come by code. Raises BadLog."""
+
+    def first(self, columns: Sequence[str]) -> Any:
+        """The first rows of these columns; None where there are none. Raises BadLog."""
 
     def numeric(self, columns: Sequence[str]) -> set[str]:
         """Those of the columns that hold numbers: by their type, or as far as the first rows tell."""
@@ -57,25 +62,31 @@ class CsvTable:
             text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
             first = text.readline()
             self._delimiter = max(",\t;", key=re.sub(r'"[^"]*"', "", first).count)
-            self.header = next(csv.reader(chain([first], text), delimiter=self._delimiter), [])
-        if not self.header:
+            self._names = _next_record(csv.reader(chain([first], text), delimiter=self._delimiter), path)
+        if not self._names:
             raise BadLog(f"{path}: is empty; it must begin with a line of column names")
+        self.header = _header(self._names, path)
+
+    def first(self, columns: Sequence[str]) -> Any:
+        """See TableFile."""
+        return next(self.blocks(columns, (), BadRows(skip=True)), None)
 
     def numeric(self, columns: Sequence[str]) -> set[str]:
         """See TableFile."""
-        blocks = self.blocks(columns, (), BadRows(skip=True)) if columns else iter(())
-        first = next(blocks, None)
+        first = self.first(columns) if columns else None
         return set() if first is None else {name for name in columns if arrow.all_numbers(first[name].combine_chunks())}
 
     def blocks(self, columns: Sequence[str], coded: Sequence[str], bad: BadRows) -> Iterator[Any]:
         """See TableFile."""
-        kinds = {name: pa.string() for name in columns} | {
-            name: pa.dictionary(pa.int32(), pa.string()) for name in coded
+        written = dict(zip(self.header, self._names, strict=True))
+        kinds = {written[name]: pa.string() for name in columns} | {
+            written[name]: pa.dictionary(pa.int32(), pa.string()) for name in coded
         }
         with self._files.open(self._path) as file:
             try:
-                yield from self._read(file, columns, kinds, bad)
-            except pa.ArrowInvalid as error:
+                for rows in self._read(file, [written[name] for name in columns], kinds, bad):
+                    yield rows.rename_columns(list(columns))
+            except (pa.ArrowException, UnicodeDecodeError) as error:
                 raise self._with_line(error) from error
 
     def _read(self, file: Any, columns: Sequence[str], kinds: dict[str, Any], bad: BadRows) -> Iterator[Any]:
@@ -94,7 +105,7 @@ class CsvTable:
                 self._files.report()
                 yield pa.Table.from_batches([batch])
 
-    def _with_line(self, error: pa.ArrowInvalid) -> BadLog:
+    def _with_line(self, error: Exception) -> BadLog:
         """The error with the line of its row: Arrow does not say which, so the file is read a second time."""
         try:
             for line, record in self._records():
@@ -142,11 +153,18 @@ class ParquetTable:
         self._files = files
         with files.open(path) as file, _arrow_errors(path):
             self._schema = pq.ParquetFile(file).schema_arrow
-        self.header = list(self._schema.names)
+        self.header = _header(self._schema.names, path)
+
+    def _type(self, name: str) -> Any:
+        return self._schema.field(self.header.index(name)).type
+
+    def first(self, columns: Sequence[str]) -> Any:
+        """See TableFile."""
+        return next(self.blocks(columns, (), BadRows(skip=True)), None)
 
     def numeric(self, columns: Sequence[str]) -> set[str]:
         """See TableFile."""
-        return {name for name in columns if _is_number(self._schema.field(name).type)}
+        return {name for name in columns if _is_number(self._type(name))}
 
     def blocks(
         self,
@@ -155,16 +173,56 @@ class ParquetTable:
         bad: BadRows,  # noqa: ARG002 - the protocol's
     ) -> Iterator[Any]:
         """See TableFile."""
+        written = dict(zip(self.header, self._schema.names, strict=True))
         with self._files.open(self._path) as file, _arrow_errors(self._path):
-            texts = [one for one in coded if arrow.is_text(self._schema.field(one))]
+            texts = [written[one] for one in coded if arrow.is_text(self._schema.field(written[one]))]
             reader = pq.ParquetFile(file, read_dictionary=texts)
-            for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=list(columns)):
+            for batch in reader.iter_batches(batch_size=BLOCK_ROWS, columns=[written[name] for name in columns]):
                 self._files.report()
-                yield pa.Table.from_batches([batch])
+                rows = pa.Table.from_batches([batch]).select([written[name] for name in columns])
+                yield self._as_texts(rows.rename_columns(list(columns)))
+
+    def _as_texts(self, rows: Any) -> Any:
+        """Bytes as the texts that they are. Raises BadLog where they are none."""
+        for place, name in enumerate(rows.column_names):
+            if _is_binary(rows.schema.types[place]):
+                try:
+                    rows = rows.set_column(place, name, pc.cast(rows[name], pa.string()))
+                except pa.ArrowException as error:
+                    raise BadLog(
+                        f"{self._path}: column {name!r} holds {rows.schema.types[place]} that is no UTF-8 text; leave "
+                        f"it out: --column ignore={name}"
+                    ) from error
+        return rows
 
     def where(self, row: int) -> str:
         """See TableFile."""
         return f"{self._path}: row {row + 1}"
+
+
+def _next_record(records: Iterator[list[str]], path: Path) -> list[str]:
+    try:
+        return next(records, [])
+    except csv.Error as error:
+        raise BadLog(f"{path}: the line of column names cannot be read ({error}); save it as a CSV file") from error
+
+
+def _header(names: Sequence[str], path: Path) -> list[str]:
+    """The names as people see them. Raises BadLog where one stands twice: which one is meant, nobody knows."""
+    header = [cleaned(name) for name in names]
+    twice = repeated_names(header)
+    if twice:
+        raise BadLog(
+            f"{path}: {len(twice)} column {'name stands' if len(twice) == 1 else 'names stand'} twice: "
+            f"{', '.join(map(repr, twice[:5]))}; give every column its own name"
+        )
+    return header
+
+
+def _is_binary(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    types = pa.types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
 
 
 def _is_number(kind: Any) -> bool:
@@ -175,5 +233,5 @@ def _is_number(kind: Any) -> bool:
 def _arrow_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise BadLog(f"{path}: is no Parquet file ({error}); check that it is what its name says") from error

@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from simulator.logs import arrow
 from simulator.logs.columns import Codes, Flags, Floats, Longs
 from simulator.logs.errors import BadRow
-from simulator.logs.mapping import PMF, Layout
-from simulator.logs.table_block import Block
+from simulator.logs.mapping import Layout
+from simulator.logs.names import PMF
+from simulator.logs.options import SMALLEST_PROPENSITY
+from simulator.logs.table_block import NO_IDS, Block, is_nothing
 
 TOLERANCE = 1e-3
 """A pmf may be off by this much: it was printed with few digits."""
@@ -204,13 +206,19 @@ class Long(Shape):
             yield rest
 
     def _starts(self, decision_ids: Any) -> Longs:
-        """Where a new decision begins."""
+        """Where a new decision begins; a row without an id is one of its own, and bad."""
         keys = arrow.keys(decision_ids)
+        empty = is_nothing(decision_ids, NO_IDS)
+        keys = np.where(empty, np.arange(len(keys)), keys)
         return np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
 
     def decisions(self, block: Block) -> tuple[Block, Eligible | None]:
         """See Shape. What is wrong with one row makes its decision bad."""
         starts = self._starts(block.column(self._decision_id))
+        block.refuse(
+            is_nothing(block.column(self._decision_id), NO_IDS),
+            lambda _: BadRow("decision id", f"has no {self._decision_id}, which says which rows are one decision"),
+        )
         sizes = np.diff(np.append(starts, len(block)))
         group = np.repeat(np.arange(len(starts)), sizes)
         chosen = self._chosen(block, starts, sizes)
@@ -243,7 +251,7 @@ class Long(Shape):
             return np.full(len(block), np.nan)
         return block.numbers(
             self._layout.propensity,
-            lambda values: (values < 0) | (values > 1 + TOLERANCE) | (chosen & ~(values > 0)),
+            lambda values: (values < 0) | (values > 1 + TOLERANCE) | (chosen & ~(values >= SMALLEST_PROPENSITY)),
             bad_propensity,
         )
 
@@ -267,7 +275,16 @@ def _first_chosen(chosen: Flags, starts: Longs) -> Longs:
 def bad_propensity(value: object) -> BadRow:
     """What is wrong with a propensity.
 
-    >>> bad_propensity(0.0).what
-    'the propensity 0.0 is not in (0, 1]'
+    >>> bad_propensity(0.0).what, bad_propensity("1e-320").what
+    ('the propensity 0.0 is not in (0, 1]', "the propensity '1e-320' is too small to be one that was ever drawn")
     """
+    if _is_tiny(value):
+        return BadRow("propensity", f"the propensity {value!r} is too small to be one that was ever drawn")
     return BadRow("propensity", f"the propensity {value!r} is not in (0, 1]")
+
+
+def _is_tiny(value: object) -> bool:
+    try:
+        return 0 < float(str(value)) < SMALLEST_PROPENSITY
+    except ValueError:
+        return False

@@ -7,7 +7,9 @@ bytes, 4 for each category field, 8 for each number field and 4 for each logged 
 
 from __future__ import annotations
 
+import sys
 from array import array
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +20,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from simulator.logs import arrow
-from simulator.logs.columns import Category, Codes, Columns, Field, Floats, Number, first_of_each
+from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
-from simulator.logs.mapping import CONTEXT, Layout, describe, layout_of
-from simulator.logs.options import ReadOptions, bad_reward, out_of_range, reward_range
+from simulator.logs.id_fields import id_fields
+from simulator.logs.mapping import Layout, describe, layout_of, without_doubtful_unit
+from simulator.logs.names import CONTEXT
+from simulator.logs.options import (
+    DROP,
+    LARGEST_NUMBER,
+    SMALLEST_PROPENSITY,
+    ReadOptions,
+    bad_reward,
+    out_of_range,
+    reward_range,
+)
 from simulator.logs.table_block import Block
 from simulator.logs.table_files import TableFile, table_file
+from simulator.logs.table_losses import LeftOutBuilder, exact_copies
 from simulator.logs.table_shapes import TOLERANCE, Eligible, bad_propensity, shape_of
+from simulator.logs.times import Times
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+
+SURELY_ID = 10_000
+"""Different texts after which a field with a new one in every second row is an id for sure."""
 
 
 def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
@@ -38,25 +55,54 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     ...     path = Path(folder, "log.csv")
     ...     _ = path.write_text("item_id,click,pscore,device\\n7,1,0.5,web\\n8,0,0.25,\\n")
     ...     columns = load([path], "log.csv", ReadOptions(on_note=print))
-    log.csv: action = item_id, propensity = pscore, reward = click; context: device (category); a wide table
+    log.csv: one row a decision; each column is
+      item_id: action (2 actions)
+      click: reward
+      pscore: propensity
+      device: context, category of 1 value
     >>> columns.actions, columns.reward.tolist(), columns.fields["device"]
     (('7', '8'), [1.0, 0.0], Category(codes=array([ 0, -1], dtype=int32), values=('web',)))
     """
+    _check_empty_reward(options)
     files = Files(paths, options.on_progress)
     tables = [table_file(path, files, block_bytes=options.block_bytes) for path in paths]
-    layout = layout_of(tables[0].header, options, str(paths[0]))
+    header = tables[0].header
+    layout = layout_of(header, options, str(paths[0]))
+    layout = without_doubtful_unit(layout, lambda column: _has_few_values(tables[0].first([column])))
     for table, path in zip(tables, paths, strict=True):
         missing = [column for column in layout.columns if column not in table.header]
         if missing:
             raise BadLog(f"{path}: has no column {missing[0]!r}, which {paths[0]} has; give both the same columns")
+    try:
+        columns = _read(tables, layout, name, options)
+    except BadLog:
+        options.on_note(describe(layout, header, None, name))
+        raise
+    files.close()
+    options.on_note(describe(layout, header, columns, name))
+    return columns
+
+
+def _check_empty_reward(options: ReadOptions) -> None:
+    instead, declared = options.empty_reward, options.reward_range
+    if declared and isinstance(instead, float | int) and not declared[0] <= instead <= declared[1]:
+        raise BadLog(
+            f"--empty-reward {instead:g} is not in the declared range [{declared[0]:g}, {declared[1]:g}]; name a "
+            "reward that can be"
+        )
+
+
+def _read(tables: Sequence[TableFile], layout: Layout, name: str, options: ReadOptions) -> Columns:
     undecided = [one for one in layout.fields if one not in layout.numbers | layout.categories]
-    numbers = layout.numbers | tables[0].numeric(undecided)
-    options.on_note(describe(layout, name, numbers))
-    builder = _Builder(layout, numbers, options)
+    builder = _Builder(layout, layout.numbers | tables[0].numeric(undecided), options)
     for table in tables:
         builder.add_all(table)
-    files.close()
     return builder.finish(name)
+
+
+def _has_few_values(rows: Any) -> bool:
+    """Fewer than ten in a hundred rows or more."""
+    return rows is not None and len(rows) >= 100 and pc.count_distinct(rows.column(0)).as_py() < 10
 
 
 class _Builder:
@@ -67,12 +113,17 @@ class _Builder:
         self._options = options
         self._bad = BadRows(skip=options.skip_bad)
         self._actions = arrow.TextCodes(layout.action, most=options.most_texts)
+        self._times = Times(layout.time or "")
         self._shape = shape_of(layout, self._actions)
-        self._texts = {
-            name: arrow.TextCodes(name, most=options.most_texts) for name in layout.fields if name not in numbers
-        }
+        most = defaultdict(lambda: sys.maxsize, dict.fromkeys(layout.insisted, options.most_texts))
+        self._texts = {name: arrow.TextCodes(name, most=most[name]) for name in layout.fields if name not in numbers}
         self._columns: dict[str, array[Any]] = {}
         self._whole_pmf = True
+        self._rows = 0
+        self._given_up: dict[str, str] = {}
+        self._counts: Counter[str] = Counter()
+        self._left_out = LeftOutBuilder(layout.action)
+        self._empty_reward = ""
 
     def add_all(self, table: TableFile) -> None:
         """All rows of a file."""
@@ -82,44 +133,66 @@ class _Builder:
         for rows in self._shape.blocks(table.blocks(layout.columns, coded, self._bad)):
             numbers = np.arange(start, start + len(rows))
             self._add(*self._shape.decisions(Block(rows, numbers, self._bad, table.where)))
+            self._give_up_ids()
             start += len(rows)
 
     def _add(self, block: Block, eligible: Eligible | None) -> None:
         layout = self._layout
         found: dict[str, Any] = {"reward": self._reward(block)}
         if layout.time:
-            found["time"] = block.times(layout.time)
+            found["time"] = block.times(layout.time, self._times)
         propensity = self._propensity(block)
         found["action"] = self._action(block)
         if eligible is not None:
             found["eligible"] = eligible.sets
             propensity = self._drawn_propensity(block, eligible, found["action"], propensity)
         found["propensity"] = propensity
-        found |= {f"field {name}": self._field(block, name) for name in layout.fields}
-        keys = {"unit": layout.unit_id, "decision": layout.decision_id}
-        found |= {name: arrow.keys(block.column(column)) for name, column in keys.items() if column}
+        found |= {f"field {name}": self._field(block, name) for name in layout.fields if name not in self._given_up}
+        found |= self._keys(block)
+        self._left_out.add(block, self._rows, layout.action, found["reward"], found.get("time"))
         for name, values in found.items():
             self._put(name, values[block.good])
         if eligible is None or eligible.pmf is None:
             self._whole_pmf = False
         else:
             self._put("pmf", eligible.pmf[np.repeat(block.good, self._shape.sets.sizes(eligible.sets))])
+        self._rows += len(block)
 
     def _put(self, name: str, values: Any) -> None:
         column = self._columns.setdefault(name, array(values.dtype.char))
         column.frombytes(np.ascontiguousarray(values).data.cast("B"))
 
+    def _keys(self, block: Block) -> dict[str, Longs]:
+        """Of units and decisions; a row without an id gets one of its own."""
+        found = {}
+        for what, column in (("unit", self._layout.unit_id), ("decision", self._layout.decision_id)):
+            if column:
+                found[what], empty = block.keys(column, first=self._rows)
+                self._counts[f"without a {what} id"] += int((empty & block.good).sum())
+        return found
+
     def _reward(self, block: Block) -> Floats:
-        wanted = self._options.reward_range
-        return block.numbers(
+        """Empty ones are what the user said; until then they are left out, and counted."""
+        wanted, instead = self._options.reward_range, self._options.empty_reward
+        empty = block.empty(self._layout.reward) & block.good
+        block.good &= ~empty
+        rewards = block.numbers(
             self._layout.reward, lambda values: out_of_range(values, wanted), lambda value: bad_reward(value, wanted)
         )
+        if not empty.any():
+            return rewards
+        self._counts["empty reward"] += int(empty.sum())
+        self._empty_reward = self._empty_reward or block.place(int(np.argmax(empty)))
+        if isinstance(instead, float | int):
+            block.good |= empty
+            rewards = np.where(empty, instead, rewards)
+        return rewards
 
     def _propensity(self, block: Block) -> Floats:
         """As it stands beside the action; nan where the table has none."""
         if self._layout.propensity is None:
             return np.full(len(block), np.nan)
-        return block.numbers(self._layout.propensity, lambda values: ~((values > 0) & (values <= 1)), bad_propensity)
+        return block.numbers(self._layout.propensity, _not_propensities, bad_propensity)
 
     def _action(self, block: Block) -> Codes:
         block.refuse_missing(self._layout.action, BadRow("action", "has no action"))
@@ -145,33 +218,92 @@ class _Builder:
     def _field(self, block: Block, name: str) -> Any:
         if name in self._texts:
             return self._texts[name].codes(block.column(name))
-        return block.numbers(name, np.isinf, lambda value: _no_number(name, value))
+        return block.numbers(name, _is_too_large, lambda value: _no_number(name, value))
+
+    def _give_up_ids(self) -> None:
+        """Texts of a field that is an id for sure are forgotten early: each is a Python object."""
+        kept = self._layout.insisted | self._given_up.keys()
+        for name in [one for one in self._texts if one not in kept]:
+            different = len(self._texts[name])
+            if different > self._options.most_texts or (different > SURELY_ID and 2 * different > self._rows):
+                self._given_up[name] = f"looks like an id: {different:,} different values in {self._rows:,} rows"
+                self._texts[name] = arrow.TextCodes(name)
+                self._columns.pop(f"field {name}")
 
     def finish(self, name: str) -> Columns:
         """Everything that was added. Raises BadLog where that is nothing."""
+        self._check_empty_rewards()
         if not self._columns.get("action"):
-            raise BadLog(f"{name}: has no usable row ({dict(self._bad.counts) or 'it is empty'}); name another file")
+            found = {**self._bad.counts, **{kind: count for kind, count in self._counts.items() if count}}
+            raise BadLog(f"{name}: has no usable row ({found or 'it is empty'}); name another file")
         reward = self._whole("reward")
         count = len(reward)
         time = self._whole("time", np.zeros(count, np.int64))
+        actions = self._all_actions(name)
         columns = Columns(
             name=name,
-            actions=self._actions.values,
+            actions=actions,
             action=self._whole("action"),
             propensity=self._whole("propensity"),
             reward=reward,
             reward_range=reward_range(reward, self._options.reward_range),
+            range_declared=self._options.reward_range is not None,
             time=time,
             known=time,
             unit=self._whole("unit", np.arange(count)),
-            sets=self._shape.sets.members or (tuple(range(len(self._actions.values))),),
+            sets=self._shape.sets.members or (tuple(range(len(actions))),),
             eligible=self._whole("eligible", np.zeros(count, np.int32)),
             pmf=self._whole("pmf") if self._whole_pmf else None,
-            left_out=self._bad.counts,
-            counts={} if self._layout.time else {"without a time": count},
-            fields={one.removeprefix(CONTEXT): self._whole_field(one) for one in self._layout.fields},
+            fields={one.removeprefix(CONTEXT): self._whole_field(one) for one in self._kept_fields},
+            insisted=frozenset(one.removeprefix(CONTEXT) for one in self._layout.insisted),
         )
-        return self._without_repeats(columns) if self._layout.decision_id else columns
+        counts = dict(self._counts) | ({} if self._layout.time else {"without a time": count})
+        if not self._layout.decision_id and not self._given_up:  # what was given up may tell rows apart
+            timed, with_units = self._layout.time is not None, self._layout.unit_id is not None
+            counts["exact copies of rows"] = exact_copies(columns, timed=timed, with_units=with_units)
+        empty = counts.pop("empty reward", 0) if self._options.empty_reward == DROP else 0
+        left_out = {**self._bad.counts, "empty reward": empty}
+        columns = replace(
+            self._without_ids(columns),
+            counts={kind: number for kind, number in counts.items() if number},
+            left_out={kind: number for kind, number in left_out.items() if number},
+        )
+        first = first_of_each(self._whole("decision")) if self._layout.decision_id else np.ones(count, np.bool_)
+        return self._left_out.without_repeats(columns, first, rows=self._rows)
+
+    @property
+    def _kept_fields(self) -> list[str]:
+        return [name for name in self._layout.fields if name not in self._given_up]
+
+    def _check_empty_rewards(self) -> None:
+        count = self._counts["empty reward"]
+        if count and self._options.empty_reward is None:
+            raise BadLog(
+                f"{self._empty_reward}: the reward is empty, here and in {count:,} of {self._rows:,} rows in all; say "
+                f"what that means: --empty-reward 0 (nothing happened, like no click), or --empty-reward "
+                f"{DROP} (nobody knows: such rows are left out and counted)"
+            )
+
+    def _all_actions(self, name: str) -> tuple[str, ...]:
+        """Those of the table, then those that were declared besides. Raises BadLog."""
+        seen, declared = self._actions.values, self._options.actions
+        if declared is None:
+            return seen
+        if self._shape.sets.members:
+            raise BadLog(f"{name}: says itself which actions could be drawn; leave out --actions")
+        if not isinstance(declared, int):
+            return tuple(dict.fromkeys([*seen, *declared]))
+        if declared < len(seen):
+            raise BadLog(f"{name}: has {len(seen):,} different actions, more than --actions {declared}; say how many")
+        return (*seen, *[f"unseen-{number}" for number in range(1, declared - len(seen) + 1)])
+
+    def _without_ids(self, columns: Columns) -> Columns:
+        """Fields that look like ids are no context, unless the user said that they are."""
+        numbers = {one.removeprefix(CONTEXT) for one in self._layout.numbers}
+        found = id_fields(columns.fields, but=columns.insisted | numbers)
+        given_up = {one.removeprefix(CONTEXT): reason for one, reason in self._given_up.items()}
+        kept = {one: field for one, field in columns.fields.items() if one not in found}
+        return replace(columns, fields=kept, set_aside={**given_up, **found})
 
     def _whole(self, name: str, otherwise: Any = None) -> Any:
         column = self._columns.get(name)
@@ -181,13 +313,10 @@ class _Builder:
         values = self._whole(f"field {name}")
         return Category(values, self._texts[name].values) if name in self._texts else Number(values)
 
-    def _without_repeats(self, columns: Columns) -> Columns:
-        """The first row of every decision id: a repeated row is not a second draw."""
-        first = first_of_each(self._whole("decision"))
-        if first.all():
-            return columns
-        left_out = {**columns.left_out, "repeated decision id": int((~first).sum())}
-        return replace(columns, left_out=left_out).take(first)
+
+def _not_propensities(values: Floats) -> Flags:
+    wrong: Flags = ~((values >= SMALLEST_PROPENSITY) & (values <= 1))
+    return wrong
 
 
 def _not_eligible(action: str) -> BadRow:
@@ -198,7 +327,15 @@ def _disagree(named: float, drawn: float) -> BadRow:
     return BadRow("propensity", f"the propensity {named:.6g} is not the {drawn:.6g} that the pmf gives to the action")
 
 
+def _is_too_large(values: Floats) -> Flags:
+    flags: Flags = np.abs(values) > LARGEST_NUMBER
+    return flags
+
+
 def _no_number(name: str, value: object) -> BadRow:
-    return BadRow(
-        "field", f"{name} {value!r} is not a number, as the rows before had; say --column categories={name}, or mend it"
-    )
+    wrong = "is too large for a number" if _is_number(value) else "is not a number, as the rows before had"
+    return BadRow("field", f"{name} {value!r} {wrong}; say --column categories={name}, or mend it")
+
+
+def _is_number(value: object) -> bool:
+    return bool(arrow.all_numbers(pa.array([str(value)])))

@@ -1,33 +1,33 @@
 """Whether a log can say what a candidate would have earned. Called by the evaluation, before any estimate.
 
 The questions, in order: could the log draw what the candidate would (support)? Is the mean weight 1 (are the
-propensities those of this log, and was enough of it drawn)? How large are the effective sample sizes, of all decisions
-and of the rewarded ones? Does one decision carry everything?
+propensities those of this log, and was enough of it drawn)? How large is the effective sample size? What is the
+interval of the answer worth (`answer.py`)? All of it is the same for rewards r, r + c, -r and k r, with their range
+transformed alike.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.estimate.weights import effective_size, largest_share, mean_weight, top_share, usual_value
-from simulator.evaluate.checks.dr_against_ips import Modelled, dr_against_ips
+from decider.estimate.weights import effective_size, top_share, usual_value
+from simulator.evaluate.checks.answer import Answer, answer_findings
+from simulator.evaluate.checks.dr_against_ips import dr_against_ips
+from simulator.evaluate.checks.mean_weight import mean_of_weights
+from simulator.evaluate.checks.overlap import Overlap
+from simulator.evaluate.checks.reward_range import reward_range
 from simulator.evaluate.result import Diagnostics, Finding
 from simulator.evaluate.verdicts import (
-    DOMINATES,
     ENOUGH_ESS,
-    ENOUGH_SUCCESSES,
     LEAST_ESS,
-    LEAST_SUCCESSES,
     MATERIAL,
+    MORE_LIKE_IT,
     NEGLIGIBLE,
     TOP_SHARE,
     USEFUL_WEIGHT,
-    Z_ALARM,
-    alarm,
     at_least,
     caution_if,
     reasons,
@@ -39,30 +39,15 @@ from simulator.text import figure, more_decisions, percent
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 
-_MORE_LIKE_IT = "A log of a policy that is more like the candidate, or that explores more"
 
+def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = (), answer: Answer | None = None) -> Diagnostics:
+    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here, too.
 
-class Overlap(Modelled, Protocol):
-    """A candidate's probabilities beside a log's; `Scores` is one. Arrays are (n,) unless said otherwise."""
-
-    @property
-    def missing_by_action(self) -> Floats:
-        """(actions,): the same by action, means."""
-
-    @property
-    def example(self) -> Longs:
-        """(actions,): a row of `columns` where the action is missing; -1 for none."""
-
-    @property
-    def possible_weight(self) -> float:
-        """The largest weight that any action could have had."""
-
-
-def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = ()) -> Diagnostics:
-    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here, too."""
+    answer: None where there is none, since decisions have no weights.
+    """
     columns, weight = overlap.columns, overlap.weight
     reward = columns.reward
-    findings = (*[one for one in log if one.verdict == "do not use"], *candidate_findings(overlap))
+    findings = (*[one for one in log if one.verdict == "do not use"], *candidate_findings(overlap, answer))
     return Diagnostics(
         ess=effective_size(weight),
         effective_successes=effective_size(weight[reward != usual_value(reward)]),
@@ -79,7 +64,7 @@ def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = ()) -> Diagnostics:
     )
 
 
-def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
+def candidate_findings(overlap: Overlap, answer: Answer | None) -> tuple[Finding, ...]:
     """The findings of `diagnose` that are about the candidate."""
     columns, weight = overlap.columns, overlap.weight
     if not len(weight):
@@ -87,15 +72,16 @@ def candidate_findings(overlap: Overlap) -> tuple[Finding, ...]:
     if np.isnan(weight).any():
         text = "Decisions without propensity have no weight: only the direct method can say anything."
         return (Finding("weights", "do not use", text, None, "Propensities in the log."),)
-    usual = usual_value(columns.reward)
-    model = dr_against_ips(overlap)
+    mean = mean_of_weights(overlap)
+    if mean.verdict == "do not use":  # then the interval says nothing, and neither does its width
+        answer = None
     return (
         support(overlap),
-        mean_of_weights(overlap),
-        *([model] if model else []),
+        mean,
+        *[one for one in [dr_against_ips(overlap)] if one],
         effective_sample_size(weight),
-        effective_successes(weight, columns.reward, usual),
-        largest_contribution(weight * (columns.reward - usual)),
+        *(answer_findings(answer, columns.reward, missing=float(overlap.missing.mean())) if answer else ()),
+        *[one for one in [reward_range(columns)] if one and one.verdict != "fine"],
         largest_weight(overlap),
         concentration(weight),
     )
@@ -110,10 +96,10 @@ def support(overlap: Overlap) -> Finding:
         return Finding("support", "fine", text, mass)
     return Finding(
         "support",
-        "do not use" if mass > MATERIAL else "caution",
+        "caution",
         f"In {count:,} of {decisions:,} decisions the candidate would draw actions that the log could not, "
-        f"{percent(mass)} of all its draws{_most_missed(overlap)}. What they would earn is unknown: an estimate can be "
-        f"off by {percent(mass)} of the range of rewards.",
+        f"{percent(mass)} of all its draws{_most_missed(overlap)}. What they would earn is unknown: the intervals are "
+        f"wider by {percent(mass)} of the range of rewards.",
         mass,
         f"A log that draws these too, with at least {figure(1 / USEFUL_WEIGHT)} times the candidate's probability.",
     )
@@ -146,29 +132,6 @@ def _words(name: str, field: Field, row: int) -> list[str]:
     return [] if math.isnan(value) else [f"{name}={figure(value)}"]
 
 
-def mean_of_weights(overlap: Overlap) -> Finding:
-    """The mean weight should be 1, less what the log could not draw."""
-    expected = 1.0 - float(overlap.missing.mean())
-    mean = float(overlap.weight.mean())
-    if abs(mean - expected) <= MATERIAL:
-        return Finding("mean weight", "fine", f"The mean weight is {figure(mean)}; {figure(expected)} is right.", mean)
-    z = mean_weight(overlap.weight, overlap.columns.unit).z(expected)
-    verdict = alarm(significant=abs(z) > Z_ALARM, material=True)
-    text = f"The mean weight is {figure(mean)} where {figure(expected)} is right (z = {figure(z)})"
-    if verdict == "fine":
-        return Finding(
-            "mean weight",
-            "caution",
-            f"{text}: chance can explain it.",
-            mean,
-        )
-    if mean > expected:
-        text += ": actions were drawn more often than their propensities say."
-        return Finding("mean weight", verdict, text, mean, "The probabilities with which the actions were drawn.")
-    text += ": what the candidate prefers was hardly drawn, or the logged propensities are too large."
-    return Finding("mean weight", verdict, text, mean, f"{_MORE_LIKE_IT}.")
-
-
 def effective_sample_size(weight: Floats) -> Finding:
     """How many draws of the candidate itself would tell as much (Kish, Survey Sampling, 1965, section 11.7).
 
@@ -181,39 +144,7 @@ def effective_sample_size(weight: Floats) -> Finding:
     if verdict == "fine":
         return Finding("effective sample size", verdict, text, ess)
     more = more_decisions(len(weight), value=ess, enough=ENOUGH_ESS)
-    return Finding("effective sample size", verdict, text, ess, f"{_MORE_LIKE_IT}; or {more}.")
-
-
-def effective_successes(weight: Floats, reward: Floats, usual: float) -> Finding:
-    """The effective sample size of the decisions whose reward is not the usual one.
-
-    >>> effective_successes(np.array([3.0, 1.0, 1.0]), np.array([0.0, 1.0, 1.0]), usual=0.0).value
-    2.0
-    """
-    rewarded = weight[reward != usual]
-    count, size = len(rewarded), effective_size(rewarded)
-    verdict = at_least(size, least=LEAST_SUCCESSES, enough=ENOUGH_SUCCESSES)
-    text = f"{count:,} decisions have a reward other than {figure(usual)}; their effective number is {figure(size)}."
-    if verdict == "fine":
-        return Finding("effective successes", verdict, text, size)
-    more = more_decisions(len(weight), value=size, enough=ENOUGH_SUCCESSES)
-    return Finding("effective successes", verdict, text, size, f"A log with more rewards: {more}.")
-
-
-def largest_contribution(contributions: Floats) -> Finding:
-    """Share of the largest contribution in all. contributions: weight x (reward - the usual one).
-
-    >>> largest_contribution(np.array([5.0, 1.0])).text
-    'One decision carries 83.3 % of the weighted rewards: without it the result is another.'
-    """
-    share = largest_share(contributions)
-    text = f"One decision carries {percent(share)} of the weighted rewards."
-    if share > DOMINATES:
-        more = "More decisions, or a cap on the reward that one decision can have."
-        return Finding(
-            "largest contribution", "do not use", text[:-1] + ": without it the result is another.", share, more
-        )
-    return Finding("largest contribution", caution_if(share > DOMINATES / 5), text, share)
+    return Finding("effective sample size", verdict, text, ess, f"{MORE_LIKE_IT}; or {more}.")
 
 
 def largest_weight(overlap: Overlap) -> Finding:
@@ -246,4 +177,4 @@ def concentration(weight: Floats) -> Finding:
     share = top_share(weight)
     text = f"The heaviest 1 % of the decisions carry {percent(share)} of the weight."
     much = share > TOP_SHARE
-    return Finding("top 1 %", caution_if(much), text, share, f"{_MORE_LIKE_IT}." if much else "")
+    return Finding("top 1 %", caution_if(much), text, share, f"{MORE_LIKE_IT}." if much else "")

@@ -8,15 +8,14 @@ not, the model knows something that it must not (a field made after the draw), o
 from __future__ import annotations
 
 from math import sqrt
-from typing import Protocol
 
 import numpy as np
 
 from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import freedman
+from simulator.evaluate.checks.overlap import Overlap
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import ALARM, NEGLIGIBLE, alarm
-from simulator.logs.columns import Columns
+from simulator.evaluate.verdicts import ALARM, alarm
 from simulator.text import figure
 
 NAME = "reward model against weights"
@@ -27,38 +26,15 @@ HALF_WIDTHS = 0.5
 Z_95 = 1.96
 
 
-class Modelled(Protocol):
-    """A candidate's scores; `Scores` is one. All arrays (n,)."""
-
-    @property
-    def columns(self) -> Columns:
-        """The decisions."""
-
-    @property
-    def weight(self) -> Floats:
-        """The candidate's probability of the drawn action / propensity."""
-
-    @property
-    def missing(self) -> Floats:
-        """Its probability of actions that the log could not draw."""
-
-    @property
-    def predicted(self) -> Floats:
-        """The reward model at the drawn action; nan where it says nothing."""
-
-    @property
-    def expected(self) -> Floats:
-        """Its mean under the candidate."""
-
-
-def dr_against_ips(scores: Modelled) -> Finding | None:
-    """The paired test. None where the two need not agree: no model, or actions that the log could not draw."""
-    columns, weight = scores.columns, scores.weight
-    if np.isnan(scores.expected).any() or float(scores.missing.max(initial=0.0)) > NEGLIGIBLE or not len(weight):
+def dr_against_ips(overlap: Overlap) -> Finding | None:
+    """The paired test, of what the log could draw. None where there is no model."""
+    columns, weight = overlap.columns, overlap.weight
+    if np.isnan(overlap.expected).any() or not len(weight):
         return None
     middle = float(columns.reward.mean())  # so that nothing depends on where the rewards have their 0
-    apart = columns.units.sums((scores.expected - middle) - weight * (scores.predicted - middle))
-    terms = columns.units.sums(scores.expected + weight * (columns.reward - scores.predicted))
+    expected = overlap.expected - overlap.guess + overlap.missing * middle
+    apart = columns.units.sums((expected - middle) - weight * (overlap.predicted - middle))
+    terms = columns.units.sums(expected + weight * (columns.reward - overlap.predicted))
     chance = _chance(apart)
     difference = float(apart.sum()) / len(weight)
     value = float(terms.sum()) / len(weight)

@@ -12,12 +12,18 @@ import numpy as np
 from decider.estimate.weights import usual_value
 from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
+from simulator.evaluate.checks.drift import drift
 from simulator.evaluate.checks.leaks import fields_left_out
-from simulator.evaluate.checks.time import drift, time_gaps
+from simulator.evaluate.checks.left_out import left_out, missing_ids
+from simulator.evaluate.checks.reward_range import reward_range
+from simulator.evaluate.checks.time import time_gaps
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
-from simulator.logs.columns import Columns
+from simulator.logs.columns import Columns, Floats
 from simulator.text import duration, figure, more_decisions, percent
+
+NEARLY_ALL, FEW = 0.9, 20
+"""A unit with nine in ten decisions, of more than twenty, leaves nothing that an interval could be made of."""
 
 
 def log_findings(columns: Columns) -> tuple[Finding, ...]:
@@ -25,6 +31,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
     found: Sequence[Finding | None] = (
         decisions(columns),
         rewarded_decisions(columns),
+        reward_range(columns),
         *draw_findings(columns),
         fields_left_out(columns),
         choice(columns),
@@ -38,6 +45,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
         fallbacks(columns),
         exploration_off(columns),
         left_out(columns),
+        *missing_ids(columns),
         models(columns),
         time_gaps(columns),
         drift(columns),
@@ -57,11 +65,17 @@ def decisions(columns: Columns) -> Finding:
 def rewarded_decisions(columns: Columns) -> Finding:
     """Decisions with another reward than the usual one: where they are few, every estimate is imprecise."""
     usual = usual_value(columns.reward)
-    count = int(np.count_nonzero(columns.reward != usual))
+    count = len(columns) - _most_frequent(columns.reward, usual)
     few = count < ENOUGH_SUCCESSES
     text = f"{count:,} decisions have another reward than the usual {figure(usual)}."
     more = more_decisions(len(columns), value=count, enough=ENOUGH_SUCCESSES)
     return Finding("rewarded decisions", caution_if(few), text, float(count), f"Log {more}." if few else "")
+
+
+def _most_frequent(reward: Floats, usual: float) -> int:
+    """How many decisions have the most frequent reward: the median alone would count -r differently than r."""
+    count = int(np.count_nonzero(reward == usual))
+    return count if 2 * count > len(reward) else int(np.unique(reward, return_counts=True)[1].max(initial=0))
 
 
 def choice(columns: Columns) -> Finding:
@@ -105,7 +119,9 @@ def repeated_units(columns: Columns) -> Finding:
     dominant = largest > MATERIAL
     if dominant:
         text += " One unit with so many is a robot, a test, or an id that was not filled in."
-    return Finding("repeated units", caution_if(dominant), text, share, "An id for every visitor." if dominant else "")
+    one_id = largest > NEARLY_ALL and len(columns) > FEW
+    verdict = "do not use" if one_id else caution_if(dominant)
+    return Finding("repeated units", verdict, text, share, "An id for every visitor." if dominant else "")
 
 
 def default_share(columns: Columns) -> Finding | None:
@@ -175,16 +191,6 @@ def overrides(columns: Columns) -> Finding | None:
         text += " If overrides depend on the action, the remaining decisions are a biased selection."
     needed = "Take actions that would be overridden out of the eligible ones, before the draw." if much else ""
     return Finding("overrides", caution_if(much), text, share, needed)
-
-
-def left_out(columns: Columns) -> Finding | None:
-    """What of the log is not among its decisions, by kind. value: their share."""
-    counts = {kind: count for kind, count in columns.left_out.items() if count}
-    if not counts:
-        return None
-    share = _share(sum(counts.values()), len(columns) + sum(counts.values()))
-    text = f"Left out, and in no figure: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}."
-    return Finding("left out", "fine", text, share)
 
 
 def fallbacks(columns: Columns) -> Finding | None:
