@@ -140,7 +140,8 @@ def many_actions(count: int, *, decisions: int, options: ReadOptions = READ) -> 
 
 EMPTY = r"empty|left out|left_out|skipp|no reward|without a reward"
 UNSEEN = r"could be drawn, and only"
-SKIP = ReadOptions(skip_bad=True)
+DROP, ZERO = ReadOptions(empty_reward="drop"), ReadOptions(empty_reward=0.0)
+OF_200, OF_1000 = ReadOptions(actions=200), ReadOptions(actions=1_000)
 
 FILES = (
     Kind("ids: userId, 20 units x 50", units_named("userId", units=20, id_of="u{}".format), "cover"),
@@ -149,15 +150,19 @@ FILES = (
     Kind("ids: Visitor ID, 20 units x 50", units_named("Visitor ID", units=20, id_of="v-{:04}".format), "cover"),
     Kind("ids: customerID, 20 units x 50", units_named("customerID", units=20, id_of="{:08x}".format), "cover"),
     Kind(
-        "ids: by shape alone, 20 units x 50", units_named("who", units=20, id_of="{:032x}".format), "cover", r"\bwho\b"
+        "ids: by shape alone, 20 units x 50", units_named("who", units=20, id_of="{:032x}".format), "alarm", r"\bwho\b"
     ),
     Kind("decision ids, half of them empty", empty_ids, "cover"),
     Kind("decision ids, all the same", constant_id, "alarm", r"\bid\b|left out|duplicate"),
     Kind("copies of rows, no id", copies, "alarm", r"cop(y|ies)|twice|duplicate"),
     Kind("200 actions, 400 rows, not declared", many_actions(200, decisions=400), "alarm", UNSEEN),
     Kind("1,000 actions, not declared", many_actions(1_000, decisions=2_000), "alarm", UNSEEN),
+    Kind("200 actions, 400 rows, declared", many_actions(200, decisions=400, options=OF_200), "cover"),
+    Kind("1,000 actions, declared", many_actions(1_000, decisions=2_000, options=OF_1000), "cover"),
     Kind("empty clicks", empty_clicks(READ), "alarm", EMPTY),
-    Kind("empty clicks, bad rows skipped", empty_clicks(SKIP), "alarm", EMPTY),
+    Kind("empty clicks, dropped", empty_clicks(DROP), "alarm", EMPTY),
+    Kind("empty clicks, meaning 0", empty_clicks(ZERO), "cover"),
     Kind("empty amounts", empty_amounts(READ), "alarm", EMPTY),
-    Kind("empty amounts, bad rows skipped", empty_amounts(SKIP), "alarm", EMPTY),
+    Kind("empty amounts, dropped", empty_amounts(DROP), "alarm", EMPTY),
+    Kind("empty amounts, meaning 0", empty_amounts(ZERO), "cover"),
 )
