@@ -12,9 +12,10 @@ LIBRARIES := import sysconfig; print(sysconfig.get_path("purelib"))
 IMPORT_CLIENT := from time import process_time as now; start = now(); import decider.client; print(round(1000 * (now() - start)), "ms of processor")
 LOWEST_TESTS := packages log_conformance log_readers old_logs learning_code thompson standard_grpc rpc_calls metrics evaluate tables sweep run compare report
 ARGS ?=
+KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench wide walk cases coverage side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench wide walk cases coverage kinds side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -71,8 +72,12 @@ bench: $(READY) $(RIVALS) ## speed: serving against a bare echo server, evaluati
 wide: $(READY) ## more features than there is room for: lift, speed and size of the default's learning codes (ARGS="--seeds 5")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.studies.wide $(ARGS)
 
-coverage: $(READY) ## do the intervals hold: coverage and width of each kind in hard cells, by simulation
+coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, then right and wrong logs (see kinds)
 	@$(BIN)/python -m simulator.studies.coverage $(ARGS)
+	@$(BIN)/python -m simulator.studies.kinds $(KINDS)
+
+kinds: $(READY) ## right and wrong logs through the evaluation: verdicts, alarms, coverage (ARGS="--logs 300 --publish")
+	@$(BIN)/python -m simulator.studies.kinds $(ARGS)
 
 $(RIVALS): simulator/studies/rivals/requirements.txt
 	$(PYTHON) -m venv .venv-rivals
