@@ -108,7 +108,8 @@ def _table(name: str, file: Path, columns: Columns) -> TablePolicy:
     field = fields.pop()
     if isinstance(columns.fields.get(field), Number):
         raise BadPolicy(
-            f"{name}: the context field {field!r} has numbers; make it a category of texts: --column categories={field}"
+            f"{name}: the log has no context field {field!r} of texts: it holds numbers; if the log is a table, make "
+            f"it a category: --column categories={field}"
         )
     if not isinstance(columns.fields.get(field), Category):
         raise BadPolicy(f"{name}: the log has no context field {field!r} of texts; it has {', '.join(columns.fields)}")
