@@ -285,7 +285,7 @@ def test_no_interval_leaves_the_range_of_what_can_be(
     for name, one in found.estimates.items():
         if name != "dm":
             assert low - rounding <= one.low <= one.high <= low + 1 + rounding, name
-        if name not in ("ips", "dm", "mips"):
+        if name not in ("ips", "dm") and not np.isnan(one.value):  # replay may have accepted no decision
             assert one.low - rounding <= one.value <= one.high + rounding, name
     assert found.difference is not None
     assert -1 - rounding <= found.difference.low <= found.difference.high <= 1 + rounding

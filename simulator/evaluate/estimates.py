@@ -36,14 +36,11 @@ from simulator.evaluate.result import Difference, Estimate
 from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.scores import GroupProbabilities, Scores
 from simulator.evaluate.support import Samples, Unseen, difference_of, samples_of
-from simulator.evaluate.verdicts import LEAST_ESS
+from simulator.evaluate.verdicts import LEAST_ESS, Z_95
 from simulator.logs.columns import Floats, Longs
 from simulator.text import figure, percent
 
 REPLAY_SEED = 1
-
-Z_95 = 1.96
-"""Standard errors on either side of a 95 % normal interval."""
 
 DM_NOTE = "the reward model alone: as wrong as the model is, and no interval covers that"
 CUT_NOTE = "biased where weights are cut (limit {})"
@@ -335,6 +332,7 @@ def estimate_mean(
 ) -> Estimate:
     """The mean term with the default interval, which lies within the range.
 
+    >>> from decider.estimate.sample import Sample
     >>> sample = Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0)
     >>> estimate_mean(samples_of(sample, None), (0.0, 1.0)).value
     0.5

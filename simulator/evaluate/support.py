@@ -71,7 +71,7 @@ def usual_propensities(columns: Columns) -> Floats:
 
     >>> from simulator.logs.example import example
     >>> usual_propensities(example()).tolist()
-    [0.5, 0.75]
+    [0.75, 0.5]
     """
     everything = _low_quantile(np.zeros(len(columns), np.int32), columns.propensity, 1)
     own = _low_quantile(columns.action, columns.propensity, len(columns.actions))

@@ -32,6 +32,9 @@ DOMINATES = 0.5
 TOP_SHARE = 0.5
 """Where 1 % of the decisions carry half of the weight, the other 99 % hardly matter."""
 
+Z_95 = 1.96
+"""Standard errors on either side of a 95 % normal interval."""
+
 Z_ALARM = 4.0
 """Standard errors; skewed weights reach 3 by chance far more often than a normal distribution says."""
 

@@ -18,13 +18,11 @@ from simulator.evaluate.verdicts import (
     ENOUGH_SUCCESSES,
     LEAST_ESS,
     MATERIAL,
+    Z_95,
     at_least,
     caution_if,
 )
 from simulator.text import figure, more_decisions, percent
-
-Z_95 = 1.96
-"""Standard errors on either side of a 95 % normal interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +55,7 @@ def answer_findings(answer: Answer, reward: Floats, *, missing: float) -> tuple[
 def equal_rewards(answer: Answer, reward: float) -> Finding:
     """Without any spread of rewards, the width is compared with what rewards can be.
 
+    >>> import numpy as np
     >>> clicks = Answer(Estimate(0.0, 0.0, 0.02, ""), np.zeros(500), (0.0, 1.0))
     >>> equal_rewards(clicks, 0.0).verdict
     'caution'
@@ -78,6 +77,7 @@ def interval(answer: Answer, reward: Floats, *, missing: float) -> Finding:
     n plain draws have an interval of 1.96 spread / sqrt(n) on either side. It is a good one only if n is large beside
     the squared skewness: of clicks, n / skewness^2 is about the number of clicks (or of those who did not click).
 
+    >>> import numpy as np
     >>> reward = np.array([0.0, 1.0] * 500)
     >>> for half in (0.03, 0.1, 0.4):
     ...     answer = Answer(Estimate(0.5, 0.5 - half, 0.5 + half, ""), reward, (0, 1))
@@ -116,6 +116,7 @@ def _skewness(reward: Floats, spread: float) -> float:
 def largest_contribution(terms: Floats) -> Finding:
     """Share of the largest squared deviation from the mean in all of them. terms: (n,), whose mean is the estimate.
 
+    >>> import numpy as np
     >>> largest_contribution(np.array([5.0, 1.0, 1.0, 1.0])).text
     'One decision carries 75 % of the spread of the estimate.'
     """
