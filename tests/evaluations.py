@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from simulator.evaluate.answer import with_answers
 from simulator.evaluate.result import (
     ActionShare,
     Curve,
@@ -157,6 +158,7 @@ def _segments() -> tuple[Segment, ...]:
             0.16 * n,
             estimate(n, 0.0038 * rng.uniform(0.6, 1.4)),
             estimate(n, 0.0047 * rng.uniform(0.5, 1.5)) if n > 100 else None,
+            Estimate(0.0009, 0.0009 - 0.12 / math.sqrt(n), 0.0009 + 0.16 / math.sqrt(n), "") if n > 100 else None,
         )
         for name, values in SEGMENTS.items()
         for value, n in values.items()
@@ -229,7 +231,7 @@ REFUSED = PolicyResult(
                 9871.0,
                 "Log with a minimum propensity of 0.01 for this action in every context.",
             ),
-            Finding("effective sample size", "do not use", "Two decisions carry everything.", 2.1),
+            Finding("effective sample size", "do not use", "Two decisions carry everything.", 2.1, "More decisions."),
         ),
     ),
     estimates={},
@@ -269,12 +271,16 @@ LOGGED = PolicyResult(
     estimates={"ips": Estimate(0.0038, 0.002736, 0.005134, "cressie-read")},
     difference=None,
 )
-EVALUATION = Evaluation(
-    log=LOG,
-    policies=(LOGGED, THOMPSON, LEARNED, REFUSED, FORCED),
-    seconds=3.217,
-    importance=(
-        FieldImportance("segment", Estimate(0.00121, 0.0004, 0.0021, "cressie-read"), LEARNED.name),
-        FieldImportance(f"intent_stage {HOSTILE}", Estimate(0.00003, -0.0008, 0.0009, "cressie-read"), LEARNED.name),
-    ),
+EVALUATION = with_answers(
+    Evaluation(
+        log=LOG,
+        policies=(LOGGED, THOMPSON, LEARNED, REFUSED, FORCED),
+        seconds=3.217,
+        importance=(
+            FieldImportance("segment", Estimate(0.00121, 0.0004, 0.0021, "cressie-read"), LEARNED.name),
+            FieldImportance(
+                f"intent_stage {HOSTILE}", Estimate(0.00003, -0.0008, 0.0009, "cressie-read"), LEARNED.name
+            ),
+        ),
+    )
 )

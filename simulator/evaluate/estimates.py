@@ -244,31 +244,46 @@ class Estimator:
         sample = replace(sample, idle=terms.idle)
         return ess, estimate_mean(sample, self.value_range)
 
+    def segment_difference(self, rows: Longs, units: Units, *, level: float) -> Estimate:
+        """To the mean reward logged in the decisions at these indexes. level: of the interval."""
+        terms, most, width = self._less(self._logged), max(1.0, self._scores.possible_weight), self._high - self._low
+        sample = units.sample(
+            terms.terms[rows], self._scores.weight[rows], low=terms.low, high=terms.high, max_weight=most
+        )
+        return estimate_mean(replace(sample, idle=terms.idle), (-width, width), level=level)
+
+    @cached_property
+    def _logged(self) -> Terms:
+        """The logged rewards."""
+        return Terms(self._weighting["reward"], self._low, self._high, idle=self.value_range)
+
     def difference(self) -> Difference:
         """To the logged mean reward, on the same decisions."""
-        logged = Terms(self._weighting["reward"], self._low, self._high, idle=self.value_range)
-        less = self.subtract(logged)
+        less = self.subtract(self._logged)
         return Difference("logged", self.headline, less.value, less.low, less.high, less.interval)
 
     def subtract(self, other: Terms) -> Estimate:
         """The headline estimate less another one on the same decisions: what the two have in common cancels."""
-        own, idle = self.terms, None
-        if own.idle and other.idle:
-            idle = (own.idle[0] - other.idle[1], own.idle[1] - other.idle[0])
-        terms = Terms(own.terms - other.terms, own.low - other.high, own.high - other.low, idle=idle)
+        terms = self._less(other)
         if not terms.terms.any() and bool((self._scores.weight == 1).all()):
             return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
         width = self._high - self._low
         return estimate_mean(self.sample(terms), (-width, width))
 
+    def _less(self, other: Terms) -> Terms:
+        own, idle = self.terms, None
+        if own.idle and other.idle:
+            idle = (own.idle[0] - other.idle[1], own.idle[1] - other.idle[0])
+        return Terms(own.terms - other.terms, own.low - other.high, own.high - other.low, idle=idle)
 
-def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str = "") -> Estimate:
+
+def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str = "", level: float = 0.95) -> Estimate:
     """The mean term with the default interval. That one uses the weights and may miss the mean: then it is widened.
 
     >>> estimate_mean(Sample(np.array([0.5, 0.5]), np.ones(2), np.ones(2), 0.0, 1.0, 1.0), (0.0, 1.0)).value
     0.5
     """
-    interval = default_interval(sample, value_range=value_range)
+    interval = default_interval(sample, value_range=value_range, level=level)
     low, high = min(interval.low, sample.value), max(interval.high, sample.value)
     return Estimate(sample.value, low, high, DEFAULT, not note, note)
 

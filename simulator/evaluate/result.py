@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 
 Verdict = Literal["fine", "caution", "do not use"]
+Conclusion = Literal["more", "less", "not told apart", "no comparison", "not to be relied on", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The IPS estimate after so many decisions, with a confidence sequence: valid at all of them at once."""
+    """The headline estimate after so many decisions, with a confidence sequence: valid at all of them at once."""
 
     decisions: tuple[int, ...]
     value: tuple[float, ...]
@@ -148,7 +149,10 @@ class ActionShare:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One value of one context field. estimate is None where the segment cannot carry one."""
+    """One value of one context field. estimate and difference are None where the segment cannot carry them.
+
+    difference: estimate less logged; the intervals of all segments of a policy hold at once.
+    """
 
     field: str
     value: str
@@ -156,6 +160,20 @@ class Segment:
     ess: float
     logged: Estimate
     estimate: Estimate | None
+    difference: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A policy in three sentences for people who are not statisticians, and in one word for scripts.
+
+    effect: how much better or worse than what was logged. certainty: how sure that is. advice: what to do.
+    """
+
+    conclusion: Conclusion
+    effect: str
+    certainty: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +181,7 @@ class PolicyResult:
     """One candidate. refused: the log cannot carry the question; then estimates, difference and curve are empty.
 
     headline: the estimator to look at first. estimates: by the estimator's name (ips, snips, dr, ...).
+    answer: what follows from all of it; None until everything else is known.
     """
 
     name: str
@@ -177,6 +196,7 @@ class PolicyResult:
     weights: Histogram | None = None
     actions: tuple[ActionShare, ...] = ()
     segments: tuple[Segment, ...] = ()
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import numpy as np
 
 from decider.estimate.confidence_sequence import confidence_sequence_path
 from decider.estimate.sample import Units
+from simulator.evaluate.answer import with_answers
 from simulator.evaluate.breakdown import SegmentRows, action_shares, checkpoints, split_by_field, weight_histogram
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.candidate import diagnose
@@ -30,6 +31,9 @@ from simulator.logs.columns import Columns, Floats, Longs
 
 WORKERS = 2
 """Threads that compute intervals: NumPy releases the interpreter lock."""
+
+LEVEL = 0.95
+"""Of the differences in all segments of a policy at once."""
 
 PASS = 0.5
 """Share of the progress bar for the pass over the log; the rest is for the intervals."""
@@ -70,11 +74,13 @@ def evaluate(
             segments = _Segments()
             segments.of(columns)  # before the threads, so that it is computed once
             results = list(pool.map(lambda result, one: _add_breakdown(result, one, segments), results, scores))
-    return Evaluation(
-        log=summarize_log(columns, findings),
-        policies=tuple(results),
-        seconds=time.perf_counter() - started,
-        importance=tuple([importance(scores[index], one, less) for (index, one), less in reduced]),
+    return with_answers(
+        Evaluation(
+            log=summarize_log(columns, findings),
+            policies=tuple(results),
+            seconds=time.perf_counter() - started,
+            importance=tuple([importance(scores[index], one, less) for (index, one), less in reduced]),
+        )
     )
 
 
@@ -158,8 +164,8 @@ def _add_breakdown(result: PolicyResult, scores: Scores, segments: _Segments) ->
 
 
 def cumulative_estimate(estimator: Estimator) -> Curve:
-    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point."""
-    sample = estimator.sample(estimator.ips())
+    """The cumulative headline estimate: its confidence sequence holds at every point."""
+    sample = estimator.sample(estimator.terms)
     counts = checkpoints(len(sample.total))
     path = confidence_sequence_path(sample, counts, value_range=estimator.value_range)
     done = np.cumsum(sample.size)[np.array(counts, np.int64) - 1]
@@ -190,10 +196,22 @@ class _Segments:
         return self._known[id(columns)][1]
 
     def estimates(self, estimator: Estimator) -> tuple[Segment, ...]:
-        """A candidate's estimate in each."""
-        return tuple(_segment(estimator, part, logged) for part, logged in self.of(estimator.columns))
-
-
-def _segment(estimator: Estimator, part: SegmentRows, logged: Estimate) -> Segment:
-    ess, estimate = estimator.estimate_segment(part.rows, part.units)
-    return Segment(part.field, part.value, len(part.rows), ess, logged, estimate)
+        """A candidate's estimate in each, and its differences to what was logged there, which hold all at once."""
+        parts = [
+            (part, logged, *estimator.estimate_segment(part.rows, part.units))
+            for part, logged in self.of(estimator.columns)
+        ]
+        judged = sum(estimate is not None for *_, estimate in parts)
+        level = 1 - (1 - LEVEL) / max(1, judged)  # Bonferroni
+        return tuple(
+            Segment(
+                part.field,
+                part.value,
+                len(part.rows),
+                ess,
+                logged,
+                estimate,
+                estimator.segment_difference(part.rows, part.units, level=level) if estimate else None,
+            )
+            for part, logged, ess, estimate in parts
+        )

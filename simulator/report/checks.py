@@ -32,11 +32,14 @@ def findings_table(findings: Iterable[Finding]) -> Table[Finding]:
 def log_facts(log: LogSummary) -> Facts:
     """A log's figures."""
     mean = estimate(log.mean_reward, log.mean_reward_low, log.mean_reward_high)
+    holdout = log.holdout
+    control = estimate(holdout.estimate.value, holdout.estimate.low, holdout.estimate.high) if holdout else None
     return {
         "Decisions": Cell(count(log.decisions), note=f"over {duration(3600 * log.hours)}"),
         "Units": Cell(count(log.units), note="visitors, customers or devices"),
         "Actions": Cell(count(log.actions)),
         "Mean reward as logged": mean,
+        **({"Control group": control} if control else {}),
         "A reward lies in": Cell(between(*log.reward_range)),
     }
 
