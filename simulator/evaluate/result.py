@@ -24,7 +24,7 @@ Conclusion = Literal["more", "less", "not told apart", "no comparison", "not to 
 class Finding:
     """One check of a log or of a candidate on it. value: the figure that was looked at; text: it, in plain words.
 
-    needed: what logging (or how much of it) would make it fine; empty where it is.
+    needed: what to do, or what logging (or how much of it) would make it fine; empty where it is, and only there.
     """
 
     name: str
@@ -122,12 +122,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The headline estimate after so many decisions, with a confidence sequence: valid at all of them at once."""
+    """An estimate after so many decisions, with a confidence sequence: valid at all of them at once.
+
+    estimator: which one, that of the headline.
+    """
 
     decisions: tuple[int, ...]
     value: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    estimator: str = "ips"
 
 
 @dataclass(frozen=True, slots=True)

@@ -174,6 +174,7 @@ def cumulative_estimate(estimator: Estimator) -> Curve:
         value=tuple([one.value for one in path]),
         low=tuple([one.low for one in path]),
         high=tuple([one.high for one in path]),
+        estimator=estimator.headline,
     )
 
 

@@ -25,10 +25,10 @@ from simulator.evaluate.result import (
 )
 from simulator.report.checks import candidate_panel, log_panel, notable
 from simulator.report.table import STYLES, Cell, Column, Table, Tone, difference, estimate, in_terminal
-from simulator.text import between, count, figure, percent, printable, signed, signed_between
+from simulator.text import between, count, figure, printable, signed, signed_between
 
 INTERVAL = "95 % interval"
-HOLDOUT = "control group"
+HOLDOUT = "holdout"
 
 Side = LogSummary | HoldoutMean | PolicyResult
 """One row of the policies side by side: the log is what they are compared with."""
@@ -145,7 +145,7 @@ def _estimand(one: Side, evaluation: Evaluation) -> Cell:
     if isinstance(one, PolicyResult):
         return Cell(one.estimand)
     if isinstance(one, HoldoutMean):
-        return Cell("mean of its own decisions", note=f"{percent(one.share)} of the units")
+        return Cell("mean of the control group")
     logged = [policy.estimand for policy in evaluation.policies if policy.name == LOGGED]
     return Cell("mean of the log", note=", ".join(logged))
 

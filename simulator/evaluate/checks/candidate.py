@@ -170,6 +170,7 @@ def mean_of_weights(overlap: Overlap) -> Finding:
             "caution",
             f"{text}: chance can explain it.",
             mean,
+            "A longer log: with more decisions the mean comes near to 1 if the propensities are right.",
         )
     if mean > expected:
         text += ": actions were drawn more often than their propensities say."
@@ -217,12 +218,13 @@ def largest_contribution(contributions: Floats) -> Finding:
     """
     share = largest_share(contributions)
     text = f"One decision carries {percent(share)} of the weighted rewards."
+    more = "More decisions, or a cap on the reward that one decision can have."
     if share > DOMINATES:
-        more = "More decisions, or a cap on the reward that one decision can have."
         return Finding(
             "largest contribution", "do not use", text[:-1] + ": without it the result is another.", share, more
         )
-    return Finding("largest contribution", caution_if(share > DOMINATES / 5), text, share)
+    much = share > DOMINATES / 5
+    return Finding("largest contribution", caution_if(much), text, share, more if much else "")
 
 
 def largest_weight(overlap: Overlap) -> Finding:
