@@ -127,7 +127,13 @@ def _curve(rewards: float, scale: float) -> Curve:
     width = 1.7 * np.sqrt(rewards * scale * np.log(12 + decisions) / decisions)
     low, high = np.maximum(0, value - width), value + width
     high[:5] = math.inf
-    return Curve(*(tuple(one.tolist()) for one in (decisions, value, low, high)))
+    return Curve(
+        tuple(decisions.tolist()),
+        tuple(value.tolist()),
+        tuple(low.tolist()),
+        tuple(high.tolist()),
+        estimator="snips" if scale > 1 else "dr",
+    )
 
 
 def _weights(spread: float) -> Histogram:

@@ -41,8 +41,8 @@ DAY = 24.0
 FEW = 1000
 """Decisions that a difference is told for where the log is shorter, or has no times."""
 
-LONGEST = 100
-"""A log so many times as long is no advice."""
+WIDEST = 10.0
+"""An interval so many times as wide as what it should tell would need a hundred times the log: that is no advice."""
 
 MORE_LIKE_IT = "Log decisions of a policy that is more like this one, or that explores more"
 
@@ -182,9 +182,9 @@ def _more_evidence(found: Difference, log: LogSummary) -> str:
     """
     half = (found.high - found.low) / 2
     wanted = max(abs(found.value), MATERIAL * abs(log.mean_reward))
-    if not wanted or (half / wanted) ** 2 > LONGEST:
+    if not wanted or half > WIDEST * wanted:
         return MORE_LIKE_IT
-    more = more_decisions(log.decisions, value=min(0.5, (wanted / half) ** 2 / 2), enough=1.0)
+    more = more_decisions(log.decisions, value=min(1.0, wanted / half) ** 2 / 2, enough=1.0)
     return f"Log {more}, or try it live with a small share of the traffic"
 
 

@@ -245,7 +245,7 @@ def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
         Column("ESS", lambda one: figure(one.ess), "number"),
         Column("As logged", lambda one: _estimate(one.logged), "number"),
         Column("This policy", lambda one: _estimate(one.estimate) if one.estimate else Cell(TOO_FEW), "number"),
-        Column("Difference", lambda one: _signed(one.difference), "number", "simultaneous 95 % intervals"),
+        Column("Difference", lambda one: _signed(one.difference), "number", "simultaneous"),
     )
     return Table("Segments", columns, segments)
 
