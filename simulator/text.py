@@ -39,13 +39,13 @@ def figure(x: float | None) -> str:
     return f"{Decimal(rounded) + 0:,f}" if x == 0 or 1e-9 < abs(x) < 1e15 else rounded
 
 
-def rough(x: float, *, written: Callable[[float], str] = figure) -> str:
-    """A number with two significant digits, for sentences: "about 1,400". written: a number in words.
+def rough(x: float, *, digits: int = 2, written: Callable[[float], str] = figure) -> str:
+    """A number with few significant digits, for sentences: "about 1,400". written: a number in words.
 
-    >>> rough(1386.2), rough(0.0387), rough(-96.0, written=signed), rough(math.inf)
-    ('1,400', '0.039', '-96', '-')
+    >>> rough(1386.2), rough(0.03874, digits=3), rough(-96.0, written=signed), rough(math.inf)
+    ('1,400', '0.0387', '-96', '-')
     """
-    return written(float(f"{x:.2g}"))
+    return written(float(f"{x:.{digits}g}"))
 
 
 def signed(x: float | None) -> str:

@@ -67,10 +67,11 @@ def answer(result: PolicyResult, log: LogSummary) -> Answer:
         return _alone(result)
     if conclusion == "not told apart":
         return _not_told_apart(result.difference, log)
+    end, side = ("low", "better") if conclusion == "more" else ("high", "worse")
     return Answer(
         conclusion,
         _effect(result, result.difference, log),
-        "Sure: 0 is outside of the 95 % interval." + _cautions(result),
+        f"Sure: even the {end} end of the 95 % interval is {side} than what was logged.{_cautions(result)}",
         "Try it live with a share of the traffic." if conclusion == "more" else "Keep what you have.",
     )
 
@@ -166,7 +167,7 @@ def _not_told_apart(found: Difference, log: LogSummary) -> Answer:
     return Answer(
         "not told apart",
         f"This log cannot tell whether it is better or worse: {_range(found, log)}.",
-        f"Not sure: 0 is within the 95 % interval. The best guess is {_best_guess(found, log)}.",
+        f"Not sure: the 95 % interval goes from worse to better. The best guess is {_best_guess(found, log)}.",
         f"{_more_evidence(found, log)}. Until then keep what you have.",
     )
 
@@ -195,7 +196,7 @@ def _effect(result: PolicyResult, found: Difference, log: LogSummary) -> str:
     low, high = _signed(scale * found.low), _signed(scale * found.high)
     amount = f"about {rough(abs(value))} {'more' if value > 0 else 'less'} reward {period} ({low} to {high})"
     own = result.estimates.get(result.headline)
-    reward = f" A decision: {rough(own.value)} instead of {rough(log.mean_reward)}." if own else ""
+    reward = f" A decision: {rough(own.value, digits=3)} instead of {rough(log.mean_reward, digits=3)}." if own else ""
     if not _has_percent(log):
         return f"{amount[0].upper()}{amount[1:]}.{reward}"
     return (

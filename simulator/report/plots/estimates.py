@@ -14,7 +14,7 @@ from simulator.evaluate.result import Estimate, LogSummary, PolicyResult, Segmen
 from simulator.report.evaluation import HOLDOUT, TOO_FEW, heading, headline_first
 from simulator.report.plots.canvas import Plot, finished, house_style
 from simulator.report.plots.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
-from simulator.text import between, count, figure, printable, signed
+from simulator.text import between, count, figure, printable, rough, signed
 
 UNIT = "reward per decision, with 95 % interval"
 MOST_SEGMENTS, MOST_OF_A_FIELD, FEWEST_OF_A_FIELD = 40, 10, 3
@@ -84,7 +84,7 @@ def segments(found: Sequence[Segment], name: str, stem: str) -> Plot:
         unit="difference to what was logged there",
         line=Mark(AS_LOGGED, 0.0, math.nan, math.nan),
         key={},
-        written=signed,
+        written=_difference,
     )
     left_out = len(found) - len(shown)
     return finished(
@@ -94,7 +94,7 @@ def segments(found: Sequence[Segment], name: str, stem: str) -> Plot:
         "once: one that leaves out 0 is a real difference."
         + (f" {count(left_out)} smaller segments are only in the table." if left_out else ""),
         alt=f"Differences of {printable(name)} to what was logged, by segment, with simultaneous 95 % intervals. "
-        + _labels((row for row in rows if not row.is_heading), signed),
+        + _labels((row for row in rows if not row.is_heading), _difference),
     )
 
 
@@ -133,6 +133,10 @@ def _headline(result: PolicyResult) -> Row:
 
 def _segment(one: Segment) -> Row:
     return Row(one.value, _mark(one.difference)) if one.difference else Row(one.value, note=TOO_FEW)
+
+
+def _difference(x: float) -> str:
+    return rough(x, digits=3, written=signed)
 
 
 def _labels(rows: Iterable[Row], written: Callable[[float], str] = figure) -> str:
