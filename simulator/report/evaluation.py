@@ -233,7 +233,7 @@ def _bias(found: Estimate | Difference) -> Cell:
     if found.unbiased:
         return Cell(found.note or "-")
     biased = found.note if found.note.startswith("biased") else f"biased: {found.note}"
-    return Cell(biased.removesuffix(": "), tone="caution")
+    return Cell(biased.removesuffix(": "))
 
 
 def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
