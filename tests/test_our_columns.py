@@ -30,6 +30,13 @@ def path(tmp_path: Path, clock: Clock) -> Path:
     return tmp_path / "log.db"
 
 
+def load_all(path: Path) -> Columns:
+    """Every version: without their numbers only the newest that agree are read."""
+    with closing(open_reader(path)) as log:
+        numbers = [version.number for version in log.versions() if version.experiment.id == HOME]
+    return load(path, experiment=HOME, version=tuple(numbers))
+
+
 def sealed_by_position(log: LogReader) -> list[tuple[SealedDecision, float]]:
     """What the learner is given, whether it learns from it or not, with the final reward; in order of position."""
     found = [
@@ -41,7 +48,7 @@ def sealed_by_position(log: LogReader) -> list[tuple[SealedDecision, float]]:
 
 def test_columns_hold_what_the_learner_reads(path: Path) -> None:
     """Evaluation and learning must not disagree about what was decided and what it earned."""
-    columns, log = load(path, experiment=HOME), open_reader(path)
+    columns, log = load_all(path), open_reader(path)
     expected = [
         (sealed, reward)
         for sealed, reward in sealed_by_position(log)
@@ -61,7 +68,7 @@ def test_columns_hold_what_the_learner_reads(path: Path) -> None:
 
 def test_contexts_come_back_as_they_were_logged(path: Path) -> None:
     """What was scored is what is evaluated: texts, numbers and flags, odd characters included."""
-    columns, log = load(path, experiment=HOME), open_reader(path)
+    columns, log = load_all(path), open_reader(path)
     contexts = Contexts().of(columns)
     logged = {sealed.position: sealed.decision for sealed, _ in sealed_by_position(log) if not sealed.overridden}
     expected = [decision.context for decision in logged.values() if decision.reason != Reason.HOLDOUT]
@@ -73,7 +80,7 @@ def test_contexts_come_back_as_they_were_logged(path: Path) -> None:
 
 def test_pmfs_come_back_for_every_eligible_set(path: Path) -> None:
     """In the order of the actions, 0 where an action was not eligible, the propensity at the drawn one."""
-    columns, log = load(path, experiment=HOME), open_reader(path)
+    columns, log = load_all(path), open_reader(path)
     dense = columns.dense_pmf()
     assert len(columns.sets) >= 3
     assert np.allclose(dense.sum(axis=1), 1, atol=1e-6)
@@ -90,7 +97,7 @@ def test_pmfs_come_back_for_every_eligible_set(path: Path) -> None:
 
 def test_what_is_left_out_is_counted(path: Path) -> None:
     """Nothing disappears without a word."""
-    columns, log = load(path, experiment=HOME), open_reader(path)
+    columns, log = load_all(path), open_reader(path)
     home = {version.position for version in log.versions() if version.experiment.id == HOME}
     decided = sum(1 for version in home for _ in log.decisions(version))
     assert len(columns) + sum(columns.left_out.values()) == decided
@@ -137,7 +144,7 @@ def test_late_rewards_and_overrides_do_not_count(tmp_path: Path, clock: Clock) -
 
 def test_taking_rows_by_slice_and_by_mask_is_the_same(path: Path) -> None:
     """Blocks and segments see the same decisions."""
-    columns = load(path, experiment=HOME)
+    columns = load_all(path)
     mask = np.zeros(len(columns), np.bool_)
     mask[5:40] = True
     one, other = columns.take(slice(5, 40)), columns.take(mask)

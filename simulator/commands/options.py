@@ -19,6 +19,7 @@ from decider.errors import DeciderError
 from simulator.logs.columns import Columns
 from simulator.logs.errors import BadLog
 from simulator.logs.open import ReadOptions, open_log
+from simulator.logs.span import is_moment
 
 REFUSED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 """Exit codes, besides 0."""
@@ -60,6 +61,33 @@ def with_options(*options: Decorator) -> Decorator:
     return decorate
 
 
+class VersionNumbers(click.ParamType[tuple[int, ...]]):
+    """A version of an experiment, or the first and the last of several.
+
+    >>> VersionNumbers().convert("3-5", None, None), VersionNumbers().convert("2", None, None)
+    ((3, 4, 5), (2,))
+    """
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """The numbers."""
+        first, _, last = str(value).partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal() and 1 <= int(first) <= int(last or first) <= 99_999):
+            self.fail(f"{value!r} is no version's number, like 3, and no range of them, like 3-5", param, ctx)
+        return tuple(range(int(first), int(last or first) + 1))
+
+
+def _all_numbers(_: click.Context, __: click.Parameter, given: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    return tuple(sorted({number for numbers in given for number in numbers}))
+
+
+def _moment(_: click.Context, __: click.Parameter, text: str) -> str:
+    if text and not is_moment(text):
+        raise click.BadParameter(f"{text!r} is no date (2026-11-28), time (2026-11-28T14:30Z) or duration (7d, 24h)")
+    return text
+
+
 log_options = with_options(
     click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
     click.option(
@@ -68,6 +96,22 @@ log_options = with_options(
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
     click.option("--skip-bad", is_flag=True, help="Leave bad rows out and count them."),
+    click.option(
+        "--version",
+        type=VersionNumbers(),
+        multiple=True,
+        callback=_all_numbers,
+        metavar="N",
+        help="Of the experiment, or N-M; may be repeated.  [default: the newest that agree]",
+    ),
+    click.option(
+        "--since",
+        default="",
+        callback=_moment,
+        metavar="TIME",
+        help="Only decisions from then on: 2026-11-28, a time in UTC, or 7d before the last one.",
+    ),
+    click.option("--until", default="", callback=_moment, metavar="TIME", help="Only decisions before that time."),
 )
 """How to read a log."""
 

@@ -51,6 +51,9 @@ class Reading:
     mapping: Path | None = None
     reward_range: tuple[float, float] | None = None
     skip_bad: bool = False
+    version: tuple[int, ...] = ()
+    since: str = ""
+    until: str = ""
 
     @property
     def options(self) -> ReadOptions:
@@ -61,6 +64,9 @@ class Reading:
             mapping=self.mapping,
             reward_range=self.reward_range or None,
             skip_bad=self.skip_bad,
+            version=self.version,
+            since=self.since,
+            until=self.until,
         )
 
 

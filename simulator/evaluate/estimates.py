@@ -288,5 +288,12 @@ def estimate_mean(sample: Sample, value_range: tuple[float, float], *, note: str
     return Estimate(sample.value, low, high, DEFAULT, not note, note)
 
 
+def mean_reward(reward: Floats, units: Units, value_range: tuple[float, float]) -> Estimate:
+    """The mean reward of some decisions as they were logged, with its interval, clustered by unit."""
+    low, high = value_range
+    sample = units.sample(reward, np.ones(len(reward)), low=low, high=high, max_weight=1.0)
+    return estimate_mean(sample, value_range)
+
+
 def _as_estimate(interval: Interval, name: str, note: str, *, unbiased: bool) -> Estimate:
     return Estimate(interval.value, interval.low, interval.high, name, unbiased, note)

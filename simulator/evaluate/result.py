@@ -63,13 +63,18 @@ class LogSummary:
 
 @dataclass(frozen=True, slots=True)
 class HoldoutMean:
-    """The control group, which always gets the baseline action: its own mean reward. share: of the units, declared."""
+    """The control group, which always gets the baseline action: its own mean reward. share: of the units, declared.
+
+    lift: what the policy's decisions earned more on average, as logged. verdict: of the comparison between the two.
+    """
 
     action: str
     share: float
     decisions: int
     units: int
     estimate: Estimate
+    lift: Difference | None = None
+    verdict: Verdict = "fine"
 
 
 @dataclass(frozen=True, slots=True)

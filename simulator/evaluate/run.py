@@ -16,18 +16,18 @@ from typing import Any
 import numpy as np
 
 from decider.estimate.confidence_sequence import confidence_sequence_path
-from decider.estimate.sample import Units
 from simulator.evaluate.answer import with_answers
 from simulator.evaluate.breakdown import SegmentRows, action_shares, checkpoints, split_by_field, weight_histogram
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.log import log_findings
-from simulator.evaluate.estimates import Estimator, estimate_mean
+from simulator.evaluate.control_group import HOLDOUT, holdout_mean, with_control_group
+from simulator.evaluate.estimates import Estimator, mean_reward
 from simulator.evaluate.importance import WithoutField, importance
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.scores import Scores, score
 from simulator.evaluate.verdicts import worst_verdict
-from simulator.logs.columns import Columns, Floats, Longs
+from simulator.logs.columns import Columns, Longs
 
 WORKERS = 2
 """Threads that compute intervals: NumPy releases the interpreter lock."""
@@ -67,7 +67,7 @@ def evaluate(
     reduced = zip(without, scores[len(candidates) :], strict=True)
     with ThreadPoolExecutor(WORKERS) as pool:
         results = []
-        for result in pool.map(lambda pair: evaluate_candidate(*pair, findings=findings, force=force), pairs):
+        for result in pool.map(lambda pair: _evaluate(*pair, findings=findings, force=force), pairs):
             results.append(result)
             on_progress(PASS + (1 - PASS) * len(results) / len(pairs))
         if breakdown:
@@ -86,7 +86,7 @@ def evaluate(
 
 def summarize_log(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
     """The log alone: what `simulator inspect` shows, and the head of an evaluation."""
-    mean = _mean(columns.reward, columns.units, columns.reward_range)
+    mean = mean_reward(columns.reward, columns.units, columns.reward_range)
     return LogSummary(
         name=columns.name,
         decisions=len(columns),
@@ -103,6 +103,7 @@ def summarize_log(columns: Columns, findings: Sequence[Finding]) -> LogSummary:
         experiment=columns.experiment,
         first_decision=_moment(columns.time, np.min),
         last_decision=_moment(columns.time, np.max),
+        holdout=holdout_mean(columns, mean),
     )
 
 
@@ -113,17 +114,18 @@ def _moment(time: Longs, which: Callable[[Longs], Any]) -> str:
     return str(np.datetime_as_string(np.datetime64(int(which(time)), "us"), unit="s")) + "Z"
 
 
-def _mean(reward: Floats, units: Units, reward_range: tuple[float, float]) -> Estimate:
-    """The mean reward as logged, with its interval."""
-    low, high = reward_range
-    sample = units.sample(reward, np.ones(len(reward)), low=low, high=high, max_weight=1.0)
-    return estimate_mean(sample, reward_range)
+def _evaluate(candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool) -> PolicyResult:
+    """The result of one candidate, with what the control group says of it."""
+    result = evaluate_candidate(candidate, scores, findings=findings, force=force)
+    return with_control_group(result, candidate, Estimator(scores), findings)
 
 
 def evaluate_candidate(
     candidate: Candidate, scores: Scores, *, findings: tuple[Finding, ...], force: bool
 ) -> PolicyResult:
-    """The result of one candidate without curve and segments. findings: of the log."""
+    """One candidate on the policy's decisions, without curve and segments. findings: of the log. `compare` calls it,
+    too: its differences are on the same decisions, so the control group has no part in them.
+    """
     diagnostics = diagnose(scores, log=findings)
     estimator = Estimator(scores)
     refused = diagnostics.verdict == "do not use" and not force and not isinstance(candidate, LoggedPolicies)
@@ -152,15 +154,19 @@ def evaluate_candidate(
 def _logged_mean(columns: Columns) -> dict[str, Any]:
     """The log's own mean: IPS with all weights 1, or a plain mean without propensities."""
     name = "ips" if columns.has_propensities else "mean"
-    return {"headline": name, "estimates": {name: _mean(columns.reward, columns.units, columns.reward_range)}}
+    return {"headline": name, "estimates": {name: mean_reward(columns.reward, columns.units, columns.reward_range)}}
 
 
 def _add_breakdown(result: PolicyResult, scores: Scores, segments: _Segments) -> PolicyResult:
-    """With its cumulative estimate and its segments, unless it was refused or has no weights."""
-    if result.refused or not scores.columns.has_propensities:
+    """With its cumulative estimate and its segments, unless it was refused or has no weights.
+
+    Where the control group has a part in the headline there is no curve: it would end at another value.
+    """
+    if result.refused or not scores.columns.has_propensities or result.headline == HOLDOUT:
         return result
     estimator = Estimator(scores)
-    return replace(result, curve=cumulative_estimate(estimator), segments=segments.estimates(estimator))
+    curve = cumulative_estimate(estimator) if result.headline == estimator.headline else None
+    return replace(result, curve=curve, segments=segments.estimates(estimator))
 
 
 def cumulative_estimate(estimator: Estimator) -> Curve:
@@ -190,7 +196,7 @@ class _Segments:
             self._known[id(columns)] = (
                 columns,
                 [
-                    (part, _mean(columns.reward[part.rows], part.units, columns.reward_range))
+                    (part, mean_reward(columns.reward[part.rows], part.units, columns.reward_range))
                     for part in split_by_field(columns)
                 ],
             )

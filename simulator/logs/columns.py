@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decider.estimate.sample import Units
+from simulator.logs.holdout_split import Split
+from simulator.logs.versions import VersionsRead
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int32]
@@ -95,7 +97,8 @@ class Columns:
     where a log does not have it.
     range_declared: somebody said what a reward can be; otherwise the range is that of the rewards seen.
     insisted: context fields that the user named as such, set_aside: those left out because they cannot be context, each
-    with the reason. holdout: the decisions of the control group. experiment: its id.
+    with the reason. holdout: the decisions of the control group; split: how units fell into it. experiment: its id.
+    versions: which of it were read.
     """
 
     name: str
@@ -126,6 +129,8 @@ class Columns:
     set_aside: Mapping[str, str] = field(default_factory=dict)
     holdout: Columns | None = None
     experiment: str = ""
+    split: Split | None = None
+    versions: VersionsRead | None = None
 
     def __len__(self) -> int:
         return len(self.action)

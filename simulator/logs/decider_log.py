@@ -1,14 +1,16 @@
 """Our own log as columns: the sealed decisions that a policy made, with the reward that the learner saw.
 
-What is not among them is counted by kind: open windows, the holdout (control traffic: no policy drew it) and
-overridden decisions (the reward belongs to another action). Called by `open.py`.
+What is not among them is counted by kind: versions with another reward or holdout, open windows, overridden decisions
+(the reward belongs to another action), and the holdout (control traffic: no policy drew it), which has columns of its
+own. Called by `open.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,17 @@ from decider.log.open import open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.arrow import category, distinct
-from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
+from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
+from simulator.logs.holdout_split import split_of
+from simulator.logs.span import Span
+from simulator.logs.versions import choose_versions
+
+HOLDOUT = "holdout"
+DIFFERENT_VERSIONS = "in versions with another reward or holdout"
+OTHER_VERSIONS = "in versions that were not asked for"
+"""Kinds of decisions that are left out, and that are not lost."""
+
+EVER = Span()
 
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden")
 _TEXTS = ("action", "reason", "features", "action_features", *CONTEXT_FIELDS)
@@ -37,17 +49,18 @@ class AmbiguousExperiment(DeciderError):
     reason = "AMBIGUOUS_EXPERIMENT"
 
 
-def load(path: Path, *, experiment: str | None = None) -> Columns:
+def load(path: Path, *, experiment: str | None = None, version: tuple[int, ...] = (), span: Span = EVER) -> Columns:
     """The decisions of one experiment; it need not be named where the log has only one.
 
-    Raises AmbiguousExperiment, or LogError where there is no log of ours.
+    version: numbers of its versions; without them the newest ones that agree are read (see `versions.py`).
+    Raises AmbiguousExperiment, BadLog where nothing is left, or LogError where there is no log of ours.
 
     >>> load(Path("nowhere.db"))
     Traceback (most recent call last):
     decider.errors.LogError: nowhere.db: there is no such log
     """
     with closing(open_reader(path)) as log:
-        return _load(log, _versions(log, experiment))
+        return _load(log, _versions(log, experiment), version, span)
 
 
 def newest_definition(path: Path, *, experiment: str | None = None) -> Experiment | None:
@@ -69,22 +82,31 @@ def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]
     return [version for version in versions if wanted in (None, version.experiment.id)]
 
 
-def _load(log: LogReader, versions: Sequence[ExperimentVersion]) -> Columns:
+def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[int, ...], span: Span) -> Columns:
     head = log.head()  # read first: what a server appends meanwhile belongs to the next evaluation
     actions = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
     logged = log.arrow(versions[-1].experiment.id, head) if versions else ArrowBatches(iter(()), iter(()))
     raw = _Raw(logged.decisions)
     sets, eligible = _sets(raw.eligible, versions, actions)
     reward, delay, late = _rewards(_Rewards(logged.rewards), versions, raw)
+    outside = span.outside(log.name, raw.time)
+    inside = ~np.logical_or.reduce([np.zeros(len(raw.time), np.bool_), *outside.values()])
+    version = _version_of(versions, raw)
+    made = np.bincount(version[inside & raw.sealed], minlength=len(versions))
+    read = choose_versions(versions, made.tolist(), wanted)
+    is_read = np.array([one.number in read.numbers for one in versions], np.bool_)[version]
     holdout = _equals(raw.reasons, Reason.HOLDOUT)
-    open_windows, overridden = ~raw.sealed, raw.overridden
-    left_out = {
-        "window open": open_windows,
-        "holdout": holdout & ~open_windows,
-        "overridden": overridden & ~holdout & ~open_windows,
-    }
-    ranges = [(v.experiment.reward.minimum, v.experiment.reward.maximum) for v in versions] or [(0.0, 1.0)]
-    newest = versions[-1].experiment if versions else None
+    left_out = _one_kind_each(
+        {
+            **outside,
+            "window open": ~raw.sealed,
+            OTHER_VERSIONS if wanted else DIFFERENT_VERSIONS: ~is_read,
+            "overridden": raw.overridden,
+            HOLDOUT: holdout,
+        }
+    )
+    used = [one.experiment for one in versions if one.number in read.numbers]
+    ranges = [(one.reward.minimum, one.reward.maximum) for one in used] or [(0.0, 1.0)]
     columns = Columns(
         name=log.name,
         actions=actions,
@@ -105,11 +127,36 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion]) -> Columns:
         model=raw.model,
         action_features=raw.action_features,
         traits=_traits(versions, actions),
-        baseline=actions.index(newest.baseline) if newest and newest.baseline else None,
+        baseline=actions.index(used[-1].baseline) if used and used[-1].baseline else None,
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items()},
         counts=_counts(log, late),
+        experiment=used[-1].id if used else "",
+        split=split_of(
+            [one.experiment for one in versions],
+            version=version,
+            unit=raw.units,
+            new=first_of_each(raw.units),
+            control=holdout,
+            rows=inside & is_read,
+        ),
+        versions=read,
     )
-    return columns.take(~(open_windows | holdout | overridden))
+    policy = columns.take(~np.logical_or.reduce(list(left_out.values())))
+    return replace(policy, holdout=columns.take(left_out[HOLDOUT])) if left_out[HOLDOUT].any() else policy
+
+
+def _one_kind_each(kinds: Mapping[str, Flags]) -> dict[str, Flags]:
+    """Every decision only with the first kind that it is of."""
+    found: dict[str, Flags] = {}
+    for kind, rows in kinds.items():
+        found[kind] = rows & ~np.logical_or.reduce([np.zeros(len(rows), np.bool_), *found.values()])
+    return found
+
+
+def _version_of(versions: Sequence[ExperimentVersion], raw: _Raw) -> Longs:
+    """(n,): index of the version that made the decision."""
+    index: Longs = np.searchsorted([version.position for version in versions], raw.version)
+    return index
 
 
 class _Raw:
@@ -194,7 +241,7 @@ def _equals(category: Category, value: str) -> Flags:
 def _rewards(sent: _Rewards, versions: Sequence[ExperimentVersion], raw: _Raw) -> tuple[Floats, Floats, Flags]:
     """Final rewards; seconds to the first one in time, nan where the default was taken; which of all sent were late."""
     definitions = [version.experiment.reward for version in versions]
-    version_of = np.searchsorted([version.position for version in versions], raw.version)
+    version_of = _version_of(versions, raw)
     reward = np.array([definition.default for definition in definitions])[version_of]
     delay = np.full(len(reward), np.nan)
     row = np.searchsorted(raw.position, sent.decision[sent.joined])

@@ -14,6 +14,7 @@ from simulator.logs.columns import Columns
 from simulator.logs.errors import BadLog
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
+from simulator.logs.span import Span, select_span
 
 __all__ = ["KINDS", "ReadOptions", "definition_in", "open_log"]
 
@@ -34,14 +35,21 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     Traceback (most recent call last):
     simulator.logs.errors.BadLog: clicks.xlsx: there is no such log; check the path
     """
+    if not name.startswith(open_bandit.PREFIX) and _kind(Path(name)) in DATABASE:
+        _refuse_options(name, options)
+        span = Span(options.since, options.until)
+        return decider_log.load(Path(name), experiment=options.experiment, version=options.version, span=span)
+    if options.version:
+        raise BadLog(f"{name}: has no versions of an experiment, only a log of ours has; leave out --version")
+    return select_span(_open_foreign(name, options), Span(options.since, options.until))
+
+
+def _open_foreign(name: str, options: ReadOptions) -> Columns:
     if name.startswith(open_bandit.PREFIX):
         _refuse_options(name, options)
         return open_bandit.load(name)
     path = Path(name)
     kind = _kind(path)
-    if kind in DATABASE:
-        _refuse_options(name, options)
-        return decider_log.load(path, experiment=options.experiment)
     if kind in tables.SUFFIXES:
         return tables.load(files_of(path, tables.SUFFIXES), name, options).in_order_of_time()
     return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()

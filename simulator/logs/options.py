@@ -28,7 +28,8 @@ class ReadOptions:
     mapping: a TOML file that says which column is what; columns: the same as `reward=clicked`, which win (see
     `mapping.py`). reward_range: declared; otherwise what was seen. on_progress: called with the fraction that was read.
     on_note: called with what the reader took each column for, in words for people. block_bytes: of a CSV file, read at
-    a time. most_texts: different ones that a column may have.
+    a time. most_texts: different ones that a column may have. version: numbers of the experiment's versions; since,
+    until: see `span.py`.
     """
 
     experiment: str | None = None
@@ -40,6 +41,9 @@ class ReadOptions:
     on_note: Callable[[str], None] = _ignore
     block_bytes: int = 1 << 22
     most_texts: int = MOST_TEXTS
+    version: tuple[int, ...] = ()
+    since: str = ""
+    until: str = ""
 
 
 def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple[float, float]:

@@ -51,6 +51,8 @@ def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
     """Everything, in the order in which it should be read: the answers, then warnings, then tables."""
     yield Text(heading(evaluation.log), "bold")
     yield from _answers(evaluation)
+    if evaluation.log.holdout and evaluation.log.holdout.lift:
+        yield Text(printable(lift_text(evaluation.log.holdout)))
     yield log_panel(notable(evaluation.log))
     for policy in candidates(evaluation):
         if policy.diagnostics.verdict != "fine":
@@ -71,6 +73,26 @@ def candidates(evaluation: Evaluation) -> list[PolicyResult]:
     ['uniform']
     """
     return [result for result in evaluation.policies if result.name != LOGGED]
+
+
+def lift_text(holdout: HoldoutMean) -> str:
+    """What the policy earned more than the control group, in one sentence; empty where there is no comparison.
+
+    >>> mean, lift = Estimate(0.1, 0.08, 0.12, ""), Difference("holdout", "mean", 0.05, 0.01, 0.09, "")
+    >>> lift_text(HoldoutMean("a", 0.1, decisions=900, units=800, estimate=mean, lift=lift))
+    "The policy earned 0.05 more a decision than the holdout, which always got 'a' (95 %: +0.01 to +0.09)."
+    """
+    lift = holdout.lift
+    if lift is None:
+        return ""
+    if holdout.verdict == "do not use":
+        return "The holdout cannot be compared with the policy: its units were not split off as declared."
+    which = f"the holdout, which always got {holdout.action!r}"
+    interval = f"(95 %: {signed_between(lift.low, lift.high)})"
+    if lift.low <= 0 <= lift.high:
+        return f"The policy earned neither clearly more nor clearly less a decision than {which} {interval}."
+    more = f"{figure(abs(lift.value))} {'more' if lift.low > 0 else 'less'}"
+    return f"The policy earned {more} a decision than {which} {interval}."
 
 
 def heading(log: LogSummary) -> str:
@@ -163,7 +185,9 @@ def _headline(one: Side) -> Cell:
 
 
 def _difference(one: Side) -> Cell:
-    if not isinstance(one, PolicyResult) or one.refused or one.difference is None:
+    if isinstance(one, HoldoutMean):
+        return difference(-one.lift.value, -one.lift.high, -one.lift.low) if one.lift else Cell("-")
+    if isinstance(one, LogSummary) or one.refused or one.difference is None:
         return Cell("-")
     found = one.difference
     return difference(found.value, found.low, found.high, note=conclude(one))
@@ -177,9 +201,7 @@ def _evidence(one: Side) -> tuple[str, str]:
 
 
 def _verdict(one: Side) -> Cell:
-    if isinstance(one, HoldoutMean):
-        return Cell("-")
-    verdict = one.verdict if isinstance(one, LogSummary) else one.diagnostics.verdict
+    verdict = one.diagnostics.verdict if isinstance(one, PolicyResult) else one.verdict
     return Cell(verdict, tone=verdict)
 
 
@@ -229,7 +251,8 @@ def _interval(found: Estimate | Difference) -> str:
 
 def _bias(found: Estimate | Difference) -> Cell:
     if isinstance(found, Difference):
-        return Cell(f"by {_words(found.estimator)}, on the same decisions")
+        where = "of both groups" if HOLDOUT in found.estimator else "on the same decisions"
+        return Cell(f"by {_words(found.estimator)}, {where}")
     if found.unbiased:
         return Cell(found.note or "-")
     biased = found.note if found.note.startswith("biased") else f"biased: {found.note}"

@@ -12,6 +12,7 @@ import numpy as np
 from decider.estimate.weights import usual_value
 from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
+from simulator.evaluate.checks.split import split_finding, units_in_both, versions_read
 from simulator.evaluate.checks.time import drift, time_gaps
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
@@ -23,8 +24,11 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
     """All checks that need no policy, in the order in which a reader would ask."""
     found: Sequence[Finding | None] = (
         decisions(columns),
+        versions_read(columns),
         rewarded_decisions(columns),
         *draw_findings(columns),
+        split_finding(columns),
+        units_in_both(columns),
         choice(columns),
         never_drawn(columns),
         repeated_units(columns),
@@ -182,7 +186,7 @@ def left_out(columns: Columns) -> Finding | None:
     if not counts:
         return None
     share = _share(sum(counts.values()), len(columns) + sum(counts.values()))
-    text = f"Left out, and in no figure: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}."
+    text = f"Not among these decisions: {', '.join(f'{count:,} {kind}' for kind, count in counts.items())}."
     return Finding("left out", "fine", text, share)
 
 

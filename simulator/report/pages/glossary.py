@@ -92,6 +92,12 @@ TERMS = (
         "narrower if the model is good.",
         ("dr", "doubly robust"),
     ),
+    Term(
+        "holdout",
+        "The control group: units that always get the baseline action. Their own mean reward needs no weights. "
+        '"dr and holdout" is the mean of that and dr, each by the width of its interval.',
+        ("holdout", "dr and holdout", "ips and holdout"),
+    ),
     Term("sndr", "dr with the correction divided by the mean weight: steadier.", ("sndr", "self normalised dr")),
     Term(
         "switch-dr",
