@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -166,7 +166,7 @@ def test_the_answers_are_three_sentences_each_the_best_policy_first(report: Repo
         ),
         (
             (0.2, 0.1, 0.3),
-            {"mean_reward": -0.5, "mean_reward_low": -0.6, "hours": 0.0},
+            {"mean_reward": -0.5, "mean_reward_low": -0.6, "reward_range": (-1.0, 1.0), "hours": 0.0},
             "About 200 more reward in 1,000 decisions (+100 to +300).",
         ),
         (
@@ -184,17 +184,22 @@ def test_the_answers_are_three_sentences_each_the_best_policy_first(report: Repo
             {},
             "About the same as what was logged: -2.63 % to +2.63 %, or -10 to +10 reward a week.",
         ),
+        (
+            (-0.01, -0.05, 0.03),
+            {},
+            "This log cannot tell whether it is better or worse: -100 % to +78.9 %, or -380 to +300 reward a week.",
+        ),
         ((0.0, 0.0, 0.0), {}, "It would do the same as what was logged."),
         ((math.nan, -math.inf, math.inf), {}, "This log cannot tell whether it is better or worse."),
     ],
 )
 def test_a_difference_is_told_in_per_cent_and_by_the_week(
-    difference: tuple[float, float, float], log: dict[str, float], effect: str
+    difference: tuple[float, float, float], log: dict[str, Any], effect: str
 ) -> None:
     """No week is made of a quarter of an hour, and no per cent of a mean that may be nothing or less."""
     known = {"mean_reward": 0.038, "mean_reward_low": 0.03, "hours": 168.0}
     found = replace(THOMPSON, estimates={}, difference=Difference("logged", "dr", *difference, ""))
-    assert answer(found, replace(LOG, **(known | log))).effect == effect  # type: ignore[arg-type]
+    assert answer(found, replace(LOG, **(known | log))).effect == effect
 
 
 def test_what_to_do_follows_from_what_was_found() -> None:
@@ -207,10 +212,10 @@ def test_what_to_do_follows_from_what_was_found() -> None:
     assert answer(less, LOG).advice == "Keep what you have."
 
 
-@given(st.lists(st.tuples(*[st.floats()] * 3), min_size=1, max_size=5), st.floats(), st.floats(-1, 1e9))
+@given(st.lists(st.tuples(*[st.floats()] * 3), min_size=1, max_size=5), st.floats(-1e6, 1e6), st.floats(0, 1e9))
 def test_any_figures_make_sentences(figures: list[tuple[float, float, float]], mean: float, hours: float) -> None:
     """A nan or an infinity in an estimate must not cost the answer; the order holds every policy once."""
-    log = replace(LOG, mean_reward=mean, mean_reward_low=mean, hours=hours)
+    log = replace(LOG, mean_reward=mean, mean_reward_low=mean, reward_range=(-1e6, 1e6), hours=hours)
     results = [replace(THOMPSON, difference=Difference("logged", "dr", *one, "")) for one in figures]
     for one in results:
         said = answer(one, log)

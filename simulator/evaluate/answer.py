@@ -65,12 +65,13 @@ def answer(result: PolicyResult, log: LogSummary) -> Answer:
         return _no_answer(result, conclusion)
     if result.difference is None:
         return _alone(result)
+    found = _possible(result.difference, log)
     if conclusion == "not told apart":
-        return _not_told_apart(result.difference, log)
+        return _not_told_apart(found, log)
     end, side = ("low", "better") if conclusion == "more" else ("high", "worse")
     return Answer(
         conclusion,
-        _effect(result, result.difference, log),
+        _effect(result, found, log),
         f"Sure: even the {end} end of the 95 % interval is {side} than what was logged.{_cautions(result)}",
         "Try it live with a share of the traffic." if conclusion == "more" else "Keep what you have.",
     )
@@ -170,6 +171,12 @@ def _not_told_apart(found: Difference, log: LogSummary) -> Answer:
         f"Not sure: the 95 % interval goes from worse to better. The best guess is {_best_guess(found, log)}.",
         f"{_more_evidence(found, log)}. Until then keep what you have.",
     )
+
+
+def _possible(found: Difference, log: LogSummary) -> Difference:
+    """Cut where no policy could be: nobody loses more than everything. The table's interval knows less of the log."""
+    least, most = (end - log.mean_reward for end in log.reward_range)
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def _is_known(found: Difference) -> bool:
