@@ -388,7 +388,9 @@ def test_inspect_shows_every_finding_and_writes_them(tmp_path: Path) -> None:
     names = {finding["name"] for finding in found["findings"]}
     assert {"sample ratio", "smallest propensity", "reward delay", "drift", "late rewards", "overrides"} <= names
     assert all(name in done.output for name in names)
-    assert "This log can be used. To make it better: Log about 82 more decisions like these." in done.output
+    assert (
+        "This log can be used. To do first (rewarded decisions): Log about 82 more decisions like these." in done.output
+    )
     assert done.output.index("This log can be used") < done.output.index("Decisions 429")
     assert found["left_out"]["holdout"] == 21
 

@@ -35,7 +35,8 @@ from simulator.evaluate.result import (
 )
 from simulator.report.evaluation import candidates
 from simulator.report.pages.evaluation import summary, unexplained, write_report
-from simulator.report.plots.forest import PLAIN, Mark, can_be_drawn, window
+from simulator.report.plots.estimates import shown_segments
+from simulator.report.plots.forest import PLAIN, Mark, Row, can_be_drawn, forest, window
 from simulator.report.plots.policy import of_policy
 from simulator.text import printable
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
@@ -228,8 +229,11 @@ def test_any_figures_make_sentences(figures: list[tuple[float, float, float]], m
     ("verdict", "said"),
     [
         ("fine", "This log can be used. Nothing has to be done first."),
-        ("caution", "This log can be used. To make it better: Longer windows."),
-        ("do not use", "Do not use this log: its answers would be wrong. Late. To do first: Longer windows."),
+        ("caution", "This log can be used. To do first (late rewards): Longer windows."),
+        (
+            "do not use",
+            "Do not use this log: its answers would be wrong. Late. To do first (late rewards): Longer windows.",
+        ),
     ],
 )
 def test_the_first_line_about_a_log_says_whether_it_can_be_used_and_what_to_do(verdict: Verdict, said: str) -> None:
@@ -481,6 +485,28 @@ def test_of_80_actions_the_largest_shifts_are_drawn_and_the_others_counted(repor
     largest = max(THOMPSON.actions, key=lambda one: abs(one.candidate - one.logged))
     assert f"first: {largest.action} 1.25 % to" in alt
     assert f"{len(ACTIONS) - 20} other actions change less and are left out." in report.parsed.text
+
+
+def test_what_has_no_interval_is_a_point_and_what_leaves_both_sides_is_written() -> None:
+    """Arrows on both sides say nothing, and dm has no interval at all."""
+    narrow = [Row(name, Mark(PLAIN, 1.0, 0.9, 1.1)) for name in "abcd"]
+    wide = [Row("dm", Mark(PLAIN, 1.0, math.nan, math.nan)), Row("wide", Mark(PLAIN, 1.0, -100.0, 100.0))]
+    one_side = [Row("high", Mark(PLAIN, 1.0, 0.9, 100.0))]
+    (axes,) = forest([*narrow, *wide, *one_side], title="", subtitle="", unit="", line=None, key={}).axes
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in {"<", ">"}] == [">"]
+    assert [line.get_marker() for line in axes.lines].count("o") == 6
+    assert "-100 to 100 (too wide to draw)" in [text.get_text() for text in axes.texts]
+
+
+def test_a_segment_without_an_estimate_says_why() -> None:
+    """13 of 19 rows without a mark and without a word were taken for a fault of the page."""
+    *_, plot = of_policy(THOMPSON, LOG, 1)
+    small = [one for one in shown_segments(THOMPSON.segments) if one.difference is None]
+    many = [*THOMPSON.segments[:2], *[replace(one, difference=None) for one in THOMPSON.segments[2:]]]
+    *_, sparse = of_policy(replace(THOMPSON, segments=tuple(many)), LOG, 1)
+    for drawn, expected in ((plot, len(small)), (sparse, len(shown_segments(many)) - 2)):
+        said = [text for text in ElementTree.fromstring(drawn.svg).itertext() if text == "too few decisions"]
+        assert len(said) == expected
 
 
 def test_names_in_plots_are_drawn_as_they_are() -> None:

@@ -106,14 +106,14 @@ def _estimated_difference(result: PolicyResult) -> float:
 
 
 def log_answer(log: LogSummary) -> str:
-    """Whether a log can be used and what to do first, in one or two sentences."""
-    worst = by_severity(log.findings)[:1]
-    if log.verdict == "fine" or not worst:
+    """Whether a log can be used and what to do first, in two or three sentences."""
+    if log.verdict == "fine" or not log.findings:
         return "This log can be used. Nothing has to be done first."
+    worst = by_severity(log.findings)[0]
+    to_do = f"To do first ({worst.name.replace('_', ' ')}): {worst.needed or worst.text}"
     if log.verdict == "caution":
-        return f"This log can be used. To make it better: {worst[0].needed or worst[0].text}"
-    needed = f" To do first: {worst[0].needed}" if worst[0].needed else ""
-    return f"Do not use this log: its answers would be wrong. {worst[0].text}{needed}"
+        return f"This log can be used. {to_do}"
+    return f"Do not use this log: its answers would be wrong. {worst.text} {to_do}"
 
 
 def _no_answer(result: PolicyResult, conclusion: Conclusion) -> Answer:
