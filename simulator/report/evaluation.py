@@ -6,6 +6,7 @@ Called by `simulator evaluate` and by the page.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
 from rich.console import RenderableType
 from rich.padding import Padding
@@ -100,14 +101,21 @@ def heading(log: LogSummary) -> str:
 
     >>> from simulator.evaluate.example import evaluation
     >>> heading(evaluation().log)
-    'two decisions, 1970-01-01, 00:00 to 00:01 UTC'
+    'example, 1970-01-01, 00:00 UTC'
     """
     return printable(f"{subject(log)}, {span(log)}")
 
 
 def subject(log: LogSummary) -> str:
-    """What the log is about: its experiment, or its own name where it names none."""
-    return log.experiment or log.name
+    """What the log is about: its experiment, or its own name where it names none, without the folders of a whole path.
+
+    >>> from simulator.evaluate.example import evaluation
+    >>> from dataclasses import replace
+    >>> subject(replace(evaluation().log, name="/home/ana/clicks.csv"))
+    'clicks.csv'
+    """
+    file = PurePath(log.name)
+    return log.experiment or (file.name if file.is_absolute() else log.name)
 
 
 def span(log: LogSummary) -> str:
