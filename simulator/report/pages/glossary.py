@@ -30,8 +30,8 @@ TERMS = (
     ),
     Term(
         "Difference",
-        "The policy's estimate less what was logged, on the same decisions. Where 0 is in its interval, the two are not "
-        "told apart.",
+        "The policy's estimate less what was logged, on the same decisions. Where 0 is in its interval, the two are "
+        "not told apart.",
     ),
     Term("Propensity", "The probability with which the logged action was drawn."),
     Term(
