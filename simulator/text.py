@@ -39,6 +39,15 @@ def figure(x: float | None) -> str:
     return f"{Decimal(rounded) + 0:,f}" if x == 0 or 1e-9 < abs(x) < 1e15 else rounded
 
 
+def rough(x: float, *, digits: int = 2, written: Callable[[float], str] = figure) -> str:
+    """A number with few significant digits, for sentences: "about 1,400". written: a number in words.
+
+    >>> rough(1386.2), rough(0.03874, digits=3), rough(-96.0, written=signed), rough(math.inf)
+    ('1,400', '0.0387', '-96', '-')
+    """
+    return written(float(f"{x:.{digits}g}"))
+
+
 def signed(x: float | None) -> str:
     """A difference: a plus where it is positive, nothing before zero.
 
@@ -121,7 +130,7 @@ def more_decisions(now: int, *, value: float, enough: float) -> str:
     more = now * (enough / value - 1.0) if value > 0 else math.inf
     if not math.isfinite(more):
         return "more decisions; how many cannot be said from this log"
-    return f"about {figure(math.ceil(more))} more decisions like these"
+    return f"about {rough(math.ceil(more))} more decisions like these"
 
 
 def printable(text: str) -> str:

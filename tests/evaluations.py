@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from simulator.evaluate.answer import with_answers
 from simulator.evaluate.result import (
     ActionShare,
     Curve,
@@ -126,7 +127,13 @@ def _curve(rewards: float, scale: float) -> Curve:
     width = 1.7 * np.sqrt(rewards * scale * np.log(12 + decisions) / decisions)
     low, high = np.maximum(0, value - width), value + width
     high[:5] = math.inf
-    return Curve(*(tuple(one.tolist()) for one in (decisions, value, low, high)))
+    return Curve(
+        tuple(decisions.tolist()),
+        tuple(value.tolist()),
+        tuple(low.tolist()),
+        tuple(high.tolist()),
+        estimator="snips" if scale > 1 else "dr",
+    )
 
 
 def _weights(spread: float) -> Histogram:
@@ -157,6 +164,7 @@ def _segments() -> tuple[Segment, ...]:
             0.16 * n,
             estimate(n, 0.0038 * rng.uniform(0.6, 1.4)),
             estimate(n, 0.0047 * rng.uniform(0.5, 1.5)) if n > 100 else None,
+            Estimate(0.0009, 0.0009 - 0.12 / math.sqrt(n), 0.0009 + 0.16 / math.sqrt(n), "") if n > 100 else None,
         )
         for name, values in SEGMENTS.items()
         for value, n in values.items()
@@ -229,7 +237,7 @@ REFUSED = PolicyResult(
                 9871.0,
                 "Log with a minimum propensity of 0.01 for this action in every context.",
             ),
-            Finding("effective sample size", "do not use", "Two decisions carry everything.", 2.1),
+            Finding("effective sample size", "do not use", "Two decisions carry everything.", 2.1, "More decisions."),
         ),
     ),
     estimates={},
@@ -269,15 +277,19 @@ LOGGED = PolicyResult(
     estimates={"ips": Estimate(0.0038, 0.002736, 0.005134, "cressie-read")},
     difference=None,
 )
-EVALUATION = Evaluation(
-    log=LOG,
-    policies=(LOGGED, THOMPSON, LEARNED, REFUSED, FORCED),
-    seconds=3.217,
-    importance=(
-        FieldImportance("segment", Estimate(0.00121, 0.0004, 0.0021, "cressie-read"), LEARNED.name, 4_000, "useful"),
-        FieldImportance(
-            f"intent_stage {HOSTILE}", Estimate(0.00003, -0.0008, 0.0009, "cressie-read"), LEARNED.name, 4_000
+EVALUATION = with_answers(
+    Evaluation(
+        log=LOG,
+        policies=(LOGGED, THOMPSON, LEARNED, REFUSED, FORCED),
+        seconds=3.217,
+        importance=(
+            FieldImportance(
+                "segment", Estimate(0.00121, 0.0004, 0.0021, "cressie-read"), LEARNED.name, 4_000, "useful"
+            ),
+            FieldImportance(
+                f"intent_stage {HOSTILE}", Estimate(0.00003, -0.0008, 0.0009, "cressie-read"), LEARNED.name, 4_000
+            ),
         ),
-    ),
-    importance_missing={REFUSED.name: "this log cannot carry this policy"},
+        importance_missing={REFUSED.name: "this log cannot carry this policy"},
+    )
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +31,7 @@ from simulator.report.checks import candidate_panel, findings_table, log_panel
 from simulator.report.table import in_terminal
 from tests.conftest import THOMPSON
 
+CHECKS = Path(__file__).parent.parent / "simulator" / "evaluate" / "checks"
 SECOND = 1_000_000
 HOUR = 3_600 * SECOND
 SURE = 1e-5
@@ -615,6 +618,64 @@ def test_what_forbids_weighting_in_the_log_forbids_the_candidate() -> None:
     of_log = (Finding("sample ratio", "do not use", "Skewed."), Finding("drift", "caution", "Drifts."))
     diagnostics = diagnose(against(columns, columns.dense_pmf()), log=of_log)
     assert (diagnostics.verdict, diagnostics.reasons) == ("do not use", ("Skewed.",))
+
+
+# What is not fine says what to do
+
+
+def _calls(module: Path) -> list[ast.Call]:
+    found = [one for one in ast.walk(ast.parse(module.read_text(encoding="utf-8"))) if isinstance(one, ast.Call)]
+    return [one for one in found if getattr(one.func, "id", "") == "Finding"]
+
+
+def _given(call: ast.Call, name: str) -> ast.expr | None:
+    place = list(Finding.__dataclass_fields__).index(name)
+    by_name = {one.arg: one.value for one in call.keywords}
+    return call.args[place] if len(call.args) > place else by_name.get(name)
+
+
+@pytest.mark.parametrize("module", sorted(CHECKS.glob("*.py")), ids=lambda path: path.stem)
+def test_a_finding_that_may_be_a_caution_has_a_text_of_what_to_do(module: Path) -> None:
+    """Where all is amber nothing is: who is warned must be able to do something about it."""
+    for call in _calls(module):
+        verdict, needed = _given(call, "verdict"), _given(call, "needed")
+        always_fine = isinstance(verdict, ast.Constant) and verdict.value == "fine"
+        after_return = isinstance(verdict, ast.Name)  # `if verdict == "fine": return Finding(name, verdict, ...)`
+        empty = needed is None or (isinstance(needed, ast.Constant) and not needed.value)
+        assert always_fine or after_return or not empty, f"{module.name}:{call.lineno}"
+
+
+def wrong_in_every_way() -> dict[str, Columns]:
+    """Logs of which some check must say something."""
+    columns, size = log(), 5_000
+    reason = Category(np.arange(size, dtype=np.int32) % 3, ("EXPLORE", "FALLBACK", "NO_EXPLORATION"))
+    few = np.arange(size) < 20
+    counted = dict(columns.counts) | {"rewards late": 400, "rewards orphan": 400, "overridden": 900}
+    return {
+        "no propensities": replace(columns, propensity=np.full(size, np.nan), pmf=None),
+        "half propensities": replace(columns, propensity=columns.propensity / 2, pmf=None),
+        "other pmfs": replace(columns, propensity=np.roll(columns.propensity, 1)),
+        "greedy": log(pmf=np.tile([1.0, 0.0, 0.0, 0.0], (size, 1))),
+        "one action": replace(columns, sets=((0, 1, 2, 3), (0,)), eligible=(~few).astype(np.int32), pmf=None),
+        "few rewards": replace(columns, reward=few.astype(np.float64)),
+        "one unit": replace(columns, unit=np.zeros(size, np.int64)),
+        "counts": replace(columns, counts=counted),
+        "no reward": replace(columns, default=np.ones(size, np.bool_)),
+        "short window": replace(columns, known=columns.time + 200 * SECOND),
+        "reasons": replace(columns, reason=reason),
+        "a hole": replace(columns, time=columns.time + np.where(few, 0, 5 * HOUR)),
+        "drift": replace(columns, reward=(np.arange(size) % 10 < np.arange(size) // 500).astype(np.float64)),
+    }
+
+
+@pytest.mark.parametrize(("name", "columns"), wrong_in_every_way().items(), ids=lambda one: str(one)[:20])
+def test_whatever_is_not_fine_says_what_to_do(name: str, columns: Columns) -> None:
+    """The same of the findings that logs really give, of the log and of a candidate."""
+    weight = np.where(np.arange(5_000) < 40, 60.0, 0.4) * np.where(np.isnan(columns.propensity), np.nan, 1.0)
+    overlap = Weights(columns, weight, possible_weight=600.0)
+    findings = [*log_findings(columns), *diagnose(overlap).findings]
+    assert not_fine(log_findings(columns)), name
+    assert [one.name for one in findings if one.verdict != "fine" and not one.needed] == []
 
 
 # The real logs

@@ -21,7 +21,7 @@ from simulator.evaluate.parse import parse
 from simulator.evaluate.result import SCHEMA, PolicyResult, to_json
 from simulator.evaluate.run import cumulative_estimate, evaluate
 from simulator.evaluate.scores import score
-from simulator.logs.columns import Columns
+from simulator.logs.columns import Category, Columns
 from simulator.logs.open import open_log
 from simulator.logs.options import ReadOptions
 from tests.conftest import THOMPSON
@@ -280,6 +280,9 @@ def test_the_json_has_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
         for estimate in policy["estimates"].values():
             assert {"value", "low", "high", "interval"} <= set(estimate)
         assert policy["headline"] in policy["estimates"]
+    logged, *others = [policy["answer"] for policy in found["policies"]]
+    assert logged is None
+    assert all(set(one) == {"conclusion", "effect", "certainty", "advice"} for one in others)
     assert found["seconds"] > 0
 
 
@@ -291,9 +294,11 @@ def test_what_is_not_finite_is_null_in_json() -> None:
 
 
 def test_the_table_in_the_terminal_names_estimand_verdict_and_difference() -> None:
-    """Above the numbers stands whether they can be trusted."""
+    """First the answer in plain words, then whether the numbers can be trusted, then the numbers."""
     done = run("evaluate", OLD_LOG, "--policy", "uniform", "--policy", STOREFRONT)
     assert done.exit_code == 0, done.output
+    assert done.output.index("This log cannot tell") < done.output.index("What to do: Log about")
+    assert done.output.index("What to do:") < done.output.index("caution")
     assert done.output.index("caution") < done.output.index("Reward/decision")
     for expected in ("deployed curve", "fixed policy", "progressive learner", "look here first", "holdout"):
         assert expected in done.output, expected
@@ -363,6 +368,10 @@ def test_inspect_shows_every_finding_and_writes_them(tmp_path: Path) -> None:
     names = {finding["name"] for finding in found["findings"]}
     assert {"sample ratio", "smallest propensity", "reward delay", "drift", "late rewards", "overrides"} <= names
     assert all(name in done.output for name in names)
+    assert (
+        "This log can be used. To do first (rewarded decisions): Log about 82 more decisions like these." in done.output
+    )
+    assert done.output.index("This log can be used") < done.output.index("Decisions 429")
     assert found["left_out"]["holdout"] == 21
 
 
@@ -373,6 +382,44 @@ def test_a_report_is_written(tmp_path: Path) -> None:
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "uniform" in page
     assert list((tmp_path / "report").glob("*.png"))
+
+
+def test_differences_by_segment_hold_all_at_once() -> None:
+    """Without a correction, one of twelve segments without any effect looks like a winner in every second log."""
+    wrong = 0
+    for seed in range(60):
+        columns = logged_world(seed=seed, decisions=600).columns
+        rng = np.random.default_rng(seed)
+        even = replace(
+            columns,
+            reward=(rng.random(600) < 0.3).astype(np.float64),
+            fields={"segment": Category(rng.integers(0, 4, 600).astype(np.int32), ("a", "b", "c", "d"))},
+        )
+        segments = evaluated(even, "uniform", breakdown=True)["uniform"].segments
+        found = [one.difference for one in segments if one.difference]
+        assert len(found) == len(segments) == 4
+        wrong += any(one.low > 0 or one.high < 0 for one in found)
+    assert wrong <= binom.ppf(1 - 1e-3, 60, 0.05)
+
+
+def test_a_segment_that_is_too_small_has_no_difference() -> None:
+    """It is said, not drawn."""
+    columns = logged_world(seed=3, decisions=600).columns
+    few = Category(np.where(np.arange(600) < 6, 1, 0).astype(np.int32), ("many", "few"))
+    large, small = evaluated(replace(columns, fields={"field": few}), "uniform")["uniform"].segments
+    assert large.difference
+    assert large.estimate
+    assert large.difference.value == pytest.approx(large.estimate.value - large.logged.value)
+    assert small.estimate is None
+    assert small.difference is None
+
+
+def test_the_curve_ends_at_the_headline() -> None:
+    """Two numbers for one question would be one too many."""
+    result = evaluated(logged_world(seed=6).columns, "uniform")["uniform"]
+    assert result.curve
+    assert result.curve.estimator == result.headline == "dr"
+    assert result.curve.value[-1] == pytest.approx(result.estimates["dr"].value)
 
 
 def test_what_cannot_be_written_is_said_before_the_work(tmp_path: Path) -> None:

@@ -328,7 +328,8 @@ def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) 
     found = json.loads((place.folder / "result.json").read_text())
     (shown,) = [block for block in blocks("text") if block.startswith('{"log"')]
     policy = found["policies"][1]
-    groups = (found, found["log"], found["log"]["findings"][0], policy, policy["diagnostics"], policy["difference"])
+    parts = [policy[part] for part in ("diagnostics", "difference", "answer")]
+    groups = (found, found["log"], found["log"]["findings"][0], policy, *parts)
     names = {name for group in groups for name in group} | set(policy["estimates"]["ips"])
     assert {name for name in names if f'"{name}"' not in shown} == set()
 

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field, replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -18,19 +18,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
+from simulator.evaluate.answer import answer, best_first, conclude, log_answer, with_answers
 from simulator.evaluate.result import (
     ActionShare,
+    Conclusion,
     Curve,
     Difference,
     Estimate,
     Evaluation,
+    Finding,
     Histogram,
+    HoldoutMean,
     PolicyResult,
     Segment,
+    Verdict,
 )
-from simulator.report.evaluation import Answer, answer, candidates
+from simulator.report.evaluation import candidates
 from simulator.report.pages.evaluation import summary, unexplained, write_report
-from simulator.report.plots.forest import PLAIN, Mark, can_be_drawn, window
+from simulator.report.plots.estimates import shown_segments
+from simulator.report.plots.forest import PLAIN, Mark, Row, can_be_drawn, forest, window
 from simulator.report.plots.policy import of_policy
 from simulator.text import printable
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
@@ -109,7 +115,7 @@ def parsed(html: str) -> Parsed:
 
 def written(evaluation: Evaluation, folder: Path) -> Report:
     """A report and what is in it."""
-    page = write_report(evaluation, folder)
+    page = write_report(with_answers(evaluation), folder)
     html = page.read_text(encoding="utf-8")
     return Report(page, html, parsed(html))
 
@@ -123,13 +129,137 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
 # What it says
 
 
-def test_the_log_comes_first_with_its_verdict_its_findings_and_what_was_left_out(report: Report) -> None:
-    """A number is worth what the log under it is worth: that is read before any number."""
+def test_the_answers_come_first_then_the_log_with_its_findings_and_what_was_left_out(report: Report) -> None:
+    """Growth teams read the top; a number is worth what the log under it is worth, so that comes next."""
+    assert list(report.parsed.sections)[:4] == ["answers", "log", "policies", "policy-1"]
     said = report.parsed.sections["log"]
     assert said.index("caution") < said.index("4.1 % of the rewards") < said.index("A window of 3 days")
     for left_out in ("112 not yet final", "31 overridden", "2 broken line <b>"):
         assert left_out in said
-    assert list(report.parsed.sections)[:3] == ["log", "policies", "policy-1"]
+
+
+def test_the_answers_are_three_sentences_each_the_best_policy_first(report: Report) -> None:
+    """How much, how sure, what to do: in words that need no glossary."""
+    said = " ".join(report.parsed.sections["answers"].split())
+    assert said.index(LEARNED.name) < said.index(THOMPSON.name) < said.index(FORCED.name) < said.index(REFUSED.name)
+    assert (
+        "+93.7 % (+28.9 % to +185 %): about 36 more reward a week (+11 to +70). "
+        "A decision: 0.00736 instead of 0.0038. "
+        "Sure: even the low end of the 95 % interval is better than what was logged. "
+        "What to do: Try it live with a share of the traffic."
+    ) in said
+    for word in ("ESS", "estimand", "dr", "snips", "effective"):
+        assert not re.search(rf"\b{word}\b", said), word
+
+
+@pytest.mark.parametrize(
+    ("difference", "log", "effect"),
+    [
+        (
+            (0.0524, 0.02, 0.08),
+            {"hours": 168.0, "decisions": 26_500},
+            "+138 % (+52.6 % to +211 %): about 1,400 more reward a week (+530 to +2,100).",
+        ),
+        (
+            (-0.019, -0.03, -0.01),
+            {"hours": 14.3 / 60},
+            "-50 % (-78.9 % to -26.3 %): about 19 less reward in 1,000 decisions (-30 to -10).",
+        ),
+        (
+            (0.2, 0.1, 0.3),
+            {"mean_reward": -0.5, "mean_reward_low": -0.6, "reward_range": (-1.0, 1.0), "hours": 0.0},
+            "About 200 more reward in 1,000 decisions (+100 to +300).",
+        ),
+        (
+            (0.2, 0.1, 0.3),
+            {"mean_reward": 0.0, "mean_reward_low": 0.0, "hours": 0.0},
+            "About 200 more reward in 1,000 decisions (+100 to +300).",
+        ),
+        (
+            (0.001, -0.02, 0.03),
+            {},
+            "This log cannot tell whether it is better or worse: -52.6 % to +78.9 %, or -200 to +300 reward a week.",
+        ),
+        (
+            (0.0, -0.001, 0.001),
+            {},
+            "About the same as what was logged: -2.63 % to +2.63 %, or -10 to +10 reward a week.",
+        ),
+        (
+            (-0.01, -0.05, 0.03),
+            {},
+            "This log cannot tell whether it is better or worse: -100 % to +78.9 %, or -380 to +300 reward a week.",
+        ),
+        ((0.0, 0.0, 0.0), {}, "It would do the same as what was logged."),
+        ((math.nan, -math.inf, math.inf), {}, "This log cannot tell whether it is better or worse."),
+    ],
+)
+def test_a_difference_is_told_in_per_cent_and_by_the_week(
+    difference: tuple[float, float, float], log: dict[str, Any], effect: str
+) -> None:
+    """No week is made of a quarter of an hour, and no per cent of a mean that may be nothing or less."""
+    known = {"mean_reward": 0.038, "mean_reward_low": 0.03, "hours": 168.0}
+    found = replace(THOMPSON, estimates={}, difference=Difference("logged", "dr", *difference, ""))
+    assert answer(found, replace(LOG, **(known | log))).effect == effect
+
+
+def test_what_to_do_follows_from_what_was_found() -> None:
+    """A sentence that every policy gets would help nobody."""
+    advice = {one.name: answer(one, LOG).advice for one in candidates(EVALUATION)}
+    assert advice[LEARNED.name].startswith("Try it live")
+    assert re.match("Log about [0-9,]+ more decisions like these", advice[THOMPSON.name])
+    assert advice[REFUSED.name] == "Log with a minimum propensity of 0.01 for this action in every context."
+    less = replace(LEARNED, difference=Difference("logged", "dr", -0.2, -0.3, -0.1, ""))
+    assert answer(less, LOG).advice == "Keep what you have."
+
+
+@given(st.lists(st.tuples(*[st.floats()] * 3), min_size=1, max_size=5), st.floats(-1e6, 1e6), st.floats(0, 1e9))
+def test_any_figures_make_sentences(figures: list[tuple[float, float, float]], mean: float, hours: float) -> None:
+    """A nan or an infinity in an estimate must not cost the answer; the order holds every policy once."""
+    log = replace(LOG, mean_reward=mean, mean_reward_low=mean, reward_range=(-1e6, 1e6), hours=hours)
+    results = [replace(THOMPSON, difference=Difference("logged", "dr", *one, "")) for one in figures]
+    for one in results:
+        said = answer(one, log)
+        assert all((said.effect, said.certainty, said.advice))
+        assert not re.search(r"\b(nan|inf)\b", f"{said.effect} {said.certainty} {said.advice}")
+    assert sorted(map(id, best_first(results))) == sorted(map(id, results))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        ("fine", "This log can be used. Nothing has to be done first."),
+        ("caution", "This log can be used. To do first (late rewards): Longer windows."),
+        (
+            "do not use",
+            "Do not use this log: its answers would be wrong. Late. To do first (late rewards): Longer windows.",
+        ),
+    ],
+)
+def test_the_first_line_about_a_log_says_whether_it_can_be_used_and_what_to_do(verdict: Verdict, said: str) -> None:
+    """Who inspects a log wants that before any table."""
+    findings = (Finding("fine one", "fine", "Fine."), Finding("late rewards", verdict, "Late.", 0.1, "Longer windows."))
+    assert log_answer(replace(LOG, verdict=verdict, findings=findings)) == said
+
+
+def test_the_title_is_the_experiment_with_its_days(tmp_path: Path) -> None:
+    """`shop.db` says nothing in a list of attachments."""
+    dated = replace(
+        LOG, experiment="home-banner", first_decision="2026-11-20T08:00:00Z", last_decision="2026-11-27T09:30:00Z"
+    )
+    html = written(replace(EVALUATION, log=dated), tmp_path).html
+    assert re.search("<title>.*: home-banner, 2026-11-20 to 2026-11-27</title>", html)
+    assert "<h1><bdi>home-banner</bdi></h1>" in html
+
+
+def test_the_control_group_stands_beside_the_policies(tmp_path: Path) -> None:
+    """What randomised decisions earned is the best that the log knows of the baseline."""
+    holdout = HoldoutMean("none", 0.1, 1_012, 990, Estimate(0.0031, 0.0012, 0.0061, "cressie-read"))
+    report = written(replace(EVALUATION, log=replace(LOG, holdout=holdout)), tmp_path)
+    (row,) = [row for row in report.parsed.table("Policy", "Estimand") if row[0].startswith("holdout")]
+    assert row[0] == "holdout always none"
+    assert row[2] == "0.0031 0.0012 to 0.0061"
+    assert "holdout: 0.0031 (0.0012 to 0.0061)" in str(report.parsed.attributes("alt")[0])
 
 
 def test_the_policies_stand_side_by_side_with_the_logged_one(report: Report) -> None:
@@ -148,7 +278,7 @@ def test_the_policies_stand_side_by_side_with_the_logged_one(report: Report) -> 
         THOMPSON.name,
         "fixed policy",
         "0.004776 0.001702 to 0.009811 by snips",
-        "+0.000976 -0.0021 to +0.00601 no significant difference",
+        "+0.000976 -0.0021 to +0.00601 not told apart",
         "1,640",
         "8.24",
         "! caution",
@@ -177,7 +307,7 @@ def test_diagnostics_stand_above_the_estimates(report: Report) -> None:
         assert 0 < said.index("Can the log carry the question?") < said.index("Largest weight")
         assert said.index("Largest weight") < said.index("Estimates of the reward per decision")
     assert FORCED.diagnostics.reasons[0] in report.parsed.sections["policy-4"]
-    assert "do not rely on them" in report.parsed.sections["policy-4"]
+    assert "do not rely on the figures" in report.parsed.sections["answers"]
 
 
 def test_what_is_refused_has_a_reason_and_no_number(tmp_path: Path) -> None:
@@ -204,7 +334,8 @@ def test_segments_and_importance_are_in_tables_too(report: Report) -> None:
     rows = report.parsed.table("Field", "Value")
     assert len(rows) == len(THOMPSON.segments)
     assert rows[-2][:4] == ["location", HOSTILE, "12", "1.92"]
-    assert rows[-2][5] == "too few decisions"
+    assert rows[-2][5:] == ["too few decisions", "-"]
+    assert rows[0][6].startswith("+0.0009 ")
     assert report.parsed.table("Field left out")[0] == [
         "segment",
         LEARNED.name,
@@ -232,19 +363,22 @@ def test_a_log_without_policies_has_a_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("result", "said"),
     [
-        (LEARNED, Answer.MORE),
-        (THOMPSON, Answer.UNCLEAR),
-        (replace(THOMPSON, difference=Difference("logged", "ips", -0.2, -0.3, -0.1, "")), Answer.LESS),
-        (replace(THOMPSON, difference=Difference("logged", "ips", 0.2, 0.0, 0.3, "")), Answer.UNCLEAR),
-        (replace(THOMPSON, difference=Difference("logged", "ips", math.nan, math.nan, math.nan, "")), Answer.UNCLEAR),
-        (replace(THOMPSON, difference=None), Answer.ALONE),
-        (FORCED, Answer.UNRELIABLE),
-        (REFUSED, Answer.REFUSED),
+        (LEARNED, "more"),
+        (THOMPSON, "not told apart"),
+        (replace(THOMPSON, difference=Difference("logged", "ips", -0.2, -0.3, -0.1, "")), "less"),
+        (replace(THOMPSON, difference=Difference("logged", "ips", 0.2, 0.0, 0.3, "")), "not told apart"),
+        (
+            replace(THOMPSON, difference=Difference("logged", "ips", math.nan, math.nan, math.nan, "")),
+            "not told apart",
+        ),
+        (replace(THOMPSON, difference=None), "no comparison"),
+        (FORCED, "not to be relied on"),
+        (REFUSED, "refused"),
     ],
 )
-def test_a_policy_is_better_only_where_its_interval_says_so(result: PolicyResult, said: Answer) -> None:
+def test_a_policy_is_better_only_where_its_interval_says_so(result: PolicyResult, said: Conclusion) -> None:
     """The sentence that growth teams quote must be the one that the figures carry."""
-    assert answer(result) is said
+    assert conclude(result) == answer(result, LOG).conclusion == said
 
 
 def test_the_summary_counts_every_policy_once() -> None:
@@ -353,6 +487,28 @@ def test_of_80_actions_the_largest_shifts_are_drawn_and_the_others_counted(repor
     assert f"{len(ACTIONS) - 20} other actions change less and are left out." in report.parsed.text
 
 
+def test_what_has_no_interval_is_a_point_and_what_leaves_both_sides_is_written() -> None:
+    """Arrows on both sides say nothing, and dm has no interval at all."""
+    narrow = [Row(name, Mark(PLAIN, 1.0, 0.9, 1.1)) for name in "abcd"]
+    wide = [Row("dm", Mark(PLAIN, 1.0, math.nan, math.nan)), Row("wide", Mark(PLAIN, 1.0, -100.0, 100.0))]
+    one_side = [Row("high", Mark(PLAIN, 1.0, 0.9, 100.0))]
+    (axes,) = forest([*narrow, *wide, *one_side], title="", subtitle="", unit="", line=None, key={}).axes
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in {"<", ">"}] == [">"]
+    assert [line.get_marker() for line in axes.lines].count("o") == 6
+    assert "-100 to 100 (too wide to draw)" in [text.get_text() for text in axes.texts]
+
+
+def test_a_segment_without_an_estimate_says_why() -> None:
+    """13 of 19 rows without a mark and without a word were taken for a fault of the page."""
+    *_, plot = of_policy(THOMPSON, LOG, 1)
+    small = [one for one in shown_segments(THOMPSON.segments) if one.difference is None]
+    many = [*THOMPSON.segments[:2], *[replace(one, difference=None) for one in THOMPSON.segments[2:]]]
+    *_, sparse = of_policy(replace(THOMPSON, segments=tuple(many)), LOG, 1)
+    for drawn, expected in ((plot, len(small)), (sparse, len(shown_segments(many)) - 2)):
+        said = [text for text in ElementTree.fromstring(drawn.svg).itertext() if text == "too few decisions"]
+        assert len(said) == expected
+
+
 def test_names_in_plots_are_drawn_as_they_are() -> None:
     """A `$` starts no formula, `_` hides nothing, and a script that the font lacks is no warning."""
     odd = [name for name in ACTIONS if not name.startswith("banner")]
@@ -390,6 +546,7 @@ def test_a_browser_decodes_every_plot(shown: Page) -> None:
 
 def test_a_browser_shows_the_tables(shown: Page, report: Report) -> None:
     """What a browser makes of the page is what was written."""
+    shown.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     rows = "[...document.querySelectorAll('#side-by-side tbody tr')].map(r => [...r.cells].map(c => c.innerText))"
     cells = [[" ".join(cell.split()) for cell in row] for row in shown.run(rows)]
     assert cells == report.parsed.table("Policy", "Estimand")
@@ -400,7 +557,7 @@ def test_a_browser_shows_the_tables(shown: Page, report: Report) -> None:
 def test_a_browser_takes_names_as_text_and_loads_nothing(shown: Page) -> None:
     """The script in the names does not run, and no address but the page's own is asked for."""
     assert shown.run("document.scripts.length") == 0
-    assert str(shown.run("document.title")).endswith(HOSTILE)
+    assert str(shown.run("document.title")).endswith(f"{HOSTILE}, without times")
     assert shown.run("document.querySelector('h1').textContent") == LOG.name
     own, *others = shown.requests
     assert own.startswith("file:")
@@ -417,9 +574,32 @@ def test_nothing_is_cut_off_on_a_phone_or_a_desk(shown: Page, width: int) -> Non
     assert shown.run("document.documentElement.scrollWidth") == width
 
 
+@pytest.mark.parametrize(("width", "longest"), [(400, 4_000), (1280, 2_500)])
+def test_the_answer_is_on_the_first_screen_and_the_folded_page_is_short(shown: Page, width: int, longest: int) -> None:
+    """A page of 27 phone screens is not read: four policies take five at most, and the best one is on the first."""
+    shown.run("document.querySelectorAll('details').forEach(d => d.open = false)")
+    shown.resize(width, 800)
+    answers = shown.run("[...document.querySelectorAll('.answer')].map(a => a.getBoundingClientRect().bottom)")
+    assert answers[0] < 800
+    assert len(answers) == len(PLOTS)
+    assert shown.run("document.documentElement.scrollHeight") < longest
+
+
+def test_what_is_folded_opens_by_keyboard_and_by_a_link_from_the_answer(shown: Page) -> None:
+    """Without a mouse, too; who follows a policy's name must not land on a closed lid."""
+    shown.run("document.querySelectorAll('details').forEach(d => d.open = false)")
+    shown.run("document.querySelector('.answer a').click()")
+    number = shown.run("document.querySelector('.answer a').hash.slice(1)")
+    wait = "new Promise(done => setTimeout(() => done(document.querySelector('#%s').checkVisibility()), 100))"
+    assert shown.run(wait % number)
+    shown.run("document.querySelector('#log summary').focus()")
+    assert shown.run("document.activeElement.tagName") == "SUMMARY"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_can_be_read_by_day_and_by_night(shown: Page, scheme: str) -> None:
     """Contrast as WCAG asks for, in both schemes; the verdicts are said in words besides."""
+    shown.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     shown.prefer(scheme=scheme)
     assert shown.run(FAINT) == []
 
@@ -431,9 +611,9 @@ def test_on_paper_everything_is_unfolded_and_fits(shown: Page) -> None:
     shown.prefer(medium="print")
     assert shown.run(OVERFLOWING) == []
     visible = "[...document.querySelectorAll('details table')].map(t => t.checkVisibility())"
-    assert shown.run(visible) == [True] * 5
+    assert shown.run(visible) == [True] * 10
     shown.prefer(medium="screen")
-    assert shown.run(visible) == [False] * 5, "on a screen they are folded"
+    assert shown.run(visible) == [False] * 10, "on a screen they are folded"
     assert shown.printed().startswith(b"%PDF")
 
 

@@ -31,7 +31,7 @@ from simulator.evaluate.importance import SECONDS, add_importance
 from simulator.evaluate.parse import NAMES, logged_policies, parse
 from simulator.evaluate.result import to_json
 from simulator.evaluate.run import evaluate, summarize_log
-from simulator.report.checks import log_panel
+from simulator.report.checks import inspection_parts
 from simulator.report.evaluation import terminal_parts
 from simulator.report.pages.evaluation import write_report
 
@@ -113,8 +113,8 @@ def inspect_command(log: str, json_file: Path | None, **reading: Any) -> None:
         refuse_overwriting(json_file, log)
         columns = set_leaks_aside(read_log(log, Console(stderr=True), **reading))
         found = summarize_log(columns, log_findings(columns))
-        Console(emoji=False).print(log_panel(found))
         write_json(json_file, to_json(found))
+        print_results(inspection_parts(found))
     if found.verdict == "do not use":
         sys.exit(REFUSED)
 

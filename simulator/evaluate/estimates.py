@@ -303,28 +303,44 @@ class Estimator:
         ess = effective_size(self._scores.weight[rows])
         if ess < LEAST_ESS:
             return ess, None
-        terms, (weight, most) = self.terms, self._control
+        return ess, estimate_mean(self._part(self.terms, rows, units), self.value_range)
+
+    def segment_difference(self, rows: Longs, units: Units, *, level: float) -> Estimate:
+        """To the mean reward logged in the decisions at these indexes. level: of the interval."""
+        width = self._high - self._low
+        return estimate_mean(self._part(self._less(self._logged), rows, units), (-width, width), level=level)
+
+    def _part(self, terms: Terms, rows: Longs, units: Units) -> Samples:
+        """Of the decisions at these indexes."""
+        weight, most = self._control
         sample = units.sample(terms.terms[rows], weight[rows], low=terms.low, high=terms.high, max_weight=most)
-        unseen = terms.unseen and terms.unseen.part(rows).sums(units)
-        return ess, estimate_mean(samples_of(replace(sample, idle=terms.idle), unseen), self.value_range)
+        return samples_of(replace(sample, idle=terms.idle), terms.unseen and terms.unseen.part(rows).sums(units))
+
+    @cached_property
+    def _logged(self) -> Terms:
+        """The logged rewards."""
+        return Terms(self._weighting["reward"], self._low, self._high, idle=self.value_range)
 
     def difference(self) -> Difference:
         """To the logged mean reward, on the same decisions."""
-        logged = Terms(self._weighting["reward"], self._low, self._high, idle=self.value_range)
-        less = self.subtract(logged)
+        less = self.subtract(self._logged)
         return Difference("logged", self.headline, less.value, less.low, less.high, less.interval)
 
     def subtract(self, other: Terms, *, level: float = 0.95) -> Estimate:
         """The headline estimate less another one on the same decisions: what the two have in common cancels."""
-        own, idle = self.terms, None
-        if own.idle and other.idle:
-            idle = (own.idle[0] - other.idle[1], own.idle[1] - other.idle[0])
-        unseen = difference_of(own.unseen, other.unseen)
-        terms = Terms(own.terms - other.terms, own.low - other.high, own.high - other.low, idle=idle, unseen=unseen)
+        terms = self._less(other)
         if not terms.terms.any() and bool((self._scores.weight == 1).all()):
             return Estimate(0.0, 0.0, 0.0, DEFAULT, note="the two do the same")
         width = self._high - self._low
         return estimate_mean(self.samples(terms), (-width, width), level=level)
+
+    def _less(self, other: Terms) -> Terms:
+        """The headline's terms less others."""
+        own, idle = self.terms, None
+        if own.idle and other.idle:
+            idle = (own.idle[0] - other.idle[1], own.idle[1] - other.idle[0])
+        unseen = difference_of(own.unseen, other.unseen)
+        return Terms(own.terms - other.terms, own.low - other.high, own.high - other.low, idle=idle, unseen=unseen)
 
 
 def estimate_mean(

@@ -19,13 +19,14 @@ SCHEMA = 2
 Verdict = Literal["fine", "caution", "do not use"]
 FieldAnswer = Literal["useful", "better without", "no significant loss", "cannot tell"]
 """What the interval of a field's importance says."""
+Conclusion = Literal["more", "less", "not told apart", "no comparison", "not to be relied on", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One check of a log or of a candidate on it. value: the figure that was looked at; text: it, in plain words.
 
-    needed: what logging (or how much of it) would make it fine; empty where it is.
+    needed: what to do, or what logging (or how much of it) would make it fine; empty where it is, and only there.
     """
 
     name: str
@@ -128,12 +129,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The IPS estimate after so many decisions, with a confidence sequence: valid at all of them at once."""
+    """An estimate after so many decisions, with a confidence sequence: valid at all of them at once.
+
+    estimator: which one, that of the headline.
+    """
 
     decisions: tuple[int, ...]
     value: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    estimator: str = "ips"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +160,10 @@ class ActionShare:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One value of one context field. estimate is None where the segment cannot carry one."""
+    """One value of one context field. estimate and difference are None where the segment cannot carry them.
+
+    difference: estimate less logged; the intervals of all segments of a policy hold at once.
+    """
 
     field: str
     value: str
@@ -163,6 +171,20 @@ class Segment:
     ess: float
     logged: Estimate
     estimate: Estimate | None
+    difference: Estimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A policy in three sentences for people who are not statisticians, and in one word for scripts.
+
+    effect: how much better or worse than what was logged. certainty: how sure that is. advice: what to do.
+    """
+
+    conclusion: Conclusion
+    effect: str
+    certainty: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +192,7 @@ class PolicyResult:
     """One candidate. refused: the log cannot carry the question; then estimates, difference and curve are empty.
 
     headline: the estimator to look at first. estimates: by the estimator's name (ips, snips, dr, ...).
+    answer: what follows from all of it; None until everything else is known.
     """
 
     name: str
@@ -184,6 +207,7 @@ class PolicyResult:
     weights: Histogram | None = None
     actions: tuple[ActionShare, ...] = ()
     segments: tuple[Segment, ...] = ()
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from decider.estimate.confidence_sequence import confidence_sequence_path
+from simulator.evaluate.answer import with_answers
 from simulator.evaluate.breakdown import SegmentRows, action_shares, checkpoints, split_by_field, weight_histogram
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.answer import Answer
 from simulator.evaluate.checks.candidate import diagnose
 from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
-from simulator.evaluate.control_group import holdout_mean, with_control_group
+from simulator.evaluate.control_group import HOLDOUT, holdout_mean, with_control_group
 from simulator.evaluate.estimates import Estimator, mean_reward
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.reward_bounds import possible_rewards
@@ -32,6 +33,9 @@ from simulator.logs.columns import Columns, Longs
 
 WORKERS = 2
 """Threads that compute intervals: NumPy releases the interpreter lock."""
+
+LEVEL = 0.95
+"""Of the differences in all segments of a policy at once."""
 
 PASS = 0.5
 """Share of the progress bar for the pass over the log; the rest is for the intervals."""
@@ -70,10 +74,12 @@ def evaluate(
             segments = _Segments()
             segments.of(columns)  # before the threads, so that it is computed once
             results = list(pool.map(lambda result, one: _add_breakdown(result, one, segments), results, scores))
-    return Evaluation(
-        log=summarize_log(columns, findings),
-        policies=tuple(results),
-        seconds=time.perf_counter() - started,
+    return with_answers(
+        Evaluation(
+            log=summarize_log(columns, findings),
+            policies=tuple(results),
+            seconds=time.perf_counter() - started,
+        )
     )
 
 
@@ -161,16 +167,20 @@ def _logged_mean(columns: Columns, answer: Estimate | None) -> dict[str, Any]:
 
 
 def _add_breakdown(result: PolicyResult, scores: Scores, segments: _Segments) -> PolicyResult:
-    """With its cumulative estimate and its segments, unless it was refused or has no weights."""
-    if result.refused or not scores.columns.has_propensities:
+    """With its cumulative estimate and its segments, unless it was refused or has no weights.
+
+    Where the control group has a part in the headline there is no curve: it would end at another value.
+    """
+    if result.refused or not scores.columns.has_propensities or result.headline == HOLDOUT:
         return result
     estimator = Estimator(scores)
-    return replace(result, curve=cumulative_estimate(estimator), segments=segments.estimates(estimator))
+    curve = cumulative_estimate(estimator) if result.headline == estimator.headline else None
+    return replace(result, curve=curve, segments=segments.estimates(estimator))
 
 
 def cumulative_estimate(estimator: Estimator) -> Curve:
-    """The cumulative IPS estimate: adaptively logged or not, its confidence sequence holds at every point."""
-    samples = estimator.samples(estimator.ips())
+    """The cumulative headline estimate, with its confidence sequence."""
+    samples = estimator.samples(estimator.terms)
     counts = checkpoints(len(samples.own.total))
     lowest = confidence_sequence_path(samples.lowest, counts, value_range=estimator.value_range)
     highest = lowest
@@ -183,6 +193,7 @@ def cumulative_estimate(estimator: Estimator) -> Curve:
         value=tuple((np.cumsum(samples.own.total)[last] / done).tolist()),
         low=tuple([one.low for one in lowest]),
         high=tuple([one.high for one in highest]),
+        estimator=estimator.headline,
     )
 
 
@@ -205,10 +216,22 @@ class _Segments:
         return self._known[id(columns)][1]
 
     def estimates(self, estimator: Estimator) -> tuple[Segment, ...]:
-        """A candidate's estimate in each."""
-        return tuple(_segment(estimator, part, logged) for part, logged in self.of(estimator.columns))
-
-
-def _segment(estimator: Estimator, part: SegmentRows, logged: Estimate) -> Segment:
-    ess, estimate = estimator.estimate_segment(part.rows, part.units)
-    return Segment(part.field, part.value, len(part.rows), ess, logged, estimate)
+        """A candidate's estimate in each, and its differences to what was logged there, which hold all at once."""
+        parts = [
+            (part, logged, *estimator.estimate_segment(part.rows, part.units))
+            for part, logged in self.of(estimator.columns)
+        ]
+        judged = sum(estimate is not None for *_, estimate in parts)
+        level = 1 - (1 - LEVEL) / max(1, judged)  # Bonferroni
+        return tuple(
+            Segment(
+                part.field,
+                part.value,
+                len(part.rows),
+                ess,
+                logged,
+                estimate,
+                estimator.segment_difference(part.rows, part.units, level=level) if estimate else None,
+            )
+            for part, logged, ess, estimate in parts
+        )

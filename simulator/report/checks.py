@@ -5,17 +5,18 @@ Called by `simulator inspect`, by the tables of an evaluation and by its page.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from simulator.evaluate.answer import log_answer
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
 from simulator.evaluate.verdicts import by_severity
 from simulator.report.table import STYLES, Cell, Column, Facts, Table, estimate, facts_in_terminal, in_terminal
-from simulator.text import between, count, duration, figure, percent
+from simulator.text import between, count, duration, figure, percent, printable
 
 FINDINGS: Sequence[Column[Finding]] = (
     Column("Verdict", lambda one: Cell(one.verdict, tone=one.verdict), "verdict"),
@@ -32,11 +33,14 @@ def findings_table(findings: Iterable[Finding]) -> Table[Finding]:
 def log_facts(log: LogSummary) -> Facts:
     """A log's figures."""
     mean = estimate(log.mean_reward, log.mean_reward_low, log.mean_reward_high)
+    holdout = log.holdout
+    control = estimate(holdout.estimate.value, holdout.estimate.low, holdout.estimate.high) if holdout else None
     return {
         "Decisions": Cell(count(log.decisions), note=f"over {duration(3600 * log.hours)}"),
         "Units": Cell(count(log.units), note="visitors, customers or devices"),
         "Actions": Cell(count(log.actions)),
         "Mean reward as logged": mean,
+        **({"Control group": control} if control else {}),
         "A reward lies in": Cell(between(*log.reward_range)),
     }
 
@@ -54,6 +58,12 @@ def candidate_facts(diagnostics: Diagnostics, decisions: int) -> Facts:
             count(diagnostics.support_violations), note=f"{percent(diagnostics.missing_mass)} of its probability"
         ),
     }
+
+
+def inspection_parts(log: LogSummary) -> Iterator[RenderableType]:
+    """What `simulator inspect` prints: whether the log can be used and what to do first, then every check."""
+    yield Text(printable(log_answer(log)), STYLES[log.verdict] or "bold")
+    yield log_panel(log)
 
 
 def log_panel(log: LogSummary) -> Panel:

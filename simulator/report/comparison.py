@@ -111,7 +111,7 @@ def signed_writer(of: str) -> Callable[[float], str]:
 def _verdict(one: Comparison | None, is_reference: bool = False) -> Cell:
     if one is None:
         return Cell("compared with" if is_reference else "not compared")
-    return Cell(one.conclusion, tone=TONES.get(one.conclusion, "caution"))
+    return Cell(one.conclusion, tone=TONES.get(one.conclusion, ""))
 
 
 def family_table(family: Family) -> Table[Comparison]:

@@ -1,16 +1,20 @@
-"""Tables of an evaluation, and their order in the terminal: what may be trusted first, then the policies side by side.
+"""Tables of an evaluation, and their order in the terminal: the answers first, then what may be trusted, then figures.
 
 Called by `simulator evaluate` and by the page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from enum import Enum
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath
 
 from rich.console import RenderableType
+from rich.padding import Padding
+from rich.text import Text
 
+from simulator.evaluate.answer import LOGGED, best_first, conclude
 from simulator.evaluate.result import (
+    Conclusion,
     Difference,
     Estimate,
     Evaluation,
@@ -21,48 +25,40 @@ from simulator.evaluate.result import (
     Segment,
 )
 from simulator.report.checks import candidate_panel, log_panel, notable
-from simulator.report.table import Cell, Column, Table, difference, estimate, in_terminal
+from simulator.report.table import STYLES, Cell, Column, Table, Tone, difference, estimate, in_terminal
 from simulator.text import between, count, figure, printable, signed, signed_between
 
-LOGGED = "logged"
-HOLDOUT = "holdout"
 INTERVAL = "95 % interval"
-
-
-class Answer(Enum):
-    """What may be said of a policy against what it is compared with."""
-
-    MORE = "would have earned more"
-    LESS = "would have earned less"
-    UNCLEAR = "with no significant difference"
-    ALONE = "without a comparison"
-    UNRELIABLE = "with an estimate that should not be relied on"
-    REFUSED = "not supported by this log"
-
+HOLDOUT = "holdout"
 
 Side = LogSummary | HoldoutMean | PolicyResult
-"""One row of the policies side by side: the log is what they are compared with, then its control group."""
+"""One row of the policies side by side: the log is what they are compared with."""
 
 Named = tuple[str, Estimate | Difference]
 """An estimator's name and what it found; without a name: the difference."""
 
-IN_SHORT = {
-    Answer.MORE: "more",
-    Answer.LESS: "less",
-    Answer.UNCLEAR: "no significant difference",
-    Answer.UNRELIABLE: "not to be relied on",
-}
+TONES: Mapping[Conclusion, Tone] = {"more": "fine", "refused": "do not use", "not to be relied on": "do not use"}
+"""Colours of answers; the others have none: earning less or the same is no fault of the log."""
+
+TOO_FEW = "too few decisions"
+"""Where a segment has no estimate."""
+
+TO_DO = "What to do:"
+
+ONE_EACH = "Each interval is for one policy alone. Of several, the one that looks best looks better than it is."
 
 
 def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
-    """Everything, in the order in which it should be read: warnings come before any estimate."""
+    """Everything, in the order in which it should be read: the answers, then warnings, then tables."""
+    yield Text(heading(evaluation.log), "bold")
+    yield from _answers(evaluation)
+    if evaluation.log.holdout and evaluation.log.holdout.lift:
+        yield Text(printable(lift_text(evaluation.log.holdout)))
     yield log_panel(notable(evaluation.log))
-    for policy in evaluation.policies:
+    for policy in candidates(evaluation):
         if policy.diagnostics.verdict != "fine":
             yield candidate_panel(policy.name, policy.diagnostics, policy.decisions)
     yield in_terminal(side_by_side(evaluation))
-    if evaluation.log.holdout and evaluation.log.holdout.lift:
-        yield lift_text(evaluation.log.holdout)
     for policy in candidates(evaluation):
         if policy.estimates:
             yield in_terminal(estimates_table(policy))
@@ -101,22 +97,51 @@ def lift_text(holdout: HoldoutMean) -> str:
     return f"The policy earned {more} a decision than {which} {interval}."
 
 
-def answer(result: PolicyResult) -> Answer:
-    """What may be said of a candidate: nothing where the log cannot carry it, else what its interval shows.
+def heading(log: LogSummary) -> str:
+    """The experiment, or the log where it names none, and the days that it spans.
 
-    >>> from simulator.evaluate.example import uniform
-    >>> answer(uniform()).value
-    'with an estimate that should not be relied on'
+    >>> from simulator.evaluate.example import evaluation
+    >>> heading(evaluation().log)
+    'example, 1970-01-01, 00:00 UTC'
     """
-    if result.refused:
-        return Answer.REFUSED
-    if result.diagnostics.verdict == "do not use":
-        return Answer.UNRELIABLE
-    if result.difference is None:
-        return Answer.ALONE
-    if result.difference.low > 0:
-        return Answer.MORE
-    return Answer.LESS if result.difference.high < 0 else Answer.UNCLEAR
+    return printable(f"{subject(log)}, {span(log)}")
+
+
+def subject(log: LogSummary) -> str:
+    """What the log is about: its experiment, or its own name where it names none, without the folders of a whole path.
+
+    >>> from simulator.evaluate.example import evaluation
+    >>> from dataclasses import replace
+    >>> subject(replace(evaluation().log, name="/home/ana/clicks.csv"))
+    'clicks.csv'
+    """
+    file = PurePath(log.name)
+    return log.experiment or (file.name if file.is_absolute() else log.name)
+
+
+def span(log: LogSummary) -> str:
+    """From when to when. Within one day: the hours."""
+    first, last = log.first_decision, log.last_decision
+    if not first:
+        return "without times"
+    if first[:16] == last[:16]:
+        return f"{first[:10]}, {first[11:16]} UTC"
+    if first[:10] == last[:10]:
+        return f"{first[:10]}, {first[11:16]} to {last[11:16]} UTC"
+    return f"{first[:10]} to {last[:10]}"
+
+
+def _answers(evaluation: Evaluation) -> Iterator[RenderableType]:
+    """Three lines for each policy, the best first."""
+    ordered = best_first(candidates(evaluation))
+    for policy in ordered:
+        if policy.answer:
+            style = STYLES[TONES.get(policy.answer.conclusion, "")]
+            yield Text.assemble(printable(policy.name), ": ", (policy.answer.effect, style or "bold"))
+            for text in (policy.answer.certainty, f"{TO_DO} {policy.answer.advice}"):
+                yield Padding(Text(printable(text)), (0, 0, 0, 2))
+    if len(ordered) > 1:
+        yield Text(ONE_EACH, "dim")
 
 
 def side_by_side(evaluation: Evaluation) -> Table[Side]:
@@ -135,14 +160,16 @@ def side_by_side(evaluation: Evaluation) -> Table[Side]:
         "The policies side by side",
         columns,
         (evaluation.log, *([evaluation.log.holdout] if evaluation.log.holdout else []), *policies),
-        look=lambda one: "logged" if isinstance(one, LogSummary) else "",
+        look=lambda one: "" if isinstance(one, PolicyResult) else "logged",
     )
 
 
 def _name(one: Side, policies: list[PolicyResult]) -> Cell:
+    if isinstance(one, LogSummary):
+        return Cell(LOGGED)
     if isinstance(one, HoldoutMean):
         return Cell(HOLDOUT, note=f"always {one.action}")
-    return Cell(LOGGED) if isinstance(one, LogSummary) else Cell(one.name, link=f"#policy-{policies.index(one) + 1}")
+    return Cell(one.name, link=f"#policy-{policies.index(one) + 1}")
 
 
 def _estimand(one: Side, evaluation: Evaluation) -> Cell:
@@ -158,7 +185,7 @@ def _headline(one: Side) -> Cell:
     if isinstance(one, LogSummary):
         return estimate(one.mean_reward, one.mean_reward_low, one.mean_reward_high)
     if isinstance(one, HoldoutMean):
-        return estimate(one.estimate.value, one.estimate.low, one.estimate.high)
+        return _estimate(one.estimate)
     if one.refused:
         return Cell("refused", note="this log cannot answer it", tone="do not use")
     found = one.estimates.get(one.headline)
@@ -172,12 +199,12 @@ def _difference(one: Side) -> Cell:
     if isinstance(one, LogSummary) or one.refused or one.difference is None:
         return Cell("-")
     found = one.difference
-    return difference(found.value, found.low, found.high, note=IN_SHORT[answer(one)])
+    return difference(found.value, found.low, found.high, note=conclude(one))
 
 
 def _evidence(one: Side) -> tuple[str, str]:
     """Effective sample size and successes."""
-    if isinstance(one, LogSummary | HoldoutMean):
+    if not isinstance(one, PolicyResult):
         return count(one.decisions), "-"
     return figure(one.diagnostics.ess), figure(one.diagnostics.effective_successes)
 
@@ -227,16 +254,6 @@ def compared_with(result: PolicyResult) -> str:
     return "what was logged" if found is None or found.to == LOGGED else found.to
 
 
-def difference_text(result: PolicyResult) -> str:
-    """The difference with its interval, for a sentence; empty where there is none."""
-    found = result.difference
-    return f"{signed(found.value)} ({signed_between(found.low, found.high)})" if found else ""
-
-
-def _value(found: Estimate | Difference) -> str:
-    return (figure if isinstance(found, Estimate) else signed)(found.value)
-
-
 def _interval(found: Estimate | Difference) -> str:
     return (between if isinstance(found, Estimate) else signed_between)(found.low, found.high)
 
@@ -248,7 +265,7 @@ def _bias(found: Estimate | Difference) -> Cell:
     if found.unbiased:
         return Cell(found.note or "-")
     biased = found.note if found.note.startswith("biased") else f"biased: {found.note}"
-    return Cell(biased.removesuffix(": "), tone="caution")
+    return Cell(biased.removesuffix(": "))
 
 
 def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
@@ -259,11 +276,14 @@ def segments_table(segments: tuple[Segment, ...]) -> Table[Segment]:
         Column("Decisions", lambda one: count(one.decisions), "number"),
         Column("ESS", lambda one: figure(one.ess), "number"),
         Column("As logged", lambda one: _estimate(one.logged), "number"),
-        Column(
-            "This policy", lambda one: _estimate(one.estimate) if one.estimate else Cell("too few decisions"), "number"
-        ),
+        Column("This policy", lambda one: _estimate(one.estimate) if one.estimate else Cell(TOO_FEW), "number"),
+        Column("Difference", lambda one: _signed(one.difference), "number", "simultaneous"),
     )
     return Table("Segments", columns, segments)
+
+
+def _signed(found: Estimate | None) -> Cell:
+    return difference(found.value, found.low, found.high) if found else Cell("-")
 
 
 def _estimate(found: Estimate) -> Cell:

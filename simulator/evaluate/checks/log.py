@@ -89,7 +89,8 @@ def choice(columns: Columns) -> Finding:
     if not share:
         return Finding("choice", "fine", "Every decision had a choice.", share)
     text = f"{percent(share)} of the decisions had only one eligible action: all policies are equal there."
-    return Finding("choice", caution_if(share > 0.5), text, share)
+    needed = "More eligible actions, if policies are to differ there." if share > 0.5 else ""
+    return Finding("choice", caution_if(share > 0.5), text, share, needed)
 
 
 def never_drawn(columns: Columns) -> Finding:
@@ -213,7 +214,8 @@ def exploration_off(columns: Columns) -> Finding | None:
         return None
     share = _share(_with_reason(columns, Reason.NO_EXPLORATION), len(columns))
     text = f"In {percent(share)} of the decisions the caller had switched exploration off."
-    return Finding("exploration switched off", caution_if(share > MATERIAL), text, share)
+    needed = "Calls that leave exploration on: only then can other policies be evaluated." if share > MATERIAL else ""
+    return Finding("exploration switched off", caution_if(share > MATERIAL), text, share, needed)
 
 
 def _with_reason(columns: Columns, reason: Reason) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from simulator.evaluate.result import Diagnostics, Evaluation, PolicyResult
+from simulator.evaluate.answer import best_first, conclude
+from simulator.evaluate.result import Conclusion, Diagnostics, Evaluation, PolicyResult
 from simulator.report import checks, evaluation
-from simulator.report.evaluation import Answer, answer, candidates
+from simulator.report.evaluation import candidates, span, subject
 from simulator.report.pages.glossary import explained
 from simulator.report.pages.html import write_page
 from simulator.report.plots.canvas import Plot
@@ -24,11 +25,6 @@ class Section:
     number: int
     result: PolicyResult
     plots: tuple[Plot, ...]
-
-    @property
-    def answer(self) -> Answer:
-        """What may be said of it."""
-        return answer(self.result)
 
 
 def write_report(found: Evaluation, folder: Path) -> Path:
@@ -45,17 +41,29 @@ def write_report(found: Evaluation, folder: Path) -> Path:
         plots,
         evaluation=found,
         title="What other policies would have earned",
-        subject=found.log.name,
+        subject=subject(found.log),
+        span=span(found.log),
         log=found.log,
         sections=sections,
+        best_first=[section for one in best_first(candidates(found)) for section in sections if section.result is one],
         overview=overview,
         summary=summary(section.result for section in sections),
         glossary=explained(_words(found)),
-        Answer=Answer,
         checks=checks,
         tables=evaluation,
         unexplained=unexplained,
     )
+
+
+SUMMARY: Mapping[Conclusion, str] = {
+    "more": "would have earned more",
+    "not told apart": "cannot be told apart",
+    "less": "would have earned less",
+    "no comparison": "without a comparison",
+    "not to be relied on": "with an estimate that should not be relied on",
+    "refused": "not supported by this log",
+}
+"""Answers for a sentence that counts them."""
 
 
 def summary(policies: Iterable[PolicyResult]) -> list[str]:
@@ -65,8 +73,8 @@ def summary(policies: Iterable[PolicyResult]) -> list[str]:
     >>> summary(candidates(evaluation()))
     ['1 with an estimate that should not be relied on']
     """
-    counted = Counter(map(answer, policies))
-    return [f"{counted[one]} {one.value}" for one in Answer if counted[one]]
+    counted = Counter(map(conclude, policies))
+    return [f"{counted[one]} {words}" for one, words in SUMMARY.items() if counted[one]]
 
 
 def unexplained(diagnostics: Diagnostics) -> list[str]:

@@ -30,8 +30,8 @@ TERMS = (
     ),
     Term(
         "Difference",
-        "The policy's estimate less what was logged, on the same decisions. Where 0 is in its interval, there is "
-        "no significant difference.",
+        "The policy's estimate less what was logged, on the same decisions. Where 0 is in its interval, the two are "
+        "not told apart.",
     ),
     Term("Propensity", "The probability with which the logged action was drawn."),
     Term(
@@ -51,7 +51,10 @@ TERMS = (
         "Support violation",
         "A decision where the policy wants an action that the log could not draw: nothing can be learned about it.",
     ),
-    Term("Fine, caution, do not use", "Use it; use it and keep the named reason in mind; the figure would mislead."),
+    Term(
+        "Fine, caution, do not use",
+        "Use it; use it, and do what is named to make it better; the figure would mislead.",
+    ),
     Term(
         "Fixed policy",
         "Estimand: what a policy that does not learn would have earned on these visitors.",

@@ -62,7 +62,7 @@ def differences(family: Family, number: int) -> Plot:
     """A forest plot of differences: the largest first, those that are not real hollow."""
     ordered = sorted(family.comparisons, key=lambda one: -one.difference)
     brief = briefly([name for one in ordered for name in (one.name, one.against)])
-    rows = [Row(_pair(family, one, brief), (_mark(one),)) for one in ordered[:MOST_ROWS]]
+    rows = [Row(_pair(family, one, brief), _mark(one)) for one in ordered[:MOST_ROWS]]
     title = f"Differences of the {family.figure}"
     against = {one.against for one in ordered}
     subtitle = f"each less {against.pop()}" if len(against) == 1 else "the first less the second"

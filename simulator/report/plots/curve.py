@@ -31,9 +31,9 @@ def curve(found: Curve, name: str, log: LogSummary, stem: str) -> Plot:
     return finished(
         drawing,
         file=f"{stem}-curve",
-        caption="Line: the weighted mean of the rewards so far (ips). Band: its confidence sequence, which holds at "
-        "every moment at once, so one may look at any time and stop. Dashed: the mean of the log. A line that still "
-        "drifts at the end says that more of the log, or a stable period, is needed.",
+        caption=f"Line: the estimate from the decisions so far ({found.estimator}). Band: its confidence sequence, "
+        "which holds at every moment at once, so one may look at any time and stop. Dashed: the mean of the log. "
+        "A line that still drifts at the end says that more of the log, or a stable period, is needed.",
         alt=f"Estimate of {printable(name)} after so many decisions: {figure(found.value[-1])} "
         f"({between(found.low[-1], found.high[-1])}) after {count(found.decisions[-1])}; "
         f"the log's mean is {figure(log.mean_reward)}.",

@@ -5,15 +5,16 @@ Called by `plots`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
 from simulator.evaluate.result import Estimate, LogSummary, PolicyResult, Segment
-from simulator.report.evaluation import headline_first
+from simulator.report.evaluation import HOLDOUT, TOO_FEW, heading, headline_first
 from simulator.report.plots.canvas import Plot, finished, house_style
 from simulator.report.plots.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
-from simulator.text import between, count, figure, printable
+from simulator.text import between, count, figure, printable, rough, signed
 
 UNIT = "reward per decision, with 95 % interval"
 MOST_SEGMENTS, MOST_OF_A_FIELD, FEWEST_OF_A_FIELD = 40, 10, 3
@@ -25,11 +26,12 @@ MOST_LABELS = 8
 def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
     """Every candidate's headline estimate against the mean of the log."""
     logged = _logged(log)
-    rows = [Row("logged", (logged,)), *map(_headline, policies)]
+    control = [Row(HOLDOUT, _as_logged(log.holdout.estimate))] if log.holdout else []
+    rows = [Row("logged", logged), *control, *map(_headline, policies)]
     drawing = forest(
         rows,
         title="What each policy would have earned",
-        subtitle=f"log {log.name}",
+        subtitle=heading(log),
         unit=UNIT,
         line=logged,
         key={},
@@ -47,7 +49,7 @@ def headlines(log: LogSummary, policies: Iterable[PolicyResult]) -> Plot:
 def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
     """One candidate by every estimator."""
     logged = _logged(log)
-    rows = [Row("logged", (logged,)), *(Row(name, (_mark(one),)) for name, one in headline_first(result))]
+    rows = [Row("logged", logged), *(Row(name, _mark(one)) for name, one in headline_first(result))]
     biased = not all(one.unbiased for one in result.estimates.values())
     drawing = forest(
         rows,
@@ -70,27 +72,29 @@ def estimators(result: PolicyResult, log: LogSummary, stem: str) -> Plot:
 
 @house_style
 def segments(found: Sequence[Segment], name: str, stem: str) -> Plot:
-    """The estimate in each value of each field of the context, against what the segment earned."""
+    """The difference to what was logged in each value of each field of the context."""
     shown = shown_segments(found)
     rows: list[Row] = []
     for field, members in groupby(shown, attrgetter("field")):
         rows += [Row(field), *map(_segment, members)]
     drawing = forest(
         rows,
-        title="Who would have earned more",
+        title="Who would have earned more, and who less",
         subtitle=name,
-        unit=UNIT,
-        line=None,
-        key={"as logged": AS_LOGGED, "candidate": PLAIN},
+        unit="difference to what was logged there",
+        line=Mark(AS_LOGGED, 0.0, math.nan, math.nan),
+        key={},
+        written=_difference,
     )
     left_out = len(found) - len(shown)
     return finished(
         drawing,
         file=f"{stem}-segments",
-        caption="By field of the context, the largest segments first. With many segments, one in twenty intervals "
-        "misses by chance alone." + (f" {count(left_out)} smaller segments are only in the table." if left_out else ""),
-        alt=f"Estimates of {printable(name)} by segment, with 95 % intervals, against what was logged there. "
-        + _labels(row for row in rows if not row.is_heading),
+        caption="By field of the context, the largest segments first. The 95 % intervals hold for all segments at "
+        "once: one that leaves out 0 is a real difference."
+        + (f" {count(left_out)} smaller segments are only in the table." if left_out else ""),
+        alt=f"Differences of {printable(name)} to what was logged, by segment, with simultaneous 95 % intervals. "
+        + _labels((row for row in rows if not row.is_heading), _difference),
     )
 
 
@@ -111,6 +115,10 @@ def _logged(log: LogSummary) -> Mark:
     return Mark(AS_LOGGED, log.mean_reward, log.mean_reward_low, log.mean_reward_high)
 
 
+def _as_logged(one: Estimate) -> Mark:
+    return Mark(AS_LOGGED, one.value, one.low, one.high)
+
+
 def _mark(estimate: Estimate) -> Mark:
     look = PLAIN if estimate.unbiased else NOT_UNBIASED
     return Mark(look, estimate.value, estimate.low, estimate.high)
@@ -120,25 +128,25 @@ def _headline(result: PolicyResult) -> Row:
     if result.refused:
         return Row(result.name, note="refused: the log cannot answer this")
     estimate = result.estimates.get(result.headline)
-    return Row(result.name, (_mark(estimate),)) if estimate else Row(result.name, note="no estimate")
+    return Row(result.name, _mark(estimate)) if estimate else Row(result.name, note="no estimate")
 
 
 def _segment(one: Segment) -> Row:
-    logged = Mark(AS_LOGGED, one.logged.value, one.logged.low, one.logged.high)
-    if one.estimate is None:
-        return Row(one.value, (logged,))
-    return Row(one.value, (logged, Mark(PLAIN, one.estimate.value, one.estimate.low, one.estimate.high)))
+    return Row(one.value, _mark(one.difference)) if one.difference else Row(one.value, note=TOO_FEW)
 
 
-def _labels(rows: Iterable[Row]) -> str:
-    """What a reader who sees nothing needs: the last mark of each row."""
-    labels = [f"{printable(row.label)}: {_caption(row)}" for row in rows]
+def _difference(x: float) -> str:
+    return rough(x, digits=3, written=signed)
+
+
+def _labels(rows: Iterable[Row], written: Callable[[float], str] = figure) -> str:
+    """What a reader who sees nothing needs."""
+    labels = [f"{printable(row.label)}: {_caption(row, written)}" for row in rows]
     more = len(labels) - MOST_LABELS
     return "; ".join(labels[:MOST_LABELS]) + (f"; and {more} more." if more > 0 else ".")
 
 
-def _caption(row: Row) -> str:
-    if not row.marks:
+def _caption(row: Row, written: Callable[[float], str]) -> str:
+    if not row.mark:
         return row.note
-    mark = row.marks[-1]
-    return f"{figure(mark.value)} ({between(mark.low, mark.high)})"
+    return f"{written(row.mark.value)} ({between(row.mark.low, row.mark.high, written=written)})"

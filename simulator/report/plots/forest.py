@@ -1,7 +1,7 @@
 """A plot of rows, each a name with one or two values and their intervals, around a line to compare with.
 
 Called by `plots` for headlines, estimators and segments. What is not a number is not drawn; an interval that is much
-wider than most is cut with an arrow, so that the others stay readable.
+wider than most is cut with an arrow, so that the others stay readable, or written down where both ends would be cut.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from simulator.report.plots.canvas import BIASED, CANDIDATE, GRID, INK, KEY, LOGGED, MUTED, count_along, explain, frame
-from simulator.text import cells, figure, shortened
+from simulator.text import between, cells, figure, shortened
 
-ROW, HEADING, BETWEEN_MARKS = 0.28, 0.32, 0.12
+ROW, HEADING = 0.28, 0.32
 LABEL_WIDTH, CELL = 22, 0.078
 """Columns that a label may take, and the inches of one."""
-VALUES, NO_VALUES = 0.8, 0.25
+VALUES = 0.8
+"""Inches for the values in words, at the right."""
 LARGEST = 1e100
 REACH = 2.5
 """How many median half-widths beyond the values an interval is drawn."""
@@ -56,13 +57,13 @@ class Row:
     """A name and what was found for it. note: what to say where there is nothing to draw. Without both: a heading."""
 
     label: str
-    marks: tuple[Mark, ...] = ()
+    mark: Mark | None = None
     note: str = ""
 
     @property
     def is_heading(self) -> bool:
         """Whether it only opens a group of rows."""
-        return not self.marks and not self.note
+        return not self.mark and not self.note
 
 
 def forest(
@@ -80,10 +81,9 @@ def forest(
     written: a value in words.
     """
     left = 0.2 + CELL * max(cells(shortened(row.label, LABEL_WIDTH)) for row in rows)
-    right = VALUES if all(len(row.marks) <= 1 for row in rows) else NO_VALUES
     height = sum(map(_height, rows))
-    drawing, axes = frame(title, subtitle, height=height, left=left, right=right, above=KEY if key else 0.0)
-    marks = [mark for row in rows for mark in row.marks]
+    drawing, axes = frame(title, subtitle, height=height, left=left, right=VALUES, above=KEY if key else 0.0)
+    marks = [row.mark for row in rows if row.mark]
     low, high = window([*marks, line] if line else marks)
     axes.set_xlim(low, high)
     axes.set_ylim(height, 0)
@@ -94,7 +94,7 @@ def forest(
         _compare_with(axes, line)
     y = 0.0
     for row in rows:
-        _draw_row(axes, row, top=y, written=written if right == VALUES else None)
+        _draw_row(axes, row, top=y, written=written)
         y += _height(row)
     if key:
         explain(axes, {meaning: Line2D([], [], **_dot(look)) for meaning, look in key.items()})
@@ -134,7 +134,7 @@ def can_be_drawn(x: float) -> bool:
 
 
 def _height(row: Row) -> float:
-    return HEADING if row.is_heading else ROW + BETWEEN_MARKS * max(0, len(row.marks) - 1)
+    return HEADING if row.is_heading else ROW
 
 
 def _compare_with(axes: Axes, line: Mark) -> None:
@@ -144,7 +144,7 @@ def _compare_with(axes: Axes, line: Mark) -> None:
         axes.axvspan(line.low, line.high, color=GRID, alpha=0.6, linewidth=0, zorder=0)
 
 
-def _draw_row(axes: Axes, row: Row, *, top: float, written: Callable[[float], str] | None) -> None:
+def _draw_row(axes: Axes, row: Row, *, top: float, written: Callable[[float], str]) -> None:
     middle = top + _height(row) / 2
     place = axes.get_yaxis_transform()
     weight = "bold" if row.is_heading else "normal"
@@ -152,27 +152,44 @@ def _draw_row(axes: Axes, row: Row, *, top: float, written: Callable[[float], st
         -0.035, middle, shortened(row.label, LABEL_WIDTH), transform=place, ha="right", va="center", weight=weight
     )
     if row.note:
-        paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        axes.text(0.02, middle, row.note, transform=place, va="center", color=MUTED, size=8.5, bbox=paper)
-    first = middle - BETWEEN_MARKS * (len(row.marks) - 1) / 2
-    for index, mark in enumerate(row.marks):
-        _draw_mark(axes, mark, first + index * BETWEEN_MARKS)
-        if written:
-            axes.text(1.04, middle, written(mark.value), transform=place, va="center", size=8.5, color=INK)
+        _write_instead(axes, row.note, middle)
+    if row.mark:
+        _draw_mark(axes, row.mark, middle, written)
+        axes.text(1.04, middle, written(row.mark.value), transform=place, va="center", size=8.5, color=INK)
 
 
-def _draw_mark(axes: Axes, mark: Mark, y: float) -> None:
+def _write_instead(axes: Axes, text: str, y: float) -> None:
+    """Where there is nothing to draw."""
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.text(0.02, y, text, transform=axes.get_yaxis_transform(), va="center", color=MUTED, size=8.5, bbox=paper)
+
+
+def _draw_mark(axes: Axes, mark: Mark, y: float, written: Callable[[float], str]) -> None:
     if not can_be_drawn(mark.value):
         return
     left, right = axes.get_xlim()
-    low = left if math.isnan(mark.low) else max(mark.low, left)
-    high = right if math.isnan(mark.high) else min(mark.high, right)
+    if mark.low <= left and mark.high >= right:  # a line without ends would say nothing
+        _write_instead(axes, f"{_ends(mark, written)} (too wide to draw)", y)
+        return
+    if not math.isnan(mark.low) and not math.isnan(mark.high):
+        _draw_interval(axes, mark, y)
+    axes.plot([mark.value], [y], **_dot(mark.look))
+
+
+def _ends(mark: Mark, written: Callable[[float], str]) -> str:
+    return (
+        "any value" if math.isinf(mark.low) and math.isinf(mark.high) else between(mark.low, mark.high, written=written)
+    )
+
+
+def _draw_interval(axes: Axes, mark: Mark, y: float) -> None:
+    left, right = axes.get_xlim()
+    ends = [max(mark.low, left), min(mark.high, right)]
     colour = mark.look.colour
-    axes.plot([low, high], [y, y], color=colour, linewidth=2, linestyle="--" if mark.look.dashed else "-")
-    for end, cut, arrow in ((left, low <= left, "<"), (right, high >= right, ">")):
+    axes.plot(ends, [y, y], color=colour, linewidth=2, linestyle="--" if mark.look.dashed else "-")
+    for end, cut, arrow in ((left, mark.low <= left, "<"), (right, mark.high >= right, ">")):
         if cut:
             axes.plot([end], [y], marker=arrow, color=colour, markersize=6, clip_on=False)
-    axes.plot([mark.value], [y], **_dot(mark.look))
 
 
 def _dot(look: Look) -> dict[str, Any]:
