@@ -309,6 +309,12 @@ def test_a_pattern_that_selects_no_kind_is_refused(pattern: str, message: str) -
     assert (result.exit_code, message in result.output) == (2, True), result.output
 
 
+def test_a_part_of_the_kinds_is_not_published() -> None:
+    """It would take the place of the whole tables."""
+    result = CliRunner().invoke(kinds_command, ["--kinds", "leak", "--logs", "1", "--publish"])
+    assert (result.exit_code, "leave out --kinds" in result.output) == (2, True), result.output
+
+
 def test_the_results_have_a_place_for_the_tables() -> None:
     """`--publish` writes between the markers, and nowhere else."""
     text = (Path(judge.__file__).parents[1] / "RESULTS.md").read_text(encoding="utf-8")

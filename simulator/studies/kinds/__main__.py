@@ -80,6 +80,8 @@ def main(kinds: list[str], logs: int, seed: int, workers: int, file: TextIO | No
     Every log goes through the reader (where its fault is one of reading) and through the evaluation. Right kinds count
     false alarms: 300 logs of each kind are more than 5,000 right logs.
     """
+    if publish and len(kinds) < len(KINDS):
+        raise click.UsageError("--publish writes the tables of all kinds: leave out --kinds")
     # one thread a process: several would wait for each other
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     found = run_all(tasks_for(kinds, logs=logs, seed=seed), workers=workers, console=Console(stderr=True))
