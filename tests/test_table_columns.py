@@ -449,3 +449,12 @@ def test_columns_of_an_id_that_never_ends_are_given_up_early(tmp_path: Path) -> 
     columns: Columns = read(path, block_bytes=1 << 16)
     assert set(columns.set_aside) == {"trace"}
     assert not columns.fields
+
+
+def test_what_comes_again_like_an_id_is_taken_for_the_unit_where_none_is_known(tmp_path: Path) -> None:
+    """Twenty people with thirty rows each are not six hundred people, whatever their column is called."""
+    rows = [f"u{n % 20},a,1" for n in range(200)]
+    columns = read(table(tmp_path, "whoever,action,reward", *rows))
+    assert unit_count(columns) == 20
+    assert columns.set_aside["whoever"].endswith("intervals take it for the unit")
+    assert unit_count(read(table(tmp_path, "whoever,action,reward", *rows), "ignore=whoever")) == 200

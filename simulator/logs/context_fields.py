@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from simulator.logs.columns import Columns
 from simulator.logs.errors import BadLog
-from simulator.logs.id_fields import id_fields
+from simulator.logs.id_fields import id_fields, unit_by_shape, without_fields
 from simulator.logs.mapping import WAYS_OUT, check_context, pairs_of
 from simulator.logs.options import ReadOptions
 
@@ -50,5 +50,5 @@ def without_ids(columns: Columns, on_note: Callable[[str], None]) -> Columns:
         on_note(f"{columns.name}: {name}: left out, {reason}")
     if found:
         on_note(WAYS_OUT)
-    kept = {name: field for name, field in columns.fields.items() if name not in found}
-    return replace(columns, fields=kept, set_aside={**columns.set_aside, **found})
+    units_known = len(columns.units.size) < len(columns)
+    return without_fields(columns if units_known else unit_by_shape(columns, found), found)

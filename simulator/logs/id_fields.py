@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from simulator.logs.columns import Category, Field, Floats, Longs, Number
+from simulator.logs.columns import Category, Columns, Field, Floats, Longs, Number
 from simulator.logs.names import words_of
 
 ENOUGH_ROWS = 50
@@ -63,6 +64,47 @@ def id_fields(fields: Mapping[str, Field], *, but: frozenset[str]) -> dict[str, 
     """
     found = {name: _reason(name, field) for name, field in fields.items() if name not in but}
     return {name: reason for name, reason in found.items() if reason}
+
+
+def without_fields(columns: Columns, found: Mapping[str, str]) -> Columns:
+    """The fields that look like ids are set aside, each with its reason, unless it has one already.
+
+    >>> from simulator.logs.example import example
+    >>> log = without_fields(example(), {"segment": "looks like an id"})
+    >>> sorted(log.fields), log.set_aside
+    (['age', 'device'], {'segment': 'looks like an id'})
+    """
+    kept = {name: field for name, field in columns.fields.items() if name not in found}
+    return replace(columns, fields=kept, set_aside={**found, **columns.set_aside})
+
+
+def unit_by_shape(columns: Columns, found: Mapping[str, str]) -> Columns:
+    """For a log without units: what looks like an id and comes again is taken for the unit, and that is said.
+
+    If it is none, intervals are too wide; if it were one and nobody took it for that, they would be too short.
+
+    >>> from simulator.logs.example import example
+    >>> unit_by_shape(example(), {"segment": "looks like an id"}).unit.tolist()
+    [0, 1]
+    """
+    codes = {name: _unit_codes(columns.fields[name]) for name in found}
+    number = {name: len(np.unique(code)) for name, code in codes.items()}
+    again = [name for name, values in number.items() if 2 * values <= len(columns)]
+    if not again:
+        return columns
+    name = min(again, key=lambda one: number[one])
+    reason = f"{found[name]}; intervals take it for the unit"
+    return replace(columns, unit=codes[name], set_aside={**columns.set_aside, name: reason})
+
+
+def _unit_codes(field: Field) -> Longs:
+    """Equal where the value is; a decision without one is a unit of its own."""
+    if isinstance(field, Category):
+        codes = field.codes.astype(np.int64)
+    else:
+        codes = np.unique(np.nan_to_num(field.values, nan=-1.0), return_inverse=True)[1]
+        codes = np.where(np.isnan(field.values), -1, codes)
+    return np.where(codes < 0, -1 - np.arange(len(codes)), codes)
 
 
 def _reason(name: str, field: Field) -> str:

@@ -23,7 +23,7 @@ from simulator.logs import arrow
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
-from simulator.logs.id_fields import id_fields
+from simulator.logs.id_fields import id_fields, unit_by_shape, without_fields
 from simulator.logs.mapping import Layout, describe, layout_of, without_doubtful_unit
 from simulator.logs.names import CONTEXT
 from simulator.logs.options import (
@@ -302,8 +302,8 @@ class _Builder:
         numbers = {one.removeprefix(CONTEXT) for one in self._layout.numbers}
         found = id_fields(columns.fields, but=columns.insisted | numbers)
         given_up = {one.removeprefix(CONTEXT): reason for one, reason in self._given_up.items()}
-        kept = {one: field for one, field in columns.fields.items() if one not in found}
-        return replace(columns, fields=kept, set_aside={**given_up, **found})
+        columns = replace(columns, set_aside=given_up)
+        return without_fields(columns if self._layout.unit_id else unit_by_shape(columns, found), found)
 
     def _whole(self, name: str, otherwise: Any = None) -> Any:
         column = self._columns.get(name)
