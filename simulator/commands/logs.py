@@ -21,6 +21,9 @@ from simulator.commands.options import (
     refuse_overwriting,
     write_json,
 )
+from simulator.evaluate.checks.leaks import set_leaks_aside
+from simulator.evaluate.checks.log import log_findings
+from simulator.evaluate.verdicts import by_severity
 from simulator.logs.columns import Columns
 from simulator.logs.export_log import check_kind, export_log
 from simulator.logs.import_log import import_log
@@ -38,6 +41,12 @@ def _report(columns: Columns, written: Any, seconds: float) -> dict[str, Any]:
     }
 
 
+def _findings(columns: Columns) -> list[dict[str, Any]]:
+    """What `simulator inspect` would find of the log, where it is not fine: it is written all the same."""
+    found = by_severity(log_findings(set_leaks_aside(columns)))
+    return [asdict(one) for one in found if one.verdict != "fine"]
+
+
 def _tell(report: dict[str, Any], destination: Path, json_file: Path | None) -> None:
     """One line for people, and everything for scripts."""
     click.echo(f"{report['decisions']} decisions written to {destination}")
@@ -46,6 +55,8 @@ def _tell(report: dict[str, Any], destination: Path, json_file: Path | None) -> 
             click.echo(f"  {count} {kind}" + (" (left out)" if kind in report["left_out"] else ""))
     for what in report.get("lost", ()):
         click.echo(f"  not kept: {what}")
+    for one in report.get("findings", ()):
+        click.echo(f"  {one['verdict']}, {one['name']}: {one['text']} Needed: {one['needed']}")
     write_json(json_file, json.dumps({"destination": str(destination), **report}, indent=1, ensure_ascii=False))
 
 
@@ -72,7 +83,8 @@ def import_command(src: str, dest: Path, name: str | None, force: bool, json_fil
         columns = read_log(src, console, **given)
         with atomic_path(dest, force=force) as path, bar(console, "writing") as progress:
             written = import_log(columns, path, experiment=name, on_progress=progress)
-        _tell(_report(columns, written, time.perf_counter() - started), dest, json_file)
+        report = _report(columns, written, time.perf_counter() - started)
+        _tell({**report, "findings": _findings(columns)}, dest, json_file)
 
 
 @click.command(

@@ -28,6 +28,7 @@ from simulator.compare.paired import Comparison, Floats, Largest
 from simulator.compare.result import LEVEL, ComparisonResult, Family, Standing, Value, rank
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.reward_bounds import possible_rewards
+from simulator.evaluate.verdicts import by_severity
 from simulator.logs.columns import Columns
 
 REWARD = "reward/decision"
@@ -74,7 +75,9 @@ def _conditions(columns: Columns, standings: Sequence[Standing]) -> str:
 
 def _notes(columns: Columns, results: Mapping[str, LogResult], missing: str) -> Iterator[str]:
     """missing: the reference where it cannot be compared with."""
-    yield from [f"{one.name}: {one.text}" for one in log_findings(columns) if one.verdict == "do not use"]
+    for finding in by_severity(log_findings(columns)):
+        if finding.verdict != "fine":
+            yield f"The log, {finding.verdict}: {finding.text} Needed: {finding.needed}"
     for name, one in results.items():
         if one.result and not one.result.refused and one.result.diagnostics.verdict != "fine" and name != LOGGED:
             yield f"{name}, {one.result.diagnostics.verdict}: {' '.join(one.result.diagnostics.reasons)}"

@@ -139,13 +139,13 @@ def fields_left_out(columns: Columns) -> Finding | None:
     """Columns that are not used as context although they were read as such, each with its reason."""
     if not columns.set_aside:
         return None
-    names = ", ".join(columns.set_aside)
+    names = ",".join(columns.set_aside)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.set_aside.items())
     return Finding(
         "columns left out",
         "caution",
         f"Not used as context: {reasons}.",
         float(len(columns.set_aside)),
-        f"Nothing, if that is right; --column ignore={names.replace(', ', ',')} then says so. A column that was known "
-        "before the draw: --column context=NAME.",
+        f"If that is right, say so: --column ignore={names}. If one was known before the draw: --column context=NAME; "
+        "if it names the visitor: --column unit_id=NAME.",
     )
