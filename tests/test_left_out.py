@@ -151,7 +151,7 @@ def test_one_id_for_all_rows_is_none() -> None:
     assert finding.verdict == "do not use"
     assert "All 120 rows have one decision id" in finding.text
     assert "del(.EventId)" in finding.needed
-    table = judged(without(columns, np.arange(120) > 0, "repeated decision id"))
+    table = judged(without(columns, np.arange(120) > 0, "repeated decision id of another row"))
     assert "--column ignore=NAME" in table.needed
 
 

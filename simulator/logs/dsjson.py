@@ -30,6 +30,7 @@ from simulator.logs.field_builder import FieldBuilder
 from simulator.logs.files import Files
 from simulator.logs.mapping import pairs_of
 from simulator.logs.options import FINITE, ReadOptions, bad_reward, reward_range
+from simulator.logs.repeats import other_decisions
 
 SUFFIXES = (".dsjson", ".json", ".jsonl", ".ndjson", ".log")
 
@@ -226,7 +227,7 @@ class _Builder:
         """Everything that was added, but for repeated lines and those that a fair sample does not have."""
         columns = self._columns(name)
         keys = np.frombuffer(self._id, np.uint64)
-        once, other = first_of_each(keys), _other_decisions(columns, keys, timed=not self._without_time)
+        once, other = first_of_each(keys), other_decisions(columns, keys, timed=not self._without_time)
         fair = fair_sample(np.frombuffer(self._keep), np.frombuffer(self._id, np.uint64))
         counts = {**lines.notes, "without a time": self._without_time}
         left_out = {
@@ -296,20 +297,6 @@ class _Lost:
             reward=np.concatenate([np.frombuffer(self._reward), columns.reward[other]]),
             time=np.concatenate([np.frombuffer(self._time, np.int64), columns.time[other]]),
         )
-
-
-def _other_decisions(columns: Columns, keys: Any, *, timed: bool) -> Flags:
-    """Lines whose EventId stood before, where one of its lines says something else than the first: no second delivery.
-
-    timed: every line has a time of its own.
-    """
-    _, first, which = np.unique(keys, return_index=True, return_inverse=True)
-    before = first[which]
-    differs = (columns.action != columns.action[before]) | (columns.reward != columns.reward[before])
-    if timed:
-        differs |= columns.time != columns.time[before]
-    flags: Flags = (np.bincount(which, weights=differs) > 0)[which] & (before != np.arange(len(keys)))
-    return flags
 
 
 def _category(codes: Any, texts: Sequence[str]) -> Category:

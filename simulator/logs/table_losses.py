@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from simulator.logs import arrow
 from simulator.logs.columns import Category, Columns, Flags, Floats, LeftOutRows, Longs, first_of_each
+from simulator.logs.repeats import other_decisions
 from simulator.logs.table_block import Block
 
 FEW_OTHERS = 20
@@ -32,24 +33,32 @@ class LeftOutBuilder:
         times = np.full(len(rows), -1) if time is None else np.where(time[rows] == 0, -1, time[rows])
         self._pieces.append((first + rows, codes, reward[rows], times))
 
-    def without_repeats(self, columns: Columns, first: Flags, *, rows: int) -> Columns:
-        """The decisions that come for the first time; the others are left out, too. rows: of the table."""
+    def without_repeats(self, columns: Columns, decision: Longs, *, rows: int) -> Columns:
+        """The decisions that come for the first time. A second delivery is no loss, another row with the same id is.
+
+        decision: (n,) keys of the ids; rows: of the table.
+        """
+        first = first_of_each(decision)
+        other = other_decisions(columns, decision, timed=bool(columns.time.any()))
         lost = np.concatenate([np.zeros(0, np.int64), *[piece[0] for piece in self._pieces]])
-        again = np.delete(np.arange(rows), lost)[~first]
-        order = np.argsort(np.concatenate([lost, again]), kind="stable")
+        order = np.argsort(np.concatenate([lost, np.delete(np.arange(rows), lost)[other]]), kind="stable")
+        again = int((~first & ~other).sum())
+        repeats = {"repeated decision id": again, "repeated decision id of another row": int(other.sum())}
+        counts = {**columns.left_out, **{kind: number for kind, number in repeats.items() if number}}
+        columns = replace(columns, left_out=counts, left_out_rows=self._rows(columns, other, order))
+        return columns if first.all() else columns.take(first)
+
+    def _rows(self, columns: Columns, other: Flags, order: Longs) -> LeftOutRows | None:
         if not len(order):
-            return columns
+            return None
         index = {action: number for number, action in enumerate(columns.actions)}
         known = np.array([*[index.get(text, -1) for text in self._actions.values], -1], np.int32)
         actions = [known[piece[1]] for piece in self._pieces]
-        left_out = LeftOutRows(
-            action=np.concatenate([*actions, columns.action[~first]])[order],
-            reward=np.concatenate([*[piece[2] for piece in self._pieces], columns.reward[~first]])[order],
-            time=np.concatenate([*[piece[3] for piece in self._pieces], self._times(columns)[~first]])[order],
+        return LeftOutRows(
+            action=np.concatenate([*actions, columns.action[other]])[order],
+            reward=np.concatenate([*[piece[2] for piece in self._pieces], columns.reward[other]])[order],
+            time=np.concatenate([*[piece[3] for piece in self._pieces], self._times(columns)[other]])[order],
         )
-        counts = {**columns.left_out, "repeated decision id": len(again)} if len(again) else columns.left_out
-        columns = replace(columns, left_out=counts, left_out_rows=left_out)
-        return columns.take(first) if len(again) else columns
 
     def _times(self, columns: Columns) -> Longs:
         return columns.time if columns.time.any() else np.full(len(columns), -1)

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from simulator.logs import arrow
-from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
+from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
 from simulator.logs.id_fields import id_fields, unit_by_shape, without_fields
@@ -268,8 +268,8 @@ class _Builder:
             counts={kind: number for kind, number in counts.items() if number},
             left_out={kind: number for kind, number in left_out.items() if number},
         )
-        first = first_of_each(self._whole("decision")) if self._layout.decision_id else np.ones(count, np.bool_)
-        return self._left_out.without_repeats(columns, first, rows=self._rows)
+        decision = self._whole("decision", np.arange(count))
+        return self._left_out.without_repeats(columns, decision, rows=self._rows)
 
     @property
     def _kept_fields(self) -> list[str]:

@@ -19,7 +19,9 @@ from simulator.evaluate.verdicts import ALARM, MATERIAL, caution_if
 from simulator.logs.columns import Codes, Columns, LeftOutRows
 from simulator.text import figure, percent
 
-REPEATED_IDS = ("repeated decision id", "repeated id of another decision")
+REPEATED_IDS = ("repeated decision id of another row", "repeated id of another decision")
+"""Of a table, of dsjson: rows with an id that stood before and with something else in them. Second deliveries are no
+loss."""
 
 WITHOUT_OUTCOME = ("empty reward", "without a label", "bad reward", "bad _label_cost")
 """Kinds whose rows are lost because of their outcome: it is not known, and nothing says that it is like the others'."""
