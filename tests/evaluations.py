@@ -300,7 +300,8 @@ OVER_TIME = OverTime(
     actions=(ACTIONS[1], ACTIONS[2], ACTIONS[3], ACTIONS[5], UNPRINTABLE),
     periods=tuple(_period(day) for day in range(8) if day != 2),
     versions=tuple(
-        VersionChange(number, f"2025-11-1{place:.0f}T12:00:00Z", place) for number, place in ((2, 3.5), (3, 3.6))
+        VersionChange(number, f"2025-11-13T{24 * (place % 1):02.0f}:00:00Z", place)
+        for number, place in ((2, 3.5), (3, 3.6))
     ),
 )
 EVALUATION = with_answers(
