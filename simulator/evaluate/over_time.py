@@ -23,8 +23,8 @@ MONDAY = 4 * DAY
 """In microseconds. 1970 began on a Thursday: weeks begin on its first Monday."""
 
 UNITS: tuple[tuple[PeriodUnit, int, int], ...] = (
-    ("week", 120 * DAY, 104 * WEEK),
-    ("day", 3 * DAY, 120 * DAY),
+    ("week", 60 * DAY, 104 * WEEK),
+    ("day", 3 * DAY, 60 * DAY),
     ("hour", 3 * HOUR, 3 * DAY),
 )
 """Each with the shortest and the longest log that is split into it. Others are split into tenths."""

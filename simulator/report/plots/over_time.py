@@ -28,7 +28,7 @@ from simulator.report.plots.canvas import (
     house_style,
 )
 from simulator.report.plots.forest import can_be_drawn
-from simulator.text import between, count, figure, percent, printable, shortened
+from simulator.text import ROUNDING_ERROR, between, count, figure, percent, printable, shortened
 
 REWARD, SHARES, LINE, AIR = 1.25, 1.1, 0.19, 0.16
 """Inches: of the two parts, of a line of the key between them, and above and below that."""
@@ -120,7 +120,7 @@ def _draw_shares(axes: Axes, found: OverTime) -> None:
     axes.set_ylim(0, 1)
     axes.set_ylabel("share of draws")
     axes.set_yticks([0, 0.5, 1], [percent(share) for share in (0, 0.5, 1)])
-    _write_key(axes, found.actions, others=bool((others > 0).any()))
+    _write_key(axes, found.actions, others=bool((others > ROUNDING_ERROR).any()))
 
 
 def _write_key(axes: Axes, actions: Sequence[str], *, others: bool) -> None:
