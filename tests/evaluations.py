@@ -23,8 +23,11 @@ from simulator.evaluate.result import (
     Finding,
     Histogram,
     LogSummary,
+    OverTime,
+    Period,
     PolicyResult,
     Segment,
+    VersionChange,
 )
 
 HOSTILE = """<script>document.title="taken"</script>"""
@@ -277,6 +280,30 @@ LOGGED = PolicyResult(
     estimates={"ips": Estimate(0.0038, 0.002736, 0.005134, "cressie-read")},
     difference=None,
 )
+
+
+def _period(day: int) -> Period:
+    """Eight days; one without decisions, one with very few, one whose interval nobody could compute."""
+    few, mean = day == 5, 0.0034 + 0.0002 * day
+    width = math.inf if day == 1 else 0.4 if few else 0.003
+    return Period(
+        begins=f"2025-11-{10 + day}T00:00:00Z",
+        place=day,
+        decisions=7 if few else 1_427,
+        mean_reward=Estimate(mean, max(0.0, mean - width), mean + width, "cressie-read"),
+        shares=(0.3 - 0.02 * day, 0.1 + 0.02 * day, 0.12, 0.1, 0.05),
+    )
+
+
+OVER_TIME = OverTime(
+    unit="day",
+    actions=(ACTIONS[1], ACTIONS[2], ACTIONS[3], ACTIONS[5], UNPRINTABLE),
+    periods=tuple(_period(day) for day in range(8) if day != 2),
+    versions=tuple(
+        VersionChange(number, f"2025-11-13T{24 * (place % 1):02.0f}:00:00Z", place)
+        for number, place in ((2, 3.5), (3, 3.6))
+    ),
+)
 EVALUATION = with_answers(
     Evaluation(
         log=LOG,
@@ -291,5 +318,6 @@ EVALUATION = with_answers(
             ),
         ),
         importance_missing={REFUSED.name: "this log cannot carry this policy"},
+        over_time=OVER_TIME,
     )
 )

@@ -19,6 +19,8 @@ SCHEMA = 2
 Verdict = Literal["fine", "caution", "do not use"]
 FieldAnswer = Literal["useful", "better without", "no significant loss", "cannot tell"]
 """What the interval of a field's importance says."""
+PeriodUnit = Literal["week", "day", "hour", "tenth"]
+"""Into what a log's time is split; a tenth is one of the time from its first decision to its last."""
 Conclusion = Literal["more", "less", "not told apart", "no comparison", "not to be relied on", "refused"]
 
 
@@ -226,9 +228,47 @@ class FieldImportance:
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """A part of the log's time. begins: ISO 8601 in UTC; place: how many periods after the first one, from 0.
+
+    shares: of the decisions that drew each of `OverTime.actions`; the rest drew another action.
+    """
+
+    begins: str
+    place: int
+    decisions: int
+    mean_reward: Estimate
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChange:
+    """A version that followed another one. begins: its first decision. place: that in periods from the first one on."""
+
+    number: int
+    begins: str
+    place: float
+
+
+@dataclass(frozen=True, slots=True)
+class OverTime:
+    """The log as logged, over its time: what was earned and what was drawn. unit: how long a period is.
+
+    actions: the ones drawn most often, the most frequent first. periods: those with decisions, the earliest first.
+    versions: changes of the experiment; none where the log does not know.
+    """
+
+    unit: PeriodUnit
+    actions: tuple[str, ...]
+    periods: tuple[Period, ...]
+    versions: tuple[VersionChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Everything. seconds: reading and computing. importance: only where it was asked for.
 
+    over_time: None where the log has no times, and without the breakdown.
     importance_missing: the policies that have no figures there although they were asked for, each with the reason.
     """
 
@@ -237,6 +277,7 @@ class Evaluation:
     seconds: float
     importance: tuple[FieldImportance, ...] = ()
     importance_missing: Mapping[str, str] = field(default_factory=dict)
+    over_time: OverTime | None = None
     schema: int = field(default=SCHEMA)
 
 

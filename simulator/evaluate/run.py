@@ -25,6 +25,7 @@ from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.control_group import HOLDOUT, holdout_mean, with_control_group
 from simulator.evaluate.estimates import Estimator, mean_reward
+from simulator.evaluate.over_time import split_by_time
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.scores import Scores, score
@@ -51,8 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Estimates of what each candidate would have earned. `on_progress` gets the fraction that is done.
 
-    force: estimates even where a verdict is "do not use". breakdown: also the cumulative estimate and the segments,
-    which take longer than all the rest.
+    force: estimates even where a verdict is "do not use". breakdown: also the log over its time, the cumulative
+    estimate and the segments, which take longer than all the rest.
 
     >>> from simulator.logs.example import example
     >>> from simulator.evaluate.candidates import UniformPolicy
@@ -78,6 +79,7 @@ def evaluate(
         Evaluation(
             log=summarize_log(columns, findings),
             policies=tuple(results),
+            over_time=split_by_time(columns) if breakdown else None,
             seconds=time.perf_counter() - started,
         )
     )

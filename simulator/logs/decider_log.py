@@ -139,9 +139,10 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[i
             control=holdout,
             rows=inside & is_read,
         ),
-        versions=read,
     )
-    policy = columns.take(~np.logical_or.reduce(list(left_out.values())))
+    evaluated = ~np.logical_or.reduce(list(left_out.values()))
+    begins = _first_times(versions, version[evaluated], raw.time[evaluated])
+    policy = replace(columns.take(evaluated), versions=replace(read, begins=begins))
     return replace(policy, holdout=columns.take(left_out[HOLDOUT])) if left_out[HOLDOUT].any() else policy
 
 
@@ -157,6 +158,12 @@ def _version_of(versions: Sequence[ExperimentVersion], raw: _Raw) -> Longs:
     """(n,): index of the version that made the decision."""
     index: Longs = np.searchsorted([version.position for version in versions], raw.version)
     return index
+
+
+def _first_times(versions: Sequence[ExperimentVersion], version: Longs, time: Longs) -> dict[int, int]:
+    """When each version made its first decision, by its number. version: index of the one that made the decision."""
+    used = [index for index in range(len(versions)) if (version == index).any()]
+    return {versions[index].number: int(time[version == index].min()) for index in used}
 
 
 class _Raw:

@@ -7,8 +7,8 @@ would be the mean of two units of measure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
 from simulator.logs.errors import BadLog
@@ -20,7 +20,8 @@ class VersionsRead:
     """numbers: of the versions that were read. mixed: in what these differ, where the user named them together.
 
     others: versions that were left out because they differ, decisions: how many they made, apart: in what they differ.
-    whole: decisions of all versions in the same time.
+    whole: decisions of all versions in the same time. begins: microseconds since 1970 of the first decision that was
+    read, by the number of its version; without those that have none.
     """
 
     numbers: tuple[int, ...] = ()
@@ -29,6 +30,7 @@ class VersionsRead:
     decisions: int = 0
     apart: tuple[str, ...] = ()
     whole: int = 0
+    begins: Mapping[int, int] = field(default_factory=dict)
 
 
 def choose_versions(
@@ -86,9 +88,9 @@ def differences(one: Experiment, other: Experiment) -> tuple[str, ...]:
     ('holdout 0, then 0.1', 'reward maximum 1, then 100')
     """
     found = [
-        f"reward {field.name} {_words(field.name, before)}, then {_words(field.name, after)}"
-        for field in fields(RewardDefinition)
-        if (before := getattr(one.reward, field.name)) != (after := getattr(other.reward, field.name))
+        f"reward {part.name} {_words(part.name, before)}, then {_words(part.name, after)}"
+        for part in fields(RewardDefinition)
+        if (before := getattr(one.reward, part.name)) != (after := getattr(other.reward, part.name))
     ]
     return (*_holdout_differences(one, other), *found)
 

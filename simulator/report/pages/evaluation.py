@@ -15,6 +15,8 @@ from simulator.report.pages.glossary import explained
 from simulator.report.pages.html import write_page
 from simulator.report.plots.canvas import Plot
 from simulator.report.plots.estimates import headlines
+from simulator.report.plots.over_time import over_time
+from simulator.report.plots.over_time import title as over_time_title
 from simulator.report.plots.policy import of_policy
 
 
@@ -34,7 +36,8 @@ def write_report(found: Evaluation, folder: Path) -> Path:
         for number, result in enumerate(candidates(found), 1)
     ]
     overview = headlines(found.log, [section.result for section in sections]) if sections else None
-    plots = [*([overview] if overview else []), *(plot for section in sections for plot in section.plots)]
+    by_time = over_time(found.over_time, found.log) if found.over_time else None
+    plots = [*(one for one in (overview, by_time) if one), *(plot for section in sections for plot in section.plots)]
     return write_page(
         folder,
         "evaluation.html.j2",
@@ -47,6 +50,8 @@ def write_report(found: Evaluation, folder: Path) -> Path:
         sections=sections,
         best_first=[section for one in best_first(candidates(found)) for section in sections if section.result is one],
         overview=overview,
+        by_time=by_time,
+        by_time_title=over_time_title(found.over_time) if found.over_time else "",
         summary=summary(section.result for section in sections),
         glossary=explained(_words(found)),
         checks=checks,

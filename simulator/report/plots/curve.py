@@ -15,6 +15,8 @@ from simulator.text import between, count, figure, printable
 CURVE_POINTS = 300
 SETTLED = 0.1
 """The share of the log after which the curve decides how much is in view: earlier the sequence is very wide."""
+APPROXIMATE = "For dr this is approximate: its reward model is fitted on the whole log, later decisions included. "
+"""Terms of a confidence sequence may depend on the past only."""
 
 
 @house_style
@@ -28,11 +30,13 @@ def curve(found: Curve, name: str, log: LogSummary, stem: str) -> Plot:
     axes.set_ylabel("reward per decision")
     for axis in (axes.xaxis, axes.yaxis):
         count_along(axis, FuncFormatter(lambda x, _: figure(x)))
+    model = APPROXIMATE if found.estimator == "dr" else ""
     return finished(
         drawing,
         file=f"{stem}-curve",
         caption=f"Line: the estimate from the decisions so far ({found.estimator}). Band: its confidence sequence, "
-        "which holds at every moment at once, so one may look at any time and stop. Dashed: the mean of the log. "
+        "which holds at every moment at once, so one may look at any time and stop. "
+        f"{model}Dashed: the mean of the log. "
         "A line that still drifts at the end says that more of the log, or a stable period, is needed.",
         alt=f"Estimate of {printable(name)} after so many decisions: {figure(found.value[-1])} "
         f"({between(found.low[-1], found.high[-1])}) after {count(found.decisions[-1])}; "
