@@ -25,6 +25,9 @@ RARELY = 0.05
 """Quantile of an action's propensities that is taken for what it has where it was not seen: not below all the others,
 since one tiny propensity would make every absence chance, nor their mean, since a policy may dislike it somewhere."""
 
+MOST_ROWS = 50_000
+"""Decisions that are enough for that quantile."""
+
 WHOLE_LOG = Levels("", np.zeros(0, np.int32), np.zeros(0), 1)
 """One level that all decisions have."""
 
@@ -73,8 +76,10 @@ def usual_propensities(columns: Columns) -> Floats:
     >>> usual_propensities(example()).tolist()
     [0.75, 0.5]
     """
-    everything = _low_quantile(np.zeros(len(columns), np.int32), columns.propensity, 1)
-    own = _low_quantile(columns.action, columns.propensity, len(columns.actions))
+    step = max(1, len(columns) // MOST_ROWS)
+    action, propensity = columns.action[::step], columns.propensity[::step]
+    everything = _low_quantile(np.zeros(len(action), np.int32), propensity, 1)
+    own = _low_quantile(action, propensity, len(columns.actions))
     return np.where(np.isnan(own), everything[0], own)
 
 

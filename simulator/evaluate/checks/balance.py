@@ -21,7 +21,7 @@ from simulator.text import figure
 MOST_LEVELS = 20
 """Values of a field that are looked at on their own; the others together."""
 
-MOST_CELLS = 1_000_000
+MOST_CELLS = 500_000
 """Decisions x actions that are looked at; what is wrong by 5 % in a twentieth of the decisions shows in as many."""
 
 

@@ -21,7 +21,7 @@ from simulator.logs.columns import Columns
 
 MOST_LEVELS = 20
 
-MOST_CELLS = 500_000
+MOST_CELLS = 250_000
 """Decisions x actions at most: of longer logs every k-th decision is enough for these tests."""
 
 ANY_FIELD = ""
