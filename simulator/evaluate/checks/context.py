@@ -14,14 +14,15 @@ import numpy as np
 from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
 from simulator.evaluate.checks.direction import ANY_FIELD, Preference, preferences
 from simulator.evaluate.result import Finding, Verdict
-from simulator.evaluate.verdicts import ALARM, MATERIAL, ORDER, alarm
+from simulator.evaluate.verdicts import MATERIAL, ORDER, alarm
 from simulator.logs.columns import Columns
 from simulator.text import figure
 
 NAME = "balance of the context"
 
-CAUTION = 0.01
-"""Chance of a caution here for a right log, over all its fields; "do not use" has that of every alarm."""
+CAUTION, WRONG = 0.01, 2e-4
+"""Chance of a caution, and of "do not use", for a right log, over all its fields: this check looks at many places of
+every log. What it is for has a chance of 1e-8 and less."""
 
 NEEDED = (
     "Log the probability with which the action was drawn in this context. A column that was not known before the draw "
@@ -61,9 +62,9 @@ def context_balance(columns: Columns) -> Finding | None:
 
 
 def _verdict(chance: float, *, material: bool) -> Verdict:
-    if chance < ALARM:
-        return alarm(significant=True, material=material)
-    return "caution" if chance < CAUTION else "fine"
+    if chance < CAUTION:
+        return alarm(significant=True, material=material and chance < WRONG)
+    return "fine"
 
 
 def _cells(columns: Columns, found: Sequence[Cells]) -> list[_Doubt]:
@@ -74,7 +75,7 @@ def _cells(columns: Columns, found: Sequence[Cells]) -> list[_Doubt]:
 
 def _cell(columns: Columns, cells: Cells, tests: int) -> _Doubt | None:
     chance = np.minimum(1.0, cells.chance * tests)
-    off = (chance < ALARM) & (np.abs(cells.ratio - 1.0) > MATERIAL)
+    off = (chance < WRONG) & (np.abs(cells.ratio - 1.0) > MATERIAL)
     share = float(cells.rows[off.any(axis=1)].sum()) / max(1, int(cells.rows.sum()))
     level, action = np.unravel_index(int(chance.argmin()), chance.shape)
     verdict = _verdict(float(chance[level, action]), material=share > MATERIAL)

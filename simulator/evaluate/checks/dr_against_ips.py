@@ -23,6 +23,9 @@ NAME = "reward model against weights"
 ROUNDING = 1e-6
 """Of the largest reward: so little is an error of pmfs that are stored in 32 bits, not of a model."""
 
+WRONG = 1e-4
+"""Chance of "do not use" for a right log: each of its candidates is asked."""
+
 HALF_WIDTHS = 0.5
 """Disagreement of more than half of DR's half-width: the interval cannot be relied on."""
 
@@ -43,7 +46,8 @@ def dr_against_ips(overlap: Overlap) -> Finding | None:
     difference = float(apart.sum()) / len(weight)
     value = float(terms.sum()) / len(weight)
     half = Z_95 * sqrt(float(((terms - value * columns.units.size) ** 2).sum())) / len(weight)
-    verdict = alarm(significant=chance < ALARM, material=abs(difference) > HALF_WIDTHS * half)
+    harmful = chance < WRONG and abs(difference) > HALF_WIDTHS * half
+    verdict = alarm(significant=chance < ALARM, material=harmful)
     if verdict == "fine":
         return Finding(NAME, verdict, f"DR less IPS is {figure(difference)}: by chance.", difference)
     return Finding(
