@@ -164,3 +164,91 @@ def test_inspect_and_evaluate_tell_of_a_leak(tmp_path: Path) -> None:
     found = CliRunner().invoke(main, ["inspect", str(file)])
     assert found.exit_code == 0
     assert "conversion" in found.output.split("columns left out")[1][:400]
+
+
+def two_actions(
+    better: np.ndarray[tuple[int], np.dtype[np.float64]], fields: dict[str, Field], *, seed: int, with_pmf: bool
+) -> Columns:
+    """`b` is drawn with probability `better`, and logged with 1/2; where it is drawn more often it does better."""
+    rng, rows = np.random.default_rng(seed), len(better)
+    action = (rng.random(rows) < better).astype(np.int32)
+    means = np.where(better > 0.5, np.where(action == 1, 0.6, 0.4), np.where(action == 1, 0.2, 0.3))
+    time = (1_700_000_000 + 60 * np.arange(rows)) * 1_000_000
+    return Columns(
+        name="log",
+        actions=("a", "b"),
+        action=action,
+        propensity=np.full(rows, 0.5),
+        reward=(rng.random(rows) < means).astype(np.float64),
+        reward_range=(0.0, 1.0),
+        time=time,
+        known=time,
+        unit=np.arange(rows),
+        fields=fields,
+        sets=((0, 1),),
+        eligible=np.zeros(rows, np.int32),
+        pmf=np.full(2 * rows, 0.5, np.float32) if with_pmf else None,
+    )
+
+
+def category(codes: np.ndarray[tuple[int], np.dtype[np.int64]], name: str) -> Category:
+    """Texts like page-a, page-b."""
+    return Category(codes.astype(np.int32), tuple(f"{name}-{chr(97 + number)}" for number in range(codes.max() + 1)))
+
+
+@pytest.mark.parametrize("with_pmf", [True, False])
+def test_many_small_deviations_are_one_large_one(with_pmf: bool) -> None:
+    """Draws that depend a little on each of 20 pages: no page stands out, and every estimate is wrong."""
+    page = np.random.default_rng(1).integers(0, 20, 2_000)
+    better = np.where(page % 2 == 0, 0.65, 0.35)
+    for field in (category(page, "page"), Number(page.astype(np.float64))):
+        log = set_leaks_aside(two_actions(better, {"page": field}, seed=2, with_pmf=with_pmf))
+        assert log.set_aside == {}
+        assert verdict_of(log_findings(log), BALANCE) == "do not use"
+
+
+@pytest.mark.parametrize("with_pmf", [True, False])
+def test_two_fields_together_and_the_time_are_looked_at(with_pmf: bool) -> None:
+    """Draws that depend on two fields together, or on the day, are balanced in each field."""
+    rng = np.random.default_rng(1)
+    one, other = rng.integers(0, 2, (2, 2_000))
+    fields: dict[str, Field] = {"tier": category(one, "tier"), "theme": category(other, "theme")}
+    for depends in (one != other, np.arange(2_000) < 1_000):
+        log = set_leaks_aside(two_actions(np.where(depends, 0.8, 0.2), fields, seed=2, with_pmf=with_pmf))
+        assert log.set_aside == {}
+        assert verdict_of(log_findings(log), BALANCE) == "do not use"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5])
+def test_an_action_that_was_not_eligible_for_some_accuses_nobody(share: float) -> None:
+    """Without eligible sets and pmfs the log does not say it; the propensities are right all the same."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        vip = rng.random(4_000) < share
+        log = two_actions(
+            np.full(4_000, 0.5), {"tier": category(vip.astype(np.int64), "tier")}, seed=seed, with_pmf=False
+        )
+        action = np.where(vip, rng.integers(0, 2, 4_000), rng.integers(0, 3, 4_000)).astype(np.int32)
+        reward = (rng.random(4_000) < np.where(vip, 0.5, 0.2) + 0.1 * (action == 1)).astype(np.float64)
+        propensity = np.where(vip, 1 / 2, 1 / 3)
+        log = replace(
+            log, actions=("a", "b", "c"), sets=((0, 1, 2),), action=action, reward=reward, propensity=propensity
+        )
+        assert set_leaks_aside(log).set_aside == {}
+        assert verdict_of(log_findings(log), BALANCE) == "fine"
+
+
+def test_a_log_without_randomisation_is_read_to_the_end() -> None:
+    """All propensities 1: nothing can be balanced, and nothing may break."""
+    log = world(1, with_pmf=False).columns
+    certain = replace(log, propensity=np.ones(len(log)))
+    assert set_leaks_aside(certain).set_aside == {}
+    assert log_findings(certain)
+
+
+def test_a_long_log_with_a_period_is_no_alarm() -> None:
+    """Slots of a page in turn: every k-th decision would be one slot's."""
+    rows = 300_000
+    log = two_actions(np.full(rows, 0.5), {"tier": category(np.arange(rows) % 7, "tier")}, seed=1, with_pmf=False)
+    turn = replace(log, action=(np.arange(rows) % 2).astype(np.int32))
+    assert verdict_of(log_findings(set_leaks_aside(turn)), BALANCE) == "fine"

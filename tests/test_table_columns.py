@@ -467,3 +467,11 @@ def test_a_table_that_was_delivered_twice_has_lost_nothing(tmp_path: Path) -> No
     columns = read(table(tmp_path, "decision_id,action,reward", *rows, *rows))
     assert (len(columns), columns.left_out) == (100, {"repeated decision id": 100})
     assert columns.left_out_rows is None
+
+
+def test_a_column_that_names_the_action_is_no_unit(tmp_path: Path) -> None:
+    """Forty banners are not forty visitors, and checks of draws must see every row."""
+    rows = [f"a{n * 7 % 40},thing-{n * 7 % 40},{n % 2},0.025" for n in range(800)]
+    columns = read(table(tmp_path, "action,whatever,reward,propensity", *rows))
+    assert unit_count(columns) == 800
+    assert "whatever" in columns.fields

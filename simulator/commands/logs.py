@@ -25,6 +25,7 @@ from simulator.evaluate.checks.leaks import set_leaks_aside
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.verdicts import by_severity
 from simulator.logs.columns import Columns
+from simulator.logs.errors import BadLog
 from simulator.logs.export_log import check_kind, export_log
 from simulator.logs.import_log import import_log
 from simulator.logs.open import KINDS
@@ -39,6 +40,12 @@ def _report(columns: Columns, written: Any, seconds: float) -> dict[str, Any]:
         "counts": dict(columns.counts),
         "seconds": round(seconds, 3),
     }
+
+
+def _refuse_itself(source: str, destination: Path) -> None:
+    """Raises BadLog: with --force the source would be gone."""
+    if Path(source).resolve() == destination.resolve():
+        raise BadLog(f"{destination}: is the log that is read; name another file")
 
 
 def _findings(columns: Columns) -> list[dict[str, Any]]:
@@ -79,6 +86,7 @@ def import_command(src: str, dest: Path, name: str | None, force: bool, json_fil
     console, started = Console(stderr=True), time.perf_counter()
     with bad_input():
         check_free(dest, force=force)
+        _refuse_itself(src, dest)
         refuse_overwriting(json_file, src, dest)
         columns = read_log(src, console, **given)
         with atomic_path(dest, force=force) as path, bar(console, "writing") as progress:
@@ -105,6 +113,7 @@ def export_command(log: str, dest: Path, force: bool, json_file: Path | None, **
     with bad_input():
         check_kind(dest)
         check_free(dest, force=force)
+        _refuse_itself(log, dest)
         refuse_overwriting(json_file, log, dest)
         columns = read_log(log, console, **given)
         with atomic_path(dest, force=force) as path, bar(console, "writing") as progress:

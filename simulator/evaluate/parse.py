@@ -111,6 +111,11 @@ def _table(name: str, file: Path, columns: Columns) -> TablePolicy:
             f"{name}: the log has no context field {field!r} of texts: it holds numbers; if the log is a table, make "
             f"it a category: --column categories={field}"
         )
+    if field in columns.set_aside:
+        raise BadPolicy(
+            f"{name}: {field} is not used as context: {columns.set_aside[field]}; if it was known before the draw, say "
+            f"--column context={field}"
+        )
     if not isinstance(columns.fields.get(field), Category):
         raise BadPolicy(f"{name}: the log has no context field {field!r} of texts; it has {', '.join(columns.fields)}")
     values = tuple([heading.partition("=")[2] for heading in header[1:]])

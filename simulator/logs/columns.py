@@ -100,7 +100,8 @@ class Columns:
     where a log does not have it.
     range_declared: somebody said what a reward can be; otherwise the range is that of the rewards seen.
     insisted: context fields that the user named as such, set_aside: those left out because they cannot be context, each
-    with the reason. holdout: the decisions of the control group; split: how units fell into it. experiment: its id.
+    with the reason. screened: leaks were looked for. holdout: the decisions of the control group; split: how units fell
+    into it. experiment: its id.
     versions: which of it were read.
     """
 
@@ -130,6 +131,7 @@ class Columns:
     range_declared: bool = True
     insisted: frozenset[str] = frozenset()
     set_aside: Mapping[str, str] = field(default_factory=dict)
+    screened: bool = False
     holdout: Columns | None = None
     experiment: str = ""
     split: Split | None = None

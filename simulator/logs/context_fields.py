@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from simulator.logs.columns import Columns
 from simulator.logs.errors import BadLog
-from simulator.logs.id_fields import id_fields, unit_by_shape, without_fields
+from simulator.logs.id_fields import id_fields, names_of_actions, unit_by_shape, without_fields
 from simulator.logs.mapping import WAYS_OUT, check_context, pairs_of
 from simulator.logs.options import ReadOptions
 
@@ -46,6 +46,7 @@ def _chosen(columns: Columns, insisted: frozenset[str], ignored: frozenset[str])
 def without_ids(columns: Columns, on_note: Callable[[str], None]) -> Columns:
     """Without the fields that look like ids; said, if there are any."""
     found = id_fields(columns.fields, but=columns.insisted)
+    found = {name: found[name] for name in found if name not in names_of_actions(columns, found)}
     for name, reason in found.items():
         on_note(f"{columns.name}: {name}: left out, {reason}")
     if found:

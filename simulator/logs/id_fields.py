@@ -27,6 +27,9 @@ RETURNS = 100
 SHAPED = 0.95
 """Share of the values that must look alike."""
 
+A_FEW = 3
+"""Values for each action at most, for a field that names the actions."""
+
 SAMPLE = 1_000
 """Values that are looked at."""
 
@@ -46,7 +49,9 @@ CATEGORIES = frozenset((
     "hour", "day", "week", "month", "year", "quarter", "minute", "age", "size", "zone", "slot", "position",
     "rank", "version", "segment", "category", "type", "kind", "group", "cluster", "zip", "postcode", "region",
     "city", "country", "state", "store", "page", "level", "tier", "class", "size", "color", "colour", "brand",
-    "campaign",
+    "campaign", "shop", "branch", "topic", "model", "flight", "referrer", "product", "item", "sku", "line", "source",
+    "medium", "keyword", "url", "path", "banner", "creative", "ad", "template", "variant", "layout", "device", "viewed",
+    "income", "price", "amount", "cents", "revenue", "cart", "score", "language", "locale", "channel", "query", "title",
 ))  # fmt: skip
 """Words of fields whose values are often numbered and are categories all the same."""
 
@@ -95,6 +100,23 @@ def unit_by_shape(columns: Columns, found: Mapping[str, str]) -> Columns:
     name = min(again, key=lambda one: number[one])
     reason = f"{found[name]}; intervals take it for the unit"
     return replace(columns, unit=codes[name], set_aside={**columns.set_aside, name: reason})
+
+
+def names_of_actions(columns: Columns, found: Mapping[str, str]) -> frozenset[str]:
+    """Which of the fields go with the drawn action one to one, or nearly: a banner's number is no visitor's.
+
+    >>> from simulator.logs.example import example
+    >>> names_of_actions(example(), {"segment": "looks like an id"})
+    frozenset({'segment'})
+    """
+    return frozenset(name for name in found if _tells_action(columns, _unit_codes(columns.fields[name])))
+
+
+def _tells_action(columns: Columns, codes: Longs) -> bool:
+    values, code = np.unique(codes, return_inverse=True)
+    drawn = np.bincount(code * len(columns.actions) + columns.action, minlength=len(values) * len(columns.actions))
+    modal = drawn.reshape(len(values), -1).max(axis=1).sum()
+    return bool(len(values) <= A_FEW * len(columns.actions) and modal > SHAPED * len(codes))
 
 
 def _unit_codes(field: Field) -> Longs:

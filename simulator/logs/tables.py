@@ -23,7 +23,7 @@ from simulator.logs import arrow
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
-from simulator.logs.id_fields import id_fields, unit_by_shape, without_fields
+from simulator.logs.id_fields import id_fields, names_of_actions, unit_by_shape, without_fields
 from simulator.logs.mapping import Layout, describe, layout_of, without_doubtful_unit
 from simulator.logs.names import CONTEXT
 from simulator.logs.options import (
@@ -301,6 +301,7 @@ class _Builder:
         """Fields that look like ids are no context, unless the user said that they are."""
         numbers = {one.removeprefix(CONTEXT) for one in self._layout.numbers}
         found = id_fields(columns.fields, but=columns.insisted | numbers)
+        found = {name: found[name] for name in found if name not in names_of_actions(columns, found)}
         given_up = {one.removeprefix(CONTEXT): reason for one, reason in self._given_up.items()}
         columns = replace(columns, set_aside=given_up)
         return without_fields(columns if self._layout.unit_id else unit_by_shape(columns, found), found)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
+from scipy.special import chdtrc, gammaincc
 
 from decider.estimate.sample import Floats, Longs
 from decider.estimate.sample_ratio import freedman
@@ -18,8 +20,14 @@ from simulator.evaluate.reward_model import Levels, levels_of
 from simulator.logs.columns import Category, Columns, Field
 from simulator.text import figure
 
-MOST_LEVELS = 20
-"""Values of a field that are looked at on their own; the others together."""
+MOST_LEVELS = 100
+"""Values of a field that are looked at on their own, texts and numbers; the others together."""
+
+MOST_BINS = 20
+"""Of a number with more different values."""
+
+ENOUGH_DRAWS = 5.0
+"""Expected draws of a cell that counts on its own in the sum over all cells (Cochran, Biometrics 1954)."""
 
 MOST_CELLS = 500_000
 """Decisions x actions that are looked at; what is wrong by 5 % in a twentieth of the decisions shows in as many."""
@@ -32,7 +40,8 @@ class Cells:
     drawn: how often the action was drawn there; expected: how often it should have been, from the logged pmfs, or
     without them from its share of all draws. ratio: with pmfs drawn / expected, without them the mean of
     1{a}/propensity: 1 where the propensities are right. chance: the p-value of the ratio. rows: (levels,) decisions.
-    whole: (actions,) p-values of all levels together.
+    whole: (actions,) p-values of all levels together. total: that of all cells together: many small deviations, none of
+    which stands out; effect: their root mean square, relative to what was expected.
     """
 
     field: str
@@ -42,6 +51,8 @@ class Cells:
     ratio: Floats
     chance: Floats
     whole: Floats
+    total: float
+    effect: float
     rows: Longs
 
     @property
@@ -57,23 +68,43 @@ def cells_of(columns: Columns) -> list[Cells]:
     >>> [cells.field for cells in cells_of(example())]
     ['segment', 'device', 'age']
     """
-    columns = every_kth(columns, MOST_CELLS)
-    levels = [levels_of(name, field, MOST_LEVELS) for name, field in columns.fields.items()]
+    columns = some_decisions(columns, MOST_CELLS)
+    levels = [fine_levels(name, field) for name, field in columns.fields.items()]
     if columns.pmf is None:
         return [_from_weights(columns, one) for one in levels]
     return _from_pmfs(columns, levels)
 
 
-def every_kth(columns: Columns, most: int) -> Columns:
-    """The decisions that were randomised; of a long log every k-th one, so that decisions x actions are at most `most`.
+def fine_levels(name: str, field: Field) -> Levels:
+    """Each value of its own, as far as there are not too many; numbers with more of them in bins.
+
+    >>> from simulator.logs.columns import Number
+    >>> fine_levels("floor", Number(np.array([1.0, 2.0, 7.0]))).codes(Number(np.array([2.0, 7.0]))).tolist()
+    [1, 2]
+    """
+    if isinstance(field, Category):
+        return levels_of(name, field, MOST_LEVELS)
+    values = np.unique(field.values[~np.isnan(field.values)])
+    if len(values) > MOST_LEVELS:
+        edges = np.unique(np.quantile(field.values[~np.isnan(field.values)], np.linspace(0, 1, MOST_BINS + 1)[1:-1]))
+    else:
+        edges = values[:-1]
+    return Levels(name, np.zeros(0, np.int32), edges, len(edges) + 2)
+
+
+def some_decisions(columns: Columns, most: int) -> Columns:
+    """The decisions that were randomised; of a long log some, drawn at random: decisions x actions are at most `most`.
 
     >>> from simulator.logs.example import example
-    >>> len(every_kth(example(), 2))
+    >>> len(some_decisions(example(), 2))
     1
     """
     random = np.flatnonzero(columns.propensity < 1.0)
-    step = max(1, -(-len(random) * len(columns.actions) // most))
-    return columns if step == 1 and len(random) == len(columns) else columns.take(random[::step])
+    size = min(len(random), max(1, most // max(1, len(columns.actions))))
+    if size == len(columns):
+        return columns
+    chosen = np.random.default_rng(len(random)).choice(random, size, replace=False, shuffle=False)
+    return columns.take(np.sort(chosen))  # no stride: a log may have a period
 
 
 def _from_pmfs(columns: Columns, levels: Sequence[Levels]) -> list[Cells]:
@@ -93,7 +124,8 @@ def _from_pmfs(columns: Columns, levels: Sequence[Levels]) -> list[Cells]:
         ratio = np.divide(drawn, sums, out=np.ones_like(sums), where=sums > 0)
         chance = freedman(drawn - sums, variance=squares, largest=np.ones_like(sums))
         whole = freedman((drawn - sums).sum(axis=0), variance=squares.sum(axis=0), largest=np.ones(sums.shape[1]))
-        found.append(Cells(one.name, one, drawn, sums, ratio, chance, whole, rows))
+        total, effect = _pearson(drawn, sums)
+        found.append(Cells(one.name, one, drawn, sums, ratio, chance, whole, total, effect, rows))
     return found
 
 
@@ -128,13 +160,46 @@ def _from_weights(columns: Columns, one: Levels) -> Cells:
     np.maximum.at(largest, at, weights)
     heaviest = largest.reshape(shape)
     chances = _chances(columns, codes, one.count)
-    ratio = np.divide(weight, chances, out=np.ones_like(weight), where=chances > 0)
+    ratio = np.divide(weight, chances, out=np.ones(shape), where=chances > 0)
     excess, variance = weight - chances, spread / np.clip(ratio, 1e-9, 1.0)
     chance = np.where(excess > 0, freedman(excess, variance=variance, largest=heaviest), 1.0)
     sums = excess.sum(axis=0)
     whole = freedman(np.maximum(sums, 0.0), variance=variance.sum(axis=0), largest=heaviest.max(axis=0))
     share = np.divide(drawn.sum(axis=0), max(1.0, float(drawn.sum())))
-    return Cells(one.name, one, drawn, chances * share, ratio, chance, whole, rows)
+    expected = chances * share
+    total, effect = _one_sided(excess, variance, expected, chances)
+    return Cells(one.name, one, drawn, expected, ratio, chance, whole, total, effect, rows)
+
+
+def _pearson(drawn: Floats, expected: Floats) -> tuple[float, float]:
+    """The p-value of Pearson's statistic, and the mean effect. Rare cells of a level count together.
+
+    Where pmfs differ between the decisions of a cell, counts vary less than multinomial ones, so it is an upper bound.
+    """
+    some = expected >= ENOUGH_DRAWS
+    rest_drawn, rest = (np.where(some, 0.0, one).sum(axis=1) for one in (drawn, expected))
+    statistic = float((((drawn - expected) ** 2)[some] / expected[some]).sum())
+    often = rest >= ENOUGH_DRAWS
+    statistic += float(((rest_drawn - rest) ** 2 / np.where(often, rest, 1.0))[often].sum())
+    freedom = int(np.maximum(some.sum(axis=1) + often - 1, 0).sum())
+    beyond = max(0.0, statistic - freedom) / max(1.0, float(expected.sum()))
+    return (float(chdtrc(freedom, statistic)) if freedom else 1.0), sqrt(beyond)
+
+
+def _one_sided(excess: Floats, variance: Floats, expected: Floats, chances: Floats) -> tuple[float, float]:
+    """The same of mean weights, of those above 1 alone: below 1 they may be, where an action was not eligible.
+
+    The sum of the squares of the positive ones of n normal deviates has the mean n / 2 and the variance 5 n / 4; a
+    gamma distribution with these takes the place of the mixture of chi-squares (Silvapulle & Sen, 2005, section 3.4).
+    """
+    some = (expected >= ENOUGH_DRAWS) & (variance > 0)
+    squares = np.maximum(excess[some], 0.0) ** 2 / variance[some]
+    count, statistic = int(some.sum()), float(squares.sum())
+    beyond = float((np.maximum(excess[some], 0.0) ** 2 / chances[some]).sum()) * max(
+        0.0, 1 - count / max(statistic, 1e-9)
+    )
+    effect = sqrt(beyond / max(1.0, float(chances[some].sum())))
+    return (float(gammaincc(0.2 * count, statistic / 2.5)) if count else 1.0), effect
 
 
 def _chances(columns: Columns, codes: Longs, count: int) -> Floats:

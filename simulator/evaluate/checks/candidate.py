@@ -22,6 +22,7 @@ from simulator.evaluate.checks.reward_range import reward_range
 from simulator.evaluate.result import Diagnostics, Finding
 from simulator.evaluate.verdicts import (
     ENOUGH_ESS,
+    LEAKS,
     LEAST_ESS,
     MATERIAL,
     MORE_LIKE_IT,
@@ -47,7 +48,8 @@ def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = (), answer: Answer 
     """
     columns, weight = overlap.columns, overlap.weight
     reward = columns.reward
-    findings = (*[one for one in log if one.verdict == "do not use"], *candidate_findings(overlap, answer))
+    of_log = [one for one in log if one.verdict == "do not use" or (one.name, one.verdict) == (LEAKS, "caution")]
+    findings = (*of_log, *candidate_findings(overlap, answer))
     return Diagnostics(
         ess=effective_size(weight),
         effective_successes=effective_size(weight[reward != usual_value(reward)]),

@@ -7,16 +7,18 @@ depend on the segment. The sums over all decisions do not show it; those of one 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 
 from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
 from simulator.evaluate.checks.direction import ANY_FIELD, Preference, preferences
 from simulator.evaluate.result import Finding, Verdict
+from simulator.evaluate.reward_model import levels_of
 from simulator.evaluate.verdicts import MATERIAL, ORDER, alarm
-from simulator.logs.columns import Columns
-from simulator.text import figure
+from simulator.logs.columns import Category, Columns, Field, Number
+from simulator.text import figure, percent
 
 NAME = "balance of the context"
 
@@ -24,9 +26,15 @@ CAUTION, WRONG = 0.01, 2e-4
 """Chance of a caution, and of "do not use", for a right log, over all its fields: this check looks at many places of
 every log. What it is for has a chance of 1e-8 and less."""
 
+FAMILIES = 3
+"""Of tests: single cells, all cells of a field, and the direction of the outcome."""
+
+MOST_FIELDS, COARSE = 8, 10
+"""Fields that are looked at two by two, and levels of each."""
+
 NEEDED = (
-    "Log the probability with which the action was drawn in this context. A column that was not known before the draw "
-    "is no context: --column ignore=NAME."
+    "A column that was not known before the draw is no context: --column ignore=NAME. Otherwise log the probability "
+    "with which the action was drawn in this context."
 )
 
 
@@ -50,9 +58,8 @@ def context_balance(columns: Columns) -> Finding | None:
     if not columns.fields or not (columns.propensity < 1.0).any():
         return None
     cells = cells_of(columns)
-    doubts = sorted(
-        [*_cells(columns, cells), *_preferred(columns)], key=lambda one: (-ORDER.index(one.verdict), one.chance)
-    )
+    together = cells_of(replace(columns, fields=two_together(columns)))
+    doubts = [*_cells(columns, cells), *_totals([*cells, *together]), *_preferred(columns)]
     if not doubts:
         text = f"Each action was drawn as often as its propensities say for every value of {len(cells):,} fields."
         return Finding(NAME, "fine", text, 1.0)
@@ -69,7 +76,7 @@ def _verdict(chance: float, *, material: bool) -> Verdict:
 
 def _cells(columns: Columns, found: Sequence[Cells]) -> list[_Doubt]:
     """The worst cell of every field that has one."""
-    tests = 2 * sum(cells.chance.size for cells in found)
+    tests = FAMILIES * sum(cells.chance.size for cells in found)
     return [doubt for cells in found if (doubt := _cell(columns, cells, tests)) is not None]
 
 
@@ -90,23 +97,54 @@ def _cell(columns: Columns, cells: Cells, tests: int) -> _Doubt | None:
     return _Doubt(verdict, float(chance[level, action]), text, ratio)
 
 
+def _totals(found: Sequence[Cells]) -> list[_Doubt]:
+    """Fields, two fields together, and the time: all their cells at once, where none stands out."""
+    doubts = []
+    for cells in found:
+        chance = min(1.0, cells.total * FAMILIES * len(found))
+        verdict = _verdict(chance, material=cells.effect > MATERIAL)
+        if verdict != "fine":
+            text = f"Over the values of {cells.field}, actions were drawn {percent(cells.effect)} more or less often "
+            doubts.append(_Doubt(verdict, chance, text + "than their propensities say", cells.effect))
+    return doubts
+
+
+def two_together(columns: Columns) -> dict[str, Field]:
+    """Every pair of the fields with the fewest values, as one field, and the time.
+
+    >>> from simulator.logs.example import example
+    >>> list(two_together(example()))
+    ['segment and device', 'segment and age', 'device and age', 'the time']
+    """
+    coarse = [levels_of(name, field, COARSE) for name, field in columns.fields.items()]
+    few = sorted(coarse, key=lambda levels: levels.count)[:MOST_FIELDS]
+    pairs: dict[str, Field] = {}
+    for one, other in combinations(few, 2):
+        codes = one.codes(columns.fields[one.name]) * other.count + other.codes(columns.fields[other.name])
+        values, code = np.unique(codes, return_inverse=True)
+        names = tuple(map(str, values.tolist()))
+        pairs[f"{one.name} and {other.name}"] = Category(code.astype(np.int32), names)
+    timed = bool((columns.time != columns.time[:1]).any())
+    return pairs | ({"the time": Number(columns.time.astype(np.float64))} if timed else {})
+
+
 def _preferred(columns: Columns) -> list[_Doubt]:
     """Fields whose high-reward values come with good actions too often; and good actions drawn too often at all."""
     found = preferences(columns)
-    tests, spread = 2 * len(found), float(columns.reward.std())
+    tests, spread = FAMILIES * len(found), float(columns.reward.std())
     doubts = []
     for name, one in found.items():
         chance = min(1.0, one.chance * tests)
         material = one.share > MATERIAL if name else abs(one.gain) > MATERIAL * spread
-        verdict = _verdict(chance, material=material and _is_sure(columns, name))
+        verdict = _verdict(chance, material=material and _is_sure(columns))
         if verdict != "fine":
             doubts.append(_Doubt(verdict, chance, _words(name, one), one.gain))
     return doubts
 
 
-def _is_sure(columns: Columns, name: str) -> bool:
+def _is_sure(columns: Columns) -> bool:
     """Without pmfs, an action that was not eligible where it would do badly looks like a preference."""
-    return columns.pmf is not None or name in columns.insisted
+    return columns.pmf is not None
 
 
 def _words(name: str, one: Preference) -> str:

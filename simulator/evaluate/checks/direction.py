@@ -15,14 +15,14 @@ import numpy as np
 from decider.estimate.sample import Floats, Longs
 from decider.estimate.sample_ratio import freedman
 from decider.types import CONTEXT_FIELDS
-from simulator.evaluate.checks.balance import every_kth
+from simulator.evaluate.checks.balance import some_decisions
 from simulator.evaluate.reward_model import FOLDS, fold_of, levels_of, ridge_of
 from simulator.logs.columns import Columns
 
 MOST_LEVELS = 20
 
 MOST_CELLS = 250_000
-"""Decisions x actions at most: of longer logs every k-th decision is enough for these tests."""
+"""Decisions x actions at most: of longer logs some decisions are enough for these tests."""
 
 ANY_FIELD = ""
 """The test whether good actions are drawn too often, whatever the fields."""
@@ -58,10 +58,12 @@ def preferences(columns: Columns) -> dict[str, Preference]:
     >>> sorted(preferences(example()))
     ['', 'age', 'device', 'segment']
     """
-    columns = every_kth(columns, MOST_CELLS)
-    effects = _Effects(columns)
+    columns = some_decisions(columns, MOST_CELLS)
+    effects, fields = _Effects(columns), ties(columns)
+    for tie in fields:
+        effects.leave_out_undrawn(tie)
     found = {}
-    for tie in sorted(ties(columns), key=lambda tie: (tie.field not in CONTEXT_FIELDS, tie.share)):
+    for tie in sorted(fields, key=lambda tie: (tie.field not in CONTEXT_FIELDS, tie.share)):
         found[tie.field] = effects.preference(tie.mean, tie.share)
         effects.add(tie)
     found[ANY_FIELD] = effects.preference(np.ones(len(columns)), 1.0)
@@ -102,7 +104,7 @@ class _Effects:
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
         self._fold = fold_of(columns, FOLDS)
-        self._member = columns.member[columns.eligible]
+        self._member = columns.member[columns.eligible].copy()
         self._pmf = None if columns.pmf is None else columns.dense_pmf()
         self._apart = columns.reward - columns.reward.mean()
         whole = Tie("", np.zeros(len(columns), np.int64), 1, np.zeros(0), 0.0)
@@ -117,6 +119,13 @@ class _Effects:
         self._effects += self._cells(tie)[self._fold, tie.codes]
         if self._pmf is None:
             self._log_guess += np.log(self._drawn(tie) / self._shares)[tie.codes]
+
+    def leave_out_undrawn(self, tie: Tie) -> None:
+        """Without pmfs an action that never came at a level may not have been eligible there."""
+        if self._pmf is None:
+            at = tie.codes * len(self._columns.actions) + self._columns.action
+            counts = np.bincount(at, minlength=tie.count * len(self._columns.actions)).reshape(tie.count, -1)
+            self._member &= (counts > 0)[tie.codes]
 
     def _drawn(self, tie: Tie) -> Floats:
         """(levels, actions): the share of each action's draws, with one more draw of each."""

@@ -42,7 +42,7 @@ def dr_against_ips(overlap: Overlap) -> Finding | None:
     apart = columns.units.sums((expected - middle) - weight * (overlap.predicted - middle))
     terms = columns.units.sums(expected + weight * (columns.reward - overlap.predicted))
     rounding = ROUNDING * max(map(abs, columns.reward_range))
-    chance = _chance(np.where(np.abs(apart) > rounding, apart, 0.0))
+    chance = _chance(apart) if float(np.abs(apart).max()) > rounding else 1.0
     difference = float(apart.sum()) / len(weight)
     value = float(terms.sum()) / len(weight)
     half = Z_95 * sqrt(float(((terms - value * columns.units.size) ** 2).sum())) / len(weight)

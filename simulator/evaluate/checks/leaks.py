@@ -20,13 +20,16 @@ from simulator.evaluate.checks.direction import Preference, preferences
 from simulator.evaluate.checks.draw import independent_draws, repeated_draws
 from simulator.evaluate.checks.within import association_within
 from simulator.evaluate.result import Finding
-from simulator.evaluate.verdicts import ALARM
+from simulator.evaluate.verdicts import ALARM, LEAKS
 from simulator.logs.columns import Columns
 from simulator.text import figure, percent
 
 SUSPICION = 0.05
 """Chance, over all fields of a right log, of an alarm here; by the bounds used it is far less (see RESULTS.md). The
 price of a false one is small: a field less in the reward model."""
+
+TESTS = 3
+"""Of each field: its worst cell, all of its cells, and the direction of the outcome."""
 
 STRONG, STRONG_SUSPICION = 0.1, 0.2
 """A field that explains a tenth of the rewards does great harm if it is a leak: less evidence will do, field by field;
@@ -37,6 +40,9 @@ PURE = 1e-6
 
 HOLES = 0.25
 """Share of the expected draws that lie where nothing was drawn: a field made of the action."""
+
+THROUGH_REWARD = 0.01
+"""p-value from which on a field goes with the action only through the reward."""
 
 SPREAD = 1e-6
 """Variance of the logarithm of propensities that are not all the same."""
@@ -52,13 +58,22 @@ def set_leaks_aside(columns: Columns) -> Columns:
     >>> set_leaks_aside(example()).set_aside  # two decisions prove nothing
     {}
     """
-    if not len(columns) or not columns.has_propensities:
+    if columns.screened or not len(columns) or not columns.has_propensities:
         return columns
+    columns = replace(columns, screened=True)
     judged = independent_draws(columns, repeated_draws(columns))
     cells = {one.field: one for one in cells_of(judged)}
+    for name in _suspects(judged):
+        for reason in _pure(judged, cells[name]):
+            columns, judged = (_without(one, name, reason) for one in (columns, judged))
+            break
     while (leak := _worst(judged, cells)) is not None:
         columns, judged = (_without(one, *leak) for one in (columns, judged))
     return columns
+
+
+def _suspects(columns: Columns) -> list[str]:
+    return [name for name in columns.fields if name not in columns.insisted and name not in CONTEXT_FIELDS]
 
 
 def _without(columns: Columns, name: str, reason: str) -> Columns:
@@ -68,11 +83,12 @@ def _without(columns: Columns, name: str, reason: str) -> Columns:
 
 def _worst(columns: Columns, cells: dict[str, Cells]) -> tuple[str, str] | None:
     """The field with the most evidence that it is none, and the reason."""
-    suspects = [name for name in columns.fields if name not in columns.insisted and name not in CONTEXT_FIELDS]
+    suspects = _suspects(columns)
     if not suspects:
         return None
     preferred = preferences(columns)
-    evidence = {name: min(cells[name].least, preferred[name].chance) * 2 * len(columns.fields) for name in suspects}
+    tests = TESTS * len(columns.fields)
+    evidence = {name: min(cells[name].least, cells[name].total, preferred[name].chance) * tests for name in suspects}
     for name in sorted(suspects, key=lambda name: evidence[name]):
         for reason in _reasons(columns, cells[name], preferred[name], evidence[name]):
             return name, reason
@@ -81,9 +97,6 @@ def _worst(columns: Columns, cells: dict[str, Cells]) -> tuple[str, str] | None:
 
 def _reasons(columns: Columns, cells: Cells, preferred: Preference, chance: float) -> Iterator[str]:
     """chance: of all tests of the field, corrected for their number."""
-    pure = _pure_level(columns, cells)
-    if pure is not None:
-        yield f"every decision with {pure} has a reward other than {figure(usual_value(columns.reward))}"
     if chance >= SUSPICION and not (preferred.share > STRONG and preferred.chance < STRONG_SUSPICION):
         return
     never = np.where(cells.drawn == 0, cells.expected, 0.0)
@@ -96,9 +109,9 @@ def _reasons(columns: Columns, cells: Cells, preferred: Preference, chance: floa
         )
     elif _wrong_on_the_whole(cells):
         return
-    elif _copies(columns, cells):
+    elif min(cells.least, cells.total) * TESTS * len(columns.fields) < SUSPICION and _copies(columns, cells):
         yield "it is a copy of the propensity of the drawn action"
-    elif cells.least * 2 * len(columns.fields) >= SUSPICION or not association_within(columns, cells) < ALARM:
+    elif association_within(columns, cells) >= THROUGH_REWARD:
         yield (
             f"it goes with the outcome: it explains {percent(preferred.share)} of the rewards, and what does well was "
             "drawn more often where it says so than the propensities allow (by chance: "
@@ -111,8 +124,13 @@ def _wrong_on_the_whole(cells: Cells) -> bool:
     return bool((cells.whole < ALARM / len(cells.whole)).any())
 
 
-def _pure_level(columns: Columns, cells: Cells) -> str | None:
-    """A value all of whose decisions have another reward than the usual one, more of them than luck explains."""
+def _pure(columns: Columns, cells: Cells) -> Iterator[str]:
+    """Values that come with rewards only, or with one action only."""
+    yield from filter(None, (_rewarded_level(columns, cells), _level_of_one_action(columns, cells)))
+
+
+def _rewarded_level(columns: Columns, cells: Cells) -> str:
+    """Whether all decisions with a value have another reward than the usual one, more of them than luck explains."""
     random = columns.propensity < 1.0
     codes = cells.levels.codes(columns.fields[cells.field])[random]
     other = (columns.reward != usual_value(columns.reward))[random]
@@ -121,9 +139,24 @@ def _pure_level(columns: Columns, cells: Cells) -> str | None:
     chance = np.power(float(other.mean()) if len(other) else 1.0, rows)
     pure = (rows > 0) & (rewarded == rows) & (chance * max(1, np.count_nonzero(rows)) < PURE)
     if not pure.any():
-        return None
-    level = int(np.argmax(np.where(pure, rows, 0)))
-    return f"{cells.field} {name_of_level(columns.fields[cells.field], cells.levels, level)}"
+        return ""
+    level = name_of_level(columns.fields[cells.field], cells.levels, int(np.argmax(np.where(pure, rows, 0))))
+    return f"every decision with {cells.field} {level} has a reward other than {figure(usual_value(columns.reward))}"
+
+
+def _level_of_one_action(columns: Columns, cells: Cells) -> str:
+    """Whether all decisions with a value drew the same action, which their propensities make next to impossible."""
+    random = columns.propensity < 1.0
+    codes = cells.levels.codes(columns.fields[cells.field])[random]
+    actions, count = len(columns.actions), cells.levels.count
+    drawn = np.bincount(codes * actions + columns.action[random], minlength=count * actions).reshape(count, actions)
+    logs = np.bincount(codes, weights=np.log(columns.propensity[random]), minlength=count)
+    pure = (np.count_nonzero(drawn, axis=1) == 1) & (logs + np.log(max(1, drawn.size)) < np.log(PURE))
+    if not pure.any():
+        return ""
+    level = int(np.argmax(np.where(pure, drawn.sum(axis=1), 0)))
+    name = name_of_level(columns.fields[cells.field], cells.levels, level)
+    return f"every decision with {cells.field} {name} drew {columns.actions[int(drawn[level].argmax())]!r}"
 
 
 def _copies(columns: Columns, cells: Cells) -> bool:
@@ -142,10 +175,10 @@ def fields_left_out(columns: Columns) -> Finding | None:
     names = ",".join(columns.set_aside)
     reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.set_aside.items())
     return Finding(
-        "columns left out",
+        LEAKS,
         "caution",
         f"Not used as context: {reasons}.",
         float(len(columns.set_aside)),
-        f"If that is right, say so: --column ignore={names}. If one was known before the draw: --column context=NAME; "
-        "if it names the visitor: --column unit_id=NAME.",
+        f"If that is right, say so: --column ignore={names}. If one was known before the draw: --column context=NAME, "
+        "and the propensities are judged by it; if it names the visitor: --column unit_id=NAME.",
     )

@@ -17,6 +17,10 @@ STRATA = 4
 """Of the reward, by its quantiles; rewards that are equal are in one."""
 
 
+ENOUGH = 3
+"""Counts a cell, on average."""
+
+
 def association_within(columns: Columns, cells: Cells) -> float:
     """The p-value of: level and action are independent within every stratum of the reward (chi-square, summed up).
 
@@ -51,8 +55,8 @@ def _chi_square(table: Floats) -> tuple[float, int]:
 
 
 def _joined(table: Floats) -> Floats:
-    """Rows with fewer than a twentieth of all counts as one row; empty ones are none."""
+    """Rows with too few counts for a chi-square as one row; empty ones are none."""
     sums = table.sum(axis=1)
-    rare = sums < sums.sum() / 20
+    rare = sums < ENOUGH * table.shape[1]
     rows = np.vstack([table[~rare], table[rare].sum(axis=0, keepdims=True)])
     return np.asarray(rows[rows.sum(axis=1) > 0])
