@@ -61,7 +61,7 @@ def context_balance(columns: Columns) -> Finding | None:
     together = cells_of(replace(columns, fields=two_together(columns)))
     doubts = [*_cells(columns, cells), *_totals([*cells, *together]), *_preferred(columns)]
     if not doubts:
-        text = f"Each action was drawn as often as its propensities say for every value of {len(cells):,} fields."
+        text = "Each action was drawn as often as its propensities say, for every value of the context."
         return Finding(NAME, "fine", text, 1.0)
     worst = min(doubts, key=lambda one: (-ORDER.index(one.verdict), one.chance))
     text = f"{worst.text} (by chance: {figure(worst.chance)} at most): the propensities do not fit the context."
@@ -151,4 +151,5 @@ def _words(name: str, one: Preference) -> str:
     if name == ANY_FIELD:
         more = "more" if one.gain > 0 else "less"
         return f"Actions that do well in a context were drawn {more} often there than their propensities say"
-    return f"Actions that do well were drawn another number of times where {name} goes with high rewards"
+    more = "more" if one.gain > 0 else "less"
+    return f"Actions that do well were drawn {more} often, where {name} goes with high rewards, than propensities say"

@@ -113,8 +113,8 @@ def _reasons(columns: Columns, cells: Cells, preferred: Preference, chance: floa
         yield "it is a copy of the propensity of the drawn action"
     elif association_within(columns, cells) >= THROUGH_REWARD:
         yield (
-            f"it goes with the outcome: it explains {percent(preferred.share)} of the rewards, and what does well was "
-            "drawn more often where it says so than the propensities allow (by chance: "
+            f"it goes with the outcome: it explains {percent(preferred.share)} of the variance of the rewards, and where "
+            "it goes with high ones, actions that do well were drawn more often than their propensities say (by chance: "
             f"{figure(min(chance, preferred.chance))} at most)"
         )
 
