@@ -113,9 +113,9 @@ def _reasons(columns: Columns, cells: Cells, preferred: Preference, chance: floa
         yield "it is a copy of the propensity of the drawn action"
     elif association_within(columns, cells) >= THROUGH_REWARD:
         yield (
-            f"it goes with the outcome: it explains {percent(preferred.share)} of the variance of the rewards, and where "
-            "it goes with high ones, actions that do well were drawn more often than their propensities say (by chance: "
-            f"{figure(min(chance, preferred.chance))} at most)"
+            f"it goes with the outcome: it explains {percent(preferred.share)} of the variance of the rewards, and "
+            "where it goes with high ones, actions that do well were drawn more often than their propensities say (by "
+            f"chance: {figure(min(chance, preferred.chance))} at most)"
         )
 
 
