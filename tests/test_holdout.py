@@ -159,7 +159,7 @@ def test_versions_that_were_named_together_have_no_lift_and_say_why(
     way_out = "--version 2."
     asked = ("evaluate", ramped, "--policy", "baseline", "--version", "1-2")
     found = run(*asked, "--json", tmp_path / "found.json", "--report", tmp_path / "page.html")
-    said = [" ".join(text.split()) for text in (found.output, (tmp_path / "page.html").read_text())]
+    said = [" ".join(text.split()) for text in (found.output, (tmp_path / "page.html" / "index.html").read_text())]
     assert all(why in text and way_out in text and "than the holdout" not in text for text in said)
     holdout = json.loads((tmp_path / "found.json").read_text())["log"]["holdout"]
     assert holdout["lift"] is None
