@@ -67,12 +67,12 @@ def answer(result: PolicyResult, log: LogSummary) -> Answer:
         return _alone(result)
     found = _possible(result.difference, log)
     if conclusion == "not told apart":
-        return _not_told_apart(found, log)
+        return _not_told_apart(found, log, _cautions(result, log))
     end, side = ("low", "better") if conclusion == "more" else ("high", "worse")
     return Answer(
         conclusion,
         _effect(result, found, log),
-        f"Sure: even the {end} end of the 95 % interval is {side} than what was logged.{_cautions(result)}",
+        f"Sure: even the {end} end of the 95 % interval is {side} than what was logged.{_cautions(result, log)}",
         "Try it live with a share of the traffic." if conclusion == "more" else "Keep what you have.",
     )
 
@@ -142,7 +142,7 @@ def _alone(result: PolicyResult) -> Answer:
     )
 
 
-def _not_told_apart(found: Difference, log: LogSummary) -> Answer:
+def _not_told_apart(found: Difference, log: LogSummary, cautions: str) -> Answer:
     if not _is_known(found):
         return Answer(
             "not told apart",
@@ -162,7 +162,7 @@ def _not_told_apart(found: Difference, log: LogSummary) -> Answer:
         return Answer(
             "not told apart",
             f"About the same as what was logged: {_range(found, log)}.",
-            f"Sure: the 95 % interval is within {signed_percent(MATERIAL)[1:]} of what was logged.",
+            f"Sure: the 95 % interval is within {signed_percent(MATERIAL)[1:]} of what was logged.{cautions}",
             "Keep what you have: a change would earn nothing worth the work.",
         )
     return Answer(
@@ -242,9 +242,11 @@ def _percent(difference: float, log: LogSummary) -> str:
     return signed_percent(difference / log.mean_reward)
 
 
-def _cautions(result: PolicyResult) -> str:
-    cautions = [one.name.replace("_", " ") for one in result.diagnostics.findings if one.verdict == "caution"]
-    return f" Caution: {', '.join(cautions)}." if cautions else ""
+def _cautions(result: PolicyResult, log: LogSummary) -> str:
+    """Of the log and of the policy: an interval knows nothing of rows that are missing or of versions that differ."""
+    found = (*log.findings, *result.diagnostics.findings)
+    names = dict.fromkeys(one.name.replace("_", " ") for one in found if one.verdict == "caution")
+    return f" Caution: {', '.join(names)}." if names else ""
 
 
 def _signed(x: float) -> str:

@@ -33,7 +33,7 @@ MOST = 0.5
 """Where more than half of the decisions is gone, what is left is the exception."""
 
 MOST_WITHOUT_OUTCOME = 0.2
-"""Where more decisions have no outcome, the mean reward can be off by a fifth of the range, and nothing shows which way."""
+"""Where more decisions have no outcome, the mean can be off by a fifth of the range, and nothing shows which way."""
 
 MOST_REPEATED = 0.05
 """Where more rows have the id of another one, that is no id of a decision, and which rows are kept has no meaning."""
