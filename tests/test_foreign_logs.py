@@ -591,7 +591,7 @@ GOOD = "a,1,0.5,2021-03-01T10:00:00Z,30"
         ("a,1,,2021-03-01T10:00:00Z,30", "propensity", "the propensity None is not in (0, 1]"),
         ("a,1,p,2021-03-01T10:00:00Z,30", "propensity", "the propensity 'p' is not in (0, 1]"),
         ("a,1,0.5,soon,30", "time", "the time 'soon' is not like"),
-        ("a,1,0.5,,30", "time", "the time None is not like"),
+        ("a,1,0.5,,30", "time", "the time is empty; give dates like"),
         ("a,1,0.5,2021-03-01T10:00:00Z,old", "field", "age 'old' is not a number, as the rows before had"),
         ("a,1,0.5,2021-03-01T10:00:00Z", "number of values", "has 4 values, not 5 as the first line"),
         ("a,1,0.5,2021-03-01T10:00:00Z,1,2", "number of values", "has 6 values, not 5 as the first line"),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from simulator.evaluate.checks.left_out import REPEATED_IDS, dependence, left_out, missing_ids
+from simulator.evaluate.checks.left_out import REPEATED_IDS, Dependence, dependence, left_out, missing_ids
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.result import Finding
 from simulator.logs.columns import Columns, Flags, LeftOutRows
@@ -142,6 +142,19 @@ def test_rewards_that_are_not_known_yet_are_a_caution() -> None:
     assert finding.verdict == "caution"
     one = np.arange(len(columns)) == 7
     assert judged(without(columns, one, "empty reward", outcome=False)).verdict == "fine", "one row moves nothing"
+
+
+@pytest.mark.parametrize(
+    ("rate", "others", "said"),
+    [
+        (0.0, 0.05, "Decisions with action 'b' were never left out, others were (0 % against 5 %)."),
+        (0.2, 0.0, "Only decisions with action 'b' were left out (20 % against 0 %)."),
+        (0.01, 0.05, "Decisions with action 'b' were left out 0.2 times as often as the others (1 % against 5 %)."),
+    ],
+)
+def test_a_group_that_lost_nothing_or_alone_is_said_in_plain_words(rate: float, others: float, said: str) -> None:
+    """It read "left out 0 times as often as the others"."""
+    assert Dependence("action 'b'", rate, others, 0.0).words() == said
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,8 @@ class Times:
         'the time 45000 fits no unit since 1970: it looks like a day of a spreadsheet (2023-03-15)'
         """
         number = _as_number(value)
+        if value is None or number != number or not str(value).strip():  # nan alone is not equal to itself
+            return self._refused("is empty")
         if number is None:
             return self._text_problem(value)
         unit = next((unit for unit in _UNITS if _FIRST * unit.per <= number < _LAST * unit.per), None)

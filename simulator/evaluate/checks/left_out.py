@@ -69,9 +69,13 @@ class Dependence:
         >>> Dependence("action 'b'", 0.2, 0.05, 0.0).words()
         "Decisions with action 'b' were left out 4 times as often as the others (20 % against 5 %)."
         """
-        often = f"{figure(float(f'{self.rate / self.others:.2g}'))} times as often as" if self.others else "not like"
         against = f"({percent(self.rate)} against {percent(self.others)})"
-        return f"Decisions with {self.what} were left out {often} the others {against}."
+        if not self.rate:
+            return f"Decisions with {self.what} were never left out, others were {against}."
+        if not self.others:
+            return f"Only decisions with {self.what} were left out {against}."
+        times = figure(float(f"{self.rate / self.others:.2g}"))
+        return f"Decisions with {self.what} were left out {times} times as often as the others {against}."
 
 
 def left_out(columns: Columns) -> Finding | None:
