@@ -192,6 +192,16 @@ def test_the_answers_are_three_sentences_each_the_best_policy_first(report: Repo
             {},
             "This log cannot tell whether it is better or worse: -100 % to +78.9 %, or -380 to +300 reward a week.",
         ),
+        (
+            (-0.0386, -0.0382, -0.03),
+            {},
+            "-100 % (-100 % to -78.9 %): about 380 less reward a week (-380 to -300).",
+        ),
+        (
+            (0.09, 0.02, 0.08),
+            {},
+            "+211 % (+52.6 % to +211 %): about 800 more reward a week (+200 to +800).",
+        ),
         ((0.0, 0.0, 0.0), {}, "It would do the same as what was logged."),
         ((math.nan, -math.inf, math.inf), {}, "This log cannot tell whether it is better or worse."),
     ],
