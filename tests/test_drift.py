@@ -11,7 +11,7 @@ from scipy.stats import binom
 from simulator.evaluate.checks.drift import drift
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM
-from simulator.logs.columns import Columns, Floats
+from simulator.logs.columns import Category, Columns, Floats
 from tests.logged_worlds import logged_world
 
 START = 1_800_000_000_000_000
@@ -114,3 +114,36 @@ def test_right_logs_raise_a_false_alarm_at_the_rate_that_is_promised() -> None:
         for seed in range(2_000)
     )
     assert alarms <= binom.ppf(1 - 1e-6, 2_000, ALARM)
+
+
+@pytest.mark.parametrize(("rate", "verdict"), [(rising(), "fine"), (rising()[::-1], "caution")])
+def test_a_policy_whose_propensities_change_may_have_learned(rate: Floats, verdict: str) -> None:
+    """A learner's log as a table names no models; what it earns more and more was called a drift to look into."""
+    columns = log(rate)
+    sharper = np.linspace(0.7, 1.0, len(columns)) * columns.propensity
+    finding = judged(replace(columns, propensity=sharper))
+    assert finding.verdict == verdict
+    assert "the propensities changed as well" in finding.text
+    assert bool(finding.needed) == (verdict == "caution")
+
+
+@pytest.mark.parametrize("steady", [None, 0.25])
+def test_other_visitors_are_no_policy_that_learned(steady: float | None) -> None:
+    """The same propensities as ever; more and more visitors are of the kind that buys."""
+    columns, rng = log(0.1), np.random.default_rng(3)
+    kind = (rng.random(len(columns)) < np.linspace(0.1, 0.9, len(columns))).astype(np.int32)
+    reward = (rng.random(len(columns)) < np.where(kind, 0.2, 0.05)).astype(np.float64)
+    propensity = np.full(len(columns), steady) if steady else np.where(kind == columns.action % 2, 0.4, 0.1)
+    field = Category(kind, ("old", "new"))
+    finding = judged(replace(columns, reward=reward, propensity=propensity, fields={"kind": field}))
+    assert finding.verdict == "caution"
+    assert "propensities changed" not in finding.text
+
+
+def test_units_that_come_back_do_not_look_like_another_policy() -> None:
+    """Each of 40 visitors stays for one block of time and has propensities of their own."""
+    columns, rng = log(rising()), np.random.default_rng(4)
+    unit = np.arange(len(columns)) * 40 // len(columns)
+    propensity = np.exp(rng.normal(-2.0, 0.2, 40))[unit]
+    finding = judged(replace(columns, propensity=propensity, unit=unit, fields={}))
+    assert "propensities changed" not in finding.text

@@ -147,9 +147,23 @@ def test_versions_with_another_holdout_are_not_pooled(ramped: Path) -> None:
     assert holdout.lift.low > 0
     pooled = baseline(load(ramped, version=(1, 2))).log.holdout
     assert pooled
-    assert pooled.lift
-    assert pooled.lift.high < 0
+    assert pooled.lift is None
     assert pooled.verdict == "caution"
+
+
+def test_versions_that_were_named_together_have_no_lift_and_say_why(
+    ramped: Path, run: Callable[..., Result], tmp_path: Path
+) -> None:
+    """It read "0.067 less than the holdout" where the policy earned more in every version with a holdout."""
+    why = "Versions 1 to 2 differ (holdout 0, then 0.2)"
+    way_out = "--version 2."
+    asked = ("evaluate", ramped, "--policy", "baseline", "--version", "1-2")
+    found = run(*asked, "--json", tmp_path / "found.json", "--report", tmp_path / "page.html")
+    said = [" ".join(text.split()) for text in (found.output, (tmp_path / "page.html" / "index.html").read_text())]
+    assert all(why in text and way_out in text and "than the holdout" not in text for text in said)
+    holdout = json.loads((tmp_path / "found.json").read_text())["log"]["holdout"]
+    assert holdout["lift"] is None
+    assert why in holdout["no_lift"]
 
 
 def test_what_was_left_out_is_said_with_the_way_out(ramped: Path) -> None:

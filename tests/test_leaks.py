@@ -20,6 +20,8 @@ from simulator.evaluate.replay_decisions import DoesNotFit
 from simulator.evaluate.result import Finding
 from simulator.evaluate.run import evaluate
 from simulator.logs.columns import Category, Columns, Field, Number
+from simulator.logs.open import open_log
+from simulator.logs.options import ReadOptions
 from tests.logged_worlds import ACTIONS, SEGMENTS, LoggedWorld, logged_world
 
 LIKED = np.full((len(SEGMENTS), len(ACTIONS)), 0.05) + 0.75 * np.eye(len(SEGMENTS), len(ACTIONS))
@@ -252,3 +254,33 @@ def test_a_long_log_with_a_period_is_no_alarm() -> None:
     log = two_actions(np.full(rows, 0.5), {"tier": category(np.arange(rows) % 7, "tier")}, seed=1, with_pmf=False)
     turn = replace(log, action=(np.arange(rows) % 2).astype(np.int32))
     assert verdict_of(log_findings(set_leaks_aside(turn)), BALANCE) == "fine"
+
+
+UNIT_BY_SHAPE = {"visitor": "looks like an id: 60 different values in 600 rows; intervals take it for the unit"}
+
+
+@pytest.mark.parametrize(
+    ("more", "verdict"),
+    [({}, "fine"), (UNIT_BY_SHAPE, "caution"), ({"price": "it is a copy of the propensity"}, "caution")],
+)
+def test_an_id_that_is_left_out_costs_nothing(more: dict[str, str], verdict: str) -> None:
+    """Nearly every table has an `order_id`: there is nothing to do, unless a unit was made of it or a column leaks."""
+    ids = {"order_id": "looks like an id: 600 different values in 600 rows", "n": "counts the rows: 600 numbers"}
+    columns = replace(logged_world(seed=1).columns, set_aside={**ids, **more})
+    (found,) = [one for one in log_findings(columns) if one.name == "columns left out"]
+    assert found.verdict == verdict
+    assert bool(found.needed) == bool(more)
+    assert "order_id" in found.text
+
+
+def test_a_table_with_an_order_id_needs_nothing_done(tmp_path: Path) -> None:
+    """As a user meets it; the same ids as a visitor's, who comes ten times, are the unit."""
+    made, verdicts = world(2).columns, {}
+    for name, rows_of_one in {"order_id": 1, "trace": 10}.items():
+        file = tmp_path / f"{name}.csv"
+        rows = zip(made.action, made.propensity, made.reward, strict=True)
+        lines = [f"{ACTIONS[a]},{p:.6g},{int(r)},k{n // rows_of_one}" for n, (a, p, r) in enumerate(rows)]
+        file.write_text("\n".join([f"action,propensity,click,{name}", *lines]))
+        found = log_findings(open_log(str(file), ReadOptions()))
+        verdicts[name] = next(one.verdict for one in found if one.name == "columns left out")
+    assert verdicts == {"order_id": "fine", "trace": "caution"}

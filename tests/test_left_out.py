@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from simulator.evaluate.checks.left_out import dependence, left_out, missing_ids
+from simulator.evaluate.checks.left_out import REPEATED_IDS, Dependence, dependence, left_out, missing_ids
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.result import Finding
 from simulator.logs.columns import Columns, Flags, LeftOutRows
@@ -142,6 +142,56 @@ def test_rewards_that_are_not_known_yet_are_a_caution() -> None:
     assert finding.verdict == "caution"
     one = np.arange(len(columns)) == 7
     assert judged(without(columns, one, "empty reward", outcome=False)).verdict == "fine", "one row moves nothing"
+
+
+@pytest.mark.parametrize(
+    ("rate", "others", "said"),
+    [
+        (0.0, 0.05, "Decisions with action 'b' were never left out, others were (0 % against 5 %)."),
+        (0.2, 0.0, "Only decisions with action 'b' were left out (20 % against 0 %)."),
+        (0.01, 0.05, "Decisions with action 'b' were left out 0.2 times as often as the others (1 % against 5 %)."),
+    ],
+)
+def test_a_group_that_lost_nothing_or_alone_is_said_in_plain_words(rate: float, others: float, said: str) -> None:
+    """It read "left out 0 times as often as the others"."""
+    assert Dependence("action 'b'", rate, others, 0.0).words() == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "verdict"),
+    [
+        ("empty reward", 0.35, "do not use"),
+        ("bad reward", 0.22, "do not use"),
+        ("without a label", 0.3, "do not use"),
+        ("empty reward", 0.18, "caution"),
+        ("bad _label_cost", 0.07, "caution"),
+    ],
+)
+def test_too_many_decisions_without_an_outcome_forbid_the_log(kind: str, share: float, verdict: str) -> None:
+    """Half of the zeros were written as empty: what is left earned .61 where the truth was .40."""
+    columns, rng = whole(), np.random.default_rng(8)
+    empty = (columns.reward == 0) & (rng.random(len(columns)) < share / float((columns.reward == 0).mean()))
+    finding = judged(without(columns, empty, kind, outcome=False))
+    assert finding.verdict == verdict
+    assert ("can be anything" in finding.text) == (verdict == "do not use")
+
+
+@pytest.mark.parametrize("kind", REPEATED_IDS)
+@pytest.mark.parametrize(("share", "verdict"), [(0.5, "do not use"), (0.06, "do not use"), (0.03, "fine")])
+def test_an_id_that_other_rows_have_as_well_is_no_id_of_a_decision(kind: str, share: float, verdict: str) -> None:
+    """Rows with the id `0`, which means none, were dropped but for the first."""
+    columns, rng = whole(), np.random.default_rng(9)
+    zero = rng.random(len(columns)) < share
+    zero[np.flatnonzero(zero)[0]] = False
+    finding = judged(without(columns, zero, kind))
+    assert finding.verdict == verdict
+    assert ("no id of a decision" in finding.text) == (verdict == "do not use")
+
+
+def test_the_way_out_is_for_what_forbids_the_log() -> None:
+    """More lines are broken than ids are repeated, but without them the log could be used."""
+    columns = replace(whole(), left_out={"bad line": 600, REPEATED_IDS[0]: 400})
+    assert "--column ignore=NAME" in judged(columns).needed
 
 
 def test_one_id_for_all_rows_is_none() -> None:

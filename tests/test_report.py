@@ -147,7 +147,7 @@ def test_the_answers_are_three_sentences_each_the_best_policy_first(report: Repo
     assert (
         "+93.7 % (+28.9 % to +185 %): about 36 more reward a week (+11 to +70). "
         "A decision: 0.00736 instead of 0.0038. "
-        "Sure: even the low end of the 95 % interval is better than what was logged. "
+        "Sure: even the low end of the 95 % interval is better than what was logged. Caution: late rewards. "
         "What to do: Try it live with a share of the traffic."
     ) in said
     for word in ("ESS", "estimand", "dr", "snips", "effective"):
@@ -192,6 +192,16 @@ def test_the_answers_are_three_sentences_each_the_best_policy_first(report: Repo
             {},
             "This log cannot tell whether it is better or worse: -100 % to +78.9 %, or -380 to +300 reward a week.",
         ),
+        (
+            (-0.0386, -0.0382, -0.03),
+            {},
+            "-100 % (-100 % to -78.9 %): about 380 less reward a week (-380 to -300).",
+        ),
+        (
+            (0.09, 0.02, 0.08),
+            {},
+            "+211 % (+52.6 % to +211 %): about 800 more reward a week (+200 to +800).",
+        ),
         ((0.0, 0.0, 0.0), {}, "It would do the same as what was logged."),
         ((math.nan, -math.inf, math.inf), {}, "This log cannot tell whether it is better or worse."),
     ],
@@ -213,6 +223,23 @@ def test_what_to_do_follows_from_what_was_found() -> None:
     assert advice[REFUSED.name] == "Log with a minimum propensity of 0.01 for this action in every context."
     less = replace(LEARNED, difference=Difference("logged", "dr", -0.2, -0.3, -0.1, ""))
     assert answer(less, LOG).advice == "Keep what you have."
+
+
+@pytest.mark.parametrize("difference", [(0.2, 0.1, 0.3), (-0.2, -0.3, -0.1), (0.0, -0.0001, 0.0001)])
+def test_who_is_sure_names_the_cautions_of_the_log_and_of_the_policy(difference: tuple[float, float, float]) -> None:
+    """An interval knows nothing of rows that are missing: "Sure ... Try it live" stood over a log that lost a third."""
+    log = replace(LOG, findings=tuple([Finding(name, "caution", "", 0.1, "X.") for name in ("left_out", "versions")]))
+    own = (Finding("versions", "caution", "", 0.1, "X."), Finding("support", "caution", "", 0.1, "X."))
+    found = replace(
+        LEARNED,
+        difference=Difference("logged", "dr", *difference, ""),
+        diagnostics=replace(LEARNED.diagnostics, findings=own),
+    )
+    said = answer(found, log).certainty
+    assert said.startswith("Sure: ")
+    assert said.endswith(" Caution: left out, versions, support.")
+    fine = replace(found, diagnostics=replace(LEARNED.diagnostics, findings=()))
+    assert "Caution" not in answer(fine, replace(LOG, findings=())).certainty
 
 
 @given(st.lists(st.tuples(*[st.floats()] * 3), min_size=1, max_size=5), st.floats(-1e6, 1e6), st.floats(0, 1e9))

@@ -254,7 +254,7 @@ def test_equal_rewards_say_that_nothing_can_be_told_from_them() -> None:
     columns = replace(logged_world(seed=1).columns, reward=np.full(2_000, 7.0), reward_range=(0.0, 7.0))
     columns = replace(columns, range_declared=False)
     found = next(one for one in log_findings(columns) if one.name == "reward range")
-    assert found.verdict == "caution"
+    assert found.verdict == "do not use"
     assert "All rewards are 7" in found.text
     assert "--reward-range" in found.needed
     reasons = " ".join(forced(columns, "uniform").diagnostics.reasons)

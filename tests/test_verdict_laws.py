@@ -140,6 +140,23 @@ def test_a_log_of_nearly_equal_rewards_is_answered_with_a_caution(share: float) 
     assert next(one for one in found.diagnostics.findings if one.name == "interval").verdict == "caution"
 
 
+@pytest.mark.parametrize("reward", [0.0, 1.0, 5.0, -2.5])
+def test_equal_rewards_without_a_range_answer_nothing_and_with_one_they_do(reward: float) -> None:
+    """4,000 zeros said "rewards have two values" and were answered with [0, .0015]: nobody knows what one can be."""
+    action = np.random.default_rng(5).integers(0, 4, 4_000).astype(np.int32)
+    declared = uniform_log(action, 4, np.full(4_000, reward))
+    declared = replace(declared, reward_range=(min(0.0, reward), max(1.0, reward)))
+    unknown = replace(declared, range_declared=False)
+    found = evaluate(unknown, [parse("fixed:k1", unknown)], breakdown=False)
+    (finding,) = [one for one in found.policies[0].diagnostics.findings if one.name == "reward range"]
+    assert finding.verdict == found.log.verdict == "do not use"
+    assert found.policies[0].refused
+    assert "two values" not in finding.text
+    assert "--reward-range" in finding.needed
+    answered = evaluate(declared, [parse("fixed:k1", declared)], breakdown=False).policies[0]
+    assert not answered.refused
+
+
 def test_an_interval_as_wide_as_what_can_be_is_refused() -> None:
     """Ten effective draws, but their rewards are spread beyond what the log has seen: nothing is known."""
     action = np.r_[np.zeros(40), np.ones(3_960)].astype(np.int32)

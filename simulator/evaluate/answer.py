@@ -9,7 +9,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-from simulator.evaluate.result import Answer, Conclusion, Difference, Evaluation, Finding, LogSummary, PolicyResult
+from simulator.evaluate.result import (
+    Answer,
+    Conclusion,
+    Difference,
+    Estimate,
+    Evaluation,
+    Finding,
+    LogSummary,
+    PolicyResult,
+)
 from simulator.evaluate.verdicts import MATERIAL, by_severity
 from simulator.text import (
     between,
@@ -67,12 +76,12 @@ def answer(result: PolicyResult, log: LogSummary) -> Answer:
         return _alone(result)
     found = _possible(result.difference, log)
     if conclusion == "not told apart":
-        return _not_told_apart(found, log)
+        return _not_told_apart(found, log, _cautions(result, log))
     end, side = ("low", "better") if conclusion == "more" else ("high", "worse")
     return Answer(
         conclusion,
         _effect(result, found, log),
-        f"Sure: even the {end} end of the 95 % interval is {side} than what was logged.{_cautions(result)}",
+        f"Sure: even the {end} end of the 95 % interval is {side} than what was logged.{_cautions(result, log)}",
         "Try it live with a share of the traffic." if conclusion == "more" else "Keep what you have.",
     )
 
@@ -133,7 +142,7 @@ def _first_needed(findings: Iterable[Finding]) -> str:
 
 def _alone(result: PolicyResult) -> Answer:
     found = result.estimates.get(result.headline)
-    figures = f": {figure(found.value)} ({between(found.low, found.high)}) reward a decision" if found else ""
+    figures = f": {figure(_inside(found))} ({between(found.low, found.high)}) reward a decision" if found else ""
     return Answer(
         "no comparison",
         f"There is no comparison with what was logged{figures}.",
@@ -142,7 +151,7 @@ def _alone(result: PolicyResult) -> Answer:
     )
 
 
-def _not_told_apart(found: Difference, log: LogSummary) -> Answer:
+def _not_told_apart(found: Difference, log: LogSummary, cautions: str) -> Answer:
     if not _is_known(found):
         return Answer(
             "not told apart",
@@ -162,7 +171,7 @@ def _not_told_apart(found: Difference, log: LogSummary) -> Answer:
         return Answer(
             "not told apart",
             f"About the same as what was logged: {_range(found, log)}.",
-            f"Sure: the 95 % interval is within {signed_percent(MATERIAL)[1:]} of what was logged.",
+            f"Sure: the 95 % interval is within {signed_percent(MATERIAL)[1:]} of what was logged.{cautions}",
             "Keep what you have: a change would earn nothing worth the work.",
         )
     return Answer(
@@ -174,9 +183,18 @@ def _not_told_apart(found: Difference, log: LogSummary) -> Answer:
 
 
 def _possible(found: Difference, log: LogSummary) -> Difference:
-    """Cut where no policy could be: nobody loses more than everything. The table's interval knows less of the log."""
+    """Cut where no policy could be: nobody loses more than everything. The table's interval knows less of the log.
+
+    The estimate, too: weights alone can say -601 % where -600 % is everything.
+    """
     least, most = (end - log.mean_reward for end in log.reward_range)
-    return replace(found, low=max(found.low, least), high=min(found.high, most))
+    cut = replace(found, low=max(found.low, least), high=min(found.high, most))
+    return replace(cut, value=_inside(cut))
+
+
+def _inside(found: Difference | Estimate) -> float:
+    """The value, or the end of its interval that is nearest; nan stays nan."""
+    return min(max(found.value, found.low), found.high)
 
 
 def _is_known(found: Difference) -> bool:
@@ -203,7 +221,9 @@ def _effect(result: PolicyResult, found: Difference, log: LogSummary) -> str:
     low, high = _signed(scale * found.low), _signed(scale * found.high)
     amount = f"about {rough(abs(value))} {'more' if value > 0 else 'less'} reward {period} ({low} to {high})"
     own = result.estimates.get(result.headline)
-    reward = f" A decision: {rough(own.value, digits=3)} instead of {rough(log.mean_reward, digits=3)}." if own else ""
+    reward = (
+        f" A decision: {rough(_inside(own), digits=3)} instead of {rough(log.mean_reward, digits=3)}." if own else ""
+    )
     if not _has_percent(log):
         return f"{amount[0].upper()}{amount[1:]}.{reward}"
     return (
@@ -242,9 +262,11 @@ def _percent(difference: float, log: LogSummary) -> str:
     return signed_percent(difference / log.mean_reward)
 
 
-def _cautions(result: PolicyResult) -> str:
-    cautions = [one.name.replace("_", " ") for one in result.diagnostics.findings if one.verdict == "caution"]
-    return f" Caution: {', '.join(cautions)}." if cautions else ""
+def _cautions(result: PolicyResult, log: LogSummary) -> str:
+    """Of the log and of the policy: an interval knows nothing of rows that are missing or of versions that differ."""
+    found = (*log.findings, *result.diagnostics.findings)
+    names = dict.fromkeys(one.name.replace("_", " ") for one in found if one.verdict == "caution")
+    return f" Caution: {', '.join(names)}." if names else ""
 
 
 def _signed(x: float) -> str:

@@ -14,7 +14,7 @@ from decider.estimate.default_interval import NAME as DEFAULT
 from decider.estimate.independent import share_of, weighted_sum
 from decider.estimate.mean import Interval
 from simulator.evaluate.candidates import Candidate, FixedAction
-from simulator.evaluate.checks.split import split_verdict
+from simulator.evaluate.checks.split import split_verdict, versions_apart
 from simulator.evaluate.estimates import Estimator, Terms, estimate_mean, mean_reward
 from simulator.evaluate.result import Diagnostics, Difference, Estimate, Finding, HoldoutMean, PolicyResult
 from simulator.evaluate.reward_bounds import possible_rewards
@@ -33,22 +33,29 @@ WIDER = 1.68
 def holdout_mean(columns: Columns, logged: Estimate) -> HoldoutMean | None:
     """The control group's own mean, and how much more the policy's units earned. None where the log has no group.
 
-    logged: the mean of the decisions that the policy made.
+    logged: the mean of the decisions that the policy made. Versions that must not be pooled have no lift: each group
+    may be of another time, and their difference can have any sign (Simpson's paradox).
     """
     group = columns.holdout
     if group is None or not len(group):
         return None
     estimate, units = _own_mean(group), len(group.units.size)
-    lift = weighted_sum((1.0, _interval(logged)), (-1.0, _interval(estimate)))
+    apart = versions_apart(columns)
     return HoldoutMean(
         action="" if columns.baseline is None else columns.actions[columns.baseline],
         share=columns.split.declared if columns.split else 0.0,
         decisions=len(group),
         units=units,
         estimate=estimate,
-        lift=Difference(HOLDOUT, "mean", lift.value, lift.low, lift.high, TWO_GROUPS) if len(columns) else None,
+        lift=_lift(logged, estimate) if len(columns) and not apart else None,
         verdict=worst_verdict([Finding(HOLDOUT, split_verdict(columns), ""), _enough(units, len(group))]),
+        no_lift=apart,
     )
+
+
+def _lift(logged: Estimate, own: Estimate) -> Difference:
+    more = weighted_sum((1.0, _interval(logged)), (-1.0, _interval(own)))
+    return Difference(HOLDOUT, "mean", more.value, more.low, more.high, TWO_GROUPS)
 
 
 def with_control_group(

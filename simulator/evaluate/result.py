@@ -69,7 +69,8 @@ class LogSummary:
 class HoldoutMean:
     """The control group, which always gets the baseline action: its own mean reward. share: of the units, declared.
 
-    lift: what the policy's decisions earned more on average, as logged. verdict: of the comparison between the two.
+    lift: what the policy's decisions earned more on average, as logged; no_lift: why there is none, empty where there
+    is one. verdict: of the comparison between the two.
     """
 
     action: str
@@ -79,6 +80,7 @@ class HoldoutMean:
     estimate: Estimate
     lift: Difference | None = None
     verdict: Verdict = "fine"
+    no_lift: str = ""
 
 
 @dataclass(frozen=True, slots=True)

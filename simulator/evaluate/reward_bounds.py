@@ -32,8 +32,8 @@ def possible_rewards(columns: Columns) -> tuple[float, float]:
 def ends_are_bounds(columns: Columns) -> tuple[bool, bool]:
     """Whether rewards lie above the range's lower end, and below its upper end, by their nature.
 
-    Yes if the range is declared, if all rewards are 0 or 1, or if they have two values, each of them often. Else an end
-    is a bound if many decisions have it, or if it is 0: amounts are seldom negative.
+    Yes if the range is declared, if rewards are 0 and 1, or if they have two values, each of them often. Else an end is
+    a bound if many decisions have it, or if it is 0: amounts are seldom negative.
     """
     reward = columns.reward
     if columns.range_declared or is_two_valued(reward):
@@ -43,14 +43,16 @@ def ends_are_bounds(columns: Columns) -> tuple[bool, bool]:
 
 
 def is_two_valued(reward: Floats) -> bool:
-    """Whether rewards are clicks, or have two values that many decisions have.
+    """Whether rewards are clicks, or have two values that many decisions have. One value tells nothing of another.
 
-    >>> is_two_valued(np.array([0.0, 1.0])), is_two_valued(np.array([-1.0, 1.0] * 20)), is_two_valued(np.array([5.0]))
+    >>> is_two_valued(np.array([0.0, 1.0])), is_two_valued(np.array([-1.0, 1.0] * 20)), is_two_valued(np.zeros(9))
     (True, True, False)
     """
     if not len(reward):
         return True
     least, most = float(reward.min()), float(reward.max())
+    if least == most:
+        return False
     at_most = reward == most
     if not bool((at_most | (reward == least)).all()):
         return False

@@ -15,6 +15,12 @@ import numpy as np
 from simulator.logs.columns import Category, Columns, Field, Floats, Longs, Number
 from simulator.logs.names import words_of
 
+LOOKS_LIKE_ID, COUNTS_ROWS = "looks like an id", "counts the rows"
+"""How the reasons begin."""
+
+TAKEN_FOR_UNIT = "intervals take it for the unit"
+"""How the reason ends of the one that is more than left out."""
+
 ENOUGH_ROWS = 50
 """With fewer rows a category has as many values as rows by chance."""
 
@@ -83,6 +89,15 @@ def without_fields(columns: Columns, found: Mapping[str, str]) -> Columns:
     return replace(columns, fields=kept, set_aside={**found, **columns.set_aside})
 
 
+def is_only_an_id(reason: str) -> bool:
+    """Whether a field was left out as an id, and that is all: it is no leak, and nothing was made of it.
+
+    >>> is_only_an_id("looks like an id"), is_only_an_id("looks like an id; intervals take it for the unit")
+    (True, False)
+    """
+    return reason.startswith((LOOKS_LIKE_ID, COUNTS_ROWS)) and not reason.endswith(TAKEN_FOR_UNIT)
+
+
 def unit_by_shape(columns: Columns, found: Mapping[str, str]) -> Columns:
     """For a log without units: what looks like an id and comes again is taken for the unit, and that is said.
 
@@ -98,7 +113,7 @@ def unit_by_shape(columns: Columns, found: Mapping[str, str]) -> Columns:
     if not again:
         return columns
     name = min(again, key=lambda one: number[one])
-    reason = f"{found[name]}; intervals take it for the unit"
+    reason = f"{found[name]}; {TAKEN_FOR_UNIT}"
     return replace(columns, unit=codes[name], set_aside={**columns.set_aside, name: reason})
 
 
@@ -147,17 +162,17 @@ def _is_category_of_ids(words: Sequence[str], texts: Sequence[str], counts: Long
         return ""
     form = _form(texts)
     if form == "UUID":
-        return f"looks like an id: {values:,} UUIDs in {rows:,} rows"
+        return f"{LOOKS_LIKE_ID}: {values:,} UUIDs in {rows:,} rows"
     if _sounds_like_id(words):
         return _many(values, rows)
     numbered = bool(form) and not CATEGORIES & set(words)
     if numbered or (values >= 5 * MANY_VALUES and rows < MANY_VALUES * values):
-        return f"looks like an id: {values:,} different {form or 'values'} in {rows:,} rows"
+        return f"{LOOKS_LIKE_ID}: {values:,} different {form or 'values'} in {rows:,} rows"
     return ""
 
 
 def _many(values: int, rows: int) -> str:
-    return f"looks like an id: {values:,} different values in {rows:,} rows"
+    return f"{LOOKS_LIKE_ID}: {values:,} different values in {rows:,} rows"
 
 
 def _is_even(counts: Longs) -> bool:
@@ -194,11 +209,11 @@ def _is_number_of_ids(words: Sequence[str], field: Number) -> str:
     values, counts = np.unique(given, return_counts=True)
     rows, many = len(given), len(values)
     if many == rows and values[-1] - values[0] == rows - 1:
-        return f"counts the rows: {rows:,} consecutive numbers"
+        return f"{COUNTS_ROWS}: {rows:,} consecutive numbers"
     if many < MANY_VALUES or rows > RETURNS * many or not _equally_often(counts):
         return ""
     if _sounds_like_id(words) or (3 * many <= rows and _is_far_from_measure(values) and not CATEGORIES & set(words)):
-        return f"looks like an id: {many:,} different whole numbers in {rows:,} rows"
+        return f"{LOOKS_LIKE_ID}: {many:,} different whole numbers in {rows:,} rows"
     return ""
 
 

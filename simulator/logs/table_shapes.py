@@ -278,6 +278,8 @@ def bad_propensity(value: object) -> BadRow:
     >>> bad_propensity(0.0).what, bad_propensity("1e-320").what
     ('the propensity 0.0 is not in (0, 1]', "the propensity '1e-320' is too small to be one that was ever drawn")
     """
+    if value is None or not str(value).strip():
+        return BadRow("propensity", "the propensity is empty")
     if _is_tiny(value):
         return BadRow("propensity", f"the propensity {value!r} is too small to be one that was ever drawn")
     return BadRow("propensity", f"the propensity {value!r} is not in (0, 1]")

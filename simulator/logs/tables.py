@@ -23,7 +23,7 @@ from simulator.logs import arrow
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
-from simulator.logs.id_fields import id_fields, names_of_actions, unit_by_shape, without_fields
+from simulator.logs.id_fields import LOOKS_LIKE_ID, id_fields, names_of_actions, unit_by_shape, without_fields
 from simulator.logs.mapping import Layout, describe, layout_of, without_doubtful_unit
 from simulator.logs.names import CONTEXT
 from simulator.logs.options import (
@@ -226,7 +226,7 @@ class _Builder:
         for name in [one for one in self._texts if one not in kept]:
             different = len(self._texts[name])
             if different > self._options.most_texts or (different > SURELY_ID and 2 * different > self._rows):
-                self._given_up[name] = f"looks like an id: {different:,} different values in {self._rows:,} rows"
+                self._given_up[name] = f"{LOOKS_LIKE_ID}: {different:,} different values in {self._rows:,} rows"
                 self._texts[name] = arrow.TextCodes(name)
                 self._columns.pop(f"field {name}")
 

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from simulator.logs.arrow import is_missing, is_text, numbers, texts
 from simulator.logs.columns import Flags, Floats, Longs
-from simulator.logs.errors import BadLog, BadRow
+from simulator.logs.errors import SKIP, BadLog, BadRow
 
 _FIRST, _LAST = 662_688_000, 4_102_444_800
 """Seconds: 1991 to 2099. From 1991, because .NET's ticks of today would be nanoseconds of 1990."""
@@ -121,6 +121,8 @@ class Times:
         'the time 45000 fits no unit since 1970: it looks like a day of a spreadsheet (2023-03-15)'
         """
         number = _as_number(value)
+        if value is None or number != number or not str(value).strip():  # nan alone is not equal to itself
+            return BadRow("time", "the time is empty", f"{SKIP}; or leave the column out: --column ignore={self._name}")
         if number is None:
             return self._text_problem(value)
         unit = next((unit for unit in _UNITS if _FIRST * unit.per <= number < _LAST * unit.per), None)

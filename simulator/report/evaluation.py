@@ -52,7 +52,7 @@ def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
     """Everything, in the order in which it should be read: the answers, then warnings, then tables."""
     yield Text(heading(evaluation.log), "bold")
     yield from _answers(evaluation)
-    if evaluation.log.holdout and evaluation.log.holdout.lift:
+    if evaluation.log.holdout and lift_text(evaluation.log.holdout):
         yield Text(printable(lift_text(evaluation.log.holdout)))
     yield log_panel(notable(evaluation.log))
     for policy in candidates(evaluation):
@@ -78,7 +78,7 @@ def candidates(evaluation: Evaluation) -> list[PolicyResult]:
 
 
 def lift_text(holdout: HoldoutMean) -> str:
-    """What the policy earned more than the control group, in one sentence; empty where there is no comparison.
+    """What the policy earned more than the control group, in one sentence, or why that is not said.
 
     >>> mean, lift = Estimate(0.1, 0.08, 0.12, ""), Difference("holdout", "mean", 0.05, 0.01, 0.09, "")
     >>> lift_text(HoldoutMean("a", 0.1, decisions=900, units=800, estimate=mean, lift=lift))
@@ -86,7 +86,7 @@ def lift_text(holdout: HoldoutMean) -> str:
     """
     lift = holdout.lift
     if lift is None:
-        return ""
+        return holdout.no_lift
     if holdout.verdict == "do not use":
         return "The holdout cannot be compared with the policy: its units were not split off as declared."
     which = f"the holdout, which always got {holdout.action!r}"

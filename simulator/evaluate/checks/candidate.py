@@ -83,7 +83,7 @@ def candidate_findings(overlap: Overlap, answer: Answer | None) -> tuple[Finding
         *[one for one in [dr_against_ips(overlap)] if one],
         effective_sample_size(weight),
         *(answer_findings(answer, columns.reward, missing=float(overlap.missing.mean())) if answer else ()),
-        *[one for one in [reward_range(columns)] if one and one.verdict != "fine"],
+        *[one for one in [reward_range(columns)] if one and one.verdict == "caution"],  # worse ones come with the log
         largest_weight(overlap),
         concentration(weight),
     )

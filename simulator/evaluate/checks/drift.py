@@ -1,6 +1,7 @@
 """Does the mean reward change over time, and is that the world or the policy? Called by `checks/log.py`.
 
-A policy that learns earns more and more: that is its task, and nothing is to be done. A world that changes makes the
+A policy that learns earns more and more: that is its task, and nothing is to be done. Several models, or propensities
+that change, show that it may have learned. A world that changes makes the
 answer one about the past. The control group always gets the same action, so it tells which of the two it was.
 """
 
@@ -15,7 +16,7 @@ from decider.estimate.sample import Floats, Longs, Units
 from decider.estimate.weights import usual_value
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM, MATERIAL, Z_ALARM
-from simulator.logs.columns import Columns
+from simulator.logs.columns import Category, Columns
 from simulator.text import figure
 
 BLOCKS = 10
@@ -23,6 +24,15 @@ BLOCKS = 10
 
 EVENTS = 10
 """Rewarded decisions per block, at least, on average: with fewer the chi-square limit is poor."""
+
+POLICY_CHANGED = 1e-6
+"""Level at which the propensities are others than before: then the policy changed, and a rise is what was wanted."""
+
+SAME_PROPENSITY = 1e-6
+"""Variance of log propensities that differ by rounding alone."""
+
+ROWS_OF_CELL = 20
+"""Decisions with the same action and context, on average: with fewer a change cannot be told from the context."""
 
 TOLD_APART = 0.01
 """Level at which the policy's movement is another one than the control group's. Nothing is refused by it."""
@@ -72,7 +82,9 @@ def drift(columns: Columns) -> Finding | None:
     if columns.holdout is not None and len(columns.holdout):
         return _beside_holdout(columns, columns.holdout, blocks, text)
     if columns.model is not None and len(np.unique(columns.model)) > 1:
-        return _of_several_models(blocks, text)
+        return _where_the_policy_changed(blocks, text, "several models decided")
+    if _propensities_changed(columns, len(blocks.means)):
+        return _where_the_policy_changed(blocks, text, "the propensities changed as well")
     return _changed(columns, blocks, f"{text}: the policy learned, or the world changed.")
 
 
@@ -84,13 +96,43 @@ def _changed(columns: Columns, blocks: _Blocks, text: str) -> Finding:
     return Finding("drift", "caution", text, blocks.p, f"{later}; repeat on a newer log.")
 
 
-def _of_several_models(blocks: _Blocks, text: str) -> Finding:
+def _where_the_policy_changed(blocks: _Blocks, text: str, sign: str) -> Finding:
     if not blocks.fell:
-        text += ": several models decided, so the policy learned, or the world changed."
+        text += f": {sign}, so the policy learned, or the world changed."
         return Finding("drift", "fine", text, blocks.p)
-    text += ": it fell, though several models decided. The world changed, or the policy unlearned."
+    text += f": it fell, and {sign}. The world changed, or the policy unlearned."
     needed = "A control group (holdout), which tells which; evaluate the later part alone as well: --since."
     return Finding("drift", "caution", text, blocks.p, needed)
+
+
+def _propensities_changed(columns: Columns, blocks: int) -> bool:
+    """Whether the same action in the same context was drawn with other propensities at other times.
+
+    A table of a learner has no names of models. Visitors of another kind alone change no propensity within a cell.
+    """
+    if not columns.has_propensities:
+        return False
+    order = np.argsort(columns.time, kind="stable")
+    logs, cell = np.log(columns.propensity[order]), _cells(columns)[order]
+    apart = logs - (np.bincount(cell, weights=logs) / np.maximum(np.bincount(cell), 1))[cell]
+    if float(np.var(apart)) < SAME_PROPENSITY:
+        return False
+    block = np.arange(len(apart)) * blocks // len(apart)
+    return _blocks(apart, block, columns.unit[order], columns.time[:0]).p < POLICY_CHANGED
+
+
+def _cells(columns: Columns) -> Longs:
+    """(n,): equal where the drawn action, the eligible ones and the categories of the context are.
+
+    Without fields that would leave hardly two decisions in a cell.
+    """
+    drawn = columns.action.astype(np.int64) * len(columns.sets) + columns.eligible
+    cell: Longs = np.unique(drawn, return_inverse=True)[1]
+    for field in columns.fields.values():
+        if isinstance(field, Category):
+            finer, codes = np.unique(cell * (len(field.values) + 1) + field.codes + 1, return_inverse=True)
+            cell = codes if ROWS_OF_CELL * len(finer) <= len(columns) else cell
+    return cell
 
 
 def _beside_holdout(columns: Columns, holdout: Columns, blocks: _Blocks, text: str) -> Finding:

@@ -22,6 +22,7 @@ from simulator.evaluate.checks.within import association_within
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM, LEAKS
 from simulator.logs.columns import Columns
+from simulator.logs.id_fields import is_only_an_id
 from simulator.text import figure, percent
 
 SUSPICION = 0.05
@@ -169,16 +170,22 @@ def _copies(columns: Columns, cells: Cells) -> bool:
 
 
 def fields_left_out(columns: Columns) -> Finding | None:
-    """Columns that are not used as context although they were read as such, each with its reason."""
+    """Columns that are not used as context although they were read as such, each with its reason.
+
+    An id teaches nothing, so leaving it out costs nothing: that alone is fine.
+    """
     if not columns.set_aside:
         return None
-    names = ",".join(columns.set_aside)
+    names, number = ",".join(columns.set_aside), float(len(columns.set_aside))
     reasons = "; ".join(f"{name}: {reason}" for name, reason in columns.set_aside.items())
+    text = f"Not used as context: {reasons}."
+    if all(map(is_only_an_id, columns.set_aside.values())):
+        return Finding(LEAKS, "fine", text, number)
     return Finding(
         LEAKS,
         "caution",
-        f"Not used as context: {reasons}.",
-        float(len(columns.set_aside)),
+        text,
+        number,
         f"If that is right, say so: --column ignore={names}. If one was known before the draw: --column context=NAME, "
         "and the propensities are judged by it; if it names the visitor: --column unit_id=NAME.",
     )

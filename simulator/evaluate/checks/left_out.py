@@ -32,6 +32,12 @@ LOSSES = frozenset({*REPEATED_IDS, *WITHOUT_OUTCOME, "several slots", "continuou
 MOST = 0.5
 """Where more than half of the decisions is gone, what is left is the exception."""
 
+MOST_WITHOUT_OUTCOME = 0.2
+"""Where more decisions have no outcome, the mean can be off by a fifth of the range, and nothing shows which way."""
+
+MOST_REPEATED = 0.05
+"""Where more rows have the id of another one, that is no id of a decision, and which rows are kept has no meaning."""
+
 FEW_VALUES = 10
 """Rewards with no more different values are compared value by value, others by tenths; time by tenths."""
 
@@ -63,9 +69,13 @@ class Dependence:
         >>> Dependence("action 'b'", 0.2, 0.05, 0.0).words()
         "Decisions with action 'b' were left out 4 times as often as the others (20 % against 5 %)."
         """
-        often = f"{figure(float(f'{self.rate / self.others:.2g}'))} times as often as" if self.others else "not like"
         against = f"({percent(self.rate)} against {percent(self.others)})"
-        return f"Decisions with {self.what} were left out {often} the others {against}."
+        if not self.rate:
+            return f"Decisions with {self.what} were never left out, others were {against}."
+        if not self.others:
+            return f"Only decisions with {self.what} were left out {against}."
+        times = figure(float(f"{self.rate / self.others:.2g}"))
+        return f"Decisions with {self.what} were left out {times} times as often as the others {against}."
 
 
 def left_out(columns: Columns) -> Finding | None:
@@ -82,7 +92,7 @@ def left_out(columns: Columns) -> Finding | None:
     verdict = _verdict(columns, losses, share, found)
     reasons = [*_outcome_words(columns, losses), *_id_words(columns, losses), *[one.words() for one in found]]
     text = " ".join([text, f"{percent(share)} of the decisions are lost.", *reasons])
-    needed = "" if verdict == "fine" else _way_out(max(losses, key=losses.__getitem__))
+    needed = "" if verdict == "fine" else _way_out(_gravest(columns, losses))
     return Finding("left out", verdict, text, share, needed)
 
 
@@ -92,13 +102,38 @@ def _is_loss(kind: str) -> bool:
 
 def _verdict(columns: Columns, losses: dict[str, int], share: float, found: list[Dependence]) -> Verdict:
     material = any(one.material for one in found)
-    if share > MOST or (share > MATERIAL and (material or _empty_means_none(columns, losses))):
+    if share > MOST or _too_many_unknown(columns, losses) or _no_id(columns, losses):
+        return "do not use"
+    if share > MATERIAL and (material or _empty_means_none(columns, losses)):
         return "do not use"
     return caution_if(share > MATERIAL or material or _could_move(columns, losses))
 
 
 def _without_outcome(losses: dict[str, int]) -> int:
     return sum(losses.get(kind, 0) for kind in WITHOUT_OUTCOME)
+
+
+def _repeated(losses: dict[str, int]) -> int:
+    return sum(losses.get(kind, 0) for kind in REPEATED_IDS)
+
+
+def _share(lost: int, columns: Columns) -> float:
+    return lost / (len(columns) + lost) if lost else 0.0
+
+
+def _too_many_unknown(columns: Columns, losses: dict[str, int]) -> bool:
+    return _share(_without_outcome(losses), columns) > MOST_WITHOUT_OUTCOME
+
+
+def _no_id(columns: Columns, losses: dict[str, int]) -> bool:
+    return _share(_repeated(losses), columns) > MOST_REPEATED
+
+
+def _gravest(columns: Columns, losses: dict[str, int]) -> str:
+    """The kind to mend first: one that alone forbids the log, else the most frequent one."""
+    forbids = [*REPEATED_IDS] if _no_id(columns, losses) else []
+    forbids += [*WITHOUT_OUTCOME] if _too_many_unknown(columns, losses) else []
+    return max([kind for kind in forbids if kind in losses] or losses, key=losses.__getitem__)
 
 
 def _empty_means_none(columns: Columns, losses: dict[str, int]) -> bool:
@@ -109,7 +144,7 @@ def _empty_means_none(columns: Columns, losses: dict[str, int]) -> bool:
 def _could_move(columns: Columns, losses: dict[str, int]) -> bool:
     """Whether unknown outcomes, all at one end of the range, would move the mean reward by more than chance does."""
     low, high = columns.reward_range
-    share = _without_outcome(losses) / (len(columns) + _without_outcome(losses))
+    share = _share(_without_outcome(losses), columns)
     return bool(share * (high - low) > float(columns.reward.std()) / max(1, len(columns)) ** 0.5)
 
 
@@ -119,20 +154,23 @@ def _outcome_words(columns: Columns, losses: dict[str, int]) -> list[str]:
         return []
     which = "They" if count == lost else f"{count:,} of the {lost:,}"
     words = [f"{which} have no usable reward: what they earned may be unlike what the others did."]
+    if _too_many_unknown(columns, losses):
+        words.append(f"With more than {percent(MOST_WITHOUT_OUTCOME)} of the decisions that can be anything.")
     if _empty_means_none(columns, losses):
         words.append("All others were rewarded: the lost ones look like those that earned nothing.")
     return words
 
 
 def _id_words(columns: Columns, losses: dict[str, int]) -> list[str]:
-    again = sum(losses.get(kind, 0) for kind in REPEATED_IDS)
+    again = _repeated(losses)
     whole = len(columns) + again
-    if again <= MOST * whole:
+    if not _no_id(columns, losses):
         return []
     if len(columns) == 1:
         return [f"All {whole:,} rows have one decision id: it was not filled in, or is no id of a decision."]
     return [
-        f"{whole:,} rows have {len(columns):,} decision ids: rows were written again and again, or it is another id."
+        f"{again:,} of {whole:,} rows have a decision id that stood before, and something else in them: it was not "
+        "filled in everywhere, or is no id of a decision."
     ]
 
 

@@ -118,6 +118,18 @@ def versions_read(columns: Columns) -> Finding | None:
     )
 
 
+def versions_apart(columns: Columns) -> str:
+    """Why the policy and the control group are not compared over these versions; empty where they agree."""
+    read = columns.versions
+    if read is None or not read.mixed:
+        return ""
+    newest = max(read.begins, default=read.numbers[-1])
+    return (
+        f"{_span(read.numbers)} differ ({'; '.join(read.mixed)}): a difference between the policy and the holdout over "
+        f"them can even have the wrong sign, so there is none. Read one version: --version {newest}."
+    )
+
+
 def _span(numbers: tuple[int, ...]) -> str:
     return f"Version {numbers[0]}" if len(numbers) == 1 else f"Versions {numbers[0]} to {numbers[-1]}"
 
