@@ -11,7 +11,7 @@ from pathlib import Path
 from decider.experiment.definition import Experiment
 from simulator.logs import decider_log, dsjson, open_bandit, tables
 from simulator.logs.columns import Columns
-from simulator.logs.context_fields import CONTEXT_WORDS, with_context, without_ids
+from simulator.logs.context_fields import CONTEXT_WORDS, with_context
 from simulator.logs.errors import BadLog
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
@@ -55,8 +55,7 @@ def _open_foreign(name: str, options: ReadOptions) -> Columns:
     if kind in tables.SUFFIXES:
         return tables.load(files_of(path, tables.SUFFIXES), name, options).in_order_of_time()
     _refuse_table_options(name, options)
-    columns = dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
-    return without_ids(with_context(columns, options), options.on_note)
+    return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
 
 
 def definition_in(name: str, options: ReadOptions) -> Experiment | None:
