@@ -357,6 +357,11 @@ def test_a_uniform_log_of_many_actions_is_answered(tmp_path: Path) -> None:
         (("--actions", "a,b,a"), "names 'a' twice"),
         (("--actions", "@nothing.txt"), "nothing.txt: cannot be read"),
         (("--actions", ","), "names no action"),
+        (("--actions", "0"), "0 is no number of actions from 1"),
+        (("--actions", "-3"), "-3 is no number of actions from 1"),
+        (("--actions", "2.5"), "2.5 is no number of actions from 1"),
+        (("--actions", "10000000"), "10000000 is no number of actions from 1"),
+        (("--actions", __file__), "did you mean --actions @/"),
         (("--empty-reward", "maybe"), "'maybe' is neither a number nor drop"),
         (("--empty-reward", "inf"), "'inf' is neither a number nor drop"),
     ],
@@ -367,6 +372,37 @@ def test_wrong_options_say_what_is_wrong(option: tuple[str, str], says: str, tmp
     found = CliRunner().invoke(main, ["inspect", str(path), *option])
     assert found.exit_code == 2
     assert says in " ".join(found.output.replace("│", " ").split())
+
+
+def test_a_file_of_actions_without_its_mark_is_no_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An action called acts.txt that is never drawn; an id that is also a file's name can still be given."""
+    monkeypatch.chdir(tmp_path)
+    path = table(tmp_path, "action,reward", "a,1")
+    table(tmp_path, "a", "b", name="acts.txt")
+    found = CliRunner().invoke(main, ["inspect", str(path), "--actions", "acts.txt"])
+    assert found.exit_code == 2
+    assert "did you mean --actions @acts.txt?" in " ".join(found.output.replace("│", " ").split())
+    for right in ("@acts.txt", "acts.txt,"):
+        found = CliRunner().invoke(main, ["inspect", str(path), "--actions", right])
+        assert "among 2 actions" in " ".join(found.output.split())
+
+
+def test_a_log_that_says_what_could_be_drawn_is_not_to_be_read_with_more_actions(tmp_path: Path) -> None:
+    """What is asked for must work: an imported log refuses --actions, so the table has to be imported again."""
+    rng = np.random.default_rng(3)
+    rows = [f"i{rng.integers(0, 200)},{int(rng.random() < 0.2)},0.005" for _ in range(400)]
+    path, out = table(tmp_path, "action,reward,propensity", *rows), tmp_path / "log.db"
+
+    def output(*arguments: str) -> str:
+        return " ".join(CliRunner().invoke(main, arguments).output.replace("│", " ").split())
+
+    assert "--actions @FILE (one a line)" in output("evaluate", str(path), "--policy", "uniform")
+    output("import", str(path), str(out))
+    assert "import it again with --actions 200" in output("evaluate", str(out), "--policy", "uniform")
+    assert "import the table again with it: --actions 200" in output("inspect", str(out), "--actions", "200")
+    again = tmp_path / "again.db"
+    output("import", str(path), str(again), "--actions", "200")
+    assert CliRunner().invoke(main, ["evaluate", str(again), "--policy", "uniform"]).exit_code == 0
 
 
 def test_options_reach_the_reader(tmp_path: Path) -> None:

@@ -291,6 +291,7 @@ class _Builder:
             unit=np.frombuffer(self._unit, np.int64),
             fields={name: field.finish(len(self)) for name, field in self._fields.items()},
             sets=tuple(self._sets),
+            eligible_logged=True,
             eligible=np.frombuffer(self._eligible, np.int32),
             pmf=None if self._pmf is None else np.frombuffer(self._pmf, np.float32),
             default=answered == 0 if bool((answered >= 0).all()) else None,

@@ -20,6 +20,7 @@ from simulator.logs.span import Span, select_span
 __all__ = ["KINDS", "ReadOptions", "definition_in", "open_log"]
 
 DATABASE = (".db", ".sqlite", ".sqlite3")
+_SAYS_ITSELF = "says itself which actions could be drawn; leave out --actions"
 _MAGIC = b"SQLite format 3\x00"
 
 KINDS = (
@@ -37,6 +38,8 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     simulator.logs.errors.BadLog: clicks.xlsx: there is no such log; check the path
     """
     if not name.startswith(open_bandit.PREFIX) and _kind(Path(name)) in DATABASE:
+        if options.actions is not None:
+            raise BadLog(f"{name}: {_SAYS_ITSELF}; or import the table again with it: --actions 200")
         _refuse_options(name, options)
         span = Span(options.since, options.until)
         columns = decider_log.load(Path(name), experiment=options.experiment, version=options.version, span=span)
@@ -80,7 +83,7 @@ def _refuse_table_options(name: str, options: ReadOptions) -> None:
     if options.empty_reward is not None:
         raise BadLog(f"{name}: leave out --empty-reward, it is for tables (.csv, .tsv, .parquet)")
     if options.actions is not None:
-        raise BadLog(f"{name}: says itself which actions could be drawn; leave out --actions")
+        raise BadLog(f"{name}: {_SAYS_ITSELF}")
 
 
 def _kind(path: Path) -> str:
