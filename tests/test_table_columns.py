@@ -297,6 +297,26 @@ def test_an_empty_reward_has_the_meaning_that_the_user_chooses(tmp_path: Path) -
     assert np.isnan(unknown.left_out_rows.reward).all()
 
 
+NOTHING = ("NA", "#N/A", "<NA>", "n/a", "NaN", "none", "null", "Null", "Na", "#NA", "NaT", "-nan", " ", "\\N")
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_what_other_programs_write_for_nothing_is_nothing(nothing: str, tmp_path: Path) -> None:
+    """R writes NA, a spreadsheet #N/A, pandas <NA>: no reward, no visitor, no decision, no number."""
+    rows = [f"{nothing},{nothing},a,{nothing if n % 2 else 1},{nothing if n % 3 else n}" for n in range(60)]
+    path = table(tmp_path, "user_id,decision_id,action,reward,age", *rows)
+    with pytest.raises(BadLog, match=r"the reward is empty, here and in 30 of 60 rows .*--empty-reward 0"):
+        read(path)
+    columns = read(path, empty_reward=0.0)
+    assert (len(columns), unit_count(columns), columns.reward.mean()) == (60, 60, 0.5)
+    assert columns.counts == dict.fromkeys(("without a time", "without a unit id", "without a decision id"), 60) | {
+        "empty reward": 30
+    }
+    age = columns.fields["age"]
+    assert isinstance(age, Number)
+    assert np.flatnonzero(~np.isnan(age.values)).tolist() == list(range(0, 60, 3))
+
+
 def test_an_empty_reward_must_be_in_the_declared_range(tmp_path: Path) -> None:
     """-1 for nothing in a range of 0 to 1 is a mistake."""
     path = table(tmp_path, "action,reward", "a,1", "b,")
