@@ -272,6 +272,60 @@ def test_copies_of_rows_are_counted_where_they_cannot_be_chance(tmp_path: Path) 
     assert "exact copies of rows" not in read(table(tmp_path, "action,reward", *["a,1"] * 300)).counts
 
 
+def coarse_rows(count: int, kinds: int = 5) -> list[str]:
+    """Rows without ids and without times: many are alike by chance."""
+    rng = np.random.default_rng(count)
+    return [
+        f"2026-01-{1 + 20 * n // count:02},{'ab'[rng.integers(2)]},{int(rng.random() < 0.2)},0.5,d{rng.integers(kinds)}"
+        for n in range(count)
+    ]
+
+
+COARSE = "date,action,reward,propensity,device"
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+@pytest.mark.parametrize("order", ["one after the other", "each row at once", "shuffled"])
+def test_a_table_that_was_written_again_is_noticed_without_ids_and_times(
+    times: int, order: str, tmp_path: Path
+) -> None:
+    """Every interval would be too short by the root of 2."""
+    rows = coarse_rows(400) * times
+    if order != "one after the other":
+        rows.sort()
+    if order == "shuffled":
+        np.random.default_rng(1).shuffle(rows)
+    columns = read(table(tmp_path, COARSE, *rows))
+    assert columns.counts["exact copies of rows"] == 400 * (times - 1)
+
+
+def test_a_table_of_few_different_rows_that_was_written_again_is_noticed_by_its_order(tmp_path: Path) -> None:
+    """The order of four different rows is no chance either; a number for each row changes nothing."""
+    rng = np.random.default_rng(2)
+    rows = [f"{'ab'[rng.integers(2)]},{rng.integers(2)}" for _ in range(100)]
+    assert read(table(tmp_path, "action,reward", *rows * 2)).counts["exact copies of rows"] == 100
+    numbered = [f"{number},{row}" for number, row in enumerate(rows * 2)]
+    assert read(table(tmp_path, "index,action,reward", *numbered)).counts["exact copies of rows"] == 100
+
+
+def test_copies_with_fine_times_or_without_some_units_are_noticed_however_often_they_come(tmp_path: Path) -> None:
+    """Three copies of everything are as much a fault as two; visitors without an id are copied, too."""
+    rows = [f"{1_700_000_000 + 7 * n},{f'u{n % 50}' if n % 9 else ''},{'ab'[n % 2]},{n % 3 == 0}" for n in range(300)]
+    columns = read(table(tmp_path, "time,user_id,action,reward", *rows * 3))
+    assert columns.counts["exact copies of rows"] == 600
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 120), kinds=st.integers(1, 3))
+def test_rows_that_are_alike_by_chance_are_no_copies(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, kinds: int
+) -> None:
+    """Few different rows come again all the time."""
+    rng = np.random.default_rng(seed)
+    rows = [f"{'abc'[rng.integers(kinds)]},{rng.integers(2)},d{rng.integers(kinds)}" for _ in range(count)]
+    columns = read(table(tmp_path_factory.mktemp("log"), "action,reward,device", *rows))
+    assert "exact copies of rows" not in columns.counts
+
+
 # empty rewards and what is left out
 
 CLICKS = [f"{'ab'[n % 2]},{1 if n % 5 == 0 else ('', 'NULL', 'nan', 'None')[n % 4]},0.5" for n in range(200)]
