@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.commands.group import main
+from simulator.evaluate.checks.never_drawn import never_drawn
 from simulator.evaluate.parse import parse
 from simulator.load_policy import BadPolicy
 from simulator.logs.columns import Category, Columns, Field, Number
@@ -414,6 +415,31 @@ def test_actions_that_were_never_drawn_can_be_declared(tmp_path: Path) -> None:
     for other in (lists, OLD_LOG, written(tmp_path, decision())):
         with pytest.raises(BadLog, match="says itself which actions could be drawn; leave out --actions"):
             read(other, actions=3)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "actions", "propensity", "verdict"),
+    [(400, 200, 0.005, "fine"), (20_000, 201, 0.005, "caution"), (400, 300, 0.005, "caution")],
+)
+def test_actions_that_chance_left_undrawn_need_no_other_propensity(
+    decisions: int, actions: int, propensity: float, verdict: str, tmp_path: Path
+) -> None:
+    """200 actions with 0.005 each are not all drawn in 400 decisions; a hundred more have none at all."""
+    rng = np.random.default_rng(4)
+    rows = [f"i{rng.integers(0, 200)},{int(rng.random() < 0.2)},{propensity}" for _ in range(decisions)]
+    columns = read(table(tmp_path, "action,reward,propensity", *rows), actions=actions)
+    finding = never_drawn(columns)
+    assert finding.verdict == verdict
+    assert ("Chance explains it" in finding.text) == (verdict == "fine")
+    assert bool(finding.needed) == (verdict == "caution")
+
+
+@pytest.mark.parametrize(("rare", "verdict"), [(0.05, "fine"), (1e-4, "caution"), (0.0, "caution")])
+def test_a_small_propensity_is_the_reason_whatever_chance_says(rare: float, verdict: str, tmp_path: Path) -> None:
+    """With one of a ten thousandth no log of this size will ever show the action; the pmf says so."""
+    rows = [f"{'ab'[n % 2]},{n % 3 == 0},{(1 - rare) / 2},{(1 - rare) / 2},{rare}" for n in range(60)]
+    columns = read(table(tmp_path, "action,reward,pmf.a,pmf.b,pmf.c", *rows))
+    assert never_drawn(columns).verdict == verdict
 
 
 def test_a_uniform_log_of_many_actions_is_answered(tmp_path: Path) -> None:
