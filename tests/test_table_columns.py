@@ -207,7 +207,9 @@ def test_two_columns_that_may_be_the_same_thing_are_refused(tmp_path: Path) -> N
 
 def test_empty_headers_and_context_beside_its_mark(tmp_path: Path) -> None:
     """A spreadsheet leaves columns without a name; `context.x` beside `x` is one field twice."""
-    assert len(read(table(tmp_path, ",action,reward,,", "0,a,1,,", "1,b,0,,"))) == 2
+    notes: list[str] = []
+    assert len(read(table(tmp_path, ",action,reward,,", "0,a,1,,", "1,b,0,,"), on_note=notes.append)) == 2
+    assert "3 columns without a name: ignored" in notes[0]
     with pytest.raises(BadLog, match=r"'x' and 'context\.x' are one field"):
         read(table(tmp_path, "action,reward,x,context.x", "a,1,2,3"))
 
