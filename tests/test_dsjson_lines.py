@@ -102,7 +102,7 @@ def test_an_empty_id_is_no_id(id_: str | None, tmp_path: Path) -> None:
     assert (len(columns), columns.left_out, len(np.unique(columns.unit))) == (30, {}, 30)
     assert [note.rpartition("log.dsjson: ")[2] for note in notes[1:]] == [
         "no EventId: each line is one decision",
-        "no UnitId: every decision is of another unit",
+        "no unit id: every decision is of another unit",
     ]
 
 
@@ -184,3 +184,79 @@ def test_one_id_for_all_lines_is_not_silent(tmp_path: Path) -> None:
     lines = [decision(number, EventId="0", Timestamp=None) for number in range(120)]
     columns = read(tmp_path, lines)
     assert (len(columns), columns.left_out) == (1, {"repeated id of another decision": 119})
+
+
+def tagged(*tags: str | None) -> dict[str, Any]:
+    """A context with these actions; None has no tag."""
+    return {"_multi": [{} if tag is None else {"_tag": tag} for tag in tags]}
+
+
+@pytest.mark.parametrize("place", [0, 7, 39])
+@pytest.mark.parametrize("wrong", [(None, None, None), ("a", "b", None), ("a", "b", "b")])
+def test_a_line_without_an_action_id_does_not_rename_all_actions(
+    place: int, wrong: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    """One line in forty turned every id into a place or a hash: `fixed:b` was no action any more."""
+    lines = [decision(n, c=tagged("a", "b", "c")) for n in range(40)]
+    lines[place] = decision(place, c=tagged(*wrong))
+    notes: list[str] = []
+    with pytest.raises(
+        BadLog, match=rf"log\.dsjson:{place + 1}: (an action has no _tag|two actions .* 'b'); .*--skip-bad"
+    ):
+        read(tmp_path, lines)
+    columns = read(tmp_path, lines, skip_bad=True, on_note=notes.append)
+    assert columns.actions == ("a", "b", "c")
+    assert (len(columns), columns.left_out) == (39, {"bad action id": 1})
+    assert notes[0].endswith("an action's id is its _tag (not so in 2.5% of the lines)")
+
+
+def test_an_id_that_every_line_has_is_better_than_a_tag_that_some_lack(tmp_path: Path) -> None:
+    """No decision need be lost."""
+    both = [{"_tag": f"t{name}", "id": name} for name in "abc"]
+    lines = [decision(n, c={"_multi": both}) for n in range(39)]
+    lines.append(decision(39, c={"_multi": [{"id": name} for name in "abc"]}))
+    columns = read(tmp_path, lines)
+    assert (columns.actions, columns.left_out) == (("a", "b", "c"), {})
+
+
+def test_tags_that_many_lines_lack_are_said_to_be_passed_over(tmp_path: Path) -> None:
+    """Then places tell actions apart, and a reader must see why."""
+    notes: list[str] = []
+    lines = [decision(n, c=tagged("a", "b", "c" if n % 3 else None, None if n % 3 == 0 else "d")) for n in range(30)]
+    columns = read(tmp_path, lines, on_note=notes.append)
+    assert columns.actions[:2] == ("action-1", "action-2")
+    assert "no id tells all actions apart (_tag does so in 67% of the lines)" in notes[0]
+
+
+@pytest.mark.parametrize("name", ["UnitId", "unitId", "unit_id", "userId", "UserId", "user-id", "USERID", "visitorId"])
+def test_a_unit_beside_the_context_is_read_however_it_is_written(name: str, tmp_path: Path) -> None:
+    """300 decisions of 10 visitors that are taken for 300 visitors give intervals that are much too short."""
+    notes: list[str] = []
+    lines = [decision(number, **{name: f"u{number % 10}", "sessionId": f"s{number}"}) for number in range(300)]
+    columns = read(tmp_path, lines, on_note=notes.append)
+    assert len(np.unique(columns.unit)) == 10
+    assert f"unit id = {name}" in " ".join(notes)
+    assert "another unit" not in " ".join(notes)
+
+
+def test_a_unit_that_the_context_holds_is_said(tmp_path: Path) -> None:
+    """Not that every decision is of another unit, when intervals take a field for it."""
+    notes: list[str] = []
+    lines = [decision(n, c={"who": f"u{n % 20}", **decision(n)["c"]}) for n in range(300)]
+    columns = read(tmp_path, lines, on_note=notes.append)
+    assert len(np.unique(columns.unit)) == 20
+    assert "another unit" not in " ".join(notes)
+    assert "who: left out, looks like an id" in " ".join(notes)
+    assert "intervals take it for the unit" in " ".join(notes)
+
+
+def test_a_kind_of_customer_beside_the_context_is_no_unit(tmp_path: Path) -> None:
+    """Two units in all would make every interval useless; nor is an object an id."""
+    lines = [decision(n, customer=("new", "returning")[n % 2], account={"id": 1}) for n in range(200)]
+    assert len(np.unique(read(tmp_path, lines).unit)) == 200
+
+
+def test_an_event_id_is_read_however_it_is_written(tmp_path: Path) -> None:
+    """Otherwise a second delivery is a second decision."""
+    lines = [decision(n, EventId=None, eventId=f"e{n}") for n in (0, 1, 1, 2)]
+    assert read(tmp_path, lines).left_out == {"repeated": 1}

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulator.commands.group import main
+from simulator.evaluate.checks.never_drawn import never_drawn
 from simulator.evaluate.parse import parse
 from simulator.load_policy import BadPolicy
 from simulator.logs.columns import Category, Columns, Field, Number
@@ -206,7 +207,9 @@ def test_two_columns_that_may_be_the_same_thing_are_refused(tmp_path: Path) -> N
 
 def test_empty_headers_and_context_beside_its_mark(tmp_path: Path) -> None:
     """A spreadsheet leaves columns without a name; `context.x` beside `x` is one field twice."""
-    assert len(read(table(tmp_path, ",action,reward,,", "0,a,1,,", "1,b,0,,"))) == 2
+    notes: list[str] = []
+    assert len(read(table(tmp_path, ",action,reward,,", "0,a,1,,", "1,b,0,,"), on_note=notes.append)) == 2
+    assert "3 columns without a name: ignored" in notes[0]
     with pytest.raises(BadLog, match=r"'x' and 'context\.x' are one field"):
         read(table(tmp_path, "action,reward,x,context.x", "a,1,2,3"))
 
@@ -272,6 +275,60 @@ def test_copies_of_rows_are_counted_where_they_cannot_be_chance(tmp_path: Path) 
     assert "exact copies of rows" not in read(table(tmp_path, "action,reward", *["a,1"] * 300)).counts
 
 
+def coarse_rows(count: int, kinds: int = 5) -> list[str]:
+    """Rows without ids and without times: many are alike by chance."""
+    rng = np.random.default_rng(count)
+    return [
+        f"2026-01-{1 + 20 * n // count:02},{'ab'[rng.integers(2)]},{int(rng.random() < 0.2)},0.5,d{rng.integers(kinds)}"
+        for n in range(count)
+    ]
+
+
+COARSE = "date,action,reward,propensity,device"
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+@pytest.mark.parametrize("order", ["one after the other", "each row at once", "shuffled"])
+def test_a_table_that_was_written_again_is_noticed_without_ids_and_times(
+    times: int, order: str, tmp_path: Path
+) -> None:
+    """Every interval would be too short by the root of 2."""
+    rows = coarse_rows(400) * times
+    if order != "one after the other":
+        rows.sort()
+    if order == "shuffled":
+        np.random.default_rng(1).shuffle(rows)
+    columns = read(table(tmp_path, COARSE, *rows))
+    assert columns.counts["exact copies of rows"] == 400 * (times - 1)
+
+
+def test_a_table_of_few_different_rows_that_was_written_again_is_noticed_by_its_order(tmp_path: Path) -> None:
+    """The order of four different rows is no chance either; a number for each row changes nothing."""
+    rng = np.random.default_rng(2)
+    rows = [f"{'ab'[rng.integers(2)]},{rng.integers(2)}" for _ in range(100)]
+    assert read(table(tmp_path, "action,reward", *rows * 2)).counts["exact copies of rows"] == 100
+    numbered = [f"{number},{row}" for number, row in enumerate(rows * 2)]
+    assert read(table(tmp_path, "index,action,reward", *numbered)).counts["exact copies of rows"] == 100
+
+
+def test_copies_with_fine_times_or_without_some_units_are_noticed_however_often_they_come(tmp_path: Path) -> None:
+    """Three copies of everything are as much a fault as two; visitors without an id are copied, too."""
+    rows = [f"{1_700_000_000 + 7 * n},{f'u{n % 50}' if n % 9 else ''},{'ab'[n % 2]},{n % 3 == 0}" for n in range(300)]
+    columns = read(table(tmp_path, "time,user_id,action,reward", *rows * 3))
+    assert columns.counts["exact copies of rows"] == 600
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 120), kinds=st.integers(1, 3))
+def test_rows_that_are_alike_by_chance_are_no_copies(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, kinds: int
+) -> None:
+    """Few different rows come again all the time."""
+    rng = np.random.default_rng(seed)
+    rows = [f"{'abc'[rng.integers(kinds)]},{rng.integers(2)},d{rng.integers(kinds)}" for _ in range(count)]
+    columns = read(table(tmp_path_factory.mktemp("log"), "action,reward,device", *rows))
+    assert "exact copies of rows" not in columns.counts
+
+
 # empty rewards and what is left out
 
 CLICKS = [f"{'ab'[n % 2]},{1 if n % 5 == 0 else ('', 'NULL', 'nan', 'None')[n % 4]},0.5" for n in range(200)]
@@ -295,6 +352,26 @@ def test_an_empty_reward_has_the_meaning_that_the_user_chooses(tmp_path: Path) -
     actions = [unknown.actions[code] for code in unknown.left_out_rows.action.tolist()]
     assert (actions.count("a"), actions.count("b")) == (80, 80)
     assert np.isnan(unknown.left_out_rows.reward).all()
+
+
+NOTHING = ("NA", "#N/A", "<NA>", "n/a", "NaN", "none", "null", "Null", "Na", "#NA", "NaT", "-nan", " ", "\\N")
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_what_other_programs_write_for_nothing_is_nothing(nothing: str, tmp_path: Path) -> None:
+    """R writes NA, a spreadsheet #N/A, pandas <NA>: no reward, no visitor, no decision, no number."""
+    rows = [f"{nothing},{nothing},a,{nothing if n % 2 else 1},{nothing if n % 3 else n}" for n in range(60)]
+    path = table(tmp_path, "user_id,decision_id,action,reward,age", *rows)
+    with pytest.raises(BadLog, match=r"the reward is empty, here and in 30 of 60 rows .*--empty-reward 0"):
+        read(path)
+    columns = read(path, empty_reward=0.0)
+    assert (len(columns), unit_count(columns), columns.reward.mean()) == (60, 60, 0.5)
+    assert columns.counts == dict.fromkeys(("without a time", "without a unit id", "without a decision id"), 60) | {
+        "empty reward": 30
+    }
+    age = columns.fields["age"]
+    assert isinstance(age, Number)
+    assert np.flatnonzero(~np.isnan(age.values)).tolist() == list(range(0, 60, 3))
 
 
 def test_an_empty_reward_must_be_in_the_declared_range(tmp_path: Path) -> None:
@@ -342,6 +419,31 @@ def test_actions_that_were_never_drawn_can_be_declared(tmp_path: Path) -> None:
             read(other, actions=3)
 
 
+@pytest.mark.parametrize(
+    ("decisions", "actions", "propensity", "verdict"),
+    [(400, 200, 0.005, "fine"), (20_000, 201, 0.005, "caution"), (400, 300, 0.005, "caution")],
+)
+def test_actions_that_chance_left_undrawn_need_no_other_propensity(
+    decisions: int, actions: int, propensity: float, verdict: str, tmp_path: Path
+) -> None:
+    """200 actions with 0.005 each are not all drawn in 400 decisions; a hundred more have none at all."""
+    rng = np.random.default_rng(4)
+    rows = [f"i{rng.integers(0, 200)},{int(rng.random() < 0.2)},{propensity}" for _ in range(decisions)]
+    columns = read(table(tmp_path, "action,reward,propensity", *rows), actions=actions)
+    finding = never_drawn(columns)
+    assert finding.verdict == verdict
+    assert ("Chance explains it" in finding.text) == (verdict == "fine")
+    assert bool(finding.needed) == (verdict == "caution")
+
+
+@pytest.mark.parametrize(("rare", "verdict"), [(0.05, "fine"), (1e-4, "caution"), (0.0, "caution")])
+def test_a_small_propensity_is_the_reason_whatever_chance_says(rare: float, verdict: str, tmp_path: Path) -> None:
+    """With one of a ten thousandth no log of this size will ever show the action; the pmf says so."""
+    rows = [f"{'ab'[n % 2]},{n % 3 == 0},{(1 - rare) / 2},{(1 - rare) / 2},{rare}" for n in range(60)]
+    columns = read(table(tmp_path, "action,reward,pmf.a,pmf.b,pmf.c", *rows))
+    assert never_drawn(columns).verdict == verdict
+
+
 def test_a_uniform_log_of_many_actions_is_answered(tmp_path: Path) -> None:
     """The value of uniform is the mean reward: the log says so, once it knows how many actions there are."""
     rng = np.random.default_rng(3)
@@ -357,6 +459,11 @@ def test_a_uniform_log_of_many_actions_is_answered(tmp_path: Path) -> None:
         (("--actions", "a,b,a"), "names 'a' twice"),
         (("--actions", "@nothing.txt"), "nothing.txt: cannot be read"),
         (("--actions", ","), "names no action"),
+        (("--actions", "0"), "0 is no number of actions from 1"),
+        (("--actions", "-3"), "-3 is no number of actions from 1"),
+        (("--actions", "2.5"), "2.5 is no number of actions from 1"),
+        (("--actions", "10000000"), "10000000 is no number of actions from 1"),
+        (("--actions", __file__), "did you mean --actions @/"),
         (("--empty-reward", "maybe"), "'maybe' is neither a number nor drop"),
         (("--empty-reward", "inf"), "'inf' is neither a number nor drop"),
     ],
@@ -367,6 +474,37 @@ def test_wrong_options_say_what_is_wrong(option: tuple[str, str], says: str, tmp
     found = CliRunner().invoke(main, ["inspect", str(path), *option])
     assert found.exit_code == 2
     assert says in " ".join(found.output.replace("│", " ").split())
+
+
+def test_a_file_of_actions_without_its_mark_is_no_action(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An action called acts.txt that is never drawn; an id that is also a file's name can still be given."""
+    monkeypatch.chdir(tmp_path)
+    path = table(tmp_path, "action,reward", "a,1")
+    table(tmp_path, "a", "b", name="acts.txt")
+    found = CliRunner().invoke(main, ["inspect", str(path), "--actions", "acts.txt"])
+    assert found.exit_code == 2
+    assert "did you mean --actions @acts.txt?" in " ".join(found.output.replace("│", " ").split())
+    for right in ("@acts.txt", "acts.txt,"):
+        found = CliRunner().invoke(main, ["inspect", str(path), "--actions", right])
+        assert "among 2 actions" in " ".join(found.output.split())
+
+
+def test_a_log_that_says_what_could_be_drawn_is_not_to_be_read_with_more_actions(tmp_path: Path) -> None:
+    """What is asked for must work: an imported log refuses --actions, so the table has to be imported again."""
+    rng = np.random.default_rng(3)
+    rows = [f"i{rng.integers(0, 200)},{int(rng.random() < 0.2)},0.005" for _ in range(400)]
+    path, out = table(tmp_path, "action,reward,propensity", *rows), tmp_path / "log.db"
+
+    def output(*arguments: str) -> str:
+        return " ".join(CliRunner().invoke(main, arguments).output.replace("│", " ").split())
+
+    assert "--actions @FILE (one a line)" in output("evaluate", str(path), "--policy", "uniform")
+    output("import", str(path), str(out))
+    assert "import it again with --actions 200" in output("evaluate", str(out), "--policy", "uniform")
+    assert "import the table again with it: --actions 200" in output("inspect", str(out), "--actions", "200")
+    again = tmp_path / "again.db"
+    output("import", str(path), str(again), "--actions", "200")
+    assert CliRunner().invoke(main, ["evaluate", str(again), "--policy", "uniform"]).exit_code == 0
 
 
 def test_options_reach_the_reader(tmp_path: Path) -> None:

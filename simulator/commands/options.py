@@ -79,14 +79,22 @@ def _actions(_: click.Context, __: click.Parameter, text: str | None) -> tuple[s
     """A number, ids between commas, or `@FILE` with one id a line."""
     if text is None:
         return None
-    if re.fullmatch("[0-9]{1,6}", text):
-        return int(text)
+    if re.fullmatch(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?", text):
+        return _action_count(text)
+    if Path(text).is_file():
+        raise click.BadParameter(f"{text}: is a file; did you mean --actions @{text}? As an action's id: {text},")
     ids = [one.strip() for one in (_lines(Path(text[1:])) if text.startswith("@") else text.split(","))]
     ids = [one for one in ids if one]
     twice = next((one for one in ids if ids.count(one) > 1), None) if len(set(ids)) < len(ids) else None
     if twice or not ids:
         raise click.BadParameter(f"{text}: names {f'{twice!r} twice' if twice else 'no action'}")
     return tuple(ids)
+
+
+def _action_count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text) or not int(text):
+        raise click.BadParameter(f"{text} is no number of actions from 1 to 999999; as an action's id: {text},")
+    return int(text)
 
 
 def _lines(file: Path) -> list[str]:

@@ -16,6 +16,12 @@ from simulator.logs.errors import BadLog
 from simulator.logs.options import MOST_TEXTS
 
 _NUMBER = r"^[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|[nN][aA][nN]|[+-]?[iI]nf)$"
+NULLS = (
+    *("", "null", "none", "nan", "-nan", "na", "n/a", "#n/a", "#na", "#n/a n/a", "<na>", "nat"),
+    *("1.#qnan", "-1.#qnan", "1.#ind", "-1.#ind", "\\n", "nil", "undefined"),
+)
+"""Texts that stand for nothing, in lower case: what spreadsheets, R, pandas and databases write."""
+
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
 
 
@@ -43,7 +49,7 @@ def texts(column: Any) -> Any:
 def numbers(column: Any) -> tuple[Floats, Flags]:
     """(n,) numbers, nan where there is none; and where something stands that is none. true is 1, false is 0.
 
-    >>> numbers(pa.array(["1.5", "x", None, "true"]))
+    >>> numbers(pa.array(["1.5", "x", "NA", "true"]))
     (array([1.5, nan, nan, 1. ]), array([False,  True, False, False]))
     """
     if not is_text(column):
@@ -60,6 +66,7 @@ def numbers(column: Any) -> tuple[Floats, Flags]:
 def _some_numbers(column: Any) -> tuple[Floats, Flags]:
     column = pc.utf8_trim_whitespace(column)
     lower = pc.utf8_lower(column)
+    column = pc.if_else(pc.is_in(lower, pa.array(NULLS)), None, column)
     column = pc.if_else(pc.is_in(lower, pa.array(_TRUE)), "1", column)
     column = pc.if_else(pc.is_in(lower, pa.array(_FALSE)), "0", column)
     wrong = pc.fill_null(pc.invert(pc.match_substring_regex(column, _NUMBER)), False)
@@ -68,13 +75,15 @@ def _some_numbers(column: Any) -> tuple[Floats, Flags]:
 
 
 def all_numbers(column: Any) -> bool:
-    """Whether texts are all numbers, and not nothing. "true" is no number here: a flag stays a category.
+    """Whether texts are all numbers, or stand for nothing. "true" is no number here: a flag stays a category.
 
-    >>> all_numbers(pa.array(["1", None])), all_numbers(pa.array(["true"])), all_numbers(pa.array([""]))
+    >>> all_numbers(pa.array(["1", "NA"])), all_numbers(pa.array(["true"])), all_numbers(pa.array([""]))
     (True, False, False)
     """
+    column = texts(column)
     try:
-        found = pc.cast(texts(column), pa.float64()).to_numpy(zero_copy_only=False)
+        nothing = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), pa.array(NULLS))
+        found = pc.cast(pc.if_else(nothing, None, column), pa.float64()).to_numpy(zero_copy_only=False)
     except pa.ArrowInvalid:
         return False
     return not bool(np.isnan(found).all())

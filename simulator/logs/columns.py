@@ -99,6 +99,7 @@ class Columns:
     left_out_rows: those of them whose loss has to be judged. counts: other things that were counted, by name. None
     where a log does not have it.
     range_declared: somebody said what a reward can be; otherwise the range is that of the rewards seen.
+    eligible_logged: the log itself says which actions could be drawn; otherwise these are the ones seen or declared.
     insisted: context fields that the user named as such, set_aside: those left out because they cannot be context, each
     with the reason. screened: leaks were looked for. holdout: the decisions of the control group; split: how units fell
     into it. experiment: its id.
@@ -129,6 +130,7 @@ class Columns:
     left_out_rows: LeftOutRows | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     range_declared: bool = True
+    eligible_logged: bool = False
     insisted: frozenset[str] = frozenset()
     set_aside: Mapping[str, str] = field(default_factory=dict)
     screened: bool = False

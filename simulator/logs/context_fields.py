@@ -1,4 +1,7 @@
-"""Which fields of a log that is no table are its context: as the user says, and as they look. Called by `open.py`."""
+"""Which fields of a log that is no table are its context: as the user says, and as they look.
+
+Called by `open.py` and `dsjson.py`.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +50,10 @@ def without_ids(columns: Columns, on_note: Callable[[str], None]) -> Columns:
     """Without the fields that look like ids; said, if there are any."""
     found = id_fields(columns.fields, but=columns.insisted)
     found = {name: found[name] for name in found if name not in names_of_actions(columns, found)}
-    for name, reason in found.items():
-        on_note(f"{columns.name}: {name}: left out, {reason}")
+    units_known = len(columns.units.size) < len(columns)
+    chosen = without_fields(columns if units_known else unit_by_shape(columns, found), found)
+    for name in found:
+        on_note(f"{columns.name}: {name}: left out, {chosen.set_aside[name]}")
     if found:
         on_note(WAYS_OUT)
-    units_known = len(columns.units.size) < len(columns)
-    return without_fields(columns if units_known else unit_by_shape(columns, found), found)
+    return chosen

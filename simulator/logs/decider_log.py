@@ -120,6 +120,7 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[i
         fields=_fields(raw),
         sets=sets,
         eligible=eligible,
+        eligible_logged=True,
         pmf=raw.pmf if raw.whole_pmfs else None,
         default=np.isnan(delay),
         delay=delay,

@@ -23,12 +23,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from simulator.logs.columns import Category, Columns, Flags, Floats, LeftOutRows, first_of_each
+from simulator.logs.context_fields import with_context, without_ids
 from simulator.logs.dsjson_actions import Actions, naming
 from simulator.logs.dsjson_event import Event, LineParser, Multi, OtherLine, Unlabelled, flatten
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.field_builder import FieldBuilder
 from simulator.logs.files import Files
-from simulator.logs.mapping import pairs_of
+from simulator.logs.mapping import GUESSES, PERSONS, pairs_of
+from simulator.logs.names import plain
 from simulator.logs.options import FINITE, ReadOptions, bad_reward, reward_range
 from simulator.logs.repeats import other_decisions
 
@@ -69,15 +71,20 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     chosen = naming(wanted, [line.event.actions.actions for line in first])
     if first:
         options.on_note(f"{name}: {chosen.words}")
-        _note_ids(name, [line.event for line in first if isinstance(line.event, Event)], options)
-    builder = _Builder(Actions(chosen))
+    events = [line.event for line in first if isinstance(line.event, Event)]
+    unit = _unit_name(events)
+    _note_ids(name, events, unit, options)
+    builder = _Builder(Actions(chosen), unit)
     for line in chain(first, lines):
         if isinstance(line.event, Unlabelled):
             builder.lose(line.event.actions, line.event.drawn, reward=NAN, time=line.event.time)
         else:
             _add(builder, line, line.event, options, lines.bad)
     lines.check_any(name, builder)
-    return builder.finish(name, options, lines)
+    columns = without_ids(with_context(builder.finish(name, options, lines), options), options.on_note)
+    if not unit and len(columns.units.size) == len(columns):
+        options.on_note(f"{name}: no unit id: every decision is of another unit")
+    return columns
 
 
 def _add(builder: _Builder, line: _Line, event: Event, options: ReadOptions, bad: BadRows) -> None:
@@ -88,10 +95,29 @@ def _add(builder: _Builder, line: _Line, event: Event, options: ReadOptions, bad
         builder.lose(event.actions, event.drawn, reward=event.reward, time=event.time)
 
 
-def _note_ids(name: str, first: Sequence[Event], options: ReadOptions) -> None:
-    decisions, units = any(event.id for event in first), any(event.unit for event in first)
+def _unit_name(first: Sequence[Event]) -> str:
+    """What names the unit beside the context: of usual names the first; empty if there is none."""
+    values: defaultdict[str, set[str]] = defaultdict(set)
+    for event in first:
+        for name, id_ in event.units.items():
+            values[name].add(id_)
+    names = [name for name, ids in values.items() if not _is_kind(name, len(ids), len(first))]
+    return min(names, key=lambda name: _UNIT_ORDER.index(plain(name)), default="")
+
+
+_UNIT_ORDER = [plain(name) for name in GUESSES["unit_id"]]
+
+
+def _is_kind(name: str, values: int, lines: int) -> bool:
+    """`customer` with few values in many lines is a kind of customer ("new", "returning")."""
+    return plain(name) in PERSONS and lines >= 100 and values < 10
+
+
+def _note_ids(name: str, first: Sequence[Event], unit: str, options: ReadOptions) -> None:
+    decisions = any(event.id for event in first)
     options.on_note(f"{name}: " + ("decision id = EventId" if decisions else "no EventId: each line is one decision"))
-    options.on_note(f"{name}: " + ("unit id = UnitId" if units else "no UnitId: every decision is of another unit"))
+    if unit:
+        options.on_note(f"{name}: unit id = {unit}")
 
 
 class _Lines:
@@ -160,8 +186,9 @@ def _text(line: bytes) -> str:
 class _Builder:
     """The columns so far."""
 
-    def __init__(self, actions: Actions) -> None:
+    def __init__(self, actions: Actions, unit: str) -> None:
         self._actions = actions
+        self._unit_name = unit or "UnitId"  # later lines may have it
         self._fields: defaultdict[str, FieldBuilder] = defaultdict(FieldBuilder)
         self._sets: dict[tuple[int, ...], int] = {}
         self._models: dict[str, int] = {}
@@ -217,7 +244,8 @@ class _Builder:
         self._rewarded.append(-1 if event.rewarded is None else event.rewarded)
         self._model.append(self._models.setdefault(event.model, len(self._models)))
         self._id.append(_key(event.id or f"\x00{len(self)}"))
-        self._unit.append(_key(event.unit) if event.unit else len(self))
+        unit = event.units.get(self._unit_name)
+        self._unit.append(_key(unit) if unit else len(self))
 
     def lose(self, actions: Multi, drawn: int | None, *, reward: float, time: int | None) -> None:
         """One decision that is left out, as far as it is known."""
@@ -263,6 +291,7 @@ class _Builder:
             unit=np.frombuffer(self._unit, np.int64),
             fields={name: field.finish(len(self)) for name, field in self._fields.items()},
             sets=tuple(self._sets),
+            eligible_logged=True,
             eligible=np.frombuffer(self._eligible, np.int32),
             pmf=None if self._pmf is None else np.frombuffer(self._pmf, np.float32),
             default=answered == 0 if bool((answered >= 0).all()) else None,

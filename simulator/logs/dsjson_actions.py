@@ -1,12 +1,14 @@
 """Which action is which in a dsjson log: its lines only have features. Called by `dsjson.py`.
 
 Ids must be the same in every line. In this order: a tag or id among the features; the features themselves, where the
-same ones come again; the place in the list. The first lines of a log decide for all of it.
+same ones come again; the place in the list. The first lines of a log decide for all of it: what tells the actions of
+nearly all of them apart is the id, and the few lines that lack it are bad.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -18,7 +20,13 @@ from simulator.logs.errors import BadRow
 Action = Mapping[str, Any]
 Path = tuple[str, ...]
 
-_OTHER = "say how to tell actions apart: --column action=content, action=position or action=NAMESPACE.FEATURE"
+NEARLY_ALL = 0.9
+"""Share of the lines whose actions an id must tell apart; the others are bad rows."""
+
+_OTHER = (
+    "leave such lines out and count them: --skip-bad; or say how to tell actions apart: --column action=content, "
+    "action=position or action=NAMESPACE.FEATURE"
+)
 
 
 class Naming(NamedTuple):
@@ -87,16 +95,43 @@ def naming(wanted: str | None, lines: Sequence[Sequence[Action]]) -> Naming:
         return _WANTED[wanted]
     if wanted:
         return by_feature(tuple(wanted.split(".")))
-    paths = dict.fromkeys(path for actions in lines[:1] for action in actions for path in _id_paths(action))
-    for path in sorted(paths, key=lambda path: (path != ("_tag",), len(path))):
-        if _suits(by_feature(path), lines):
-            return by_feature(path)
-    return BY_CONTENT if _suits(BY_CONTENT, lines) and _recur(lines) else BY_POSITION
+    told = {one: _share_told_apart(one, lines) for one in map(by_feature, _usual_paths(lines))}
+    best = max(told, key=lambda one: told[one], default=None)  # the first of those that tell as many lines apart
+    if best is not None and told[best] >= NEARLY_ALL:
+        return _with_share(best, told[best])
+    share = _share_told_apart(BY_CONTENT, lines)
+    if share >= NEARLY_ALL and _recur(lines):
+        return _with_share(BY_CONTENT, share)
+    return _by_position(told)
 
 
-def _suits(candidate: Naming, lines: Sequence[Sequence[Action]]) -> bool:
+def _with_share(chosen: Naming, share: float) -> Naming:
+    return chosen if share == 1 else chosen._replace(words=f"{chosen.words} (not so in {1 - share:.1%} of the lines)")
+
+
+def _by_position(told: Mapping[Naming, float]) -> Naming:
+    """Says which ids were passed over, if only some lines have them."""
+    passed = [f"{'.'.join(one.path)} does so in {share:.0%} of the lines" for one, share in told.items() if share]
+    if not passed:
+        return BY_POSITION
+    return BY_POSITION._replace(words=f"{BY_POSITION.words}; no id tells all actions apart ({', '.join(passed)})")
+
+
+def _usual_paths(lines: Sequence[Sequence[Action]]) -> list[Path]:
+    """Of ids, `_tag` first, that at least half of the lines have."""
+    found = Counter(path for actions in lines for path in {path: 0 for one in actions for path in _id_paths(one)})
+    usual = [path for path, count in found.items() if 2 * count >= len(lines)]
+    return sorted(usual, key=lambda path: (path != ("_tag",), len(path)))
+
+
+def _share_told_apart(candidate: Naming, lines: Sequence[Sequence[Action]]) -> float:
+    """Of the lines, those whose actions all have an id of their own."""
+    return sum(_tells_apart(candidate, actions) for actions in lines) / max(1, len(lines))
+
+
+def _tells_apart(candidate: Naming, actions: Sequence[Action]) -> bool:
     try:
-        return all(candidate.ids(actions) for actions in lines)
+        return bool(candidate.ids(actions))
     except BadRow:
         return False
 

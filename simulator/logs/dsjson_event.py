@@ -23,9 +23,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from simulator.logs.errors import SKIP, BadLog, BadRow
+from simulator.logs.mapping import GUESSES
+from simulator.logs.names import plain
 from simulator.logs.options import LARGEST_NUMBER, SMALLEST_PROPENSITY, no_number
 from simulator.logs.table_block import NO_IDS
 from simulator.logs.times import parse_date
@@ -72,7 +75,8 @@ class Event(NamedTuple):
 
     drawn: index into the actions; order: action numbers from 1; pmf: in that order, None where it is not complete.
     time: microseconds since 1970; delay: seconds to the first reward. rewarded: a reward came; None: the line does not
-    say. actions: `_multi`, and as it stands in the line. notes: what is to be counted about this line.
+    say. units: ids of whom it is for, by the name in the line. actions: `_multi`, and as it stands in the line. notes:
+    what is to be counted about this line.
     """
 
     reward: float
@@ -85,7 +89,7 @@ class Event(NamedTuple):
     delay: float | None
     rewarded: bool | None
     id: str
-    unit: str
+    units: Mapping[str, str]
     model: str
     context: Mapping[str, Any]
     actions: Multi
@@ -244,8 +248,8 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi, num
         time=time,
         delay=_delay(time, rewarded),
         rewarded=bool(rewarded) if "o" in line else None,
-        id=_id(line.get("EventId")),
-        unit=_id(line.get("UnitId")),
+        id=next(iter(_ids(line, _EVENT_NAMES).values()), ""),
+        units=_ids(line, _UNIT_NAMES),
         model=str(state.get("m") or "") if isinstance(state, dict) else "",
         context=context,
         actions=actions,
@@ -253,13 +257,28 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi, num
     )
 
 
+_UNIT_NAMES = frozenset(map(plain, GUESSES["unit_id"]))
+_EVENT_NAMES = frozenset(["eventid"])
+_plain = lru_cache(maxsize=1_000)(plain)
+
+
+def _ids(line: Mapping[str, Any], names: frozenset[str]) -> dict[str, str]:
+    """Those beside the context whose names are among the plain `names`, however they are written.
+
+    >>> _ids({"user_id": "ann", "UnitId": "", "device": {"os": "x"}}, _UNIT_NAMES)
+    {'user_id': 'ann'}
+    """
+    found = {name: _id(value) for name, value in line.items() if _plain(name) in names}
+    return {name: id_ for name, id_ in found.items() if id_}
+
+
 def _id(value: Any) -> str:
     """As a text; empty where it is none.
 
-    >>> _id("e1"), _id(7), _id(None), _id(" "), _id("null")
-    ('e1', '7', '', '', '')
+    >>> _id("e1"), _id(7), _id(None), _id(" "), _id("null"), _id({"os": "x"})
+    ('e1', '7', '', '', '', '')
     """
-    text = "" if value is None else str(value).strip()
+    text = str(value).strip() if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
     return "" if text.lower() in NO_IDS else text
 
 

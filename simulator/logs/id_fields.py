@@ -1,7 +1,8 @@
 """Fields that look like an id: nothing can be learned from one, and one that names the unit must not be context.
 
-Called by `tables.py` and `open.py`. A field is judged by its name and by how its values look and come again: an id has
-many values, each in few rows and all about equally often; a category has few, or some that are much more common.
+Called by `tables.py` and `context_fields.py`. A field is judged by its name and by how its values look and come again:
+an id has many values, each in few rows and all about equally often; a category has few, or some that are much more
+common.
 """
 
 from __future__ import annotations

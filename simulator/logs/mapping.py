@@ -238,12 +238,13 @@ def describe(layout: Layout, header: Sequence[str], columns: Columns | None, whe
     """Which column is what, for people, one line a column. columns: what was read; None where the reading ended.
 
     >>> layout = Layout("item_id", "click", fields=("device",))
-    >>> print(describe(layout, ["item_id", "click", "device", "x"], None, "log"))
+    >>> print(describe(layout, ["", "item_id", "click", "device", "x"], None, "log"))
     log: one row a decision, no propensities; each column is
       item_id: action
       click: reward
       device: context
       x: ignored
+      1 column without a name: ignored
     """
     shape = "one row an action" if layout.chosen else "one row a decision"
     without = "" if layout.propensity or layout.pmf else ", no propensities"
@@ -251,6 +252,9 @@ def describe(layout: Layout, header: Sequence[str], columns: Columns | None, whe
     lines = {name: _line(name, words, layout, columns) for name in header if name and name not in layout.pmf}
     if layout.pmf:
         lines[f"{PMF}ACTION"] = f"propensities of {len(layout.pmf)} actions"
+    nameless = header.count("")
+    if nameless:
+        lines["1 column without a name" if nameless == 1 else f"{nameless} columns without a name"] = "ignored"
     hint = [WAYS_OUT, UNIT_WAY_OUT] if columns is not None and columns.set_aside else []
     text = [f"{name}: {what}" for name, what in lines.items()]
     return "\n  ".join([f"{where}: {shape}{without}; each column is", *text, *hint])

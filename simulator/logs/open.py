@@ -11,7 +11,7 @@ from pathlib import Path
 from decider.experiment.definition import Experiment
 from simulator.logs import decider_log, dsjson, open_bandit, tables
 from simulator.logs.columns import Columns
-from simulator.logs.context_fields import CONTEXT_WORDS, with_context, without_ids
+from simulator.logs.context_fields import CONTEXT_WORDS, with_context
 from simulator.logs.errors import BadLog
 from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
@@ -20,6 +20,7 @@ from simulator.logs.span import Span, select_span
 __all__ = ["KINDS", "ReadOptions", "definition_in", "open_log"]
 
 DATABASE = (".db", ".sqlite", ".sqlite3")
+_SAYS_ITSELF = "says itself which actions could be drawn; leave out --actions"
 _MAGIC = b"SQLite format 3\x00"
 
 KINDS = (
@@ -37,6 +38,8 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     simulator.logs.errors.BadLog: clicks.xlsx: there is no such log; check the path
     """
     if not name.startswith(open_bandit.PREFIX) and _kind(Path(name)) in DATABASE:
+        if options.actions is not None:
+            raise BadLog(f"{name}: {_SAYS_ITSELF}; or import the table again with it: --actions 200")
         _refuse_options(name, options)
         span = Span(options.since, options.until)
         columns = decider_log.load(Path(name), experiment=options.experiment, version=options.version, span=span)
@@ -55,8 +58,7 @@ def _open_foreign(name: str, options: ReadOptions) -> Columns:
     if kind in tables.SUFFIXES:
         return tables.load(files_of(path, tables.SUFFIXES), name, options).in_order_of_time()
     _refuse_table_options(name, options)
-    columns = dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
-    return without_ids(with_context(columns, options), options.on_note)
+    return dsjson.load(files_of(path, dsjson.SUFFIXES), name, options).in_order_of_time()
 
 
 def definition_in(name: str, options: ReadOptions) -> Experiment | None:
@@ -81,7 +83,7 @@ def _refuse_table_options(name: str, options: ReadOptions) -> None:
     if options.empty_reward is not None:
         raise BadLog(f"{name}: leave out --empty-reward, it is for tables (.csv, .tsv, .parquet)")
     if options.actions is not None:
-        raise BadLog(f"{name}: says itself which actions could be drawn; leave out --actions")
+        raise BadLog(f"{name}: {_SAYS_ITSELF}")
 
 
 def _kind(path: Path) -> str:

@@ -96,7 +96,7 @@ class Block:
         """
         column = self.column(name)
         with _readable(column, name, "numbers"):
-            return is_nothing(column, NULLS)
+            return is_nothing(column, arrow.NULLS)
 
     def place(self, row: int) -> str:
         """Where a row stands, for people."""
@@ -107,10 +107,7 @@ class Block:
         self.refuse(arrow.is_missing(self.column(name)), lambda _: problem)
 
 
-NULLS = ("", "null", "none", "nan", "n/a", "#n/a", "<na>", "\\n", "nil", "undefined")
-"""Texts that stand for nothing, whatever the case."""
-
-NO_IDS = (*NULLS, "-", "--", "unknown", "(not set)", "(none)", "00000000-0000-0000-0000-000000000000")
+NO_IDS = (*arrow.NULLS, "-", "--", "unknown", "(not set)", "(none)", "00000000-0000-0000-0000-000000000000")
 """Texts that stand for no id. 0 may be one."""
 
 

@@ -17,6 +17,16 @@ FEW_OTHERS = 20
 """Copies are none by chance where so many rows of one time are the same in all columns for each that is not."""
 
 
+MOST_TIMES = 5
+"""Rows that come again in the same order more often are no table that was written so often, but made by counting."""
+
+ENOUGH_DISTINCT = 20
+"""Among so many different rows, chance makes all of their counts even once in a million logs."""
+
+CHANCE = 1e-9
+"""With which rows may come again in the same order, if they are drawn independently."""
+
+
 class LeftOutBuilder:
     """What is known of the rows that are left out. action: the column's name."""
 
@@ -67,18 +77,62 @@ class LeftOutBuilder:
 def exact_copies(columns: Columns, *, timed: bool, with_units: bool) -> int:
     """Rows that are equal to an earlier one in every column, if that cannot be chance; otherwise 0.
 
-    It cannot where most rows have a time, or numbers with many digits, of their own, and rows that share these share
-    all the rest, too. A unit that comes back, is shown the same and does nothing again is no copy. timed, with_units:
-    whether the table has times and units.
+    timed, with_units: whether the table has times and units.
+    """
+    return _written_again(columns) or _copies_by_time(columns, timed=timed, with_units=with_units)
+
+
+def _written_again(columns: Columns) -> int:
+    """Of a table that holds everything k times, one after the other or mixed: every row comes k times, or 2 k, ..."""
+    rows = len(columns)
+    if np.gcd.reduce(np.bincount(columns.action)) < 2:  # nearly always: then no row needs to be compared
+        return 0
+    unit = np.where(columns.unit < rows, 0, columns.unit)  # of a row without an id: its number
+    fields = [one for one in _values(columns) if not _counts_rows(one)]
+    keys = _joined([*_drawn(columns), columns.time, unit, *fields])
+    counts = np.unique(keys, return_counts=True)[1]
+    every = int(np.gcd.reduce(counts))
+    in_order = max(times for times in range(1, every + 1) if every % times == 0 and _repeats(keys, rows // times))
+    if in_order > MOST_TIMES:
+        return 0
+    if len(counts) >= ENOUGH_DISTINCT:
+        return rows - rows // every
+    copies = rows - rows // in_order
+    return copies if copies * np.log(((counts / rows) ** 2).sum()) < np.log(CHANCE) else 0
+
+
+def _repeats(keys: Longs, period: int) -> bool:
+    """Whether every row is equal to the one a period before it. The first hundred nearly always tell."""
+    rest = keys[period:]
+    first = rest[:100]
+    return np.array_equal(first, keys[: len(first)]) and np.array_equal(rest, keys[: len(rest)])
+
+
+def _drawn(columns: Columns) -> list[Any]:
+    return [columns.action, columns.reward, columns.propensity, columns.eligible]
+
+
+def _values(columns: Columns) -> list[Any]:
+    return [one.codes if isinstance(one, Category) else one.values for one in columns.fields.values()]
+
+
+def _counts_rows(values: Any) -> bool:
+    """The number of a row tells no decisions apart."""
+    return values.dtype.kind == "f" and bool((np.diff(values) == 1).all())
+
+
+def _copies_by_time(columns: Columns, *, timed: bool, with_units: bool) -> int:
+    """Where most rows have a time, or numbers with many digits, of their own, and rows that share these share the rest.
+
+    A unit that comes back, is shown the same and does nothing again is no copy.
     """
     numbers = [one.values for one in columns.fields.values() if not isinstance(one, Category)]
     fine = [columns.time] * timed + [one for one in numbers if bool((one[:1000] % 1 != 0).any())]
     if not fine:
         return 0
     moments = _joined([*fine, *[columns.unit] * with_units])
-    others = [one.codes if isinstance(one, Category) else one.values for one in columns.fields.values()]
-    whole = _joined([moments, columns.action, columns.reward, columns.propensity, columns.eligible, *others])
     distinct = int(first_of_each(moments).sum())
+    whole = _joined([moments, *_drawn(columns), *_values(columns)])
     again = len(columns) - int(first_of_each(whole).sum())
     differing = len(columns) - distinct - again
     return again if 2 * distinct >= len(columns) and again > FEW_OTHERS * differing else 0

@@ -253,6 +253,7 @@ class _Builder:
             unit=self._whole("unit", np.arange(count)),
             sets=self._shape.sets.members or (tuple(range(len(actions))),),
             eligible=self._whole("eligible", np.zeros(count, np.int32)),
+            eligible_logged=bool(self._shape.sets.members),
             pmf=self._whole("pmf") if self._whole_pmf else None,
             fields={one.removeprefix(CONTEXT): self._whole_field(one) for one in self._kept_fields},
             insisted=frozenset(one.removeprefix(CONTEXT) for one in self._layout.insisted),

@@ -15,6 +15,7 @@ from simulator.evaluate.checks.draw import draw_findings
 from simulator.evaluate.checks.drift import drift
 from simulator.evaluate.checks.leaks import fields_left_out
 from simulator.evaluate.checks.left_out import left_out, missing_ids
+from simulator.evaluate.checks.never_drawn import never_drawn
 from simulator.evaluate.checks.reward_range import reward_range
 from simulator.evaluate.checks.split import split_finding, units_in_both, versions_read
 from simulator.evaluate.checks.time import time_gaps
@@ -91,23 +92,6 @@ def choice(columns: Columns) -> Finding:
     text = f"{percent(share)} of the decisions had only one eligible action: all policies are equal there."
     needed = "More eligible actions, if policies are to differ there." if share > 0.5 else ""
     return Finding("choice", caution_if(share > 0.5), text, share, needed)
-
-
-def never_drawn(columns: Columns) -> Finding:
-    """Actions that were eligible and have no outcome in the log."""
-    by_set = np.bincount(columns.eligible, minlength=len(columns.sets)) > 0
-    eligible = columns.member[by_set].any(axis=0) if len(columns.sets) else np.zeros(len(columns.actions), np.bool_)
-    never = np.flatnonzero(eligible & (np.bincount(columns.action, minlength=len(columns.actions)) == 0))
-    if not len(never):
-        return Finding("actions never drawn", "fine", "Every eligible action was drawn at least once.", 0.0)
-    names = ", ".join(repr(columns.actions[index]) for index in never[:3]) + (", ..." if len(never) > 3 else "")
-    return Finding(
-        "actions never drawn",
-        "caution",
-        f"{len(never):,} actions were eligible and never drawn ({names}): the log does not know what they earn.",
-        float(len(never)),
-        "Give them a minimum propensity.",
-    )
 
 
 def repeated_units(columns: Columns) -> Finding:

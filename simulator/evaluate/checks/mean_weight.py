@@ -70,11 +70,19 @@ def _too_heavy(overlap: Overlap, text: str, value: float) -> Finding:
             f": the propensities say that about {count(could)} actions could be drawn, and only {count(known)} are "
             f"known. {count(len(columns))} decisions are too few to have drawn them all."
         )
-        needed = f"Name the others: --actions FILE, or their number: --actions {could}."
-        return Finding("mean weight", "do not use", text, value, needed)
+        return Finding("mean weight", "do not use", text, value, _way_to_name(columns, could))
     text += ": actions were drawn more often than their propensities say."
     needed = "The probabilities with which the actions were drawn."
     return Finding("mean weight", "do not use", text, value, needed)
+
+
+def _way_to_name(columns: Columns, number: int) -> str:
+    """The others: only a log that does not say itself what could be drawn is read with --actions."""
+    if not columns.eligible_logged:
+        return f"Name the others: --actions @FILE (one a line), or say how many there are: --actions {number}."
+    if columns.reason is not None:
+        return f"If the log was imported, import it again with --actions {number}, or --actions @FILE with their names."
+    return "A log whose lists of eligible actions (`_multi` in dsjson) hold all actions that could be drawn."
 
 
 def number_of_actions(columns: Columns) -> int:
