@@ -248,7 +248,7 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi, num
         time=time,
         delay=_delay(time, rewarded),
         rewarded=bool(rewarded) if "o" in line else None,
-        id=next(iter(_ids(line, _EVENT_NAMES).values()), ""),
+        id=_id(line.get("EventId")) or next(iter(_ids(line, _EVENT_NAMES).values()), ""),
         units=_ids(line, _UNIT_NAMES),
         model=str(state.get("m") or "") if isinstance(state, dict) else "",
         context=context,
@@ -259,7 +259,12 @@ def _decision(line: dict[str, Any], context: dict[str, Any], actions: Multi, num
 
 _UNIT_NAMES = frozenset(map(plain, GUESSES["unit_id"]))
 _EVENT_NAMES = frozenset(["eventid"])
-_plain = lru_cache(maxsize=1_000)(plain)
+
+
+@lru_cache(maxsize=1_000)
+def _names_among(names: tuple[str, ...], usual: frozenset[str]) -> tuple[str, ...]:
+    """Lines have the same names again and again."""
+    return tuple([name for name in names if plain(name) in usual])
 
 
 def _ids(line: Mapping[str, Any], names: frozenset[str]) -> dict[str, str]:
@@ -268,8 +273,7 @@ def _ids(line: Mapping[str, Any], names: frozenset[str]) -> dict[str, str]:
     >>> _ids({"user_id": "ann", "UnitId": "", "device": {"os": "x"}}, _UNIT_NAMES)
     {'user_id': 'ann'}
     """
-    found = {name: _id(value) for name, value in line.items() if _plain(name) in names}
-    return {name: id_ for name, id_ in found.items() if id_}
+    return {name: id_ for name in _names_among(tuple(line), names) if (id_ := _id(line[name]))}
 
 
 def _id(value: Any) -> str:
