@@ -167,7 +167,7 @@ def _not_told_apart(found: Difference, log: LogSummary, cautions: str) -> Answer
             "Keep what you have.",
         )
     most = max(-found.low, found.high)
-    if most <= MATERIAL * log.mean_reward:
+    if most <= MATERIAL * abs(log.mean_reward):
         return Answer(
             "not told apart",
             f"About the same as what was logged: {_range(found, log)}.",

@@ -41,9 +41,9 @@ def dr_against_ips(overlap: Overlap) -> Finding | None:
     expected = overlap.expected - overlap.guess + overlap.missing * middle
     apart = columns.units.sums((expected - middle) - weight * (overlap.predicted - middle))
     terms = columns.units.sums(expected + weight * (columns.reward - overlap.predicted))
-    rounding = ROUNDING * max(map(abs, columns.reward_range))
-    chance = _chance(apart) if float(np.abs(apart).max()) > rounding else 1.0
     difference = float(apart.sum()) / len(weight)
+    rounding = ROUNDING * max(map(abs, columns.reward_range))
+    chance = _chance(apart) if abs(difference) > rounding else 1.0
     value = float(terms.sum()) / len(weight)
     half = Z_95 * sqrt(float(((terms - value * columns.units.size) ** 2).sum())) / len(weight)
     harmful = chance < WRONG and abs(difference) > HALF_WIDTHS * half

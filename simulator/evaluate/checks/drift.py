@@ -1,8 +1,8 @@
 """Does the mean reward change over time, and is that the world or the policy? Called by `checks/log.py`.
 
 A policy that learns earns more and more: that is its task, and nothing is to be done. Several models, or propensities
-that change, show that it may have learned. A world that changes makes the
-answer one about the past. The control group always gets the same action, so it tells which of the two it was.
+that change, show that it may have learned. A world that changes makes the answer one about the past. The control group
+always gets the same action, so it tells which of the two it was.
 """
 
 from __future__ import annotations
