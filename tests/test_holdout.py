@@ -33,7 +33,7 @@ from simulator.commands.group import main
 from simulator.evaluate.candidates import Candidate, FixedAction, UniformPolicy
 from simulator.evaluate.checks.log import log_findings
 from simulator.evaluate.checks.split import split_evidence, split_finding, units_in_both
-from simulator.evaluate.result import Evaluation, Finding
+from simulator.evaluate.result import Difference, Estimate, Evaluation, Finding, HoldoutMean
 from simulator.evaluate.run import evaluate
 from simulator.logs.columns import Category, Columns
 from simulator.logs.decider_log import DIFFERENT_VERSIONS, load
@@ -43,6 +43,7 @@ from simulator.logs.open import ReadOptions
 from simulator.logs.open import open_log as read_log
 from simulator.logs.span import Span
 from simulator.logs.versions import differences
+from simulator.report.evaluation import lift_text
 from tests.conftest import sample_experiment
 from tests.long_logs import GROUP, PastClock, shop
 
@@ -510,3 +511,11 @@ def test_units_in_both_groups_are_found() -> None:
     assert found
     assert found.verdict == "caution"
     assert "3 units are both" in found.text
+
+
+def test_a_holdout_of_five_units_is_too_small_and_not_wrongly_split() -> None:
+    """Whoever reads that the split is wrong looks for a fault that is none."""
+    mean, lift = Estimate(0.1, 0.05, 0.2, ""), Difference("holdout", "mean", 0.05, -0.1, 0.2, "")
+    few = HoldoutMean("none", 0.1, decisions=13, units=5, estimate=mean, lift=lift, verdict="do not use")
+    assert "it has 5 units, too few" in lift_text(few)
+    assert "not split off as declared" in lift_text(replace(few, units=500))

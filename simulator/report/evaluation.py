@@ -24,6 +24,7 @@ from simulator.evaluate.result import (
     PolicyResult,
     Segment,
 )
+from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.report.checks import candidate_panel, log_panel, notable
 from simulator.report.table import STYLES, Cell, Column, Table, Tone, difference, estimate, in_terminal
 from simulator.text import between, count, figure, printable, signed, signed_between
@@ -87,6 +88,8 @@ def lift_text(holdout: HoldoutMean) -> str:
     lift = holdout.lift
     if lift is None:
         return holdout.no_lift
+    if holdout.verdict == "do not use" and holdout.units < LEAST_ESS:
+        return f"The holdout cannot be compared with the policy: it has {holdout.units} units, too few for an interval."
     if holdout.verdict == "do not use":
         return "The holdout cannot be compared with the policy: its units were not split off as declared."
     which = f"the holdout, which always got {holdout.action!r}"
