@@ -23,6 +23,9 @@ from simulator.text import figure, percent
 LIKELIEST = "the most probable action"
 """An event of the sample ratio test besides the actions: it finds a server that draws the argmax and logs a softmax."""
 
+NOT_COME = 7
+"""Draws that were to be expected and did not come, with a chance of e^-7: about that of an alarm."""
+
 _FIX = "Log the probability with which the drawn action was really drawn, taken from the code that draws."
 
 
@@ -243,7 +246,10 @@ def _without_pmfs(columns: Columns) -> tuple[Finding, ...]:
     variance = seen / np.fmin(mean, 1.0)  # but too small where the action was drawn too rarely
     heaviest = np.zeros(actions)
     np.maximum.at(heaviest, action, weights)
-    chance = freedman(weight - chances, variance=variance, largest=heaviest)
+    excess = weight - chances
+    # a deficit that a few of the heaviest draws would fill may be those that did not come
+    few = (excess < 0) & (-excess <= NOT_COME * float(weights.max(initial=1.0)))
+    chance = np.where(few, 1.0, freedman(excess, variance=variance, largest=heaviest))
     return (
         _unless_not_eligible(mean_weights(mean, chance, columns.actions)),
         one_sided(weight_evidence(weights, action, chances), mean, columns.actions),
