@@ -247,8 +247,10 @@ def _without_pmfs(columns: Columns) -> tuple[Finding, ...]:
     heaviest = np.zeros(actions)
     np.maximum.at(heaviest, action, weights)
     excess = weight - chances
-    # a deficit that a few of the heaviest draws would fill may be those that did not come
-    few = (excess < 0) & (-excess <= NOT_COME * float(weights.max(initial=1.0)))
+    most = float(weights.max(initial=1.0))
+    heavy = np.bincount(action[weights >= most / 2], minlength=actions)
+    # a deficit that a few of the heaviest draws would fill, of an action that hardly had such: they may not have come
+    few = (excess < 0) & (-excess <= NOT_COME * most) & (heavy < NOT_COME)
     chance = np.where(few, 1.0, freedman(excess, variance=variance, largest=heaviest))
     return (
         _unless_not_eligible(mean_weights(mean, chance, columns.actions)),
