@@ -41,8 +41,8 @@ Z_ALARM = 4.0
 USEFUL_WEIGHT = 20.0
 """Weights up to w keep an effective sample of at least n / w: a twentieth of the decisions here."""
 
-LEAKS = "columns left out"
-"""The finding about them: a caution for every candidate, too, since it may be the propensities that are wrong."""
+LEAKS, BALANCE = "columns left out", "balance of the context"
+"""Findings about a log that are a caution for every candidate, too: it may be the propensities that are wrong."""
 
 NEGLIGIBLE = 1e-6
 """One slot of the sampler: a probability below it could not be drawn by our service either."""

@@ -193,12 +193,11 @@ def _one_sided(excess: Floats, variance: Floats, expected: Floats, chances: Floa
     gamma distribution with these takes the place of the mixture of chi-squares (Silvapulle & Sen, 2005, section 3.4).
     """
     some = (expected >= ENOUGH_DRAWS) & (variance > 0)
-    squares = np.maximum(excess[some], 0.0) ** 2 / variance[some]
-    count, statistic = int(some.sum()), float(squares.sum())
-    beyond = float((np.maximum(excess[some], 0.0) ** 2 / chances[some]).sum()) * max(
-        0.0, 1 - count / max(statistic, 1e-9)
-    )
-    effect = sqrt(beyond / max(1.0, float(chances[some].sum())))
+    squares = np.maximum(excess[some], 0.0) ** 2
+    count, statistic = int(some.sum()), float((squares / variance[some]).sum())
+    by_chance = min(1.0, 0.5 * count / statistic) if statistic else 1.0
+    both_sides = 2 * float((squares / chances[some]).sum()) * (1 - by_chance)
+    effect = sqrt(both_sides / max(1.0, float(chances[some].sum())))
     return (float(gammaincc(0.2 * count, statistic / 2.5)) if count else 1.0), effect
 
 

@@ -21,6 +21,7 @@ from simulator.evaluate.checks.overlap import Overlap
 from simulator.evaluate.checks.reward_range import reward_range
 from simulator.evaluate.result import Diagnostics, Finding
 from simulator.evaluate.verdicts import (
+    BALANCE,
     ENOUGH_ESS,
     LEAKS,
     LEAST_ESS,
@@ -48,7 +49,9 @@ def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = (), answer: Answer 
     """
     columns, weight = overlap.columns, overlap.weight
     reward = columns.reward
-    of_log = [one for one in log if one.verdict == "do not use" or (one.name, one.verdict) == (LEAKS, "caution")]
+    of_log = [
+        one for one in log if one.verdict == "do not use" or (one.name in (LEAKS, BALANCE) and one.verdict == "caution")
+    ]
     findings = (*of_log, *candidate_findings(overlap, answer))
     return Diagnostics(
         ess=effective_size(weight),

@@ -16,11 +16,11 @@ from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
 from simulator.evaluate.checks.direction import ANY_FIELD, Preference, preferences
 from simulator.evaluate.result import Finding, Verdict
 from simulator.evaluate.reward_model import levels_of
-from simulator.evaluate.verdicts import MATERIAL, ORDER, alarm
+from simulator.evaluate.verdicts import BALANCE, MATERIAL, ORDER, alarm
 from simulator.logs.columns import Category, Columns, Field, Number
 from simulator.text import figure, percent
 
-NAME = "balance of the context"
+NAME = BALANCE
 
 CAUTION, WRONG = 0.01, 2e-4
 """Chance of a caution, and of "do not use", for a right log, over all its fields: this check looks at many places of
