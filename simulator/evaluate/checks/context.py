@@ -136,24 +136,19 @@ def _preferred(columns: Columns) -> list[_Doubt]:
     """Fields whose high-reward values come with good actions too often; and good actions drawn too often at all."""
     found = preferences(columns)
     tests, spread = FAMILIES * len(found), float(columns.reward.std())
+    sure = columns.pmf is not None  # else an action that was not eligible where it does badly looks preferred elsewhere
     doubts = []
     for name, one in found.items():
         chance = min(1.0, one.chance * tests)
         material = one.share > MATERIAL if name else abs(one.gain) > MATERIAL * spread
-        verdict = _verdict(chance, material=material and _is_sure(columns))
+        verdict = _verdict(chance, material=material and sure)
         if verdict != "fine":
             doubts.append(_Doubt(verdict, chance, _words(name, one), one.gain))
     return doubts
 
 
-def _is_sure(columns: Columns) -> bool:
-    """Without pmfs, an action that was not eligible where it would do badly looks like a preference."""
-    return columns.pmf is not None
-
-
 def _words(name: str, one: Preference) -> str:
-    if name == ANY_FIELD:
-        more = "more" if one.gain > 0 else "less"
-        return f"Actions that do well in a context were drawn {more} often there than their propensities say"
     more = "more" if one.gain > 0 else "less"
+    if name == ANY_FIELD:
+        return f"Actions that do well in a context were drawn {more} often there than their propensities say"
     return f"Actions that do well were drawn {more} often, where {name} goes with high rewards, than propensities say"

@@ -104,7 +104,7 @@ class _Effects:
     def __init__(self, columns: Columns) -> None:
         self._columns = columns
         self._fold = fold_of(columns, FOLDS)
-        self._member = columns.member[columns.eligible].copy()
+        self._member = columns.member[columns.eligible]
         self._pmf = None if columns.pmf is None else columns.dense_pmf()
         self._apart = columns.reward - columns.reward.mean()
         whole = Tie("", np.zeros(len(columns), np.int64), 1, np.zeros(0), 0.0)

@@ -17,7 +17,7 @@ from simulator.evaluate.checks.context import context_balance
 from simulator.evaluate.result import Finding
 from simulator.evaluate.tally import Tally, bin_edges, divide, tally
 from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, caution_if
-from simulator.logs.columns import Columns, Flags
+from simulator.logs.columns import Columns, first_of_each
 from simulator.text import figure, percent
 
 LIKELIEST = "the most probable action"
@@ -89,13 +89,6 @@ def exploration(columns: Columns) -> Finding:
     )
 
 
-def first_of_units(columns: Columns) -> Flags:
-    """(n,): whether it is its unit's first decision."""
-    first = np.zeros(len(columns), np.bool_)
-    first[np.unique(columns.unit, return_index=True)[1]] = True
-    return first
-
-
 def repeated_draws(columns: Columns) -> Finding | None:
     """Whether units keep their action from one decision to the next; None where no unit comes back.
 
@@ -125,7 +118,7 @@ def repeated_draws(columns: Columns) -> Finding | None:
 
 def independent_draws(columns: Columns, repeats: Finding | None) -> Columns:
     """Each decision that has a draw of its own. repeats: what `repeated_draws` found."""
-    return columns if repeats is None or repeats.verdict == "fine" else columns.take(first_of_units(columns))
+    return columns if repeats is None or repeats.verdict == "fine" else columns.take(first_of_each(columns.unit))
 
 
 def _with_pmfs(columns: Columns) -> tuple[Finding, ...]:
