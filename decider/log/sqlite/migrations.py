@@ -75,6 +75,13 @@ def chain_entries(db: Database) -> None:
     connection.execute("drop table old_models")
 
 
+@MIGRATIONS()
+def bound_growth(db: Database) -> None:
+    """0.2 -> 0.3: the tables that keep a log from growing for ever; entries stay as they are."""
+    if db.conn is not None:
+        _create_missing(db.conn)
+
+
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number
 
 
@@ -83,18 +90,20 @@ def _statements(name: str) -> list[str]:
 
 
 def _create(statement: str) -> tuple[str, str]:
-    """A statement without the comment above it, and the name of what it creates; no name where it creates nothing."""
+    """A statement without the comment above it, and the name of what it creates, or of the table whose first row it
+    writes; no name where it does neither."""
     sql = "\n".join(line for line in statement.splitlines() if not line.startswith("--")).rstrip(";\n ")
     kind, *words = sql.split() or [""]
-    return sql, words[2 if words[0] == "unique" else 1] if kind == "create" else ""
+    return sql, words[2 if words[0] == "unique" else 1] if kind in ("create", "insert") else ""
 
 
 def _create_missing(connection: sqlite3.Connection) -> None:
     """What schema.sql has and an old log has not."""
     there = {name for (name,) in connection.execute("select name from sqlite_master")}
     for statement in _statements("schema.sql"):
-        if _create(statement)[1] not in there:
-            connection.execute(statement)
+        sql, name = _create(statement)
+        if name and name not in there:
+            connection.execute(sql)
 
 
 def _chain_all(connection: sqlite3.Connection) -> Head:
@@ -187,9 +196,10 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def is_old(path: Path) -> bool:
-    """Whether a file is a log from before the chain."""
+    """Whether a file is a log of an older release, which lacks a table of schema.sql."""
     if not path.is_file() or path.stat().st_size == 0:
         return False
     with sqlite_errors(path), closing(_open_to_read(path)) as connection:
         names = {name for (name,) in connection.execute("select name from sqlite_master")}
-    return "decisions" in names and "sealed_decisions" in names and "head" not in names
+    wanted = {_create(statement)[1] for statement in _statements("schema.sql")} - {""}
+    return "decisions" in names and "sealed_decisions" in names and not wanted <= names
