@@ -369,24 +369,28 @@ def test_a_range_whose_width_is_no_number_is_refused() -> None:
         from_message(message(reward={"range": {"minimum": -1.7e308, "maximum": 1.7e308}}))
 
 
+def _kinds(experiment: Experiment) -> dict[ActionId, str]:
+    """As the log keeps them, of removed actions too."""
+    return {action.id: action.kind for action in experiment.actions}
+
+
 def test_an_action_s_id_never_gets_another_kind() -> None:
     """The history of `sale` the offer must not become that of `sale` the banner."""
     old = sample_experiment()
-    check_successor(sample_experiment(description="other"), [old])
+    check_successor(sample_experiment(description="other"), _kinds(old))
     changed = sample_experiment(actions=(*old.actions[1:], Action(ActionId("sale"), "content")))
     with pytest.raises(InvalidExperiment) as refused:
-        check_successor(changed, [old, sample_experiment(actions=old.actions[1:])])
+        check_successor(changed, _kinds(old))
     assert [v.field for v in refused.value.violations] == ["actions[3].kind"]
 
 
 def test_a_removed_action_can_come_back_as_what_it_was_only() -> None:
     """Whoever removed an action by mistake can mend it; another meaning needs another id, also after a removal."""
     old = sample_experiment()
-    without = sample_experiment(actions=old.actions[1:])
-    check_successor(old, [old, without])
+    check_successor(old, _kinds(old))
     other = replace(old.actions[0], kind="another-kind")
     with pytest.raises(InvalidExperiment):
-        check_successor(sample_experiment(actions=(other, *old.actions[1:])), [old, without])
+        check_successor(sample_experiment(actions=(other, *old.actions[1:])), _kinds(old))
 
 
 # --- rules

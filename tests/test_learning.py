@@ -695,7 +695,7 @@ def test_any_order_of_entries_gives_one_version_that_serves(kinds: list[str], cu
         else:
             changed = sample_experiment(paused=kind == "pauses", policy=spec("softmax"), salt=str(number))
             log.append([NewVersion(changed, number, waits=kind == "waits")])
-    at_once, in_pieces, at = Lineup(), Lineup(), START
+    at_once, in_pieces, at = Lineup(log), Lineup(log), START
     at_once.follow(log.follow(START))
     head = log.head().position
     for cut in [*sorted(cut for cut in cuts if cut < head), head]:

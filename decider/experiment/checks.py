@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from google.protobuf import json_format
@@ -16,6 +16,7 @@ from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import feature_violations
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
+from decider.types import ActionId
 from decider.v1 import experiment_pb2 as pb
 
 MAX_ACTIONS = 1000
@@ -126,9 +127,9 @@ def _reward_violations(message: pb.RewardDefinition) -> Iterable[Violation]:
             yield Violation(f"reward.weights[{name}]", f"{weight} is not a finite number")
 
 
-def check_successor(experiment: Experiment, history: Iterable[Experiment]) -> None:
-    """Raises InvalidExperiment where an action's id had another meaning in an earlier version."""
-    kinds = {action.id: action.kind for old in history for action in old.actions}
+def check_successor(experiment: Experiment, kinds: Mapping[ActionId, str]) -> None:
+    """Raises InvalidExperiment where an action's id had another meaning in an earlier version. kinds: of every action
+    that the experiment ever had."""
     violations = [
         Violation(
             f"actions[{index}].kind",

@@ -72,7 +72,17 @@ class ExperimentVersion:
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
 
-    __slots__ = ("active", "all_active", "all_choices", "choices", "experiment", "number", "position", "time")
+    __slots__ = (
+        "__weakref__",
+        "active",
+        "all_active",
+        "all_choices",
+        "choices",
+        "experiment",
+        "number",
+        "position",
+        "time",
+    )
 
     def __init__(self, experiment: Experiment, *, number: int, position: Position, time: Time) -> None:
         self.experiment = experiment

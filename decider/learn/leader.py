@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from decider.errors import DeciderError, LogLocked
@@ -18,11 +18,14 @@ from decider.experiment.definition import ExperimentVersion
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
 from decider.learn.trainer import resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
-from decider.serving.follower import Copies, Owner
-from decider.serving.lineup import Lineup
+from decider.serving.follower import Copies
+from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId, Position, Time
 
 logger = logging.getLogger(__name__)
+
+PUBLISH_INTERVAL = 0.1
+"""Seconds, at most, that a model waits for others in the same round, to be published in one commit with them."""
 
 PROGRESS_INTERVAL = 10.0
 """Seconds between two log lines about the progress of a long round of learning."""
@@ -38,6 +41,15 @@ class Pace:
     store_interval: float = 300.0
     store_bytes: int = 600
     keep_bytes: int = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Publication:
+    """What a round of a trainer has to append, and whether its model is stored afterwards."""
+
+    training: Training
+    entries: Sequence[Entry]
+    store: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +100,14 @@ class Leader:
         self._stopping = stopping
         self._on_learned = on_learned
         self._on_failed = on_failed
-        self._lineup = Lineup()
+        self._lineup = Lineup(log)
         self._followed = START
         self._roster = Roster()
+        self._roster_old = True
+        self._asked = Mark(START, Time(0))
+        self._next_tick: tuple[Position, Time | None] | None = None
+        self._unpublished: list[_Publication] = []
+        self._unpublished_since = 0.0
         self._progress_at = time.monotonic()
         self._maintained_at = -math.inf
 
@@ -106,7 +123,9 @@ class Leader:
             if not left:
                 return True
             for training in left:
-                self._learn(training)
+                self._learn(training, self._log.head().mark)
+                for published in self._publish_all():
+                    self._store(published)
             self._log_progress()
         return False
 
@@ -119,14 +138,47 @@ class Leader:
             raise LogLocked(f"{self._log.name}: another process leads this log now")
         self._follow()
         self._tick_if_due()
-        trainings = [t for t in self._roster.values() if t.due <= time.monotonic()]
+        end = self._log.head().mark
+        trainings = [t for t in self._with_news(end) if t.due <= time.monotonic()]
         for training in trainings:
             if not self._stopping():
-                self._try_to_learn(training)
+                self._try_to_learn(training, end)
+                if time.monotonic() - self._unpublished_since >= PUBLISH_INTERVAL:
+                    self._try_to_publish()
+        self._try_to_publish()
         self._maintain()
         self._log_progress()
         now = time.monotonic()
         return any(t.due <= now and (not t.reached or t.mark) for t in self._roster.values())
+
+    def _with_news(self, end: Mark) -> Sequence[Training]:
+        """The trainings that may have something to do. Those of which the log has sealed nothing since the last look
+        go on without asking it: one query for all of them, so that an experiment without news costs nothing."""
+        asked = self._asked
+        due = set[ExperimentId]()
+        if end.position > asked.position:
+            first = self._log.first_deadlines(after=asked.time)
+            due = {id_ for id_, deadline in first.items() if deadline <= end.time}
+        self._asked = end
+        return [t for t in self._roster.values() if not self._is_idle(t, asked, due) or not self._skip(t, end)]
+
+    def _is_idle(self, training: Training, asked: Mark, due: Collection[ExperimentId]) -> bool:
+        """Whether it had learned all that was sealed at the last look, and nothing of it was sealed since."""
+        return (
+            training.trainer.experiment not in due
+            and training.reached
+            and training.mark is None
+            and training.at >= asked.position
+            and not training.news
+            and not self._is_cold(training)
+        )
+
+    def _skip(self, training: Training, end: Mark) -> bool:
+        """Go on to the end without a look into the log. False where its model is to be stored."""
+        if self._store_is_due(training):
+            return False
+        training.skip_to(end)
+        return True
 
     def _maintain(self) -> None:
         """At most once per interval: rounds may follow each other without a pause."""
@@ -145,7 +197,8 @@ class Leader:
         for owner in [owner for owner, training in self._roster.items() if end - training.at <= STRIDE]:
             self._roster[owner].due = 0.0
             while not (training := self._roster[owner]).due and time.monotonic() < deadline:
-                self._try_to_learn(training)
+                self._try_to_learn(training, self._log.head().mark)
+                self._try_to_publish()
 
     def finish(self) -> None:
         """At the end: store the models and release the lease. Raises LogError."""
@@ -157,10 +210,10 @@ class Leader:
                 training.trainer.close()
             self._lease.release()
 
-    def progress(self, lineup: Lineup | None = None) -> Sequence[Progress]:
+    def progress(self, lineup: Mapping[ExperimentId, Rollout] | None = None) -> Sequence[Progress]:
         """The versions of a lineup (the leader's own by default) whose models have not caught up; from any thread."""
         head = self._log.head().position
-        known = Lineup(self._lineup if lineup is None else lineup)
+        known = dict(self._lineup if lineup is None else lineup)
         return [Progress(*one) for one in Roster(self._roster).behind(known, head)]
 
     def lag(self) -> float:
@@ -172,8 +225,13 @@ class Leader:
     def _follow(self) -> None:
         """Begin and end trainers, so that there is one for each model that serves or waits."""
         news = self._log.follow(self._followed)
-        self._lineup.follow(news)
+        self._roster_old |= bool(self._lineup.follow(news))
         self._followed = news.head
+        if self._roster_old:
+            self._renew_roster()
+            self._roster_old = False
+
+    def _renew_roster(self) -> None:
         wanted = self._roster.versions_by_owner(self._lineup)
         for owner in self._roster.keys() - wanted.keys():
             self._store(self._roster[owner])
@@ -210,26 +268,32 @@ class Leader:
 
     def _tick_if_due(self) -> None:
         """Append a tick where only time ends a window: replay needs an entry for it."""
-        deadline = self._log.next_deadline(after=self._log.head().time)
+        end = self._log.head()
+        if self._next_tick is None or self._next_tick[0] != end.position:
+            self._next_tick = (end.position, self._log.next_deadline(after=end.time))
+        deadline = self._next_tick[1]
         if deadline is not None and deadline <= self._clock():
             self._log.append([Tick()])
 
-    def _try_to_learn(self, training: Training) -> None:
+    def _try_to_learn(self, training: Training, end: Mark) -> None:
         """An experiment that cannot learn does not stop the others; it continues from its last stored model."""
-        id_ = training.trainer.experiment
         try:
-            self._learn(training)
+            self._learn(training, end)
         except Exception as error:
-            again = self._begin(training.version)
-            again.due = time.monotonic() + self._pace.interval
-            self._roster[_owner(training)] = again
-            self._on_failed(id_)
-            unexpected = None if isinstance(error, DeciderError) else error
-            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
+            self._begin_again(training, error)
 
-    def _learn(self, training: Training) -> None:
+    def _begin_again(self, training: Training, error: Exception) -> None:
+        id_ = training.trainer.experiment
+        again = self._begin(training.version)
+        again.due = time.monotonic() + self._pace.interval
+        self._roster[training.owner] = again
+        self._on_failed(id_)
+        unexpected = None if isinstance(error, DeciderError) else error
+        logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
+
+    def _learn(self, training: Training, end: Mark) -> None:
         """Learn a slice. The model is published once it has caught up, and from time to time on the way."""
-        goal = self._goal(training)
+        goal = self._goal(training, end)
         named = training.work(goal, self._log)
         if training.at < goal.position:
             if named:
@@ -241,27 +305,21 @@ class Leader:
             return
         training.due = time.monotonic() + self._pace.interval
         first, training.reached = not training.reached, True
-        self._publish(training, first=first)
-        if first or self._store_is_due(training):
-            self._store(training)
+        self._publish(training, first=first, store=first or self._store_is_due(training))
 
     def _publish_on_the_way(self, training: Training) -> None:
         """Where traffic outruns the learner, the log's end is never reached within a slice: what serves must not wait
         for that. While a model learns what it had learned before, only pieces are kept."""
         if training.reached:
             if time.monotonic() - training.published_at >= self._pace.interval:
-                self._publish(training)
-                if self._store_is_due(training):
-                    self._store(training)
+                self._publish(training, store=self._store_is_due(training))
         elif training.unstored_seconds >= PIECE and training.trainer.spec.resumable:
-            self._publish(training)  # before it is stored: `check` takes a stored, unpublished model for damage
-            self._store(training)
+            self._publish(training, store=True)
 
-    def _goal(self, training: Training) -> Mark:
+    def _goal(self, training: Training, end: Mark) -> Mark:
         """The position to learn up to: the log's end; for a frozen experiment that of its last model."""
         if training.at < training.named:
             return Mark(training.named, self._log.time_at(training.named))
-        end = self._log.head().mark
         if not training.version.experiment.frozen:
             return end
         if training.reached:
@@ -276,12 +334,13 @@ class Leader:
         newest = max([models.last_published_position(experiment.id, one) for one in signatures], default=START)
         return Mark(newest, self._log.time_at(newest))
 
-    def _publish(self, training: Training, *, first: bool = False) -> None:
+    def _publish(self, training: Training, *, first: bool = False, store: bool = False) -> None:
+        """Its model goes into the round's next commit."""
         trainer = training.trainer
         entries: list[Entry] = []
         if training.news or (first and trainer.position > START):
             model = trainer.model()
-            name = ModelName(trainer.experiment, model.position, trainer.spec.signature)
+            name = ModelName(trainer.experiment, model.position, trainer.signature)
             self._copies.put(name, model)  # before the entry: a follower may look for it right after the commit
             entries.append(NewModel(name, trainer.learned))
             if training.news:
@@ -289,12 +348,43 @@ class Leader:
             training.published, training.published_at, training.seconds = trainer.learned, time.monotonic(), 0.0
         if training.reached and self._is_cold(training):
             entries.append(Serves(training.version.position))
-        self._log.append(entries)  # model and `Serves` in one commit: the version never serves with an older model
+        if entries or store:
+            self._unpublished_since = self._unpublished_since if self._unpublished else time.monotonic()
+            self._unpublished.append(_Publication(training, entries, store))
+
+    def _publish_all(self) -> Sequence[Training]:
+        """One commit for the models of several trainers: each commit has a price of its own. Returns those whose models
+        are to be stored now."""
+        waiting, self._unpublished = self._unpublished, []
+        # Model and `Serves` are in one commit: the version never serves with an older model.
+        self._log.append([entry for one in waiting for entry in one.entries])
+        # Stored after the commit: `check` takes a stored, unpublished model for damage.
+        return [one.training for one in waiting if one.store]
+
+    def _try_to_publish(self) -> None:
+        """Trainers whose models could not be published or stored continue from their last stored models."""
+        waiting = [one.training for one in self._unpublished]
+        try:
+            due = self._publish_all()
+        except Exception as error:
+            for training in waiting:
+                training.published = 0  # so that none of them stores a model that was never published
+            for training in waiting:
+                self._begin_again(training, error)
+            return
+        for training in due:
+            self._try_to_store(training)
+
+    def _try_to_store(self, training: Training) -> None:
+        try:
+            self._store(training)
+        except Exception as error:
+            self._begin_again(training, error)
 
     def _is_cold(self, training: Training) -> bool:
         """Whether a version waits for this model to catch up."""
         rollout = self._lineup[training.version.experiment.id]
-        return rollout.newest.position == training.version.position and rollout.warm != training.trainer.spec.signature
+        return rollout.newest.position == training.version.position and rollout.warm != training.trainer.signature
 
     def _store_is_due(self, training: Training) -> bool:
         learned = training.trainer.learned - training.stored
@@ -309,7 +399,7 @@ class Leader:
         if trainer.learned == training.stored or training.news:
             return
         saved = trainer.save()
-        name = ModelName(trainer.experiment, trainer.position, trainer.spec.signature)
+        name = ModelName(trainer.experiment, trainer.position, trainer.signature)
         needed = [signature for id_, signature in self._roster if id_ == trainer.experiment]
         self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes, keep=needed)
         training.stored, training.stored_at = trainer.learned, time.monotonic()
@@ -320,7 +410,3 @@ class Leader:
             self._progress_at = time.monotonic()
             for progress in self.progress():
                 logger.info("learning %s", progress)
-
-
-def _owner(training: Training) -> Owner:
-    return training.trainer.experiment, training.trainer.spec.signature

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from decider.experiment.definition import ExperimentVersion
@@ -55,9 +55,19 @@ class Training:
     unstored_seconds: float = 0.0
 
     @property
+    def owner(self) -> Owner:
+        """What its models are of."""
+        return self.trainer.experiment, self.trainer.signature
+
+    @property
     def news(self) -> bool:
         """Whether it has learned since its model was published."""
         return self.trainer.learned > self.published
+
+    def skip_to(self, mark: Mark) -> None:
+        """Nothing was sealed between: the log is not asked."""
+        self.trainer.skip_to(mark)
+        self.at = mark.position
 
     def work(self, goal: Mark, log: LogReader) -> bool:
         """Learn one slice towards the goal, STRIDE entries at most. Returns whether a model can be named there.
@@ -95,7 +105,9 @@ class Roster(dict[Owner, Training]):
             if version.experiment.policy.learns
         }
 
-    def behind(self, lineup: Lineup, head: Position) -> Iterator[tuple[ExperimentId, int, Position, Position]]:
+    def behind(
+        self, lineup: Mapping[ExperimentId, Rollout], head: Position
+    ) -> Iterator[tuple[ExperimentId, int, Position, Position]]:
         """(experiment, version's number, learned up to, of) of every version whose model has not caught up."""
         for rollout in lineup.values():
             for version in _versions(rollout):

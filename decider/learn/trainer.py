@@ -39,6 +39,7 @@ class Trainer:
         self._log = log
         self.experiment = experiment
         self.spec = spec
+        self.signature = spec.signature
         self._code = code
         self._restart(START, None)
 
@@ -54,7 +55,7 @@ class Trainer:
 
         Raises ModelMismatch if it is damaged; the trainer is then fresh and can learn everything from the log again.
         """
-        stored = self._log.models.newest(self.experiment, self.spec.signature)
+        stored = self._log.models.newest(self.experiment, self.signature)
         if stored is not None and self.spec.resumable:
             self._restart(*stored)
 
@@ -80,6 +81,10 @@ class Trainer:
         self._way = None
         return True
 
+    def skip_to(self, mark: Mark) -> None:
+        """Go on from a mark up to which nothing was sealed; the caller knows that, so the log is not asked."""
+        self.time = max(self.time, mark.time)
+
     def close(self) -> None:
         """Close the log's stream, also in the middle of an advance; do not use the trainer afterwards."""
         if self._way is not None:
@@ -88,10 +93,9 @@ class Trainer:
     def _go(self, mark: Mark) -> Generator[None, None, None]:
         """Learn everything up to the mark; yields after each decision."""
         before = self.learned
-        versions = {v.position: v for v in self._log.versions() if v.experiment.id == self.experiment}
         with closing(self._read_sealed(mark)) as decisions:
             for sealed in decisions:
-                self._learn(sealed, versions[sealed.decision.version])
+                self._learn(sealed, self._log.version_at(sealed.decision.version))
                 yield
         self.time = max(self.time, mark.time)
         if self.learned > before:

@@ -4,6 +4,7 @@ experiment files, in any process, without the leader and without a lock.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -30,6 +31,9 @@ class Versions:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
+        self._lock = threading.Lock()
+        self._lineup = Lineup(log)
+        self._followed = START
 
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
@@ -58,15 +62,15 @@ class Versions:
         # Compare-and-set: the log's unique key (experiment, number) refuses the entry where another process has applied
         # a version meanwhile; then everything is computed anew from what that process has applied.
         while True:
-            lineup, news = Lineup(), self._log.follow(START)  # one read for both: they must know the same versions
-            lineup.follow(news)
-            history = [version for version, _ in news.versions if version.experiment.id == id_]
-            experiment = content(history[-1].experiment if history else None)
-            check_successor(experiment, [version.experiment for version in history])
-            waits = lineup.must_wait(experiment)
-            if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
-                return ApplyResult(history[-1], changed=False, waits=lineup[id_].waiting is not None)
-            number = len(history) + 1
+            with self._lock:
+                rollout = self._follow().get(id_)
+            newest = rollout.newest if rollout else None
+            experiment = content(newest.experiment if newest else None)
+            check_successor(experiment, self._log.action_kinds(id_))
+            waits = rollout is not None and rollout.must_wait(experiment)
+            if rollout and newest and write_json(to_message(newest.experiment)) == write_json(to_message(experiment)):
+                return ApplyResult(newest, changed=False, waits=rollout.waiting is not None)
+            number = newest.number + 1 if newest else 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)
                 return ApplyResult(version, changed=True, waits=waits)
@@ -74,3 +78,10 @@ class Versions:
             if mark is not None:
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
                 return ApplyResult(version, changed=True, waits=waits)
+
+    def _follow(self) -> Lineup:
+        """What serves and waits now."""
+        news = self._log.follow(self._followed)
+        self._lineup.follow(news)
+        self._followed = news.head
+        return self._lineup

@@ -34,10 +34,22 @@ from decider.log.protocol import (
     SealedDecision,
     Serves,
     ServingChanges,
+    VersionName,
 )
 from decider.log.totals import DELAY_BUCKETS, RewardTotals, SealedTotals, Totals
 from decider.policy.saved import SavedModel
-from decider.types import START, Decision, DecisionId, ExperimentId, Position, Reason, RewardOutcome, Time, now
+from decider.types import (
+    START,
+    ActionId,
+    Decision,
+    DecisionId,
+    ExperimentId,
+    Position,
+    Reason,
+    RewardOutcome,
+    Time,
+    now,
+)
 
 POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 
@@ -195,6 +207,15 @@ class MemoryLog:
         """See LogReader."""
         return self._versions[position]
 
+    def experiment_ids(self, positions: Collection[Position]) -> Mapping[Position, ExperimentId]:
+        """See LogReader."""
+        return {position: self._versions[position].experiment.id for position in positions}
+
+    def action_kinds(self, experiment: ExperimentId) -> Mapping[ActionId, str]:
+        """See LogReader."""
+        ours = [version.experiment for version in self.versions() if version.experiment.id == experiment]
+        return {action.id: action.kind for version in ours for action in version.actions}
+
     def follow(self, after: Position) -> ServingChanges:
         """See LogReader."""
         head = self.head().position
@@ -202,7 +223,7 @@ class MemoryLog:
         models = {(e.name.experiment, e.name.signature): (p, e.name) for p, e in new if isinstance(e, NewModel)}
         return ServingChanges(
             head=head,
-            versions=[(self._versions[p], e.waits) for p, e in new if isinstance(e, NewVersion)],
+            versions=[(VersionName(p, e.experiment.id), e.waits) for p, e in new if isinstance(e, NewVersion)],
             serves=[(p, e.version) for p, e in new if isinstance(e, Serves)],
             models=sorted(models.values()),
         )
@@ -286,6 +307,12 @@ class MemoryLog:
         """See LogReader."""
         ours = [one for one in self._logged_decisions() if experiment in (None, self._version(one).experiment.id)]
         return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
+
+    def first_deadlines(self, *, after: Time) -> Mapping[ExperimentId, Time]:
+        """See LogReader."""
+        ids = {version.experiment.id for version in self.versions()}
+        first = {id_: self.next_deadline(after=after, experiment=id_) for id_ in ids}
+        return {id_: deadline for id_, deadline in first.items() if deadline is not None}
 
     def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
         """See LogReader."""

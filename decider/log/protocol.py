@@ -165,6 +165,13 @@ class SealedDecision:
     overridden: bool
 
 
+class VersionName(NamedTuple):
+    """A version of an experiment: who needs its definition reads it with `version_at`."""
+
+    position: Position
+    experiment: ExperimentId
+
+
 @dataclass(frozen=True, slots=True)
 class ServingChanges:
     """The entries after a position that change what serves, each kind in order of position.
@@ -173,7 +180,7 @@ class ServingChanges:
     """
 
     head: Position
-    versions: Sequence[tuple[ExperimentVersion, bool]]
+    versions: Sequence[tuple[VersionName, bool]]
     """(version, whether it waits)."""
     serves: Sequence[tuple[Position, Position]]
     """(position of the entry, position of the version)."""
@@ -254,10 +261,16 @@ class LogReader(Protocol):
         """The time of an entry; 0 for position 0."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
-        """Every applied version, in order of position."""
+        """Every applied version, in order of position: for offline use, since a log may have thousands."""
 
     def version_at(self, position: Position) -> ExperimentVersion:
-        """The version applied there. Raises KeyError where there is none."""
+        """The version applied there; the same object as long as somebody keeps it. Raises KeyError if there is none."""
+
+    def experiment_ids(self, positions: Collection[Position]) -> Mapping[Position, ExperimentId]:
+        """The experiments of the versions at these positions."""
+
+    def action_kinds(self, experiment: ExperimentId) -> Mapping[ActionId, str]:
+        """The kind of every action that an experiment ever had; of several the last."""
 
     def follow(self, after: Position) -> ServingChanges:
         """The entries after a position that change what serves."""
@@ -292,6 +305,9 @@ class LogReader(Protocol):
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
+
+    def first_deadlines(self, *, after: Time) -> Mapping[ExperimentId, Time]:
+        """The first window's end beyond `after` of every experiment that has one."""
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """The totals of (after, until]: entries by position, seals by time."""

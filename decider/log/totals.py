@@ -52,3 +52,8 @@ class Totals:
     """Rewards by (version, index into DELAY_BUCKETS)."""
     delay_seconds: defaultdict[Position, float] = field(default_factory=lambda: defaultdict(float))
     sealed: dict[Position, SealedTotals] = field(default_factory=dict)
+
+    def versions(self) -> set[Position]:
+        """Every version that something was counted of."""
+        counted = (self.decisions, self.inverse_propensity, self.possible, self.rewards, self.delays)
+        return {key[0] for counts in counted for key in counts} | {*self.delay_seconds} | {*self.sealed}

@@ -69,7 +69,7 @@ class LogTotals:
     def _catch_up(self) -> None:
         mark = self._log.head().mark
         counted = self._log.totals(self.mark, mark)
-        experiments = {version.position: version.experiment.id for version in self._log.versions()}
+        experiments = self._log.experiment_ids(counted.versions())
         self._add_decisions(counted, experiments)
         self._add_rewards(counted, experiments)
         self._add_sealed(counted, experiments)

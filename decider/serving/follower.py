@@ -57,7 +57,7 @@ class Follower:
         self._position = START
         self._due: set[ExperimentId] = set()
         self._names: dict[Owner, ModelName] = {}
-        self.lineup = Lineup()
+        self.lineup = Lineup(log)
 
     def follow(self) -> None:
         """Make serve what has come since the last call. Raises LogError; the next call retries what is left."""

@@ -7,10 +7,11 @@ follower, the leader and `learn/versions.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.log.protocol import ServingChanges
+from decider.log.protocol import LogReader, ServingChanges
 from decider.types import ExperimentId, Position
 
 
@@ -22,55 +23,76 @@ class Rollout:
     warm: str
     waiting: ExperimentVersion | None = None
 
-    def after_serves(self, version: Position) -> Rollout:
-        """After a `Serves` entry for that version."""
-        if self.waiting is not None and self.waiting.position == version:
-            return Rollout(self.waiting, self.waiting.experiment.policy.signature)
-        if self.serving.position == version:
-            return replace(self, warm=self.serving.experiment.policy.signature)
-        return self
-
     @property
     def newest(self) -> ExperimentVersion:
         """The version that was applied last."""
         return self.waiting or self.serving
 
-
-class Lineup(dict[ExperimentId, Rollout]):
-    """The rollout of every experiment."""
-
-    def follow(self, news: ServingChanges) -> set[ExperimentId]:
-        """Apply new entries. Returns the experiments that changed."""
-        applied = {version.position: (version, waits) for version, waits in news.versions}
-        served = dict(news.serves)
-        return {
-            id_
-            for position in sorted(applied | served)
-            for id_ in (self._apply(*applied[position]) if position in applied else self._serve(served[position]),)
-            if id_ is not None
-        }
-
-    def _apply(self, version: ExperimentVersion, waits: bool) -> ExperimentId:
-        id_ = version.experiment.id
-        rollout = self.get(id_)
-        if rollout is None:
-            self[id_] = Rollout(version, version.experiment.policy.signature)
-        elif waits:
-            self[id_] = replace(rollout, waiting=version)
-        else:
-            self[id_] = Rollout(version, rollout.warm)
-        return id_
-
-    def _serve(self, version: Position) -> ExperimentId | None:
-        """None where a newer version had ended the waiting before: then the entry has no effect."""
-        for id_, rollout in self.items():
-            if version in (rollout.newest.position, rollout.serving.position):
-                self[id_] = rollout.after_serves(version)
-                return id_
-        return None
-
     def must_wait(self, experiment: Experiment) -> bool:
         """Whether a new version of this content has to learn before it serves. A pause never waits."""
-        rollout = self.get(experiment.id)
         policy = experiment.policy
-        return rollout is not None and policy.learns and not experiment.paused and policy.signature != rollout.warm
+        return policy.learns and not experiment.paused and policy.signature != self.warm
+
+
+class _Places(NamedTuple):
+    """A rollout by the positions of its versions. warm: of the version whose policy's model has caught up."""
+
+    serving: Position
+    warm: Position
+    waiting: Position | None = None
+
+    def after(self, version: Position, *, waits: bool) -> _Places:
+        """After a new version."""
+        return self._replace(waiting=version) if waits else _Places(version, self.warm)
+
+    def after_serves(self, version: Position) -> _Places:
+        """After a `Serves` entry for that version."""
+        if version == self.waiting:
+            return _Places(version, version)
+        return self._replace(warm=version) if version == self.serving else self
+
+
+class Lineup(dict[ExperimentId, Rollout]):
+    """The rollout of every experiment. log: has the definitions; only those that matter now are read."""
+
+    def __init__(self, log: LogReader) -> None:
+        super().__init__()
+        self._log = log
+        self._places: dict[ExperimentId, _Places] = {}
+
+    def follow(self, news: ServingChanges) -> set[ExperimentId]:
+        """Apply new entries. Returns the experiments that changed. Raises LogError; then it is as it was before."""
+        changed = self._places_after(news)
+        rollouts = {id_: self._rollout(places) for id_, places in changed.items()}
+        self._places |= changed
+        self.update(rollouts)
+        return {*changed}
+
+    def _places_after(self, news: ServingChanges) -> dict[ExperimentId, _Places]:
+        """The new places of the experiments that changed."""
+        applied = {name.position: (name.experiment, waits) for name, waits in news.versions}
+        served = dict(news.serves)
+        changed: dict[ExperimentId, _Places] = {}
+        for position in sorted(applied | served):
+            if position in applied:
+                id_, waits = applied[position]
+                before = changed.get(id_) or self._places.get(id_)
+                changed[id_] = before.after(position, waits=waits) if before else _Places(position, position)
+                continue
+            version = served[position]
+            known = applied[version][0] if version in applied else self._experiment_of(version)
+            if known is not None:
+                changed[known] = (changed.get(known) or self._places[known]).after_serves(version)
+        return changed
+
+    def _experiment_of(self, version: Position) -> ExperimentId | None:
+        """None where a newer version had ended the waiting before: then a `Serves` entry has no effect."""
+        return next((id_ for id_, at in self._places.items() if version in (at.serving, at.waiting)), None)
+
+    def _rollout(self, places: _Places) -> Rollout:
+        at = self._log.version_at
+        return Rollout(
+            serving=at(places.serving),
+            warm=at(places.warm).experiment.policy.signature,
+            waiting=None if places.waiting is None else at(places.waiting),
+        )

@@ -43,6 +43,7 @@ def check(connection: sqlite3.Connection, on_progress: OnProgress, *, acknowledg
         _check_end(connection, acknowledged),
         _check_chain(connection, on_progress),
         _check_definitions(connection),
+        _check_open_versions(connection),
         _check_refused(connection),
         _check_models(connection),
     )
@@ -65,7 +66,7 @@ def _check_pages(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_rows_of_one(connection: sqlite3.Connection) -> Iterator[Damage]:
-    for table, least in (("head", 1), ("chain_start", 0)):
+    for table, least in (("head", 1), ("chain_start", 0), ("closed_until", 1)):
         (count,) = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - our names
         if not least <= count <= 1:
             yield Damage(*NOWHERE, f"table {table} has {count} rows")
@@ -142,7 +143,9 @@ class _ChainCheck:
 
 
 def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """Whether the columns that views read agree with the definition, which the trainer reads."""
+    """Whether the columns that views read agree with the definition, which the trainer reads, and so the kinds of
+    actions by which a new version is checked."""
+    kinds: dict[tuple[str, str], str] = {}
     for position, _, *row in connection.execute(EXPERIMENTS.select, (START, LAST)):
         written = dict(zip(EXPERIMENTS.columns, row, strict=True))
         try:
@@ -151,9 +154,34 @@ def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
         except (InvalidExperiment, TypeError, ValueError) as error:
             yield Damage(position, position, f"the definition of an experiment cannot be read: {error}")
             continue
+        kinds |= {(experiment.id, action.id): action.kind for action in experiment.actions}
         for name, value in zip(EXPERIMENTS.columns, expected, strict=True):
             if name != "definition" and written[name] != value:
                 yield Damage(position, position, f"column {name} is {written[name]!r}, the definition says {value!r}")
+    kept = {(experiment, action): kind for experiment, action, kind in connection.execute(_ACTION_KINDS)}
+    for id_, action in [key for key in kinds | kept if kept.get(key) != kinds.get(key)]:
+        yield Damage(*NOWHERE, f"the kind of action {action!r} of experiment {id_!r} is not the one that it had")
+
+
+_ACTION_KINDS = "select experiment, action, kind from action_kinds"
+
+_WRONGLY_CLOSED = """
+select e.position, 'has decisions whose window is open, and counts as closed'
+from closed_until c cross join experiments e
+where e.position not in (select version from open_versions)
+  and exists (select 1 from decisions d where d.version = e.position and d.time > c.time - e.window)
+union all
+select o.version, 'counts as open for another experiment'
+from open_versions o left join experiments e on e.position = o.version where o.experiment is not e.experiment
+"""
+
+
+def _check_open_versions(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Whether the learner and the metrics would find every window that is open."""
+    if connection.execute("select 1 from closed_until where id = 1").fetchone() is None:
+        yield Damage(*NOWHERE, "table closed_until has lost its row")
+    for position, problem in connection.execute(_WRONGLY_CLOSED):
+        yield Damage(position, position, f"the version {problem}")
 
 
 def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:

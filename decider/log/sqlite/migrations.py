@@ -80,6 +80,21 @@ def bound_growth(db: Database) -> None:
     """0.2 -> 0.3: the tables that keep a log from growing for ever; entries stay as they are."""
     if db.conn is not None:
         _create_missing(db.conn)
+        db.conn.execute(_OPEN_ALL)
+        db.conn.execute(_KEEP_ALL_KINDS)
+
+
+_OPEN_ALL = """
+insert into open_versions (version, experiment)
+select position, experiment from experiments e where exists (select 1 from decisions d where d.version = e.position)
+"""
+_KEEP_ALL_KINDS = """
+insert into action_kinds (experiment, action, kind)
+select experiment, json_extract(value, '$.id'), coalesce(json_extract(value, '$.kind'), 'content')
+from (select experiment, case when json_valid(definition) then definition else '{}' end as definition
+  from experiments order by position), json_each(definition, '$.actions') where true
+on conflict (experiment, action) do update set kind = excluded.kind
+"""
 
 
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number

@@ -68,21 +68,23 @@ def read_one(connection: sqlite3.Connection, sql: str, parameters: Parameters = 
     return found if row is None or found is None else row.make(found)
 
 
-def logged_decision(row: Any, versions: Mapping[Position, ExperimentVersion]) -> LoggedDecision:
+def logged_decision(row: Any, all_active: tuple[ActionId, ...]) -> LoggedDecision:
     """The decision in a row with the columns of DECISION, with its place. Raises LogCorrupt if it cannot be one."""
-    return LoggedDecision(row.position, row.time, decision(row, versions), row.build or START)
+    return LoggedDecision(row.position, row.time, decision(row, all_active), row.build or START)
 
 
-def decision(row: Any, versions: Mapping[Position, ExperimentVersion]) -> Decision:
-    """The decision in a row with the columns of DECISION. Raises LogCorrupt if it cannot be one."""
+def decision(row: Any, all_active: tuple[ActionId, ...]) -> Decision:
+    """The decision in a row with the columns of DECISION. all_active: of its version, to share one tuple.
+
+    Raises LogCorrupt if it cannot be one.
+    """
     try:
-        return _decision(row, versions)
+        return _decision(row, all_active)
     except (ValueError, TypeError) as error:
         raise LogCorrupt(f"the decision at position {row.position} is damaged: {error}") from error
 
 
-def _decision(row: Any, versions: Mapping[Position, ExperimentVersion]) -> Decision:
-    all_active = versions[row.version].all_active if row.version in versions else ()
+def _decision(row: Any, all_active: tuple[ActionId, ...]) -> Decision:
     return Decision(
         decision_id=DecisionId(row.decision_id),
         version=Position(row.version),

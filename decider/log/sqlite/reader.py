@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from operator import attrgetter
@@ -30,6 +30,7 @@ from decider.log.protocol import (
     OnProgress,
     SealedDecision,
     ServingChanges,
+    VersionName,
 )
 from decider.log.sqlite.check import check
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
@@ -50,22 +51,32 @@ from decider.log.sqlite.read_rows import (
     read_one,
 )
 from decider.log.sqlite.totals import count_totals
+from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import Totals
-from decider.types import START, DecisionId, ExperimentId, Position, RewardOutcome, Time
+from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
 
 _DUE = "time > :after - window and time <= :until - window"
 
-_VERSIONS = "select position, time, number, definition from experiments where position > ? order by position"
+_ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
+_VERSION = "select position, time, number, definition from experiments where position = ?"
 
 _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
 
-FIRST_DEADLINES = """
-select v.position, (
+_VERSIONS_TO_ASK = """
+with asked (position, experiment) as (
+  select o.version, o.experiment from closed_until c cross join open_versions o where c.id = 1 and c.time <= :after
+  union all
+  select e.position, e.experiment from closed_until c cross join experiments e where c.id = 1 and c.time > :after)
+"""
+"""The versions that may have a window's end beyond :after: the open ones, but all of them where closed ones have."""
+
+FIRST_DEADLINES = f"""{_VERSIONS_TO_ASK}
+select v.position, v.experiment, (
   select deadline from decision_windows w where w.version = v.position and w.time > :after - w.window
   order by w.time limit 1) as deadline
-from experiments v
-"""
-"""The first deadline beyond :after of every version; null where there is none."""
+from asked v
+"""  # noqa: S608 - a constant
+"""The first deadline beyond :after of the versions that may have one; null where there is none."""
 
 FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 
@@ -79,7 +90,9 @@ select position, max((select coalesce(max(position), 0) from experiments),
   (select coalesce(max(position), 0) from serves), (select coalesce(max(position), 0) from published)) as last
 from head
 """
-_NEW_VERSIONS = "select position, waits from experiments where position > ? and position <= ? order by position"
+_NEW_VERSIONS = """
+select position, experiment, waits from experiments where position > ? and position <= ? order by position
+"""
 _SERVES = "select position, version from serves where position > ? and position <= ? order by position"
 
 # With `max` the other columns are those of the row that has it: so SQLite promises.
@@ -123,7 +136,7 @@ class SqliteReader:
         self._database_file = hold(path)
         self._idle: deque[sqlite3.Connection] = deque()
         self._connections: list[sqlite3.Connection] = []
-        self._versions: dict[Position, ExperimentVersion] = {}
+        self._versions = VersionCache()
         try:
             self._check_tables()
         except BaseException:
@@ -220,16 +233,32 @@ class SqliteReader:
         return Time(row["time"] if row else 0)
 
     def versions(self) -> Sequence[ExperimentVersion]:
-        """See LogReader. Read once, since a definition is long."""
-        for row in self._read(_VERSIONS, (max(self._versions, default=START),)):
-            self._versions[row["position"]] = experiment_version(row)
-        return list(self._versions.values())
+        """See LogReader."""
+        return [self._version_in(row) for row in self._read(_ALL_VERSIONS)]
 
     def version_at(self, position: Position) -> ExperimentVersion:
         """See LogReader."""
-        if position not in self._versions:
-            self.versions()
-        return self._versions[position]
+        known = self._versions.get(position)
+        if known is not None:
+            return known
+        row = self._one(_VERSION, (position,))
+        if row is None:
+            raise KeyError(position)
+        return self._version_in(row)
+
+    def _version_in(self, row: Any) -> ExperimentVersion:
+        known = self._versions.get(row["position"])
+        return known or self._versions.put(experiment_version(row), characters=len(row["definition"]))
+
+    def experiment_ids(self, positions: Collection[Position]) -> Mapping[Position, ExperimentId]:
+        """See LogReader."""
+        sql = "select position, experiment from experiments where position in (select value from json_each(?))"
+        return {row["position"]: row["experiment"] for row in self._read(sql, (json.dumps(list(positions)),))}
+
+    def action_kinds(self, experiment: ExperimentId) -> Mapping[ActionId, str]:
+        """See LogReader."""
+        rows = self._read("select action, kind from action_kinds where experiment = ?", (experiment,))
+        return {row["action"]: row["kind"] for row in rows}
 
     def follow(self, after: Position) -> ServingChanges:
         """See LogReader."""
@@ -242,7 +271,8 @@ class SqliteReader:
         return ServingChanges(
             head=head,
             versions=[
-                (self.version_at(row["position"]), bool(row["waits"])) for row in self._read(_NEW_VERSIONS, part)
+                (VersionName(row["position"], row["experiment"]), bool(row["waits"]))
+                for row in self._read(_NEW_VERSIONS, part)
             ],
             serves=[(row["position"], row["version"]) for row in self._read(_SERVES, part)],
             models=[
@@ -271,9 +301,11 @@ class SqliteReader:
         return place
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
-        if row.version not in self._versions:
-            self.versions()
-        return logged_decision(row, self._versions)
+        try:
+            all_active = self.version_at(row.version).all_active
+        except KeyError:  # in a damaged log
+            all_active = ()
+        return logged_decision(row, all_active)
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
@@ -325,7 +357,7 @@ class SqliteReader:
     def _sealed_of_version(
         self, connection: sqlite3.Connection, version: Position, after: Time, until: Time
     ) -> Iterator[SealedDecision]:
-        self.version_at(version)
+        all_active = self.version_at(version).all_active
         rows = read(
             connection,
             SEALED_DECISIONS_OF_VERSION,
@@ -338,7 +370,7 @@ class SqliteReader:
             yield SealedDecision(
                 position=first.position,
                 deadline=first.deadline,
-                decision=decision(first, self._versions),
+                decision=decision(first, all_active),
                 rewards=tuple([row.reward for row in joined if row.reward is not None]),
                 overridden=bool(first.overridden),
             )
@@ -349,6 +381,15 @@ class SqliteReader:
         rows = self._read(sql, {"after": after, "experiment": experiment})
         return min([row["deadline"] for row in rows if row["deadline"] is not None], default=None)
 
+    def first_deadlines(self, *, after: Time) -> Mapping[ExperimentId, Time]:
+        """See LogReader."""
+        first: dict[ExperimentId, Time] = {}
+        for row in self._read(FIRST_DEADLINES, {"after": after}):
+            id_, deadline = row["experiment"], row["deadline"]
+            if deadline is not None:
+                first[id_] = min(first.get(id_, deadline), deadline)
+        return first
+
     def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
         """See LogReader."""
         from decider.log.sqlite.arrow import arrow_batches
@@ -358,9 +399,8 @@ class SqliteReader:
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
         with self._connection() as connection:
-            self.versions()
             due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
-            return count_totals(connection, self._versions, due, after=after, until=until)
+            return count_totals(connection, self.version_at, due, after=after, until=until)
 
     def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""

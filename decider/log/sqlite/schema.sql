@@ -158,3 +158,40 @@ create table models (
   data blob not null,
   primary key (experiment, signature, position, part)
 );
+
+-- The versions that may have decisions whose window is not over: every decision with a deadline beyond `closed_until`
+-- has its version here. So nobody has to look at the versions that are over, however many there are.
+create table open_versions (
+  version integer primary key,          -- experiments.position
+  experiment text not null
+);
+
+create index open_versions_by_experiment on open_versions (experiment);
+
+create table closed_until (
+  id integer primary key,               -- 1: there is one row
+  time integer not null
+);
+
+insert into closed_until (id, time) values (1, 0);
+
+create trigger open_version after insert on decisions
+when not exists (select 1 from open_versions where version = new.version) begin
+  insert into open_versions (version, experiment)
+  select position, experiment from experiments where position = new.version;
+end;
+
+-- Every action that an experiment ever had, with its kind: an id is never reused for another one.
+create table action_kinds (
+  experiment text not null,
+  action text not null,
+  kind text not null,
+  primary key (experiment, action)
+) without rowid;
+
+create trigger keep_kinds after insert on experiments when json_valid(new.definition) begin
+  insert into action_kinds (experiment, action, kind)
+  select new.experiment, json_extract(value, '$.id'), coalesce(json_extract(value, '$.kind'), 'content')
+  from json_each(new.definition, '$.actions') where true
+  on conflict (experiment, action) do update set kind = excluded.kind;
+end;

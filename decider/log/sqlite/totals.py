@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import Mark
@@ -52,7 +52,7 @@ from sealed_decisions where version = :version and time > :after - :window and t
 
 def count_totals(
     connection: sqlite3.Connection,
-    versions: Mapping[Position, ExperimentVersion],
+    version_at: Callable[[Position], ExperimentVersion],
     due: Iterable[Position],
     *,
     after: Mark,
@@ -62,10 +62,10 @@ def count_totals(
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     _count_decisions(totals, connection, span)
-    _count_possible(totals, connection, span, versions)
+    _count_possible(totals, connection, span, version_at)
     _count_rewards(totals, connection, span)
     for version in due:
-        window = versions[version].experiment.reward.window
+        window = version_at(version).experiment.reward.window
         part = {"version": version, "after": after.time, "until": until.time, "window": window}
         for row in read(connection, _SEALED_TOTALS, part):
             totals.sealed[version] = SealedTotals(**row)
@@ -83,11 +83,11 @@ def _count_possible(
     totals: Totals,
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
-    versions: Mapping[Position, ExperimentVersion],
+    version_at: Callable[[Position], ExperimentVersion],
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
-        eligible = json.loads(row["eligible"]) if row["eligible"] else versions[version].all_active
+        eligible = json.loads(row["eligible"]) if row["eligible"] else version_at(version).all_active
         totals.possible[version, eligible[row["key"]]] += row["count"]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, star
 from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import PIECE_BYTES, SqliteModelStore
+from decider.log.sqlite.open_versions import CLOSE_INTERVAL, close_versions, find_over
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.tables import (
     DECISIONS,
@@ -88,6 +90,7 @@ class SqliteLog(SqliteReader):
         self._on_commit = on_commit
         self._refused_names: dict[str, set[str]] = {}
         self._build: Position | None = None
+        self._closed_at = -math.inf
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
             with sqlite_errors(path), self._file.alone_or_waiting():  # one process at a time makes or upgrades a log
@@ -194,8 +197,7 @@ class SqliteLog(SqliteReader):
         return Time(max(self._clock(), head.time))
 
     def _decision_row(self, decision: Any) -> chain.EntryRow:
-        version = self._versions.get(decision.version) or self.version_at(decision.version)
-        return decision_row(decision, version, self._build)
+        return decision_row(decision, self.version_at(decision.version), self._build)
 
     def _write_singly(self, entries: list[Entry]) -> list[Mark | None]:
         """Entries of any kind, one by one in one transaction: only so it is known which ones a unique key refused."""
@@ -275,9 +277,10 @@ class SqliteLog(SqliteReader):
 
     def maintain(self) -> None:
         """Copy the write-ahead log into the database while others write; once it is large, its end while they wait, so
-        that it starts from the beginning."""
+        that it starts from the beginning. Now and then, close the versions whose last window is over."""
         if self._files.missing_file():
             return
+        self._close_versions()
         # mode=rw never makes the file: beside a new, empty database SQLite would throw away the write-ahead log.
         uri = f"{self.path.absolute().as_uri()}?mode=rw"
         with sqlite_errors(self.path), closing(sqlite3.connect(uri, uri=True, timeout=0)) as beside:
@@ -285,6 +288,16 @@ class SqliteLog(SqliteReader):
         if pages > LARGE_WAL_PAGES:
             with self._exclusive():
                 self._writer.execute("pragma wal_checkpoint(passive)")
+
+    def _close_versions(self) -> None:
+        if time.monotonic() - self._closed_at < CLOSE_INTERVAL:
+            return
+        self._closed_at, at = time.monotonic(), self._clock()
+        with self._connection() as reader:
+            over = list(find_over(reader, at))
+        for some in over:
+            with self._exclusive():
+                close_versions(self._writer, some, at)
 
     def close(self) -> None:
         """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""
