@@ -147,7 +147,8 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
 
 
 @pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "published", "builds", "serves", "ticks",
-                                   "experiments", "refused_rewards", "head", "chain_start", "open_versions", "closed_until"])  # fmt: skip
+                                   "experiments", "refused_rewards", "head", "chain_start", "open_versions",
+                                   "closed_until"])  # fmt: skip
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
     """The last decision as well as the first."""
@@ -277,13 +278,13 @@ TIMES = 160
 
 @pytest.fixture(scope="module")
 def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a log as a killed server leaves it: half of it still in the write-ahead log."""
+    """The folder of a log as a killed server leaves it: its end is still in the write-ahead log alone."""
     folder, clock = tmp_path_factory.mktemp("crashed"), Clock()
     copy = folder / "copy"
     copy.mkdir()
     with closing(SqliteLog(folder / "log.db", clock=clock, piece_bytes=1000)) as log:
         fill(log, clock, rounds=48)
-        log.maintain()
+    with closing(SqliteLog(folder / "log.db", clock=clock)) as log:
         version = log.versions()[-1]
         for number in range(12):
             clock.advance(1)
