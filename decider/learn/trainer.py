@@ -21,11 +21,9 @@ from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Model, Policy
 from decider.policy.saved import SavedModel
 from decider.policy.spec import PolicySpec
-from decider.types import START, ExperimentId, Position, Reason, Time
+from decider.types import START, ExperimentId, Position, Time
 
 logger = logging.getLogger(__name__)
-
-NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.FALLBACK)
 
 
 class Trainer:
@@ -103,7 +101,7 @@ class Trainer:
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
-        if version.experiment.frozen or sealed.overridden or decision.reason in NOT_POLICY_TRAFFIC:
+        if not version.learns_from(decision.reason, overridden=sealed.overridden):
             return
         try:
             choices = version.choices_of(decision.eligible, decision.action_features)

@@ -12,9 +12,10 @@ from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
 
-from decider.log.protocol import ModelName
+from decider.errors import LogCorrupt
+from decider.log.protocol import Base, ModelName
 from decider.policy.saved import SavedModel
-from decider.types import ExperimentId, Position, now
+from decider.types import START, ExperimentId, Position, Time, now
 
 PIECE_BYTES = 256 * 1024
 """Size of a piece; no commit waits for longer than the writing of one."""
@@ -38,6 +39,9 @@ from models where experiment = ? group by signature, position order by position 
 """
 
 _DELETE_PIECE = "delete from models where experiment = ? and signature = ? and position = ? and part = ?"
+
+_BASE = "select position, time, checksum from bases where experiment = ? and signature = ?"
+_BASE_PIECES = "select data from base_pieces where experiment = ? and signature = ? and position = ? order by part"
 
 Key = tuple[str, str, int]
 """Experiment, signature and position of a stored model."""
@@ -102,6 +106,23 @@ class SqliteModelReader:
             "(select 1 from published p where p.experiment = ? and p.signature = s.id) order by s.id"
         )
         return [row["signature"] for row in self._read(sql, (experiment,))]
+
+    def base(self, experiment: ExperimentId, signature: str) -> Base | None:
+        """See ModelReader. Raises LogCorrupt where it is damaged."""
+        owner = (experiment, signature)
+        (row,) = list(self._read(_BASE, owner)) or (None,)
+        if row is None:
+            return None
+        name = ModelName(experiment, row["position"], signature)
+        if row["position"] == START:
+            return Base(name, Time(0), None)
+        data = b"".join([piece["data"] for piece in self._read(_BASE_PIECES, (*owner, row["position"]))])
+        if sha256(data).hexdigest() != row["checksum"]:
+            raise LogCorrupt(
+                f"the model of {experiment} up to position {row['position']}, from which learning goes on behind the "
+                f"archive, is damaged; restore a copy of the log, or put it together with `simulator verify --archive`"
+            )
+        return Base(name, Time(row["time"]), SavedModel(signature, row["checksum"], data))
 
 
 class SqliteModelStore(SqliteModelReader):

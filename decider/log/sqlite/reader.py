@@ -31,6 +31,8 @@ from decider.log.protocol import (
     SealedDecision,
     ServingChanges,
 )
+from decider.log.archive.part import Part
+from decider.log.sqlite.archived import CUT, archived_sealed
 from decider.log.sqlite.check import check
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
@@ -58,6 +60,16 @@ _DUE = "time > :after - window and time <= :until - window"
 _VERSIONS = "select position, time, number, definition from experiments where position > ? order by position"
 
 _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
+
+_FIND, _LOCATE = (
+    f"select {columns} from decisions where decision_id = ?1 "  # noqa: S608 - constants
+    f"union all select {columns} from archived_decisions where decision_id = ?1 limit 1"
+    for columns in (DECISION.columns, DECISION_REF.columns)
+)
+
+_TIME_AT = """
+select time from entries where position = ? union all select time from archived_times where position = ? limit 1
+"""
 
 FIRST_DEADLINES = """
 select v.position, (
@@ -216,8 +228,27 @@ class SqliteReader:
 
     def time_at(self, position: Position) -> Time:
         """See LogReader."""
-        row = self._one("select time from entries where position = ?", (position,))
+        row = self._one(_TIME_AT, (position, position))
         return Time(row["time"] if row else 0)
+
+    def cut(self) -> Mark:
+        """See LogReader."""
+        row = self._one("select position, time from cut")
+        return Mark(row["position"], row["time"]) if row else Mark(START, Time(0))
+
+    def check_archive(self, experiment: ExperimentId) -> None:
+        """See LogReader."""
+        if self._complete_after(experiment) > 0:
+            self._parts()
+
+    def _complete_after(self, experiment: ExperimentId) -> Time:
+        """The time up to which sealed decisions of an experiment have to be read from the archive."""
+        row = self._one("select complete_after from archived_experiments where experiment = ?", (experiment,))
+        return Time(row["complete_after"] if row else 0)
+
+    def _parts(self) -> Sequence[Part]:
+        """All parts of the archive. Raises ArchiveMissing, ArchiveDamaged."""
+        raise NotImplementedError
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """See LogReader. Read once, since a definition is long."""
@@ -258,16 +289,12 @@ class SqliteReader:
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See LogReader."""
-        row = self._one(f"{_DECISIONS} where decision_id = ?", (decision_id,), DECISION)
+        row = self._one(_FIND, (decision_id,), DECISION)
         return self._to_logged_decision(row) if row else None
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
-        place: DecisionRef | None = self._one(
-            f"select {DECISION_REF.columns} from decisions where decision_id = ?",  # noqa: S608 - a constant
-            (decision_id,),
-            DECISION_REF,
-        )
+        place: DecisionRef | None = self._one(_LOCATE, (decision_id,), DECISION_REF)
         return place
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
@@ -277,7 +304,8 @@ class SqliteReader:
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
-        rows = self._read(f"{_DECISIONS} where version = ? order by model, position", (version,), DECISION)
+        sql = f"{_DECISIONS} where version = ? and position > {CUT} order by model, position"
+        rows = self._read(sql, (version,), DECISION)
         return map(self._to_logged_decision, rows)
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
@@ -306,20 +334,27 @@ class SqliteReader:
 
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """See LogReader."""
-        sql = "select count(*) as count from decisions"
+        sql = f"select (select count(*) from decisions) - (select count(*) from decisions where position <= {CUT}) as count"
         if experiment is not None:
-            sql += " where version in (select position from experiments where experiment = :experiment)"
+            sql = (
+                f"select count(*) as count from decisions where position > {CUT} "  # noqa: S608 - a constant
+                "and version in (select position from experiments where experiment = :experiment)"
+            )
         count: int = self._one(sql, {"experiment": experiment})["count"]
         return count
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader. One connection; a version's query starts when the merge reaches its first deadline."""
-        with self._connection() as connection:
+        # One transaction: a decision that is archived between two of these queries would be in neither.
+        with self._connection() as connection, _transaction(connection):
             due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
             streams = [
                 ((deadline, START), self._sealed_of_version(connection, version, after, until))
                 for version, deadline in due.items()
             ]
+            self.versions()
+            archived = archived_sealed(connection, self._versions, experiment, after=after, until=until)
+            streams.append(((after, START), archived))
             yield from merge(streams, key=attrgetter("deadline", "position"))
 
     def _sealed_of_version(
@@ -366,6 +401,16 @@ class SqliteReader:
         """See LogReader."""
         rows = self._read("select name, outcome, count from refused_rewards")
         return {(row["name"], row["outcome"]): row["count"] for row in rows}
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One state of the log for several queries."""
+    connection.execute("begin")
+    try:
+        yield
+    finally:
+        connection.execute("rollback")
 
 
 def _due(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
