@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from decider.errors import LogFull
+from decider.log.archive.find import check_same_log, found_parts, parts_in, parts_of
+from decider.log.archive.part import Part
 from decider.log.protocol import EventLog, LogReader
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import check_unused
@@ -32,29 +36,41 @@ def open_log(
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit)
 
 
-def open_reader(path: Path) -> LogReader:
+def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:
     """A log to read. One that an older release wrote is read from an upgraded copy, since reading changes nothing.
 
-    Raises LogError.
+    path: of a log, or of a folder with parts of an archive, which is read as the log was then. archive: folders with
+    the parts that the log at `path` names; then the whole log is read, put together in a temporary copy.
+    Raises LogError; ArchiveMissing, ArchiveDamaged where a part is not what it must be.
     """
-    return _UpgradedCopy(path) if is_old(path) else SqliteReader(path)
+    if path.is_dir():
+        return _open_archive(path)
+    if is_old(path):
+        return _Copy(path, partial(_upgrade, path))
+    return _open_whole(path, archive) if archive else SqliteReader(path)
 
 
-class _UpgradedCopy(SqliteReader):
-    """A log of an older release, upgraded in a temporary copy."""
+def _open_archive(folder: Path) -> LogReader:
+    return _Copy(folder, partial(_restore, parts_in(folder), None))
 
-    def __init__(self, path: Path) -> None:
-        self._original = path
+
+def _open_whole(path: Path, folders: Sequence[Path]) -> LogReader:
+    named = parts_of(path, folders)
+    check_same_log(path, folders)
+    if not named:
+        return SqliteReader(path)
+    return _Copy(path, partial(_restore, found_parts(named, folders), path))
+
+
+class _Copy(SqliteReader):
+    """A log in a temporary file, which is gone when it is closed. make: writes it."""
+
+    def __init__(self, original: Path, make: Callable[[Path], None]) -> None:
+        self._original = original
         with ExitStack() as opened:
             folder = Path(opened.enter_context(TemporaryDirectory(prefix="decider-log-")))
-            copy = folder / path.name
-            with (
-                sqlite_errors(path),
-                closing(_open_to_read(path)) as source,
-                closing(_open_to_write(copy, "NORMAL")) as target,
-            ):
-                source.backup(target)
-                migrate(target)
+            copy = folder / original.name
+            make(copy)
             super().__init__(copy)
             self._folder = opened.pop_all()
 
@@ -67,3 +83,26 @@ class _UpgradedCopy(SqliteReader):
         """See LogReader."""
         super().close()
         self._folder.close()
+
+
+def _upgrade(path: Path, copy: Path) -> None:
+    """Copy a log of an older release, and bring the copy up to date."""
+    with (
+        sqlite_errors(path),
+        closing(_open_to_read(path)) as source,
+        closing(_open_to_write(copy, "NORMAL")) as target,
+    ):
+        source.backup(target)
+        migrate(target)
+
+
+def _restore(parts: Sequence[Part], live: Path | None, copy: Path) -> None:
+    """Put a log together. Raises LogFull with the way out: the copy needs as much room as the whole log."""
+    from decider.log.archive.restore import restore  # pyarrow is imported where an archive is read
+
+    try:
+        restore(parts, live, copy)
+    except LogFull as error:
+        raise LogFull(
+            f"{copy.parent}: no room for a copy of the whole log; name a folder with more room: TMPDIR=/large"
+        ) from error

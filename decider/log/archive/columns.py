@@ -25,14 +25,16 @@ FOR_PEOPLE = pa.schema(
         ("eligible_actions", pa.list_(pa.string())),
         ("deadline", pa.int64()),
         ("overridden", pa.bool_()),
+        ("rewards", pa.int64()),
         ("rewards_in_time", pa.list_(pa.float64())),
         ("reward", pa.float64()),
     ]
 )
 """Beside the raw columns of decisions. The chain does not cover them: they follow from the entries.
 
-deadline: microseconds since 1970. eligible_actions: in the order of the pmf. rewards_in_time: value x weight in the
-order of arrival, wherever in the log they lie. reward: what counts of them, as in `sealed_decisions`.
+deadline: microseconds since 1970. eligible_actions: in the order of the pmf. rewards: how many came in time, wherever
+they lie in the log; rewards_in_time: each as value x weight, in the order of arrival; reward: what counts of them, see
+the view `sealed_decisions`.
 """
 
 MARKS = pa.schema([("position", pa.int64()), ("chain", pa.binary())])

@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
-from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -27,6 +26,7 @@ from decider.errors import ArchiveDamaged, LogCorrupt, LogError, LogFull
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive import columns
+from decider.log.archive.find import identity
 from decider.log.archive.part import (
     MARKS,
     NAMED,
@@ -37,6 +37,7 @@ from decider.log.archive.part import (
     file_of,
     file_sha256,
     read_head,
+    read_part,
     to_text,
 )
 from decider.log.archive.read import prove
@@ -44,7 +45,7 @@ from decider.log.protocol import Head, Mark
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.sqlite.reader import _open_to_read
-from decider.log.sqlite.tables import BUILDS, DECISIONS, ENTRY_TABLES, EXPERIMENTS, EntryTable, json_text
+from decider.log.sqlite.tables import BUILDS, DECISIONS, ENTRY_TABLES, EXPERIMENTS, EntryTable
 from decider.types import START, Position, Time
 
 PIECE = 5_000
@@ -53,14 +54,8 @@ PIECE = 5_000
 GROUP_ROWS, GROUP_BYTES = 50_000, 1 << 24
 """A row group has at least one of them, or is the last one of its file."""
 
-_FIRST_ENTRY = """
-select position, time, text from (
-  select position, time, definition as text from experiments union all select position, time, build from builds)
-order by position limit 1
-"""
-
 _SEALED = """
-select position, experiment, experiment_version, deadline, overridden, reward from sealed_decisions
+select position, experiment, experiment_version, deadline, overridden, rewards, reward from sealed_decisions
 where position > ? and position <= ? order by position
 """
 
@@ -95,7 +90,7 @@ def write_part(log: Path, *, after: Head, until: Head, folder: Path, name: str) 
             shutil.rmtree(place)
         place.mkdir(parents=True)
         files = _write_files(connection, place, after.position, until.position)
-        part = Part(place, _identity(connection), after, until, _chain_start(connection), files, "")
+        part = Part(place, identity(connection), after, until, _chain_start(connection), files, "")
         _write_text(place / PART_JSON, to_text(part))
         _sync(place)
         _sync(folder)
@@ -115,7 +110,7 @@ def finish_part(part: Part) -> Part:
 
 
 def _existing(folder: Path, after: Head, until: Head) -> Part:
-    part = read_head(folder)
+    part = read_part(folder)
     if (part.after, part.until) != (after, until):
         raise LogError(f"{folder}: is there already, with other entries; move it away or choose another folder")
     prove(part)
@@ -146,12 +141,6 @@ def _file_errors(folder: Path) -> Iterator[None]:
 def _chain_start(connection: sqlite3.Connection) -> Mark | None:
     row = connection.execute("select position, at from chain_start").fetchone()
     return Mark(Position(row[0]), Time(row[1])) if row else None
-
-
-def _identity(connection: sqlite3.Connection) -> str:
-    """Tells logs apart: their first definition or build, which stays in a log when it is trimmed."""
-    row = connection.execute(_FIRST_ENTRY).fetchone()
-    return sha256(json_text(row).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _write_files(connection: sqlite3.Connection, place: Path, after: Position, last: Position) -> dict[str, PartFile]:
@@ -238,10 +227,11 @@ def _with_more(
             versions.eligible(row[version], row[eligible]),
             deadline,
             bool(overridden),
+            rewards,
             in_time.get(position, []),
             reward,
         )
-        for row, (position, experiment, number, deadline, overridden, reward) in zip(rows, sealed, strict=True)
+        for row, (position, experiment, number, deadline, overridden, rewards, reward) in zip(rows, sealed, strict=True)
     ]
 
 
