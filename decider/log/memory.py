@@ -79,6 +79,10 @@ class MemoryModels:
         """See ModelReader. Nothing is archived out of memory."""
         return None
 
+    def load_base(self, base: Base) -> SavedModel:
+        """See ModelReader. There is none."""
+        raise KeyError(base)
+
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """See ModelReader."""
         return list(dict.fromkeys(name.signature for name in self._names() if name.experiment == experiment))

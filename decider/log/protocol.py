@@ -82,12 +82,12 @@ class ModelName:
 class Base:
     """A model from which learning and replay go on where the entries before lie in an archive.
 
-    time: of the position in its name. saved: None at position 0, where nothing is learned yet.
+    time: of the position in its name. checksum: see SavedModel; nothing is stored for position 0.
     """
 
     name: ModelName
     time: Time
-    saved: SavedModel | None
+    checksum: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +242,9 @@ class ModelReader(Protocol):
 
     def base(self, experiment: ExperimentId, signature: str) -> Base | None:
         """The model from which a signature's learning goes on behind the cut; None: it begins with nothing."""
+
+    def load_base(self, base: Base) -> SavedModel:
+        """Its data. Raises LogCorrupt where it is damaged."""
 
 
 class ModelStore(ModelReader, Protocol):

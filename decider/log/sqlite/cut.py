@@ -8,8 +8,6 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from decider.errors import LogError, LogLocked
@@ -150,7 +148,7 @@ class SqliteCuttableLog(SqliteLog):
         time.sleep(PAUSE)
 
     def cut_off(self, part: NewPart) -> None:
-        """See CuttableLog. What does not change any more is read before the transaction, so that nobody waits for it."""
+        """See CuttableLog. What changes no more is read before the transaction: nobody waits for that."""
         last = part.until.position
         with self._connection() as connection:
             planned = self.head().position
@@ -160,7 +158,7 @@ class SqliteCuttableLog(SqliteLog):
         with self._exclusive(), self._transaction() as writer:
             before = self._cut_before(writer, part)
             named |= {model for (model,) in writer.execute(_NEW_MODELS, (planned, last))}
-            self._replace_times(writer, named, last)
+            self._replace_times(writer, named)
             self._replace_experiments(writer, counts, part.bases)
             for table in ("kept_models", "bases", "cut"):
                 writer.execute(f"delete from {table}")  # noqa: S608 - our names
@@ -174,8 +172,8 @@ class SqliteCuttableLog(SqliteLog):
                 (last, part.first, part.until.time, part.path, part.digest),
             )
             writer.execute(
-                "insert into cut (position, time, chain, counted, remember, digest, archived) "
-                "values (?, ?, ?, (select position from head), ?, '', ?)",
+                "insert into cut (position, time, chain, counted, sealed, remember, digest, archived) "
+                "select ?, ?, ?, position, time, ?, '', ? from head",
                 (*part.until, part.remember, before),
             )
             models = digest_of_models(writer, last)
@@ -199,7 +197,7 @@ class SqliteCuttableLog(SqliteLog):
         return int(archived)
 
     def _models_that_stay(self, connection: sqlite3.Connection, part: NewPart) -> tuple[set[int], set[int]]:
-        """Rows of `published` up to the cut that stay, and positions up to it of which a model's name needs the time."""
+        """Rows of `published` up to the cut that stay, and positions up to it that a model is named by."""
         last = part.until.position
         found: list[tuple[int, int]] = [*connection.execute(_STORED)]
         found += [(row[0], row[2]) for row in connection.execute(_NEWEST_MODELS, (START, LAST))]
@@ -209,7 +207,7 @@ class SqliteCuttableLog(SqliteLog):
         kept = {position for position, _ in found if position <= last}
         return kept, {model for _, model in found if model <= last} | {last}
 
-    def _replace_times(self, writer: sqlite3.Connection, named: Iterable[int], last: Position) -> None:
+    def _replace_times(self, writer: sqlite3.Connection, named: Iterable[int]) -> None:
         times = [(position, self.time_at(Position(position))) for position in sorted(named)]
         writer.execute("delete from archived_times")
         writer.executemany("insert into archived_times (position, time) values (?, ?)", times)
@@ -254,5 +252,4 @@ class SqliteCuttableLog(SqliteLog):
 
 def _base_row(base: Base) -> tuple[Any, ...]:
     name = base.name
-    checksum = base.saved.checksum if base.saved else sha256(b"").hexdigest()
-    return name.experiment, name.signature, name.position, base.time, checksum
+    return name.experiment, name.signature, name.position, base.time, base.checksum

@@ -15,7 +15,7 @@ from typing import Any
 from decider.errors import LogCorrupt
 from decider.log.protocol import Base, ModelName
 from decider.policy.saved import SavedModel
-from decider.types import START, ExperimentId, Position, Time, now
+from decider.types import ExperimentId, Position, now
 
 PIECE_BYTES = 256 * 1024
 """Size of a piece; no commit waits for longer than the writing of one."""
@@ -108,21 +108,22 @@ class SqliteModelReader:
         return [row["signature"] for row in self._read(sql, (experiment,))]
 
     def base(self, experiment: ExperimentId, signature: str) -> Base | None:
-        """See ModelReader. Raises LogCorrupt where it is damaged."""
-        owner = (experiment, signature)
-        (row,) = list(self._read(_BASE, owner)) or (None,)
-        if row is None:
-            return None
-        name = ModelName(experiment, row["position"], signature)
-        if row["position"] == START:
-            return Base(name, Time(0), None)
-        data = b"".join([piece["data"] for piece in self._read(_BASE_PIECES, (*owner, row["position"]))])
-        if sha256(data).hexdigest() != row["checksum"]:
+        """See ModelReader."""
+        for row in list(self._read(_BASE, (experiment, signature))):
+            return Base(ModelName(experiment, row["position"], signature), row["time"], row["checksum"])
+        return None
+
+    def load_base(self, base: Base) -> SavedModel:
+        """See ModelReader."""
+        name = base.name
+        key = (name.experiment, name.signature, name.position)
+        data = b"".join([piece["data"] for piece in list(self._read(_BASE_PIECES, key))])
+        if sha256(data).hexdigest() != base.checksum:
             raise LogCorrupt(
-                f"the model of {experiment} up to position {row['position']}, from which learning goes on behind the "
-                f"archive, is damaged; restore a copy of the log, or put it together with `simulator verify --archive`"
+                f"the model of {name.experiment} up to position {name.position}, from which learning goes on behind "
+                "the archive, is damaged; restore a copy of the log"
             )
-        return Base(name, Time(row["time"]), SavedModel(signature, row["checksum"], data))
+        return SavedModel(name.signature, base.checksum, data)
 
 
 class SqliteModelStore(SqliteModelReader):

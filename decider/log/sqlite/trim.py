@@ -34,7 +34,7 @@ _CUT = row_type("position, counted, remember")
 _TABLES = ("decisions", "rewards", "activations", "ticks")
 """Of which nothing stays."""
 
-_FIRST_LEFT = f"""
+FIRST_LEFT = f"""
 select min(position) as position from (
   {
     " union all ".join(
@@ -46,6 +46,7 @@ select min(position) as position from (
     where position <= :cut and position not in (select k.position from kept_models k) order by position limit 1)
   union all select * from (select position from marks where position < :cut order by position limit 1))
 """  # noqa: S608 - our names
+"""The first entry or mark up to :cut that is still to be deleted."""
 
 _NEEDED = row_type(f"{DECISION.columns}, experiment, deadline, overridden, reward")
 _MAYBE_NEEDED = f"""
@@ -86,7 +87,7 @@ class Trimmer:
     """See above.
 
     connection: the writer's. exclusive: the right to write alone, taken for one piece at a time. version_at: see
-    LogReader. is_counted: whether the totals up to a position are stored, without which nothing may be deleted.
+    LogReader.
     """
 
     def __init__(
@@ -94,12 +95,10 @@ class Trimmer:
         connection: sqlite3.Connection,
         exclusive: Callable[[], AbstractContextManager[None]],
         version_at: Callable[[Position], ExperimentVersion],
-        is_counted: Callable[[sqlite3.Connection, Position], bool],
     ) -> None:
         self._connection = connection
         self._exclusive = exclusive
         self._version_at = version_at
-        self._is_counted = is_counted
         self._swept = START
         self._rest_until = 0.0
 
@@ -107,15 +106,19 @@ class Trimmer:
         """Delete one piece. Returns the position up to which nothing is left, None where nothing was to do."""
         with self._exclusive():
             cut = self._cut()
-            if cut is None or not self._is_counted(self._connection, cut.counted):
+            if cut is None or not self._is_counted(cut):
                 return None
-            (first,) = self._connection.execute(_FIRST_LEFT, {"cut": cut.position}).fetchone()
+            (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
             if first is None:
                 return None
             last = Position(min(first + PIECE - 1, cut.position))
             with self._transaction():
                 self._trim(cut, Position(first), last)
             return last
+
+    def _is_counted(self, cut: _Cut) -> bool:  # noqa: ARG002
+        """Whether the totals are stored; without them the metrics would forget what is deleted."""
+        return True
 
     def sweep(self) -> bool:
         """Drop archived decisions that nobody needs any more, among the next few. Returns whether there are more."""
@@ -140,7 +143,8 @@ class Trimmer:
             return None
         (head_time,) = self._connection.execute("select time from head").fetchone()
         rows = self._connection.execute("select experiment, complete_after from archived_experiments")
-        return _Cut(*row, dict(rows.fetchall()), head_time)
+        position, counted, remember = row
+        return _Cut(position, counted, remember, dict(rows.fetchall()), head_time)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
