@@ -19,9 +19,7 @@ from decider.log.sqlite.read_rows import DECISION, decision, read, row_type
 from decider.log.sqlite.tables import BUILDS, EXPERIMENTS, PUBLISHED_MODELS, SERVES, EntryTable, json_text
 from decider.types import START, ExperimentId, Position, Time
 
-ARCHIVED_DECISION = row_type(
-    f"{DECISION.columns}, experiment, deadline, overridden, rewards, input, remember_until"
-)
+ARCHIVED_DECISION = row_type(f"{DECISION.columns}, experiment, deadline, overridden, rewards, input, remember_until")
 
 CUT = "coalesce((select position from cut), 0)"
 """In SQL: the last position that is in an archive."""
