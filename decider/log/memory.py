@@ -16,6 +16,7 @@ from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     ArrowBatches,
+    Base,
     Damage,
     DecisionRef,
     Entry,
@@ -73,6 +74,14 @@ class MemoryModels:
     def last_published_position(self, experiment: ExperimentId, signature: str) -> Position:
         """See ModelReader."""
         return max(self.published_positions(experiment, signature), default=START)
+
+    def base(self, experiment: ExperimentId, signature: str) -> Base | None:  # noqa: ARG002
+        """See ModelReader. Nothing is archived out of memory."""
+        return None
+
+    def load_base(self, base: Base) -> SavedModel:
+        """See ModelReader. There is none."""
+        raise KeyError(base)
 
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """See ModelReader."""
@@ -186,6 +195,13 @@ class MemoryLog:
     def time_at(self, position: Position) -> Time:
         """See LogReader."""
         return self._times[position]
+
+    def cut(self) -> Mark:
+        """See LogReader. Nothing is archived out of memory."""
+        return Mark(START, Time(0))
+
+    def check_archive(self, experiment: ExperimentId) -> None:
+        """See LogReader."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """See LogReader."""

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from decider.errors import LogFull
+from decider.errors import LogError, LogFull
 from decider.log.archive.find import archived, check_same_log, found_parts, is_archive, is_part, parts_in, parts_of
 from decider.log.archive.part import Part
-from decider.log.protocol import EventLog, LogReader
+from decider.log.protocol import CuttableLog, EventLog, LogReader
+from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import check_unused
 from decider.log.sqlite.migrations import is_old, migrate
@@ -19,7 +20,7 @@ from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
 from decider.types import Time, now
 
-__all__ = ["archived", "check_unused", "is_archive", "is_part", "open_log", "open_reader"]
+__all__ = ["archived", "check_unused", "is_archive", "is_part", "open_log", "open_reader", "open_to_cut"]
 
 
 def open_log(
@@ -28,12 +29,23 @@ def open_log(
     synchronous: Synchronous = "NORMAL",
     clock: Callable[[], Time] = now,
     on_commit: Callable[[int, float], None] = _ignore_commit,
+    archives: Sequence[Path] = (),
 ) -> EventLog:
     """A log to write beside other writers; made if there is none, upgraded if an older release made it.
 
     See SqliteLog. Raises LogError.
     """
-    return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit)
+    return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
+
+
+def open_to_cut(path: Path, *, archives: Sequence[Path] = ()) -> CuttableLog:
+    """A log out of which an archive run takes entries, beside its servers. Raises LogError, also where there is none.
+
+    archives: folders with parts of its archive that do not lie any more where they were written.
+    """
+    if not path.is_file():
+        raise LogError(f"{path}: there is no such log")
+    return SqliteCuttableLog(path, archives=archives)
 
 
 def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:

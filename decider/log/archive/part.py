@@ -12,7 +12,7 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from decider.errors import ArchiveDamaged, ArchiveMissing
+from decider.errors import ArchiveDamaged, ArchiveMissing, LogError
 from decider.log.protocol import Head, Mark
 from decider.log.sqlite.tables import ENTRY_TABLES, EntryTable
 from decider.types import Position, Time
@@ -138,6 +138,16 @@ def _parse(folder: Path, text: bytes) -> Part:
         files={str(name): PartFile(**file) for name, file in content["files"].items()},
         digest=sha256(text).hexdigest(),
     )
+
+
+def place_part(path: Path) -> None:
+    """Give the part that belongs at a path its own name, where a killed run has not. Raises LogError."""
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    try:
+        if unfinished.is_dir():
+            unfinished.rename(path)
+    except OSError as error:
+        raise LogError(f"{path}: the part of the archive cannot get its name ({error})") from error
 
 
 def read_part(folder: Path) -> Part:

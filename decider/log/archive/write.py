@@ -99,6 +99,16 @@ def write_part(log: Path, *, after: Head, until: Head, folder: Path, name: str) 
     return written
 
 
+def discard_unfinished(folder: Path, prefix: str, log: Path) -> None:
+    """Remove what killed runs on a log have left under names that begin so, once its last part is finished."""
+    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
+        ours = identity(connection)
+    with _file_errors(folder):
+        for one in folder.glob(f"{UNFINISHED}{prefix}*"):
+            if not (one / PART_JSON).exists() or read_head(one).log == ours:
+                shutil.rmtree(one)
+
+
 def finish_part(part: Part) -> Part:
     """Give a part its own name, once the log names it; nothing is done where it has it. Raises LogError."""
     final = part.folder.with_name(part.name)

@@ -32,12 +32,19 @@ select {ARCHIVED_DECISION.columns} from archived_decisions
 where experiment = :experiment and deadline > :after and deadline <= :until order by deadline, position
 """  # noqa: S608 - a constant
 
+FIRST_ARCHIVED_DEADLINE = """
+select min((select a.deadline from archived_decisions a
+  where a.experiment = e.experiment and a.deadline > :after order by a.deadline limit 1)) as deadline
+from archived_experiments e
+where :after < (select sealed from cut) and (:experiment is null or e.experiment = :experiment)
+"""
+
 _KEPT_MODELS = PUBLISHED_MODELS.select.replace(
     "where", "where e.position in (select k.position from kept_models k) and"
 )
 
 _COVERED = (
-    "select position, time, chain, counted, remember from cut",
+    "select position, time, chain, counted, sealed, remember from cut",
     "select position, at from chain_start",
     "select first, last, time, path, digest from archives order by last",
     "select experiment, decisions, complete_after from archived_experiments order by experiment",

@@ -51,11 +51,17 @@ def entries(table: EntryTable, rows: Iterable[Sequence[Any]]) -> Iterator[_Entry
 
 
 def commits(
-    connection: sqlite3.Connection, tables: Sequence[EntryTable], *, until: Position, longest: int | None = None
+    connection: sqlite3.Connection,
+    tables: Sequence[EntryTable],
+    *,
+    after: Position = START,
+    until: Position,
+    longest: int | None = None,
 ) -> Iterator[Commit]:
-    """All commits up to a position; memory does not grow with their number. longest: most entries of one."""
-    marks = connection.execute("select position from marks where position <= ? order by position", (until,))
-    streams = [entries(table, connection.execute(table.select, (START, until))) for table in tables]
+    """All commits in (after, until]; memory does not grow with their number. longest: most entries of one."""
+    span = (after, until)
+    marks = connection.execute("select position from marks where position > ? and position <= ? order by 1", span)
+    streams = [entries(table, connection.execute(table.select, span)) for table in tables]
     yield from commits_of(streams, (position for (position,) in marks), longest=longest)
 
 

@@ -174,6 +174,7 @@ create table cut (
   time integer not null,
   chain blob not null,                  -- there
   counted integer not null,             -- totals must be stored up to here before entries are deleted
+  sealed integer not null,              -- log time by which all windows of archived decisions were over
   remember integer not null,            -- microseconds of log time for which a retry gets an archived decision
   digest text not null,                 -- over the rows that stay: see archived.py
   archived integer not null             -- checksum over archived_decisions
