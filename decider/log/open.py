@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from decider.errors import LogError, LogFull
-from decider.log.archive.find import check_same_log, found_parts, parts_in, parts_of
+from decider.log.archive.find import archived, check_same_log, found_parts, is_archive, is_part, parts_in, parts_of
 from decider.log.archive.part import Part
 from decider.log.protocol import CuttableLog, EventLog, LogReader
 from decider.log.sqlite.cut import SqliteCuttableLog
@@ -20,7 +20,7 @@ from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
 from decider.types import Time, now
 
-__all__ = ["check_unused", "open_log", "open_reader", "open_to_cut"]
+__all__ = ["archived", "check_unused", "is_archive", "is_part", "open_log", "open_reader", "open_to_cut"]
 
 
 def open_log(

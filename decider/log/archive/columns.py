@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from decider.log.sqlite.tables import EntryTable
+from decider.log.sqlite.tables import BUILDS, EntryTable
 
 _INTEGERS = {
     *("position", "time", "number", "window", "waits", "version", "model", "build", "decision", "occurred_at"),
@@ -40,9 +40,9 @@ the view `sealed_decisions`.
 MARKS = pa.schema([("position", pa.int64()), ("chain", pa.binary())])
 
 
-def type_of(column: str) -> Any:
+def type_of(table: EntryTable, column: str) -> Any:
     """The Arrow type of a raw column."""
-    if column in _INTEGERS:
+    if column in _INTEGERS and (table, column) != (BUILDS, "build"):  # a decision's build is a position
         return pa.int64()
     return pa.float64() if column in _REALS else pa.string()
 
@@ -54,4 +54,4 @@ def raw_names(table: EntryTable) -> tuple[str, ...]:
 
 def raw_schema(table: EntryTable) -> Any:
     """Of a table's entries, without what is for people."""
-    return pa.schema([(name, type_of(name)) for name in raw_names(table)])
+    return pa.schema([(name, type_of(table, name)) for name in raw_names(table)])

@@ -40,14 +40,28 @@ class NamedPart:
 
 def parts_of(log: Path, folders: Sequence[Path] = ()) -> list[NamedPart]:
     """The parts that a log names, in order, looked for where they were written and in the folders. Raises LogError."""
+    return [
+        NamedPart(first, last, Path(path), digest, _find(Path(path), digest, folders))
+        for first, last, path, digest in _rows(log)
+    ]
+
+
+def _rows(log: Path) -> list[tuple[Position, Position, str, str]]:
     with sqlite_errors(log), closing(_open_to_read(log)) as connection:
         if not connection.execute("select 1 from sqlite_master where name = 'archives'").fetchone():
             return []  # a log of an older release, which was never trimmed
-        rows = connection.execute("select first, last, path, digest from archives order by first").fetchall()
-    return [
-        NamedPart(first, last, Path(path), digest, _find(Path(path), digest, folders))
-        for first, last, path, digest in rows
-    ]
+        return connection.execute("select first, last, path, digest from archives order by first").fetchall()
+
+
+def archived(log: Path) -> str:
+    """Which entries a log has given to an archive and how to read them, in words; empty where it has all of them."""
+    rows = _rows(log) if log.is_file() else []
+    if not rows:
+        return ""
+    first, last = rows[0][0], rows[-1][1]
+    folders = list(dict.fromkeys(str(Path(path).parent) for _, _, path, _ in rows))
+    options = " ".join(f"--archive {folder}" for folder in folders)
+    return f"positions {first} to {last} are in the archive; to include them: {options}"
 
 
 def found_parts(named: Sequence[NamedPart], folders: Sequence[Path] = ()) -> list[Part]:
@@ -67,7 +81,7 @@ def found_parts(named: Sequence[NamedPart], folders: Sequence[Path] = ()) -> lis
 
 def _find(path: Path, digest: str, folders: Sequence[Path]) -> Part | None:
     for candidate in _candidates(path, folders):
-        if (candidate / PART_JSON).is_file():
+        if is_part(candidate):
             part = read_head(candidate)
             if part.digest == digest:
                 return part
@@ -89,19 +103,24 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def parts_in(folder: Path) -> list[Part]:
     """The parts in a folder, in order; the folder may be one itself. Raises ArchiveMissing, ArchiveDamaged."""
-    if (folder / PART_JSON).is_file():
+    if is_part(folder):
         return [read_head(folder)]
     finished = [one for one in _folders_in(folder) if not one.name.startswith(UNFINISHED)]
-    parts = sorted([read_head(one) for one in finished if (one / PART_JSON).is_file()], key=lambda part: part.first)
+    parts = sorted([read_head(one) for one in finished if is_part(one)], key=lambda part: part.first)
     if not parts:
         raise ArchiveMissing(f"{folder}: has no part of an archive; name the folder that `decider archive` wrote to")
     check_joined(parts)
     return parts
 
 
+def is_part(folder: Path) -> bool:
+    """Whether a folder is a part."""
+    return (folder / PART_JSON).is_file()
+
+
 def is_archive(path: Path) -> bool:
     """Whether a path is a folder with parts, or a part."""
-    return any((one / PART_JSON).is_file() for one in (path, *_folders_in(path)))
+    return any(map(is_part, (path, *_folders_in(path))))
 
 
 def check_joined(parts: Iterable[Part]) -> None:
@@ -147,7 +166,7 @@ def check_same_log(log: Path, folders: Sequence[Path]) -> None:
     with sqlite_errors(log), closing(_open_to_read(log)) as connection:
         wanted = identity(connection)
     for folder in folders:
-        there = [one for one in (folder, *_folders_in(folder)) if (one / PART_JSON).is_file()]
+        there = [one for one in (folder, *_folders_in(folder)) if is_part(one)]
         if not any(read_head(one).log == wanted for one in there):
             has = f"those of another log ({there[0].name})" if there else "none of any log"
             raise ArchiveMissing(f"{folder}: has no part of the archive of {log}, but {has}; name another folder")

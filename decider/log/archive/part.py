@@ -134,7 +134,7 @@ def _parse(folder: Path, text: bytes) -> Part:
         log=str(content["log"]),
         after=_to_head(content["after"]),
         until=_to_head(content["until"]),
-        chain_start=Mark(Position(start["position"]), Time(start["at"])) if start else None,
+        chain_start=Mark(Position(start["position"]), Time(start["time"])) if start else None,
         files={str(name): PartFile(**file) for name, file in content["files"].items()},
         digest=sha256(text).hexdigest(),
     )
