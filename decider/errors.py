@@ -11,7 +11,7 @@
     +-- UnknownCode              a model of learning code that this build does not have
     +-- AddressInUse             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
-        +-- LogFull, LogLocked, LogCorrupt
+        +-- LogFull, LogLocked, LogCorrupt, EntriesArchived
 
 Domain code raises; `server/rpc.py` alone turns them into gRPC statuses, the commands into exit codes.
 """
@@ -128,3 +128,9 @@ class LogCorrupt(LogError):
     """The file is not a log, or is damaged."""
 
     reason = "LOG_CORRUPT"
+
+
+class EntriesArchived(LogError):
+    """Entries that were to be counted are in the archive; their totals are stored in the log."""
+
+    reason = "ENTRIES_ARCHIVED"

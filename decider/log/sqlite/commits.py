@@ -43,19 +43,25 @@ def leaves_mark(head: Head, after: Head) -> bool:
 _Entry = tuple[int, int, str, tuple[Any, ...]]
 
 
-def _entries(connection: sqlite3.Connection, table: EntryTable, until: Position) -> Iterator[_Entry]:
-    for position, time, *row in connection.execute(table.select, (START, until)):
+def _entries(connection: sqlite3.Connection, table: EntryTable, after: Position, until: Position) -> Iterator[_Entry]:
+    for position, time, *row in connection.execute(table.select, (after, until)):
         yield position, time, table.kind, row
 
 
 def commits(
-    connection: sqlite3.Connection, tables: Sequence[EntryTable], *, until: Position, longest: int | None = None
+    connection: sqlite3.Connection,
+    tables: Sequence[EntryTable],
+    *,
+    after: Position = START,
+    until: Position,
+    longest: int | None = None,
 ) -> Iterator[Commit]:
-    """All commits up to a position; memory does not grow with their number. longest: most entries of one."""
-    marks = connection.execute("select position from marks where position <= ? order by position", (until,))
+    """All commits in (after, until]; memory does not grow with their number. longest: most entries of one."""
+    span = (after, until)
+    marks = connection.execute("select position from marks where position > ? and position <= ? order by 1", span)
     mark = next(marks, None)
     entries: list[_Entry] = []
-    for entry in merge(*[_entries(connection, table, until) for table in tables], key=itemgetter(0)):
+    for entry in merge(*[_entries(connection, table, after, until) for table in tables], key=itemgetter(0)):
         marked = False
         while mark is not None and mark[0] < entry[0]:
             marked = True
