@@ -1,4 +1,4 @@
-"""Cutting a live log: what is archived is there once, what stays is recomputed, and learning goes on as if nothing were.
+"""Cutting a live log: what is archived is there once, what stays is recomputed, and learning goes on.
 
 The part's own files: `test_archive.py`.
 """
@@ -16,10 +16,9 @@ from decider.learn.archive import ArchivedPart, archive
 from decider.learn.trainer import Trainer
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import LogReader
-from decider.types import START, Context, ExperimentId, Time
-from simulator.verify import Verification, verify
+from decider.types import Context, ExperimentId, Time
+from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
-from tests.rpc_clients import rows
 from tests.test_verify import HOME, OTHER, Drive, eventful
 
 DAY = 86_400 * SECOND

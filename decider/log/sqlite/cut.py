@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from decider.errors import LogError, LogLocked
+from decider.log.log_totals import LogTotals
 from decider.log.protocol import Base, Head, Mark, ModelName, NamedModel, NewPart, OnProgress
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.errors import sqlite_errors
@@ -235,14 +236,24 @@ class SqliteCuttableLog(SqliteLog):
             connection.execute("begin")
             yield connection
 
+    def _count_up_to_cut(self) -> None:
+        """Store the totals, without which nothing may be deleted; a server that leads the log may have done it."""
+        row = self._one("select counted from cut")
+        stored = self.totals_checkpoint()
+        if row is not None and (stored is None or stored.mark.position < row["counted"]):
+            totals = LogTotals(self)
+            totals.catch_up()
+            self.store_totals(totals.checkpoint())
+
     def finish_cut(self, on_progress: OnProgress) -> None:
         """See CuttableLog."""
+        self._count_up_to_cut()
         pieces = 0
         while (reached := self._trim()) is not None:
             on_progress(reached)
             pieces += 1
             if not pieces % CHECKPOINT_EVERY:
-                self._write_back()
+                self._write_ahead.write_back()
             time.sleep(TRIM_PAUSE)
         while self._trimmer.sweep():
             time.sleep(TRIM_PAUSE)
