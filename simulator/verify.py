@@ -13,6 +13,7 @@ from typing import NamedTuple
 from decider.decide.decide import decide
 from decider.errors import DeciderError, UnknownCode
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
@@ -116,10 +117,6 @@ class _Owner(NamedTuple):
         return self.experiment, self.policy.signature_of(self.code)
 
 
-FIRST_CODE = 1
-"""Of logs whose decisions do not name their build: there was no other."""
-
-
 class _Models:
     """Models by name. Asked in rising order of position it learns the log once for each policy spec and code."""
 
@@ -133,8 +130,7 @@ class _Models:
 
     def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
         """Of the learning code that made the decision's model."""
-        codes = self._builds.get(logged.build, {}).get("codes", {})
-        return int(codes.get(version.experiment.policy.algorithm, FIRST_CODE))
+        return code_of(self._builds.get(logged.build, {}), version.experiment.policy)
 
     def published(self, owner: _Owner, position: Position) -> bool:
         """Whether the log says that there was such a model."""
@@ -153,6 +149,8 @@ class _Models:
             if known is None or known[0] > position:
                 self._trainers[owner.key] = Trainer(self._log, owner.experiment, owner.policy, code=owner.code)
             trainer = self._trainers[owner.key]
+            if trainer.position > position:  # older than the model that was kept at the cut
+                trainer.begin_with_nothing()
             if position > START:
                 trainer.learn_up_to(Mark(position, self._log.time_at(position)))
             model = Model(trainer.model().policy, position)

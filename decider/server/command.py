@@ -14,6 +14,7 @@ import click
 
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
+from decider.server.archive_command import archive_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
 
@@ -29,6 +30,9 @@ Examples:
 @click.version_option(package_name="decider")
 def main() -> None:
     """A contextual bandit decision service."""
+
+
+main.add_command(archive_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -49,6 +53,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--store-interval": {"type": click.FloatRange(min=0.1, max=86_400)},
     "--store-bytes": {"type": click.IntRange(min=0)},
     "--keep-bytes": {"type": click.IntRange(min=0)},
+    "--disk-reserve": {"type": click.IntRange(min=0)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},

@@ -21,11 +21,13 @@ from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
+from decider.log.disk import DiskWatch
 from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
+from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
 from decider.server.experiments import ExperimentService
@@ -40,7 +42,7 @@ from decider.serving.follower import Copies, Follower
 logger = logging.getLogger(__name__)
 
 FILES_INTERVAL = 1.0
-"""Seconds between two checks of the experiment files."""
+"""Seconds between two checks of the experiment files and of the disk."""
 
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
@@ -121,6 +123,7 @@ class Server:
         # read.
         self._opened.callback(self.log.close)
         self._opened.callback(self._http.stop)
+        self._disk = DiskWatch(self.log, reserve=settings.disk_reserve)
         self._clock.start(self.log.head().time)
         self.current, copies = Current(), Copies()
         self._leader = Leader(
@@ -156,7 +159,8 @@ class Server:
         if not leader.catch_up():
             return False
         self._follower.follow()
-        self._registry.register(LogCollector(self.log, self.current, clock=self._clock, lag=leader.lag))
+        self._totals = totals = SharedTotals(self.log)
+        self._registry.register(LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag))
         self._registry.register(
             StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
         )
@@ -204,7 +208,8 @@ class Server:
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
-        return Readiness(True, "\n".join(["ok", *problems, *learning]))
+        warnings = [*problems, *self.log.warnings, *self._disk.warnings]
+        return Readiness(True, "\n".join(["ok", *warnings, *learning]))
 
     def _follow(self) -> None:
         """The follower's thread. It reads often, so it logs the same failure once."""
@@ -226,7 +231,9 @@ class Server:
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
             pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
+            self._try_to(self._totals.store_if_due)
             if time.monotonic() >= next_look:
+                self._try_to(self._disk.look)
                 self._try_to(self._files.apply_changes)
                 next_look = time.monotonic() + self._files_interval
 
@@ -263,6 +270,8 @@ class Server:
             self._opened.pop_all()  # its thread reads the log until the process ends
             return
         if self._leader is not None:
+            if not self._phase:
+                self._try_to(lambda: self._totals.finish(deadline))
             self._try_to(self._leader.finish)
         self._try_to(self._opened.close)
 
