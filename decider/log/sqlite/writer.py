@@ -294,8 +294,8 @@ class SqliteLog(SqliteReader):
                 raise
 
     def maintain(self) -> None:
-        """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive; now and then, closes the
-        versions whose last window is over."""
+        """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive. Now and then,
+        closes the versions whose last window is over."""
         if self._files.missing_file():
             return
         self._close_versions()
