@@ -97,9 +97,14 @@ class LogCollector(Collector):
         decided: Counter[tuple[str, ...]] = Counter()
         for (experiment, _, _), count in totals.decisions.items():
             decided[experiment,] += count
-        unsealed = {key: count - totals.sealed[key] for key, count in decided.items()}
+        ended = self._current.ended
+        unsealed = {key: count - totals.sealed[key] for key, count in decided.items() if key[0] not in ended}
         yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
-        weights = {key: totals.inverse_propensity[key] / count for key, count in totals.possible.items() if count}
+        weights = {
+            key: totals.inverse_propensity[key] / count
+            for key, count in totals.possible.items()
+            if count and key[0] not in ended
+        }
         yield _gauge(
             "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
             ("experiment", "action"), weights,

@@ -75,7 +75,15 @@ class Vocabulary(NamedTuple):
 
 
 class Policy(PlainPolicy, Protocol):
-    """A policy that can be served and stored."""
+    """A policy that can be served, stored, and pickled within the process.
+
+    size: bytes that it takes, about, with its caches.
+    """
+
+    @property
+    def size(self) -> int:
+        """See above."""
+        ...
 
     def save(self) -> bytes:
         """Everything it has learned."""

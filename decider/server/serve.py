@@ -21,6 +21,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
+from decider.log.evicted import EvictedPolicies
 from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
@@ -28,6 +29,7 @@ from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
 from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
+from decider.policy.memory import PolicyMemory
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
@@ -44,6 +46,10 @@ FILES_INTERVAL = 1.0
 
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
+
+POLICIES_SHARE, SLOTS_SHARE = 0.4, 0.1
+"""Of `--memory`, what policies and cached slots may take. The rest is for the interpreter and its libraries (120 MB),
+the experiments' definitions, calls in flight, and what an allocator does not give back."""
 
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
@@ -122,6 +128,9 @@ class Server:
         self._opened.callback(self.log.close)
         self._opened.callback(self._http.stop)
         self._clock.start(self.log.head().time)
+        evicted = EvictedPolicies()
+        self._opened.callback(evicted.close)
+        self._memory = PolicyMemory(int(POLICIES_SHARE * settings.memory), evicted)
         self.current, copies = Current(), Copies()
         self._leader = Leader(
             self.log,
@@ -129,13 +138,14 @@ class Server:
             copies,
             clock=self._clock,
             pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
+            memory=self._memory,
             stopping=self._stopping.is_set,
             on_learned=process.observe_learning,
             on_failed=process.observe_failure,
         )
         self.log.name_build(build())
-        self._follower = Follower(self.log, self.current, copies)
-        versions = Versions(self.log)
+        self._follower = Follower(self.log, self.current, copies, memory=self._memory)
+        versions = Versions(self.log, most=settings.max_experiments)
         self._files = ExperimentFiles(settings.experiments, versions)
         self._files.apply_all()
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)
@@ -225,10 +235,15 @@ class Server:
             self._try_to(lambda: self._clock.reach(self.log.head().time))
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
+            self._try_to(self._trim)
             pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
             if time.monotonic() >= next_look:
                 self._try_to(self._files.apply_changes)
                 next_look = time.monotonic() + self._files_interval
+
+    def _trim(self) -> None:
+        self._memory.trim()
+        self.current.trim_slots(int(SLOTS_SHARE * self._settings.memory))
 
     def _probe_if_quiet(self) -> None:
         """Try to write after a failure: a server that is not ready gets no calls that would.

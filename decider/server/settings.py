@@ -28,6 +28,10 @@ class Settings:
         600, "A model is stored earlier once this many bytes for each decision learned pay for its size."
     )
     keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
+    memory: int = _setting(
+        1_000_000_000, "Bytes of memory that the process may take; of it, caches and models get half."
+    )
+    max_experiments: int = _setting(1000, "Experiments that have not ended; more get RESOURCE_EXHAUSTED.")
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")

@@ -16,7 +16,8 @@ from decider.types import ExperimentId, Position
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The versions of one experiment that serve and wait. warm: signature of the policy whose model has caught up."""
+    """The versions of one experiment that serve and wait. warm: signature of the policy whose model has caught up.
+    What has ended is remembered without its actions."""
 
     serving: ExperimentVersion
     warm: str
@@ -53,6 +54,8 @@ class Lineup(dict[ExperimentId, Rollout]):
     def _apply(self, version: ExperimentVersion, waits: bool) -> ExperimentId:
         id_ = version.experiment.id
         rollout = self.get(id_)
+        if version.experiment.ended:
+            version = version.without_actions()
         if rollout is None:
             self[id_] = Rollout(version, version.experiment.policy.signature)
         elif waits:
@@ -69,8 +72,13 @@ class Lineup(dict[ExperimentId, Rollout]):
                 return id_
         return None
 
+    def count_active(self) -> int:
+        """The experiments that have not ended."""
+        return sum(not rollout.newest.experiment.ended for rollout in self.values())
+
     def must_wait(self, experiment: Experiment) -> bool:
-        """Whether a new version of this content has to learn before it serves. A pause never waits."""
+        """Whether a new version of this content has to learn before it serves. A pause or an end never waits."""
         rollout = self.get(experiment.id)
         policy = experiment.policy
-        return rollout is not None and policy.learns and not experiment.paused and policy.signature != rollout.warm
+        refuses = experiment.paused or experiment.ended
+        return rollout is not None and policy.learns and not refuses and policy.signature != rollout.warm
