@@ -33,6 +33,10 @@ class EvictedPolicies:
         """See `Storage`."""
         self._execute("delete from evicted where key = ?", (key,))
 
+    def count(self) -> int:
+        """How many there are."""
+        return int(self._execute("select count(*) from evicted", ())[0][0])
+
     def _execute(self, sql: str, row: tuple[object, ...]) -> list[tuple[bytes]]:
         try:
             with self._lock:

@@ -66,6 +66,11 @@ class PolicyMemory:
         """Of all policies in memory, when they were last measured."""
         return sum(policy.measured for policy in self._alive())
 
+    @property
+    def count(self) -> int:
+        """Policies in memory, also such that are still to be made."""
+        return len(self._alive())
+
     def _alive(self) -> list[EvictablePolicy]:
         return [policy for ref in list(self._in_memory.values()) if (policy := ref()) is not None]
 

@@ -30,6 +30,7 @@ from decider.metrics.rpc import ProcessMetrics, RpcMetrics
 from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
 from decider.policy.memory import PolicyMemory
+from decider.server import allocator
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
@@ -93,6 +94,7 @@ class Server:
         self._trouble: LogError | None = None
         self._troubled_at = 0.0
         self._behind = ""
+        self._given_back = 0
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -128,6 +130,7 @@ class Server:
         self._opened.callback(self.log.close)
         self._opened.callback(self._http.stop)
         self._clock.start(self.log.head().time)
+        allocator.set_up()
         evicted = EvictedPolicies()
         self._opened.callback(evicted.close)
         self._memory = PolicyMemory(int(POLICIES_SHARE * settings.memory), evicted)
@@ -243,6 +246,9 @@ class Server:
 
     def _trim(self) -> None:
         self._memory.trim()
+        if self._memory.evictions > self._given_back:
+            self._given_back = self._memory.evictions
+            allocator.give_back()
         self.current.trim_slots(int(SLOTS_SHARE * self._settings.memory))
 
     def _probe_if_quiet(self) -> None:
