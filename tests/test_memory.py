@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -14,7 +15,8 @@ import pytest
 
 from decider.decide.decide import decide
 from decider.errors import FailedPrecondition, LimitReached, NotFound
-from decider.experiment.definition import Experiment
+from decider.experiment.definition import Action, Experiment
+from decider.learn.limits import DEFINITIONS_SHARE, FIXED_SHARE, Limits, definition_bytes
 from decider.learn.trainer import Trainer
 from decider.learn.versions import Versions
 from decider.log.evicted import EvictedPolicies
@@ -23,7 +25,7 @@ from decider.log.open import open_reader
 from decider.log.protocol import NewReward
 from decider.policy.features import CACHED_CHARACTERS, category, fields_vector
 from decider.policy.make import make_policy
-from decider.policy.memory import PolicyMemory
+from decider.policy.memory import FIXED_BYTES, PolicyMemory
 from decider.policy.protocol import Choice, Model, Policy
 from decider.policy.thompson.arrays import CACHE_FLOATS, LARGEST_SHARE, Cache
 from decider.policy.vw.workspace import WORKSPACE_BYTES
@@ -41,7 +43,7 @@ HOME = ExperimentId("home")
 SMALL = 10_000_000
 """Bytes: one workspace of VW's, hardly."""
 
-LITTLE = 250_000_000
+LITTLE = 300_000_000
 """The least `--memory` that there is."""
 
 OPTIONS = ("--learn-interval", "0.05")
@@ -368,7 +370,7 @@ def test_a_log_with_ended_experiments_replays(tmp_path: Path) -> None:
 
 def test_more_experiments_than_the_limit_are_refused_and_ending_one_makes_room(shop: Shop) -> None:
     """A stranger who applies experiments in a loop must not fill the memory; an operator must know the way out."""
-    limited = Versions(shop.log, most=2)
+    limited = Versions(shop.log, Limits(2))
     limited.apply(sample_experiment(id=ExperimentId("second")))
     with pytest.raises(LimitReached, match=r"third.*2 have not ended.*state ENDED.*--max-experiments") as raised:
         limited.apply(sample_experiment(id=ExperimentId("third")), validate_only=True)
@@ -379,8 +381,41 @@ def test_more_experiments_than_the_limit_are_refused_and_ending_one_makes_room(s
     with pytest.raises(LimitReached):
         limited.apply(sample_experiment(policy=spec("squarecb")))
     with pytest.raises(LimitReached):  # a limit that was lowered ends nothing, and takes nothing new
-        Versions(shop.log, most=1).apply(sample_experiment(id=ExperimentId("fourth")))
-    assert Versions(shop.log, most=1).apply(sample_experiment(id=ExperimentId("third"), salt="s")).changed
+        Versions(shop.log, Limits(1)).apply(sample_experiment(id=ExperimentId("fourth")))
+    assert Versions(shop.log, Limits(1)).apply(sample_experiment(id=ExperimentId("third"), salt="s")).changed
+
+
+def test_definitions_together_are_bounded_but_a_pause_goes_through(shop: Shop) -> None:
+    """2,000 experiments are no bound where each may have megabytes of payloads."""
+    large = sample_experiment(
+        id=ExperimentId("large"), actions=(Action(ActionId("a"), payload={"text": ["x" * 1000] * 100}),), baseline=None
+    )
+    size = definition_bytes(large)
+    limited = Versions(shop.log, Limits(memory=int(2.5 * size / DEFINITIONS_SHARE)))
+    limited.apply(large)
+    limited.apply(replace(large, id=ExperimentId("second")))
+    with pytest.raises(LimitReached, match=r"third.*shorten payloads.*--memory"):
+        limited.apply(replace(large, id=ExperimentId("third")))
+    with pytest.raises(LimitReached):
+        limited.apply(replace(large, actions=(Action(ActionId("a"), payload={"text": ["x" * 2000] * 100}),)))
+    assert limited.set_paused(large.id, paused=True).changed
+    assert limited.apply(replace(large, ended=True)).changed
+    assert limited.apply(replace(large, id=ExperimentId("third"))).changed
+
+
+@pytest.mark.parametrize("algorithm", [name for name in LEARNING if not spec(name).resumable])
+def test_learners_that_cannot_be_evicted_are_bounded(shop: Shop, algorithm: str) -> None:
+    """What does not learn on to the same bits after it was loaded has to stay: so there is room for some only."""
+    limited = Versions(shop.log, Limits(memory=int(1.5 * FIXED_BYTES / FIXED_SHARE)))
+    first = sample_experiment(id=ExperimentId("first"), policy=spec(algorithm))
+    assert limited.apply(first).changed
+    with pytest.raises(LimitReached, match="bag, rnd"):
+        limited.apply(sample_experiment(id=ExperimentId("second"), policy=spec(algorithm)))
+    with pytest.raises(LimitReached):
+        limited.apply(sample_experiment(policy=spec(algorithm)))
+    assert limited.apply(replace(first, salt="other")).changed
+    limited.apply(replace(first, ended=True))
+    assert limited.apply(sample_experiment(policy=spec(algorithm))).changed
 
 
 def test_files_beyond_the_limit_are_refused_one_by_one_until_there_is_room(tmp_path: Path) -> None:

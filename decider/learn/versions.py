@@ -7,16 +7,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from decider.errors import FailedPrecondition, LimitReached, NotFound
+from decider.errors import FailedPrecondition, NotFound
 from decider.experiment.checks import check_successor
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
+from decider.learn.limits import LimitChecker, Limits
 from decider.log.protocol import EventLog, NewVersion
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
-
-MAX_EXPERIMENTS = 1_000
-"""Most experiments that have not ended, by default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,17 +27,17 @@ class ApplyResult:
 
 
 class Versions:
-    """Applies experiments to a log. most: experiments that have not ended."""
+    """Applies experiments to a log, within the limits of a server."""
 
-    def __init__(self, log: EventLog, *, most: int = MAX_EXPERIMENTS) -> None:
+    def __init__(self, log: EventLog, limits: Limits | None = None) -> None:
         self._log = log
-        self._most = most
+        self._limits = LimitChecker(limits or Limits())
 
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
         keep_state: it stays paused, active or ended. Raises InvalidExperiment where it contradicts earlier versions,
-        LimitReached where there are too many experiments.
+        LimitReached where all experiments together would be too much.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -75,7 +73,7 @@ class Versions:
             history = [version for version, _ in news.versions if version.experiment.id == id_]
             experiment = content(history[-1].experiment if history else None)
             check_successor(experiment, [version.experiment for version in history])
-            self._check_number(experiment, lineup)
+            self._limits.check(experiment, lineup)
             waits = lineup.must_wait(experiment)
             if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
                 return ApplyResult(history[-1], changed=False, waits=lineup[id_].waiting is not None)
@@ -87,14 +85,3 @@ class Versions:
             if mark is not None:
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
                 return ApplyResult(version, changed=True, waits=waits)
-
-    def _check_number(self, experiment: Experiment, lineup: Lineup) -> None:
-        """A limit that was lowered ends nothing: what goes on can still be changed."""
-        known = lineup.get(experiment.id)
-        goes_on = known is not None and not known.newest.experiment.ended
-        if not (experiment.ended or goes_on) and lineup.count_active() >= self._most:
-            raise LimitReached(
-                f"experiment {experiment.id!r} would be one too many: {lineup.count_active()} have not ended, and this "
-                f"server takes {self._most}; end some (state ENDED) or raise --max-experiments",
-                reason="TOO_MANY_EXPERIMENTS",
-            )

@@ -3,7 +3,7 @@ evicted to a file, and loaded again when somebody asks.
 
 Evicting changes no bit of what a policy answers or learns: its whole state is pickled, and what Vowpal Wabbit saves
 predicts and learns on as before. Two of its algorithms do not learn on as before; their learners are `fixed`: they
-count, and stay. Called by `learn/` and `serving/`; without a `PolicyMemory` policies just stay in memory.
+count, and stay, and only shrink. Called by `learn/` and `serving/`; without a `PolicyMemory` all policies stay.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from decider.policy.protocol import Choice, Policy, Vocabulary
 from decider.types import Context
 
 logger = logging.getLogger(__name__)
+
+FIXED_BYTES = 10_000_000
+"""Of a learner that stays in memory, once it has shrunk."""
 
 GROWTH = 1_000_000
 """Bytes by which a policy may grow before memory is trimmed at once."""
@@ -55,7 +58,7 @@ class PolicyMemory:
         self._gone: deque[int] = deque()
 
     def keep(self, policy: Policy, *, fixed: bool = False) -> EvictablePolicy:
-        """The policy, evicted when memory is short. fixed: it is not, but it counts."""
+        """The policy, evicted when memory is short. fixed: it counts, and only its caches go."""
         kept = EvictablePolicy(self, next(self._keys), policy, fixed=fixed)
         # Whatever thread drops it says so, also in the middle of a call of the storage: `trim` deletes it.
         weakref.finalize(kept, self._gone.append, kept.key).atexit = False
@@ -77,6 +80,10 @@ class PolicyMemory:
     def enter(self, policy: EvictablePolicy) -> None:
         """It is in memory from now on."""
         self._in_memory[policy.key] = weakref.ref(policy)
+
+    def leave(self, policy: EvictablePolicy) -> None:
+        """It is in memory no longer."""
+        self._in_memory.pop(policy.key, None)
 
     def next_use(self) -> int:
         """A number larger than all before."""
@@ -113,9 +120,8 @@ class PolicyMemory:
         for policy in sorted(alive, key=lambda policy: policy.last_used):
             size = policy.measured
             if size and policy.evict():
-                self._in_memory.pop(policy.key, None)
                 self.evictions += 1
-                excess -= size
+                excess -= size - policy.measured
                 if excess <= 0:
                     return
 
@@ -193,6 +199,12 @@ class EvictablePolicy:
         with self._lock:
             return self._memory.keep(self._loaded().snapshot())
 
+    def shrink(self) -> None:
+        """See `Policy`."""
+        with self._lock:
+            if self._policy is not None:
+                self._policy.shrink()
+
     def vocabulary(self) -> Vocabulary | None:
         """See `Policy`. It loads nothing: a scrape asks every policy."""
         with self._lock:
@@ -204,15 +216,22 @@ class EvictablePolicy:
             self.measured, self._used = self.size, False
 
     def evict(self) -> bool:
-        """Returns whether it could be: not in the middle of learning."""
-        if self._fixed or not self._lock.acquire(blocking=False):
+        """As far as it can be. Returns whether it was: not in the middle of learning."""
+        if not self._lock.acquire(blocking=False):
             return False
         try:
-            if self._policy is not None:
-                if not self._stored:
-                    self._memory.store(self.key, self._policy)
-                self._stored, self._vocabulary = True, self._policy.vocabulary()
-            self._policy, self.measured = None, 0
+            if self._policy is not None and self._fixed:
+                self._policy.shrink()
+            elif self._policy is not None:
+                self._leave_memory(self._policy)
+            self.measured = self.size
             return True
         finally:
             self._lock.release()
+
+    def _leave_memory(self, policy: Policy) -> None:
+        if not self._stored:
+            self._memory.store(self.key, policy)
+        self._stored, self._vocabulary = True, policy.vocabulary()
+        self._policy = None
+        self._memory.leave(self)

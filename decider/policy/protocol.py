@@ -91,6 +91,9 @@ class Policy(PlainPolicy, Protocol):
     def snapshot(self) -> Policy:
         """A copy that serves: the same pmfs to the last bit; later learning does not change it."""
 
+    def shrink(self) -> None:
+        """Forget what can be computed again."""
+
     def vocabulary(self) -> Vocabulary | None:
         """None where a policy has room for every feature."""
 

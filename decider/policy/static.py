@@ -37,6 +37,9 @@ class Uniform:
         """Itself: nothing ever changes."""
         return self
 
+    def shrink(self) -> None:
+        """Nothing is kept."""
+
     def vocabulary(self) -> None:
         """It knows no features."""
 

@@ -49,7 +49,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--store-interval": {"type": click.FloatRange(min=0.1, max=86_400)},
     "--store-bytes": {"type": click.IntRange(min=0)},
     "--keep-bytes": {"type": click.IntRange(min=0)},
-    "--memory": {"type": click.IntRange(min=250_000_000)},
+    "--memory": {"type": click.IntRange(min=300_000_000)},
     "--max-experiments": {"type": click.IntRange(min=1)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.limits import Limits
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
 from decider.log.evicted import EvictedPolicies
@@ -48,9 +49,9 @@ FILES_INTERVAL = 1.0
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
 
-POLICIES_SHARE, SLOTS_SHARE = 0.4, 0.1
-"""Of `--memory`, what policies and cached slots may take. The rest is for the interpreter and its libraries (120 MB),
-the experiments' definitions, calls in flight, and what an allocator does not give back."""
+POLICIES_SHARE, SLOTS_SHARE = 0.35, 0.05
+"""Of `--memory`, what policies and cached slots may take; definitions have theirs in `learn/limits.py`. The rest is for
+the interpreter and its libraries (120 MB), calls in flight, and what an allocator does not give back."""
 
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
@@ -148,7 +149,7 @@ class Server:
         )
         self.log.name_build(build())
         self._follower = Follower(self.log, self.current, copies, memory=self._memory)
-        versions = Versions(self.log, most=settings.max_experiments)
+        versions = Versions(self.log, Limits(settings.max_experiments, settings.memory))
         self._files = ExperimentFiles(settings.experiments, versions)
         self._files.apply_all()
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)

@@ -72,10 +72,6 @@ class Lineup(dict[ExperimentId, Rollout]):
                 return id_
         return None
 
-    def count_active(self) -> int:
-        """The experiments that have not ended."""
-        return sum(not rollout.newest.experiment.ended for rollout in self.values())
-
     def must_wait(self, experiment: Experiment) -> bool:
         """Whether a new version of this content has to learn before it serves. A pause or an end never waits."""
         rollout = self.get(experiment.id)

@@ -38,6 +38,9 @@ class Predictor(Protocol):
         """See above."""
         ...
 
+    def shrink(self) -> None:
+        """Empty the caches."""
+
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """The posterior of these actions' expected rewards. shared: features of the context; own: of each action."""
         ...
@@ -89,6 +92,11 @@ class LinearPredictor:
         caches = self._cache.size + self._stacks.size + self._row_numbers.size
         names = NAME_BYTES * (len(self._places) + len(self._rows))
         return self._covariance.nbytes + self._weights.nbytes + caches + names
+
+    def shrink(self) -> None:
+        """See `Predictor`."""
+        for cache in (self._cache, self._stacks, self._row_numbers):
+            cache.clear()
 
     def snapshot(self) -> Predictor:
         """A copy that does not change."""

@@ -127,6 +127,11 @@ class ThompsonPolicy:
         if not self._warned and self._regressions[STATIONARY].crowded:
             self._warn()
 
+    def shrink(self) -> None:
+        """Empty the caches."""
+        for regression in self._regressions.values():
+            regression.shrink()
+
     def vocabulary(self) -> Vocabulary:
         """Numbers of features that the serving regression knows and has left out."""
         return self._best_predictor().vocabulary
@@ -200,6 +205,10 @@ class ThompsonSnapshot:
     def snapshot(self) -> Policy:
         """Itself: it never changes."""
         return self
+
+    def shrink(self) -> None:
+        """Empty the caches."""
+        self._predictor.shrink()
 
     def vocabulary(self) -> Vocabulary:
         """The policy's vocabulary when the snapshot was taken."""

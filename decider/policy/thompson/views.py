@@ -42,6 +42,10 @@ class View(Protocol):
         """See above."""
         ...
 
+    def shrink(self) -> None:
+        """Empty the cache."""
+        ...
+
     def useful(self, features: Vector) -> bool:
         """Whether it derives anything from such features, now or later."""
         ...
@@ -78,6 +82,11 @@ class ViewPredictor:
         """See `Predictor`."""
         return self._view.size + self._predictor.size
 
+    def shrink(self) -> None:
+        """See `Predictor`."""
+        self._view.shrink()
+        self._predictor.shrink()
+
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
         return self._predictor.posterior(actions, *_apply_view(self._view, shared, own))
@@ -94,6 +103,11 @@ class ViewRegression(Regression):
     def size(self) -> int:
         """See `Predictor`."""
         return self._view.size + super().size
+
+    def shrink(self) -> None:
+        """See `Predictor`."""
+        self._view.shrink()
+        super().shrink()
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
@@ -143,6 +157,10 @@ class NumberBins:
     def size(self) -> int:
         """See `View`. Most numbers have at most BINS edges; others few values."""
         return self._cache.size + NUMBER_BYTES * (len(self._values) + len(self._edges))
+
+    def shrink(self) -> None:
+        """See `View`."""
+        self._cache.clear()
 
     def useful(self, features: Vector) -> bool:
         """Whether there are numbers."""
@@ -198,6 +216,10 @@ class FeaturePairs:
     def size(self) -> int:
         """See `View`."""
         return self._cache.size
+
+    def shrink(self) -> None:
+        """See `View`."""
+        self._cache.clear()
 
     def useful(self, features: Vector) -> bool:
         """Whether there are two features of the context."""

@@ -57,6 +57,10 @@ class _Workspace:
         # so this module calls the core beneath it. The version of the package is pinned for that reason.
         self.vw = Workspace(arguments.split(), model_data=saved)._workspace
         self._once: set[int] = set()
+        self.shrink()
+
+    def shrink(self) -> None:
+        """Forget all parsed lines."""
         self._labelled: dict[Choice, core.Example] = {}
         self._contexts: dict[tuple[tuple[str, ...], Vector], core.Example] = {}
         self._last: tuple[Context | None, core.Example | None] = (None, None)
@@ -239,6 +243,11 @@ class VwPolicy:
     def snapshot(self) -> VwPolicy:
         """Loaded from what it saves: VW has no other way to copy a workspace."""
         return VwPolicy(self._arguments, reward_range=(self._minimum, self._maximum), saved=self.save())
+
+    def shrink(self) -> None:
+        """Forget all parsed lines."""
+        if self._made:
+            self._made.shrink()
 
     def vocabulary(self) -> None:
         """Features share a table of fixed size by their hashes: none is left out."""
