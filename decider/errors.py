@@ -4,7 +4,8 @@
     +-- InvalidArgument          the caller's input; names the fields
     |   +-- InvalidExperiment    an experiment that cannot be applied
     +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
-    +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, NO_ELIGIBLE_ACTION
+    +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, _ENDED, NO_ELIGIBLE_ACTION
+    +-- LimitReached             more than a setting of the server allows: TOO_MANY_EXPERIMENTS
     +-- AlreadyExists            DECISION_ID_REUSED
     +-- DeadlineExceeded         the caller's deadline passed before the work began
     +-- ModelMismatch            a stored model that must not be loaded
@@ -76,6 +77,12 @@ class FailedPrecondition(DeciderError):
     """Valid input in a state that forbids it."""
 
     reason = "FAILED_PRECONDITION"
+
+
+class LimitReached(DeciderError):
+    """More than a setting of the server allows; nothing was changed."""
+
+    reason = "LIMIT_REACHED"
 
 
 class AlreadyExists(DeciderError):

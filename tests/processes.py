@@ -9,6 +9,7 @@ from decider.learn.leader import Leader, Pace
 from decider.learn.versions import ApplyResult, Versions
 from decider.log.protocol import EventLog
 from decider.policy.algorithms import code_versions
+from decider.policy.memory import PolicyMemory
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
 from decider.types import ExperimentId
@@ -22,11 +23,11 @@ class Process:
     """A log, what serves, its leader and its follower; time passes and rounds are made when the test says so.
 
     heard: (experiment, decisions) of every round of learning; failed: experiments whose round failed. interfere: called
-    after every round of learning.
+    after every round of learning. memory: bounds its policies.
     """
 
-    def __init__(self, log: EventLog, clock: Clock) -> None:
-        self.log, self.clock = log, clock
+    def __init__(self, log: EventLog, clock: Clock, *, memory: PolicyMemory | None = None) -> None:
+        self.log, self.clock, self.memory = log, clock, memory
         self.heard: list[tuple[ExperimentId, int]] = []
         self.failed: list[ExperimentId] = []
         self.interfere: Callable[[], object] = lambda: None
@@ -38,13 +39,14 @@ class Process:
         self.lease = self.log.lease()
         self.current, copies = Current(), Copies()
         self.versions = Versions(self.log)
-        self.follower = Follower(self.log, self.current, copies)
+        self.follower = Follower(self.log, self.current, copies, memory=self.memory)
         self.leader = Leader(
             self.log,
             self.lease,
             copies,
             clock=self.clock,
             pace=pace,
+            memory=self.memory,
             on_learned=self._hear,
             on_failed=self.failed.append,
         )

@@ -24,7 +24,7 @@ from decider.policy.spec import PolicySpec
 from decider.policy.static import Uniform
 from decider.policy.vw.algorithms import VW_ALGORITHMS
 from decider.policy.vw.encode import action_line, context_line
-from decider.policy.vw.workspace import ACTION_CACHE, VwPolicy
+from decider.policy.vw.workspace import CACHE_BYTES, EXAMPLE_BYTES, WORKSPACE_BYTES, VwPolicy
 from decider.types import ActionId, Context, Features
 from tests.conftest import LEARNING, plain_choices, spec
 
@@ -292,9 +292,10 @@ def test_the_cache_of_action_examples_is_bounded_and_its_clearing_harmless() -> 
     of = spec("squarecb")
     policy, fresh = make_policy(of), make_policy(of)
     assert isinstance(policy, VwPolicy)
-    for price in range(ACTION_CACHE // 4 + 10):
-        policy.pmf(Context(), [Choice(ActionId(i), "offer", {"price": float(price)}) for i in "abcd"])
-    assert len(policy._examples) <= ACTION_CACHE
+    for price in range(2 * CACHE_BYTES // EXAMPLE_BYTES // 4):
+        for _ in range(2):  # what comes once is not even kept
+            policy.pmf(Context(), [Choice(ActionId(i), "offer", {"price": float(price)}) for i in "abcd"])
+        assert policy.size <= WORKSPACE_BYTES + CACHE_BYTES + 2 * EXAMPLE_BYTES
     for either in (policy, fresh):
         teach(either, list(rounds(10, 20)))
     assert pmfs(policy) == pmfs(fresh)

@@ -179,9 +179,12 @@ class SlotsCache:
     which is cheap, or a fallback, since the policy may succeed the next time.
     """
 
+    bytes: int
+    """Of what it keeps, about."""
+
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
         self._most_bytes = most_bytes
-        self._bytes = 0
+        self.bytes = 0
         self._known: dict[_CacheKey, SlotsAndReason] = {}
 
     def __call__(
@@ -200,11 +203,15 @@ class SlotsCache:
         return ruled
 
     def _keep(self, key: _CacheKey, ruled: SlotsAndReason) -> None:
-        self._bytes += ENTRY_BYTES + 4 * sum(map(len, key[0])) + SLOT_BYTES * len(ruled[0])
-        if self._bytes > self._most_bytes:
-            self._known.clear()
-            self._bytes = 0
+        self.bytes += ENTRY_BYTES + 4 * sum(map(len, key[0])) + SLOT_BYTES * len(ruled[0])
+        if self.bytes > self._most_bytes:
+            self.clear()
         self._known[key] = ruled
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._known.clear()
+        self.bytes = 0
 
 
 # The rules that act before sampling.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from decider.policy.protocol import Choice
@@ -53,12 +53,14 @@ class RewardDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """minimum_propensity in [0, 1/active actions]; holdout in [0, 1]; baseline may be missing."""
+    """minimum_propensity in [0, 1/active actions]; holdout in [0, 1]; baseline may be missing. ended: like paused, and
+    nothing of it is kept in memory."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
     description: str = ""
     paused: bool = False
+    ended: bool = False
     baseline: ActionId | None = None
     policy: PolicySpec = field(default_factory=PolicySpec)
     minimum_propensity: float = 0.0
@@ -99,6 +101,11 @@ class ExperimentVersion:
     def learns_from(self, reason: Reason, *, overridden: bool) -> bool:
         """Whether its policy learns from such a decision. overridden: another action was shown."""
         return not (self.experiment.frozen or overridden or reason in NOT_POLICY_TRAFFIC)
+
+    def without_actions(self) -> ExperimentVersion:
+        """What has to be remembered of a version that has ended: a definition may be megabytes long."""
+        short = replace(self.experiment, actions=(), description="")
+        return ExperimentVersion(short, number=self.number, position=self.position, time=self.time)
 
     def choices_of(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> tuple[Choice, ...]:
         """The actions as the policy sees them; `extra` features come with the call and override the actions' own.

@@ -74,6 +74,7 @@ def from_message(message: pb.Experiment) -> Experiment:
         id=ExperimentId(message.id),
         description=message.description,
         paused=message.state == pb.EXPERIMENT_STATE_PAUSED,
+        ended=message.state == pb.EXPERIMENT_STATE_ENDED,
         actions=actions,
         baseline=ActionId(message.baseline_action) if message.baseline_action else None,
         policy=_policy(message.policy, reward),
@@ -130,7 +131,7 @@ def to_message(experiment: Experiment) -> pb.Experiment:
     message = pb.Experiment(
         id=experiment.id,
         description=experiment.description,
-        state=pb.EXPERIMENT_STATE_PAUSED if experiment.paused else pb.EXPERIMENT_STATE_ACTIVE,
+        state=_state(experiment),
         actions=[_action_message(a) for a in experiment.actions],
         baseline_action=experiment.baseline or "",
         policy=pb.Policy(interactions=experiment.policy.interactions),
@@ -151,6 +152,12 @@ def to_message(experiment: Experiment) -> pb.Experiment:
     for name, value in experiment.policy.parameters.items():
         setattr(parameters, name, value)
     return message
+
+
+def _state(experiment: Experiment) -> pb.ExperimentState:
+    if experiment.ended:
+        return pb.EXPERIMENT_STATE_ENDED
+    return pb.EXPERIMENT_STATE_PAUSED if experiment.paused else pb.EXPERIMENT_STATE_ACTIVE
 
 
 def _action_message(action: Action) -> pb.Action:

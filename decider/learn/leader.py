@@ -18,7 +18,8 @@ from decider.experiment.definition import ExperimentVersion
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
 from decider.learn.trainer import resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
-from decider.serving.follower import Copies
+from decider.policy.memory import PolicyMemory
+from decider.serving.follower import Copies, Owner
 from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId, Position, Time
 
@@ -77,7 +78,8 @@ class Leader:
     """See above.
 
     on_learned: called with the experiment, the number of decisions and the seconds of every round of learning.
-    on_failed: called with the experiment whose round failed. stopping: asked between slices; True ends a round.
+    on_failed: called with the experiment whose round failed.
+    stopping: asked between slices; True ends a round. memory: bounds the trainers' policies.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Leader:
         *,
         clock: Callable[[], Time],
         pace: Pace = Pace(),
+        memory: PolicyMemory | None = None,
         stopping: Callable[[], bool] = lambda: False,
         on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learning,
         on_failed: Callable[[ExperimentId], None] = _ignore_failure,
@@ -97,6 +100,7 @@ class Leader:
         self._copies = copies
         self._clock = clock
         self._pace = pace
+        self._memory = memory
         self._stopping = stopping
         self._on_learned = on_learned
         self._on_failed = on_failed
@@ -108,6 +112,7 @@ class Leader:
         self._next_tick: tuple[Position, Time | None] | None = None
         self._unpublished: list[_Publication] = []
         self._unpublished_since = 0.0
+        self._settled: set[Position] = set()
         self._progress_at = time.monotonic()
         self._maintained_at = -math.inf
 
@@ -228,11 +233,15 @@ class Leader:
         self._roster_old |= bool(self._lineup.follow(news))
         self._followed = news.head
         if self._roster_old:
-            self._renew_roster()
-            self._roster_old = False
+            self._roster_old = self._renew_roster()
 
-    def _renew_roster(self) -> None:
-        wanted = self._roster.versions_by_owner(self._lineup)
+    def _renew_roster(self) -> bool:
+        """Returns whether to look again soon: an experiment that has ended still has something to learn."""
+        wanted = {
+            owner: version
+            for owner, version in self._roster.versions_by_owner(self._lineup).items()
+            if not version.experiment.ended or self._has_more_to_learn(owner, version)
+        }
         for owner in self._roster.keys() - wanted.keys():
             self._store(self._roster[owner])
             self._roster.pop(owner).trainer.close()
@@ -242,10 +251,31 @@ class Leader:
                 self._roster[owner].version = version
             else:
                 self._roster[owner] = self._begin(version)
+        return any(version.experiment.ended for version in wanted.values())
+
+    def _has_more_to_learn(self, owner: Owner, version: ExperimentVersion) -> bool:
+        """Whether decisions of an experiment that has ended wait for their rewards, or for a trainer that is behind.
+
+        What is left out here, because its policy had not caught up, is learned if the experiment begins again.
+        """
+        if version.experiment.frozen or self._lineup[owner[0]].warm != owner[1] or version.position in self._settled:
+            return False
+        training = self._roster.get(owner)
+        if training is not None and (training.mark or training.news):
+            return True
+        learned = training.trainer.time if training else self._time_stored(owner)
+        if self._log.next_deadline(after=learned, experiment=owner[0]) is not None:
+            return True
+        self._settled.add(version.position)
+        return False
+
+    def _time_stored(self, owner: Owner) -> Time:
+        stored = self._log.models.stored_positions(*owner)
+        return self._log.time_at(stored[-1]) if stored else Time(0)
 
     def _begin(self, version: ExperimentVersion) -> Training:
         experiment = version.experiment
-        trainer, mismatch = resume_trainer(self._log, experiment.id, experiment.policy)
+        trainer, mismatch = resume_trainer(self._log, experiment.id, experiment.policy, memory=self._memory)
         if mismatch is not None:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:

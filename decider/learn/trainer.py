@@ -18,6 +18,7 @@ from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, Mark, SealedDecision
 from decider.policy.make import load_model, make_policy, save_model
+from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model, Policy
 from decider.policy.saved import SavedModel
 from decider.policy.spec import PolicySpec
@@ -27,14 +28,24 @@ logger = logging.getLogger(__name__)
 
 
 class Trainer:
-    """Owns one policy and teaches it. code: version of the learning code; by default the newest.
+    """Owns one policy and teaches it. code: version of the learning code; by default the newest. memory: bounds
+    the policy.
 
     position: the log position it has learned up to, as in the model's name; 0: nothing. time: the log time up to which
     it has read sealed decisions. learned: decisions since this trainer began.
     """
 
-    def __init__(self, log: LogReader, experiment: ExperimentId, spec: PolicySpec, *, code: int | None = None) -> None:
+    def __init__(
+        self,
+        log: LogReader,
+        experiment: ExperimentId,
+        spec: PolicySpec,
+        *,
+        code: int | None = None,
+        memory: PolicyMemory | None = None,
+    ) -> None:
         self._log = log
+        self._memory = memory
         self.experiment = experiment
         self.spec = spec
         self.signature = spec.signature if code is None else spec.signature_of(code)
@@ -54,9 +65,9 @@ class Trainer:
         self._restart(START, Time(0), None)
 
     def _restart(self, position: Position, at: Time, saved: SavedModel | None) -> None:
-        self._policy: Policy = (
-            load_model(self.spec, saved, self._code) if saved else make_policy(self.spec, code=self._code)
-        )
+        policy = load_model(self.spec, saved, self._code) if saved else make_policy(self.spec, code=self._code)
+        bounded = self._memory.keep(policy, fixed=not self.spec.resumable) if self._memory else policy
+        self._policy: Policy = bounded
         self.time: Time = at
         self.position = position
         self.learned = 0
@@ -146,9 +157,11 @@ class Trainer:
         return save_model(self.spec, self._policy, self._code)
 
 
-def resume_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> tuple[Trainer, ModelMismatch | None]:
+def resume_trainer(
+    log: LogReader, experiment: ExperimentId, spec: PolicySpec, *, memory: PolicyMemory | None = None
+) -> tuple[Trainer, ModelMismatch | None]:
     """A trainer that continues from the newest stored model; if that is damaged, a fresh trainer and the reason."""
-    trainer = Trainer(log, experiment, spec)
+    trainer = Trainer(log, experiment, spec, memory=memory)
     try:
         trainer.resume()
     except ModelMismatch as mismatch:

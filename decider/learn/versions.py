@@ -8,10 +8,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from decider.errors import NotFound
+from decider.errors import FailedPrecondition, NotFound
 from decider.experiment.checks import check_successor
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
+from decider.learn.limits import LimitChecker, Limits
 from decider.log.protocol import EventLog, NewVersion
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
@@ -27,31 +28,40 @@ class ApplyResult:
 
 
 class Versions:
-    """Applies experiments to a log."""
+    """Applies experiments to a log, within the limits of a server."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, limits: Limits | None = None) -> None:
         self._log = log
         self._lock = threading.Lock()
         self._lineup = Lineup(log)
         self._followed = START
+        self._limits = LimitChecker(limits or Limits())
 
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions.
+        keep_state: it stays paused, active or ended. Raises InvalidExperiment where it contradicts earlier versions,
+        LimitReached where all experiments together would be too much.
         """
 
         def content(newest: Experiment | None) -> Experiment:
-            return replace(experiment, paused=newest.paused) if keep_state and newest else experiment
+            if not (keep_state and newest):
+                return experiment
+            return replace(experiment, paused=newest.paused, ended=newest.ended)
 
         return self._apply(experiment.id, content, validate_only=validate_only)
 
     def set_paused(self, id_: ExperimentId, *, paused: bool) -> ApplyResult:
-        """Pause or resume: a new version with the other state. Raises NotFound."""
+        """Pause or resume: a new version with the other state. Raises NotFound, FailedPrecondition if it has ended."""
 
         def content(newest: Experiment | None) -> Experiment:
             if newest is None:
                 raise NotFound(f"there is no experiment {id_!r}", reason="EXPERIMENT_NOT_FOUND")
+            if newest.ended:
+                raise FailedPrecondition(
+                    f"experiment {id_!r} has ended; apply it with the state ACTIVE to begin it again",
+                    reason="EXPERIMENT_ENDED",
+                )
             return replace(newest, paused=paused)
 
         return self._apply(id_, content)
@@ -64,8 +74,9 @@ class Versions:
         while True:
             with self._lock:
                 rollout = self._follow().get(id_)
-            newest = rollout.newest if rollout else None
-            experiment = content(newest.experiment if newest else None)
+                newest = self._log.version_at(rollout.newest.position) if rollout else None
+                experiment = content(newest.experiment if newest else None)
+                self._limits.check(experiment, self._lineup)
             check_successor(experiment, self._log.action_kinds(id_))
             waits = rollout is not None and rollout.must_wait(experiment)
             if rollout and newest and write_json(to_message(newest.experiment)) == write_json(to_message(experiment)):

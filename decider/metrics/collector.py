@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
@@ -45,7 +45,8 @@ class LogCollector(Collector):
         """All families."""
         with self._totals.read() as counted:
             totals = counted.totals
-            from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals), *_shares(totals)]
+            from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
+            from_totals += _shares(totals, self._current.ended)
             end = counted.mark
         return iter([*from_totals, *self._gauges(end), *self._sizes()])
 
@@ -122,13 +123,17 @@ def _delays(totals: LabelTotals) -> Metric:
     return family
 
 
-def _shares(totals: LabelTotals) -> Iterator[Metric]:
+def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
     decided: Counter[tuple[str, ...]] = Counter()
     for (experiment, _, _), count in totals.decisions.items():
         decided[experiment,] += count
-    unsealed = {key: count - totals.sealed[key] for key, count in decided.items()}
+    unsealed = {key: count - totals.sealed[key] for key, count in decided.items() if key[0] not in ended}
     yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
-    weights = {key: float(totals.inverse_propensity[key]) / count for key, count in totals.possible.items() if count}
+    weights = {
+        key: float(totals.inverse_propensity[key]) / count
+        for key, count in totals.possible.items()
+        if count and key[0] not in ended
+    }
     yield _gauge(
         "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
         ("experiment", "action"), weights,

@@ -25,16 +25,25 @@ Vector = tuple[Pair, ...]
 SMALLEST = 1e-6
 LINEAR_UP_TO = 1e3
 
+CACHE_ENTRIES, CACHED_CHARACTERS = 10_000, 200
+"""Most entries of each cache of texts here, and most characters of what is kept: then a number of entries is a number
+of bytes, 20 MB a cache at the most, 3 MB in practice."""
+
 _UNSAFE = re.compile(r"[\s\x00-\x20\x7f|:=%]")
 
 
-@lru_cache(maxsize=65_536)
 def fields_vector(fields: tuple[str, ...]) -> Vector:
     """The context's own fields, in the order of CONTEXT_FIELDS, without those that were not given.
 
     >>> fields_vector(("new visitor", "mobile", "", "", ""))
     (('segment=new%20visitor', 1.0), ('device=mobile', 1.0))
     """
+    known = sum(map(len, fields)) <= CACHED_CHARACTERS
+    return _fields_vector(fields) if known else _fields_vector.__wrapped__(fields)
+
+
+@lru_cache(maxsize=CACHE_ENTRIES)
+def _fields_vector(fields: tuple[str, ...]) -> Vector:
     return tuple([category(name, value) for name, value in zip(CONTEXT_FIELDS, fields, strict=True) if value])
 
 
@@ -55,17 +64,22 @@ def _pair(name: str, value: FeatureValue) -> Pair:
     return number_name(name), tame(value)
 
 
-@lru_cache(maxsize=65_536)
 def category(name: str, value: str) -> Pair:
     """A category's one feature.
 
     >>> category("colour", "red|blue")
     ('colour=red%7Cblue', 1.0)
     """
+    known = len(name) + len(value) <= CACHED_CHARACTERS
+    return _category(name, value) if known else _category.__wrapped__(name, value)
+
+
+@lru_cache(maxsize=CACHE_ENTRIES)
+def _category(name: str, value: str) -> Pair:
     return f"{_escape(name)}={_escape(value)}", 1.0
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=CACHE_ENTRIES)  # names have at most 64 characters
 def number_name(name: str) -> str:
     """What a model calls a number.
 

@@ -75,13 +75,24 @@ class Vocabulary(NamedTuple):
 
 
 class Policy(PlainPolicy, Protocol):
-    """A policy that can be served and stored."""
+    """A policy that can be served, stored, and pickled within the process.
+
+    size: bytes that it takes, about, with its caches.
+    """
+
+    @property
+    def size(self) -> int:
+        """See above."""
+        ...
 
     def save(self) -> bytes:
         """Everything it has learned."""
 
     def snapshot(self) -> Policy:
         """A copy that serves: the same pmfs to the last bit; later learning does not change it."""
+
+    def shrink(self) -> None:
+        """Forget what can be computed again."""
 
     def vocabulary(self) -> Vocabulary | None:
         """None where a policy has room for every feature."""

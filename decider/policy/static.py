@@ -11,10 +11,14 @@ from decider.types import Context
 class Uniform:
     """Every action with the same probability.
 
+    size: nothing is learned.
+
     >>> from decider.types import ActionId
     >>> Uniform().pmf(Context(), [Choice(ActionId("a")), Choice(ActionId("b"))])
     [0.5, 0.5]
     """
+
+    size = 0
 
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:  # noqa: ARG002 - the protocol's
         """1/n for each of n actions."""
@@ -32,6 +36,9 @@ class Uniform:
     def snapshot(self) -> Uniform:
         """Itself: nothing ever changes."""
         return self
+
+    def shrink(self) -> None:
+        """Nothing is kept."""
 
     def vocabulary(self) -> None:
         """It knows no features."""

@@ -54,6 +54,8 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--store-bytes": {"type": click.IntRange(min=0)},
     "--keep-bytes": {"type": click.IntRange(min=0)},
     "--disk-reserve": {"type": click.IntRange(min=0)},
+    "--memory": {"type": click.IntRange(min=300_000_000)},
+    "--max-experiments": {"type": click.IntRange(min=1)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},

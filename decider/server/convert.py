@@ -88,8 +88,11 @@ def _action_features(message: Mapping[str, Struct], violations: list[Violation])
     return {} if violations else {ActionId(id_): to_features(message[id_]) for id_ in sorted(message)}
 
 
-MAX_REPLIES = 10_000
-"""Most actions in the cache; then it is emptied, so that actions of old versions do not stay for ever."""
+REPLY_CACHE = 8_000_000
+"""Bytes of the actions in the cache, about; then it is emptied: actions of old versions must not stay for ever."""
+
+REPLY_BYTES, REPLY_FACTOR = 1_000, 4
+"""Of an action beside its text; of a message for each byte that it takes on the wire, at most."""
 
 
 class Replies:
@@ -97,6 +100,7 @@ class Replies:
 
     def __init__(self) -> None:
         self._actions: dict[tuple[int, ActionId], pb.DecidedAction] = {}
+        self._bytes = 0
 
     def __call__(self, decision: Decision, version: ExperimentVersion, *, with_ranking: bool) -> pb.DecideResponse:
         """The reply to a decision of this version."""
@@ -112,14 +116,24 @@ class Replies:
 
     def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:
         key = (version.position, id_)
-        if key not in self._actions:
-            if len(self._actions) >= MAX_REPLIES:
-                self._actions.clear()
+        known = self._actions.get(key)
+        if known is None:
             action = version.active[id_]
             payload = Struct()
             payload.update(action.payload)
-            self._actions[key] = pb.DecidedAction(id=id_, kind=action.kind, payload=payload)
-        return self._actions[key]
+            known = pb.DecidedAction(id=id_, kind=action.kind, payload=payload)
+            self._keep(key, known)
+        return known
+
+    def _keep(self, key: tuple[int, ActionId], message: pb.DecidedAction) -> None:
+        size = REPLY_BYTES + REPLY_FACTOR * message.ByteSize()
+        if size > REPLY_CACHE:
+            return
+        self._bytes += size
+        if self._bytes > REPLY_CACHE:
+            self._actions.clear()
+            self._bytes = size
+        self._actions[key] = message
 
 
 def _ranking(decision: Decision) -> list[pb.RankedAction]:

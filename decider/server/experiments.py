@@ -60,7 +60,14 @@ class ExperimentService:
 
     def GetExperiment(self, request: pb.GetExperimentRequest) -> pb.GetExperimentResponse:
         """The version that serves, and the one that waits."""
-        return pb.GetExperimentResponse(experiment=self._serving(self._current[ExperimentId(request.id)]))
+        return pb.GetExperimentResponse(experiment=self._newest(ExperimentId(request.id)))
+
+    def _newest(self, id_: ExperimentId) -> pb.VersionedExperiment:
+        rollout = self._follower.lineup.get(id_)
+        if id_ in self._current.ended and rollout is not None:
+            ended = self._log.version_at(rollout.serving.position)  # what serves it no longer is in the log alone
+            return version_message(ended, waiting=self._waiting(id_))
+        return self._serving(self._current[id_])
 
     def _serving(self, serving: Serving) -> pb.VersionedExperiment:
         waiting = self._waiting(serving.version.experiment.id)
@@ -78,7 +85,7 @@ class ExperimentService:
         )
 
     def ListExperiments(self, request: pb.ListExperimentsRequest) -> pb.ListExperimentsResponse:
-        """By id; the token is the last id of the page before."""
+        """Those that have not ended, by id; the token is the last id of the page before."""
         if not 0 <= request.page_size <= MAX_PAGE:
             raise InvalidArgument([Violation("page_size", f"{request.page_size} is not in [0, {MAX_PAGE}]")])
         size = request.page_size or DEFAULT_PAGE
@@ -104,10 +111,10 @@ class ExperimentService:
         applied = self._versions.set_paused(id_, paused=paused)
         self._follower.follow()
         if applied.waits:
-            return self._serving(self._current[id_])
+            return self._newest(id_)
         return version_message(applied.version, model=self._model(applied))
 
 
 def says_no_state(message: experiment_pb2.Experiment) -> bool:
-    """Whether a definition leaves it open if the experiment is paused."""
+    """Whether a definition leaves it open if the experiment is active, paused or ended."""
     return message.state == experiment_pb2.EXPERIMENT_STATE_UNSPECIFIED

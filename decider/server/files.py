@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from decider.errors import InvalidArgument, InvalidExperiment, Violation
+from decider.errors import InvalidArgument, InvalidExperiment, LimitReached, Violation
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.learn.versions import Versions
@@ -27,11 +28,13 @@ class ExperimentFiles:
         self._versions = versions
         self._seen: dict[Path, str] = {}
         self._defined: dict[Path, ExperimentId] = {}
+        self._too_many: deque[Path] = deque()
 
     def apply_all(self) -> None:
-        """At the start: raises InvalidExperiment for the first bad file, since no earlier version serves yet."""
+        """At the start: raises InvalidExperiment for the first bad file, since no earlier version serves yet. Files
+        beyond the limit of experiments are refused one by one, and the others go on."""
         for path, digest in self._changed_files():
-            self._apply_file(path)
+            self._apply_up_to_limit(path)
             self._seen[path] = digest
 
     def apply_changes(self) -> None:
@@ -41,17 +44,35 @@ class ExperimentFiles:
         """
         for path, digest in self._changed_files():
             try:
-                self._apply_file(path)
+                self._apply_up_to_limit(path)
             except InvalidArgument as error:
                 logger.error("refused, the running version stays: %s", error)
             self._seen[path] = digest
+        self._retry()
         self._warn_of_removed()
+
+    def _apply_up_to_limit(self, path: Path) -> None:
+        try:
+            self._apply_file(path)
+        except LimitReached as error:
+            logger.error("%s: refused, and tried again from time to time: %s", path, error)
+            self._too_many.append(path)
+
+    def _retry(self) -> None:
+        """One of the files beyond the limit, in turns: thousands of them must not cost more than one."""
+        if self._too_many and (path := self._too_many.popleft()) in set(self._files()):
+            try:
+                self._apply_file(path)
+            except LimitReached:
+                self._too_many.append(path)
+            except InvalidArgument as error:
+                logger.error("refused: %s", error)
 
     def _warn_of_removed(self) -> None:
         """An experiment goes on without its file, since frontends depend on it."""
         for path in set(self._defined) - set(self._files()):
             logger.warning(
-                "%s is gone; experiment %s goes on as it was: pause it to stop it", path, self._defined[path]
+                "%s is gone; experiment %s goes on as it was: pause or end it to stop it", path, self._defined[path]
             )
             del self._defined[path]
             self._seen.pop(path, None)
@@ -83,7 +104,8 @@ class ExperimentFiles:
         version = applied.version
         self._defined[path] = version.experiment.id
         news = "new version" if applied.changed else "unchanged, version"
-        paused = ", paused" if version.experiment.paused else ""
+        ended = ", ended" if version.experiment.ended else ""
+        paused = ", paused" if version.experiment.paused else ended
         waits = ", serves once its policy has learned the log" if applied.waits else ""
         logger.info("%s: experiment %s, %s %d%s%s", path, version.experiment.id, news, version.number, paused, waits)
 

@@ -19,9 +19,11 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.limits import Limits
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
 from decider.log.disk import DiskWatch
+from decider.log.evicted import EvictedPolicies
 from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
@@ -30,6 +32,8 @@ from decider.metrics.rpc import ProcessMetrics, RpcMetrics
 from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
+from decider.policy.memory import PolicyMemory
+from decider.server import allocator
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
@@ -46,6 +50,10 @@ FILES_INTERVAL = 1.0
 
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
+
+POLICIES_SHARE, SLOTS_SHARE = 0.35, 0.05
+"""Of `--memory`, what policies and cached slots may take; definitions have theirs in `learn/limits.py`. The rest is for
+the interpreter and its libraries (120 MB), calls in flight, and what an allocator does not give back."""
 
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
@@ -89,6 +97,7 @@ class Server:
         self._trouble: LogError | None = None
         self._troubled_at = 0.0
         self._behind = ""
+        self._given_back = 0
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -125,6 +134,10 @@ class Server:
         self._opened.callback(self._http.stop)
         self._disk = DiskWatch(self.log, reserve=settings.disk_reserve)
         self._clock.start(self.log.head().time)
+        allocator.set_up()
+        evicted = EvictedPolicies()
+        self._opened.callback(evicted.close)
+        self._memory = PolicyMemory(int(POLICIES_SHARE * settings.memory), evicted)
         self.current, copies = Current(), Copies()
         self._leader = Leader(
             self.log,
@@ -132,13 +145,14 @@ class Server:
             copies,
             clock=self._clock,
             pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
+            memory=self._memory,
             stopping=self._stopping.is_set,
             on_learned=process.observe_learning,
             on_failed=process.observe_failure,
         )
         self.log.name_build(build())
-        self._follower = Follower(self.log, self.current, copies)
-        versions = Versions(self.log)
+        self._follower = Follower(self.log, self.current, copies, memory=self._memory)
+        versions = Versions(self.log, Limits(settings.max_experiments, settings.memory))
         self._files = ExperimentFiles(settings.experiments, versions)
         self._files.apply_all()
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)
@@ -230,12 +244,20 @@ class Server:
             self._try_to(lambda: self._clock.reach(self.log.head().time))
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
+            self._try_to(self._trim)
             pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
             self._try_to(self._totals.store_if_due)
             if time.monotonic() >= next_look:
                 self._try_to(self._disk.look)
                 self._try_to(self._files.apply_changes)
                 next_look = time.monotonic() + self._files_interval
+
+    def _trim(self) -> None:
+        self._memory.trim()
+        if self._memory.evictions > self._given_back:
+            self._given_back = self._memory.evictions
+            allocator.give_back()
+        self.current.trim_slots(int(SLOTS_SHARE * self._settings.memory))
 
     def _probe_if_quiet(self) -> None:
         """Try to write after a failure: a server that is not ready gets no calls that would.

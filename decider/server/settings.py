@@ -29,6 +29,10 @@ class Settings:
     )
     keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
     disk_reserve: int = _setting(1_000_000_000, "Bytes that should be free on the log's disk; less is warned of.")
+    memory: int = _setting(
+        1_000_000_000, "Bytes of memory that the process may take: 35 % models, 25 % definitions, 5 % slots."
+    )
+    max_experiments: int = _setting(1000, "Experiments that have not ended; more get RESOURCE_EXHAUSTED.")
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")

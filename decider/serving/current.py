@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from decider.decide.decide import SlotsCache
-from decider.errors import NotFound
+from decider.errors import FailedPrecondition, NotFound
 from decider.experiment.definition import ExperimentVersion
 from decider.policy.protocol import Model
 from decider.types import ExperimentId
@@ -24,16 +24,39 @@ class Serving(NamedTuple):
 
 
 class Current(dict[ExperimentId, Serving]):
-    """The experiments that serve, by id."""
+    """The experiments that serve, by id. ended: those that did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: set[ExperimentId] = set()
 
     def __missing__(self, id_: ExperimentId) -> Serving:
-        """Raises NotFound (EXPERIMENT_NOT_FOUND)."""
+        """Raises NotFound (EXPERIMENT_NOT_FOUND), or FailedPrecondition (EXPERIMENT_ENDED)."""
+        if id_ in self.ended:
+            raise FailedPrecondition(
+                f"experiment {id_!r} has ended; apply it with the state ACTIVE to begin it again",
+                reason="EXPERIMENT_ENDED",
+            )
         known = ", ".join(sorted(self)[:10]) or "none yet"
         raise NotFound(f"there is no experiment {id_!r}; there are: {known}", reason="EXPERIMENT_NOT_FOUND")
 
     def put(self, version: ExperimentVersion, model: Model) -> None:
         """Serve this version with this model from now on."""
         self[version.experiment.id] = Serving(version, model, SlotsCache())
+        self.ended.discard(version.experiment.id)
+
+    def end(self, id_: ExperimentId) -> None:
+        """Serve it no longer, and keep its id alone."""
+        self.ended.add(id_)  # before: no call may find it unknown
+        self.pop(id_, None)
+
+    def trim_slots(self, most_bytes: int) -> None:
+        """Empty the caches that take more than their share, where all together take more than so many bytes."""
+        serving = self.all()
+        if sum([one.slots.bytes for one in serving]) > most_bytes:
+            for one in serving:
+                if one.slots.bytes * len(serving) > most_bytes:
+                    one.slots.clear()
 
     def all(self) -> Sequence[Serving]:
         """Every experiment, by id."""

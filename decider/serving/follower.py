@@ -15,10 +15,11 @@ from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, ModelName
 from decider.policy.make import load_model, make_policy
-from decider.policy.protocol import Model
+from decider.policy.memory import PolicyMemory
+from decider.policy.protocol import Model, Policy
 from decider.serving.current import Current
 from decider.serving.lineup import Lineup, Rollout
-from decider.types import START, ExperimentId
+from decider.types import START, ExperimentId, Position
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +48,14 @@ class Copies:
 
 
 class Follower:
-    """Keeps `current` up to date with the log. `lineup`: which version serves and which one waits."""
+    """Keeps `current` up to date with the log. `lineup`: which version serves and which one waits. memory: bounds the
+    models that it loads."""
 
-    def __init__(self, log: LogReader, current: Current, copies: Copies) -> None:
+    def __init__(self, log: LogReader, current: Current, copies: Copies, *, memory: PolicyMemory | None = None) -> None:
         self._log = log
         self._current = current
         self._copies = copies
+        self._memory = memory
         self._lock = threading.Lock()
         self._position = START
         self._due: set[ExperimentId] = set()
@@ -86,6 +89,11 @@ class Follower:
 
     def _swap(self, rollout: Rollout) -> None:
         version = rollout.serving
+        if version.experiment.ended:
+            self._current.end(version.experiment.id)
+            if rollout.waiting is None:
+                self._names.pop(owner_of(version), None)
+            return
         kept = self._current.get(version.experiment.id)
         model = self._newest(version)
         if model is None and kept and owner_of(kept.version) == owner_of(version):
@@ -102,7 +110,7 @@ class Follower:
     def _load(self, version: ExperimentVersion, name: ModelName) -> Model | None:
         try:
             saved = self._log.models.load(name)
-            return Model(load_model(version.experiment.policy, saved), name.position) if saved else None
+            return self._keep(load_model(version.experiment.policy, saved), name.position) if saved else None
         except DeciderError as error:
             logger.error("experiment %s: %s; an older model serves", name.experiment, error)
             return None
@@ -115,7 +123,10 @@ class Follower:
             model = self._load(version, ModelName(version.experiment.id, position, policy.signature))
             if model is not None:
                 return model
-        return Model(make_policy(policy))
+        return self._keep(make_policy(policy)) if policy.learns else Model(make_policy(policy))
+
+    def _keep(self, policy: Policy, position: Position = START) -> Model:
+        return Model(self._memory.keep(policy) if self._memory else policy, position)
 
 
 def owner_of(version: ExperimentVersion) -> Owner:

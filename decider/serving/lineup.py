@@ -17,7 +17,8 @@ from decider.types import ExperimentId, Position
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """The versions of one experiment that serve and wait. warm: signature of the policy whose model has caught up."""
+    """The versions of one experiment that serve and wait. warm: signature of the policy whose model has caught up.
+    What has ended is remembered without its actions."""
 
     serving: ExperimentVersion
     warm: str
@@ -29,9 +30,10 @@ class Rollout:
         return self.waiting or self.serving
 
     def must_wait(self, experiment: Experiment) -> bool:
-        """Whether a new version of this content has to learn before it serves. A pause never waits."""
+        """Whether a new version of this content has to learn before it serves. A pause or an end never waits."""
         policy = experiment.policy
-        return policy.learns and not experiment.paused and policy.signature != self.warm
+        refuses = experiment.paused or experiment.ended
+        return policy.learns and not refuses and policy.signature != self.warm
 
 
 class _Places(NamedTuple):
@@ -90,9 +92,12 @@ class Lineup(dict[ExperimentId, Rollout]):
         return next((id_ for id_, at in self._places.items() if version in (at.serving, at.waiting)), None)
 
     def _rollout(self, places: _Places) -> Rollout:
-        at = self._log.version_at
         return Rollout(
-            serving=at(places.serving),
-            warm=at(places.warm).experiment.policy.signature,
-            waiting=None if places.waiting is None else at(places.waiting),
+            serving=self._version(places.serving),
+            warm=self._log.version_at(places.warm).experiment.policy.signature,
+            waiting=None if places.waiting is None else self._version(places.waiting),
         )
+
+    def _version(self, position: Position) -> ExperimentVersion:
+        version = self._log.version_at(position)
+        return version.without_actions() if version.experiment.ended else version

@@ -16,6 +16,7 @@ class ExperimentState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     EXPERIMENT_STATE_UNSPECIFIED: _ClassVar[ExperimentState]
     EXPERIMENT_STATE_ACTIVE: _ClassVar[ExperimentState]
     EXPERIMENT_STATE_PAUSED: _ClassVar[ExperimentState]
+    EXPERIMENT_STATE_ENDED: _ClassVar[ExperimentState]
 
 class Learning(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +42,7 @@ class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 EXPERIMENT_STATE_UNSPECIFIED: ExperimentState
 EXPERIMENT_STATE_ACTIVE: ExperimentState
 EXPERIMENT_STATE_PAUSED: ExperimentState
+EXPERIMENT_STATE_ENDED: ExperimentState
 LEARNING_UNSPECIFIED: Learning
 LEARNING_ONLINE: Learning
 LEARNING_FROZEN: Learning

@@ -67,35 +67,36 @@ class ExperimentServiceServicer:
     """
 
     def ApplyExperiment(self, request, context):
-        """Creates an experiment or a new version of it. The same content again makes no new version.
+        """Creates an experiment or a new version of it. The same content again makes no new version. More experiments than
+        the server's limit: RESOURCE_EXHAUSTED, TOO_MANY_EXPERIMENTS; those that have ended do not count.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetExperiment(self, request, context):
-        """The version that serves, and which one waits.
+        """The version that serves, and which one waits; of an experiment that has ended, its last version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListExperiments(self, request, context):
-        """All experiments, by id.
+        """All experiments that have not ended, by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PauseExperiment(self, request, context):
-        """Refuses decisions until resumed. A new version in the log.
+        """Refuses decisions until resumed. A new version in the log. Not possible once it has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeExperiment(self, request, context):
-        """Ends a pause. A new version in the log.
+        """Ends a pause. A new version in the log. An experiment that has ended begins again by ApplyExperiment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

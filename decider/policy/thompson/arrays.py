@@ -6,10 +6,13 @@ Called by the other modules of `thompson/`.
 from __future__ import annotations
 
 import json
+from sys import getsizeof
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from decider.policy.features import Vector
 
 Floats = NDArray[np.float64]
 Indexes = NDArray[np.int64]
@@ -22,7 +25,10 @@ CACHE_FLOATS = 1_000_000
 """Size of all entries of a cache, at most, in floats of 8 bytes: a context may have 100 features."""
 
 FEATURE = 20
-"""Memory of one feature (a tuple, its name, its value), in floats."""
+"""Memory of one feature (a tuple, its value, their places in other tuples), in floats; its name comes on top."""
+
+LARGEST_SHARE = 8
+"""What would take more than this part of a cache is not kept: the others would have to go for its sake."""
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -37,6 +43,8 @@ class Cache(dict[K, V]):
 
     def put(self, key: K, value: V, *, floats: int) -> V:
         """Keep the value, which holds about so many floats."""
+        if floats > CACHE_FLOATS // LARGEST_SHARE:
+            return value
         if len(self) >= CACHE or self._floats + floats > CACHE_FLOATS:
             self.clear()
         self._floats += floats
@@ -47,6 +55,24 @@ class Cache(dict[K, V]):
         """Forget all."""
         super().clear()
         self._floats = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return 8 * self._floats
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled empty: what it holds can be computed again."""
+        return Cache, ()
+
+
+def floats_of(features: Vector) -> int:
+    """What a vector takes, in floats. A name may have hundreds of characters.
+
+    >>> floats_of((("device=mobile", 1.0),))
+    27
+    """
+    return FEATURE * len(features) + sum([getsizeof(name) for name, _ in features]) // 8
 
 
 def json_to_array(value: Any) -> NDArray[np.uint8]:

@@ -10,11 +10,14 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from decider.policy.features import Vector
-from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes
+from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
 from decider.policy.thompson.features import CONSTANT, is_number, penalty
 
 GROWTH = 8
 """Columns that are added to the arrays at a time."""
+
+NAME_BYTES = 300
+"""Of the name of an action or feature in a dict."""
 
 GUESS = 0.25
 """Prior guess of the noise's variance; it counts as one observation. Rewards are in [0, 1]."""
@@ -28,7 +31,15 @@ class Posterior(NamedTuple):
 
 
 class Predictor(Protocol):
-    """Whatever predicts the rewards of actions."""
+    """Whatever predicts the rewards of actions. size: bytes that it takes, about, with its caches."""
+
+    @property
+    def size(self) -> int:
+        """See above."""
+        ...
+
+    def shrink(self) -> None:
+        """Empty the caches."""
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """The posterior of these actions' expected rewards. shared: features of the context; own: of each action."""
@@ -75,6 +86,18 @@ class LinearPredictor:
         self._stacks: Cache[tuple[Vector, ...], _FeatureTable] = Cache()
         self._row_numbers: Cache[tuple[str, ...], Indexes] = Cache()
 
+    @property
+    def size(self) -> int:
+        """See `Predictor`."""
+        caches = self._cache.size + self._stacks.size + self._row_numbers.size
+        names = NAME_BYTES * (len(self._places) + len(self._rows))
+        return self._covariance.nbytes + self._weights.nbytes + caches + names
+
+    def shrink(self) -> None:
+        """See `Predictor`."""
+        for cache in (self._cache, self._stacks, self._row_numbers):
+            cache.clear()
+
     def snapshot(self) -> Predictor:
         """A copy that does not change."""
         copy = LinearPredictor()
@@ -114,7 +137,7 @@ class LinearPredictor:
             for row, one in enumerate(found):
                 stacked.places[row, : len(one.places)] = one.places
                 stacked.values[row, : len(one.places)] = one.values
-            self._stacks.put(own, stacked, floats=2 * stacked.places.size + FEATURE * sum(map(len, own)))
+            self._stacks.put(own, stacked, floats=2 * stacked.places.size + sum(map(floats_of, own)))
         return stacked
 
     def _look_up(self, features: Vector) -> KnownFeatures:
@@ -127,7 +150,7 @@ class LinearPredictor:
             new = 0.0 if self._wide else sum(1 / penalty(name) for name in strangers if not is_number(name))
             places = np.array([place for place, _ in known], np.int64)
             found = KnownFeatures(places, values, values[:, None] * values, strangers, new)
-            self._cache.put(features, found, floats=found.squares.size + FEATURE * len(features))
+            self._cache.put(features, found, floats=found.squares.size + floats_of(features))
         return found
 
     def _rows_of(self, actions: tuple[str, ...]) -> Indexes:

@@ -28,6 +28,9 @@ RESOLVE_AFTER_SHARE = 4
 """The regression is solved anew whenever its data has grown by a quarter; the discounted one at least five times per
 `memory`."""
 
+COUNTS_BYTES = 700_000
+"""Of the counts of an admission, at most: about 2,500 names (`counts.py`) in a dict."""
+
 
 class Regression(LinearPredictor):
     """The regressions of all actions of an experiment, by the actions' ids.
@@ -47,6 +50,11 @@ class Regression(LinearPredictor):
         self._squared_residuals = 0.0
         self.crowded = False
         """Whether a learned decision had an unknown feature, since this was made or loaded."""
+
+    @property
+    def size(self) -> int:
+        """See `Predictor`."""
+        return super().size + self._moments.nbytes + self._targets.nbytes + COUNTS_BYTES
 
     @property
     def full(self) -> bool:

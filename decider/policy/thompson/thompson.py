@@ -23,10 +23,10 @@ from typing import Any, NoReturn
 import numpy as np
 from scipy.special import ndtr
 
-from decider.policy.features import Vector, category, fields_vector, vector_of
+from decider.policy.features import CACHED_CHARACTERS, Vector, category, fields_vector, vector_of
 from decider.policy.protocol import Choice, Policy, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, Admission, FirstCome, MostFrequent
-from decider.policy.thompson.arrays import Floats, json_from_array, json_to_array
+from decider.policy.thompson.arrays import FEATURE, Cache, Floats, floats_of, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION
 from decider.policy.thompson.posterior import Predictor
 from decider.policy.thompson.regression import Regression
@@ -42,7 +42,7 @@ EVIDENCE_MEMORY = 2_000
 STATIONARY, DISCOUNTED, BINNED, PAIRS = "remembers", "forgets", "ranges", "pairs"
 
 NAME_CACHE = 10_000
-"""Most sets of actions, and of context fields, whose features are cached."""
+"""Most sets of context fields whose features are cached."""
 
 NO_EVIDENCE = -math.inf
 """The evidence for a regression that was dropped."""
@@ -93,6 +93,11 @@ class ThompsonPolicy:
         if saved is not None:
             self._restore(saved)
 
+    @property
+    def size(self) -> int:
+        """See `Policy`."""
+        return sum([regression.size for regression in self._regressions.values()])
+
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """P(best)^draws of each action, normalised."""
         return self._to_pmf(self._best_predictor(), context, actions)
@@ -121,6 +126,11 @@ class ThompsonPolicy:
             self._drop(BINNED)
         if not self._warned and self._regressions[STATIONARY].crowded:
             self._warn()
+
+    def shrink(self) -> None:
+        """Empty the caches."""
+        for regression in self._regressions.values():
+            regression.shrink()
 
     def vocabulary(self) -> Vocabulary:
         """Numbers of features that the serving regression knows and has left out."""
@@ -179,6 +189,11 @@ class ThompsonSnapshot:
     def __init__(self, predictor: Predictor, to_pmf: _PmfFromPosterior, vocabulary: Vocabulary) -> None:
         self._predictor, self._to_pmf, self._vocabulary = predictor, to_pmf, vocabulary
 
+    @property
+    def size(self) -> int:
+        """See `Policy`."""
+        return self._predictor.size
+
     def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
         """The policy's pmf when the snapshot was taken."""
         return self._to_pmf(self._predictor, context, actions)
@@ -190,6 +205,10 @@ class ThompsonSnapshot:
     def snapshot(self) -> Policy:
         """Itself: it never changes."""
         return self
+
+    def shrink(self) -> None:
+        """Empty the caches."""
+        self._predictor.shrink()
 
     def vocabulary(self) -> Vocabulary:
         """The policy's vocabulary when the snapshot was taken."""
@@ -252,10 +271,17 @@ def _best_of_many(mean: Floats, deviation: Floats) -> Floats:
     return pmf
 
 
-@lru_cache(maxsize=NAME_CACHE)
+_names_of_actions: Cache[tuple[Choice, ...], _ActionNames] = Cache()
+
+
 def _action_names(actions: tuple[Choice, ...]) -> _ActionNames:
+    known = _names_of_actions.get(actions)
+    if known is not None:
+        return known
     ids = tuple([category("id", one.id)[0] for one in actions])
-    return ids, tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
+    own = tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
+    # Twice: the choices are kept as well, with the features that they were made from.
+    return _names_of_actions.put(actions, (ids, own), floats=2 * sum([2 * FEATURE + floats_of(one) for one in own]))
 
 
 def _context_features(context: Context) -> Vector:
@@ -264,7 +290,9 @@ def _context_features(context: Context) -> Vector:
     >>> _context_features(Context(device="mobile", features={"age": 31}))
     (('constant', 1.0), ('device=mobile', 1.0), ('age:', 31.0))
     """
-    fields = _with_constant(context[:5])
+    own = context[:5]
+    # Long texts are not kept, so that a number of entries is a number of bytes.
+    fields = _with_constant(own) if sum(map(len, own)) <= CACHED_CHARACTERS else _with_constant.__wrapped__(own)
     return fields + vector_of(context.features) if context.features else fields
 
 

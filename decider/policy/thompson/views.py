@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from decider.policy.features import Vector
 from decider.policy.thompson.admission import Admission
-from decider.policy.thompson.arrays import FEATURE, Arrays, Cache, Floats, json_from_array, json_to_array
+from decider.policy.thompson.arrays import Arrays, Cache, Floats, floats_of, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, PAIR, is_number
 from decider.policy.thompson.posterior import Posterior, Predictor
 from decider.policy.thompson.regression import Regression
@@ -30,9 +30,21 @@ BIN_AFTER = 100
 MAX_NUMBERS = 1_000
 """Most numbers with bins."""
 
+NUMBER_BYTES = 4_000
+"""Of a number's name and values, at most, while it has no bins."""
+
 
 class View(Protocol):
-    """Features -> the same and derived ones. It may learn from the features that it sees."""
+    """Features -> the same and derived ones. It may learn from the features that it sees. size: bytes that it takes."""
+
+    @property
+    def size(self) -> int:
+        """See above."""
+        ...
+
+    def shrink(self) -> None:
+        """Empty the cache."""
+        ...
 
     def useful(self, features: Vector) -> bool:
         """Whether it derives anything from such features, now or later."""
@@ -65,6 +77,16 @@ class ViewPredictor:
     def __init__(self, view: View, predictor: Predictor) -> None:
         self._view, self._predictor = view, predictor
 
+    @property
+    def size(self) -> int:
+        """See `Predictor`."""
+        return self._view.size + self._predictor.size
+
+    def shrink(self) -> None:
+        """See `Predictor`."""
+        self._view.shrink()
+        self._predictor.shrink()
+
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
         return self._predictor.posterior(actions, *_apply_view(self._view, shared, own))
@@ -76,6 +98,16 @@ class ViewRegression(Regression):
     def __init__(self, view: View, admission: Admission) -> None:
         super().__init__(admission)
         self._view = view
+
+    @property
+    def size(self) -> int:
+        """See `Predictor`."""
+        return self._view.size + super().size
+
+    def shrink(self) -> None:
+        """See `Predictor`."""
+        self._view.shrink()
+        super().shrink()
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
@@ -121,6 +153,15 @@ class NumberBins:
         self._edges: dict[str, list[float]] = {}
         self._cache: Cache[Vector, Vector] = Cache()
 
+    @property
+    def size(self) -> int:
+        """See `View`. Most numbers have at most BINS edges; others few values."""
+        return self._cache.size + NUMBER_BYTES * (len(self._values) + len(self._edges))
+
+    def shrink(self) -> None:
+        """See `View`."""
+        self._cache.clear()
+
     def useful(self, features: Vector) -> bool:
         """Whether there are numbers."""
         return any(is_number(name) for name, _ in features)
@@ -146,7 +187,7 @@ class NumberBins:
                 (name, bisect_left(self._edges[name], value)) for name, value in features if self._edges.get(name)
             ]
             found = features + tuple([(f"{name}{place}", 1.0) for name, place in places])
-            self._cache.put(features, found, floats=FEATURE * len(found))
+            self._cache.put(features, found, floats=floats_of(found))
         return found
 
     def snapshot(self) -> NumberBins:
@@ -171,6 +212,15 @@ class FeaturePairs:
     def __init__(self) -> None:
         self._cache: Cache[Vector, Vector] = Cache()
 
+    @property
+    def size(self) -> int:
+        """See `View`."""
+        return self._cache.size
+
+    def shrink(self) -> None:
+        """See `View`."""
+        self._cache.clear()
+
     def useful(self, features: Vector) -> bool:
         """Whether there are two features of the context."""
         return len(_of_context(features)) > 1
@@ -183,7 +233,7 @@ class FeaturePairs:
         found = self._cache.get(features)
         if found is None:
             found = with_pairs(features)
-            self._cache.put(features, found, floats=FEATURE * len(found))
+            self._cache.put(features, found, floats=floats_of(found))
         return found
 
     def snapshot(self) -> FeaturePairs:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from decider.policy.features import Vector, category, fields_vector
+from decider.policy.features import CACHE_ENTRIES, CACHED_CHARACTERS, Vector, category, fields_vector
 from decider.policy.protocol import Choice
 
 
@@ -18,11 +18,12 @@ def context_line(fields: tuple[str, ...], free: Vector = ()) -> str:
     >>> context_line(("new visitor", "", "", "", ""), (("age:", 31.0), ("vip=true", 1.0)))
     'shared |C segment=new%20visitor age:31.0 vip=true'
     """
-    line = _fields_line(fields)
+    known = sum(map(len, fields)) <= CACHED_CHARACTERS
+    line = _fields_line(fields) if known else _fields_line.__wrapped__(fields)
     return line + _tokens(free) if free else line
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=CACHE_ENTRIES)
 def _fields_line(fields: tuple[str, ...]) -> str:
     return f"shared |C{_tokens(fields_vector(fields))}"
 
