@@ -60,7 +60,7 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         log.append([NewActivation(at, ActionId("none"))])
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
-    data = bytes(range(256)) * 10
+    data = Random(1).randbytes(2560)  # several pieces, also after it was compressed
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
@@ -18,6 +17,7 @@ from decider.experiment.schema import from_message, read_json
 from decider.log import chain
 from decider.log.protocol import Damage, Head, OnProgress
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.sqlite.models import read_whole
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.types import START, Position, Time
 
@@ -214,4 +214,4 @@ def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
     if numbers != tuple(range(len(pieces))) or len(set(counts)) > 1 or len(set(checksums)) > 1:
         return False
     complete: bool = len(pieces) == counts[0]
-    return not complete or sha256(b"".join(data)).hexdigest() == checksums[0]
+    return not complete or read_whole(data, checksums[0]) is not None

@@ -18,6 +18,7 @@ from typing import Any
 
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.schema import active_actions
 from decider.log.protocol import (
     ArrowBatches,
     Damage,
@@ -307,6 +308,10 @@ class SqliteReader:
             all_active = ()
         return logged_decision(row, all_active)
 
+    def _all_active(self, version: Position) -> tuple[ActionId, ...]:
+        known = self._versions.get(version)
+        return known.all_active if known else active_actions(self._one(_VERSION, (version,))["definition"])
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
         rows = self._read(f"{_DECISIONS} where version = ? order by model, position", (version,), DECISION)
@@ -400,7 +405,7 @@ class SqliteReader:
         """See LogReader."""
         with self._connection() as connection:
             due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
-            return count_totals(connection, self.version_at, due, after=after, until=until)
+            return count_totals(connection, self._all_active, due, after=after, until=until)
 
     def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""

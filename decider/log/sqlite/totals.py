@@ -10,11 +10,10 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 
-from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import Mark
 from decider.log.sqlite.read_rows import read
 from decider.log.totals import DELAY_BUCKETS, RewardTotals, SealedTotals, Totals
-from decider.types import Position, Reason
+from decider.types import ActionId, Position, Reason
 
 _DRAW_REASONS = f"('{Reason.EXPLOIT}', '{Reason.EXPLORE}')"
 
@@ -46,27 +45,29 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
 _SEALED_TOTALS = """
 select count(*) as count, coalesce(sum(rewards = 0), 0) as defaulted, coalesce(sum(overridden), 0) as overridden,
   coalesce(sum(reward), 0.0) as reward, coalesce(sum(reward * reward), 0.0) as squared
-from sealed_decisions where version = :version and time > :after - :window and time <= :until - :window
+from sealed_decisions where version = :version
+  and time > :after - (select window from experiments where position = :version)
+  and time <= :until - (select window from experiments where position = :version)
 """
 
 
 def count_totals(
     connection: sqlite3.Connection,
-    version_at: Callable[[Position], ExperimentVersion],
+    all_active: Callable[[Position], tuple[ActionId, ...]],
     due: Iterable[Position],
     *,
     after: Mark,
     until: Mark,
 ) -> Totals:
-    """Everything in (after, until]. due: the versions of which decisions were sealed between."""
+    """Everything in (after, until]. all_active: the active actions of a version. due: the versions with decisions that
+    were sealed between."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     _count_decisions(totals, connection, span)
-    _count_possible(totals, connection, span, version_at)
+    _count_possible(totals, connection, span, all_active)
     _count_rewards(totals, connection, span)
     for version in due:
-        window = version_at(version).experiment.reward.window
-        part = {"version": version, "after": after.time, "until": until.time, "window": window}
+        part = {"version": version, "after": after.time, "until": until.time}
         for row in read(connection, _SEALED_TOTALS, part):
             totals.sealed[version] = SealedTotals(**row)
     return totals
@@ -83,11 +84,11 @@ def _count_possible(
     totals: Totals,
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
-    version_at: Callable[[Position], ExperimentVersion],
+    all_active: Callable[[Position], tuple[ActionId, ...]],
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
-        eligible = json.loads(row["eligible"]) if row["eligible"] else version_at(version).all_active
+        eligible = json.loads(row["eligible"]) if row["eligible"] else all_active(version)
         totals.possible[version, eligible[row["key"]]] += row["count"]
 
 
