@@ -39,7 +39,7 @@ class Pace:
 
     interval: float = 0.5
     store_interval: float = 300.0
-    store_bytes: int = 200
+    store_bytes: int = 150
     keep_bytes: int = 100_000_000
 
 

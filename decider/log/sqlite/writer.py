@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 Synchronous = Literal["NORMAL", "FULL"]
 
-LARGE_WAL_PAGES = 4_000
+LARGE_WAL_PAGES = 1_000
 """Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
 
 MOST_AT_ONCE = 200
