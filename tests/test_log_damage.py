@@ -63,7 +63,7 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         log.append([NewModel(name, learned=number)])
         if number in (rounds // 2, rounds - 1):
             store_totals(log)
-    data = bytes(range(256)) * 10
+    data = Random(1).randbytes(2560)  # several pieces, also after it was compressed
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
 
 

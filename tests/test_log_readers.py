@@ -224,6 +224,7 @@ KINDS = (
     "orphan",
     "model",
     "build",
+    "maintain",
 )
 steps: st.SearchStrategy[Sequence[Step]] = st.lists(
     st.tuples(st.sampled_from(KINDS), st.integers(0, 5), st.integers(0, 5)), min_size=3, max_size=40
@@ -268,13 +269,21 @@ STEPS: dict[str, Callable[[Writer, int, int], object]] = {
     "orphan": lambda writer, one, _: writer.log.append([Orphan(f"name-{one}")]),
     "model": lambda writer, one, other: writer.log.append([NewModel(ModelName(HOME, Position(one), str(other)), one)]),
     "build": lambda writer, one, _: writer.log.append([NewBuild({"number": one})]),
+    "maintain": lambda writer, _, __: writer.log.maintain(),
 }
 
 
 @contextmanager
 def written(script: Sequence[Step]) -> Iterator[tuple[EventLog, EventLog]]:
-    """The log of a script in both implementations."""
-    with TemporaryDirectory() as folder, closing(open_log(Path(folder, "log.db"), clock=(clock := Clock()))) as log:
+    """The log of a script in both implementations. Maintenance closes versions at once, and opens none by mistake."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        TemporaryDirectory() as folder,
+        closing(open_log(Path(folder, "log.db"), clock=(clock := Clock()))) as log,
+    ):
+        patch.setattr("decider.log.sqlite.writer.CLOSE_INTERVAL", 0.0)
+        patch.setattr("decider.log.sqlite.open_versions.SOON", 0)
+        patch.setattr("decider.log.sqlite.open_versions.LATER", 2 * MS)
         write(Writer(log, clock), script)
         memory = MemoryLog(clock=(other := Clock()))
         write(Writer(memory, other), script)
@@ -318,6 +327,10 @@ def told(log: EventLog) -> dict[str, object]:
             for more in range(-12, 3)
             for experiment in (None, HOME, OTHER)
         ],
+        "first deadlines": [log.first_deadlines(after=Time(head.time + more * MS // 2)) for more in range(-12, 3)],
+        "experiments": log.experiment_ids([version.position for version in log.versions()]),
+        "kinds": [log.action_kinds(experiment) for experiment in (HOME, OTHER)],
+        "damage": list(log.check(lambda _: None)),
     }
 
 

@@ -40,7 +40,7 @@ class Pace:
 
     interval: float = 0.5
     store_interval: float = 300.0
-    store_bytes: int = 600
+    store_bytes: int = 150
     keep_bytes: int = 100_000_000
 
 
@@ -431,9 +431,9 @@ class Leader:
         saved = trainer.save()
         name = ModelName(trainer.experiment, trainer.position, trainer.signature)
         needed = [signature for id_, signature in self._roster if id_ == trainer.experiment]
-        self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes, keep=needed)
+        size = self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes, keep=needed)
         training.stored, training.stored_at = trainer.learned, time.monotonic()
-        training.stored_bytes, training.unstored_seconds = len(saved.data), 0.0
+        training.stored_bytes, training.unstored_seconds = size, 0.0
 
     def _log_progress(self) -> None:
         if time.monotonic() - self._progress_at >= PROGRESS_INTERVAL:

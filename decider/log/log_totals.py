@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from decider.errors import EntriesArchived
 from decider.log.protocol import Head, LogReader, Mark, TotalsCheckpoint
-from decider.log.totals import LabelTotals, Totals
+from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 
 SLICE = 20_000
@@ -62,7 +62,7 @@ class LogTotals:
         # Seals may have been counted further than entries: so it is in a checkpoint at a cut.
         mark = Mark(until.position, max(until.time, self.mark.time))
         counted = self._log.totals(self.mark, mark)
-        self.totals.add(counted, _experiments(self._log, counted))
+        self.totals.add(counted, self._log.experiment_ids(counted.versions()))
         self.mark, self._chain = mark, until.chain
 
     def checkpoint(self) -> TotalsCheckpoint:
@@ -80,9 +80,5 @@ def totals_at(log: LogReader, cut: Head, *, sealed_until: Time) -> TotalsCheckpo
     totals = LabelTotals.from_json(known.content) if known else LabelTotals()
     until = Mark(cut.position, sealed_until)
     counted = log.totals(after, until)
-    totals.add(counted, _experiments(log, counted))
+    totals.add(counted, log.experiment_ids(counted.versions()))
     return TotalsCheckpoint(until, cut.chain, totals.to_json())
-
-
-def _experiments(log: LogReader, counted: Totals) -> Mapping[Position, str]:
-    return {version: log.version_at(version).experiment.id for version in counted.versions()}

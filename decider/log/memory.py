@@ -99,7 +99,7 @@ class MemoryModels:
         """See ModelReader."""
         return list(dict.fromkeys(name.signature for name in self._names() if name.experiment == experiment))
 
-    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> None:
+    def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> int:
         """See ModelStore."""
         self._stored[name] = saved
         ours = sorted((n for n in self._stored if n.experiment == name.experiment), key=lambda n: -n.position)
@@ -109,6 +109,7 @@ class MemoryModels:
             size += len(self._stored[one].data)
             if size > keep_bytes and one not in newest:
                 del self._stored[one]
+        return len(saved.data)
 
 
 class MemoryLease:

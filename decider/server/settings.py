@@ -25,7 +25,7 @@ class Settings:
     learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
     store_interval: float = _setting(300.0, "Seconds of learning, at most, that a kill costs: then a model is stored.")
     store_bytes: int = _setting(
-        600, "A model is stored earlier once this many bytes for each decision learned pay for its size."
+        150, "A model is stored earlier once this many bytes for each decision learned pay for its size."
     )
     keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
     disk_reserve: int = _setting(1_000_000_000, "Bytes that should be free on the log's disk; less is warned of.")

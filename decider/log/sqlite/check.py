@@ -27,6 +27,7 @@ from decider.log.sqlite.archived import (
 )
 from decider.log.sqlite.checkpoints import Stored, stored_checkpoints
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.sqlite.models import read_whole
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.sqlite.totals import add_totals
 from decider.log.sqlite.trim import FIRST_LEFT
@@ -293,7 +294,7 @@ def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
     if numbers != tuple(range(len(pieces))) or len(set(counts)) > 1 or len(set(checksums)) > 1:
         return False
     complete: bool = len(pieces) == counts[0]
-    return not complete or sha256(b"".join(data)).hexdigest() == checksums[0]
+    return not complete or read_whole(data, checksums[0]) is not None
 
 
 def _check_totals(connection: sqlite3.Connection) -> Iterator[Damage]:

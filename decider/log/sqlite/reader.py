@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.schema import active_actions
 from decider.log.archive.part import Part
 from decider.log.protocol import (
     ArrowBatches,
@@ -357,6 +358,10 @@ class SqliteReader:
             all_active = ()
         return logged_decision(row, all_active)
 
+    def _all_active(self, version: Position) -> tuple[ActionId, ...]:
+        known = self._versions.get(version)
+        return known.all_active if known else active_actions(self._one(_VERSION, (version,))["definition"])
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
         sql = f"{_DECISIONS} where version = ? and position > {CUT} order by model, position"
@@ -476,7 +481,7 @@ class SqliteReader:
             if kept_position(connection) > after.position:
                 raise EntriesArchived(f"{self.path}: entries behind position {after.position} are archived")
             due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
-            return count_totals(connection, self.version_at, due, after=after, until=until)
+            return count_totals(connection, self._all_active, due, after=after, until=until)
 
     def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
         """See LogReader."""

@@ -10,13 +10,12 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping
 
-from decider.experiment.definition import ExperimentVersion
 from decider.log.exact_sum import ZERO
 from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import DELAY_BUCKETS, POLICY_DRAWS, LabelTotals, RewardTotals, SealedTotals, Totals
-from decider.types import Position, Reason
+from decider.types import ActionId, Position, Reason
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -50,28 +49,30 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
 _SEALED_TOTALS = f"""
 select count(*) as count, coalesce(sum(rewards = 0), 0) as defaulted, coalesce(sum(overridden), 0) as overridden,
   {sum_columns("reward", "reward")}, {sum_columns("(reward * reward)", "squared")}
-from sealed_decisions where version = :version and time > :after - :window and time <= :until - :window
+from sealed_decisions where version = :version
+  and time > :after - (select window from experiments where position = :version)
+  and time <= :until - (select window from experiments where position = :version)
 group by reward_odd, squared_odd
 """  # noqa: S608 - constants
 
 
 def count_totals(
     connection: sqlite3.Connection,
-    version_at: Callable[[Position], ExperimentVersion],
+    all_active: Callable[[Position], tuple[ActionId, ...]],
     due: Iterable[Position],
     *,
     after: Mark,
     until: Mark,
 ) -> Totals:
-    """Everything in (after, until]. due: the versions of which decisions were sealed between."""
+    """Everything in (after, until]. all_active: the active actions of a version. due: the versions with decisions that
+    were sealed between."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     _count_decisions(totals, connection, span)
-    _count_possible(totals, connection, span, version_at)
+    _count_possible(totals, connection, span, all_active)
     _count_rewards(totals, connection, span)
     for version in due:
-        window = version_at(version).experiment.reward.window
-        part = {"version": version, "after": after.time, "until": until.time, "window": window}
+        part = {"version": version, "after": after.time, "until": until.time}
         _count_sealed(totals, connection, part)
     return totals
 
@@ -89,11 +90,11 @@ def _count_possible(
     totals: Totals,
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
-    version_at: Callable[[Position], ExperimentVersion],
+    all_active: Callable[[Position], tuple[ActionId, ...]],
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
-        eligible = json.loads(row["eligible"]) if row["eligible"] else version_at(version).all_active
+        eligible = json.loads(row["eligible"]) if row["eligible"] else all_active(version)
         totals.possible[version, eligible[row["key"]]] += row["count"]
 
 
@@ -120,5 +121,5 @@ def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Ma
     """Add everything in (after, until] to totals by labels, from one connection: for a check, which has no reader."""
     rows = read(connection, "select position, time, number, definition from experiments")
     versions = {row["position"]: experiment_version(row) for row in rows}
-    counted = count_totals(connection, versions.__getitem__, versions, after=after, until=until)
+    counted = count_totals(connection, lambda at: versions[at].all_active, versions, after=after, until=until)
     totals.add(counted, {position: version.experiment.id for position, version in versions.items()})
