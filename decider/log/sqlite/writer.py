@@ -284,11 +284,9 @@ class SqliteLog(SqliteReader):
                 self._roll_back()
                 raise
 
-    def maintain(self) -> None:
+    def maintain(self) -> bool:
         """See EventLog. Keeps the write-ahead log short."""
-        if self._files.missing_file():
-            return
-        self._write_ahead.write_back()
+        return self._files.missing_file() is not None or self._write_ahead.write_back()
 
     @property
     def warnings(self) -> Sequence[str]:
