@@ -205,8 +205,8 @@ def test_a_disk_with_less_room_than_a_day_takes_is_told_of(caplog: pytest.LogCap
         time[0] = hour * 3600.0
         log.used += 1_000_000 if hour < 24 else 3_000_000
         watch.look()
-        assert bool(watch.warnings) == (watch.warnings != () and 3 * (hour - 23) + (47 - hour) > 50)
-    assert "the log has grown by" in caplog.text
+        assert bool(watch.warnings) == (hour >= 37), "the last 24 hours took 14 times 3 MB and 10 times 1 MB"
+    assert "the log has grown by 52.0 MB in the last 24 hours" in caplog.text
     assert len(caplog.messages) == 1
 
 
