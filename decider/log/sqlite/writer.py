@@ -293,17 +293,18 @@ class SqliteLog(SqliteReader):
                 self._roll_back()
                 raise
 
-    def maintain(self) -> None:
+    def maintain(self) -> bool:
         """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive. Now and then,
         closes the versions whose last window is over."""
         if self._files.missing_file():
-            return
+            return True
         self._close_versions()
-        self._write_ahead.write_back()
+        tidy = self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
                 self._trim()
                 self._trimmer.sweep_now_and_then()
+        return tidy
 
     def _trim(self) -> Position | None:
         """Delete a piece of what lies in the archive. Returns the position reached; None where nothing was to do."""
