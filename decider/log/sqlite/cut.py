@@ -27,10 +27,10 @@ SETTLED = 10_000_000
 PATIENCE = 5.0
 """Seconds to wait for a server that deletes a piece; another run takes longer."""
 
-CHECKPOINT_EVERY = 100
+CHECKPOINT_EVERY = 400
 """Pieces."""
 
-TRIM_PAUSE = 0.005
+TRIM_PAUSE = 0.002
 """Seconds between two pieces, for the commits of others."""
 
 _FIRST_THAT_STAYS = """
