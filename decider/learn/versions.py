@@ -13,6 +13,7 @@ from decider.experiment.checks import check_successor
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
 from decider.learn.limits import LimitChecker, Limits
+from decider.learn.trainer import check_learnable
 from decider.log.protocol import EventLog, NewVersion
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
@@ -41,7 +42,8 @@ class Versions:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
         keep_state: it stays paused, active or ended. Raises InvalidExperiment where it contradicts earlier versions,
-        LimitReached where all experiments together would be too much.
+        LimitReached where all experiments together would be too much, FailedPrecondition where its policy would have
+        to learn from a part of the archive that is not there.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -81,6 +83,8 @@ class Versions:
             waits = rollout is not None and rollout.must_wait(experiment)
             if rollout and newest and write_json(to_message(newest.experiment)) == write_json(to_message(experiment)):
                 return ApplyResult(newest, changed=False, waits=rollout.waiting is not None)
+            if newest and experiment.policy.signature != newest.experiment.policy.signature:
+                check_learnable(self._log, id_, experiment.policy)  # a pause keeps the policy, so nothing stops it
             number = newest.number + 1 if newest else 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)

@@ -215,7 +215,7 @@ class MemoryLog:
         """See LogReader. Nothing is archived out of memory."""
         return Mark(START, Time(0))
 
-    def check_archive(self, experiment: ExperimentId) -> None:
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
         """See LogReader."""
 
     def versions(self) -> Sequence[ExperimentVersion]:

@@ -304,9 +304,9 @@ class LogReader(Protocol):
     def cut(self) -> Mark:
         """The last entry that lies in an archive; (0, 0) where nothing does. The log holds what comes behind it."""
 
-    def check_archive(self, experiment: ExperimentId) -> None:
-        """Before an experiment is learned from its first decision. Raises ArchiveMissing where that needs a part of the
-        archive that is not there."""
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+        """Before what was sealed of an experiment after a time is learned. Raises ArchiveMissing, ArchiveDamaged where
+        that needs a part of the archive that is not there, or not whole."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """Every applied version, in order of position: for offline use, since a log may have thousands."""

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from decider.errors import DeciderError, LogError
+from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
@@ -27,6 +27,7 @@ from decider.log.evicted import EvictedPolicies
 from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
+from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
 from decider.metrics.shared_totals import SharedTotals
@@ -34,6 +35,7 @@ from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
 from decider.policy.memory import PolicyMemory
 from decider.server import allocator
+from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
@@ -54,6 +56,9 @@ FOLLOW_INTERVAL = 0.05
 POLICIES_SHARE, SLOTS_SHARE = 0.35, 0.05
 """Of `--memory`, what policies and cached slots may take; definitions have theirs in `learn/limits.py`. The rest is for
 the interpreter and its libraries (120 MB), calls in flight, and what an allocator does not give back."""
+
+ARCHIVE_INTERVAL = 2.0
+"""Seconds between two looks for a missing part of the archive at a start."""
 
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
@@ -98,6 +103,7 @@ class Server:
         self._troubled_at = 0.0
         self._behind = ""
         self._given_back = 0
+        self._missing = ""
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -121,12 +127,15 @@ class Server:
         self.http_port = self._http.port
         self._opened.callback(self._http.stop)
         self._http.start()
+        self._archiver = DailyArchive(settings)
+        self._opened.callback(self._archiver.stop)
         process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
         self.log = open_log(
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
             clock=self._clock,
             on_commit=process.observe_commit,
+            archives=() if settings.archive is None else (settings.archive,),
         )
         # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
         # read.
@@ -170,7 +179,7 @@ class Server:
     def _serve(self) -> bool:
         leader = self._running_leader
         self._phase = "learning"
-        if not leader.catch_up():
+        if not self._catch_up():
             return False
         self._follower.follow()
         self._totals = totals = SharedTotals(self.log)
@@ -178,6 +187,7 @@ class Server:
         self._registry.register(
             StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
         )
+        self._registry.register(ArchiveCollector(self._archiver))
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),
             threading.Thread(target=self._follow, name="follower", daemon=True),
@@ -187,6 +197,21 @@ class Server:
         self._grpc.start()
         self._phase = ""
         return True
+
+    def _catch_up(self) -> bool:
+        """As the leader's. Where a part of the archive is missing that has to be learned, /readyz says which one until
+        it is there."""
+        while True:
+            try:
+                caught_up = self._running_leader.catch_up()
+                self._missing = ""
+                return caught_up
+            except (ArchiveMissing, ArchiveDamaged) as error:
+                if self._missing != str(error):
+                    self._missing = str(error)
+                    logger.error("cannot serve before this is learned: %s", error)
+            if self._stopping.wait(ARCHIVE_INTERVAL):
+                return False
 
     @property
     def _running_leader(self) -> Leader:
@@ -218,7 +243,7 @@ class Server:
         except DeciderError as error:
             return Readiness(False, str(error))
         if self._phase:
-            return Readiness(False, "\n".join(learning) or self._phase)
+            return Readiness(False, self._missing or "\n".join(learning) or self._phase)
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
@@ -250,6 +275,7 @@ class Server:
             if time.monotonic() >= next_look:
                 self._try_to(self._disk.look)
                 self._try_to(self._files.apply_changes)
+                self._try_to(self._archiver.look)
                 next_look = time.monotonic() + self._files_interval
 
     def _trim(self) -> None:

@@ -161,12 +161,22 @@ def read_part(folder: Path) -> Part:
     return part
 
 
-def _check_file(path: Path, expected: PartFile) -> None:
+def check_sizes(part: Part) -> None:
+    """Whether all files are there, as seen without reading them. Raises ArchiveMissing, ArchiveDamaged."""
+    for name, file in part.files.items():
+        _check_size(part.folder / name, file)
+
+
+def _check_size(path: Path, expected: PartFile) -> None:
     if not path.is_file():
         raise ArchiveMissing(f"{path}: is missing; put a copy of it there")
     found = path.stat().st_size
     if found != expected.bytes:
         raise ArchiveDamaged(f"{path}: has {found} bytes and not {expected.bytes}; put a copy of it in its place")
+
+
+def _check_file(path: Path, expected: PartFile) -> None:
+    _check_size(path, expected)
     if file_sha256(path) != expected.sha256:
         raise ArchiveDamaged(f"{path}: was changed since it was written (sha256); put a copy of it in its place")
 

@@ -30,6 +30,7 @@ ORDINARY = 2
 _ROW = row_type("position, time, chain, format, kept, content, checksum")
 _SELECT = f"select {_ROW.columns} from totals_checkpoints"  # noqa: S608 - a constant
 _INSERT = f"insert or replace into totals_checkpoints ({_ROW.columns}) values (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_KEPT_AT = "select 1 from totals_checkpoints where position = ? and kept"
 _FORGET = """
 delete from totals_checkpoints where position < (select coalesce(max(position), 0) from totals_checkpoints where kept)
   or (not kept and position not in (select position from totals_checkpoints order by position desc limit ?))
@@ -120,6 +121,8 @@ def write_checkpoint(connection: sqlite3.Connection, checkpoint: TotalsCheckpoin
     kept: entries up to there may be deleted afterwards.
     """
     mark = checkpoint.mark
+    if not kept and connection.execute(_KEPT_AT, (mark.position,)).fetchone():
+        return  # the same totals: replaced, the log would not know any more that entries up to there may be gone
     row = (mark.position, mark.time, checkpoint.chain, FORMAT, int(kept), checkpoint.content)
     connection.execute(_INSERT, (*row, _checksum(*row)))
     connection.execute(_FORGET, (ORDINARY,))

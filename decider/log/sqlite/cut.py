@@ -24,10 +24,13 @@ from decider.types import START, ExperimentId, Position, Time
 SETTLED = 10_000_000
 """Microseconds of log time after which every process serves a published model, or a newer one."""
 
-CHECKPOINT_EVERY = 100
+PATIENCE = 5.0
+"""Seconds to wait for a server that deletes a piece; another run takes longer."""
+
+CHECKPOINT_EVERY = 400
 """Pieces."""
 
-TRIM_PAUSE = 0.005
+TRIM_PAUSE = 0.002
 """Seconds between two pieces, for the commits of others."""
 
 _FIRST_THAT_STAYS = """
@@ -81,10 +84,15 @@ class SqliteCuttableLog(SqliteLog):
     @contextmanager
     def archiving(self) -> Iterator[None]:
         """See CuttableLog."""
-        with self._file.try_to_archive() as mine:
-            if not mine:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with self._file.try_to_archive() as mine:
+                if mine:
+                    yield
+                    return
+            if time.monotonic() >= deadline:
                 raise LogLocked(f"{self.name}: another process archives this log; try again once it has ended")
-            yield
+            time.sleep(PAUSE)
 
     def choose_cut(self, before: Time) -> Head | None:
         """See CuttableLog."""

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.schema import active_actions
-from decider.log.archive.part import Part
+from decider.log.archive.part import Part, check_sizes
 from decider.log.protocol import (
     ArrowBatches,
     Damage,
@@ -271,10 +271,11 @@ class SqliteReader:
         row = self._one("select position, time from cut")
         return Mark(row["position"], row["time"]) if row else Mark(START, Time(0))
 
-    def check_archive(self, experiment: ExperimentId) -> None:
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
         """See LogReader."""
-        if self._complete_after(experiment) > 0:
-            self._parts()
+        if after < self._complete_after(experiment):
+            for part in self._parts():
+                check_sizes(part)
 
     def _complete_after(self, experiment: ExperimentId) -> Time:
         """The time up to which sealed decisions of an experiment have to be read from the archive."""

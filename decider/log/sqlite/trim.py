@@ -24,7 +24,7 @@ from decider.log.sqlite.checkpoints import keep_checkpoint
 from decider.log.sqlite.read_rows import DECISION, read, row_type
 from decider.types import START, ExperimentId, Position, Reason, Time
 
-PIECE = 1_000
+PIECE = 250
 """Positions that are deleted in one transaction."""
 
 REST = 3600.0
