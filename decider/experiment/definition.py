@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId, Features, Position, Time
@@ -72,7 +73,7 @@ class ExperimentVersion:
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
 
-    __slots__ = ("active", "all_active", "all_choices", "choices", "experiment", "number", "position", "time")
+    __slots__ = ("active", "all_active", "all_choices", "choices", "experiment", "number", "position", "time", "work")
 
     def __init__(self, experiment: Experiment, *, number: int, position: Position, time: Time) -> None:
         self.experiment = experiment
@@ -83,6 +84,7 @@ class ExperimentVersion:
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
         self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
+        self.work = Workload(experiment.policy, {a.id: a.features for a in experiment.actions}, self.all_active)
 
     def choices_of(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> tuple[Choice, ...]:
         """The actions as the policy sees them; `extra` features come with the call and override the actions' own.

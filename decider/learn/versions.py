@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from decider.errors import NotFound
-from decider.experiment.checks import check_successor
+from decider.experiment.checks import check_successor, check_work
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
 from decider.log.protocol import EventLog, NewVersion
+from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
 
@@ -26,15 +27,18 @@ class ApplyResult:
 
 
 class Versions:
-    """Applies experiments to a log."""
+    """Applies experiments to a log. budget: an experiment of which not even a decision without free features fits is
+    refused."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, budget: Budget | None = None) -> None:
         self._log = log
+        self._budget = budget
 
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions.
+        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions, or where
+        its decisions would cost too much.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -43,7 +47,7 @@ class Versions:
         return self._apply(experiment.id, content, validate_only=validate_only)
 
     def set_paused(self, id_: ExperimentId, *, paused: bool) -> ApplyResult:
-        """Pause or resume: a new version with the other state. Raises NotFound."""
+        """Pause or resume: a new version with the other state. Raises NotFound, and InvalidExperiment as `apply`."""
 
         def content(newest: Experiment | None) -> Experiment:
             if newest is None:
@@ -66,6 +70,8 @@ class Versions:
             waits = lineup.must_wait(experiment)
             if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
                 return ApplyResult(history[-1], changed=False, waits=lineup[id_].waiting is not None)
+            if self._budget is not None and not experiment.paused:  # a pause is never refused
+                check_work(experiment, self._budget)
             number = len(history) + 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)

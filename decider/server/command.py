@@ -49,6 +49,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--store-interval": {"type": click.FloatRange(min=0.1, max=86_400)},
     "--store-bytes": {"type": click.IntRange(min=0)},
     "--keep-bytes": {"type": click.IntRange(min=0)},
+    "--decide-budget": {"type": click.FloatRange(min=0.001, max=3600)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},

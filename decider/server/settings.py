@@ -28,6 +28,9 @@ class Settings:
         600, "A model is stored earlier once this many bytes for each decision learned pay for its size."
     )
     keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
+    decide_budget: float = _setting(
+        0.05, "Seconds that one decision may take, estimated from its features; above, the baseline action is served."
+    )
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")
