@@ -10,6 +10,7 @@
     +-- DeadlineExceeded         the caller's deadline passed before the work began
     +-- ModelMismatch            a stored model that must not be loaded
     +-- UnknownCode              a model of learning code that this build does not have
+    +-- OverBudget               a decision that would cost too much; the baseline action is served
     +-- AddressInUse             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
         +-- LogFull, LogLocked, LogCorrupt, EntriesArchived
@@ -107,6 +108,12 @@ class UnknownCode(DeciderError):
     """A model was made by a version of the learning code that this build does not have: it cannot be recomputed."""
 
     reason = "UNKNOWN_CODE"
+
+
+class OverBudget(DeciderError):
+    """A decision would cost more than the server allows. It is logged, never raised to a caller."""
+
+    reason = "OVER_BUDGET"
 
 
 class AddressInUse(DeciderError):

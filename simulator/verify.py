@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from decider.decide.decide import decide
-from decider.errors import DeciderError, UnknownCode
+from decider.errors import DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
@@ -19,6 +19,7 @@ from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
+from decider.policy.work import ESTIMATE, Budget
 from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
 
 
@@ -81,7 +82,8 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
     if not models.published(owner, logged.decision.model):
         return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
-        recomputed = decide(_request(logged.decision, version), version, models.at(owner, logged.decision.model))
+        model = models.at(owner, logged.decision.model)
+        recomputed = decide(_request(logged.decision, version), version, model, budget=models.budget(logged))
     except UnknownCode:
         raise
     except DeciderError as error:
@@ -131,6 +133,19 @@ class _Models:
     def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
         """Of the learning code that made the decision's model."""
         return code_of(self._builds.get(logged.build, {}), version.experiment.policy)
+
+    def budget(self, logged: LoggedDecision) -> Budget | None:
+        """What a decision was allowed to cost; earlier builds had no limit. Raises UnknownCode and LogCorrupt."""
+        named = self._builds.get(logged.build, {}).get("budget")
+        if named is None:
+            return None
+        try:
+            budget = Budget(float(named["seconds"]), int(named["estimate"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise LogCorrupt(f"the build at position {logged.build} has no usable budget: {named!r}") from error
+        if budget.estimate != ESTIMATE:
+            raise UnknownCode(f"work estimated by version {budget.estimate}, which this build does not have")
+        return budget
 
     def published(self, owner: _Owner, position: Position) -> bool:
         """Whether the log says that there was such a model."""

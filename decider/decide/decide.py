@@ -12,10 +12,11 @@ import logging
 from collections.abc import Callable, Sequence
 
 from decider.decide.slots import SLOTS, Slots, check_pmf, draw, hash_ticket, one_slot, to_slots, uniform_slots
-from decider.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
+from decider.errors import FailedPrecondition, InvalidArgument, NotFound, OverBudget, Violation
 from decider.experiment.definition import ExperimentVersion
 from decider.policy.protocol import Choice, Model, PlainPolicy
 from decider.policy.static import Fixed
+from decider.policy.work import Budget
 from decider.types import ActionId, Context, Decision, DecisionRequest, ExperimentId, Reason
 
 logger = logging.getLogger(__name__)
@@ -37,14 +38,18 @@ SlotsAndReason = tuple[Slots, Reason | None]
 
 
 def decide(
-    request: DecisionRequest, version: ExperimentVersion, model: Model, cache: SlotsCache | None = None
+    request: DecisionRequest,
+    version: ExperimentVersion,
+    model: Model,
+    cache: SlotsCache | None = None,
+    budget: Budget | None = None,
 ) -> Decision:
-    """Choose one action. cache: of this version and this model.
+    """Choose one action. cache: of this version and this model. budget: a decision that would cost more falls back.
 
     Raises NotFound, InvalidArgument or FailedPrecondition where the request's actions do not fit the experiment.
     """
     eligible = eligible_actions(version, request)
-    slots, reason = _slots(request, version, model, eligible, cache or policy_slots)
+    slots, reason = _slots(request, version, model, eligible, cache or policy_slots, budget)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(
@@ -68,13 +73,33 @@ def _slots(
     model: Model,
     eligible: tuple[ActionId, ...],
     ask: Callable[[DecisionRequest, ExperimentVersion, Model, tuple[ActionId, ...]], SlotsAndReason],
+    budget: Budget | None,
 ) -> SlotsAndReason:
     if version.experiment.holdout and in_holdout(version, request.unit_id):
         return baseline_slots(version, eligible), Reason.HOLDOUT
+    if budget is not None and not _fits(request, version, eligible, budget):
+        return baseline_slots(version, eligible), Reason.FALLBACK
     slots, reason = ask(request, version, model, eligible)
     if reason is None and not request.explore:
         return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION
     return slots, reason
+
+
+def _fits(request: DecisionRequest, version: ExperimentVersion, eligible: tuple[ActionId, ...], budget: Budget) -> bool:
+    """Whether the policy may be asked. Vowpal Wabbit holds the interpreter lock for a whole call: one dear request
+    would keep all others waiting."""
+    if version.work.fits(budget, request.context, eligible, request.action_features) or len(eligible) == 1:
+        return True
+    seconds = version.work.seconds(request.context, eligible, request.action_features)
+    log_failure(
+        version,
+        OverBudget(
+            f"a decision with {len(request.context.features)} context features and {len(eligible)} actions would take "
+            f"about {seconds:.2g} s, more than --decide-budget {budget.seconds:g}; send fewer features, or take fewer "
+            "actions or shorter interactions"
+        ),
+    )
+    return False
 
 
 def _draw_reason(slots: Slots, index: int) -> Reason:
@@ -109,6 +134,9 @@ def log_failure(version: ExperimentVersion, error: Exception) -> None:
     if len(_known_failures) >= MAX_FAILURE_KINDS:
         _known_failures.clear()
     _known_failures.add(kind)
+    if isinstance(error, OverBudget):
+        logger.warning("experiment %s: %s; the baseline action is served", experiment.id, error)
+        return
     logger.error(
         "experiment %s: its policy failed, the baseline action is served: %r", experiment.id, error, exc_info=error
     )

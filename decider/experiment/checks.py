@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from google.protobuf import json_format
@@ -16,7 +18,8 @@ from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import feature_violations
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
-from decider.types import ActionId
+from decider.policy.work import Budget, Shape
+from decider.types import CONTEXT_FIELDS, ActionId
 from decider.v1 import experiment_pb2 as pb
 
 MAX_ACTIONS = 1000
@@ -140,3 +143,30 @@ def check_successor(experiment: Experiment, kinds: Mapping[ActionId, str]) -> No
     ]
     if violations:
         raise InvalidExperiment(violations)
+
+
+def check_work(experiment: Experiment, budget: Budget) -> None:
+    """Raises InvalidExperiment where a decision costs more than the budget, although its context has no free features.
+
+    The interactions are named as the reason where it would fit without them, else the actions.
+    """
+    seconds = _seconds(experiment)
+    if seconds <= budget.seconds:
+        return
+    plain = replace(experiment, policy=replace(experiment.policy, interactions=()))
+    field = "policy.interactions" if _seconds(plain) <= budget.seconds else "actions"
+    raise InvalidExperiment(
+        [
+            Violation(
+                field,
+                f"a decision would take about {seconds:.2g} s, without any free feature; --decide-budget allows "
+                f"{budget.seconds:g} s. Take shorter interactions, fewer actions or fewer features of actions, "
+                "or a larger budget",
+            )
+        ]
+    )
+
+
+def _seconds(experiment: Experiment) -> float:
+    actions = Counter([len(action.features) for action in experiment.actions if not action.retired])
+    return experiment.policy.seconds(Shape(len(CONTEXT_FIELDS), actions))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId, Features, Position, Reason, Time
@@ -86,6 +87,7 @@ class ExperimentVersion:
         "number",
         "position",
         "time",
+        "work",
     )
 
     def __init__(self, experiment: Experiment, *, number: int, position: Position, time: Time) -> None:
@@ -97,6 +99,7 @@ class ExperimentVersion:
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
         self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
+        self.work = Workload(experiment.policy, {a.id: a.features for a in experiment.actions}, self.all_active)
 
     def learns_from(self, reason: Reason, *, overridden: bool) -> bool:
         """Whether its policy learns from such a decision. overridden: another action was shown."""

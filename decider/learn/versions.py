@@ -9,12 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from decider.errors import FailedPrecondition, NotFound
-from decider.experiment.checks import check_successor
+from decider.experiment.checks import check_successor, check_work
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
 from decider.learn.limits import LimitChecker, Limits
 from decider.learn.trainer import check_learnable
 from decider.log.protocol import EventLog, NewVersion
+from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
 
@@ -29,21 +30,23 @@ class ApplyResult:
 
 
 class Versions:
-    """Applies experiments to a log, within the limits of a server."""
+    """Applies experiments to a log, within the limits of a server. budget: an experiment of which not even a decision
+    without free features fits is refused."""
 
-    def __init__(self, log: EventLog, limits: Limits | None = None) -> None:
+    def __init__(self, log: EventLog, limits: Limits | None = None, budget: Budget | None = None) -> None:
         self._log = log
         self._lock = threading.Lock()
         self._lineup = Lineup(log)
         self._followed = START
         self._limits = LimitChecker(limits or Limits())
+        self._budget = budget
 
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: it stays paused, active or ended. Raises InvalidExperiment where it contradicts earlier versions,
-        LimitReached where all experiments together would be too much, FailedPrecondition where its policy would have
-        to learn from a part of the archive that is not there.
+        keep_state: it stays paused, active or ended. Raises InvalidExperiment where it contradicts earlier versions or
+        its decisions would cost too much, LimitReached where all experiments together would be too much,
+        FailedPrecondition where its policy would have to learn from a part of the archive that is not there.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -85,6 +88,8 @@ class Versions:
                 return ApplyResult(newest, changed=False, waits=rollout.waiting is not None)
             if newest and experiment.policy.signature != newest.experiment.policy.signature:
                 check_learnable(self._log, id_, experiment.policy)  # a pause keeps the policy, so nothing stops it
+            if self._budget is not None and not (experiment.paused or experiment.ended):  # these are never refused
+                check_work(experiment, self._budget)
             number = newest.number + 1 if newest else 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)

@@ -7,11 +7,12 @@ by `experiment/`, `spec.py` and `make.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from decider.policy.protocol import Algorithm, Factory, Parameter, Policy
 from decider.policy.static import Fixed, Uniform
 from decider.policy.vw.algorithms import VW_ALGORITHMS
+from decider.policy.work import static_estimate, thompson_estimate
 
 DEFAULT_ALGORITHM = "thompson"
 DEFAULT_INTERACTIONS = ("CA",)
@@ -49,7 +50,8 @@ def _made_by_thompson(parameters: Mapping[str, float], interactions: tuple[str, 
 
 def _static(name: str, make: type[Uniform]) -> Algorithm:
     factory: Factory = lambda parameters, interactions, reward_range, saved: make()  # noqa: ARG005, E731 - needs nothing
-    return Algorithm({}, {1: factory}, lambda parameters, interactions: name, learns=False)  # noqa: ARG005 - the same
+    made_by: Callable[[Mapping[str, float], tuple[str, ...]], str] = lambda parameters, interactions: name  # noqa: ARG005, E731 - the same
+    return Algorithm({}, {1: factory}, made_by, static_estimate, learns=False)
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -57,6 +59,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         {"width": Parameter(0.45, 1e-6, 100), "memory": Parameter(1000.0, 0, 1e9), "draws": Parameter(2, 1, 10)},
         codes={1: _thompson("FirstCome"), 2: _thompson("MostFrequent")},
         made_by=_made_by_thompson,
+        estimate=thompson_estimate,
         terms=("CA", "CCA"),
     ),
     **VW_ALGORITHMS,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from decider.policy.features import Vector, vector_of
+from decider.policy.work import Estimate
 from decider.types import START, ActionId, Context, Features, Position
 
 
@@ -124,13 +125,15 @@ class Algorithm:
 
     codes: by the version of its learning code, what makes its policy; the newest serves, older ones recompute old
     decisions. Whatever changes what is learned from the same log (a constant, the order of a sum) needs a new version.
-    made_by: (parameters, interactions) -> their part of a model's name. terms: the interactions that it knows; None is
-    all. resumable: whether a policy that was saved and loaded learns on as if nothing had happened.
+    made_by: (parameters, interactions) -> their part of a model's name. estimate: seconds of a decision. terms: the
+    interactions that it knows; None is all. resumable: whether a policy that was saved and loaded learns on as if
+    nothing had happened.
     """
 
     parameters: Mapping[str, Parameter]
     codes: Mapping[int, Factory]
     made_by: Callable[[Mapping[str, float], tuple[str, ...]], str]
+    estimate: Estimate
     terms: tuple[str, ...] | None = None
     learns: bool = True
     resumable: bool = True

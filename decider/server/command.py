@@ -56,6 +56,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--disk-reserve": {"type": click.IntRange(min=0)},
     "--memory": {"type": click.IntRange(min=300_000_000)},
     "--max-experiments": {"type": click.IntRange(min=1)},
+    "--decide-budget": {"type": click.FloatRange(min=0.001, max=3600)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},

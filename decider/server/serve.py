@@ -34,6 +34,7 @@ from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
 from decider.policy.memory import PolicyMemory
+from decider.policy.work import Budget
 from decider.server import allocator
 from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
@@ -68,7 +69,7 @@ PROBE_AFTER = 1.0
 
 
 def build() -> dict[str, object]:
-    """The versions that a replay of the log needs."""
+    """The versions of everything that decides."""
     return {
         "decider": importlib.metadata.version("decider"),
         "vowpal_wabbit_next": importlib.metadata.version("vowpal-wabbit-next"),
@@ -159,16 +160,17 @@ class Server:
             on_learned=process.observe_learning,
             on_failed=process.observe_failure,
         )
-        self.log.name_build(build())
+        budget = Budget(settings.decide_budget)
+        self.log.name_build({**build(), "budget": budget._asdict()})  # a replay needs both
         self._follower = Follower(self.log, self.current, copies, memory=self._memory)
-        versions = Versions(self.log, Limits(settings.max_experiments, settings.memory))
+        versions = Versions(self.log, Limits(settings.max_experiments, settings.memory), budget)
         self._files = ExperimentFiles(settings.experiments, versions)
         self._files.apply_all()
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)
         self._opened.callback(self._calls.shutdown)
         self._grpc = GrpcPort(
             settings,
-            DeciderService(self.current, self.log, append=self._calls.append),
+            DeciderService(self.current, self.log, append=self._calls.append, budget=budget),
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,
             metrics=RpcMetrics(self._registry),

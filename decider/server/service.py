@@ -17,6 +17,7 @@ from decider.errors import (
 )
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import Append, DecisionRef, Entry, LogReader, Mark, NewActivation, NewReward, Orphan
+from decider.policy.work import Budget
 from decider.server import convert
 from decider.server.rpc import to_status
 from decider.serving.current import Current
@@ -36,11 +37,12 @@ class _Answer(NamedTuple):
 
 
 class DeciderService:
-    """Handlers of the RPCs of the same names."""
+    """Handlers of the RPCs of the same names. budget: see `decide`."""
 
-    def __init__(self, current: Current, log: LogReader, *, append: Append) -> None:
+    def __init__(self, current: Current, log: LogReader, *, append: Append, budget: Budget | None = None) -> None:
         self._current = current
         self._log = log
+        self._budget = budget
         self._append = append
         self._reply = convert.Replies()
 
@@ -88,7 +90,7 @@ class DeciderService:
                 f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
                 reason="EXPERIMENT_PAUSED",
             )
-        return _Answer(decide(asked, version, model, slots), version, stored=False)
+        return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False)
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None) -> _Answer:
         """The decision to answer with after the commit. Raises LogError if it is not in the log."""

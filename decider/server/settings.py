@@ -33,6 +33,9 @@ class Settings:
         1_000_000_000, "Bytes of memory that the process may take: 35 % models, 25 % definitions, 5 % slots."
     )
     max_experiments: int = _setting(1000, "Experiments that have not ended; more get RESOURCE_EXHAUSTED.")
+    decide_budget: float = _setting(
+        0.05, "Seconds that one decision may take, estimated from its features; above, the baseline action is served."
+    )
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")

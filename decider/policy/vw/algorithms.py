@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from decider.policy.protocol import Algorithm, Parameter, Policy
+from decider.policy.work import Estimate, vw_estimate
 
 # `--clip_p 1`: the regression is not weighted by 1/propensity. With rare draws those weights (up to 1,000) cost a fifth
 # to a third of the attainable lift; see `simulator/studies/RESULTS.md`.
@@ -14,9 +15,16 @@ _SINGLE = "--clip_p 1 -l 0.3"
 # With more than one predictor in a workspace, what `--normalized` has seen does not survive save and load (found by
 # trying: a resumed bag, cover or rnd learns otherwise once features have numbers). `--coin` normalizes without it.
 _SEVERAL = "--clip_p 1 --coin"
+_ONE_MODEL = vw_estimate(short=5, long=10)
 
 
-def _algorithm(exploration: str, parameters: Mapping[str, Parameter], *, resumable: bool = True) -> Algorithm:
+def _algorithm(
+    exploration: str,
+    parameters: Mapping[str, Parameter],
+    *,
+    estimate: Estimate = _ONE_MODEL,
+    resumable: bool = True,
+) -> Algorithm:
     """exploration: VW's arguments, with the parameters' names in braces."""
 
     def arguments(given: Mapping[str, float], interactions: tuple[str, ...]) -> str:
@@ -33,14 +41,16 @@ def _algorithm(exploration: str, parameters: Mapping[str, Parameter], *, resumab
 
         return VwPolicy(arguments(given, interactions), reward_range=reward_range, saved=saved)
 
-    return Algorithm(parameters, {1: make}, arguments, resumable=resumable)
+    return Algorithm(parameters, {1: make}, arguments, estimate, resumable=resumable)
 
 
 # Not resumable: VW's save and load loses a part of their state (found by trying: with a varying number of actions they
 # then learn otherwise). What was loaded predicts the same, so it can serve; but a restarted learner begins at the log's
 # start.
 VW_ALGORITHMS: Mapping[str, Algorithm] = {
-    "epsilon_greedy": _algorithm(f"--epsilon {{epsilon}} {_SINGLE}", {"epsilon": Parameter(0.05, 0, 1)}),
+    "epsilon_greedy": _algorithm(
+        f"--epsilon {{epsilon}} {_SINGLE}", {"epsilon": Parameter(0.05, 0, 1)}, estimate=vw_estimate(short=3, long=6)
+    ),
     "softmax": _algorithm(f"--softmax --lambda {{lambda}} {_SINGLE}", {"lambda": Parameter(100.0, 1e-6, 1e6)}),
     "squarecb": _algorithm(
         f"--squarecb --gamma_scale {{gamma_scale}} --gamma_exponent {{gamma_exponent}} {_SINGLE}",
@@ -49,12 +59,18 @@ VW_ALGORITHMS: Mapping[str, Algorithm] = {
     "bag": _algorithm(
         f"--bag {{size}} --epsilon {{epsilon}} {_SEVERAL}",
         {"size": Parameter(5, 2, 100), "epsilon": Parameter(0.0, 0, 1)},
+        estimate=vw_estimate(short=6, long=10),
         resumable=False,
     ),
-    "cover": _algorithm(f"--cover {{size}} --psi 0.01 {_SEVERAL}", {"size": Parameter(5, 2, 100)}),
+    "cover": _algorithm(
+        f"--cover {{size}} --psi 0.01 {_SEVERAL}",
+        {"size": Parameter(5, 2, 100)},
+        estimate=vw_estimate(short=19, long=29),
+    ),
     "rnd": _algorithm(
         f"--rnd {{size}} --rnd_alpha {{alpha}} --epsilon 0 {_SEVERAL}",
         {"size": Parameter(3, 1, 100), "alpha": Parameter(0.01, 1e-9, 1e6)},
+        estimate=vw_estimate(short=48, long=58),
         resumable=False,
     ),
     "first": _algorithm(f"--first {{count}} {_SINGLE}", {"count": Parameter(1000, 0, 1e9)}),
