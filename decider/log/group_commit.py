@@ -184,12 +184,13 @@ class CommitExecutor(Executor):
 
     def _serve(self) -> None:
         """The work of a thread: start calls until none is left, then commit for all that wait."""
+        runners = _Runners()
         while (call := self._calls.get()) is not None:
-            waiting = _start(call)
+            waiting = runners.start(call)
             while len(waiting) < MOST_WAITING and (call := self._next()) is not None:
-                waiting += _start(call)
+                waiting += runners.start(call)
             while waiting:
-                waiting = self._commit(waiting)
+                waiting = self._commit(waiting, runners)
 
     def _next(self) -> Call | None:
         """The next call; None if none is queued, or the executor ends."""
@@ -201,25 +202,46 @@ class CommitExecutor(Executor):
             self._calls.put(None)  # back into the queue: `_serve` ends with it, once no call waits
         return call
 
-    def _commit(self, waiting: list[_Waiting]) -> list[_Waiting]:
+    def _commit(self, waiting: list[_Waiting], runners: _Runners) -> list[_Waiting]:
         """Commit for all that wait. Returns those that then wait for another commit."""
         try:
             marks = self._append([entry for _, entries in waiting for entry in entries])
         except Exception as error:
-            return [again for call, _ in waiting for again in _still_waiting(call, call.throw(_copy_error(error)))]
+            return [
+                again
+                for runner, _ in waiting
+                for again in runners.still_waiting(runner, runner.throw(_copy_error(error)))
+            ]
         again: list[_Waiting] = []
         first = 0
-        for call, entries in waiting:
-            again += _still_waiting(call, call.switch(marks[first : first + len(entries)]))
+        for runner, entries in waiting:
+            again += runners.still_waiting(runner, runner.switch(marks[first : first + len(entries)]))
             first += len(entries)
         return again
 
 
-def _still_waiting(call: greenlet, entries: Sequence[Entry]) -> list[_Waiting]:
-    """A call that yielded waits for a commit of these entries; one that ended waits for nothing."""
-    return [] if call.dead else [(call, entries)]
+class _Runners:
+    """The greenlets of a thread: those that have no call wait for the next one."""
+
+    def __init__(self) -> None:
+        self._idle: list[greenlet] = []
+
+    def start(self, call: Call) -> list[_Waiting]:
+        """Run the call until it waits for a commit, or ends."""
+        runner = self._idle.pop() if self._idle else greenlet(_run_calls)
+        return self.still_waiting(runner, runner.switch(call))
+
+    def still_waiting(self, runner: greenlet, entries: Sequence[Entry] | None) -> list[_Waiting]:
+        """A call that yielded waits for a commit of these entries; one that ended, None, waits for nothing."""
+        if entries is not None:
+            return [(runner, entries)]
+        self._idle.append(runner)
+        return []
 
 
-def _start(call: Call) -> list[_Waiting]:
-    runner = greenlet(call)
-    return _still_waiting(runner, runner.switch())
+def _run_calls(call: Call) -> None:
+    """The life of a greenlet: one call after the other."""
+    while True:
+        call()
+        del call  # while it waits for the next one, it must not keep the request of the last one
+        call = getcurrent().parent.switch(None)
