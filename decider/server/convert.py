@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 from uuid_utils import uuid7
@@ -127,6 +128,27 @@ def _ranking(decision: Decision) -> list[pb.RankedAction]:
     return [pb.RankedAction(action=action, propensity=slots / SLOTS) for action, slots in ranked]
 
 
+class SentReward(NamedTuple):
+    """A reward as it was sent, checked as far as that goes without its decision."""
+
+    decision_id: DecisionId
+    name: str
+    value: float
+    reward_id: str | None
+    occurred_at: Time | None
+
+
+def sent_reward(message: pb.RewardRequest) -> SentReward:
+    """A checked reward; its value is 1 if none was given. Raises InvalidArgument."""
+    return SentReward(
+        name=reward_name(message),
+        value=_reward_value(message),
+        reward_id=check_id("reward_id", message.reward_id) if message.reward_id else None,
+        occurred_at=_occurrence_time(message),
+        decision_id=DecisionId(check_id("decision_id", message.decision_id)),
+    )
+
+
 def reward_name(message: pb.RewardRequest) -> str:
     """The checked name."""
     name = message.name or DEFAULT_REWARD_NAME
@@ -135,17 +157,12 @@ def reward_name(message: pb.RewardRequest) -> str:
     return name
 
 
-def reward_value(message: pb.RewardRequest) -> float:
+def _reward_value(message: pb.RewardRequest) -> float:
     """The checked value; 1 if none was given."""
     value = message.value if message.HasField("value") else 1.0
     if not abs(value) <= LARGEST_REWARD:
         raise InvalidArgument([Violation("value", f"{value} is not a finite number within +-{LARGEST_REWARD:g}")])
     return value
-
-
-def optional_key(field: str, key: str) -> str | None:
-    """The idempotency key, checked; None if none was given."""
-    return check_id(field, key) if key else None
 
 
 def check_id(field: str, text: str) -> str:
@@ -157,7 +174,7 @@ def check_id(field: str, text: str) -> str:
     return text
 
 
-def occurrence_time(message: pb.RewardRequest) -> Time | None:
+def _occurrence_time(message: pb.RewardRequest) -> Time | None:
     """Microseconds since 1970; None if not given."""
     if not message.HasField("occurred_at"):
         return None

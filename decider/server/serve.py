@@ -142,7 +142,12 @@ class Server:
         self._opened.callback(self._calls.shutdown)
         self._grpc = GrpcPort(
             settings,
-            DeciderService(self.current, self.log, append=self._calls.append),
+            DeciderService(
+                self.current,
+                self.log,
+                append=self._calls.append,
+                locate_all=self._calls.share(self.log.locate_all),
+            ),
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,
             metrics=RpcMetrics(self._registry),

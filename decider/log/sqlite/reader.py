@@ -39,7 +39,7 @@ from decider.log.sqlite.merge import merge
 from decider.log.sqlite.models import SqliteModelReader
 from decider.log.sqlite.read_rows import (
     DECISION,
-    DECISION_REF,
+    PLACE,
     SEALED_DECISION,
     Parameters,
     RowType,
@@ -58,6 +58,10 @@ _DUE = "time > :after - window and time <= :until - window"
 _VERSIONS = "select position, time, number, definition from experiments where position > ? order by position"
 
 _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
+
+_PLACES = f"""
+select {PLACE.columns} from decisions where decision_id in (select value from json_each(?))
+"""  # noqa: S608 - a constant
 
 FIRST_DEADLINES = """
 select v.position, (
@@ -263,12 +267,13 @@ class SqliteReader:
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
-        place: DecisionRef | None = self._one(
-            f"select {DECISION_REF.columns} from decisions where decision_id = ?",  # noqa: S608 - a constant
-            (decision_id,),
-            DECISION_REF,
-        )
-        return place
+        return self.locate_all((decision_id,))[0]
+
+    def locate_all(self, ids: Sequence[DecisionId]) -> list[DecisionRef | None]:
+        """See LogReader."""
+        rows = self._read(_PLACES, (json.dumps(ids),), PLACE)
+        places = {row.decision_id: DecisionRef(*row[1:]) for row in rows}
+        return list(map(places.get, ids))
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         if row.version not in self._versions:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from decider.experiment.definition import Experiment, ExperimentVersion
@@ -38,10 +38,15 @@ class EntryTable:
     @cached_property
     def insert(self) -> str:
         """The statement for one row: position, time, then the columns."""
+        return self.insert_many(1)
+
+    @lru_cache  # noqa: B019 - the tables are constants
+    def insert_many(self, count: int) -> str:
+        """The statement for so many rows."""
         columns = ", ".join(["position", "time", *self.columns])
-        places = ", ".join(["?", "?", *map(self._place_of, self.columns)])
+        row = f"({', '.join(['?', '?', *map(self._place_of, self.columns)])})"
         refused = f" on conflict ({self.unique}) do nothing" if self.unique else ""
-        return f"insert into {self.name} ({columns}) values ({places}){refused}"  # noqa: S608 - names from below
+        return f"insert into {self.name} ({columns}) values {', '.join([row] * count)}{refused}"  # noqa: S608 - names from below
 
     @cached_property
     def select(self) -> str:
