@@ -16,15 +16,16 @@ from decider.errors import FailedPrecondition, InvalidArgument, NotFound, Violat
 from decider.experiment.definition import ExperimentVersion
 from decider.policy.protocol import Choice, Model, PlainPolicy
 from decider.policy.static import Fixed
-from decider.types import ActionId, Context, Decision, DecisionRequest, ExperimentId, Reason
+from decider.types import ActionId, Context, Decision, DecisionRequest, ExperimentId, FeatureValue, Reason
 
 logger = logging.getLogger(__name__)
 
 CACHE_BYTES = 4_000_000
 """What one cache keeps, about; then it starts anew."""
 
-ENTRY_BYTES, SLOT_BYTES = 600, 48
-"""Of an entry without texts and slots; of a slot and its eligible action. A character takes 4 at most."""
+ENTRY_BYTES, SLOT_BYTES, FEATURE_BYTES = 600, 48, 250
+"""Of an entry without texts, slots and features; of a slot and its eligible action; of a feature. A character takes 4
+at most."""
 
 MAX_FAILURE_KINDS = 1_000
 """Most kinds of failures that are remembered as logged; then all are forgotten."""
@@ -167,7 +168,11 @@ def usable_pmf(
 # The cache of slots.
 
 
-_CacheKey = tuple[tuple[str, ...], tuple[ActionId, ...]]
+_CacheKey = tuple[tuple[str, ...], tuple[ActionId, ...], tuple[tuple[str, FeatureValue], ...]]
+
+
+_TEXTS_AND_FLAGS = {str, bool}
+"""Types of the features by which slots are kept; 1.0 and True would be one key."""
 
 
 class SlotsCache:
@@ -175,8 +180,8 @@ class SlotsCache:
     do not either.
 
     Made when a version or model begins to serve. `simulator verify` recomputes without it, so a wrong entry would show
-    there. Contexts with free features are not kept, since they hardly ever come twice; nor is what a rule decided,
-    which is cheap, or a fallback, since the policy may succeed the next time.
+    there. Contexts with numbers and calls with features of actions are not kept, since they hardly ever come twice;
+    nor is what a rule decided, which is cheap, or a fallback, since the policy may succeed the next time.
     """
 
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
@@ -188,10 +193,10 @@ class SlotsCache:
         self, request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
     ) -> SlotsAndReason:
         """The slots, and the reason where a rule decided."""
-        context = request.context
-        if context.features or request.action_features:
+        features = request.context.features
+        if request.action_features or not _TEXTS_AND_FLAGS.issuperset(map(type, features.values())):
             return policy_slots(request, version, model, eligible)
-        key = (context[:-1], eligible)
+        key = (request.context[:-1], eligible, tuple(features.items()))
         ruled = self._known.get(key)
         if ruled is None:
             ruled = policy_slots(request, version, model, eligible)
@@ -200,7 +205,8 @@ class SlotsCache:
         return ruled
 
     def _keep(self, key: _CacheKey, ruled: SlotsAndReason) -> None:
-        self._bytes += ENTRY_BYTES + 4 * sum(map(len, key[0])) + SLOT_BYTES * len(ruled[0])
+        texts = [*key[0], *[text for pair in key[2] for text in pair if isinstance(text, str)]]
+        self._bytes += ENTRY_BYTES + 4 * sum(map(len, texts)) + SLOT_BYTES * len(ruled[0]) + FEATURE_BYTES * len(key[2])
         if self._bytes > self._most_bytes:
             self._known.clear()
             self._bytes = 0

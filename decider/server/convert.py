@@ -13,7 +13,7 @@ from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.features import feature_violations, to_features
+from decider.experiment.features import read_features
 from decider.experiment.schema import to_message
 from decider.types import (
     CONTEXT_FIELDS,
@@ -77,16 +77,19 @@ def _context(message: pb.Context, violations: list[Violation]) -> Context:
         )
     if not message.HasField("features"):
         return Context(*fields)
-    violations.extend(feature_violations(message.features, "context.features", reserved=CONTEXT_FIELDS))
-    return Context(*fields, {} if violations else to_features(message.features))
+    features, problems = read_features(message.features, "context.features", reserved=CONTEXT_FIELDS)
+    violations.extend(problems)
+    return Context(*fields, features)
 
 
 def _action_features(message: Mapping[str, Struct], violations: list[Violation]) -> dict[ActionId, Features]:
-    if not message:
-        return {}
-    for id_, features in message.items():
-        violations.extend(feature_violations(features, f"action_features[{id_}]", reserved=("id", "kind")))
-    return {} if violations else {ActionId(id_): to_features(message[id_]) for id_ in sorted(message)}
+    features: dict[ActionId, Features] = {}
+    for id_ in sorted(message):
+        features[ActionId(id_)], problems = read_features(
+            message[id_], f"action_features[{id_}]", reserved=("id", "kind")
+        )
+        violations.extend(problems)
+    return features
 
 
 MAX_REPLIES = 10_000

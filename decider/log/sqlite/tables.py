@@ -91,9 +91,8 @@ INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (s
 ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED_MODELS, BUILDS, TICKS)
 
 
-def json_text(value: Any) -> str:
-    """One text for one value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+json_text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+"""One text for one value. (`json.dumps` would make an encoder for each.)"""
 
 
 def decision_row(decision: Decision, version: ExperimentVersion, build: Position | None) -> EntryRow:

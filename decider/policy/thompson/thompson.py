@@ -29,6 +29,7 @@ from decider.policy.thompson.admission import LITTLE_WORK, WORK, Admission, Firs
 from decider.policy.thompson.arrays import Floats, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION
 from decider.policy.thompson.posterior import Predictor
+from decider.policy.thompson.recurring import Recurring
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
 from decider.types import Context
@@ -252,8 +253,12 @@ def _best_of_many(mean: Floats, deviation: Floats) -> Floats:
     return pmf
 
 
-@lru_cache(maxsize=NAME_CACHE)
 def _action_names(actions: tuple[Choice, ...]) -> _ActionNames:
+    return _kept_action_names(actions) if _recurring(actions) else _kept_action_names.__wrapped__(actions)
+
+
+@lru_cache(maxsize=NAME_CACHE)
+def _kept_action_names(actions: tuple[Choice, ...]) -> _ActionNames:
     ids = tuple([category("id", one.id)[0] for one in actions])
     return ids, tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
 
@@ -266,6 +271,9 @@ def _context_features(context: Context) -> Vector:
     """
     fields = _with_constant(context[:5])
     return fields + vector_of(context.features) if context.features else fields
+
+
+_recurring = Recurring()
 
 
 @lru_cache(maxsize=NAME_CACHE)
