@@ -48,18 +48,18 @@ def decide(
     slots, reason = _slots(request, version, model, eligible, cache or policy_slots)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
-    return Decision(
-        decision_id=request.decision_id,
-        version=version.position,
-        unit_id=request.unit_id,
-        context=request.context,
-        eligible=eligible,
-        action_features=request.action_features,
-        pmf=slots,
-        action=eligible[index],
-        propensity=slots[index] / SLOTS,
-        reason=reason or _draw_reason(slots, index),
-        model=model.position,
+    return Decision(  # by place: names would take half a microsecond more
+        request.decision_id,
+        version.position,
+        request.unit_id,
+        request.context,
+        eligible,
+        request.action_features,
+        slots,
+        eligible[index],
+        slots[index] / SLOTS,
+        reason or _draw_reason(slots, index),
+        model.position,
     )
 
 
@@ -193,10 +193,10 @@ class SlotsCache:
         self, request: DecisionRequest, version: ExperimentVersion, model: Model, eligible: tuple[ActionId, ...]
     ) -> SlotsAndReason:
         """The slots, and the reason where a rule decided."""
-        features = request.context.features
-        if request.action_features or not _TEXTS_AND_FLAGS.issuperset(map(type, features.values())):
+        context, features = request.context, request.context.features
+        if request.action_features or (features and not _TEXTS_AND_FLAGS.issuperset(map(type, features.values()))):
             return policy_slots(request, version, model, eligible)
-        key = (request.context[:-1], eligible, tuple(features.items()))
+        key = (context[:-1], eligible, tuple(features.items()) if features else ())
         ruled = self._known.get(key)
         if ruled is None:
             ruled = policy_slots(request, version, model, eligible)

@@ -63,7 +63,7 @@ def decision_request(message: pb.DecideRequest) -> DecisionRequest:
 
 
 def _check_text(field: str, text: str, longest: int, violations: list[Violation]) -> None:
-    if not 0 < len(text) <= longest or _CONTROL.search(text):
+    if not 0 < len(text) <= longest or (not text.isprintable() and _CONTROL.search(text)):
         violations.append(Violation(field, f"must have 1 to {longest} characters, none of them a control character"))
 
 
@@ -84,7 +84,7 @@ def _context(message: pb.Context, violations: list[Violation]) -> Context:
 
 def _action_features(message: Mapping[str, Struct], violations: list[Violation]) -> dict[ActionId, Features]:
     features: dict[ActionId, Features] = {}
-    for id_ in sorted(message):
+    for id_ in sorted(message) if message else ():
         features[ActionId(id_)], problems = read_features(
             message[id_], f"action_features[{id_}]", reserved=("id", "kind")
         )

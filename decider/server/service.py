@@ -72,23 +72,27 @@ class DeciderService:
         chosen = [_attempt(self._choose, message) for message in request.requests]
         new = [c.decision for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = iter(self._append(new))
-        results = [
-            self._result(message, choice, marks) for message, choice in zip(request.requests, chosen, strict=True)
-        ]
-        return pb.DecideBatchResponse(results=results)
+        response = pb.DecideBatchResponse()
+        for message, choice in zip(request.requests, chosen, strict=True):
+            self._add_result(response, message, choice, marks)
+        return response
 
-    def _result(
-        self, request: pb.DecideRequest, chosen: _Answer | DeciderError, marks: Iterator[Mark | None]
-    ) -> pb.DecideResult:
+    def _add_result(
+        self,
+        response: pb.DecideBatchResponse,
+        request: pb.DecideRequest,
+        chosen: _Answer | DeciderError,
+        marks: Iterator[Mark | None],
+    ) -> None:
         try:
             if isinstance(chosen, DeciderError):
                 raise chosen
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks))
             reply = self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
-            return pb.DecideResult(response=reply)
+            response.results.add(response=reply)
         except DeciderError as error:
-            return pb.DecideResult(error=to_status(error))
+            response.results.add(error=to_status(error))
 
     def _choose(self, request: pb.DecideRequest) -> _Answer:
         if request.decision_id:
