@@ -23,6 +23,9 @@ SLOTS = 1_000_000
 
 Slots = tuple[int, ...]
 
+MANY = 300
+"""From so many actions on arrays are faster than loops."""
+
 
 def check_pmf(pmf: Sequence[float], count: int) -> None:
     """Raises UnusablePmf unless it is a distribution over `count` actions, with a sum of 1 within 0.001.
@@ -48,6 +51,8 @@ def to_slots(pmf: Sequence[float], *, minimum: float = 0.0) -> Slots:
     (990000, 10000)
     """
     count = len(pmf)
+    if count >= MANY:
+        return tuple(to_slots_many(np.array([pmf]), minimum=minimum)[0].tolist())
     floor = _floor(minimum, count)
     threshold = floor / SLOTS
     cumulative = list(accumulate([p - threshold if p > threshold else 0.0 for p in pmf]))

@@ -16,7 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
-from decider.experiment.features import feature_violations
+from decider.experiment.features import read_features
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.work import Budget, Shape
 from decider.types import CONTEXT_FIELDS, ActionId
@@ -92,7 +92,7 @@ def _action_violations(message: pb.Experiment) -> Iterable[Violation]:
         seen.add(action.id)
         yield from _enum_violation(f"{path}.state", action.state, pb.ActionState)
         yield from _payload_violation(f"{path}.payload", action.payload)
-        yield from feature_violations(action.features, f"{path}.features", reserved=("id", "kind"))
+        yield from read_features(action.features, f"{path}.features", reserved=("id", "kind"))[1]
 
 
 def _policy_violations(message: pb.Policy) -> Iterable[Violation]:

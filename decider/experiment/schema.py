@@ -15,7 +15,7 @@ from google.protobuf import json_format
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check
 from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
-from decider.experiment.features import to_features
+from decider.experiment.features import read_features
 from decider.experiment.shape import shape_violations, with_long_enums
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
@@ -101,7 +101,7 @@ def _action(message: pb.Action) -> Action:
     return Action(
         id=ActionId(message.id),
         kind=message.kind or "content",
-        features=to_features(message.features),
+        features=read_features(message.features)[0],
         payload=json_format.MessageToDict(message.payload),
         retired=message.state == pb.ACTION_STATE_RETIRED,
     )

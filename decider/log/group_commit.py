@@ -2,7 +2,8 @@
 
 grpcio's server is fastest with one or two threads, but a thread that waits for its commit serves no other call: few
 threads alone make small, expensive commits. So every call runs in a greenlet. Where it appends to the log it yields,
-its thread starts the next call, and when no call is left (or enough wait) one commit serves them all. Handlers stay
+its thread starts the next call, and when no call is left (or enough wait) one commit serves them all; so do looked up
+decisions. Handlers stay
 plain blocking code. Called by the logs that write files, and by `serve.py`.
 """
 
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from copy import copy
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -93,7 +95,11 @@ class GroupCommit(Generic[E, R]):
             first += len(waiting.entries)
 
 
-_Waiting = tuple[greenlet, Sequence[Entry]]
+_Work = Callable[[Sequence[Any]], Sequence[Any]]
+"""Gives a result for each item; costs less for many items at once."""
+
+_Waiting = tuple[greenlet, tuple[_Work, Sequence[Any]]]
+"""A call, and the work that it waits for, with its items."""
 
 
 class Call:
@@ -135,7 +141,7 @@ class Call:
 
 
 class CommitExecutor(Executor):
-    """Runs calls in `threads` threads; the calls of a thread share commits through `append`."""
+    """Runs calls in `threads` threads; the calls of a thread share commits through `append`, other work by `share`."""
 
     def __init__(self, append: Append, *, threads: int) -> None:
         self._append = append
@@ -150,11 +156,18 @@ class CommitExecutor(Executor):
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """As `EventLog.append`; while a call of this executor waits for the commit, others run."""
+        return self._share(self._append, entries)
+
+    def share(self, work: Callable[[Sequence[E]], list[R]]) -> Callable[[Sequence[E]], list[R]]:
+        """The same work, which gives a result for each item, done at once for all calls of a thread that ask for it."""
+        return partial(self._share, work)
+
+    def _share(self, work: Callable[[Sequence[E]], list[R]], items: Sequence[E]) -> list[R]:
         hub = getcurrent().parent
         if hub is None:
-            return self._append(entries)
-        marks: list[Mark | None] = hub.switch(entries)
-        return marks
+            return work(items)
+        results: list[R] = hub.switch((work, items))
+        return results
 
     def submit(self, fn: Callable[..., object], /, *args: Any, **kwargs: Any) -> Call:  # type: ignore[override]
         """See Executor. The result has only what gRPC needs of a Future: a whole one takes 5 us."""
@@ -183,13 +196,14 @@ class CommitExecutor(Executor):
                 thread.join()
 
     def _serve(self) -> None:
-        """The work of a thread: start calls until none is left, then commit for all that wait."""
+        """The work of a thread: start calls until none is left, then do what they wait for, for all at once."""
+        runners = _Runners()
         while (call := self._calls.get()) is not None:
-            waiting = _start(call)
+            waiting = runners.start(call)
             while len(waiting) < MOST_WAITING and (call := self._next()) is not None:
-                waiting += _start(call)
+                waiting += runners.start(call)
             while waiting:
-                waiting = self._commit(waiting)
+                waiting = self._answer(waiting, runners)
 
     def _next(self) -> Call | None:
         """The next call; None if none is queued, or the executor ends."""
@@ -201,25 +215,51 @@ class CommitExecutor(Executor):
             self._calls.put(None)  # back into the queue: `_serve` ends with it, once no call waits
         return call
 
-    def _commit(self, waiting: list[_Waiting]) -> list[_Waiting]:
-        """Commit for all that wait. Returns those that then wait for another commit."""
+    def _answer(self, waiting: list[_Waiting], runners: _Runners) -> list[_Waiting]:
+        """Do one kind of work for all that wait for it. Returns those that wait afterwards."""
+        # Commits last: then those that look something up first are in the same commit.
+        work = next((work for _, (work, _) in waiting if work != self._append), self._append)
+        these = [(runner, items) for runner, (kind, items) in waiting if kind == work]
+        again = [one for one in waiting if one[1][0] != work]
+        # Entries of one kind after each other: the log writes them with one statement.
+        these.sort(key=lambda one: type(one[1][0]).__name__ if one[1] else "")
         try:
-            marks = self._append([entry for _, entries in waiting for entry in entries])
+            results = work([item for _, items in these for item in items])
         except Exception as error:
-            return [again for call, _ in waiting for again in _still_waiting(call, call.throw(_copy_error(error)))]
-        again: list[_Waiting] = []
+            for runner, _ in these:
+                again += runners.still_waiting(runner, runner.throw(_copy_error(error)))
+            return again
         first = 0
-        for call, entries in waiting:
-            again += _still_waiting(call, call.switch(marks[first : first + len(entries)]))
-            first += len(entries)
+        for runner, items in these:
+            again += runners.still_waiting(runner, runner.switch(results[first : first + len(items)]))
+            first += len(items)
         return again
 
 
-def _still_waiting(call: greenlet, entries: Sequence[Entry]) -> list[_Waiting]:
-    """A call that yielded waits for a commit of these entries; one that ended waits for nothing."""
-    return [] if call.dead else [(call, entries)]
+class _Runners:
+    """The greenlets of a thread: those that have no call wait for the next one."""
+
+    def __init__(self) -> None:
+        self._idle: list[greenlet] = []
+
+    def start(self, call: Call) -> list[_Waiting]:
+        """Run the call until it waits for a commit, or ends."""
+        runner = self._idle.pop() if self._idle else greenlet(_run_calls)
+        return self.still_waiting(runner, runner.switch(call))
+
+    def still_waiting(self, runner: greenlet, work: tuple[_Work, Sequence[Any]] | None) -> list[_Waiting]:
+        """A call that yielded waits for that work; one that ended, None, waits for nothing."""
+        if work is not None:
+            return [(runner, work)]
+        self._idle.append(runner)
+        return []
 
 
-def _start(call: Call) -> list[_Waiting]:
-    runner = greenlet(call)
-    return _still_waiting(runner, runner.switch())
+def _run_calls(call: Call) -> None:
+    """The life of a greenlet: one call after the other."""
+    hub = getcurrent().parent
+    assert hub is not None, "a thread's own greenlet runs none"
+    while True:
+        call()
+        del call  # while it waits for the next one, it must not keep the request of the last one
+        call = hub.switch(None)

@@ -264,6 +264,10 @@ class MemoryLog:
             else None
         )
 
+    def locate_all(self, ids: Sequence[DecisionId]) -> list[DecisionRef | None]:
+        """See LogReader."""
+        return [self.locate(id_) for id_ in ids]
+
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
 

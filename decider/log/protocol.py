@@ -332,6 +332,9 @@ class LogReader(Protocol):
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """The part of the decision with this id that rewards need; cheaper than `find`."""
 
+    def locate_all(self, ids: Sequence[DecisionId]) -> list[DecisionRef | None]:
+        """`locate` of each, in one query."""
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
 
@@ -402,6 +405,9 @@ class LogReader(Protocol):
 
 Append = Callable[[Sequence[Entry]], list[Mark | None]]
 """See `EventLog.append`."""
+
+LocateAll = Callable[[Sequence[DecisionId]], list[DecisionRef | None]]
+"""See `LogReader.locate_all`."""
 
 
 class Lease(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 from uuid_utils import uuid7
@@ -12,7 +13,7 @@ from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.features import feature_violations, to_features
+from decider.experiment.features import read_features
 from decider.experiment.schema import to_message
 from decider.types import (
     CONTEXT_FIELDS,
@@ -62,7 +63,7 @@ def decision_request(message: pb.DecideRequest) -> DecisionRequest:
 
 
 def _check_text(field: str, text: str, longest: int, violations: list[Violation]) -> None:
-    if not 0 < len(text) <= longest or _CONTROL.search(text):
+    if not 0 < len(text) <= longest or (not text.isprintable() and _CONTROL.search(text)):
         violations.append(Violation(field, f"must have 1 to {longest} characters, none of them a control character"))
 
 
@@ -76,16 +77,19 @@ def _context(message: pb.Context, violations: list[Violation]) -> Context:
         )
     if not message.HasField("features"):
         return Context(*fields)
-    violations.extend(feature_violations(message.features, "context.features", reserved=CONTEXT_FIELDS))
-    return Context(*fields, {} if violations else to_features(message.features))
+    features, problems = read_features(message.features, "context.features", reserved=CONTEXT_FIELDS)
+    violations.extend(problems)
+    return Context(*fields, features)
 
 
 def _action_features(message: Mapping[str, Struct], violations: list[Violation]) -> dict[ActionId, Features]:
-    if not message:
-        return {}
-    for id_, features in message.items():
-        violations.extend(feature_violations(features, f"action_features[{id_}]", reserved=("id", "kind")))
-    return {} if violations else {ActionId(id_): to_features(message[id_]) for id_ in sorted(message)}
+    features: dict[ActionId, Features] = {}
+    for id_ in sorted(message) if message else ():
+        features[ActionId(id_)], problems = read_features(
+            message[id_], f"action_features[{id_}]", reserved=("id", "kind")
+        )
+        violations.extend(problems)
+    return features
 
 
 REPLY_CACHE = 8_000_000
@@ -141,6 +145,27 @@ def _ranking(decision: Decision) -> list[pb.RankedAction]:
     return [pb.RankedAction(action=action, propensity=slots / SLOTS) for action, slots in ranked]
 
 
+class SentReward(NamedTuple):
+    """A reward as it was sent, checked as far as that goes without its decision."""
+
+    decision_id: DecisionId
+    name: str
+    value: float
+    reward_id: str | None
+    occurred_at: Time | None
+
+
+def sent_reward(message: pb.RewardRequest) -> SentReward:
+    """A checked reward; its value is 1 if none was given. Raises InvalidArgument."""
+    return SentReward(
+        name=reward_name(message),
+        value=_reward_value(message),
+        reward_id=check_id("reward_id", message.reward_id) if message.reward_id else None,
+        occurred_at=_occurrence_time(message),
+        decision_id=DecisionId(check_id("decision_id", message.decision_id)),
+    )
+
+
 def reward_name(message: pb.RewardRequest) -> str:
     """The checked name."""
     name = message.name or DEFAULT_REWARD_NAME
@@ -149,17 +174,12 @@ def reward_name(message: pb.RewardRequest) -> str:
     return name
 
 
-def reward_value(message: pb.RewardRequest) -> float:
+def _reward_value(message: pb.RewardRequest) -> float:
     """The checked value; 1 if none was given."""
     value = message.value if message.HasField("value") else 1.0
     if not abs(value) <= LARGEST_REWARD:
         raise InvalidArgument([Violation("value", f"{value} is not a finite number within +-{LARGEST_REWARD:g}")])
     return value
-
-
-def optional_key(field: str, key: str) -> str | None:
-    """The idempotency key, checked; None if none was given."""
-    return check_id(field, key) if key else None
 
 
 def check_id(field: str, text: str) -> str:
@@ -171,7 +191,7 @@ def check_id(field: str, text: str) -> str:
     return text
 
 
-def occurrence_time(message: pb.RewardRequest) -> Time | None:
+def _occurrence_time(message: pb.RewardRequest) -> Time | None:
     """Microseconds since 1970; None if not given."""
     if not message.HasField("occurred_at"):
         return None

@@ -170,7 +170,13 @@ class Server:
         self._opened.callback(self._calls.shutdown)
         self._grpc = GrpcPort(
             settings,
-            DeciderService(self.current, self.log, append=self._calls.append, budget=budget),
+            DeciderService(
+                self.current,
+                self.log,
+                append=self._calls.append,
+                budget=budget,
+                locate_all=self._calls.share(self.log.locate_all),
+            ),
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,
             metrics=RpcMetrics(self._registry),

@@ -16,9 +16,20 @@ from decider.errors import (
     Violation,
 )
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import Append, DecisionRef, Entry, LogReader, Mark, NewActivation, NewReward, Orphan
+from decider.log.protocol import (
+    Append,
+    DecisionRef,
+    Entry,
+    LocateAll,
+    LogReader,
+    Mark,
+    NewActivation,
+    NewReward,
+    Orphan,
+)
 from decider.policy.work import Budget
 from decider.server import convert
+from decider.server.convert import SentReward
 from decider.server.rpc import to_status
 from decider.serving.current import Current
 from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOutcome
@@ -39,11 +50,20 @@ class _Answer(NamedTuple):
 class DeciderService:
     """Handlers of the RPCs of the same names. budget: see `decide`."""
 
-    def __init__(self, current: Current, log: LogReader, *, append: Append, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        current: Current,
+        log: LogReader,
+        *,
+        append: Append,
+        budget: Budget | None = None,
+        locate_all: LocateAll | None = None,
+    ) -> None:
         self._current = current
         self._log = log
         self._budget = budget
         self._append = append
+        self._locate_all = locate_all or log.locate_all
         self._reply = convert.Replies()
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
@@ -60,23 +80,27 @@ class DeciderService:
         chosen = [_attempt(self._choose, message) for message in request.requests]
         new = [c.decision for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = iter(self._append(new))
-        results = [
-            self._result(message, choice, marks) for message, choice in zip(request.requests, chosen, strict=True)
-        ]
-        return pb.DecideBatchResponse(results=results)
+        response = pb.DecideBatchResponse()
+        for message, choice in zip(request.requests, chosen, strict=True):
+            self._add_result(response, message, choice, marks)
+        return response
 
-    def _result(
-        self, request: pb.DecideRequest, chosen: _Answer | DeciderError, marks: Iterator[Mark | None]
-    ) -> pb.DecideResult:
+    def _add_result(
+        self,
+        response: pb.DecideBatchResponse,
+        request: pb.DecideRequest,
+        chosen: _Answer | DeciderError,
+        marks: Iterator[Mark | None],
+    ) -> None:
         try:
             if isinstance(chosen, DeciderError):
                 raise chosen
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks))
             reply = self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
-            return pb.DecideResult(response=reply)
+            response.results.add(response=reply)
         except DeciderError as error:
-            return pb.DecideResult(error=to_status(error))
+            response.results.add(error=to_status(error))
 
     def _choose(self, request: pb.DecideRequest) -> _Answer:
         if request.decision_id:
@@ -124,15 +148,10 @@ class DeciderService:
             )
         return _Answer(logged.decision, version, stored=True)
 
-    def _locate(self, decision_id: str) -> DecisionRef:
-        place = self._log.locate(DecisionId(convert.check_id("decision_id", decision_id)))
-        if place is None:
-            raise NotFound(f"there is no decision {decision_id!r}", reason="DECISION_NOT_FOUND")
-        return place
-
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
         """Append what was shown; only the first activation of a decision counts."""
-        place = self._locate(request.decision_id)
+        (found,) = self._locate_all([DecisionId(convert.check_id("decision_id", request.decision_id))])
+        place = _existing(found, request.decision_id)
         (mark,) = self._append([NewActivation(place.position, self._override(place, request.action))])
         return pb.ActivateResponse(first=mark is not None)
 
@@ -149,32 +168,37 @@ class DeciderService:
 
     def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
         """Append, answer with the outcome."""
-        prepared = _attempt(self._prepare_reward, request)
-        marks = self._append(_entries([prepared], [request]))
-        if isinstance(prepared, DeciderError):
-            raise prepared
-        return self._reward_reply(prepared[1], marks[0])
+        (reward,) = self._append_rewards([request])
+        if isinstance(reward, DeciderError):
+            raise reward
+        return reward
 
     def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
         """Append all in one commit, answer each."""
         convert.check_batch(len(request.requests))
-        prepared = [_attempt(self._prepare_reward, r) for r in request.requests]
-        marks = iter(self._append(_entries(prepared, request.requests)))
         results = [
-            pb.RewardResult(error=to_status(p))
-            if isinstance(p, DeciderError)
-            else pb.RewardResult(response=self._reward_reply(p[1], next(marks)))
-            for p in prepared
+            pb.RewardResult(error=to_status(reward))
+            if isinstance(reward, DeciderError)
+            else pb.RewardResult(response=reward)
+            for reward in self._append_rewards(request.requests)
         ]
         return pb.RewardBatchResponse(results=results)
 
-    def _prepare_reward(self, request: pb.RewardRequest) -> tuple[NewReward, DecisionRef]:
-        name, value = convert.reward_name(request), convert.reward_value(request)
-        reward_id = convert.optional_key("reward_id", request.reward_id)
-        occurred_at = convert.occurrence_time(request)
-        place = self._locate(request.decision_id)
-        weight = _weight(self._log.version_at(place.version), name, value)
-        return NewReward(place.position, name, value, weight, reward_id, occurred_at), place
+    def _append_rewards(self, requests: Sequence[pb.RewardRequest]) -> list[pb.RewardResponse | DeciderError]:
+        """A reply or an error for each, after the commit."""
+        sent = [_attempt(convert.sent_reward, request) for request in requests]
+        places = iter(self._locate_all([reward.decision_id for reward in sent if isinstance(reward, SentReward)]))
+        prepared = [
+            reward if isinstance(reward, DeciderError) else _attempt(self._prepare_reward, (reward, next(places)))
+            for reward in sent
+        ]
+        marks = iter(self._append(_entries(prepared, requests)))
+        return [p if isinstance(p, DeciderError) else self._reward_reply(p[1], next(marks)) for p in prepared]
+
+    def _prepare_reward(self, found: tuple[SentReward, DecisionRef | None]) -> tuple[NewReward, DecisionRef]:
+        sent, place = found[0], _existing(found[1], found[0].decision_id)
+        weight = _weight(self._log.version_at(place.version), sent.name, sent.value)
+        return NewReward(place.position, sent.name, sent.value, weight, sent.reward_id, sent.occurred_at), place
 
     def _reward_reply(self, place: DecisionRef, mark: Mark | None) -> pb.RewardResponse:
         if mark is None:
@@ -184,6 +208,13 @@ class DeciderService:
             window = self._log.version_at(place.version).experiment.reward.window
             outcome = RewardOutcome.JOINED if mark.time < place.time + window else RewardOutcome.LATE
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
+
+
+def _existing(place: DecisionRef | None, decision_id: str) -> DecisionRef:
+    """Raises NotFound where there is none."""
+    if place is None:
+        raise NotFound(f"there is no decision {decision_id!r}", reason="DECISION_NOT_FOUND")
+    return place
 
 
 def _entries(

@@ -46,7 +46,8 @@ DECISION = row_type(
 SEALED_DECISION = row_type(f"{DECISION.columns}, deadline, overridden, reward")
 """Of `decision_rewards`: several rows of a decision with several rewards."""
 
-DECISION_REF = RowType(", ".join(DecisionRef._fields), DecisionRef._make)
+PLACE = row_type(", ".join(("decision_id", *DecisionRef._fields)))
+"""A decision id, then the columns of a DecisionRef."""
 
 
 def read(

@@ -47,7 +47,7 @@ from decider.log.sqlite.merge import merge
 from decider.log.sqlite.models import SqliteModelReader
 from decider.log.sqlite.read_rows import (
     DECISION,
-    DECISION_REF,
+    PLACE,
     SEALED_DECISION,
     Parameters,
     RowType,
@@ -69,11 +69,15 @@ _VERSION = "select position, time, number, definition from experiments where pos
 
 _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
 
-_FIND, _LOCATE = (
-    f"select {columns} from decisions where decision_id = ?1 "  # noqa: S608 - constants
-    f"union all select {columns} from archived_decisions where decision_id = ?1 limit 1"
-    for columns in (DECISION.columns, DECISION_REF.columns)
-)
+_FIND = f"""
+select {DECISION.columns} from decisions where decision_id = ?1
+union all select {DECISION.columns} from archived_decisions where decision_id = ?1 limit 1
+"""  # noqa: S608 - constants
+
+_PLACES = f"""
+select {PLACE.columns} from decisions where decision_id in (select value from json_each(?1))
+union all select {PLACE.columns} from archived_decisions where decision_id in (select value from json_each(?1))
+"""  # noqa: S608 - constants
 
 _COUNT = f"""
 select (select count(*) from decisions) - (select count(*) from decisions where position <= {CUT}) as count
@@ -349,8 +353,13 @@ class SqliteReader:
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
-        place: DecisionRef | None = self._one(_LOCATE, (decision_id,), DECISION_REF)
-        return place
+        return self.locate_all((decision_id,))[0]
+
+    def locate_all(self, ids: Sequence[DecisionId]) -> list[DecisionRef | None]:
+        """See LogReader."""
+        rows = self._read(_PLACES, (json.dumps(ids),), PLACE)
+        places = {row.decision_id: DecisionRef(*row[1:]) for row in rows}
+        return list(map(places.get, ids))
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         try:

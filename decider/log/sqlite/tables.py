@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from decider.experiment.definition import Experiment, ExperimentVersion
@@ -38,15 +38,26 @@ class EntryTable:
     @cached_property
     def insert(self) -> str:
         """The statement for one row: position, time, then the columns."""
+        return self.insert_many(1)
+
+    @lru_cache  # noqa: B019 - the tables are constants
+    def insert_many(self, count: int) -> str:
+        """The statement for so many rows."""
         refused = f" on conflict ({self.unique}) do nothing" if self.unique else ""
-        return self.insert_new + refused
+        return f"{self._insert} {', '.join([self._row] * count)}{refused}"
 
     @cached_property
     def insert_new(self) -> str:
-        """The same for a row that no other may refuse: any clash is an error."""
-        columns = ", ".join(["position", "time", *self.columns])
-        places = ", ".join(["?", "?", *map(self._place_of, self.columns)])
-        return f"insert into {self.name} ({columns}) values ({places})"  # noqa: S608 - names from below
+        """The statement for one row that no other may refuse: any clash is an error."""
+        return f"{self._insert} {self._row}"
+
+    @property
+    def _insert(self) -> str:
+        return f"insert into {self.name} ({', '.join(['position', 'time', *self.columns])}) values"
+
+    @property
+    def _row(self) -> str:
+        return f"({', '.join(['?', '?', *map(self._place_of, self.columns)])})"
 
     @cached_property
     def select(self) -> str:
@@ -91,9 +102,8 @@ INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (s
 ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED_MODELS, BUILDS, TICKS)
 
 
-def json_text(value: Any) -> str:
-    """One text for one value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+json_text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+"""One text for one value. (`json.dumps` would make an encoder for each.)"""
 
 
 def decision_row(decision: Decision, version: ExperimentVersion, build: Position | None) -> EntryRow:
@@ -112,7 +122,7 @@ def decision_row(decision: Decision, version: ExperimentVersion, build: Position
         json_text(context.features) if context.features else None,
         None if all_active else json_text(decision.eligible),
         json_text(decision.action_features) if decision.action_features else None,
-        f"[{','.join(map(str, decision.pmf))}]",
+        str([*decision.pmf]).replace(" ", ""),  # a quarter less than joining the numbers
         decision.action,
         decision.propensity + 0.0,
         decision.reason,

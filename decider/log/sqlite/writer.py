@@ -11,9 +11,11 @@ import logging
 import math
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
 from decider.log.archive.part import place_part
 from decider.log.group_commit import GroupCommit
-from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan, TotalsCheckpoint
+from decider.log.protocol import Entry, Head, Mark, NewBuild, Orphan, TotalsCheckpoint
 from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
@@ -35,6 +37,7 @@ from decider.log.sqlite.tables import (
     DECISIONS,
     INTERN_SIGNATURE,
     PUBLISHED_MODELS,
+    REWARDS,
     EntryTable,
     decision_row,
     table_and_row,
@@ -48,7 +51,7 @@ logger = logging.getLogger(__name__)
 Synchronous = Literal["NORMAL", "FULL"]
 
 MOST_AT_ONCE = 200
-"""Decisions that one statement writes."""
+"""Entries that one statement writes."""
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -151,7 +154,7 @@ class SqliteLog(SqliteReader):
         started = time.perf_counter()
         try:
             with self._file:
-                marks = self._write_at_once(entries) or self._write_singly(entries)
+                marks = self._write_at_once(entries) or self._write_any(entries)
                 # After the commit: nothing that was written into a file that is gone may be acknowledged. The witness
                 # last: it must not name a position that the log does not have.
                 missing = self._files.missing_file()
@@ -171,7 +174,7 @@ class SqliteLog(SqliteReader):
         if set(map(type, entries)) != {Decision}:
             return None
         head, at = self._head, self._time_after(self._head)
-        parts = [entries[first : first + MOST_AT_ONCE] for first in range(0, len(entries), MOST_AT_ONCE)]
+        parts = list(_parts(entries))
         try:
             if len(parts) > 1:
                 self._writer.execute("begin immediate")
@@ -205,15 +208,18 @@ class SqliteLog(SqliteReader):
     def _decision_row(self, decision: Any) -> chain.EntryRow:
         return decision_row(decision, self.version_at(decision.version), self._build)
 
-    def _write_singly(self, entries: list[Entry]) -> list[Mark | None]:
-        """Entries of any kind, one by one in one transaction: only so it is known which ones a unique key refused."""
+    def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
+        """Entries of any kind, some of which a unique key may refuse, in one transaction."""
         # `immediate`: the write lock is taken before the head is read, so that nobody can move the head in between.
         try:
             self._writer.execute("begin immediate")
             (row,) = self._writer.execute("select position, time, chain from head")
             head = Head(*row)
             commit = _OpenCommit(head, self._time_after(head))
-            marks = [self._insert(commit, entry) for entry in entries]
+            marks: list[Mark | None] = []
+            for _, alike in groupby(entries, type):
+                for part in _parts(list(alike)):
+                    marks += self._insert(commit, part)
             after = commit.end()
             if after is not head:
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
@@ -228,30 +234,58 @@ class SqliteLog(SqliteReader):
         if self._writer.in_transaction:
             self._writer.execute("rollback")
 
-    def _insert(self, commit: _OpenCommit, entry: Entry) -> Mark | None:
-        if isinstance(entry, Orphan):
-            self._count_refused(entry.name, "orphan")
-            return None
-        table, row = (DECISIONS, self._decision_row(entry)) if isinstance(entry, Decision) else table_and_row(entry)
-        mark = commit.next
-        if table is PUBLISHED_MODELS:
-            self._writer.execute(INTERN_SIGNATURE, row[1:2])
-        if self._writer.execute(table.insert, (*mark, *row)).rowcount:
-            commit.add(table, row)
-            return mark
-        if isinstance(entry, NewReward):
-            (cut,) = self._writer.execute(f"select {CUT}").fetchone()
-            self._count_refused(entry.name, "late" if entry.decision <= cut else "duplicate")
-        return None
+    def _insert(self, commit: _OpenCommit, entries: Sequence[Entry]) -> list[Mark | None]:
+        """Entries of one kind, with one statement where no unique key refuses one of them."""
+        # Every statement releases the interpreter lock and has to win it back, which costs more than its work.
+        if isinstance(entries[0], Orphan):
+            self._count_refused([entry.name for entry in entries if isinstance(entry, Orphan)], "orphan")
+            return [None] * len(entries)
+        table, rows = self._table_and_rows(entries)
+        refused = self._insert_rows(table, rows, commit)
+        if refused:
+            # Positions have no gaps, so the others move up. The lock is held: no key refuses them this time.
+            self._writer.execute(f"delete from {table.name} where position > ?", (commit.last.position,))  # noqa: S608
+            accepted = [row for index, row in enumerate(rows) if index not in refused]
+            if accepted and self._insert_rows(table, accepted, commit):
+                raise sqlite3.IntegrityError(f"{table.name}: a row is refused that was not")
+            if table is REWARDS:
+                self._count_refused_rewards([rows[index] for index in sorted(refused)])
+            rows = accepted
+        marks = commit.add(table, rows)
+        return [None if index in refused else next(marks) for index in range(len(entries))]
 
-    def _count_refused(self, name: str, outcome: str) -> None:
-        counted = self._refused_name(name, outcome)
-        self._writer.execute(
-            "insert into refused_rewards (name, outcome, count) values (?, ?, 1) "
-            "on conflict (name, outcome) do update set count = count + 1",
-            (counted, outcome),
-        )
-        self._writer.execute(COUNT_REFUSED_SUM, (chain.refused_sum(counted, outcome),))
+    def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
+        if isinstance(entries[0], Decision):
+            return DECISIONS, [self._decision_row(entry) for entry in entries]
+        tables, rows = zip(*map(table_and_row, entries), strict=True)
+        return tables[0], list(rows)
+
+    def _insert_rows(self, table: EntryTable, rows: Sequence[chain.EntryRow], commit: _OpenCommit) -> set[int]:
+        """Insert rows after the commit's last one. Returns the indexes of those that the table's key refuses."""
+        if table is PUBLISHED_MODELS:
+            self._writer.executemany(INTERN_SIGNATURE, [row[1:2] for row in rows])
+        first, at = commit.last.position + 1, commit.last.time
+        values = [value for position, row in enumerate(rows, first) for value in (position, at, *row)]
+        if self._writer.execute(table.insert_many(len(rows)), values).rowcount == len(rows):
+            return set()
+        written = self._writer.execute(f"select position from {table.name} where position >= ?", (first,))  # noqa: S608
+        return {*range(len(rows))} - {position - first for (position,) in written}
+
+    def _count_refused(self, names: Sequence[str], outcome: str) -> None:
+        counts = Counter([self._refused_name(name, outcome) for name in names])
+        for name, count in counts.items():
+            self._writer.execute(
+                "insert into refused_rewards (name, outcome, count) values (?, ?, ?) "
+                "on conflict (name, outcome) do update set count = count + excluded.count",
+                (name, outcome, count),
+            )
+            self._writer.execute(COUNT_REFUSED_SUM, (chain.refused_sum(name, outcome) * count & chain.REFUSED_BITS,))
+
+    def _count_refused_rewards(self, rows: Sequence[chain.EntryRow]) -> None:
+        """Those that a unique key refused, and those of archived decisions, whose windows are over."""
+        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
+        self._count_refused([name for decision, name, *_ in rows if decision > cut], "duplicate")
+        self._count_refused([name for decision, name, *_ in rows if decision <= cut], "late")
 
     def _refused_name(self, name: str, outcome: str) -> str:
         """The name to count under: callers invent names, so their number is bounded."""
@@ -359,18 +393,25 @@ class _OpenCommit:
         self._rows: list[chain.EntryRow] = []
 
     @property
-    def next(self) -> Mark:
-        """The mark of the next entry."""
-        return Mark(Position(self._head.position + len(self._rows) + 1), self._at)
+    def last(self) -> Mark:
+        """The last position, and the time of the commit."""
+        return Mark(Position(self._head.position + len(self._rows)), self._at)
 
-    def add(self, table: EntryTable, row: chain.EntryRow) -> None:
-        """Note an entry that was written."""
-        self._kinds.append(table.kind)
-        self._rows.append(row)
+    def add(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> Iterator[Mark]:
+        """Note entries that were written. Returns their marks."""
+        first = self.last.position + 1
+        self._kinds += [table.kind] * len(rows)
+        self._rows += rows
+        return iter([Mark(Position(position), self._at) for position in range(first, first + len(rows))])
 
     def end(self) -> Head:
         """The head after the commit; the old one where nothing was written."""
         return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
+
+
+def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:
+    for first in range(0, len(entries), MOST_AT_ONCE):
+        yield entries[first : first + MOST_AT_ONCE]
 
 
 def _head_after(head: Head, at: Time, kinds: Sequence[str], rows: Sequence[chain.EntryRow]) -> Head:

@@ -12,6 +12,7 @@ import numpy as np
 from decider.policy.features import Vector
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, Indexes, floats_of
 from decider.policy.thompson.features import CONSTANT, is_number, penalty
+from decider.policy.thompson.recurring import Recurring
 
 GROWTH = 8
 """Columns that are added to the arrays at a time."""
@@ -85,6 +86,7 @@ class LinearPredictor:
         self._cache: Cache[Vector, KnownFeatures] = Cache()
         self._stacks: Cache[tuple[Vector, ...], _FeatureTable] = Cache()
         self._row_numbers: Cache[tuple[str, ...], Indexes] = Cache()
+        self._recurring = Recurring()
 
     @property
     def size(self) -> int:
@@ -126,32 +128,46 @@ class LinearPredictor:
         return places, values, values[:, :, None] * values[:, None, :], shared.unknown + own.unknown
 
     def _stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
-        # A place of 0 with value 0 adds nothing to any sum.
+        if not self._recurring(own):
+            return self._make_stack(own)
         stacked = self._stacks.get(own)
         if stacked is None:
-            found = [self._look_up(one) for one in own]
-            shape = (len(own), max(len(one.places) for one in found))
-            stacked = _FeatureTable(
-                np.zeros(shape, np.int64), np.zeros(shape), np.array([one.unknown for one in found])
-            )
-            for row, one in enumerate(found):
-                stacked.places[row, : len(one.places)] = one.places
-                stacked.values[row, : len(one.places)] = one.values
+            stacked = self._make_stack(own)
             self._stacks.put(own, stacked, floats=2 * stacked.places.size + sum(map(floats_of, own)))
         return stacked
 
+    def _make_stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
+        places = [[self._places[name] for name, _ in one if name in self._places] for one in own]
+        values = [[value for name, value in one if name in self._places] for one in own]
+        size = max(map(len, places))
+        # A place of 0 with value 0 adds nothing to any sum.
+        return _FeatureTable(
+            np.array([one + [0] * (size - len(one)) for one in places], np.int64),
+            np.array([one + [0.0] * (size - len(one)) for one in values]),
+            np.array([self._unknown_variance(self._strangers(one)) for one in own]),
+        )
+
     def _look_up(self, features: Vector) -> KnownFeatures:
+        if any(map(is_number, [name for name, _ in features])):
+            return self._find(features)  # hardly ever comes twice
         found = self._cache.get(features)
         if found is None:
-            known = [(self._places[name], value) for name, value in features if name in self._places]
-            values = np.array([value for _, value in known])
-            strangers = tuple([name for name, _ in features if name not in self._places])
-            # Once there is no room, exploring for an unknown feature's sake would teach nothing about that feature.
-            new = 0.0 if self._wide else sum(1 / penalty(name) for name in strangers if not is_number(name))
-            places = np.array([place for place, _ in known], np.int64)
-            found = KnownFeatures(places, values, values[:, None] * values, strangers, new)
+            found = self._find(features)
             self._cache.put(features, found, floats=found.squares.size + floats_of(features))
         return found
+
+    def _find(self, features: Vector) -> KnownFeatures:
+        places = np.array([self._places[name] for name, _ in features if name in self._places], np.int64)
+        values = np.array([value for name, value in features if name in self._places])
+        strangers = self._strangers(features)
+        return KnownFeatures(places, values, values[:, None] * values, strangers, self._unknown_variance(strangers))
+
+    def _strangers(self, features: Vector) -> tuple[str, ...]:
+        return tuple([name for name, _ in features if name not in self._places])
+
+    def _unknown_variance(self, strangers: tuple[str, ...]) -> float:
+        # Once there is no room, exploring for an unknown feature's sake would teach nothing about that feature.
+        return 0.0 if self._wide else sum([1 / penalty(name) for name in strangers if not is_number(name)], 0.0)
 
     def _rows_of(self, actions: tuple[str, ...]) -> Indexes:
         """(actions, 1)."""

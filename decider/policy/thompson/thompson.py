@@ -29,6 +29,7 @@ from decider.policy.thompson.admission import LITTLE_WORK, WORK, Admission, Firs
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, floats_of, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION
 from decider.policy.thompson.posterior import Predictor
+from decider.policy.thompson.recurring import Recurring
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
 from decider.types import Context
@@ -275,13 +276,21 @@ _names_of_actions: Cache[tuple[Choice, ...], _ActionNames] = Cache()
 
 
 def _action_names(actions: tuple[Choice, ...]) -> _ActionNames:
+    if not _recurring(actions):
+        return _make_action_names(actions)
     known = _names_of_actions.get(actions)
-    if known is not None:
-        return known
+    if known is None:
+        known = _make_action_names(actions)
+        # Twice: the choices are kept as well, with the features that they were made from.
+        size = 2 * sum([2 * FEATURE + floats_of(one) for one in known[1]])
+        _names_of_actions.put(actions, known, floats=size)
+    return known
+
+
+def _make_action_names(actions: tuple[Choice, ...]) -> _ActionNames:
     ids = tuple([category("id", one.id)[0] for one in actions])
     own = tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
-    # Twice: the choices are kept as well, with the features that they were made from.
-    return _names_of_actions.put(actions, (ids, own), floats=2 * sum([2 * FEATURE + floats_of(one) for one in own]))
+    return ids, own
 
 
 def _context_features(context: Context) -> Vector:
@@ -294,6 +303,9 @@ def _context_features(context: Context) -> Vector:
     # Long texts are not kept, so that a number of entries is a number of bytes.
     fields = _with_constant(own) if sum(map(len, own)) <= CACHED_CHARACTERS else _with_constant.__wrapped__(own)
     return fields + vector_of(context.features) if context.features else fields
+
+
+_recurring = Recurring()
 
 
 @lru_cache(maxsize=NAME_CACHE)
