@@ -54,9 +54,7 @@ class Served:
 
 
 @contextmanager
-def serving(
-    db: Path, *options: str, cores: Collection[int] = SERVER_CORE, patience: float = 60.0
-) -> Iterator[Served]:
+def serving(db: Path, *options: str, cores: Collection[int] = SERVER_CORE, patience: float = 60.0) -> Iterator[Served]:
     """A server on free ports, ready; its output is in DB.output. Killed at the end if it has not been stopped.
 
     patience: seconds until it must be ready. Raises NotServing.
@@ -76,9 +74,7 @@ def serving(
 def start(command: Sequence[str], cores: Collection[int], output: Path) -> subprocess.Popen[bytes]:
     """A process on some of the cores, with both of its streams in a file."""
     with output.open("wb") as file:
-        return subprocess.Popen(
-            command, stdout=file, stderr=file, preexec_fn=lambda: os.sched_setaffinity(0, cores)
-        )
+        return subprocess.Popen(command, stdout=file, stderr=file, preexec_fn=lambda: os.sched_setaffinity(0, cores))
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], output: Path, end: float) -> tuple[int, str]:

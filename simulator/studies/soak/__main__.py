@@ -81,7 +81,9 @@ class Sampler:
         return self.samples
 
 
-def send_by_the_clock(traffic: Traffic, sampler: Sampler, rate: float, plan: Plan, tell: Callable[[float], None]) -> None:
+def send_by_the_clock(
+    traffic: Traffic, sampler: Sampler, rate: float, plan: Plan, tell: Callable[[float], None]
+) -> None:
     """Decisions at that rate, whether the server keeps up or not."""
     started = time.perf_counter()
     step, due, sample_at, end = 1 / rate, started, started + plan.every, started + plan.seconds
@@ -135,15 +137,15 @@ def _under_load(
     rate = plan.share * largest
     task = progress.add_task(f"{rate:,.0f} decisions/s", total=plan.seconds)
     traffic.take_window()
-    events = threading.Thread(target=operator.run, name="events")
     sampler = Sampler(server, db, time.perf_counter())
-    events.start()
+    events = operator.start()
     try:
         send_by_the_clock(traffic, sampler, rate, plan, lambda seconds: progress.update(task, completed=seconds))
     finally:
         operator.stopped.set()
         samples = sampler.finish()
-        events.join()
+        for event in events:
+            event.join()
     unanswered, stopping = traffic.finish(), time.monotonic()
     code = server.stop()
     statuses = {f"{of} {status}": times for (of, status), times in traffic.statuses.items()}
@@ -166,7 +168,7 @@ def calm(soaked: Soaked) -> list[Sample]:
 def table(soaked: Soaked) -> Table:
     """First third against last third."""
     made = Table(title=f"{soaked.rate:,.0f} decisions/s of at most {soaked.largest:,.0f}")
-    for heading in ("what", "first third", "last third", "ratio", "per hour"):
+    for heading in ("what", "first third", "last third", "ratio", "slope"):
         made.add_column(heading, justify="left" if heading == "what" else "right")
     quiet = calm(soaked)
     rows = (
@@ -204,7 +206,11 @@ def events_table(events: Sequence[Event]) -> Table:
 
 def wrong(soaked: Soaked, counts: Sequence[check.Counts], replays: Sequence[check.Replay]) -> list[str]:
     """What must not be."""
-    found = [f"{one.lost} {what} lost, {one.twice} twice" for what, one in zip(WHAT, counts, strict=True) if one.lost or one.twice]
+    found = [
+        f"{one.lost} {what} lost, {one.twice} twice"
+        for what, one in zip(WHAT, counts, strict=True)
+        if one.lost or one.twice
+    ]
     found += [f"{one.what}: {one.text[-400:]}" for one in replays if not one.ok]
     found += [f"{one.name}: {one.text}" for one in soaked.events if one.ok is False]
     if soaked.failures or soaked.unanswered:
@@ -273,7 +279,10 @@ def _report(
         )
     for replay in replays:
         console.print(f"verify of {replay.what}: {replay.equal} of {replay.decisions}, exit code {replay.code}")
-    console.print(f"SIGTERM to the end: {soaked.stopped:.1f} s, exit code {soaked.exit_code}; all samples: {folder}/soak.json, {folder}/soak.svg")
+    console.print(f"answers other than OK: {soaked.statuses or 'none'}")
+    console.print(
+        f"SIGTERM to the end: {soaked.stopped:.1f} s, exit code {soaked.exit_code}; all samples: {folder}/soak.json"
+    )
     checks = {"counts": [asdict(one) for one in counts], "replays": [asdict(one) for one in replays]}
     (folder / "checks.json").write_text(json.dumps(checks, indent=1), encoding="utf-8")
     found = wrong(soaked, counts, replays)

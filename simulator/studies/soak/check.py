@@ -87,7 +87,9 @@ def _counts(acknowledged: NDArray[np.bool_], live: NDArray[np.uint8], kept: NDAr
 def _in_log(db: Path, size: int, *, after: int) -> _Found:
     """Entries at positions after the archive's last: what lies before is archived, and remembered for retries only."""
     with closing(open_reader(db)) as log:
-        decisions = (one.decision.decision_id for one in log.decisions_between(FIRST_ID, AFTER_ALL_IDS) if one.position > after)
+        decisions = (
+            one.decision.decision_id for one in log.decisions_between(FIRST_ID, AFTER_ALL_IDS) if one.position > after
+        )
         counted = _times(decisions, size)
         rewards = (one.decision_id for one in log.rewards_between(FIRST_ID, AFTER_ALL_IDS) if one.position > after)
         return _Found(counted, _times(rewards, size))

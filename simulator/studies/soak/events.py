@@ -1,6 +1,6 @@
 """What happens to the server during the soak: other policies, a pause, an archive run, a copy. Called by `__main__.py`.
 
-They run in a thread beside the load, one after the other, at stated shares of the soak's time.
+Each has a thread beside the load and begins at a stated share of the soak's time: one that takes long delays no other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ DEFAULT = experiment_pb2.Policy(thompson=experiment_pb2.Thompson())
 """Of the experiment with most of the traffic. What it is changed to takes as long, so that thirds can be compared."""
 SQUARE_CB = experiment_pb2.Policy(squarecb=experiment_pb2.SquareCb())
 WIDER = experiment_pb2.Policy(thompson=experiment_pb2.Thompson(width=0.6))
-PLAIN = experiment_pb2.Policy(thompson=experiment_pb2.Thompson(draws=1))
 
 BUSY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE)
 RETRY_FOR, RETRY_AFTER = 60.0, 0.2
@@ -86,27 +85,34 @@ class Operator:
         return self.folder / "archive"
 
     def plan(self) -> Sequence[tuple[float, str, Callable[[], str]]]:
-        """(share of the time, name, what to do), in order. The last third is calm, so that it can be compared."""
+        """(share of the time, name, what to do). A policy that changes early has little to learn, and the last third is
+        calm, so that it can be compared. The second change has to read what is in the archive by then."""
         return (
-            (0.10, "policy: width 0.6", lambda: self._apply(WIDER)),
-            (0.22, "copy", self._copy),
-            (0.34, f"pause of {PAUSED}", self._pause),
-            (0.42, "archive", self._archive),
-            (0.52, "policy: draws 1", lambda: self._apply(PLAIN)),
+            (0.03, f"policy of {LOADED}", lambda: self._apply(LOADED, WIDER)),
+            (0.18, "copy", self._copy),
+            (0.25, f"pause of {PAUSED}", self._pause),
+            (0.36, "archive", self._archive),
+            (0.48, f"policy of {PAUSED}", lambda: self._apply(PAUSED, WIDER)),
         )
 
-    def run(self) -> None:
-        """All of them, at their times. An event that fails is noted, and the others go on."""
-        os.sched_setaffinity(0, ALL_CORES)  # of this thread: an archive run may take any core
+    def start(self) -> Sequence[threading.Thread]:
+        """A thread for each event, which waits for its time."""
         started = time.monotonic()
         todo = [(Event(name, share * self.minutes * 60), action) for share, name, action in self.plan()]
         self.events += [event for event, _ in todo]
-        for event, action in todo:
-            if self.stopped.wait(max(0.0, started + event.at - time.monotonic())):
-                return
-            event.begun = time.monotonic() - started
-            _do(event, action)
-            event.ended = time.monotonic() - started
+        threads = [threading.Thread(target=self._run, args=(started, *one), name=one[0].name) for one in todo]
+        for thread in threads:
+            thread.start()
+        return threads
+
+    def _run(self, started: float, event: Event, action: Callable[[], str]) -> None:
+        """An event that fails is noted, and the others go on."""
+        os.sched_setaffinity(0, ALL_CORES)  # of this thread: an archive run may take any core
+        if self.stopped.wait(max(0.0, started + event.at - time.monotonic())):
+            return
+        event.begun = time.monotonic() - started
+        _do(event, action)
+        event.ended = time.monotonic() - started
 
     def apply_all(self) -> None:
         """Both experiments, before the load."""
@@ -117,13 +123,13 @@ class Operator:
     def _experiments(self) -> _Experiments:
         return _Experiments(self.server.port)
 
-    def _apply(self, policy: experiment_pb2.Policy) -> str:
+    def _apply(self, id_: str, policy: experiment_pb2.Policy) -> str:
         """Another policy has to learn the log while the one before serves; until it serves."""
         with self._experiments() as stub:
-            request = service.ApplyExperimentRequest(experiment=experiment(LOADED, policy))
+            request = service.ApplyExperimentRequest(experiment=experiment(id_, policy))
             version = _retried(stub.ApplyExperiment, request).applied.version
             while not self.stopped.is_set():
-                serving = _retried(stub.GetExperiment, service.GetExperimentRequest(id=LOADED)).experiment
+                serving = _retried(stub.GetExperiment, service.GetExperimentRequest(id=id_)).experiment
                 if serving.version == version:
                     return f"version {version} serves"
                 time.sleep(0.2)

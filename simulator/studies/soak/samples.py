@@ -1,4 +1,4 @@
-"""What is noted of the server every few seconds, and whether it was flat. Called by `__main__.py`; drawn by `plot.py`."""
+"""What is noted of the server every few seconds, and whether it was flat. Called by `__main__.py` and `plot.py`."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ MS = 1000.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One interval. at: seconds since the start, at its end. Latencies in ms, from when a call was due. None: /metrics
-    did not answer, or does not have it. cpu: processors that the server kept busy. learning: entries that a version still has to learn before it serves."""
+    """One interval. at: seconds since the start, at its end. cpu: processors that the server kept busy. Latencies: ms
+    since a call was due. learning: entries that a version still has to learn before it serves. None: /metrics did
+    not answer, or does not have it."""
 
     at: float
     rate: float
@@ -80,7 +81,8 @@ def _scraped(server: Served) -> dict[str, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """first, last: means over the first and the last third. slope: change per hour, as a share of the mean."""
+    """first, last: means over the first and the last third. slope: of a line through all samples, from the first sample to
+    the last, as a share of the mean: 0 is flat."""
 
     first: float
     last: float
@@ -101,7 +103,7 @@ def trend(samples: Sequence[Sample], of: Callable[[Sample], float]) -> Trend:
     """
     if len(samples) < 3:
         return Trend(float("nan"), float("nan"), float("nan"))
-    times, values = np.array([one.at for one in samples]) / 3600, np.array([of(one) for one in samples])
+    times, values = np.array([one.at for one in samples]), np.array([of(one) for one in samples])
     third = len(samples) // 3
-    slope = np.polyfit(times - times.mean(), values, 1)[0] / values.mean()
+    slope = np.polyfit(times - times.mean(), values, 1)[0] * (times[-1] - times[0]) / values.mean()
     return Trend(fmean(values[:third]), fmean(values[-third:]), round(float(slope), 6))

@@ -100,8 +100,8 @@ def _decide(random: Random, of: str) -> _Template:
 
 @dataclass(slots=True)
 class Window:
-    """What happened between two samples. latencies: seconds from when a call was due, of decisions and rewards. decided:
-    decisions that were acknowledged."""
+    """What happened between two samples. latencies: seconds from when a call was due, of decisions and rewards.
+    decided: decisions that were acknowledged."""
 
     started: float
     ended: float = 0.0
@@ -117,7 +117,9 @@ class Traffic:
 
     def __init__(self, load: Load, *, seed: int = 1) -> None:
         random = Random(seed)
-        self._decide = [_decide(random, PAUSED if n % ONE_IN == 0 else LOADED) for n in range(TEMPLATES // ONE_IN * ONE_IN)]
+        self._decide = [
+            _decide(random, PAUSED if n % ONE_IN == 0 else LOADED) for n in range(TEMPLATES // ONE_IN * ONE_IN)
+        ]
         self._reward = _Template(
             "Reward", pb.RewardRequest(decision_id=_NUMBER, name="click", reward_id="once").SerializeToString()
         )
@@ -178,7 +180,7 @@ class Traffic:
 
 
 def fastest(traffic: Traffic, *, in_flight: int, warm: float, seconds: float) -> float:
-    """The largest rate of decisions per second, with their rewards and all learning; after `warm` seconds of the same."""
+    """The largest rate of decisions per second, with their rewards and learning; after `warm` seconds of the same."""
     for _ in range(in_flight):
         traffic.decide(time.perf_counter())
     _closed_loop(traffic, warm)
