@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from simulator.report.plots.canvas import BIASED, CANDIDATE, GRID, LOGGED, MUTED, house_style
 from simulator.studies.soak.events import Event
@@ -47,6 +48,7 @@ PANELS: Sequence[tuple[str, Sequence[tuple[str, str, Value]]]] = (
         ),
     ),
 )
+LEAST = 0.001
 LOGARITHMIC = ("latency, ms", "seconds")
 
 
@@ -72,14 +74,21 @@ def _draw(axes: Axes, name: str, lines: Sequence[tuple[str, str, Value]], sample
     axes.grid(visible=True)
     axes.tick_params(length=0)
     for label, colour, value in lines:
-        values = [float("nan") if (of := value(one)) is None else of for one in samples]
+        values = [_drawn(value(one)) for one in samples]
         axes.plot([one.at / 60 for one in samples], values, color=colour, label=label, linewidth=1.5)
     if name in LOGARITHMIC:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
     else:
         axes.set_ylim(bottom=0)
     if len(lines) > 1:
         axes.legend(loc="upper right", ncols=len(lines), bbox_to_anchor=(1, 1.28))
+
+
+def _drawn(value: float | None) -> float:
+    """None is a gap; 0 has no place on a logarithmic scale."""
+    return float("nan") if value is None else max(value, LEAST)
 
 
 def _mark(axes: Axes, events: Sequence[Event]) -> None:

@@ -81,7 +81,7 @@ def _scraped(server: Served) -> dict[str, float | None]:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """first, last: means over the first and the last third. slope: of a line through all samples, from the first sample to
+    """first, last: means over the first and the last third. slope: of a line through all samples, from the first one to
     the last, as a share of the mean: 0 is flat."""
 
     first: float
