@@ -218,7 +218,8 @@ def _little_traffic(server: Served, cell: Cell, seconds: float) -> None:
 
 HEADINGS = (
     "what grows", "", "first start, s", "start-up, s", "its cpu, s", "memory, MB", "peak, MB", "descriptors", "threads",
-    "quiet, cpu ms/s", f"{RATE} decisions/s, cpu ms/s", "first scrape, s", "its cpu, s", "next, cpu ms", "log, bytes/decision",
+    "quiet, cpu ms/s", f"{RATE} decisions/s, cpu ms/s", "first scrape, s", "its cpu, s", "next, cpu ms",
+    "log, bytes/decision",
 )  # fmt: skip
 
 
