@@ -68,13 +68,16 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.v1",
         "simulator.drive",
         "simulator.studies.bench",
+        "simulator.studies.echo",
+        "simulator.studies.soak",
     ),
-    "grpc_health": ("decider.server", "simulator.studies.bench"),
+    "grpc_health": ("decider.server",),
     "grpc_reflection": ("decider.server",),
     "grpc_status": ("decider.server", "decider.client"),
     "sqlite3": (
         "decider.log",
         "decider.server.serve",  # names the version of SQLite at start
+        "simulator.studies.soak",  # copies a live log, as an operator does
     ),
     "sqlite_utils": ("decider.log",),
     "prometheus_client": (
@@ -92,15 +95,21 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.log.memory_arrow",
         "simulator.logs",
         "simulator.compare.table",
+        "simulator.studies.soak",  # counts what an archive holds, without the code that made it
     ),
     "adbc_driver_sqlite": ("decider.log.sqlite.arrow",),
-    "matplotlib": ("simulator.report", "simulator.studies.bakeoff.plot"),
+    "matplotlib": (
+        "simulator.report",
+        "simulator.studies.bakeoff.plot",
+        "simulator.studies.growth_plot",
+        "simulator.studies.soak",
+    ),
     "cattrs": ("simulator.run.result_store",),
     "jinja2": ("simulator.report",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 
-DRIVES_A_SERVER = ("simulator.studies.bench", "simulator.studies.walk")
+DRIVES_A_SERVER = ("simulator.studies.walk",)
 """The modules of the simulator that may import `decider.server`: they measure a live one."""
 
 

@@ -1,265 +1,333 @@
 """`make bench`: how fast is it, as ratios measured in one run, since machines differ and are shared.
 
-Decide against a bare grpcio echo server with the same messages, DecideBatch on one core, rewards, and the delay from
-a reward to a served model that knows it. The load comes from h2load (Debian: nghttp2-client), which is written in C
-and so does not compete with the server for Python's time. Everything on loopback and bounded in time.
+Each row plays many different requests against our server and against a bare grpcio echo server with the same messages,
+in turns: calls per second, processor time of the server per decision, p50 and p99. The load comes from another core and
+measures itself. Where nothing else is said, nothing of the load is learned, but 20 older decisions a second are, so
+that a new model serves every half second and no cache gets old. Everything on loopback, bounded in time; Linux only.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from random import Random
 
 import click
 import grpc
 from rich.console import Console
-from rich.table import Table
+from rich.progress import Progress
 
 from decider.client import Client
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_service_pb2 as experiment_pb
+from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
 from decider.v1.experiment_service_pb2_grpc import ExperimentServiceStub
-from simulator.worlds.scenes import storefront
+from simulator.studies.load import Frames, frames, play
+from simulator.studies.prepared import (
+    ID,
+    Ask,
+    never_twice,
+    priced_actions,
+    requests,
+    storefront_visitor,
+    three_numbers,
+    write_log,
+)
+from simulator.studies.served import ALL_CORES, LOAD_CORE, SERVER_CORE, cpu_seconds, serving, start
 
-ACTIONS = 10
-BATCH = 100
-LONG, SHORT = 600.0, 0.2
-"""Seconds of reward windows: nothing is sealed during a load, or everything."""
-
-_ACTION = """
-[[actions]]
-id = "action-{0}"
-payload = {{ title = "Title {0}" }}
-"""
-_EXPERIMENT = f"""
-id = "bench"
-{"".join(map(_ACTION.format, range(ACTIONS)))}
-[reward]
-window = "{{0}}s"
-weights = {{ click = 1.0 }}
-"""
 METHOD = "/decider.v1.DeciderService/"
+DIFFERENT = 4_000
+"""Requests of a load; more than a server answers while one model serves."""
 
-ALL_CORES = os.sched_getaffinity(0)
-ONE_CORE = {min(ALL_CORES)}
-"""Of the servers; the load runs on another."""
+BATCH = 100
+BATCHES = 400
+OPEN = 20_000
+"""Decisions that wait for a reward."""
 
+FROZEN, LEARNING = 900.0, 0.2
+"""Seconds of reward windows: nothing of the load is learned, or everything."""
 
-def echo_server(port: int) -> None:
-    """A bare server: a fixed reply of the size of ours, to the same request, with as many threads as ours."""
-    reply = pb.DecideResponse(
-        decision_id="01a1ffaa-9644-717d-b719-88b84227a447",
-        action=pb.DecidedAction(id="action-1", kind="content", payload={"title": "Title 1"}),
-        propensity=0.9,
-        reason=pb.REASON_EXPLOIT,
-        model=123_456,
-        experiment_version=1,
-    )
-    handler = grpc.unary_unary_rpc_method_handler(
-        lambda _, __: reply,
-        request_deserializer=pb.DecideRequest.FromString,
-        response_serializer=pb.DecideResponse.SerializeToString,
-    )
-    server = grpc.server(ThreadPoolExecutor(2))
-    server.add_registered_method_handlers("decider.v1.DeciderService", {"Decide": handler})
-    server.add_insecure_port(f"127.0.0.1:{port}")
-    server.start()
-    server.wait_for_termination()
+START_UP = 30.0
+"""Seconds for starts and warm-ups, in which a new model is made, too."""
+
+WARM = 0.5
+MICRO, MILLI = 1e6, 1e3
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What issue and README promise: `least` or `most`, of one figure of a row."""
+
+    text: str
+    reached: Callable[[Measured], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """decisions: of a call. method: of ours; the echo's is `Decide` or `Reward`. cores: of both servers."""
+
+    name: str
+    actions: int = 10
+    ask: Ask = storefront_visitor
+    method: str = "Decide"
+    decisions: int = 1
+    in_flight: int = 32
+    connections: int = 1
+    window: float = FROZEN
+    trickle: bool = True
+    cores: frozenset[int] = SERVER_CORE
+    targets: Sequence[Target] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one contestant and row. rate: decisions (or rewards) per second. cpu: microseconds of the server for each.
+    p50, p99: ms of a call. load_cpu: microseconds of the load for each call."""
+
+    rate: float
+    cpu: float
+    p50: float
+    p99: float
+    load_cpu: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Medians over the rounds; ratios are medians of each round's ratio. cpu_ratio: the echo's time over ours."""
+
+    ours: Figures
+    echo: Figures
+    rate_ratio: float
+    cpu_ratio: float
+    p99_ratio: float
+
+
+def of_echo(least: float) -> Target:
+    """Processor time: the echo's over ours."""
+    return Target(f"cpu >= {least:g} of the echo", lambda row: row.cpu_ratio >= least)
+
+
+def at_least(rate: float) -> Target:
+    """Decisions per second."""
+    return Target(f">= {rate:,.0f}/s", lambda row: row.ours.rate >= rate)
+
+
+def p99_within(most: float) -> Target:
+    """The echo's p99, times so much."""
+    return Target(f"p99 <= {most:g} x the echo's", lambda row: row.p99_ratio <= most)
+
+
+ROWS: Sequence[Row] = (
+    Row("Decide, 1 in flight", in_flight=1),
+    Row("Decide", targets=(of_echo(0.62), p99_within(2))),
+    Row("Decide, learning all of it", window=LEARNING, targets=(of_echo(0.50),)),
+    Row("Decide, 32 connections", connections=32),
+    Row("Decide, all cores", cores=ALL_CORES),
+    Row("Decide, 3 actions", actions=3),
+    Row("Decide, 50 actions", actions=50),
+    Row("Decide, 200 actions", actions=200),
+    Row("Decide, 1,000 actions", actions=1_000),
+    Row("Decide, contexts never twice", ask=never_twice),
+    Row("Decide, three numbers", ask=three_numbers),
+    Row("Decide, per-call features of 10 actions", ask=priced_actions),
+    Row("Decide, per-call features of 200 actions", ask=priced_actions, actions=200),
+    Row(f"DecideBatch of {BATCH}", method="DecideBatch", decisions=BATCH, in_flight=2, targets=(at_least(25_000),)),
+    Row(
+        f"DecideBatch of {BATCH}, contexts never twice",
+        method="DecideBatch",
+        ask=never_twice,
+        decisions=BATCH,
+        in_flight=2,
+        targets=(at_least(9_500),),
+    ),
+    Row("Reward", method="Reward", targets=(of_echo(0.8),)),
+    Row(f"RewardBatch of {BATCH}", method="RewardBatch", decisions=BATCH, in_flight=2),
+)
+
+
+def messages(
+    row: Row,
+) -> list[pb.DecideRequest] | list[pb.DecideBatchRequest] | list[pb.RewardRequest] | list[pb.RewardBatchRequest]:
+    """The different requests of a row."""
+    rewards = [pb.RewardRequest(decision_id=f"open-{number}", name="click") for number in range(OPEN)]
+    if row.method == "Reward":
+        return rewards
+    if row.method == "RewardBatch":
+        return [pb.RewardBatchRequest(requests=rewards[at : at + BATCH]) for at in range(0, OPEN, BATCH)]
+    if row.method == "DecideBatch":
+        many = requests(row.ask, actions=row.actions, count=BATCH * BATCHES)
+        return [pb.DecideBatchRequest(requests=many[at : at + BATCH]) for at in range(0, len(many), BATCH)]
+    return requests(row.ask, actions=row.actions, count=DIFFERENT)
+
+
+def echo_messages(row: Row) -> list[pb.DecideRequest] | list[pb.RewardRequest]:
+    """What the echo gets in that row: the same, but one decision or reward a call."""
+    if row.method.startswith("Reward"):
+        return [pb.RewardRequest(decision_id=f"open-{number}", name="click") for number in range(DIFFERENT)]
+    return requests(row.ask, actions=row.actions, count=DIFFERENT)
+
+
+class CallFailed(Exception):
+    """A call of a load was answered with an error: what was measured is not what should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """A server under load. pid, port: of it. decisions: of a call."""
+
+    pid: int
+    port: int
+    calls: Sequence[Frames]
+    decisions: int
+    in_flight: int
+    connections: int
+
+    def measure(self, seconds: float) -> Figures:
+        """Raises CallFailed, NotAnswered and ConnectionError."""
+        before = cpu_seconds(self.pid)
+        played = play(self.port, self.calls, in_flight=self.in_flight, seconds=seconds, connections=self.connections)
+        spent = cpu_seconds(self.pid) - before
+        if set(played.statuses) != {0}:
+            raise CallFailed(f"statuses of the answers: {dict(played.statuses)}")
+        return Figures(
+            rate=self.decisions * played.rate,
+            cpu=MICRO * spent / played.calls / self.decisions,
+            p50=MILLI * played.latency(0.5),
+            p99=MILLI * played.latency(0.99),
+            load_cpu=MICRO * played.load_cpu / played.calls,
+        )
 
 
 @contextmanager
-def _process(command: list[str], port: int, cores: set[int]) -> Iterator[None]:
-    """A server on some of the cores, once its port answers; killed at the end."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=lambda: os.sched_setaffinity(0, cores)
-    )
+def _echo(cores: frozenset[int], folder: Path) -> Iterator[tuple[int, int]]:
+    """(process id, port), once it answers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    process = start([sys.executable, "-m", "simulator.studies.echo", str(port)], cores, folder / "echo.output")
     try:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             grpc.channel_ready_future(channel).result(timeout=30)
-        yield
+        yield process.pid, port
     finally:
-        process.terminate()
-        process.wait(timeout=30)
+        process.kill()
+        process.wait()
 
 
 @contextmanager
-def _echo(cores: set[int]) -> Iterator[int]:
-    port = _free_port()
-    with _process([sys.executable, "-m", "simulator.studies.bench", "--echo", str(port)], port, cores):
-        yield port
+def contestants(row: Row, folder: Path, seconds: float) -> Iterator[tuple[Contestant, Contestant]]:
+    """(ours, the echo), ready. seconds: how long they will be measured, in all."""
+    db = folder / f"{time.monotonic_ns()}.db"
+    open_decisions = OPEN if row.method.startswith("Reward") else 0
+    trickle = seconds + START_UP if row.trickle else 0.0
+    write_log(db, row.ask, actions=row.actions, window=row.window, trickle=trickle, open_decisions=open_decisions)
+    first, *_ = sent = messages(row)
+    ours = [frames(METHOD + row.method, message.SerializeToString()) for message in sent]
+    method = "Reward" if row.method.startswith("Reward") else "Decide"
+    bare = [frames(METHOD + method, message.SerializeToString()) for message in echo_messages(row)]
+    in_flight = row.in_flight if row.decisions == 1 else 32
+    with serving(db, cores=row.cores) as server, _echo(row.cores, folder) as (pid, port):
+        _check(server.port, row.method, first)
+        yield (
+            Contestant(server.pid, server.port, ours, row.decisions, row.in_flight, row.connections),
+            Contestant(pid, port, bare, 1, in_flight, row.connections),
+        )
 
 
-@contextmanager
-def _decider(folder: Path, cores: set[int], *, window: float) -> Iterator[int]:
-    """Our server, with a model that has learned something."""
-    port, file, db = _free_port(), folder / "bench.toml", folder / f"{time.monotonic_ns()}.db"
-    file.write_text(experiment(SHORT))
-    addresses = ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{_free_port()}"]
-    command = [sys.executable, "-m", "decider.cli", "serve", "--experiments", str(file), "--db", str(db), *addresses]
-    with _process(command, port, cores):
-        _teach(port)
-        file.write_text(experiment(window))
-        _wait_for_version(port, 2 if window != SHORT else 1)
-        yield port
-
-
-def experiment(window: float) -> str:
-    """The experiment file of the bench."""
-    return _EXPERIMENT.replace("{0}", str(window))
-
-
-def _wait_for_version(port: int, number: int) -> None:
+def _check(port: int, method: str, message: object) -> None:
+    """That each part of a batch is answered without an error: the load looks at the status of the call alone."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-        experiments = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
-        request = experiment_pb.GetExperimentRequest(id="bench")
-        while experiments.GetExperiment(request).experiment.version < number:
-            time.sleep(0.1)
+        stub = DeciderServiceStub(channel)  # type: ignore[no-untyped-call]
+        reply = getattr(stub, method)(message, timeout=30)
+    errors = [result.error.message for result in getattr(reply, "results", ()) if result.HasField("error")]
+    if errors:
+        raise CallFailed(f"{method}: {errors[0]}")
 
 
-def _teach(port: int) -> None:
-    random = Random(1)
-    with Client(f"127.0.0.1:{port}", timeout=30) as client:
-        for _ in range(10):
-            reply = client.stub.DecideBatch(_batch(random), timeout=30)
-            ids = [result.response.decision_id for result in reply.results if random.random() < 0.1]
-            requests = [pb.RewardRequest(decision_id=id_, name="click") for id_ in ids]
-            client.stub.RewardBatch(pb.RewardBatchRequest(requests=requests), timeout=30)
-    time.sleep(SHORT + 1)
+def measure(row: Row, folder: Path, *, seconds: float, rounds: int) -> Measured:
+    """Both, in turns."""
+    whole = 2 * (rounds * seconds + WARM)
+    with contestants(row, folder, whole) as both:
+        for one in both:
+            one.measure(WARM)
+        pairs = [(both[0].measure(seconds), both[1].measure(seconds)) for _ in range(rounds)]
+    return summary(pairs)
 
 
-def _request(random: Random) -> pb.DecideRequest:
-    context = storefront.visitor(random)
-    return pb.DecideRequest(
-        experiment="bench",
-        unit_id=f"visitor-{random.getrandbits(40):x}",
-        context=pb.Context(
-            segment=context.segment,
-            device=context.device,
-            channel=context.channel,
-            location=context.location,
-            intent_stage=context.intent_stage,
-        ),
+def summary(pairs: Sequence[tuple[Figures, Figures]]) -> Measured:
+    """The medians of (ours, the echo's).
+
+    >>> one = Figures(rate=100.0, cpu=200.0, p50=1.0, p99=3.0, load_cpu=9.0)
+    >>> summary([(one, Figures(rate=200.0, cpu=100.0, p50=1.0, p99=2.0, load_cpu=9.0))]).cpu_ratio
+    0.5
+    """
+    median = statistics.median
+    return Measured(
+        ours=_medians([ours for ours, _ in pairs]),
+        echo=_medians([echo for _, echo in pairs]),
+        rate_ratio=median(ours.rate / echo.rate for ours, echo in pairs),
+        cpu_ratio=median(echo.cpu / ours.cpu for ours, echo in pairs),
+        p99_ratio=median(ours.p99 / echo.p99 for ours, echo in pairs),
     )
 
 
-def _batch(random: Random) -> pb.DecideBatchRequest:
-    return pb.DecideBatchRequest(requests=[_request(random) for _ in range(BATCH)])
+def _medians(of: Sequence[Figures]) -> Figures:
+    names = ("rate", "cpu", "p50", "p99", "load_cpu")
+    return Figures(*(statistics.median(getattr(one, name) for one in of) for name in names))
 
 
-def _load(port: int, method: str, message: bytes, *, in_flight: int, seconds: int, folder: Path) -> float:
-    """Calls per second by h2load on one connection. Raises RuntimeError if it measured nothing or a call failed."""
-    body = folder / "body"
-    body.write_bytes(b"\0" + len(message).to_bytes(4, "big") + message)
-    headers = ["-H", "content-type: application/grpc", "-H", "te: trailers"]
-    url = f"http://127.0.0.1:{port}{METHOD}{method}"
-    load_core = str(max(ALL_CORES))
-    command = [
-        "taskset",
-        "-c",
-        load_core,
-        "h2load",
-        "-D",
-        str(int(seconds)),
-        "-c",
-        "1",
-        "-m",
-        str(in_flight),
-        *headers,
-        "-d",
-        str(body),
-        url,
-    ]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    rate = re.search(r"finished in [\d.]+\w+, ([\d.]+) req/s", output)
-    if rate is None or not re.search(r" 0 failed, 0 errored, 0 timeout", output):
-        raise RuntimeError(f"h2load said:\n{output}")
-    return float(rate[1])
+HEADINGS = (
+    "what", "/s", "echo's", "ratio", "cpu, us", "echo's", "ratio", "p50, ms", "echo's", "p99, ms", "echo's", "ratio",
+    "target",
+)  # fmt: skip
 
 
-def _against_echo(
-    folder: Path, cores: set[int], *, window: float = LONG, in_flight: int, seconds: int, rounds: int
-) -> tuple[float, float, float]:
-    """(decisions per second, echoes per second, their ratio): medians over rounds that take turns."""
-    request = _request(Random(2)).SerializeToString()
-    with _echo(cores) as echo, _decider(folder, cores, window=window) as ours:
-        pairs = []
-        for _ in range(rounds):
-            rates = [
-                _load(port, "Decide", request, in_flight=in_flight, seconds=seconds, folder=folder)
-                for port in (ours, echo)
-            ]
-            pairs.append((rates[0], rates[1], rates[0] / rates[1]))
-    decide, bare, ratio = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return decide, bare, ratio
+def line(row: Row, of: Measured) -> str:
+    """A row of the table, in Markdown."""
+    ours, echo = of.ours, of.echo
+    cells = (
+        row.name, f"{ours.rate:,.0f}", f"{echo.rate:,.0f}", f"{of.rate_ratio:.2f}",
+        f"{ours.cpu:,.0f}", f"{echo.cpu:,.0f}", f"{of.cpu_ratio:.2f}",
+        f"{ours.p50:.2f}", f"{echo.p50:.2f}",
+        f"{ours.p99:.2f}", f"{echo.p99:.2f}", f"{of.p99_ratio:.2f}",
+        "; ".join(f"{one.text}: {'yes' if one.reached(of) else 'NO'}" for one in row.targets),
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
-def _batches(folder: Path, *, seconds: int, rounds: int) -> tuple[float, float, float]:
-    """As `_against_echo`, for DecideBatch: an echo of one decision a call is what it is compared with."""
-    one, message = _request(Random(2)).SerializeToString(), _batch(Random(3)).SerializeToString()
-    with _echo(ONE_CORE) as echo, _decider(folder, ONE_CORE, window=LONG) as port:
-        pairs = []
-        for _ in range(rounds):
-            ours = BATCH * _load(port, "DecideBatch", message, in_flight=2, seconds=seconds, folder=folder)
-            bare = _load(echo, "Decide", one, in_flight=32, seconds=seconds, folder=folder)
-            pairs.append((ours, bare, ours / bare))
-    decide, bare, ratio = (statistics.median(column) for column in zip(*pairs, strict=True))
-    return decide, bare, ratio
+def heading() -> str:
+    """The first two lines of the table."""
+    return f"| {' | '.join(HEADINGS)} |\n|---|{'--:|' * (len(HEADINGS) - 2)}---|"
 
 
-def _rewards(folder: Path, *, seconds: int) -> tuple[float, float]:
-    """(rewards per second, one per call; the same through RewardBatch)."""
+def delays(folder: Path, *, times: int) -> list[float]:
+    """Seconds from the end of a rewarded decision's window to a served model that has learned it; rising."""
+    db = folder / "delays.db"
+    write_log(db, storefront_visitor, actions=10, window=LEARNING, trickle=0)
     with (
-        _decider(folder, ONE_CORE, window=LONG) as port,
-        Client(f"127.0.0.1:{port}", timeout=30) as client,
-    ):
-        id_ = client.stub.Decide(_request(Random(4))).decision_id
-        one = pb.RewardRequest(decision_id=id_, name="click")
-        many = pb.RewardBatchRequest(requests=[one] * BATCH)
-        single = _load(port, "Reward", one.SerializeToString(), in_flight=32, seconds=seconds, folder=folder)
-        batch = _load(port, "RewardBatch", many.SerializeToString(), in_flight=2, seconds=seconds, folder=folder)
-    return single, BATCH * batch
-
-
-def _delays(folder: Path, *, times: int) -> list[float]:
-    """Seconds from the end of a rewarded decision's window to a served model that has learned it."""
-    delays = []
-    with (
-        _decider(folder, ONE_CORE, window=SHORT) as port,
-        Client(f"127.0.0.1:{port}", timeout=30) as client,
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+        serving(db) as server,
+        Client(f"127.0.0.1:{server.port}", timeout=30) as client,
+        grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         experiments = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
-        for turn in range(times):
-            time.sleep(0.137 * (turn % 5))
-            delays.append(_delay(client, experiments))
-    return delays
+        return sorted(_delay(client, experiments, pause=0.137 * (turn % 5)) for turn in range(times))
 
 
-def _delay(client: Client, experiments: ExperimentServiceStub) -> float:
+def _delay(client: Client, experiments: ExperimentServiceStub, *, pause: float) -> float:
     def model() -> int:
-        return int(experiments.GetExperiment(experiment_pb.GetExperimentRequest(id="bench")).experiment.model)
+        return int(experiments.GetExperiment(experiment_pb.GetExperimentRequest(id=ID)).experiment.model)
 
+    time.sleep(pause)
     before = model()
-    decided = client.decide("bench", "visitor-1", segment="vip")
-    sealed_at = time.monotonic() + SHORT
+    decided = client.decide(ID, "visitor-1", segment="vip")
+    sealed_at = time.monotonic() + LEARNING
     client.reward(decided.decision_id, "click")
     while model() == before:
         time.sleep(0.002)
@@ -267,48 +335,30 @@ def _delay(client: Client, experiments: ExperimentServiceStub) -> float:
 
 
 @click.command()
-@click.option("--seconds", type=int, default=5, show_default=True, help="Seconds of each load.")
+@click.option("--seconds", default=5.0, show_default=True, help="Seconds of each load.")
 @click.option("--rounds", default=3, show_default=True, help="Rounds of each comparison.")
-@click.option("--echo", type=int, hidden=True)
-def main(seconds: int, rounds: int, echo: int | None) -> None:
+@click.option("--connections", default=1, show_default=True, help="At least 32 where several workers share a port.")
+@click.option("--only", default="", help="Only the rows with this in their name.")
+@click.option("--quick", is_flag=True, help="One round of a second: is everything there?")
+def main(seconds: float, rounds: int, connections: int, only: str, quick: bool) -> None:
     """Speed, as ratios measured in one run."""
-    if echo is not None:
-        echo_server(echo)
-        return
-    if shutil.which("h2load") is None:
-        raise click.ClickException("h2load is needed for the load: apt-get install nghttp2-client")
-    console = Console()
-    with tempfile.TemporaryDirectory() as name:
-        console.print(_measured(Path(name), seconds=seconds, rounds=rounds))
+    rows = [row for row in ROWS if only in row.name]
+    seconds, rounds = (1.0, 1) if quick else (seconds, rounds)
+    os.sched_setaffinity(0, LOAD_CORE)
+    click.echo(f"answers after the commit, {rounds} rounds of {seconds:g} s each, medians\n\n{heading()}")
+    load_cpu = 0.0
+    with tempfile.TemporaryDirectory() as name, Progress(console=Console(stderr=True), transient=True) as progress:
+        for row in progress.track(rows, description="rows"):
+            of = measure(_connected(row, connections), Path(name), seconds=seconds, rounds=rounds)
+            load_cpu = max(load_cpu, of.ours.load_cpu, of.echo.load_cpu)
+            click.echo(line(row, of))
+        found = delays(Path(name), times=5 if quick else 20)
+    click.echo(f"\nwindow's end to served model: median {statistics.median(found):.2f} s, worst {found[-1]:.2f} s")
+    click.echo(f"processor time of the load itself: at most {load_cpu:.0f} us for a call, on another core")
 
 
-def _measured(folder: Path, *, seconds: int, rounds: int) -> Table:
-    table = Table(title=f"{ACTIONS} actions, 5 context fields, answers after the commit; medians of {rounds} rounds")
-    table.add_column("what")
-    for heading in ("ours", "bare echo", "ratio"):
-        table.add_column(heading, justify="right")
-    cases = (
-        ("Decide/s, 1 in flight, one core", ONE_CORE, LONG, 1),
-        ("Decide/s, 32 in flight, one core", ONE_CORE, LONG, 32),
-        ("the same, while it learns all of them", ONE_CORE, SHORT, 32),
-        ("Decide/s, 32 in flight, all cores", ALL_CORES, LONG, 32),
-    )
-    for name, cores, window, in_flight in cases:
-        measured = _against_echo(folder, cores, window=window, in_flight=in_flight, seconds=seconds, rounds=rounds)
-        _add(table, name, measured)
-    _add(table, f"decisions/s, DecideBatch of {BATCH}, one core", _batches(folder, seconds=seconds, rounds=rounds))
-    single, batch = _rewards(folder, seconds=seconds)
-    table.add_row("rewards/s, 32 in flight, one core", f"{single:,.0f}")
-    table.add_row(f"rewards/s, RewardBatch of {BATCH}, one core", f"{batch:,.0f}")
-    delays = sorted(_delays(folder, times=20))
-    table.add_row("window's end to served model, median", f"{statistics.median(delays):.2f} s")
-    table.add_row("window's end to served model, worst of 20", f"{delays[-1]:.2f} s")
-    return table
-
-
-def _add(table: Table, name: str, measured: tuple[float, float, float]) -> None:
-    ours, bare, ratio = measured
-    table.add_row(name, f"{ours:,.0f}", f"{bare:,.0f}", f"{ratio:.2f}")
+def _connected(row: Row, connections: int) -> Row:
+    return row if row.connections > connections else replace(row, connections=connections)
 
 
 if __name__ == "__main__":
