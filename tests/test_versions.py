@@ -212,7 +212,8 @@ class Counting(MemoryLog):
 @pytest.fixture
 def ten(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Process:
     """Ten experiments in one process."""
-    monkeypatch.setattr("decider.learn.leader.PUBLISH_INTERVAL", 1e9)
+    monkeypatch.setattr("decider.learn.leader.PUBLISH_INTERVAL", 1e9)  # however slow the machine is
+    monkeypatch.setattr("decider.learn.roster.SLICE", 1e9)
     process = Process(Counting(clock), clock)
     for number in range(10):
         process.apply(sample_experiment(id=ExperimentId(f"e{number}")))
