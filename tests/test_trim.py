@@ -6,6 +6,7 @@ The part's own files: `test_archive.py`.
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,11 +20,12 @@ from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import LogReader, NewActivation, NewReward, Tick
+from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, Tick
 from decider.types import Context, ExperimentId, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import rows
+from tests.test_log_damage import ARCHIVE_TABLES, HARMLESS, change, columns, damage, store_totals
 from tests.test_verify import HOME, OTHER, Drive, eventful
 
 
@@ -310,3 +312,62 @@ def test_the_file_stops_growing(drive: Drive, file: Path, tmp_path: Path) -> Non
         ((pages,),) = rows(file, "pragma page_count")
         sizes.append(pages)
     assert sizes[-1] <= 1.15 * sizes[1], sizes
+
+
+@pytest.fixture(scope="module")
+def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed log that was cut twice, with a bit of everything on both sides."""
+    folder = tmp_path_factory.mktemp("trimmed")
+    file, clock = folder / "log.db", Clock()
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        for seconds in (20, 30):
+            eventful(drive, visits=8)
+            drive.apply(sample_experiment(policy=spec("squarecb")))
+            drive.visits(20)
+            log.append([Orphan("click"), Tick()])
+            assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
+        eventful(drive, visits=8)
+        store_totals(log)
+        assert log.check(lambda _: None) == []
+    return file
+
+
+ONE_PIECE = {
+    ("models", "parts"): "a model of one piece of several counts as unfinished, and is learned again",
+    ("base_pieces", "part"): "the number of the only piece; its content is the same",
+}
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+@pytest.mark.parametrize(("table", "column"), [one for one in columns() if one[0] != "chain_start"])
+def test_a_changed_value_of_a_cut_log_is_found(
+    trimmed: Path, tmp_path: Path, table: str, column: str, *, last: bool
+) -> None:
+    """What a cut has left behind decides what is learned and answered: none of it may be changed unseen."""
+    file = Path(shutil.copy(trimmed, tmp_path / "log.db"))
+    change(file, table, column, last=last)
+    assert (damage(file) == []) == ((table, column) in {*HARMLESS, *ONE_PIECE})
+
+
+@pytest.mark.parametrize("table", sorted(ARCHIVE_TABLES))
+@pytest.mark.parametrize("which", ["min", "max"])
+def test_a_row_that_was_taken_away_from_a_cut_log_is_found(
+    trimmed: Path, tmp_path: Path, table: str, which: str
+) -> None:
+    """A decision that is not there is not learned from."""
+    file = Path(shutil.copy(trimmed, tmp_path / "log.db"))
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(f"delete from {table} where rowid = (select {which}(rowid) from {table})")  # noqa: S608 - above
+        db.commit()
+    assert damage(file) != []
+
+
+@pytest.mark.parametrize("at", [1, 20])
+def test_a_row_that_was_added_before_the_cut_is_found(trimmed: Path, tmp_path: Path, at: int) -> None:
+    """Views and reports would read it."""
+    file = Path(shutil.copy(trimmed, tmp_path / "log.db"))
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("insert into ticks (position, time) values (?, 1)", (at,))
+        db.commit()
+    assert damage(file) != []
