@@ -147,8 +147,21 @@ def change(file: Path, table: str, column: str, *, last: bool) -> None:
         db.commit()
 
 
+ARCHIVE_TABLES = {
+    "archives",
+    "cut",
+    "archived_experiments",
+    "archived_times",
+    "kept_models",
+    "archived_decisions",
+    "bases",
+    "base_pieces",
+}
+"""Empty in a log of which nothing is archived: `test_trim.py` damages one that was cut."""
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
-@pytest.mark.parametrize(("table", "column"), columns())
+@pytest.mark.parametrize(("table", "column"), [one for one in columns() if one[0] not in ARCHIVE_TABLES])
 def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: bool) -> None:
     """Views, metrics and reports read columns that replay does not: none may be changed unseen."""
     change(file, table, column, last=last)
