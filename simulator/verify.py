@@ -14,8 +14,10 @@ from decider.decide.decide import decide
 from decider.errors import DeciderError, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
+from decider.log.evicted import EvictedPolicies
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
+from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
@@ -116,6 +118,9 @@ class _Owner(NamedTuple):
         return self.experiment, self.policy.signature_of(self.code)
 
 
+MEMORY = 1_000_000_000
+"""Bytes of the policies in memory, at most: a log may have thousands of experiments."""
+
 FIRST_CODE = 1
 """Of logs whose decisions do not name their build: there was no other."""
 
@@ -125,6 +130,7 @@ class _Models:
 
     def __init__(self, log: LogReader) -> None:
         self._log = log
+        self._memory = PolicyMemory(MEMORY, EvictedPolicies())
         self._builds = log.builds()
         self._trainers: dict[tuple[ExperimentId, str], Trainer] = {}
         self._models: dict[tuple[ExperimentId, str], tuple[Position, Model]] = {}
@@ -151,10 +157,13 @@ class _Models:
             model = Model(make_policy(owner.policy, code=owner.code))
         else:
             if known is None or known[0] > position:
-                self._trainers[owner.key] = Trainer(self._log, owner.experiment, owner.policy, code=owner.code)
+                self._trainers[owner.key] = Trainer(
+                    self._log, owner.experiment, owner.policy, code=owner.code, memory=self._memory
+                )
             trainer = self._trainers[owner.key]
             if position > START:
                 trainer.learn_up_to(Mark(position, self._log.time_at(position)))
             model = Model(trainer.model().policy, position)
         self._models[owner.key] = (position, model)
+        self._memory.trim()
         return model
