@@ -15,8 +15,10 @@ from decider.errors import DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
+from decider.log.evicted import EvictedPolicies
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
+from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
@@ -119,11 +121,16 @@ class _Owner(NamedTuple):
         return self.experiment, self.policy.signature_of(self.code)
 
 
+MEMORY = 1_000_000_000
+"""Bytes of the policies in memory, at most: a log may have thousands of experiments."""
+
+
 class _Models:
     """Models by name. Asked in rising order of position it learns the log once for each policy spec and code."""
 
     def __init__(self, log: LogReader) -> None:
         self._log = log
+        self._memory = PolicyMemory(MEMORY, EvictedPolicies())
         self._builds = log.builds()
         self._trainers: dict[tuple[ExperimentId, str], Trainer] = {}
         self._models: dict[tuple[ExperimentId, str], tuple[Position, Model]] = {}
@@ -162,7 +169,9 @@ class _Models:
             model = Model(make_policy(owner.policy, code=owner.code))
         else:
             if known is None or known[0] > position:
-                self._trainers[owner.key] = Trainer(self._log, owner.experiment, owner.policy, code=owner.code)
+                self._trainers[owner.key] = Trainer(
+                    self._log, owner.experiment, owner.policy, code=owner.code, memory=self._memory
+                )
             trainer = self._trainers[owner.key]
             if trainer.position > position:  # older than the model that was kept at the cut
                 trainer.begin_with_nothing()
@@ -170,4 +179,5 @@ class _Models:
                 trainer.learn_up_to(Mark(position, self._log.time_at(position)))
             model = Model(trainer.model().policy, position)
         self._models[owner.key] = (position, model)
+        self._memory.trim()
         return model

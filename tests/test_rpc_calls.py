@@ -373,6 +373,26 @@ def test_paused_experiment_refuses_decisions_until_resumed(client: RpcClient, mi
     assert client.decide(mine).experiment_version == 3
 
 
+def test_an_ended_experiment_refuses_decisions_and_accepts_rewards(client: RpcClient, mine: str) -> None:
+    """Its last visitors still buy; its history stays; and it can begin again, with the next version."""
+    client.apply(experiment(mine))
+    id_ = client.decide(mine).decision_id
+    ended = client.apply(experiment(mine, state=experiment_pb2.EXPERIMENT_STATE_ENDED))
+    assert (ended.changed, ended.applied.version) == (True, 2)
+    assert reason_of(status_of(lambda: client.decide(mine, decision_id="new"))) == "EXPERIMENT_ENDED"
+    assert client.reward(id_) == "joined"
+    assert client.decide(mine, "unit", decision_id=id_).decision_id == id_
+    got = client.get(mine)
+    assert (got.version, got.experiment.state) == (2, experiment_pb2.EXPERIMENT_STATE_ENDED)
+    assert [action.id for action in got.experiment.actions] == ["a", "b", "c"]
+    assert mine not in [one.experiment.id for one in client.page(1000).experiments]
+    assert reason_of(status_of(lambda: client.pause(mine))) == "EXPERIMENT_ENDED"
+    assert reason_of(status_of(lambda: client.resume(mine))) == "EXPERIMENT_ENDED"
+    assert not client.apply(experiment(mine)).changed, "a definition without a state keeps it ended"
+    client.apply(experiment(mine, state=experiment_pb2.EXPERIMENT_STATE_ACTIVE))
+    assert client.decide(mine).experiment_version == 3
+
+
 def test_retry_is_answered_while_the_experiment_is_paused(client: RpcClient, mine: str) -> None:
     """The decision was made and logged before: whoever asks again for its answer asks for no new one."""
     client.apply(experiment(mine))
