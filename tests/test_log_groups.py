@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import weakref
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from decider.log.protocol import (
 from decider.log.sqlite.writer import SqliteLog
 from decider.types import DecisionId, Position
 from tests.conftest import Clock, sample_experiment
+from tests.rpc_clients import until
 from tests.two_writers import decision
 
 KINDS = ("decision", "reward", "unnamed", "activation", "orphan", "tick")
@@ -127,8 +127,7 @@ class Request:
 
 def test_an_idle_thread_keeps_no_request() -> None:
     """A request may have megabytes: those that were answered must not stay until the next one comes."""
-    executor, ended = CommitExecutor(Counted().append, threads=1), threading.Event()
-    request = Request()
+    executor, request = CommitExecutor(Counted().append, threads=1), Request()
     gone = weakref.ref(request)
 
     def handle(_: Request) -> None:
@@ -136,11 +135,8 @@ def test_an_idle_thread_keeps_no_request() -> None:
 
     executor.submit(handle, request)
     del request
-    executor.submit(ended.set)
-    assert ended.wait(30)
+    until(lambda: gone() is None, what="the request is forgotten")
     executor.shutdown()
-    gc.collect()
-    assert gone() is None
 
 
 def test_a_failed_commit_reaches_each_of_its_calls_and_the_next_ones_go_on() -> None:
