@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import subprocess
 import sys
@@ -11,9 +12,13 @@ from random import Random
 
 import numpy as np
 import pytest
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from decider.experiment.features import read_features
+from decider.log.sqlite.tables import json_text
 from decider.policy.features import fields_vector, vector_of
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Choice
@@ -140,3 +145,30 @@ def test_features_of_the_call_win_over_those_of_the_action() -> None:
     assert one.features == {"discount": 0.5, "colour": "red", "stock": 3}
     assert other is version.choices[ActionId("outfit")]
     assert plain_choices(1)[0].features == {}
+
+
+@given(feature_maps)
+def test_one_walk_over_a_message_gives_features_in_order_and_one_text(features: Features) -> None:
+    """Every call is checked, scored and logged from one reading: it must hold all that was sent, as it was sent."""
+    message = Struct()
+    message.update(dict(sorted(features.items(), reverse=True)))
+    read, violations = read_features(message)
+    assert not violations
+    assert list(read) == sorted(features)
+    assert json_text(read) == json.dumps(
+        {name: read[name] for name in sorted(features)}, separators=(",", ":"), ensure_ascii=False
+    )
+    assert {name: (type(value), value) for name, value in read.items()} == {
+        name: (type(value), value) for name, value in json_format.MessageToDict(message).items()
+    }
+
+
+def test_features_that_come_with_a_call_fill_no_cache() -> None:
+    """They hardly ever come twice: to keep each costs more than to compute it, and pushes out what does recur."""
+    policy = make_policy(spec("thompson")).snapshot()
+    for turn in range(50):
+        choices = [Choice(ActionId(id_), features={"price": turn / 7 + index}) for index, id_ in enumerate("ab")]
+        policy.pmf(Context(features={"basket": turn / 3}), choices)
+    predictor = policy._predictor  # type: ignore[attr-defined]
+    assert not predictor._cache
+    assert not predictor._stacks

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from decider.decide.slots import (
+    MANY,
     SLOTS,
     Slots,
     check_pmf,
@@ -63,6 +64,27 @@ def test_rows_of_a_matrix_get_the_slots_that_each_would_get_alone(pmf: list[floa
     rows = [pmf, pmf[::-1], [1.0] + [0.0] * (len(pmf) - 1)]
     together = to_slots_many(np.array(rows), minimum=minimum)
     assert [tuple(row) for row in together.tolist()] == [to_slots(row, minimum=minimum) for row in rows]
+
+
+def slots_by_loop(pmf: list[float], floor: int) -> list[int]:
+    """As the documentation of `to_slots` says it, one action after the other."""
+    above = [max(p - floor / SLOTS, 0.0) for p in pmf]
+    rest, edges = SLOTS - floor * len(pmf), list(accumulate(above))
+    if not edges[-1] > 0:
+        return [floor + share for share in uniform_slots(len(pmf), total=rest)]
+    whole = [int(edge * (rest / edges[-1]) + 0.5) for edge in edges]
+    return [edge - before + floor for edge, before in zip(whole, [0, *whole], strict=False)]
+
+
+@given(st.integers(0, 2**32), st.integers(MANY - 3, 1_100), st.sampled_from([0.0, 1e-6, 1e-4, 1.0]))
+def test_many_actions_get_the_slots_that_a_loop_gives_them(seed: int, count: int, minimum: float) -> None:
+    """Arrays take over for large sets of actions; what they serve must be what a replay of an older log recomputes."""
+    random = np.random.default_rng(seed)
+    weights = random.random(count) ** random.integers(1, 60)
+    weights[random.random(count) < random.random()] = 0.0
+    weights[random.integers(count)] = 1.0
+    pmf = (weights / weights.sum()).tolist()
+    assert list(to_slots(pmf, minimum=minimum)) == slots_by_loop(pmf, floor_of(minimum, count))
 
 
 @given(pmfs(), minimums)

@@ -24,7 +24,9 @@ CONTEXTS = st.builds(
     Context,
     segment=st.sampled_from(["", "vip", "app"]),
     device=st.sampled_from(["", "app"]),
-    features=st.sampled_from([{}, {}, {"age": 1.5}, {"sku": "p1"}]),
+    features=st.sampled_from(
+        [{}, {}, {"age": 1.5}, {"sku": "p1"}, {"vip": True}, {"vip": 1.0}, {"vip": "true"}, {"sku": "p1", "vip": False}]
+    ),
 )
 REQUESTS = st.builds(
     DecisionRequest,
@@ -128,6 +130,30 @@ def test_long_contexts_take_no_more_memory_than_stated(eligible: tuple[ActionId,
     asked = [
         DecisionRequest(DecisionId("d"), "u", Context(f"a{n}{LONG}", f"b{n}{LONG}", f"c{n}{LONG}"), eligible)
         for n in range(1_000)
+    ]
+    before = len(pickle.dumps(cache))
+    for one in asked:
+        decide(one, version, Model(Counting()), cache)
+    assert len(pickle.dumps(cache)) - before <= 1_000_000
+
+
+def test_contexts_with_categories_are_asked_once_and_those_with_numbers_each_time() -> None:
+    """Categories come again, numbers hardly ever: to keep those would push out what does come again."""
+    policy, version, cache = Counting(), sample_version(), SlotsCache()
+    for features in ({"vip": True, "os": "ios"}, {"vip": 1.0, "os": "ios"}, {"vip": "true", "os": "ios"}):
+        for _ in range(2):
+            decide(request(features=features), version, Model(policy), cache)
+    assert policy.asked == 1 + 2 + 1
+
+
+def test_long_categories_take_no_more_memory_than_stated() -> None:
+    """Callers choose the names and the number of the features, too."""
+    version, cache = sample_version(), SlotsCache(most_bytes=1_000_000)
+    asked = [
+        request(
+            features={f"{number} {LONG[:50]} {turn}": LONG for number in range(20)} if turn % 2 else {"f": f"{turn}"}
+        )
+        for turn in range(2_000)
     ]
     before = len(pickle.dumps(cache))
     for one in asked:

@@ -244,7 +244,7 @@ class _Runners:
 
     def start(self, call: Call) -> list[_Waiting]:
         """Run the call until it waits for a commit, or ends."""
-        runner = self._idle.pop() if self._idle else greenlet(_run_calls)
+        runner = self._idle.pop() if self._idle else _new_runner()
         return self.still_waiting(runner, runner.switch(call))
 
     def still_waiting(self, runner: greenlet, work: tuple[_Work, Sequence[Any]] | None) -> list[_Waiting]:
@@ -255,11 +255,16 @@ class _Runners:
         return []
 
 
-def _run_calls(call: Call) -> None:
-    """The life of a greenlet: one call after the other."""
+def _new_runner() -> greenlet:
+    """It waits for its first call; given with the first switch, it would be kept as long as the greenlet lives."""
+    runner = greenlet(_run_calls)
+    runner.switch()
+    return runner
+
+
+def _run_calls() -> None:
+    """The life of a greenlet: it waits for a call and runs it, one after the other."""
     hub = getcurrent().parent
     assert hub is not None, "a thread's own greenlet runs none"
     while True:
-        call()
-        del call  # while it waits for the next one, it must not keep the request of the last one
-        call = hub.switch(None)
+        hub.switch(None)()  # without a name: while it waits, it must not keep the request of the last call
