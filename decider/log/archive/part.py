@@ -14,7 +14,7 @@ from typing import Any
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogError
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import ENTRY_TABLES, EntryTable
+from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, EntryTable
 from decider.types import Position, Time
 
 FORMAT = 1
@@ -36,6 +36,8 @@ def file_of(table: EntryTable) -> str:
     """The name of the file with a table's entries."""
     return f"{table.name}.parquet"
 
+
+DECISIONS_FILE = file_of(DECISIONS)
 
 FILES = (*map(file_of, ENTRY_TABLES), MARKS)
 """The files that every part has."""

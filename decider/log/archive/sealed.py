@@ -18,12 +18,11 @@ import pyarrow.parquet as pq
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.archive.find import check_joined
-from decider.log.archive.part import Part, file_of, read_part
+from decider.log.archive.part import DECISIONS_FILE, Part, read_part
 from decider.log.archive.read import BATCH_ROWS, arrow_errors
 from decider.log.protocol import SealedDecision
 from decider.log.sqlite.merge import merge
 from decider.log.sqlite.read_rows import DECISION, decision, row_type
-from decider.log.sqlite.tables import DECISIONS
 from decider.types import START, ExperimentId, Position, Time
 
 _ROW = row_type(f"{DECISION.columns}, deadline, overridden, rewards_in_time")
@@ -85,7 +84,7 @@ def _sealed(
     """Those of versions with one window."""
     for part in parts:
         if _ends_between(part, window, window, after, until):
-            for batch in _batches(part.folder / file_of(DECISIONS), versions, after, until):
+            for batch in _batches(part.folder / DECISIONS_FILE, versions, after, until):
                 yield from _decisions(batch, versions)
 
 
