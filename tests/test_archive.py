@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive import columns
@@ -23,13 +27,14 @@ from decider.log.archive.restore import restore
 from decider.log.archive.sealed import sealed_in_parts
 from decider.log.archive.write import finish_part, start_of, write_part
 from decider.log.open import open_log, open_reader
-from decider.log.protocol import NewReward, Tick
+from decider.log.protocol import EventLog, LogReader, NewReward, SealedDecision, Tick
 from decider.log.sqlite.tables import ENTRY_TABLES
-from decider.types import Time
+from decider.types import Position, Time
 from simulator.commands.group import main
 from tests.archives import HOME, archive, ends, everything, raw_rows, split, trim, write_odd_log
 from tests.conftest import Clock
 from tests.rpc_clients import rows
+from tests.test_log_readers import Step, Writer, steps, told, write
 from tests.test_verify import OTHER, Drive, eventful
 from tests.two_writers import decision
 
@@ -148,6 +153,38 @@ def test_row_groups_and_pieces_may_end_anywhere(odd: Path, tmp_path: Path, monke
     assert pq.ParquetFile(tmp_path / parts_in(tmp_path)[0].name / "decisions.parquet").num_row_groups > 3
     restore(parts_in(tmp_path), None, tmp_path / "copy.db")
     assert dict(raw_rows(tmp_path / "copy.db")) == dict(raw_rows(odd))
+
+
+@settings(max_examples=15)
+@given(steps, st.lists(st.integers(0, 99), min_size=1, max_size=3))
+def test_whatever_happened_the_archive_and_the_rest_are_the_log(script: Sequence[Step], cuts: list[int]) -> None:
+    """Any history, cut anywhere: readers are told the same, and learners get the same decisions in the same order."""
+    with TemporaryDirectory() as name:
+        folder, clock = Path(name), Clock()
+        with closing(open_log(folder / "log.db", clock=clock)) as log:
+            write(Writer(log, clock), script)
+            clock.advance(60)
+            log.append([Tick()])
+            wanted = told(log)
+            found = ends(folder / "log.db")
+            chosen = sorted({len(found) * cut // 100 for cut in cuts})
+            parts = archive(folder / "log.db", folder / "archive", [found[cut] for cut in chosen])
+            versions = {version.position: version for version in log.versions()}
+            times = sorted({head.time for head in found} | {one.deadline for one in sealed_up_to(log, parts[-1].last)})
+            for after, until in pairwise([Time(0), *times[::2], times[-1]]):
+                stream = sealed_in_parts(parts, HOME, after=after, until=until, versions=versions)
+                every = log.sealed_decisions(HOME, after=after, until=until)
+                assert list(stream) == [one for one in every if one.position <= parts[-1].last]
+        trim(folder / "log.db", parts)
+        with closing(open_reader(folder / "log.db", archive=[folder / "archive"])) as whole:
+            assert told(cast(EventLog, whole)) == wanted
+            assert whole.check(lambda _: None) == []
+
+
+def sealed_up_to(log: LogReader, last: Position) -> list[SealedDecision]:
+    """The sealed decisions of the first experiment, up to a position."""
+    every = log.sealed_decisions(HOME, after=Time(0), until=log.head().time)
+    return [one for one in every if one.position <= last]
 
 
 # --- writing
@@ -420,20 +457,36 @@ def test_archived_decisions_come_as_the_log_gave_them(shop: Path, tmp_path: Path
     assert deadlines[-1] > 0
 
 
-def test_damage_of_an_archive_is_told_before_the_first_decision_comes(shop: Path, tmp_path: Path) -> None:
+def stream_of(log: Path) -> Callable[[list[Part]], Iterator[SealedDecision]]:
+    """All archived decisions of the first experiment, from parts."""
+    with closing(open_reader(log)) as reader:
+        versions = {version.position: version for version in reader.versions()}
+        end = reader.head().time
+    return lambda parts: sealed_in_parts(parts, HOME, after=Time(0), until=end, versions=versions)
+
+
+def test_what_is_missing_is_told_before_the_first_decision_comes(shop: Path, tmp_path: Path) -> None:
     """A learner that has begun cannot go back."""
-    parts = split(shop, tmp_path, 3)
-    with closing(open_reader(shop)) as log:
-        versions = {version.position: version for version in log.versions()}
-        end = log.head().time
-    flip(parts[2].folder / "decisions.parquet")
-    with pytest.raises(ArchiveDamaged, match=r"decisions\.parquet"):
-        sealed_in_parts(parts, HOME, after=Time(0), until=end, versions=versions)
-    shutil.rmtree(parts[2].folder)
-    with pytest.raises(ArchiveMissing):
-        sealed_in_parts(parts, HOME, after=Time(0), until=end, versions=versions)
+    parts, stream = split(shop, tmp_path, 3), stream_of(shop)
     with pytest.raises(ArchiveMissing, match="put the part between them"):
-        sealed_in_parts([parts[0], parts[2]], HOME, after=Time(0), until=end, versions=versions)
+        stream([parts[0], parts[2]])
+    file = parts[2].folder / "decisions.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ArchiveDamaged, match=r"decisions\.parquet: has"):
+        stream(parts)
+    shutil.rmtree(parts[2].folder)
+    with pytest.raises(ArchiveMissing, match=r"parquet: is missing"):
+        stream(parts)
+
+
+def test_no_decision_comes_out_of_a_changed_file(shop: Path, tmp_path: Path) -> None:
+    """Nothing may be learned that was not served."""
+    parts, stream = split(shop, tmp_path, 3), stream_of(shop)
+    flip(parts[1].folder / "decisions.parquet")
+    found: list[Position] = []
+    with pytest.raises(ArchiveDamaged, match=r"decisions\.parquet: was changed since it was written"):
+        found.extend(sealed.position for sealed in stream(parts))
+    assert 0 < max(found) <= parts[0].last
 
 
 # --- the simulator
