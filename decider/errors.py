@@ -11,7 +11,7 @@
     +-- UnknownCode              a model of learning code that this build does not have
     +-- AddressInUse             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
-        +-- LogFull, LogLocked, LogCorrupt
+        +-- LogFull, LogLocked, LogCorrupt, EntriesArchived
         +-- ArchiveDamaged       a part of an archive is not what was written
         +-- ArchiveMissing       a part of an archive is not where the log says
 
@@ -142,3 +142,9 @@ class ArchiveMissing(LogError):
     """A part of an archive that is needed is not where the log says."""
 
     reason = "ARCHIVE_MISSING"
+
+
+class EntriesArchived(LogError):
+    """Entries that were to be counted are in the archive; their totals are stored in the log."""
+
+    reason = "ENTRIES_ARCHIVED"

@@ -558,7 +558,19 @@ def test_every_command_that_reads_logs_reads_archives(
         copy = tmp_path / f"copy-{number}.parquet"
         assert run("export", *log, copy, "--experiment", "home").exit_code == 0
         out = tmp_path / f"out-{number}"
-        compared = run("compare", *log, "--experiment", "home", "--policies", "uniform", "fixed:sale", "--out", out)
+        compared = run(
+            "compare",
+            *log,
+            "--experiment",
+            "home",
+            "--policies",
+            "uniform",
+            "fixed:sale",
+            "--workers",
+            "1",
+            "--out",
+            out,
+        )
         assert compared.exit_code in (0, 1), compared.output
     assert pq.read_table(tmp_path / "copy-0.parquet") == pq.read_table(tmp_path / "copy-1.parquet")
 

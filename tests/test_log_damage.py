@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt, LogError
+from decider.log.log_totals import LogTotals
 from decider.log.protocol import (
     Damage,
     Entry,
@@ -60,8 +61,17 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         log.append([NewActivation(at, ActionId("none"))])
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
+        if number in (rounds // 2, rounds - 1):
+            store_totals(log)
     data = bytes(range(256)) * 10
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
+
+
+def store_totals(log: SqliteLog) -> None:
+    """The totals up to the end of the log."""
+    counted = LogTotals(log)
+    counted.catch_up()
+    log.store_totals(counted.checkpoint())
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +141,21 @@ def change(file: Path, table: str, column: str, *, last: bool) -> None:
         db.commit()
 
 
+ARCHIVE_TABLES = {
+    "archives",
+    "cut",
+    "archived_experiments",
+    "archived_times",
+    "kept_models",
+    "archived_decisions",
+    "bases",
+    "base_pieces",
+}
+"""Empty in a log of which nothing is archived: `test_trim.py` damages one that was cut."""
+
+
 @pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
-@pytest.mark.parametrize(("table", "column"), columns())
+@pytest.mark.parametrize(("table", "column"), [one for one in columns() if one[0] not in ARCHIVE_TABLES])
 def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: bool) -> None:
     """Views, metrics and reports read columns that replay does not: none may be changed unseen."""
     change(file, table, column, last=last)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 
-from decider.errors import LogCorrupt, ModelMismatch
+from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogCorrupt, ModelMismatch
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, Mark, SealedDecision
@@ -155,3 +155,16 @@ def resume_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -
     except ModelMismatch as mismatch:
         return trainer, mismatch
     return trainer, None
+
+
+def check_learnable(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> None:
+    """Before a policy begins to learn. Raises FailedPrecondition where that needs a part of the archive that is missing
+    or damaged."""
+    trainer, _ = resume_trainer(log, experiment, spec)
+    try:
+        log.check_archive(experiment, after=trainer.time)
+    except (ArchiveMissing, ArchiveDamaged) as error:
+        raise FailedPrecondition(
+            f"experiment {experiment!r}: its policy would have to learn from archived decisions: {error}",
+            reason=error.reason,
+        ) from error

@@ -11,6 +11,7 @@ from decider.errors import NotFound
 from decider.experiment.checks import check_successor
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
+from decider.learn.trainer import check_learnable
 from decider.log.protocol import EventLog, NewVersion
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
@@ -34,7 +35,8 @@ class Versions:
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions.
+        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions,
+        FailedPrecondition where its policy would have to learn from a part of the archive that is not there.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -66,6 +68,8 @@ class Versions:
             waits = lineup.must_wait(experiment)
             if history and write_json(to_message(history[-1].experiment)) == write_json(to_message(experiment)):
                 return ApplyResult(history[-1], changed=False, waits=lineup[id_].waiting is not None)
+            if history and experiment.policy.signature != history[-1].experiment.policy.signature:
+                check_learnable(self._log, id_, experiment.policy)  # a pause keeps the policy, so nothing stops it
             number = len(history) + 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)

@@ -178,6 +178,27 @@ class SealedDecision:
     overridden: bool
 
 
+class TotalsCheckpoint(NamedTuple):
+    """Totals stored in a log, to count on from there.
+
+    mark: entries are counted up to its position, seals up to its time. chain: the log's at that position. content: of
+    LabelTotals.
+    """
+
+    mark: Mark
+    chain: bytes
+    content: str
+
+
+class LogSizes(NamedTuple):
+    """Bytes: of the log's file, of its write-ahead log, of the models stored in it; free on its disk, None: unknown."""
+
+    database: int
+    wal: int
+    models: int
+    free: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class ServingChanges:
     """The entries after a position that change what serves, each kind in order of position.
@@ -275,9 +296,9 @@ class LogReader(Protocol):
     def cut(self) -> Mark:
         """The last entry that lies in an archive; (0, 0) where nothing does. The log holds what comes behind it."""
 
-    def check_archive(self, experiment: ExperimentId) -> None:
-        """Before an experiment is learned from its first decision. Raises ArchiveMissing where that needs a part of the
-        archive that is not there."""
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+        """Before what was sealed of an experiment after a time is learned. Raises ArchiveMissing, ArchiveDamaged where
+        that needs a part of the archive that is not there, or not whole."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """Every applied version, in order of position."""
@@ -320,7 +341,20 @@ class LogReader(Protocol):
         """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
 
     def totals(self, after: Mark, until: Mark) -> Totals:
-        """The totals of (after, until]: entries by position, seals by time."""
+        """The totals of (after, until]: entries by position, seals by time.
+
+        Raises EntriesArchived where entries behind `after` may be gone: count from `totals_checkpoint` on.
+        """
+
+    def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
+        """The newest stored totals, beyond neither position nor time of `until`. Those that do not fit the log are left
+        out, with a line in the server's output."""
+
+    def known_place(self, until: Position) -> Head:
+        """The last place up to a position whose chain is written down."""
+
+    def sizes(self) -> LogSizes:
+        """What the log takes; cheap, however long it is."""
 
     def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """Refused rewards, counted by (name, outcome)."""
@@ -388,8 +422,15 @@ class EventLog(LogReader, Protocol):
     def lease(self) -> Lease:
         """Become the leader. Raises LogLocked while another process is."""
 
+    def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
+        """Store totals in place of older ones; called by the leader. Raises LogError."""
+
     def maintain(self) -> None:
         """Housekeeping between commits; called by the leader."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a person should look at, although the log works."""
 
 
 class NamedModel(NamedTuple):

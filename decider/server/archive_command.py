@@ -14,6 +14,7 @@ import click
 from decider.errors import DeciderError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
 from decider.log.open import open_to_cut
+from decider.server.daily_archive import remember_success
 from decider.types import Time
 
 EXAMPLES = """
@@ -45,6 +46,12 @@ def _age(_: click.Context, __: click.Parameter, value: str) -> int:
     if found is None:
         raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 30m or 90s")
     return found
+
+
+def check_age(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """An option that must be an age; as it was written."""
+    _age(context, parameter, value)
+    return value
 
 
 def _check_time(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -95,6 +102,7 @@ def archive_command(
                 click.echo("nothing to archive" if plan is None else f"would archive {_describe(plan)}")
                 return
             part = archive(log, dest, before=limit, remember=remember, say=_every_few_seconds())
+            remember_success(dest, db)
     except DeciderError as error:
         raise click.ClickException(str(error)) from error
     click.echo("nothing to archive" if part is None else f"archived {_describe_part(part)}")

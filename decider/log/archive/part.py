@@ -156,13 +156,13 @@ def place_part(path: Path) -> None:
 def read_part(folder: Path) -> Part:
     """A part whose files are all what was written. Raises ArchiveMissing, ArchiveDamaged."""
     part = read_head(folder)
-    check_files(part)
+    check_sizes(part)
     for name in part.files:
         check_content(part, name)
     return part
 
 
-def check_files(part: Part) -> None:
+def check_sizes(part: Part) -> None:
     """Whether the files are there and as long as they should be, without reading them. Raises ArchiveMissing,
     ArchiveDamaged."""
     for name in FILES:

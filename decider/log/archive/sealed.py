@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.archive.find import check_joined
-from decider.log.archive.part import DECISIONS_FILE, Part, check_content, check_files
+from decider.log.archive.part import DECISIONS_FILE, Part, check_content, check_sizes
 from decider.log.archive.read import BATCH_ROWS, arrow_errors
 from decider.log.protocol import SealedDecision
 from decider.log.sqlite.merge import merge
@@ -46,7 +46,7 @@ def sealed_in_parts(
     windows = _by_window(versions, experiment)
     needed = [part for part in parts if windows and _ends_between(part, min(windows), max(windows), after, until)]
     for part in needed:
-        check_files(part)
+        check_sizes(part)
     streams = [
         (_first_deadline(window, needed, wanted, after), _sealed(needed, wanted, window, after, until))
         for window, wanted in windows.items()

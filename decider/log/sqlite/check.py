@@ -13,10 +13,10 @@ from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
-from decider.errors import InvalidExperiment
+from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
-from decider.log.protocol import Damage, Head, OnProgress
+from decider.log.protocol import Damage, Head, Mark, OnProgress
 from decider.log.sqlite.archived import (
     ARCHIVED_DECISION,
     KEPT,
@@ -25,9 +25,12 @@ from decider.log.sqlite.archived import (
     digest_of_entries,
     digest_of_models,
 )
+from decider.log.sqlite.checkpoints import Stored, stored_checkpoints
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
+from decider.log.sqlite.totals import add_totals
 from decider.log.sqlite.trim import FIRST_LEFT
+from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 
 NOWHERE = (START, START)
@@ -56,6 +59,7 @@ def check(connection: sqlite3.Connection, on_progress: OnProgress, *, acknowledg
         _check_definitions(connection),
         _check_refused(connection),
         _check_models(connection),
+        _check_totals(connection),
     )
     return [damage for part in parts for damage in _unreadable_too(part)]
 
@@ -64,7 +68,7 @@ def _unreadable_too(found: Iterator[Damage]) -> Iterator[Damage]:
     """The damage found, and one more where the file cannot be read to the end."""
     try:
         yield from found
-    except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
+    except (sqlite3.Error, TypeError, ValueError, KeyError, OverflowError, LogCorrupt) as error:
         yield Damage(*NOWHERE, f"cannot be read: {error}")
 
 
@@ -76,7 +80,7 @@ def _check_pages(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_rows_of_one(connection: sqlite3.Connection) -> Iterator[Damage]:
-    for table, least in (("head", 1), ("chain_start", 0), ("cut", 0)):
+    for table, least in (("head", 1), ("chain_start", 0), ("model_bytes", 1), ("cut", 0)):
         (count,) = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - our names
         if not least <= count <= 1:
             yield Damage(*NOWHERE, f"table {table} has {count} rows")
@@ -244,6 +248,10 @@ def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:
         if not _are_intact([row[3:] for row in group]):
             yield Damage(*NOWHERE, f"the stored model of {key[0]} up to position {key[2]} is damaged")
 
+    (bytes_,) = connection.execute("select coalesce(sum(length(data)), 0) from models").fetchone()
+    if connection.execute("select bytes from model_bytes").fetchone() != (bytes_,):
+        yield Damage(*NOWHERE, f"table model_bytes does not say {bytes_}")
+
 
 _PUBLISHED_MODEL = """
 select 1 from published
@@ -258,3 +266,32 @@ def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
         return False
     complete: bool = len(pieces) == counts[0]
     return not complete or sha256(b"".join(data)).hexdigest() == checksums[0]
+
+
+def _check_totals(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Count anew, and compare with what is stored; from the totals that are kept where entries before are gone."""
+    usable: list[Stored] = []
+    for stored in stored_checkpoints(connection):
+        problem = stored.problem(connection)
+        if problem:
+            yield Damage(stored.position, stored.position, f"the totals stored there cannot be used: {problem}")
+        else:
+            usable.insert(0, stored)
+    whole = all(_is_whole(connection, stored.position) for stored in usable if stored.kept)
+    mark, totals = Mark(START, Time(0)), LabelTotals()
+    for stored in usable:
+        until = stored.checkpoint.mark
+        if whole or not stored.kept:
+            add_totals(totals, connection, after=mark, until=until)
+            if totals != stored.totals:
+                yield Damage(until.position, until.position, "the totals stored there are not those of the entries")
+        mark, totals = until, stored.totals
+
+
+def _is_whole(connection: sqlite3.Connection, until: Position) -> bool:
+    """Whether every entry up to a position is there."""
+    counts = (
+        connection.execute(f"select count(*) from {table.name} where position <= ?", (until,)).fetchone()  # noqa: S608
+        for table in ENTRY_TABLES
+    )
+    return bool(sum(count for (count,) in counts) == until)

@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from decider.errors import LogError, LogLocked
+from decider.log.log_totals import LogTotals
 from decider.log.protocol import Base, Head, Mark, ModelName, NamedModel, NewPart, OnProgress
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.errors import sqlite_errors
@@ -23,10 +24,13 @@ from decider.types import START, ExperimentId, Position, Time
 SETTLED = 10_000_000
 """Microseconds of log time after which every process serves a published model, or a newer one."""
 
-CHECKPOINT_EVERY = 100
+PATIENCE = 5.0
+"""Seconds to wait for a server that deletes a piece; another run takes longer."""
+
+CHECKPOINT_EVERY = 400
 """Pieces."""
 
-TRIM_PAUSE = 0.005
+TRIM_PAUSE = 0.002
 """Seconds between two pieces, for the commits of others."""
 
 _FIRST_THAT_STAYS = """
@@ -80,10 +84,15 @@ class SqliteCuttableLog(SqliteLog):
     @contextmanager
     def archiving(self) -> Iterator[None]:
         """See CuttableLog."""
-        with self._file.try_to_archive() as mine:
-            if not mine:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with self._file.try_to_archive() as mine:
+                if mine:
+                    yield
+                    return
+            if time.monotonic() >= deadline:
                 raise LogLocked(f"{self.name}: another process archives this log; try again once it has ended")
-            yield
+            time.sleep(PAUSE)
 
     def choose_cut(self, before: Time) -> Head | None:
         """See CuttableLog."""
@@ -235,14 +244,24 @@ class SqliteCuttableLog(SqliteLog):
             connection.execute("begin")
             yield connection
 
+    def _count_up_to_cut(self) -> None:
+        """Store the totals, without which nothing may be deleted; a server that leads the log may have done it."""
+        row = self._one("select counted from cut")
+        stored = self.totals_checkpoint()
+        if row is not None and (stored is None or stored.mark.position < row["counted"]):
+            totals = LogTotals(self)
+            totals.catch_up()
+            self.store_totals(totals.checkpoint())
+
     def finish_cut(self, on_progress: OnProgress) -> None:
         """See CuttableLog."""
+        self._count_up_to_cut()
         pieces = 0
         while (reached := self._trim()) is not None:
             on_progress(reached)
             pieces += 1
             if not pieces % CHECKPOINT_EVERY:
-                self._write_back()
+                self._write_ahead.write_back()
             time.sleep(TRIM_PAUSE)
         while self._trimmer.sweep():
             time.sleep(TRIM_PAUSE)

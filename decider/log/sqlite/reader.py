@@ -7,6 +7,7 @@ of their times (`_DUE`), since the index is on (version, time).
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -16,9 +17,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from decider.errors import LogCorrupt, LogError
+from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
-from decider.log.archive.part import Part
+from decider.log.archive.part import Part, check_sizes
 from decider.log.protocol import (
     ArrowBatches,
     Damage,
@@ -26,14 +27,17 @@ from decider.log.protocol import (
     Head,
     LoggedDecision,
     LoggedReward,
+    LogSizes,
     Mark,
     ModelName,
     OnProgress,
     SealedDecision,
     ServingChanges,
+    TotalsCheckpoint,
 )
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, archived_sealed, read_cut
 from decider.log.sqlite.check import check
+from decider.log.sqlite.checkpoints import kept_position, known_place, newest_checkpoint
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
@@ -189,6 +193,16 @@ class SqliteReader:
         except SQLITE_ERRORS as error:
             raise self._to_log_error(error) from error
 
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which all queries see the same log, whatever others write or delete meanwhile."""
+        with self._connection() as connection:
+            connection.execute("begin")
+            try:
+                yield connection
+            finally:
+                connection.execute("rollback")
+
     def _read(self, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Generator[Any, None, None]:
         """Rows; as sqlite3.Row where no type is given."""
         with self._connection() as connection:
@@ -243,10 +257,11 @@ class SqliteReader:
         row = self._one("select position, time from cut")
         return Mark(row["position"], row["time"]) if row else Mark(START, Time(0))
 
-    def check_archive(self, experiment: ExperimentId) -> None:
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
         """See LogReader."""
-        if self._complete_after(experiment) > 0:
-            self._parts()
+        if after < self._complete_after(experiment):
+            for part in self._parts():
+                check_sizes(part)
 
     def _complete_after(self, experiment: ExperimentId) -> Time:
         """The time up to which sealed decisions of an experiment have to be read from the archive."""
@@ -417,10 +432,31 @@ class SqliteReader:
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
-        with self._connection() as connection:
-            self.versions()
+        with self._snapshot() as connection:
+            if kept_position(connection) > after.position:
+                raise EntriesArchived(f"{self.path}: entries behind position {after.position} are archived")
             due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
-            return count_totals(connection, self._versions, due, after=after, until=until)
+            return count_totals(connection, self.version_at, due, after=after, until=until)
+
+    def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
+        """See LogReader."""
+        with self._snapshot() as connection:
+            return newest_checkpoint(connection, self.name, until)
+
+    def known_place(self, until: Position) -> Head:
+        """See LogReader."""
+        with self._snapshot() as connection:
+            return known_place(connection, until)
+
+    def sizes(self) -> LogSizes:
+        """See LogReader."""
+        real = self.path.resolve()
+        return LogSizes(
+            database=_size(real),
+            wal=_size(real.with_name(f"{real.name}-wal")),
+            models=self._one("select bytes from model_bytes")["bytes"],
+            free=shutil.disk_usage(real.parent).free,
+        )
 
     def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""
@@ -449,6 +485,14 @@ def _due(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
     """Of FIRST_DEADLINES those up to `until`, by version."""
     found = {row["position"]: row["deadline"] for row in rows if row["deadline"] is not None}
     return {version: deadline for version, deadline in found.items() if deadline <= until}
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 where there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:

@@ -258,3 +258,30 @@ end;
 create trigger no_late_activation before insert on activations when new.decision <= (select position from cut) begin
   select raise(ignore);
 end;
+
+-- The metrics' totals up to a place, so that a start need not count the whole log; the newest two. Not part of the
+-- order: they follow from it. Those that are kept do not, once entries up to there are archived and deleted.
+create table totals_checkpoints (
+  position integer primary key,         -- entries are counted up to here
+  time integer not null,                -- seals up to here; not before that entry
+  chain blob not null,                  -- of the log, at that entry
+  format integer not null,              -- of the content
+  kept integer not null,                -- 1: entries up to here may be gone
+  content text not null,                -- JSON: totals by labels; [labels, count] or [labels, n, e] for n * 2^e
+  checksum text not null                -- sha256 of all of these
+);
+
+-- The bytes of all stored models, one row.
+create table model_bytes (
+  bytes integer not null
+);
+
+insert into model_bytes (bytes) select coalesce(sum(length(data)), 0) from models;
+
+create trigger count_model_bytes after insert on models begin
+  update model_bytes set bytes = bytes + length(new.data);
+end;
+
+create trigger discount_model_bytes after delete on models begin
+  update model_bytes set bytes = bytes - length(old.data);
+end;

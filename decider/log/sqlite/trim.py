@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
+from decider.log.sqlite.checkpoints import keep_checkpoint
 from decider.log.sqlite.read_rows import DECISION, read, row_type
 from decider.types import START, ExperimentId, Position, Reason, Time
 
-PIECE = 1_000
+PIECE = 250
 """Positions that are deleted in one transaction."""
 
 REST = 3600.0
@@ -103,22 +104,22 @@ class Trimmer:
         self._rest_until = 0.0
 
     def trim(self) -> Position | None:
-        """Delete one piece. Returns the position up to which nothing is left, None where nothing was to do."""
+        """Delete one piece. Returns the position up to which nothing is left; None where nothing is to do, or cannot be
+        done before the totals are stored."""
         with self._exclusive():
             cut = self._cut()
-            if cut is None or not self._is_counted(cut):
+            if cut is None:
                 return None
             (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
             if first is None:
                 return None
             last = Position(min(first + PIECE - 1, cut.position))
             with self._transaction():
+                # Without totals that count them, the metrics would forget the entries.
+                if not keep_checkpoint(self._connection, cut.counted):
+                    return None
                 self._trim(cut, Position(first), last)
             return last
-
-    def _is_counted(self, cut: _Cut) -> bool:  # noqa: ARG002
-        """Whether the totals are stored; without them the metrics would forget what is deleted."""
-        return True
 
     def sweep(self) -> bool:
         """Drop archived decisions that nobody needs any more, among the next few. Returns whether there are more."""

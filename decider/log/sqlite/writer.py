@@ -20,8 +20,9 @@ from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
 from decider.log.archive.part import place_part
 from decider.log.group_commit import GroupCommit
-from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan
+from decider.log.protocol import Entry, Head, Mark, NewBuild, NewReward, Orphan, TotalsCheckpoint
 from decider.log.sqlite.archived import CUT
+from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, start_writing, stop_writing
 from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
@@ -37,14 +38,12 @@ from decider.log.sqlite.tables import (
     table_and_row,
 )
 from decider.log.sqlite.trim import Trimmer
+from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
 from decider.types import START, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
 
 Synchronous = Literal["NORMAL", "FULL"]
-
-LARGE_WAL_PAGES = 4_000
-"""Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
 
 MOST_AT_ONCE = 200
 """Decisions that one statement writes."""
@@ -114,6 +113,7 @@ class SqliteLog(SqliteReader):
         self._damage: LogCorrupt | None = None
         self._trimmer = Trimmer(self._writer, self._exclusive, self.version_at)
         self._trimmed = START
+        self._write_ahead = WriteAheadLog(path, self._exclusive)
         self._models = SqliteModelStore(self._read, self._writer, self._exclusive, piece_bytes=piece_bytes)
 
     @property
@@ -280,12 +280,22 @@ class SqliteLog(SqliteReader):
         with self._group.lock, sqlite_errors(self.path), self._file:
             yield
 
+    def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
+        """See EventLog."""
+        with self._exclusive():
+            try:
+                self._writer.execute("begin immediate")
+                write_checkpoint(self._writer, checkpoint)
+                self._writer.execute("commit")
+            except BaseException:
+                self._roll_back()
+                raise
+
     def maintain(self) -> None:
-        """Copy the write-ahead log into the database while others write; once it is large, its end while they wait, so
-        that it starts from the beginning. Delete a piece of what lies in the archive."""
+        """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive."""
         if self._files.missing_file():
             return
-        self._write_back()
+        self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
                 self._trim()
@@ -302,15 +312,10 @@ class SqliteLog(SqliteReader):
             self._trimmed = row["position"]
         return reached
 
-    def _write_back(self) -> None:
-        """Copy the write-ahead log into the database."""
-        # mode=rw never makes the file: beside a new, empty database SQLite would throw away the write-ahead log.
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
-        with sqlite_errors(self.path), closing(sqlite3.connect(uri, uri=True, timeout=0)) as beside:
-            _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
-        if pages > LARGE_WAL_PAGES:
-            with self._exclusive():
-                self._writer.execute("pragma wal_checkpoint(passive)")
+    @property
+    def warnings(self) -> Sequence[str]:
+        """See EventLog."""
+        return self._write_ahead.warnings
 
     def close(self) -> None:
         """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""
@@ -388,6 +393,7 @@ def _open_to_write(path: Path, synchronous: Synchronous, patience: float = 5.0) 
     connection.execute(f"pragma synchronous = {synchronous}")
     connection.execute("pragma temp_store = memory")  # journals of statements: a file made and deleted for each commit
     connection.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
+    connection.execute(f"pragma journal_size_limit = {LARGE_BYTES}")  # of a write-ahead log that begins anew
     return connection
 
 
