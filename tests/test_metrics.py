@@ -23,6 +23,8 @@ from decider.v1 import experiment_pb2
 from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, experiment, fetch, until
 
 FAMILIES = {
+    "decider_archive_failures": "counter",
+    "decider_archive_last_success_time_seconds": "gauge",
     "decider_build_info": "gauge",
     "decider_clock_offset_seconds": "gauge",
     "decider_commit_entries": "histogram",
