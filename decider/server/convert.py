@@ -106,17 +106,19 @@ class Replies:
         self._actions: dict[tuple[int, ActionId], pb.DecidedAction] = {}
         self._bytes = 0
 
-    def __call__(self, decision: Decision, version: ExperimentVersion, *, with_ranking: bool) -> pb.DecideResponse:
-        """The reply to a decision of this version."""
-        return pb.DecideResponse(
-            decision_id=decision.decision_id,
-            action=self._action(decision.action, version),
-            propensity=decision.propensity,
-            reason=_REASONS[decision.reason],
-            model=decision.model,
-            experiment_version=version.number,
-            ranking=_ranking(decision) if with_ranking else None,
-        )
+    def write(
+        self, reply: pb.DecideResponse, decision: Decision, version: ExperimentVersion, *, with_ranking: bool
+    ) -> None:
+        """The reply to a decision of this version, into an empty message: its own or its place in a batch's."""
+        # Set one by one: the same fields as arguments of a new message take three times as long.
+        reply.action.CopyFrom(self._action(decision.action, version))
+        reply.decision_id = decision.decision_id
+        reply.propensity = decision.propensity
+        reply.reason = _REASONS[decision.reason]
+        reply.model = decision.model
+        reply.experiment_version = version.number
+        if with_ranking:
+            reply.ranking.extend(_ranking(decision))
 
     def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:
         key = (version.position, id_)

@@ -64,7 +64,7 @@ class DeciderService:
         self._budget = budget
         self._append = append
         self._locate_all = locate_all or log.locate_all
-        self._reply = convert.Replies()
+        self._replies = convert.Replies()
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
@@ -72,7 +72,9 @@ class DeciderService:
         if not chosen.stored:
             (mark,) = self._append([chosen.decision])
             chosen = self._confirm(request, chosen, mark)
-        return self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
+        reply = pb.DecideResponse()
+        self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
+        return reply
 
     def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
@@ -97,8 +99,8 @@ class DeciderService:
                 raise chosen
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks))
-            reply = self._reply(chosen.decision, chosen.version, with_ranking=request.with_ranking)
-            response.results.add(response=reply)
+            reply = response.results.add().response
+            self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
         except DeciderError as error:
             response.results.add(error=to_status(error))
 
