@@ -231,7 +231,7 @@ def heading() -> str:
 def line(cell: Cell, of: Figures | str) -> str:
     """A row; a text says why there are no figures."""
     if isinstance(of, str):
-        return f"| {cell.axis} | {cell.value:,} | {of} {'| ' * (len(HEADINGS) - 2)}|"
+        return f"| {cell.axis} | {cell.value:,} | {of} {'| ' * (len(HEADINGS) - 3)}|"
     figures = (
         f"{of.first_start:.1f}", f"{of.start_up:.1f}", f"{of.start_up_cpu:.1f}", f"{of.memory / MB:,.0f}",
         f"{of.peak / MB:,.0f}", f"{of.descriptors}", f"{of.threads}", f"{of.quiet:.0f}", f"{of.step:.0f}",

@@ -45,7 +45,7 @@ NOT_THERE = "No such command"
 
 @dataclass(slots=True)
 class Event:
-    """begun, ended: seconds since the start; None: not yet. ok: None where there was nothing to do."""
+    """begun, ended: seconds since the start; None: not yet. ok: None where it was left undone."""
 
     name: str
     at: float
@@ -59,8 +59,8 @@ class Failed(Exception):
     """An event did not do what it should; the message says what it did."""
 
 
-class NotThere(Exception):
-    """This build does not have what the event needs."""
+class Undone(Exception):
+    """This build does not have what the event needs, or the soak was too short for it."""
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ class Operator:
                 if serving.version == version:
                     return f"version {version} serves"
                 time.sleep(0.2)
-        raise Failed(f"version {version} did not serve before the end")
+        raise Undone(f"version {version} was still learning at the end")
 
     def _pause(self) -> str:
         with self._experiments() as stub:
@@ -156,7 +156,7 @@ class Operator:
         done = subprocess.run([*nice, *command, str(self.archive)], capture_output=True, text=True, check=False)
         said = (done.stdout + done.stderr).strip()
         if NOT_THERE in said:
-            raise NotThere("`decider archive` is not there")
+            raise Undone("`decider archive` is not there")
         if done.returncode:
             raise Failed(f"exit code {done.returncode}: {said[-400:]}")
         return said.splitlines()[-1] if said else "archived"
@@ -177,7 +177,7 @@ def _retried(call: Callable[..., Any], request: object) -> Any:
 def _do(event: Event, action: Callable[[], str]) -> None:
     try:
         event.text, event.ok = action(), True
-    except NotThere as error:
+    except Undone as error:
         event.text = str(error)
     except grpc.RpcError as error:
         event.text, event.ok = f"{error.code().name}: {error.details()}", False
