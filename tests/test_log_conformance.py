@@ -44,6 +44,7 @@ from decider.log.protocol import (
     Serves,
     Tick,
 )
+from decider.log.sqlite.models import insert_pieces
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.make import make_policy
@@ -518,6 +519,30 @@ def test_the_newest_stored_model_of_each_signature_that_is_needed_stays(log: Eve
     assert log.models.stored_positions(HOME, "squarecb") == [5]
     store(log, model(6), keep_bytes=1)
     assert log.models.stored_positions(HOME, "bag") == []
+
+
+def test_a_stored_model_is_small_and_comes_back_to_the_bit(file: Path) -> None:
+    """A policy's arrays are mostly zeros; 200 experiments would fill a disk. Older builds stored them plain."""
+    data = bytes(40_000) + bytes(range(256))
+    saved = SavedModel("squarecb", hashlib.sha256(data).hexdigest(), data)
+    plain, packed = ModelName(HOME, Position(1), "squarecb"), ModelName(HOME, Position(2), "squarecb")
+    with closing(SqliteLog(file)) as log:
+        log.append([NewModel(plain, 1), NewModel(packed, 2)])
+        assert log.models.store(packed, saved, keep_bytes=10**9) == 4096
+        with closing(sqlite3.connect(file)) as db:
+            insert_pieces(db, (HOME, "squarecb", 1), 0, saved.checksum, data)
+            db.commit()
+            (size,) = db.execute("select sum(length(data)) from models where position = 2").fetchone()
+        assert size < 1_000
+        assert log.models.load(plain) == log.models.load(packed) == saved
+        assert log.check(lambda _: None) == []
+        with closing(sqlite3.connect(file)) as db:
+            db.execute("update models set data = cast(substr(data, 1, 20) || 'torn' as blob) where position = 2")
+            db.commit()
+        assert log.models.load(packed) is None
+        assert [found.text for found in log.check(lambda _: None)] == [
+            "the stored model of home up to position 2 is damaged"
+        ]
 
 
 def test_what_serves_is_written_in_the_order(log: EventLog) -> None:
