@@ -22,6 +22,7 @@ from decider.log.log_totals import LogTotals
 from decider.log.protocol import (
     Damage,
     Entry,
+    EventLog,
     ModelName,
     NewActivation,
     NewBuild,
@@ -69,7 +70,7 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
 
 
-def store_totals(log: SqliteLog) -> None:
+def store_totals(log: EventLog) -> None:
     """The totals up to the end of the log."""
     counted = LogTotals(log)
     counted.catch_up()
