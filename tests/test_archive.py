@@ -619,3 +619,15 @@ def test_what_is_no_archive_is_refused(shop: Path, tmp_path: Path, args: tuple[s
     result = run(*[arg.format(**names) for arg in args])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_decisions_away_from_their_part_are_read_as_a_table_that_is_described(shop: Path, tmp_path: Path) -> None:
+    """Alone nothing says what was defined; read as any table, control traffic would count as the policy's."""
+    (part,) = split(shop, tmp_path / "archive", 1)
+    alone = Path(shutil.copy(part.folder / "decisions.parquet", tmp_path / "alone.parquet"))
+    result = run("inspect", alone)
+    assert result.exit_code == 2
+    assert "alone.parquet: is from an archive of a log of ours, which is read by its folder" in result.output
+    columns = ("eligible=eligible_actions", "time=decided_at", "fields=segment,device")
+    described = run("inspect", alone, *[word for one in columns for word in ("--column", one)])
+    assert described.exit_code in (0, 1), described.output
