@@ -94,7 +94,7 @@ def trim(log: Path, parts: Sequence[Part]) -> None:
         for part in parts:
             row = {"first": part.first, "last": part.last, "time": part.until.time, "path": str(part.folder)}
             insert(connection, "archives", row | {"digest": part.digest})
-        zeros = dict.fromkeys(("counted", "remember", "archived"), 0)
+        zeros = dict.fromkeys(("counted", "sealed", "remember", "archived"), 0)
         insert(
             connection,
             "cut",

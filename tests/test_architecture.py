@@ -88,6 +88,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "rich": ("simulator",),
     "scipy": ("decider.estimate", "decider.policy.thompson", "simulator"),
     "pyarrow": (
+        "decider.log.archive",
         "decider.log.sqlite.arrow",
         "decider.log.memory_arrow",
         "simulator.logs",

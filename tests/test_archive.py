@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive import columns
@@ -21,12 +27,14 @@ from decider.log.archive.restore import restore
 from decider.log.archive.sealed import sealed_in_parts
 from decider.log.archive.write import finish_part, start_of, write_part
 from decider.log.open import open_log, open_reader
-from decider.log.protocol import NewReward, Tick
+from decider.log.protocol import EventLog, LogReader, NewReward, SealedDecision, Tick
 from decider.log.sqlite.tables import ENTRY_TABLES
-from decider.types import Time
+from decider.types import Position, Time
+from simulator.commands.group import main
 from tests.archives import HOME, archive, ends, everything, raw_rows, split, trim, write_odd_log
 from tests.conftest import Clock
 from tests.rpc_clients import rows
+from tests.test_log_readers import Step, Writer, steps, told, write
 from tests.test_verify import OTHER, Drive, eventful
 from tests.two_writers import decision
 
@@ -145,6 +153,38 @@ def test_row_groups_and_pieces_may_end_anywhere(odd: Path, tmp_path: Path, monke
     assert pq.ParquetFile(tmp_path / parts_in(tmp_path)[0].name / "decisions.parquet").num_row_groups > 3
     restore(parts_in(tmp_path), None, tmp_path / "copy.db")
     assert dict(raw_rows(tmp_path / "copy.db")) == dict(raw_rows(odd))
+
+
+@settings(max_examples=15)
+@given(steps, st.lists(st.integers(0, 99), min_size=1, max_size=3))
+def test_whatever_happened_the_archive_and_the_rest_are_the_log(script: Sequence[Step], cuts: list[int]) -> None:
+    """Any history, cut anywhere: readers are told the same, and learners get the same decisions in the same order."""
+    with TemporaryDirectory() as name:
+        folder, clock = Path(name), Clock()
+        with closing(open_log(folder / "log.db", clock=clock)) as log:
+            write(Writer(log, clock), script)
+            clock.advance(60)
+            log.append([Tick()])
+            wanted = told(log)
+            found = ends(folder / "log.db")
+            chosen = sorted({len(found) * cut // 100 for cut in cuts})
+            parts = archive(folder / "log.db", folder / "archive", [found[cut] for cut in chosen])
+            versions = {version.position: version for version in log.versions()}
+            times = sorted({head.time for head in found} | {one.deadline for one in sealed_up_to(log, parts[-1].last)})
+            for after, until in pairwise([Time(0), *times[::2], times[-1]]):
+                stream = sealed_in_parts(parts, HOME, after=after, until=until, versions=versions)
+                every = log.sealed_decisions(HOME, after=after, until=until)
+                assert list(stream) == [one for one in every if one.position <= parts[-1].last]
+        trim(folder / "log.db", parts)
+        with closing(open_reader(folder / "log.db", archive=[folder / "archive"])) as whole:
+            assert told(cast(EventLog, whole)) == wanted
+            assert whole.check(lambda _: None) == []
+
+
+def sealed_up_to(log: LogReader, last: Position) -> list[SealedDecision]:
+    """The sealed decisions of the first experiment, up to a position."""
+    every = log.sealed_decisions(HOME, after=Time(0), until=log.head().time)
+    return [one for one in every if one.position <= last]
 
 
 # --- writing
@@ -315,11 +355,21 @@ def test_a_gap_is_refused(parts: list[Part], tmp_path: Path) -> None:
         open_reader(tmp_path / "archive")
 
 
-def test_a_missing_beginning_is_refused(parts: list[Part], tmp_path: Path) -> None:
-    """The chain cannot be followed from the first entry."""
+def test_later_parts_alone_are_a_log_that_was_cut(parts: list[Part], odd: Path, tmp_path: Path) -> None:
+    """Old parts may lie elsewhere: decisions, rewards and chain behind them can be read all the same."""
     shutil.rmtree(parts[0].folder)
-    with pytest.raises(ArchiveMissing, match=f"begins at position {parts[1].first}: put the parts before it"):
-        open_reader(tmp_path / "archive")
+    last = parts[0].last
+    with closing(open_reader(tmp_path / "archive")) as log, closing(open_reader(odd)) as whole:
+        assert log.check(lambda _: None) == []
+        assert log.cut().position == last
+        (version,) = log.versions()
+        found = list(log.decisions(version.position))
+        assert found == [one for one in whole.decisions(version.position) if one.position > last]
+        rewards = [one for one in whole.rewards_between("", "\U0010ffff") if one.position > last]
+        behind = {one.decision.decision_id for one in found}
+        assert list(log.rewards_between("", "\U0010ffff")) == [one for one in rewards if one.decision_id in behind]
+        with pytest.raises(ArchiveMissing, match=rf"parts before {parts[1].name} \(positions 1 to {last}\)"):
+            list(log.sealed_decisions(HOME, after=Time(0), until=log.head().time))
 
 
 def test_a_wrong_order_is_refused(parts: list[Part], tmp_path: Path) -> None:
@@ -407,17 +457,165 @@ def test_archived_decisions_come_as_the_log_gave_them(shop: Path, tmp_path: Path
     assert deadlines[-1] > 0
 
 
-def test_damage_of_an_archive_is_told_before_the_first_decision_comes(shop: Path, tmp_path: Path) -> None:
+def stream_of(log: Path) -> Callable[[list[Part]], Iterator[SealedDecision]]:
+    """All archived decisions of the first experiment, from parts."""
+    with closing(open_reader(log)) as reader:
+        versions = {version.position: version for version in reader.versions()}
+        end = reader.head().time
+    return lambda parts: sealed_in_parts(parts, HOME, after=Time(0), until=end, versions=versions)
+
+
+def test_what_is_missing_is_told_before_the_first_decision_comes(shop: Path, tmp_path: Path) -> None:
     """A learner that has begun cannot go back."""
-    parts = split(shop, tmp_path, 3)
-    with closing(open_reader(shop)) as log:
-        versions = {version.position: version for version in log.versions()}
-        end = log.head().time
-    flip(parts[2].folder / "decisions.parquet")
-    with pytest.raises(ArchiveDamaged, match=r"decisions\.parquet"):
-        sealed_in_parts(parts, HOME, after=Time(0), until=end, versions=versions)
-    shutil.rmtree(parts[2].folder)
-    with pytest.raises(ArchiveMissing):
-        sealed_in_parts(parts, HOME, after=Time(0), until=end, versions=versions)
+    parts, stream = split(shop, tmp_path, 3), stream_of(shop)
     with pytest.raises(ArchiveMissing, match="put the part between them"):
-        sealed_in_parts([parts[0], parts[2]], HOME, after=Time(0), until=end, versions=versions)
+        stream([parts[0], parts[2]])
+    file = parts[2].folder / "decisions.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(ArchiveDamaged, match=r"decisions\.parquet: has"):
+        stream(parts)
+    shutil.rmtree(parts[2].folder)
+    with pytest.raises(ArchiveMissing, match=r"parquet: is missing"):
+        stream(parts)
+
+
+def test_no_decision_comes_out_of_a_changed_file(shop: Path, tmp_path: Path) -> None:
+    """Nothing may be learned that was not served."""
+    parts, stream = split(shop, tmp_path, 3), stream_of(shop)
+    flip(parts[1].folder / "decisions.parquet")
+    found: list[Position] = []
+    with pytest.raises(ArchiveDamaged, match=r"decisions\.parquet: was changed since it was written"):
+        found.extend(sealed.position for sealed in stream(parts))
+    assert 0 < max(found) <= parts[0].last
+
+
+# --- the simulator
+
+
+def run(*args: str | Path) -> Result:
+    """A command of the simulator."""
+    return CliRunner().invoke(main, [*map(str, args)])
+
+
+def evaluated(folder: Path, *log: str | Path) -> dict[str, Any]:
+    """What `evaluate` says of a log, without what names it."""
+    result = run(
+        "evaluate", *log, "--experiment", "home", "--policy", "uniform", "--force", "--json", folder / "r.json"
+    )
+    assert result.exit_code in (0, 1), result.output
+    found: dict[str, Any] = json.loads((folder / "r.json").read_text())
+    return {name: value for name, value in found.items() if name not in ("log", "seconds")}
+
+
+@pytest.fixture
+def trimmed(shop: Path, tmp_path: Path) -> tuple[Path, list[Part]]:
+    """The shop's log, of which only the last fourth is left, and its archive."""
+    log = Path(shutil.copy(shop, tmp_path / "shop.db"))
+    parts = split(log, tmp_path / "archive", 4)[:3]
+    trim(log, parts)
+    return log, parts
+
+
+def test_verify_recomputes_the_log_and_its_archive_from_the_first_decision(
+    shop: Path, trimmed: tuple[Path, list[Part]], tmp_path: Path
+) -> None:
+    """The promise of the project holds over what was archived: N of N, and every entry as it was acknowledged."""
+    whole = run("verify", shop)
+    assert whole.exit_code == 0, whole.output
+    both = run("verify", trimmed[0], "--archive", tmp_path / "archive")
+    assert (both.exit_code, both.output) == (0, whole.output)
+
+
+def test_verify_of_an_archive_alone(shop: Path, tmp_path: Path) -> None:
+    """It is the log as it was at its last entry."""
+    split(shop, tmp_path / "archive", 3)
+    alone = run("verify", tmp_path / "archive")
+    assert (alone.exit_code, alone.output) == (0, run("verify", shop).output)
+
+
+def test_evaluate_says_the_same_of_the_log_of_both_and_of_the_archive(
+    shop: Path, trimmed: tuple[Path, list[Part]], tmp_path: Path
+) -> None:
+    """Retention must not change what researchers find."""
+    whole = evaluated(tmp_path, shop)
+    assert evaluated(tmp_path, trimmed[0], "--archive", tmp_path / "archive") == whole
+    split(shop, tmp_path / "all", 3)
+    assert evaluated(tmp_path, tmp_path / "all") == whole
+    split(shop, tmp_path / "one", 1)
+    (part,) = parts_in(tmp_path / "one")
+    assert evaluated(tmp_path, part.folder) == whole
+    assert evaluated(tmp_path, part.folder / "decisions.parquet") == whole
+
+
+def test_every_command_that_reads_logs_reads_archives(
+    trimmed: tuple[Path, list[Part]], shop: Path, tmp_path: Path
+) -> None:
+    """One way to name a log, and it works everywhere."""
+    folder = tmp_path / "archive"
+    logs: list[list[str | Path]] = [[shop], [trimmed[0], "--archive", folder]]
+    for number, log in enumerate(logs):
+        assert run("inspect", *log, "--experiment", "home").exit_code in (0, 1)
+        copy = tmp_path / f"copy-{number}.parquet"
+        assert run("export", *log, copy, "--experiment", "home").exit_code == 0
+        out = tmp_path / f"out-{number}"
+        compared = run(
+            "compare",
+            *log,
+            "--experiment",
+            "home",
+            "--policies",
+            "uniform",
+            "fixed:sale",
+            "--workers",
+            "1",
+            "--out",
+            out,
+        )
+        assert compared.exit_code in (0, 1), compared.output
+    assert pq.read_table(tmp_path / "copy-0.parquet") == pq.read_table(tmp_path / "copy-1.parquet")
+
+
+def test_a_trimmed_log_says_where_the_rest_is(trimmed: tuple[Path, list[Part]], tmp_path: Path) -> None:
+    """Else its figures would be taken for those of all decisions."""
+    log, parts = trimmed
+    text = f"positions 1 to {parts[-1].last} are in the archive; to include them: --archive {tmp_path / 'archive'}"
+    commands: list[list[str | Path]] = [["verify", log], ["inspect", log, "--experiment", "home"]]
+    for command in commands:
+        assert text in run(*command).output
+        assert text not in run(*command, "--archive", tmp_path / "archive").output
+
+
+def test_verify_of_later_parts_alone_says_what_is_missing(trimmed: tuple[Path, list[Part]], tmp_path: Path) -> None:
+    """Without the first decisions nothing can be learned again; said before anything is recomputed."""
+    shutil.rmtree(trimmed[1][0].folder)
+    result = run("verify", tmp_path / "archive")
+    assert result.exit_code == 2
+    assert f"positions 1 to {trimmed[1][0].last} are in parts that are not there" in result.output
+    assert "without the first decisions nothing can be recomputed" in result.output
+    assert "decisions equal" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("verify", "{empty}"), "empty: has no part of an archive; name the folder that `decider archive` wrote to"),
+        (
+            ("evaluate", "{csv}", "--policy", "uniform", "--archive", "{empty}"),
+            "has no archive, only a log of ours has",
+        ),
+        (("verify", "{shop}", "--archive", "{empty}"), "empty: has no part of the archive of"),
+        (("inspect", "{shop}", "--experiment", "home", "--archive", "{empty}"), "empty: has no part of the archive of"),
+        (
+            ("compare", "storefront", "--policies", "default", "--archive", "{empty}"),
+            "--archive: says how to read a log",
+        ),
+    ],
+)
+def test_what_is_no_archive_is_refused(shop: Path, tmp_path: Path, args: tuple[str, ...], message: str) -> None:
+    """A wrong folder is said to be one, not read as nothing."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "log.csv").write_text("action,reward,propensity\na,1,0.5\nb,0,0.5\n")
+    names = {"empty": tmp_path / "empty", "csv": tmp_path / "log.csv", "shop": shop}
+    result = run(*[arg.format(**names) for arg in args])
+    assert result.exit_code == 2
+    assert message in result.output

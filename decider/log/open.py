@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from decider.errors import LogError, LogFull
 from decider.log.archive.find import archived, check_same_log, found_parts, is_archive, is_part, parts_in, parts_of
-from decider.log.archive.part import Part
+from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.protocol import CuttableLog, EventLog, LogReader
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
@@ -20,7 +20,16 @@ from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
 from decider.types import Time, now
 
-__all__ = ["archived", "check_unused", "is_archive", "is_part", "open_log", "open_reader", "open_to_cut"]
+__all__ = [
+    "DECISIONS_FILE",
+    "archived",
+    "check_unused",
+    "is_archive",
+    "is_part",
+    "open_log",
+    "open_reader",
+    "open_to_cut",
+]
 
 
 def open_log(
@@ -52,18 +61,14 @@ def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:
     """A log to read. One that an older release wrote is read from an upgraded copy, since reading changes nothing.
 
     path: of a log, or of a folder with parts of an archive, which is read as the log was then. archive: folders with
-    the parts that the log at `path` names; then the whole log is read, put together in a temporary copy.
+    (more) parts; then the whole log is read, put together in a temporary copy.
     Raises LogError; ArchiveMissing, ArchiveDamaged where a part is not what it must be.
     """
     if path.is_dir():
-        return _open_archive(path)
+        return _Copy(path, partial(_restore, parts_in(path, *archive), None))
     if is_old(path):
         return _Copy(path, partial(_upgrade, path))
     return _open_whole(path, archive) if archive else SqliteReader(path)
-
-
-def _open_archive(folder: Path) -> LogReader:
-    return _Copy(folder, partial(_restore, parts_in(folder), None))
 
 
 def _open_whole(path: Path, folders: Sequence[Path]) -> LogReader:

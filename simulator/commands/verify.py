@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from decider.errors import DeciderError
+from decider.errors import ArchiveMissing, DeciderError
 from decider.log.open import archived, open_reader
 from decider.log.protocol import Damage, LogReader
 from simulator.commands.options import archive_option
@@ -40,7 +40,10 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
     otherwise, 2 if the log is damaged, cannot be read, or was made by learning code that this build does not have.
     """
     try:
-        if not archive and (elsewhere := archived(db)):
+        elsewhere = archived(db, archive)
+        if elsewhere and db.is_dir():
+            raise ArchiveMissing(f"{db}: {elsewhere}; without the first decisions nothing can be recomputed")
+        if elsewhere:
             click.echo(elsewhere)
         with (
             closing(open_reader(db, archive=archive)) as log,

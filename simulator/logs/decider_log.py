@@ -69,7 +69,8 @@ def load(
     Traceback (most recent call last):
     decider.errors.LogError: nowhere.db: there is no such log
     """
-    if not archive and (elsewhere := archived(path)):
+    elsewhere = archived(path, archive)
+    if elsewhere:
         on_note(f"{path}: {elsewhere}")
     with closing(open_reader(path, archive=archive)) as log:
         return _load(log, _versions(log, experiment), version, span)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from decider.experiment.definition import Experiment
-from decider.log.open import is_archive, is_part
+from decider.log.open import DECISIONS_FILE, is_archive, is_part
 from simulator.logs import decider_log, dsjson, open_bandit, tables
 from simulator.logs.columns import Columns
 from simulator.logs.context_fields import CONTEXT_WORDS, with_context
@@ -44,7 +44,7 @@ def open_log(name: str, options: ReadOptions) -> Columns:
         _refuse_options(name, options)
         span = Span(options.since, options.until)
         columns = decider_log.load(
-            _log_of(name),
+            _log_of(Path(name)),
             experiment=options.experiment,
             version=options.version,
             span=span,
@@ -75,17 +75,16 @@ def definition_in(name: str, options: ReadOptions) -> Experiment | None:
     """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does."""
     if not _is_ours(name):
         return None
-    return decider_log.newest_definition(_log_of(name), experiment=options.experiment)
+    return decider_log.newest_definition(_log_of(Path(name)), experiment=options.experiment)
 
 
 def _is_ours(name: str) -> bool:
     return not name.startswith(open_bandit.PREFIX) and _kind(Path(name)) in DATABASE
 
 
-def _log_of(name: str) -> Path:
-    """A log or an archive; a part's decisions are read with their part, which knows their experiments."""
-    path = Path(name)
-    return path.parent if path.is_file() and is_part(path.parent) else path
+def _log_of(path: Path) -> Path:
+    """A log or an archive. The decisions of a part are read with the rest of it, which says what they are of."""
+    return path.parent if path.name == DECISIONS_FILE and is_part(path.parent) else path
 
 
 def _refuse_options(name: str, options: ReadOptions) -> None:
@@ -108,7 +107,7 @@ def _refuse_table_options(name: str, options: ReadOptions) -> None:
 
 def _kind(path: Path) -> str:
     """The suffix that says how to read a file or folder. Raises BadLog."""
-    if is_archive(path) or is_part(path.parent):
+    if is_archive(_log_of(path)):
         return DATABASE[0]
     if path.is_dir():
         return _kind_of_folder(path)

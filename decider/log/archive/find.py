@@ -18,7 +18,7 @@ from decider.log.archive.part import PART_JSON, UNFINISHED, Part, read_head
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import json_text
-from decider.types import START, Position
+from decider.types import Position
 
 _FIRST_ENTRY = """
 select position, time, text from (
@@ -53,15 +53,22 @@ def _rows(log: Path) -> list[tuple[Position, Position, str, str]]:
         return connection.execute("select first, last, path, digest from archives order by first").fetchall()
 
 
-def archived(log: Path) -> str:
-    """Which entries a log has given to an archive and how to read them, in words; empty where it has all of them."""
-    rows = _rows(log) if log.is_file() else []
+def archived(path: Path, folders: Sequence[Path] = ()) -> str:
+    """Which entries a log or a folder of parts does not have, and how to read them; empty where it has all of them.
+
+    folders: with (more) parts of the archive.
+    """
+    if path.is_dir():
+        begin = parts_in(path, *folders)[0].after.position
+        return (
+            f"positions 1 to {begin} are in parts that are not there; to include them: --archive DIR" if begin else ""
+        )
+    rows = _rows(path) if path.is_file() and not folders else []
     if not rows:
         return ""
-    first, last = rows[0][0], rows[-1][1]
-    folders = list(dict.fromkeys(str(Path(path).parent) for _, _, path, _ in rows))
-    options = " ".join(f"--archive {folder}" for folder in folders)
-    return f"positions {first} to {last} are in the archive; to include them: {options}"
+    places = list(dict.fromkeys(str(Path(place).parent) for _, _, place, _ in rows))
+    options = " ".join(f"--archive {place}" for place in places)
+    return f"positions {rows[0][0]} to {rows[-1][1]} are in the archive; to include them: {options}"
 
 
 def found_parts(named: Sequence[NamedPart], folders: Sequence[Path] = ()) -> list[Part]:
@@ -101,16 +108,23 @@ def _folders_in(folder: Path) -> list[Path]:
     return sorted(one for one in folder.iterdir() if one.is_dir()) if folder.is_dir() else []
 
 
-def parts_in(folder: Path) -> list[Part]:
-    """The parts in a folder, in order; the folder may be one itself. Raises ArchiveMissing, ArchiveDamaged."""
-    if is_part(folder):
-        return [read_head(folder)]
-    finished = [one for one in _folders_in(folder) if not one.name.startswith(UNFINISHED)]
-    parts = sorted([read_head(one) for one in finished if is_part(one)], key=lambda part: part.first)
+def parts_in(*folders: Path) -> list[Part]:
+    """The parts in folders, in order; a folder may be one itself. Raises ArchiveMissing, ArchiveDamaged."""
+    parts = sorted(
+        [read_head(one) for folder in folders for one in _parts_of_folder(folder)], key=lambda one: one.first
+    )
     if not parts:
-        raise ArchiveMissing(f"{folder}: has no part of an archive; name the folder that `decider archive` wrote to")
+        raise ArchiveMissing(
+            f"{folders[0]}: has no part of an archive; name the folder that `decider archive` wrote to"
+        )
     check_joined(parts)
     return parts
+
+
+def _parts_of_folder(folder: Path) -> list[Path]:
+    if is_part(folder):
+        return [folder]
+    return [one for one in _folders_in(folder) if is_part(one) and not one.name.startswith(UNFINISHED)]
 
 
 def is_part(folder: Path) -> bool:
@@ -145,14 +159,6 @@ def check_joined(parts: Iterable[Part]) -> None:
                 f"{part.folder}: does not continue {before.folder.name}: the checksum before it is another than the "
                 "one after that; one of them is of another copy of the log"
             )
-
-
-def check_begins(parts: Sequence[Part]) -> None:
-    """Raises ArchiveMissing where the first part does not begin with the log's first entry."""
-    if parts and parts[0].after.position != START:
-        raise ArchiveMissing(
-            f"{parts[0].folder}: begins at position {parts[0].first}: put the parts before it into the same folder"
-        )
 
 
 def identity(connection: sqlite3.Connection) -> str:

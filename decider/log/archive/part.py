@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogError
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import ENTRY_TABLES, EntryTable
+from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, EntryTable
 from decider.types import Position, Time
 
 FORMAT = 1
@@ -36,6 +37,8 @@ def file_of(table: EntryTable) -> str:
     """The name of the file with a table's entries."""
     return f"{table.name}.parquet"
 
+
+DECISIONS_FILE = file_of(DECISIONS)
 
 FILES = (*map(file_of, ENTRY_TABLES), MARKS)
 """The files that every part has."""
@@ -153,32 +156,41 @@ def place_part(path: Path) -> None:
 def read_part(folder: Path) -> Part:
     """A part whose files are all what was written. Raises ArchiveMissing, ArchiveDamaged."""
     part = read_head(folder)
-    for name in FILES:
-        if name not in part.files:
-            raise ArchiveDamaged(f"{folder / PART_JSON}: does not name {name}; put a copy of it in its place")
-    for name, file in part.files.items():
-        _check_file(folder / name, file)
+    check_sizes(part)
+    for name in part.files:
+        check_content(part, name)
     return part
 
 
 def check_sizes(part: Part) -> None:
-    """Whether all files are there, as seen without reading them. Raises ArchiveMissing, ArchiveDamaged."""
-    for name, file in part.files.items():
-        _check_size(part.folder / name, file)
+    """Whether the files are there and as long as they should be, without reading them. Raises ArchiveMissing,
+    ArchiveDamaged."""
+    for name in FILES:
+        if name not in part.files:
+            raise ArchiveDamaged(f"{part.folder / PART_JSON}: does not name {name}; put a copy of it in its place")
+    for name, expected in part.files.items():
+        path = part.folder / name
+        if not path.is_file():
+            raise ArchiveMissing(f"{path}: is missing; put a copy of it there")
+        found = path.stat().st_size
+        if found != expected.bytes:
+            raise ArchiveDamaged(f"{path}: has {found} bytes and not {expected.bytes}; put a copy of it in its place")
 
 
-def _check_size(path: Path, expected: PartFile) -> None:
-    if not path.is_file():
-        raise ArchiveMissing(f"{path}: is missing; put a copy of it there")
-    found = path.stat().st_size
-    if found != expected.bytes:
-        raise ArchiveDamaged(f"{path}: has {found} bytes and not {expected.bytes}; put a copy of it in its place")
-
-
-def _check_file(path: Path, expected: PartFile) -> None:
-    _check_size(path, expected)
-    if file_sha256(path) != expected.sha256:
+def check_content(part: Part, name: str) -> None:
+    """Whether a file is what was written; a file that has not changed is read once. Raises ArchiveDamaged."""
+    path = part.folder / name
+    status = path.stat()
+    if (
+        _sha256_of(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        != part.files[name].sha256
+    ):
         raise ArchiveDamaged(f"{path}: was changed since it was written (sha256); put a copy of it in its place")
+
+
+@lru_cache(maxsize=1024)
+def _sha256_of(path: Path, _state: tuple[int, ...]) -> str:
+    return file_sha256(path)
 
 
 def file_sha256(path: Path) -> str:

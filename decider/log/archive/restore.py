@@ -13,16 +13,27 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from decider.errors import ArchiveDamaged, LogError
-from decider.log.archive.find import check_begins, check_joined
-from decider.log.archive.part import Part, read_part
-from decider.log.archive.read import entry_rows, marks_of
+from decider.log.archive.columns import raw_names
+from decider.log.archive.find import check_joined
+from decider.log.archive.part import NAMED, Part, file_of, read_part
+from decider.log.archive.read import entry_rows, marks_of, rows_of
+from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.log_files import witness_path
 from decider.log.sqlite.migrations import migrate
-from decider.log.sqlite.tables import ENTRY_TABLES, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
+from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
 from decider.types import START, Position
 
 _INDEXES = "select name, sql from sqlite_master where type = 'index' and sql is not null"
+_MISSING_PARTS = "insert into archives (last, first, time, path, digest) values (?, ?, ?, ?, ?)"
+_NOT_LEARNED = """
+insert into archived_experiments (experiment, decisions, complete_after)
+select experiment, 0, (1 << 62) from experiments group by experiment having min(number) > 1
+  or min(position) <= (select last from archives)
+"""
+_CUT = """
+insert into cut (position, time, chain, counted, sealed, remember, digest, archived) values (?, ?, ?, ?, ?, ?, ?, ?)
+"""
 _MARK = "insert into marks (position, chain) values (?, ?) on conflict (position) do nothing"
 _COPIED = ("refused_rewards", "models")
 """Tables of the live log that are no entries."""
@@ -31,10 +42,10 @@ _COPIED = ("refused_rewards", "models")
 def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
     """Make the log `target` of the parts, and of the entries of `live` behind them.
 
+    Where the first part does not begin with the first entry, the log is one whose entries up to there are archived.
     Raises ArchiveDamaged, ArchiveMissing before anything is made; LogError.
     """
     check_joined(parts)
-    check_begins(parts)
     whole = [read_part(part.folder) for part in parts]
     with sqlite_errors(target), closing(_make(target)) as connection, _without_indexes(connection):
         if live is not None:
@@ -42,6 +53,8 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
             connection.execute("insert into main.signatures select * from live.signatures")
         for part in whole:
             _insert_part(connection, part)
+        if whole and whole[0].first > 1:
+            _begin_with(connection, whole[0])
         if live is None:
             _end_with(connection, whole[-1])
         else:
@@ -75,16 +88,32 @@ def _insert_part(connection: sqlite3.Connection, part: Part) -> None:
     for table in ENTRY_TABLES:
         for rows in entry_rows(part, table):
             if table is PUBLISHED_MODELS:
-                place = 2 + table.columns.index("signature")
+                place = raw_names(table).index("signature")
                 connection.executemany(INTERN_SIGNATURE, [row[place : place + 1] for row in rows])
-            try:
-                connection.executemany(table.insert_new, rows)
-            except sqlite3.IntegrityError as error:
-                raise ArchiveDamaged(
-                    f"{part.folder}: has an entry that cannot be one of {table.name} ({error})"
-                ) from error
+            _insert(connection, part, table, rows)
     connection.executemany(_MARK, marks_of(part).items())
     connection.execute("commit")
+
+
+def _insert(connection: sqlite3.Connection, part: Part, table: EntryTable, rows: Sequence[Sequence[object]]) -> None:
+    try:
+        connection.executemany(table.insert_new, rows)
+    except sqlite3.IntegrityError as error:
+        raise ArchiveDamaged(f"{part.folder}: an entry cannot be one of {table.name} ({error})") from error
+
+
+def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
+    """The log is cut before a part: the versions and builds that its decisions name are in it, what was learned not."""
+    for table in (EXPERIMENTS, BUILDS):
+        for rows in rows_of(part.folder / f"{NAMED}{file_of(table)}", raw_names(table)):
+            _insert(connection, part, table, rows)
+    cut, before = part.after, part.folder.with_name(f"parts before {part.name}")
+    connection.execute(_MARK, (cut.position, cut.chain))
+    connection.execute(_MISSING_PARTS, (cut.position, 1, cut.time, str(before), ""))
+    connection.execute(_NOT_LEARNED)
+    connection.execute(_CUT, (*cut, cut.position, cut.time, 0, "", 0))
+    entries, models = digest_of_entries(connection, KEPT, cut.position), digest_of_models(connection, cut.position)
+    connection.execute("update cut set digest = ?", (digest_of_cut(connection, entries=entries, models=models),))
 
 
 def _end_with(connection: sqlite3.Connection, part: Part) -> None:

@@ -18,12 +18,11 @@ import pyarrow.parquet as pq
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.archive.find import check_joined
-from decider.log.archive.part import Part, file_of, read_part
+from decider.log.archive.part import DECISIONS_FILE, Part, check_content, check_sizes
 from decider.log.archive.read import BATCH_ROWS, arrow_errors
 from decider.log.protocol import SealedDecision
 from decider.log.sqlite.merge import merge
 from decider.log.sqlite.read_rows import DECISION, decision, row_type
-from decider.log.sqlite.tables import DECISIONS
 from decider.types import START, ExperimentId, Position, Time
 
 _ROW = row_type(f"{DECISION.columns}, deadline, overridden, rewards_in_time")
@@ -41,13 +40,13 @@ def sealed_in_parts(
     """An experiment's archived decisions whose window ended in (after, until], in the order of (deadline, position).
 
     versions: of the log, at least those that the parts' decisions name. Memory does not grow with their number.
-    Raises ArchiveMissing, ArchiveDamaged before anything is read.
+    Raises ArchiveMissing before anything is read; ArchiveDamaged, for a changed file before it is read.
     """
     check_joined(parts)
     windows = _by_window(versions, experiment)
     needed = [part for part in parts if windows and _ends_between(part, min(windows), max(windows), after, until)]
     for part in needed:
-        read_part(part.folder)
+        check_sizes(part)
     streams = [
         (_first_deadline(window, needed, wanted, after), _sealed(needed, wanted, window, after, until))
         for window, wanted in windows.items()
@@ -85,7 +84,8 @@ def _sealed(
     """Those of versions with one window."""
     for part in parts:
         if _ends_between(part, window, window, after, until):
-            for batch in _batches(part.folder / file_of(DECISIONS), versions, after, until):
+            check_content(part, DECISIONS_FILE)
+            for batch in _batches(part.folder / DECISIONS_FILE, versions, after, until):
                 yield from _decisions(batch, versions)
 
 

@@ -277,13 +277,13 @@ class _File:
 
     def _write(self) -> None:
         table = pa.Table.from_batches(self._batches, self._schema)
-        self._writer.write_table(table, row_group_size=len(table) or None)
+        self._writer.write_table(table, row_group_size=len(table))
         self._rows += len(table)
         self._batches = []
 
     def end(self) -> PartFile:
         """Everything is added: the file as it lies on the disk."""
-        if self._batches or not self._rows:
+        if self._batches:
             self._write()
         self._writer.close()
         _sync(self.path)

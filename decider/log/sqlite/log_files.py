@@ -71,6 +71,7 @@ _RECORD = struct.Struct(">QI")  # position, checksum of it: a torn record counts
 
 
 def witness_path(log: Path) -> Path:
+    """Where a log's witness lies: see Witness."""
     real = log.resolve()
     return real.with_name(real.name + "-last")
 
