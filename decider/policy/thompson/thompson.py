@@ -281,7 +281,7 @@ def _action_names(actions: tuple[Choice, ...]) -> _ActionNames:
     ids = tuple([category("id", one.id)[0] for one in actions])
     own = tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
     # Twice: the choices are kept as well, with the features that they were made from.
-    return _names_of_actions.put(actions, (ids, own), floats=2 * sum([2 * FEATURE + floats_of(one) for one in own]))
+    return _names_of_actions.put(actions, (ids, own), floats=4 * FEATURE * len(own) + 2 * sum(map(floats_of, own)))
 
 
 def _context_features(context: Context) -> Vector:
