@@ -20,11 +20,11 @@ from decider.types import Position
 MEMORY = 1_000_000_000
 """Bytes of memory of a process, by default."""
 
-DEFINITIONS_SHARE, FIXED_SHARE = 0.25, 0.15
+DEFINITIONS_SHARE, FIXED_SHARE = 0.2, 0.15
 """Of the memory, what definitions and learners that cannot be evicted may take. Policies as a whole have a share of
 their own, see `server/serve.py`."""
 
-ACTION_BYTES = 900
+ACTION_BYTES = 600
 """Of an action without features and payload: measured."""
 
 
@@ -105,7 +105,7 @@ def definition_bytes(experiment: Experiment) -> int:
 
     >>> from decider.experiment.definition import Action
     >>> from decider.types import ActionId, ExperimentId
-    >>> 900 < definition_bytes(Experiment(ExperimentId("e"), (Action(ActionId("a")),) * 10)) / 10 < 1_200
+    >>> 600 < definition_bytes(Experiment(ExperimentId("e"), (Action(ActionId("a")),) * 10)) / 10 < 900
     True
     """
     return sum(ACTION_BYTES + _bytes(action.payload) + 2 * _bytes(action.features) for action in experiment.actions)

@@ -45,11 +45,11 @@ class Storage(Protocol):
 
 
 class PolicyMemory:
-    """most_bytes: of all policies in memory. evictions: how many there have been."""
+    """most_bytes: of all policies in memory, may be changed. evictions: how many there have been."""
 
     def __init__(self, most_bytes: int, storage: Storage) -> None:
         self.evictions = 0
-        self._most_bytes = most_bytes
+        self.most_bytes = most_bytes
         self._storage = storage
         self._lock = threading.Lock()
         self._keys = count(1)
@@ -109,7 +109,7 @@ class PolicyMemory:
             alive = self._alive()
             for policy in alive:
                 policy.measure()
-            excess = sum([policy.measured for policy in alive]) - self._most_bytes
+            excess = sum([policy.measured for policy in alive]) - self.most_bytes
             if excess > 0:
                 try:
                     self._evict(alive, excess)

@@ -54,9 +54,18 @@ FILES_INTERVAL = 1.0
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
 
-POLICIES_SHARE, SLOTS_SHARE = 0.35, 0.05
+POLICIES_SHARE, SLOTS_SHARE = 0.3, 0.05
 """Of `--memory`, what policies and cached slots may take; definitions have theirs in `learn/limits.py`. The rest is for
-the interpreter and its libraries (120 MB), calls in flight, and what an allocator does not give back."""
+the interpreter and its libraries (120 MB), calls in flight, what an allocator does not give back, and Vowpal Wabbit's
+pool of parsed lines, which is never smaller than it once was."""
+
+RESIDENT_SHARE, LEAST_SHARE = 0.85, 0.1
+"""Of `--memory`: where the process takes more than the first, policies get less, down to the second. Sizes are
+estimates; what the process takes is measured."""
+
+TRIM_INTERVAL = 0.5
+"""Seconds between two looks at how much memory policies and slots take. A thread of its own, since a round of learning
+may take long."""
 
 ARCHIVE_INTERVAL = 2.0
 """Seconds between two looks for a missing part of the archive at a start."""
@@ -199,6 +208,7 @@ class Server:
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),
             threading.Thread(target=self._follow, name="follower", daemon=True),
+            threading.Thread(target=self._keep_to_memory, name="memory", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -277,7 +287,6 @@ class Server:
             self._try_to(lambda: self._clock.reach(self.log.head().time))
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
-            self._try_to(self._trim)
             pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
             self._try_to(self._totals.store_if_due)
             if time.monotonic() >= next_look:
@@ -286,7 +295,15 @@ class Server:
                 self._try_to(self._archiver.look)
                 next_look = time.monotonic() + self._files_interval
 
+    def _keep_to_memory(self) -> None:
+        """The thread that looks after memory."""
+        while not self._stopping.wait(TRIM_INTERVAL):
+            self._try_to(self._trim)
+
     def _trim(self) -> None:
+        most, least = (int(share * self._settings.memory) for share in (POLICIES_SHARE, LEAST_SHARE))
+        spare = int(RESIDENT_SHARE * self._settings.memory) - allocator.resident_bytes()
+        self._memory.most_bytes = min(most, max(least, self._memory.most_bytes + spare))
         self._memory.trim()
         if self._memory.evictions > self._given_back:
             self._given_back = self._memory.evictions

@@ -282,7 +282,7 @@ def _action_names(actions: tuple[Choice, ...]) -> _ActionNames:
     if known is None:
         known = _make_action_names(actions)
         # Twice: the choices are kept as well, with the features that they were made from.
-        size = 2 * sum([2 * FEATURE + floats_of(one) for one in known[1]])
+        size = 4 * FEATURE * len(known[1]) + 2 * sum(map(floats_of, known[1]))
         _names_of_actions.put(actions, known, floats=size)
     return known
 
