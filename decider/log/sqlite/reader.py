@@ -1,7 +1,7 @@
 """Reads a log in an SQLite file, without the right to write; also while a server writes it.
 
 views.sql defines what is sealed. A query for the decisions whose deadline lies in (after, until] is written as a range
-of their times (`_DUE`), since the index is on (version, time).
+of their times, since the index is on (version, time).
 """
 
 from __future__ import annotations
@@ -56,8 +56,6 @@ from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import Totals
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
 
-_DUE = "time > :after - window and time <= :until - window"
-
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
 _VERSION = "select position, time, number, definition from experiments where position = ?"
 
@@ -82,9 +80,24 @@ from asked v
 FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 
 SEALED_DECISIONS_OF_VERSION = f"""
-select {SEALED_DECISION.columns} from decision_rewards where version = :version and {_DUE}
+select {SEALED_DECISION.columns} from decision_rewards
+where version = :version and time >= :first and time <= :last
+  and (time, position) > (:first, :position) and (time, position) <= (:last, :end)
 order by time, position, reward_position
 """  # noqa: S608 - constants
+"""A page of them: those decided beyond (:first, :position) and up to (:last, :end)."""
+
+END_OF_PAGE = """
+select time, position from decisions
+where version = :version and time >= :first and time <= :last and (time, position) > (:first, :position)
+order by time, position limit 1 offset :page - 1
+"""
+
+PAGE = 64
+"""Decisions that are read at a time. Between two pages nothing is held: a reader that holds the log's state of some
+minutes ago, as one that learns a long log would, keeps the write-ahead log from being written back."""
+
+LAST_POSITION = Position(2**63 - 1)
 
 _LAST_NEWS = """
 select position, max((select coalesce(max(position), 0) from experiments),
@@ -350,35 +363,28 @@ class SqliteReader:
         return count
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
-        """See LogReader. One connection; a version's query starts when the merge reaches its first deadline."""
-        with self._connection() as connection:
-            due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
-            streams = [
-                ((deadline, START), self._sealed_of_version(connection, version, after, until))
-                for version, deadline in due.items()
-            ]
-            yield from merge(streams, key=attrgetter("deadline", "position"))
+        """See LogReader. A version's first page is read when the merge reaches its first deadline."""
+        due = _due(self._read(FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
+        streams = [
+            ((deadline, START), self._sealed_of_version(version, after, until)) for version, deadline in due.items()
+        ]
+        yield from merge(streams, key=attrgetter("deadline", "position"))
 
-    def _sealed_of_version(
-        self, connection: sqlite3.Connection, version: Position, after: Time, until: Time
-    ) -> Iterator[SealedDecision]:
-        all_active = self.version_at(version).all_active
-        rows = read(
-            connection,
-            SEALED_DECISIONS_OF_VERSION,
-            {"version": version, "after": after, "until": until},
-            SEALED_DECISION,
-        )
-        for _, group in groupby(rows, key=attrgetter("position")):
-            joined = list(group)
-            first = joined[0]
-            yield SealedDecision(
-                position=first.position,
-                deadline=first.deadline,
-                decision=decision(first, all_active),
-                rewards=tuple([row.reward for row in joined if row.reward is not None]),
-                overridden=bool(first.overridden),
+    def _sealed_of_version(self, version: Position, after: Time, until: Time) -> Iterator[SealedDecision]:
+        # In pages, and exact all the same: what is sealed does not change any more, and nothing is sealed before it.
+        asked = self.version_at(version)
+        window = asked.experiment.reward.window
+        page = {"version": version, "page": PAGE, "first": after - window, "position": LAST_POSITION}
+        while True:
+            end = self._one(END_OF_PAGE, {**page, "last": until - window})
+            last, position = (end["time"], end["position"]) if end else (until - window, LAST_POSITION)
+            rows = list(
+                self._read(SEALED_DECISIONS_OF_VERSION, {**page, "last": last, "end": position}, SEALED_DECISION)
             )
+            yield from _sealed(rows, asked.all_active)
+            if end is None:
+                return
+            page |= {"first": last, "position": position}
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
@@ -417,6 +423,20 @@ def _due(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
     """Of FIRST_DEADLINES those up to `until`, by version."""
     found = {row["position"]: row["deadline"] for row in rows if row["deadline"] is not None}
     return {version: deadline for version, deadline in found.items() if deadline <= until}
+
+
+def _sealed(rows: Sequence[Any], all_active: tuple[ActionId, ...]) -> Iterator[SealedDecision]:
+    """From rows of SEALED_DECISION, those of a decision one after the other."""
+    for _, group in groupby(rows, key=attrgetter("position")):
+        joined = list(group)
+        first = joined[0]
+        yield SealedDecision(
+            position=first.position,
+            deadline=first.deadline,
+            decision=decision(first, all_active),
+            rewards=tuple([row.reward for row in joined if row.reward is not None]),
+            overridden=bool(first.overridden),
+        )
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:
