@@ -145,7 +145,6 @@ class Leader:
                 self._try_to_learn(training, end)
                 if time.monotonic() - self._unpublished_since >= PUBLISH_INTERVAL:
                     self._try_to_publish()
-                self._maintain()
         self._try_to_publish()
         self._maintain()
         self._log_progress()

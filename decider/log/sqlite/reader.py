@@ -81,21 +81,14 @@ FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 
 SEALED_DECISIONS_OF_VERSION = f"""
 select {SEALED_DECISION.columns} from decision_rewards
-where version = :version and time >= :first and time <= :last
-  and (time, position) > (:first, :position) and (time, position) <= (:last, :end)
-order by time, position, reward_position
-"""  # noqa: S608 - constants
-"""A page of them: those decided beyond (:first, :position) and up to (:last, :end)."""
-
-END_OF_PAGE = """
-select time, position from decisions
 where version = :version and time >= :first and time <= :last and (time, position) > (:first, :position)
-order by time, position limit 1 offset :page - 1
-"""
+order by time, position, reward_position limit :page
+"""  # noqa: S608 - constants
+"""A page of them: those decided beyond (:first, :position) and up to :last."""
 
-PAGE = 64
-"""Decisions that are read at a time. Between two pages nothing is held: a reader that holds the log's state of some
-minutes ago, as one that learns a long log would, keeps the write-ahead log from being written back."""
+PAGE = 256
+"""Rows that are read at a time. Between two pages nothing is held: a reader that holds the log's state of some minutes
+ago, as one that learns a long log would, keeps the write-ahead log from being written back."""
 
 LAST_POSITION = Position(2**63 - 1)
 
@@ -374,17 +367,20 @@ class SqliteReader:
         # In pages, and exact all the same: what is sealed does not change any more, and nothing is sealed before it.
         asked = self.version_at(version)
         window = asked.experiment.reward.window
-        page = {"version": version, "page": PAGE, "first": after - window, "position": LAST_POSITION}
+        first, position, size = Time(after - window), LAST_POSITION, PAGE
         while True:
-            end = self._one(END_OF_PAGE, {**page, "last": until - window})
-            last, position = (end["time"], end["position"]) if end else (until - window, LAST_POSITION)
-            rows = list(
-                self._read(SEALED_DECISIONS_OF_VERSION, {**page, "last": last, "end": position}, SEALED_DECISION)
-            )
+            page = {"version": version, "first": first, "position": position, "last": until - window, "page": size}
+            rows = list(self._read(SEALED_DECISIONS_OF_VERSION, page, SEALED_DECISION))
+            more = len(rows) == size
+            if more:  # the last decision may have rewards beyond the page
+                rows = [row for row in rows if row.position != rows[-1].position]
             yield from _sealed(rows, asked.all_active)
-            if end is None:
+            if not more:
                 return
-            page |= {"first": last, "position": position}
+            if rows:
+                first, position = rows[-1].time, rows[-1].position
+            else:
+                size *= 2
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
