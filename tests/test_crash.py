@@ -42,12 +42,13 @@ class Visitor:
         self.decided: dict[str, pb.DecideResponse] = {}
         self.rewarded: dict[tuple[str, str], list[str]] = {}
 
-    def visit(self, target: str) -> None:
-        """Until the server dies."""
+    def visit(self, target: str, *, pause: float = 0.0, over: threading.Event | None = None) -> None:
+        """Until the server dies, or `over` is set."""
         client = GrpcClient(Path(), target, "")
         try:
-            while True:
+            while over is None or not over.is_set():
                 self._send(client, self._pending[0] if self._pending else self._request())
+                time.sleep(pause)
         except grpc.RpcError as error:
             if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
                 raise

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt, LogError
+from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import (
     Damage,
@@ -31,6 +32,7 @@ from decider.log.protocol import (
     Serves,
     Tick,
 )
+from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
@@ -166,7 +168,7 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
 
 
 @pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "published", "builds", "serves", "ticks",
-                                   "experiments", "refused_rewards", "head", "chain_start"])  # fmt: skip
+                                   "experiments", "refused_rewards", "head", "chain_start", "model_bytes"])  # fmt: skip
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
     """The last decision as well as the first."""
@@ -180,7 +182,7 @@ def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) 
     assert damage(file) != []
 
 
-@pytest.mark.parametrize("table", ["head", "chain_start"])
+@pytest.mark.parametrize("table", ["head", "chain_start", "model_bytes"])
 def test_a_second_row_where_there_is_one_is_found(file: Path, table: str) -> None:
     """Which of the two is read is chance."""
     with closing(sqlite3.connect(file)) as db:
@@ -196,6 +198,21 @@ def test_an_added_row_is_found(file: Path, at: str) -> None:
         db.execute(f"insert into activations (position, time, decision) values ({at}, 1, 7777)")  # noqa: S608 - above
         db.commit()
     assert damage(file) != []
+
+
+@pytest.mark.parametrize("which", ["min", "max"])
+def test_stored_totals_that_are_not_those_of_the_entries_are_found(file: Path, which: str) -> None:
+    """Metrics go on from them: a wrong number with a right checksum would be wrong for ever."""
+    with closing(sqlite3.connect(file)) as db:
+        row = db.execute(f"select {which}(position) from totals_checkpoints").fetchone()  # noqa: S608 - above
+        (stored,) = [one for one in stored_checkpoints(db) if one.position == row[0]]
+        totals = stored.totals
+        totals.sealed_reward[HOME,] += ExactSum.of(5e-324)
+        write_checkpoint(db, stored.checkpoint._replace(content=totals.to_json()))
+        db.commit()
+    assert [str(one) for one in damage(file)] == [
+        f"positions {row[0]} to {row[0]}: the totals stored there are not those of the entries"
+    ]
 
 
 def test_damage_is_located_between_two_marks(tmp_path: Path) -> None:

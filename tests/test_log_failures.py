@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from decider.errors import LogCorrupt, LogFull
-from decider.log.protocol import Tick
+from decider.log.disk import DiskWatch
+from decider.log.memory import MemoryLog
+from decider.log.protocol import LogSizes, NewBuild, Tick
+from decider.log.sqlite import write_ahead
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.v1 import decider_service_pb2 as pb
@@ -152,10 +155,14 @@ def test_really_full_disk_acknowledges_nothing_and_recovers(small_disk: Path, tm
     client = GrpcClient(small_disk / "log.db", server.target, server.http)
     try:
         client.apply(experiment("e"))
+        until(lambda: "--disk-reserve asks for 1.0 GB" in client.fetch("/readyz")[1], what="the small disk is told of")
+        assert client.fetch("/readyz")[0] == 200
+        assert server.output.count("free on its disk") == 1
         acknowledged = fill(client)
         assert rows(client.db, "select count(*) from decisions") == [(acknowledged,)]
         assert client.fetch("/readyz")[0] == 503
-        assert client.fetch("/metrics")[0] == 200
+        status, metrics = client.fetch("/metrics")
+        assert (status, "decider_disk_free_bytes" in metrics) == (200, True)
         subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
         assert until(lambda: status_of(lambda: decide_large(client, acknowledged)).code == 0, what="it decides again")
         assert client.fetch("/readyz")[0] == 200
@@ -164,6 +171,109 @@ def test_really_full_disk_acknowledges_nothing_and_recovers(small_disk: Path, tm
     finally:
         client.close()
         server.kill()
+
+
+class SomeLog(MemoryLog):
+    """Its sizes are what the test says."""
+
+    used, free = 0, 0
+
+    def sizes(self) -> LogSizes:
+        """See LogReader."""
+        return LogSizes(self.used, 0, 0, self.free)
+
+
+def test_a_disk_that_is_nearly_full_is_told_of_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+    """A line each second would hide all others; no line would be noticed when writing fails."""
+    log = SomeLog()
+    log.free = 1_000
+    watch = DiskWatch(log, reserve=500, clock=lambda: 0.0)
+    for free, lines in ((1_000, 0), (499, 1), (400, 1), (520, 1), (560, 2), (499, 3)):
+        log.free = free
+        watch.look()
+        assert (len(caplog.messages), bool(watch.warnings)) == (lines, lines % 2 == 1)
+    assert "only 0.0 MB free on its disk, and --disk-reserve asks for 0.0 MB" in caplog.messages[0]
+    assert "enough again" in caplog.messages[1]
+
+
+def test_a_disk_with_less_room_than_a_day_takes_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """A reserve that is much for one log is an hour for another."""
+    log, time = SomeLog(), [0.0]
+    log.free = 50_000_000
+    watch = DiskWatch(log, reserve=1_000, clock=lambda: time[0])
+    for hour in range(48):
+        time[0] = hour * 3600.0
+        log.used += 1_000_000 if hour < 24 else 3_000_000
+        watch.look()
+        assert bool(watch.warnings) == (hour >= 37), "the last 24 hours took 14 times 3 MB and 10 times 1 MB"
+    assert "the log has grown by 52.0 MB in the last 24 hours" in caplog.text
+    assert len(caplog.messages) == 1
+
+
+def test_a_reader_that_holds_back_the_write_ahead_log_is_told_of_and_it_shrinks_afterwards(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forgotten transaction of a dashboard lets a file grow beside the log until the disk is full."""
+    monkeypatch.setattr(write_ahead, "HELD_AFTER", 0.1)
+    db, wal = tmp_path / "log.db", tmp_path / "log.db-wal"
+    with closing(SqliteLog(db)) as log, closing(sqlite3.connect(f"file:{db}?mode=ro", uri=True)) as other:
+        log.append([Tick()])
+        other.execute("begin")
+        other.execute("select * from head").fetchall()
+        while log.sizes().wal < 3 * write_ahead.LARGE_BYTES:
+            log.append([NewBuild({"padding": "x" * 500_000})])
+            log.maintain()
+        until(lambda: log.maintain() and log.warnings, what="the reader is told of")
+        log.maintain()
+        assert len(caplog.messages) == 1
+        assert f"{wal} has 25 MB and grows: since 20" in log.warnings[0]
+        other.close()
+        log.maintain()
+        assert wal.stat().st_size < write_ahead.LARGE_BYTES
+        assert not log.warnings
+        assert "is written back again, after" in caplog.messages[1]
+        assert log.check(lambda _: None) == []
+
+
+def test_readers_that_come_and_go_are_not_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Scrapes and learning read all the time; only who stays must be found."""
+    with closing(SqliteLog(tmp_path / "log.db")) as log:
+        readers: list[sqlite3.Connection] = []
+        for number in range(60):
+            log.append([NewBuild({"padding": "x" * 500_000})])
+            readers.append(sqlite3.connect(tmp_path / "log.db", isolation_level=None))
+            readers[-1].execute("begin")
+            readers[-1].execute("select * from head").fetchall()
+            if number > 2:
+                readers.pop(0).close()
+            tidy = log.maintain()
+        assert not tidy, "the caller must be told to end his own streams"
+        for one in readers:
+            one.close()
+        assert log.maintain()
+        assert (tmp_path / "log.db-wal").stat().st_size < write_ahead.LARGE_BYTES
+        assert caplog.messages == []
+
+
+def test_a_server_tells_of_a_reader_and_goes_on(client: InProcessClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ready, since it decides as ever; but whoever looks is told."""
+    monkeypatch.setattr(write_ahead, "HELD_AFTER", 0.1)
+    monkeypatch.setattr(write_ahead, "LARGE_PAGES", 10)
+    with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
+        other.execute("begin")
+        other.execute("select * from head").fetchall()
+        for number in range(50):
+            decide_large(client, number)
+        status, text = until(lambda: told_ready(client), what="/readyz tells of the reader")
+        assert status == 200
+        assert "reads the log in a transaction that does not end" in text
+    until(lambda: client.fetch("/readyz") == (200, "ok\n"), what="the write-ahead log is written back")
+
+
+def told_ready(client: InProcessClient) -> tuple[int, str] | None:
+    """What /readyz says, if it says more than ok."""
+    status, text = client.fetch("/readyz")
+    return (status, text) if text != "ok\n" else None
 
 
 def test_locked_log_is_unavailable_and_recovers(client: InProcessClient) -> None:

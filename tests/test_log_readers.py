@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from decider.experiment.definition import ExperimentVersion, RewardDefinition
 from decider.experiment.schema import from_message, to_message
-from decider.log.log_totals import LogTotals
+from decider.log.log_totals import LogTotals, totals_at
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.protocol import (
@@ -35,7 +35,7 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.log.sqlite import reader, totals
-from decider.log.totals import Totals
+from decider.log.totals import LabelTotals, Totals
 from decider.types import START, ActionId, Context, Decision, DecisionId, ExperimentId, Position, Reason, Time
 from tests.conftest import Clock, sample_experiment
 
@@ -387,6 +387,65 @@ def test_a_log_read_in_pieces_is_the_log(script: Sequence[Step], data: st.DataOb
             sum(len(list(log.sealed_decisions(e, after=a.time, until=b.time))) for e in (HOME, OTHER))
             for a, b in pairwise(marks)
         ]
+
+
+@given(steps, st.data())
+def test_totals_that_go_on_from_a_checkpoint_are_the_same_to_the_last_bit(
+    script: Sequence[Step], data: st.DataObject
+) -> None:
+    """A restart, a kill and an upgrade must not show in any counter, however often somebody looked and stored."""
+    with TemporaryDirectory() as folder, closing(open_log(Path(folder, "log.db"), clock=(clock := Clock()))) as log:
+        writer = Writer(log, clock)
+        writer.apply(HOME, WINDOWS[1])
+        first = LogTotals(log)
+        for kind, one, other in script:
+            STEPS[kind](writer, one, other)
+            if data.draw(st.booleans()):
+                first.advance(data.draw(st.integers(1, 9)))
+            if data.draw(st.booleans()):
+                log.store_totals(first.checkpoint())
+            if data.draw(st.booleans()):
+                first = LogTotals(log)
+        first.catch_up()
+        anew = counted_anew(log)
+        assert first.totals == anew
+        assert LabelTotals.from_json(anew.to_json()) == anew
+        assert log.check(lambda _: None) == []
+
+
+def counted_anew(log: EventLog) -> LabelTotals:
+    """The totals from the first entry on, in one go."""
+    counted, totals = log.totals(START_MARK, log.head().mark), LabelTotals()
+    totals.add(counted, {version.position: version.experiment.id for version in log.versions()})
+    return totals
+
+
+def test_totals_at_a_cut_are_what_counting_goes_on_from(writer: Writer) -> None:
+    """Archived entries are gone: what they counted must be in the totals at the cut, their late seals too."""
+    log = writer.log
+    writer.apply(HOME, 5)
+    old = [writer.decide() for _ in range(4)]
+    cut = log.head()
+    writer.clock.now += 3 * MS
+    writer.put(NewReward(old[0], "click", 0.1))
+    [writer.decide() for _ in range(3)]
+    writer.clock.now += 4 * MS
+    writer.put(Tick())
+    log.store_totals(totals_at(log, cut, sealed_until=log.head().time))
+    stored = log.totals_checkpoint()
+    assert stored is not None
+    assert stored.mark == Mark(cut.position, log.head().time)
+    assert sum(LabelTotals.from_json(stored.content).sealed.values()) == len(old)
+    writer.clock.now += 9 * MS
+    writer.put(Tick())
+    assert totals_of(log) == counted_anew(log)
+
+
+def totals_of(log: EventLog) -> LabelTotals:
+    """As the metrics count them."""
+    counted = LogTotals(log)
+    counted.catch_up()
+    return counted.totals
 
 
 def test_labels_are_the_same_for_every_log_and_bounded(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from decider.types import Context, ExperimentId, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import rows
-from tests.test_log_damage import ARCHIVE_TABLES, HARMLESS, change, columns, damage, store_totals
+from tests.test_log_damage import ARCHIVE_TABLES, HARMLESS, change, columns, damage
 from tests.test_verify import HOME, OTHER, Drive, eventful
 
 
@@ -328,7 +328,9 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log.append([Orphan("click"), Tick()])
             assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
         eventful(drive, visits=8)
-        store_totals(log)
+        counted = LogTotals(log)
+        counted.catch_up()
+        log.store_totals(counted.checkpoint())
         assert log.check(lambda _: None) == []
     return file
 

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 PROGRESS_INTERVAL = 10.0
 """Seconds between two log lines about the progress of a long round of learning."""
 
+PAUSE_INTERVAL = 10.0
+"""Seconds, at least, between two pauses in which all trainers end their streams."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -92,7 +95,8 @@ class Leader:
         self._followed = START
         self._roster = Roster()
         self._progress_at = time.monotonic()
-        self._maintained_at = -math.inf
+        self._maintained_at = self._paused_at = -math.inf
+        self._pausing = False
 
     def catch_up(self) -> bool:
         """At the start: learn until every serving model has learned the log; False if `stopping` came first.
@@ -106,7 +110,9 @@ class Leader:
             if not left:
                 return True
             for training in left:
-                self._learn(training)
+                if not self._waits(training):
+                    self._learn(training)
+            self._maintain()
             self._log_progress()
         return False
 
@@ -121,7 +127,7 @@ class Leader:
         self._tick_if_due()
         trainings = [t for t in self._roster.values() if t.due <= time.monotonic()]
         for training in trainings:
-            if not self._stopping():
+            if not self._stopping() and not self._waits(training):
                 self._try_to_learn(training)
         self._maintain()
         self._log_progress()
@@ -129,10 +135,21 @@ class Leader:
         return any(t.due <= now and (not t.reached or t.mark) for t in self._roster.values())
 
     def _maintain(self) -> None:
-        """At most once per interval: rounds may follow each other without a pause."""
-        if time.monotonic() - self._maintained_at >= self._pace.interval:
-            self._maintained_at = time.monotonic()
+        """At most once per interval: rounds may follow each other without a pause. Where that is not enough, a second
+        time, when no trainer is in the middle of a stream: each keeps the log's file from being tidied up."""
+        now = time.monotonic()
+        if self._pausing and not any(training.mark for training in self._roster.values()):
+            self._pausing = False
             self._log.maintain()
+        elif now - self._maintained_at >= self._pace.interval:
+            self._maintained_at = now
+            tidy = self._log.maintain()
+            if not tidy and now - self._paused_at >= PAUSE_INTERVAL:
+                self._paused_at, self._pausing = now, True
+
+    def _waits(self, training: Training) -> bool:
+        """Whether it must not begin another stream now."""
+        return self._pausing and training.mark is None
 
     def finish_learning(self, deadline: float) -> None:
         """At the end: seal, learn and publish what is due, until the monotonic clock reads `deadline`.

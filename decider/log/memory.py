@@ -377,8 +377,9 @@ class MemoryLog:
         on_progress(self.head().position)
         return []
 
-    def maintain(self) -> None:
-        """See EventLog."""
+    def maintain(self) -> bool:
+        """See EventLog. There is nothing to do."""
+        return True
 
     def close(self) -> None:
         """See EventLog."""

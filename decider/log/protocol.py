@@ -425,8 +425,9 @@ class EventLog(LogReader, Protocol):
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """Store totals in place of older ones; called by the leader. Raises LogError."""
 
-    def maintain(self) -> None:
-        """Housekeeping between commits; called by the leader."""
+    def maintain(self) -> bool:
+        """Housekeeping between commits; called by the leader. False where it should be called again soon while nobody
+        in this process is in the middle of a stream."""
 
     @property
     def warnings(self) -> Sequence[str]:

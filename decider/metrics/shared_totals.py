@@ -12,7 +12,6 @@ from contextlib import contextmanager
 
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import EventLog
-from decider.types import Position
 
 STORE_EVERY = 20_000
 """New entries after which the totals are stored: a start counts at most so many, and a killed one's successor too."""
@@ -69,4 +68,4 @@ class SharedTotals:
             checkpoint = self._totals.checkpoint()
         self._log.store_totals(checkpoint)
         self._stored = checkpoint.mark.position
-        self._due_after = Position(max(STORE_EVERY, len(checkpoint.content) // BYTES_PER_ENTRY))
+        self._due_after = max(STORE_EVERY, len(checkpoint.content) // BYTES_PER_ENTRY)

@@ -285,7 +285,9 @@ def _check_totals(connection: sqlite3.Connection) -> Iterator[Damage]:
             add_totals(totals, connection, after=mark, until=until)
             if totals != stored.totals:
                 yield Damage(until.position, until.position, "the totals stored there are not those of the entries")
-        mark, totals = until, stored.totals
+        else:
+            totals = stored.totals
+        mark = until
 
 
 def _is_whole(connection: sqlite3.Connection, until: Position) -> bool:

@@ -291,15 +291,16 @@ class SqliteLog(SqliteReader):
                 self._roll_back()
                 raise
 
-    def maintain(self) -> None:
+    def maintain(self) -> bool:
         """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive."""
         if self._files.missing_file():
-            return
-        self._write_ahead.write_back()
+            return True
+        tidy = self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
                 self._trim()
                 self._trimmer.sweep_now_and_then()
+        return tidy
 
     def _trim(self) -> Position | None:
         """Delete a piece of what lies in the archive. Returns the position reached; None where nothing was to do."""

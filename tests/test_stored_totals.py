@@ -1,0 +1,252 @@
+"""Totals that a log stores: what they save a start, when they are not used, and that counting never depends on them."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from decider.errors import EntriesArchived
+from decider.log.log_totals import LogTotals
+from decider.log.open import open_log
+from decider.log.protocol import EventLog, Mark, Tick
+from decider.log.sqlite import checkpoints
+from decider.log.totals import LabelTotals
+from decider.metrics import shared_totals
+from decider.metrics.shared_totals import SharedTotals
+from decider.types import START, Time
+from tests.long_logs import shop, write_past
+from tests.rpc_clients import InProcessClient, experiment, until
+
+DECISIONS = 2_000
+
+
+@pytest.fixture
+def db(tmp_path: Path) -> Path:
+    """A closed log whose totals are not stored."""
+    write_past(tmp_path / "log.db", DECISIONS, shop())
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+def log(db: Path) -> Iterator[EventLog]:
+    """The same, with totals of two places stored, the second of its end."""
+    with closing(open_log(db)) as opened:
+        counted = LogTotals(opened)
+        counted.advance(1_024)
+        opened.store_totals(counted.checkpoint())
+        counted.catch_up()
+        opened.store_totals(counted.checkpoint())
+        yield opened
+
+
+def anew(log: EventLog) -> LabelTotals:
+    """Counted from the first entry on."""
+    counted, totals = log.totals(Mark(START, Time(0)), log.head().mark), LabelTotals()
+    totals.add(counted, {version.position: version.experiment.id for version in log.versions()})
+    return totals
+
+
+def places(db: Path) -> list[int]:
+    """The positions up to which totals are stored."""
+    with closing(sqlite3.connect(db)) as other:
+        return [row[0] for row in other.execute("select position from totals_checkpoints order by position")]
+
+
+def rows_read(log: EventLog) -> int:
+    """About how many steps SQLite takes for a scrape's counting."""
+    counted = LogTotals(log)
+    steps = 0
+
+    def step() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    for connection in log._connections:  # type: ignore[attr-defined]
+        connection.set_progress_handler(step, 100)
+    counted.catch_up()
+    for connection in log._connections:  # type: ignore[attr-defined]
+        connection.set_progress_handler(None, 0)
+    return steps
+
+
+def test_counting_on_costs_what_is_new(db: Path, log: EventLog) -> None:
+    """Prometheus gives up after ten seconds: neither a start nor a scrape may take longer in a longer log."""
+    log.append([Tick()])
+    after_checkpoint = rows_read(log)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("delete from totals_checkpoints")
+        other.commit()
+    assert rows_read(log) > 100 * max(1, after_checkpoint)
+
+
+DAMAGES = {
+    "content": "update totals_checkpoints set content = replace(content, '1', '2')",
+    "format": "update totals_checkpoints set format = 99",
+    "chain": "update totals_checkpoints set chain = zeroblob(32)",
+    "beyond the end": "update totals_checkpoints set position = position + 1000000",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_totals_that_do_not_fit_are_not_used(
+    db: Path, log: EventLog, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A wrong number must not be taken on for ever; counting it all again is only slow."""
+    expected = anew(log)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute(DAMAGES[damage])
+        other.commit()
+    counted = LogTotals(log)
+    assert counted.mark.position == START
+    counted.catch_up()
+    assert counted.totals == expected
+    assert len(caplog.messages) == 2, "one line for each that is not used"
+    assert "are not used" in caplog.text
+    assert log.check(lambda _: None) != []
+
+
+def test_totals_of_another_log_are_not_used(log: EventLog, tmp_path: Path) -> None:
+    """Somebody restores an older copy, and the server goes on differently from there: positions are the same, the
+    entries are not."""
+    checkpoint = log.totals_checkpoint()
+    assert checkpoint is not None
+    write_past(tmp_path / "other.db", DECISIONS + 500, shop())
+    with closing(open_log(tmp_path / "other.db")) as other:
+        assert other.head().position > checkpoint.mark.position
+        other.store_totals(checkpoint)
+        assert other.totals_checkpoint() is None
+        assert len(other.check(lambda _: None)) == 1
+
+
+def test_the_older_totals_are_used_where_the_newest_are_damaged(db: Path, log: EventLog) -> None:
+    """A second place costs little and saves a long count."""
+    expected = anew(log)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("update totals_checkpoints set content = '{}' where position > 1024")
+        other.commit()
+    counted = LogTotals(log)
+    assert 0 < counted.mark.position <= 1_024
+    counted.catch_up()
+    assert counted.totals == expected
+
+
+def test_only_the_newest_totals_stay(db: Path, log: EventLog) -> None:
+    """They must not grow with the log."""
+    for _ in range(5):
+        log.append([Tick()])
+        counted = LogTotals(log)
+        counted.catch_up()
+        log.store_totals(counted.checkpoint())
+    end = log.head().position
+    assert places(db) == [end - 1, end]
+
+
+def test_totals_that_are_kept_stay_and_nothing_before_them_is_counted(db: Path, log: EventLog) -> None:
+    """Once entries are archived their totals are nowhere else."""
+    expected = anew(log)
+    end = log.head().position
+    with closing(sqlite3.connect(db)) as other:
+        assert not checkpoints.keep_checkpoint(other, type(end)(end + 1))
+        assert checkpoints.keep_checkpoint(other, type(end)(end - 5))
+        other.commit()
+        assert log.check(lambda _: None) == []
+        behind = LogTotals(log)
+        other.execute("delete from decisions")
+        other.execute("delete from rewards")
+        other.commit()
+    assert behind.totals == expected
+    with pytest.raises(EntriesArchived):
+        log.totals(Mark(START, Time(0)), log.head().mark)
+    for _ in range(4):
+        log.append([Tick()])
+        counted = LogTotals(log)
+        counted.catch_up()
+        log.store_totals(counted.checkpoint())
+        assert counted.totals == expected
+    assert places(db) == [end, end + 3, end + 4]
+    assert not [one for one in log.check(lambda _: None) if "totals" in str(one)]
+
+
+def test_who_counts_while_entries_are_archived_goes_on_from_the_totals(db: Path, log: EventLog) -> None:
+    """Nobody has scraped for long, and what was not counted yet is archived meanwhile."""
+    expected = anew(log)
+    late = LogTotals(log)
+    late._restore(None)
+    late.advance(100)
+    with closing(sqlite3.connect(db)) as other:
+        assert checkpoints.keep_checkpoint(other, log.head().position)
+        other.execute("delete from decisions")
+        other.commit()
+    late.catch_up()
+    assert late.totals == expected
+
+
+KILLED_WHILE_STORING = """
+import os, signal, sys
+from pathlib import Path
+from decider.log.open import open_log
+from decider.log.log_totals import LogTotals
+from decider.log.sqlite import checkpoints
+
+log = open_log(Path(sys.argv[1]))
+counted = LogTotals(log)
+counted.catch_up()
+if sys.argv[2] == "in the midst":
+    checkpoints._FORGET = "select kill(?)"
+    log._writer.create_function("kill", 1, lambda _: os.kill(os.getpid(), signal.SIGKILL))
+log.store_totals(counted.checkpoint())
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["right after", "in the midst"])
+def test_totals_of_a_killed_process_are_whole_or_not_there(db: Path, when: str) -> None:
+    """A half-written one would be counted on from."""
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_STORING, str(db), when], check=False, cwd=Path.cwd())
+    assert done.returncode == -signal.SIGKILL
+    with closing(open_log(db)) as log:
+        counted = LogTotals(log)
+        assert (counted.mark.position > START) == (when == "right after")
+        counted.catch_up()
+        assert counted.totals == anew(log)
+        assert log.check(lambda _: None) == []
+
+
+def test_the_leader_stores_totals_now_and_then_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody need scrape for it: what a start has to count stays small."""
+    monkeypatch.setattr(shared_totals, "STORE_EVERY", 10)
+    client = InProcessClient(tmp_path / "log.db")
+    client.apply(experiment("e"))
+    for number in range(40):
+        client.decide("e", f"unit-{number}")
+    until(lambda: places(client.db), what="totals are stored")
+    client.close()
+    with closing(open_log(tmp_path / "log.db")) as log:
+        assert places(client.db)[-1] == log.head().position
+        assert LogTotals(log).totals == anew(log)
+
+
+def test_totals_with_many_labels_are_stored_more_rarely(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written for totals is bounded by what is written for entries."""
+    monkeypatch.setattr(shared_totals, "STORE_EVERY", 1)
+    monkeypatch.setattr(shared_totals, "BYTES_PER_ENTRY", 1)
+    totals = SharedTotals(log)
+    log.append([Tick()])
+    totals.store_if_due()
+    before = log.totals_checkpoint()
+    assert before is not None
+    assert before.mark == log.head().mark
+    log.append([Tick()] * (len(before.content) - 1))
+    totals.store_if_due()
+    assert log.totals_checkpoint() == before
+    log.append([Tick()])
+    totals.store_if_due()
+    assert log.totals_checkpoint() != before
