@@ -90,6 +90,20 @@ def test_a_trimmed_log_and_its_archive_are_the_whole_log(
     assert everything(log, archive=[tmp_path / "archive"]) == everything(whole)
 
 
+def test_a_part_that_ended_where_the_log_ended_is_joined(live: Path, tmp_path: Path, clock: Clock) -> None:
+    """The log gets its mark there only with the next entry, after the part was written."""
+    end = ends(live)[-1]
+    parts = archive(live, tmp_path / "archive", [ends(live)[30], end])
+    clock.now = end.time
+    with closing(open_log(live, clock=clock)) as log:
+        log.append([Tick()])
+        log.append([Tick()])
+    trim(live, parts)
+    with closing(open_reader(live, archive=[tmp_path / "archive"])) as whole:
+        assert whole.check(lambda _: None) == []
+        assert whole.head().position == end.position + 2
+
+
 @pytest.mark.parametrize("name", ["log-0.1.0.db", "log-0.1.0-chained.db"])
 def test_an_old_log_that_was_upgraded_is_archived(tmp_path: Path, name: str) -> None:
     """Its chain begins with the time of the upgrade, which the archive has to keep."""
