@@ -90,6 +90,20 @@ def test_a_trimmed_log_and_its_archive_are_the_whole_log(
     assert everything(log, archive=[tmp_path / "archive"]) == everything(whole)
 
 
+def test_a_part_that_ended_where_the_log_ended_is_joined(live: Path, tmp_path: Path, clock: Clock) -> None:
+    """The log gets its mark there only with the next entry, after the part was written."""
+    end = ends(live)[-1]
+    parts = archive(live, tmp_path / "archive", [ends(live)[30], end])
+    clock.now = end.time
+    with closing(open_log(live, clock=clock)) as log:
+        log.append([Tick()])
+        log.append([Tick()])
+    trim(live, parts)
+    with closing(open_reader(live, archive=[tmp_path / "archive"])) as whole:
+        assert whole.check(lambda _: None) == []
+        assert whole.head().position == end.position + 2
+
+
 @pytest.mark.parametrize("name", ["log-0.1.0.db", "log-0.1.0-chained.db"])
 def test_an_old_log_that_was_upgraded_is_archived(tmp_path: Path, name: str) -> None:
     """Its chain begins with the time of the upgrade, which the archive has to keep."""
@@ -619,3 +633,15 @@ def test_what_is_no_archive_is_refused(shop: Path, tmp_path: Path, args: tuple[s
     result = run(*[arg.format(**names) for arg in args])
     assert result.exit_code == 2
     assert message in result.output
+
+
+def test_decisions_away_from_their_part_are_read_as_a_table_that_is_described(shop: Path, tmp_path: Path) -> None:
+    """Alone nothing says what was defined; read as any table, control traffic would count as the policy's."""
+    (part,) = split(shop, tmp_path / "archive", 1)
+    alone = Path(shutil.copy(part.folder / "decisions.parquet", tmp_path / "alone.parquet"))
+    result = run("inspect", alone)
+    assert result.exit_code == 2
+    assert "alone.parquet: is from an archive of a log of ours, which is read by its folder" in result.output
+    columns = ("eligible=eligible_actions", "time=decided_at", "fields=segment,device")
+    described = run("inspect", alone, *[word for one in columns for word in ("--column", one)])
+    assert described.exit_code in (0, 1), described.output

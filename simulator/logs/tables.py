@@ -46,6 +46,9 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 SURELY_ID = 10_000
 """Different texts after which a field with a new one in every second row is an id for sure."""
 
+ARCHIVED = {"experiment_version", "eligible_actions", "rewards_in_time"}
+"""Columns that tell the decisions of an archive, among which are control traffic and what was overridden."""
+
 
 def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     """The decisions of the files, one after the other; all have the columns of the first. Raises BadLog.
@@ -67,6 +70,12 @@ def load(paths: Sequence[Path], name: str, options: ReadOptions) -> Columns:
     files = Files(paths, options.on_progress)
     tables = [table_file(path, files, block_bytes=options.block_bytes) for path in paths]
     header = tables[0].header
+    if set(header) >= ARCHIVED and not options.columns and options.mapping is None:
+        raise BadLog(
+            f"{paths[0]}: is from an archive of a log of ours, which is read by its folder: name the one that has "
+            "part.json; to read this file alone say what its columns are: --column eligible=eligible_actions --column "
+            "time=decided_at --column fields=segment,device"
+        )
     layout = layout_of(header, options, str(paths[0]))
     layout = without_doubtful_unit(layout, lambda column: _has_few_values(tables[0].first([column])))
     for table, path in zip(tables, paths, strict=True):
