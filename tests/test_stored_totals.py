@@ -158,6 +158,8 @@ def test_totals_that_are_kept_stay_and_nothing_before_them_is_counted(db: Path, 
         assert checkpoints.keep_checkpoint(other, type(end)(end - 5))
         other.commit()
         assert log.check(lambda _: None) == []
+        log.store_totals(LogTotals(log).checkpoint())
+        assert places(db) == [end], "the same place is not stored as one that may be forgotten"
         behind = LogTotals(log)
         other.execute("delete from decisions")
         other.execute("delete from rewards")

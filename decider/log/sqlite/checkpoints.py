@@ -29,8 +29,7 @@ ORDINARY = 2
 
 _ROW = row_type("position, time, chain, format, kept, content, checksum")
 _SELECT = f"select {_ROW.columns} from totals_checkpoints"  # noqa: S608 - a constant
-_INSERT = f"insert or replace into totals_checkpoints ({_ROW.columns}) values (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-_KEPT_AT = "select 1 from totals_checkpoints where position = ? and kept"
+_INSERT = f"insert into totals_checkpoints ({_ROW.columns}) values (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 _FORGET = """
 delete from totals_checkpoints where position < (select coalesce(max(position), 0) from totals_checkpoints where kept)
   or (not kept and position not in (select position from totals_checkpoints order by position desc limit ?))
@@ -107,25 +106,23 @@ def newest_checkpoint(connection: sqlite3.Connection, name: str, until: Mark | N
     return None
 
 
-def kept_position(connection: sqlite3.Connection) -> Position:
-    """Entries up to here may be gone, but they are counted in a checkpoint; 0: all are there."""
-    for stored in stored_checkpoints(connection):
-        if stored.kept and not stored.problem(connection):
-            return stored.position
-    return START
+def may_be_gone(connection: sqlite3.Connection, after: Position) -> bool:
+    """Whether entries behind a position may be gone, since they are counted in totals that are kept."""
+    kept = map(Stored, connection.execute(f"{_SELECT} where kept and position > ?", (after,)).fetchall())
+    return any(not stored.problem(connection) for stored in kept)
 
 
 def write_checkpoint(connection: sqlite3.Connection, checkpoint: TotalsCheckpoint, *, kept: bool = False) -> None:
     """Store totals within the caller's transaction, and delete older ones.
 
-    kept: entries up to there may be deleted afterwards.
+    kept: entries up to there may be deleted afterwards. Totals that are kept are replaced by none of the same place.
     """
     mark = checkpoint.mark
-    if not kept and connection.execute(_KEPT_AT, (mark.position,)).fetchone():
-        return  # the same totals: replaced, the log would not know any more that entries up to there may be gone
-    row = (mark.position, mark.time, checkpoint.chain, FORMAT, int(kept), checkpoint.content)
-    connection.execute(_INSERT, (*row, _checksum(*row)))
-    connection.execute(_FORGET, (ORDINARY,))
+    if kept or not may_be_gone(connection, Position(mark.position - 1)):
+        row = (mark.position, mark.time, checkpoint.chain, FORMAT, int(kept), checkpoint.content)
+        connection.execute("delete from totals_checkpoints where position = ?", (mark.position,))
+        connection.execute(_INSERT, (*row, _checksum(*row)))
+        connection.execute(_FORGET, (ORDINARY,))
 
 
 def keep_checkpoint(connection: sqlite3.Connection, position: Position) -> bool:

@@ -37,7 +37,7 @@ from decider.log.protocol import (
 )
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, archived_sealed, read_cut
 from decider.log.sqlite.check import check
-from decider.log.sqlite.checkpoints import kept_position, known_place, newest_checkpoint
+from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
@@ -433,7 +433,7 @@ class SqliteReader:
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
         with self._snapshot() as connection:
-            if kept_position(connection) > after.position:
+            if may_be_gone(connection, after.position):
                 raise EntriesArchived(f"{self.path}: entries behind position {after.position} are archived")
             due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
             return count_totals(connection, self.version_at, due, after=after, until=until)
