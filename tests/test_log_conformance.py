@@ -581,6 +581,14 @@ def test_only_one_leads(log: EventLog) -> None:
     assert again.held, "who has let go must not take it from the next one"
 
 
+def test_nothing_is_archived_of_a_new_log(log: EventLog) -> None:
+    """Whoever learns or answers asks every log for its cut."""
+    version = apply(log)
+    assert log.cut() == Mark(START, Time(0))
+    assert log.models.base(version.experiment.id, version.experiment.policy.signature) is None
+    log.check_archive(version.experiment.id, after=Time(0))
+
+
 def test_an_untouched_log_has_no_damage(log: EventLog, clock: Clock) -> None:
     """Whatever is appended, together or alone, refused or not, with the clock moving or not."""
     version = apply(log)

@@ -61,6 +61,11 @@ class DailyArchive:
         except OSError:
             return 0.0
 
+    @property
+    def running(self) -> bool:
+        """Whether a run is under way, or has ended and was not looked at."""
+        return self._process is not None
+
     def look(self) -> None:
         """Start a run where one is due; tell how the last one ended. Never waits."""
         if self._folder is None:
