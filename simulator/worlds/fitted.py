@@ -155,6 +155,7 @@ def _experiment(columns: Columns, definition: Experiment, kept: Indexes) -> Expe
         id=ExperimentId(plain_id(f"fitted-{definition.id}")),
         description=f"fitted to {columns.name}: a model of its rewards, no real visitors",
         paused=False,
+        ended=False,
         frozen=False,
         holdout=0.0,
         actions=actions,

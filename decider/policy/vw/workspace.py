@@ -237,8 +237,9 @@ class VwPolicy:
         workspace.vw.learn_multi_ex_one(lines)
 
     def save(self) -> bytes:
-        """The workspace as VW's model file."""
-        return self._workspace.vw.serialize()
+        """The workspace as VW's model file; without a workspace, what it would be made from."""
+        saved = self._saved
+        return self._workspace.vw.serialize() if saved is None or self._made else saved
 
     def snapshot(self) -> VwPolicy:
         """Loaded from what it saves: VW has no other way to copy a workspace."""
