@@ -14,12 +14,13 @@ from decider.decide.decide import decide
 from decider.errors import DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.trainer import Trainer
+from decider.log.forgotten import removals
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
-from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
+from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason, Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,17 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """first: the difference with the lowest position."""
+    """Of the decisions that could be recomputed; first: the difference with the lowest position.
+
+    forgotten: decisions of forgotten units, whose ids and perhaps contexts are gone. unlearned: decisions by models
+    that have learned from such contexts.
+    """
 
     decisions: int
     equal: int
     first: Mismatch | None
+    forgotten: int = 0
+    unlearned: int = 0
 
 
 class ImportedLog(DeciderError):
@@ -59,18 +66,23 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
 
     Raises UnknownCode for decisions by a version of learning code that this build does not have.
     """
-    models = _Models(log)
-    decisions = equal = 0
+    models, gaps = _Models(log), _Gaps(log)
+    decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
     for position in log.versions_with_decisions():
         for logged in log.decisions(position):
-            difference = _compare(logged, models)
-            decisions += 1
-            equal += difference is None
-            if difference and (first is None or logged.position < first.logged.position):
-                first = difference
             on_decision()
-    return Verification(decisions, equal, first)
+            if logged.position in gaps.decisions:
+                forgotten += 1
+            elif gaps.has_learned(logged.decision):
+                unlearned += 1
+            else:
+                difference = _compare(logged, models)
+                decisions += 1
+                equal += difference is None
+                if difference and (first is None or logged.position < first.logged.position):
+                    first = difference
+    return Verification(decisions, equal, first, forgotten, unlearned)
 
 
 def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
@@ -103,6 +115,43 @@ def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
         action_features=decision.action_features,
         explore=decision.reason != Reason.NO_EXPLORATION,
     )
+
+
+class _Gaps:
+    """What cannot be recomputed, since `decider forget` removed what it was computed from.
+
+    decisions: positions of those of forgotten units. Raises LogCorrupt where the log's entries about that are damaged.
+    """
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self._versions = {version.position: version for version in log.versions()}
+        try:
+            made = removals(log.builds().values())
+        except ValueError as error:
+            raise LogCorrupt(f"{log.name}: {error}") from error
+        self.decisions = {position for removal in made for position in removal.decisions}
+        self._sealed = self._first_seals({p for removal in made if removal.context for p in removal.decisions})
+
+    def _first_seals(self, without_context: set[Position]) -> dict[ExperimentId, Time]:
+        """By experiment: when the first window of a decision without its context was over."""
+        seals: dict[ExperimentId, Time] = {}
+        for position in self._log.versions_with_decisions() if without_context else ():
+            version = self._versions[position]
+            id_, window = version.experiment.id, version.experiment.reward.window
+            for logged in self._log.decisions(position):
+                if logged.position in without_context:
+                    end = Time(logged.time + window)
+                    seals[id_] = min(seals.get(id_, end), end)
+        return seals
+
+    def has_learned(self, decision: Decision) -> bool:
+        """Whether the decision's model has learned from contexts that are gone."""
+        version = self._versions.get(decision.version)
+        if not self._sealed or version is None or not version.experiment.policy.learns or decision.model == START:
+            return False
+        sealed = self._sealed.get(version.experiment.id)
+        return sealed is not None and sealed <= self._log.time_at(decision.model)
 
 
 class _Owner(NamedTuple):

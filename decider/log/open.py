@@ -7,7 +7,8 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from decider.log.protocol import EventLog, LogReader
+from decider.errors import LogError
+from decider.log.protocol import EventLog, ForgettingLog, LogReader
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import check_unused
 from decider.log.sqlite.migrations import is_old, migrate
@@ -15,7 +16,7 @@ from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
 from decider.types import Time, now
 
-__all__ = ["check_unused", "open_log", "open_reader"]
+__all__ = ["check_unused", "open_log", "open_reader", "open_to_forget"]
 
 
 def open_log(
@@ -30,6 +31,13 @@ def open_log(
     See SqliteLog. Raises LogError.
     """
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit)
+
+
+def open_to_forget(path: Path) -> ForgettingLog:
+    """A log that is there, to remove a unit from it. Raises LogError."""
+    if not path.is_file():
+        raise LogError(f"{path}: there is no such log")
+    return SqliteLog(path)
 
 
 def open_reader(path: Path) -> LogReader:

@@ -364,3 +364,25 @@ class EventLog(LogReader, Protocol):
 
     def maintain(self) -> None:
         """Housekeeping between commits; called by the leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What `forget` did. entries: that name the removals. pseudonym: of the unit; None: each decision has its own.
+    cleared: whether the write-ahead log could be emptied."""
+
+    decisions: int
+    entries: int
+    pseudonym: str | None
+    cleared: bool
+
+
+class ForgettingLog(EventLog, Protocol):
+    """A log out of which units can be removed, beside its writers."""
+
+    def forget(self, unit: str, *, pseudonym: bool, context: bool, rebuild: bool) -> Forgotten:
+        """Put random ids in place of those of the unit, its decisions and their rewards.
+
+        pseudonym: all decisions keep one made-up unit. context: features and context fields go, too. rebuild: write the
+        file anew, so that nothing is left in its unused places. Raises LogError; then run it again, it goes on.
+        """

@@ -14,6 +14,7 @@ import click
 
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
+from decider.server.forget_command import forget_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
 
@@ -29,6 +30,9 @@ Examples:
 @click.version_option(package_name="decider")
 def main() -> None:
     """A contextual bandit decision service."""
+
+
+main.add_command(forget_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:

@@ -1,12 +1,14 @@
 """Checks that a log holds what was acknowledged. Called by `reader.py` for `simulator verify`.
 
 It computes the chain anew and compares it at every mark, compares columns that repeat others, and runs SQLite's own
-check of its pages. Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is
+check of its pages. A commit out of which `decider forget` removed something is compared with the digest that its entry
+has. Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is
 unused (free pages, signatures without models), and an attacker who computes new checksums for the whole chain.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
@@ -16,6 +18,7 @@ from operator import itemgetter
 from decider.errors import InvalidExperiment
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
+from decider.log.forgotten import Originals, removals
 from decider.log.protocol import Damage, Head, OnProgress
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
@@ -99,12 +102,20 @@ def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iter
             yield Damage(first, last, f"table {table.name} has entries behind the head, which stands at {end}")
 
 
+def originals(connection: sqlite3.Connection) -> Originals:
+    """The digests that commits had before something was removed from them. Raises ValueError where an entry that says
+    so is damaged."""
+    builds = [json.loads(build) for (build,) in connection.execute("select build from builds order by position")]
+    return Originals(removals(builds))
+
+
 class _ChainCheck:
     """Follows the chain, commit by commit, and compares it with every mark and with the head."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.end = Head(*connection.execute("select position, time, chain from head").fetchone())
         self._marks = dict(connection.execute("select position, chain from marks"))
+        self._originals = originals(connection)
         start = connection.execute("select position, at from chain_start").fetchone()
         self._seen = Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
         self._compared = START
@@ -120,7 +131,7 @@ class _ChainCheck:
             yield Damage(Position(self._seen.position + 1), commit.last, "a position is missing or taken twice")
         if commit.time < self._seen.time:
             yield Damage(commit.first, commit.last, "time goes back")
-        self._seen = head_after(self._seen, commit)
+        self._seen = head_after(self._seen, commit, self._originals)
 
     def stop(self) -> Iterator[Damage]:
         """What is wrong at the end."""

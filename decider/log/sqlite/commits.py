@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from decider.log import chain
+from decider.log.forgotten import Originals
 from decider.log.protocol import Head
 from decider.log.sqlite.tables import EntryTable
 from decider.types import START, Position, Time
@@ -29,10 +30,13 @@ class Commit(NamedTuple):
     gapless: bool = True
 
 
-def head_after(head: Head, commit: Commit) -> Head:
-    """The end of a log after a commit."""
-    linked = chain.link(head.chain, commit.first, commit.time, chain.digest(commit.kinds, commit.rows))
-    return Head(commit.last, commit.time, linked)
+NOTHING_REMOVED = Originals(())
+
+
+def head_after(head: Head, commit: Commit, originals: Originals = NOTHING_REMOVED) -> Head:
+    """The end of a log after a commit. originals: of commits out of which something was removed."""
+    digest = originals.digest(commit.first, commit.last, chain.digest(commit.kinds, commit.rows))
+    return Head(commit.last, commit.time, chain.link(head.chain, commit.first, commit.time, digest))
 
 
 def leaves_mark(head: Head, after: Head) -> bool:
