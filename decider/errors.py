@@ -12,7 +12,9 @@
     +-- OverBudget               a decision that would cost too much; the baseline action is served
     +-- AddressInUse             the server cannot listen there
     +-- LogError                 the log could not be read or written; nothing was acknowledged
-        +-- LogFull, LogLocked, LogCorrupt
+        +-- LogFull, LogLocked, LogCorrupt, EntriesArchived
+        +-- ArchiveDamaged       a part of an archive is not what was written
+        +-- ArchiveMissing       a part of an archive is not where the log says
 
 Domain code raises; `server/rpc.py` alone turns them into gRPC statuses, the commands into exit codes.
 """
@@ -135,3 +137,21 @@ class LogCorrupt(LogError):
     """The file is not a log, or is damaged."""
 
     reason = "LOG_CORRUPT"
+
+
+class ArchiveDamaged(LogError):
+    """A part of an archive is not what was written, or parts do not fit together."""
+
+    reason = "ARCHIVE_DAMAGED"
+
+
+class ArchiveMissing(LogError):
+    """A part of an archive that is needed is not where the log says."""
+
+    reason = "ARCHIVE_MISSING"
+
+
+class EntriesArchived(LogError):
+    """Entries that were to be counted are in the archive; their totals are stored in the log."""
+
+    reason = "ENTRIES_ARCHIVED"

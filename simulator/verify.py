@@ -13,6 +13,7 @@ from typing import NamedTuple
 from decider.decide.decide import decide
 from decider.errors import DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
 from decider.log.forgotten import removals
 from decider.log.protocol import LoggedDecision, LogReader, Mark
@@ -126,24 +127,12 @@ class _Gaps:
     def __init__(self, log: LogReader) -> None:
         self._log = log
         self._versions = {version.position: version for version in log.versions()}
-        try:
-            made = removals(log.builds().values())
-        except ValueError as error:
-            raise LogCorrupt(f"{log.name}: {error}") from error
+        made = removals(log.builds().values())
         self.decisions = {position for removal in made for position in removal.decisions}
-        self._sealed = self._first_seals({p for removal in made if removal.context for p in removal.decisions})
-
-    def _first_seals(self, without_context: set[Position]) -> dict[ExperimentId, Time]:
-        """By experiment: when the first window of a decision without its context was over."""
-        seals: dict[ExperimentId, Time] = {}
-        for position in self._log.versions_with_decisions() if without_context else ():
-            version = self._versions[position]
-            id_, window = version.experiment.id, version.experiment.reward.window
-            for logged in self._log.decisions(position):
-                if logged.position in without_context:
-                    end = Time(logged.time + window)
-                    seals[id_] = min(seals.get(id_, end), end)
-        return seals
+        self._sealed: dict[ExperimentId, Time] = {}
+        for removal in made:
+            for id_, time in removal.sealed.items():
+                self._sealed[id_] = min(self._sealed.get(id_, time), time)
 
     def has_learned(self, decision: Decision) -> bool:
         """Whether the decision's model has learned from contexts that are gone."""
@@ -167,10 +156,6 @@ class _Owner(NamedTuple):
         return self.experiment, self.policy.signature_of(self.code)
 
 
-FIRST_CODE = 1
-"""Of logs whose decisions do not name their build: there was no other."""
-
-
 class _Models:
     """Models by name. Asked in rising order of position it learns the log once for each policy spec and code."""
 
@@ -184,8 +169,7 @@ class _Models:
 
     def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
         """Of the learning code that made the decision's model."""
-        codes = self._builds.get(logged.build, {}).get("codes", {})
-        return int(codes.get(version.experiment.policy.algorithm, FIRST_CODE))
+        return code_of(self._builds.get(logged.build, {}), version.experiment.policy)
 
     def budget(self, logged: LoggedDecision) -> Budget | None:
         """What a decision was allowed to cost; earlier builds had no limit. Raises UnknownCode and LogCorrupt."""
@@ -217,6 +201,8 @@ class _Models:
             if known is None or known[0] > position:
                 self._trainers[owner.key] = Trainer(self._log, owner.experiment, owner.policy, code=owner.code)
             trainer = self._trainers[owner.key]
+            if trainer.position > position:  # older than the model that was kept at the cut
+                trainer.begin_with_nothing()
             if position > START:
                 trainer.learn_up_to(Mark(position, self._log.time_at(position)))
             model = Model(trainer.model().policy, position)

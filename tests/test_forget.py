@@ -17,14 +17,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt
+from decider.learn.archive import archive
 from decider.log.forgotten import KEY, MADE_UP, ChangedCommit, Originals, Removal, removals
-from decider.log.open import open_log, open_reader
+from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import NewReward, NewVersion
 from decider.server.command import main
-from decider.types import Position
+from decider.types import ExperimentId, Position, Time
 from simulator.commands.group import main as simulator
 from simulator.verify import verify
-from tests.conftest import Clock, sample_experiment
+from tests.conftest import Clock, sample_experiment, spec
 from tests.rpc_clients import InProcessClient, experiment, rows
 from tests.test_log_damage import fill
 from tests.test_verify import Drive, eventful
@@ -174,8 +175,8 @@ def test_several_units_of_one_commit_are_forgotten_one_after_the_other(tmp_path:
         "update decisions set propensity = propensity / 2 where unit_id not like 'forgotten-%'",
         "update decisions set unit_id = 'x' where unit_id = 'unit-8'",
         "update rewards set value = 9.5 where decision in (select position from decisions where unit_id like 'forg%')",
-        "update builds set build = replace(build, '\"context\":false', '\"context\":true')",
-        """update builds set build = '{"forgotten":{"decisions":[],"context":false,"commits":[]}}'
+        'update builds set build = replace(build, \'"sealed":{}\', \'"sealed":{"home":1}\')',
+        """update builds set build = '{"forgotten":{"decisions":[],"sealed":{},"commits":[]}}'
            where build like '%forgotten%'""",
         "delete from builds where build like '%forgotten%'",
     ],
@@ -271,12 +272,47 @@ def test_a_killed_run_leaves_each_decision_as_it_was_or_forgotten(tmp_path: Path
 def test_forged_digests_cannot_keep_the_check_busy_for_ever(digests: list[bytes]) -> None:
     """An entry that says A came from B and another that B came from A."""
     span = (Position(1), Position(2))
-    made = [Removal((), False, (ChangedCommit(*span, digests[i - 1], digests[i]),)) for i in range(len(digests))]
+    made = [ChangedCommit(*span, digests[i - 1], digests[i]) for i in range(len(digests))]
     assert Originals(made).digest(*span, digests[0]) in digests
 
 
-@given(st.lists(st.integers(1, 10**9).map(Position), max_size=4), st.booleans(), st.binary(max_size=32))
-def test_a_removal_survives_its_entry(decisions: list[Position], context: bool, digest: bytes) -> None:
+@given(st.lists(st.integers(1, 10**9).map(Position), max_size=4), st.binary(max_size=32))
+def test_a_removal_survives_its_entry(decisions: list[Position], digest: bytes) -> None:
     """What is read back is what was written."""
-    removal = Removal(tuple(decisions), context, (ChangedCommit(Position(3), Position(9), digest, digest[::-1]),))
+    removal = Removal(
+        tuple(decisions),
+        {ExperimentId("home"): Time(7)},
+        (ChangedCommit(Position(3), Position(9), digest, digest[::-1]),),
+    )
     assert removals([{"decider": "1"}, removal.to_build()]) == [removal]
+
+
+def test_a_log_that_was_cut_forgets_what_it_still_holds(tmp_path: Path, clock: Clock) -> None:
+    """Archived decisions stay in the log for retries; and the parts, which are not changed, are named."""
+    log = tmp_path / "shop.db"
+    with closing(open_log(log, clock=clock)) as opened:
+        drive = Drive(opened, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        drive.visits(150)
+    forget(log, unit="unit-3")
+    with closing(open_to_cut(log)) as cuttable:
+        part = archive(
+            cuttable, tmp_path / "archive", before=Time(cuttable.head().time - 60_000_000), remember=10**12, say=print
+        )
+    assert part is not None
+    archived = "select count(*) from archived_decisions where unit_id = ?"
+    assert rows(log, archived, UNIT)[0][0] > 0
+    ran = forget(log)
+    assert f"not searched, and not changed: {part.folder}\n" in ran.output
+    assert rows(log, archived, UNIT) == [(0,)]
+    assert count(log) == 0
+    assert damages(log) == []
+    with closing(open_reader(log)) as opened_again:
+        result = verify(opened_again)
+    assert result.first is None
+    assert result.decisions == result.equal > 0
+    with closing(open_reader(log, archive=[tmp_path / "archive"])) as whole:
+        assert whole.check(lambda _: None) == []
+        result = verify(whole)
+    assert result.first is None
+    assert (result.decisions, result.equal) == (150 - result.forgotten, 150 - result.forgotten)

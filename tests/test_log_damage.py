@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt, LogError
+from decider.log.log_totals import LogTotals
 from decider.log.protocol import (
     Damage,
     Entry,
@@ -60,8 +61,17 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         log.append([NewActivation(at, ActionId("none"))])
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
+        if number in (rounds // 2, rounds - 1):
+            store_totals(log)
     data = bytes(range(256)) * 10
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
+
+
+def store_totals(log: SqliteLog) -> None:
+    """The totals up to the end of the log."""
+    counted = LogTotals(log)
+    counted.catch_up()
+    log.store_totals(counted.checkpoint())
 
 
 @pytest.fixture(scope="module")

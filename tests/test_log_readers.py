@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from decider.experiment.definition import ExperimentVersion, RewardDefinition
 from decider.experiment.schema import from_message, to_message
+from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.protocol import (
@@ -35,7 +36,6 @@ from decider.log.protocol import (
 )
 from decider.log.sqlite import reader, totals
 from decider.log.totals import Totals
-from decider.metrics.totals import LogTotals
 from decider.types import START, ActionId, Context, Decision, DecisionId, ExperimentId, Position, Reason, Time
 from tests.conftest import Clock, sample_experiment
 
@@ -332,18 +332,16 @@ def arrow(log: EventLog, experiment: ExperimentId) -> tuple[list[object], list[o
 
 
 def plain(totals: Totals) -> dict[str, object]:
-    """As numbers that can be compared: sums of fractions rounded; what was counted as nothing left out."""
+    """As numbers that can be compared: final rewards rounded, since SQL makes them by itself; no zeros."""
     return {
         "decisions": dict(totals.decisions),
-        "inverse_propensity": {key: round(total, 9) for key, total in totals.inverse_propensity.items()},
+        "inverse_propensity": totals.inverse_propensity,
         "possible": {key: count for key, count in totals.possible.items() if count},
-        "rewards": [
-            (key, one.count, round(one.value, 9), round(one.squared, 9)) for key, one in totals.rewards.items()
-        ],
+        "rewards": list(totals.rewards.items()),
         "delays": dict(totals.delays),
-        "delay_seconds": {key: round(total, 9) for key, total in totals.delay_seconds.items()},
+        "delay": dict(totals.delay),
         "sealed": {
-            key: (one.count, one.defaulted, one.overridden, round(one.reward, 9), round(one.squared, 9))
+            key: (one.count, one.defaulted, one.overridden, round(float(one.reward), 9), round(float(one.squared), 9))
             for key, one in totals.sealed.items()
         },
     }

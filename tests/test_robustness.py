@@ -14,11 +14,11 @@ import pytest
 from decider.decide.decide import decide
 from decider.errors import LogError, LogFull
 from decider.learn.trainer import Trainer
+from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, Mark, ModelName, NewModel, NewReward, SealedDecision
 from decider.log.sqlite.writer import SqliteLog
-from decider.metrics.totals import LogTotals
 from decider.policy.make import make_policy, save_model
 from decider.serving.current import Current
 from decider.types import Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Time

@@ -13,7 +13,9 @@ from typing import Any
 from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
-from decider.types import ActionId, ExperimentId, Features, Position, Time
+from decider.types import ActionId, ExperimentId, Features, Position, Reason, Time
+
+NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.FALLBACK)
 
 
 class Aggregation(enum.StrEnum):
@@ -85,6 +87,10 @@ class ExperimentVersion:
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
         self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
         self.work = Workload(experiment.policy, {a.id: a.features for a in experiment.actions}, self.all_active)
+
+    def learns_from(self, reason: Reason, *, overridden: bool) -> bool:
+        """Whether its policy learns from such a decision. overridden: another action was shown."""
+        return not (self.experiment.frozen or overridden or reason in NOT_POLICY_TRAFFIC)
 
     def choices_of(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> tuple[Choice, ...]:
         """The actions as the policy sees them; `extra` features come with the call and override the actions' own.

@@ -13,7 +13,7 @@ import time
 from collections.abc import Generator
 from contextlib import closing
 
-from decider.errors import LogCorrupt, ModelMismatch
+from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogCorrupt, ModelMismatch
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, Mark, SealedDecision
@@ -21,11 +21,9 @@ from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Model, Policy
 from decider.policy.saved import SavedModel
 from decider.policy.spec import PolicySpec
-from decider.types import START, ExperimentId, Position, Reason, Time
+from decider.types import START, ExperimentId, Position, Time
 
 logger = logging.getLogger(__name__)
-
-NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.FALLBACK)
 
 
 class Trainer:
@@ -40,23 +38,43 @@ class Trainer:
         self.experiment = experiment
         self.spec = spec
         self._code = code
-        self._restart(START, None)
+        self._begin()
 
-    def _restart(self, position: Position, saved: SavedModel | None) -> None:
-        self._policy: Policy = load_model(self.spec, saved) if saved else make_policy(self.spec, code=self._code)
-        self.time: Time = self._log.time_at(position) if position > START else Time(0)
+    @property
+    def signature(self) -> str:
+        """By which its models are found."""
+        return self.spec.signature if self._code is None else self.spec.signature_of(self._code)
+
+    def _begin(self) -> None:
+        """From the model that was kept where the log is cut off; from nothing where there is none."""
+        base = self._log.models.base(self.experiment, self.signature)
+        if base is not None and base.name.position > START and self.spec.resumable:
+            self._restart(base.name.position, base.time, self._log.models.load_base(base))
+        else:
+            self.begin_with_nothing()
+
+    def begin_with_nothing(self) -> None:
+        """Learn from the first decision on, also where the log is cut off: the archive has what it needs."""
+        self._restart(START, Time(0), None)
+
+    def _restart(self, position: Position, at: Time, saved: SavedModel | None) -> None:
+        self._policy: Policy = (
+            load_model(self.spec, saved, self._code) if saved else make_policy(self.spec, code=self._code)
+        )
+        self.time: Time = at
         self.position = position
         self.learned = 0
         self._way: Generator[None, None, None] | None = None
 
     def resume(self) -> None:
-        """Continue from the newest stored model, if there is one and the policy is resumable.
+        """Continue from the newest stored model, if there is one behind the base and the policy is resumable.
 
         Raises ModelMismatch if it is damaged; the trainer is then fresh and can learn everything from the log again.
         """
         stored = self._log.models.newest(self.experiment, self.spec.signature)
-        if stored is not None and self.spec.resumable:
-            self._restart(*stored)
+        at = self._log.time_at(stored[0]) if stored is not None else START
+        if stored is not None and at > START and self.spec.resumable and stored[0] > self.position:
+            self._restart(stored[0], Time(at), stored[1])
 
     def learn_up_to(self, mark: Mark) -> int:
         """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number."""
@@ -66,7 +84,7 @@ class Trainer:
 
     def advance(self, mark: Mark, *, seconds: float) -> bool:
         """Learn towards `mark` for about so many seconds. Returns whether it is reached; until then, call it with the
-        same mark. Where reading fails half way the trainer starts from nothing, so that nothing is learned twice.
+        same mark. Where reading fails half way the trainer begins anew, so that nothing is learned twice.
         """
         deadline = time.monotonic() + seconds
         way = self._way = self._way or self._go(mark)
@@ -75,7 +93,8 @@ class Trainer:
                 if time.monotonic() >= deadline:
                     return False
         except BaseException:
-            self._restart(START, None)
+            self.begin_with_nothing()  # without reading: that is what may have failed
+            self._begin()
             raise
         self._way = None
         return True
@@ -103,7 +122,7 @@ class Trainer:
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
-        if version.experiment.frozen or sealed.overridden or decision.reason in NOT_POLICY_TRAFFIC:
+        if not version.learns_from(decision.reason, overridden=sealed.overridden):
             return
         try:
             choices = version.choices_of(decision.eligible, decision.action_features)
@@ -125,7 +144,7 @@ class Trainer:
 
     def save(self) -> SavedModel:
         """The policy's state, to store and to continue from."""
-        return save_model(self.spec, self._policy)
+        return save_model(self.spec, self._policy, self._code)
 
 
 def resume_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> tuple[Trainer, ModelMismatch | None]:
@@ -136,3 +155,16 @@ def resume_trainer(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -
     except ModelMismatch as mismatch:
         return trainer, mismatch
     return trainer, None
+
+
+def check_learnable(log: LogReader, experiment: ExperimentId, spec: PolicySpec) -> None:
+    """Before a policy begins to learn. Raises FailedPrecondition where that needs a part of the archive that is missing
+    or damaged."""
+    trainer, _ = resume_trainer(log, experiment, spec)
+    try:
+        log.check_archive(experiment, after=trainer.time)
+    except (ArchiveMissing, ArchiveDamaged) as error:
+        raise FailedPrecondition(
+            f"experiment {experiment!r}: its policy would have to learn from archived decisions: {error}",
+            reason=error.reason,
+        ) from error

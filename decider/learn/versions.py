@@ -11,6 +11,7 @@ from decider.errors import NotFound
 from decider.experiment.checks import check_successor, check_work
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import to_message, write_json
+from decider.learn.trainer import check_learnable
 from decider.log.protocol import EventLog, NewVersion
 from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
@@ -37,8 +38,9 @@ class Versions:
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions, or where
-        its decisions would cost too much.
+        keep_state: it stays paused or active. Raises InvalidExperiment where it contradicts earlier versions or its
+        decisions would cost too much, FailedPrecondition where its policy would have to learn from a part of the
+        archive that is not there.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -72,6 +74,8 @@ class Versions:
                 return ApplyResult(history[-1], changed=False, waits=lineup[id_].waiting is not None)
             if self._budget is not None and not experiment.paused:  # a pause is never refused
                 check_work(experiment, self._budget)
+            if history and experiment.policy.signature != history[-1].experiment.policy.signature:
+                check_learnable(self._log, id_, experiment.policy)  # a pause keeps the policy, so nothing stops it
             number = len(history) + 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)

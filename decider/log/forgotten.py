@@ -8,11 +8,12 @@ adds such an entry is not refused, but `verify` lists every removal: compare the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from decider.types import Position
+from decider.errors import LogCorrupt
+from decider.types import ExperimentId, Position, Time
 
 KEY = "forgotten"
 """Of a build that is none, but a removal."""
@@ -29,23 +30,34 @@ class ChangedCommit(NamedTuple):
     before: bytes
     after: bytes
 
+    def to_json(self) -> list[int | str]:
+        """As it is written in entries and parts of an archive."""
+        return [self.first, self.last, self.before.hex(), self.after.hex()]
+
+    @classmethod
+    def from_json(cls, content: Sequence[Any]) -> ChangedCommit:
+        """What `to_json` gave. Raises ValueError or TypeError where it did not."""
+        first, last, before, after = content
+        return cls(Position(int(first)), Position(int(last)), bytes.fromhex(before), bytes.fromhex(after))
+
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What one entry removed. context: whether features and context fields went, too."""
+    """What one entry removed. sealed: by experiment, when the first window was over of a decision whose features and
+    context fields went, too; what was learned from then on cannot be recomputed."""
 
     decisions: tuple[Position, ...]
-    context: bool
+    sealed: Mapping[ExperimentId, Time]
     commits: tuple[ChangedCommit, ...]
 
     def to_build(self) -> Mapping[str, Any]:
         """The content of the entry."""
-        commits = [[one.first, one.last, one.before.hex(), one.after.hex()] for one in self.commits]
-        return {KEY: {"decisions": self.decisions, "context": self.context, "commits": commits}}
+        commits = [one.to_json() for one in self.commits]
+        return {KEY: {"decisions": self.decisions, "sealed": self.sealed, "commits": commits}}
 
 
 def removals(builds: Iterable[Mapping[str, Any]]) -> list[Removal]:
-    """The removals among the builds, in their order. Raises ValueError for a damaged one."""
+    """The removals among the builds, in their order. Raises LogCorrupt for a damaged one."""
     return [_from_content(build[KEY]) for build in builds if KEY in build]
 
 
@@ -53,21 +65,28 @@ def _from_content(content: Any) -> Removal:
     try:
         return Removal(
             tuple(map(Position, content["decisions"])),
-            bool(content["context"]),
-            tuple(
-                ChangedCommit(Position(first), Position(last), bytes.fromhex(before), bytes.fromhex(after))
-                for first, last, before, after in content["commits"]
-            ),
+            {ExperimentId(id_): Time(int(time)) for id_, time in content["sealed"].items()},
+            tuple(map(ChangedCommit.from_json, content["commits"])),
         )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"an entry of what was forgotten is damaged: {error!r}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LogCorrupt(f"an entry of what was forgotten is damaged: {error!r}") from error
+
+
+def changed_commits(builds: Iterable[Mapping[str, Any]]) -> list[ChangedCommit]:
+    """Of all removals among the builds. Raises LogCorrupt."""
+    return [one for removal in removals(builds) for one in removal.commits]
 
 
 class Originals:
     """The digests that changed commits had when they were acknowledged."""
 
-    def __init__(self, made: Iterable[Removal]) -> None:
-        self._before = {(one.first, one.last, one.after): one.before for removal in made for one in removal.commits}
+    def __init__(self, changed: Iterable[ChangedCommit]) -> None:
+        self._changed = tuple(changed)
+        self._before = {(one.first, one.last, one.after): one.before for one in self._changed}
+
+    def between(self, after: Position, last: Position) -> tuple[ChangedCommit, ...]:
+        """The changed commits in (after, last]."""
+        return tuple(one for one in self._changed if after < one.first and one.last <= last)
 
     def digest(self, first: Position, last: Position, now: bytes) -> bytes:
         """What the digest of a commit's rows was; the one of today where nothing of it was removed."""

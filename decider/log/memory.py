@@ -14,14 +14,17 @@ from typing import Any
 from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
+from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.protocol import (
     ArrowBatches,
+    Base,
     Damage,
     DecisionRef,
     Entry,
     Head,
     LoggedDecision,
     LoggedReward,
+    LogSizes,
     Mark,
     ModelName,
     NewActivation,
@@ -34,12 +37,11 @@ from decider.log.protocol import (
     SealedDecision,
     Serves,
     ServingChanges,
+    TotalsCheckpoint,
 )
-from decider.log.totals import DELAY_BUCKETS, RewardTotals, SealedTotals, Totals
+from decider.log.totals import DELAY_BUCKETS, POLICY_DRAWS, RewardTotals, SealedTotals, Totals
 from decider.policy.saved import SavedModel
-from decider.types import START, Decision, DecisionId, ExperimentId, Position, Reason, RewardOutcome, Time, now
-
-POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
+from decider.types import START, Decision, DecisionId, ExperimentId, Position, RewardOutcome, Time, now
 
 
 class MemoryModels:
@@ -73,6 +75,14 @@ class MemoryModels:
     def last_published_position(self, experiment: ExperimentId, signature: str) -> Position:
         """See ModelReader."""
         return max(self.published_positions(experiment, signature), default=START)
+
+    def base(self, experiment: ExperimentId, signature: str) -> Base | None:  # noqa: ARG002
+        """See ModelReader. Nothing is archived out of memory."""
+        return None
+
+    def load_base(self, base: Base) -> SavedModel:
+        """See ModelReader. There is none."""
+        raise KeyError(base)
 
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """See ModelReader."""
@@ -111,6 +121,7 @@ class MemoryLog:
 
     name = "memory"
     trouble: LogError | None = None
+    warnings: Sequence[str] = ()
 
     def __init__(self, *, clock: Callable[[], Time] = now) -> None:
         self._clock = clock
@@ -125,6 +136,7 @@ class MemoryLog:
         self._activations: dict[Position, tuple[Time, NewActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
+        self._totals: TotalsCheckpoint | None = None
         self.models = MemoryModels(lambda: [entry.name for _, entry in self._of_kind(NewModel)])
 
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
@@ -186,6 +198,13 @@ class MemoryLog:
     def time_at(self, position: Position) -> Time:
         """See LogReader."""
         return self._times[position]
+
+    def cut(self) -> Mark:
+        """See LogReader. Nothing is archived out of memory."""
+        return Mark(START, Time(0))
+
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+        """See LogReader."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """See LogReader."""
@@ -319,11 +338,32 @@ class MemoryLog:
     def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
         version, value = logged.decision.version, reward.value
         key = (version, reward.name, mark.time < self._deadline(logged))
-        old = totals.rewards.get(key, RewardTotals())
-        totals.rewards[key] = RewardTotals(old.count + 1, old.value + value, old.squared + value * value)
-        seconds = (mark.time - logged.time) / 1e6
-        totals.delays[version, bisect_left(DELAY_BUCKETS, seconds)] += 1
-        totals.delay_seconds[version] += seconds
+        more = RewardTotals(1, ExactSum.of(value), ExactSum.of(value * value))
+        totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
+        delay = mark.time - logged.time
+        totals.delays[version, bisect_left(DELAY_BUCKETS, delay / 1e6)] += 1
+        totals.delay[version] += delay
+
+    def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
+        """See LogReader. Only the last one is stored."""
+        stored = self._totals
+        if stored is None or (until and (stored.mark.position > until.position or stored.mark.time > until.time)):
+            return None
+        return stored
+
+    def known_place(self, until: Position) -> Head:
+        """See LogReader."""
+        with self._lock:
+            position = min(until, len(self._times) - 1)
+            return Head(Position(position), self._times[position], b"")
+
+    def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
+        """See EventLog."""
+        self._totals = checkpoint
+
+    def sizes(self) -> LogSizes:
+        """See LogReader. It has no file."""
+        return LogSizes(0, 0, 0, None)
 
     def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""
@@ -367,18 +407,15 @@ def _count_decision(totals: Totals, decision: Decision) -> None:
     version = decision.version
     totals.decisions[version, decision.action, decision.reason] += 1
     if decision.reason in POLICY_DRAWS:
-        totals.inverse_propensity[version, decision.action] += 1 / decision.propensity
+        key = (version, decision.action)
+        totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
         for action, slots in zip(decision.eligible, decision.pmf, strict=True):
             totals.possible[version, action] += slots > 0
 
 
 def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion) -> None:
-    old = totals.sealed.get(version.position, SealedTotals())
     reward = final_reward(version.experiment.reward, sealed.rewards)
-    totals.sealed[version.position] = SealedTotals(
-        old.count + 1,
-        old.defaulted + (not sealed.rewards),
-        old.overridden + sealed.overridden,
-        old.reward + reward,
-        old.squared + reward * reward,
+    more = SealedTotals(
+        1, int(not sealed.rewards), int(sealed.overridden), ExactSum.of(reward), ExactSum.of(reward * reward)
     )
+    totals.sealed[version.position] = totals.sealed.get(version.position, SealedTotals()) + more

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from decider.errors import LogError
-from decider.log.protocol import EventLog, ForgettingLog, LogReader
+from decider.errors import LogError, LogFull
+from decider.log.archive.find import archived, check_same_log, found_parts, is_archive, is_part, parts_in, parts_of
+from decider.log.archive.part import Part
+from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader
+from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import check_unused
 from decider.log.sqlite.migrations import is_old, migrate
@@ -16,7 +20,16 @@ from decider.log.sqlite.reader import SqliteReader, _open_to_read
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
 from decider.types import Time, now
 
-__all__ = ["check_unused", "open_log", "open_reader", "open_to_forget"]
+__all__ = [
+    "archived",
+    "check_unused",
+    "is_archive",
+    "is_part",
+    "open_log",
+    "open_reader",
+    "open_to_cut",
+    "open_to_forget",
+]
 
 
 def open_log(
@@ -25,12 +38,13 @@ def open_log(
     synchronous: Synchronous = "NORMAL",
     clock: Callable[[], Time] = now,
     on_commit: Callable[[int, float], None] = _ignore_commit,
+    archives: Sequence[Path] = (),
 ) -> EventLog:
     """A log to write beside other writers; made if there is none, upgraded if an older release made it.
 
     See SqliteLog. Raises LogError.
     """
-    return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit)
+    return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
 
 
 def open_to_forget(path: Path) -> ForgettingLog:
@@ -40,29 +54,51 @@ def open_to_forget(path: Path) -> ForgettingLog:
     return SqliteLog(path)
 
 
-def open_reader(path: Path) -> LogReader:
+def open_to_cut(path: Path, *, archives: Sequence[Path] = ()) -> CuttableLog:
+    """A log out of which an archive run takes entries, beside its servers. Raises LogError, also where there is none.
+
+    archives: folders with parts of its archive that do not lie any more where they were written.
+    """
+    if not path.is_file():
+        raise LogError(f"{path}: there is no such log")
+    return SqliteCuttableLog(path, archives=archives)
+
+
+def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:
     """A log to read. One that an older release wrote is read from an upgraded copy, since reading changes nothing.
 
-    Raises LogError.
+    path: of a log, or of a folder with parts of an archive, which is read as the log was then. archive: folders with
+    the parts that the log at `path` names; then the whole log is read, put together in a temporary copy.
+    Raises LogError; ArchiveMissing, ArchiveDamaged where a part is not what it must be.
     """
-    return _UpgradedCopy(path) if is_old(path) else SqliteReader(path)
+    if path.is_dir():
+        return _open_archive(path)
+    if is_old(path):
+        return _Copy(path, partial(_upgrade, path))
+    return _open_whole(path, archive) if archive else SqliteReader(path)
 
 
-class _UpgradedCopy(SqliteReader):
-    """A log of an older release, upgraded in a temporary copy."""
+def _open_archive(folder: Path) -> LogReader:
+    return _Copy(folder, partial(_restore, parts_in(folder), None))
 
-    def __init__(self, path: Path) -> None:
-        self._original = path
+
+def _open_whole(path: Path, folders: Sequence[Path]) -> LogReader:
+    named = parts_of(path, folders)
+    check_same_log(path, folders)
+    if not named:
+        return SqliteReader(path)
+    return _Copy(path, partial(_restore, found_parts(named, folders), path))
+
+
+class _Copy(SqliteReader):
+    """A log in a temporary file, which is gone when it is closed. make: writes it."""
+
+    def __init__(self, original: Path, make: Callable[[Path], None]) -> None:
+        self._original = original
         with ExitStack() as opened:
             folder = Path(opened.enter_context(TemporaryDirectory(prefix="decider-log-")))
-            copy = folder / path.name
-            with (
-                sqlite_errors(path),
-                closing(_open_to_read(path)) as source,
-                closing(_open_to_write(copy, "NORMAL")) as target,
-            ):
-                source.backup(target)
-                migrate(target)
+            copy = folder / original.name
+            make(copy)
             super().__init__(copy)
             self._folder = opened.pop_all()
 
@@ -75,3 +111,26 @@ class _UpgradedCopy(SqliteReader):
         """See LogReader."""
         super().close()
         self._folder.close()
+
+
+def _upgrade(path: Path, copy: Path) -> None:
+    """Copy a log of an older release, and bring the copy up to date."""
+    with (
+        sqlite_errors(path),
+        closing(_open_to_read(path)) as source,
+        closing(_open_to_write(copy, "NORMAL")) as target,
+    ):
+        source.backup(target)
+        migrate(target)
+
+
+def _restore(parts: Sequence[Part], live: Path | None, copy: Path) -> None:
+    """Put a log together. Raises LogFull with the way out: the copy needs as much room as the whole log."""
+    from decider.log.archive.restore import restore  # pyarrow is imported where an archive is read
+
+    try:
+        restore(parts, live, copy)
+    except LogFull as error:
+        raise LogFull(
+            f"{copy.parent}: no room for a copy of the whole log; name a folder with more room: TMPDIR=/large"
+        ) from error

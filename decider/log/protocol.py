@@ -9,6 +9,7 @@ the statement names, never by check-then-act. Opened by `open.py`: nobody outsid
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -75,6 +76,18 @@ class ModelName:
     experiment: ExperimentId
     position: Position
     signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A model from which learning and replay go on where the entries before lie in an archive.
+
+    time: of the position in its name. checksum: see SavedModel; nothing is stored for position 0.
+    """
+
+    name: ModelName
+    time: Time
+    checksum: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +178,27 @@ class SealedDecision:
     overridden: bool
 
 
+class TotalsCheckpoint(NamedTuple):
+    """Totals stored in a log, to count on from there.
+
+    mark: entries are counted up to its position, seals up to its time. chain: the log's at that position. content: of
+    LabelTotals.
+    """
+
+    mark: Mark
+    chain: bytes
+    content: str
+
+
+class LogSizes(NamedTuple):
+    """Bytes: of the log's file, of its write-ahead log, of the models stored in it; free on its disk, None: unknown."""
+
+    database: int
+    wal: int
+    models: int
+    free: int | None
+
+
 @dataclass(frozen=True, slots=True)
 class ServingChanges:
     """The entries after a position that change what serves, each kind in order of position.
@@ -227,6 +261,12 @@ class ModelReader(Protocol):
     def signatures(self, experiment: ExperimentId) -> Sequence[str]:
         """Of every model ever published for an experiment."""
 
+    def base(self, experiment: ExperimentId, signature: str) -> Base | None:
+        """The model from which a signature's learning goes on behind the cut; None: it begins with nothing."""
+
+    def load_base(self, base: Base) -> SavedModel:
+        """Its data. Raises LogCorrupt where it is damaged."""
+
 
 class ModelStore(ModelReader, Protocol):
     """Stores models in pieces, so that a commit never waits for more than one piece."""
@@ -251,7 +291,14 @@ class LogReader(Protocol):
         """The end; (0, 0, b"") of an empty log."""
 
     def time_at(self, position: Position) -> Time:
-        """The time of an entry; 0 for position 0."""
+        """The time of an entry; 0 for position 0. Of an archived entry only where a model is named by it."""
+
+    def cut(self) -> Mark:
+        """The last entry that lies in an archive; (0, 0) where nothing does. The log holds what comes behind it."""
+
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+        """Before what was sealed of an experiment after a time is learned. Raises ArchiveMissing, ArchiveDamaged where
+        that needs a part of the archive that is not there, or not whole."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """Every applied version, in order of position."""
@@ -294,7 +341,20 @@ class LogReader(Protocol):
         """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
 
     def totals(self, after: Mark, until: Mark) -> Totals:
-        """The totals of (after, until]: entries by position, seals by time."""
+        """The totals of (after, until]: entries by position, seals by time.
+
+        Raises EntriesArchived where entries behind `after` may be gone: count from `totals_checkpoint` on.
+        """
+
+    def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
+        """The newest stored totals, beyond neither position nor time of `until`. Those that do not fit the log are left
+        out, with a line in the server's output."""
+
+    def known_place(self, until: Position) -> Head:
+        """The last place up to a position whose chain is written down."""
+
+    def sizes(self) -> LogSizes:
+        """What the log takes; cheap, however long it is."""
 
     def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """Refused rewards, counted by (name, outcome)."""
@@ -362,19 +422,86 @@ class EventLog(LogReader, Protocol):
     def lease(self) -> Lease:
         """Become the leader. Raises LogLocked while another process is."""
 
+    def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
+        """Store totals in place of older ones; called by the leader. Raises LogError."""
+
     def maintain(self) -> None:
         """Housekeeping between commits; called by the leader."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What a person should look at, although the log works."""
+
+
+class NamedModel(NamedTuple):
+    """Decisions of a version and a build, with the smallest position that they name as their model's."""
+
+    version: Position
+    build: Position
+    model: Position
+
+
+@dataclass(frozen=True, slots=True)
+class NewPart:
+    """A part of the archive that is to count. until: where the log will be cut. bases: to go on from behind the cut.
+    remember: microseconds of log time for which a retry gets an archived decision."""
+
+    first: Position
+    until: Head
+    path: str
+    digest: str
+    bases: Sequence[Base]
+    remember: int
+
+
+class CuttableLog(EventLog, Protocol):
+    """A log out of which an archive run takes entries, beside its writers."""
+
+    def archiving(self) -> AbstractContextManager[None]:
+        """The right to do so. Raises LogLocked while another run has it."""
+
+    def choose_cut(self, before: Time) -> Head | None:
+        """The last end of a commit up to which every decision was made before a time and has its window over.
+
+        None where no decision lies between the cut of today and that one.
+        """
+
+    def last_cut(self) -> Head:
+        """Where the next part begins: behind the last one."""
+
+    def count(self, after: Position, until: Position) -> tuple[int, int]:
+        """Decisions and rewards among the entries in (after, until]."""
+
+    def count_archived(self, until: Position) -> Mapping[ExperimentId, int]:
+        """Decisions up to a position, by experiment; those in the archive too."""
+
+    def named_models(self, after: Position) -> Sequence[NamedModel]:
+        """The models that the decisions behind a position name."""
+
+    def settled_model(self, experiment: ExperimentId, signature: str, at_most: Position | None) -> Mark:
+        """The newest model published, up to that position, that every process has known for a while; (0, 0) where
+        there is none."""
+
+    def store_base(self, name: ModelName, saved: SavedModel) -> None:
+        """Store a base's data. It counts once `cut_off` has named it."""
+
+    def cut_off(self, part: NewPart) -> None:
+        """From here on the part counts, in one transaction. Raises LogError where another run was quicker."""
+
+    def finish_cut(self, on_progress: OnProgress) -> None:
+        """Give the last part its place, and delete what lies in the archive: also what a killed run has left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """What `forget` did. entries: that name the removals. pseudonym: of the unit; None: each decision has its own.
-    cleared: whether the write-ahead log could be emptied."""
+    cleared: whether the write-ahead log could be emptied. parts: folders of the archive, which were not changed."""
 
     decisions: int
     entries: int
     pseudonym: str | None
     cleared: bool
+    parts: Sequence[str]
 
 
 class ForgettingLog(EventLog, Protocol):

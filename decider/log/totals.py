@@ -1,14 +1,22 @@
-"""Totals of a log between two marks: plain numbers by (experiment version, ...), to be added up.
+"""Totals of a log: between two marks by experiment version, and added up by names and labels.
 
-Every log counts them itself (in SQL where there is a database); `metrics/` adds them up and gives names and labels.
+Every log counts the former itself (in SQL where there is a database). `log_totals.py` adds them up for the metrics; the
+log stores the sum as a checkpoint, in which nothing is by version, so that it does not grow with them.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
+from decider.log.exact_sum import ZERO, ExactSum
 from decider.types import ActionId, Position, Reason
+
+POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
+"""The reasons of draws from a policy's pmf."""
 
 DELAY_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800)
 """Seconds from decision to reward; one more bucket holds what is later."""
@@ -21,8 +29,17 @@ class SealedTotals:
     count: int = 0
     defaulted: int = 0
     overridden: int = 0
-    reward: float = 0.0
-    squared: float = 0.0
+    reward: ExactSum = ZERO
+    squared: ExactSum = ZERO
+
+    def __add__(self, more: SealedTotals) -> SealedTotals:
+        return SealedTotals(
+            self.count + more.count,
+            self.defaulted + more.defaulted,
+            self.overridden + more.overridden,
+            self.reward + more.reward,
+            self.squared + more.squared,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +47,11 @@ class RewardTotals:
     """Of rewards of one name and outcome. value, squared: sums of the values as sent, and of the squares."""
 
     count: int = 0
-    value: float = 0.0
-    squared: float = 0.0
+    value: ExactSum = ZERO
+    squared: ExactSum = ZERO
+
+    def __add__(self, more: RewardTotals) -> RewardTotals:
+        return RewardTotals(self.count + more.count, self.value + more.value, self.squared + more.squared)
 
 
 @dataclass(slots=True)
@@ -40,9 +60,7 @@ class Totals:
     seals by the time of the deadline."""
 
     decisions: Counter[tuple[Position, ActionId, Reason]] = field(default_factory=Counter)
-    inverse_propensity: defaultdict[tuple[Position, ActionId], float] = field(
-        default_factory=lambda: defaultdict(float)
-    )
+    inverse_propensity: dict[tuple[Position, ActionId], ExactSum] = field(default_factory=dict)
     """Sum of 1/propensity of draws from a policy's pmf (reasons EXPLOIT and EXPLORE)."""
     possible: Counter[tuple[Position, ActionId]] = field(default_factory=Counter)
     """Draws from a policy's pmf in which the action had a slot."""
@@ -50,5 +68,110 @@ class Totals:
     """By (version, name, in time), in the order in which the names first came."""
     delays: Counter[tuple[Position, int]] = field(default_factory=Counter)
     """Rewards by (version, index into DELAY_BUCKETS)."""
-    delay_seconds: defaultdict[Position, float] = field(default_factory=lambda: defaultdict(float))
+    delay: Counter[Position] = field(default_factory=Counter)
+    """Microseconds, all together."""
     sealed: dict[Position, SealedTotals] = field(default_factory=dict)
+
+    def versions(self) -> set[Position]:
+        """Every version of which something was counted."""
+        by_label = (self.decisions, self.rewards, self.delays)
+        return {labels[0] for counts in by_label for labels in counts} | self.sealed.keys()
+
+
+MAX_REWARD_NAMES = 50
+"""Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
+
+Labels = tuple[str, ...]
+
+
+class LabelSums(dict[Labels, ExactSum]):
+    """Sums by labels; a missing key reads as 0 and is not added by reading."""
+
+    def __missing__(self, key: Labels) -> ExactSum:
+        return ZERO
+
+
+@dataclass(slots=True)
+class LabelTotals:
+    """Counts by labels; the labels are the tuple's parts in the order given."""
+
+    decisions: Counter[Labels] = field(default_factory=Counter)  # experiment, action, reason
+    inverse_propensity: LabelSums = field(default_factory=LabelSums)  # experiment, action; drawn from a pmf
+    possible: Counter[Labels] = field(default_factory=Counter)  # experiment, action; its pmf was above 0
+    rewards: Counter[Labels] = field(default_factory=Counter)  # experiment, name, outcome
+    values: LabelSums = field(default_factory=LabelSums)  # experiment, name
+    squared_values: LabelSums = field(default_factory=LabelSums)  # experiment, name
+    delays: Counter[Labels] = field(default_factory=Counter)  # experiment, index of bucket
+    delay: Counter[Labels] = field(default_factory=Counter)  # experiment; microseconds
+    sealed: Counter[Labels] = field(default_factory=Counter)  # experiment
+    defaulted: Counter[Labels] = field(default_factory=Counter)  # experiment
+    overridden: Counter[Labels] = field(default_factory=Counter)  # experiment
+    sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
+    squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
+
+    def add(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
+        """What was counted behind these. experiments: of its versions."""
+        self._add_decisions(counted, experiments)
+        self._add_rewards(counted, experiments)
+        self._add_sealed(counted, experiments)
+
+    def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
+        for (version, action, reason), count in counted.decisions.items():
+            self.decisions[experiments[version], action, reason] += count
+        for (version, action), inverse in counted.inverse_propensity.items():
+            self.inverse_propensity[experiments[version], action] += inverse
+        for (version, action), count in counted.possible.items():
+            self.possible[experiments[version], action] += count
+
+    def _add_rewards(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
+        for (version, name, joined), rewards in counted.rewards.items():
+            experiment = experiments[version]
+            label = self._reward_label(experiment, name)
+            self.rewards[experiment, label, "joined" if joined else "late"] += rewards.count
+            self.values[experiment, label] += rewards.value
+            self.squared_values[experiment, label] += rewards.squared
+        for (version, bucket), count in counted.delays.items():
+            self.delays[experiments[version], str(bucket)] += count
+        for version, microseconds in counted.delay.items():
+            self.delay[experiments[version],] += microseconds
+
+    def _reward_label(self, experiment: str, name: str) -> str:
+        if (experiment, name) in self.values:
+            return name
+        known = sum(owner == experiment for owner, _ in self.values)
+        return name if known < MAX_REWARD_NAMES else "other"
+
+    def _add_sealed(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
+        for version, sealed in counted.sealed.items():
+            key = (experiments[version],)
+            self.sealed[key] += sealed.count
+            self.defaulted[key] += sealed.defaulted
+            self.overridden[key] += sealed.overridden
+            self.sealed_reward[key] += sealed.reward
+            self.squared_sealed_reward[key] += sealed.squared
+
+    def to_json(self) -> str:
+        """One text for the same totals. Equal totals may differ in the order of their labels alone."""
+        content = {one.name: [_to_row(*item) for item in getattr(self, one.name).items()] for one in fields(self)}
+        return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The opposite of `to_json`. Raises ValueError, TypeError or KeyError where it cannot be."""
+        totals, content = cls(), json.loads(text)
+        for one in fields(cls):
+            getattr(totals, one.name).update(dict(map(_from_row, content[one.name])))
+        return totals
+
+
+Row = tuple[list[str], int] | tuple[list[str], int, int]
+"""Labels with a count, or with the pair of an ExactSum."""
+
+
+def _to_row(labels: Labels, total: int | ExactSum) -> Row:
+    return (list(labels), *total.pair()) if isinstance(total, ExactSum) else (list(labels), total)
+
+
+def _from_row(row: Any) -> Any:
+    labels, *total = row
+    return tuple(labels), (total[0] if len(total) == 1 else ExactSum.from_pair(total))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from decider.log.protocol import LogReader
-from decider.log.totals import DELAY_BUCKETS
-from decider.metrics.totals import LogTotals
+from decider.log.protocol import LogReader, Mark
+from decider.log.totals import DELAY_BUCKETS, LabelTotals
+from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
 from decider.types import Time
 
@@ -24,19 +23,19 @@ class LogCollector(Collector):
     """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned."""
 
     def __init__(
-        self, log: LogReader, current: Current, *, clock: Callable[[], Time], lag: Callable[[], float] = lambda: 0.0
+        self,
+        log: LogReader,
+        totals: SharedTotals,
+        current: Current,
+        *,
+        clock: Callable[[], Time],
+        lag: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._log = log
+        self._totals = totals
         self._current = current
         self._clock = clock
         self._learning_lag = lag
-        self._totals = LogTotals(log)
-        self._lock = threading.Lock()
-
-    def catch_up(self) -> None:
-        """Count the new entries; on a long log the first call takes a while."""
-        with self._lock:
-            self._totals.catch_up()
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
@@ -44,66 +43,14 @@ class LogCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
-        with self._lock:
-            self._totals.catch_up()
-            return iter([*self._counters(), *self._rewards(), self._delays(), *self._gauges()])
+        with self._totals.read() as counted:
+            totals = counted.totals
+            from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals), *_shares(totals)]
+            end = counted.mark
+        return iter([*from_totals, *self._gauges(end), *self._sizes()])
 
-    def _counters(self) -> Iterator[Metric]:
-        totals, experiment = self._totals.totals, ("experiment",)
-        action = ("experiment", "action")
-        name = ("experiment", "name")
-        yield _counter("decider_decisions", "Decisions.", ("experiment", "action", "reason"), totals.decisions)
-        yield _counter(
-            "decider_inverse_propensity", "Sum of 1/propensity over draws of the action.", action,
-            totals.inverse_propensity,
-        )  # fmt: skip
-        yield _counter("decider_possible", "Draws from a pmf that could give the action.", action, totals.possible)
-        yield _counter("decider_reward_value", "Sum of the rewards' values, as sent.", name, totals.values)
-        yield _counter(
-            "decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values
-        )
-        yield _counter("decider_sealed", "Decisions whose window is over.", experiment, totals.sealed)
-        yield _counter("decider_sealed_default", "Of these, without any reward.", experiment, totals.defaulted)
-        yield _counter(
-            "decider_sealed_overridden", "Of these, where another action was shown.", experiment, totals.overridden
-        )
-        yield _counter("decider_sealed_reward", "Sum of their final rewards.", experiment, totals.sealed_reward)
-        yield _counter(
-            "decider_sealed_squared_reward", "Sum of their squared final rewards.", experiment,
-            totals.squared_sealed_reward,
-        )  # fmt: skip
-
-    def _rewards(self) -> Iterator[Metric]:
-        # The log keeps only name and number of refused rewards, so their label `experiment` is empty.
-        refused = {("", name, outcome): count for (name, outcome), count in self._totals.refused.items()}
-        labels = ("experiment", "name", "outcome")
-        yield _counter(
-            "decider_rewards", "Rewards sent, by what became of them.", labels, self._totals.totals.rewards | refused
-        )
-
-    def _delays(self) -> Metric:
-        totals = self._totals.totals
-        family = HistogramMetricFamily(
-            "decider_reward_delay_seconds", "Seconds from decision to reward.", labels=("experiment",)
-        )
-        bounds = [*map(str, map(float, DELAY_BUCKETS)), "+Inf"]
-        for (experiment,), seconds in totals.delay_seconds.items():
-            counts = [totals.delays[experiment, index] for index in range(len(bounds))]
-            family.add_metric((experiment,), list(zip(bounds, accumulate(counts), strict=True)), seconds)
-        return family
-
-    def _gauges(self) -> Iterator[Metric]:
-        totals, now = self._totals.totals, self._clock()
-        decided: Counter[tuple[str, ...]] = Counter()
-        for (experiment, _, _), count in totals.decisions.items():
-            decided[experiment,] += count
-        unsealed = {key: count - totals.sealed[key] for key, count in decided.items()}
-        yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
-        weights = {key: totals.inverse_propensity[key] / count for key, count in totals.possible.items() if count}
-        yield _gauge(
-            "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
-            ("experiment", "action"), weights,
-        )  # fmt: skip
+    def _gauges(self, end: Mark) -> Iterator[Metric]:
+        now = self._clock()
         models = [(s.version, s.model.position) for s in self._current.all()]
         positions = {(version.experiment.id,): position for version, position in models}
         ages = {
@@ -116,21 +63,82 @@ class LogCollector(Collector):
             "decider_seal_lag_seconds",
             "How long the oldest decision is due to be sealed and learned.",
             (),
-            {(): self._lag(now)},
+            {(): self._lag(now, end)},
         )
-        yield _gauge("decider_log_position", "Entries in the log.", (), {(): self._totals.mark.position})
+        yield _gauge("decider_log_position", "Entries in the log.", (), {(): end.position})
 
-    def _lag(self, now: Time) -> float:
+    def _sizes(self) -> Iterator[Metric]:
+        sizes = self._log.sizes()
+        files = {("database",): sizes.database, ("wal",): sizes.wal, ("models",): sizes.models}
+        yield _gauge("decider_log_bytes", "Bytes of the log's files, and of the models in it.", ("file",), files)
+        if sizes.free is not None:
+            yield _gauge("decider_disk_free_bytes", "Bytes free on the log's disk.", (), {(): sizes.free})
+
+    def _lag(self, now: Time, end: Mark) -> float:
         """The longer of two: a decision is due and no entry has sealed it; it is sealed and not learned."""
-        first = self._log.next_deadline(after=self._totals.mark.time)
+        first = self._log.next_deadline(after=end.time)
         due = 0.0 if first is None else (now - first) / MICROSECONDS
         return max(0.0, due, self._learning_lag())
+
+
+def _counters(totals: LabelTotals) -> Iterator[Metric]:
+    experiment, action, name = ("experiment",), ("experiment", "action"), ("experiment", "name")
+    yield _counter("decider_decisions", "Decisions.", ("experiment", "action", "reason"), totals.decisions)
+    yield _counter(
+        "decider_inverse_propensity", "Sum of 1/propensity over draws of the action.", action,
+        totals.inverse_propensity,
+    )  # fmt: skip
+    yield _counter("decider_possible", "Draws from a pmf that could give the action.", action, totals.possible)
+    yield _counter("decider_reward_value", "Sum of the rewards' values, as sent.", name, totals.values)
+    yield _counter("decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values)
+    yield _counter("decider_sealed", "Decisions whose window is over.", experiment, totals.sealed)
+    yield _counter("decider_sealed_default", "Of these, without any reward.", experiment, totals.defaulted)
+    yield _counter(
+        "decider_sealed_overridden", "Of these, where another action was shown.", experiment, totals.overridden
+    )
+    yield _counter("decider_sealed_reward", "Sum of their final rewards.", experiment, totals.sealed_reward)
+    yield _counter(
+        "decider_sealed_squared_reward", "Sum of their squared final rewards.", experiment,
+        totals.squared_sealed_reward,
+    )  # fmt: skip
+
+
+def _rewards(totals: LabelTotals, refused: Mapping[tuple[str, str], int]) -> Metric:
+    # The log keeps only name and number of refused rewards, so their label `experiment` is empty.
+    others = {("", name, outcome): count for (name, outcome), count in refused.items()}
+    labels = ("experiment", "name", "outcome")
+    return _counter("decider_rewards", "Rewards sent, by what became of them.", labels, totals.rewards | others)
+
+
+def _delays(totals: LabelTotals) -> Metric:
+    family = HistogramMetricFamily(
+        "decider_reward_delay_seconds", "Seconds from decision to reward.", labels=("experiment",)
+    )
+    bounds = [*map(str, map(float, DELAY_BUCKETS)), "+Inf"]
+    for (experiment,), microseconds in totals.delay.items():
+        counts = [totals.delays[experiment, str(index)] for index in range(len(bounds))]
+        buckets = list(zip(bounds, accumulate(counts), strict=True))
+        family.add_metric((experiment,), buckets, microseconds / MICROSECONDS)
+    return family
+
+
+def _shares(totals: LabelTotals) -> Iterator[Metric]:
+    decided: Counter[tuple[str, ...]] = Counter()
+    for (experiment, _, _), count in totals.decisions.items():
+        decided[experiment,] += count
+    unsealed = {key: count - totals.sealed[key] for key, count in decided.items()}
+    yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
+    weights = {key: float(totals.inverse_propensity[key]) / count for key, count in totals.possible.items() if count}
+    yield _gauge(
+        "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
+        ("experiment", "action"), weights,
+    )  # fmt: skip
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], values: Any) -> Metric:
     family = CounterMetricFamily(name, text, labels=labels)
     for key, value in values.items():
-        family.add_metric(key, value)
+        family.add_metric(key, float(value))
     return family
 
 

@@ -14,6 +14,7 @@ import click
 
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
+from decider.server.archive_command import archive_command, check_age
 from decider.server.forget_command import forget_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
@@ -33,6 +34,7 @@ def main() -> None:
 
 
 main.add_command(forget_command)
+main.add_command(archive_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -54,10 +56,13 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--store-bytes": {"type": click.IntRange(min=0)},
     "--keep-bytes": {"type": click.IntRange(min=0)},
     "--decide-budget": {"type": click.FloatRange(min=0.001, max=3600)},
+    "--disk-reserve": {"type": click.IntRange(min=0)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},
     "--max-request-bytes": {"type": click.IntRange(min=1024)},
+    "--archive": {"type": click.Path(path_type=Path, file_okay=False)},
+    "--archive-after": {"callback": check_age},
     "--grace": {"type": click.FloatRange(min=0)},
 }
 

@@ -55,6 +55,8 @@ def forget_command(unit: str, db: Path, pseudonym: bool, context: bool, rebuild:
         raise click.ClickException(
             "a reader keeps old rows in the write-ahead log; end the reader, then run this again"
         )
+    for part in forgotten.parts:
+        click.echo(f"not searched, and not changed: {part}")
     if not rebuild:
         click.echo("unused places of the file may hold old copies: --rebuild writes it anew")
 

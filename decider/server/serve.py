@@ -17,18 +17,22 @@ from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from decider.errors import DeciderError, LogError
+from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
+from decider.log.disk import DiskWatch
 from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
+from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
+from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
 from decider.policy.algorithms import code_versions
 from decider.policy.work import Budget
+from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
@@ -41,10 +45,13 @@ from decider.serving.follower import Copies, Follower
 logger = logging.getLogger(__name__)
 
 FILES_INTERVAL = 1.0
-"""Seconds between two checks of the experiment files."""
+"""Seconds between two checks of the experiment files and of the disk."""
 
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
+
+ARCHIVE_INTERVAL = 2.0
+"""Seconds between two looks for a missing part of the archive at a start."""
 
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
@@ -88,6 +95,7 @@ class Server:
         self._trouble: LogError | None = None
         self._troubled_at = 0.0
         self._behind = ""
+        self._missing = ""
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -111,17 +119,21 @@ class Server:
         self.http_port = self._http.port
         self._opened.callback(self._http.stop)
         self._http.start()
+        self._archiver = DailyArchive(settings)
+        self._opened.callback(self._archiver.stop)
         process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
         self.log = open_log(
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
             clock=self._clock,
             on_commit=process.observe_commit,
+            archives=() if settings.archive is None else (settings.archive,),
         )
         # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
         # read.
         self._opened.callback(self.log.close)
         self._opened.callback(self._http.stop)
+        self._disk = DiskWatch(self.log, reserve=settings.disk_reserve)
         self._clock.start(self.log.head().time)
         self.current, copies = Current(), Copies()
         self._leader = Leader(
@@ -155,13 +167,15 @@ class Server:
     def _serve(self) -> bool:
         leader = self._running_leader
         self._phase = "learning"
-        if not leader.catch_up():
+        if not self._catch_up():
             return False
         self._follower.follow()
-        self._registry.register(LogCollector(self.log, self.current, clock=self._clock, lag=leader.lag))
+        self._totals = totals = SharedTotals(self.log)
+        self._registry.register(LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag))
         self._registry.register(
             StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
         )
+        self._registry.register(ArchiveCollector(self._archiver))
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),
             threading.Thread(target=self._follow, name="follower", daemon=True),
@@ -171,6 +185,21 @@ class Server:
         self._grpc.start()
         self._phase = ""
         return True
+
+    def _catch_up(self) -> bool:
+        """As the leader's. Where a part of the archive is missing that has to be learned, /readyz says which one until
+        it is there."""
+        while True:
+            try:
+                caught_up = self._running_leader.catch_up()
+                self._missing = ""
+                return caught_up
+            except (ArchiveMissing, ArchiveDamaged) as error:
+                if self._missing != str(error):
+                    self._missing = str(error)
+                    logger.error("cannot serve before this is learned: %s", error)
+            if self._stopping.wait(ARCHIVE_INTERVAL):
+                return False
 
     @property
     def _running_leader(self) -> Leader:
@@ -202,11 +231,12 @@ class Server:
         except DeciderError as error:
             return Readiness(False, str(error))
         if self._phase:
-            return Readiness(False, "\n".join(learning) or self._phase)
+            return Readiness(False, self._missing or "\n".join(learning) or self._phase)
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
-        return Readiness(True, "\n".join(["ok", *problems, *learning]))
+        warnings = [*problems, *self.log.warnings, *self._disk.warnings]
+        return Readiness(True, "\n".join(["ok", *warnings, *learning]))
 
     def _follow(self) -> None:
         """The follower's thread. It reads often, so it logs the same failure once."""
@@ -228,8 +258,11 @@ class Server:
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
             pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
+            self._try_to(self._totals.store_if_due)
             if time.monotonic() >= next_look:
+                self._try_to(self._disk.look)
                 self._try_to(self._files.apply_changes)
+                self._try_to(self._archiver.look)
                 next_look = time.monotonic() + self._files_interval
 
     def _probe_if_quiet(self) -> None:
@@ -265,6 +298,8 @@ class Server:
             self._opened.pop_all()  # its thread reads the log until the process ends
             return
         if self._leader is not None:
+            if not self._phase:
+                self._try_to(lambda: self._totals.finish(deadline))
             self._try_to(self._leader.finish)
         self._try_to(self._opened.close)
 

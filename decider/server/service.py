@@ -178,7 +178,8 @@ class DeciderService:
 
     def _reward_reply(self, place: DecisionRef, mark: Mark | None) -> pb.RewardResponse:
         if mark is None:
-            outcome = RewardOutcome.DUPLICATE
+            archived = place.position <= self._log.cut().position
+            outcome = RewardOutcome.LATE if archived else RewardOutcome.DUPLICATE
         else:
             window = self._log.version_at(place.version).experiment.reward.window
             outcome = RewardOutcome.JOINED if mark.time < place.time + window else RewardOutcome.LATE

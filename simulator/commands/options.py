@@ -131,6 +131,14 @@ def _moment(_: click.Context, __: click.Parameter, text: str) -> str:
     return text
 
 
+archive_option = click.option(
+    "--archive",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    metavar="DIR",
+    help="Where the archived parts of a log of ours are; without it only what the log still holds is read.",
+)
+
 log_options = with_options(
     click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
     click.option(
@@ -172,6 +180,7 @@ log_options = with_options(
         help="Only decisions from then on: 2026-11-28, a time in UTC, or 7d before the last one.",
     ),
     click.option("--until", default="", callback=_moment, metavar="TIME", help="Only decisions before that time."),
+    archive_option,
 )
 """How to read a log."""
 

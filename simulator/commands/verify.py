@@ -13,24 +13,40 @@ from rich.progress import Progress
 
 from decider.errors import DeciderError
 from decider.log.forgotten import KEY
-from decider.log.open import open_reader
+from decider.log.open import archived, open_reader
 from decider.log.protocol import Damage, LogReader
+from simulator.commands.options import archive_option
 from simulator.verify import Mismatch, refuse_imported, verify
 
-DB = click.Path(path_type=Path, dir_okay=False)
+DB = click.Path(path_type=Path)
+
+EXAMPLES = """\b
+Examples:
+  simulator verify demo.db
+  simulator verify demo.db --archive /backup/demo
+  simulator verify /backup/demo"""
 
 
-@click.command("verify", epilog="\b\nExample:\n  simulator verify demo.db")
+@click.command("verify", epilog=EXAMPLES)
 @click.argument("db", type=DB)
-def verify_command(db: Path) -> None:
+@archive_option
+def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
     """Recompute every decision of the log DB with the code that serves, and compare.
+
+    DB may also be the folder of an archive. With --archive DIR the log and its archived parts are put together again in
+    a temporary copy (TMPDIR says where), and everything is compared from the first entry on.
 
     First the log is compared with its own checksums: each entry that was changed, is missing or was added since it was
     acknowledged is printed with its position. Prints `N of N decisions equal`; exits 1 with the first difference
     otherwise, 2 if the log is damaged, cannot be read, or was made by learning code that this build does not have.
     """
     try:
-        with closing(open_reader(db)) as log, Progress(console=Console(stderr=True), transient=True) as progress:
+        if not archive and (elsewhere := archived(db)):
+            click.echo(elsewhere)
+        with (
+            closing(open_reader(db, archive=archive)) as log,
+            Progress(console=Console(stderr=True), transient=True) as progress,
+        ):
             refuse_imported(log)
             damages = _check(log, progress)
             task = progress.add_task("decisions", total=log.count_decisions())

@@ -59,6 +59,7 @@ class Reading:
     version: tuple[int, ...] = ()
     since: str = ""
     until: str = ""
+    archive: tuple[Path, ...] = ()
 
     @property
     def options(self) -> ReadOptions:
@@ -74,6 +75,7 @@ class Reading:
             version=self.version,
             since=self.since,
             until=self.until,
+            archive=self.archive,
         )
 
 
@@ -191,7 +193,13 @@ def version_of(task: LogTask) -> str:
     >>> version_of(LogTask(Reading("clicks.csv"), "uniform")) == version_of(LogTask(Reading("clicks.csv"), "uniform"))
     True
     """
-    files = [task.reading.log, str(task.reading.mapping or ""), task.policy.partition(":")[2].partition("@")[0]]
+    reading = task.reading
+    files = [
+        reading.log,
+        *map(str, reading.archive),
+        str(reading.mapping or ""),
+        task.policy.partition(":")[2].partition("@")[0],
+    ]
     return f"{version_of_policy(task.policy)}, {state(*files)}"
 
 

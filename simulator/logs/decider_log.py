@@ -8,7 +8,7 @@ own. Called by `open.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.log.open import open_reader
+from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.arrow import category, distinct
@@ -49,17 +49,29 @@ class AmbiguousExperiment(DeciderError):
     reason = "AMBIGUOUS_EXPERIMENT"
 
 
-def load(path: Path, *, experiment: str | None = None, version: tuple[int, ...] = (), span: Span = EVER) -> Columns:
+def load(
+    path: Path,
+    *,
+    experiment: str | None = None,
+    version: tuple[int, ...] = (),
+    span: Span = EVER,
+    archive: Sequence[Path] = (),
+    on_note: Callable[[str], None] = lambda _: None,
+) -> Columns:
     """The decisions of one experiment; it need not be named where the log has only one.
 
-    version: numbers of its versions; without them the newest ones that agree are read (see `versions.py`).
+    path: of a log, or a folder with its archive. version: numbers of its versions; without them the newest ones that
+    agree are read (see `versions.py`). archive: folders with the archived parts of the log, which are read, too.
+    on_note: told where decisions are archived and left out.
     Raises AmbiguousExperiment, BadLog where nothing is left, or LogError where there is no log of ours.
 
     >>> load(Path("nowhere.db"))
     Traceback (most recent call last):
     decider.errors.LogError: nowhere.db: there is no such log
     """
-    with closing(open_reader(path)) as log:
+    if not archive and (elsewhere := archived(path)):
+        on_note(f"{path}: {elsewhere}")
+    with closing(open_reader(path, archive=archive)) as log:
         return _load(log, _versions(log, experiment), version, span)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from decider.experiment.definition import Experiment
+from decider.log.open import is_archive, is_part
 from simulator.logs import decider_log, dsjson, open_bandit, tables
 from simulator.logs.columns import Columns
 from simulator.logs.context_fields import CONTEXT_WORDS, with_context
@@ -24,8 +25,8 @@ _SAYS_ITSELF = "says itself which actions could be drawn; leave out --actions"
 _MAGIC = b"SQLite format 3\x00"
 
 KINDS = (
-    "a log of ours (.db), dsjson (.dsjson, .json, .jsonl, .log), a table (.csv, .tsv, .parquet), packed ones (.gz), "
-    "a folder of those, or open-bandit:random/all"
+    "a log of ours (.db) or its archive (a folder), dsjson (.dsjson, .json, .jsonl, .log), a table (.csv, .tsv, "
+    ".parquet), packed ones (.gz), a folder of those, or open-bandit:random/all"
 )
 """The kinds of logs, for messages and help."""
 
@@ -37,15 +38,24 @@ def open_log(name: str, options: ReadOptions) -> Columns:
     Traceback (most recent call last):
     simulator.logs.errors.BadLog: clicks.xlsx: there is no such log; check the path
     """
-    if not name.startswith(open_bandit.PREFIX) and _kind(Path(name)) in DATABASE:
+    if _is_ours(name):
         if options.actions is not None:
             raise BadLog(f"{name}: {_SAYS_ITSELF}; or import the table again with it: --actions 200")
         _refuse_options(name, options)
         span = Span(options.since, options.until)
-        columns = decider_log.load(Path(name), experiment=options.experiment, version=options.version, span=span)
+        columns = decider_log.load(
+            _log_of(name),
+            experiment=options.experiment,
+            version=options.version,
+            span=span,
+            archive=options.archive,
+            on_note=options.on_note,
+        )
         return with_context(columns, options)
     if options.version:
         raise BadLog(f"{name}: has no versions of an experiment, only a log of ours has; leave out --version")
+    if options.archive:
+        raise BadLog(f"{name}: has no archive, only a log of ours has; leave out --archive")
     return select_span(_open_foreign(name, options), Span(options.since, options.until))
 
 
@@ -63,9 +73,19 @@ def _open_foreign(name: str, options: ReadOptions) -> Columns:
 
 def definition_in(name: str, options: ReadOptions) -> Experiment | None:
     """The newest definition of the log's experiment; None where the log is not of ours. Raises as `open_log` does."""
-    if name.startswith(open_bandit.PREFIX) or _kind(Path(name)) not in DATABASE:
+    if not _is_ours(name):
         return None
-    return decider_log.newest_definition(Path(name), experiment=options.experiment)
+    return decider_log.newest_definition(_log_of(name), experiment=options.experiment)
+
+
+def _is_ours(name: str) -> bool:
+    return not name.startswith(open_bandit.PREFIX) and _kind(Path(name)) in DATABASE
+
+
+def _log_of(name: str) -> Path:
+    """A log or an archive; a part's decisions are read with their part, which knows their experiments."""
+    path = Path(name)
+    return path.parent if path.is_file() and is_part(path.parent) else path
 
 
 def _refuse_options(name: str, options: ReadOptions) -> None:
@@ -88,6 +108,8 @@ def _refuse_table_options(name: str, options: ReadOptions) -> None:
 
 def _kind(path: Path) -> str:
     """The suffix that says how to read a file or folder. Raises BadLog."""
+    if is_archive(path) or is_part(path.parent):
+        return DATABASE[0]
     if path.is_dir():
         return _kind_of_folder(path)
     if not path.is_file():

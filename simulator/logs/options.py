@@ -43,7 +43,8 @@ class ReadOptions:
     on_note: called with what the reader took each column for, in words for people. block_bytes: of a CSV file, read at
     a time. most_texts: different ones that a column may have. empty_reward: what an empty reward of a table stands for,
     a number or DROP; None refuses it. actions: of a table, besides those seen: their ids, or how many there are in all.
-    version: numbers of the experiment's versions; since, until: see `span.py`.
+    version: numbers of the experiment's versions; since, until: see `span.py`. archive: folders with the archived parts
+    of a log of ours.
     """
 
     experiment: str | None = None
@@ -60,6 +61,7 @@ class ReadOptions:
     version: tuple[int, ...] = ()
     since: str = ""
     until: str = ""
+    archive: tuple[Path, ...] = ()
 
 
 def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple[float, float]:

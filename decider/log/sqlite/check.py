@@ -8,20 +8,30 @@ unused (free pages, signatures without models), and an attacker who computes new
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 
-from decider.errors import InvalidExperiment
+from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
-from decider.log.forgotten import Originals, removals
-from decider.log.protocol import Damage, Head, OnProgress
-from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.protocol import Damage, Head, Mark, OnProgress
+from decider.log.sqlite.archived import (
+    ARCHIVED_DECISION,
+    KEPT,
+    archived_sum,
+    digest_of_cut,
+    digest_of_entries,
+    digest_of_models,
+)
+from decider.log.sqlite.checkpoints import Stored, stored_checkpoints
+from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark, originals
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
+from decider.log.sqlite.totals import add_totals
+from decider.log.sqlite.trim import FIRST_LEFT
+from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 
 NOWHERE = (START, START)
@@ -45,9 +55,12 @@ def check(connection: sqlite3.Connection, on_progress: OnProgress, *, acknowledg
         _check_rows_of_one(connection),
         _check_end(connection, acknowledged),
         _check_chain(connection, on_progress),
+        _check_cut(connection),
+        _check_archived(connection),
         _check_definitions(connection),
         _check_refused(connection),
         _check_models(connection),
+        _check_totals(connection),
     )
     return [damage for part in parts for damage in _unreadable_too(part)]
 
@@ -56,7 +69,7 @@ def _unreadable_too(found: Iterator[Damage]) -> Iterator[Damage]:
     """The damage found, and one more where the file cannot be read to the end."""
     try:
         yield from found
-    except (sqlite3.Error, TypeError, ValueError, OverflowError) as error:
+    except (sqlite3.Error, TypeError, ValueError, KeyError, OverflowError, LogCorrupt) as error:
         yield Damage(*NOWHERE, f"cannot be read: {error}")
 
 
@@ -68,7 +81,7 @@ def _check_pages(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_rows_of_one(connection: sqlite3.Connection) -> Iterator[Damage]:
-    for table, least in (("head", 1), ("chain_start", 0)):
+    for table, least in (("head", 1), ("chain_start", 0), ("model_bytes", 1), ("cut", 0)):
         (count,) = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - our names
         if not least <= count <= 1:
             yield Damage(*NOWHERE, f"table {table} has {count} rows")
@@ -85,7 +98,8 @@ def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterat
 def _check_chain(connection: sqlite3.Connection, on_progress: OnProgress) -> Iterator[Damage]:
     following = _ChainCheck(connection)
     told = 0
-    for commit in commits(connection, ENTRY_TABLES, until=following.end.position):
+    span = {"after": following.begin.position, "until": following.end.position}
+    for commit in commits(connection, ENTRY_TABLES, **span):
         yield from following.go_on(commit)
         if commit.last // PROGRESS_EVERY > told:
             told = commit.last // PROGRESS_EVERY
@@ -102,23 +116,18 @@ def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iter
             yield Damage(first, last, f"table {table.name} has entries behind the head, which stands at {end}")
 
 
-def originals(connection: sqlite3.Connection) -> Originals:
-    """The digests that commits had before something was removed from them. Raises ValueError where an entry that says
-    so is damaged."""
-    builds = [json.loads(build) for (build,) in connection.execute("select build from builds order by position")]
-    return Originals(removals(builds))
-
-
 class _ChainCheck:
     """Follows the chain, commit by commit, and compares it with every mark and with the head."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.end = Head(*connection.execute("select position, time, chain from head").fetchone())
-        self._marks = dict(connection.execute("select position, chain from marks"))
+        self.begin = _begin_of_chain(connection)
+        self._marks = dict(
+            connection.execute("select position, chain from marks where position >= ?", (self.begin.position,))
+        )
         self._originals = originals(connection)
-        start = connection.execute("select position, at from chain_start").fetchone()
-        self._seen = Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
-        self._compared = START
+        self._seen = self.begin
+        self._compared = self.begin.position
 
     def go_on(self, commit: Commit) -> Iterator[Damage]:
         """What is wrong with the next commit, and with the mark before it."""
@@ -150,6 +159,63 @@ class _ChainCheck:
             yield Damage(first, self._seen.position, "an entry was changed, added or taken away")
         self._compared = self._seen.position
         self._seen = self._seen._replace(chain=written)
+
+
+def _begin_of_chain(connection: sqlite3.Connection) -> Head:
+    """Where the chain begins: behind the archive, if there is one."""
+    cut = connection.execute("select position, time, chain from cut").fetchone()
+    if cut is not None:
+        return Head(*cut)
+    start = connection.execute("select position, at from chain_start").fetchone()
+    return Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
+
+
+def _check_cut(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Whether what an archive run left in the log is still what it left."""
+    cut = connection.execute("select position, digest from cut").fetchone()
+    if cut is None:
+        yield from _check_never_cut(connection)
+        return
+    last, written = cut
+    digest = digest_of_cut(
+        connection, entries=digest_of_entries(connection, KEPT, last), models=digest_of_models(connection, last)
+    )
+    if digest != written:
+        yield Damage(Position(1), last, "something that the log has kept of its archived entries was changed")
+    for base in connection.execute("select experiment, signature, position, checksum from bases where position > 0"):
+        pieces = connection.execute(_BASE_PIECES, base[:3])
+        if sha256(b"".join([data for (data,) in pieces])).hexdigest() != base[3]:
+            yield Damage(*NOWHERE, f"the model of {base[0]} up to position {base[2]}, kept at the cut, is damaged")
+    yield from _check_left(connection, last)
+
+
+_BASE_PIECES = "select data from base_pieces where experiment = ? and signature = ? and position = ? order by part"
+
+
+def _check_never_cut(connection: sqlite3.Connection) -> Iterator[Damage]:
+    for table in ("archives", "archived_experiments", "archived_times", "kept_models", "archived_decisions", "bases"):
+        (count,) = connection.execute(f"select count(*) from {table}").fetchone()  # noqa: S608 - our names
+        if count:
+            yield Damage(*NOWHERE, f"table {table} has rows, and nothing was archived")
+
+
+def _check_left(connection: sqlite3.Connection, last: Position) -> Iterator[Damage]:
+    """What is not deleted yet is deleted in order of position: an entry before a gap was added."""
+    (first,) = connection.execute(FIRST_LEFT, {"cut": last}).fetchone()
+    if first is None:
+        return
+    rest = commits(connection, ENTRY_TABLES, after=Position(first - 1), until=last)
+    there = sum([commit.last - commit.first + 1 for commit in rest if commit.gapless])
+    if there != last - first + 1:
+        yield Damage(first, last, "entries lie before the cut that are in the archive, with gaps between them")
+
+
+def _check_archived(connection: sqlite3.Connection) -> Iterator[Damage]:
+    rows = connection.execute(f"select {ARCHIVED_DECISION.columns} from archived_decisions")  # noqa: S608 - a constant
+    total = sum(map(archived_sum, rows)) & chain.REFUSED_BITS
+    (written,) = connection.execute("select archived from cut").fetchone() or (0,)
+    if total != written:
+        yield Damage(*NOWHERE, "the archived decisions that the log has kept were changed")
 
 
 def _check_definitions(connection: sqlite3.Connection) -> Iterator[Damage]:
@@ -184,6 +250,10 @@ def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:
         if not _are_intact([row[3:] for row in group]):
             yield Damage(*NOWHERE, f"the stored model of {key[0]} up to position {key[2]} is damaged")
 
+    (bytes_,) = connection.execute("select coalesce(sum(length(data)), 0) from models").fetchone()
+    if connection.execute("select bytes from model_bytes").fetchone() != (bytes_,):
+        yield Damage(*NOWHERE, f"table model_bytes does not say {bytes_}")
+
 
 _PUBLISHED_MODEL = """
 select 1 from published
@@ -198,3 +268,32 @@ def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
         return False
     complete: bool = len(pieces) == counts[0]
     return not complete or sha256(b"".join(data)).hexdigest() == checksums[0]
+
+
+def _check_totals(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Count anew, and compare with what is stored; from the totals that are kept where entries before are gone."""
+    usable: list[Stored] = []
+    for stored in stored_checkpoints(connection):
+        problem = stored.problem(connection)
+        if problem:
+            yield Damage(stored.position, stored.position, f"the totals stored there cannot be used: {problem}")
+        else:
+            usable.insert(0, stored)
+    whole = all(_is_whole(connection, stored.position) for stored in usable if stored.kept)
+    mark, totals = Mark(START, Time(0)), LabelTotals()
+    for stored in usable:
+        until = stored.checkpoint.mark
+        if whole or not stored.kept:
+            add_totals(totals, connection, after=mark, until=until)
+            if totals != stored.totals:
+                yield Damage(until.position, until.position, "the totals stored there are not those of the entries")
+        mark, totals = until, stored.totals
+
+
+def _is_whole(connection: sqlite3.Connection, until: Position) -> bool:
+    """Whether every entry up to a position is there."""
+    counts = (
+        connection.execute(f"select count(*) from {table.name} where position <= ?", (until,)).fetchone()  # noqa: S608
+        for table in ENTRY_TABLES
+    )
+    return bool(sum(count for (count,) in counts) == until)

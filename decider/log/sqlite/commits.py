@@ -1,18 +1,20 @@
-"""Reads a log back commit by commit, in order of position, as the chain covers it. Called by migrations and `check.py`.
+"""Reads a log back commit by commit, in order of position, as the chain covers it. Called by migrations, `check.py` and
+`archive/`.
 
 A commit ends where the time changes or where a mark stands.
 """
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from decider.log import chain
-from decider.log.forgotten import Originals
+from decider.log.forgotten import KEY, Originals, changed_commits
 from decider.log.protocol import Head
 from decider.log.sqlite.tables import EntryTable
 from decider.types import START, Position, Time
@@ -39,37 +41,59 @@ def head_after(head: Head, commit: Commit, originals: Originals = NOTHING_REMOVE
     return Head(commit.last, commit.time, chain.link(head.chain, commit.first, commit.time, digest))
 
 
+def originals(connection: sqlite3.Connection) -> Originals:
+    """The digests that a log's commits had before something was removed from them. Raises LogCorrupt where an entry
+    that says so is damaged."""
+    builds = connection.execute("select build from builds where build like ? order by position", (f"%{KEY}%",))
+    return Originals(changed_commits([json.loads(build) for (build,) in builds]))
+
+
 def leaves_mark(head: Head, after: Head) -> bool:
     """Whether a commit leaves a mark at the old head; the trigger `leave_mark` in schema.sql has the same rule."""
     return head.position > 0 and (head.time == after.time or head.position // 1024 < after.position // 1024)
 
 
-_Entry = tuple[int, int, str, tuple[Any, ...]]
+_Entry = tuple[int, int, str, Sequence[Any]]
 
 
-def _entries(connection: sqlite3.Connection, table: EntryTable, until: Position) -> Iterator[_Entry]:
-    for position, time, *row in connection.execute(table.select, (START, until)):
+def entries(table: EntryTable, rows: Iterable[Sequence[Any]]) -> Iterator[_Entry]:
+    """The entries in rows that hold position, time, then the table's columns."""
+    for position, time, *row in rows:
         yield position, time, table.kind, row
 
 
 def commits(
-    connection: sqlite3.Connection, tables: Sequence[EntryTable], *, until: Position, longest: int | None = None
+    connection: sqlite3.Connection,
+    tables: Sequence[EntryTable],
+    *,
+    after: Position = START,
+    until: Position,
+    longest: int | None = None,
 ) -> Iterator[Commit]:
-    """All commits up to a position; memory does not grow with their number. longest: most entries of one."""
-    marks = connection.execute("select position from marks where position <= ? order by position", (until,))
+    """All commits in (after, until]; memory does not grow with their number. longest: most entries of one."""
+    span = (after, until)
+    marks = connection.execute("select position from marks where position > ? and position <= ? order by 1", span)
+    streams = [entries(table, connection.execute(table.select, span)) for table in tables]
+    yield from commits_of(streams, (position for (position,) in marks), longest=longest)
+
+
+def commits_of(
+    streams: Sequence[Iterator[_Entry]], marks: Iterator[int], *, longest: int | None = None
+) -> Iterator[Commit]:
+    """All commits in streams of entries, each in order of position. marks: positions, rising."""
     mark = next(marks, None)
-    entries: list[_Entry] = []
-    for entry in merge(*[_entries(connection, table, until) for table in tables], key=itemgetter(0)):
+    commit: list[_Entry] = []
+    for entry in merge(*streams, key=itemgetter(0)):
         marked = False
-        while mark is not None and mark[0] < entry[0]:
+        while mark is not None and mark < entry[0]:
             marked = True
             mark = next(marks, None)
-        if entries and (marked or entry[1] != entries[-1][1] or len(entries) == longest):
-            yield _commit(entries)
-            entries = []
-        entries.append(entry)
-    if entries:
-        yield _commit(entries)
+        if commit and (marked or entry[1] != commit[-1][1] or len(commit) == longest):
+            yield _commit(commit)
+            commit = []
+        commit.append(entry)
+    if commit:
+        yield _commit(commit)
 
 
 def _commit(entries: list[_Entry]) -> Commit:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from decider.log import chain
+from decider.log.chain import REFUSED_BITS
 from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
+from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
 from decider.log.sqlite.tables import ENTRY_TABLES
-from decider.types import Position
+from decider.types import ExperimentId, Position, Time
 
 FORGET_AT_ONCE = 100
 """Decisions of one transaction."""
@@ -26,17 +28,34 @@ FORGET_AT_ONCE = 100
 WAIT = 10_000
 """Milliseconds for which the end waits for other processes that read the log."""
 
-DECISIONS_OF_UNIT = "select position from decisions where unit_id = ? order by position"
-"""Reads the whole table: there is no index on units, since nothing else looks for one."""
+DECISIONS_OF_UNIT = """
+select position from decisions where unit_id = ?1 union all select position from archived_decisions where unit_id = ?1
+order by position
+"""
+"""Reads all decisions: there is no index on units, since nothing else looks for one."""
 
-IS_OF_UNIT = "select 1 from decisions where position = ? and unit_id = ?"
+IS_OF_UNIT = """
+select position from decisions where position = ?1 and unit_id = ?2
+union all select position from archived_decisions where position = ?1 and unit_id = ?2
+"""
+"""An archived one can be in both tables for no moment: it is moved in one transaction."""
+
+PARTS = "select path from archives order by last"
 
 _REWARDS = "select position from rewards where decision = ?"
-_FORGET_DECISION = "update decisions set unit_id = ?, decision_id = ? where position = ?"
-_FORGET_CONTEXT = """
-update decisions set segment = null, device = null, channel = null, location = null, intent_stage = null,
-  features = null, action_features = null where position = ?
+_TABLES = ("decisions", "archived_decisions")
+_FORGET_DECISION = [f"update {table} set unit_id = ?, decision_id = ? where position = ?" for table in _TABLES]  # noqa: S608 - our names
+_FORGET_CONTEXT = [
+    f"""update {table} set segment = null, device = null, channel = null, location = null, intent_stage = null,
+    features = null, action_features = null where position = ?"""  # noqa: S608 - our names
+    for table in _TABLES
+]
+_DEADLINE = """
+select experiment, deadline from decision_windows where position = ?1
+union all select experiment, deadline from archived_decisions where position = ?1
 """
+_ARCHIVED = f"select {ARCHIVED_DECISION.columns} from archived_decisions where position = ?"  # noqa: S608 - a constant
+_COUNT = f"update cut set archived = (archived + ?) & {REFUSED_BITS}"  # noqa: S608 - a number
 _FORGET_REWARD = "update rewards set reward_id = ? where position = ? and reward_id is not null"
 
 _TIME_AT = " union all ".join(f"select time from {table.name} where position = :position" for table in ENTRY_TABLES)  # noqa: S608 - our names
@@ -60,15 +79,35 @@ def forget_decisions(
     """Change the decisions' rows and those of their rewards, in the open transaction. pseudonym: the unit's; None: each
     decision gets one of its own."""
     rewards = [row[0] for decision in decisions for row in connection.execute(_REWARDS, (decision,))]
-    spans = sorted({_span(connection, Position(position)) for position in (*decisions, *rewards)})
-    before = [_digest(connection, span) for span in spans]
+    there = [one for one in (*decisions, *rewards) if _time_at(connection, one) is not None]
+    spans = sorted({_span(connection, Position(position)) for position in there})
+    before, archived = [_digest(connection, span) for span in spans], _archived_sum(connection, decisions)
+    sealed = _first_seals(connection, decisions) if context else {}
     for decision in decisions:
-        connection.execute(_FORGET_DECISION, (pseudonym or made_up_id(), made_up_id(), decision))
-        if context:
-            connection.execute(_FORGET_CONTEXT, (decision,))
+        unit, id_ = pseudonym or made_up_id(), made_up_id()
+        for sql in _FORGET_DECISION:
+            connection.execute(sql, (unit, id_, decision))
+        for sql in _FORGET_CONTEXT if context else ():
+            connection.execute(sql, (decision,))
     connection.executemany(_FORGET_REWARD, [(made_up_id(), reward) for reward in rewards])
+    connection.execute(_COUNT, (_archived_sum(connection, decisions) - archived,))
     changed = [ChangedCommit(*span, old, _digest(connection, span)) for span, old in zip(spans, before, strict=True)]
-    return Removal(tuple(decisions), context, tuple(one for one in changed if one.before != one.after))
+    return Removal(tuple(decisions), sealed, tuple(one for one in changed if one.before != one.after))
+
+
+def _archived_sum(connection: sqlite3.Connection, decisions: Sequence[Position]) -> int:
+    """What those of them that are archived add to the checksum over all."""
+    rows = [row for one in decisions for row in connection.execute(_ARCHIVED, (one,))]
+    return sum(map(archived_sum, rows)) & REFUSED_BITS
+
+
+def _first_seals(connection: sqlite3.Connection, decisions: Sequence[Position]) -> dict[ExperimentId, Time]:
+    """By experiment, the end of the first of their windows."""
+    seals: dict[ExperimentId, Time] = {}
+    for decision in decisions:
+        for id_, deadline in connection.execute(_DEADLINE, (decision,)):
+            seals[id_] = min(seals.get(id_, deadline), deadline)
+    return seals
 
 
 def _span(connection: sqlite3.Connection, position: Position) -> Span:

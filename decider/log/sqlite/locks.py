@@ -28,6 +28,9 @@ COMMIT = LEADER + 1
 WRITER = LEADER + 2
 """The byte on which every process that writes the log has a shared lock."""
 
+ARCHIVE = LEADER + 3
+"""The byte that an archive run locks, and whoever deletes archived entries."""
+
 LOOK_AGAIN = 0.05
 """Seconds for which a writer that was the only one assumes that it still is."""
 
@@ -46,6 +49,7 @@ class DatabaseFile:
         self.holders = 0
         self.writers = 0
         self.led = False
+        self.archiving = threading.Lock()
         self.commit = threading.Lock()
         self._descriptor: int | None = None
         self._alone_until = 0.0
@@ -86,6 +90,22 @@ class DatabaseFile:
     def _open_descriptor(self) -> int:
         assert self._descriptor is not None, "`open` it first"
         return self._descriptor
+
+    @contextmanager
+    def try_to_archive(self) -> Iterator[bool]:
+        """The right to take entries out of the log; False while somebody else has it, in this process or another."""
+        if not self.archiving.acquire(blocking=False):
+            yield False
+            return
+        try:
+            locked = self.try_to_lock(ARCHIVE)
+            try:
+                yield locked
+            finally:
+                if locked:
+                    self.unlock(ARCHIVE)
+        finally:
+            self.archiving.release()
 
     def __enter__(self) -> None:
         """The right to commit. Other processes queue here: SQLite's own lock goes to whoever asks at the moment it is

@@ -70,7 +70,7 @@ _NUMBER = struct.Struct(">Q")
 _RECORD = struct.Struct(">QI")  # position, checksum of it: a torn record counts as none
 
 
-def _path(log: Path) -> Path:
+def witness_path(log: Path) -> Path:
     real = log.resolve()
     return real.with_name(real.name + "-last")
 
@@ -78,7 +78,7 @@ def _path(log: Path) -> Path:
 def last_acknowledged(log: Path) -> Position:
     """The last position that was acknowledged; 0 where there is no witness."""
     try:
-        return _parse(_path(log).read_bytes())
+        return _parse(witness_path(log).read_bytes())
     except OSError:
         return START
 
@@ -98,7 +98,7 @@ class Witness:
     """
 
     def __init__(self, log: Path) -> None:
-        self._path = _path(log)
+        self._path = witness_path(log)
         try:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             if os.fstat(self._descriptor).st_size != _RECORD.size:

@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from hashlib import sha256
 from typing import Any
 
-from decider.log.protocol import ModelName
+from decider.errors import LogCorrupt
+from decider.log.protocol import Base, ModelName
 from decider.policy.saved import SavedModel
 from decider.types import ExperimentId, Position, now
 
@@ -38,6 +39,9 @@ from models where experiment = ? group by signature, position order by position 
 """
 
 _DELETE_PIECE = "delete from models where experiment = ? and signature = ? and position = ? and part = ?"
+
+_BASE = "select position, time, checksum from bases where experiment = ? and signature = ?"
+_BASE_PIECES = "select data from base_pieces where experiment = ? and signature = ? and position = ? order by part"
 
 Key = tuple[str, str, int]
 """Experiment, signature and position of a stored model."""
@@ -102,6 +106,24 @@ class SqliteModelReader:
             "(select 1 from published p where p.experiment = ? and p.signature = s.id) order by s.id"
         )
         return [row["signature"] for row in self._read(sql, (experiment,))]
+
+    def base(self, experiment: ExperimentId, signature: str) -> Base | None:
+        """See ModelReader."""
+        for row in list(self._read(_BASE, (experiment, signature))):
+            return Base(ModelName(experiment, row["position"], signature), row["time"], row["checksum"])
+        return None
+
+    def load_base(self, base: Base) -> SavedModel:
+        """See ModelReader."""
+        name = base.name
+        key = (name.experiment, name.signature, name.position)
+        data = b"".join([piece["data"] for piece in list(self._read(_BASE_PIECES, key))])
+        if sha256(data).hexdigest() != base.checksum:
+            raise LogCorrupt(
+                f"the model of {name.experiment} up to position {name.position}, from which learning goes on behind "
+                "the archive, is damaged; restore a copy of the log"
+            )
+        return SavedModel(name.signature, base.checksum, data)
 
 
 class SqliteModelStore(SqliteModelReader):

@@ -7,6 +7,7 @@ of their times (`_DUE`), since the index is on (version, time).
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -14,10 +15,11 @@ from contextlib import closing, contextmanager
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from decider.errors import LogCorrupt, LogError
+from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
+from decider.log.archive.part import Part, check_sizes
 from decider.log.protocol import (
     ArrowBatches,
     Damage,
@@ -25,13 +27,17 @@ from decider.log.protocol import (
     Head,
     LoggedDecision,
     LoggedReward,
+    LogSizes,
     Mark,
     ModelName,
     OnProgress,
     SealedDecision,
     ServingChanges,
+    TotalsCheckpoint,
 )
+from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, archived_sealed, read_cut
 from decider.log.sqlite.check import check
+from decider.log.sqlite.checkpoints import kept_position, known_place, newest_checkpoint
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
@@ -59,6 +65,21 @@ _VERSIONS = "select position, time, number, definition from experiments where po
 
 _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
 
+_FIND, _LOCATE = (
+    f"select {columns} from decisions where decision_id = ?1 "  # noqa: S608 - constants
+    f"union all select {columns} from archived_decisions where decision_id = ?1 limit 1"
+    for columns in (DECISION.columns, DECISION_REF.columns)
+)
+
+_COUNT = f"""
+select (select count(*) from decisions) - (select count(*) from decisions where position <= {CUT}) as count
+"""  # noqa: S608 - a constant
+"""The smallest index counts the whole table, so nothing is read but what is still to be deleted."""
+
+_TIME_AT = """
+select time from entries where position = ? union all select time from archived_times where position = ? limit 1
+"""
+
 FIRST_DEADLINES = """
 select v.position, (
   select deadline from decision_windows w where w.version = v.position and w.time > :after - w.window
@@ -70,7 +91,7 @@ from experiments v
 FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 
 SEALED_DECISIONS_OF_VERSION = f"""
-select {SEALED_DECISION.columns} from decision_rewards where version = :version and {_DUE}
+select {SEALED_DECISION.columns} from decision_rewards where version = :version and {_DUE} and position > :beyond
 order by time, position, reward_position
 """  # noqa: S608 - constants
 
@@ -113,13 +134,15 @@ where p.position > ? and p.position <= ? order by 1
 class SqliteReader:
     """A log to read, from any thread: idle connections are kept and used again.
 
+    archives: folders with parts of its archive that do not lie any more where they were written.
     Raises LogError where there is no log.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, archives: Sequence[Path] = ()) -> None:
         if not path.is_file():
             raise LogError(f"{path}: there is no such log")
         self.path = path
+        self._archives = archives
         self._database_file = hold(path)
         self._idle: deque[sqlite3.Connection] = deque()
         self._connections: list[sqlite3.Connection] = []
@@ -170,6 +193,16 @@ class SqliteReader:
         except SQLITE_ERRORS as error:
             raise self._to_log_error(error) from error
 
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection on which all queries see the same log, whatever others write or delete meanwhile."""
+        with self._connection() as connection:
+            connection.execute("begin")
+            try:
+                yield connection
+            finally:
+                connection.execute("rollback")
+
     def _read(self, sql: str, parameters: Parameters = (), row: RowType | None = None) -> Generator[Any, None, None]:
         """Rows; as sqlite3.Row where no type is given."""
         with self._connection() as connection:
@@ -216,8 +249,30 @@ class SqliteReader:
 
     def time_at(self, position: Position) -> Time:
         """See LogReader."""
-        row = self._one("select time from entries where position = ?", (position,))
+        row = self._one(_TIME_AT, (position, position))
         return Time(row["time"] if row else 0)
+
+    def cut(self) -> Mark:
+        """See LogReader."""
+        row = self._one("select position, time from cut")
+        return Mark(row["position"], row["time"]) if row else Mark(START, Time(0))
+
+    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+        """See LogReader."""
+        if after < self._complete_after(experiment):
+            for part in self._parts():
+                check_sizes(part)
+
+    def _complete_after(self, experiment: ExperimentId) -> Time:
+        """The time up to which sealed decisions of an experiment have to be read from the archive."""
+        row = self._one("select complete_after from archived_experiments where experiment = ?", (experiment,))
+        return Time(row["complete_after"] if row else 0)
+
+    def _parts(self) -> Sequence[Part]:
+        """All parts of the archive. Raises ArchiveMissing, ArchiveDamaged."""
+        from decider.log.archive.find import found_parts, parts_of
+
+        return found_parts(parts_of(self.path, self._archives), self._archives)
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """See LogReader. Read once, since a definition is long."""
@@ -258,16 +313,12 @@ class SqliteReader:
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See LogReader."""
-        row = self._one(f"{_DECISIONS} where decision_id = ?", (decision_id,), DECISION)
+        row = self._one(_FIND, (decision_id,), DECISION)
         return self._to_logged_decision(row) if row else None
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
-        place: DecisionRef | None = self._one(
-            f"select {DECISION_REF.columns} from decisions where decision_id = ?",  # noqa: S608 - a constant
-            (decision_id,),
-            DECISION_REF,
-        )
+        place: DecisionRef | None = self._one(_LOCATE, (decision_id,), DECISION_REF)
         return place
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
@@ -277,7 +328,8 @@ class SqliteReader:
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
-        rows = self._read(f"{_DECISIONS} where version = ? order by model, position", (version,), DECISION)
+        sql = f"{_DECISIONS} where version = ? and position > {CUT} order by model, position"
+        rows = self._read(sql, (version,), DECISION)
         return map(self._to_logged_decision, rows)
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
@@ -306,30 +358,36 @@ class SqliteReader:
 
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """See LogReader."""
-        sql = "select count(*) as count from decisions"
+        sql = _COUNT
         if experiment is not None:
-            sql += " where version in (select position from experiments where experiment = :experiment)"
+            sql = (
+                f"select count(*) as count from decisions where position > {CUT} "  # noqa: S608 - a constant
+                "and version in (select position from experiments where experiment = :experiment)"
+            )
         count: int = self._one(sql, {"experiment": experiment})["count"]
         return count
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader. One connection; a version's query starts when the merge reaches its first deadline."""
-        with self._connection() as connection:
+        # One transaction: a decision that is archived between two of these queries would be in neither.
+        with self._connection() as connection, _transaction(connection):
+            archived = self._archived(connection, experiment, after, until)
             due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
             streams = [
-                ((deadline, START), self._sealed_of_version(connection, version, after, until))
+                ((deadline, START), self._sealed_of_version(connection, version, after, until, archived.last))
                 for version, deadline in due.items()
             ]
+            streams.append(((after, START), archived.decisions))
             yield from merge(streams, key=attrgetter("deadline", "position"))
 
     def _sealed_of_version(
-        self, connection: sqlite3.Connection, version: Position, after: Time, until: Time
+        self, connection: sqlite3.Connection, version: Position, after: Time, until: Time, beyond: Position
     ) -> Iterator[SealedDecision]:
         self.version_at(version)
         rows = read(
             connection,
             SEALED_DECISIONS_OF_VERSION,
-            {"version": version, "after": after, "until": until},
+            {"version": version, "after": after, "until": until, "beyond": beyond},
             SEALED_DECISION,
         )
         for _, group in groupby(rows, key=attrgetter("position")):
@@ -343,11 +401,28 @@ class SqliteReader:
                 overridden=bool(first.overridden),
             )
 
+    def _archived(
+        self, connection: sqlite3.Connection, experiment: ExperimentId, after: Time, until: Time
+    ) -> _Archived:
+        """The archived decisions among the sealed: from the log where it still has all that is needed."""
+        self.versions()
+        if after >= self._complete_after(experiment):
+            kept = archived_sealed(connection, self._versions, experiment, after=after, until=until)
+            return _Archived(START, kept)
+        from decider.log.archive.sealed import sealed_in_parts  # pyarrow is imported where an archive is read
+
+        cut = read_cut(connection).position
+        parts = [part for part in self._parts() if part.last <= cut]
+        in_parts = sealed_in_parts(parts, experiment, after=after, until=until, versions=self._versions)
+        return _Archived(cut, in_parts)
+
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
         sql = FIRST_DEADLINES if experiment is None else FIRST_DEADLINES_OF
         rows = self._read(sql, {"after": after, "experiment": experiment})
-        return min([row["deadline"] for row in rows if row["deadline"] is not None], default=None)
+        open_ = [row["deadline"] for row in rows if row["deadline"] is not None]
+        archived = self._one(FIRST_ARCHIVED_DEADLINE, {"after": after, "experiment": experiment})["deadline"]
+        return min(open_ if archived is None else [*open_, archived], default=None)
 
     def arrow(self, experiment: ExperimentId, head: Head) -> ArrowBatches:
         """See LogReader."""
@@ -357,10 +432,31 @@ class SqliteReader:
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
-        with self._connection() as connection:
-            self.versions()
+        with self._snapshot() as connection:
+            if kept_position(connection) > after.position:
+                raise EntriesArchived(f"{self.path}: entries behind position {after.position} are archived")
             due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
-            return count_totals(connection, self._versions, due, after=after, until=until)
+            return count_totals(connection, self.version_at, due, after=after, until=until)
+
+    def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
+        """See LogReader."""
+        with self._snapshot() as connection:
+            return newest_checkpoint(connection, self.name, until)
+
+    def known_place(self, until: Position) -> Head:
+        """See LogReader."""
+        with self._snapshot() as connection:
+            return known_place(connection, until)
+
+    def sizes(self) -> LogSizes:
+        """See LogReader."""
+        real = self.path.resolve()
+        return LogSizes(
+            database=_size(real),
+            wal=_size(real.with_name(f"{real.name}-wal")),
+            models=self._one("select bytes from model_bytes")["bytes"],
+            free=shutil.disk_usage(real.parent).free,
+        )
 
     def refused_rewards(self) -> Mapping[tuple[str, str], int]:
         """See LogReader."""
@@ -368,10 +464,35 @@ class SqliteReader:
         return {(row["name"], row["outcome"]): row["count"] for row in rows}
 
 
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """One state of the log for several queries."""
+    connection.execute("begin")
+    try:
+        yield
+    finally:
+        connection.execute("rollback")
+
+
+class _Archived(NamedTuple):
+    """Sealed decisions that are not in `decisions`; or, up to `last`, not to be read from there."""
+
+    last: Position
+    decisions: Iterator[SealedDecision]
+
+
 def _due(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
     """Of FIRST_DEADLINES those up to `until`, by version."""
     found = {row["position"]: row["deadline"] for row in rows if row["deadline"] is not None}
     return {version: deadline for version, deadline in found.items() if deadline <= until}
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 where there is no such file."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _open_to_read(path: Path) -> sqlite3.Connection:

@@ -158,3 +158,130 @@ create table models (
   data blob not null,
   primary key (experiment, signature, position, part)
 );
+
+-- Parts of the log that `decider archive` has moved out of it; a part counts from its row here on. Rows only added.
+create table archives (
+  last integer primary key,             -- position of the last entry in the part
+  first integer not null,
+  time integer not null,                -- of the last entry
+  path text not null,                   -- of the part's folder, absolute, as it was written
+  digest text not null                  -- of its part.json
+);
+
+-- One row once a part counts: the log begins behind it. What lies up to there and is not kept is deleted in pieces.
+create table cut (
+  position integer not null,            -- of the last entry of the last part
+  time integer not null,
+  chain blob not null,                  -- there
+  counted integer not null,             -- totals must be stored up to here before entries are deleted
+  sealed integer not null,              -- log time by which all windows of archived decisions were over
+  remember integer not null,            -- microseconds of log time for which a retry gets an archived decision
+  digest text not null,                 -- over the rows that stay: see archived.py
+  archived integer not null             -- checksum over archived_decisions
+);
+
+-- Experiments with decisions in an archive.
+create table archived_experiments (
+  experiment text primary key,
+  decisions integer not null,           -- in all parts
+  complete_after integer not null       -- what was sealed up to this time must be read from the archive to be learned
+);
+
+-- Times of archived entries up to which a model has learned that is still named.
+create table archived_times (
+  position integer primary key,
+  time integer not null
+);
+
+-- Rows of `published` up to the cut that stay.
+create table kept_models (
+  position integer primary key
+);
+
+-- Archived decisions that are still needed: to learn from them, or because a retry may come. Their final rewards are
+-- with them.
+create table archived_decisions (
+  position integer primary key,
+  time integer not null,
+  version integer not null,
+  decision_id text not null unique,
+  unit_id text not null,
+  segment text,
+  device text,
+  channel text,
+  location text,
+  intent_stage text,
+  features text,
+  eligible text,
+  action_features text,
+  pmf text not null,
+  action text not null,
+  propensity real not null,
+  reason text not null,
+  model integer not null,
+  build integer,
+  experiment text not null,
+  deadline integer not null,
+  overridden integer not null,
+  rewards text not null,                -- JSON list: value x weight of those in time, in the order of arrival
+  input integer not null,               -- 1: a policy learns from it
+  remember_until integer not null       -- log time up to which a retry gets it
+);
+
+create index archived_decisions_by_deadline on archived_decisions (experiment, deadline);
+
+-- Models from which learning and replay go on behind the cut, one for each experiment and signature that is needed.
+create table bases (
+  experiment text not null,
+  signature text not null,
+  position integer not null,            -- learned up to here; 0: nothing, and no data
+  time integer not null,
+  checksum text not null,
+  primary key (experiment, signature)
+);
+
+-- Their data in pieces; pieces of a position that `bases` does not name do not count.
+create table base_pieces (
+  experiment text not null,
+  signature text not null,
+  position integer not null,
+  part integer not null,                -- from 0
+  data blob not null,
+  primary key (experiment, signature, position, part)
+);
+
+-- Archived decisions take no more rewards and activations, also from a writer that looked them up before.
+create trigger no_late_reward before insert on rewards when new.decision <= (select position from cut) begin
+  select raise(ignore);
+end;
+
+create trigger no_late_activation before insert on activations when new.decision <= (select position from cut) begin
+  select raise(ignore);
+end;
+
+-- The metrics' totals up to a place, so that a start need not count the whole log; the newest two. Not part of the
+-- order: they follow from it. Those that are kept do not, once entries up to there are archived and deleted.
+create table totals_checkpoints (
+  position integer primary key,         -- entries are counted up to here
+  time integer not null,                -- seals up to here; not before that entry
+  chain blob not null,                  -- of the log, at that entry
+  format integer not null,              -- of the content
+  kept integer not null,                -- 1: entries up to here may be gone
+  content text not null,                -- JSON: totals by labels; [labels, count] or [labels, n, e] for n * 2^e
+  checksum text not null                -- sha256 of all of these
+);
+
+-- The bytes of all stored models, one row.
+create table model_bytes (
+  bytes integer not null
+);
+
+insert into model_bytes (bytes) select coalesce(sum(length(data)), 0) from models;
+
+create trigger count_model_bytes after insert on models begin
+  update model_bytes set bytes = bytes + length(new.data);
+end;
+
+create trigger discount_model_bytes after delete on models begin
+  update model_bytes set bytes = bytes - length(old.data);
+end;

@@ -38,10 +38,15 @@ class EntryTable:
     @cached_property
     def insert(self) -> str:
         """The statement for one row: position, time, then the columns."""
+        refused = f" on conflict ({self.unique}) do nothing" if self.unique else ""
+        return self.insert_new + refused
+
+    @cached_property
+    def insert_new(self) -> str:
+        """The same for a row that no other may refuse: any clash is an error."""
         columns = ", ".join(["position", "time", *self.columns])
         places = ", ".join(["?", "?", *map(self._place_of, self.columns)])
-        refused = f" on conflict ({self.unique}) do nothing" if self.unique else ""
-        return f"insert into {self.name} ({columns}) values ({places}){refused}"  # noqa: S608 - names from below
+        return f"insert into {self.name} ({columns}) values ({places})"  # noqa: S608 - names from below
 
     @cached_property
     def select(self) -> str:

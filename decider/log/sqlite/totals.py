@@ -8,51 +8,56 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from decider.experiment.definition import ExperimentVersion
+from decider.log.exact_sum import ZERO
 from decider.log.protocol import Mark
-from decider.log.sqlite.read_rows import read
-from decider.log.totals import DELAY_BUCKETS, RewardTotals, SealedTotals, Totals
+from decider.log.sqlite.exact_sums import exact_sum, sum_columns
+from decider.log.sqlite.read_rows import experiment_version, read
+from decider.log.totals import DELAY_BUCKETS, POLICY_DRAWS, LabelTotals, RewardTotals, SealedTotals, Totals
 from decider.types import Position, Reason
 
-_DRAW_REASONS = f"('{Reason.EXPLOIT}', '{Reason.EXPLORE}')"
+_DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
+
+_INVERSE = sum_columns(f"(case when reason in {_DRAW_REASONS} then 1.0 / propensity end)", "inverse")
 
 _DECISIONS = f"""
-select version, action, reason, count(*) as count,
-  sum(case when reason in {_DRAW_REASONS} then 1.0 / propensity end) as inverse_propensity
-from decisions where position > :after and position <= :until group by version, action, reason
+select version, action, reason, count(*) as count, {_INVERSE}
+from decisions where position > :after and position <= :until group by version, action, reason, inverse_odd
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
 select version, eligible, key, count(*) as count from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
 group by version, eligible, key
 """  # noqa: S608 - a constant
-_REWARDS = """
-select version, name, joined, count(*) as count, sum(value) as value, sum(value * value) as squared
+_REWARDS = f"""
+select version, name, joined, count(*) as count, {sum_columns("value", "value")},
+  {sum_columns("(value * value)", "squared")}
 from joined_rewards where position > :after and position <= :until
-group by version, name, joined order by min(position)
-"""
+group by version, name, joined, value_odd, squared_odd order by min(position)
+"""  # noqa: S608 - constants
 _DELAYS = f"""
 select version, case
     {" ".join(f"when delay_seconds <= {seconds} then {i}" for i, seconds in enumerate(DELAY_BUCKETS))}
     else {len(DELAY_BUCKETS)} end as bucket,
-  count(*) as count, sum(delay_seconds) as seconds
+  count(*) as count, sum(cast(round(delay_seconds * 1e6) as integer)) as delay
 from joined_rewards where position > :after and position <= :until group by version, bucket
 """  # noqa: S608 - a constant
 STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
 """Of entries by position."""
 
-_SEALED_TOTALS = """
+_SEALED_TOTALS = f"""
 select count(*) as count, coalesce(sum(rewards = 0), 0) as defaulted, coalesce(sum(overridden), 0) as overridden,
-  coalesce(sum(reward), 0.0) as reward, coalesce(sum(reward * reward), 0.0) as squared
+  {sum_columns("reward", "reward")}, {sum_columns("(reward * reward)", "squared")}
 from sealed_decisions where version = :version and time > :after - :window and time <= :until - :window
-"""
+group by reward_odd, squared_odd
+"""  # noqa: S608 - constants
 
 
 def count_totals(
     connection: sqlite3.Connection,
-    versions: Mapping[Position, ExperimentVersion],
+    version_at: Callable[[Position], ExperimentVersion],
     due: Iterable[Position],
     *,
     after: Mark,
@@ -62,39 +67,58 @@ def count_totals(
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     _count_decisions(totals, connection, span)
-    _count_possible(totals, connection, span, versions)
+    _count_possible(totals, connection, span, version_at)
     _count_rewards(totals, connection, span)
     for version in due:
-        window = versions[version].experiment.reward.window
+        window = version_at(version).experiment.reward.window
         part = {"version": version, "after": after.time, "until": until.time, "window": window}
-        for row in read(connection, _SEALED_TOTALS, part):
-            totals.sealed[version] = SealedTotals(**row)
+        _count_sealed(totals, connection, part)
     return totals
 
 
 def _count_decisions(totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position]) -> None:
     for row in read(connection, _DECISIONS, span):
-        totals.decisions[row["version"], row["action"], Reason(row["reason"])] += row["count"]
-        if row["inverse_propensity"] is not None:
-            totals.inverse_propensity[row["version"], row["action"]] += row["inverse_propensity"]
+        reason = Reason(row["reason"])
+        totals.decisions[row["version"], row["action"], reason] += row["count"]
+        if reason in POLICY_DRAWS:
+            key = (row["version"], row["action"])
+            totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + exact_sum(row, "inverse")
 
 
 def _count_possible(
     totals: Totals,
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
-    versions: Mapping[Position, ExperimentVersion],
+    version_at: Callable[[Position], ExperimentVersion],
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
-        eligible = json.loads(row["eligible"]) if row["eligible"] else versions[version].all_active
+        eligible = json.loads(row["eligible"]) if row["eligible"] else version_at(version).all_active
         totals.possible[version, eligible[row["key"]]] += row["count"]
 
 
 def _count_rewards(totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position]) -> None:
     for row in read(connection, _REWARDS, span):
         key = (row["version"], row["name"], bool(row["joined"]))
-        totals.rewards[key] = RewardTotals(row["count"], row["value"], row["squared"])
+        more = RewardTotals(row["count"], exact_sum(row, "value"), exact_sum(row, "squared"))
+        totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
     for row in read(connection, _DELAYS, span):
         totals.delays[row["version"], row["bucket"]] += row["count"]
-        totals.delay_seconds[row["version"]] += row["seconds"]
+        totals.delay[row["version"]] += row["delay"]
+
+
+def _count_sealed(totals: Totals, connection: sqlite3.Connection, part: Mapping[str, int]) -> None:
+    version = Position(part["version"])
+    for row in read(connection, _SEALED_TOTALS, part):
+        more = SealedTotals(
+            row["count"], row["defaulted"], row["overridden"], exact_sum(row, "reward"), exact_sum(row, "squared")
+        )
+        totals.sealed[version] = totals.sealed.get(version, SealedTotals()) + more
+
+
+def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
+    """Add everything in (after, until] to totals by labels, from one connection: for a check, which has no reader."""
+    rows = read(connection, "select position, time, number, definition from experiments")
+    versions = {row["position"]: experiment_version(row) for row in rows}
+    counted = count_totals(connection, versions.__getitem__, versions, after=after, until=until)
+    totals.add(counted, {position: version.experiment.id for position, version in versions.items()})

@@ -18,13 +18,17 @@ from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
+from decider.log.archive.part import place_part
 from decider.log.group_commit import GroupCommit
-from decider.log.protocol import Entry, Forgotten, Head, Mark, NewBuild, NewReward, Orphan
+from decider.log.protocol import Entry, Forgotten, Head, Mark, NewBuild, NewReward, Orphan, TotalsCheckpoint
+from decider.log.sqlite.archived import CUT
+from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
 from decider.log.sqlite.forget import (
     DECISIONS_OF_UNIT,
     FORGET_AT_ONCE,
     IS_OF_UNIT,
+    PARTS,
     clear_unused,
     forget_decisions,
     made_up_id,
@@ -42,14 +46,13 @@ from decider.log.sqlite.tables import (
     decision_row,
     table_and_row,
 )
-from decider.types import Decision, Position, Time, now
+from decider.log.sqlite.trim import Trimmer
+from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
+from decider.types import START, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
 
 Synchronous = Literal["NORMAL", "FULL"]
-
-LARGE_WAL_PAGES = 4_000
-"""Beyond this the write-ahead log is written back to its end while writers wait, so that it cannot grow for ever."""
 
 MOST_AT_ONCE = 200
 """Decisions that one statement writes."""
@@ -91,6 +94,7 @@ class SqliteLog(SqliteReader):
         on_commit: Callable[[int, float], None] = _ignore_commit,
         patience: float = 5.0,
         piece_bytes: int = PIECE_BYTES,
+        archives: Sequence[Path] = (),
     ) -> None:
         self._clock = clock
         self._on_commit = on_commit
@@ -102,7 +106,7 @@ class SqliteLog(SqliteReader):
                 _check_ours(path)
                 self._writer = opened.enter_context(closing(_open_to_write(path, synchronous, patience)))
                 _bring_up_to_date(path, self._writer)
-            super().__init__(path)
+            super().__init__(path, archives=archives)
             opened.callback(super().close)
             self._head = self.head()
             self._files = LogFiles(path)
@@ -116,6 +120,9 @@ class SqliteLog(SqliteReader):
         self._lease: FileLease | None = None
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
+        self._trimmer = Trimmer(self._writer, self._exclusive, self.version_at)
+        self._trimmed = START
+        self._write_ahead = WriteAheadLog(path, self._exclusive)
         self._models = SqliteModelStore(self._read, self._writer, self._exclusive, piece_bytes=piece_bytes)
 
     @property
@@ -240,7 +247,8 @@ class SqliteLog(SqliteReader):
             commit.add(table, row)
             return mark
         if isinstance(entry, NewReward):
-            self._count_refused(entry.name, "duplicate")
+            (cut,) = self._writer.execute(f"select {CUT}").fetchone()
+            self._count_refused(entry.name, "late" if entry.decision <= cut else "duplicate")
         return None
 
     def _count_refused(self, name: str, outcome: str) -> None:
@@ -282,7 +290,7 @@ class SqliteLog(SqliteReader):
                 decisions, entries = decisions + forgotten, entries + 1
         with sqlite_errors(self.path):
             cleared = clear_unused(self.path, rebuild=rebuild)
-        return Forgotten(decisions, entries, kept, cleared=cleared)
+        return Forgotten(decisions, entries, kept, cleared, [row["path"] for row in self._read(PARTS)])
 
     def _forget_some(self, unit: str, decisions: Sequence[Position], *, pseudonym: str | None, context: bool) -> int:
         """Change the rows and append the entry that names them, in one transaction. Returns the number of decisions."""
@@ -317,18 +325,42 @@ class SqliteLog(SqliteReader):
         with self._group.lock, sqlite_errors(self.path), self._file:
             yield
 
+    def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
+        """See EventLog."""
+        with self._exclusive():
+            try:
+                self._writer.execute("begin immediate")
+                write_checkpoint(self._writer, checkpoint)
+                self._writer.execute("commit")
+            except BaseException:
+                self._roll_back()
+                raise
+
     def maintain(self) -> None:
-        """Copy the write-ahead log into the database while others write; once it is large, its end while they wait, so
-        that it starts from the beginning."""
+        """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive."""
         if self._files.missing_file():
             return
-        # mode=rw never makes the file: beside a new, empty database SQLite would throw away the write-ahead log.
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
-        with sqlite_errors(self.path), closing(sqlite3.connect(uri, uri=True, timeout=0)) as beside:
-            _, pages, _ = beside.execute("pragma wal_checkpoint(passive)").fetchone()
-        if pages > LARGE_WAL_PAGES:
-            with self._exclusive():
-                self._writer.execute("pragma wal_checkpoint(passive)")
+        self._write_ahead.write_back()
+        with self._file.try_to_archive() as mine:
+            if mine and self.cut().position > START:
+                self._trim()
+                self._trimmer.sweep_now_and_then()
+
+    def _trim(self) -> Position | None:
+        """Delete a piece of what lies in the archive. Returns the position reached; None where nothing was to do."""
+        row = self._one("select c.position, a.path from cut c join archives a on a.last = c.position")
+        if row is None or row["position"] == self._trimmed:
+            return None
+        place_part(Path(row["path"]))
+        reached = self._trimmer.trim()
+        if reached == row["position"]:
+            self._trimmed = row["position"]
+        return reached
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """See EventLog."""
+        return self._write_ahead.warnings
 
     def close(self) -> None:
         """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""
@@ -406,6 +438,7 @@ def _open_to_write(path: Path, synchronous: Synchronous, patience: float = 5.0) 
     connection.execute(f"pragma synchronous = {synchronous}")
     connection.execute("pragma temp_store = memory")  # journals of statements: a file made and deleted for each commit
     connection.execute("pragma wal_autocheckpoint = 0")  # `maintain` does it, beside the writers
+    connection.execute(f"pragma journal_size_limit = {LARGE_BYTES}")  # of a write-ahead log that begins anew
     return connection
 
 

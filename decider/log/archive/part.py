@@ -1,0 +1,192 @@
+"""A part of an archive: a folder of Parquet files with all entries of a log between two positions. See README there.
+
+`part.json` names every file with its checksum. Called by the other modules of this room and by `open.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path
+from typing import Any
+
+from decider.errors import ArchiveDamaged, ArchiveMissing, LogError
+from decider.log.forgotten import ChangedCommit
+from decider.log.protocol import Head, Mark
+from decider.log.sqlite.tables import ENTRY_TABLES, EntryTable
+from decider.types import Position, Time
+
+FORMAT = 1
+"""Of the files of a part."""
+
+PART_JSON = "part.json"
+"""Written last, so that a part that has it is complete."""
+
+UNFINISHED = ".unfinished-"
+"""Before the name of a part's folder until the log names the part."""
+
+MARKS = "marks.parquet"
+
+NAMED = "named-"
+"""Before the name of a file with rows of earlier positions that the part's decisions name."""
+
+
+def file_of(table: EntryTable) -> str:
+    """The name of the file with a table's entries."""
+    return f"{table.name}.parquet"
+
+
+FILES = (*map(file_of, ENTRY_TABLES), MARKS)
+"""The files that every part has."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartFile:
+    """What a file of a part must be. sha256: in hexadecimal."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The entries of a log in (after, until], in a folder.
+
+    log: says of which log it is a part: `identity` in write.py. chain_start: see LogReader.chain_start. digest: of
+    part.json, in hexadecimal. changed: commits out of which something had been removed before (`log/forgotten.py`).
+    """
+
+    folder: Path
+    log: str
+    after: Head
+    until: Head
+    chain_start: Mark | None
+    files: Mapping[str, PartFile]
+    digest: str
+    changed: tuple[ChangedCommit, ...] = ()
+
+    @property
+    def first(self) -> Position:
+        """The position of the first entry."""
+        return Position(self.after.position + 1)
+
+    @property
+    def last(self) -> Position:
+        """The position of the last entry."""
+        return self.until.position
+
+    @property
+    def name(self) -> str:
+        """Of the folder, once the part is finished."""
+        return self.folder.name.removeprefix(UNFINISHED)
+
+
+def to_text(part: Part) -> str:
+    """The content of part.json. It has no word of when and where it was written: the same entries give the same text.
+
+    >>> text = to_text(Part(Path("x"), "7a", Head(0, 0, b""), Head(1, 5, b"A"), None, {}, ""))
+    >>> json.loads(text)["until"]
+    {'position': 1, 'time': 5, 'chain': '41'}
+    """
+    content = {
+        "format": FORMAT,
+        "log": part.log,
+        "after": _from_head(part.after),
+        "until": _from_head(part.until),
+        "chain_start": part.chain_start and part.chain_start._asdict(),
+        "files": {name: asdict(file) for name, file in part.files.items()},
+    }
+    if part.changed:
+        content["changed"] = [one.to_json() for one in part.changed]
+    return json.dumps(content, indent=1) + "\n"
+
+
+def _from_head(head: Head) -> dict[str, Any]:
+    return {"position": head.position, "time": head.time, "chain": head.chain.hex()}
+
+
+def _to_head(content: Mapping[str, Any]) -> Head:
+    return Head(Position(content["position"]), Time(content["time"]), bytes.fromhex(content["chain"]))
+
+
+def read_head(folder: Path) -> Part:
+    """What part.json says; the files are not looked at. Raises ArchiveMissing, ArchiveDamaged."""
+    file = folder / PART_JSON
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise ArchiveMissing(f"{folder}: is no part of an archive, it has no readable {PART_JSON} ({error})") from error
+    try:
+        return _parse(folder, text)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArchiveDamaged(f"{file}: is damaged ({error}); put a copy of it in its place") from error
+
+
+def _parse(folder: Path, text: bytes) -> Part:
+    content = json.loads(text)
+    if content["format"] != FORMAT:
+        raise ArchiveDamaged(
+            f"{folder / PART_JSON}: has format {content['format']}, this release reads format {FORMAT}; upgrade to "
+            "read it"
+        )
+    start = content["chain_start"]
+    return Part(
+        folder=folder,
+        log=str(content["log"]),
+        after=_to_head(content["after"]),
+        until=_to_head(content["until"]),
+        chain_start=Mark(Position(start["position"]), Time(start["time"])) if start else None,
+        files={str(name): PartFile(**file) for name, file in content["files"].items()},
+        digest=sha256(text).hexdigest(),
+        changed=tuple(map(ChangedCommit.from_json, content.get("changed", ()))),
+    )
+
+
+def place_part(path: Path) -> None:
+    """Give the part that belongs at a path its own name, where a killed run has not. Raises LogError."""
+    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+    try:
+        if unfinished.is_dir():
+            unfinished.rename(path)
+    except OSError as error:
+        raise LogError(f"{path}: the part of the archive cannot get its name ({error})") from error
+
+
+def read_part(folder: Path) -> Part:
+    """A part whose files are all what was written. Raises ArchiveMissing, ArchiveDamaged."""
+    part = read_head(folder)
+    for name in FILES:
+        if name not in part.files:
+            raise ArchiveDamaged(f"{folder / PART_JSON}: does not name {name}; put a copy of it in its place")
+    for name, file in part.files.items():
+        _check_file(folder / name, file)
+    return part
+
+
+def check_sizes(part: Part) -> None:
+    """Whether all files are there, as seen without reading them. Raises ArchiveMissing, ArchiveDamaged."""
+    for name, file in part.files.items():
+        _check_size(part.folder / name, file)
+
+
+def _check_size(path: Path, expected: PartFile) -> None:
+    if not path.is_file():
+        raise ArchiveMissing(f"{path}: is missing; put a copy of it there")
+    found = path.stat().st_size
+    if found != expected.bytes:
+        raise ArchiveDamaged(f"{path}: has {found} bytes and not {expected.bytes}; put a copy of it in its place")
+
+
+def _check_file(path: Path, expected: PartFile) -> None:
+    _check_size(path, expected)
+    if file_sha256(path) != expected.sha256:
+        raise ArchiveDamaged(f"{path}: was changed since it was written (sha256); put a copy of it in its place")
+
+
+def file_sha256(path: Path) -> str:
+    """The checksum of a file, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

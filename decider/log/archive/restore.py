@@ -1,0 +1,125 @@
+"""Rebuilds a log from the parts of its archive, and from the rows that it still has. Called by `open.py`.
+
+The copy is an ordinary log, so that everything that reads one reads it, and `check` follows its chain from the first
+entry.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from decider.errors import ArchiveDamaged, LogError
+from decider.log.archive.find import check_begins, check_joined
+from decider.log.archive.part import Part, read_part
+from decider.log.archive.read import entry_rows, marks_of
+from decider.log.sqlite.errors import sqlite_errors
+from decider.log.sqlite.log_files import witness_path
+from decider.log.sqlite.migrations import migrate
+from decider.log.sqlite.tables import ENTRY_TABLES, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
+from decider.types import START, Position
+
+_INDEXES = "select name, sql from sqlite_master where type = 'index' and sql is not null"
+_MARK = "insert into marks (position, chain) values (?, ?) on conflict (position) do nothing"
+_COPIED = ("refused_rewards", "models")
+"""Tables of the live log that are no entries."""
+
+
+def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
+    """Make the log `target` of the parts, and of the entries of `live` behind them.
+
+    Raises ArchiveDamaged, ArchiveMissing before anything is made; LogError.
+    """
+    check_joined(parts)
+    check_begins(parts)
+    whole = [read_part(part.folder) for part in parts]
+    with sqlite_errors(target), closing(_make(target)) as connection, _without_indexes(connection):
+        if live is not None:
+            connection.execute("attach ? as live", (f"{live.absolute().as_uri()}?mode=ro",))
+            connection.execute("insert into main.signatures select * from live.signatures")
+        for part in whole:
+            _insert_part(connection, part)
+        if live is None:
+            _end_with(connection, whole[-1])
+        else:
+            _copy_live(connection, live, target, whole[-1].last if whole else START)
+        _mark_joints(connection, whole)
+
+
+def _make(target: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(f"{target.absolute().as_uri()}?mode=rwc", uri=True, isolation_level=None)
+    # A copy that nobody needs after a crash.
+    connection.execute("pragma journal_mode = off")
+    connection.execute("pragma synchronous = off")
+    connection.execute("pragma cache_size = -200000")
+    migrate(connection)
+    return connection
+
+
+@contextmanager
+def _without_indexes(connection: sqlite3.Connection) -> Iterator[None]:
+    """Indexes are made at the end: that is faster than to extend them row by row."""
+    found = connection.execute(_INDEXES).fetchall()
+    for name, _ in found:
+        connection.execute(f"drop index {name}")
+    yield
+    for _, sql in found:
+        connection.execute(sql)
+
+
+def _insert_part(connection: sqlite3.Connection, part: Part) -> None:
+    connection.execute("begin")
+    for table in ENTRY_TABLES:
+        for rows in entry_rows(part, table):
+            if table is PUBLISHED_MODELS:
+                place = 2 + table.columns.index("signature")
+                connection.executemany(INTERN_SIGNATURE, [row[place : place + 1] for row in rows])
+            try:
+                connection.executemany(table.insert_new, rows)
+            except sqlite3.IntegrityError as error:
+                raise ArchiveDamaged(
+                    f"{part.folder}: has an entry that cannot be one of {table.name} ({error})"
+                ) from error
+    connection.executemany(_MARK, marks_of(part).items())
+    connection.execute("commit")
+
+
+def _end_with(connection: sqlite3.Connection, part: Part) -> None:
+    connection.execute("update head set position = ?, time = ?, chain = ?", part.until)
+    if part.chain_start is not None:
+        connection.execute("insert into chain_start (position, at) values (?, ?)", part.chain_start)
+
+
+def _copy_live(connection: sqlite3.Connection, live: Path, target: Path, last: Position) -> None:
+    """One transaction, so that everything is of one moment; the copy of the witness is older."""
+    if witness_path(live).exists():
+        shutil.copyfile(witness_path(live), witness_path(target))
+    connection.execute("begin")
+    (cut,) = connection.execute("select coalesce(max(position), 0) from live.cut").fetchone()
+    if cut != last:
+        raise LogError(f"{live}: was trimmed up to position {cut} meanwhile; try again")
+    for table in ENTRY_TABLES:
+        connection.execute(_copy_entries(table), (last,))
+    connection.execute("insert into main.marks select * from live.marks where position > ?", (last,))
+    connection.execute("insert into main.chain_start select * from live.chain_start")
+    for table_name in _COPIED:
+        connection.execute(f"insert into main.{table_name} select * from live.{table_name}")  # noqa: S608 - our names
+    connection.execute("delete from main.head")
+    connection.execute("insert into main.head select * from live.head")
+    connection.execute("commit")
+
+
+def _copy_entries(table: EntryTable) -> str:
+    names = ", ".join(["position", "time", *table.columns])
+    return f"insert into main.{table.name} ({names}) select {names} from live.{table.name} where position > ?"  # noqa: S608
+
+
+def _mark_joints(connection: sqlite3.Connection, parts: Sequence[Part]) -> None:
+    """A part's end may have got its mark after the part was written."""
+    (end,) = connection.execute("select position from main.head").fetchone()
+    for part in parts:
+        if part.last < end:
+            connection.execute(_MARK, (part.last, part.until.chain))

@@ -1,0 +1,123 @@
+"""Sealed decisions from the parts of an archive, in the order in which they are learned. Called by the log's readers.
+
+A file has its decisions in order of position, and so of time. So those with equal windows are in the order of their
+deadlines already: one stream for each window that an experiment had is merged, and nothing is sorted.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from decider.experiment.definition import ExperimentVersion
+from decider.log.archive.find import check_joined
+from decider.log.archive.part import Part, file_of, read_part
+from decider.log.archive.read import BATCH_ROWS, arrow_errors
+from decider.log.protocol import SealedDecision
+from decider.log.sqlite.merge import merge
+from decider.log.sqlite.read_rows import DECISION, decision, row_type
+from decider.log.sqlite.tables import DECISIONS
+from decider.types import START, ExperimentId, Position, Time
+
+_ROW = row_type(f"{DECISION.columns}, deadline, overridden, rewards_in_time")
+_NAMES = _ROW.columns.split(", ")
+
+
+def sealed_in_parts(
+    parts: Sequence[Part],
+    experiment: ExperimentId,
+    *,
+    after: Time,
+    until: Time,
+    versions: Mapping[Position, ExperimentVersion],
+) -> Iterator[SealedDecision]:
+    """An experiment's archived decisions whose window ended in (after, until], in the order of (deadline, position).
+
+    versions: of the log, at least those that the parts' decisions name. Memory does not grow with their number.
+    Raises ArchiveMissing, ArchiveDamaged before anything is read.
+    """
+    check_joined(parts)
+    windows = _by_window(versions, experiment)
+    needed = [part for part in parts if windows and _ends_between(part, min(windows), max(windows), after, until)]
+    for part in needed:
+        read_part(part.folder)
+    streams = [
+        (_first_deadline(window, needed, wanted, after), _sealed(needed, wanted, window, after, until))
+        for window, wanted in windows.items()
+    ]
+    return merge(streams, key=attrgetter("deadline", "position"))
+
+
+def _by_window(
+    versions: Mapping[Position, ExperimentVersion], experiment: ExperimentId
+) -> Mapping[int, Mapping[Position, ExperimentVersion]]:
+    """The versions of an experiment, by their window."""
+    found: dict[int, dict[Position, ExperimentVersion]] = defaultdict(dict)
+    for position, version in versions.items():
+        if version.experiment.id == experiment:
+            found[version.experiment.reward.window][position] = version
+    return found
+
+
+def _ends_between(part: Part, shortest: int, longest: int, after: Time, until: Time) -> bool:
+    """Whether a part may have decisions with such windows that end in (after, until]."""
+    return part.until.time + longest > after and part.after.time + shortest <= until
+
+
+def _first_deadline(
+    window: int, parts: Sequence[Part], versions: Mapping[Position, ExperimentVersion], after: Time
+) -> tuple[int, Position]:
+    """Not above the first one of a stream, so that it is opened late: each keeps a piece of a file in memory."""
+    first = max(parts[0].after.time if parts else 0, min([version.time for version in versions.values()]))
+    return max(after + 1, first + window), START
+
+
+def _sealed(
+    parts: Sequence[Part], versions: Mapping[Position, ExperimentVersion], window: int, after: Time, until: Time
+) -> Iterator[SealedDecision]:
+    """Those of versions with one window."""
+    for part in parts:
+        if _ends_between(part, window, window, after, until):
+            for batch in _batches(part.folder / file_of(DECISIONS), versions, after, until):
+                yield from _decisions(batch, versions)
+
+
+def _batches(path: Path, versions: Collection[Position], after: Time, until: Time) -> Iterator[Any]:
+    """The rows of those versions whose windows end in (after, until]; row groups that have none are skipped."""
+    wanted = pa.array(versions, pa.int64())
+    with arrow_errors(path), pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            least, most = _ranges(file.metadata.row_group(group))
+            if least["deadline"] > until or most["deadline"] <= after:
+                continue
+            if not any(least["version"] <= position <= most["version"] for position in versions):
+                continue
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, row_groups=[group], columns=_NAMES):
+                inside = pc.and_(pc.greater(batch["deadline"], after), pc.less_equal(batch["deadline"], until))
+                yield batch.filter(pc.and_(inside, pc.is_in(batch["version"], value_set=wanted)))
+
+
+def _ranges(group: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """The least and the largest value of each whole-number column of a row group."""
+    columns = [group.column(index) for index in range(group.num_columns)]
+    known = {one.path_in_schema: one.statistics for one in columns if one.path_in_schema in ("deadline", "version")}
+    return {name: one.min for name, one in known.items()}, {name: one.max for name, one in known.items()}
+
+
+def _decisions(batch: Any, versions: Mapping[Position, ExperimentVersion]) -> Iterator[SealedDecision]:
+    for values in zip(*[batch[name].to_pylist() for name in _NAMES], strict=True):
+        row = _ROW.make(values)
+        yield SealedDecision(
+            position=row.position,
+            deadline=row.deadline,
+            decision=decision(row, versions),
+            rewards=tuple(row.rewards_in_time),
+            overridden=row.overridden,
+        )

@@ -1,0 +1,274 @@
+"""A log that can be cut: `decider archive` chooses a cut, writes the part before it, and lets it count in one
+transaction. See CuttableLog in `protocol.py`; made by `open.py`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
+
+from decider.errors import LogError, LogLocked
+from decider.log.log_totals import LogTotals
+from decider.log.protocol import Base, Head, Mark, ModelName, NamedModel, NewPart, OnProgress
+from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
+from decider.log.sqlite.errors import sqlite_errors
+from decider.log.sqlite.models import PAUSE, PIECE_BYTES
+from decider.log.sqlite.reader import _NEWEST_MODELS, _open_to_read
+from decider.log.sqlite.writer import SqliteLog
+from decider.policy.saved import SavedModel
+from decider.types import START, ExperimentId, Position, Time
+
+SETTLED = 10_000_000
+"""Microseconds of log time after which every process serves a published model, or a newer one."""
+
+PATIENCE = 5.0
+"""Seconds to wait for a server that deletes a piece; another run takes longer."""
+
+CHECKPOINT_EVERY = 400
+"""Pieces."""
+
+TRIM_PAUSE = 0.002
+"""Seconds between two pieces, for the commits of others."""
+
+_FIRST_THAT_STAYS = """
+select min((select d.position from decisions d
+  where d.version = e.position and d.time >= min(:before, (select time from head) - e.window + 1)
+  order by d.time, d.position limit 1)) as position
+from experiments e
+"""
+_LAST_MARK = "select position, chain from marks where position <= ? order by position desc limit 1"
+
+_NAMED_MODELS = """
+select version, coalesce(build, 0), min(model) from decisions not indexed where position > ? group by 1, 2 order by 1, 2
+"""
+
+_COUNT_BY_EXPERIMENT = """
+select experiment, sum(count) from (
+  select e.experiment, count(*) as count from decisions d not indexed join experiments e on e.position = d.version
+    where d.position > (select coalesce(max(position), 0) from cut) and d.position <= ? group by e.experiment
+  union all select experiment, decisions from archived_experiments)
+group by experiment
+"""
+
+_SETTLED = """
+select model, time from published
+where experiment = ? and signature = (select id from signatures where signature = ?) and model <= ? order by model desc
+"""
+
+_BETWEEN = """
+select position, model from published
+where experiment = ? and signature = (select id from signatures where signature = ?) and model >= ? and model <= ?
+"""
+_STORED = """
+select distinct p.position, p.model from models m join signatures s on s.signature = m.signature
+join published p on p.experiment = m.experiment and p.signature = s.id and p.model = m.position
+where m.part = 0
+"""
+_NEW_MODELS = "select distinct model from published where position > ? and model <= ?"
+
+_INSERT_PIECE = "insert into base_pieces (experiment, signature, position, part, data) values (?, ?, ?, ?, ?)"
+_DELETE_PIECES = "delete from base_pieces where experiment = ? and signature = ? and position = ?"
+_UNNAMED_PIECES = """
+select distinct p.experiment, p.signature, p.position from base_pieces p where not exists (
+  select 1 from bases b where (b.experiment, b.signature, b.position) = (p.experiment, p.signature, p.position))
+"""
+LAST = 2**62
+
+
+class SqliteCuttableLog(SqliteLog):
+    """See CuttableLog."""
+
+    @contextmanager
+    def archiving(self) -> Iterator[None]:
+        """See CuttableLog."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            with self._file.try_to_archive() as mine:
+                if mine:
+                    yield
+                    return
+            if time.monotonic() >= deadline:
+                raise LogLocked(f"{self.name}: another process archives this log; try again once it has ended")
+            time.sleep(PAUSE)
+
+    def choose_cut(self, before: Time) -> Head | None:
+        """See CuttableLog."""
+        with self._snapshot() as connection:
+            head = Head(*connection.execute("select position, time, chain from head").fetchone())
+            (stays,) = connection.execute(_FIRST_THAT_STAYS, {"before": before}).fetchone()
+            cut = head if stays is None else self._last_mark(connection, Position(stays - 1))
+        last = self.cut().position
+        if cut is None or cut.position <= last or not self.count(last, cut.position)[0]:
+            return None
+        return cut
+
+    def _last_mark(self, connection: sqlite3.Connection, end: Position) -> Head | None:
+        row = connection.execute(_LAST_MARK, (end,)).fetchone()
+        return Head(row[0], self.time_at(row[0]), row[1]) if row else None
+
+    def last_cut(self) -> Head:
+        """See CuttableLog."""
+        from decider.log.archive.write import start_of
+
+        row = self._one("select position, time, chain from cut")
+        return Head(*row) if row else start_of(self.path)
+
+    def count(self, after: Position, until: Position) -> tuple[int, int]:
+        """See CuttableLog."""
+        decisions, rewards = (
+            self._one(f"select count(*) as count from {name} where position > ? and position <= ?", (after, until))  # noqa: S608
+            for name in ("decisions", "rewards")
+        )
+        return decisions["count"], rewards["count"]
+
+    def count_archived(self, until: Position) -> Mapping[ExperimentId, int]:
+        """See CuttableLog."""
+        with self._connection() as connection:
+            return dict(connection.execute(_COUNT_BY_EXPERIMENT, (until,)).fetchall())
+
+    def named_models(self, after: Position) -> Sequence[NamedModel]:
+        """See CuttableLog. Reads every decision behind the position."""
+        with self._connection() as connection:
+            return [NamedModel(*row) for row in connection.execute(_NAMED_MODELS, (after,))]
+
+    def settled_model(self, experiment: ExperimentId, signature: str, at_most: Position | None) -> Mark:
+        """See CuttableLog."""
+        limit = self.head().time - SETTLED
+        rows = self._read(_SETTLED, (experiment, signature, LAST if at_most is None else at_most))
+        with closing(rows):
+            for row in rows:
+                if row["time"] <= limit:
+                    return Mark(row["model"], self.time_at(row["model"]))
+        return Mark(START, Time(0))
+
+    def store_base(self, name: ModelName, saved: SavedModel) -> None:
+        """See CuttableLog."""
+        key = (name.experiment, name.signature, name.position)
+        self._write_alone(_DELETE_PIECES, key)
+        for part, first in enumerate(range(0, len(saved.data), PIECE_BYTES)):
+            self._write_alone(_INSERT_PIECE, (*key, part, saved.data[first : first + PIECE_BYTES]))
+
+    def _write_alone(self, sql: str, row: Sequence[Any]) -> None:
+        with self._exclusive():
+            self._writer.execute(sql, row)
+        time.sleep(PAUSE)
+
+    def cut_off(self, part: NewPart) -> None:
+        """See CuttableLog. What changes no more is read before the transaction: nobody waits for that."""
+        last = part.until.position
+        with self._connection() as connection:
+            planned = self.head().position
+            kept, named = self._models_that_stay(connection, part)
+            entries = digest_of_entries(connection, KEPT, last)
+        counts = self.count_archived(last)
+        with self._exclusive(), self._transaction() as writer:
+            before = self._cut_before(writer, part)
+            named |= {model for (model,) in writer.execute(_NEW_MODELS, (planned, last))}
+            self._replace_times(writer, named)
+            self._replace_experiments(writer, counts, part.bases)
+            for table in ("kept_models", "bases", "cut"):
+                writer.execute(f"delete from {table}")  # noqa: S608 - our names
+            writer.executemany("insert into kept_models (position) values (?)", [(one,) for one in sorted(kept)])
+            writer.executemany(
+                "insert into bases (experiment, signature, position, time, checksum) values (?, ?, ?, ?, ?)",
+                [_base_row(base) for base in part.bases],
+            )
+            writer.execute(
+                "insert into archives (last, first, time, path, digest) values (?, ?, ?, ?, ?)",
+                (last, part.first, part.until.time, part.path, part.digest),
+            )
+            writer.execute(
+                "insert into cut (position, time, chain, counted, sealed, remember, digest, archived) "
+                "select ?, ?, ?, position, time, ?, '', ? from head",
+                (*part.until, part.remember, before),
+            )
+            models = digest_of_models(writer, last)
+            writer.execute("update cut set digest = ?", (digest_of_cut(writer, entries=entries, models=models),))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._writer.execute("begin immediate")
+        try:
+            yield self._writer
+            self._writer.execute("commit")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _cut_before(self, writer: sqlite3.Connection, part: NewPart) -> int:
+        """The checksum over the archived decisions that are there. Raises LogError where the part does not fit."""
+        position, archived = writer.execute("select position, archived from cut").fetchone() or (START, 0)
+        if position + 1 != part.first:
+            raise LogError(f"{self.name}: another run has archived up to position {position} meanwhile; start again")
+        return int(archived)
+
+    def _models_that_stay(self, connection: sqlite3.Connection, part: NewPart) -> tuple[set[int], set[int]]:
+        """Rows of `published` up to the cut that stay, and positions up to it that a model is named by."""
+        last = part.until.position
+        found: list[tuple[int, int]] = [*connection.execute(_STORED)]
+        found += [(row[0], row[2]) for row in connection.execute(_NEWEST_MODELS, (START, LAST))]
+        for base in part.bases:
+            name = base.name
+            found += connection.execute(_BETWEEN, (name.experiment, name.signature, name.position, last))
+        kept = {position for position, _ in found if position <= last}
+        return kept, {model for _, model in found if model <= last} | {last}
+
+    def _replace_times(self, writer: sqlite3.Connection, named: Iterable[int]) -> None:
+        times = [(position, self.time_at(Position(position))) for position in sorted(named)]
+        writer.execute("delete from archived_times")
+        writer.executemany("insert into archived_times (position, time) values (?, ?)", times)
+
+    def _replace_experiments(
+        self, writer: sqlite3.Connection, counts: Mapping[ExperimentId, int], bases: Sequence[Base]
+    ) -> None:
+        (now,) = writer.execute("select time from head").fetchone()
+        before = dict(writer.execute("select experiment, complete_after from archived_experiments").fetchall())
+        times: dict[str, int] = {}
+        for base in bases:
+            times[base.name.experiment] = min(base.time, times.get(base.name.experiment, base.time))
+        rows = [
+            (experiment, count, max(before.get(experiment, 0), times.get(experiment, now)))
+            for experiment, count in sorted(counts.items())
+        ]
+        writer.execute("delete from archived_experiments")
+        writer.executemany(
+            "insert into archived_experiments (experiment, decisions, complete_after) values (?, ?, ?)", rows
+        )
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        with sqlite_errors(self.path), closing(_open_to_read(self.path)) as connection:
+            connection.execute("begin")
+            yield connection
+
+    def _count_up_to_cut(self) -> None:
+        """Store the totals, without which nothing may be deleted; a server that leads the log may have done it."""
+        row = self._one("select counted from cut")
+        stored = self.totals_checkpoint()
+        if row is not None and (stored is None or stored.mark.position < row["counted"]):
+            totals = LogTotals(self)
+            totals.catch_up()
+            self.store_totals(totals.checkpoint())
+
+    def finish_cut(self, on_progress: OnProgress) -> None:
+        """See CuttableLog."""
+        self._count_up_to_cut()
+        pieces = 0
+        while (reached := self._trim()) is not None:
+            on_progress(reached)
+            pieces += 1
+            if not pieces % CHECKPOINT_EVERY:
+                self._write_ahead.write_back()
+            time.sleep(TRIM_PAUSE)
+        while self._trimmer.sweep():
+            time.sleep(TRIM_PAUSE)
+        for row in list(self._read(_UNNAMED_PIECES)):
+            self._write_alone(_DELETE_PIECES, tuple(row))
+
+
+def _base_row(base: Base) -> tuple[Any, ...]:
+    name = base.name
+    return name.experiment, name.signature, name.position, base.time, base.checksum

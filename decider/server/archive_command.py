@@ -1,0 +1,141 @@
+"""`decider archive`. Added to the command in `command.py`; a server with --archive starts it once a day."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from decider.errors import DeciderError
+from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
+from decider.log.open import open_to_cut
+from decider.server.daily_archive import remember_success
+from decider.types import Time
+
+EXAMPLES = """
+\b
+Examples:
+  decider archive --db shop.db --before 30d /archive/shop
+  decider archive --db shop.db --before 2026-10-01 --dry-run /archive/shop
+"""
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+"""Seconds."""
+
+TELL_EVERY = 5.0
+"""Seconds between two lines about the same piece of work."""
+
+
+def microseconds(age: str) -> int | None:
+    """Of an age like 7d; None where it is none.
+
+    >>> microseconds("90s"), microseconds("1.5h"), microseconds("soon")
+    (90000000, 5400000000, None)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", age.strip())
+    return round(float(found[1]) * UNITS[found[2]] * 1_000_000) if found else None
+
+
+def _age(_: click.Context, __: click.Parameter, value: str) -> int:
+    found = microseconds(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 30m or 90s")
+    return found
+
+
+def check_age(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """An option that must be an age; as it was written."""
+    _age(context, parameter, value)
+    return value
+
+
+def _check_time(_: click.Context, __: click.Parameter, value: str) -> str:
+    if microseconds(value) is None:
+        _time(value)
+    return value
+
+
+def _time(text: str) -> Time:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is neither a time like 2026-10-01T06:00 nor an age like 30d") from error
+    return Time(round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000))
+
+
+@click.command("archive", epilog=EXAMPLES)
+@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option(
+    "--before", required=True, callback=_check_time,
+    help="Archive what was decided before this time (ISO, UTC), or longer ago than this age (30d), in log time.",
+)  # fmt: skip
+@click.option(
+    "--remember", default="7d", show_default=True, callback=_age,
+    help="Log time for which a retry of an archived decision still gets it.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Say what would be archived, and change nothing.")
+@click.option(
+    "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+    help="Folder with parts of this log's archive that were moved; may be repeated.",
+)  # fmt: skip
+@click.argument("dest", type=click.Path(path_type=Path, file_okay=False))
+def archive_command(
+    db: Path, before: str, remember: int, dry_run: bool, archives: tuple[Path, ...], dest: Path
+) -> None:
+    """Move old decisions of the log with their rewards to Parquet files in the folder DEST.
+
+    Decisions whose window is over are moved, also while servers write the log. What the log keeps is still recomputed
+    by `simulator verify`, totals and learning go on, and `simulator` reads DEST. A run that is killed loses nothing:
+    the next one goes on.
+    """
+    try:
+        with closing(open_to_cut(db, archives=archives)) as log:
+            age = microseconds(before)
+            limit = _time(before) if age is None else Time(log.head().time - age)
+            if dry_run:
+                plan = make_plan(log, limit)
+                click.echo("nothing to archive" if plan is None else f"would archive {_describe(plan)}")
+                return
+            part = archive(log, dest, before=limit, remember=remember, say=_every_few_seconds())
+            remember_success(dest, db)
+    except DeciderError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo("nothing to archive" if part is None else f"archived {_describe_part(part)}")
+
+
+def _every_few_seconds() -> Say:
+    """Progress on stderr: each new kind of work, and the same one now and then."""
+    told: dict[str, float] = {}
+
+    def say(text: str) -> None:
+        kind = re.sub(r"\d+", "", text)
+        if time.monotonic() - told.get(kind, -TELL_EVERY) >= TELL_EVERY:
+            told[kind] = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    return say
+
+
+def _describe(plan: Plan) -> str:
+    span = (
+        f"{_text(plan.after.time)} to {_text(plan.until.time)}"
+        if plan.after.time
+        else f"up to {_text(plan.until.time)}"
+    )
+    return (
+        f"{plan.decisions} decisions and {plan.rewards} rewards, {span} "
+        f"(positions {plan.first} to {plan.until.position})"
+    )
+
+
+def _describe_part(part: ArchivedPart) -> str:
+    return f"{_describe(part.plan)}, {part.bytes} bytes, in {part.folder}"
+
+
+def _text(at: Time) -> str:
+    return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,312 @@
+"""Cutting a live log: what is archived is there once, what stays is recomputed, and learning goes on.
+
+The part's own files: `test_archive.py`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from decider.errors import FailedPrecondition, LogLocked
+from decider.experiment.definition import RewardDefinition
+from decider.learn.archive import ArchivedPart, _write, archive, make_plan
+from decider.learn.leader import Pace
+from decider.learn.trainer import Trainer, check_learnable
+from decider.log.log_totals import LogTotals
+from decider.log.open import open_log, open_reader, open_to_cut
+from decider.log.protocol import LogReader, NewActivation, NewReward, Tick
+from decider.types import Context, ExperimentId, Time
+from simulator.verify import verify
+from tests.conftest import SECOND, Clock, sample_experiment, spec
+from tests.rpc_clients import rows
+from tests.test_verify import HOME, OTHER, Drive, eventful
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the log will be."""
+    return tmp_path / "log.db"
+
+
+@pytest.fixture
+def drive(file: Path, clock: Clock) -> Iterator[Drive]:
+    """Visitors of a log."""
+    with closing(open_log(file, clock=clock)) as log:
+        yield Drive(log, clock)
+
+
+def cut(file: Path, folder: Path, *, age: float, remember: float = 0) -> ArchivedPart | None:
+    """Archive what is older, in seconds of log time."""
+    with closing(open_to_cut(file)) as log:
+        before = Time(log.head().time - round(age * SECOND))
+        return archive(log, folder, before=before, remember=round(remember * SECOND), say=lambda _: None)
+
+
+def copied(file: Path, folder: Path) -> Path:
+    """A copy of a log, to compare with later."""
+    copy = folder / "copy.db"
+    shutil.copy(file, copy)
+    shutil.copy(f"{file}-wal", f"{copy}-wal")
+    return copy
+
+
+def assert_whole(log: LogReader, decisions: int) -> None:
+    """No damage, and so many decisions, each recomputed as it was logged."""
+    assert log.check(lambda _: None) == []
+    result = verify(log)
+    assert result.first is None, f"{result.first.what} {result.first.logged}"
+    assert result.equal == result.decisions == decisions
+
+
+def pmfs(log: LogReader, experiment: ExperimentId) -> list[tuple[float, ...]]:
+    """What the newest version's policy says once it has learned the whole log."""
+    version = [version for version in log.versions() if version.experiment.id == experiment][-1]
+    trainer = Trainer(log, experiment, version.experiment.policy)
+    trainer.learn_up_to(log.head().mark)
+    policy = trainer.model().policy
+    choices = version.choices_of(version.all_active, {})
+    return [
+        tuple(policy.pmf(Context(segment=segment, device=device), choices))
+        for segment in ("new", "vip", "bargain", "other")
+        for device in ("mobile", "")
+    ]
+
+
+def test_what_stays_and_the_whole_are_recomputed(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """The promise of the project holds for the log alone, and for log and archive together."""
+    eventful(drive)
+    drive.apply(sample_experiment(policy=spec("squarecb")))
+    drive.visits(40)
+    drive.visits(20, OTHER)
+    everything = drive.log.count_decisions()
+    part = cut(file, tmp_path / "archive", age=40)
+    assert part is not None
+    assert part.plan.decisions > 50
+    assert_whole(drive.log, everything - part.plan.decisions)
+    drive.visits(20)
+    second = cut(file, tmp_path / "archive", age=15)
+    assert second is not None
+    rest = everything + 20 - part.plan.decisions - second.plan.decisions
+    assert_whole(drive.log, rest)
+    with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+        assert_whole(whole, everything + 20)
+
+
+def test_learning_goes_on_as_in_a_log_that_was_never_cut(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Nobody who is decided for may notice that a log was trimmed."""
+    drive.apply(sample_experiment())
+    drive.apply(sample_experiment(id=OTHER, policy=spec("softmax")))
+    drive.visits(60)
+    drive.visits(40, OTHER)
+    copy = copied(file, tmp_path)
+    assert cut(file, tmp_path / "archive", age=20) is not None
+    with closing(open_reader(copy)) as untouched:
+        for experiment in (HOME, OTHER):
+            assert pmfs(drive.log, experiment) == pmfs(untouched, experiment)
+    assert len(set(pmfs(drive.log, HOME))) > 1
+
+
+def archived_rows(file: Path) -> int:
+    """Decisions that the log still keeps of those that are archived."""
+    ((count,),) = rows(file, "select count(*) from archived_decisions")
+    return int(count)
+
+
+def test_what_is_kept_is_bounded(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Without bases behind the first model every archived decision would have to stay for ever."""
+    drive.apply(sample_experiment())
+    drive.visits(120)
+    part = cut(file, tmp_path / "archive", age=40)
+    assert part is not None
+    assert rows(file, "select position > 0, length(checksum) from bases") == [(1, 64)]
+    assert 0 < archived_rows(file) < part.plan.decisions / 2
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+    ((kept, named),) = rows(file, "select (select count(*) from published), (select count(*) from archived_times)")
+    assert kept < 60
+    assert named < 10
+
+
+def test_totals_do_not_change(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Dashboards count from the beginning of the log, whatever is left of it."""
+    eventful(drive)
+    before = LogTotals(drive.log)
+    before.catch_up()
+    assert cut(file, tmp_path / "archive", age=20) is not None
+    with closing(open_reader(file)) as log:
+        after = LogTotals(log)
+        after.catch_up()
+        assert after.totals == before.totals
+        assert after.refused == before.refused
+    drive.visits(10)
+    before.catch_up()
+    after = LogTotals(drive.log)
+    after.catch_up()
+    assert after.totals == before.totals
+
+
+def test_a_retry_of_an_archived_decision(drive: Drive, file: Path, tmp_path: Path, clock: Clock) -> None:
+    """For a stated time it gets what was decided; rewards come too late. Afterwards the id is unknown."""
+    drive.apply(sample_experiment())
+    drive.visits(30)
+    clock.advance(20)
+    drive.step()
+    first = next(drive.log.decisions(drive.log.versions()[0].position))
+    id_ = first.decision.decision_id
+    assert cut(file, tmp_path / "archive", age=15, remember=3600) is not None
+    assert rows(file, "select count(*) from decisions where decision_id = ?", id_) == [(0,)]
+    assert drive.log.find(id_) == first
+    located = drive.log.locate(id_)
+    assert located is not None
+    assert located.position == first.position <= drive.log.cut().position
+    marks = drive.log.append([NewReward(first.position, "click", 1.0), NewActivation(first.position), Tick()])
+    assert marks[:2] == [None, None]
+    assert drive.log.refused_rewards() == {("click", "late"): 1}
+    clock.advance(7200)
+    drive.visits(30)
+    clock.advance(20)
+    drive.step()
+    assert cut(file, tmp_path / "archive", age=15, remember=3600) is not None
+    assert drive.log.find(id_) is None
+    assert drive.log.check(lambda _: None) == []
+
+
+def test_a_changed_policy_learns_from_the_archive(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """A new policy must know what the old one has seen, wherever that lies now."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    copy = copied(file, tmp_path)
+    assert cut(file, tmp_path / "archive", age=20) is not None
+    changed = sample_experiment(policy=spec("softmax"))
+    applied = drive.apply(changed)
+    assert applied.waits
+    drive.step()
+    with closing(open_reader(copy)) as untouched:
+        trainers = [Trainer(log, HOME, changed.policy) for log in (drive.log, untouched)]
+        mark = untouched.head().mark
+        assert [trainer.learn_up_to(mark) for trainer in trainers] == [trainers[0].learned] * 2
+        assert trainers[0].save() == trainers[1].save()
+        assert trainers[0].learned > 20
+    drive.visits(20)
+    assert cut(file, tmp_path / "archive", age=5) is not None
+    assert_whole(drive.log, drive.log.count_decisions())
+
+
+def test_a_policy_that_needs_a_missing_part_is_refused_before_it_begins(
+    drive: Drive, file: Path, tmp_path: Path
+) -> None:
+    """A version that waits for ever, or that learns half of what was seen, would be found out much later."""
+    drive.apply(sample_experiment())
+    drive.visits(40)
+    part = cut(file, tmp_path / "archive", age=20)
+    assert part is not None
+    part.folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(FailedPrecondition, match=part.folder.name) as refused:
+        drive.apply(sample_experiment(policy=spec("softmax")))
+    assert refused.value.reason == "ARCHIVE_MISSING"
+    assert str(tmp_path / "archive") in str(refused.value)
+    assert len(drive.log.versions()) == 1
+    assert drive.set_paused(HOME, paused=True).changed  # a pause needs no part
+    with closing(open_log(file, clock=drive.clock, archives=[tmp_path])) as log:
+        check_learnable(log, HOME, spec("softmax"))  # found by its digest
+
+
+@pytest.mark.parametrize("algorithm", ["bag", "rnd"])
+def test_a_policy_that_cannot_go_on_from_a_model_is_refused(
+    drive: Drive, file: Path, tmp_path: Path, algorithm: str
+) -> None:
+    """It learns the whole log at every start, so nothing of that may be taken away."""
+    drive.apply(sample_experiment(policy=spec(algorithm)))
+    drive.visits(30)
+    drive.clock.advance(20)
+    drive.step()
+    with pytest.raises(FailedPrecondition, match=r"'home'.*another policy"):
+        cut(file, tmp_path / "archive", age=15)
+    assert rows(file, "select count(*) from archives") == [(0,)]
+    assert not (tmp_path / "archive").exists()
+
+
+def test_nothing_to_archive_changes_nothing(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """A daily run on a quiet log."""
+    drive.apply(sample_experiment())
+    assert cut(file, tmp_path / "archive", age=0) is None
+    drive.visits(5)
+    assert cut(file, tmp_path / "archive", age=1e6) is None
+    assert not (tmp_path / "archive").exists()
+
+
+def test_a_longer_window_holds_the_cut_back(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Every version has its own window; one that is open may still get rewards."""
+    drive.apply(sample_experiment())
+    drive.visits(20)
+    drive.apply(sample_experiment(id=OTHER, reward=RewardDefinition(window=1000 * SECOND)))
+    drive.visits(1, OTHER)
+    drive.visits(20)
+    drive.clock.advance(100)
+    drive.step()
+    part = cut(file, tmp_path / "archive", age=0)
+    assert part is not None
+    ((open_,),) = rows(file, "select min(d.position) from decisions d join experiments e on e.position = d.version "
+                             "where e.experiment = 'other'")  # fmt: skip
+    assert part.plan.until.position < open_
+    drive.clock.advance(1000)
+    drive.step()
+    assert cut(file, tmp_path / "archive", age=0) is not None
+    assert drive.log.count_decisions() == 0
+    drive.visits(20)
+    assert_whole(drive.log, 20)
+
+
+def test_the_leader_finishes_what_a_killed_run_has_left(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Between the transaction and the last piece the log is whole at every moment, and nobody has to run it again."""
+    drive.apply(sample_experiment())
+    drive.visits(400)
+    everything = drive.log.count_decisions()
+    with closing(open_to_cut(file)) as log, log.archiving():
+        plan = make_plan(log, Time(log.head().time - 20 * SECOND))
+        assert plan is not None
+        _write(log, tmp_path / "archive", plan, 0, lambda _: None)
+    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f".unfinished-log-1-{plan.until.position}"]
+    assert_whole(drive.log, everything - plan.decisions)
+    totals = LogTotals(drive.log)
+    totals.catch_up()
+    drive.log.store_totals(totals.checkpoint())
+    for _ in range(100):
+        drive.log.maintain()
+        assert drive.log.check(lambda _: None) == []
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f"log-1-{plan.until.position}"]
+    assert_whole(drive.log, everything - plan.decisions)
+    with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+        assert_whole(whole, everything)
+
+
+def test_only_one_run_at_a_time(drive: Drive, file: Path) -> None:
+    """Two would write the same part."""
+    drive.apply(sample_experiment())
+    with (
+        closing(open_to_cut(file)) as log,
+        log.archiving(),
+        closing(open_to_cut(file)) as other,
+        pytest.raises(LogLocked, match="another process archives this log"),
+        other.archiving(),
+    ):
+        pass
+
+
+def test_the_file_stops_growing(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """SQLite uses the pages of what was deleted again."""
+    drive.apply(sample_experiment())
+    drive.restart(Pace(interval=0.0, keep_bytes=100_000))
+    sizes = []
+    for _ in range(6):
+        drive.visits(400)
+        assert cut(file, tmp_path / "archive", age=10) is not None
+        drive.log.maintain()
+        ((pages,),) = rows(file, "pragma page_count")
+        sizes.append(pages)
+    assert sizes[-1] <= 1.15 * sizes[1], sizes
