@@ -16,13 +16,14 @@ from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
 from decider.log.evicted import EvictedPolicies
+from decider.log.forgotten import removals
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
-from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason
+from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason, Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,17 @@ class Mismatch:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """first: the difference with the lowest position."""
+    """Of the decisions that could be recomputed; first: the difference with the lowest position.
+
+    forgotten: decisions of forgotten units, whose ids and perhaps contexts are gone. unlearned: decisions by models
+    that have learned from such contexts.
+    """
 
     decisions: int
     equal: int
     first: Mismatch | None
+    forgotten: int = 0
+    unlearned: int = 0
 
 
 class ImportedLog(DeciderError):
@@ -62,18 +69,23 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
 
     Raises UnknownCode for decisions by a version of learning code that this build does not have.
     """
-    models = _Models(log)
-    decisions = equal = 0
+    models, gaps = _Models(log), _Gaps(log)
+    decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
     for position in log.versions_with_decisions():
         for logged in log.decisions(position):
-            difference = _compare(logged, models)
-            decisions += 1
-            equal += difference is None
-            if difference and (first is None or logged.position < first.logged.position):
-                first = difference
             on_decision()
-    return Verification(decisions, equal, first)
+            if logged.position in gaps.decisions:
+                forgotten += 1
+            elif gaps.has_learned(logged.decision):
+                unlearned += 1
+            else:
+                difference = _compare(logged, models)
+                decisions += 1
+                equal += difference is None
+                if difference and (first is None or logged.position < first.logged.position):
+                    first = difference
+    return Verification(decisions, equal, first, forgotten, unlearned)
 
 
 def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
@@ -106,6 +118,31 @@ def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
         action_features=decision.action_features,
         explore=decision.reason != Reason.NO_EXPLORATION,
     )
+
+
+class _Gaps:
+    """What cannot be recomputed, since `decider forget` removed what it was computed from.
+
+    decisions: positions of those of forgotten units. Raises LogCorrupt where the log's entries about that are damaged.
+    """
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self._versions = {version.position: version for version in log.versions()}
+        made = removals(log.builds().values())
+        self.decisions = {position for removal in made for position in removal.decisions}
+        self._sealed: dict[ExperimentId, Time] = {}
+        for removal in made:
+            for id_, time in removal.sealed.items():
+                self._sealed[id_] = min(self._sealed.get(id_, time), time)
+
+    def has_learned(self, decision: Decision) -> bool:
+        """Whether the decision's model has learned from contexts that are gone."""
+        version = self._versions.get(decision.version)
+        if not self._sealed or version is None or not version.experiment.policy.learns or decision.model == START:
+            return False
+        sealed = self._sealed.get(version.experiment.id)
+        return sealed is not None and sealed <= self._log.time_at(decision.model)
 
 
 class _Owner(NamedTuple):

@@ -22,7 +22,7 @@ from decider.log.protocol import (
     Serves,
     Tick,
 )
-from decider.log.sqlite.commits import commits, head_after
+from decider.log.sqlite.commits import commits, head_after, originals
 from decider.log.sqlite.tables import ENTRY_TABLES
 from decider.types import ActionId, Context, ExperimentId, Position, Time
 from tests.conftest import Clock, sample_experiment
@@ -64,8 +64,9 @@ def ends(log: Path) -> list[Head]:
     with closing(sqlite3.connect(log)) as connection:
         (last,) = connection.execute("select position from head").fetchone()
         head, found = start_of(log), []
+        before = originals(connection)
         for commit in commits(connection, ENTRY_TABLES, until=Position(last)):
-            head = head_after(head, commit)
+            head = head_after(head, commit, before)
             found.append(head)
     return found
 

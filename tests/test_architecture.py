@@ -87,7 +87,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.walk",  # a registry for the handler that it walks through
     ),
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
-    "click": ("decider.server.command", "decider.server.archive_command", "simulator"),
+    "click": (
+        "decider.server.command",
+        "decider.server.archive_command",
+        "decider.server.forget_command",
+        "simulator",
+    ),
     "rich": ("simulator",),
     "scipy": ("decider.estimate", "decider.policy.thompson", "simulator"),
     "pyarrow": (

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from decider.errors import LogError, LogFull
 from decider.log.archive.find import archived, check_same_log, found_parts, is_archive, is_part, parts_in, parts_of
 from decider.log.archive.part import DECISIONS_FILE, Part
-from decider.log.protocol import CuttableLog, EventLog, LogReader
+from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.locks import check_unused
@@ -29,6 +29,7 @@ __all__ = [
     "open_log",
     "open_reader",
     "open_to_cut",
+    "open_to_forget",
 ]
 
 
@@ -45,6 +46,13 @@ def open_log(
     See SqliteLog. Raises LogError.
     """
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
+
+
+def open_to_forget(path: Path) -> ForgettingLog:
+    """A log that is there, to remove a unit from it. Raises LogError."""
+    if not path.is_file():
+        raise LogError(f"{path}: there is no such log")
+    return SqliteLog(path)
 
 
 def open_to_cut(path: Path, *, archives: Sequence[Path] = ()) -> CuttableLog:

@@ -514,3 +514,26 @@ class CuttableLog(EventLog, Protocol):
 
     def finish_cut(self, on_progress: OnProgress) -> None:
         """Give the last part its place, and delete what lies in the archive: also what a killed run has left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What `forget` did. entries: that name the removals. pseudonym: of the unit; None: each decision has its own.
+    cleared: whether the write-ahead log could be emptied. parts: folders of the archive, which were not changed."""
+
+    decisions: int
+    entries: int
+    pseudonym: str | None
+    cleared: bool
+    parts: Sequence[str]
+
+
+class ForgettingLog(EventLog, Protocol):
+    """A log out of which units can be removed, beside its writers."""
+
+    def forget(self, unit: str, *, pseudonym: bool, context: bool, rebuild: bool) -> Forgotten:
+        """Put random ids in place of those of the unit, its decisions and their rewards.
+
+        pseudonym: all decisions keep one made-up unit. context: features and context fields go, too. rebuild: write the
+        file anew, so that nothing is left in its unused places. Raises LogError; then run it again, it goes on.
+        """

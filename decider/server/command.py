@@ -15,6 +15,7 @@ import click
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
 from decider.server.archive_command import archive_command, check_age
+from decider.server.forget_command import forget_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
 
@@ -32,6 +33,7 @@ def main() -> None:
     """A contextual bandit decision service."""
 
 
+main.add_command(forget_command)
 main.add_command(archive_command)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decider.errors import ArchiveMissing, DeciderError
+from decider.log.forgotten import KEY
 from decider.log.open import archived, open_reader
 from decider.log.protocol import Damage, LogReader
 from simulator.commands.options import archive_option
@@ -53,10 +54,18 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
             damages = _check(log, progress)
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))
+            removed_by = [position for position, build in log.builds().items() if KEY in build]
     except DeciderError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
     click.echo(f"{result.equal} of {result.decisions} decisions equal")
+    if result.forgotten:
+        positions = ", ".join([str(position) for position in removed_by])
+        click.echo(f"{result.forgotten} decisions of forgotten units are not recomputed: see entries {positions}")
+    if result.unlearned:
+        click.echo(
+            f"{result.unlearned} decisions are not recomputed: their models learned from contexts that were removed"
+        )
     if result.first is not None:
         click.echo(_describe(result.first))
         sys.exit(1)

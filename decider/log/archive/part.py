@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogError
+from decider.log.forgotten import ChangedCommit
 from decider.log.protocol import Head, Mark
 from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, EntryTable
 from decider.types import Position, Time
@@ -58,7 +59,7 @@ class Part:
     """The entries of a log in (after, until], in a folder.
 
     log: says of which log it is a part: `identity` in write.py. chain_start: see LogReader.chain_start. digest: of
-    part.json, in hexadecimal.
+    part.json, in hexadecimal. changed: commits out of which something had been removed before (`log/forgotten.py`).
     """
 
     folder: Path
@@ -68,6 +69,7 @@ class Part:
     chain_start: Mark | None
     files: Mapping[str, PartFile]
     digest: str
+    changed: tuple[ChangedCommit, ...] = ()
 
     @property
     def first(self) -> Position:
@@ -100,6 +102,8 @@ def to_text(part: Part) -> str:
         "chain_start": part.chain_start and part.chain_start._asdict(),
         "files": {name: asdict(file) for name, file in part.files.items()},
     }
+    if part.changed:
+        content["changed"] = [one.to_json() for one in part.changed]
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -140,6 +144,7 @@ def _parse(folder: Path, text: bytes) -> Part:
         chain_start=Mark(Position(start["position"]), Time(start["time"])) if start else None,
         files={str(name): PartFile(**file) for name, file in content["files"].items()},
         digest=sha256(text).hexdigest(),
+        changed=tuple(map(ChangedCommit.from_json, content.get("changed", ()))),
     )
 
 

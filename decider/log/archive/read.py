@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from decider.errors import ArchiveDamaged
 from decider.log.archive import columns
 from decider.log.archive.part import MARKS, Part, file_of
+from decider.log.forgotten import Originals
 from decider.log.sqlite.commits import commits_of, entries, head_after
 from decider.log.sqlite.tables import ENTRY_TABLES, EntryTable
 
@@ -53,11 +54,11 @@ def prove(part: Part) -> None:
     say."""
     marks = marks_of(part)
     streams = [entries(table, (row for rows in entry_rows(part, table) for row in rows)) for table in ENTRY_TABLES]
-    head = part.after
+    head, originals = part.after, Originals(part.changed)
     for commit in commits_of(streams, iter(sorted(marks))):
         if commit.first != head.position + 1 or not commit.gapless:
             raise ArchiveDamaged(f"{part.folder}: a position after {head.position} is missing or there twice")
-        head = head_after(head, commit)
+        head = head_after(head, commit, originals)
         if marks.get(head.position, head.chain) != head.chain:
             raise ArchiveDamaged(f"{part.folder}: entries up to position {head.position} are not what was acknowledged")
     if head != part.until:

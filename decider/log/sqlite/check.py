@@ -1,7 +1,8 @@
 """Checks that a log holds what was acknowledged. Called by `reader.py` for `simulator verify`.
 
 It computes the chain anew and compares it at every mark, compares columns that repeat others, and runs SQLite's own
-check of its pages. Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is
+check of its pages. A commit out of which `decider forget` removed something is compared with the digest that its entry
+has. Not covered: a stored model that was deleted or looks unfinished (it can be learned anew), what is
 unused (free pages, signatures without models), and an attacker who computes new checksums for the whole chain.
 """
 
@@ -26,7 +27,7 @@ from decider.log.sqlite.archived import (
     digest_of_models,
 )
 from decider.log.sqlite.checkpoints import Stored, stored_checkpoints
-from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark, originals
 from decider.log.sqlite.models import read_whole
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.sqlite.totals import add_totals
@@ -126,6 +127,7 @@ class _ChainCheck:
         self._marks = dict(
             connection.execute("select position, chain from marks where position >= ?", (self.begin.position,))
         )
+        self._originals = originals(connection)
         self._seen = self.begin
         self._compared = self.begin.position
 
@@ -140,7 +142,7 @@ class _ChainCheck:
             yield Damage(Position(self._seen.position + 1), commit.last, "a position is missing or taken twice")
         if commit.time < self._seen.time:
             yield Damage(commit.first, commit.last, "time goes back")
-        self._seen = head_after(self._seen, commit)
+        self._seen = head_after(self._seen, commit, self._originals)
 
     def stop(self) -> Iterator[Damage]:
         """What is wrong at the end."""

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 from decider.log import chain
 from decider.log.protocol import Head, Mark, TotalsCheckpoint
-from decider.log.sqlite.commits import commits, head_after
+from decider.log.sqlite.commits import commits, head_after, originals
 from decider.log.sqlite.read_rows import read, row_type
 from decider.log.sqlite.tables import ENTRY_TABLES
 from decider.log.totals import LabelTotals
@@ -163,6 +163,7 @@ def _kept_place(connection: sqlite3.Connection, until: Position) -> Head:
 def _chain_at(connection: sqlite3.Connection, position: Position) -> bytes | None:
     """The chain after the commit that ends there, computed from the last place before whose chain is written down."""
     place = max(known_place(connection, position), _kept_place(connection, position))
+    before = originals(connection)
     for commit in commits(connection, ENTRY_TABLES, after=place.position, until=position):
-        place = head_after(place, commit)
+        place = head_after(place, commit, before)
     return place.chain if place.position == position else None

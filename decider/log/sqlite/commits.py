@@ -6,6 +6,7 @@ A commit ends where the time changes or where a mark stands.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import merge
@@ -13,6 +14,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from decider.log import chain
+from decider.log.forgotten import KEY, Originals, changed_commits
 from decider.log.protocol import Head
 from decider.log.sqlite.tables import EntryTable
 from decider.types import START, Position, Time
@@ -30,10 +32,20 @@ class Commit(NamedTuple):
     gapless: bool = True
 
 
-def head_after(head: Head, commit: Commit) -> Head:
-    """The end of a log after a commit."""
-    linked = chain.link(head.chain, commit.first, commit.time, chain.digest(commit.kinds, commit.rows))
-    return Head(commit.last, commit.time, linked)
+NOTHING_REMOVED = Originals(())
+
+
+def head_after(head: Head, commit: Commit, originals: Originals = NOTHING_REMOVED) -> Head:
+    """The end of a log after a commit. originals: of commits out of which something was removed."""
+    digest = originals.digest(commit.first, commit.last, chain.digest(commit.kinds, commit.rows))
+    return Head(commit.last, commit.time, chain.link(head.chain, commit.first, commit.time, digest))
+
+
+def originals(connection: sqlite3.Connection) -> Originals:
+    """The digests that a log's commits had before something was removed from them. Raises LogCorrupt where an entry
+    that says so is damaged."""
+    builds = connection.execute("select build from builds where build like ? order by position", (f"%{KEY}%",))
+    return Originals(changed_commits([json.loads(build) for (build,) in builds]))
 
 
 def leaves_mark(head: Head, after: Head) -> bool:

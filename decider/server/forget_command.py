@@ -1,0 +1,69 @@
+"""`decider forget`. Added to the command in `command.py`."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import click
+
+from decider.errors import DeciderError
+from decider.log.open import open_to_forget
+from decider.log.protocol import Forgotten
+
+EXAMPLES = """
+\b
+Examples:
+  decider forget visitor-42 --db shop.db
+  decider forget visitor-42 --db shop.db --context --rebuild
+"""
+
+
+@click.command("forget", epilog=EXAMPLES)
+@click.argument("unit")
+@click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
+@click.option(
+    "--pseudonym", is_flag=True,
+    help="Keep one made-up id for all decisions of the unit, so that figures by unit stay right. Whoever knows one of "
+    "the decisions then knows all. Without it each decision gets an id of its own.",
+)  # fmt: skip
+@click.option(
+    "--context", is_flag=True,
+    help="Remove features and context fields, too. What was learned from them cannot be recomputed any more; "
+    "`simulator verify` counts what that concerns.",
+)  # fmt: skip
+@click.option(
+    "--rebuild", is_flag=True,
+    help="Write the file anew: unused places of it may hold old copies of rows. Writers wait meanwhile.",
+)  # fmt: skip
+def forget_command(unit: str, db: Path, pseudonym: bool, context: bool, rebuild: bool) -> None:
+    """Remove the traces of UNIT from a log: the ids of the unit, of its decisions and of their rewards.
+
+    Servers may write the log meanwhile. Actions, probabilities and rewards stay, so totals and what was learned do not
+    change, and `simulator verify` still recomputes everybody else's decisions. A later call with one of the old
+    decision ids is a new decision; a later decision of the unit is stored as usual. Stored models stay, and with them
+    names of categories that they know. Archives, copies and backups are not changed. A run that is killed goes on when
+    it is started again.
+    """
+    try:
+        with closing(open_to_forget(db)) as log:
+            forgotten = log.forget(unit, pseudonym=pseudonym, context=context, rebuild=rebuild)
+    except DeciderError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(_describe(forgotten, context=context))
+    if not forgotten.cleared:
+        raise click.ClickException(
+            "a reader keeps old rows in the write-ahead log; end the reader, then run this again"
+        )
+    for part in forgotten.parts:
+        click.echo(f"not searched, and not changed: {part}")
+    if not rebuild:
+        click.echo("unused places of the file may hold old copies: --rebuild writes it anew")
+
+
+def _describe(forgotten: Forgotten, *, context: bool) -> str:
+    if not forgotten.decisions:
+        return "the log has no decision of this unit"
+    kept = f"they keep the made-up unit {forgotten.pseudonym}" if forgotten.pseudonym else "each has a unit of its own"
+    contexts = "contexts are removed" if context else "contexts are kept"
+    return f"{forgotten.decisions} decisions forgotten: {kept}; {contexts}"
