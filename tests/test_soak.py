@@ -18,7 +18,7 @@ from decider.log.protocol import Mark, NewReward
 from decider.types import Decision, DecisionId
 from simulator.studies.prepared import decisions, experiment, storefront_visitor
 from simulator.studies.soak.__main__ import main
-from simulator.studies.soak.check import Counts, count
+from simulator.studies.soak.check import Counts, count_decisions, count_rewards
 from simulator.studies.soak.events import Event
 from simulator.studies.soak.plot import drawing
 from simulator.studies.soak.samples import Sample
@@ -39,26 +39,28 @@ def write_log(db: Path, numbers: Sequence[int]) -> list[Mark]:
 
 
 def write_archive(folder: Path, placed: Sequence[tuple[int, int]], last: int) -> None:
-    """A part up to the position `last` with these (position, number), each with a reward."""
+    """As much of a part as is counted: up to the position `last`, with these (position, number)."""
     part = folder / f"soak-1-{last}"
     part.mkdir(parents=True)
     positions = [position for position, _ in placed]
     names = [name_of(number) for _, number in placed]
     parquet.write_table(pa.table({"position": positions, "decision_id": names}), part / "decisions.parquet")
-    parquet.write_table(pa.table({"position": positions, "decision": positions}), part / "rewards.parquet")
 
 
 def test_what_is_in_the_log_is_not_lost(tmp_path: Path) -> None:
     """The ledger's numbers are the ids in the log."""
     write_log(tmp_path / "soak.db", range(5))
     whole = Counts(acknowledged=5, in_log=5, in_archive=0, lost=0, twice=0)
-    assert count(tmp_path / "soak.db", tmp_path / "archive", bytes([BOTH] * 5)) == (whole, whole)
+    for count in (count_decisions, count_rewards):
+        assert count(tmp_path / "soak.db", tmp_path / "archive", bytes([BOTH] * 5)) == whole
 
 
 def test_what_is_nowhere_is_lost(tmp_path: Path) -> None:
     """The one figure for which the soak is made."""
     write_log(tmp_path / "soak.db", (0, 1, 3))
-    decided, rewarded = count(tmp_path / "soak.db", tmp_path / "archive", bytes([BOTH, BOTH, BOTH, DECIDED, 0]))
+    ledger = bytes([BOTH, BOTH, BOTH, DECIDED, 0])
+    decided = count_decisions(tmp_path / "soak.db", tmp_path / "archive", ledger)
+    rewarded = count_rewards(tmp_path / "soak.db", tmp_path / "archive", ledger)
     assert (decided.acknowledged, decided.lost) == (4, 1)
     assert (rewarded.acknowledged, rewarded.lost) == (3, 1)
 
@@ -67,7 +69,7 @@ def test_the_archive_counts_and_what_the_log_remembers_of_it_does_not(tmp_path: 
     """Below the archive's last position the log keeps decisions for retries only."""
     marks = write_log(tmp_path / "soak.db", range(4))
     write_archive(tmp_path / "archive", [(marks[0].position, 0), (marks[1].position, 1)], last=marks[1].position)
-    decided, _ = count(tmp_path / "soak.db", tmp_path / "archive", bytes([BOTH] * 4))
+    decided = count_decisions(tmp_path / "soak.db", tmp_path / "archive", bytes([BOTH] * 4))
     assert decided == Counts(acknowledged=4, in_log=2, in_archive=2, lost=0, twice=0)
 
 
@@ -75,7 +77,7 @@ def test_what_is_in_log_and_archive_is_there_twice(tmp_path: Path) -> None:
     """An archive run that wrote rows and did not cut them off."""
     marks = write_log(tmp_path / "soak.db", range(3))
     write_archive(tmp_path / "archive", [(1, 0), (2, 2)], last=marks[0].position)
-    decided, _ = count(tmp_path / "soak.db", tmp_path / "archive", bytes([BOTH] * 3))
+    decided = count_decisions(tmp_path / "soak.db", tmp_path / "archive", bytes([BOTH] * 3))
     assert (decided.lost, decided.twice) == (0, 1)
 
 
@@ -84,7 +86,7 @@ def test_a_part_that_is_not_finished_does_not_count(tmp_path: Path) -> None:
     marks = write_log(tmp_path / "soak.db", (1,))
     write_archive(tmp_path / "archive", [(marks[0].position, 0)], last=marks[0].position)
     (tmp_path / "archive" / f"soak-1-{marks[0].position}").rename(tmp_path / "archive" / ".unfinished-soak-1")
-    decided, _ = count(tmp_path / "soak.db", tmp_path / "archive", bytes([DECIDED, DECIDED]))
+    decided = count_decisions(tmp_path / "soak.db", tmp_path / "archive", bytes([DECIDED, DECIDED]))
     assert (decided.in_archive, decided.lost) == (0, 1)
 
 

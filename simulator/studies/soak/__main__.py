@@ -255,7 +255,8 @@ def main(minutes: float, share: float, folder: Path) -> None:
 def _checked(folder: Path, soaked: Soaked) -> tuple[Sequence[check.Counts], Sequence[check.Replay]]:
     os.sched_setaffinity(0, os.sched_getaffinity(os.getppid()))
     copy, archive = folder / "copy.db", folder / "archive"
-    counts = check.count(folder / "soak.db", archive, soaked.ledger)
+    log = folder / "soak.db"
+    counts = [of(log, archive, soaked.ledger) for of in (check.count_decisions, check.count_rewards)]
     replays = check.replay(folder / "soak.db", copy if copy.exists() else None, archive if archive.exists() else None)
     return counts, replays
 
@@ -263,6 +264,7 @@ def _checked(folder: Path, soaked: Soaked) -> tuple[Sequence[check.Counts], Sequ
 def _write(folder: Path, soaked: Soaked) -> None:
     """Before the checks, which take long."""
     kept = {name: value for name, value in asdict(soaked).items() if name != "ledger"}
+    (folder / "ledger").write_bytes(soaked.ledger)
     (folder / "soak.json").write_text(json.dumps(kept, indent=1), encoding="utf-8")
     title = f"{soaked.rate:,.0f} decisions/s, of at most {soaked.largest:,.0f}"
     (folder / "soak.svg").write_bytes(drawing(soaked.samples, soaked.events, title))

@@ -53,46 +53,41 @@ class Replay:
         return self.code == 0 and bool(self.decisions) and self.equal == self.decisions
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """How often each number was found. archived: the last position in the archive."""
-
-    decisions: NDArray[np.uint8]
-    rewards: NDArray[np.uint8]
-    archived: int = 0
+def count_decisions(db: Path, archive: Path, ledger: bytes) -> Counts:
+    """Raises LogError."""
+    live = _live_decisions(db, len(ledger), after=_last_position(archive))
+    kept = _archived_decisions(archive, len(ledger))
+    return _counts(ledger, DECIDED, live + kept, in_archive=int(kept.sum()))
 
 
-def count(db: Path, archive: Path, ledger: bytes) -> tuple[Counts, Counts]:
-    """(decisions, rewards). Raises LogError."""
-    kept = _in_archive(archive, len(ledger))
-    live = _in_log(db, len(ledger), after=kept.archived)
-    bits = np.frombuffer(ledger, dtype=np.uint8)
-    return (
-        _counts(bits & DECIDED > 0, live.decisions, kept.decisions),
-        _counts(bits & REWARDED > 0, live.rewards, kept.rewards),
-    )
+def count_rewards(db: Path, archive: Path, ledger: bytes) -> Counts:
+    """Raises LogError."""
+    return _counts(ledger, REWARDED, _all_rewards(db, archive, len(ledger)), in_archive=_archived_rewards(archive))
 
 
-def _counts(acknowledged: NDArray[np.bool_], live: NDArray[np.uint8], kept: NDArray[np.uint8]) -> Counts:
-    times = live + kept
+def _counts(ledger: bytes, bit: int, times: NDArray[np.uint8], *, in_archive: int) -> Counts:
+    acknowledged = np.frombuffer(ledger, dtype=np.uint8) & bit > 0
     return Counts(
         acknowledged=int(acknowledged.sum()),
-        in_log=int(live.sum()),
-        in_archive=int(kept.sum()),
+        in_log=int(times.sum()) - in_archive,
+        in_archive=in_archive,
         lost=int((acknowledged & (times == 0)).sum()),
         twice=int((times > 1).sum()),
     )
 
 
-def _in_log(db: Path, size: int, *, after: int) -> _Found:
-    """Entries at positions after the archive's last: what lies before is archived, and remembered for retries only."""
+def _live_decisions(db: Path, size: int, *, after: int) -> NDArray[np.uint8]:
+    """How often each number is in the log, behind the archive: what lies before is remembered for retries only."""
     with closing(open_reader(db)) as log:
-        decisions = (
-            one.decision.decision_id for one in log.decisions_between(FIRST_ID, AFTER_ALL_IDS) if one.position > after
-        )
-        counted = _times(decisions, size)
-        rewards = (one.decision_id for one in log.rewards_between(FIRST_ID, AFTER_ALL_IDS) if one.position > after)
-        return _Found(counted, _times(rewards, size))
+        found = log.decisions_between(FIRST_ID, AFTER_ALL_IDS)
+        return _times((one.decision.decision_id for one in found if one.position > after), size)
+
+
+def _all_rewards(db: Path, archive: Path, size: int) -> NDArray[np.uint8]:
+    """Of log and archive together: a reward may be in the log while its decision is in the archive."""
+    both = open_reader(db, archive=[archive]) if _files(archive, "decisions") else open_reader(db)
+    with closing(both) as log:
+        return _times((one.decision_id for one in log.rewards_between(FIRST_ID, AFTER_ALL_IDS)), size)
 
 
 def _times(ids: Iterable[str], size: int) -> NDArray[np.uint8]:
@@ -102,20 +97,17 @@ def _times(ids: Iterable[str], size: int) -> NDArray[np.uint8]:
     return found
 
 
-def _in_archive(folder: Path, size: int) -> _Found:
-    """Of all parts that are finished."""
-    found = _Found(np.zeros(size, dtype=np.uint8), np.zeros(size, dtype=np.uint8))
-    places = [_read(file, ("position", "decision_id")) for file in _files(folder, "decisions")]
-    if not places:
-        return found
-    positions, numbers = (np.concatenate(column) for column in zip(*places, strict=True))
-    numbers = numbers.astype(np.int64)
-    np.add.at(found.decisions, numbers, 1)
-    order = np.argsort(positions)
-    for file in _files(folder, "rewards"):
-        _, of = _read(file, ("position", "decision"))
-        np.add.at(found.rewards, numbers[order][np.searchsorted(positions[order], of)], 1)
-    return _Found(found.decisions, found.rewards, archived=_last_position(folder))
+def _archived_decisions(folder: Path, size: int) -> NDArray[np.uint8]:
+    """How often each number is in the parts that are finished, read without the code that made them."""
+    found = np.zeros(size, dtype=np.uint8)
+    for file in _files(folder, "decisions"):
+        ids = parquet.read_table(file, columns=["decision_id"])["decision_id"]
+        np.add.at(found, ids.to_numpy().astype(np.int64), 1)
+    return found
+
+
+def _archived_rewards(folder: Path) -> int:
+    return sum(parquet.read_metadata(file).num_rows for file in _files(folder, "rewards"))
 
 
 def _files(folder: Path, table: str) -> Sequence[Path]:
@@ -123,13 +115,8 @@ def _files(folder: Path, table: str) -> Sequence[Path]:
 
 
 def _last_position(folder: Path) -> int:
-    """Parts are named LOG-FIRST-LAST."""
-    return max(int(file.parent.name.rpartition("-")[2]) for file in _files(folder, "decisions"))
-
-
-def _read(file: Path, columns: Sequence[str]) -> Sequence[NDArray[np.generic]]:
-    table = parquet.read_table(file, columns=list(columns))
-    return [table[column].to_numpy() for column in columns]
+    """Parts are named LOG-FIRST-LAST; 0 where there is none."""
+    return max((int(file.parent.name.rpartition("-")[2]) for file in _files(folder, "decisions")), default=0)
 
 
 def replay(db: Path, copy: Path | None, archive: Path | None) -> Sequence[Replay]:
