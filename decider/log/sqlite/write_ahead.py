@@ -18,7 +18,7 @@ from decider.log.sqlite.errors import sqlite_errors
 
 logger = logging.getLogger(__name__)
 
-LARGE_PAGES = 2_000
+LARGE_PAGES = 1_000
 """Beyond this its end is written back while writers wait, so that it begins anew and cannot grow for ever."""
 
 LARGE_BYTES = LARGE_PAGES * 4096
