@@ -56,7 +56,10 @@ class LogTotals:
     def _next_place(self, entries: int, end: Head) -> Head:
         """The next place whose chain is known: a checkpoint has to name it."""
         next_ = self._log.known_place(Position(self.mark.position + entries))
-        return next_ if self.mark.position < next_.position else end
+        while self.mark.position >= next_.position < end.position:  # a commit may be longer than a slice
+            entries *= 2
+            next_ = self._log.known_place(Position(self.mark.position + entries))
+        return next_
 
     def _count(self, until: Head) -> None:
         # Seals may have been counted further than entries: so it is in a checkpoint at a cut.

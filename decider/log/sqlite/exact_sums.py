@@ -1,11 +1,11 @@
 """Exact sums of floats in SQL: see ExactSum. Called by `totals.py`.
 
 SQL's `sum` of floats rounds at every row, so its result depends on where the counting was interrupted. Sums of whole
-numbers do not round. So a float is cut into four whole numbers, each of which is added up:
+numbers do not round. So a float is cut into three whole numbers, each of which is added up:
 
-    value = whole + first * 2**-31 + second * 2**-62 + third * 2**-96
+    value = upper * 2 + lower * 2**-31 + rest * 2**-65
 
-A value that they do not represent (2**32 and more, or finer than 2**-96) makes a group of its own.
+A value that they do not represent (2**32 and more, or finer than 2**-65) makes a group of its own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ from typing import Any
 
 from decider.log.exact_sum import ExactSum
 
-_LIMIT = f"{2.0**32}"
-"""2**31 values below it can be added in 63 bits."""
-
-_EXPONENTS = {"whole": 0, "first": -31, "second": -62, "third": -96}
+_EXPONENTS = {"upper": 1, "lower": -31, "rest": -65}
 
 
 def sum_columns(value: str, name: str) -> str:
@@ -25,20 +22,18 @@ def sum_columns(value: str, name: str) -> str:
 
     value: SQL for a float or null; a short one, since it is written out many times.
     """
-    small = f"iif(abs({value}) < {_LIMIT}, {value}, 0.0)"
-    whole = f"cast({small} as integer)"
-    # Nothing rounds here: powers of two only move the point, and what is taken away are leading digits.
-    fraction = f"(({small} - {whole}) * {2.0**62!r})"
-    upper = f"cast({fraction} as integer)"
-    rest = f"(({fraction} - {upper}) * {2.0**34!r})"
-    third = f"cast({rest} as integer)"
+    # For values below 2**32 nothing rounds here: powers of two only move the point, and what is taken away are leading
+    # digits. For larger ones the numbers mean nothing, but are still so small that 2**29 of them can be added.
+    scaled = f"({value} * {2.0**31})"
+    whole = f"cast({scaled} as integer)"
+    rest = f"(({scaled} - {whole}) * {2.0**34})"
     return ", ".join(
         [
-            f"sum({whole}) as {name}_whole",
-            f"sum({upper} >> 31) as {name}_first",
-            f"sum({upper} & {2**31 - 1}) as {name}_second",
-            f"sum({third}) as {name}_third",
-            f"case when abs({value}) < {_LIMIT} and {rest} = {third} then null else {value} end as {name}_odd",
+            f"sum({whole} >> 32) as {name}_upper",
+            f"sum({whole} & {2**32 - 1}) as {name}_lower",
+            f"sum(cast({rest} as integer) % {2**34}) as {name}_rest",
+            f"case when abs({value}) < {2.0**32} and {rest} = cast({rest} as integer) then null else {value} end "
+            f"as {name}_odd",
         ]
     )
 
