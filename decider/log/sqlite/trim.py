@@ -104,15 +104,15 @@ class Trimmer:
         self._rest_until = 0.0
 
     def trim(self) -> Position | None:
-        """Delete one piece. Returns the position up to which nothing is left; None where nothing is to do, or cannot be
-        done before the totals are stored."""
+        """Delete one piece. Returns the position up to which nothing is left; None where nothing was ever archived, or
+        the totals have to be stored first."""
         with self._exclusive():
             cut = self._cut()
             if cut is None:
                 return None
             (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
             if first is None:
-                return None
+                return cut.position
             last = Position(min(first + PIECE - 1, cut.position))
             with self._transaction():
                 # Without totals that count them, the metrics would forget the entries.
