@@ -91,8 +91,8 @@ class Operator:
             (0.03, f"policy of {LOADED}", lambda: self._apply(LOADED, WIDER)),
             (0.18, "copy", self._copy),
             (0.25, f"pause of {PAUSED}", self._pause),
-            (0.36, "archive", self._archive),
-            (0.48, f"policy of {PAUSED}", lambda: self._apply(PAUSED, WIDER)),
+            (0.55, "archive", self._archive),
+            (0.62, f"policy of {PAUSED}", lambda: self._apply(PAUSED, WIDER)),
         )
 
     def start(self) -> Sequence[threading.Thread]:
