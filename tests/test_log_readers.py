@@ -34,7 +34,7 @@ from decider.log.protocol import (
     Serves,
     Tick,
 )
-from decider.log.sqlite import reader, totals
+from decider.log.sqlite import deadlines, sealed, totals
 from decider.log.totals import LabelTotals, Totals
 from decider.types import START, ActionId, Context, Decision, DecisionId, ExperimentId, Position, Reason, Time
 from tests.conftest import Clock, sample_experiment
@@ -283,6 +283,8 @@ def written(script: Sequence[Step]) -> Iterator[tuple[EventLog, EventLog]]:
     ):
         patch.setattr("decider.log.sqlite.writer.CLOSE_INTERVAL", 0.0)
         patch.setattr("decider.log.sqlite.open_versions.SOON", 0)
+        patch.setattr("decider.log.sqlite.sealed.PAGE", 2)
+        patch.setattr("decider.log.sqlite.reader.PAGE", 2)
         patch.setattr("decider.log.sqlite.open_versions.LATER", 2 * MS)
         write(Writer(log, clock), script)
         memory = MemoryLog(clock=(other := Clock()))
@@ -517,14 +519,14 @@ def plan(path: Path, sql: str) -> list[str]:
         return [
             row[3]
             for row in db.execute(
-                f"explain query plan {sql}", dict.fromkeys(("after", "until", "version", "experiment"), 1)
+                f"explain query plan {sql}", dict.fromkeys(("after", "until", "version", "experiment", "cut"), 1)
             )
         ]
 
 
 @pytest.mark.parametrize(
     "sql",
-    [reader.SEALED_DECISIONS_OF_VERSION, reader.FIRST_DEADLINES_OF, *totals.STATEMENTS],
+    [sealed.SEALED_DECISIONS_OF_VERSION, deadlines.FIRST_DEADLINES_OF, *totals.STATEMENTS],
     ids=["sealed", "first deadlines", "decisions", "possible", "rewards", "delays"],
 )
 def test_reading_what_is_new_does_not_read_what_is_old(many: EventLog, sql: str) -> None:

@@ -30,8 +30,6 @@ FAMILIES = {
     "decider_commit_entries": "histogram",
     "decider_commit_seconds": "histogram",
     "decider_decisions": "counter",
-    "decider_archive_failures": "counter",
-    "decider_archive_last_success_time_seconds": "gauge",
     "decider_disk_free_bytes": "gauge",
     "decider_inverse_propensity": "counter",
     "decider_learn_seconds": "histogram",

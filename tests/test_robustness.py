@@ -13,12 +13,11 @@ import pytest
 
 from decider.decide.decide import decide
 from decider.errors import LogError, LogFull
-from decider.learn import roster
 from decider.learn.trainer import Trainer
 from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
-from decider.log.protocol import Entry, EventLog, Mark, ModelName, NewModel, NewReward, SealedDecision, Tick
+from decider.log.protocol import Entry, EventLog, Mark, ModelName, NewModel, NewReward, SealedDecision
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.make import make_policy, save_model
 from decider.serving.current import Current
@@ -87,59 +86,6 @@ def test_a_round_of_learning_that_fails_half_way_teaches_nothing_twice(clock: Cl
     decided(log, process.current, 40, prefix="later")
     result = verify(log)
     assert (result.first, result.equal) == (None, 80)
-
-
-class UntidyLog(MemoryLog):
-    """Can never be tidied up while somebody is in the middle of a stream; notes how many were at each try."""
-
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(clock=clock)
-        self.open = 0
-        self.tries: list[int] = []
-
-    def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
-        self.open += 1
-        try:
-            yield from super().sealed_decisions(experiment, after=after, until=until)
-        finally:
-            self.open -= 1
-
-    def maintain(self) -> bool:
-        self.tries.append(self.open)
-        return not self.open
-
-
-def test_learners_that_are_far_behind_let_the_log_be_tidied_up(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each one's stream keeps the write-ahead log from beginning anew: with many there is never a moment without one,
-    and the file grows for as long as they learn."""
-    monkeypatch.setattr(roster, "SLICE", 0.0)
-    log = UntidyLog(clock)
-    process = Process(log, clock)
-    counts = {ExperimentId("home"): 4, ExperimentId("other"): 7, ExperimentId("third"): 11}
-    for id_ in counts:
-        process.apply(sample_experiment(id=id_, holdout=0.0))
-    rounds = iter(range(12))
-
-    def decide_more() -> None:
-        id_ = process.heard[-1][0] if process.heard else HOME
-        for number in rounds:
-            decided(log, process.current, counts[id_], id_=id_, prefix=f"{number}-{id_}")
-            clock.advance(3600)
-            log.append([Tick()])
-            break
-
-    for id_, count in counts.items():
-        decided(log, process.current, count, id_=id_, prefix=id_)
-    clock.advance(3600)
-    log.append([Tick()])
-    process.interfere = decide_more
-    log.tries.clear()
-    while len(process.heard) < 12:
-        process.leader.step()
-    assert 0 in log.tries[:15], "the longest stream of the first try has eleven decisions, and no other begins"
-    process.step()
-    assert log.open == 0
-    assert sum(count for _, count in process.heard) == log.count_decisions()
 
 
 def test_a_trainer_that_failed_half_way_learns_everything_again(clock: Clock) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -20,8 +20,8 @@ from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, Tick
-from decider.types import Context, ExperimentId, Time
+from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
+from decider.types import Context, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import rows
@@ -111,6 +111,35 @@ def test_learning_goes_on_as_in_a_log_that_was_never_cut(drive: Drive, file: Pat
         for experiment in (HOME, OTHER):
             assert pmfs(drive.log, experiment) == pmfs(untouched, experiment)
     assert len(set(pmfs(drive.log, HOME))) > 1
+
+
+@pytest.mark.parametrize("taken", [1, 5, 12])
+def test_a_stream_of_sealed_decisions_goes_on_while_they_are_archived(
+    drive: Drive, file: Path, tmp_path: Path, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer reads in pages: what is archived between two of them must come once, from wherever it lies by then.
+    What nobody learns from need not be kept."""
+    monkeypatch.setattr("decider.log.sqlite.sealed.PAGE", 2)
+    monkeypatch.setattr("decider.log.sqlite.reader.PAGE", 2)
+    for _ in range(3):
+        eventful(drive, visits=12)
+    log, until = drive.log, drive.log.head().time
+    late = log.time_at(Position(log.head().position // 2))
+
+    def learned(decisions: Iterable[SealedDecision]) -> list[SealedDecision]:
+        versions = {version.position: version for version in log.versions()}
+        return [
+            one
+            for one in decisions
+            if versions[one.decision.version].learns_from(one.decision.reason, overridden=one.overridden)
+        ]
+
+    for after in (Time(0), late):
+        expected = learned(log.sealed_decisions(HOME, after=after, until=until))
+        stream = log.sealed_decisions(HOME, after=after, until=until)
+        seen = [next(stream) for _ in range(taken)]
+        assert cut(file, tmp_path / "archive", age=20 if after else 40) is not None
+        assert learned([*seen, *stream]) == expected
 
 
 def archived_rows(file: Path) -> int:

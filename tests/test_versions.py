@@ -269,3 +269,21 @@ def test_a_lineup_knows_versions_by_name_alone(clock: Clock) -> None:
     lineup.follow(log.follow(START))
     assert (lineup[HOME].serving.number, lineup[HOME].newest.number) == (49, 50)
     assert len(read) == 3
+
+
+def test_who_learns_a_long_log_keeps_no_state_of_it(tmp_path: Path) -> None:
+    """A read transaction of some minutes would keep the write-ahead log growing for as long."""
+    with closing(SqliteLog(tmp_path / "log.db", clock=(clock := Clock()))) as log:
+        log.append([NewVersion(sample_experiment(), 1)])
+        version = log.versions()[0]
+        log.append([decision(version, f"id-{number}") for number in range(300)])
+        clock.advance(20)
+        log.append([Tick()])
+        stream = log.sealed_decisions(HOME, after=Time(0), until=log.head().time)
+        first = [next(stream) for _ in range(3)]
+        log.append([Tick()])
+        with closing(sqlite3.connect(log.path)) as beside:
+            busy, pages, written = beside.execute("pragma wal_checkpoint(truncate)").fetchone()
+        assert (busy, pages, written) == (0, 0, 0)
+        ids = [one.decision.decision_id for one in [*first, *stream]]
+        assert ids == [f"id-{number}" for number in range(300)]

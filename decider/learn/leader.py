@@ -31,9 +31,6 @@ PUBLISH_INTERVAL = 0.1
 PROGRESS_INTERVAL = 10.0
 """Seconds between two log lines about the progress of a long round of learning."""
 
-PAUSE_INTERVAL = 10.0
-"""Seconds, at least, between two pauses in which all trainers end their streams."""
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -117,8 +114,7 @@ class Leader:
         self._unpublished_since = 0.0
         self._settled: set[Position] = set()
         self._progress_at = time.monotonic()
-        self._maintained_at = self._paused_at = -math.inf
-        self._pausing = False
+        self._maintained_at = -math.inf
 
     def catch_up(self) -> bool:
         """At the start: learn until every serving model has learned the log; False if `stopping` came first.
@@ -132,8 +128,6 @@ class Leader:
             if not left:
                 return True
             for training in left:
-                if self._waits(training):
-                    continue
                 self._learn(training, self._log.head().mark)
                 for published in self._publish_all():
                     self._store(published)
@@ -153,7 +147,7 @@ class Leader:
         end = self._log.head().mark
         trainings = [t for t in self._with_news(end) if t.due <= time.monotonic()]
         for training in trainings:
-            if not self._stopping() and not self._waits(training):
+            if not self._stopping():
                 self._try_to_learn(training, end)
                 if time.monotonic() - self._unpublished_since >= PUBLISH_INTERVAL:
                     self._try_to_publish()
@@ -193,21 +187,10 @@ class Leader:
         return True
 
     def _maintain(self) -> None:
-        """At most once per interval: rounds may follow each other without a pause. Where that is not enough, a second
-        time, when no trainer is in the middle of a stream: each keeps the log's file from being tidied up."""
-        now = time.monotonic()
-        if self._pausing and not any(training.mark for training in self._roster.values()):
-            self._pausing = False
+        """At most once per interval: rounds may follow each other without a pause."""
+        if time.monotonic() - self._maintained_at >= self._pace.interval:
+            self._maintained_at = time.monotonic()
             self._log.maintain()
-        elif now - self._maintained_at >= self._pace.interval:
-            self._maintained_at = now
-            tidy = self._log.maintain()
-            if not tidy and now - self._paused_at >= PAUSE_INTERVAL:
-                self._paused_at, self._pausing = now, True
-
-    def _waits(self, training: Training) -> bool:
-        """Whether it must not begin another stream now."""
-        return self._pausing and training.mark is None
 
     def finish_learning(self, deadline: float) -> None:
         """At the end: seal, learn and publish what is due, until the monotonic clock reads `deadline`.

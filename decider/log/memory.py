@@ -408,9 +408,8 @@ class MemoryLog:
         on_progress(self.head().position)
         return []
 
-    def maintain(self) -> bool:
+    def maintain(self) -> None:
         """See EventLog. There is nothing to do."""
-        return True
 
     def close(self) -> None:
         """See EventLog."""

@@ -448,9 +448,8 @@ class EventLog(LogReader, Protocol):
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """Store totals in place of older ones; called by the leader. Raises LogError."""
 
-    def maintain(self) -> bool:
-        """Housekeeping between commits; called by the leader. False where it should be called again soon while nobody
-        in this process is in the middle of a stream."""
+    def maintain(self) -> None:
+        """Housekeeping between commits; called by the leader."""
 
     @property
     def warnings(self) -> Sequence[str]:

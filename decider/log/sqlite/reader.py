@@ -1,8 +1,4 @@
-"""Reads a log in an SQLite file, without the right to write; also while a server writes it.
-
-views.sql defines what is sealed. A query for the decisions whose deadline lies in (after, until] is written as a range
-of their times (`_DUE`), since the index is on (version, time).
-"""
+"""Reads a log in an SQLite file, without the right to write; also while a server writes it."""
 
 from __future__ import annotations
 
@@ -12,10 +8,9 @@ import sqlite3
 from collections import deque
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from itertools import groupby
-from operator import attrgetter
+from heapq import merge as merge_sorted
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
@@ -37,32 +32,39 @@ from decider.log.protocol import (
     TotalsCheckpoint,
     VersionName,
 )
-from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, archived_sealed, read_cut
+from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE
 from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
+from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
-from decider.log.sqlite.merge import merge
 from decider.log.sqlite.models import SqliteModelReader
 from decider.log.sqlite.read_rows import (
     DECISION,
     PLACE,
-    SEALED_DECISION,
     Parameters,
     RowType,
-    decision,
     experiment_version,
     logged_decision,
     read,
     read_one,
 )
+from decider.log.sqlite.sealed import (
+    END,
+    LAST,
+    PAGE,
+    ArchiveStream,
+    Place,
+    cut_to_read,
+    first_after,
+    place_of,
+    sealed_page,
+)
 from decider.log.sqlite.totals import count_totals
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import Totals
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
-
-_DUE = "time > :after - window and time <= :until - window"
 
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
 _VERSION = "select position, time, number, definition from experiments where position = ?"
@@ -87,29 +89,6 @@ select (select count(*) from decisions) - (select count(*) from decisions where 
 _TIME_AT = """
 select time from entries where position = ? union all select time from archived_times where position = ? limit 1
 """
-
-_VERSIONS_TO_ASK = """
-with asked (position, experiment) as (
-  select o.version, o.experiment from closed_until c cross join open_versions o where c.id = 1 and c.time <= :after
-  union all
-  select e.position, e.experiment from closed_until c cross join experiments e where c.id = 1 and c.time > :after)
-"""
-"""The versions that may have a window's end beyond :after: the open ones, but all of them where closed ones have."""
-
-FIRST_DEADLINES = f"""{_VERSIONS_TO_ASK}
-select v.position, v.experiment, (
-  select deadline from decision_windows w where w.version = v.position and w.time > :after - w.window
-  order by w.time limit 1) as deadline
-from asked v
-"""  # noqa: S608 - a constant
-"""The first deadline beyond :after of the versions that may have one; null where there is none."""
-
-FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
-
-SEALED_DECISIONS_OF_VERSION = f"""
-select {SEALED_DECISION.columns} from decision_rewards where version = :version and {_DUE} and position > :beyond
-order by time, position, reward_position
-"""  # noqa: S608 - constants
 
 _LAST_NEWS = """
 select position, max((select coalesce(max(position), 0) from experiments),
@@ -414,53 +393,29 @@ class SqliteReader:
         return count
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
-        """See LogReader. One connection; a version's query starts when the merge reaches its first deadline."""
-        # One transaction: a decision that is archived between two of these queries would be in neither.
-        with self._connection() as connection, _transaction(connection):
-            archived = self._archived(connection, experiment, after, until)
-            due = _due(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
-            streams = [
-                ((deadline, START), self._sealed_of_version(connection, version, after, until, archived.last))
-                for version, deadline in due.items()
-            ]
-            streams.append(((after, START), archived.decisions))
-            yield from merge(streams, key=attrgetter("deadline", "position"))
+        """See LogReader. In pages: see `sealed.py`."""
+        beyond, archive = Place(after, LAST), ArchiveStream(START, iter(()))
+        while True:
+            with self._snapshot() as connection:
+                cut = cut_to_read(connection, experiment, beyond.deadline)
+                page = sealed_page(connection, self.version_at, experiment, beyond=beyond, until=until, cut=cut)
+            if cut != archive.cut:
+                archive = self._archive_stream(cut, experiment, beyond, until)
+            last = place_of(page[-1]) if len(page) == PAGE else END
+            yield from merge_sorted(page, archive.up_to(last), key=place_of)
+            if last is END:
+                return
+            beyond = last
 
-    def _sealed_of_version(
-        self, connection: sqlite3.Connection, version: Position, after: Time, until: Time, beyond: Position
-    ) -> Iterator[SealedDecision]:
-        all_active = self.version_at(version).all_active
-        rows = read(
-            connection,
-            SEALED_DECISIONS_OF_VERSION,
-            {"version": version, "after": after, "until": until, "beyond": beyond},
-            SEALED_DECISION,
-        )
-        for _, group in groupby(rows, key=attrgetter("position")):
-            joined = list(group)
-            first = joined[0]
-            yield SealedDecision(
-                position=first.position,
-                deadline=first.deadline,
-                decision=decision(first, all_active),
-                rewards=tuple([row.reward for row in joined if row.reward is not None]),
-                overridden=bool(first.overridden),
-            )
-
-    def _archived(
-        self, connection: sqlite3.Connection, experiment: ExperimentId, after: Time, until: Time
-    ) -> _Archived:
-        """The archived decisions among the sealed: from the log where it still has all that is needed."""
-        if after >= self._complete_after(experiment):
-            kept = archived_sealed(connection, self.version_at, experiment, after=after, until=until)
-            return _Archived(START, kept)
+    def _archive_stream(self, cut: Position, experiment: ExperimentId, beyond: Place, until: Time) -> ArchiveStream:
+        if cut == START:
+            return ArchiveStream(START, iter(()))
         from decider.log.archive.sealed import sealed_in_parts  # pyarrow is imported where an archive is read
 
-        cut = read_cut(connection).position
         parts = [part for part in self._parts() if part.last <= cut]
         versions = {one.position: one for one in self.versions() if one.experiment.id == experiment}
-        in_parts = sealed_in_parts(parts, experiment, after=after, until=until, versions=versions)
-        return _Archived(cut, in_parts)
+        found = sealed_in_parts(parts, experiment, after=first_after(beyond), until=until, versions=versions)
+        return ArchiveStream(cut, (sealed for sealed in found if place_of(sealed) > beyond))
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
@@ -490,7 +445,7 @@ class SqliteReader:
         with self._snapshot() as connection:
             if may_be_gone(connection, after.position):
                 raise EntriesArchived(f"{self.path}: entries behind position {after.position} are archived")
-            due = _due(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
+            due = due_until(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
             return count_totals(connection, self._all_active, due, after=after, until=until)
 
     def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
@@ -517,29 +472,6 @@ class SqliteReader:
         """See LogReader."""
         rows = self._read("select name, outcome, count from refused_rewards")
         return {(row["name"], row["outcome"]): row["count"] for row in rows}
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """One state of the log for several queries."""
-    connection.execute("begin")
-    try:
-        yield
-    finally:
-        connection.execute("rollback")
-
-
-class _Archived(NamedTuple):
-    """Sealed decisions that are not in `decisions`; or, up to `last`, not to be read from there."""
-
-    last: Position
-    decisions: Iterator[SealedDecision]
-
-
-def _due(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
-    """Of FIRST_DEADLINES those up to `until`, by version."""
-    found = {row["position"]: row["deadline"] for row in rows if row["deadline"] is not None}
-    return {version: deadline for version, deadline in found.items() if deadline <= until}
 
 
 def _size(path: Path) -> int:

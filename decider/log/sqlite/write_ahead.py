@@ -24,6 +24,9 @@ LARGE_PAGES = 1_000
 LARGE_BYTES = LARGE_PAGES * 4096
 """What the file keeps when it begins anew: making it again costs more than writing over it."""
 
+PATIENCE = 50
+"""Milliseconds that commits wait at most until it begins anew: its readers end within some of them."""
+
 HELD_AFTER = 10.0
 """Seconds without progress after which a reader is told of: a scrape and a slice of learning take less."""
 
@@ -51,26 +54,22 @@ class WriteAheadLog:
         self._stop: _Stop | None = None
         self._told = False
 
-    def write_back(self) -> bool:
-        """Copy it into the database while others write; once it is large, its end while they wait. Raises LogError.
-
-        False where readers that come and go did not let it begin anew.
-        """
+    def write_back(self) -> None:
+        """Copy it into the database while others write; once it is large, its end while they wait. Raises LogError."""
         # mode=rw never makes the file: beside a new, empty database SQLite would throw away the write-ahead log.
         uri = f"{self._database.absolute().as_uri()}?mode=rw"
         with sqlite_errors(self._database), closing(sqlite3.connect(uri, uri=True, timeout=0)) as beside:
             _, pages, written = beside.execute("pragma wal_checkpoint(passive)").fetchone()
             self._watch(pages, written)
-            if self._told or (pages <= LARGE_PAGES and self._bytes() <= 2 * LARGE_BYTES):
-                return True
-            return self._begin_anew(beside)
+            if not self._told and (pages > LARGE_PAGES or self._bytes() > 2 * LARGE_BYTES):
+                self._begin_anew(beside)
 
-    def _begin_anew(self, beside: sqlite3.Connection) -> bool:
+    def _begin_anew(self, beside: sqlite3.Connection) -> None:
         """The next commit writes at the beginning; a file that has become large is cut."""
         mode = "truncate" if self._bytes() > 2 * LARGE_BYTES else "restart"
+        beside.execute(f"pragma busy_timeout = {PATIENCE}")  # for readers: there is one at any moment of a busy server
         with self._exclusive():
-            (busy, _, _) = beside.execute(f"pragma wal_checkpoint({mode})").fetchone()  # waits for no reader
-        return not busy
+            beside.execute(f"pragma wal_checkpoint({mode})").fetchone()
 
     def _bytes(self) -> int:
         return self._file.stat().st_size if self._file.exists() else 0

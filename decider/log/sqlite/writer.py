@@ -372,18 +372,17 @@ class SqliteLog(SqliteReader):
                 self._roll_back()
                 raise
 
-    def maintain(self) -> bool:
+    def maintain(self) -> None:
         """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive. Now and then,
         closes the versions whose last window is over."""
         if self._files.missing_file():
-            return True
+            return
         self._close_versions()
-        tidy = self._write_ahead.write_back()
+        self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
                 self._trim()
                 self._trimmer.sweep_now_and_then()
-        return tidy
 
     def _trim(self) -> Position | None:
         """Delete a piece of what lies in the archive. Returns the position reached; None where nothing was to do."""

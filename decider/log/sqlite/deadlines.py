@@ -1,0 +1,36 @@
+"""When windows end, by version: asked at each step and scrape, so only of versions that may have open windows.
+
+views.sql defines what is sealed. Whoever wants the decisions whose deadline lies in (after, until] writes that as a
+range of their times, since the index is on (version, time). Called by `reader.py` and `sealed.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from decider.types import Position, Time
+
+_VERSIONS_TO_ASK = """
+with asked (position, experiment) as (
+  select o.version, o.experiment from closed_until c cross join open_versions o where c.id = 1 and c.time <= :after
+  union all
+  select e.position, e.experiment from closed_until c cross join experiments e where c.id = 1 and c.time > :after)
+"""
+"""The versions that may have a window's end beyond :after: the open ones, but all of them where closed ones have."""
+
+FIRST_DEADLINES = f"""{_VERSIONS_TO_ASK}
+select v.position, v.experiment, (
+  select deadline from decision_windows w where w.version = v.position and w.time > :after - w.window
+  order by w.time limit 1) as deadline
+from asked v
+"""  # noqa: S608 - a constant
+"""The first deadline beyond :after of the versions that may have one; null where there is none."""
+
+FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
+
+
+def due_until(rows: Iterator[Any], until: Time) -> dict[Position, Time]:
+    """Of FIRST_DEADLINES those up to a time, by version."""
+    found = {row["position"]: row["deadline"] for row in rows if row["deadline"] is not None}
+    return {version: deadline for version, deadline in found.items() if deadline <= until}

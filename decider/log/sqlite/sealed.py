@@ -1,0 +1,120 @@
+"""Sealed decisions in the order in which they were sealed, in pages. Called by `reader.py`.
+
+Between two pages nothing of the log is held: a reader that keeps the state of some minutes ago, as one that learns a
+long log would, keeps the write-ahead log from being written back. It is exact all the same. What is sealed never
+changes, and nothing is sealed before it any more. A page is read in one transaction, so a decision that is being
+archived is in `decisions` or in `archived_decisions`. And each page asks again what has to be read from the archive.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import NamedTuple
+
+from decider.experiment.definition import ExperimentVersion
+from decider.log.protocol import SealedDecision
+from decider.log.sqlite.archived import archived_sealed, read_cut
+from decider.log.sqlite.deadlines import FIRST_DEADLINES_OF, due_until
+from decider.log.sqlite.merge import merge
+from decider.log.sqlite.read_rows import SEALED_DECISION, decision, read
+from decider.types import START, ExperimentId, Position, Time
+
+PAGE = 1_000
+"""Decisions that are read at once."""
+
+SEALED_DECISIONS_OF_VERSION = f"""
+select {SEALED_DECISION.columns} from decision_rewards
+where version = :version and time > :after - window and time <= :until - window and position > :cut
+order by time, position, reward_position
+"""  # noqa: S608 - constants
+
+_COMPLETE_AFTER = "select complete_after from archived_experiments where experiment = ?"
+
+
+class Place(NamedTuple):
+    """Of a decision in the order of sealing."""
+
+    deadline: Time
+    position: Position
+
+
+LAST = Position(2**63 - 1)
+END = Place(Time(2**63 - 1), LAST)
+
+
+def place_of(sealed: SealedDecision) -> Place:
+    """Where a decision stands."""
+    return Place(sealed.deadline, sealed.position)
+
+
+def cut_to_read(connection: sqlite3.Connection, experiment: ExperimentId, after: Time) -> Position:
+    """Up to where what is sealed after a time must be read from the archive; START: the log has all of it."""
+    row = connection.execute(_COMPLETE_AFTER, (experiment,)).fetchone()
+    return read_cut(connection).position if row is not None and after < row[0] else START
+
+
+def sealed_page(
+    connection: sqlite3.Connection,
+    version_at: Callable[[Position], ExperimentVersion],
+    experiment: ExperimentId,
+    *,
+    beyond: Place,
+    until: Time,
+    cut: Position,
+) -> list[SealedDecision]:
+    """The next PAGE decisions that the log has; fewer are the last ones. cut: what lies up to there is left out."""
+    after = first_after(beyond)
+    due = due_until(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
+    streams = [
+        ((deadline, START), _of_version(connection, version_at(version), after=after, until=until, cut=cut))
+        for version, deadline in due.items()
+    ]
+    if cut == START:
+        kept = archived_sealed(connection, version_at, experiment, after=after, until=until)
+        streams.append(((after, START), kept))
+    merged = merge(streams, key=attrgetter("deadline", "position"))
+    return list(islice((sealed for sealed in merged if place_of(sealed) > beyond), PAGE))
+
+
+def first_after(beyond: Place) -> Time:
+    """The time after which all windows beyond a place end: others may end at its very time."""
+    return beyond.deadline if beyond.position == LAST else Time(beyond.deadline - 1)
+
+
+def _of_version(
+    connection: sqlite3.Connection, version: ExperimentVersion, *, after: Time, until: Time, cut: Position
+) -> Iterator[SealedDecision]:
+    parameters = {"version": version.position, "after": after, "until": until, "cut": cut}
+    rows = read(connection, SEALED_DECISIONS_OF_VERSION, parameters, SEALED_DECISION)
+    for _, group in groupby(rows, key=attrgetter("position")):
+        joined = list(group)
+        first = joined[0]
+        yield SealedDecision(
+            position=first.position,
+            deadline=first.deadline,
+            decision=decision(first, version.all_active),
+            rewards=tuple([row.reward for row in joined if row.reward is not None]),
+            overridden=bool(first.overridden),
+        )
+
+
+class ArchiveStream:
+    """Sealed decisions from the parts of an archive up to a cut, taken piece by piece."""
+
+    def __init__(self, cut: Position, decisions: Iterator[SealedDecision]) -> None:
+        self.cut = cut
+        self._decisions = decisions
+        self._next: SealedDecision | None = None
+
+    def up_to(self, last: Place) -> Iterator[SealedDecision]:
+        """The next ones, up to a place."""
+        while True:
+            if self._next is None:
+                self._next = next(self._decisions, None)
+            if self._next is None or place_of(self._next) > last:
+                return
+            found, self._next = self._next, None
+            yield found
