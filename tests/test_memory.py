@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from decider.policy.make import make_policy
 from decider.policy.memory import FIXED_BYTES, PolicyMemory
 from decider.policy.protocol import Choice, Model, Policy
 from decider.policy.thompson.arrays import CACHE_FLOATS, LARGEST_SHARE, Cache
-from decider.policy.vw.workspace import WORKSPACE_BYTES
+from decider.policy.vw.workspace import WORKSPACE_BYTES, VwPolicy
 from decider.serving.current import Current
 from decider.types import START, ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId
 from decider.v1 import decider_service_pb2 as pb
@@ -132,6 +132,29 @@ def test_a_model_is_made_when_first_needed(storage: EvictedPolicies) -> None:
     assert 0 < served.size < 100_000
     served.pmf(Context(), plain_choices(2))
     assert served.size >= WORKSPACE_BYTES
+
+
+class _TrimmedMidway(VwPolicy):
+    """While it answers, another thread looks at how much memory there is."""
+
+    memory: PolicyMemory
+
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:
+        """As ever."""
+        self.memory.trim()
+        return super().pmf(context, actions)
+
+
+def test_a_policy_counts_that_grew_while_memory_was_measured(storage: EvictedPolicies) -> None:
+    """Several threads ask at once: what each misses stays in memory, until it is five times what is allowed."""
+    memory, policy = PolicyMemory(10**9, storage), _TrimmedMidway("--cb_explore_adf --quiet")
+    policy.memory = memory
+    kept = memory.keep(policy)
+    kept.pmf(Context(), plain_choices(2))
+    assert memory.bytes == kept.size >= WORKSPACE_BYTES
+    memory.most_bytes = 0
+    memory.trim()
+    assert kept.size == 0
 
 
 def test_what_was_evicted_is_forgotten_with_its_policy(storage: EvictedPolicies) -> None:

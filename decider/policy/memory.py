@@ -99,8 +99,8 @@ class PolicyMemory:
         self._storage.put(key, pickle.dumps(policy, pickle.HIGHEST_PROTOCOL))
 
     def trim(self) -> None:
-        """Measure what was used since the last call, and evict what is too much. Called from time to time, and whenever
-        a policy has been loaded."""
+        """Measure the policies, and evict what is too much. Called from time to time, and whenever a policy has been
+        loaded."""
         with self._lock:
             while self._gone:
                 key = self._gone.popleft()
@@ -212,8 +212,8 @@ class EvictablePolicy:
 
     def measure(self) -> None:
         """Bring `measured` up to date."""
-        if self._used:
-            self.measured, self._used = self.size, False
+        # Also where it was not used since the last time: then it may have been in the middle of a call, and have grown.
+        self.measured, self._used = self.size, False
 
     def evict(self) -> bool:
         """As far as it can be. Returns whether it was: not in the middle of learning."""
