@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,13 @@ from decider.policy.thompson.recurring import Recurring
 
 GROWTH = 8
 """Columns that are added to the arrays at a time."""
+
+BLOCK = 100_000
+"""Cells of covariances that are read at a time, unless one action alone has more: 0.8 MB an array, in the processor's
+cache. A context may have hundreds of known features, and an experiment 1,000 actions."""
+
+LEAST_ROWS = 2
+"""Of a block, where there are as many: NumPy adds one row alone in another order."""
 
 NAME_BYTES = 300
 """Of the name of an action or feature in a dict."""
@@ -60,6 +68,15 @@ class KnownFeatures(NamedTuple):
     unknown: float
 
 
+class _Rows(NamedTuple):
+    """of_actions: (actions, 1), the row of each. distinct: (rows, 1), the same, each once. copies: (actions,), where each
+    action's row is in `distinct`."""
+
+    of_actions: Indexes
+    distinct: Indexes
+    copies: Indexes | slice
+
+
 class _FeatureTable(NamedTuple):
     """The features of several actions, padded with zeros to (actions, most features of one action)."""
 
@@ -85,7 +102,7 @@ class LinearPredictor:
         self._wide = False
         self._cache: Cache[Vector, KnownFeatures] = Cache()
         self._stacks: Cache[tuple[Vector, ...], _FeatureTable] = Cache()
-        self._row_numbers: Cache[tuple[str, ...], Indexes] = Cache()
+        self._row_numbers: Cache[tuple[str, ...], _Rows] = Cache()
         self._recurring = Recurring()
 
     @property
@@ -110,22 +127,38 @@ class LinearPredictor:
 
     def posterior(self, actions: tuple[str, ...], shared: Vector, own: tuple[Vector, ...]) -> Posterior:
         """See `Predictor.posterior`."""
-        rows = self._rows_of(actions)
-        places, values, squares, unknown = self._join(self._look_up(shared), self._stack(own))
-        mean = (self._weights[rows, places] * values).sum(axis=1)
-        covariance = self._covariance[rows[:, :, None], places[:, :, None], places[:, None, :]]
-        variance = (covariance * squares).sum(axis=(1, 2)) + unknown
-        return Posterior(mean, np.maximum(variance, 0.0) * self.noise)
+        rows, known, table = self._rows_of(actions), self._look_up(shared), self._stack(own)
+        unknown = known.unknown + table.unknown
+        if table.places.size:
+            mean, variance = self._predict(rows.of_actions, *_join(known, table))
+            return Posterior(mean, np.maximum(variance + unknown, 0.0) * self.noise)
+        # Actions of one row, as all without data are, have the same posterior.
+        mean, variance = self._predict(rows.distinct, known.places[None], known.values[None], known.squares[None])
+        return Posterior(mean[rows.copies], np.maximum(variance[rows.copies] + unknown, 0.0) * self.noise)
 
-    def _join(self, shared: KnownFeatures, own: _FeatureTable) -> tuple[Indexes, Floats, Floats, Floats | float]:
-        """(actions or 1, features): indexes and values, products of values, and the variance of unknown features."""
-        # Without features of actions one row stands for all of them: NumPy broadcasts it in `posterior`.
-        if not own.places.size:
-            return shared.places[None], shared.values[None], shared.squares[None], shared.unknown + own.unknown
-        shape = (len(own.places), len(shared.places))
-        places = np.concatenate([np.broadcast_to(shared.places, shape), own.places], axis=1)
-        values = np.concatenate([np.broadcast_to(shared.values, shape), own.values], axis=1)
-        return places, values, values[:, :, None] * values[:, None, :], shared.unknown + own.unknown
+    def _predict(
+        self, rows: Indexes, places: Indexes, values: Floats, squares: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        """(rows,) each: weights x features, and features x covariance x features. places, values, squares: one for each
+        row, or one for all."""
+        if len(rows) * places.shape[1] ** 2 <= BLOCK:
+            return self._predict_block(rows, places, values, squares)
+        # The same bits: each row's sum is its own.
+        of_all = len(places) == 1
+        parts = [
+            self._predict_block(rows[block], *((places, values, squares) if of_all else (places[block], values[block])))
+            for block in blocks(len(rows), places.shape[1])
+        ]
+        mean, variance = zip(*parts, strict=True)
+        return np.concatenate(mean), np.concatenate(variance)
+
+    def _predict_block(
+        self, rows: Indexes, places: Indexes, values: Floats, squares: Floats | None = None
+    ) -> tuple[Floats, Floats]:
+        if squares is None:
+            squares = values[:, :, None] * values[:, None, :]
+        covariance = self._covariance[rows[:, :, None], places[:, :, None], places[:, None, :]]
+        return (self._weights[rows, places] * values).sum(axis=1), (covariance * squares).sum(axis=(1, 2))
 
     def _stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
         if not self._recurring(own):
@@ -169,10 +202,36 @@ class LinearPredictor:
         # Once there is no room, exploring for an unknown feature's sake would teach nothing about that feature.
         return 0.0 if self._wide else sum([1 / penalty(name) for name in strangers if not is_number(name)], 0.0)
 
-    def _rows_of(self, actions: tuple[str, ...]) -> Indexes:
-        """(actions, 1)."""
+    def _rows_of(self, actions: tuple[str, ...]) -> _Rows:
         rows = self._row_numbers.get(actions)
         if rows is None:
-            rows = np.array([[self._rows.get(id_, 0)] for id_ in actions])
+            numbers = [self._rows.get(id_, 0) for id_ in actions]
+            rows = _rows(numbers)
             self._row_numbers.put(actions, rows, floats=FEATURE * len(actions))
         return rows
+
+
+def _rows(numbers: Sequence[int]) -> _Rows:
+    distinct = {number: place for place, number in enumerate(dict.fromkeys(numbers))}
+    of_actions = np.array(numbers)[:, None]
+    if len(distinct) == len(numbers):
+        return _Rows(of_actions, of_actions, slice(None))
+    return _Rows(of_actions, np.array([*distinct])[:, None], np.array([distinct[number] for number in numbers]))
+
+
+def blocks(rows: int, features: int) -> list[slice]:
+    """Slices of all rows: of LEAST_ROWS at least, and with no more than BLOCK cells where that allows it.
+
+    >>> blocks(5, features=1_000)
+    [slice(0, 2, None), slice(2, 5, None)]
+    """
+    count = max(1, rows // max(LEAST_ROWS, BLOCK // (2 * features**2)))
+    return [slice(rows * index // count, rows * (index + 1) // count) for index in range(count)]
+
+
+def _join(shared: KnownFeatures, own: _FeatureTable) -> tuple[Indexes, Floats]:
+    """(actions, features): indexes and values of all features of each action."""
+    shape = (len(own.places), len(shared.places))
+    places = np.concatenate([np.broadcast_to(shared.places, shape), own.places], axis=1)
+    values = np.concatenate([np.broadcast_to(shared.values, shape), own.values], axis=1)
+    return places, values
