@@ -49,12 +49,12 @@ FILES_INTERVAL = 1.0
 FOLLOW_INTERVAL = 0.05
 """Seconds between two reads of new versions and models."""
 
-POLICIES_SHARE, SLOTS_SHARE = 0.3, 0.05
+POLICIES_SHARE, SLOTS_SHARE = 0.25, 0.05
 """Of `--memory`, what policies and cached slots may take; definitions have theirs in `learn/limits.py`. The rest is for
 the interpreter and its libraries (120 MB), calls in flight, what an allocator does not give back, and Vowpal Wabbit's
 pool of parsed lines, which is never smaller than it once was."""
 
-RESIDENT_SHARE, LEAST_SHARE = 0.85, 0.1
+RESIDENT_SHARE, LEAST_SHARE = 0.75, 0.1
 """Of `--memory`: where the process takes more than the first, policies get less, down to the second. Sizes are
 estimates; what the process takes is measured."""
 

@@ -29,7 +29,7 @@ class Settings:
     )
     keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
     memory: int = _setting(
-        1_000_000_000, "Bytes of memory that the process may take: 30 % models, 20 % definitions, 5 % slots."
+        1_000_000_000, "Bytes of memory that the process may take: 25 % models, 20 % definitions, 5 % slots."
     )
     max_experiments: int = _setting(1000, "Experiments that have not ended; more get RESOURCE_EXHAUSTED.")
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
