@@ -151,16 +151,14 @@ class NumberBins:
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {}
         self._edges: dict[str, list[float]] = {}
-        self._cache: Cache[Vector, Vector] = Cache()
 
     @property
     def size(self) -> int:
         """See `View`. Most numbers have at most BINS edges; others few values."""
-        return self._cache.size + NUMBER_BYTES * (len(self._values) + len(self._edges))
+        return NUMBER_BYTES * (len(self._values) + len(self._edges))
 
     def shrink(self) -> None:
-        """See `View`."""
-        self._cache.clear()
+        """See `View`: there is none, since numbers hardly ever come twice."""
 
     def useful(self, features: Vector) -> bool:
         """Whether there are numbers."""
@@ -174,21 +172,14 @@ class NumberBins:
                 values.append(value)
                 if len(values) == BIN_AFTER:
                     self._edges[name] = edges(self._values.pop(name))
-                    self._cache.clear()
 
     def _has_room(self, name: str) -> bool:
         return name in self._values or len(self._values) + len(self._edges) < MAX_NUMBERS
 
     def of(self, features: Vector) -> Vector:
         """The features, and the bin of each number: `hour:4`."""
-        found = self._cache.get(features)
-        if found is None:
-            places = [
-                (name, bisect_left(self._edges[name], value)) for name, value in features if self._edges.get(name)
-            ]
-            found = features + tuple([(f"{name}{place}", 1.0) for name, place in places])
-            self._cache.put(features, found, floats=floats_of(found))
-        return found
+        bins = [(name, bisect_left(self._edges[name], value)) for name, value in features if self._edges.get(name)]
+        return features + tuple([(f"{name}{place}", 1.0) for name, place in bins]) if bins else features
 
     def snapshot(self) -> NumberBins:
         """A copy with today's edges."""
@@ -230,6 +221,8 @@ class FeaturePairs:
 
     def of(self, features: Vector) -> Vector:
         """The features, then the products."""
+        if features[0][0].startswith(OF_ACTION):  # an action's alone, which have no products and may come but once
+            return features
         found = self._cache.get(features)
         if found is None:
             found = with_pairs(features)
