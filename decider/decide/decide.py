@@ -260,8 +260,10 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
     if not (request.eligible or request.excluded or request.action_features):
         return version.all_active
     _check_names(version, request)
-    wanted = set(request.eligible or version.all_active) - set(request.excluded)
-    eligible = tuple([id_ for id_ in version.all_active if id_ in wanted])
+    eligible = version.all_active
+    if request.eligible or request.excluded:
+        wanted = set(request.eligible or version.all_active) - set(request.excluded)
+        eligible = tuple([id_ for id_ in version.all_active if id_ in wanted])
     if not eligible:
         raise FailedPrecondition(
             f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
@@ -272,12 +274,13 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
 
 
 def _check_names(version: ExperimentVersion, request: DecisionRequest) -> None:
-    for id_ in (*request.eligible, *request.excluded, *request.action_features):
-        if id_ not in version.choices:
-            raise NotFound(
-                f"experiment {version.experiment.id!r} has no action {id_!r}; it has {', '.join(version.choices)}",
-                reason="ACTION_NOT_FOUND",
-            )
+    names = (*request.eligible, *request.excluded, *request.action_features)
+    if not version.choices.keys() >= set(names):
+        unknown = next(id_ for id_ in names if id_ not in version.choices)
+        raise NotFound(
+            f"experiment {version.experiment.id!r} has no action {unknown!r}; it has {', '.join(version.choices)}",
+            reason="ACTION_NOT_FOUND",
+        )
     for id_ in request.eligible:
         if id_ not in version.active:
             raise InvalidArgument([Violation("eligible_actions", f"action {id_!r} is retired")])

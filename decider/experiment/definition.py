@@ -116,9 +116,12 @@ class ExperimentVersion:
         All active actions are the same object each time: caches compare it by identity.
         """
         if extra:
-            return tuple([_with(self.choices[id_], extra.get(id_)) for id_ in eligible])
+            known = self.choices
+            return tuple([_with(known[id_], extra[id_]) if id_ in extra else known[id_] for id_ in eligible])
         return self.all_choices if eligible is self.all_active else tuple([self.choices[id_] for id_ in eligible])
 
 
-def _with(choice: Choice, extra: Features | None) -> Choice:
-    return Choice(choice.id, choice.kind, {**choice.features, **extra}) if extra else choice
+def _with(choice: Choice, extra: Features) -> Choice:
+    if not extra:
+        return choice
+    return Choice(choice.id, choice.kind, {**choice.features, **extra} if choice.features else extra)

@@ -33,20 +33,33 @@ def read_features(
         violations.append(Violation(path, f"has {len(fields)} features; at most {MAX_FEATURES} are possible"))
     for name in sorted(fields):  # one walk: every access to a value makes it anew
         value = fields[name]
-        kind = value.WhichOneof("kind")
         if not 0 < len(name) <= MAX_NAME:
             violations.append(Violation(path, f"{name[:MAX_NAME]!r}: a name has 1 to {MAX_NAME} characters"))
         if name in reserved:
             violations.append(Violation(f"{path}[{name}]", "is reserved: it has a field of its own"))
-        if kind == "number_value" and abs(number := value.number_value) <= MAX_NUMBER:
+        # What is not its default tells its kind, in a fifth of the time of asking for the kind.
+        if (number := value.number_value) and abs(number) <= MAX_NUMBER:
             features[name] = number
-        elif kind == "string_value" and len(text := value.string_value) <= MAX_CATEGORY:
+        elif 0 < len(text := value.string_value) <= MAX_CATEGORY:
             features[name] = text
-        elif kind == "bool_value":
-            features[name] = value.bool_value
         else:
-            violations.append(Violation(f"{path}[{name}]", _problem(kind, value)))
+            _read_rare(value, name, features, violations, path)
     return features, violations
+
+
+def _read_rare(
+    value: Value, name: str, features: dict[str, FeatureValue], violations: list[Violation], path: str
+) -> None:
+    """A flag, zero, the empty text, or what is wrong."""
+    kind = value.WhichOneof("kind")
+    if kind == "bool_value":
+        features[name] = value.bool_value
+    elif kind == "number_value" and value.number_value == 0:
+        features[name] = value.number_value
+    elif kind == "string_value" and not value.string_value:
+        features[name] = ""
+    else:
+        violations.append(Violation(f"{path}[{name}]", _problem(kind, value)))
 
 
 def _problem(kind: str | None, value: Value) -> str:

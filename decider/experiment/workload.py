@@ -20,12 +20,13 @@ class Workload:
     """The work of one version's decisions, by the numbers of features alone. own: features of each action; active: the
     actions that can be chosen."""
 
-    __slots__ = ("_active", "_fit", "_own", "_policy")
+    __slots__ = ("_active", "_fit", "_most_own", "_own", "_policy")
 
     def __init__(self, policy: PolicySpec, own: Mapping[ActionId, Features], active: Sequence[ActionId]) -> None:
         self._policy = policy
         self._own = own
         self._active = active
+        self._most_own = max(map(len, own.values()), default=0)
         self._fit: tuple[Budget | None, int] = (None, -1)
 
     def fits(
@@ -40,7 +41,20 @@ class Workload:
         # with some of them.
         if not action_features and len(context.features) <= self.most_features(budget):
             return True
+        if action_features and self._policy.seconds(self._largest(context, action_features)) <= budget.seconds:
+            return True
         return self.seconds(context, eligible, action_features) <= budget.seconds
+
+    def _largest(self, context: Context, action_features: Mapping[ActionId, Features]) -> Shape:
+        """A shape that no decision with such features exceeds, without looking at each action."""
+        most_own, most_new = self._most_own, max(map(len, action_features.values()))
+        new = len(action_features)
+        return Shape(
+            context=FIELDS + len(context.features),
+            actions={most_own + most_new: len(self._active)},
+            new_actions=new,
+            new_features=new * (most_own + most_new),
+        )
 
     def seconds(
         self, context: Context, eligible: Sequence[ActionId], action_features: Mapping[ActionId, Features]

@@ -53,7 +53,14 @@ def vector_of(features: Features) -> Vector:
     >>> vector_of({"vip": True, "age": 31})
     (('age:', 31.0), ('vip=true', 1.0))
     """
-    return tuple([_pair(name, features[name]) for name in sorted(features)])
+    vector = []
+    for name in sorted(features):
+        value = features[name]
+        if type(value) is float and SMALLEST <= value <= LINEAR_UP_TO:  # most numbers, without three calls
+            vector.append((number_name(name), value))
+        else:
+            vector.append(_pair(name, value))
+    return tuple(vector)
 
 
 def _pair(name: str, value: FeatureValue) -> Pair:

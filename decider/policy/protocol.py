@@ -16,9 +16,10 @@ from decider.policy.work import Estimate
 from decider.types import START, ActionId, Context, Features, Position
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: that takes twice as long to make, and calls make hundreds
 class Choice:
-    """An action as a policy sees it, made once for each experiment version; `vector`: its features as models see them.
+    """An action as a policy sees it, made once for each experiment version, or for a call with features of its own;
+    `vector`: its features as models see them. Never changed.
 
     Two are equal if no model can tell them apart: the order of features does not matter, and the flag True is not the
     number 1.
@@ -34,9 +35,9 @@ class Choice:
     _hash: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vector", vector_of(self.features))
+        self.vector = vector_of(self.features)
         # Computed once: tuples of choices are the keys of every policy's caches, looked up for each decision.
-        object.__setattr__(self, "_hash", hash((self.id, self.kind, self.vector)))
+        self._hash = hash((self.id, self.kind, self.vector))
 
     def __hash__(self) -> int:
         return self._hash

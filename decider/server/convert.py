@@ -35,6 +35,9 @@ MAX_KEY = 128
 MAX_BATCH = 1000
 DEFAULT_REWARD_NAME = "reward"
 
+_RESERVED = ("id", "kind")
+"""Names that a feature of an action may not have."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REASONS = {name.removeprefix("REASON_"): number for name, number in pb.Reason.items()}
@@ -85,10 +88,10 @@ def _context(message: pb.Context, violations: list[Violation]) -> Context:
 def _action_features(message: Mapping[str, Struct], violations: list[Violation]) -> dict[ActionId, Features]:
     features: dict[ActionId, Features] = {}
     for id_ in sorted(message) if message else ():
-        features[ActionId(id_)], problems = read_features(
-            message[id_], f"action_features[{id_}]", reserved=("id", "kind")
-        )
-        violations.extend(problems)
+        known, problems = read_features(message[id_], f"action_features[{id_}]", reserved=_RESERVED)
+        features[ActionId(id_)] = known
+        if problems:
+            violations += problems
     return features
 
 

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -69,12 +71,15 @@ class KnownFeatures(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """of_actions: (actions, 1), the row of each. distinct: (rows, 1), the same, each once. copies: (actions,), where each
-    action's row is in `distinct`."""
+    """of_actions: (actions, 1), the row of each. distinct: (rows, 1), the same, each once. copies: (actions,), which of
+    those is each action's."""
 
     of_actions: Indexes
     distinct: Indexes
     copies: Indexes | slice
+
+
+_NAME, _VALUE = itemgetter(0), itemgetter(1)
 
 
 class _FeatureTable(NamedTuple):
@@ -170,6 +175,16 @@ class LinearPredictor:
         return stacked
 
     def _make_stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
+        known = list(map(self._places.get, map(_NAME, chain.from_iterable(own))))
+        if None not in known and len(set(map(len, own))) == 1:  # mostly all actions have the same features
+            values = list(map(_VALUE, chain.from_iterable(own)))
+            shape = (len(own), len(own[0]))
+            return _FeatureTable(
+                np.array(known, np.int64).reshape(shape), np.array(values, float).reshape(shape), np.zeros(len(own))
+            )
+        return self._make_ragged_stack(own)
+
+    def _make_ragged_stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
         places = [[self._places[name] for name, _ in one if name in self._places] for one in own]
         values = [[value for name, value in one if name in self._places] for one in own]
         size = max(map(len, places))

@@ -32,7 +32,7 @@ from decider.policy.thompson.posterior import Predictor
 from decider.policy.thompson.recurring import Recurring
 from decider.policy.thompson.regression import Regression
 from decider.policy.thompson.views import FeaturePairs, NumberBins, View, ViewRegression
-from decider.types import Context
+from decider.types import ActionId, Context
 
 _LOG = logging.getLogger(__name__)
 
@@ -272,6 +272,8 @@ def _best_of_many(mean: Floats, deviation: Floats) -> Floats:
     return pmf
 
 
+_known_ids: Cache[tuple[ActionId, ...], tuple[str, ...]] = Cache()
+
 _names_of_actions: Cache[tuple[Choice, ...], _ActionNames] = Cache()
 
 
@@ -288,9 +290,18 @@ def _action_names(actions: tuple[Choice, ...]) -> _ActionNames:
 
 
 def _make_action_names(actions: tuple[Choice, ...]) -> _ActionNames:
-    ids = tuple([category("id", one.id)[0] for one in actions])
-    own = tuple([tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) for one in actions])
-    return ids, own
+    own = [
+        tuple([(f"{OF_ACTION}{name}", value) for name, value in one.vector]) if one.vector else () for one in actions
+    ]
+    return _ids_of(tuple([one.id for one in actions])), tuple(own)
+
+
+def _ids_of(actions: tuple[ActionId, ...]) -> tuple[str, ...]:
+    ids = _known_ids.get(actions)
+    if ids is None:
+        ids = tuple([category("id", id_)[0] for id_ in actions])
+        _known_ids.put(actions, ids, floats=FEATURE * len(actions) + sum(map(len, actions)))
+    return ids
 
 
 def _context_features(context: Context) -> Vector:

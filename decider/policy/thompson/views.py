@@ -9,12 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.policy.features import Vector
+from decider.policy.features import Pair, Vector
 from decider.policy.thompson.admission import Admission
 from decider.policy.thompson.arrays import Arrays, Cache, Floats, floats_of, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION, PAIR, is_number
@@ -150,17 +150,15 @@ class NumberBins:
 
     def __init__(self) -> None:
         self._values: dict[str, list[float]] = {}
-        self._edges: dict[str, list[float]] = {}
-        self._cache: Cache[Vector, Vector] = Cache()
+        self._bins: dict[str, _Bins] = {}
 
     @property
     def size(self) -> int:
         """See `View`. Most numbers have at most BINS edges; others few values."""
-        return self._cache.size + NUMBER_BYTES * (len(self._values) + len(self._edges))
+        return NUMBER_BYTES * (len(self._values) + len(self._bins))
 
     def shrink(self) -> None:
-        """See `View`."""
-        self._cache.clear()
+        """See `View`: there is none, since numbers hardly ever come twice."""
 
     def useful(self, features: Vector) -> bool:
         """Whether there are numbers."""
@@ -169,41 +167,51 @@ class NumberBins:
     def see(self, features: Vector) -> None:
         """Collect the values of numbers that have no bins yet."""
         for name, value in features:
-            if is_number(name) and name not in self._edges and self._has_room(name):
+            if is_number(name) and name not in self._bins and self._has_room(name):
                 values = self._values.setdefault(name, [])
                 values.append(value)
                 if len(values) == BIN_AFTER:
-                    self._edges[name] = edges(self._values.pop(name))
-                    self._cache.clear()
+                    self._bins[name] = _bins(name, edges(self._values.pop(name)))
 
     def _has_room(self, name: str) -> bool:
-        return name in self._values or len(self._values) + len(self._edges) < MAX_NUMBERS
+        return name in self._values or len(self._values) + len(self._bins) < MAX_NUMBERS
 
     def of(self, features: Vector) -> Vector:
         """The features, and the bin of each number: `hour:4`."""
-        found = self._cache.get(features)
-        if found is None:
-            places = [
-                (name, bisect_left(self._edges[name], value)) for name, value in features if self._edges.get(name)
-            ]
-            found = features + tuple([(f"{name}{place}", 1.0) for name, place in places])
-            self._cache.put(features, found, floats=floats_of(found))
-        return found
+        known, found = self._bins, []
+        for name, value in features:
+            bins = known.get(name)
+            if bins is not None and bins.edges:
+                found.append(bins.categories[bisect_left(bins.edges, value)])
+        return features + tuple(found) if found else features
 
     def snapshot(self) -> NumberBins:
         """A copy with today's edges."""
         copy = NumberBins()
-        copy._edges = dict(self._edges)
+        copy._bins = dict(self._bins)
         return copy
 
     def to_arrays(self) -> Arrays:
         """Edges of bins, and the values of numbers that have none yet."""
-        return {"numbers": json_to_array({"values": self._values, "edges": self._edges})}
+        known = {name: bins.edges for name, bins in self._bins.items()}
+        return {"numbers": json_to_array({"values": self._values, "edges": known})}
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         """Go on from `to_arrays()`."""
         numbers = json_from_array(saved["numbers"])
-        self._values, self._edges = numbers["values"], numbers["edges"]
+        self._values = numbers["values"]
+        self._bins = {name: _bins(name, known) for name, known in numbers["edges"].items()}
+
+
+class _Bins(NamedTuple):
+    """The bins of a number, and the feature that each of them is."""
+
+    edges: list[float]
+    categories: tuple[Pair, ...]
+
+
+def _bins(name: str, inner: list[float]) -> _Bins:
+    return _Bins(inner, tuple([(f"{name}{place}", 1.0) for place in range(len(inner) + 1)]))
 
 
 class FeaturePairs:
@@ -230,6 +238,8 @@ class FeaturePairs:
 
     def of(self, features: Vector) -> Vector:
         """The features, then the products."""
+        if features[0][0].startswith(OF_ACTION):  # an action's alone, which have no products and may come but once
+            return features
         found = self._cache.get(features)
         if found is None:
             found = with_pairs(features)
