@@ -1,4 +1,4 @@
-"""A part of an archive: a folder of Parquet files with all entries of a log between two positions. See README there.
+"""A part of an archive: a folder of Parquet files with all entries of a log between two positions.
 
 `part.json` names every file with its checksum. Called by the other modules of this room and by `open.py`.
 """
