@@ -23,7 +23,8 @@ from decider.policy.features import fields_vector, vector_of
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Choice
 from decider.policy.thompson.arrays import json_from_array
-from decider.types import ActionId, Context, Features
+from decider.policy.thompson.views import FeaturePairs
+from decider.types import ActionId, Context, Features, FeatureValue
 from tests.conftest import feature_maps, plain_choices, sample_version, spec
 from tests.test_encode import as_read
 
@@ -172,3 +173,16 @@ def test_features_that_come_with_a_call_fill_no_cache() -> None:
     predictor = policy._predictor  # type: ignore[attr-defined]
     assert not predictor._cache
     assert not predictor._stacks
+    pairs = FeaturePairs()
+    assert pairs.of((("A price:", 0.5), ("A new=true", 1.0))) == (("A price:", 0.5), ("A new=true", 1.0))
+    assert not pairs._cache
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, "", False])
+def test_a_value_that_is_its_kinds_default_is_read_as_it_was_sent(value: FeatureValue) -> None:
+    """The kind of most values is told by their not being the default; the others must not get lost or change kind."""
+    message = Struct()
+    message.update({"x": value})
+    read, violations = read_features(message)
+    assert not violations
+    assert (type(read["x"]), str(read["x"])) == (type(value), str(value))

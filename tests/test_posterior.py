@@ -7,12 +7,14 @@ from random import Random
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decider.policy.features import Vector
 from decider.policy.thompson import posterior
 from decider.policy.thompson.admission import MostFrequent
 from decider.policy.thompson.features import CONSTANT
-from decider.policy.thompson.posterior import Posterior
+from decider.policy.thompson.posterior import LinearPredictor, Posterior
 from decider.policy.thompson.regression import Regression
 
 NAMES = [f"{kind}{number}{end}" for number in range(12) for kind, end in (("of", "=x"), ("size", ":"))]
@@ -70,6 +72,19 @@ def test_blocks_of_any_size_give_the_same_bits(
         found = regression.posterior(ACTIONS[:actions], shared, own)
         assert found.mean.tobytes() == wanted.mean.tobytes()
         assert found.variance.tobytes() == wanted.variance.tobytes()
+
+
+@given(st.integers(0, 3), st.lists(st.integers(0, 2**32), min_size=1, max_size=6))
+def test_actions_with_the_same_features_get_the_same_arrays_without_a_loop(most: int, seeds: list[int]) -> None:
+    """The order in which an array lies in memory is the order of its sums, so it is compared as well."""
+    predictor = LinearPredictor()
+    predictor._places |= {name: place for place, name in enumerate(NAMES[:16], 1)}
+    names = [CONSTANT, *NAMES[: 2 * most]]
+    own = tuple([tuple([(name, Random(seed).random()) for name in names[:most]]) for seed in seeds])
+    for known in (own, (*own, some(Random(most), NAMES, 3))):
+        for found, wanted in zip(predictor._make_stack(known), predictor._make_ragged_stack(known), strict=True):
+            assert (found.dtype, found.shape, found.tobytes()) == (wanted.dtype, wanted.shape, wanted.tobytes())
+            assert found.strides == wanted.strides or not found.size
 
 
 @pytest.mark.parametrize("own", [(), (("A price:", 0.5), ("A new=true", 1.0))])

@@ -13,6 +13,9 @@ from decider.policy.spec import PolicySpec
 from decider.policy.work import Budget, Shape
 from decider.types import CONTEXT_FIELDS, ActionId, Context, Features
 
+SURELY = 1 - 1e-9
+"""Of a budget: two sums of the same costs may differ in their last bits."""
+
 FIELDS = len(CONTEXT_FIELDS)
 
 
@@ -41,7 +44,7 @@ class Workload:
         # with some of them.
         if not action_features and len(context.features) <= self.most_features(budget):
             return True
-        if action_features and self._policy.seconds(self._largest(context, action_features)) <= budget.seconds:
+        if action_features and self._policy.seconds(self._largest(context, action_features)) < SURELY * budget.seconds:
             return True
         return self.seconds(context, eligible, action_features) <= budget.seconds
 
