@@ -257,6 +257,38 @@ def test_readers_that_come_and_go_are_not_told_of(tmp_path: Path, caplog: pytest
         assert caplog.messages == []
 
 
+def test_who_stayed_is_forgotten_once_others_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy server somebody always reads: the file must begin anew once the one who stayed has left."""
+    monkeypatch.setattr(write_ahead, "HELD_AFTER", 0.05)
+    with closing(SqliteLog(tmp_path / "log.db")) as log:
+        stays = reading(tmp_path / "log.db")
+        for _ in range(20):
+            log.append([NewBuild({"padding": "x" * 500_000})])
+            log.maintain()
+        time.sleep(0.1)
+        log.maintain()
+        assert log.warnings
+        other = reading(tmp_path / "log.db")
+        stays.close()
+        for _ in range(20):
+            log.append([NewBuild({"padding": "x" * 500_000})])
+            log.maintain()
+            other.close()
+            other = reading(tmp_path / "log.db")
+        assert not log.warnings
+        other.close()
+        log.maintain()
+        assert (tmp_path / "log.db-wal").stat().st_size < write_ahead.LARGE_BYTES
+
+
+def reading(db: Path) -> sqlite3.Connection:
+    """A connection with an open transaction, which reads the log as it is now."""
+    connection = sqlite3.connect(db, isolation_level=None)
+    connection.execute("begin")
+    connection.execute("select * from head").fetchall()
+    return connection
+
+
 def test_a_server_tells_of_a_reader_and_goes_on(client: InProcessClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ready, since it decides as ever; but whoever looks is told."""
     monkeypatch.setattr(write_ahead, "HELD_AFTER", 0.1)

@@ -80,7 +80,8 @@ class WriteAheadLog:
         if written >= pages or pages <= LARGE_PAGES:
             self._go_on(now)
         elif self._stop is None or self._stop.page != written:
-            self._stop = self._stop._replace(page=written) if self._stop and self._told else _new_stop(written, now)
+            self._go_on(now)  # it has moved: who stayed has left, and others read now
+            self._stop = _new_stop(written, now)
         elif not self._told and now - self._stop.since >= HELD_AFTER:
             self._told = True
             logger.warning("%s", *self.warnings)
