@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from decider.errors import FailedPrecondition, LogLocked
+from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogLocked
 from decider.experiment.definition import RewardDefinition
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
 from decider.learn.leader import Pace
@@ -402,3 +402,102 @@ def test_a_row_that_was_added_before_the_cut_is_found(trimmed: Path, tmp_path: P
         db.execute("insert into ticks (position, time) values (?, 1)", (at,))
         db.commit()
     assert damage(file) != []
+
+
+def counted(file: Path, folder: Path, *, age: float = 20) -> Path:
+    """A run that was killed as soon as its part counted; the part's folder, with its unfinished name."""
+    with closing(open_to_cut(file)) as log, log.archiving():
+        plan = make_plan(log, Time(log.head().time - round(age * SECOND)))
+        assert plan is not None
+        _write(log, folder, plan, 0, lambda _: None)
+    (part,) = folder.glob(".unfinished-*")
+    return part
+
+
+def store_totals(drive: Drive) -> None:
+    """Without them nothing may be deleted."""
+    totals = LogTotals(drive.log)
+    totals.catch_up()
+    drive.log.store_totals(totals.checkpoint())
+
+
+def cut_off_one(path: Path) -> None:
+    """A file of a part is shorter than it was written."""
+    file = path / "rewards.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def take_away(path: Path) -> None:
+    """The part is nowhere."""
+    shutil.rmtree(path)
+
+
+def empty(path: Path) -> None:
+    """As where a disk is not mounted."""
+    take_away(path)
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [cut_off_one, take_away, empty])
+@pytest.mark.parametrize("finished", [False, True])
+def test_nothing_is_deleted_while_the_part_is_not_there(
+    drive: Drive, file: Path, tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, *, finished: bool,
+) -> None:  # fmt: skip
+    """The entries may be nowhere else. It is told, nothing else stops, and it goes on once the part is back."""
+    monkeypatch.setattr("decider.log.archive.last_part.LOOK_INTERVAL", 0.0)
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    part = counted(file, tmp_path / "archive")
+    if finished:
+        part = part.rename(part.with_name(part.name.removeprefix(".unfinished-")))
+    shutil.copytree(part, tmp_path / "copy")
+    spoil(part)
+    store_totals(drive)
+    before = rows(file, "select count(*) from decisions")
+    for _ in range(3):
+        drive.log.maintain()
+    with pytest.raises((ArchiveMissing, ArchiveDamaged), match=part.name.removeprefix(".unfinished-")):
+        cut(file, tmp_path / "archive", age=10)
+    assert rows(file, "select count(*) from decisions") == before
+    (warning,) = drive.log.warnings
+    assert "archived entries are not deleted yet" in warning
+    assert caplog.text.count(warning) == 1
+    shutil.rmtree(tmp_path / "archive")
+    shutil.copytree(tmp_path / "copy", part)
+    for _ in range(10):
+        drive.log.maintain()
+    assert drive.log.warnings == []
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+    assert [one.name for one in (tmp_path / "archive").iterdir()] == [part.name.removeprefix(".unfinished-")]
+
+
+def test_a_part_that_was_moved_is_found_before_it_is_trimmed(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Where it lies is said with `--archive`; a damaged part of something else beside it is not in the way."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    counted(file, tmp_path / "archive").rename(tmp_path / "moved")
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "part.json").write_text("nonsense")
+    with closing(open_to_cut(file, archives=[tmp_path])) as log:
+        log.finish_cut(lambda _: None)
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+
+
+def test_a_part_that_cannot_be_renamed_stops_nothing(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """A server may not be allowed to write to the archive: it serves, and deletes nothing."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    part = counted(file, tmp_path / "archive")
+    in_the_way = part.with_name(part.name.removeprefix(".unfinished-"))
+    in_the_way.mkdir()
+    (in_the_way / "something").touch()
+    store_totals(drive)
+    before = rows(file, "select count(*) from decisions")
+    drive.restart()
+    drive.visits(1)
+    assert rows(file, "select count(*) - 1 from decisions") == before
+    (warning,) = drive.log.warnings
+    assert f"cannot get its name {in_the_way.name}" in warning
+    shutil.rmtree(in_the_way)
+    assert cut(file, tmp_path / "archive", age=10) is not None

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from decider.errors import ArchiveDamaged, ArchiveMissing
-from decider.log.archive.part import PART_JSON, UNFINISHED, Part, read_head
+from decider.log.archive.part import PART_JSON, UNFINISHED, Part, file_sha256, read_head
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import json_text
@@ -87,12 +87,23 @@ def found_parts(named: Sequence[NamedPart], folders: Sequence[Path] = ()) -> lis
 
 
 def _find(path: Path, digest: str, folders: Sequence[Path]) -> Part | None:
-    for candidate in _candidates(path, folders):
-        if is_part(candidate):
-            part = read_head(candidate)
-            if part.digest == digest:
-                return part
+    """By its digest first: what else lies there is none of ours, and need not be whole."""
+    there = [one for one in _candidates(path, folders) if is_part(one)]
+    for candidate in there:
+        if _digest_of(candidate) == digest:
+            return read_head(candidate)
+    for candidate in there:
+        if candidate.name.removeprefix(UNFINISHED) == path.name:
+            read_head(candidate)  # says what is wrong with it
     return None
+
+
+def _digest_of(folder: Path) -> str:
+    """Of its part.json; empty where it cannot be read."""
+    try:
+        return file_sha256(folder / PART_JSON)
+    except OSError:
+        return ""
 
 
 def _candidates(path: Path, folders: Sequence[Path]) -> Iterator[Path]:

@@ -1,14 +1,13 @@
 """Writes a part of an archive: all entries of a log between two positions. Called by whoever trims the log.
 
 The part is written under a name that does not count, read back and compared with the chain; only then may the log name
-it, and `finish_part` gives it its own name. The log is read in short pieces, so that no snapshot of it is kept: entries
+it, and the part gets its own name. The log is read in short pieces, so that no snapshot of it is kept: entries
 never change, and of decisions whose window is over neither do the rewards in time.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +37,7 @@ from decider.log.archive.part import (
     file_sha256,
     read_head,
     read_part,
+    sync,
     to_text,
 )
 from decider.log.archive.read import prove
@@ -94,8 +94,8 @@ def write_part(log: Path, *, after: Head, until: Head, folder: Path, name: str) 
         changed = originals(connection).between(after.position, until.position)
         part = Part(place, identity(connection), after, until, _chain_start(connection), files, "", changed)
         _write_text(place / PART_JSON, to_text(part))
-        _sync(place)
-        _sync(folder)
+        sync(place)
+        sync(folder)
     written = read_head(place)
     _prove(written, log)
     return written
@@ -109,16 +109,6 @@ def discard_unfinished(folder: Path, prefix: str, log: Path) -> None:
         for one in folder.glob(f"{UNFINISHED}{prefix}*"):
             if not (one / PART_JSON).exists() or read_head(one).log == ours:
                 shutil.rmtree(one)
-
-
-def finish_part(part: Part) -> Part:
-    """Give a part its own name, once the log names it; nothing is done where it has it. Raises LogError."""
-    final = part.folder.with_name(part.name)
-    with _file_errors(final.parent):
-        if part.folder != final and part.folder.exists():
-            part.folder.rename(final)
-            _sync(final.parent)
-    return read_head(final)
 
 
 def _existing(folder: Path, after: Head, until: Head) -> Part:
@@ -288,19 +278,10 @@ class _File:
         if self._batches:
             self._write()
         self._writer.close()
-        _sync(self.path)
+        sync(self.path)
         return PartFile(self._rows, self.path.stat().st_size, file_sha256(self.path))
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """A file's content, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)

@@ -110,7 +110,7 @@ class Trimmer:
             cut = self._cut()
             if cut is None:
                 return None
-            (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
+            first = self._first_left(cut)
             if first is None:
                 return cut.position
             last = Position(min(first + PIECE - 1, cut.position))
@@ -120,6 +120,15 @@ class Trimmer:
                     return None
                 self._trim(cut, Position(first), last)
             return last
+
+    def has_work(self) -> bool:
+        """Whether anything is left that lies in the archive."""
+        cut = self._cut()
+        return cut is not None and self._first_left(cut) is not None
+
+    def _first_left(self, cut: _Cut) -> Position | None:
+        (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
+        return first
 
     def sweep(self) -> bool:
         """Drop archived decisions that nobody needs any more, among the next few. Returns whether there are more."""
