@@ -5,6 +5,7 @@ The part's own files: `test_archive.py`.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogLocked
+from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogFull, LogLocked
 from decider.experiment.definition import RewardDefinition
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
+from decider.log.archive.part import Part, read_part
+from decider.log.archive.write import alone_in, part_name, write_part
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
@@ -301,7 +304,8 @@ def test_the_leader_finishes_what_a_killed_run_has_left(drive: Drive, file: Path
         plan = make_plan(log, Time(log.head().time - 20 * SECOND))
         assert plan is not None
         _write(log, tmp_path / "archive", plan, 0, lambda _: None)
-    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f".unfinished-log-1-{plan.until.position}"]
+    name = part_name(file, after=plan.after, until=plan.until)
+    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f".unfinished-{name}"]
     assert_whole(drive.log, everything - plan.decisions)
     totals = LogTotals(drive.log)
     totals.catch_up()
@@ -310,7 +314,7 @@ def test_the_leader_finishes_what_a_killed_run_has_left(drive: Drive, file: Path
         drive.log.maintain()
         assert drive.log.check(lambda _: None) == []
     assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
-    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f"log-1-{plan.until.position}"]
+    assert [one.name for one in (tmp_path / "archive").iterdir()] == [name]
     assert_whole(drive.log, everything - plan.decisions)
     with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
         assert_whole(whole, everything)
@@ -469,7 +473,8 @@ def test_nothing_is_deleted_while_the_part_is_not_there(
         drive.log.maintain()
     assert drive.log.warnings == []
     assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
-    assert [one.name for one in (tmp_path / "archive").iterdir()] == [part.name.removeprefix(".unfinished-")]
+    folders = [one.name for one in (tmp_path / "archive").iterdir() if one.is_dir()]
+    assert folders == [part.name.removeprefix(".unfinished-")]
 
 
 def test_a_part_that_was_moved_is_found_before_it_is_trimmed(drive: Drive, file: Path, tmp_path: Path) -> None:
@@ -501,3 +506,89 @@ def test_a_part_that_cannot_be_renamed_stops_nothing(drive: Drive, file: Path, t
     assert f"cannot get its name {in_the_way.name}" in warning
     shutil.rmtree(in_the_way)
     assert cut(file, tmp_path / "archive", age=10) is not None
+
+
+def written(file: Path, folder: Path, *, age: float = 20) -> Part:
+    """A run that was killed before its part counted."""
+    with closing(open_to_cut(file)) as log:
+        plan = make_plan(log, Time(log.head().time - round(age * SECOND)))
+        assert plan is not None
+        name = part_name(file, after=plan.after, until=plan.until)
+        return write_part(file, after=plan.after, until=plan.until, folder=folder, name=name)
+
+
+def test_logs_with_the_same_file_name_share_a_folder(tmp_path: Path, clock: Clock) -> None:
+    """Every server's log may be called the same: one's part that counts is nothing that the other may remove."""
+    files = [tmp_path / name / "log.db" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        clock.advance(1)
+        with closing(open_log(file, clock=clock)) as log:
+            drive = Drive(log, clock)
+            drive.apply(sample_experiment())
+            drive.visits(60)
+    parts = [counted(files[0], tmp_path / "archive")]
+    for age in (30, 20):
+        assert cut(files[1], tmp_path / "archive", age=age) is not None
+        assert read_part(parts[0]).digest == rows(files[0], "select digest from archives")[0][0]
+    assert cut(files[0], tmp_path / "archive", age=10) is not None
+    for file in files:
+        with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+            assert_whole(whole, whole.count_decisions())
+
+
+@pytest.mark.parametrize("age", [10, 20])
+def test_a_copy_of_a_log_leaves_the_part_of_the_log_alone(drive: Drive, file: Path, tmp_path: Path, age: float) -> None:
+    """Somebody tries a backup: its run knows nothing of the part that counts, and must not take it for a leftover."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    (tmp_path / "backup").mkdir()
+    copy = copied(file, tmp_path / "backup").rename(tmp_path / "backup" / file.name)
+    part = counted(file, tmp_path / "archive")
+    digest = read_part(part).digest
+    assert cut(copy, tmp_path / "archive", age=age) is not None
+    assert digest in [read_part(one).digest for one in (tmp_path / "archive").iterdir() if one.is_dir()]
+    drive.visits(1)
+    assert cut(file, tmp_path / "archive", age=5) is not None
+    for one in (file, copy):
+        with closing(open_reader(one, archive=[tmp_path / "archive"])) as whole:
+            assert whole.check(lambda _: None) == []
+
+
+def test_what_a_killed_run_has_left_is_removed(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Else the disk fills with parts that no log names."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    folder = tmp_path / "archive"
+    left = written(file, folder)
+    half = left.folder.with_name(f"{left.folder.name}0")
+    half.mkdir()
+    part = cut(file, folder, age=10)
+    assert part is not None
+    assert part.folder.name != left.name
+    assert [one.name for one in folder.iterdir() if one.is_dir()] == [part.folder.name]
+
+
+def test_one_run_at_a_time_writes_to_a_folder(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Whatever log it is of."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    with alone_in(tmp_path / "archive"), pytest.raises(LogLocked, match=r"archive: another archive run writes there"):
+        cut(file, tmp_path / "archive", age=10)
+    assert cut(file, tmp_path / "archive", age=10) is not None
+
+
+def test_a_full_disk_keeps_no_half_part(
+    drive: Drive, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left on it is needed by others."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("decider.log.archive.write.sync", full)
+    with pytest.raises(LogFull, match="free space"):
+        cut(file, tmp_path / "archive", age=10)
+    assert [one for one in (tmp_path / "archive").iterdir() if one.is_dir()] == []

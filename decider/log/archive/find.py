@@ -178,12 +178,25 @@ def identity(connection: sqlite3.Connection) -> str:
     return sha256(json_text(row).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+def identity_of(log: Path) -> str:
+    """The same of a file. Raises LogError."""
+    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
+        return identity(connection)
+
+
 def check_same_log(log: Path, folders: Sequence[Path]) -> None:
     """Raises ArchiveMissing for a folder without any part of this log."""
-    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
-        wanted = identity(connection)
+    wanted = identity_of(log)
     for folder in folders:
         there = [one for one in (folder, *_folders_in(folder)) if is_part(one)]
-        if not any(read_head(one).log == wanted for one in there):
+        if not any(_log_of(one) == wanted for one in there):
             has = f"those of another log ({there[0].name})" if there else "none of any log"
             raise ArchiveMissing(f"{folder}: has no part of the archive of {log}, but {has}; name another folder")
+
+
+def _log_of(folder: Path) -> str:
+    """Of which log a part is; empty where it does not say."""
+    try:
+        return read_head(folder).log
+    except (ArchiveDamaged, ArchiveMissing):
+        return ""

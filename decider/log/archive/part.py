@@ -29,6 +29,9 @@ PART_JSON = "part.json"
 UNFINISHED = ".unfinished-"
 """Before the name of a part's folder until the log names the part."""
 
+WRITER = ".writer"
+"""A file of an unfinished part that says which file of a log it was written from."""
+
 MARKS = "marks.parquet"
 
 NAMED = "named-"
@@ -156,6 +159,7 @@ def finish_part(part: Part) -> Part:
         if part.folder != final and part.folder.exists():
             part.folder.rename(final)
             sync(final.parent)
+            (final / WRITER).unlink(missing_ok=True)
     except OSError as error:
         raise LogError(
             f"{part.folder}: the part of the archive cannot get its name {final.name} ({error}); make its folder "

@@ -128,7 +128,7 @@ class Trimmer:
 
     def _first_left(self, cut: _Cut) -> Position | None:
         (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
-        return first
+        return None if first is None else Position(first)
 
     def sweep(self) -> bool:
         """Drop archived decisions that nobody needs any more, among the next few. Returns whether there are more."""
