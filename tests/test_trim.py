@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogFull, LogLocked
 from decider.experiment.definition import RewardDefinition
@@ -24,6 +25,7 @@ from decider.log.archive.write import alone_in, part_name, write_part
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
+from decider.server.archive_command import archive_command
 from decider.types import Context, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
@@ -592,3 +594,87 @@ def test_a_full_disk_keeps_no_half_part(
     with pytest.raises(LogFull, match="free space"):
         cut(file, tmp_path / "archive", age=10)
     assert [one for one in (tmp_path / "archive").iterdir() if one.is_dir()] == []
+
+
+def test_a_log_is_whole_at_every_moment_of_a_later_cut(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Models that had stayed at the first cut need not stay at the second: they go first, and leave gaps."""
+    drive.apply(sample_experiment())
+    drive.visits(300)
+    assert cut(file, tmp_path / "archive", age=20) is not None
+    drive.visits(300)
+    counted(file, tmp_path / "archive", age=20)
+    store_totals(drive)
+    ((first, before),) = rows(
+        file,
+        "select min(p.position), min(a.last) from archives a, published p where p.position not in kept_models",
+    )
+    assert first <= before
+    assert drive.log.check(lambda _: None) == []
+    for _ in range(8):
+        drive.log.maintain()
+        assert drive.log.check(lambda _: None) == []
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+
+
+def test_an_entry_added_up_to_the_cut_before_is_found_while_a_later_one_is_trimmed(
+    drive: Drive, file: Path, tmp_path: Path
+) -> None:
+    """Gaps between models are no place to hide something."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    assert cut(file, tmp_path / "archive", age=20) is not None
+    drive.visits(60)
+    counted(file, tmp_path / "archive", age=20)
+    assert drive.log.check(lambda _: None) == []
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("insert into ticks (position, time) values (3, 1)")
+        db.commit()
+    assert drive.log.check(lambda _: None) != []
+
+
+def test_a_log_that_remembers_for_ever_goes_on(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """A number that no column can hold would break it at every later start."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    part = cut(file, tmp_path / "archive", age=20, remember=106_740_000 * 86_400)
+    assert part is not None
+    assert archived_rows(file) == part.plan.decisions
+    assert drive.log.check(lambda _: None) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--before", "1d", "--remember", "36501d"), ("--before", "36501d"), ("--before", f"{'9' * 400}s")],
+)
+def test_an_age_that_no_time_can_hold_is_refused(
+    drive: Drive, file: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Before anything begins."""
+    drive.apply(sample_experiment())
+    result = CliRunner().invoke(archive_command, ["--db", str(file), *options, str(tmp_path / "archive")])
+    assert result.exit_code == 2
+    assert "at most 36500d" in result.output
+
+
+@pytest.mark.parametrize("algorithm", ["bag", "rnd"])
+def test_an_ended_experiment_that_cannot_go_on_from_a_model_is_archived(
+    drive: Drive, file: Path, tmp_path: Path, algorithm: str
+) -> None:
+    """Nobody learns from it any more; one that ended must not keep the whole log from being archived."""
+    drive.apply(sample_experiment(policy=spec(algorithm)))
+    drive.apply(sample_experiment(id=OTHER))
+    drive.visits(30)
+    drive.visits(30, OTHER)
+    with pytest.raises(FailedPrecondition, match=r"'home'.*another policy"):
+        cut(file, tmp_path / "archive", age=1)
+    drive.apply(sample_experiment(policy=spec(algorithm), ended=True))
+    drive.clock.advance(20)
+    drive.visits(5, OTHER)
+    drive.clock.advance(20)
+    drive.step()
+    everything = drive.log.count_decisions()
+    part = cut(file, tmp_path / "archive", age=1)
+    assert part is not None
+    assert_whole(drive.log, everything - part.plan.decisions)
+    with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+        assert_whole(whole, everything)

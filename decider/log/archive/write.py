@@ -85,8 +85,9 @@ def write_part(log: Path, *, after: Head, until: Head, folder: Path, name: str) 
     """Write the entries in (after, until] to `folder`/.unfinished-`name`, and compare them with the chain.
 
     after: the end of the part before, or `start_of`. until: the end of a commit; the windows of all decisions up to
-    there must be over. A complete part of that name that is there already is taken as it is, a half one is written anew.
-    One run at a time writes to a folder: `alone_in`. Raises LogCorrupt where the log is not what was acknowledged, LogError where it cannot be read or the part not be
+    there must be over. A complete part of that name that is there already is taken as it is, a half one is written
+    anew. One run at a time writes to a folder: see `alone_in`.
+    Raises LogCorrupt where the log is not what was acknowledged, LogError where it cannot be read or the part not be
     written.
     """
     place = folder / f"{UNFINISHED}{name}"
