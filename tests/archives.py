@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from decider.log.archive.part import Part
-from decider.log.archive.write import finish_part, start_of, write_part
+from decider.log.archive.part import Part, finish_part
+from decider.log.archive.write import start_of, write_part
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import (
     Head,

@@ -5,22 +5,27 @@ The part's own files: `test_archive.py`.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from decider.errors import FailedPrecondition, LogLocked
+from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogFull, LogLocked
 from decider.experiment.definition import RewardDefinition
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
+from decider.log.archive.part import Part, read_part
+from decider.log.archive.write import alone_in, part_name, write_part
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
+from decider.server.archive_command import archive_command
 from decider.types import Context, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
@@ -301,7 +306,8 @@ def test_the_leader_finishes_what_a_killed_run_has_left(drive: Drive, file: Path
         plan = make_plan(log, Time(log.head().time - 20 * SECOND))
         assert plan is not None
         _write(log, tmp_path / "archive", plan, 0, lambda _: None)
-    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f".unfinished-log-1-{plan.until.position}"]
+    name = part_name(file, after=plan.after, until=plan.until)
+    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f".unfinished-{name}"]
     assert_whole(drive.log, everything - plan.decisions)
     totals = LogTotals(drive.log)
     totals.catch_up()
@@ -310,7 +316,7 @@ def test_the_leader_finishes_what_a_killed_run_has_left(drive: Drive, file: Path
         drive.log.maintain()
         assert drive.log.check(lambda _: None) == []
     assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
-    assert [one.name for one in (tmp_path / "archive").iterdir()] == [f"log-1-{plan.until.position}"]
+    assert [one.name for one in (tmp_path / "archive").iterdir()] == [name]
     assert_whole(drive.log, everything - plan.decisions)
     with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
         assert_whole(whole, everything)
@@ -402,3 +408,273 @@ def test_a_row_that_was_added_before_the_cut_is_found(trimmed: Path, tmp_path: P
         db.execute("insert into ticks (position, time) values (?, 1)", (at,))
         db.commit()
     assert damage(file) != []
+
+
+def counted(file: Path, folder: Path, *, age: float = 20) -> Path:
+    """A run that was killed as soon as its part counted; the part's folder, with its unfinished name."""
+    with closing(open_to_cut(file)) as log, log.archiving():
+        plan = make_plan(log, Time(log.head().time - round(age * SECOND)))
+        assert plan is not None
+        _write(log, folder, plan, 0, lambda _: None)
+    (part,) = folder.glob(".unfinished-*")
+    return part
+
+
+def store_totals(drive: Drive) -> None:
+    """Without them nothing may be deleted."""
+    totals = LogTotals(drive.log)
+    totals.catch_up()
+    drive.log.store_totals(totals.checkpoint())
+
+
+def cut_off_one(path: Path) -> None:
+    """A file of a part is shorter than it was written."""
+    file = path / "rewards.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def take_away(path: Path) -> None:
+    """The part is nowhere."""
+    shutil.rmtree(path)
+
+
+def empty(path: Path) -> None:
+    """As where a disk is not mounted."""
+    take_away(path)
+    path.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [cut_off_one, take_away, empty])
+@pytest.mark.parametrize("finished", [False, True])
+def test_nothing_is_deleted_while_the_part_is_not_there(
+    drive: Drive, file: Path, tmp_path: Path, spoil: Callable[[Path], None], caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch, *, finished: bool,
+) -> None:  # fmt: skip
+    """The entries may be nowhere else. It is told, nothing else stops, and it goes on once the part is back."""
+    monkeypatch.setattr("decider.log.archive.last_part.LOOK_INTERVAL", 0.0)
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    part = counted(file, tmp_path / "archive")
+    if finished:
+        part = part.rename(part.with_name(part.name.removeprefix(".unfinished-")))
+    shutil.copytree(part, tmp_path / "copy")
+    spoil(part)
+    store_totals(drive)
+    before = rows(file, "select count(*) from decisions")
+    for _ in range(3):
+        drive.log.maintain()
+    with pytest.raises((ArchiveMissing, ArchiveDamaged), match=part.name.removeprefix(".unfinished-")):
+        cut(file, tmp_path / "archive", age=10)
+    assert rows(file, "select count(*) from decisions") == before
+    (warning,) = drive.log.warnings
+    assert "archived entries are not deleted yet" in warning
+    assert caplog.text.count(warning) == 1
+    shutil.rmtree(tmp_path / "archive")
+    shutil.copytree(tmp_path / "copy", part)
+    for _ in range(10):
+        drive.log.maintain()
+    assert drive.log.warnings == []
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+    folders = [one.name for one in (tmp_path / "archive").iterdir() if one.is_dir()]
+    assert folders == [part.name.removeprefix(".unfinished-")]
+
+
+def test_a_part_that_was_moved_is_found_before_it_is_trimmed(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Where it lies is said with `--archive`; a damaged part of something else beside it is not in the way."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    counted(file, tmp_path / "archive").rename(tmp_path / "moved")
+    (tmp_path / "another").mkdir()
+    (tmp_path / "another" / "part.json").write_text("nonsense")
+    with closing(open_to_cut(file, archives=[tmp_path])) as log:
+        log.finish_cut(lambda _: None)
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+
+
+def test_a_part_that_cannot_be_renamed_stops_nothing(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """A server may not be allowed to write to the archive: it serves, and deletes nothing."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    part = counted(file, tmp_path / "archive")
+    in_the_way = part.with_name(part.name.removeprefix(".unfinished-"))
+    in_the_way.mkdir()
+    (in_the_way / "something").touch()
+    store_totals(drive)
+    before = rows(file, "select count(*) from decisions")
+    drive.restart()
+    drive.visits(1)
+    assert rows(file, "select count(*) - 1 from decisions") == before
+    (warning,) = drive.log.warnings
+    assert f"cannot get its name {in_the_way.name}" in warning
+    shutil.rmtree(in_the_way)
+    assert cut(file, tmp_path / "archive", age=10) is not None
+
+
+def written(file: Path, folder: Path, *, age: float = 20) -> Part:
+    """A run that was killed before its part counted."""
+    with closing(open_to_cut(file)) as log:
+        plan = make_plan(log, Time(log.head().time - round(age * SECOND)))
+        assert plan is not None
+        name = part_name(file, after=plan.after, until=plan.until)
+        return write_part(file, after=plan.after, until=plan.until, folder=folder, name=name)
+
+
+def test_logs_with_the_same_file_name_share_a_folder(tmp_path: Path, clock: Clock) -> None:
+    """Every server's log may be called the same: one's part that counts is nothing that the other may remove."""
+    files = [tmp_path / name / "log.db" for name in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        clock.advance(1)
+        with closing(open_log(file, clock=clock)) as log:
+            drive = Drive(log, clock)
+            drive.apply(sample_experiment())
+            drive.visits(60)
+    parts = [counted(files[0], tmp_path / "archive")]
+    for age in (30, 20):
+        assert cut(files[1], tmp_path / "archive", age=age) is not None
+        assert read_part(parts[0]).digest == rows(files[0], "select digest from archives")[0][0]
+    assert cut(files[0], tmp_path / "archive", age=10) is not None
+    for file in files:
+        with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+            assert_whole(whole, whole.count_decisions())
+
+
+@pytest.mark.parametrize("age", [10, 20])
+def test_a_copy_of_a_log_leaves_the_part_of_the_log_alone(drive: Drive, file: Path, tmp_path: Path, age: float) -> None:
+    """Somebody tries a backup: its run knows nothing of the part that counts, and must not take it for a leftover."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    (tmp_path / "backup").mkdir()
+    copy = copied(file, tmp_path / "backup").rename(tmp_path / "backup" / file.name)
+    part = counted(file, tmp_path / "archive")
+    digest = read_part(part).digest
+    assert cut(copy, tmp_path / "archive", age=age) is not None
+    assert digest in [read_part(one).digest for one in (tmp_path / "archive").iterdir() if one.is_dir()]
+    drive.visits(1)
+    assert cut(file, tmp_path / "archive", age=5) is not None
+    for one in (file, copy):
+        with closing(open_reader(one, archive=[tmp_path / "archive"])) as whole:
+            assert whole.check(lambda _: None) == []
+
+
+def test_what_a_killed_run_has_left_is_removed(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Else the disk fills with parts that no log names."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    folder = tmp_path / "archive"
+    left = written(file, folder)
+    half = left.folder.with_name(f"{left.folder.name}0")
+    half.mkdir()
+    part = cut(file, folder, age=10)
+    assert part is not None
+    assert part.folder.name != left.name
+    assert [one.name for one in folder.iterdir() if one.is_dir()] == [part.folder.name]
+
+
+def test_one_run_at_a_time_writes_to_a_folder(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Whatever log it is of."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    with alone_in(tmp_path / "archive"), pytest.raises(LogLocked, match=r"archive: another archive run writes there"):
+        cut(file, tmp_path / "archive", age=10)
+    assert cut(file, tmp_path / "archive", age=10) is not None
+
+
+def test_a_full_disk_keeps_no_half_part(
+    drive: Drive, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left on it is needed by others."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("decider.log.archive.write.sync", full)
+    with pytest.raises(LogFull, match="free space"):
+        cut(file, tmp_path / "archive", age=10)
+    assert [one for one in (tmp_path / "archive").iterdir() if one.is_dir()] == []
+
+
+def test_a_log_is_whole_at_every_moment_of_a_later_cut(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """Models that had stayed at the first cut need not stay at the second: they go first, and leave gaps."""
+    drive.apply(sample_experiment())
+    drive.visits(300)
+    assert cut(file, tmp_path / "archive", age=20) is not None
+    drive.visits(300)
+    counted(file, tmp_path / "archive", age=20)
+    store_totals(drive)
+    ((first, before),) = rows(
+        file,
+        "select min(p.position), min(a.last) from archives a, published p where p.position not in kept_models",
+    )
+    assert first <= before
+    assert drive.log.check(lambda _: None) == []
+    for _ in range(8):
+        drive.log.maintain()
+        assert drive.log.check(lambda _: None) == []
+    assert rows(file, "select count(*) from decisions where position <= (select position from cut)") == [(0,)]
+
+
+def test_an_entry_added_up_to_the_cut_before_is_found_while_a_later_one_is_trimmed(
+    drive: Drive, file: Path, tmp_path: Path
+) -> None:
+    """Gaps between models are no place to hide something."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    assert cut(file, tmp_path / "archive", age=20) is not None
+    drive.visits(60)
+    counted(file, tmp_path / "archive", age=20)
+    assert drive.log.check(lambda _: None) == []
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("insert into ticks (position, time) values (3, 1)")
+        db.commit()
+    assert drive.log.check(lambda _: None) != []
+
+
+def test_a_log_that_remembers_for_ever_goes_on(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """A number that no column can hold would break it at every later start."""
+    drive.apply(sample_experiment())
+    drive.visits(60)
+    part = cut(file, tmp_path / "archive", age=20, remember=106_740_000 * 86_400)
+    assert part is not None
+    assert archived_rows(file) == part.plan.decisions
+    assert drive.log.check(lambda _: None) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--before", "1d", "--remember", "36501d"), ("--before", "36501d"), ("--before", f"{'9' * 400}s")],
+)
+def test_an_age_that_no_time_can_hold_is_refused(
+    drive: Drive, file: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Before anything begins."""
+    drive.apply(sample_experiment())
+    result = CliRunner().invoke(archive_command, ["--db", str(file), *options, str(tmp_path / "archive")])
+    assert result.exit_code == 2
+    assert "at most 36500d" in result.output
+
+
+@pytest.mark.parametrize("algorithm", ["bag", "rnd"])
+def test_an_ended_experiment_that_cannot_go_on_from_a_model_is_archived(
+    drive: Drive, file: Path, tmp_path: Path, algorithm: str
+) -> None:
+    """Nobody learns from it any more; one that ended must not keep the whole log from being archived."""
+    drive.apply(sample_experiment(policy=spec(algorithm)))
+    drive.apply(sample_experiment(id=OTHER))
+    drive.visits(30)
+    drive.visits(30, OTHER)
+    with pytest.raises(FailedPrecondition, match=r"'home'.*another policy"):
+        cut(file, tmp_path / "archive", age=1)
+    drive.apply(sample_experiment(policy=spec(algorithm), ended=True))
+    drive.clock.advance(20)
+    drive.visits(5, OTHER)
+    drive.clock.advance(20)
+    drive.step()
+    everything = drive.log.count_decisions()
+    part = cut(file, tmp_path / "archive", age=1)
+    assert part is not None
+    assert_whole(drive.log, everything - part.plan.decisions)
+    with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
+        assert_whole(whole, everything)

@@ -64,25 +64,25 @@ def archive(log: CuttableLog, folder: Path, *, before: Time, remember: int, say:
         plan = make_plan(log, before)
         if plan is None:
             return None
-        part = _write(log, folder.resolve(), plan, remember, say)
-        log.finish_cut(_progress(say))
+        from decider.log.archive.write import alone_in  # pyarrow is imported where an archive is written
+
+        with alone_in(folder):
+            part = _write(log, folder.resolve(), plan, remember, say)
+            log.finish_cut(_progress(say))
         return part
 
 
 def _write(log: CuttableLog, folder: Path, plan: Plan, remember: int, say: Say) -> ArchivedPart:
     """Write the part and let it count."""
-    from decider.log.archive.write import (
-        discard_unfinished,
-        write_part,
-    )  # pyarrow is imported where an archive is written
+    from decider.log.archive.write import discard_unfinished, part_name, write_part
 
     bases = []
     for need in plan.needed:
         say(f"learning the model of {need.experiment} at the cut")
         bases.append(make_base(log, need))
     path = Path(log.name)
-    name = f"{path.stem}-{plan.first}-{plan.until.position}"
-    discard_unfinished(folder, f"{path.stem}-{plan.first}-", path)
+    name = part_name(path, after=plan.after, until=plan.until)
+    discard_unfinished(folder, path, after=plan.after)
     say(f"writing {plan.decisions} decisions to {folder / name}")
     part = write_part(path, after=plan.after, until=plan.until, folder=folder, name=name)
     log.cut_off(NewPart(plan.first, plan.until, str(folder / name), part.digest, bases, remember))

@@ -74,7 +74,9 @@ def _serving(log: CuttableLog) -> Iterator[Need]:
     lineup.follow(log.follow(START))
     for rollout in lineup.values():
         for version in (rollout.serving, rollout.newest):
-            yield Need(version, version.experiment.policy.code)
+            # Where it can, an experiment that has ended goes on from its base, if it is begun again.
+            if version.experiment.policy.resumable or not rollout.newest.experiment.ended:
+                yield Need(version, version.experiment.policy.code)
 
 
 def refuse_impossible(log: CuttableLog, cut: Position, needed: list[Need]) -> None:

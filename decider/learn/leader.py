@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from decider.errors import DeciderError, LogLocked
+from decider.errors import DeciderError, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
 from decider.learn.trainer import resume_trainer
@@ -115,6 +115,7 @@ class Leader:
         self._settled: set[Position] = set()
         self._progress_at = time.monotonic()
         self._maintained_at = -math.inf
+        self._not_maintained = ""
 
     def catch_up(self) -> bool:
         """At the start: learn until every serving model has learned the log; False if `stopping` came first.
@@ -190,7 +191,14 @@ class Leader:
         """At most once per interval: rounds may follow each other without a pause."""
         if time.monotonic() - self._maintained_at >= self._pace.interval:
             self._maintained_at = time.monotonic()
-            self._log.maintain()
+            try:
+                self._log.maintain()
+            except LogError as error:  # the log goes on without
+                if self._not_maintained != str(error):
+                    self._not_maintained = str(error)
+                    logger.warning("the log is not maintained: %s", error)
+            else:
+                self._not_maintained = ""
 
     def finish_learning(self, deadline: float) -> None:
         """At the end: seal, learn and publish what is due, until the monotonic clock reads `deadline`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -27,24 +28,30 @@ Examples:
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Seconds."""
 
+LONGEST = 36_500 * 86_400
+"""Seconds of an age: times beyond could not be stored."""
+
 TELL_EVERY = 5.0
 """Seconds between two lines about the same piece of work."""
 
 
 def microseconds(age: str) -> int | None:
-    """Of an age like 7d; None where it is none.
+    """Of an age like 7d; None where it is none, or more than 36500d.
 
     >>> microseconds("90s"), microseconds("1.5h"), microseconds("soon")
     (90000000, 5400000000, None)
+    >>> microseconds("36500d"), microseconds("36501d")
+    (3153600000000000, None)
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", age.strip())
-    return round(float(found[1]) * UNITS[found[2]] * 1_000_000) if found else None
+    seconds = float(found[1]) * UNITS[found[2]] if found else math.inf
+    return round(seconds * 1_000_000) if seconds <= LONGEST else None
 
 
 def _age(_: click.Context, __: click.Parameter, value: str) -> int:
     found = microseconds(value)
     if found is None:
-        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 30m or 90s")
+        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 30m or 90s, at most 36500d")
     return found
 
 
@@ -64,7 +71,9 @@ def _time(text: str) -> Time:
     try:
         at = datetime.fromisoformat(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is neither a time like 2026-10-01T06:00 nor an age like 30d") from error
+        raise click.BadParameter(
+            f"{text!r} is neither a time like 2026-10-01T06:00 nor an age like 30d, at most 36500d"
+        ) from error
     return Time(round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000))
 
 

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from decider.errors import ArchiveDamaged, ArchiveMissing
-from decider.log.archive.part import PART_JSON, UNFINISHED, Part, read_head
+from decider.log.archive.part import PART_JSON, UNFINISHED, Part, file_sha256, read_head
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import json_text
@@ -87,12 +87,23 @@ def found_parts(named: Sequence[NamedPart], folders: Sequence[Path] = ()) -> lis
 
 
 def _find(path: Path, digest: str, folders: Sequence[Path]) -> Part | None:
-    for candidate in _candidates(path, folders):
-        if is_part(candidate):
-            part = read_head(candidate)
-            if part.digest == digest:
-                return part
+    """By its digest first: what else lies there is none of ours, and need not be whole."""
+    there = [one for one in _candidates(path, folders) if is_part(one)]
+    for candidate in there:
+        if _digest_of(candidate) == digest:
+            return read_head(candidate)
+    for candidate in there:
+        if candidate.name.removeprefix(UNFINISHED) == path.name:
+            read_head(candidate)  # says what is wrong with it
     return None
+
+
+def _digest_of(folder: Path) -> str:
+    """Of its part.json; empty where it cannot be read."""
+    try:
+        return file_sha256(folder / PART_JSON)
+    except OSError:
+        return ""
 
 
 def _candidates(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
@@ -167,12 +178,25 @@ def identity(connection: sqlite3.Connection) -> str:
     return sha256(json_text(row).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+def identity_of(log: Path) -> str:
+    """The same of a file. Raises LogError."""
+    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
+        return identity(connection)
+
+
 def check_same_log(log: Path, folders: Sequence[Path]) -> None:
     """Raises ArchiveMissing for a folder without any part of this log."""
-    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
-        wanted = identity(connection)
+    wanted = identity_of(log)
     for folder in folders:
         there = [one for one in (folder, *_folders_in(folder)) if is_part(one)]
-        if not any(read_head(one).log == wanted for one in there):
+        if not any(_log_of(one) == wanted for one in there):
             has = f"those of another log ({there[0].name})" if there else "none of any log"
             raise ArchiveMissing(f"{folder}: has no part of the archive of {log}, but {has}; name another folder")
+
+
+def _log_of(folder: Path) -> str:
+    """Of which log a part is; empty where it does not say."""
+    try:
+        return read_head(folder).log
+    except (ArchiveDamaged, ArchiveMissing):
+        return ""

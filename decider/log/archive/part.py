@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -27,6 +28,9 @@ PART_JSON = "part.json"
 
 UNFINISHED = ".unfinished-"
 """Before the name of a part's folder until the log names the part."""
+
+WRITER = ".writer"
+"""A file of an unfinished part that says which file of a log it was written from."""
 
 MARKS = "marks.parquet"
 
@@ -148,14 +152,20 @@ def _parse(folder: Path, text: bytes) -> Part:
     )
 
 
-def place_part(path: Path) -> None:
-    """Give the part that belongs at a path its own name, where a killed run has not. Raises LogError."""
-    unfinished = path.with_name(f"{UNFINISHED}{path.name}")
+def finish_part(part: Part) -> Part:
+    """Give a part its own name, once the log names it; nothing is done where it has it. Raises LogError."""
+    final = part.folder.with_name(part.name)
     try:
-        if unfinished.is_dir():
-            unfinished.rename(path)
+        if part.folder != final and part.folder.exists():
+            part.folder.rename(final)
+            sync(final.parent)
+            (final / WRITER).unlink(missing_ok=True)
     except OSError as error:
-        raise LogError(f"{path}: the part of the archive cannot get its name ({error})") from error
+        raise LogError(
+            f"{part.folder}: the part of the archive cannot get its name {final.name} ({error}); make its folder "
+            "writable, or run `decider archive` where it is"
+        ) from error
+    return read_head(final)
 
 
 def read_part(folder: Path) -> Part:
@@ -196,6 +206,15 @@ def check_content(part: Part, name: str) -> None:
 @lru_cache(maxsize=1024)
 def _sha256_of(path: Path, _state: tuple[int, ...]) -> str:
     return file_sha256(path)
+
+
+def sync(path: Path) -> None:
+    """A file's content, or a folder's names, on the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def file_sha256(path: Path) -> str:

@@ -1,14 +1,15 @@
 """Writes a part of an archive: all entries of a log between two positions. Called by whoever trims the log.
 
 The part is written under a name that does not count, read back and compared with the chain; only then may the log name
-it, and `finish_part` gives it its own name. The log is read in short pieces, so that no snapshot of it is kept: entries
+it, and the part gets its own name. The log is read in short pieces, so that no snapshot of it is kept: entries
 never change, and of decisions whose window is over neither do the rewards in time.
 """
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,22 +23,24 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from decider.errors import ArchiveDamaged, LogCorrupt, LogError, LogFull
+from decider.errors import ArchiveDamaged, LogCorrupt, LogError, LogFull, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive import columns
-from decider.log.archive.find import identity
+from decider.log.archive.find import identity, identity_of, is_part, parts_of
 from decider.log.archive.part import (
     MARKS,
     NAMED,
     PART_JSON,
     UNFINISHED,
+    WRITER,
     Part,
     PartFile,
     file_of,
     file_sha256,
     read_head,
     read_part,
+    sync,
     to_text,
 )
 from decider.log.archive.read import prove
@@ -48,6 +51,9 @@ from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import BUILDS, DECISIONS, ENTRY_TABLES, EXPERIMENTS, EntryTable
 from decider.types import START, Position, Time
+
+LOCK = ".lock"
+"""A file in the folder of an archive, which a run locks."""
 
 PIECE = 5_000
 """Positions that are read at a time."""
@@ -79,46 +85,93 @@ def write_part(log: Path, *, after: Head, until: Head, folder: Path, name: str) 
     """Write the entries in (after, until] to `folder`/.unfinished-`name`, and compare them with the chain.
 
     after: the end of the part before, or `start_of`. until: the end of a commit; the windows of all decisions up to
-    there must be over. A complete part of that name that is there already is taken as it is.
+    there must be over. A complete part of that name that is there already is taken as it is, a half one is written
+    anew. One run at a time writes to a folder: see `alone_in`.
     Raises LogCorrupt where the log is not what was acknowledged, LogError where it cannot be read or the part not be
     written.
     """
-    if (folder / name).exists():
-        return _existing(folder / name, after, until)
     place = folder / f"{UNFINISHED}{name}"
-    with _file_errors(folder), sqlite_errors(log), closing(_open_to_read(log)) as connection:
-        if place.exists():
-            shutil.rmtree(place)
-        place.mkdir(parents=True)
-        files = _write_files(connection, place, after.position, until.position)
-        changed = originals(connection).between(after.position, until.position)
-        part = Part(place, identity(connection), after, until, _chain_start(connection), files, "", changed)
-        _write_text(place / PART_JSON, to_text(part))
-        _sync(place)
-        _sync(folder)
-    written = read_head(place)
-    _prove(written, log)
+    for there in (folder / name, place):
+        if is_part(there) or (there == folder / name and there.exists()):
+            return _existing(there, after, until)
+    try:
+        with _file_errors(folder), sqlite_errors(log), closing(_open_to_read(log)) as connection:
+            _write_part(connection, place, after, until, log)
+        written = read_head(place)
+        _prove(written, log)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)  # of a full disk it would keep what is needed
+        raise
     return written
 
 
-def discard_unfinished(folder: Path, prefix: str, log: Path) -> None:
-    """Remove what killed runs on a log have left under names that begin so, once its last part is finished."""
-    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
-        ours = identity(connection)
+def _write_part(connection: sqlite3.Connection, place: Path, after: Head, until: Head, log: Path) -> None:
+    if place.exists():
+        shutil.rmtree(place)
+    place.mkdir(parents=True)
+    _write_text(place / WRITER, _writer_of(log))
+    files = _write_files(connection, place, after.position, until.position)
+    changed = originals(connection).between(after.position, until.position)
+    part = Part(place, identity(connection), after, until, _chain_start(connection), files, "", changed)
+    _write_text(place / PART_JSON, to_text(part))
+    sync(place)
+    sync(place.parent)
+
+
+def part_name(log: Path, *, after: Head, until: Head) -> str:
+    """The name of a part's folder, which no other log's part has, whatever the logs' files are called."""
+    return f"{_prefix(log, after)}{until.position}"
+
+
+def _prefix(log: Path, after: Head) -> str:
+    return f"{log.stem}-{identity_of(log)[:8]}-{after.position + 1}-"
+
+
+def _writer_of(log: Path) -> str:
+    """Which file a part was written from: a copy of a log has the same entries, and its own parts."""
+    return f"{log.resolve()}\n{log.stat().st_ino}\n"
+
+
+def discard_unfinished(folder: Path, log: Path, *, after: Head) -> None:
+    """Remove what killed runs on a log have left that was to come after its last part. A whole part only where this
+    file of the log wrote it and does not name it: a copy of the log may do."""
+    named = {one.digest for one in parts_of(log)}
     with _file_errors(folder):
-        for one in folder.glob(f"{UNFINISHED}{prefix}*"):
-            if not (one / PART_JSON).exists() or read_head(one).log == ours:
+        for one in folder.glob(f"{UNFINISHED}{glob.escape(_prefix(log, after))}*"):
+            if not is_part(one) or (_is_ours(one, log, after) and read_head(one).digest not in named):
                 shutil.rmtree(one)
 
 
-def finish_part(part: Part) -> Part:
-    """Give a part its own name, once the log names it; nothing is done where it has it. Raises LogError."""
-    final = part.folder.with_name(part.name)
-    with _file_errors(final.parent):
-        if part.folder != final and part.folder.exists():
-            part.folder.rename(final)
-            _sync(final.parent)
-    return read_head(final)
+def _is_ours(folder: Path, log: Path, after: Head) -> bool:
+    try:
+        part = read_head(folder)
+        return (part.log, part.after, (folder / WRITER).read_text("utf-8")) == (
+            identity_of(log),
+            after,
+            _writer_of(log),
+        )
+    except (LogError, OSError, ValueError):
+        return False
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """The right to write parts to a folder, until the block or the process ends. Raises LogLocked while another run has
+    it, of whatever log."""
+    with _file_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("ab")
+    with lock:
+        try:
+            with _file_errors(folder):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except LogError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
+            raise LogLocked(
+                f"{folder}: another archive run writes there; start again once it has ended, or choose another folder"
+            ) from error
+        yield
 
 
 def _existing(folder: Path, after: Head, until: Head) -> Part:
@@ -288,19 +341,10 @@ class _File:
         if self._batches:
             self._write()
         self._writer.close()
-        _sync(self.path)
+        sync(self.path)
         return PartFile(self._rows, self.path.stat().st_size, file_sha256(self.path))
 
 
 def _write_text(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    """A file's content, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)

@@ -31,7 +31,7 @@ from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark,
 from decider.log.sqlite.models import read_whole
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.sqlite.totals import add_totals
-from decider.log.sqlite.trim import FIRST_LEFT
+from decider.log.sqlite.trim import DELETED, FIRST_LEFT
 from decider.log.totals import LabelTotals
 from decider.types import START, Position, Time
 
@@ -202,14 +202,26 @@ def _check_never_cut(connection: sqlite3.Connection) -> Iterator[Damage]:
 
 
 def _check_left(connection: sqlite3.Connection, last: Position) -> Iterator[Damage]:
-    """What is not deleted yet is deleted in order of position: an entry before a gap was added."""
+    """What is not deleted yet is deleted in order of position: an entry before a gap was added. Behind the cut before,
+    that is; up to there only models are left that had stayed, and they go first."""
     (first,) = connection.execute(FIRST_LEFT, {"cut": last}).fetchone()
     if first is None:
         return
-    rest = commits(connection, ENTRY_TABLES, after=Position(first - 1), until=last)
+    (before,) = connection.execute(_CUT_BEFORE, (last,)).fetchone()
+    begin = max(first, before + 1)
+    rest = commits(connection, ENTRY_TABLES, after=Position(begin - 1), until=last)
     there = sum([commit.last - commit.first + 1 for commit in rest if commit.gapless])
-    if there != last - first + 1:
+    if there != last - begin + 1 or any(_is_left(connection, table, before) for table in DELETED):
         yield Damage(first, last, "entries lie before the cut that are in the archive, with gaps between them")
+
+
+_CUT_BEFORE = "select coalesce(max(last), 0) from archives where last < ?"
+
+
+def _is_left(connection: sqlite3.Connection, table: str, last: Position) -> bool:
+    """Whether a table has entries up to a position."""
+    sql = f"select 1 from {table} where position <= ? limit 1"  # noqa: S608 - our names
+    return connection.execute(sql, (last,)).fetchone() is not None
 
 
 def _check_archived(connection: sqlite3.Connection) -> Iterator[Damage]:

@@ -257,7 +257,9 @@ class SqliteCuttableLog(SqliteLog):
         """See CuttableLog."""
         self._count_up_to_cut()
         pieces = 0
-        while (reached := self._trim()) is not None:
+        if self._has_to_trim():
+            self._last_part.make_safe(self.cut().position)
+        while self.cut().position != self._trimmed and (reached := self._trim()) is not None:
             on_progress(reached)
             pieces += 1
             if not pieces % CHECKPOINT_EVERY:

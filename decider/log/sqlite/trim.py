@@ -30,9 +30,12 @@ PIECE = 250
 REST = 3600.0
 """Seconds between two looks at all archived decisions for those that nobody needs any more."""
 
+LATEST = 2**63 - 1
+"""The last time that a column can hold."""
+
 _CUT = row_type("position, counted, remember")
 
-_TABLES = ("decisions", "rewards", "activations", "ticks")
+DELETED = ("decisions", "rewards", "activations", "ticks")
 """Of which nothing stays."""
 
 FIRST_LEFT = f"""
@@ -40,7 +43,7 @@ select min(position) as position from (
   {
     " union all ".join(
         f"select * from (select position from {name} where position <= :cut order by position limit 1)"
-        for name in _TABLES
+        for name in DELETED
     )
 }
   union all select * from (select position from published
@@ -56,7 +59,7 @@ select {_NEEDED.columns} from decision_rewards where position >= :first and posi
 """  # noqa: S608 - a constant
 
 _DELETE = (
-    *(f"delete from {name} where position >= :first and position <= :last" for name in _TABLES),  # noqa: S608
+    *(f"delete from {name} where position >= :first and position <= :last" for name in DELETED),  # noqa: S608
     "delete from published where position >= :first and position <= :last "
     "and position not in (select k.position from kept_models k)",
     "delete from marks where position >= :first and position <= :last and position < :cut",
@@ -110,7 +113,7 @@ class Trimmer:
             cut = self._cut()
             if cut is None:
                 return None
-            (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
+            first = self._first_left(cut)
             if first is None:
                 return cut.position
             last = Position(min(first + PIECE - 1, cut.position))
@@ -120,6 +123,15 @@ class Trimmer:
                     return None
                 self._trim(cut, Position(first), last)
             return last
+
+    def has_work(self) -> bool:
+        """Whether anything is left that lies in the archive."""
+        cut = self._cut()
+        return cut is not None and self._first_left(cut) is not None
+
+    def _first_left(self, cut: _Cut) -> Position | None:
+        (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
+        return None if first is None else Position(first)
 
     def sweep(self) -> bool:
         """Drop archived decisions that nobody needs any more, among the next few. Returns whether there are more."""
@@ -181,7 +193,9 @@ class Trimmer:
             row = joined[0]
             rewards = [one.reward for one in joined if one.reward is not None]
             is_input = self._version_at(row.version).learns_from(Reason(row.reason), overridden=bool(row.overridden))
-            yield ARCHIVED_DECISION.make((*row[:-1], json.dumps(rewards), int(is_input), row.time + cut.remember))
+            yield ARCHIVED_DECISION.make(
+                (*row[:-1], json.dumps(rewards), int(is_input), min(row.time + cut.remember, LATEST))
+            )
 
     def _drop(self, positions: list[Position]) -> None:
         rows = [self._connection.execute(_ARCHIVED_AT, (position,)).fetchone() for position in positions]

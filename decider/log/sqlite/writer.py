@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
-from decider.log.archive.part import place_part
+from decider.log.archive.last_part import LastPart
 from decider.log.group_commit import GroupCommit
 from decider.log.protocol import Entry, Forgotten, Head, Mark, NewBuild, Orphan, TotalsCheckpoint
 from decider.log.sqlite.archived import CUT
@@ -128,6 +128,7 @@ class SqliteLog(SqliteReader):
         self._damage: LogCorrupt | None = None
         self._trimmer = Trimmer(self._writer, self._exclusive, self.version_at)
         self._trimmed = START
+        self._last_part = LastPart(path, archives)
         self._write_ahead = WriteAheadLog(path, self._exclusive)
         self._models = SqliteModelStore(self._read, self._writer, self._exclusive, piece_bytes=piece_bytes)
 
@@ -381,24 +382,33 @@ class SqliteLog(SqliteReader):
         self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
-                self._trim()
+                if self._has_to_trim() and self._last_part.is_safe(self.cut().position):
+                    self._trim()
                 self._trimmer.sweep_now_and_then()
 
+    def _has_to_trim(self) -> bool:
+        """Whether anything is left that lies in the archive; the log is not asked again once nothing is."""
+        last = self.cut().position
+        if last == self._trimmed:
+            return False
+        with self._exclusive():
+            left = self._trimmer.has_work()
+        if not left:
+            self._trimmed = last
+        return left
+
     def _trim(self) -> Position | None:
-        """Delete a piece of what lies in the archive. Returns the position reached; None where nothing was to do."""
-        row = self._one("select c.position, a.path from cut c join archives a on a.last = c.position")
-        if row is None or row["position"] == self._trimmed:
-            return None
-        place_part(Path(row["path"]))
+        """Delete a piece of what lies in the archive, once its last part is safe. Returns the position reached; None
+        where the totals have to be stored first."""
         reached = self._trimmer.trim()
-        if reached == row["position"]:
-            self._trimmed = row["position"]
+        if reached == self.cut().position:
+            self._trimmed = reached
         return reached
 
     @property
     def warnings(self) -> Sequence[str]:
         """See EventLog."""
-        return self._write_ahead.warnings
+        return [*self._write_ahead.warnings, *self._last_part.warnings]
 
     def _close_versions(self) -> None:
         if time.monotonic() - self._closed_at < CLOSE_INTERVAL:
