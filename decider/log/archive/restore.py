@@ -1,7 +1,8 @@
 """Rebuilds a log from the parts of its archive, and from the rows that it still has. Called by `open.py`.
 
 The copy is an ordinary log, so that everything that reads one reads it, and `check` follows its chain from the first
-entry.
+entry. But it takes an id of a decision twice: once an archived decision is no longer remembered, or is forgotten, a
+call with its id is a new decision.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from decider.log.sqlite.migrations import migrate
 from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
 from decider.types import START, Position
 
+_OF_DECISIONS = (
+    "select sql from sqlite_master where tbl_name = 'decisions' and sql is not null order by type = 'table' desc"
+)
+_UNIQUE_ID, _ID = "decision_id text not null unique", "decision_id text not null"
+_INDEX_OF_IDS = "create index decisions_by_id on decisions (decision_id)"
 _INDEXES = "select name, sql from sqlite_master where type = 'index' and sql is not null"
 _MISSING_PARTS = "insert into archives (last, first, time, path, digest) values (?, ?, ?, ?, ?)"
 _NOT_LEARNED = """
@@ -69,7 +75,16 @@ def _make(target: Path) -> sqlite3.Connection:
     connection.execute("pragma synchronous = off")
     connection.execute("pragma cache_size = -200000")
     migrate(connection)
+    _let_ids_repeat(connection)
     return connection
+
+
+def _let_ids_repeat(connection: sqlite3.Connection) -> None:
+    """Make the table of decisions anew, without its unique key."""
+    made = [sql for (sql,) in connection.execute(_OF_DECISIONS).fetchall()]
+    connection.execute("drop table decisions")
+    for sql in [*made, _INDEX_OF_IDS]:
+        connection.execute(sql.replace(_UNIQUE_ID, _ID))
 
 
 @contextmanager
