@@ -57,6 +57,8 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
         if live is not None:
             connection.execute("attach ? as live", (f"{live.absolute().as_uri()}?mode=ro",))
             connection.execute("insert into main.signatures select * from live.signatures")
+        if whole and whole[0].first > 1:
+            _insert_named(connection, whole[0])
         for part in whole:
             _insert_part(connection, part)
         if whole and whole[0].first > 1:
@@ -117,11 +119,15 @@ def _insert(connection: sqlite3.Connection, part: Part, table: EntryTable, rows:
         raise ArchiveDamaged(f"{part.folder}: an entry cannot be one of {table.name} ({error})") from error
 
 
-def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
-    """The log is cut before a part: the versions and builds that its decisions name are in it, what was learned not."""
+def _insert_named(connection: sqlite3.Connection, part: Part) -> None:
+    """The versions and builds of parts before that its decisions name; before the decisions, which open their version."""
     for table in (EXPERIMENTS, BUILDS):
         for rows in rows_of(part.folder / f"{NAMED}{file_of(table)}", raw_names(table)):
             _insert(connection, part, table, rows)
+
+
+def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
+    """The log is cut before a part: what was learned up to there is not in it."""
     cut, before = part.after, part.folder.with_name(f"parts before {part.name}")
     connection.execute(_MARK, (cut.position, cut.chain))
     connection.execute(_MISSING_PARTS, (cut.position, 1, cut.time, str(before), ""))
