@@ -120,7 +120,7 @@ def _insert(connection: sqlite3.Connection, part: Part, table: EntryTable, rows:
 
 
 def _insert_named(connection: sqlite3.Connection, part: Part) -> None:
-    """The versions and builds of parts before that its decisions name; before the decisions, which open their version."""
+    """The versions and builds of parts before that its decisions name; before them, since they open versions."""
     for table in (EXPERIMENTS, BUILDS):
         for rows in rows_of(part.folder / f"{NAMED}{file_of(table)}", raw_names(table)):
             _insert(connection, part, table, rows)
