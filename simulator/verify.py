@@ -6,7 +6,7 @@ decision names as its model, with the version of the learning code that made it:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,19 +73,32 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
     for position in log.versions_with_decisions():
-        for logged in log.decisions(position):
+        for logged in _decisions(log, position, models, gaps):
             on_decision()
+            difference = None if gaps.has(logged) else _compare(logged, models)
+            if difference:
+                gaps.read_news()  # `decider forget` may run meanwhile, and the trainer have read what it left
             if logged.position in gaps.decisions:
                 forgotten += 1
             elif gaps.has_learned(logged.decision):
                 unlearned += 1
             else:
-                difference = _compare(logged, models)
                 decisions += 1
                 equal += difference is None
                 if difference and (first is None or logged.position < first.logged.position):
                     first = difference
     return Verification(decisions, equal, first, forgotten, unlearned)
+
+
+def _decisions(log: LogReader, version: Position, models: _Models, gaps: _Gaps) -> Iterator[LoggedDecision]:
+    """Of a version, as the log is now. What they name may be newer than what was read for the version before."""
+    read = False
+    for logged in log.decisions(version):
+        if not read:
+            models.read_news()
+            gaps.read_news()
+            read = True
+        yield logged
 
 
 def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
@@ -128,13 +141,26 @@ class _Gaps:
 
     def __init__(self, log: LogReader) -> None:
         self._log = log
-        self._versions = {version.position: version for version in log.versions()}
-        made = removals(log.builds().values())
+        self._head = Position(-1)
+        self.read_news()
+
+    def read_news(self) -> None:
+        """Read the log again where it has grown."""
+        head = self._log.head().position
+        if head == self._head:
+            return
+        self._head = head
+        self._versions = {version.position: version for version in self._log.versions()}
+        made = removals(self._log.builds().values())
         self.decisions = {position for removal in made for position in removal.decisions}
         self._sealed: dict[ExperimentId, Time] = {}
         for removal in made:
             for id_, time in removal.sealed.items():
                 self._sealed[id_] = min(self._sealed.get(id_, time), time)
+
+    def has(self, logged: LoggedDecision) -> bool:
+        """Whether a decision cannot be recomputed."""
+        return logged.position in self.decisions or self.has_learned(logged.decision)
 
     def has_learned(self, decision: Decision) -> bool:
         """Whether the decision's model has learned from contexts that are gone."""
@@ -168,11 +194,20 @@ class _Models:
     def __init__(self, log: LogReader) -> None:
         self._log = log
         self._memory = PolicyMemory(MEMORY, EvictedPolicies())
-        self._builds = log.builds()
+        self._head = Position(-1)
         self._trainers: dict[tuple[ExperimentId, str], Trainer] = {}
         self._models: dict[tuple[ExperimentId, str], tuple[Position, Model]] = {}
+        self.read_news()
+
+    def read_news(self) -> None:
+        """Read the log again where it has grown."""
+        head = self._log.head().position
+        if head == self._head:
+            return
+        self._head = head
+        self._builds = self._log.builds()
         self._published: dict[tuple[ExperimentId, str], set[Position]] = {}
-        self.versions = {version.position: version for version in log.versions()}
+        self.versions = {version.position: version for version in self._log.versions()}
 
     def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
         """Of the learning code that made the decision's model."""

@@ -19,20 +19,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
+from decider.learn.archive import archive as archive_run
 from decider.log.archive import columns
 from decider.log.archive import write as writing
 from decider.log.archive.find import check_joined, found_parts, parts_in, parts_of
 from decider.log.archive.part import FILES, PART_JSON, UNFINISHED, Part, file_sha256, finish_part, read_part
 from decider.log.archive.restore import restore
 from decider.log.archive.sealed import sealed_in_parts
-from decider.log.archive.write import start_of, write_part
-from decider.log.open import open_log, open_reader
+from decider.log.archive.write import finish_part, start_of, write_part
+from decider.log.open import open_log, open_reader, open_to_cut, open_to_forget
 from decider.log.protocol import EventLog, LogReader, NewReward, SealedDecision, Tick
 from decider.log.sqlite.tables import ENTRY_TABLES
-from decider.types import Position, Time
+from decider.types import DecisionId, Position, Time
 from simulator.commands.group import main
+from simulator.verify import verify
 from tests.archives import HOME, archive, ends, everything, raw_rows, split, trim, write_odd_log
-from tests.conftest import Clock
+from tests.conftest import Clock, sample_experiment
 from tests.rpc_clients import rows
 from tests.test_log_readers import Step, Writer, steps, told, write
 from tests.test_verify import OTHER, Drive, eventful
@@ -559,6 +561,73 @@ def test_evaluate_says_the_same_of_the_log_of_both_and_of_the_archive(
     (part,) = parts_in(tmp_path / "one")
     assert evaluated(tmp_path, part.folder) == whole
     assert evaluated(tmp_path, part.folder / "decisions.parquet") == whole
+
+
+AGAIN = DecisionId("d-7")
+
+
+@pytest.fixture(params=["not remembered", "forgotten"])
+def repeated(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Path:
+    """A log with decisions whose ids are those of others in its archive, too."""
+    path, forgotten = tmp_path / "shop.db", request.param == "forgotten"
+    with closing(open_log(path, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment())
+        for number in range(1, 4):
+            visit(drive, first=0)
+            while log.find(AGAIN):  # what is archived stays in the log while it is learned from
+                visit(drive, first=drive.count + 1000 * number)
+                move_away(path, tmp_path / "archive", remember=10**12 if forgotten else 0)
+                for (unit,) in rows(path, "select distinct unit_id from archived_decisions") if forgotten else ():
+                    forget(path, unit)
+        visit(drive, first=0)
+    return path
+
+
+def visit(drive: Drive, *, first: int) -> None:
+    """Some decisions with ids from a number on, whose windows are over."""
+    drive.count = first
+    drive.visits(20)
+    drive.clock.advance(60)
+    drive.step()
+
+
+def move_away(path: Path, folder: Path, *, remember: int) -> None:
+    """Archive everything."""
+    with closing(open_to_cut(path)) as log:
+        before = Time(log.head().time - 1)
+        assert archive_run(log, folder, before=before, remember=remember, say=lambda _: None) is not None
+
+
+def forget(path: Path, unit: str) -> None:
+    """Take a unit out of a log; the parts keep it."""
+    with closing(open_to_forget(path)) as log:
+        log.forget(unit, pseudonym=False, context=False, rebuild=False)
+
+
+def test_an_id_that_was_used_again_is_read_with_the_archive(repeated: Path, tmp_path: Path) -> None:
+    """A late retry, or a call after `decider forget`, is a new decision: the archive still has the old one."""
+    folder = tmp_path / "archive"
+    for path, archives, times in ((repeated, [folder], 4), (folder, [], 3)):
+        with closing(open_reader(path, archive=archives)) as log:
+            assert log.check(lambda _: None) == []
+            (version,) = log.versions()
+            of_id = [one for one in log.decisions(version.position) if one.decision.decision_id == AGAIN]
+            newest = max(of_id, key=lambda one: one.position)
+            located = log.locate(AGAIN)
+            assert (len(of_id), log.find(AGAIN)) == (times, newest)
+            assert located is not None
+            assert located.position == newest.position
+            made, sealed = log.count_decisions(), sealed_up_to(log, Position(2**62))
+            assert made == len(sealed)
+            shown = [one for one in sealed if not one.overridden]
+            result = verify(log)
+            assert result.equal == result.decisions == made - result.forgotten > 0
+        names = [path, *[option for one in archives for option in ("--archive", one)]]
+        verified = run("verify", *names)
+        assert verified.exit_code == 0, verified.output
+        assert run("inspect", *names, "--experiment", "home").exit_code in (0, 1)
+        assert evaluated(tmp_path, *names)["policies"][0]["decisions"] == len(shown)
 
 
 def test_every_command_that_reads_logs_reads_archives(

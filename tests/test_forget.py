@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from decider.errors import LogCorrupt
 from decider.learn.archive import archive
 from decider.log.forgotten import KEY, MADE_UP, ChangedCommit, Originals, Removal, removals
-from decider.log.open import open_log, open_reader, open_to_cut
+from decider.log.open import open_log, open_reader, open_to_cut, open_to_forget
 from decider.log.protocol import NewReward, NewVersion
 from decider.server.command import main
 from decider.types import ExperimentId, Position, Time
@@ -154,6 +154,32 @@ def test_removed_contexts_are_a_named_gap(log: Path) -> None:
     assert (
         f"{result.unlearned} decisions are not recomputed" in CliRunner().invoke(simulator, ["verify", str(log)]).output
     )
+
+
+@pytest.mark.parametrize("context", [False, True])
+@pytest.mark.parametrize("after", [1, 30, 60])
+def test_verify_beside_a_removal_tells_no_difference(
+    log: Path, context: bool, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The auditor and the person do not wait for each other: what was removed meanwhile is counted apart."""
+    monkeypatch.setattr("decider.log.sqlite.forget.WAIT", 10)
+    told = 0
+
+    def on_decision() -> None:
+        nonlocal told
+        told += 1
+        if told == after:
+            with closing(open_to_forget(log)) as opened:
+                for (unit,) in rows(log, "select distinct unit_id from decisions limit 20"):
+                    opened.forget(unit, pseudonym=False, context=context, rebuild=False)
+
+    with closing(open_reader(log)) as opened:
+        result = verify(opened, on_decision=on_decision)
+        everything = opened.count_decisions()
+    assert result.first is None
+    assert result.equal == result.decisions > 0
+    assert result.forgotten > 0
+    assert result.decisions + result.forgotten + result.unlearned == everything
 
 
 def test_several_units_of_one_commit_are_forgotten_one_after_the_other(tmp_path: Path, clock: Clock) -> None:

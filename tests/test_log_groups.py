@@ -80,7 +80,7 @@ def test_a_group_of_rewards_is_a_handful_of_statements(tmp_path: Path) -> None:
         statements: list[str] = []
         log._writer.set_trace_callback(statements.append)
         log.append([NewReward(Position(2), "click", 1.0, reward_id=f"r{number}") for number in range(100)])
-        assert len({*statements}) <= 6, "each once, however often a trigger runs: begin, head, rewards, head (with its trigger), commit"
+        assert len({*statements}) <= 6, "begin, head, rewards, head (with its trigger), commit"
 
 
 class Counted:

@@ -21,6 +21,7 @@ from decider.experiment.definition import RewardDefinition
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
+from decider.policy.algorithms import code_versions
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from simulator.commands.group import main
 from simulator.verify import Verification, verify
@@ -123,6 +124,28 @@ def test_a_replayed_log_gives_the_same_decisions(log: EventLog, clock: Clock) ->
     reasons = {d.decision.reason for v in log.versions() for d in log.decisions(v.position)}
     assert reasons == set(Reason) - {Reason.FALLBACK}
     assert len({d.decision.model for v in log.versions() for d in log.decisions(v.position)}) > 12
+
+
+def test_a_log_that_grows_meanwhile_replays(tmp_path: Path, clock: Clock) -> None:
+    """A server writes versions, builds and models while the auditor reads: what decisions name is looked up anew."""
+    with (
+        closing(open_log(tmp_path / "log.db", clock=clock)) as log,
+        closing(open_reader(tmp_path / "log.db")) as reader,
+    ):
+        drive, told = Drive(log, clock), 0
+        drive.apply(sample_experiment(id=OTHER))
+        drive.visits(5, OTHER)
+        drive.apply(sample_experiment())
+        drive.visits(5)
+
+        def on_decision() -> None:
+            nonlocal told
+            told += 1
+            if told == 3:
+                log.name_build({"decider": "next", "codes": code_versions()})
+                drive.visits(40)
+
+        assert_equal(verify(reader, on_decision=on_decision), reader.count_decisions())
 
 
 @pytest.mark.parametrize("algorithm", ["squarecb", "softmax", "epsilon_greedy", "bag", "cover", "rnd", "first"])

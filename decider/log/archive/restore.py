@@ -1,7 +1,8 @@
 """Rebuilds a log from the parts of its archive, and from the rows that it still has. Called by `open.py`.
 
 The copy is an ordinary log, so that everything that reads one reads it, and `check` follows its chain from the first
-entry.
+entry. But it takes an id of a decision twice: once an archived decision is no longer remembered, or is forgotten, a
+call with its id is a new decision.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from decider.log.sqlite.migrations import migrate
 from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
 from decider.types import START, Position
 
+_OF_DECISIONS = (
+    "select sql from sqlite_master where tbl_name = 'decisions' and sql is not null order by type = 'table' desc"
+)
+_UNIQUE_ID, _ID = "decision_id text not null unique", "decision_id text not null"
+_INDEX_OF_IDS = "create index decisions_by_id on decisions (decision_id)"
 _INDEXES = "select name, sql from sqlite_master where type = 'index' and sql is not null"
 _MISSING_PARTS = "insert into archives (last, first, time, path, digest) values (?, ?, ?, ?, ?)"
 _NOT_LEARNED = """
@@ -51,6 +57,8 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
         if live is not None:
             connection.execute("attach ? as live", (f"{live.absolute().as_uri()}?mode=ro",))
             connection.execute("insert into main.signatures select * from live.signatures")
+        if whole and whole[0].first > 1:
+            _insert_named(connection, whole[0])
         for part in whole:
             _insert_part(connection, part)
         if whole and whole[0].first > 1:
@@ -69,7 +77,16 @@ def _make(target: Path) -> sqlite3.Connection:
     connection.execute("pragma synchronous = off")
     connection.execute("pragma cache_size = -200000")
     migrate(connection)
+    _let_ids_repeat(connection)
     return connection
+
+
+def _let_ids_repeat(connection: sqlite3.Connection) -> None:
+    """Make the table of decisions anew, without its unique key."""
+    made = [sql for (sql,) in connection.execute(_OF_DECISIONS).fetchall()]
+    connection.execute("drop table decisions")
+    for sql in [*made, _INDEX_OF_IDS]:
+        connection.execute(sql.replace(_UNIQUE_ID, _ID))
 
 
 @contextmanager
@@ -102,11 +119,15 @@ def _insert(connection: sqlite3.Connection, part: Part, table: EntryTable, rows:
         raise ArchiveDamaged(f"{part.folder}: an entry cannot be one of {table.name} ({error})") from error
 
 
-def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
-    """The log is cut before a part: the versions and builds that its decisions name are in it, what was learned not."""
+def _insert_named(connection: sqlite3.Connection, part: Part) -> None:
+    """The versions and builds of parts before that its decisions name; before them, since they open versions."""
     for table in (EXPERIMENTS, BUILDS):
         for rows in rows_of(part.folder / f"{NAMED}{file_of(table)}", raw_names(table)):
             _insert(connection, part, table, rows)
+
+
+def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
+    """The log is cut before a part: what was learned up to there is not in it."""
     cut, before = part.after, part.folder.with_name(f"parts before {part.name}")
     connection.execute(_MARK, (cut.position, cut.chain))
     connection.execute(_MISSING_PARTS, (cut.position, 1, cut.time, str(before), ""))

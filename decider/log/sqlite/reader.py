@@ -73,12 +73,14 @@ _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a const
 
 _FIND = f"""
 select {DECISION.columns} from decisions where decision_id = ?1
-union all select {DECISION.columns} from archived_decisions where decision_id = ?1 limit 1
+union all select {DECISION.columns} from archived_decisions where decision_id = ?1 order by position desc limit 1
 """  # noqa: S608 - constants
+"""A log that was put together with its archive may have several of one id: the newest is what a retry gets."""
 
 _PLACES = f"""
 select {PLACE.columns} from decisions where decision_id in (select value from json_each(?1))
 union all select {PLACE.columns} from archived_decisions where decision_id in (select value from json_each(?1))
+order by position
 """  # noqa: S608 - constants
 
 _COUNT = f"""
