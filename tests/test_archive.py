@@ -26,7 +26,7 @@ from decider.log.archive.find import check_joined, found_parts, parts_in, parts_
 from decider.log.archive.part import FILES, PART_JSON, UNFINISHED, Part, file_sha256, finish_part, read_part
 from decider.log.archive.restore import restore
 from decider.log.archive.sealed import sealed_in_parts
-from decider.log.archive.write import finish_part, start_of, write_part
+from decider.log.archive.write import start_of, write_part
 from decider.log.open import open_log, open_reader, open_to_cut, open_to_forget
 from decider.log.protocol import EventLog, LogReader, NewReward, SealedDecision, Tick
 from decider.log.sqlite.tables import ENTRY_TABLES

@@ -18,6 +18,7 @@ from decider.errors import FailedPrecondition, InvalidArgument, InvalidExperimen
 from decider.experiment.checks import MAX_ACTIONS, check_successor
 from decider.experiment.definition import Action, Aggregation, Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.schema import (
+    definition_text,
     from_message,
     read_json,
     to_message,
@@ -28,7 +29,7 @@ from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
-from decider.types import ActionId, DecisionId, DecisionRequest, ExperimentId, Reason
+from decider.types import ActionId, DecisionId, DecisionRequest, ExperimentId, Features, Reason
 from decider.v1 import experiment_pb2 as pb
 from tests.conftest import SECOND, feature_maps, sample_experiment, sample_version, spec, texts
 
@@ -108,6 +109,20 @@ def test_an_experiment_survives_its_message_and_its_json(experiment: Experiment)
     text = write_json(message)
     assert from_message(read_json(text)) == experiment
     assert write_json(to_message(from_message(read_json(text)))) == text
+
+
+@given(experiments())
+def test_the_short_way_to_a_definition_gives_the_same_text(experiment: Experiment) -> None:
+    """The text is in the log, and its chain: another one for the same content would be a new version of everything."""
+    assert definition_text(experiment) == write_json(to_message(experiment))
+
+
+def test_numbers_of_any_type_are_written_alike() -> None:
+    """Experiments made in Python have whole numbers, negative zeros, and tuples."""
+    features: Features = {"whole": 2, "zero": -0.0, "flag": True, "text": "", "large": 1e300}
+    action = Action(ActionId("a"), features=features, payload={"list": [1, (None, {"b": 2})], "flag": False})
+    content = sample_experiment(actions=(action, Action(ActionId("b"), kind="")), baseline=ActionId("a"))
+    assert definition_text(content) == write_json(to_message(content))
 
 
 @settings(max_examples=25)

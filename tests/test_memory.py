@@ -201,7 +201,7 @@ def test_an_entry_too_large_for_a_cache_does_not_empty_it() -> None:
 
 
 def test_action_lines_that_come_once_are_not_kept() -> None:
-    """A parsed line takes 34 kB: a price of its own at every call would fill any cache with what never comes again."""
+    """A parsed line takes 33 kB: a price of its own at every call would fill any cache with what never comes again."""
     policy = make_policy(spec("squarecb"))
     policy.pmf(Context(), plain_choices(2))
     before = policy.size

@@ -22,9 +22,10 @@ from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.protocol import Choice, Policy, UnusablePmf
 from decider.policy.spec import PolicySpec
 from decider.policy.static import Uniform
+from decider.policy.vw import workspace
 from decider.policy.vw.algorithms import VW_ALGORITHMS
 from decider.policy.vw.encode import action_line, context_line
-from decider.policy.vw.workspace import CACHE_BYTES, EXAMPLE_BYTES, WORKSPACE_BYTES, VwPolicy
+from decider.policy.vw.workspace import CACHE_BYTES, EXAMPLE_BYTES, WORKSPACE_BYTES, VwPolicy, example_bytes
 from decider.types import ActionId, Context, Features
 from tests.conftest import LEARNING, plain_choices, spec
 
@@ -299,6 +300,49 @@ def test_the_cache_of_action_examples_is_bounded_and_its_clearing_harmless() -> 
     for either in (policy, fresh):
         teach(either, list(rounds(10, 20)))
     assert pmfs(policy) == pmfs(fresh)
+
+
+def _offers(count: int, name: str = "o") -> tuple[Choice, ...]:
+    return tuple([Choice(ActionId(f"{name}{number}"), "offer", {"price": float(number)}) for number in range(count)])
+
+
+def _kept(policy: VwPolicy) -> int:
+    return (policy.size - WORKSPACE_BYTES) // (EXAMPLE_BYTES + 250)
+
+
+@pytest.fixture
+def for_twenty(monkeypatch: pytest.MonkeyPatch) -> VwPolicy:
+    """A policy whose cache has room for some twenty actions."""
+    monkeypatch.setattr(workspace, "CACHE_BYTES", 21 * EXAMPLE_BYTES)
+    policy = make_policy(spec("squarecb"))
+    assert isinstance(policy, VwPolicy)
+    policy.pmf(Context(), plain_choices(2))
+    return policy
+
+
+def test_actions_that_do_not_fit_into_the_cache_do_not_empty_it(for_twenty: VwPolicy) -> None:
+    """It was emptied in the middle of every call, so that a set a little too large was never found in it."""
+    fresh, actions = make_policy(spec("squarecb")), _offers(25)
+    for call in range(12):
+        assert list(for_twenty.pmf(Context(), actions)) == list(fresh.pmf(Context(), actions))
+        assert call == 0 or _kept(for_twenty) >= 20
+
+
+def test_what_recurs_finds_room_once_the_cache_keeps_what_comes_no_longer(for_twenty: VwPolicy) -> None:
+    """A catalogue is replaced: the new one must not be parsed at every call for ever."""
+    old, new = _offers(20, "old"), _offers(10, "new")
+    for _ in range(3):
+        for_twenty.pmf(Context(), old)
+    for _ in range(21 * workspace.PATIENCE // len(new) + 3):
+        for_twenty.pmf(Context(), new)
+    assert _kept(for_twenty) <= len(new) + 1
+    assert pmfs(for_twenty) == pmfs(make_policy(spec("squarecb")))
+
+
+def test_a_thousand_actions_of_twenty_features_are_kept() -> None:
+    """The largest experiment that a server takes, with ordinary features, is parsed once for each model."""
+    actions = [Choice(ActionId(f"a{n}"), "offer", {f"f{i}": i + 0.5 for i in range(20)}) for n in range(1000)]
+    assert sum(example_bytes(action.vector) for action in actions) <= CACHE_BYTES
 
 
 def test_a_single_action_gets_everything(every: PolicySpec) -> None:

@@ -20,12 +20,14 @@ from decider.experiment.definition import RewardDefinition
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
+from decider.learn.versions import Versions
 from decider.log.archive.part import Part, read_part
 from decider.log.archive.write import alone_in, part_name, write_part
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
 from decider.server.archive_command import archive_command
+from decider.server.files import ExperimentFiles
 from decider.types import Context, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
@@ -230,6 +232,34 @@ def test_a_changed_policy_learns_from_the_archive(drive: Drive, file: Path, tmp_
     drive.visits(20)
     assert cut(file, tmp_path / "archive", age=5) is not None
     assert_whole(drive.log, drive.log.count_decisions())
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_a_file_that_needs_a_missing_part_is_told_once_and_the_others_go_on(
+    drive: Drive, file: Path, tmp_path: Path, start: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It ended the server at a start; later it wrote a line every second, and no file behind it was read."""
+    drive.apply(sample_experiment())
+    drive.visits(40)
+    part = cut(file, tmp_path / "archive", age=20)
+    assert part is not None
+    away = part.folder.rename(tmp_path / "elsewhere")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name, id_ in (("a", HOME), ("b", "other")):
+        (folder / f"{name}.toml").write_text(f'id = "{id_}"\nactions = [{{ id = "x" }}]\npolicy.softmax = {{}}\n')
+    files = ExperimentFiles([folder], Versions(drive.log))
+    if start:
+        files.apply_all()
+    for _ in range(3):
+        files.apply_changes()
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert str(folder / "a.toml") in said
+    assert part.folder.name in said
+    assert [one.experiment.id for one in drive.log.versions()] == [HOME, "other"]
+    away.rename(part.folder)
+    files.apply_changes()
+    assert [one.experiment.id for one in drive.log.versions()] == [HOME, "other", HOME]
 
 
 def test_a_policy_that_needs_a_missing_part_is_refused_before_it_begins(

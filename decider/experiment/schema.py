@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 from google.protobuf import json_format
 
@@ -66,12 +69,46 @@ def active_actions(text: str) -> tuple[ActionId, ...]:
 
 def write_json(message: pb.Experiment) -> str:
     """The canonical text of an experiment: the same content gives the same text."""
-    return json.dumps(
-        json_format.MessageToDict(message, preserving_proto_field_name=True),
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=False,
-    )
+    return _canonical(_content(message))
+
+
+def definition_text(experiment: Experiment) -> str:
+    """What `write_json` makes of its message, without a message for each of up to 100,000 features: while those are
+    made, nobody is answered."""
+    content = _content(to_message(replace(experiment, actions=())))
+    if experiment.actions:
+        content["actions"] = [_action_content(action) for action in experiment.actions]
+    return _canonical(content)
+
+
+def _content(message: pb.Experiment) -> dict[str, Any]:
+    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+
+
+def _canonical(content: dict[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _action_content(action: Action) -> dict[str, Any]:
+    content = {
+        "features": {name: _json_value(value) for name, value in action.features.items()},
+        "id": action.id,
+        "kind": action.kind,
+        "payload": _json_value(action.payload),
+        "state": pb.ActionState.Name(_action_state(action)),
+    }
+    return {name: value for name, value in content.items() if value != ""}
+
+
+def _json_value(value: Any) -> Any:
+    """As a message keeps it: every number is a float."""
+    if type(value) is float or isinstance(value, bool | str) or value is None:
+        return value
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {name: _json_value(item) for name, item in value.items()}
+    return [_json_value(item) for item in value]
 
 
 def from_message(message: pb.Experiment) -> Experiment:
@@ -172,5 +209,14 @@ def _state(experiment: Experiment) -> pb.ExperimentState:
 
 
 def _action_message(action: Action) -> pb.Action:
-    state = pb.ACTION_STATE_RETIRED if action.retired else pb.ACTION_STATE_ACTIVE
-    return pb.Action(id=action.id, kind=action.kind, features=action.features, payload=action.payload, state=state)
+    return pb.Action(
+        id=action.id,
+        kind=action.kind,
+        features=action.features,
+        payload=action.payload,
+        state=_action_state(action),
+    )
+
+
+def _action_state(action: Action) -> pb.ActionState:
+    return pb.ACTION_STATE_RETIRED if action.retired else pb.ACTION_STATE_ACTIVE

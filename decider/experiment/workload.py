@@ -50,14 +50,8 @@ class Workload:
 
     def _largest(self, context: Context, action_features: Mapping[ActionId, Features]) -> Shape:
         """A shape that no decision with such features exceeds, without looking at each action."""
-        most_own, most_new = self._most_own, max(map(len, action_features.values()))
-        new = len(action_features)
-        return Shape(
-            context=FIELDS + len(context.features),
-            actions={most_own + most_new: len(self._active)},
-            new_actions=new,
-            new_features=new * (most_own + most_new),
-        )
+        most = self._most_own + max(map(len, action_features.values()))
+        return Shape(FIELDS + len(context.features), {most: len(self._active)})
 
     def seconds(
         self, context: Context, eligible: Sequence[ActionId], action_features: Mapping[ActionId, Features]
@@ -66,13 +60,7 @@ class Workload:
         own, new = self._own, {id_: action_features[id_] for id_ in eligible if id_ in action_features}
         sizes = [len(own[id_].keys() | new[id_].keys()) if id_ in new else len(own[id_]) for id_ in eligible]
         given = FIELDS - context[:FIELDS].count("")
-        shape = Shape(
-            context=given + len(context.features),
-            actions=Counter(sizes),
-            new_actions=len(new),
-            new_features=sum(size for size, id_ in zip(sizes, eligible, strict=True) if id_ in new),
-        )
-        return self._policy.seconds(shape)
+        return self._policy.seconds(Shape(given + len(context.features), Counter(sizes)))
 
     def most_features(self, budget: Budget) -> int:
         """How many free features a context may have, with all of its fields and all actions; -1: not even none."""

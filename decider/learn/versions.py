@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from decider.errors import FailedPrecondition, NotFound
 from decider.experiment.checks import check_successor, check_work
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.experiment.schema import to_message, write_json
+from decider.experiment.schema import definition_text
 from decider.learn.limits import LimitChecker, Limits
 from decider.learn.trainer import check_learnable
 from decider.log.protocol import EventLog, NewVersion
@@ -84,7 +84,7 @@ class Versions:
                 self._limits.check(experiment, self._lineup)
             check_successor(experiment, self._log.action_kinds(id_))
             waits = rollout is not None and rollout.must_wait(experiment)
-            if rollout and newest and write_json(to_message(newest.experiment)) == write_json(to_message(experiment)):
+            if rollout and newest and definition_text(newest.experiment) == definition_text(experiment):
                 return ApplyResult(newest, changed=False, waits=rollout.waiting is not None)
             if newest and experiment.policy.signature != newest.experiment.policy.signature:
                 check_learnable(self._log, id_, experiment.policy)  # a pause keeps the policy, so nothing stops it

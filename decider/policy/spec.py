@@ -73,6 +73,6 @@ class PolicySpec:
         """How long a decision takes at most, estimated.
 
         >>> round(PolicySpec("squarecb", interactions=("CCCC",)).seconds(Shape(context=105, actions={20: 100})), 1)
-        4.9
+        5.4
         """
         return ALGORITHMS[self.algorithm].estimate(self.parameters, self.interactions, shape)

@@ -1,8 +1,9 @@
 """How long a decision takes at most, estimated from the numbers of its features alone, before anything is computed.
 
-The dearer one of deciding and learning counts, since Vowpal Wabbit holds the interpreter lock for a whole call: nobody
-else is answered meanwhile. Thompson sampling's learning does not count: NumPy lets go of the lock. Pure; read from
-`algorithms.py`, through `spec.py`, by what applies experiments and by `decide`.
+Features count as if nothing of them were in a cache: each published model begins with empty ones, and large
+experiments do not fit. The dearer one of deciding and learning counts, since Vowpal Wabbit holds the interpreter lock
+for a whole call: nobody else is answered meanwhile. Thompson sampling's learning does not count: NumPy lets go of the
+lock. Pure; read from `algorithms.py`, through `spec.py`, by what applies experiments and by `decide`.
 
 The costs were fitted to the processor time of some 60 shapes (x86-64, vowpal-wabbit-next 0.7.0, NumPy 2). Dear calls of
 Vowpal Wabbit take 0.8 to 1.3 times the estimate. Thompson sampling's take less where a model knows few of the features.
@@ -22,7 +23,7 @@ BASE, NANOSECOND = 3e-5, 1e-9
 """Seconds of a call without features; what the costs below are counted in."""
 
 VW_ACTION, NEW_ACTION, NEW_FEATURE = 3_000, 7_000, 1_200
-"""An action; one whose features come with the call, since nothing of it is kept; a feature that comes with the call."""
+"""An action; to parse one or look up its features; each feature of it or of the context."""
 
 THOMPSON_CALL, THOMPSON_ACTION, THOMPSON_CELL = 80_000, 4_000, 6
 """A call; an action's part of the integral; a cell of a covariance that is read."""
@@ -43,17 +44,16 @@ class Budget(NamedTuple):
 
 class Shape(NamedTuple):
     """What an estimate looks at. context: number of its features. actions: how many have how many features, without id
-    and kind. new_actions: those with features that come with the call; new_features: all features of theirs."""
+    and kind."""
 
     context: int
     actions: Mapping[int, int]
-    new_actions: int = 0
-    new_features: int = 0
 
     @property
     def made_anew(self) -> int:
-        """Nanoseconds for what no cache can hold."""
-        return NEW_ACTION * self.new_actions + NEW_FEATURE * (self.context + self.new_features)
+        """Nanoseconds for what is in no cache."""
+        own = sum([features * actions for features, actions in self.actions.items()])
+        return NEW_ACTION * sum(self.actions.values()) + NEW_FEATURE * (self.context + own)
 
 
 Estimate = Callable[[Mapping[str, float], tuple[str, ...], Shape], float]

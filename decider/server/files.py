@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from decider.errors import InvalidArgument, InvalidExperiment, LimitReached, Violation
+from decider.errors import FailedPrecondition, InvalidArgument, InvalidExperiment, LimitReached, Violation
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.learn.versions import Versions
@@ -18,6 +18,9 @@ from decider.server.experiments import says_no_state
 from decider.types import ExperimentId
 
 logger = logging.getLogger(__name__)
+
+_REFUSED_FOR_NOW = (LimitReached, FailedPrecondition)
+"""The file is right: it is applied once others have ended, or a missing part of the archive is back."""
 
 
 class ExperimentFiles:
@@ -28,13 +31,13 @@ class ExperimentFiles:
         self._versions = versions
         self._seen: dict[Path, str] = {}
         self._defined: dict[Path, ExperimentId] = {}
-        self._too_many: deque[Path] = deque()
+        self._refused: deque[Path] = deque()
 
     def apply_all(self) -> None:
         """At the start: raises InvalidExperiment for the first bad file, since no earlier version serves yet. Files
-        beyond the limit of experiments are refused one by one, and the others go on."""
+        that are right but cannot be applied now are refused one by one, and the others go on."""
         for path, digest in self._changed_files():
-            self._apply_up_to_limit(path)
+            self._apply_or_keep(path)
             self._seen[path] = digest
 
     def apply_changes(self) -> None:
@@ -44,27 +47,28 @@ class ExperimentFiles:
         """
         for path, digest in self._changed_files():
             try:
-                self._apply_up_to_limit(path)
+                self._apply_or_keep(path)
             except InvalidArgument as error:
                 logger.error("refused, the running version stays: %s", error)
             self._seen[path] = digest
         self._retry()
         self._warn_of_removed()
 
-    def _apply_up_to_limit(self, path: Path) -> None:
+    def _apply_or_keep(self, path: Path) -> None:
         try:
             self._apply_file(path)
-        except LimitReached as error:
+        except _REFUSED_FOR_NOW as error:
             logger.error("%s: refused, and tried again from time to time: %s", path, error)
-            self._too_many.append(path)
+            if path not in self._refused:
+                self._refused.append(path)
 
     def _retry(self) -> None:
-        """One of the files beyond the limit, in turns: thousands of them must not cost more than one."""
-        if self._too_many and (path := self._too_many.popleft()) in set(self._files()):
+        """One of the files that were refused for now, in turns: thousands of them must not cost more than one."""
+        if self._refused and (path := self._refused.popleft()) in set(self._files()):
             try:
                 self._apply_file(path)
-            except LimitReached:
-                self._too_many.append(path)
+            except _REFUSED_FOR_NOW:
+                self._refused.append(path)
             except InvalidArgument as error:
                 logger.error("refused: %s", error)
 

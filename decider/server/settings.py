@@ -30,20 +30,25 @@ class Settings:
     keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
     disk_reserve: int = _setting(1_000_000_000, "Bytes that should be free on the log's disk; less is warned of.")
     memory: int = _setting(
-        1_000_000_000, "Bytes of memory that the process may take: 25 % models, 20 % definitions, 5 % slots."
+        1_000_000_000,
+        "Bytes of memory that the process may take: 25 % models, 20 % definitions, 5 % slots; the rest is for the "
+        "interpreter, calls in flight and what the allocator keeps.",
     )
     max_experiments: int = _setting(1000, "Experiments that have not ended; more get RESOURCE_EXHAUSTED.")
     decide_budget: float = _setting(
-        0.05, "Seconds that one decision may take, estimated from its features; above, the baseline action is served."
+        0.05,
+        "Seconds that one decision may take, estimated from its features; above, the baseline action is served. "
+        "An experiment of which no decision fits is refused.",
     )
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
     archive: Path | None = _setting(
-        None, "Folder to which old decisions are moved once a day; also looked in for those moved before."
+        None,
+        "Folder for old decisions: once a day they are moved there. What was moved before is looked for there, too.",
     )
-    archive_after: str = _setting("30d", "Age at which decisions are moved there, in log time: 30d, 12h, ...")
+    archive_after: str = _setting("30d", "Decisions older than this are moved there, in log time: 30d, 12h, ...")
     grace: float = _setting(10.0, "Seconds that calls in flight get to finish after SIGTERM.")
 
 

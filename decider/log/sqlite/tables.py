@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.experiment.schema import to_message, write_json
+from decider.experiment.schema import definition_text
 from decider.log.chain import EntryRow, real
 from decider.log.protocol import NewActivation, NewBuild, NewModel, NewReward, NewVersion, Serves, Tick
 from decider.types import Decision, Position
@@ -137,7 +137,7 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
     return (
         experiment.id,
         number,
-        write_json(to_message(experiment)),
+        definition_text(experiment),
         reward.window,
         real(reward.default),
         real(reward.minimum),

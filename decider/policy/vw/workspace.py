@@ -22,11 +22,16 @@ from decider.types import Context, Features
 WORKSPACE_BYTES = 10_000_000
 """Of a workspace, whatever its algorithm: measured."""
 
-EXAMPLE_BYTES = 34_000
-"""Of a parsed line, nearly the same for one feature and for a hundred: measured."""
+EXAMPLE_BYTES, FEATURE_BYTES = 32_800, 180
+"""Of a parsed line and its key without features, and of a feature, beside its name: measured."""
 
 CACHE_BYTES = 40_000_000
-"""Of the parsed action lines that one workspace keeps, at most: 1,000 actions fit; then it starts anew."""
+"""Of the parsed action lines that one workspace keeps, at most: 1,000 actions with 20 features each fit. Then it keeps
+what it has, and the others are parsed at every call."""
+
+PATIENCE = 10
+"""Lines that came again and found no room, for each one that is kept: then the cache starts anew, since what it keeps
+may come no longer. An action set that is too large for the cache must not empty it in the middle of every call."""
 
 LABELLED_CACHE, CONTEXT_CACHE = 100, 200
 """Most actions with labels, and contexts, whose parsed lines are kept: a decision that is learned at once after it was
@@ -45,7 +50,7 @@ SETS = 50_000
 
 def example_bytes(vector: Vector) -> int:
     """Of a parsed line that is kept, with its key."""
-    return EXAMPLE_BYTES + sum([250 + 2 * getsizeof(name) for name, _ in vector])
+    return EXAMPLE_BYTES + sum([FEATURE_BYTES + 2 * getsizeof(name) for name, _ in vector])
 
 
 class _Workspace:
@@ -73,7 +78,7 @@ class _Workspace:
         self._in_sets = 0
         # Their examples would live on.
         self._recent: dict[int, tuple[tuple[Choice, ...], list[core.Example]]] = {}
-        self._action_bytes = 0
+        self._action_bytes = self._found_no_room = 0
 
     @property
     def size(self) -> int:
@@ -134,7 +139,7 @@ class _Workspace:
         self._in_sets += len(actions)
 
     def _example(self, action: Choice) -> core.Example:
-        """Kept from the second time on."""
+        """Kept from the second time on, where there is room."""
         example = self.examples.get(action)
         if example is None:
             example = self._parse(action_line(action))
@@ -153,6 +158,9 @@ class _Workspace:
     def _keep(self, action: Choice, example: core.Example) -> None:
         size = example_bytes(action.vector)
         if self._action_bytes + size > CACHE_BYTES:
+            self._found_no_room += 1
+            if self._found_no_room <= PATIENCE * len(self.examples):
+                return
             self._forget_actions()
         self.examples[action] = example
         self._action_bytes += size
