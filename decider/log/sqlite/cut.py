@@ -12,7 +12,7 @@ from typing import Any
 
 from decider.errors import LogError, LogLocked
 from decider.log.log_totals import LogTotals
-from decider.log.protocol import Base, Head, Mark, ModelName, NamedModel, NewPart, OnProgress
+from decider.log.protocol import Base, Head, Mark, ModelName, NewPart, OnProgress
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import PAUSE, PIECE_BYTES
@@ -40,10 +40,6 @@ select min((select d.position from decisions d
 from experiments e
 """
 _LAST_MARK = "select position, chain from marks where position <= ? order by position desc limit 1"
-
-_NAMED_MODELS = """
-select version, coalesce(build, 0), min(model) from decisions not indexed where position > ? group by 1, 2 order by 1, 2
-"""
 
 _COUNT_BY_EXPERIMENT = """
 select experiment, sum(count) from (
@@ -128,11 +124,6 @@ class SqliteCuttableLog(SqliteLog):
         """See CuttableLog."""
         with self._connection() as connection:
             return dict(connection.execute(_COUNT_BY_EXPERIMENT, (until,)).fetchall())
-
-    def named_models(self, after: Position) -> Sequence[NamedModel]:
-        """See CuttableLog. Reads every decision behind the position."""
-        with self._connection() as connection:
-            return [NamedModel(*row) for row in connection.execute(_NAMED_MODELS, (after,))]
 
     def settled_model(self, experiment: ExperimentId, signature: str, at_most: Position | None) -> Mark:
         """See CuttableLog."""
