@@ -18,6 +18,7 @@ from decider.experiment.definition import RewardDefinition
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
+from decider.learn.versions import Versions
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
@@ -255,10 +256,22 @@ def test_a_policy_that_cannot_go_on_from_a_model_is_refused(
     drive.visits(30)
     drive.clock.advance(20)
     drive.step()
-    with pytest.raises(FailedPrecondition, match=r"'home'.*another policy"):
+    with pytest.raises(FailedPrecondition, match=r"nothing was archived.*'home'.*another policy.*log of its own"):
         cut(file, tmp_path / "archive", age=15)
     assert rows(file, "select count(*) from archives") == [(0,)]
     assert not (tmp_path / "archive").exists()
+
+
+@pytest.mark.parametrize(("algorithm", "warned"), [("bag", True), ("rnd", True), ("thompson", False), ("fixed", False)])
+def test_a_policy_that_stops_the_archive_is_warned_of(
+    file: Path, clock: Clock, caplog: pytest.LogCaptureFixture, algorithm: str, *, warned: bool
+) -> None:
+    """Else a person learns weeks later, from a full disk, that nothing was archived since."""
+    with closing(open_log(file, clock=clock)) as log:
+        for versions in (Versions(log), Versions(log, archived=True)):
+            assert "whole log" not in caplog.text
+            versions.apply(sample_experiment(id=f"e{len(log.versions())}", policy=spec(algorithm)))
+    assert ("needs the whole log" in caplog.text) == warned
 
 
 def test_nothing_to_archive_changes_nothing(drive: Drive, file: Path, tmp_path: Path) -> None:
