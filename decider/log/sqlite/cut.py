@@ -17,6 +17,7 @@ from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, 
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import PAUSE, PIECE_BYTES
 from decider.log.sqlite.reader import _NEWEST_MODELS, _open_to_read
+from decider.log.sqlite.trim import FIRST_LEFT
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
 from decider.types import START, ExperimentId, Position, Time
@@ -247,9 +248,10 @@ class SqliteCuttableLog(SqliteLog):
     def finish_cut(self, on_progress: OnProgress) -> None:
         """See CuttableLog."""
         self._count_up_to_cut()
-        pieces = 0
+        pieces, is_left = 0, self._is_left()
         while (reached := self._trim()) is not None:
-            on_progress(reached)
+            if is_left:
+                on_progress(reached)
             pieces += 1
             if not pieces % CHECKPOINT_EVERY:
                 self._write_ahead.write_back()
@@ -258,6 +260,10 @@ class SqliteCuttableLog(SqliteLog):
             time.sleep(TRIM_PAUSE)
         for row in list(self._read(_UNNAMED_PIECES)):
             self._write_alone(_DELETE_PIECES, tuple(row))
+
+    def _is_left(self) -> bool:
+        """Whether something that is archived is still to be deleted."""
+        return self._one(FIRST_LEFT, {"cut": self.cut().position})["position"] is not None
 
 
 def _base_row(base: Base) -> tuple[Any, ...]:
