@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from decider.decide.decide import decide
-from decider.errors import DeciderError, LogCorrupt, UnknownCode
+from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
@@ -67,9 +67,11 @@ def refuse_imported(log: LogReader) -> None:
 def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) -> Verification:
     """Recompute everything; `on_decision` is called after each.
 
-    Raises UnknownCode for decisions by a version of learning code that this build does not have.
+    Raises UnknownCode for decisions by a version of learning code that this build does not have; ArchiveMissing,
+    ArchiveDamaged and LogCorrupt before anything begins, where what a model learned from cannot be read.
     """
-    models, gaps = _Models(log), _Gaps(log)
+    _check_learnable(log)
+    models, gaps = _Models(log), Gaps(log)
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
     for position in log.versions_with_decisions():
@@ -90,7 +92,31 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     return Verification(decisions, equal, first, forgotten, unlearned)
 
 
-def _decisions(log: LogReader, version: Position, models: _Models, gaps: _Gaps) -> Iterator[LoggedDecision]:
+def _check_learnable(log: LogReader) -> None:
+    builds = log.builds()
+    for named in log.named_models(START):
+        version = log.version_at(named.version)
+        if version.experiment.policy.learns and named.model > START:
+            code = code_of(builds.get(named.build, {}), version.experiment.policy)
+            _check_model_learnable(log, _Owner(version.experiment.id, version.experiment.policy, code), named.model)
+
+
+def _check_model_learnable(log: LogReader, owner: _Owner, first: Position) -> None:
+    """first: the smallest position of a model that is to be learned. The trainer goes on from a base before it."""
+    base = log.models.base(*owner.key) if owner.policy.resumable else None
+    if base is not None and base.name.position > START:
+        log.models.load_base(base)
+    goes_on = base is not None and base.name.position <= first
+    try:
+        log.check_archive(owner.experiment, after=base.time if base is not None and goes_on else Time(0))
+    except (ArchiveMissing, ArchiveDamaged) as error:
+        raise type(error)(
+            f"experiment {owner.experiment!r}: its policy {owner.policy.algorithm} learned from archived decisions "
+            f"that cannot be read: {error}"
+        ) from error
+
+
+def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -> Iterator[LoggedDecision]:
     """Of a version, as the log is now. What they name may be newer than what was read for the version before."""
     read = False
     for logged in log.decisions(version):
@@ -111,7 +137,7 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
     try:
         model = models.at(owner, logged.decision.model)
         recomputed = decide(_request(logged.decision, version), version, model, budget=models.budget(logged))
-    except UnknownCode:
+    except (UnknownCode, ArchiveMissing, ArchiveDamaged):
         raise
     except DeciderError as error:
         return Mismatch(logged, None, f"{type(error).__name__}: {error}")
@@ -133,7 +159,7 @@ def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
     )
 
 
-class _Gaps:
+class Gaps:
     """What cannot be recomputed, since `decider forget` removed what it was computed from.
 
     decisions: positions of those of forgotten units. Raises LogCorrupt where the log's entries about that are damaged.
@@ -167,8 +193,12 @@ class _Gaps:
         version = self._versions.get(decision.version)
         if not self._sealed or version is None or not version.experiment.policy.learns or decision.model == START:
             return False
-        sealed = self._sealed.get(version.experiment.id)
-        return sealed is not None and sealed <= self._log.time_at(decision.model)
+        return self.has_learned_before(version.experiment.id, decision.model)
+
+    def has_learned_before(self, experiment: ExperimentId, model: Position) -> bool:
+        """Whether an experiment's model up to a position has learned from contexts that are gone."""
+        sealed = self._sealed.get(experiment)
+        return sealed is not None and sealed <= self._log.time_at(model)
 
 
 class _Owner(NamedTuple):

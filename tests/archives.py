@@ -22,6 +22,7 @@ from decider.log.protocol import (
     Serves,
     Tick,
 )
+from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.commits import commits, head_after, originals
 from decider.log.sqlite.tables import ENTRY_TABLES
 from decider.types import ActionId, Context, ExperimentId, Position, Time
@@ -88,6 +89,15 @@ def split(log: Path, folder: Path, count: int = 3) -> list[Part]:
     return archive(log, folder, [found[len(found) * number // count - 1] for number in range(1, count + 1)])
 
 
+_KEEP_STORED = """
+insert into kept_models select distinct p.position from models m join signatures s on s.signature = m.signature
+join published p on p.experiment = m.experiment and p.signature = s.id and p.model = m.position where p.position <= ?
+"""
+_DELETE_MODELS = """
+delete from published where position <= ? and position not in (select k.position from kept_models k)
+"""
+
+
 def trim(log: Path, parts: Sequence[Part]) -> None:
     """Take the entries of parts out of a log."""
     last = parts[-1].until
@@ -101,8 +111,16 @@ def trim(log: Path, parts: Sequence[Part]) -> None:
             "cut",
             {"position": last.position, "time": last.time, "chain": last.chain, "digest": "", **zeros},
         )
-        for table in ("decisions", "rewards", "activations", "published", "ticks", "marks"):
+        connection.execute(_KEEP_STORED, (last.position,))
+        for table in ("decisions", "rewards", "activations", "ticks"):
             connection.execute(f"delete from {table} where position <= ?", (last.position,))  # noqa: S608
+        connection.execute("delete from marks where position < ?", (last.position,))
+        connection.execute(_DELETE_MODELS, (last.position,))
+        entries, models = (
+            digest_of_entries(connection, KEPT, last.position),
+            digest_of_models(connection, last.position),
+        )
+        connection.execute("update cut set digest = ?", (digest_of_cut(connection, entries=entries, models=models),))
 
 
 def insert(connection: sqlite3.Connection, table: str, row: dict[str, Any]) -> None:

@@ -589,6 +589,18 @@ def test_nothing_is_archived_of_a_new_log(log: EventLog) -> None:
     log.check_archive(version.experiment.id, after=Time(0))
 
 
+def test_the_smallest_model_of_each_version_and_build_is_named(log: EventLog) -> None:
+    """Whoever recomputes the decisions behind a position has to know where learning begins."""
+    version = apply(log)
+    first = put(log, decision(version, "a"))
+    build = log.name_build({"decider": "1"})
+    for id_, model in (("b", first), ("c", START), ("d", build)):
+        last = put(log, decision(version, id_)._replace(model=model))
+    assert log.named_models(START) == [(version.position, START, START), (version.position, build, START)]
+    assert log.named_models(Position(last - 1)) == [(version.position, build, build)]
+    assert log.named_models(last) == []
+
+
 def test_an_untouched_log_has_no_damage(log: EventLog, clock: Clock) -> None:
     """Whatever is appended, together or alone, refused or not, with the clock moving or not."""
     version = apply(log)

@@ -27,6 +27,7 @@ from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
 from decider.server.archive_command import archive_command
+from decider.server.command import main as decider
 from decider.server.files import ExperimentFiles
 from decider.types import Context, ExperimentId, Position, Time
 from simulator.verify import verify
@@ -290,10 +291,22 @@ def test_a_policy_that_cannot_go_on_from_a_model_is_refused(
     drive.visits(30)
     drive.clock.advance(20)
     drive.step()
-    with pytest.raises(FailedPrecondition, match=r"'home'.*another policy"):
+    with pytest.raises(FailedPrecondition, match=r"nothing was archived.*'home'.*another policy.*log of its own"):
         cut(file, tmp_path / "archive", age=15)
     assert rows(file, "select count(*) from archives") == [(0,)]
     assert not (tmp_path / "archive").exists()
+
+
+@pytest.mark.parametrize(("algorithm", "warned"), [("bag", True), ("rnd", True), ("thompson", False), ("fixed", False)])
+def test_a_policy_that_stops_the_archive_is_warned_of(
+    file: Path, clock: Clock, caplog: pytest.LogCaptureFixture, algorithm: str, *, warned: bool
+) -> None:
+    """Else a person learns weeks later, from a full disk, that nothing was archived since."""
+    with closing(open_log(file, clock=clock)) as log:
+        for versions in (Versions(log), Versions(log, archived=True)):
+            assert "whole log" not in caplog.text
+            versions.apply(sample_experiment(id=f"e{len(log.versions())}", policy=spec(algorithm)))
+    assert ("needs the whole log" in caplog.text) == warned
 
 
 def test_nothing_to_archive_changes_nothing(drive: Drive, file: Path, tmp_path: Path) -> None:
@@ -303,6 +316,51 @@ def test_nothing_to_archive_changes_nothing(drive: Drive, file: Path, tmp_path: 
     drive.visits(5)
     assert cut(file, tmp_path / "archive", age=1e6) is None
     assert not (tmp_path / "archive").exists()
+
+
+def test_deleting_is_told_while_something_is_left(drive: Drive, file: Path, tmp_path: Path) -> None:
+    """A line about work that nobody does would worry whoever reads it."""
+    drive.apply(sample_experiment())
+    drive.visits(40)
+    heard: list[str] = []
+    before = Time(drive.log.head().time - 20 * SECOND)
+    for _ in range(2):
+        with closing(open_to_cut(file)) as log:
+            archive(log, tmp_path / "archive", before=before, remember=0, say=heard.append)
+        assert len([text for text in heard if text.startswith("deleting")]) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_also_where_nothing_is_to_archive(
+    drive: Drive, file: Path, tmp_path: Path
+) -> None:
+    """The daily run would find it out after a month."""
+    drive.apply(sample_experiment())
+    (tmp_path / "a-file").write_text("")
+    for dest in ("/proc/none", str(tmp_path / "a-file" / "folder")):
+        result = CliRunner().invoke(decider, ["archive", "--db", str(file), "--before", "1d", dest])
+        assert result.exit_code == 1
+        assert f"{dest}: the archive cannot be written there" in result.output
+    result = CliRunner().invoke(decider, ["archive", "--db", str(file), "--before", "1d", str(tmp_path / "good")])
+    assert (result.exit_code, result.output) == (0, "nothing to archive\n")
+
+
+@pytest.mark.parametrize("cut_off", [True, False])
+def test_counters_that_miss_what_is_archived_are_told(
+    drive: Drive, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, cut_off: bool
+) -> None:
+    """They are too small, and look like any other counters."""
+    drive.apply(sample_experiment())
+    drive.visits(40)
+    counted = LogTotals(drive.log)
+    counted.catch_up()
+    drive.log.store_totals(counted.checkpoint())
+    if cut_off:
+        assert cut(file, tmp_path / "archive", age=20) is not None
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute("update totals_checkpoints set content = '{}'")
+    LogTotals(drive.log)
+    assert "counting from an earlier place" in caplog.text
+    assert ("are missing from the counters" in caplog.text) == cut_off
 
 
 def test_a_longer_window_holds_the_cut_back(drive: Drive, file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -22,7 +23,9 @@ from simulator.verify import verify
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment, rows, until
 from tests.test_crash import ID, SEGMENTS, Visitor
 
-KILLS = 12
+KILLS = int(os.environ.get("DECIDER_TEST_KILLS", "24")) // 2
+"""On each side of the server's own death; DECIDER_TEST_KILLS=100 is for a night."""
+
 OPTIONS = ("--learn-interval", "0.05", "--store-interval", "1")
 BEFORE = ("--before", "2s", "--remember", "3s")
 

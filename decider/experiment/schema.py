@@ -82,7 +82,8 @@ def definition_text(experiment: Experiment) -> str:
 
 
 def _content(message: pb.Experiment) -> dict[str, Any]:
-    return json_format.MessageToDict(message, preserving_proto_field_name=True)
+    content: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return content
 
 
 def _canonical(content: dict[str, Any]) -> str:

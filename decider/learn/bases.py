@@ -88,9 +88,10 @@ def refuse_impossible(log: CuttableLog, cut: Position, needed: list[Need]) -> No
             continue
         if not need.policy.resumable:
             raise FailedPrecondition(
-                f"experiment {need.experiment!r} cannot be archived: its policy {need.policy.algorithm} cannot go on "
-                "from a stored model, so it needs the whole log; give it another policy, and archive once all of its "
-                "decisions with the old one are older than --before",
+                f"nothing was archived, of no experiment: experiment {need.experiment!r} has decisions with policy "
+                f"{need.policy.algorithm}, which cannot go on from a stored model and so needs the whole log; either "
+                "give it another policy, and archiving goes on once all of its decisions with the old one are older "
+                "than --before; or serve it from a log of its own, by another server with another --db",
                 reason="POLICY_NEEDS_WHOLE_LOG",
             )
         if need.code > need.policy.code:

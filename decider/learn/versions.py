@@ -4,6 +4,7 @@ experiment files, in any process, without the leader and without a lock.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,8 @@ from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
@@ -31,15 +34,23 @@ class ApplyResult:
 
 class Versions:
     """Applies experiments to a log, within the limits of a server. budget: an experiment of which not even a decision
-    without free features fits is refused."""
+    without free features fits is refused. archived: whether the log is to be archived, which some policies prevent."""
 
-    def __init__(self, log: EventLog, limits: Limits | None = None, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        limits: Limits | None = None,
+        budget: Budget | None = None,
+        *,
+        archived: bool = False,
+    ) -> None:
         self._log = log
         self._lock = threading.Lock()
         self._lineup = Lineup(log)
         self._followed = START
         self._limits = LimitChecker(limits or Limits())
         self._budget = budget
+        self._archived = archived
 
     def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
@@ -96,8 +107,18 @@ class Versions:
                 return ApplyResult(version, changed=True, waits=waits)
             (mark,) = self._log.append([NewVersion(experiment, number, waits)])
             if mark is not None:
+                self._warn_of_whole_log(experiment)
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
                 return ApplyResult(version, changed=True, waits=waits)
+
+    def _warn_of_whole_log(self, experiment: Experiment) -> None:
+        policy = experiment.policy
+        if self._archived and policy.learns and not policy.resumable:
+            logger.warning(
+                "experiment %s: its policy %s needs the whole log, so nothing of the log is archived any more, of no "
+                "experiment; give it another policy, or serve it from a log of its own (another --db)",
+                experiment.id, policy.algorithm,
+            )  # fmt: skip
 
     def _follow(self) -> Lineup:
         """What serves and waits now."""

@@ -27,6 +27,7 @@ from decider.log.protocol import (
     LogSizes,
     Mark,
     ModelName,
+    NamedModel,
     NewActivation,
     NewBuild,
     NewModel,
@@ -291,6 +292,15 @@ class MemoryLog:
             for mark, reward in self._rewards.get(logged.position, [])
         ]  # fmt: skip
         return iter(sorted(rewards, key=lambda reward: reward.position))
+
+    def named_models(self, after: Position) -> Sequence[NamedModel]:
+        """See LogReader."""
+        found: dict[tuple[Position, Position], Position] = {}
+        for logged in self._logged_decisions():
+            if logged.position > after:
+                key, model = (logged.decision.version, logged.build or START), logged.decision.model
+                found[key] = min(found.get(key, model), model)
+        return [NamedModel(*key, model) for key, model in sorted(found.items())]
 
     def versions_with_decisions(self) -> Sequence[Position]:
         """See LogReader."""

@@ -178,6 +178,14 @@ class SealedDecision:
     overridden: bool
 
 
+class NamedModel(NamedTuple):
+    """Decisions of a version and a build, with the smallest position that they name as their model's."""
+
+    version: Position
+    build: Position
+    model: Position
+
+
 class VersionName(NamedTuple):
     """A version of an experiment: who needs its definition reads it with `version_at`."""
 
@@ -344,6 +352,9 @@ class LogReader(Protocol):
     def rewards_between(self, first: str, last: str) -> Iterator[LoggedReward]:
         """The rewards of those decisions, in order of position."""
 
+    def named_models(self, after: Position) -> Sequence[NamedModel]:
+        """The models that the decisions behind a position name."""
+
     def versions_with_decisions(self) -> Sequence[Position]:
         """The versions that decisions name, by position, rising; also those that are missing in a damaged log."""
 
@@ -456,14 +467,6 @@ class EventLog(LogReader, Protocol):
         """What a person should look at, although the log works."""
 
 
-class NamedModel(NamedTuple):
-    """Decisions of a version and a build, with the smallest position that they name as their model's."""
-
-    version: Position
-    build: Position
-    model: Position
-
-
 @dataclass(frozen=True, slots=True)
 class NewPart:
     """A part of the archive that is to count. until: where the log will be cut. bases: to go on from behind the cut.
@@ -497,9 +500,6 @@ class CuttableLog(EventLog, Protocol):
 
     def count_archived(self, until: Position) -> Mapping[ExperimentId, int]:
         """Decisions up to a position, by experiment; those in the archive too."""
-
-    def named_models(self, after: Position) -> Sequence[NamedModel]:
-        """The models that the decisions behind a position name."""
 
     def settled_model(self, experiment: ExperimentId, signature: str, at_most: Position | None) -> Mark:
         """The newest model published, up to that position, that every process has known for a while; (0, 0) where

@@ -9,10 +9,11 @@ import time
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import click
 
-from decider.errors import DeciderError
+from decider.errors import DeciderError, LogError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
 from decider.log.open import open_to_cut
 from decider.server.daily_archive import remember_success
@@ -110,11 +111,22 @@ def archive_command(
                 plan = make_plan(log, limit)
                 click.echo("nothing to archive" if plan is None else f"would archive {_describe(plan)}")
                 return
+            _check_writable(dest)
             part = archive(log, dest, before=limit, remember=remember, say=_every_few_seconds())
             remember_success(dest, db)
     except DeciderError as error:
         raise click.ClickException(str(error)) from error
     click.echo("nothing to archive" if part is None else f"archived {_describe_part(part)}")
+
+
+def _check_writable(dest: Path) -> None:
+    """Also where nothing is to archive yet: a wrong folder is found out today, not in a month."""
+    try:
+        dest.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=dest):
+            pass
+    except OSError as error:
+        raise LogError(f"{dest}: the archive cannot be written there ({error}); name another folder") from error
 
 
 def _every_few_seconds() -> Say:

@@ -172,7 +172,8 @@ class Server:
         budget = Budget(settings.decide_budget)
         self.log.name_build({**build(), "budget": budget._asdict()})  # a replay needs both
         self._follower = Follower(self.log, self.current, copies, memory=self._memory)
-        versions = Versions(self.log, Limits(settings.max_experiments, settings.memory), budget)
+        limits = Limits(settings.max_experiments, settings.memory)
+        versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
         self._files = ExperimentFiles(settings.experiments, versions)
         self._files.apply_all()
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)

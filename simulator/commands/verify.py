@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
@@ -15,7 +15,9 @@ from decider.errors import ArchiveMissing, DeciderError
 from decider.log.forgotten import KEY
 from decider.log.open import archived, open_reader
 from decider.log.protocol import Damage, LogReader
+from decider.types import START
 from simulator.commands.options import archive_option
+from simulator.kept import compare_bases, compare_totals
 from simulator.verify import Mismatch, refuse_imported, verify
 
 DB = click.Path(path_type=Path)
@@ -34,7 +36,8 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
     """Recompute every decision of the log DB with the code that serves, and compare.
 
     DB may also be the folder of an archive. With --archive DIR the log and its archived parts are put together again in
-    a temporary copy (TMPDIR says where), and everything is compared from the first entry on.
+    a temporary copy (TMPDIR says where), and everything is compared from the first entry on, also the models and totals
+    that the log has kept at the cut.
 
     First the log is compared with its own checksums: each entry that was changed, is missing or was added since it was
     acknowledged is printed with its position. Prints `N of N decisions equal`; exits 1 with the first difference
@@ -46,12 +49,15 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
             raise ArchiveMissing(f"{db}: {elsewhere}; without the first decisions nothing can be recomputed")
         if elsewhere:
             click.echo(elsewhere)
-        with (
-            closing(open_reader(db, archive=archive)) as log,
-            Progress(console=Console(stderr=True), transient=True) as progress,
-        ):
+        with ExitStack() as opened:
+            progress = opened.enter_context(Progress(console=Console(stderr=True), transient=True))
+            kept = _open_what_is_kept(db, archive, opened)
+            damages = [] if kept is None else _say(kept.check(lambda _: None))
+            log = opened.enter_context(closing(open_reader(db, archive=archive)))
             refuse_imported(log)
-            damages = _check(log, progress)
+            damages += _check(log, progress, known=damages)
+            if kept is not None:
+                damages += _compare_kept(kept, log)
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))
             removed_by = [position for position, build in log.builds().items() if KEY in build]
@@ -73,16 +79,47 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
         sys.exit(2)
 
 
-def _check(log: LogReader, progress: Progress) -> Sequence[Damage]:
+def _open_what_is_kept(db: Path, archive: Sequence[Path], opened: ExitStack) -> LogReader | None:
+    """The log without its archive, to be compared with it; None where there is no such pair."""
+    if not archive or db.is_dir():
+        return None
+    live = opened.enter_context(closing(open_reader(db)))
+    return live if live.cut().position > START else None
+
+
+def _check(log: LogReader, progress: Progress, *, known: Sequence[Damage]) -> list[Damage]:
     """What the log's checksums say, printed at once: what comes after may fail on the same damage."""
     task = progress.add_task("entries", total=log.head().position)
     damages = log.check(lambda position: progress.update(task, completed=position))
-    for damage in damages:
-        click.echo(f"damaged: {damage}")
     later = log.chain_start()
+    new = _say([damage for damage in damages if damage not in known])
     if later is not None:
         click.echo(f"entries up to position {later.position} got their checksums at an upgrade, later than written")
-    return damages
+    return new
+
+
+def _say(damages: Iterable[Damage]) -> list[Damage]:
+    """Print each."""
+    said = []
+    for damage in damages:
+        click.echo(f"damaged: {damage}")
+        said.append(damage)
+    return said
+
+
+def _compare_kept(kept: LogReader, whole: LogReader) -> list[Damage]:
+    """What the log has kept at the cut, with the archive: models are learned again, totals are counted again."""
+    damages: list[Damage] = []
+    for compared in compare_bases(kept, whole):
+        name = compared.base.name
+        text = f"base of {name.experiment} at position {name.position}"
+        if compared.forgotten:
+            click.echo(f"{text}: not proved, it has learned from contexts that were removed")
+        elif compared.equal:
+            click.echo(f"{text}: proved")
+        else:
+            damages += _say([Damage(START, START, f"{text}: is not the model that is learned from the archive")])
+    return damages + _say(compare_totals(kept, whole))
 
 
 def _describe(difference: Mismatch) -> str:

@@ -95,6 +95,7 @@ def stored_checkpoints(connection: sqlite3.Connection, until: Mark | None = None
 
 def newest_checkpoint(connection: sqlite3.Connection, name: str, until: Mark | None = None) -> TotalsCheckpoint | None:
     """The newest that can be used; a line in the server's output names those that cannot. name: of the log."""
+    usable = True
     for stored in stored_checkpoints(connection, until):
         problem = stored.problem(connection)
         if not problem:
@@ -103,7 +104,19 @@ def newest_checkpoint(connection: sqlite3.Connection, name: str, until: Mark | N
             "%s: the totals stored at position %d are not used: %s; counting from an earlier place",
             name, stored.position, problem,
         )  # fmt: skip
+        usable = False
+    if not usable:
+        _say_what_is_missing(connection, name)
     return None
+
+
+def _say_what_is_missing(connection: sqlite3.Connection, name: str) -> None:
+    """No stored totals can be used: what is archived cannot be counted."""
+    for (last,) in connection.execute("select position from cut"):
+        logger.error(
+            "%s: no stored totals can be used, so the archived decisions up to position %d are missing from the "
+            "counters; restore a copy of the log to have them again", name, last,
+        )  # fmt: skip
 
 
 def may_be_gone(connection: sqlite3.Connection, after: Position) -> bool:

@@ -12,11 +12,12 @@ from typing import Any
 
 from decider.errors import LogError, LogLocked
 from decider.log.log_totals import LogTotals
-from decider.log.protocol import Base, Head, Mark, ModelName, NamedModel, NewPart, OnProgress
+from decider.log.protocol import Base, Head, Mark, ModelName, NewPart, OnProgress
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import PAUSE, PIECE_BYTES
 from decider.log.sqlite.reader import _NEWEST_MODELS, _open_to_read
+from decider.log.sqlite.trim import FIRST_LEFT
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
 from decider.types import START, ExperimentId, Position, Time
@@ -40,10 +41,6 @@ select min((select d.position from decisions d
 from experiments e
 """
 _LAST_MARK = "select position, chain from marks where position <= ? order by position desc limit 1"
-
-_NAMED_MODELS = """
-select version, coalesce(build, 0), min(model) from decisions not indexed where position > ? group by 1, 2 order by 1, 2
-"""
 
 _COUNT_BY_EXPERIMENT = """
 select experiment, sum(count) from (
@@ -128,11 +125,6 @@ class SqliteCuttableLog(SqliteLog):
         """See CuttableLog."""
         with self._connection() as connection:
             return dict(connection.execute(_COUNT_BY_EXPERIMENT, (until,)).fetchall())
-
-    def named_models(self, after: Position) -> Sequence[NamedModel]:
-        """See CuttableLog. Reads every decision behind the position."""
-        with self._connection() as connection:
-            return [NamedModel(*row) for row in connection.execute(_NAMED_MODELS, (after,))]
 
     def settled_model(self, experiment: ExperimentId, signature: str, at_most: Position | None) -> Mark:
         """See CuttableLog."""
@@ -256,11 +248,12 @@ class SqliteCuttableLog(SqliteLog):
     def finish_cut(self, on_progress: OnProgress) -> None:
         """See CuttableLog."""
         self._count_up_to_cut()
-        pieces = 0
+        pieces, is_left = 0, self._is_left()
         if self._has_to_trim():
             self._last_part.make_safe(self.cut().position)
         while self.cut().position != self._trimmed and (reached := self._trim()) is not None:
-            on_progress(reached)
+            if is_left:
+                on_progress(reached)
             pieces += 1
             if not pieces % CHECKPOINT_EVERY:
                 self._write_ahead.write_back()
@@ -269,6 +262,10 @@ class SqliteCuttableLog(SqliteLog):
             time.sleep(TRIM_PAUSE)
         for row in list(self._read(_UNNAMED_PIECES)):
             self._write_alone(_DELETE_PIECES, tuple(row))
+
+    def _is_left(self) -> bool:
+        """Whether something that is archived is still to be deleted."""
+        return self._one(FIRST_LEFT, {"cut": self.cut().position})["position"] is not None
 
 
 def _base_row(base: Base) -> tuple[Any, ...]:

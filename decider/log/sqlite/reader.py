@@ -26,6 +26,7 @@ from decider.log.protocol import (
     LogSizes,
     Mark,
     ModelName,
+    NamedModel,
     OnProgress,
     SealedDecision,
     ServingChanges,
@@ -65,6 +66,10 @@ from decider.log.sqlite.totals import count_totals
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import Totals
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
+
+_NAMED_MODELS = """
+select version, coalesce(build, 0), min(model) from decisions not indexed where position > ? group by 1, 2 order by 1, 2
+"""
 
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
 _VERSION = "select position, time, number, definition from experiments where position = ?"
@@ -378,6 +383,11 @@ class SqliteReader:
                 reward_id=row["reward_id"],
                 outcome=RewardOutcome(row["outcome"]),
             )
+
+    def named_models(self, after: Position) -> Sequence[NamedModel]:
+        """See LogReader. Reads every decision behind the position."""
+        with self._connection() as connection:
+            return [NamedModel(*row) for row in connection.execute(_NAMED_MODELS, (after,))]
 
     def versions_with_decisions(self) -> Sequence[Position]:
         """See LogReader."""
