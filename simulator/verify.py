@@ -16,7 +16,6 @@ from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
 from decider.log.evicted import EvictedPolicies
-from decider.log.forgotten import removals
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
 from decider.policy.memory import PolicyMemory
@@ -129,7 +128,7 @@ class _Gaps:
     def __init__(self, log: LogReader) -> None:
         self._log = log
         self._versions = {version.position: version for version in log.versions()}
-        made = removals(log.builds().values())
+        made = log.removals()
         self.decisions = {position for removal in made for position in removal.decisions}
         self._sealed: dict[ExperimentId, Time] = {}
         for removal in made:

@@ -13,8 +13,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from decider.errors import ArchiveDamaged, ArchiveMissing, LogError
-from decider.log.forgotten import ChangedCommit
+from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
+from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
 from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, EntryTable
 from decider.types import Position, Time
@@ -27,6 +27,9 @@ PART_JSON = "part.json"
 
 UNFINISHED = ".unfinished-"
 """Before the name of a part's folder until the log names the part."""
+
+FORGOTTEN, OLD = ".forgotten-", ".old-"
+"""Before the name of a part's folder that takes its place once a unit is removed, and of the one that it replaces."""
 
 MARKS = "marks.parquet"
 
@@ -59,7 +62,8 @@ class Part:
     """The entries of a log in (after, until], in a folder.
 
     log: says of which log it is a part: `identity` in write.py. chain_start: see LogReader.chain_start. digest: of
-    part.json, in hexadecimal. changed: commits out of which something had been removed before (`log/forgotten.py`).
+    part.json, in hexadecimal. changed: commits out of which something was removed (`log/forgotten.py`). removals: those
+    that changed this part; their entries lie behind it.
     """
 
     folder: Path
@@ -70,6 +74,7 @@ class Part:
     files: Mapping[str, PartFile]
     digest: str
     changed: tuple[ChangedCommit, ...] = ()
+    removals: tuple[Removal, ...] = ()
 
     @property
     def first(self) -> Position:
@@ -84,7 +89,7 @@ class Part:
     @property
     def name(self) -> str:
         """Of the folder, once the part is finished."""
-        return self.folder.name.removeprefix(UNFINISHED)
+        return self.folder.name.removeprefix(UNFINISHED).removeprefix(FORGOTTEN).removeprefix(OLD)
 
 
 def to_text(part: Part) -> str:
@@ -104,6 +109,8 @@ def to_text(part: Part) -> str:
     }
     if part.changed:
         content["changed"] = [one.to_json() for one in part.changed]
+    if part.removals:
+        content["removals"] = [one.to_build() for one in part.removals]
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -124,7 +131,7 @@ def read_head(folder: Path) -> Part:
         raise ArchiveMissing(f"{folder}: is no part of an archive, it has no readable {PART_JSON} ({error})") from error
     try:
         return _parse(folder, text)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, LogCorrupt) as error:
         raise ArchiveDamaged(f"{file}: is damaged ({error}); put a copy of it in its place") from error
 
 
@@ -145,6 +152,7 @@ def _parse(folder: Path, text: bytes) -> Part:
         files={str(name): PartFile(**file) for name, file in content["files"].items()},
         digest=sha256(text).hexdigest(),
         changed=tuple(map(ChangedCommit.from_json, content.get("changed", ()))),
+        removals=tuple(removals(content.get("removals", ()))),
     )
 
 
