@@ -16,7 +16,6 @@ from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
 from decider.log.evicted import EvictedPolicies
-from decider.log.forgotten import removals
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
 from decider.policy.memory import PolicyMemory
@@ -177,7 +176,7 @@ class Gaps:
             return
         self._head = head
         self._versions = {version.position: version for version in self._log.versions()}
-        made = removals(self._log.builds().values())
+        made = self._log.removals()
         self.decisions = {position for removal in made for position in removal.decisions}
         self._sealed: dict[ExperimentId, Time] = {}
         for removal in made:

@@ -314,7 +314,7 @@ def test_a_removal_survives_its_entry(decisions: list[Position], digest: bytes) 
 
 
 def test_a_log_that_was_cut_forgets_what_it_still_holds(tmp_path: Path, clock: Clock) -> None:
-    """Archived decisions stay in the log for retries; and the parts, which are not changed, are named."""
+    """Archived decisions stay in the log for retries; and the parts that are changed are named."""
     log = tmp_path / "shop.db"
     with closing(open_log(log, clock=clock)) as opened:
         drive = Drive(opened, clock)
@@ -330,7 +330,7 @@ def test_a_log_that_was_cut_forgets_what_it_still_holds(tmp_path: Path, clock: C
     archived = "select count(*) from archived_decisions where unit_id = ?"
     assert rows(log, archived, UNIT)[0][0] > 0
     ran = forget(log)
-    assert f"not searched, and not changed: {part.folder}\n" in ran.output
+    assert f"written anew: {part.folder}\n" in ran.output
     assert rows(log, archived, UNIT) == [(0,)]
     assert count(log) == 0
     assert damages(log) == []

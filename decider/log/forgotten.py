@@ -84,6 +84,10 @@ class Originals:
         self._changed = tuple(changed)
         self._before = {(one.first, one.last, one.after): one.before for one in self._changed}
 
+    def with_more(self, changed: Iterable[ChangedCommit]) -> Originals:
+        """These, and others."""
+        return Originals((*self._changed, *changed))
+
     def between(self, after: Position, last: Position) -> tuple[ChangedCommit, ...]:
         """The changed commits in (after, last]."""
         return tuple(one for one in self._changed if after < one.first and one.last <= last)

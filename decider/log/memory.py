@@ -15,6 +15,7 @@ from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.exact_sum import ZERO, ExactSum
+from decider.log.forgotten import Removal, removals
 from decider.log.protocol import (
     ArrowBatches,
     Base,
@@ -251,6 +252,10 @@ class MemoryLog:
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""
         return {mark.position: entry.build for mark, entry in self._of_kind(NewBuild)}
+
+    def removals(self) -> Sequence[Removal]:
+        """See LogReader."""
+        return removals(self.builds().values())
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See LogReader."""

@@ -11,9 +11,11 @@ from tempfile import TemporaryDirectory
 from decider.errors import LogError, LogFull
 from decider.log.archive.find import archived, check_same_log, found_parts, is_archive, is_part, parts_in, parts_of
 from decider.log.archive.part import DECISIONS_FILE, Part
+from decider.log.forgotten import Removal
 from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
+from decider.log.sqlite.forgetting import SqliteForgettingLog
 from decider.log.sqlite.locks import check_unused
 from decider.log.sqlite.migrations import is_old, migrate
 from decider.log.sqlite.reader import SqliteReader, _open_to_read
@@ -48,11 +50,11 @@ def open_log(
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
 
 
-def open_to_forget(path: Path) -> ForgettingLog:
-    """A log that is there, to remove a unit from it. Raises LogError."""
+def open_to_forget(path: Path, *, archives: Sequence[Path] = ()) -> ForgettingLog:
+    """A log that is there, to remove a unit from it. archives: see `open_to_cut`. Raises LogError."""
     if not path.is_file():
         raise LogError(f"{path}: there is no such log")
-    return SqliteLog(path)
+    return SqliteForgettingLog(path, archives=archives)
 
 
 def open_to_cut(path: Path, *, archives: Sequence[Path] = ()) -> CuttableLog:
@@ -73,7 +75,8 @@ def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:
     Raises LogError; ArchiveMissing, ArchiveDamaged where a part is not what it must be.
     """
     if path.is_dir():
-        return _Copy(path, partial(_restore, parts_in(path, *archive), None))
+        parts = parts_in(path, *archive)
+        return _Copy(path, partial(_restore, parts, None), parts)
     if is_old(path):
         return _Copy(path, partial(_upgrade, path))
     return _open_whole(path, archive) if archive else SqliteReader(path)
@@ -88,10 +91,13 @@ def _open_whole(path: Path, folders: Sequence[Path]) -> LogReader:
 
 
 class _Copy(SqliteReader):
-    """A log in a temporary file, which is gone when it is closed. make: writes it."""
+    """A log in a temporary file, which is gone when it is closed. make: writes it. parts: of which it is made, where
+    the entries behind them are not in it."""
 
-    def __init__(self, original: Path, make: Callable[[Path], None]) -> None:
+    def __init__(self, original: Path, make: Callable[[Path], None], parts: Sequence[Part] = ()) -> None:
         self._original = original
+        self._changed = [one for part in parts for one in part.changed]
+        self._removals = [one for part in parts for one in part.removals]
         with ExitStack() as opened:
             folder = Path(opened.enter_context(TemporaryDirectory(prefix="decider-log-")))
             copy = folder / original.name
@@ -103,6 +109,10 @@ class _Copy(SqliteReader):
     def name(self) -> str:
         """See LogReader."""
         return str(self._original)
+
+    def removals(self) -> Sequence[Removal]:
+        """See LogReader."""
+        return [*super().removals(), *self._removals]
 
     def close(self) -> None:
         """See LogReader."""

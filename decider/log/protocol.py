@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
 from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, RewardOutcome, Time
@@ -334,6 +335,9 @@ class LogReader(Protocol):
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """The builds that wrote, by position."""
 
+    def removals(self) -> Sequence[Removal]:
+        """What `decider forget` has removed. Raises LogCorrupt where an entry that says so is damaged."""
+
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """The decision with this id."""
 
@@ -517,18 +521,19 @@ class CuttableLog(EventLog, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What `forget` did. entries: that name the removals. pseudonym: of the unit; None: each decision has its own.
-    cleared: whether the write-ahead log could be emptied. parts: folders of the archive, which were not changed."""
+    """What `forget` did. pseudonym: of the unit; None: each decision has its own. cleared: whether the write-ahead log
+    could be emptied. parts: folders of the archive that were written anew. left: what is wrong with the parts that
+    could not be searched."""
 
     decisions: int
-    entries: int
     pseudonym: str | None
     cleared: bool
     parts: Sequence[str]
+    left: Sequence[str]
 
 
 class ForgettingLog(EventLog, Protocol):
-    """A log out of which units can be removed, beside its writers."""
+    """A log out of which, and out of whose archive, units can be removed, beside its writers."""
 
     def forget(self, unit: str, *, pseudonym: bool, context: bool, rebuild: bool) -> Forgotten:
         """Put random ids in place of those of the unit, its decisions and their rewards.

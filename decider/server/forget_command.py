@@ -36,29 +36,40 @@ Examples:
     "--rebuild", is_flag=True,
     help="Write the file anew: unused places of it may hold old copies of rows. Writers wait meanwhile.",
 )  # fmt: skip
-def forget_command(unit: str, db: Path, pseudonym: bool, context: bool, rebuild: bool) -> None:
-    """Remove the traces of UNIT from a log: the ids of the unit, of its decisions and of their rewards.
+@click.option(
+    "--archive", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+    help="A folder with parts of the log's archive that were moved. Can be given several times.",
+)  # fmt: skip
+def forget_command(
+    unit: str, db: Path, pseudonym: bool, context: bool, rebuild: bool, archive: tuple[Path, ...]
+) -> None:
+    """Remove the traces of UNIT from a log and its archive: the ids of the unit, of its decisions and of their rewards.
 
     Servers may write the log meanwhile. Actions, probabilities and rewards stay, so totals and what was learned do not
     change, and `simulator verify` still recomputes everybody else's decisions. A later call with one of the old
     decision ids is a new decision; a later decision of the unit is stored as usual. Stored models stay, and with them
-    names of categories that they know. Archives, copies and backups are not changed. A run that is killed goes on when
-    it is started again.
+    names of categories that they know. Copies and backups are not changed. A run that is killed goes on when it is
+    started again.
     """
     try:
-        with closing(open_to_forget(db)) as log:
+        with closing(open_to_forget(db, archives=archive)) as log:
             forgotten = log.forget(unit, pseudonym=pseudonym, context=context, rebuild=rebuild)
     except DeciderError as error:
         raise click.ClickException(str(error)) from error
     click.echo(_describe(forgotten, context=context))
+    for part in forgotten.parts:
+        click.echo(f"written anew: {part}")
     if not forgotten.cleared:
         raise click.ClickException(
             "a reader keeps old rows in the write-ahead log; end the reader, then run this again"
         )
-    for part in forgotten.parts:
-        click.echo(f"not searched, and not changed: {part}")
     if not rebuild:
         click.echo("unused places of the file may hold old copies: --rebuild writes it anew")
+    if forgotten.left:
+        raise click.ClickException(
+            "these parts of the archive may still hold the unit, everything else is done; put them right, then run "
+            "this again:\n" + "\n".join(forgotten.left)
+        )
 
 
 def _describe(forgotten: Forgotten, *, context: bool) -> str:

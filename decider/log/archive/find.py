@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from decider.errors import ArchiveDamaged, ArchiveMissing
-from decider.log.archive.part import PART_JSON, UNFINISHED, Part, file_sha256, read_head
+from decider.log.archive.part import FORGOTTEN, OLD, PART_JSON, UNFINISHED, Part, file_sha256, read_head
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import json_text
@@ -111,6 +111,7 @@ def _candidates(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
     for place in (path, *[folder / path.name for folder in folders]):
         yield place
         yield place.with_name(f"{UNFINISHED}{path.name}")
+        yield place.with_name(f"{FORGOTTEN}{path.name}")
     for folder in folders:
         yield from [folder, *_folders_in(folder)]
 
@@ -135,7 +136,9 @@ def parts_in(*folders: Path) -> list[Part]:
 def _parts_of_folder(folder: Path) -> list[Path]:
     if is_part(folder):
         return [folder]
-    return [one for one in _folders_in(folder) if is_part(one) and not one.name.startswith(UNFINISHED)]
+    return [
+        one for one in _folders_in(folder) if is_part(one) and not one.name.startswith((UNFINISHED, FORGOTTEN, OLD))
+    ]
 
 
 def is_part(folder: Path) -> bool:

@@ -14,8 +14,8 @@ from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
-from decider.errors import ArchiveDamaged, ArchiveMissing, LogError
-from decider.log.forgotten import ChangedCommit
+from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
+from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
 from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, EntryTable
 from decider.types import Position, Time
@@ -31,6 +31,9 @@ UNFINISHED = ".unfinished-"
 
 WRITER = ".writer"
 """A file of an unfinished part that says which file of a log it was written from."""
+
+FORGOTTEN, OLD = ".forgotten-", ".old-"
+"""Before the name of a part's folder that takes its place once a unit is removed, and of the one that it replaces."""
 
 MARKS = "marks.parquet"
 
@@ -63,7 +66,8 @@ class Part:
     """The entries of a log in (after, until], in a folder.
 
     log: says of which log it is a part: `identity` in write.py. chain_start: see LogReader.chain_start. digest: of
-    part.json, in hexadecimal. changed: commits out of which something had been removed before (`log/forgotten.py`).
+    part.json, in hexadecimal. changed: commits out of which something was removed (`log/forgotten.py`). removals: those
+    that changed this part; their entries lie behind it.
     """
 
     folder: Path
@@ -74,6 +78,7 @@ class Part:
     files: Mapping[str, PartFile]
     digest: str
     changed: tuple[ChangedCommit, ...] = ()
+    removals: tuple[Removal, ...] = ()
 
     @property
     def first(self) -> Position:
@@ -88,7 +93,7 @@ class Part:
     @property
     def name(self) -> str:
         """Of the folder, once the part is finished."""
-        return self.folder.name.removeprefix(UNFINISHED)
+        return self.folder.name.removeprefix(UNFINISHED).removeprefix(FORGOTTEN).removeprefix(OLD)
 
 
 def to_text(part: Part) -> str:
@@ -108,6 +113,8 @@ def to_text(part: Part) -> str:
     }
     if part.changed:
         content["changed"] = [one.to_json() for one in part.changed]
+    if part.removals:
+        content["removals"] = [one.to_build() for one in part.removals]
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -128,7 +135,7 @@ def read_head(folder: Path) -> Part:
         raise ArchiveMissing(f"{folder}: is no part of an archive, it has no readable {PART_JSON} ({error})") from error
     try:
         return _parse(folder, text)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, LogCorrupt) as error:
         raise ArchiveDamaged(f"{file}: is damaged ({error}); put a copy of it in its place") from error
 
 
@@ -149,6 +156,7 @@ def _parse(folder: Path, text: bytes) -> Part:
         files={str(name): PartFile(**file) for name, file in content["files"].items()},
         digest=sha256(text).hexdigest(),
         changed=tuple(map(ChangedCommit.from_json, content.get("changed", ()))),
+        removals=tuple(removals(content.get("removals", ()))),
     )
 
 

@@ -138,6 +138,7 @@ def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
 
 
 def _end_with(connection: sqlite3.Connection, part: Part) -> None:
+    connection.execute("delete from marks where position = ?", (part.last,))  # a log has none at its end
     connection.execute("update head set position = ?, time = ?, chain = ?", part.until)
     if part.chain_start is not None:
         connection.execute("insert into chain_start (position, at) values (?, ?)", part.chain_start)

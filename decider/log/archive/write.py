@@ -45,7 +45,7 @@ from decider.log.archive.part import (
 )
 from decider.log.archive.read import prove
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.commits import originals
+from decider.log.sqlite.commits import originals, removals_behind
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.sqlite.reader import _open_to_read
@@ -112,7 +112,8 @@ def _write_part(connection: sqlite3.Connection, place: Path, after: Head, until:
     _write_text(place / WRITER, _writer_of(log))
     files = _write_files(connection, place, after.position, until.position)
     changed = originals(connection).between(after.position, until.position)
-    part = Part(place, identity(connection), after, until, _chain_start(connection), files, "", changed)
+    later = removals_behind(connection, after.position, until.position)
+    part = Part(place, identity(connection), after, until, _chain_start(connection), files, "", changed, later)
     _write_text(place / PART_JSON, to_text(part))
     sync(place)
     sync(place.parent)

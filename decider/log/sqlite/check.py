@@ -17,6 +17,7 @@ from operator import itemgetter
 from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
+from decider.log.forgotten import ChangedCommit, Originals
 from decider.log.protocol import Damage, Head, Mark, OnProgress
 from decider.log.sqlite.archived import (
     ARCHIVED_DECISION,
@@ -44,10 +45,17 @@ PROGRESS_EVERY = 10_000
 """Entries."""
 
 
-def check(connection: sqlite3.Connection, on_progress: OnProgress, *, acknowledged: Position) -> Sequence[Damage]:
+def check(
+    connection: sqlite3.Connection,
+    on_progress: OnProgress,
+    *,
+    acknowledged: Position,
+    changed: Sequence[ChangedCommit] = (),
+) -> Sequence[Damage]:
     """All damage of a log, from one snapshot: others may write meanwhile.
 
-    acknowledged: the last acknowledged position, read before the snapshot; 0: unknown.
+    acknowledged: the last acknowledged position, read before the snapshot; 0: unknown. changed: commits out of which
+    something was removed by entries that are not in this log.
     """
     connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")  # damaged text must be readable
     connection.execute("begin")
@@ -55,7 +63,7 @@ def check(connection: sqlite3.Connection, on_progress: OnProgress, *, acknowledg
         _check_pages(connection),
         _check_rows_of_one(connection),
         _check_end(connection, acknowledged),
-        _check_chain(connection, on_progress),
+        _check_chain(connection, on_progress, changed),
         _check_cut(connection),
         _check_archived(connection),
         _check_definitions(connection),
@@ -97,8 +105,10 @@ def _check_end(connection: sqlite3.Connection, acknowledged: Position) -> Iterat
         )
 
 
-def _check_chain(connection: sqlite3.Connection, on_progress: OnProgress) -> Iterator[Damage]:
-    following = _ChainCheck(connection)
+def _check_chain(
+    connection: sqlite3.Connection, on_progress: OnProgress, changed: Sequence[ChangedCommit]
+) -> Iterator[Damage]:
+    following = _ChainCheck(connection, originals(connection).with_more(changed))
     told = 0
     span = {"after": following.begin.position, "until": following.end.position}
     for commit in commits(connection, ENTRY_TABLES, **span):
@@ -121,13 +131,13 @@ def _check_nothing_behind(connection: sqlite3.Connection, end: Position) -> Iter
 class _ChainCheck:
     """Follows the chain, commit by commit, and compares it with every mark and with the head."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, originals: Originals) -> None:
         self.end = Head(*connection.execute("select position, time, chain from head").fetchone())
         self.begin = _begin_of_chain(connection)
         self._marks = dict(
             connection.execute("select position, chain from marks where position >= ?", (self.begin.position,))
         )
-        self._originals = originals(connection)
+        self._originals = originals
         self._seen = self.begin
         self._compared = self.begin.position
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from heapq import merge
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from decider.log import chain
-from decider.log.forgotten import KEY, Originals, changed_commits
+from decider.log.forgotten import KEY, Originals, Removal, changed_commits, removals
 from decider.log.protocol import Head
 from decider.log.sqlite.tables import EntryTable
 from decider.types import START, Position, Time
@@ -46,6 +47,18 @@ def originals(connection: sqlite3.Connection) -> Originals:
     that says so is damaged."""
     builds = connection.execute("select build from builds where build like ? order by position", (f"%{KEY}%",))
     return Originals(changed_commits([json.loads(build) for (build,) in builds]))
+
+
+def removals_behind(connection: sqlite3.Connection, after: Position, last: Position) -> tuple[Removal, ...]:
+    """What entries behind `last` say to have removed in (after, last]; without its commits. Raises LogCorrupt."""
+    builds = connection.execute(
+        "select build from builds where build like ? and position > ? order by position", (f"%{KEY}%", last)
+    )
+    return tuple(
+        replace(one, commits=())
+        for one in removals([json.loads(build) for (build,) in builds])
+        if any(after < changed.first <= last for changed in one.commits)
+    )
 
 
 def leaves_mark(head: Head, after: Head) -> bool:

@@ -1,4 +1,4 @@
-"""Removes a unit's ids from a log, and its contexts if asked for; called by `writer.py` for `decider forget`.
+"""Removes a unit's ids from a log, and its contexts if asked for; called by `forgetting.py` for `decider forget`.
 
 Each piece is one transaction with the entry that names it, so that a killed run leaves every decision either as it was
 or forgotten, and no commit of a server waits for long.
@@ -39,8 +39,6 @@ select position from decisions where position = ?1 and unit_id = ?2
 union all select position from archived_decisions where position = ?1 and unit_id = ?2
 """
 """An archived one can be in both tables for no moment: it is moved in one transaction."""
-
-PARTS = "select path from archives order by last"
 
 _REWARDS = "select position from rewards where decision = ?"
 _TABLES = ("decisions", "archived_decisions")

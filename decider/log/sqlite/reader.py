@@ -16,6 +16,7 @@ from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.schema import active_actions
 from decider.log.archive.part import Part, check_sizes
+from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     ArrowBatches,
     Damage,
@@ -231,12 +232,15 @@ class SqliteReader:
         row = self._one("select position, at from chain_start")
         return Mark(row["position"], row["at"]) if row else None
 
+    _changed: Sequence[ChangedCommit] = ()
+    """Commits out of which something was removed by entries that this log does not have."""
+
     def check(self, on_progress: OnProgress) -> Sequence[Damage]:
         """See LogReader."""
         try:
             last = last_acknowledged(self.path)  # before the snapshot, since writers go on
             with closing(_open_to_read(self.path)) as connection:
-                return check(connection, on_progress, acknowledged=last)
+                return check(connection, on_progress, acknowledged=last, changed=self._changed)
         except SQLITE_ERRORS as error:
             raise self._to_log_error(error) from error
 
@@ -331,6 +335,10 @@ class SqliteReader:
         """See LogReader."""
         rows = self._read("select position, build from builds order by position")
         return {row["position"]: json.loads(row["build"]) for row in rows}
+
+    def removals(self) -> Sequence[Removal]:
+        """See LogReader."""
+        return removals(self.builds().values())
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See LogReader."""

@@ -23,19 +23,10 @@ from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
 from decider.log.group_commit import GroupCommit
-from decider.log.protocol import Entry, Forgotten, Head, Mark, NewBuild, Orphan, TotalsCheckpoint
+from decider.log.protocol import Entry, Head, Mark, NewBuild, Orphan, TotalsCheckpoint
 from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
-from decider.log.sqlite.forget import (
-    DECISIONS_OF_UNIT,
-    FORGET_AT_ONCE,
-    IS_OF_UNIT,
-    PARTS,
-    clear_unused,
-    forget_decisions,
-    made_up_id,
-)
 from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, start_writing, stop_writing
 from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
@@ -313,42 +304,6 @@ class SqliteLog(SqliteReader):
         assert mark is not None, "no key refuses a build"
         self._build = mark.position
         return mark.position
-
-    def forget(self, unit: str, *, pseudonym: bool, context: bool, rebuild: bool) -> Forgotten:
-        """See ForgettingLog."""
-        kept = made_up_id() if pseudonym else None
-        decisions = entries = 0
-        self._writer.execute("pragma secure_delete = on")
-        while found := [row["position"] for row in self._read(DECISIONS_OF_UNIT, (unit,))]:
-            for first in range(0, len(found), FORGET_AT_ONCE):
-                with self._exclusive():
-                    some = found[first : first + FORGET_AT_ONCE]
-                    forgotten = self._forget_some(unit, some, pseudonym=kept, context=context)
-                decisions, entries = decisions + forgotten, entries + 1
-        with sqlite_errors(self.path):
-            cleared = clear_unused(self.path, rebuild=rebuild)
-        return Forgotten(decisions, entries, kept, cleared, [row["path"] for row in self._read(PARTS)])
-
-    def _forget_some(self, unit: str, decisions: Sequence[Position], *, pseudonym: str | None, context: bool) -> int:
-        """Change the rows and append the entry that names them, in one transaction. Returns the number of decisions."""
-        try:
-            self._writer.execute("begin immediate")
-            # Another run may have been quicker.
-            left = [one for one in decisions if self._writer.execute(IS_OF_UNIT, (one, unit)).fetchone()]
-            removal = forget_decisions(self._writer, left, pseudonym=pseudonym, context=context)
-            (row,) = self._writer.execute("select position, time, chain from head")
-            head = Head(*row)
-            commit = _OpenCommit(head, self._time_after(head))
-            self._insert(commit, [NewBuild(removal.to_build())])
-            after = commit.end()
-            self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
-            self._writer.execute("commit")
-        except BaseException:
-            self._roll_back()
-            raise
-        self._head = after
-        self._witness.remember(after.position)
-        return len(left)
 
     def lease(self) -> FileLease:
         """See EventLog."""
