@@ -105,11 +105,11 @@ def archive_command(
     """
     try:
         if dry_run:
-            with open_to_plan(db, archives=archives) as log:
+            with open_to_plan(db, archives=(*archives, dest)) as log:
                 plan = make_plan(log, _limit(log, before))
             click.echo("nothing to archive" if plan is None else f"would archive {_describe(plan)}")
             return
-        with closing(open_to_cut(db, archives=archives)) as log:
+        with closing(open_to_cut(db, archives=(*archives, dest))) as log:
             part = archive(log, dest, before=_limit(log, before), remember=remember, say=_every_few_seconds())
             remember_success(dest, db)
     except DeciderError as error:
