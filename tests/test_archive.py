@@ -210,7 +210,7 @@ def test_a_part_does_not_count_before_it_is_finished(odd: Path, tmp_path: Path) 
     """A killed run leaves a part that no log names; nobody may take it for one."""
     part = write_part(odd, after=start_of(odd), until=ends(odd)[5], folder=tmp_path, name="p")
     assert part.folder.name == f"{UNFINISHED}p"
-    with pytest.raises(ArchiveMissing, match="has no part of an archive"):
+    with pytest.raises(ArchiveMissing, match=f"has no part of an archive but {UNFINISHED}p, which gets its own name"):
         parts_in(tmp_path)
     assert finish_part(part).folder == tmp_path / "p"
     assert [one.name for one in parts_in(tmp_path)] == ["p"]
@@ -330,6 +330,10 @@ def test_a_missing_or_short_file_is_found(parts: list[Part], name: str) -> None:
     [
         (lambda text: text[: len(text) // 2], "part.json: is damaged .*; put a copy of it in its place"),
         (lambda _: "[]", "part.json: is damaged"),
+        (lambda text: text.replace('"position": 0', '"position": null'), "part.json: is damaged .position is None"),
+        (lambda text: text.replace('"position": 0', '"position": "0"'), "part.json: is damaged .position is '0'"),
+        (lambda text: text.replace('"position": 0', '"position": -1'), "part.json: is damaged .position is -1"),
+        (lambda text: text.replace('"rows": ', '"rows": 0.'), "part.json: is damaged .rows is 0"),
         (
             lambda text: text.replace('"format": 1', '"format": 99'),
             "has format 99, this release reads format 1; upgrade",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from decider.learn.archive import _write, make_plan
+from decider.log.open import open_to_cut
 from decider.server.daily_archive import DailyArchive
 from decider.server.serve import Server
 from decider.server.settings import Settings
@@ -26,6 +29,8 @@ from tests.rpc_clients import (
     until,
 )
 from tests.test_trim_crash import finished, run
+
+DATA = Path(__file__).parent / "data"
 
 ID = "shop"
 
@@ -175,3 +180,46 @@ def test_a_daily_run_that_fails_is_told_and_tried_again(
     assert "tried again in 10 minutes" in caplog.text
     assert str(folder) in caplog.text
     assert rows(client.db, "select count(*) from decisions") == [(20,)]
+
+
+def test_a_daily_run_of_another_log_of_that_name_is_not_taken_for_ones_own(
+    client: SubprocessClient, tmp_path: Path
+) -> None:
+    """Else the second log would never be archived, and its metric would say that it was."""
+    wait_for_run(daily(client))
+    other = tmp_path / "other" / client.db.name
+    other.parent.mkdir()
+    with closing(SubprocessClient(other)) as made:
+        made.apply(experiment(ID, "a", "b", window=0.3))
+        runs = DailyArchive(Settings(db=other, archive=client.db.with_name("daily")), start_after=0.0)
+        assert runs.last_success == 0
+        wait_for_run(runs)
+        assert runs.failures == 0
+        assert runs.last_success > 0
+
+
+def test_a_server_serves_where_the_counted_part_is_gone(client: SubprocessClient) -> None:
+    """Housekeeping keeps nobody from being decided for: it is told, and the entries stay."""
+    folder = client.db.with_name("archive")
+    client.process.terminate()
+    with closing(open_to_cut(client.db)) as log, log.archiving():
+        plan = make_plan(log, log.head().time)
+        assert plan is not None
+        _write(log, folder, plan, 0, lambda _: None)
+    folder.rename(folder.with_name("away"))
+    with closing(SubprocessClient(client.db, "--learn-interval", "0.05", "--archive", str(folder))) as again:
+        again.decide(ID, "new", decision_id="new")
+        again.until(lambda: "not deleted yet" in again.fetch("/readyz")[1], what="it is told")
+        assert again.fetch("/readyz")[0] == 200
+        assert rows(client.db, "select count(*) from decisions") == [(21,)]
+        assert again.process.output.count("archived entries are not deleted yet") == 1
+
+
+def test_a_dry_run_does_not_upgrade_an_old_log(tmp_path: Path) -> None:
+    """It changes nothing: an older server may still need the log."""
+    db = Path(shutil.copy(DATA / "log-0.1.0.db", tmp_path / "log.db"))
+    before = db.read_bytes()
+    output = finished(run(db, tmp_path / "archive", "--before", "0s", "--dry-run"))
+    assert "archive" in output
+    assert db.read_bytes() == before
+    assert not (tmp_path / "archive").exists()

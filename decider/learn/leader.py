@@ -272,6 +272,8 @@ class Leader:
         training = self._roster.get(owner)
         if training is not None and (training.mark or training.news):
             return True
+        if training is None and not version.experiment.policy.resumable:
+            return False  # what it learned could not be stored, and is learned anew if the experiment begins again
         learned = training.trainer.time if training else self._time_stored(owner)
         if self._log.next_deadline(after=learned, experiment=owner[0]) is not None:
             return True

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from decider.errors import LogError, LogFull
-from decider.log.archive.find import archived, check_same_log, found_parts, is_archive, is_part, parts_in, parts_of
+from decider.log.archive.find import (
+    archived,
+    check_same_log,
+    found_parts,
+    identity_of,
+    is_archive,
+    is_part,
+    parts_in,
+    parts_of,
+)
 from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.forgotten import Removal
 from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader
@@ -26,12 +35,14 @@ __all__ = [
     "DECISIONS_FILE",
     "archived",
     "check_unused",
+    "identity_of",
     "is_archive",
     "is_part",
     "open_log",
     "open_reader",
     "open_to_cut",
     "open_to_forget",
+    "open_to_plan",
 ]
 
 
@@ -65,6 +76,20 @@ def open_to_cut(path: Path, *, archives: Sequence[Path] = ()) -> CuttableLog:
     if not path.is_file():
         raise LogError(f"{path}: there is no such log")
     return SqliteCuttableLog(path, archives=archives)
+
+
+@contextmanager
+def open_to_plan(path: Path, *, archives: Sequence[Path] = ()) -> Iterator[CuttableLog]:
+    """The same to see what a run would do. A log of an older release is not upgraded: a temporary copy is."""
+    if not is_old(path):
+        with closing(open_to_cut(path, archives=archives)) as log:
+            yield log
+        return
+    with TemporaryDirectory(prefix="decider-log-") as folder:
+        copy = Path(folder) / path.name
+        _upgrade(path, copy)
+        with closing(open_to_cut(copy, archives=archives)) as log:
+            yield log
 
 
 def open_reader(path: Path, *, archive: Sequence[Path] = ()) -> LogReader:

@@ -15,7 +15,8 @@ import click
 
 from decider.errors import DeciderError, LogError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
-from decider.log.open import open_to_cut
+from decider.log.open import open_to_cut, open_to_plan
+from decider.log.protocol import CuttableLog
 from decider.server.daily_archive import remember_success
 from decider.types import Time
 
@@ -104,15 +105,14 @@ def archive_command(
     the next one goes on.
     """
     try:
-        with closing(open_to_cut(db, archives=archives)) as log:
-            age = microseconds(before)
-            limit = _time(before) if age is None else Time(log.head().time - age)
-            if dry_run:
-                plan = make_plan(log, limit)
-                click.echo("nothing to archive" if plan is None else f"would archive {_describe(plan)}")
-                return
-            _check_writable(dest)
-            part = archive(log, dest, before=limit, remember=remember, say=_every_few_seconds())
+        if dry_run:
+            with open_to_plan(db, archives=(*archives, dest)) as log:
+                plan = make_plan(log, _limit(log, before))
+            click.echo("nothing to archive" if plan is None else f"would archive {_describe(plan)}")
+            return
+        _check_writable(dest)
+        with closing(open_to_cut(db, archives=(*archives, dest))) as log:
+            part = archive(log, dest, before=_limit(log, before), remember=remember, say=_every_few_seconds())
             remember_success(dest, db)
     except DeciderError as error:
         raise click.ClickException(str(error)) from error
@@ -127,6 +127,11 @@ def _check_writable(dest: Path) -> None:
             pass
     except OSError as error:
         raise LogError(f"{dest}: the archive cannot be written there ({error}); name another folder") from error
+
+
+def _limit(log: CuttableLog, before: str) -> Time:
+    age = microseconds(before)
+    return _time(before) if age is None else Time(log.head().time - age)
 
 
 def _every_few_seconds() -> Say:

@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import IO
 
+from decider.errors import LogError
+from decider.log.open import identity_of
 from decider.server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,8 @@ NICENESS = 10
 
 
 def _success_file(folder: Path, db: Path) -> Path:
-    return folder / f".last-run-{db.stem}"
+    """Of that log: others that are archived there may have files of the same name. Raises LogError."""
+    return folder / f".last-run-{identity_of(db)}"
 
 
 def remember_success(folder: Path, db: Path) -> None:
@@ -58,7 +61,7 @@ class DailyArchive:
             return 0.0
         try:
             return _success_file(self._folder, self._db).stat().st_mtime
-        except OSError:
+        except (OSError, LogError):
             return 0.0
 
     @property

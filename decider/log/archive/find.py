@@ -126,9 +126,14 @@ def parts_in(*folders: Path) -> list[Part]:
         [read_head(one) for folder in folders for one in _parts_of_folder(folder)], key=lambda one: one.first
     )
     if not parts:
-        raise ArchiveMissing(
-            f"{folders[0]}: has no part of an archive; name the folder that `decider archive` wrote to"
+        left = [one.name for folder in folders for one in _folders_in(folder) if is_part(one)]
+        hint = (
+            f" but {left[0]}, which gets its own name when the log that names it is next opened by a server or by "
+            "`decider archive`; without the log, name it itself"
+            if left
+            else "; name the folder that `decider archive` wrote to"
         )
+        raise ArchiveMissing(f"{folders[0]}: has no part of an archive{hint}")
     check_joined(parts)
     return parts
 

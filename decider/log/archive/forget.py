@@ -28,10 +28,11 @@ from decider.log.archive.part import (
     file_sha256,
     read_head,
     read_part,
+    sync,
     to_text,
 )
 from decider.log.archive.read import arrow_errors, entry_rows, marks_of, prove, rows_of
-from decider.log.archive.write import _file_errors, _write_text, sync
+from decider.log.archive.write import _file_errors, _write_text
 from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
 from decider.log.sqlite.commits import Commit, commits_of, entries
 from decider.log.sqlite.forget import made_up_id

@@ -123,7 +123,18 @@ def _from_head(head: Head) -> dict[str, Any]:
 
 
 def _to_head(content: Mapping[str, Any]) -> Head:
-    return Head(Position(content["position"]), Time(content["time"]), bytes.fromhex(content["chain"]))
+    return Head(Position(_whole(content, "position")), Time(_whole(content, "time")), bytes.fromhex(content["chain"]))
+
+
+def _to_file(content: Mapping[str, Any]) -> PartFile:
+    return PartFile(_whole(content, "rows"), _whole(content, "bytes"), str(content["sha256"]))
+
+
+def _whole(content: Mapping[str, Any], name: str) -> int:
+    value = content[name]
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{name} is {value!r}")
+    return value
 
 
 def read_head(folder: Path) -> Part:
@@ -152,8 +163,8 @@ def _parse(folder: Path, text: bytes) -> Part:
         log=str(content["log"]),
         after=_to_head(content["after"]),
         until=_to_head(content["until"]),
-        chain_start=Mark(Position(start["position"]), Time(start["time"])) if start else None,
-        files={str(name): PartFile(**file) for name, file in content["files"].items()},
+        chain_start=Mark(Position(_whole(start, "position")), Time(_whole(start, "time"))) if start else None,
+        files={name: _to_file(file) for name, file in content["files"].items()},
         digest=sha256(text).hexdigest(),
         changed=tuple(map(ChangedCommit.from_json, content.get("changed", ()))),
         removals=tuple(removals(content.get("removals", ()))),
