@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import time
@@ -27,18 +28,22 @@ Examples:
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 """Seconds."""
 
+LONGEST = 1000 * 365.25 * UNITS["d"]
+"""Seconds that an age may have; microseconds of it fit into a log's times."""
+
 TELL_EVERY = 5.0
 """Seconds between two lines about the same piece of work."""
 
 
 def microseconds(age: str) -> int | None:
-    """Of an age like 7d; None where it is none.
+    """Of an age like 7d; None where it is none, or longer than a log can be.
 
-    >>> microseconds("90s"), microseconds("1.5h"), microseconds("soon")
-    (90000000, 5400000000, None)
+    >>> microseconds("90s"), microseconds("1.5h"), microseconds("soon"), microseconds("9" * 400 + "d")
+    (90000000, 5400000000, None, None)
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", age.strip())
-    return round(float(found[1]) * UNITS[found[2]] * 1_000_000) if found else None
+    seconds = float(found[1]) * UNITS[found[2]] if found else math.inf
+    return round(seconds * 1_000_000) if seconds <= LONGEST else None
 
 
 def _age(_: click.Context, __: click.Parameter, value: str) -> int:
