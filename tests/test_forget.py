@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from random import Random
 
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
@@ -113,9 +114,21 @@ def test_a_reader_that_keeps_old_rows_is_told_of(log: Path, monkeypatch: pytest.
         reader.execute("select count(*) from decisions").fetchone()
         ran = forget(log)
         assert ran.exit_code == 1
+        assert "the log does not name the unit any more" in ran.output
         assert "end the reader" in ran.output
     assert count(log) == 0
-    assert forget(log).exit_code == 0
+    again = forget(log)
+    assert again.exit_code == 0
+    assert "none any more" in again.output
+
+
+def test_a_unit_that_is_no_text_is_refused(log: Path) -> None:
+    """Bytes of another encoding reach a command as they are; no log has such an id."""
+    command = [sys.executable, "-m", "decider.cli", "forget", b"unit-\xff", "--db", str(log)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "is no UTF-8 text" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_what_counts_for_figures_stays(log: Path) -> None:
@@ -330,7 +343,11 @@ def test_a_log_that_was_cut_forgets_what_it_still_holds(tmp_path: Path, clock: C
     archived = "select count(*) from archived_decisions where unit_id = ?"
     assert rows(log, archived, UNIT)[0][0] > 0
     ran = forget(log)
-    assert f"not searched, and not changed: {part.folder}\n" in ran.output
+    held = pq.read_table(part.folder / "decisions.parquet")["unit_id"].to_pylist().count(UNIT)
+    assert f"still holds {held} decisions of this unit: {part.folder}\n" in ran.output
+    assert "delete each as a whole" in ran.output
+    for unit in ("unit-3", "nobody"):
+        assert "still holds" not in forget(log, unit=unit).output
     assert rows(log, archived, UNIT) == [(0,)]
     assert count(log) == 0
     assert damages(log) == []
@@ -343,3 +360,5 @@ def test_a_log_that_was_cut_forgets_what_it_still_holds(tmp_path: Path, clock: C
         result = verify(whole)
     assert result.first is None
     assert (result.decisions, result.equal) == (made - result.forgotten, made - result.forgotten)
+    part.folder.rename(tmp_path / "away")
+    assert f"not found, so not searched: {part.folder}\n" in forget(log).output

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from decider.types import Time, now
 __all__ = [
     "DECISIONS_FILE",
     "archived",
+    "archived_of_unit",
     "check_unused",
     "is_archive",
     "is_part",
@@ -53,6 +54,22 @@ def open_to_forget(path: Path) -> ForgettingLog:
     if not path.is_file():
         raise LogError(f"{path}: there is no such log")
     return SqliteLog(path)
+
+
+def archived_of_unit(path: Path, unit: str) -> Mapping[Path, int | None]:
+    """The decisions of a unit in each part that a log names; None for a part that is not where it was written.
+
+    Raises LogError, ArchiveDamaged.
+    """
+    named = parts_of(path)
+    if not named:
+        return {}
+    from decider.log.archive.units import count_decisions_of  # pyarrow is imported where an archive is read
+
+    return {
+        one.part.folder if one.part else one.path: count_decisions_of(unit, one.part) if one.part else None
+        for one in named
+    }
 
 
 def open_to_cut(path: Path, *, archives: Sequence[Path] = ()) -> CuttableLog:

@@ -518,13 +518,12 @@ class CuttableLog(EventLog, Protocol):
 @dataclass(frozen=True, slots=True)
 class Forgotten:
     """What `forget` did. entries: that name the removals. pseudonym: of the unit; None: each decision has its own.
-    cleared: whether the write-ahead log could be emptied. parts: folders of the archive, which were not changed."""
+    cleared: whether the write-ahead log could be emptied."""
 
     decisions: int
     entries: int
     pseudonym: str | None
     cleared: bool
-    parts: Sequence[str]
 
 
 class ForgettingLog(EventLog, Protocol):

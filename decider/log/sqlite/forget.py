@@ -40,8 +40,6 @@ union all select position from archived_decisions where position = ?1 and unit_i
 """
 """An archived one can be in both tables for no moment: it is moved in one transaction."""
 
-PARTS = "select path from archives order by last"
-
 _REWARDS = "select position from rewards where decision = ?"
 _TABLES = ("decisions", "archived_decisions")
 _FORGET_DECISION = [f"update {table} set unit_id = ?, decision_id = ? where position = ?" for table in _TABLES]  # noqa: S608 - our names

@@ -31,7 +31,6 @@ from decider.log.sqlite.forget import (
     DECISIONS_OF_UNIT,
     FORGET_AT_ONCE,
     IS_OF_UNIT,
-    PARTS,
     clear_unused,
     forget_decisions,
     made_up_id,
@@ -326,7 +325,7 @@ class SqliteLog(SqliteReader):
                 decisions, entries = decisions + forgotten, entries + 1
         with sqlite_errors(self.path):
             cleared = clear_unused(self.path, rebuild=rebuild)
-        return Forgotten(decisions, entries, kept, cleared, [row["path"] for row in self._read(PARTS)])
+        return Forgotten(decisions, entries, kept, cleared)
 
     def _forget_some(self, unit: str, decisions: Sequence[Position], *, pseudonym: str | None, context: bool) -> int:
         """Change the rows and append the entry that names them, in one transaction. Returns the number of decisions."""
