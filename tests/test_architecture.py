@@ -89,6 +89,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": (
         "decider.server.command",
+        "decider.server.finite",
         "decider.server.archive_command",
         "decider.server.forget_command",
         "simulator",

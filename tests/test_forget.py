@@ -113,9 +113,21 @@ def test_a_reader_that_keeps_old_rows_is_told_of(log: Path, monkeypatch: pytest.
         reader.execute("select count(*) from decisions").fetchone()
         ran = forget(log)
         assert ran.exit_code == 1
+        assert "the log does not name the unit any more" in ran.output
         assert "end the reader" in ran.output
     assert count(log) == 0
-    assert forget(log).exit_code == 0
+    again = forget(log)
+    assert again.exit_code == 0
+    assert "none any more" in again.output
+
+
+def test_a_unit_that_is_no_text_is_refused(log: Path) -> None:
+    """Bytes of another encoding reach a command as they are; no log has such an id."""
+    command: list[str | bytes] = [sys.executable, "-m", "decider.cli", "forget", b"unit-\xff", "--db", str(log)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert "is no UTF-8 text" in ran.stderr
+    assert "Traceback" not in ran.stderr
 
 
 def test_what_counts_for_figures_stays(log: Path) -> None:
@@ -294,6 +306,60 @@ def test_a_killed_run_leaves_each_decision_as_it_was_or_forgotten(tmp_path: Path
     assert damages(db) == []
 
 
+SMALL_PIECES = """
+import sys
+from decider.log.sqlite import writer
+from decider.server.command import main
+writer.FORGET_AT_ONCE = 4
+main(sys.argv[1:])
+"""
+
+
+def test_a_dozen_kills_in_the_midst_lose_nothing_and_the_next_run_ends_it(tmp_path: Path, clock: Clock) -> None:
+    """Each kill comes after a piece that the run has committed, and before its last one."""
+    db, source = tmp_path / "log.db", Random(6)
+    with closing(open_log(db, clock=clock)) as log:
+        log.append([NewVersion(sample_experiment(), 1, waits=False)])
+        (version,) = log.versions()
+        for number in range(20):
+            clock.advance(source.choice([0, 1]))
+            marks = log.append([decision(version, f"{number}-{i}", f"secret-{i % 2}") for i in range(40)])
+            log.append([NewReward(mark.position, "click", 1.0, reward_id="r-secret-0") for mark in marks[::2] if mark])
+    archived = move_half_away(db, tmp_path / "archive")
+    pieces = "select count(*) from builds where build like '%forgotten%'"
+    names = "select count(*) from (select unit_id from decisions union all select unit_id from archived_decisions)"
+    kills = 0
+    for _ in range(12):
+        ((before,),) = rows(db, pieces)
+        command = [sys.executable, "-c", SMALL_PIECES, "forget", "secret-0", "--db", str(db), "--context"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while rows(db, pieces) == [(before,)]:
+            assert process.poll() is None
+        time.sleep(source.uniform(0, 0.003))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+        assert damages(db) == []
+    assert kills == 12
+    assert rows(db, f"{names} where unit_id = 'secret-0'")[0][0] > 0
+    assert forget(db, "--rebuild", "--context", unit="secret-0").exit_code == 0
+    assert damages(db) == []
+    content = b"".join(file.read_bytes() for file in tmp_path.iterdir() if file.is_file())
+    assert (b"secret-0" in content, b"secret-1" in content) == (False, True)
+    assert rows(db, f"{names} where unit_id = 'secret-1'") == [(400,)]
+    assert archived > 0
+    with closing(open_reader(db, archive=[tmp_path / "archive"])) as whole:
+        assert whole.check(lambda _: None) == []
+        assert whole.count_decisions() == 800
+
+
+def move_half_away(db: Path, folder: Path) -> int:
+    """Archive the first decisions of a log, which keeps them for retries. Returns their number."""
+    with closing(open_to_cut(db)) as log:
+        before = Time(log.head().time - 5_000_000)
+        part = archive(log, folder, before=before, remember=10**12, say=lambda _: None)
+    return part.plan.decisions if part else 0
+
+
 @given(st.lists(st.binary(min_size=1, max_size=2), min_size=1, max_size=5))
 def test_forged_digests_cannot_keep_the_check_busy_for_ever(digests: list[bytes]) -> None:
     """An entry that says A came from B and another that B came from A."""
@@ -343,3 +409,5 @@ def test_a_log_that_was_cut_forgets_what_it_still_holds(tmp_path: Path, clock: C
         result = verify(whole)
     assert result.first is None
     assert (result.decisions, result.equal) == (made - result.forgotten, made - result.forgotten)
+    part.folder.rename(tmp_path / "away")
+    assert f"not found, so not searched: {part.folder}\n" in forget(log).output

@@ -15,6 +15,7 @@ import click
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
 from decider.server.archive_command import archive_command, check_age
+from decider.server.finite import Finite
 from decider.server.forget_command import forget_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
@@ -51,21 +52,21 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
     "--listen": {"callback": _address},
     "--http": {"callback": _address},
-    "--learn-interval": {"type": click.FloatRange(min=0.01, max=3600)},
-    "--store-interval": {"type": click.FloatRange(min=0.1, max=86_400)},
+    "--learn-interval": {"type": Finite(min=0.01, max=3600)},
+    "--store-interval": {"type": Finite(min=0.1, max=86_400)},
     "--store-bytes": {"type": click.IntRange(min=0)},
     "--keep-bytes": {"type": click.IntRange(min=0)},
     "--disk-reserve": {"type": click.IntRange(min=0)},
     "--memory": {"type": click.IntRange(min=300_000_000)},
     "--max-experiments": {"type": click.IntRange(min=1)},
-    "--decide-budget": {"type": click.FloatRange(min=0.001, max=3600)},
+    "--decide-budget": {"type": Finite(min=0.001, max=3600)},
     "--core": {"type": click.IntRange(min=0)},
     "--threads": {"type": click.IntRange(min=1, max=64)},
     "--max-concurrent-rpcs": {"type": click.IntRange(min=1)},
     "--max-request-bytes": {"type": click.IntRange(min=1024)},
     "--archive": {"type": click.Path(path_type=Path, file_okay=False)},
     "--archive-after": {"callback": check_age},
-    "--grace": {"type": click.FloatRange(min=0)},
+    "--grace": {"type": Finite(min=0)},
 }
 
 

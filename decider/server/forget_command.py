@@ -19,8 +19,18 @@ Examples:
 """
 
 
+def _check_text(_: click.Context, __: click.Parameter, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise click.BadParameter(
+            "is no UTF-8 text, and every id in a log is one; check the terminal's encoding"
+        ) from error
+    return value
+
+
 @click.command("forget", epilog=EXAMPLES)
-@click.argument("unit")
+@click.argument("unit", callback=_check_text)
 @click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
 @click.option(
     "--pseudonym", is_flag=True,
@@ -61,7 +71,8 @@ def forget_command(
         click.echo(f"written anew: {part}")
     if not forgotten.cleared:
         raise click.ClickException(
-            "a reader keeps old rows in the write-ahead log; end the reader, then run this again"
+            "the log does not name the unit any more, but a reader keeps old rows in the write-ahead log; end the "
+            "reader, then run this again: it will find no decision, and clear them"
         )
     if not rebuild:
         click.echo("unused places of the file may hold old copies: --rebuild writes it anew")
@@ -74,7 +85,7 @@ def forget_command(
 
 def _describe(forgotten: Forgotten, *, context: bool) -> str:
     if not forgotten.decisions:
-        return "the log has no decision of this unit"
+        return "the log has no decision of this unit (after an earlier run: none any more)"
     kept = f"they keep the made-up unit {forgotten.pseudonym}" if forgotten.pseudonym else "each has a unit of its own"
     contexts = "contexts are removed" if context else "contexts are kept"
     return f"{forgotten.decisions} decisions forgotten: {kept}; {contexts}"
