@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.work import Budget, Shape
-from decider.types import CONTEXT_FIELDS, ActionId
+from decider.types import CONTEXT_FIELDS, ActionId, Features
 from decider.v1 import experiment_pb2 as pb
 
 MAX_ACTIONS = 1000
@@ -31,21 +31,30 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TERM = re.compile(r"[CA]{2,4}")
 
 
-def check(message: pb.Experiment) -> None:
-    """Raises InvalidExperiment with every violation of an experiment by itself."""
-    violations = list(_violations(message))
+def features_of_actions(message: pb.Experiment) -> list[tuple[Features, list[Violation]]]:
+    """The features of each action, and what is wrong with them."""
+    return [
+        read_features(action.features, f"actions[{index}].features", reserved=("id", "kind"))
+        for index, action in enumerate(message.actions)
+    ]
+
+
+def check(message: pb.Experiment, of_features: Sequence[list[Violation]]) -> None:
+    """Raises InvalidExperiment with every violation of an experiment by itself. of_features: what is wrong with those
+    of each action."""
+    violations = list(_violations(message, of_features))
     if violations:
         raise InvalidExperiment(violations)
 
 
-def _violations(message: pb.Experiment) -> Iterable[Violation]:
+def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) -> Iterable[Violation]:
     if not _ID.fullmatch(message.id):
         yield Violation("id", f"{message.id!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
     if len(message.salt) > 64:
         yield Violation("salt", "is longer than 64 characters")
     yield from _enum_violation("state", message.state, pb.ExperimentState)
     yield from _enum_violation("learning", message.learning, pb.Learning)
-    yield from _action_violations(message)
+    yield from _action_violations(message, of_features)
     yield from _policy_violations(message.policy)
     yield from _reward_violations(message.reward)
     active = [a.id for a in message.actions if a.state != pb.ACTION_STATE_RETIRED]
@@ -75,7 +84,7 @@ def _payload_violation(path: str, payload: Struct) -> Iterable[Violation]:
         yield Violation(path, str(error))
 
 
-def _action_violations(message: pb.Experiment) -> Iterable[Violation]:
+def _action_violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) -> Iterable[Violation]:
     if not any(a.state != pb.ACTION_STATE_RETIRED for a in message.actions):
         yield Violation("actions", "has no active action")
     if len(message.actions) > MAX_ACTIONS:
@@ -92,7 +101,7 @@ def _action_violations(message: pb.Experiment) -> Iterable[Violation]:
         seen.add(action.id)
         yield from _enum_violation(f"{path}.state", action.state, pb.ActionState)
         yield from _payload_violation(f"{path}.payload", action.payload)
-        yield from read_features(action.features, f"{path}.features", reserved=("id", "kind"))[1]
+        yield from of_features[index]
 
 
 def _policy_violations(message: pb.Policy) -> Iterable[Violation]:

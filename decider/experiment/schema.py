@@ -16,13 +16,12 @@ from typing import Any
 from google.protobuf import json_format
 
 from decider.errors import InvalidExperiment, Violation
-from decider.experiment.checks import check
+from decider.experiment.checks import check, features_of_actions
 from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
-from decider.experiment.features import read_features
 from decider.experiment.shape import shape_violations, with_long_enums
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
-from decider.types import ActionId, ExperimentId
+from decider.types import ActionId, ExperimentId, Features
 from decider.v1 import experiment_pb2 as pb
 
 DEFAULT_MINIMUM_PROPENSITY = 0.001
@@ -50,8 +49,14 @@ def read_json(text: str) -> pb.Experiment:
     """The experiment in a text that `write_json` made. Raises InvalidExperiment if it did not."""
     message = pb.Experiment()
     try:
-        json_format.Parse(text, message)
-    except (json_format.Error, TypeError, ValueError) as error:
+        content = json.loads(text)
+        # Maps of protobuf's own are filled in half the time that its reader of JSON takes for them.
+        free = [(one.pop("features", {}), one.pop("payload", {})) for one in content.get("actions", [])]
+        json_format.ParseDict(content, message)
+        for action, (features, payload) in zip(message.actions, free, strict=True):
+            action.features.update(features)
+            action.payload.update(payload)
+    except (json_format.Error, AttributeError, TypeError, ValueError) as error:
         raise InvalidExperiment([Violation("definition", str(error))]) from error
     return message
 
@@ -114,8 +119,9 @@ def _json_value(value: Any) -> Any:
 
 def from_message(message: pb.Experiment) -> Experiment:
     """Checked and complete. Raises InvalidExperiment with every violation found."""
-    check(message)
-    actions = tuple(_action(a) for a in message.actions)
+    read = features_of_actions(message)  # once: there may be 100,000
+    check(message, [problems for _, problems in read])
+    actions = tuple(_action(a, features) for a, (features, _) in zip(message.actions, read, strict=True))
     reward = _reward(message.reward)
     active = sum(not a.retired for a in actions)
     default_floor = min(DEFAULT_MINIMUM_PROPENSITY, DEFAULT_EXPLORATION_SHARE / active)
@@ -135,11 +141,11 @@ def from_message(message: pb.Experiment) -> Experiment:
     )
 
 
-def _action(message: pb.Action) -> Action:
+def _action(message: pb.Action, features: Features) -> Action:
     return Action(
         id=ActionId(message.id),
         kind=message.kind or "content",
-        features=read_features(message.features)[0],
+        features=features,
         payload=json_format.MessageToDict(message.payload),
         retired=message.state == pb.ACTION_STATE_RETIRED,
     )

@@ -15,7 +15,7 @@ from decider.errors import LimitReached
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.policy.memory import FIXED_BYTES
 from decider.serving.lineup import Lineup
-from decider.types import Position
+from decider.types import Features, Position
 
 MEMORY = 1_000_000_000
 """Bytes of memory of a process, by default."""
@@ -48,13 +48,13 @@ class LimitChecker:
         """Raises LimitReached where this version would be too much."""
         others = [one.newest for id_, one in lineup.items() if id_ != experiment.id and not one.newest.experiment.ended]
         known = lineup.get(experiment.id)
-        before = known.newest.experiment if known and not known.newest.experiment.ended else None
+        before = known.newest if known and not known.newest.experiment.ended else None
         if not experiment.ended:
             self._check_number(experiment, before, len(others))
             self._check_definitions(experiment, before, others)
             self._check_learners(experiment, before, others)
 
-    def _check_number(self, experiment: Experiment, before: Experiment | None, others: int) -> None:
+    def _check_number(self, experiment: Experiment, before: ExperimentVersion | None, others: int) -> None:
         if before is None and others >= self._limits.experiments:
             raise LimitReached(
                 f"experiment {experiment.id!r} would be one too many: {others} have not ended, and this server takes "
@@ -63,11 +63,11 @@ class LimitChecker:
             )
 
     def _check_definitions(
-        self, experiment: Experiment, before: Experiment | None, others: list[ExperimentVersion]
+        self, experiment: Experiment, before: ExperimentVersion | None, others: list[ExperimentVersion]
     ) -> None:
         most = int(DEFINITIONS_SHARE * self._limits.memory)
         size = definition_bytes(experiment)
-        if before is not None and size <= definition_bytes(before):
+        if before is not None and size <= self._size(before):
             return
         total = size + sum(map(self._size, others))
         if total > most:
@@ -87,10 +87,10 @@ class LimitChecker:
         return size
 
     def _check_learners(
-        self, experiment: Experiment, before: Experiment | None, others: list[ExperimentVersion]
+        self, experiment: Experiment, before: ExperimentVersion | None, others: list[ExperimentVersion]
     ) -> None:
         most = int(FIXED_SHARE * self._limits.memory) // FIXED_BYTES
-        if experiment.policy.resumable or (before is not None and not before.policy.resumable):
+        if experiment.policy.resumable or (before is not None and not before.experiment.policy.resumable):
             return
         if sum(not other.experiment.policy.resumable for other in others) >= most:
             raise LimitReached(
@@ -108,7 +108,14 @@ def definition_bytes(experiment: Experiment) -> int:
     >>> 600 < definition_bytes(Experiment(ExperimentId("e"), (Action(ActionId("a")),) * 10)) / 10 < 900
     True
     """
-    return sum(ACTION_BYTES + _bytes(action.payload) + 2 * _bytes(action.features) for action in experiment.actions)
+    return sum(
+        ACTION_BYTES + _bytes(action.payload) + 2 * _flat_bytes(action.features) for action in experiment.actions
+    )
+
+
+def _flat_bytes(features: Features) -> int:
+    """Of up to 100,000 features in all, so nothing is called for each but `getsizeof`."""
+    return getsizeof(features) + sum(map(getsizeof, features)) + sum(map(getsizeof, features.values()))
 
 
 def _bytes(value: Any) -> int:
