@@ -138,6 +138,28 @@ def test_a_start_that_needs_a_missing_part_says_so_until_it_is_there(client: Sub
         server.stop()
 
 
+def test_an_experiment_that_needs_a_missing_part_does_not_hold_up_the_others(client: SubprocessClient) -> None:
+    """One lost file must not take the whole shop down; and a model that has learned nothing must not serve."""
+    client.apply(experiment("other", "a", "b", window=0.3, policy={"uniform": {}}))
+    folder = archived(client)
+    (part,) = [one for one in folder.iterdir() if one.is_dir()]
+    client.process.terminate()
+    learn_again(client.db)
+    part.rename(folder.with_name("away"))
+    with closing(SubprocessClient(client.db, "--learn-interval", "0.05")) as again:
+        status, text = again.fetch("/readyz")
+        assert status == 200
+        assert f"experiment '{ID}' cannot serve before this is learned" in text
+        assert part.name in text
+        assert again.decide("other", "u").action.id in ("a", "b")
+        refused = status_of(lambda: again.decide(ID, "u"))
+        assert (code_of(refused), reason_of(refused)) == ("FAILED_PRECONDITION", "ARCHIVE_MISSING")
+        assert part.name in refused.message
+        folder.with_name("away").rename(part)
+        until(lambda: again.fetch("/readyz")[1].strip() == "ok", what="it has learned")
+        assert again.decide(ID, "v").model > 0
+
+
 def daily(client: SubprocessClient) -> DailyArchive:
     """Runs on the log that are due at once."""
     settings = Settings(db=client.db, archive=client.db.with_name("daily"), archive_after="0.1s")

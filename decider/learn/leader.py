@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from decider.errors import DeciderError, LogError, LogLocked
+from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
 from decider.learn.trainer import resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.policy.memory import PolicyMemory
-from decider.serving.follower import Copies, Owner
+from decider.serving.follower import Copies, Owner, owner_of
 from decider.serving.lineup import Lineup, Rollout
 from decider.types import START, ExperimentId, Position, Time
 
@@ -116,25 +116,49 @@ class Leader:
         self._progress_at = time.monotonic()
         self._maintained_at = -math.inf
         self._not_maintained = ""
+        self.unlearned: dict[Owner, str] = {}
+        """Models that could not be learned at the start, and why."""
 
     def catch_up(self) -> bool:
         """At the start: learn until every serving model has learned the log; False if `stopping` came first.
 
-        Models of versions that wait go on learning afterwards. Raises what reading or learning raises: a server that
+        Models of versions that wait go on learning afterwards. One that needs a part of the archive that is missing or
+        damaged does not hold up the others: see `unlearned`. Raises what else reading or learning raises: a server that
         cannot learn at all fails at once.
         """
+        self.unlearned = {}
         while not self._stopping():
             self._follow()
-            left = [t for t in self._roster.values() if not t.reached and not self._is_cold(t)]
+            left = [
+                t for t in self._roster.values()
+                if not t.reached and not self._is_cold(t) and t.owner not in self.unlearned
+            ]  # fmt: skip
             if not left:
                 return True
             for training in left:
-                self._learn(training, self._log.head().mark)
-                for published in self._publish_all():
-                    self._store(published)
+                self._learn_at_start(training)
             self._maintain()
             self._log_progress()
         return False
+
+    def _learn_at_start(self, training: Training) -> None:
+        try:
+            self._learn(training, self._log.head().mark)
+            for published in self._publish_all():
+                self._store(published)
+        except (ArchiveMissing, ArchiveDamaged) as error:
+            self.unlearned[training.owner] = str(error)
+            self._roster[training.owner] = self._begin(training.version)
+
+    def serves_without(self, owners: Collection[Owner]) -> bool:
+        """Whether an experiment can serve by another model than these."""
+        serving = [rollout.serving for rollout in self._lineup.values()]
+        return any(not version.experiment.ended and owner_of(version) not in owners for version in serving)
+
+    def has_learned(self, owner: Owner) -> bool:
+        """Whether a model has caught up, or is not needed any more."""
+        training = self._roster.get(owner)
+        return training is None or training.reached
 
     def step(self) -> bool:
         """One round: seal what is due, let each trainer learn a slice, publish. Returns whether a trainer is behind.
@@ -330,7 +354,8 @@ class Leader:
         self._roster[training.owner] = again
         self._on_failed(id_)
         unexpected = None if isinstance(error, DeciderError) else error
-        logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
+        if self.unlearned.get(training.owner) != str(error):  # that was told at the start
+            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
 
     def _learn(self, training: Training, end: Mark) -> None:
         """Learn a slice. The model is published once it has caught up, and from time to time on the way."""

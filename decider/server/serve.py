@@ -12,12 +12,12 @@ import platform
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogError
+from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
@@ -44,7 +44,7 @@ from decider.server.http import HttpPort, Readiness
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
 from decider.serving.current import Current
-from decider.serving.follower import Copies, Follower
+from decider.serving.follower import Copies, Follower, Owner
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class Server:
         self._troubled_at = 0.0
         self._behind = ""
         self._given_back = 0
-        self._missing = ""
+        self._missing: dict[Owner, str] = {}
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -218,19 +218,35 @@ class Server:
         return True
 
     def _catch_up(self) -> bool:
-        """As the leader's. Where a part of the archive is missing that has to be learned, /readyz says which one until
-        it is there."""
-        while True:
-            try:
-                caught_up = self._running_leader.catch_up()
-                self._missing = ""
-                return caught_up
-            except (ArchiveMissing, ArchiveDamaged) as error:
-                if self._missing != str(error):
-                    self._missing = str(error)
-                    logger.error("cannot serve before this is learned: %s", error)
+        """As the leader's. Where a part of the archive is missing that an experiment has to learn, the others serve;
+        where there is no other, /readyz says which part until it is there."""
+        leader = self._running_leader
+        while leader.catch_up():
+            self._say_unlearned(leader.unlearned)
+            if not leader.unlearned or leader.serves_without(leader.unlearned):
+                for owner, problem in leader.unlearned.items():
+                    self._follower.hold(owner, problem)
+                return True
             if self._stopping.wait(ARCHIVE_INTERVAL):
                 return False
+        return False
+
+    def _say_unlearned(self, unlearned: Mapping[Owner, str]) -> None:
+        missing = {
+            owner: f"experiment {owner[0]!r} cannot serve before this is learned: {problem}"
+            for owner, problem in unlearned.items()
+        }
+        for owner in [owner for owner, text in missing.items() if self._missing.get(owner) != text]:
+            logger.error("%s", missing[owner])
+        self._missing = missing
+
+    def _release_learned(self) -> None:
+        """Experiments whose part of the archive came back serve from now on."""
+        for owner in [owner for owner in self._missing if self._running_leader.has_learned(owner)]:
+            self._follower.release(owner)
+            self._follower.follow()
+            logger.info("experiment %s serves: its policy has learned what was missing", owner[0])
+            self._missing = {other: text for other, text in self._missing.items() if other != owner}
 
     @property
     def _running_leader(self) -> Leader:
@@ -262,11 +278,11 @@ class Server:
         except DeciderError as error:
             return Readiness(False, str(error))
         if self._phase:
-            return Readiness(False, self._missing or "\n".join(learning) or self._phase)
+            return Readiness(False, "\n".join([*self._missing.values()] or learning) or self._phase)
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
-        warnings = [*problems, *self.log.warnings, *self._disk.warnings]
+        warnings = [*problems, *self._missing.values(), *self.log.warnings, *self._disk.warnings]
         return Readiness(True, "\n".join(["ok", *warnings, *learning]))
 
     def _follow(self) -> None:
@@ -288,6 +304,7 @@ class Server:
             self._try_to(lambda: self._clock.reach(self.log.head().time))
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
+            self._try_to(self._release_learned)
             pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
             self._try_to(self._totals.store_if_due)
             if time.monotonic() >= next_look:

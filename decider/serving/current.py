@@ -24,14 +24,21 @@ class Serving(NamedTuple):
 
 
 class Current(dict[ExperimentId, Serving]):
-    """The experiments that serve, by id. ended: those that did."""
+    """The experiments that serve, by id. ended: those that did. held: those that cannot serve yet, and
+    why."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ended: set[ExperimentId] = set()
+        self.held: dict[ExperimentId, str] = {}
 
     def __missing__(self, id_: ExperimentId) -> Serving:
-        """Raises NotFound (EXPERIMENT_NOT_FOUND), or FailedPrecondition (EXPERIMENT_ENDED)."""
+        """Raises NotFound (EXPERIMENT_NOT_FOUND), or FailedPrecondition (EXPERIMENT_ENDED, ARCHIVE_MISSING)."""
+        if id_ in self.held:
+            raise FailedPrecondition(
+                f"experiment {id_!r} cannot serve before its policy has learned: {self.held[id_]}",
+                reason="ARCHIVE_MISSING",
+            )
         if id_ in self.ended:
             raise FailedPrecondition(
                 f"experiment {id_!r} has ended; apply it with the state ACTIVE to begin it again",
@@ -44,11 +51,13 @@ class Current(dict[ExperimentId, Serving]):
         """Serve this version with this model from now on."""
         self[version.experiment.id] = Serving(version, model, SlotsCache())
         self.ended.discard(version.experiment.id)
+        self.held.pop(version.experiment.id, None)
 
     def end(self, id_: ExperimentId) -> None:
         """Serve it no longer, and keep its id alone."""
         self.ended.add(id_)  # before: no call may find it unknown
         self.pop(id_, None)
+        self.held.pop(id_, None)
 
     def trim_slots(self, most_bytes: int) -> None:
         """Empty the caches that take more than their share, where all together take more than so many bytes."""

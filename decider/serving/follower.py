@@ -60,6 +60,7 @@ class Follower:
         self._position = START
         self._due: set[ExperimentId] = set()
         self._names: dict[Owner, ModelName] = {}
+        self._held: dict[Owner, str] = {}
         self.lineup = Lineup(log)
 
     def follow(self) -> None:
@@ -73,6 +74,17 @@ class Follower:
                 self._due.add(name.experiment)
             self._position = news.head
             self._swap_due()
+
+    def hold(self, owner: Owner, problem: str) -> None:
+        """A model that cannot be learned yet must not serve: it would be one that has learned nothing."""
+        with self._lock:
+            self._held[owner] = problem
+
+    def release(self, owner: Owner) -> None:
+        """The model has learned: it serves from the next `follow` on."""
+        with self._lock:
+            self._held.pop(owner, None)
+            self._due.add(owner[0])
 
     def _swap_due(self) -> None:
         """An experiment whose model cannot be read does not hold up the others."""
@@ -93,6 +105,10 @@ class Follower:
             self._current.end(version.experiment.id)
             if rollout.waiting is None:
                 self._names.pop(owner_of(version), None)
+            return
+        problem = self._held.get(owner_of(version))
+        if problem is not None:
+            self._current.held[version.experiment.id] = problem
             return
         kept = self._current.get(version.experiment.id)
         model = self._newest(version)
