@@ -23,6 +23,7 @@ SIMULATED = (
     "simulator.text",
     "simulator.load_policy",
     "simulator.verify",
+    "simulator.kept",
     "simulator.datasets",
     "simulator.logs",
     "simulator.evaluate",

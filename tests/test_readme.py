@@ -136,6 +136,7 @@ TESTED_BELOW = (
     ".venv/bin/simulator verify obd.db",
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
+    ".venv/bin/decider archive --db demo.db",
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
     ".venv/bin/simulator evaluate demo.db",
@@ -178,6 +179,7 @@ def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> N
     place, _ = demo
     assert place.run(only(".venv/bin/simulator verify demo.db")) == "1500 of 1500 decisions equal\n"
     assert "free-shipping" in place.run(only(".venv/bin/sqlite-utils query demo.db"))
+    assert place.run(only(".venv/bin/decider archive --db demo.db")) == "nothing to archive\n"
 
 
 def test_the_demos_log_is_evaluated_as_the_texts_say(demo: tuple[Place, str]) -> None:
