@@ -93,9 +93,10 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
 
 def _check_learnable(log: LogReader) -> None:
     builds = log.builds()
+    versions = {version.position: version for version in log.versions()}
     for named in log.named_models(START):
-        version = log.version_at(named.version)
-        if version.experiment.policy.learns and named.model > START:
+        version = versions.get(named.version)  # in a damaged log there may be none
+        if version is not None and version.experiment.policy.learns and named.model > START:
             code = code_of(builds.get(named.build, {}), version.experiment.policy)
             _check_model_learnable(log, _Owner(version.experiment.id, version.experiment.policy, code), named.model)
 

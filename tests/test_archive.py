@@ -27,7 +27,7 @@ from decider.log.archive.part import FILES, PART_JSON, UNFINISHED, Part, file_sh
 from decider.log.archive.restore import restore
 from decider.log.archive.sealed import sealed_in_parts
 from decider.log.archive.write import start_of, write_part
-from decider.log.open import open_log, open_reader, open_to_cut, open_to_forget
+from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import EventLog, LogReader, NewReward, SealedDecision, Tick
 from decider.log.sqlite.tables import ENTRY_TABLES
 from decider.types import DecisionId, Position, Time
@@ -570,10 +570,10 @@ def test_evaluate_says_the_same_of_the_log_of_both_and_of_the_archive(
 AGAIN = DecisionId("d-7")
 
 
-@pytest.fixture(params=["not remembered", "forgotten"])
-def repeated(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Path:
+@pytest.fixture
+def repeated(tmp_path: Path, clock: Clock) -> Path:
     """A log with decisions whose ids are those of others in its archive, too."""
-    path, forgotten = tmp_path / "shop.db", request.param == "forgotten"
+    path = tmp_path / "shop.db"
     with closing(open_log(path, clock=clock)) as log:
         drive = Drive(log, clock)
         drive.apply(sample_experiment())
@@ -581,9 +581,7 @@ def repeated(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Pa
             visit(drive, first=0)
             while log.find(AGAIN):  # what is archived stays in the log while it is learned from
                 visit(drive, first=drive.count + 1000 * number)
-                move_away(path, tmp_path / "archive", remember=10**12 if forgotten else 0)
-                for (unit,) in rows(path, "select distinct unit_id from archived_decisions") if forgotten else ():
-                    forget(path, unit)
+                move_away(path, tmp_path / "archive")
         visit(drive, first=0)
     return path
 
@@ -596,17 +594,11 @@ def visit(drive: Drive, *, first: int) -> None:
     drive.step()
 
 
-def move_away(path: Path, folder: Path, *, remember: int) -> None:
+def move_away(path: Path, folder: Path) -> None:
     """Archive everything."""
     with closing(open_to_cut(path)) as log:
         before = Time(log.head().time - 1)
-        assert archive_run(log, folder, before=before, remember=remember, say=lambda _: None) is not None
-
-
-def forget(path: Path, unit: str) -> None:
-    """Take a unit out of a log; the parts keep it."""
-    with closing(open_to_forget(path)) as log:
-        log.forget(unit, pseudonym=False, context=False, rebuild=False)
+        assert archive_run(log, folder, before=before, remember=0, say=lambda _: None) is not None
 
 
 def test_an_id_that_was_used_again_is_read_with_the_archive(repeated: Path, tmp_path: Path) -> None:

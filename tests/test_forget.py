@@ -308,9 +308,9 @@ def test_a_killed_run_leaves_each_decision_as_it_was_or_forgotten(tmp_path: Path
 
 SMALL_PIECES = """
 import sys
-from decider.log.sqlite import writer
+from decider.log.sqlite import forgetting
 from decider.server.command import main
-writer.FORGET_AT_ONCE = 4
+forgetting.FORGET_AT_ONCE = 4
 main(sys.argv[1:])
 """
 
@@ -410,4 +410,4 @@ def test_a_log_that_was_cut_forgets_what_it_still_holds(tmp_path: Path, clock: C
     assert result.first is None
     assert (result.decisions, result.equal) == (made - result.forgotten, made - result.forgotten)
     part.folder.rename(tmp_path / "away")
-    assert f"not found, so not searched: {part.folder}\n" in forget(log).output
+    assert f"{part.folder}: the part" in forget(log).output

@@ -541,7 +541,8 @@ def test_a_stored_model_is_small_and_comes_back_to_the_bit(file: Path) -> None:
             db.commit()
         assert log.models.load(packed) is None
         assert [found.text for found in log.check(lambda _: None)] == [
-            "the stored model of home up to position 2 is damaged"
+            "the stored model of home up to position 2 is damaged",
+            "table model_bytes does not say 40280",
         ]
 
 

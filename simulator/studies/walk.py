@@ -97,9 +97,10 @@ def decide_walk(db: Path) -> Walk:
         behaviour = behaviour_of(service.Decide, service="decider.v1.DeciderService", method="Decide", metrics=metrics)
         context = pb.Context(segment="vip", device="app", channel="web", location="here", intent_stage="cart")
         request = pb.DecideRequest(experiment="home", unit_id="u", context=context)
-        behaviour(request, _Caller())
-        for serving in current.all():
-            current.put(serving.version, serving.model)  # as a new model does: the policy is asked once more
+        for _ in range(2):  # what comes a second time is kept
+            behaviour(request, _Caller())
+            for serving in current.all():
+                current.put(serving.version, serving.model)  # as a new model does: the policy is asked once more
         try:
             return walk_of(lambda: behaviour(request, _Caller()))
         finally:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
 from decider.log.group_commit import GroupCommit
@@ -96,6 +97,7 @@ class SqliteLog(SqliteReader):
         self._on_commit = on_commit
         self._refused_names: dict[str, set[str]] = {}
         self._build: Position | None = None
+        self._last_version: ExperimentVersion | None = None
         self._closed_at = -math.inf
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
@@ -207,7 +209,10 @@ class SqliteLog(SqliteReader):
         return Time(max(self._clock(), head.time))
 
     def _decision_row(self, decision: Any) -> chain.EntryRow:
-        return decision_row(decision, self.version_at(decision.version), self._build)
+        version = self._last_version  # of the decision before: in most commits they have one version
+        if version is None or version.position != decision.version:
+            version = self._last_version = self.version_at(decision.version)
+        return decision_row(decision, version, self._build)
 
     def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
         """Entries of any kind, some of which a unique key may refuse, in one transaction."""

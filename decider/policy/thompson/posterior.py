@@ -166,12 +166,11 @@ class LinearPredictor:
         return (self._weights[rows, places] * values).sum(axis=1), (covariance * squares).sum(axis=(1, 2))
 
     def _stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
-        if not self._recurring(own):
-            return self._make_stack(own)
         stacked = self._stacks.get(own)
         if stacked is None:
             stacked = self._make_stack(own)
-            self._stacks.put(own, stacked, floats=2 * stacked.places.size + sum(map(floats_of, own)))
+            if self._recurring(own):
+                self._stacks.put(own, stacked, floats=2 * stacked.places.size + sum(map(floats_of, own)))
         return stacked
 
     def _make_stack(self, own: tuple[Vector, ...]) -> _FeatureTable:
@@ -196,12 +195,11 @@ class LinearPredictor:
         )
 
     def _look_up(self, features: Vector) -> KnownFeatures:
-        if any(map(is_number, [name for name, _ in features])):
-            return self._find(features)  # hardly ever comes twice
         found = self._cache.get(features)
         if found is None:
             found = self._find(features)
-            self._cache.put(features, found, floats=found.squares.size + floats_of(features))
+            if not any(map(is_number, [name for name, _ in features])):  # numbers hardly ever come twice
+                self._cache.put(features, found, floats=found.squares.size + floats_of(features))
         return found
 
     def _find(self, features: Vector) -> KnownFeatures:

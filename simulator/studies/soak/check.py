@@ -123,7 +123,9 @@ def replay(db: Path, copy: Path | None, archive: Path | None) -> Sequence[Replay
     """`simulator verify` of the log, of its copy, and of log and archive together; two at a time."""
     runs = [("the log", [str(db)])]
     runs += [("the copy", [str(copy)])] if copy else []
-    runs += [("log + archive", [str(db), "--archive", str(archive)])] if archive else []
+    runs += (
+        [("log + archive", [str(db), "--archive", str(archive)])] if archive and _files(archive, "decisions") else []
+    )
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda run: _verify(*run), runs))
 
