@@ -14,9 +14,8 @@ from decider.errors import LogError, LogLocked
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import Base, Head, Mark, ModelName, NewPart, OnProgress
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
-from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import PAUSE, PIECE_BYTES
-from decider.log.sqlite.reader import _NEWEST_MODELS, _open_to_read
+from decider.log.sqlite.reader import _NEWEST_MODELS
 from decider.log.sqlite.trim import FIRST_LEFT
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
@@ -180,16 +179,6 @@ class SqliteCuttableLog(SqliteLog):
             models = digest_of_models(writer, last)
             writer.execute("update cut set digest = ?", (digest_of_cut(writer, entries=entries, models=models),))
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._writer.execute("begin immediate")
-        try:
-            yield self._writer
-            self._writer.execute("commit")
-        except BaseException:
-            self._roll_back()
-            raise
-
     def _cut_before(self, writer: sqlite3.Connection, part: NewPart) -> int:
         """The checksum over the archived decisions that are there. Raises LogError where the part does not fit."""
         position, archived = writer.execute("select position, archived from cut").fetchone() or (START, 0)
@@ -229,12 +218,6 @@ class SqliteCuttableLog(SqliteLog):
         writer.executemany(
             "insert into archived_experiments (experiment, decisions, complete_after) values (?, ?, ?)", rows
         )
-
-    @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
-        with sqlite_errors(self.path), closing(_open_to_read(self.path)) as connection:
-            connection.execute("begin")
-            yield connection
 
     def _count_up_to_cut(self) -> None:
         """Store the totals, without which nothing may be deleted; a server that leads the log may have done it."""

@@ -322,16 +322,20 @@ class SqliteLog(SqliteReader):
         with self._group.lock, sqlite_errors(self.path), self._file:
             yield
 
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._writer.execute("begin immediate")
+        try:
+            yield self._writer
+            self._writer.execute("commit")
+        except BaseException:
+            self._roll_back()
+            raise
+
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """See EventLog."""
-        with self._exclusive():
-            try:
-                self._writer.execute("begin immediate")
-                write_checkpoint(self._writer, checkpoint)
-                self._writer.execute("commit")
-            except BaseException:
-                self._roll_back()
-                raise
+        with self._exclusive(), self._transaction() as writer:
+            write_checkpoint(writer, checkpoint)
 
     def maintain(self) -> None:
         """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive. Now and then,
