@@ -18,6 +18,8 @@ WORDS = {"decider.types", "decider.errors"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
 SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.experiment_files", "decider.v1"}
+SERVER = SERVED | {"decider.options"}
+BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 
 SIMULATED = (
     "simulator.text",
@@ -52,12 +54,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.log": DOMAIN,
     "decider.learn": LOGGED,
     "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
-    "decider.server": SERVED,
+    "decider.server": SERVER,
     "decider.extras": set(),
+    "decider.options": set(),
     "decider.cli": {"decider.extras", "decider.server"},
     "decider.client": WORDS | {"decider.v1"},
     "simulator": set(),
-    **{room: SERVED | {"decider.client", "decider.extras", *SIMULATED[:place]} for place, room in enumerate(SIMULATED)},
+    **{
+        room: SERVED | {"decider.client", "decider.extras", "decider.options", *SIMULATED[:place]}
+        for place, room in enumerate(SIMULATED)
+    },
 }
 """Each room with the rooms that it may import, besides itself."""
 
@@ -90,7 +96,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": (
         "decider.server.command",
-        "decider.server.finite",
+        "decider.options",
         "decider.server.archive_command",
         "decider.server.forget_command",
         "simulator",

@@ -22,8 +22,9 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.learn.archive import archive as archive_run
 from decider.log.archive import columns
 from decider.log.archive import write as writing
+from decider.log.archive.files import file_sha256
 from decider.log.archive.find import check_joined, found_parts, parts_in, parts_of
-from decider.log.archive.part import FILES, PART_JSON, UNFINISHED, Part, file_sha256, finish_part, read_part
+from decider.log.archive.part import FILES, PART_JSON, UNFINISHED, Part, finish_part, read_part
 from decider.log.archive.restore import restore
 from decider.log.archive.sealed import sealed_in_parts
 from decider.log.archive.write import start_of, write_part

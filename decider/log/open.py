@@ -22,12 +22,13 @@ from decider.log.archive.find import (
 from decider.log.archive.part import DECISIONS_FILE, Part
 from decider.log.forgotten import Removal
 from decider.log.protocol import CuttableLog, EventLog, ForgettingLog, LogReader
+from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.forgetting import SqliteForgettingLog
 from decider.log.sqlite.locks import check_unused
 from decider.log.sqlite.migrations import is_old, migrate
-from decider.log.sqlite.reader import SqliteReader, _open_to_read
+from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
 from decider.types import Time, now
 
@@ -149,7 +150,7 @@ def _upgrade(path: Path, copy: Path) -> None:
     """Copy a log of an older release, and bring the copy up to date."""
     with (
         sqlite_errors(path),
-        closing(_open_to_read(path)) as source,
+        closing(open_to_read(path)) as source,
         closing(_open_to_write(copy, "NORMAL")) as target,
     ):
         source.backup(target)

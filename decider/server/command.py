@@ -14,8 +14,8 @@ import click
 
 from decider.errors import DeciderError
 from decider.log.clock import LogClock
+from decider.options import Finite
 from decider.server.archive_command import archive_command, check_age
-from decider.server.finite import Finite
 from decider.server.forget_command import forget_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table

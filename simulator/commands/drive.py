@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from decider.errors import DeciderError
+from decider.options import Finite
 from simulator.commands.options import (
     BAD_INPUT,
     FILE,
     INTERRUPTED,
     REFUSED,
     VISITS,
-    Finite,
     bad_input,
     json_option,
     refuse_overwriting,

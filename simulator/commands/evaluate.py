@@ -12,9 +12,9 @@ from typing import Any
 import click
 from rich.console import Console
 
+from decider.options import Finite
 from simulator.commands.options import (
     REFUSED,
-    Finite,
     bad_input,
     bar,
     json_option,

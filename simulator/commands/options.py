@@ -33,22 +33,6 @@ VISITS = click.IntRange(1, 10_000_000)
 SEED_COUNT = click.IntRange(1, 10_000)
 
 
-class Finite(click.FloatRange):
-    """A number in a range. `FloatRange` alone takes nan for one.
-
-    >>> Finite(0, 1).convert("nan", None, None)
-    Traceback (most recent call last):
-    click.exceptions.BadParameter: 'nan' is no finite number
-    """
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The number."""
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value!r} is no finite number", param, ctx)
-        return number
-
-
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 

@@ -14,9 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from decider.errors import ArchiveDamaged, ArchiveMissing
-from decider.log.archive.part import FORGOTTEN, OLD, PART_JSON, UNFINISHED, Part, file_sha256, read_head
+from decider.log.archive.files import file_sha256
+from decider.log.archive.part import FORGOTTEN, OLD, PART_JSON, UNFINISHED, Part, read_head
+from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.errors import sqlite_errors
-from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import json_text
 from decider.types import Position
 
@@ -47,7 +48,7 @@ def parts_of(log: Path, folders: Sequence[Path] = ()) -> list[NamedPart]:
 
 
 def _rows(log: Path) -> list[tuple[Position, Position, str, str]]:
-    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
+    with sqlite_errors(log), closing(open_to_read(log)) as connection:
         if not connection.execute("select 1 from sqlite_master where name = 'archives'").fetchone():
             return []  # a log of an older release, which was never trimmed
         return connection.execute("select first, last, path, digest from archives order by first").fetchall()
@@ -188,7 +189,7 @@ def identity(connection: sqlite3.Connection) -> str:
 
 def identity_of(log: Path) -> str:
     """The same of a file. Raises LogError."""
-    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
+    with sqlite_errors(log), closing(open_to_read(log)) as connection:
         return identity(connection)
 
 

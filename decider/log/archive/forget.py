@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from decider.log import chain
+from decider.log.archive.files import file_errors, file_sha256, sync, write_text
 from decider.log.archive.part import (
     DECISIONS_FILE,
     FORGOTTEN,
@@ -25,14 +26,11 @@ from decider.log.archive.part import (
     Part,
     PartFile,
     file_of,
-    file_sha256,
     read_head,
     read_part,
-    sync,
     to_text,
 )
 from decider.log.archive.read import arrow_errors, entry_rows, marks_of, prove, rows_of
-from decider.log.archive.write import _file_errors, _write_text
 from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
 from decider.log.sqlite.commits import Commit, commits_of, entries
 from decider.log.sqlite.forget import made_up_id
@@ -77,7 +75,7 @@ def write_without(part: Part, found: Traces, *, pseudonym: str | None, context: 
     """
     read_part(part.folder)
     place = part.folder.with_name(f"{FORGOTTEN}{part.name}")
-    with _file_errors(place.parent):
+    with file_errors(place.parent):
         if place.exists():
             shutil.rmtree(place)
         place.mkdir()
@@ -95,7 +93,7 @@ def write_without(part: Part, found: Traces, *, pseudonym: str | None, context: 
             changed=(*part.changed, *changed),
             removals=(*part.removals, replace(removal, commits=())),
         )
-        _write_text(place / PART_JSON, to_text(written))
+        write_text(place / PART_JSON, to_text(written))
         sync(place)
         sync(place.parent)
     prove(read_head(place))
@@ -105,7 +103,7 @@ def write_without(part: Part, found: Traces, *, pseudonym: str | None, context: 
 def take_place(part: Part) -> Part:
     """Give the part that counts its own name, and delete what another run has left beside it. Raises LogError."""
     final, fresh, old = (part.folder.with_name(f"{before}{part.name}") for before in ("", FORGOTTEN, OLD))
-    with _file_errors(final.parent):
+    with file_errors(final.parent):
         if part.folder == fresh:
             if final.exists():
                 _remove(old)

@@ -6,15 +6,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
+from decider.log.archive.files import file_sha256, sync
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
 from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, EntryTable
@@ -225,18 +225,3 @@ def check_content(part: Part, name: str) -> None:
 @lru_cache(maxsize=1024)
 def _sha256_of(path: Path, _state: tuple[int, ...]) -> str:
     return file_sha256(path)
-
-
-def sync(path: Path) -> None:
-    """A file's content, or a folder's names, on the disk. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def file_sha256(path: Path) -> str:
-    """The checksum of a file, in hexadecimal. Raises OSError."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

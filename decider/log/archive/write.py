@@ -23,10 +23,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from decider.errors import ArchiveDamaged, LogCorrupt, LogError, LogFull, LogLocked
+from decider.errors import ArchiveDamaged, LogCorrupt, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive import columns
+from decider.log.archive.files import file_errors, file_sha256, sync, write_text
 from decider.log.archive.find import identity, identity_of, is_part, parts_of
 from decider.log.archive.part import (
     MARKS,
@@ -37,18 +38,16 @@ from decider.log.archive.part import (
     Part,
     PartFile,
     file_of,
-    file_sha256,
     read_head,
     read_part,
-    sync,
     to_text,
 )
 from decider.log.archive.read import prove
 from decider.log.protocol import Head, Mark
 from decider.log.sqlite.commits import originals, removals_behind
+from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.read_rows import experiment_version, read
-from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import BUILDS, DECISIONS, ENTRY_TABLES, EXPERIMENTS, EntryTable
 from decider.types import START, Position, Time
 
@@ -76,7 +75,7 @@ _VERSIONS = "select position, time, number, definition from experiments order by
 
 def start_of(log: Path) -> Head:
     """The end of an empty log: what the first part comes after. Raises LogError."""
-    with sqlite_errors(log), closing(_open_to_read(log)) as connection:
+    with sqlite_errors(log), closing(open_to_read(log)) as connection:
         start = _chain_start(connection)
         return Head(START, Time(0), chain.start(*start) if start else chain.EMPTY)
 
@@ -95,7 +94,7 @@ def write_part(log: Path, *, after: Head, until: Head, folder: Path, name: str) 
         if is_part(there) or (there == folder / name and there.exists()):
             return _existing(there, after, until)
     try:
-        with _file_errors(folder), sqlite_errors(log), closing(_open_to_read(log)) as connection:
+        with file_errors(folder), sqlite_errors(log), closing(open_to_read(log)) as connection:
             _write_part(connection, place, after, until, log)
         written = read_head(place)
         _prove(written, log)
@@ -109,12 +108,12 @@ def _write_part(connection: sqlite3.Connection, place: Path, after: Head, until:
     if place.exists():
         shutil.rmtree(place)
     place.mkdir(parents=True)
-    _write_text(place / WRITER, _writer_of(log))
+    write_text(place / WRITER, _writer_of(log))
     files = _write_files(connection, place, after.position, until.position)
     changed = originals(connection).between(after.position, until.position)
     later = removals_behind(connection, after.position, until.position)
     part = Part(place, identity(connection), after, until, _chain_start(connection), files, "", changed, later)
-    _write_text(place / PART_JSON, to_text(part))
+    write_text(place / PART_JSON, to_text(part))
     sync(place)
     sync(place.parent)
 
@@ -137,7 +136,7 @@ def discard_unfinished(folder: Path, log: Path, *, after: Head) -> None:
     """Remove what killed runs on a log have left that was to come after its last part. A whole part only where this
     file of the log wrote it and does not name it: a copy of the log may do."""
     named = {one.digest for one in parts_of(log)}
-    with _file_errors(folder):
+    with file_errors(folder):
         for one in folder.glob(f"{UNFINISHED}{glob.escape(_prefix(log, after))}*"):
             if not is_part(one) or (_is_ours(one, log, after) and read_head(one).digest not in named):
                 shutil.rmtree(one)
@@ -159,12 +158,12 @@ def _is_ours(folder: Path, log: Path, after: Head) -> bool:
 def alone_in(folder: Path) -> Iterator[None]:
     """The right to write parts to a folder, until the block or the process ends. Raises LogLocked while another run has
     it, of whatever log."""
-    with _file_errors(folder):
+    with file_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("ab")
     with lock:
         try:
-            with _file_errors(folder):
+            with file_errors(folder):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except LogError as error:
             if not isinstance(error.__cause__, BlockingIOError):
@@ -191,17 +190,6 @@ def _prove(part: Part, log: Path) -> None:
             f"{log}: positions {part.first} to {part.last} are not what was acknowledged, so they are not archived "
             f"({error}); `simulator verify {log}` says where"
         ) from error
-
-
-@contextmanager
-def _file_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except pa.ArrowInvalid as error:
-        raise LogCorrupt(f"the log has a damaged value ({error}); `simulator verify` says where") from error
-    except OSError as error:
-        kind = LogFull if error.errno == 28 else LogError
-        raise kind(f"{folder}: the archive cannot be written there ({error}); free space or choose another") from error
 
 
 def _chain_start(connection: sqlite3.Connection) -> Mark | None:
@@ -344,8 +332,3 @@ class _File:
         self._writer.close()
         sync(self.path)
         return PartFile(self._rows, self.path.stat().st_size, file_sha256(self.path))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-    sync(path)

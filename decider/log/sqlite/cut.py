@@ -14,8 +14,9 @@ from decider.errors import LogError, LogLocked
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import Base, Head, Mark, ModelName, NewPart, OnProgress
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
+from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.models import PAUSE, PIECE_BYTES
-from decider.log.sqlite.reader import _NEWEST_MODELS
+from decider.log.sqlite.reader import NEWEST_MODELS
 from decider.log.sqlite.trim import FIRST_LEFT
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
@@ -155,7 +156,7 @@ class SqliteCuttableLog(SqliteLog):
             kept, named = self._models_that_stay(connection, part)
             entries = digest_of_entries(connection, KEPT, last)
         counts = self.count_archived(last)
-        with self._exclusive(), self._transaction() as writer:
+        with self._exclusive(), transaction(self._writer) as writer:
             before = self._cut_before(writer, part)
             named |= {model for (model,) in writer.execute(_NEW_MODELS, (planned, last))}
             self._replace_times(writer, named)
@@ -190,7 +191,7 @@ class SqliteCuttableLog(SqliteLog):
         """Rows of `published` up to the cut that stay, and positions up to it that a model is named by."""
         last = part.until.position
         found: list[tuple[int, int]] = [*connection.execute(_STORED)]
-        found += [(row[0], row[2]) for row in connection.execute(_NEWEST_MODELS, (START, LAST))]
+        found += [(row[0], row[2]) for row in connection.execute(NEWEST_MODELS, (START, LAST))]
         for base in part.bases:
             name = base.name
             found += connection.execute(_BETWEEN, (name.experiment, name.signature, name.position, last))

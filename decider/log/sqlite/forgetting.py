@@ -17,6 +17,7 @@ from decider.log.archive.part import Part
 from decider.log.forgotten import MADE_UP, Removal
 from decider.log.protocol import Forgotten, Head, NewBuild
 from decider.log.sqlite.archived import CUT, KEPT, digest_of_cut, digest_of_entries, digest_of_models
+from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.forget import (
@@ -27,7 +28,7 @@ from decider.log.sqlite.forget import (
     forget_decisions,
     made_up_id,
 )
-from decider.log.sqlite.writer import _OpenCommit
+from decider.log.sqlite.writer import OpenCommit
 from decider.types import Position
 
 _REWARDED = f"""
@@ -109,10 +110,10 @@ class SqliteForgettingLog(SqliteCuttableLog):
     def _remove(self, change: Change) -> Removal:
         """Change rows and append the entry that names them, in one transaction."""
         with self._exclusive():
-            with self._transaction() as writer:
+            with transaction(self._writer) as writer:
                 removal = change(writer)
                 head = Head(*writer.execute("select position, time, chain from head").fetchone())
-                commit = _OpenCommit(head, self._time_after(head))
+                commit = OpenCommit(head, self._time_after(head))
                 self._insert(commit, [NewBuild(removal.to_build())])
                 after = commit.end()
                 writer.execute("update head set position = ?, time = ?, chain = ?", after)

@@ -19,9 +19,9 @@ from decider.errors import LogError
 from decider.log import chain
 from decider.log.protocol import Head
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
+from decider.log.sqlite.connection import open_to_read, transaction
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.models import insert_pieces
-from decider.log.sqlite.reader import _open_to_read
 from decider.log.sqlite.tables import (
     ACTIVATIONS,
     BUILDS,
@@ -188,15 +188,10 @@ def _make_views(connection: sqlite3.Connection) -> None:
     there = connection.execute("select sql from sqlite_master where type = 'view'")
     if sorted(wanted) == sorted(sql for (sql,) in there):
         return
-    connection.execute("begin immediate")
-    try:
+    with transaction(connection):
         _drop_views(connection)
         for statement in wanted:
             connection.execute(statement)
-    except BaseException:
-        connection.execute("rollback")
-        raise
-    connection.execute("commit")
 
 
 def migrate(connection: sqlite3.Connection) -> None:
@@ -214,7 +209,7 @@ def is_old(path: Path) -> bool:
     """Whether a file is a log of an older release, which lacks a table of schema.sql."""
     if not path.is_file() or path.stat().st_size == 0:
         return False
-    with sqlite_errors(path), closing(_open_to_read(path)) as connection:
+    with sqlite_errors(path), closing(open_to_read(path)) as connection:
         names = {name for (name,) in connection.execute("select name from sqlite_master")}
     wanted = {_create(statement)[1] for statement in _statements("schema.sql")} - {""}
     return "decisions" in names and "sealed_decisions" in names and not wanted <= names

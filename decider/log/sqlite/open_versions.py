@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
+from decider.log.sqlite.connection import transaction
 from decider.types import Position, Time
 
 CLOSE_INTERVAL = 60.0
@@ -43,17 +44,12 @@ def find_over(connection: sqlite3.Connection, now: Time) -> Iterator[Sequence[Po
 
 def close_versions(connection: sqlite3.Connection, versions: Sequence[Position], now: Time) -> None:
     """Close those of these versions that can still be closed."""
-    connection.execute("begin immediate")
-    try:
+    with transaction(connection):
         parameters = {**_parameters(now), "versions": f"[{','.join(map(str, versions))}]"}
         over = connection.execute(_OVER_AGAIN, parameters).fetchall()
         latest = max([deadline for _, deadline in over], default=0)
         connection.execute("update closed_until set time = max(time, ?)", (latest,))
         connection.executemany("delete from open_versions where version = ?", [(version,) for version, _ in over])
-        connection.execute("commit")
-    except BaseException:
-        connection.execute("rollback")
-        raise
 
 
 def _parameters(now: Time) -> dict[str, object]:

@@ -37,6 +37,7 @@ from decider.log.protocol import (
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE
 from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
+from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.locks import hold, let_go
@@ -117,7 +118,7 @@ where p.position > ? and p.position <= ? group by p.experiment, p.signature orde
 
 # The same for all that were ever published, by a loose index scan: it steps from one owner to the next in the unique
 # key's index, since a log has millions of models and a few owners.
-_NEWEST_MODELS = """
+NEWEST_MODELS = """
 with recursive owners (experiment, signature) as (
   select experiment, signature from (
     select experiment, signature from published order by experiment, signature limit 1)
@@ -182,7 +183,7 @@ class SqliteReader:
         try:
             return self._idle.pop()
         except IndexError:
-            connection = _open_to_read(self.path)
+            connection = open_to_read(self.path)
             self._connections.append(connection)
             return connection
 
@@ -239,7 +240,7 @@ class SqliteReader:
         """See LogReader."""
         try:
             last = last_acknowledged(self.path)  # before the snapshot, since writers go on
-            with closing(_open_to_read(self.path)) as connection:
+            with closing(open_to_read(self.path)) as connection:
                 return check(connection, on_progress, acknowledged=last, changed=self._changed)
         except SQLITE_ERRORS as error:
             raise self._to_log_error(error) from error
@@ -327,7 +328,7 @@ class SqliteReader:
             serves=[(row["position"], row["version"]) for row in self._read(_SERVES, part)],
             models=[
                 (row["position"], ModelName(row["experiment"], row["model"], row["signature"]))
-                for row in self._read(_NEWEST_MODELS if after == START else _MODELS, part)
+                for row in self._read(NEWEST_MODELS if after == START else _MODELS, part)
             ],
         )
 
@@ -500,8 +501,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _open_to_read(path: Path) -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    return sqlite3.connect(uri, uri=True, timeout=5, check_same_thread=False)

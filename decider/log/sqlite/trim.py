@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
 from decider.log.sqlite.checkpoints import keep_checkpoint
+from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.read_rows import DECISION, read, row_type
 from decider.types import START, ExperimentId, Position, Reason, Time
 
@@ -117,7 +118,7 @@ class Trimmer:
             if first is None:
                 return cut.position
             last = Position(min(first + PIECE - 1, cut.position))
-            with self._transaction():
+            with transaction(self._connection):
                 # Without totals that count them, the metrics would forget the entries.
                 if not keep_checkpoint(self._connection, cut.counted):
                     return None
@@ -140,7 +141,7 @@ class Trimmer:
             rows = list(read(self._connection, _NEXT_ARCHIVED, (self._swept,), _SWEPT)) if cut else []
             unneeded = [row.position for row in rows if cut and not _is_needed(row, cut)]
             if unneeded:
-                with self._transaction():
+                with transaction(self._connection):
                     self._drop(unneeded)
         self._swept = rows[-1].position if rows else START
         return bool(rows)
@@ -158,17 +159,6 @@ class Trimmer:
         rows = self._connection.execute("select experiment, complete_after from archived_experiments")
         position, counted, remember = row
         return _Cut(position, counted, remember, dict(rows.fetchall()), head_time)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("begin immediate")
-        try:
-            yield
-            self._connection.execute("commit")
-        except BaseException:
-            if self._connection.in_transaction:
-                self._connection.execute("rollback")
-            raise
 
     def _trim(self, cut: _Cut, first: Position, last: Position) -> None:
         span = {"first": first, "last": last, "cut": cut.position}

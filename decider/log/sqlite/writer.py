@@ -27,13 +27,14 @@ from decider.log.group_commit import GroupCommit
 from decider.log.protocol import Entry, Head, Mark, NewBuild, Orphan, TotalsCheckpoint
 from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
+from decider.log.sqlite.connection import open_to_read, roll_back, transaction
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
 from decider.log.sqlite.locks import DatabaseFile, FileLease, hold, let_go, start_writing, stop_writing
 from decider.log.sqlite.log_files import FileGone, LogFiles, Witness, last_acknowledged
 from decider.log.sqlite.migrations import COUNT_REFUSED_SUM, migrate
 from decider.log.sqlite.models import PIECE_BYTES, SqliteModelStore
 from decider.log.sqlite.open_versions import CLOSE_INTERVAL, close_versions, find_over
-from decider.log.sqlite.reader import SqliteReader, _open_to_read
+from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.tables import (
     DECISIONS,
     INTERN_SIGNATURE,
@@ -186,10 +187,10 @@ class SqliteLog(SqliteReader):
             if len(parts) > 1:
                 self._writer.execute("commit")
         except sqlite3.IntegrityError:
-            self._roll_back()
+            roll_back(self._writer)
             return None
         except BaseException:
-            self._roll_back()
+            roll_back(self._writer)
             raise
         first, self._head = self._head.position + 1, head
         return [Mark(Position(position), at) for position in range(first, head.position + 1)]
@@ -216,12 +217,10 @@ class SqliteLog(SqliteReader):
 
     def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
         """Entries of any kind, some of which a unique key may refuse, in one transaction."""
-        # `immediate`: the write lock is taken before the head is read, so that nobody can move the head in between.
-        try:
-            self._writer.execute("begin immediate")
+        with transaction(self._writer):  # nobody moves the head in between
             (row,) = self._writer.execute("select position, time, chain from head")
             head = Head(*row)
-            commit = _OpenCommit(head, self._time_after(head))
+            commit = OpenCommit(head, self._time_after(head))
             marks: list[Mark | None] = []
             for _, alike in groupby(entries, type):
                 for part in _parts(list(alike)):
@@ -229,18 +228,10 @@ class SqliteLog(SqliteReader):
             after = commit.end()
             if after is not head:
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
-            self._writer.execute("commit")
-        except BaseException:
-            self._roll_back()
-            raise
         self._head = after
         return marks
 
-    def _roll_back(self) -> None:
-        if self._writer.in_transaction:
-            self._writer.execute("rollback")
-
-    def _insert(self, commit: _OpenCommit, entries: Sequence[Entry]) -> list[Mark | None]:
+    def _insert(self, commit: OpenCommit, entries: Sequence[Entry]) -> list[Mark | None]:
         """Entries of one kind, with one statement where no unique key refuses one of them."""
         # Every statement releases the interpreter lock and has to win it back, which costs more than its work.
         if isinstance(entries[0], Orphan):
@@ -266,7 +257,7 @@ class SqliteLog(SqliteReader):
         tables, rows = zip(*map(table_and_row, entries), strict=True)
         return tables[0], list(rows)
 
-    def _insert_rows(self, table: EntryTable, rows: Sequence[chain.EntryRow], commit: _OpenCommit) -> set[int]:
+    def _insert_rows(self, table: EntryTable, rows: Sequence[chain.EntryRow], commit: OpenCommit) -> set[int]:
         """Insert rows after the commit's last one. Returns the indexes of those that the table's key refuses."""
         if table is PUBLISHED_MODELS:
             self._writer.executemany(INTERN_SIGNATURE, [row[1:2] for row in rows])
@@ -322,19 +313,9 @@ class SqliteLog(SqliteReader):
         with self._group.lock, sqlite_errors(self.path), self._file:
             yield
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._writer.execute("begin immediate")
-        try:
-            yield self._writer
-            self._writer.execute("commit")
-        except BaseException:
-            self._roll_back()
-            raise
-
     def store_totals(self, checkpoint: TotalsCheckpoint) -> None:
         """See EventLog."""
-        with self._exclusive(), self._transaction() as writer:
+        with self._exclusive(), transaction(self._writer) as writer:
             write_checkpoint(writer, checkpoint)
 
     def maintain(self) -> None:
@@ -401,7 +382,7 @@ class SqliteLog(SqliteReader):
         let_go(self._file)
 
 
-class _OpenCommit:
+class OpenCommit:
     """The entries that an open transaction has written since the head."""
 
     def __init__(self, head: Head, at: Time) -> None:
@@ -479,7 +460,7 @@ def _check_ours(path: Path) -> None:
     """Raises LogCorrupt for another application's database, which must not get our tables."""
     if path.stat().st_size == 0:
         return
-    with closing(_open_to_read(path)) as connection:
+    with closing(open_to_read(path)) as connection:
         names = _names(connection)
     if names and "decisions" not in names:
         raise LogCorrupt(

@@ -1,4 +1,4 @@
-"""A type of options of the command line. Called by `command.py`."""
+"""Types of options of both command lines. Called by `server/command.py` and `simulator/commands/`."""
 
 from __future__ import annotations
 
