@@ -23,6 +23,15 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_ONLY_ELIGIBLE: _ClassVar[Reason]
     REASON_NO_EXPLORATION: _ClassVar[Reason]
 
+class ActivationOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTIVATION_OUTCOME_UNSPECIFIED: _ClassVar[ActivationOutcome]
+    ACTIVATION_OUTCOME_ACTIVATED: _ClassVar[ActivationOutcome]
+    ACTIVATION_OUTCOME_OVERRIDDEN: _ClassVar[ActivationOutcome]
+    ACTIVATION_OUTCOME_DUPLICATE: _ClassVar[ActivationOutcome]
+    ACTIVATION_OUTCOME_LATE: _ClassVar[ActivationOutcome]
+    ACTIVATION_OUTCOME_REMEMBERED: _ClassVar[ActivationOutcome]
+
 class RewardOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REWARD_OUTCOME_UNSPECIFIED: _ClassVar[RewardOutcome]
@@ -37,6 +46,12 @@ REASON_BASELINE: Reason
 REASON_FALLBACK: Reason
 REASON_ONLY_ELIGIBLE: Reason
 REASON_NO_EXPLORATION: Reason
+ACTIVATION_OUTCOME_UNSPECIFIED: ActivationOutcome
+ACTIVATION_OUTCOME_ACTIVATED: ActivationOutcome
+ACTIVATION_OUTCOME_OVERRIDDEN: ActivationOutcome
+ACTIVATION_OUTCOME_DUPLICATE: ActivationOutcome
+ACTIVATION_OUTCOME_LATE: ActivationOutcome
+ACTIVATION_OUTCOME_REMEMBERED: ActivationOutcome
 REWARD_OUTCOME_UNSPECIFIED: RewardOutcome
 REWARD_OUTCOME_JOINED: RewardOutcome
 REWARD_OUTCOME_LATE: RewardOutcome
@@ -152,10 +167,12 @@ class ActivateRequest(_message.Message):
     def __init__(self, decision_id: _Optional[str] = ..., action: _Optional[str] = ...) -> None: ...
 
 class ActivateResponse(_message.Message):
-    __slots__ = ("first",)
+    __slots__ = ("first", "outcome")
     FIRST_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
     first: bool
-    def __init__(self, first: _Optional[bool] = ...) -> None: ...
+    outcome: ActivationOutcome
+    def __init__(self, first: _Optional[bool] = ..., outcome: _Optional[_Union[ActivationOutcome, str]] = ...) -> None: ...
 
 class RewardRequest(_message.Message):
     __slots__ = ("decision_id", "name", "value", "reward_id", "occurred_at")

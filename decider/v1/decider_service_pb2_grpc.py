@@ -85,7 +85,8 @@ class DeciderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Activate(self, request, context):
-        """Says that a decision's action was really shown, or which other action was shown in its place.
+        """Says that a decision's action was really shown, or which other action was shown in its place. May come before its
+        Decide: so a caller that gave up says what it showed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
