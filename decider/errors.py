@@ -7,7 +7,9 @@
     +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, _ENDED, NO_ELIGIBLE_ACTION
     +-- LimitReached             more than a setting of the server allows: TOO_MANY_EXPERIMENTS
     +-- AlreadyExists            DECISION_ID_REUSED
-    +-- DeadlineExceeded         the caller's deadline passed before the work began
+    +-- GaveUp                   nobody waits for the answer any more
+    |   +-- DeadlineExceeded     the caller's deadline passed
+    |   +-- Cancelled            the caller took the call back, or its connection broke
     +-- ModelMismatch            a stored model that must not be loaded
     +-- UnknownCode              a model of learning code that this build does not have
     +-- OverBudget               a decision that would cost too much; the baseline action is served
@@ -92,10 +94,20 @@ class AlreadyExists(DeciderError):
     reason = "ALREADY_EXISTS"
 
 
-class DeadlineExceeded(DeciderError):
-    """The caller's deadline passed before the work began; nothing was done."""
+class GaveUp(DeciderError):
+    """Nobody waits for the answer any more. A decision that is not yet in the log then never gets there."""
+
+
+class DeadlineExceeded(GaveUp):
+    """The caller's deadline passed."""
 
     reason = "DEADLINE_EXCEEDED"
+
+
+class Cancelled(GaveUp):
+    """The caller took the call back, or its connection broke."""
+
+    reason = "CANCELLED"
 
 
 class ModelMismatch(DeciderError):

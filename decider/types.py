@@ -54,6 +54,16 @@ class RewardOutcome(enum.StrEnum):
     ORPHAN = "orphan"
 
 
+class ActivationOutcome(enum.StrEnum):
+    """What became of an activation that was sent; see the proto enum of the same name."""
+
+    ACTIVATED = "activated"
+    OVERRIDDEN = "overridden"
+    DUPLICATE = "duplicate"
+    LATE = "late"
+    REMEMBERED = "remembered"
+
+
 # The three below are made for every call. Named tuples are made in a third of a frozen dataclass's time.
 
 

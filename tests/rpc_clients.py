@@ -187,6 +187,11 @@ class RpcClient(ABC):
         reply = self.call("DeciderService", "Activate", pb.ActivateRequest(decision_id=decision_id, action=action))
         return bool(reply.first)
 
+    def activation(self, decision_id: str, action: str = "") -> str:
+        """Activate; the outcome's short name."""
+        reply = self.call("DeciderService", "Activate", pb.ActivateRequest(decision_id=decision_id, action=action))
+        return str(pb.ActivationOutcome.Name(reply.outcome)).removeprefix("ACTIVATION_OUTCOME_").lower()
+
     def reward(self, decision_id: str, **fields: Any) -> str:
         """Reward; the outcome's short name."""
         request = pb.RewardRequest(decision_id=decision_id, **fields)

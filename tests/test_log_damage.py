@@ -21,6 +21,7 @@ from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import (
     Damage,
+    EarlyActivation,
     Entry,
     EventLog,
     ModelName,
@@ -61,7 +62,9 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         at = marks[0].position if marks[0] else Position(0)
         log.append([NewReward(at, "click", 1.0, 0.5, f"r{number}", Time(number)), NewReward(at, "buy", 2.0)])
         log.append([NewReward(at, "click", 1.0, 0.5, f"r{number}"), Orphan("click"), Tick()])
-        log.append([NewActivation(at, ActionId("none"))])
+        log.append(
+            [NewActivation(at, ActionId("none")), EarlyActivation(DecisionId(f"early-{number}"), ActionId("sale"))]
+        )
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
         if number in (rounds // 2, rounds - 1):

@@ -14,13 +14,17 @@ from typing import Any
 from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
+from decider.log.awaited import write_wanted
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.forgotten import Removal, removals
 from decider.log.protocol import (
+    EARLY_MICROSECONDS,
+    MOST_EARLY,
     ArrowBatches,
     Base,
     Damage,
     DecisionRef,
+    EarlyActivation,
     Entry,
     Head,
     LoggedDecision,
@@ -148,6 +152,7 @@ class MemoryLog:
         self._decisions: dict[DecisionId, LoggedDecision] = {}
         self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
         self._activations: dict[Position, tuple[Time, NewActivation]] = {}
+        self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
         self._totals: TotalsCheckpoint | None = None
@@ -156,10 +161,33 @@ class MemoryLog:
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """See EventLog."""
         with self._lock:
-            at = Time(max(self._clock(), self._times[-1]))
-            return [self._append(entry, at) for entry in entries]
+            return write_wanted(entries, self._write)
+
+    def _write(self, entries: list[Entry]) -> list[Mark | None]:
+        at = Time(max(self._clock(), self._times[-1]))
+        return [self._append(entry, at) for entry in entries]
+
+    def _activate_early(self, decision: Decision, mark: Mark) -> None:
+        """Write what is remembered for a new decision."""
+        remembered, early = self._early.pop(decision.decision_id, (mark.time, None))
+        if early is not None and remembered > mark.time - EARLY_MICROSECONDS:
+            self._append(_activation(mark.position, decision, early), mark.time)
+
+    def _remember(self, entry: EarlyActivation, at: Time) -> Mark | None:
+        logged = self._decisions.get(entry.decision_id)
+        if logged is not None:
+            return self._append(_activation(logged.position, logged.decision, entry), at)
+        if entry.decision_id in self._early and self._early[entry.decision_id][0] > at - EARLY_MICROSECONDS:
+            return None
+        self._early.pop(entry.decision_id, None)  # an old one: the new one goes to the end
+        self._early[entry.decision_id] = (at, entry)
+        if len(self._early) > MOST_EARLY:
+            del self._early[next(iter(self._early))]
+        return Mark(START, at)
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
+        if isinstance(entry, EarlyActivation):
+            return self._remember(entry, at)
         key = _key(entry)
         if isinstance(entry, Orphan) or (key is not None and key in self._unique):
             self._count_refused(entry)
@@ -169,6 +197,8 @@ class MemoryLog:
         self._times.append(at)
         self._entries.append((mark, entry))
         self._index(entry, mark)
+        if isinstance(entry, Decision):
+            self._activate_early(entry, mark)
         return mark
 
     def _count_refused(self, entry: Entry) -> None:
@@ -428,6 +458,10 @@ class MemoryLog:
 
     def close(self) -> None:
         """See EventLog."""
+
+
+def _activation(position: Position, decision: Decision, early: EarlyActivation) -> NewActivation:
+    return NewActivation(position, None if early.action == decision.action else early.action)
 
 
 def _key(entry: Entry) -> Any:

@@ -126,6 +126,45 @@ class NewActivation:
     action: ActionId | None = None
 
 
+EARLY_MICROSECONDS = 600_000_000
+"""Of log time, for which an activation without a decision is remembered."""
+
+MOST_EARLY = 100_000
+"""Activations without a decision that are remembered: the newest ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class EarlyActivation:
+    """An activation of a decision that is perhaps still to come; `action` as sent.
+
+    `append` returns the mark of an activation where the decision is there. Else it remembers this one, which is no
+    entry, and returns a Mark with position 0: the commit that writes the decision writes the activation as well. None:
+    there was an activation before.
+    """
+
+    decision_id: DecisionId
+    action: ActionId | None = None
+
+
+class Caller(Protocol):
+    """Who waits for an answer. Once it has given up, that stays so."""
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether nobody waits any more."""
+
+    def check(self) -> None:
+        """Raises GaveUp where nobody waits any more."""
+
+
+class Awaited(NamedTuple):
+    """A decision that is written only if its caller still waits when the commit begins; `append` returns None for it
+    else: nobody can have seen it."""
+
+    decision: Decision
+    caller: Caller
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed, and that alone changes the model."""
@@ -138,7 +177,19 @@ class Orphan:
     name: str
 
 
-Entry = Decision | NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick | Orphan
+Entry = (
+    Decision
+    | Awaited
+    | NewReward
+    | NewActivation
+    | EarlyActivation
+    | NewVersion
+    | Serves
+    | NewModel
+    | NewBuild
+    | Tick
+    | Orphan
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +501,8 @@ class EventLog(LogReader, Protocol):
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """Write entries in order, in one transaction, and return after its commit.
 
-        A Mark for each; None for what the unique key of its kind refused (written before) and for an Orphan.
+        A Mark for each; None for what the unique key of its kind refused (written before), for an Orphan, and for an
+        Awaited whose caller has given up. See also EarlyActivation.
         Raises LogError: then nothing of these entries is acknowledged. Any other clash is a LogError too.
         """
 

@@ -30,6 +30,16 @@ class RpcMetrics:
             buckets=_HANDLING_BUCKETS,
             registry=registry,
         )
+        self._abandoned = Counter(
+            "decider_abandoned_calls_total",
+            "RPCs whose caller had given up: before anything was done, or when all was done and committed.",
+            ("grpc_method", "done"),
+            registry=registry,
+        )
+
+    def count_abandoned(self, method: str, *, done: bool) -> None:
+        """A call for whose answer nobody waits. done: it was committed before that was seen."""
+        self._abandoned.labels(method, "yes" if done else "no").inc()
 
     def method(self, service: str, method: str) -> Callable[[str, float], None]:
         """An observer (status code's name, seconds) of one method."""

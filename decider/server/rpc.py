@@ -1,4 +1,5 @@
-"""Wraps every gRPC method: deadline, metrics, and the one place that turns exceptions into statuses.
+"""Wraps every gRPC method: whether its caller still waits, metrics, and the one place that turns exceptions into
+statuses.
 
 Handlers return a reply or raise. Called by `grpc_port.py`.
 """
@@ -6,8 +7,10 @@ Handlers return a reply or raise. Called by `grpc_port.py`.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
+from inspect import signature
 from typing import Any, NoReturn
 
 import grpc
@@ -17,9 +20,11 @@ from grpc_status import rpc_status
 
 from decider.errors import (
     AlreadyExists,
+    Cancelled,
     DeadlineExceeded,
     DeciderError,
     FailedPrecondition,
+    GaveUp,
     InvalidArgument,
     InvalidExperiment,
     LimitReached,
@@ -42,6 +47,7 @@ _CODES: list[tuple[type[DeciderError], int]] = [  # the first that fits
     (LimitReached, code_pb2.RESOURCE_EXHAUSTED),
     (AlreadyExists, code_pb2.ALREADY_EXISTS),
     (DeadlineExceeded, code_pb2.DEADLINE_EXCEEDED),
+    (Cancelled, code_pb2.CANCELLED),
     (LogFull, code_pb2.RESOURCE_EXHAUSTED),
     (LogError, code_pb2.UNAVAILABLE),
 ]
@@ -91,33 +97,62 @@ def _to_any(message: Any) -> any_pb2.Any:
     return envelope
 
 
-Handler = Callable[[Any], Any]
+class RpcCaller:
+    """Who waits for the answer of a call: see `Caller`. Once nobody does, it stays so."""
+
+    __slots__ = ("_context", "_deadline", "_error")
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        remaining = context.time_remaining()
+        # On the monotonic clock: a wall clock that is set ahead must not end the calls in flight.
+        self._deadline = math.inf if remaining is None else time.monotonic() + remaining
+        self._context = context
+        self._error: GaveUp | None = None
+
+    @property
+    def gave_up(self) -> bool:
+        """See Caller."""
+        if self._error is None:
+            if time.monotonic() >= self._deadline:
+                self._error = DeadlineExceeded("the deadline passed while the call waited; nothing was done")
+            elif not self._context.is_active():
+                self._error = Cancelled("the caller cancelled the call while it waited; nothing was done")
+        return self._error is not None
+
+    def check(self) -> None:
+        """See Caller."""
+        if self.gave_up:
+            assert self._error is not None
+            raise self._error
+
+
+Handler = Callable[..., Any]
+"""(request) -> reply, or (request, caller) -> reply."""
 
 
 def behaviour_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Callable[[Any, Any], Any]:
     """The gRPC behaviour of a handler."""
-    observe = metrics.method(service, method)
-    clock = time.perf_counter
+    observe, clock = metrics.method(service, method), time.perf_counter
+    call = handler if "caller" in signature(handler).parameters else lambda request, _: handler(request)
 
     def behaviour(request: Any, context: grpc.ServicerContext) -> Any:
-        started = clock()
+        started, done = clock(), False
         try:
-            _check_deadline(context)
-            reply = handler(request)
+            caller = RpcCaller(context)
+            caller.check()
+            reply = call(request, caller)
+            done = True
+            caller.check()  # what was committed stays; metrics must not count an answer that nobody gets
         except Exception as error:
             status = to_status(error)
             observe(_NAMES[status.code], clock() - started)
+            if isinstance(error, GaveUp):
+                metrics.count_abandoned(method, done=done)
             _abort(context, status)
         observe("OK", clock() - started)
         return reply
 
     return behaviour
-
-
-def _check_deadline(context: grpc.ServicerContext) -> None:
-    remaining = context.time_remaining()
-    if remaining is not None and remaining <= 0:
-        raise DeadlineExceeded("the deadline passed while the call waited; nothing was done")
 
 
 def _abort(context: grpc.ServicerContext, status: status_pb2.Status) -> NoReturn:

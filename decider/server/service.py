@@ -18,7 +18,10 @@ from decider.errors import (
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     Append,
+    Awaited,
+    Caller,
     DecisionRef,
+    EarlyActivation,
     Entry,
     LocateAll,
     LogReader,
@@ -32,7 +35,7 @@ from decider.server import convert
 from decider.server.convert import SentReward
 from decider.server.rpc import to_status
 from decider.serving.current import Current
-from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOutcome
+from decider.types import START, ActionId, ActivationOutcome, Decision, DecisionId, ExperimentId, RewardOutcome
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
@@ -47,8 +50,24 @@ class _Answer(NamedTuple):
     stored: bool
 
 
+class Patient:
+    """A caller that never gives up. See `Caller`."""
+
+    gave_up = False
+
+    def check(self) -> None:
+        """It waits."""
+
+
+PATIENT = Patient()
+
+
 class DeciderService:
-    """Handlers of the RPCs of the same names. budget: see `decide`."""
+    """Handlers of the RPCs of the same names. budget: see `decide`.
+
+    caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
+    activations are true whoever waits.
+    """
 
     def __init__(
         self,
@@ -66,25 +85,27 @@ class DeciderService:
         self._locate_all = locate_all or log.locate_all
         self._replies = convert.Replies()
 
-    def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
+    def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         chosen = self._choose(request)
         if not chosen.stored:
-            (mark,) = self._append([chosen.decision])
-            chosen = self._confirm(request, chosen, mark)
+            (mark,) = self._append([Awaited(chosen.decision, caller)])
+            chosen = self._confirm(request, chosen, mark, caller)
         reply = pb.DecideResponse()
         self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
         return reply
 
-    def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
+    def DecideBatch(self, request: pb.DecideBatchRequest, caller: Caller = PATIENT) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [_attempt(self._choose, message) for message in request.requests]
-        new = [c.decision for c in chosen if isinstance(c, _Answer) and not c.stored]
-        marks = iter(self._append(new))
-        response = pb.DecideBatchResponse()
+        new = [Awaited(c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
+        marks = self._append(new)
+        if None in marks:
+            caller.check()
+        response, ahead = pb.DecideBatchResponse(), iter(marks)
         for message, choice in zip(request.requests, chosen, strict=True):
-            self._add_result(response, message, choice, marks)
+            self._add_result(response, message, choice, ahead, caller)
         return response
 
     def _add_result(
@@ -93,12 +114,13 @@ class DeciderService:
         request: pb.DecideRequest,
         chosen: _Answer | DeciderError,
         marks: Iterator[Mark | None],
+        caller: Caller,
     ) -> None:
         try:
             if isinstance(chosen, DeciderError):
                 raise chosen
             if not chosen.stored:
-                chosen = self._confirm(request, chosen, next(marks))
+                chosen = self._confirm(request, chosen, next(marks), caller)
             reply = response.results.add().response
             self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
         except DeciderError as error:
@@ -118,12 +140,13 @@ class DeciderService:
             )
         return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False)
 
-    def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None) -> _Answer:
-        """The decision to answer with after the commit. Raises LogError if it is not in the log."""
-        # No mark: the log's unique key refused the id, since another call wrote it between `_choose` and the commit.
-        # Only what is in the log is ever answered.
+    def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None, caller: Caller) -> _Answer:
+        """The decision to answer with after the commit. Raises GaveUp, and LogError if it is not in the log."""
+        # No mark: the caller gave up before the commit, or the log's unique key refused the id, since another call
+        # wrote it between `_choose` and the commit. Only what is in the log is ever answered.
         if mark is not None:
             return chosen
+        caller.check()
         stored = self._find_stored(request)
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
@@ -151,11 +174,32 @@ class DeciderService:
         return _Answer(logged.decision, version, stored=True)
 
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
-        """Append what was shown; only the first activation of a decision counts."""
-        (found,) = self._locate_all([DecisionId(convert.check_id("decision_id", request.decision_id))])
-        place = _existing(found, request.decision_id)
-        (mark,) = self._append([NewActivation(place.position, self._override(place, request.action))])
-        return pb.ActivateResponse(first=mark is not None)
+        """Append what was shown; only the first activation of a decision counts. One that comes before its decision is
+        remembered: a caller that gave up need not know whether its call was committed."""
+        id_ = DecisionId(convert.check_id("decision_id", request.decision_id))
+        (place,) = self._locate_all([id_])
+        (mark,) = self._append([self._activation(id_, place, request.action)])
+        if mark is not None and mark.position != START and place is None:  # decided between the look and the commit
+            (place,) = self._locate_all([id_])
+        outcome = self._activation_outcome(place, request.action, mark)
+        return pb.ActivateResponse(
+            first=mark is not None, outcome=pb.ActivationOutcome.Value(f"ACTIVATION_OUTCOME_{outcome.name}")
+        )
+
+    def _activation(self, id_: DecisionId, place: DecisionRef | None, action: str) -> Entry:
+        if place is not None:
+            return NewActivation(place.position, self._override(place, action))
+        return EarlyActivation(id_, ActionId(convert.check_id("action", action)) if action else None)
+
+    def _activation_outcome(self, place: DecisionRef | None, action: str, mark: Mark | None) -> ActivationOutcome:
+        if place is None:
+            return ActivationOutcome.REMEMBERED if mark else ActivationOutcome.DUPLICATE
+        if mark is None:
+            is_archived = place.position <= self._log.cut().position
+            return ActivationOutcome.LATE if is_archived else ActivationOutcome.DUPLICATE
+        if mark.time >= place.time + self._log.version_at(place.version).experiment.reward.window:
+            return ActivationOutcome.LATE
+        return ActivationOutcome.ACTIVATED if action in ("", place.action) else ActivationOutcome.OVERRIDDEN
 
     def _override(self, place: DecisionRef, action: str) -> ActionId | None:
         if action in ("", place.action):

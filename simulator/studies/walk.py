@@ -67,6 +67,10 @@ class _Caller:
     def time_remaining(self) -> None:
         """No deadline."""
 
+    def is_active(self) -> bool:
+        """It waits."""
+        return True
+
 
 def decide_walk(db: Path) -> Walk:
     """Of a Decide that asks the default policy: ten actions, five fields of context, everything else warm."""

@@ -19,6 +19,7 @@ from decider.experiment.schema import from_message, read_json
 from decider.log import chain
 from decider.log.forgotten import ChangedCommit, Originals
 from decider.log.protocol import Damage, Head, Mark, OnProgress
+from decider.log.sqlite import early
 from decider.log.sqlite.archived import (
     ARCHIVED_DECISION,
     KEPT,
@@ -69,6 +70,7 @@ def check(
         _check_definitions(connection),
         _check_open_versions(connection),
         _check_refused(connection),
+        _check_early(connection),
         _check_models(connection),
         _check_totals(connection),
     )
@@ -289,6 +291,11 @@ def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
     total = sum(chain.refused_sum(name, outcome) * count for name, outcome, count in rows)
     if connection.execute("select refused from head").fetchone() != (total & chain.REFUSED_BITS,):
         yield Damage(*NOWHERE, "the counts of refused rewards were changed")
+
+
+def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:
+    for problem in early.problems(connection):
+        yield Damage(*NOWHERE, problem)
 
 
 def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:

@@ -107,6 +107,23 @@ create table activations (
   action text                           -- shown in place of the drawn one; null: the drawn one was shown
 );
 
+-- Activations whose decision is not there yet: no entries. The commit that writes the decision deletes the row and
+-- writes the activation. Bounded in number, and for a time: see early.py.
+create table early_activations (
+  id integer primary key,               -- counts up; the smallest go first
+  decision_id text not null unique,
+  action text,                          -- as sent; null: the drawn one
+  time integer not null,
+  checksum text not null                -- sha256 of all of these
+);
+
+-- So that a commit of new decisions need not look: only where one of them was activated before it fails and is written
+-- in another way.
+create trigger activated_before before insert on decisions
+when exists (select 1 from early_activations where decision_id = new.decision_id) begin
+  select raise(abort, 'an activation came before its decision');
+end;
+
 -- From here on a model may serve. Every model that ever served has its row, whether its data is stored or not.
 create table published (
   position integer primary key,

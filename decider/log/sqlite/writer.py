@@ -23,8 +23,19 @@ from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
+from decider.log.awaited import write_wanted
 from decider.log.group_commit import GroupCommit
-from decider.log.protocol import Entry, Head, Mark, NewBuild, Orphan, TotalsCheckpoint
+from decider.log.protocol import (
+    EarlyActivation,
+    Entry,
+    Head,
+    Mark,
+    NewActivation,
+    NewBuild,
+    Orphan,
+    TotalsCheckpoint,
+)
+from decider.log.sqlite import early
 from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
@@ -46,7 +57,7 @@ from decider.log.sqlite.tables import (
 )
 from decider.log.sqlite.trim import Trimmer
 from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
-from decider.types import START, Decision, Position, Time, now
+from decider.types import START, ActionId, Decision, Position, Time, now
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +65,8 @@ Synchronous = Literal["NORMAL", "FULL"]
 
 MOST_AT_ONCE = 200
 """Entries that one statement writes."""
+
+DECISION_ID = DECISIONS.columns.index("decision_id")
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -158,7 +171,7 @@ class SqliteLog(SqliteReader):
         started = time.perf_counter()
         try:
             with self._file:
-                marks = self._write_at_once(entries) or self._write_any(entries)
+                marks = write_wanted(entries, self._write_now)
                 # After the commit: nothing that was written into a file that is gone may be acknowledged. The witness
                 # last: it must not name a position that the log does not have.
                 missing = self._files.missing_file()
@@ -169,6 +182,9 @@ class SqliteLog(SqliteReader):
             raise self._to_log_error(error) from error
         self._on_commit(len(entries), time.perf_counter() - started)
         return marks
+
+    def _write_now(self, entries: list[Entry]) -> list[Mark | None]:
+        return (self._write_at_once(entries) or self._write_any(entries)) if entries else []
 
     def _write_at_once(self, entries: list[Entry]) -> list[Mark | None] | None:
         """New decisions, the common case, in one statement that is its own transaction; more than MOST_AT_ONCE in
@@ -237,6 +253,8 @@ class SqliteLog(SqliteReader):
         if isinstance(entries[0], Orphan):
             self._count_refused([entry.name for entry in entries if isinstance(entry, Orphan)], "orphan")
             return [None] * len(entries)
+        if isinstance(entries[0], EarlyActivation):
+            return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
         table, rows = self._table_and_rows(entries)
         refused = self._insert_rows(table, rows, commit)
         if refused:
@@ -249,7 +267,33 @@ class SqliteLog(SqliteReader):
                 self._count_refused_rewards([rows[index] for index in sorted(refused)])
             rows = accepted
         marks = commit.add(table, rows)
-        return [None if index in refused else next(marks) for index in range(len(entries))]
+        written = [None if index in refused else next(marks) for index in range(len(entries))]
+        if commit.early:
+            self._activate_early(commit, entries, written)
+        return written
+
+    def _activate_early(self, commit: OpenCommit, decisions: Sequence[Any], marks: Sequence[Mark | None]) -> None:
+        """Write the activations that came before these decisions."""
+        said, commit.early = commit.early, {}
+        activations = [
+            _activation(mark.position, decision.action, said[decision.decision_id])
+            for decision, mark in zip(decisions, marks, strict=True)
+            if mark is not None and decision.decision_id in said
+        ]
+        if activations:
+            self._insert(commit, activations)
+
+    def _insert_early(self, commit: OpenCommit, activations: Sequence[EarlyActivation]) -> list[Mark | None]:
+        """Activations of decisions that were not there when their callers looked."""
+        there = early.places(self._writer, activations)
+        marks: list[Mark | None] = []
+        for one in activations:
+            if one.decision_id in there:
+                marks += self._insert(commit, [_activation(*there[one.decision_id], one.action)])
+            else:
+                first = early.remember(self._writer, one, commit.last.time)
+                marks.append(Mark(START, commit.last.time) if first else None)
+        return marks
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
         if isinstance(entries[0], Decision):
@@ -263,10 +307,27 @@ class SqliteLog(SqliteReader):
             self._writer.executemany(INTERN_SIGNATURE, [row[1:2] for row in rows])
         first, at = commit.last.position + 1, commit.last.time
         values = [value for position, row in enumerate(rows, first) for value in (position, at, *row)]
-        if self._writer.execute(table.insert_many(len(rows)), values).rowcount == len(rows):
+        if self._insert_values(table, rows, values, commit) == len(rows):
             return set()
         written = self._writer.execute(f"select position from {table.name} where position >= ?", (first,))  # noqa: S608
         return {*range(len(rows))} - {position - first for (position,) in written}
+
+    def _insert_values(
+        self, table: EntryTable, rows: Sequence[chain.EntryRow], values: Sequence[Any], commit: OpenCommit
+    ) -> int:
+        """Returns how many rows were inserted."""
+        sql = table.insert_many(len(rows))
+        try:
+            return self._writer.execute(sql, values).rowcount
+        except sqlite3.IntegrityError:
+            # Only the statement is undone. See the trigger `activated_before`: most decisions were not, so nobody looks
+            # before one was.
+            ids = [row[DECISION_ID] for row in rows] if table is DECISIONS else []
+            said = early.take(self._writer, ids, commit.last.time) if ids else None
+            if said is None:
+                raise
+            commit.early |= said
+        return self._writer.execute(sql, values).rowcount
 
     def _count_refused(self, names: Sequence[str], outcome: str) -> None:
         counts = Counter([self._refused_name(name, outcome) for name in names])
@@ -320,7 +381,7 @@ class SqliteLog(SqliteReader):
 
     def maintain(self) -> None:
         """See EventLog. Keeps the write-ahead log short, and deletes a piece of what lies in the archive. Now and then,
-        closes the versions whose last window is over."""
+        closes the versions whose last window is over, and drops activations whose decision never came."""
         if self._files.missing_file():
             return
         self._close_versions()
@@ -364,6 +425,9 @@ class SqliteLog(SqliteReader):
         for some in over:
             with self._exclusive():
                 close_versions(self._writer, some, at)
+        if self._one("select 1 from early_activations limit 1"):
+            with self._exclusive():
+                early.drop_old(self._writer, at)
 
     def close(self) -> None:
         """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""
@@ -390,6 +454,8 @@ class OpenCommit:
         self._at = at
         self._kinds: list[str] = []
         self._rows: list[chain.EntryRow] = []
+        self.early: dict[str, ActionId | None] = {}
+        """What was shown for decisions whose activation came first, until that is written."""
 
     @property
     def last(self) -> Mark:
@@ -406,6 +472,10 @@ class OpenCommit:
     def end(self) -> Head:
         """The head after the commit; the old one where nothing was written."""
         return _head_after(self._head, self._at, self._kinds, self._rows) if self._rows else self._head
+
+
+def _activation(decision: Position, drawn: ActionId, shown: ActionId | None) -> NewActivation:
+    return NewActivation(decision, None if shown == drawn else shown)
 
 
 def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:
