@@ -210,8 +210,8 @@ CALLS = [
     bad_reward("time beyond year 9999", "occurred_at", "Timestamp is not valid", occurred_at=Timestamp(seconds=10**12)),
     bad_reward("time with wrong nanos", "occurred_at", "Timestamp is not valid", occurred_at=Timestamp(nanos=-1)),
     Case(
-        "activate: unknown decision", lambda client: client.activate("unknown"), "NOT_FOUND", "DECISION_NOT_FOUND",
-        "there is no decision 'unknown'",
+        "activate: long action of an unknown decision", lambda client: client.activate("unknown", "x" * 129),
+        "INVALID_ARGUMENT", "INVALID_ARGUMENT", KEY, ("action",),
     ),
     Case(
         "activate: unknown action", lambda client: client.activate("rewarded", "x"), "NOT_FOUND", "ACTION_NOT_FOUND",

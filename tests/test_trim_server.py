@@ -68,6 +68,7 @@ def test_a_retry_is_answered_as_stated(client: SubprocessClient) -> None:
     assert batch[0].response.outcome == pb.REWARD_OUTCOME_LATE
     assert batch[1].HasField("error")
     assert client.activate("d-3") is False
+    assert client.activation("d-3") == "late"
     assert rows(client.db, "select count(*) from rewards") == [(0,)]
     metrics = client.fetch("/metrics")[1]
     assert 'decider_rewards_total{experiment="",name="click",outcome="late"} 2.0' in metrics
@@ -87,7 +88,7 @@ def test_an_id_that_is_no_longer_remembered_is_unknown(client: SubprocessClient)
     # Until a model has served for 10 s, learning would go on from an older one: what it needs is kept.
     gone = client.until(one_that_is_gone, what="an id is no longer needed")
     assert reason_of(status_of(lambda: client.reward(gone, name="click"))) == "DECISION_NOT_FOUND"
-    assert reason_of(status_of(lambda: client.activate(gone))) == "DECISION_NOT_FOUND"
+    assert client.activation(gone) == "remembered", "for a new decision with that id"
 
 
 def learn_again(db: Path) -> None:

@@ -54,6 +54,9 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
         yield Violation("salt", "is longer than 64 characters")
     yield from _enum_violation("state", message.state, pb.ExperimentState)
     yield from _enum_violation("learning", message.learning, pb.Learning)
+    yield from _enum_violation("activation", message.activation, pb.Activation)
+    yield from _enum_violation("override", message.override, pb.Override)
+    yield from _override_violations(message)
     yield from _action_violations(message, of_features)
     yield from _policy_violations(message.policy)
     yield from _reward_violations(message.reward)
@@ -70,6 +73,16 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
         yield Violation("baseline_action", "is needed for a holdout and for the fixed policy")
     if message.baseline_action and message.baseline_action not in active:
         yield Violation("baseline_action", f"{message.baseline_action!r} is not one of the active actions")
+
+
+def _override_violations(message: pb.Experiment) -> Iterable[Violation]:
+    name = message.policy.WhichOneof("algorithm") or DEFAULT_ALGORITHM
+    if message.override == pb.OVERRIDE_LEARN and ALGORITHMS[name].uses_propensity:
+        yield Violation(
+            "override",
+            f"{name} learns with the propensity of the action, and of one that was shown in place of the drawn one "
+            'nobody knows it; take "leave_out", or the policy thompson, which uses none',
+        )
 
 
 def _enum_violation(path: str, value: int, enum: Any) -> Iterable[Violation]:

@@ -55,7 +55,8 @@ class RewardDefinition:
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """minimum_propensity in [0, 1/active actions]; holdout in [0, 1]; baseline may be missing. ended: like paused, and
-    nothing of it is kept in memory."""
+    nothing of it is kept in memory. needs_activation: only activated decisions count. learns_overrides: a decision in
+    whose place another action was shown is learned as that one."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
@@ -69,6 +70,8 @@ class Experiment:
     reward: RewardDefinition = field(default_factory=RewardDefinition)
     frozen: bool = False
     salt: str = ""
+    needs_activation: bool = False
+    learns_overrides: bool = False
 
 
 class ExperimentVersion:
@@ -101,9 +104,16 @@ class ExperimentVersion:
         self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
         self.work = Workload(experiment.policy, {a.id: a.features for a in experiment.actions}, self.all_active)
 
-    def learns_from(self, reason: Reason, *, overridden: bool) -> bool:
-        """Whether its policy learns from such a decision. overridden: another action was shown."""
-        return not (self.experiment.frozen or overridden or reason in NOT_POLICY_TRAFFIC)
+    def counts(self, *, activated: bool) -> bool:
+        """Whether such a decision is traffic: nobody may have seen one that was not activated."""
+        return activated or not self.experiment.needs_activation
+
+    def learns_from(self, reason: Reason, *, activated: bool, overridden: bool) -> bool:
+        """Whether a policy may learn from such a decision. overridden: another action was shown."""
+        experiment = self.experiment
+        if experiment.frozen or reason in NOT_POLICY_TRAFFIC or not self.counts(activated=activated):
+            return False
+        return experiment.learns_overrides or not overridden
 
     def without_actions(self) -> ExperimentVersion:
         """What has to be remembered of a version that has ended: a definition may be megabytes long."""

@@ -138,6 +138,8 @@ def from_message(message: pb.Experiment) -> Experiment:
         reward=reward,
         frozen=message.learning == pb.LEARNING_FROZEN,
         salt=message.salt,
+        needs_activation=message.activation == pb.ACTIVATION_REQUIRED,
+        learns_overrides=message.override == pb.OVERRIDE_LEARN,
     )
 
 
@@ -200,6 +202,9 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         ),
         learning=pb.LEARNING_FROZEN if experiment.frozen else pb.LEARNING_ONLINE,
         salt=experiment.salt,
+        # Defaults are not written: so the definitions of experiments that have no such field stay as they are.
+        activation=pb.ACTIVATION_REQUIRED if experiment.needs_activation else pb.ACTIVATION_UNSPECIFIED,
+        override=pb.OVERRIDE_LEARN if experiment.learns_overrides else pb.OVERRIDE_UNSPECIFIED,
     )
     message.reward.window.FromMicroseconds(reward.window)
     parameters = getattr(message.policy, experiment.policy.algorithm)

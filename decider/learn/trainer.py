@@ -132,8 +132,12 @@ class Trainer:
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
-        if not version.learns_from(decision.reason, overridden=sealed.overridden):
+        if not version.learns_from(decision.reason, activated=sealed.activated, overridden=sealed.overridden):
             return
+        if sealed.overridden:
+            if self.spec.uses_propensity or sealed.shown not in version.choices:
+                return  # the version's own policy used none, and this one was applied later
+            decision = decision._replace(eligible=(sealed.shown,), action=sealed.shown)
         try:
             choices = version.choices_of(decision.eligible, decision.action_features)
             drawn = decision.eligible.index(decision.action)

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from decider.log.protocol import Append, Entry, Mark
+from decider.log.protocol import Append, Awaited, Entry, Mark
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +93,17 @@ class GroupCommit(Generic[E, R]):
         for waiting in group:
             waiting.results = results[first : first + len(waiting.entries)]
             first += len(waiting.entries)
+
+
+def write_wanted(entries: Sequence[Entry], write: Callable[[list[Entry]], list[Mark | None]]) -> list[Mark | None]:
+    """Write all but the decisions whose callers have given up; None for those, which the others do not notice."""
+    # Each caller once: half of a batch must not be written because its deadline passed between two looks.
+    callers = {entry.caller for entry in entries if type(entry) is Awaited}
+    now = time.monotonic()
+    gone = {caller for caller in callers if now >= caller.deadline or not caller.is_there()}
+    wanted = [entry for entry in entries if not (type(entry) is Awaited and entry.caller in gone)] if gone else entries
+    marks = iter(write([entry.decision if type(entry) is Awaited else entry for entry in wanted]))
+    return [None if type(entry) is Awaited and entry.caller in gone else next(marks) for entry in entries]
 
 
 _Work = Callable[[Sequence[Any]], Sequence[Any]]

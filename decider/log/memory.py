@@ -14,9 +14,9 @@ from typing import Any
 from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
-from decider.log.awaited import write_wanted
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.forgotten import Removal, removals
+from decider.log.group_commit import write_wanted
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     MOST_EARLY,
@@ -369,6 +369,8 @@ class MemoryLog:
             decision=logged.decision,
             rewards=tuple([reward.value * reward.weight for mark, reward in rewards if mark.time < deadline]),
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
+            activated=shown_at < deadline,
+            shown=activation.action if activation is not None and shown_at < deadline else None,
         )
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
@@ -494,8 +496,21 @@ def _count_decision(totals: Totals, decision: Decision) -> None:
 
 
 def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion) -> None:
-    reward = final_reward(version.experiment.reward, sealed.rewards)
-    more = SealedTotals(
-        1, int(not sealed.rewards), int(sealed.overridden), ExactSum.of(reward), ExactSum.of(reward * reward)
+    totals.sealed[version.position] = totals.sealed.get(version.position, SealedTotals()) + _sealed_totals(
+        sealed, version
     )
-    totals.sealed[version.position] = totals.sealed.get(version.position, SealedTotals()) + more
+
+
+def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:
+    """Of one decision."""
+    if not version.counts(activated=sealed.activated):
+        return SealedTotals(not_activated=1)
+    reward = final_reward(version.experiment.reward, sealed.rewards)
+    return SealedTotals(
+        count=1,
+        defaulted=int(not sealed.rewards),
+        overridden=int(sealed.overridden),
+        activated=int(sealed.activated),
+        reward=ExactSum.of(reward),
+        squared=ExactSum.of(reward * reward),
+    )

@@ -13,7 +13,7 @@ from decider.log.protocol import ArrowBatches, Head, LoggedDecision, Mark, NewRe
 
 Rewards = Sequence[tuple[Mark, NewReward]]
 
-_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden")
+_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
 _TEXTS = (
     "unit_id", "action", "reason", "segment", "device", "channel", "location", "intent_stage",
     "features", "eligible", "action_features", "pmf",
@@ -58,6 +58,7 @@ def _decision(
         "deadline": sealed.deadline,
         "sealed": int(sealed.deadline <= head.time),
         "overridden": int(sealed.overridden),
+        "activated": int(sealed.activated),
         "features": _json(decision.context.features),
         "eligible": "" if decision.eligible == version.all_active else _json(decision.eligible),
         "action_features": _json(decision.action_features),

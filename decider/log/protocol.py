@@ -146,15 +146,12 @@ class EarlyActivation:
     action: ActionId | None = None
 
 
-class Caller(Protocol):
-    """Who waits for an answer. Once it has given up, that stays so."""
+class Caller(NamedTuple):
+    """Who waits for an answer: until `deadline`, on the monotonic clock, and as long as it is there. Who has given up
+    never waits again."""
 
-    @property
-    def gave_up(self) -> bool:
-        """Whether nobody waits any more."""
-
-    def check(self) -> None:
-        """Raises GaveUp where nobody waits any more."""
+    deadline: float
+    is_there: Callable[[], bool]
 
 
 class Awaited(NamedTuple):
@@ -220,7 +217,8 @@ class LoggedReward:
 class SealedDecision:
     """A decision whose window is over, with everything that arrived in it.
 
-    rewards: value x weight, in the order of arrival. overridden: another action was shown.
+    rewards: value x weight, in the order of arrival. overridden: another action was shown; shown: which. activated: it
+    was said in time that something was shown.
     """
 
     position: Position
@@ -228,6 +226,8 @@ class SealedDecision:
     decision: Decision
     rewards: tuple[float, ...]
     overridden: bool
+    activated: bool = False
+    shown: ActionId | None = None
 
 
 class NamedModel(NamedTuple):
@@ -450,9 +450,9 @@ class LogReader(Protocol):
 
         decisions, in order of position:
             int64 position, time, version, model, deadline (microseconds), sealed (1 or 0: deadline <= head.time),
-            overridden (1 or 0); float64 propensity; string unit_id, action, reason, segment, device, channel, location,
-            intent_stage, features (JSON object), eligible (JSON list), action_features (JSON object), pmf (its
-            millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
+            overridden, activated (1 or 0); float64 propensity; string unit_id, action, reason, segment, device,
+            channel, location, intent_stage, features (JSON object), eligible (JSON list), action_features (JSON
+            object), pmf (its millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
         rewards, in order of (position of the decision, position of the reward):
             int64 decision (its position), time, joined (1 or 0: in time); float64 value (x weight).
         Raises LogError, also while the batches are read.

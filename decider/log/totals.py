@@ -24,11 +24,14 @@ DELAY_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800)
 
 @dataclass(frozen=True, slots=True)
 class SealedTotals:
-    """Of decisions whose window ended. reward, squared: sums of their final rewards and of the squares."""
+    """Of decisions whose window ended. reward, squared: sums of their final rewards and of the squares. not_activated:
+    those that had to be and were not; they are in none of the others."""
 
     count: int = 0
     defaulted: int = 0
     overridden: int = 0
+    activated: int = 0
+    not_activated: int = 0
     reward: ExactSum = ZERO
     squared: ExactSum = ZERO
 
@@ -37,6 +40,8 @@ class SealedTotals:
             self.count + more.count,
             self.defaulted + more.defaulted,
             self.overridden + more.overridden,
+            self.activated + more.activated,
+            self.not_activated + more.not_activated,
             self.reward + more.reward,
             self.squared + more.squared,
         )
@@ -106,6 +111,8 @@ class LabelTotals:
     sealed: Counter[Labels] = field(default_factory=Counter)  # experiment
     defaulted: Counter[Labels] = field(default_factory=Counter)  # experiment
     overridden: Counter[Labels] = field(default_factory=Counter)  # experiment
+    activated: Counter[Labels] = field(default_factory=Counter)  # experiment
+    not_activated: Counter[Labels] = field(default_factory=Counter)  # experiment
     sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
 
@@ -147,6 +154,8 @@ class LabelTotals:
             self.sealed[key] += sealed.count
             self.defaulted[key] += sealed.defaulted
             self.overridden[key] += sealed.overridden
+            self.activated[key] += sealed.activated
+            self.not_activated[key] += sealed.not_activated
             self.sealed_reward[key] += sealed.reward
             self.squared_sealed_reward[key] += sealed.squared
 
@@ -157,10 +166,11 @@ class LabelTotals:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The opposite of `to_json`. Raises ValueError, TypeError or KeyError where it cannot be."""
+        """The opposite of `to_json`; a total that the text does not have yet is empty. Raises ValueError, TypeError or
+        KeyError where it cannot be."""
         totals, content = cls(), json.loads(text)
         for one in fields(cls):
-            getattr(totals, one.name).update(dict(map(_from_row, content[one.name])))
+            getattr(totals, one.name).update(dict(map(_from_row, content.get(one.name, ()))))
         return totals
 
 

@@ -97,6 +97,13 @@ def _counters(totals: LabelTotals) -> Iterator[Metric]:
     yield _counter(
         "decider_sealed_overridden", "Of these, where another action was shown.", experiment, totals.overridden
     )
+    yield _counter(
+        "decider_sealed_activated", "Of these, with a word in time that it was shown.", experiment, totals.activated
+    )
+    yield _counter(
+        "decider_sealed_not_activated", "Decisions left out: their experiment counts only activated ones.", experiment,
+        totals.not_activated,
+    )  # fmt: skip
     yield _counter("decider_sealed_reward", "Sum of their final rewards.", experiment, totals.sealed_reward)
     yield _counter(
         "decider_sealed_squared_reward", "Sum of their squared final rewards.", experiment,
@@ -127,7 +134,8 @@ def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
     decided: Counter[tuple[str, ...]] = Counter()
     for (experiment, _, _), count in totals.decisions.items():
         decided[experiment,] += count
-    unsealed = {key: count - totals.sealed[key] for key, count in decided.items() if key[0] not in ended}
+    over = totals.sealed + totals.not_activated
+    unsealed = {key: count - over[key] for key, count in decided.items() if key[0] not in ended}
     yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
     weights = {
         key: float(totals.inverse_propensity[key]) / count

@@ -51,7 +51,7 @@ def _made_by_thompson(parameters: Mapping[str, float], interactions: tuple[str, 
 def _static(name: str, make: type[Uniform]) -> Algorithm:
     factory: Factory = lambda parameters, interactions, reward_range, saved: make()  # noqa: ARG005, E731 - needs nothing
     made_by: Callable[[Mapping[str, float], tuple[str, ...]], str] = lambda parameters, interactions: name  # noqa: ARG005, E731 - the same
-    return Algorithm({}, {1: factory}, made_by, static_estimate, learns=False)
+    return Algorithm({}, {1: factory}, made_by, static_estimate, learns=False, uses_propensity=False)
 
 
 ALGORITHMS: Mapping[str, Algorithm] = {
@@ -61,6 +61,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         made_by=_made_by_thompson,
         estimate=thompson_estimate,
         terms=("CA", "CCA"),
+        uses_propensity=False,
     ),
     **VW_ALGORITHMS,
     "uniform": _static("uniform", Uniform),

@@ -128,7 +128,7 @@ class Algorithm:
     decisions. Whatever changes what is learned from the same log (a constant, the order of a sum) needs a new version.
     made_by: (parameters, interactions) -> their part of a model's name. estimate: seconds of a decision. terms: the
     interactions that it knows; None is all. resumable: whether a policy that was saved and loaded learns on as if
-    nothing had happened.
+    nothing had happened. uses_propensity: whether what it learns depends on the propensity of the action.
     """
 
     parameters: Mapping[str, Parameter]
@@ -138,6 +138,7 @@ class Algorithm:
     terms: tuple[str, ...] | None = None
     learns: bool = True
     resumable: bool = True
+    uses_propensity: bool = True
 
     @property
     def defaults(self) -> dict[str, float]:

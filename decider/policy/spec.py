@@ -33,6 +33,11 @@ class PolicySpec:
         return ALGORITHMS[self.algorithm].resumable
 
     @property
+    def uses_propensity(self) -> bool:
+        """Whether what it learns depends on the propensity of the action."""
+        return ALGORITHMS[self.algorithm].uses_propensity
+
+    @property
     def code(self) -> int:
         """The newest version of the learning code: the one that serves."""
         return max(ALGORITHMS[self.algorithm].codes)

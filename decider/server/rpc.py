@@ -33,6 +33,7 @@ from decider.errors import (
     NotFound,
     Violation,
 )
+from decider.log.protocol import Caller
 from decider.metrics.rpc import RpcMetrics
 
 logger = logging.getLogger(__name__)
@@ -97,33 +98,19 @@ def _to_any(message: Any) -> any_pb2.Any:
     return envelope
 
 
-class RpcCaller:
-    """Who waits for the answer of a call: see `Caller`. Once nobody does, it stays so."""
+def caller_of(context: grpc.ServicerContext) -> Caller:
+    """Who waits for the answer of a call."""
+    remaining = context.time_remaining()
+    # On the monotonic clock: a wall clock that is set ahead must not end the calls in flight.
+    return Caller(math.inf if remaining is None else time.monotonic() + remaining, context.is_active)
 
-    __slots__ = ("_context", "_deadline", "_error")
 
-    def __init__(self, context: grpc.ServicerContext) -> None:
-        remaining = context.time_remaining()
-        # On the monotonic clock: a wall clock that is set ahead must not end the calls in flight.
-        self._deadline = math.inf if remaining is None else time.monotonic() + remaining
-        self._context = context
-        self._error: GaveUp | None = None
-
-    @property
-    def gave_up(self) -> bool:
-        """See Caller."""
-        if self._error is None:
-            if time.monotonic() >= self._deadline:
-                self._error = DeadlineExceeded("the deadline passed while the call waited; nothing was done")
-            elif not self._context.is_active():
-                self._error = Cancelled("the caller cancelled the call while it waited; nothing was done")
-        return self._error is not None
-
-    def check(self) -> None:
-        """See Caller."""
-        if self.gave_up:
-            assert self._error is not None
-            raise self._error
+def check_caller(caller: Caller) -> None:
+    """Raises GaveUp where nobody waits any more; `write_wanted` looks at the same before it writes."""
+    if time.monotonic() >= caller.deadline:
+        raise DeadlineExceeded("the deadline passed; nobody waits for the answer")
+    if not caller.is_there():
+        raise Cancelled("the caller cancelled the call; nobody waits for the answer")
 
 
 Handler = Callable[..., Any]
@@ -133,16 +120,16 @@ Handler = Callable[..., Any]
 def behaviour_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Callable[[Any, Any], Any]:
     """The gRPC behaviour of a handler."""
     observe, clock = metrics.method(service, method), time.perf_counter
-    call = handler if "caller" in signature(handler).parameters else lambda request, _: handler(request)
+    call: Handler = handler if "caller" in signature(handler).parameters else lambda request, _: handler(request)
 
     def behaviour(request: Any, context: grpc.ServicerContext) -> Any:
         started, done = clock(), False
         try:
-            caller = RpcCaller(context)
-            caller.check()
+            caller = caller_of(context)
+            check_caller(caller)
             reply = call(request, caller)
             done = True
-            caller.check()  # what was committed stays; metrics must not count an answer that nobody gets
+            check_caller(caller)  # what was committed stays; metrics must not count an answer that nobody gets
         except Exception as error:
             status = to_status(error)
             observe(_NAMES[status.code], clock() - started)

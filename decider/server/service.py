@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -33,7 +34,7 @@ from decider.log.protocol import (
 from decider.policy.work import Budget
 from decider.server import convert
 from decider.server.convert import SentReward
-from decider.server.rpc import to_status
+from decider.server.rpc import check_caller, to_status
 from decider.serving.current import Current
 from decider.types import START, ActionId, ActivationOutcome, Decision, DecisionId, ExperimentId, RewardOutcome
 from decider.v1 import decider_service_pb2 as pb
@@ -50,16 +51,8 @@ class _Answer(NamedTuple):
     stored: bool
 
 
-class Patient:
-    """A caller that never gives up. See `Caller`."""
-
-    gave_up = False
-
-    def check(self) -> None:
-        """It waits."""
-
-
-PATIENT = Patient()
+PATIENT = Caller(math.inf, lambda: True)
+"""A caller that never gives up."""
 
 
 class DeciderService:
@@ -102,7 +95,7 @@ class DeciderService:
         new = [Awaited(c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
-            caller.check()
+            check_caller(caller)
         response, ahead = pb.DecideBatchResponse(), iter(marks)
         for message, choice in zip(request.requests, chosen, strict=True):
             self._add_result(response, message, choice, ahead, caller)
@@ -146,7 +139,7 @@ class DeciderService:
         # wrote it between `_choose` and the commit. Only what is in the log is ever answered.
         if mark is not None:
             return chosen
-        caller.check()
+        check_caller(caller)
         stored = self._find_stored(request)
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")

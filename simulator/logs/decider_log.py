@@ -1,8 +1,8 @@
 """Our own log as columns: the sealed decisions that a policy made, with the reward that the learner saw.
 
-What is not among them is counted by kind: versions with another reward or holdout, open windows, overridden decisions
-(the reward belongs to another action), and the holdout (control traffic: no policy drew it), which has columns of its
-own. Called by `open.py`.
+What is not among them is counted by kind: versions with another reward, holdout or activation, open windows, decisions
+that had to be activated and were not (nobody may have seen them), overridden decisions (the reward belongs to another
+action), and the holdout (control traffic: no policy drew it), which has columns of its own. Called by `open.py`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ from simulator.logs.span import Span
 from simulator.logs.versions import choose_versions
 
 HOLDOUT = "holdout"
-DIFFERENT_VERSIONS = "in versions with another reward or holdout"
+NOT_ACTIVATED = "not activated"
+DIFFERENT_VERSIONS = "in versions with another reward, holdout or activation"
 OTHER_VERSIONS = "in versions that were not asked for"
 """Kinds of decisions that are left out, and that are not lost."""
 
 EVER = Span()
 
-_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden")
+_NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
 _TEXTS = ("action", "reason", "features", "action_features", *CONTEXT_FIELDS)
 
 
@@ -108,12 +109,14 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[i
     made = np.bincount(version[inside & raw.sealed], minlength=len(versions))
     read = choose_versions(versions, made.tolist(), wanted)
     is_read = np.array([one.number in read.numbers for one in versions], np.bool_)[version]
+    needs_activation = np.array([one.experiment.needs_activation for one in versions], np.bool_)
     holdout = _equals(raw.reasons, Reason.HOLDOUT)
     left_out = _one_kind_each(
         {
             **outside,
             "window open": ~raw.sealed,
             OTHER_VERSIONS if wanted else DIFFERENT_VERSIONS: ~is_read,
+            NOT_ACTIVATED: needs_activation[version] & ~raw.activated,
             "overridden": raw.overridden,
             HOLDOUT: holdout,
         }
@@ -196,10 +199,12 @@ class _Raw:
             slots = _slots(batch["pmf"])
             self.whole_pmfs &= int(slots.sum()) == SLOTS * len(batch)
             pmfs.append((slots / SLOTS).astype(np.float32))
-        self.position, self.time, self.version, self.model, self.deadline, sealed, overridden = (
+        self.position, self.time, self.version, self.model, self.deadline, sealed, overridden, activated = (
             _concatenate(numbers[name], np.int64) for name in _NUMBERS
         )
-        self.sealed, self.overridden = sealed.astype(np.bool_), overridden.astype(np.bool_)
+        self.sealed, self.overridden, self.activated = (
+            flags.astype(np.bool_) for flags in (sealed, overridden, activated)
+        )
         self.propensity: Floats = _concatenate(numbers["propensity"], np.float64)
         self.pmf = np.concatenate(pmfs)
         self.units = distinct(texts["unit_id"]).astype(np.int64)

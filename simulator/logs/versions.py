@@ -1,8 +1,8 @@
 """Which versions of an experiment are read together. Called by `decider_log.py`.
 
-Versions that send another share of the units to the control group, or count rewards in another way, are not pooled: the
-two groups would then be of different times, and their difference can have any sign (Simpson's paradox); and one number
-would be the mean of two units of measure.
+Versions that send another share of the units to the control group, or count rewards or decisions in another way, are
+not pooled: the two groups would then be of different times, and their difference can have any sign (Simpson's paradox);
+and one number would be the mean of two units of measure.
 """
 
 from __future__ import annotations
@@ -92,6 +92,10 @@ def differences(one: Experiment, other: Experiment) -> tuple[str, ...]:
         for part in fields(RewardDefinition)
         if (before := getattr(one.reward, part.name)) != (after := getattr(other.reward, part.name))
     ]
+    if one.needs_activation != other.needs_activation:
+        found.append(
+            "activation required from then on" if other.needs_activation else "activation not required any more"
+        )
     return (*_holdout_differences(one, other), *found)
 
 

@@ -25,6 +25,8 @@ FOR_PEOPLE = pa.schema(
         ("eligible_actions", pa.list_(pa.string())),
         ("deadline", pa.int64()),
         ("overridden", pa.bool_()),
+        ("activated", pa.bool_()),
+        ("shown", pa.string()),
         ("rewards", pa.int64()),
         ("rewards_in_time", pa.list_(pa.float64())),
         ("reward", pa.float64()),
@@ -32,9 +34,10 @@ FOR_PEOPLE = pa.schema(
 )
 """Beside the raw columns of decisions. The chain does not cover them: they follow from the entries.
 
-deadline: microseconds since 1970. eligible_actions: in the order of the pmf. rewards: how many came in time, wherever
-they lie in the log; rewards_in_time: each as value x weight, in the order of arrival; reward: what counts of them, see
-the view `sealed_decisions`.
+deadline: microseconds since 1970. overridden, activated, shown: see the view `decision_windows`; the last two are not
+in parts that were written before they were known. eligible_actions: in the order of the pmf. rewards: how many came in
+time, wherever they lie in the log; rewards_in_time: each as value x weight, in the order of arrival; reward: what
+counts of them, see the view `sealed_decisions`.
 """
 
 MARKS = pa.schema([("position", pa.int64()), ("chain", pa.binary())])

@@ -25,8 +25,10 @@ from decider.log.sqlite.merge import merge
 from decider.log.sqlite.read_rows import DECISION, decision, row_type
 from decider.types import START, ExperimentId, Position, Time
 
-_ROW = row_type(f"{DECISION.columns}, deadline, overridden, rewards_in_time")
+_ROW = row_type(f"{DECISION.columns}, deadline, overridden, activated, shown, rewards_in_time")
 _NAMES = _ROW.columns.split(", ")
+_NEW = ("activated", "shown")
+"""Not in parts from before an experiment could need them."""
 
 
 def sealed_in_parts(
@@ -112,7 +114,7 @@ def _ranges(group: Any) -> tuple[dict[str, int], dict[str, int]]:
 
 
 def _decisions(batch: Any, versions: Mapping[Position, ExperimentVersion]) -> Iterator[SealedDecision]:
-    for values in zip(*[batch[name].to_pylist() for name in _NAMES], strict=True):
+    for values in zip(*[_column(batch, name) for name in _NAMES], strict=True):
         row = _ROW.make(values)
         yield SealedDecision(
             position=row.position,
@@ -120,4 +122,12 @@ def _decisions(batch: Any, versions: Mapping[Position, ExperimentVersion]) -> It
             decision=decision(row, versions[row.version].all_active),
             rewards=tuple(row.rewards_in_time),
             overridden=row.overridden,
+            activated=bool(row.activated),
+            shown=row.shown,
         )
+
+
+def _column(batch: Any, name: str) -> Sequence[Any]:
+    is_there = name not in _NEW or name in batch.schema.names
+    values: Sequence[Any] = batch[name].to_pylist() if is_there else [None] * len(batch)
+    return values

@@ -61,7 +61,8 @@ GROUP_ROWS, GROUP_BYTES = 50_000, 1 << 24
 """A row group has at least one of them, or is the last one of its file."""
 
 _SEALED = """
-select position, experiment, experiment_version, deadline, overridden, rewards, reward from sealed_decisions
+select position, experiment, experiment_version, deadline, overridden, activated, shown, rewards, reward
+from sealed_decisions
 where position > ? and position <= ? order by position
 """
 
@@ -281,11 +282,15 @@ def _with_more(
             versions.eligible(row[version], row[eligible]),
             deadline,
             bool(overridden),
+            bool(activated),
+            shown,
             rewards,
             in_time.get(position, []),
             reward,
         )
-        for row, (position, experiment, number, deadline, overridden, rewards, reward) in zip(rows, sealed, strict=True)
+        for row, (position, experiment, number, deadline, overridden, activated, shown, rewards, reward) in zip(
+            rows, sealed, strict=True
+        )
     ]
 
 

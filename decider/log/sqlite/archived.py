@@ -19,7 +19,9 @@ from decider.log.sqlite.read_rows import DECISION, decision, read, row_type
 from decider.log.sqlite.tables import BUILDS, EXPERIMENTS, PUBLISHED_MODELS, SERVES, EntryTable, json_text
 from decider.types import START, ExperimentId, Position, Time
 
-ARCHIVED_DECISION = row_type(f"{DECISION.columns}, experiment, deadline, overridden, rewards, input, remember_until")
+ARCHIVED_DECISION = row_type(
+    f"{DECISION.columns}, experiment, deadline, overridden, activated, shown, rewards, input, remember_until"
+)
 
 CUT = "coalesce((select position from cut), 0)"
 """In SQL: the last position that is in an archive."""
@@ -112,4 +114,6 @@ def archived_sealed(
             decision=decision(row, version_at(row.version).all_active),
             rewards=tuple(json.loads(row.rewards)),
             overridden=bool(row.overridden),
+            activated=bool(row.activated),
+            shown=row.shown,
         )

@@ -23,7 +23,7 @@ BATCH_ROWS = 65_536
 # `+experiment` keeps SQLite from the index on versions: with it, it would collect all decisions and sort them.
 # No column may be null in the first rows: ADBC takes the type of a column from there.
 _DECISIONS = """
-select position, time, version, model, deadline, deadline <= ? as sealed, overridden, propensity, unit_id,
+select position, time, version, model, deadline, deadline <= ? as sealed, overridden, activated, propensity, unit_id,
   action, reason, coalesce(segment, '') as segment, coalesce(device, '') as device, coalesce(channel, '') as channel,
   coalesce(location, '') as location, coalesce(intent_stage, '') as intent_stage, coalesce(features, '') as features,
   coalesce(eligible, '') as eligible, coalesce(action_features, '') as action_features,

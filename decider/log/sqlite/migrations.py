@@ -18,6 +18,7 @@ from sqlite_utils import Database, Migrations
 from decider.errors import LogError
 from decider.log import chain
 from decider.log.protocol import Head
+from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark
 from decider.log.sqlite.connection import open_to_read, transaction
 from decider.log.sqlite.errors import sqlite_errors
@@ -95,6 +96,22 @@ from (select experiment, case when json_valid(definition) then definition else '
   from experiments order by position), json_each(definition, '$.actions') where true
 on conflict (experiment, action) do update set kind = excluded.kind
 """
+
+
+@MIGRATIONS()
+def know_activations(db: Database) -> None:
+    """Early activations, and what was activated among the archived decisions that a log has kept: nothing, since no
+    experiment asked for it."""
+    connection = db.conn
+    if connection is None:
+        return
+    _create_missing(connection)
+    if any(row[1] == "activated" for row in connection.execute("pragma table_info(archived_decisions)")):
+        return
+    connection.execute("alter table archived_decisions add column activated integer not null default 0")
+    connection.execute("alter table archived_decisions add column shown text")
+    rows = connection.execute(f"select {ARCHIVED_DECISION.columns} from archived_decisions")  # noqa: S608 - a constant
+    connection.execute("update cut set archived = ?", (sum(map(archived_sum, rows)) & chain.REFUSED_BITS,))
 
 
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number

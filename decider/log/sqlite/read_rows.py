@@ -43,7 +43,7 @@ DECISION = row_type(
     "position, time, version, decision_id, unit_id, segment, device, channel, location, intent_stage, features, "
     "eligible, action_features, pmf, action, propensity, reason, model, build"
 )
-SEALED_DECISION = row_type(f"{DECISION.columns}, deadline, overridden, reward")
+SEALED_DECISION = row_type(f"{DECISION.columns}, deadline, overridden, activated, shown, reward")
 """Of `decision_rewards`: several rows of a decision with several rewards."""
 
 PLACE = row_type(", ".join(("decision_id", *DecisionRef._fields)))

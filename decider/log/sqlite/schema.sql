@@ -47,6 +47,10 @@ create table experiments (
   unique (experiment, number)
 );
 
+-- So that the views need not read a definition for each decision.
+create index versions_that_need_activation on experiments (position)
+where case when json_valid(definition) then json_extract(definition, '$.activation') end = 'ACTIVATION_REQUIRED';
+
 -- From here on a version that waited for its model serves.
 create table serves (
   position integer primary key,
@@ -277,6 +281,8 @@ create table archived_decisions (
   experiment text not null,
   deadline integer not null,
   overridden integer not null,
+  activated integer not null,
+  shown text,                           -- in place of the drawn one; null: none was
   rewards text not null,                -- JSON list: value x weight of those in time, in the order of arrival
   input integer not null,               -- 1: a policy learns from it
   remember_until integer not null       -- log time up to which a retry gets it

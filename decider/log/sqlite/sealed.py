@@ -98,6 +98,8 @@ def _of_version(
             decision=decision(first, version.all_active),
             rewards=tuple([row.reward for row in joined if row.reward is not None]),
             overridden=bool(first.overridden),
+            activated=bool(first.activated),
+            shown=first.shown,
         )
 
 

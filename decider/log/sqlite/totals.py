@@ -47,8 +47,11 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
 """Of entries by position."""
 
 _SEALED_TOTALS = f"""
-select count(*) as count, coalesce(sum(rewards = 0), 0) as defaulted, coalesce(sum(overridden), 0) as overridden,
-  {sum_columns("reward", "reward")}, {sum_columns("(reward * reward)", "squared")}
+select sum(not left_out) as count, sum(rewards = 0 and not left_out) as defaulted,
+  sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
+  sum(left_out) as not_activated,
+  {sum_columns("(case when not left_out then reward end)", "reward")},
+  {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where version = :version
   and time > :after - (select window from experiments where position = :version)
   and time <= :until - (select window from experiments where position = :version)
@@ -112,7 +115,9 @@ def _count_sealed(totals: Totals, connection: sqlite3.Connection, part: Mapping[
     version = Position(part["version"])
     for row in read(connection, _SEALED_TOTALS, part):
         more = SealedTotals(
-            row["count"], row["defaulted"], row["overridden"], exact_sum(row, "reward"), exact_sum(row, "squared")
+            **{name: row[name] for name in ("count", "defaulted", "overridden", "activated", "not_activated")},
+            reward=exact_sum(row, "reward"),
+            squared=exact_sum(row, "squared"),
         )
         totals.sealed[version] = totals.sealed.get(version, SealedTotals()) + more
 

@@ -53,7 +53,7 @@ select min(position) as position from (
 """  # noqa: S608 - our names
 """The first entry or mark up to :cut that is still to be deleted."""
 
-_NEEDED = row_type(f"{DECISION.columns}, experiment, deadline, overridden, reward")
+_NEEDED = row_type(f"{DECISION.columns}, experiment, deadline, overridden, activated, shown, reward")
 _MAYBE_NEEDED = f"""
 select {_NEEDED.columns} from decision_rewards where position >= :first and position <= :last
   and (time > :remembered or deadline > :complete_after) order by position, reward_position
@@ -182,7 +182,9 @@ class Trimmer:
             joined = list(group)
             row = joined[0]
             rewards = [one.reward for one in joined if one.reward is not None]
-            is_input = self._version_at(row.version).learns_from(Reason(row.reason), overridden=bool(row.overridden))
+            is_input = self._version_at(row.version).learns_from(
+                Reason(row.reason), activated=bool(row.activated), overridden=bool(row.overridden)
+            )
             yield ARCHIVED_DECISION.make(
                 (*row[:-1], json.dumps(rewards), int(is_input), min(row.time + cut.remember, LATEST))
             )

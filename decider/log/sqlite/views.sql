@@ -13,11 +13,18 @@ create view entries as
   union all select position, time, 'tick' from ticks;
 
 -- Every decision with its experiment and the end of its window: once the log's time has come there it is sealed.
--- overridden: another action was shown, and that was said in time.
+-- activated: it was said in time that something was shown. overridden: that was another action, which stands in `shown`.
+-- left_out: its experiment counts only what was activated, and this was not.
 create view decision_windows as
   select d.*, e.experiment, e.number as experiment_version, e.window, e.default_reward, e.minimum_reward,
     e.maximum_reward, e.aggregation, d.time + e.window as deadline,
-    a.action is not null and a.time < d.time + e.window as overridden
+    a.action is not null and a.time < d.time + e.window as overridden,
+    a.position is not null and a.time < d.time + e.window as activated,
+    case when a.time < d.time + e.window then a.action end as shown,
+    not (a.position is not null and a.time < d.time + e.window) and d.version in (
+      select n.position from experiments n indexed by versions_that_need_activation
+      where case when json_valid(n.definition) then json_extract(n.definition, '$.activation') end
+        = 'ACTIVATION_REQUIRED') as left_out
   from decisions d join experiments e on e.position = d.version left join activations a on a.decision = d.position;
 
 -- Every decision beside each of its rewards, late ones too; one row with nulls where there is none.
@@ -34,13 +41,14 @@ create view joined_rewards as
     (reward_time - time) / 1e6 as delay_seconds
   from decision_rewards where reward_position is not null;
 
--- Decisions whose window is over, with their final reward, as the learner sees them. Grouped by what people search for;
+-- Decisions whose window is over, with their final reward, as the learner sees them; it leaves out those that are
+-- overridden (but see the experiment's `override`) or left_out. Grouped by what people search for;
 -- the other columns follow from the position.
 create view sealed_decisions as
   select position, time, version, decision_id, experiment, experiment_version,
     strftime('%Y-%m-%dT%H:%M:%fZ', time / 1e6, 'unixepoch') as decided_at,
     unit_id, segment, device, channel, location, intent_stage, features,
-    action, propensity, reason, model, deadline, overridden, count(reward) as rewards,
+    action, propensity, reason, model, deadline, overridden, activated, shown, left_out, count(reward) as rewards,
     max(minimum_reward, min(maximum_reward, coalesce(
       case aggregation
         when 'first' then (select f.reward from decision_rewards f
@@ -56,7 +64,7 @@ create view sealed_decisions as
   where deadline <= (select time from head)
   group by position, time, version, decision_id, experiment;
 
--- One row an action. The raw mean is confounded: a policy gives an action to those who like it. The weighted mean
+-- One row an action, over the decisions that were shown as drawn, as far as the log knows. The raw mean is confounded: a policy gives an action to those who like it. The weighted mean
 -- estimates what the action would earn if everybody got it (inverse propensity, over decisions drawn from a policy):
 -- unbiased, but no better than a plain mean of so many draws as effective_sample_size says.
 create view action_summary as
@@ -68,4 +76,4 @@ create view action_summary as
       * sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / propensity end)
       / sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / (propensity * propensity) end)
       as effective_sample_size
-  from sealed_decisions group by experiment, action;
+  from sealed_decisions where not overridden and not left_out group by experiment, action;

@@ -23,8 +23,7 @@ from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
-from decider.log.awaited import write_wanted
-from decider.log.group_commit import GroupCommit
+from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.protocol import (
     EarlyActivation,
     Entry,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +20,7 @@ from decider.log.memory import MemoryLog
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     Awaited,
+    Caller,
     EarlyActivation,
     Entry,
     EventLog,
@@ -28,9 +32,20 @@ from decider.log.protocol import (
 from decider.log.sqlite import early
 from decider.log.sqlite.writer import SqliteLog
 from decider.types import START, ActionId, DecisionId, Time
+from decider.v1 import decider_service_pb2 as pb
+from simulator.studies.given_up import Load, play, words
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment
-from tests.rpc_clients import CLIENTS, RpcClient, ServerProcess, experiment, rows
+from tests.rpc_clients import (
+    CLIENTS,
+    InProcessClient,
+    RpcClient,
+    ServerProcess,
+    code_of,
+    experiment,
+    rows,
+    status_of,
+)
 from tests.two_writers import decision
 
 WINDOW = 10 * SECOND
@@ -173,24 +188,15 @@ def test_the_first_word_about_a_decision_counts_whenever_it_comes(
     assert log.check(lambda _: None) == []
 
 
-class Gone:
-    """A caller that has given up."""
-
-    gave_up = True
-
-    def check(self) -> None:
-        """Not asked here."""
+WAITING = Caller(math.inf, lambda: True)
+LATE = Caller(0.0, lambda: True)
+CANCELLED = Caller(math.inf, lambda: False)
 
 
-class Waiting(Gone):
-    """One that waits."""
-
-    gave_up = False
-
-
-def test_a_decision_whose_caller_has_given_up_is_not_written(log: EventLog) -> None:
+@pytest.mark.parametrize("gone", [LATE, CANCELLED])
+def test_a_decision_whose_caller_has_given_up_is_not_written(log: EventLog, gone: Caller) -> None:
     """Nobody can have seen it. The others of its commit are not touched, and its id is free for another call."""
-    version, gone, waiting = version_of(log), Gone(), Waiting()
+    version, waiting = version_of(log), WAITING
     marks = log.append(
         [
             Awaited(decision(version, "a"), waiting),
@@ -307,3 +313,56 @@ def test_an_early_activation_survives_a_kill(tmp_path: Path) -> None:
         assert log.check(lambda _: None) == []
         checked = verify(log)
         assert checked.equal == checked.decisions == 2
+
+
+def test_a_call_that_is_given_up_while_others_commit_is_not_logged(tmp_path: Path) -> None:
+    """Its thread waits for the commit of another one: the deadline that counts is looked at when its own begins."""
+    opened = InProcessClient(tmp_path / "log.db", threads=2)
+    try:
+        opened.apply(experiment("e"))
+        with closing(sqlite3.connect(opened.db, isolation_level=None)) as other:
+            other.execute("begin immediate")
+            busy = opened.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit", decision_id="in-time"))
+            time.sleep(0.3)  # one thread waits for the lock with it, the other one for the first thread's commit
+            late = pb.DecideRequest(experiment="e", unit_id="unit", decision_id="late")
+            patient = opened.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit", decision_id="patient"))
+            cancelled = opened.future("Decide", pb.DecideRequest(experiment="e", unit_id="u", decision_id="cancelled"))
+            batch = pb.DecideBatchRequest(
+                requests=[pb.DecideRequest(experiment="e", unit_id="u", decision_id=f"batch-{n}") for n in range(3)]
+            )
+            late_batch = opened.future("DecideBatch", batch, timeout=0.3)
+            assert code_of(status_of(lambda: opened.call("DeciderService", "Decide", late, timeout=0.3))) == (
+                "DEADLINE_EXCEEDED"
+            )
+            cancelled.cancel()
+            time.sleep(0.3)
+            other.execute("rollback")
+        assert busy.result().decision_id == "in-time"
+        assert patient.result().decision_id == "patient"
+        assert code_of(status_of(late_batch.result)) == "DEADLINE_EXCEEDED"
+        assert opened.rows("select decision_id from decisions order by 1") == [("in-time",), ("patient",)]
+        assert opened.decide("e", decision_id="late").reason, "the id is free: a call with it counts"
+        assert abandoned(opened) == {("Decide", "no"): 2.0, ("DecideBatch", "no"): 1.0}
+    finally:
+        opened.close()
+
+
+def abandoned(client: InProcessClient) -> dict[tuple[str, str], float]:
+    """The metric of that name, once both calls are over."""
+    pattern = r'^decider_abandoned_calls_total\{done="(\w+)",grpc_method="(\w+)"\} (\S+)$'
+
+    def read() -> dict[tuple[str, str], float]:
+        found = re.findall(pattern, client.fetch("/metrics")[1], re.MULTILINE)
+        return {(method, done): float(value) for done, method, value in found}
+
+    return client.until(lambda: read() if sum(read().values()) >= 3 else None, what="all that gave up are counted")
+
+
+def test_nothing_is_learned_as_shown_that_nobody_saw(tmp_path: Path) -> None:
+    """A server that stands still answers too late: what its callers showed instead must be what the log teaches."""
+    load = Load(calls=400, in_flight=50, deadline=0.2, stop_every=0.6, stopped=0.4, window=1.0)
+    result = play(tmp_path / "log.db", load)
+    print(words(result))
+    assert (result.wrong, result.lost) == ([], [])
+    assert len(result.fallbacks) > 20, "the server must have stood still"
+    assert result.verification.equal == result.verification.decisions == len(result.sealed)
