@@ -108,7 +108,7 @@ class ExperimentVersion:
         """Whether such a decision is traffic: nobody may have seen one that was not activated."""
         return activated or not self.experiment.needs_activation
 
-    def learns_from(self, reason: Reason, *, activated: bool, overridden: bool) -> bool:
+    def learns_from(self, reason: Reason, *, activated: bool = True, overridden: bool) -> bool:
         """Whether a policy may learn from such a decision. overridden: another action was shown."""
         experiment = self.experiment
         if experiment.frozen or reason in NOT_POLICY_TRAFFIC or not self.counts(activated=activated):
