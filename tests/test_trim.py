@@ -25,11 +25,11 @@ from decider.log.archive.part import Part, read_part
 from decider.log.archive.write import alone_in, part_name, write_part
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
+from decider.log.protocol import EarlyActivation, LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
 from decider.server.archive_command import archive_command
 from decider.server.command import main as decider
 from decider.server.files import ExperimentFiles
-from decider.types import Context, ExperimentId, Position, Time
+from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import rows
@@ -448,9 +448,10 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             eventful(drive, visits=8)
             drive.apply(sample_experiment(policy=spec("squarecb")))
             drive.visits(20)
-            log.append([Orphan("click"), Tick()])
+            log.append([Orphan("click"), EarlyActivation(DecisionId(f"early-{seconds}"), ActionId("sale")), Tick()])
             assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
         eventful(drive, visits=8)
+        log.append([EarlyActivation(DecisionId("early"), ActionId("sale"))])
         counted = LogTotals(log)
         counted.catch_up()
         log.store_totals(counted.checkpoint())

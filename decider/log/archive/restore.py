@@ -41,7 +41,7 @@ _CUT = """
 insert into cut (position, time, chain, counted, sealed, remember, digest, archived) values (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _MARK = "insert into marks (position, chain) values (?, ?) on conflict (position) do nothing"
-_COPIED = ("refused_rewards", "models")
+_COPIED = ("refused_rewards", "early_activations", "models")
 """Tables of the live log that are no entries."""
 
 

@@ -289,8 +289,9 @@ def _check_open_versions(connection: sqlite3.Connection) -> Iterator[Damage]:
 def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
     rows = connection.execute("select name, outcome, count from refused_rewards")
     total = sum(chain.refused_sum(name, outcome) * count for name, outcome, count in rows)
+    total += early.sum_of_all(connection)
     if connection.execute("select refused from head").fetchone() != (total & chain.REFUSED_BITS,):
-        yield Damage(*NOWHERE, "the counts of refused rewards were changed")
+        yield Damage(*NOWHERE, "the counts of refused rewards, or the activations that are remembered, were changed")
 
 
 def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:

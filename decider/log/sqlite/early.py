@@ -9,26 +9,30 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from decider.log import chain
 from decider.log.protocol import EARLY_MICROSECONDS, MOST_EARLY, EarlyActivation
+from decider.log.sqlite.archived import archived_sum
+from decider.log.sqlite.migrations import COUNT_REFUSED_SUM
 from decider.log.sqlite.read_rows import row_type
-from decider.log.sqlite.tables import json_text
 from decider.types import ActionId, Position, Time
 
-_ROW = row_type("id, decision_id, action, time, checksum")
+_ROW = row_type("id, decision_id, action, time")
+_ROWS = f"select {_ROW.columns} from early_activations"  # noqa: S608 - a constant
 _INSERT = f"""
-insert into early_activations ({_ROW.columns}) values (?, ?, ?, ?, ?) on conflict (decision_id) do nothing
+insert into early_activations ({_ROW.columns}) values (?, ?, ?, ?) on conflict (decision_id) do nothing
 """  # noqa: S608 - a constant
-_TAKE = """
-delete from early_activations where decision_id in (select value from json_each(?)) returning decision_id, action, time
-"""
+_TAKE = f"""
+delete from early_activations where decision_id in (select value from json_each(?)) returning {_ROW.columns}
+"""  # noqa: S608 - a constant
 # Times rise with the ids, so that only the rows that are deleted are read.
-_DROP = """
+_DROP = f"""
 delete from early_activations where id <= ? or id < coalesce(
   (select id from early_activations where time > ? order by id limit 1), (select max(id) + 1 from early_activations))
-"""
+returning {_ROW.columns}
+"""  # noqa: S608 - a constant
 _PLACES = "select decision_id, position, action from decisions where decision_id in (select value from json_each(?))"
 
 _LEFT = "select e.decision_id from early_activations e join decisions d on d.decision_id = e.decision_id"
@@ -40,23 +44,37 @@ Place = tuple[Position, ActionId]
 def remember(connection: sqlite3.Connection, activation: EarlyActivation, at: Time) -> bool:
     """Whether it is the first one for its decision. Those that are too old or too many are dropped."""
     drop_old(connection, at)
-    (last,) = connection.execute("select coalesce(max(id), 0) from early_activations").fetchone()
-    row = (last + 1, activation.decision_id, activation.action, at)
-    return connection.execute(_INSERT, (*row, checksum(*row))).rowcount == 1
+    row = (_last(connection) + 1, activation.decision_id, activation.action, at)
+    is_first = connection.execute(_INSERT, row).rowcount == 1
+    if is_first:
+        connection.execute(COUNT_REFUSED_SUM, (sum_of([row]),))
+    return is_first
 
 
 def drop_old(connection: sqlite3.Connection, at: Time) -> None:
     """Drop what is remembered no longer."""
-    (last,) = connection.execute("select coalesce(max(id), 0) from early_activations").fetchone()
+    last = _last(connection)
     if last:
-        connection.execute(_DROP, (last - MOST_EARLY + 1, at - EARLY_MICROSECONDS))
+        _delete(connection, _DROP, (last - MOST_EARLY + 1, at - EARLY_MICROSECONDS))
 
 
 def take(connection: sqlite3.Connection, decision_ids: Sequence[str], at: Time) -> Mapping[str, ActionId | None] | None:
     """What was said to be shown for these decisions; it is not remembered any more afterwards. None where there was
     nothing, not even something too old."""
-    rows = connection.execute(_TAKE, (json.dumps(decision_ids),)).fetchall()
-    return {id_: action for id_, action, time in rows if time > at - EARLY_MICROSECONDS} if rows else None
+    rows = _delete(connection, _TAKE, (json.dumps(decision_ids),))
+    return {id_: action for _, id_, action, time in rows if time > at - EARLY_MICROSECONDS} if rows else None
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    (last,) = connection.execute("select coalesce(max(id), 0) from early_activations").fetchone()
+    return int(last)
+
+
+def _delete(connection: sqlite3.Connection, sql: str, parameters: tuple[Any, ...]) -> list[Any]:
+    rows = connection.execute(sql, parameters).fetchall()
+    if rows:
+        connection.execute(COUNT_REFUSED_SUM, (-sum_of(rows) & chain.REFUSED_BITS,))
+    return rows
 
 
 def places(connection: sqlite3.Connection, activations: Sequence[EarlyActivation]) -> Mapping[str, Place]:
@@ -67,15 +85,17 @@ def places(connection: sqlite3.Connection, activations: Sequence[EarlyActivation
     }
 
 
+def sum_of_all(connection: sqlite3.Connection) -> int:
+    """What all rows add to the checksum in `head`."""
+    return sum_of(connection.execute(_ROWS))
+
+
+def sum_of(rows: Iterable[Sequence[Any]]) -> int:
+    """What rows add to it."""
+    return sum(archived_sum(row) for row in rows) & chain.REFUSED_BITS
+
+
 def problems(connection: sqlite3.Connection) -> Iterator[str]:
-    """What is wrong with the rows: one that was changed, or whose decision is there already."""
-    for *row, written in connection.execute(f"select {_ROW.columns} from early_activations"):  # noqa: S608 - a constant
-        if checksum(*row) != written:
-            yield f"the activation remembered for {row[1]!r} was changed"
+    """Rows whose decision is there already."""
     for (id_,) in connection.execute(_LEFT):
         yield f"the activation remembered for {id_!r} should have been written with its decision"
-
-
-def checksum(id_: int, decision_id: str, action: str | None, time: int) -> str:
-    """Of a row."""
-    return sha256(json_text([id_, decision_id, action, time]).encode("utf-8", "surrogateescape")).hexdigest()

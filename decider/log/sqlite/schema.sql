@@ -7,7 +7,7 @@ create table head (
   position integer not null,            -- of the last entry
   time integer not null,
   chain blob not null,                  -- checksum over all commits up to here: see chain.py
-  refused integer not null              -- checksum over refused_rewards
+  refused integer not null              -- checksum over refused_rewards and early_activations
 );
 
 insert into head (position, time, chain, refused) values (0, 0, x'', 0);
@@ -117,8 +117,7 @@ create table early_activations (
   id integer primary key,               -- counts up; the smallest go first
   decision_id text not null unique,
   action text,                          -- as sent; null: the drawn one
-  time integer not null,
-  checksum text not null                -- sha256 of all of these
+  time integer not null
 );
 
 -- So that a commit of new decisions need not look: only where one of them was activated before it fails and is written

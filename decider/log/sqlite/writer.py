@@ -425,7 +425,7 @@ class SqliteLog(SqliteReader):
             with self._exclusive():
                 close_versions(self._writer, some, at)
         if self._one("select 1 from early_activations limit 1"):
-            with self._exclusive():
+            with self._exclusive(), transaction(self._writer):
                 early.drop_old(self._writer, at)
 
     def close(self) -> None:
