@@ -24,11 +24,12 @@ from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import EarlyActivation, EventLog, LogReader, NewActivation, NewReward, SealedDecision, Tick
+from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.types import ActionId, Context, Time
 from simulator.logs.decider_log import load
 from simulator.verify import verify
-from tests.conftest import SECOND, Clock, sample_experiment, spec
+from tests.conftest import LEARNING, SECOND, Clock, sample_experiment, sample_version, spec
 from tests.rpc_clients import InProcessClient, experiment, rows
 from tests.test_verify import HOME, Drive
 from tests.two_writers import decision
@@ -328,6 +329,19 @@ def test_overrides_are_learned_only_where_that_is_sound(name: str, allowed: bool
     with pytest.raises(InvalidExperiment, match=f"override: {name} learns with the propensity") as refused:
         from_message(message)
     assert [violation.field for violation in refused.value.violations] == ["override"]
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNING if not ALGORITHMS[name].uses_propensity])
+def test_an_algorithm_that_says_so_uses_no_propensity(name: str) -> None:
+    """Else what is learned of an override would depend on a number that means nothing there."""
+    version = sample_version(policy=spec(name))
+    learned = []
+    for propensity in (1.0, 1e-6):
+        policy = make_policy(version.experiment.policy)
+        for reward in (1.0, 0.0, 1.0):
+            policy.learn(Context("vip"), version.all_choices, drawn=1, propensity=propensity, reward=reward)
+        learned.append(_pmfs(policy.snapshot(), version))
+    assert learned[0] == learned[1]
 
 
 def test_metrics_show_what_was_left_out_and_the_rate_of_overrides(tmp_path: Path) -> None:

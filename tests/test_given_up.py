@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import re
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 
+import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.archive import archive
 from decider.log import memory, protocol
 from decider.log.memory import MemoryLog
+from decider.log.open import open_reader, open_to_cut
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     Awaited,
@@ -31,6 +36,8 @@ from decider.log.protocol import (
 )
 from decider.log.sqlite import early
 from decider.log.sqlite.writer import SqliteLog
+from decider.server.service import DeciderService
+from decider.serving.current import Current
 from decider.types import START, ActionId, DecisionId, Time
 from decider.v1 import decider_service_pb2 as pb
 from simulator.studies.given_up import Load, play, words
@@ -38,6 +45,7 @@ from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment
 from tests.rpc_clients import (
     CLIENTS,
+    GrpcClient,
     InProcessClient,
     RpcClient,
     ServerProcess,
@@ -260,6 +268,37 @@ def test_a_remembered_activation_whose_decision_is_there_is_damage(tmp_path: Pat
         ]
 
 
+def test_an_id_that_is_free_again_is_no_damage_beside_the_archive(tmp_path: Path, clock: Clock) -> None:
+    """The archive has an old decision with it; the activation waits for a new one."""
+    path = tmp_path / "log"
+    with closing(SqliteLog(path, clock=clock)) as log:
+        log.append([NewVersion(sample_experiment(frozen=True), 1)])
+        log.append([decision(version_of(log), "a")])
+        clock.advance(100)
+        log.append([Tick()])
+        with closing(open_to_cut(path)) as cutting:
+            assert archive(cutting, tmp_path / "archive", before=log.head().time, remember=0, say=lambda _: None)
+        assert log.locate(DecisionId("a")) is None
+        assert say(log, "a", "none") is not None
+        with closing(open_reader(path, archive=[tmp_path / "archive"])) as whole:
+            assert whole.find(DecisionId("a")) is not None
+            assert whole.check(lambda _: None) == []
+        log.append([decision(version_of(log), "a")])
+        assert log.check(lambda _: None) == []
+
+
+def test_a_decision_that_is_made_while_its_activation_is_looked_for_is_activated(tmp_path: Path) -> None:
+    """Between the look and the commit another process decides: the outcome is that of the activation."""
+    with closing(SqliteLog(tmp_path / "log")) as log:
+        log.append([NewVersion(sample_experiment(), 1)])
+        log.append([decision(version_of(log), "a")])
+        looks = iter([[None], log.locate_all([DecisionId("a")])])
+        service = DeciderService(Current(), log, append=log.append, locate_all=lambda _: next(looks))
+        reply = service.Activate(pb.ActivateRequest(decision_id="a", action="none"))
+        assert (reply.first, reply.outcome) == (True, pb.ACTIVATION_OUTCOME_OVERRIDDEN)
+        assert overridden(log) == {"a": True}
+
+
 @pytest.fixture(params=list(CLIENTS))
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RpcClient]:
     """Every way in."""
@@ -313,6 +352,80 @@ def test_an_early_activation_survives_a_kill(tmp_path: Path) -> None:
         assert log.check(lambda _: None) == []
         checked = verify(log)
         assert checked.equal == checked.decisions == 2
+
+
+class Storm:
+    """Visitors who say what they show before, after or while it is decided, on a server that is killed.
+
+    said: by decision id, what was said first.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._random = Random(seed)
+        self.said: dict[str, str] = {}
+        self._left: list[tuple[str, str]] = []
+
+    def visit(self, target: str) -> None:
+        """Until the server dies; what was not answered is sent again the next time."""
+        client = GrpcClient(Path(), target, "")
+        try:
+            while True:
+                self._left = self._left or self._calls()
+                self._send(client)
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                raise
+        finally:
+            client.close()
+
+    def settle(self, client: GrpcClient) -> None:
+        """Send what is left."""
+        while self._left:
+            self._send(client)
+
+    def _calls(self) -> list[tuple[str, str]]:
+        id_ = f"{self._random.randrange(10**12)}"
+        self.said[id_] = self._random.choice("abc")
+        calls = [("decide", id_), ("activate", id_)]
+        return calls if self._random.random() < 0.5 else calls[::-1]
+
+    def _send(self, client: GrpcClient) -> None:
+        kind, id_ = self._left[0]
+        if kind == "decide":
+            client.decide("home", decision_id=id_)
+        else:
+            client.activation(id_, self.said[id_])
+        self._left.pop(0)
+
+
+def test_kills_lose_no_activation_whenever_it_comes(tmp_path: Path) -> None:
+    """Between a remembered activation and its decision there is always a moment in which a process can die."""
+    db, storms = tmp_path / "log.db", [Storm(seed) for seed in range(4)]
+    for round_ in range(4):
+        server = ServerProcess(db)
+        if round_ == 0:
+            with closing(server.client()) as client:
+                client.apply(experiment("home", window=0.2))
+        threads = [threading.Thread(target=storm.visit, args=(server.target,)) for storm in storms]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.4)
+        server.kill()
+        for thread in threads:
+            thread.join()
+    server = ServerProcess(db)
+    with closing(server.client()) as client:
+        for storm in storms:
+            storm.settle(client)
+    assert server.terminate() == 0
+    found = rows(db, "select d.decision_id, coalesce(a.action, d.action) from decisions d "
+                     "left join activations a on a.decision = d.position")  # fmt: skip
+    assert dict(found) == {id_: action for storm in storms for id_, action in storm.said.items()}
+    assert rows(db, "select * from early_activations") == []
+    with closing(open_reader(db)) as log:
+        assert log.check(lambda _: None) == []
+        checked = verify(log)
+        assert checked.equal == checked.decisions == len(found) > 20
 
 
 def test_a_call_that_is_given_up_while_others_commit_is_not_logged(tmp_path: Path) -> None:

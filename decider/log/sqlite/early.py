@@ -35,7 +35,10 @@ returning {_ROW.columns}
 """  # noqa: S608 - a constant
 _PLACES = "select decision_id, position, action from decisions where decision_id in (select value from json_each(?))"
 
-_LEFT = "select e.decision_id from early_activations e join decisions d on d.decision_id = e.decision_id"
+# An archived decision of that id is older, where a copy of the whole log has it: the id was free again.
+_LEFT = """
+select e.decision_id from early_activations e join decisions d on d.decision_id = e.decision_id and d.time >= e.time
+"""
 
 Place = tuple[Position, ActionId]
 """Of a decision, with the action drawn."""

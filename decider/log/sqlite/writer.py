@@ -424,6 +424,9 @@ class SqliteLog(SqliteReader):
         for some in over:
             with self._exclusive():
                 close_versions(self._writer, some, at)
+        self._drop_early(at)
+
+    def _drop_early(self, at: Time) -> None:
         if self._one("select 1 from early_activations limit 1"):
             with self._exclusive(), transaction(self._writer):
                 early.drop_old(self._writer, at)
