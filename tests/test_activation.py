@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +24,16 @@ from decider.log.archive import sealed as parts
 from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import EarlyActivation, EventLog, LogReader, NewActivation, NewReward, SealedDecision, Tick
+from decider.log.protocol import (
+    EarlyActivation,
+    EventLog,
+    LogReader,
+    NewActivation,
+    NewReward,
+    NewVersion,
+    SealedDecision,
+    Tick,
+)
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.types import ActionId, Context, Time
@@ -329,6 +339,42 @@ def test_overrides_are_learned_only_where_that_is_sound(name: str, allowed: bool
     with pytest.raises(InvalidExperiment, match=f"override: {name} learns with the propensity") as refused:
         from_message(message)
     assert [violation.field for violation in refused.value.violations] == ["override"]
+
+
+TRUTH = {"sale": 0.6, "outfit": 0.4}
+RENDERED = {"sale": 0.4, "outfit": 1.0}
+"""The better action is heavy: often the visitor has left before it is there."""
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_what_is_seldom_rendered_is_judged_by_those_who_saw_it(tmp_path: Path, clock: Clock, *, required: bool) -> None:
+    """Against the truth: without activations the better action looks worse, and would be given up."""
+    path, random = tmp_path / "log.db", Random(7)
+    with closing(open_log(path, clock=clock)) as log:
+        log.append([NewVersion(sample_experiment(needs_activation=required), 1)])
+        (version,) = log.versions()
+        for number in range(15):
+            made = [decision(version, f"{number}-{i}", action=ActionId(random.choice([*TRUTH]))) for i in range(100)]
+            marks = log.append(made)
+            for one, mark in zip(made, marks, strict=True):
+                assert mark is not None
+                if random.random() < RENDERED[one.action]:
+                    reward = NewReward(mark.position, "click", float(random.random() < TRUTH[one.action]))
+                    log.append([NewActivation(mark.position), reward])
+        clock.advance(60)
+        log.append([Tick()])
+        sale, outfit, _ = pmfs(log, version)[1]
+    means = dict(rows(path, "select action, raw_mean_reward from action_summary"))
+    columns = load(path)
+    evaluated = {action: float(columns.reward[columns.action == code].mean())
+                 for code, action in enumerate(columns.actions) if action in TRUTH}  # fmt: skip
+    assert evaluated == pytest.approx(means)
+    if required:
+        assert means == pytest.approx(TRUTH, abs=4 * 0.5 / 300**0.5)
+        assert sale > 10 * outfit
+    else:
+        assert means["sale"] < means["outfit"] - 0.05
+        assert outfit > 10 * sale
 
 
 @pytest.mark.parametrize("name", [name for name in LEARNING if not ALGORITHMS[name].uses_propensity])

@@ -26,6 +26,7 @@ from decider.log.protocol import (
     EARLY_MICROSECONDS,
     Awaited,
     Caller,
+    DecisionRef,
     EarlyActivation,
     Entry,
     EventLog,
@@ -292,7 +293,7 @@ def test_a_decision_that_is_made_while_its_activation_is_looked_for_is_activated
     with closing(SqliteLog(tmp_path / "log")) as log:
         log.append([NewVersion(sample_experiment(), 1)])
         log.append([decision(version_of(log), "a")])
-        looks = iter([[None], log.locate_all([DecisionId("a")])])
+        looks: Iterator[list[DecisionRef | None]] = iter([[None], log.locate_all([DecisionId("a")])])
         service = DeciderService(Current(), log, append=log.append, locate_all=lambda _: next(looks))
         reply = service.Activate(pb.ActivateRequest(decision_id="a", action="none"))
         assert (reply.first, reply.outcome) == (True, pb.ACTIVATION_OUTCOME_OVERRIDDEN)
