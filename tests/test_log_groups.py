@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import weakref
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from hypothesis import strategies as st
 from decider.log.group_commit import CommitExecutor
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
+    Awaited,
+    Caller,
     DecisionRef,
     Entry,
     EventLog,
@@ -31,7 +34,8 @@ from tests.conftest import Clock, sample_experiment
 from tests.rpc_clients import until
 from tests.two_writers import decision
 
-KINDS = ("decision", "reward", "unnamed", "activation", "orphan", "tick")
+WAITING, GONE = Caller(math.inf, lambda: True), Caller(0.0, lambda: True)
+KINDS = ("decision", "awaited", "given up", "reward", "unnamed", "activation", "orphan", "tick")
 GROUPS = st.lists(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3)), min_size=1, max_size=14), min_size=1, max_size=5
 )
@@ -42,6 +46,8 @@ def entries_of(log: EventLog, group: Sequence[tuple[str, int]]) -> list[Entry]:
     version = log.versions()[-1]
     made: dict[str, list[Entry]] = {
         "decision": [decision(version, f"d{number}") for number in range(4)],
+        "awaited": [Awaited(decision(version, f"d{number}"), WAITING) for number in range(4)],
+        "given up": [Awaited(decision(version, f"d{number}"), GONE) for number in range(4)],
         "reward": [NewReward(Position(2 + n % 2), f"n{n % 2}", 0.5, reward_id=f"r{n}") for n in range(4)],
         "unnamed": [NewReward(Position(2), "click", float(number)) for number in range(4)],
         "activation": [NewActivation(Position(2 + number)) for number in range(4)],
