@@ -295,7 +295,7 @@ def play(log: EventLog, clock: Clock, version: ExperimentVersion, script: Sequen
     return expected
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @pytest.mark.parametrize("aggregation", Aggregation)
 @given(script=steps, weight=st.sampled_from([1.0, -1.0, 0.1, 0.0]), low=st.sampled_from([-250.0, -1.5, 0.0]))
 def test_every_reader_says_the_same_reward(

@@ -115,7 +115,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str) -> str:
     return text
 
 
-def _reward_weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, float]:
+def _reward_weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
     """NAME or NAME=WEIGHT, several times."""
     weights: dict[str, float] = {}
     for text in given:
@@ -123,7 +123,7 @@ def _reward_weights(_: click.Context, __: click.Parameter, given: tuple[str, ...
         if name in weights:
             raise click.BadParameter(f"{name!r} is there twice")
         weights[name] = _reward_weight(text, weight) if sign else 1.0
-    return weights
+    return tuple(weights.items())
 
 
 def _reward_weight(text: str, weight: str) -> float:

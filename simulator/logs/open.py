@@ -49,7 +49,7 @@ def open_log(name: str, options: ReadOptions) -> Columns:
             version=options.version,
             span=span,
             archive=options.archive,
-            rewards=options.rewards,
+            rewards=dict(options.rewards),
             reward_range=options.reward_range,
             on_note=options.on_note,
         )

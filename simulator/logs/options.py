@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -62,7 +62,7 @@ class ReadOptions:
     since: str = ""
     until: str = ""
     archive: tuple[Path, ...] = ()
-    rewards: Mapping[str, float] = field(default_factory=dict)
+    rewards: tuple[tuple[str, float], ...] = ()
 
 
 def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple[float, float]:
