@@ -7,23 +7,32 @@ and the simulator. Here they are compared with each other, and with a few lines 
 from __future__ import annotations
 
 import itertools
+import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
+from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.experiment.aggregate import final_reward
-from decider.experiment.definition import Aggregation, ExperimentVersion, RewardDefinition
-from decider.log.archive.part import DECISIONS_FILE
+from decider.experiment.definition import Aggregation, ExperimentVersion, OutOfRange, RewardDefinition
+from decider.experiment.schema import definition_text, from_message, read_json, to_message
+from decider.learn.archive import archive as archive_old
+from decider.learn.trainer import Trainer
+from decider.log.archive.part import DECISIONS_FILE, PART_JSON
 from decider.log.memory import MemoryLog
-from decider.log.open import open_reader
+from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import (
     EventLog,
     Mark,
@@ -36,10 +45,19 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.log.sqlite.writer import SqliteLog
-from decider.types import START, Position, Time
+from decider.server.command import main
+from decider.types import START, Context, DecisionId, Position, Time
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
+from simulator.commands.group import main as simulator
+from simulator.drive import returns
 from simulator.logs.decider_log import load
+from simulator.logs.errors import BadLog
+from simulator.verify import verify
 from tests.archives import archive, ends
-from tests.conftest import SECOND, Clock, sample_experiment
+from tests.conftest import SECOND, Clock, sample_experiment, spec
+from tests.rpc_clients import InProcessClient, experiment, outcome_name
+from tests.test_verify import Drive
 from tests.two_writers import decision
 
 WINDOW = 10 * SECOND
@@ -360,3 +378,213 @@ def query(path: Path, sql: str) -> list[tuple[Any, ...]]:
     """What a person's tool shows."""
     with closing(sqlite3.connect(path)) as tool:
         return tool.execute(sql).fetchall()
+
+
+# --- learning, replay, archive and removal
+
+
+@pytest.mark.parametrize("algorithm", ["thompson", "squarecb"])
+def test_a_policy_learns_nothing_of_what_was_retracted(algorithm: str) -> None:
+    """To the last bit: as if the returned purchases had never been sent."""
+    saved = []
+    for returned in (True, False):
+        clock = Clock()
+        log = MemoryLog(clock=clock)
+        log.append([NewVersion(sample_experiment(policy=spec(algorithm)), 1)])
+        (version,) = log.versions()
+        source = Random(3)
+        for number in range(60):
+            sold, back = source.random() < 0.6, source.random() < 0.5
+            made = decision(version, str(number), action=version.all_active[source.randrange(3)])
+            (mark,) = log.append([made])
+            assert mark is not None
+            if sold and (returned or not back):
+                log.append([NewReward(mark.position, "buy", 1.0, reward_id="order")])
+            if sold and returned and back:
+                log.append([NewRewardChange(mark.position, "order", None, "buy")])
+            clock.advance(1)
+        clock.advance(20)
+        log.append([Tick()])
+        trainer = Trainer(log, version.experiment.id, version.experiment.policy)
+        assert trainer.learn_up_to(log.head().mark) == 60
+        policy = trainer.model().policy
+        saved.append([policy.pmf(Context(segment=segment), version.all_choices) for segment in ("vip", "", "new")])
+    assert saved[0] == saved[1]
+
+
+@pytest.fixture
+def shop(tmp_path: Path, clock: Clock) -> Path:
+    """A log that learned, with purchases that are changed some decisions later."""
+    path = tmp_path / "shop.db"
+    with closing(open_log(path, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        bought: list[Position] = []
+        for number in range(90):
+            drive.visits(1)
+            place = log.locate(DecisionId(f"d-{drive.count}"))
+            if place is not None:
+                bought.append(place.position)
+                log.append([NewReward(place.position, "buy", 1.0, 1.0, f"order-of-{place.position}")])
+            if len(bought) > 3:
+                at = bought.pop(0)
+                log.append([NewRewardChange(at, f"order-of-{at}", 0.25 if number % 3 else None, "buy")])
+        clock.advance(60)
+        log.append([Tick()])
+        drive.step()
+    return path
+
+
+def rewards_of(path: Path, *folders: Path) -> dict[Position, tuple[float, ...]]:
+    """Of every decision, from the whole log; which is proved and recomputed on the way."""
+    with closing(open_reader(path, archive=folders)) as log:
+        assert log.check(lambda _: None) == []
+        done = verify(log)
+        assert (done.first, done.equal) == (None, done.decisions)
+        (version, *_) = log.versions()
+        return {
+            one.position: one.rewards
+            for one in log.sealed_decisions(version.experiment.id, after=Time(0), until=Time(2**60))
+        }
+
+
+def test_changes_are_archived_restored_and_forgotten_with_their_decisions(shop: Path) -> None:
+    """A purchase may lie in one part and its return in the next; both are proved, and a person's ids go from both."""
+    before = rewards_of(shop)
+    times = [time for (time,) in query(shop, "select time from decisions order by position")]
+    folder = shop.parent / "archive"
+    for share in (3, 2):
+        with closing(open_to_cut(shop)) as log:
+            cut = Time(times[len(times) // share])
+            assert archive_old(log, folder, before=cut, remember=1, say=lambda _: None)
+    assert query(shop, "select count(*) from reward_changes c where reward not in (select position from rewards)") > [
+        (0,)
+    ]
+    assert rewards_of(shop, folder) == before
+    ran = CliRunner().invoke(main, ["forget", "unit-7", "--db", str(shop), "--rebuild"])
+    assert ran.exit_code == 0, ran.output
+    after = rewards_of(shop, folder)
+    assert after == before
+
+
+def test_a_part_of_an_older_release_is_read(tmp_path: Path, clock: Clock) -> None:
+    """It has no file of changes, since there were none."""
+    path = tmp_path / "log.db"
+    with closing(SqliteLog(path, clock=clock)) as log:
+        version = apply(log)
+        log.append([buy(decide(log, version))])
+        clock.advance(60)
+        log.append([Tick()])
+        expected = earned(log, version)
+    (part,) = archive(path, tmp_path / "archive", [ends(path)[-1]])
+    content = json.loads((part.folder / PART_JSON).read_text())
+    del content["files"]["reward_changes.parquet"]
+    (part.folder / PART_JSON).write_text(json.dumps(content))
+    (part.folder / "reward_changes.parquet").unlink()
+    with closing(open_reader(tmp_path / "archive")) as restored:
+        again = restored.sealed_decisions(version.experiment.id, after=Time(0), until=Time(2**60))
+        assert [one.rewards for one in again] == expected
+        assert restored.check(lambda _: None) == []
+
+
+def test_changes_of_archived_decisions_are_late_and_only_counted(shop: Path, clock: Clock) -> None:
+    """As their rewards are: nobody learns them any more."""
+    with closing(open_to_cut(shop)) as log:
+        assert archive_old(log, shop.parent / "archive", before=log.head().time, remember=1, say=lambda _: None)
+    with closing(open_log(shop, clock=clock)) as again:
+        head = again.head()
+        assert again.append([NewRewardChange(Position(2), "order-of-2", None, "buy")]) == [None]
+        assert again.head() == head
+        assert again.refused_rewards()["buy", "late"] == 1
+
+
+def test_an_experiment_that_clips_has_the_definition_that_it_had() -> None:
+    """Old definitions must not become new versions, and their digests must stay."""
+    plain = sample_experiment()
+    assert "out_of_range" not in definition_text(plain)
+    spelled = to_message(plain)
+    spelled.reward.out_of_range = experiment_pb2.OUT_OF_RANGE_CLIP
+    assert definition_text(from_message(spelled)) == definition_text(plain)
+    refuses = replace(plain, reward=replace(plain.reward, out_of_range=OutOfRange.REFUSE))
+    assert from_message(read_json(definition_text(refuses))) == refuses
+
+
+# --- for researchers and readers
+
+
+@pytest.fixture
+def named(tmp_path: Path, clock: Clock) -> Path:
+    """Clicks and purchases, weighted; one purchase is above the range."""
+    path = tmp_path / "named.db"
+    definition = RewardDefinition(window=WINDOW, weights={"click": 0.5, "purchase": 1.0}, maximum=100.0)
+    with closing(SqliteLog(path, clock=clock)) as log:
+        version = apply(log, definition)
+        for number in range(40):
+            at = decide(log, version, str(number))
+            log.append([NewReward(at, "click", 1.0, 0.5)] if number % 2 else [])
+            log.append([buy(at, 150.0 if number == 4 else 20.0)] if not number % 4 else [])
+            log.append([change(at, None)] if number == 8 else [])
+        clock.advance(60)
+        log.append([Tick()])
+    return path
+
+
+def test_named_rewards_stay_apart(named: Path) -> None:
+    """One number is learned; a researcher asks for each name, and for other weights."""
+    summary = query(named, "select name, decisions, rewards, value, reward from reward_summary order by name")
+    assert summary == [("click", 20, 20, 20.0, 10.0), ("purchase", 9, 9, 310.0, 310.0)]
+    clicks, both = load(named, rewards={"click": 1.0}), load(named, rewards={"click": 2.0, "purchase": 1.0})
+    assert (clicks.reward.sum(), clicks.reward_range, clicks.range_declared) == (20.0, (0.0, 1.0), False)
+    assert both.reward.sum() == 350.0
+    assert load(named).reward.sum() == 270.0, "as it was learned: cut off at the range"
+    declared = load(named, rewards={"purchase": 1.0}, reward_range=(0.0, 15.0))
+    assert (declared.reward.sum(), declared.reward_range, declared.range_declared) == (9 * 15.0, (0.0, 15.0), True)
+    with pytest.raises(BadLog, match="--reward clicks: no reward has that name; there are click, purchase"):
+        load(named, rewards={"clicks": 1.0})
+
+
+def test_the_command_evaluates_by_another_reward(named: Path, tmp_path: Path) -> None:
+    """Reward as data: the log has it, so no new experiment is needed to ask."""
+    file = tmp_path / "result.json"
+    arguments = ["evaluate", str(named), "--policy", "uniform", "--force", "--json", str(file)]
+    for more, mean in ([], 6.75), (["--reward", "click"], 0.5), (["--reward", "click=4", "--reward", "purchase"], 9.75):
+        ran = CliRunner().invoke(simulator, [*arguments, *more])
+        assert ran.exit_code in (0, 1), ran.output
+        (logged, *_) = json.loads(file.read_text())["policies"][0]["estimates"].values()
+        assert logged["value"] == pytest.approx(mean)
+    for wrong, message in (("click=much", "NAME=WEIGHT"), ("other", "no reward has that name")):
+        ran = CliRunner().invoke(simulator, [*arguments, "--reward", wrong])
+        assert ran.exit_code == 2
+        assert message in ran.output
+
+
+def test_the_messages_in_the_text_do_what_it_says(tmp_path: Path) -> None:
+    """A reader copies them."""
+    text = (Path(__file__).parents[1] / "decider" / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```json\n(\{\"decision_id\".*?)```", text, re.DOTALL)
+    client = InProcessClient(tmp_path / "log.db")
+    try:
+        message = experiment("cart")
+        message.reward.range.maximum = 200
+        client.apply(message)
+        client.decide("cart", decision_id="cart-42")
+        sent = [json_format.Parse(line, pb.RewardRequest()) for line in block.splitlines()]
+        replies = [client.call("DeciderService", "Reward", one) for one in sent]
+        assert [outcome_name(one.outcome) for one in replies] == ["joined", "corrected", "retracted"]
+    finally:
+        client.close()
+
+
+def test_what_is_returned_is_not_learned_by_a_real_server(tmp_path: Path) -> None:
+    """The truth is what customers keep. Where returns are not told the log says what was sold, and so does the policy."""
+    db = tmp_path / "returns.db"
+    played = returns.play(db, visitors=1500, seed=3)
+    for told, actions in played.items():
+        for one in actions:
+            assert abs(one.mean - (one.truth if told else one.sold)) < 5 * one.error, one
+    told, untold = ({one.action: one.share for one in played[told]} for told in (True, False))
+    assert told["full-price"] > 0.5
+    assert told["full-price"] > untold["full-price"] + 0.15
+    with closing(open_reader(db)) as log:
+        done = verify(log)
+        assert (done.first, done.equal, done.decisions) == (None, 3000, 3000)

@@ -310,7 +310,7 @@ def _weighted(weights: Mapping[str, float]) -> str:
 
 
 def _check_names(log: str, sent: _Rewards, weights: Mapping[str, float]) -> None:
-    known = sent.names.values if sent.names else ()
+    known = sorted(sent.names.values) if sent.names else []
     for name in weights:
         if name not in known:
             raise BadLog(f"{log}: --reward {name}: no reward has that name; there are {', '.join(known) or 'none'}")
