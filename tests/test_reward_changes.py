@@ -576,7 +576,7 @@ def test_the_messages_in_the_text_do_what_it_says(tmp_path: Path) -> None:
 
 
 def test_what_is_returned_is_not_learned_by_a_real_server(tmp_path: Path) -> None:
-    """The truth is what customers keep. Where returns are not told the log says what was sold, and so does the policy."""
+    """The truth is what customers keep; where returns are not told, log and policy take what was sold for it."""
     db = tmp_path / "returns.db"
     played = returns.play(db, visitors=1500, seed=3)
     for told, actions in played.items():

@@ -424,10 +424,14 @@ class MemoryLog:
         for mark, reward, logged in sorted(sent, key=lambda one: one[0]):
             if after.position < mark.position <= until.position:
                 self._count_reward(totals, mark, reward, logged)
-        for mark, reward, logged in sent:
-            for at, change in self._changes.get(mark.position, []):
-                if after.position < at.position <= until.position:
-                    _count_change(totals, at, change, reward.name, logged.decision.version, self._deadline(logged))
+        changed = [
+            (at, change, reward.name, logged)
+            for mark, reward, logged in sent
+            for at, change in self._changes.get(mark.position, [])
+            if after.position < at.position <= until.position
+        ]
+        for at, change, name, logged in sorted(changed, key=lambda one: one[0]):
+            _count_change(totals, at, change, name, logged.decision.version, self._deadline(logged))
         return totals
 
     def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
