@@ -34,6 +34,7 @@ from decider.log.archive.part import DECISIONS_FILE, PART_JSON
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import (
+    Entry,
     EventLog,
     Mark,
     NewReward,
@@ -167,7 +168,7 @@ def test_a_change_may_come_before_its_reward(log: EventLog, order: tuple[int, ..
     """Queues reorder. A purchase that arrives after its return must not count."""
     version = apply(log)
     at = decide(log, version)
-    entries = [buy(at), change(at, None), NewReward(at, "click", 1.0)]
+    entries: list[Entry] = [buy(at), change(at, None), NewReward(at, "click", 1.0)]
     marks = [log.append([entries[index]])[0] for index in order]
     assert earned(log, version) == [(1.0,)]
     if order.index(1) < order.index(0):
@@ -461,6 +462,10 @@ def test_changes_are_archived_restored_and_forgotten_with_their_decisions(shop: 
         (0,)
     ]
     assert rewards_of(shop, folder) == before
+    with closing(open_reader(shop)) as live:
+        (version, *_) = live.versions()
+        again = live.sealed_decisions(version.experiment.id, after=Time(0), until=Time(2**60))
+        assert {one.position: one.rewards for one in again} == before, "a new policy learns from the parts"
     ran = CliRunner().invoke(main, ["forget", "unit-7", "--db", str(shop), "--rebuild"])
     assert ran.exit_code == 0, ran.output
     after = rewards_of(shop, folder)
@@ -582,9 +587,8 @@ def test_what_is_returned_is_not_learned_by_a_real_server(tmp_path: Path) -> Non
     for told, actions in played.items():
         for one in actions:
             assert abs(one.mean - (one.truth if told else one.sold)) < 5 * one.error, one
-    told, untold = ({one.action: one.share for one in played[told]} for told in (True, False))
-    assert told["full-price"] > 0.5
-    assert told["full-price"] > untold["full-price"] + 0.15
+    share = {told: {one.action: one.share for one in actions} for told, actions in played.items()}
+    assert share[True]["full-price"] > max(0.5, share[False]["full-price"] + 0.15)
     with closing(open_reader(db)) as log:
         done = verify(log)
         assert (done.first, done.equal, done.decisions) == (None, 3000, 3000)
