@@ -214,7 +214,7 @@ CALLS = [
     bad_reward("default name undeclared", "name", "has no reward 'reward'", decision_id="declared"),
     bad_reward("to retract without reward_id", "reward_id", "is needed to retract: the one that the", retract=True),
     bad_reward("to correct without reward_id", "reward_id", "is needed to correct", correct=True, value=1.0),
-    bad_reward("to correct without value", "value", "to take the reward back send retract", correct=True, reward_id="r"),
+    bad_reward("to correct without value", "value", "to take it back send retract", correct=True, reward_id="r"),
     bad_reward(
         "to correct and retract", "correct", "send one of the two", correct=True, retract=True, reward_id="r", value=1.0
     ),

@@ -190,7 +190,7 @@ def _sent_change(message: pb.RewardRequest) -> SentChange:
     if not message.reward_id:
         raise InvalidArgument([Violation("reward_id", f"is needed to {what}: the one that the reward was sent with")])
     if message.correct and not message.HasField("value"):
-        raise InvalidArgument([Violation("value", "is needed to correct; to take the reward back send retract")])
+        raise InvalidArgument([Violation("value", "is needed to correct; to take it back send retract")])
     return SentChange(
         name=reward_name(message) if message.name else "",
         value=_reward_value(message) if message.correct else None,
