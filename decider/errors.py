@@ -3,6 +3,7 @@
     DeciderError
     +-- InvalidArgument          the caller's input; names the fields
     |   +-- InvalidExperiment    an experiment that cannot be applied
+    |   +-- RewardOutOfRange     a reward that its experiment refuses
     +-- NotFound                 EXPERIMENT_NOT_FOUND, DECISION_NOT_FOUND, ACTION_NOT_FOUND
     +-- FailedPrecondition       valid input in a state that forbids it: EXPERIMENT_PAUSED, _ENDED, NO_ELIGIBLE_ACTION
     +-- LimitReached             more than a setting of the server allows: TOO_MANY_EXPERIMENTS
@@ -68,6 +69,10 @@ class InvalidExperiment(InvalidArgument):
     """An experiment that cannot be applied; the running version stays."""
 
     reason = "INVALID_EXPERIMENT"
+
+
+class RewardOutOfRange(InvalidArgument):
+    """A reward outside of the range of an experiment that refuses such ones."""
 
 
 class NotFound(DeciderError):

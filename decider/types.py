@@ -52,6 +52,10 @@ class RewardOutcome(enum.StrEnum):
     LATE = "late"
     DUPLICATE = "duplicate"
     ORPHAN = "orphan"
+    CLIPPED = "clipped"
+    CORRECTED = "corrected"
+    RETRACTED = "retracted"
+    OUT_OF_RANGE = "out_of_range"
 
 
 class ActivationOutcome(enum.StrEnum):

@@ -17,6 +17,7 @@ from decider.log.protocol import (
     NewActivation,
     NewModel,
     NewReward,
+    NewRewardChange,
     NewVersion,
     Orphan,
     Serves,
@@ -25,6 +26,7 @@ from decider.log.protocol import (
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.commits import commits, head_after, originals
 from decider.log.sqlite.tables import ENTRY_TABLES
+from decider.log.sqlite.trim import DELETED
 from decider.types import ActionId, Context, ExperimentId, Position, Time
 from tests.conftest import Clock, sample_experiment
 from tests.two_writers import decision
@@ -53,6 +55,9 @@ def write_odd_log(path: Path, clock: Clock, rounds: int = 20) -> None:
             )
             log.append([NewReward(first, text or "click", 1.0, 1.0, "twice"), NewReward(first, "x", 1.0, 1.0, "twice")])
             log.append([NewActivation(second, ActionId("none")), NewActivation(third), Orphan(text or "click"), Tick()])
+            log.append(
+                [NewRewardChange(first, "twice", 0.25, "x"), NewRewardChange(third, text or "id", None, "click")]
+            )
             log.append([NewModel(ModelName(HOME, first, f"signature {text}"), learned=number)])
             clock.advance(number % 3 * 4)
             log.append([NewReward(first, "late", 0.3), NewReward(second, "perhaps late", 0.7)])
@@ -112,7 +117,7 @@ def trim(log: Path, parts: Sequence[Part]) -> None:
             {"position": last.position, "time": last.time, "chain": last.chain, "digest": "", **zeros},
         )
         connection.execute(_KEEP_STORED, (last.position,))
-        for table in ("decisions", "rewards", "activations", "ticks"):
+        for table in DELETED:
             connection.execute(f"delete from {table} where position <= ?", (last.position,))  # noqa: S608
         connection.execute("delete from marks where position < ?", (last.position,))
         connection.execute(_DELETE_MODELS, (last.position,))

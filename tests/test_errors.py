@@ -37,10 +37,12 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClient
     declared.reward.weights["click"] = 1.0
     declared.reward.weights["purchase"] = 2.0
     declared.reward.range.maximum = 10
+    declared.reward.out_of_range = experiment_pb2.OUT_OF_RANGE_REFUSE
     opened.apply(declared)
     opened.decide("e", "one", decision_id="taken")
     opened.decide("e", decision_id="rewarded")
     opened.decide("declared", decision_id="declared")
+    opened.reward("declared", name="click", reward_id="r-1")
     yield opened
     opened.close()
 
@@ -193,9 +195,14 @@ CALLS = [
     bad_reward("infinity", "value", "inf is not a finite number", value=INF),
     bad_reward(
         "above the range", "value",
-        r"1.5 x weight 1 is not in the experiment's reward.range \[0, 1\]; send another value or declare", value=1.5,
+        r"11.5 x weight 1 is not in the experiment's reward.range \[0, 10\], and reward.out_of_range is refuse; send "
+        "another value, declare", decision_id="declared", name="click", value=11.5,
     ),
-    bad_reward("below the range", "value", r"-1 x weight 1 is not in the experiment's reward.range", value=-1.0),
+    bad_reward(
+        "below the range", "value", r"-1 x weight 1 is not in the experiment's reward.range", decision_id="declared",
+        name="click", value=-1.0,
+    ),
+    bad_reward("beyond every range", "value", "is not a finite number within", value=2e12),
     bad_reward(
         "above the range by its weight", "value", r"6 x weight 2 is not in the experiment's reward.range \[0, 10\]",
         decision_id="declared", name="purchase", value=6.0,
@@ -205,6 +212,24 @@ CALLS = [
         decision_id="declared", name="refund",
     ),
     bad_reward("default name undeclared", "name", "has no reward 'reward'", decision_id="declared"),
+    bad_reward("to retract without reward_id", "reward_id", "is needed to retract: the one that the", retract=True),
+    bad_reward("to correct without reward_id", "reward_id", "is needed to correct", correct=True, value=1.0),
+    bad_reward("to correct without value", "value", "to take it back send retract", correct=True, reward_id="r"),
+    bad_reward(
+        "to correct and retract", "correct", "send one of the two", correct=True, retract=True, reward_id="r", value=1.0
+    ),
+    bad_reward(
+        "to retract under another name", "name", "reward 'r-1' was sent as 'click'; send that name, or none",
+        decision_id="declared", name="purchase", retract=True, reward_id="r-1",
+    ),
+    bad_reward(
+        "to correct beyond the range", "value", "6 x weight 2 is not in", decision_id="declared", name="purchase",
+        correct=True, reward_id="never sent", value=6.0,
+    ),
+    bad_reward(
+        "to retract an unknown name", "name", "has no reward 'reward'; it has click, purchase", decision_id="declared",
+        retract=True, reward_id="never sent",
+    ),
     bad_reward("long reward_id", "reward_id", KEY, reward_id="r" * 129),
     bad_reward("control character in reward_id", "reward_id", KEY, reward_id="\x7f"),
     bad_reward("time beyond year 9999", "occurred_at", "Timestamp is not valid", occurred_at=Timestamp(seconds=10**12)),
@@ -426,6 +451,7 @@ EXPERIMENTS: list[tuple[str, Change, str, str]] = [
     ("NaN default", reward(default_value=NAN), "reward.default_value", "nan is not in the range"),
     ("bad weight name", reward(weights={"a b": 1.0}), "reward.weights", NOT_AN_ID),
     ("infinite weight", reward(weights={"click": INF}), "reward.weights[click]", "inf is not a finite number"),
+    ("unknown treatment of what is out of range", reward(out_of_range=77), "reward.out_of_range", "is none of OUT_OF_"),
     ("unknown aggregation", reward(aggregation=77), "reward.aggregation", ""),
 ]
 

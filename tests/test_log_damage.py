@@ -29,6 +29,7 @@ from decider.log.protocol import (
     NewBuild,
     NewModel,
     NewReward,
+    NewRewardChange,
     NewVersion,
     Orphan,
     Serves,
@@ -62,6 +63,7 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         at = marks[0].position if marks[0] else Position(0)
         log.append([NewReward(at, "click", 1.0, 0.5, f"r{number}", Time(number)), NewReward(at, "buy", 2.0)])
         log.append([NewReward(at, "click", 1.0, 0.5, f"r{number}"), Orphan("click"), Tick()])
+        log.append([NewRewardChange(at, f"r{number}", None if number % 3 == 1 else 0.25, "click", 0.5, Time(number))])
         log.append(
             [NewActivation(at, ActionId("none")), EarlyActivation(DecisionId(f"early-{number}"), ActionId("sale"))]
         )
@@ -281,12 +283,20 @@ big = st.integers(0, 2**63 - 1)
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     rewards=st.lists(st.builds(NewReward, big, names, odd_floats, odd_floats, st.none() | names, st.none() | big)),
+    changes=st.lists(
+        st.builds(NewRewardChange, big, names, st.none() | odd_floats, names, odd_floats, st.none() | big), max_size=3
+    ),
     strings=st.lists(texts, min_size=4, max_size=4),
     build=st.dictionaries(texts, texts | odd_floats | st.none() | st.lists(big)),
     model=big,
 )
 def test_the_chain_over_rows_read_back_is_the_chain_that_was_written(
-    odd: SqliteLog, rewards: list[NewReward], strings: list[str], build: dict[str, object], model: int
+    odd: SqliteLog,
+    rewards: list[NewReward],
+    changes: list[NewRewardChange],
+    strings: list[str],
+    build: dict[str, object],
+    model: int,
 ) -> None:
     """Odd numbers, NUL, every alphabet: what a database gives back in another form would look like damage."""
     (version,) = odd.versions()
@@ -298,7 +308,7 @@ def test_the_chain_over_rows_read_back_is_the_chain_that_was_written(
         propensity=5e-324,
     )
     entries: list[Entry] = [
-        made, *rewards, NewBuild(build), NewActivation(Position(model), ActionId(strings[3])),
+        made, *rewards, *changes, NewBuild(build), NewActivation(Position(model), ActionId(strings[3])),
         NewModel(ModelName(ExperimentId(strings[0]), Position(model), strings[1]), learned=model), Orphan(strings[2]),
     ]  # fmt: skip
     odd.append([made._replace(decision_id=DecisionId(f"{made.decision_id} alone"))])

@@ -24,6 +24,7 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewReward,
+    NewRewardChange,
     NewVersion,
     Orphan,
     Tick,
@@ -35,7 +36,7 @@ from tests.rpc_clients import until
 from tests.two_writers import decision
 
 WAITING, GONE = Caller(math.inf, lambda: True), Caller(0.0, lambda: True)
-KINDS = ("decision", "awaited", "given up", "reward", "unnamed", "activation", "orphan", "tick")
+KINDS = ("decision", "awaited", "given up", "reward", "unnamed", "change", "activation", "orphan", "tick")
 GROUPS = st.lists(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3)), min_size=1, max_size=14), min_size=1, max_size=5
 )
@@ -50,6 +51,9 @@ def entries_of(log: EventLog, group: Sequence[tuple[str, int]]) -> list[Entry]:
         "given up": [Awaited(decision(version, f"d{number}"), GONE) for number in range(4)],
         "reward": [NewReward(Position(2 + n % 2), f"n{n % 2}", 0.5, reward_id=f"r{n}") for n in range(4)],
         "unnamed": [NewReward(Position(2), "click", float(number)) for number in range(4)],
+        "change": [
+            NewRewardChange(Position(2 + n % 2), f"r{n}", None if n % 2 else 0.25, f"n{n % 2}") for n in range(4)
+        ],
         "activation": [NewActivation(Position(2 + number)) for number in range(4)],
         "orphan": [Orphan(f"o{number % 2}") for number in range(4)],
         "tick": [Tick()] * 4,

@@ -29,6 +29,7 @@ from decider.log.protocol import (
     NewBuild,
     NewModel,
     NewReward,
+    NewRewardChange,
     NewVersion,
     Orphan,
     Serves,
@@ -218,6 +219,7 @@ KINDS = (
     "decide",
     "reward",
     "reward",
+    "change",
     "activate",
     "pass",
     "tick",
@@ -245,6 +247,13 @@ def _reward(writer: Writer, one: int, other: int) -> None:
         writer.log.append([NewReward(decision, f"name-{other}", 0.1 * one - 0.1, weight=0.3 * other, reward_id=id_)])
 
 
+def _change(writer: Writer, one: int, other: int) -> None:
+    if writer.decisions:
+        decision = writer.decisions[-1 - one % len(writer.decisions)]
+        value = None if other % 2 else 0.2 * other
+        writer.log.append([NewRewardChange(decision, f"r{one}", value, f"name-{other}", weight=0.3 * one)])
+
+
 def _activate(writer: Writer, one: int, other: int) -> None:
     if writer.decisions:
         decision = writer.decisions[-1 - one % len(writer.decisions)]
@@ -263,6 +272,7 @@ STEPS: dict[str, Callable[[Writer, int, int], object]] = {
     "apply": lambda writer, one, other: writer.apply((HOME, OTHER)[one % 2], WINDOWS[other % 3], waits=other > 3),
     "decide": _decide,
     "reward": _reward,
+    "change": _change,
     "activate": _activate,
     "pass": _pass,
     "tick": lambda writer, _, __: writer.log.append([Tick()]),
@@ -527,7 +537,7 @@ def plan(path: Path, sql: str) -> list[str]:
 @pytest.mark.parametrize(
     "sql",
     [sealed.SEALED_DECISIONS_OF_VERSION, deadlines.FIRST_DEADLINES_OF, *totals.STATEMENTS],
-    ids=["sealed", "first deadlines", "decisions", "possible", "rewards", "delays"],
+    ids=["sealed", "first deadlines", "decisions", "possible", "rewards", "changes", "delays"],
 )
 def test_reading_what_is_new_does_not_read_what_is_old(many: EventLog, sql: str) -> None:
     """A step and a scrape must not take longer in a longer log."""

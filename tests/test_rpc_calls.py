@@ -149,6 +149,79 @@ def test_same_reward_id_at_once_counts_once(client: RpcClient, mine: str) -> Non
     assert reward_count(client, id_) == 1
 
 
+def test_an_amount_above_the_range_is_clipped_and_said(client: RpcClient, mine: str) -> None:
+    """The best customer must not count as one who did not buy."""
+    message = experiment(mine)
+    message.reward.range.maximum = 200
+    client.apply(message)
+    ids = [client.decide(mine).decision_id for _ in range(2)]
+    assert [client.reward(id_, name="purchase", value=259.9) for id_ in ids] == ["clipped"] * 2
+    assert client.reward(ids[0], name="click") == "joined"
+    sql = "select value, in_force, outcome from joined_rewards where decision_id = ?"
+    assert client.rows(sql, ids[1]) == [(259.9, 259.9, "clipped")]
+
+
+def test_an_experiment_may_refuse_amounts_out_of_the_range(client: RpcClient, mine: str) -> None:
+    """As it was before; now the refused ones are counted."""
+    message = experiment(mine)
+    message.reward.out_of_range = experiment_pb2.OUT_OF_RANGE_REFUSE
+    client.apply(message)
+    id_ = client.decide(mine).decision_id
+    status = status_of(lambda: client.reward(id_, name=mine[:40], value=1.5))
+    assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["value"])
+    counted = client.rows("select outcome, count from refused_rewards where name = ?", mine[:40])
+    assert counted == [("out_of_range", 1)]
+
+
+def test_a_returned_purchase_is_retracted_once(client: RpcClient, mine: str) -> None:
+    """A frontend that sends the return twice must hear that nothing has changed."""
+    client.apply(experiment(mine))
+    id_ = client.decide(mine).decision_id
+    assert client.reward(id_, name="purchase", value=0.5, reward_id="o-1") == "joined"
+    assert client.reward(id_, name="purchase", value=0.25, reward_id="o-1", correct=True) == "corrected"
+    assert [client.reward(id_, reward_id="o-1", retract=True) for _ in range(2)] == ["retracted", "duplicate"]
+    assert client.reward(id_, name="purchase", value=0.5, reward_id="o-1") == "duplicate"
+    steps = client.rows("select outcome, value, name from reward_history where decision_id = ? order by position", id_)
+    assert steps == [("joined", 0.5, "purchase"), ("corrected", 0.25, "purchase"), ("retracted", None, "purchase")]
+    assert client.rows("select * from named_rewards where decision_id = ?", id_) == []
+
+
+def test_the_same_retraction_at_once_is_one(client: RpcClient, mine: str) -> None:
+    """Queues send at the same moment, and the reward itself may be among them: the log decides."""
+    client.apply(experiment(mine))
+    id_ = client.decide(mine).decision_id
+    outcomes = at_once(lambda: client.reward(id_, name="buy", reward_id="o-1", retract=True))
+    assert Counter(outcomes) == {"retracted": 1, "duplicate": 7}
+    assert client.reward(id_, name="buy", reward_id="o-1") == "duplicate"
+    assert client.rows("select in_force from joined_rewards where decision_id = ?", id_) == [(None,)]
+
+
+def test_a_purchase_and_its_return_may_come_in_one_batch(client: RpcClient, mine: str) -> None:
+    """A queue that was held up sends both together; one bad change fails no other."""
+    client.apply(experiment(mine))
+    id_ = client.decide(mine).decision_id
+    results = client.reward_batch(
+        [
+            pb.RewardRequest(decision_id=id_, name="buy", value=0.5, reward_id="o-1"),
+            pb.RewardRequest(decision_id=id_, reward_id="o-1", name="buy", retract=True),
+            pb.RewardRequest(decision_id=id_, retract=True),
+            pb.RewardRequest(decision_id=f"{mine}-unknown", reward_id="o-1", retract=True),
+        ]
+    )
+    assert [outcome_name(one.response.outcome) for one in results[:2]] == ["joined", "retracted"]
+    assert [fields_of(results[2].error), reason_of(results[3].error)] == [["reward_id"], "DECISION_NOT_FOUND"]
+
+
+def test_a_change_after_the_window_is_late(client: RpcClient, mine: str) -> None:
+    """It is kept for people; what was learned stays as it was."""
+    client.apply(experiment(mine, window=SHORT))
+    id_ = client.decide(mine).decision_id
+    client.reward(id_, value=0.5, reward_id="o-1")
+    time.sleep(SHORT)
+    assert client.reward(id_, reward_id="o-1", retract=True) == "late"
+    assert client.rows("select in_force from joined_rewards where decision_id = ?", id_) == [(0.5,)]
+
+
 def test_rewards_without_an_id_all_count(client: RpcClient, mine: str) -> None:
     """Without a key nothing says that two rewards are the same."""
     client.apply(experiment(mine))

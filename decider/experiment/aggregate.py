@@ -27,6 +27,11 @@ def final_reward(definition: RewardDefinition, rewards: Sequence[float]) -> floa
     -0.25
     >>> final_reward(RewardDefinition(default=0.5), [])
     0.5
+
+    The range cuts off what they come to, not each of them: 60 of a purchase of 210 were returned.
+
+    >>> final_reward(RewardDefinition(maximum=200), [210.0, -60.0])
+    150.0
     """
     if not rewards:
         return definition.default

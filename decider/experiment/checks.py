@@ -145,6 +145,7 @@ def _reward_violations(message: pb.RewardDefinition) -> Iterable[Violation]:
     elif not low <= message.default_value <= high:
         yield Violation("reward.default_value", f"{message.default_value} is not in the range [{low}, {high}]")
     yield from _enum_violation("reward.aggregation", message.aggregation, pb.Aggregation)
+    yield from _enum_violation("reward.out_of_range", message.out_of_range, pb.OutOfRange)
     for name, weight in message.weights.items():
         if not _ID.fullmatch(name):
             yield Violation("reward.weights", f"{name!r} is not 1 to 64 letters, digits, '-', '_' or '.'")

@@ -29,6 +29,13 @@ class Aggregation(enum.StrEnum):
     MEAN = "mean"
 
 
+class OutOfRange(enum.StrEnum):
+    """What becomes of a single reward outside of the range: see the proto enum of the same name."""
+
+    CLIP = "clip"
+    REFUSE = "refuse"
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One thing that can be chosen. `payload` is for the caller; the policy never sees it."""
@@ -50,6 +57,11 @@ class RewardDefinition:
     minimum: float = 0.0
     maximum: float = 1.0
     aggregation: Aggregation = Aggregation.SUM
+    out_of_range: OutOfRange = OutOfRange.CLIP
+
+    def holds(self, reward: float) -> bool:
+        """Whether a reward (value x weight) is in the range by itself."""
+        return self.minimum <= reward <= self.maximum
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check, features_of_actions
-from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
+from decider.experiment.definition import Action, Aggregation, Experiment, OutOfRange, RewardDefinition
 from decider.experiment.shape import shape_violations, with_long_enums
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
@@ -179,6 +179,7 @@ def _reward(message: pb.RewardDefinition) -> RewardDefinition:
         minimum=message.range.minimum if given("range") else default.minimum,
         maximum=message.range.maximum if given("range") else default.maximum,
         aggregation=default.aggregation if aggregation == "unspecified" else Aggregation(aggregation),
+        out_of_range=OutOfRange.REFUSE if message.out_of_range == pb.OUT_OF_RANGE_REFUSE else OutOfRange.CLIP,
     )
 
 
@@ -199,6 +200,8 @@ def to_message(experiment: Experiment) -> pb.Experiment:
             weights=reward.weights,
             range=pb.Range(minimum=reward.minimum, maximum=reward.maximum),
             aggregation=pb.Aggregation.Value(f"AGGREGATION_{reward.aggregation.upper()}"),
+            # The default is not written: definitions from before it keep their text, and so make no new version.
+            out_of_range=pb.OUT_OF_RANGE_REFUSE if reward.out_of_range is OutOfRange.REFUSE else None,
         ),
         learning=pb.LEARNING_FROZEN if experiment.frozen else pb.LEARNING_ONLINE,
         salt=experiment.salt,

@@ -37,9 +37,12 @@ from decider.log.protocol import (
     NewBuild,
     NewModel,
     NewReward,
+    NewRewardChange,
     NewVersion,
     OnProgress,
     Orphan,
+    RefusedReward,
+    RewardRef,
     SealedDecision,
     Serves,
     ServingChanges,
@@ -151,6 +154,8 @@ class MemoryLog:
         self._versions: dict[Position, ExperimentVersion] = {}
         self._decisions: dict[DecisionId, LoggedDecision] = {}
         self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
+        self._by_id: dict[tuple[Position, str], RewardRef] = {}
+        self._changes: dict[Position, list[tuple[Mark, NewRewardChange]]] = {}
         self._activations: dict[Position, tuple[Time, NewActivation]] = {}
         self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
@@ -188,8 +193,10 @@ class MemoryLog:
     def _append(self, entry: Entry, at: Time) -> Mark | None:
         if isinstance(entry, EarlyActivation):
             return self._remember(entry, at)
+        if isinstance(entry, NewRewardChange) and (entry.decision, entry.reward_id) not in self._by_id:
+            self._append(entry.missing_reward(), at)
         key = _key(entry)
-        if isinstance(entry, Orphan) or (key is not None and key in self._unique):
+        if isinstance(entry, Orphan | RefusedReward) or (key is not None and key in self._unique):
             self._count_refused(entry)
             return None
         self._unique.add(key)
@@ -202,10 +209,13 @@ class MemoryLog:
         return mark
 
     def _count_refused(self, entry: Entry) -> None:
-        if isinstance(entry, Orphan):
-            self._refused[entry.name, "orphan"] += 1
-        elif isinstance(entry, NewReward):
-            self._refused[entry.name, "duplicate"] += 1
+        match entry:
+            case Orphan():
+                self._refused[entry.name, RewardOutcome.ORPHAN] += 1
+            case RefusedReward():
+                self._refused[entry.name, RewardOutcome.OUT_OF_RANGE] += 1
+            case NewReward() | NewRewardChange():
+                self._refused[entry.name, RewardOutcome.DUPLICATE] += 1
 
     def _index(self, entry: Entry, mark: Mark) -> None:
         match entry:
@@ -213,6 +223,12 @@ class MemoryLog:
                 self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
             case NewReward():
                 self._rewards.setdefault(entry.decision, []).append((mark, entry))
+                if entry.reward_id is not None:
+                    ref = RewardRef(mark.position, entry.name, entry.weight)
+                    self._by_id[entry.decision, entry.reward_id] = ref
+            case NewRewardChange():
+                reward = self._by_id[entry.decision, entry.reward_id].position
+                self._changes.setdefault(reward, []).append((mark, entry))
             case NewActivation():
                 self._activations[entry.decision] = (mark.time, entry)
             case NewVersion():
@@ -304,6 +320,10 @@ class MemoryLog:
         """See LogReader."""
         return [self.locate(id_) for id_ in ids]
 
+    def find_reward(self, decision: Position, reward_id: str) -> RewardRef | None:
+        """See LogReader."""
+        return self._by_id.get((decision, reward_id))
+
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
 
@@ -321,7 +341,7 @@ class MemoryLog:
         rewards = [
             LoggedReward(
                 *mark, logged.decision.decision_id, reward.name, reward.value, reward.weight, reward.reward_id,
-                RewardOutcome.JOINED if mark.time < self._deadline(logged) else RewardOutcome.LATE,
+                self._outcome(mark, reward, logged), self._in_force(mark, reward, self._deadline(logged)),
             )
             for logged in self.decisions_between(first, last)
             for mark, reward in self._rewards.get(logged.position, [])
@@ -367,11 +387,28 @@ class MemoryLog:
             position=logged.position,
             deadline=deadline,
             decision=logged.decision,
-            rewards=tuple([reward.value * reward.weight for mark, reward in rewards if mark.time < deadline]),
+            rewards=tuple(
+                [
+                    value * reward.weight
+                    for mark, reward in rewards
+                    if mark.time < deadline and (value := self._in_force(mark, reward, deadline)) is not None
+                ]
+            ),
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
             activated=shown_at < deadline,
             shown=activation.action if activation is not None and shown_at < deadline else None,
         )
+
+    def _in_force(self, mark: Mark, reward: NewReward, deadline: Time) -> float | None:
+        """The value that the last change in time gave it; None: it was taken back."""
+        changes = [one.value for at, one in self._changes.get(mark.position, []) if at.time < deadline]
+        return changes[-1] if changes else reward.value
+
+    def _outcome(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> RewardOutcome:
+        if mark.time >= self._deadline(logged):
+            return RewardOutcome.LATE
+        inside = self._version(logged).experiment.reward.holds(reward.value * reward.weight)
+        return RewardOutcome.JOINED if inside else RewardOutcome.CLIPPED
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
@@ -389,7 +426,15 @@ class MemoryLog:
         from decider.log.memory_arrow import arrow_batches
 
         logged = [
-            (one, self._seal(one, self._deadline(one)), self._version(one), self._rewards.get(one.position, []))
+            (
+                one,
+                self._seal(one, self._deadline(one)),
+                self._version(one),
+                [
+                    (mark, reward, self._in_force(mark, reward, self._deadline(one)))
+                    for mark, reward in self._rewards.get(one.position, [])
+                ],
+            )
             for one in self._logged_decisions()
             if self._version(one).experiment.id == experiment
         ]
@@ -411,11 +456,19 @@ class MemoryLog:
         for mark, reward, logged in sorted(sent, key=lambda one: one[0]):
             if after.position < mark.position <= until.position:
                 self._count_reward(totals, mark, reward, logged)
+        changed = [
+            (at, change, reward.name, logged)
+            for mark, reward, logged in sent
+            for at, change in self._changes.get(mark.position, [])
+            if after.position < at.position <= until.position
+        ]
+        for at, change, name, logged in sorted(changed, key=lambda one: one[0]):
+            _count_change(totals, at, change, name, logged.decision.version, self._deadline(logged))
         return totals
 
     def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
         version, value = logged.decision.version, reward.value
-        key = (version, reward.name, mark.time < self._deadline(logged))
+        key = (version, reward.name, self._outcome(mark, reward, logged))
         more = RewardTotals(1, ExactSum.of(value), ExactSum.of(value * value))
         totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
         delay = mark.time - logged.time
@@ -473,6 +526,8 @@ def _key(entry: Entry) -> Any:
             return "decision", entry.decision_id
         case NewReward() if entry.reward_id is not None:
             return "reward", entry.decision, entry.reward_id
+        case NewRewardChange():
+            return "change", entry.decision, entry.reward_id, entry.value, entry.occurred_at
         case NewActivation():
             return "activation", entry.decision
         case NewVersion():
@@ -493,6 +548,17 @@ def _count_decision(totals: Totals, decision: Decision) -> None:
         totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
         for action, slots in zip(decision.eligible, decision.pmf, strict=True):
             totals.possible[version, action] += slots > 0
+
+
+def _count_change(
+    totals: Totals, mark: Mark, change: NewRewardChange, name: str, version: Position, deadline: Time
+) -> None:
+    key = (version, name, _outcome_of_change(change) if mark.time < deadline else RewardOutcome.LATE)
+    totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + RewardTotals(1)
+
+
+def _outcome_of_change(change: NewRewardChange) -> RewardOutcome:
+    return RewardOutcome.RETRACTED if change.value is None else RewardOutcome.CORRECTED
 
 
 def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion) -> None:

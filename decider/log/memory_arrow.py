@@ -11,7 +11,8 @@ import pyarrow as pa
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import ArrowBatches, Head, LoggedDecision, Mark, NewReward, SealedDecision
 
-Rewards = Sequence[tuple[Mark, NewReward]]
+Rewards = Sequence[tuple[Mark, NewReward, float | None]]
+"""With the value in force; None: retracted."""
 
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
 _TEXTS = (
@@ -25,7 +26,14 @@ _DECISIONS = pa.schema(
         *[(name, pa.string()) for name in _TEXTS],
     ]
 )
-_REWARDS = pa.schema([("decision", pa.int64()), ("time", pa.int64()), ("value", pa.float64()), ("joined", pa.int64())])
+_REWARDS = pa.schema(
+    [
+        *[(name, pa.int64()) for name in ("decision", "time", "joined", "retracted")],
+        ("value", pa.float64()),
+        ("unweighted", pa.float64()),
+        ("name", pa.string()),
+    ]
+)
 
 
 def arrow_batches(
@@ -35,10 +43,10 @@ def arrow_batches(
     until = [one for one in logged if one[0].position <= head.position]
     decisions = [_decision(one, sealed, version, head) for one, sealed, version, _ in until]
     rewards = [
-        _reward(one, sealed, mark, reward)
+        _reward(one, sealed, *of_it)
         for one, sealed, _, sent in until
-        for mark, reward in sent
-        if mark.position <= head.position
+        for of_it in sent
+        if of_it[0].position <= head.position
     ]
     return ArrowBatches(
         iter([pa.RecordBatch.from_pylist(decisions, _DECISIONS)]), iter([pa.RecordBatch.from_pylist(rewards, _REWARDS)])
@@ -66,12 +74,18 @@ def _decision(
     }
 
 
-def _reward(logged: LoggedDecision, sealed: SealedDecision, mark: Mark, reward: NewReward) -> dict[str, object]:
+def _reward(
+    logged: LoggedDecision, sealed: SealedDecision, mark: Mark, reward: NewReward, in_force: float | None
+) -> dict[str, object]:
+    value = 0.0 if in_force is None else in_force
     return {
         "decision": logged.position,
         "time": mark.time,
-        "value": reward.value * reward.weight,
+        "value": value * reward.weight,
+        "unweighted": value,
         "joined": int(mark.time < sealed.deadline),
+        "retracted": int(in_force is None),
+        "name": reward.name,
     }
 
 

@@ -2,8 +2,9 @@
 
 Implementations: `sqlite/` (the real one) and `memory.py` (tests, small simulations); one conformance suite runs on
 all. An append takes position and time from one row, `head`, in its own transaction, and returns after the commit.
-Uniqueness (a decision id; a reward id for a decision; one activation; a version's number) holds by a unique key that
-the statement names, never by check-then-act. Opened by `open.py`: nobody outside this room names an implementation.
+Uniqueness (a decision id; a reward id for a decision; a change of a reward; one activation; a version's number) holds
+by a unique key that the statement names, never by check-then-act. Opened by `open.py`: nobody outside this room names
+an implementation.
 """
 
 from __future__ import annotations
@@ -119,6 +120,36 @@ class NewReward:
 
 
 @dataclass(frozen=True, slots=True)
+class NewRewardChange:
+    """What counts from here on of the reward that was sent for a decision under an id: `value`; None: nothing of it.
+
+    name, weight: of that reward. Where it has not come yet the log writes it first, with the changed value (0 of a
+    retraction), in the same transaction: the one that comes later is then a duplicate, so that the order in which the
+    two come does not matter. A change is known by its content: reward, value and occurred_at.
+    """
+
+    decision: Position
+    reward_id: str
+    value: float | None
+    name: str
+    weight: float = 1.0
+    occurred_at: Time | None = None
+
+    def missing_reward(self) -> NewReward:
+        """What is written where the reward has not come yet."""
+        value = 0.0 if self.value is None else self.value
+        return NewReward(self.decision, self.name, value, self.weight, self.reward_id, self.occurred_at)
+
+
+class RewardRef(NamedTuple):
+    """The part of a logged reward that its changes need."""
+
+    position: Position
+    name: str
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class NewActivation:
     """The decision's action was shown; or `action` in its place."""
 
@@ -174,10 +205,18 @@ class Orphan:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedReward:
+    """A reward that its experiment refuses: counted, but no entry (`append` returns None for it)."""
+
+    name: str
+
+
 Entry = (
     Decision
     | Awaited
     | NewReward
+    | NewRewardChange
     | NewActivation
     | EarlyActivation
     | NewVersion
@@ -186,6 +225,7 @@ Entry = (
     | NewBuild
     | Tick
     | Orphan
+    | RefusedReward
 )
 
 
@@ -201,7 +241,8 @@ class LoggedDecision:
 
 @dataclass(frozen=True, slots=True)
 class LoggedReward:
-    """A reward with its decision's id and its outcome; `value` as sent."""
+    """A reward with its decision's id and its outcome; `value` as sent, `in_force` as the last change in time has it,
+    None: taken back."""
 
     position: Position
     time: Time
@@ -211,14 +252,15 @@ class LoggedReward:
     weight: float
     reward_id: str | None
     outcome: RewardOutcome
+    in_force: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class SealedDecision:
     """A decision whose window is over, with everything that arrived in it.
 
-    rewards: value x weight, in the order of arrival. overridden: another action was shown; shown: which. activated: it
-    was said in time that something was shown.
+    rewards: value x weight of those in force, in the order of arrival. overridden: another action was shown; shown:
+    which. activated: it was said in time that something was shown.
     """
 
     position: Position
@@ -398,6 +440,9 @@ class LogReader(Protocol):
     def locate_all(self, ids: Sequence[DecisionId]) -> list[DecisionRef | None]:
         """`locate` of each, in one query."""
 
+    def find_reward(self, decision: Position, reward_id: str) -> RewardRef | None:
+        """The reward with this id of a decision."""
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
 
@@ -454,7 +499,8 @@ class LogReader(Protocol):
             channel, location, intent_stage, features (JSON object), eligible (JSON list), action_features (JSON
             object), pmf (its millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
         rewards, in order of (position of the decision, position of the reward):
-            int64 decision (its position), time, joined (1 or 0: in time); float64 value (x weight).
+            int64 decision (its position), time, joined (1 or 0: in time), retracted (1 or 0: taken back in time);
+            float64 value (what is in force of it, x weight), unweighted (the same without weight); string name.
         Raises LogError, also while the batches are read.
         """
 
@@ -501,8 +547,8 @@ class EventLog(LogReader, Protocol):
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """Write entries in order, in one transaction, and return after its commit.
 
-        A Mark for each; None for what the unique key of its kind refused (written before), for an Orphan, and for an
-        Awaited whose caller has given up. See also EarlyActivation.
+        A Mark for each; None for what the unique key of its kind refused (written before), for an Orphan, a
+        RefusedReward, and an Awaited whose caller has given up. See also EarlyActivation.
         Raises LogError: then nothing of these entries is acknowledged. Any other clash is a LogError too.
         """
 

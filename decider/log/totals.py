@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from decider.log.exact_sum import ZERO, ExactSum
-from decider.types import ActionId, Position, Reason
+from decider.types import ActionId, Position, Reason, RewardOutcome
 
 POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 """The reasons of draws from a policy's pmf."""
@@ -69,8 +69,9 @@ class Totals:
     """Sum of 1/propensity of draws from a policy's pmf (reasons EXPLOIT and EXPLORE)."""
     possible: Counter[tuple[Position, ActionId]] = field(default_factory=Counter)
     """Draws from a policy's pmf in which the action had a slot."""
-    rewards: dict[tuple[Position, str, bool], RewardTotals] = field(default_factory=dict)
-    """By (version, name, in time), in the order in which the names first came."""
+    rewards: dict[tuple[Position, str, RewardOutcome], RewardTotals] = field(default_factory=dict)
+    """By (version, name, outcome), in the order in which the names first came. Changes of rewards are counted with
+    their own outcome and no value: so the values are those that were sent."""
     delays: Counter[tuple[Position, int]] = field(default_factory=Counter)
     """Rewards by (version, index into DELAY_BUCKETS)."""
     delay: Counter[Position] = field(default_factory=Counter)
@@ -131,10 +132,10 @@ class LabelTotals:
             self.possible[experiments[version], action] += count
 
     def _add_rewards(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
-        for (version, name, joined), rewards in counted.rewards.items():
+        for (version, name, outcome), rewards in counted.rewards.items():
             experiment = experiments[version]
             label = self._reward_label(experiment, name)
-            self.rewards[experiment, label, "joined" if joined else "late"] += rewards.count
+            self.rewards[experiment, label, str(outcome)] += rewards.count
             self.values[experiment, label] += rewards.value
             self.squared_values[experiment, label] += rewards.squared
         for (version, bucket), count in counted.delays.items():

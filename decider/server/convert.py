@@ -160,12 +160,41 @@ class SentReward(NamedTuple):
     occurred_at: Time | None
 
 
-def sent_reward(message: pb.RewardRequest) -> SentReward:
-    """A checked reward; its value is 1 if none was given. Raises InvalidArgument."""
+class SentChange(NamedTuple):
+    """A correction or, without a value, a retraction. name: empty where none was given, it is that of the reward."""
+
+    decision_id: DecisionId
+    name: str
+    value: float | None
+    reward_id: str
+    occurred_at: Time | None
+
+
+def sent_reward(message: pb.RewardRequest) -> SentReward | SentChange:
+    """A checked reward, whose value is 1 if none was given; or a checked change of one. Raises InvalidArgument."""
+    if message.retract or message.correct:
+        return _sent_change(message)
     return SentReward(
         name=reward_name(message),
         value=_reward_value(message),
         reward_id=check_id("reward_id", message.reward_id) if message.reward_id else None,
+        occurred_at=_occurrence_time(message),
+        decision_id=DecisionId(check_id("decision_id", message.decision_id)),
+    )
+
+
+def _sent_change(message: pb.RewardRequest) -> SentChange:
+    what = "retract" if message.retract else "correct"
+    if message.retract and message.correct:
+        raise InvalidArgument([Violation("correct", "stands beside retract; send one of the two")])
+    if not message.reward_id:
+        raise InvalidArgument([Violation("reward_id", f"is needed to {what}: the one that the reward was sent with")])
+    if message.correct and not message.HasField("value"):
+        raise InvalidArgument([Violation("value", "is needed to correct; to take it back send retract")])
+    return SentChange(
+        name=reward_name(message) if message.name else "",
+        value=_reward_value(message) if message.correct else None,
+        reward_id=check_id("reward_id", message.reward_id),
         occurred_at=_occurrence_time(message),
         decision_id=DecisionId(check_id("decision_id", message.decision_id)),
     )

@@ -14,9 +14,11 @@ from decider.errors import (
     InvalidArgument,
     LogError,
     NotFound,
+    RewardOutOfRange,
     Violation,
 )
-from decider.experiment.definition import ExperimentVersion
+from decider.experiment.checks import LARGEST_REWARD
+from decider.experiment.definition import ExperimentVersion, OutOfRange
 from decider.log.protocol import (
     Append,
     Awaited,
@@ -29,11 +31,13 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewReward,
+    NewRewardChange,
     Orphan,
+    RefusedReward,
 )
 from decider.policy.work import Budget
 from decider.server import convert
-from decider.server.convert import SentReward
+from decider.server.convert import SentChange, SentReward
 from decider.server.rpc import check_caller, to_status
 from decider.serving.current import Current
 from decider.types import START, ActionId, ActivationOutcome, Decision, DecisionId, ExperimentId, RewardOutcome
@@ -49,6 +53,14 @@ class _Answer(NamedTuple):
     decision: Decision
     version: ExperimentVersion
     stored: bool
+
+
+class _Prepared(NamedTuple):
+    """What is to be written of a reward that was sent. outcome: where it is new and in time."""
+
+    entry: NewReward | NewRewardChange
+    place: DecisionRef
+    outcome: RewardOutcome
 
 
 PATIENT = Caller(math.inf, lambda: True)
@@ -226,26 +238,48 @@ class DeciderService:
     def _append_rewards(self, requests: Sequence[pb.RewardRequest]) -> list[pb.RewardResponse | DeciderError]:
         """A reply or an error for each, after the commit."""
         sent = [_attempt(convert.sent_reward, request) for request in requests]
-        places = iter(self._locate_all([reward.decision_id for reward in sent if isinstance(reward, SentReward)]))
+        places = iter(self._locate_all([one.decision_id for one in sent if not isinstance(one, DeciderError)]))
         prepared = [
-            reward if isinstance(reward, DeciderError) else _attempt(self._prepare_reward, (reward, next(places)))
+            reward if isinstance(reward, DeciderError) else _attempt(self._prepare, (reward, next(places)))
             for reward in sent
         ]
         marks = iter(self._append(_entries(prepared, requests)))
-        return [p if isinstance(p, DeciderError) else self._reward_reply(p[1], next(marks)) for p in prepared]
+        return [p if isinstance(p, DeciderError) else self._reward_reply(p, next(marks)) for p in prepared]
 
-    def _prepare_reward(self, found: tuple[SentReward, DecisionRef | None]) -> tuple[NewReward, DecisionRef]:
+    def _prepare(self, found: tuple[SentReward | SentChange, DecisionRef | None]) -> _Prepared:
         sent, place = found[0], _existing(found[1], found[0].decision_id)
-        weight = _weight(self._log.version_at(place.version), sent.name, sent.value)
-        return NewReward(place.position, sent.name, sent.value, weight, sent.reward_id, sent.occurred_at), place
+        if isinstance(sent, SentChange):
+            return self._prepare_change(sent, place)
+        version = self._log.version_at(place.version)
+        weight = _weight(version, sent.name)
+        inside = _check_value(version, sent.value, weight)
+        entry = NewReward(place.position, sent.name, sent.value, weight, sent.reward_id, sent.occurred_at)
+        return _Prepared(entry, place, RewardOutcome.JOINED if inside else RewardOutcome.CLIPPED)
 
-    def _reward_reply(self, place: DecisionRef, mark: Mark | None) -> pb.RewardResponse:
+    def _prepare_change(self, sent: SentChange, place: DecisionRef) -> _Prepared:
+        """Under the name of the reward that is changed; under its own where that reward has not come yet."""
+        version = self._log.version_at(place.version)
+        reward = self._log.find_reward(place.position, sent.reward_id)
+        name = sent.name or (reward.name if reward else convert.DEFAULT_REWARD_NAME)
+        if reward and reward.name != name:
+            raise InvalidArgument(
+                [Violation("name", f"reward {sent.reward_id!r} was sent as {reward.name!r}; send that name, or none")]
+            )
+        weight = reward.weight if reward else _weight(version, name)
+        if sent.value is not None:
+            _check_value(version, sent.value, weight)
+        entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at)
+        outcome = RewardOutcome.RETRACTED if sent.value is None else RewardOutcome.CORRECTED
+        return _Prepared(entry, place, outcome)
+
+    def _reward_reply(self, prepared: _Prepared, mark: Mark | None) -> pb.RewardResponse:
+        place = prepared.place
         if mark is None:
             archived = place.position <= self._log.cut().position
             outcome = RewardOutcome.LATE if archived else RewardOutcome.DUPLICATE
         else:
             window = self._log.version_at(place.version).experiment.reward.window
-            outcome = RewardOutcome.JOINED if mark.time < place.time + window else RewardOutcome.LATE
+            outcome = prepared.outcome if mark.time < place.time + window else RewardOutcome.LATE
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
 
 
@@ -256,13 +290,17 @@ def _existing(place: DecisionRef | None, decision_id: str) -> DecisionRef:
     return place
 
 
-def _entries(
-    prepared: Sequence[tuple[NewReward, DecisionRef] | DeciderError], requests: Sequence[pb.RewardRequest]
-) -> list[Entry]:
-    """The rewards, then an Orphan for every reward without a decision."""
-    rewards: list[Entry] = [p[0] for p in prepared if not isinstance(p, DeciderError)]
-    orphans = [r for p, r in zip(prepared, requests, strict=True) if isinstance(p, NotFound)]
-    return rewards + [Orphan(convert.reward_name(r)) for r in orphans]
+def _entries(prepared: Sequence[_Prepared | DeciderError], requests: Sequence[pb.RewardRequest]) -> list[Entry]:
+    """The rewards and changes, then what is only counted: those without a decision, those that their experiment
+    refuses."""
+    entries: list[Entry] = [p.entry for p in prepared if isinstance(p, _Prepared)]
+    refused = [(p, convert.reward_name(r)) for p, r in zip(prepared, requests, strict=True) if _is_counted(p)]
+    entries += [Orphan(name) for error, name in refused if isinstance(error, NotFound)]
+    return entries + [RefusedReward(name) for error, name in refused if isinstance(error, RewardOutOfRange)]
+
+
+def _is_counted(prepared: _Prepared | DeciderError) -> bool:
+    return isinstance(prepared, NotFound | RewardOutOfRange)
 
 
 def _attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:
@@ -273,23 +311,35 @@ def _attempt(prepare: Callable[[Request], Result], request: Request) -> Result |
         return error
 
 
-def _weight(version: ExperimentVersion, name: str, value: float) -> float:
-    """The weight of a reward's name. Raises InvalidArgument for an unknown name or a value out of the range."""
+def _weight(version: ExperimentVersion, name: str) -> float:
+    """The weight of a reward's name. Raises InvalidArgument for an unknown name."""
     reward = version.experiment.reward
     if reward.weights and name not in reward.weights:
         known = ", ".join(reward.weights)
         raise InvalidArgument(
             [Violation("name", f"experiment {version.experiment.id!r} has no reward {name!r}; it has {known}")]
         )
-    weight = reward.weights.get(name, 1.0)
-    if not reward.minimum <= value * weight <= reward.maximum:
-        raise InvalidArgument(
+    return reward.weights.get(name, 1.0)
+
+
+def _check_value(version: ExperimentVersion, value: float, weight: float) -> bool:
+    """Whether value x weight is in the experiment's range by itself. Raises InvalidArgument where it is beyond every
+    range, RewardOutOfRange where it is outside and the experiment refuses that."""
+    reward = version.experiment.reward
+    if reward.holds(value * weight):
+        return True
+    if reward.out_of_range is OutOfRange.REFUSE:
+        raise RewardOutOfRange(
             [
                 Violation(
                     "value",
                     f"{value:g} x weight {weight:g} is not in the experiment's reward.range "
-                    f"[{reward.minimum:g}, {reward.maximum:g}]; send another value or declare a wider range",
+                    f"[{reward.minimum:g}, {reward.maximum:g}], and reward.out_of_range is refuse; send another value, "
+                    "declare a wider range, or take out_of_range = clip",
                 )
             ]
         )
-    return weight
+    if not abs(value * weight) <= LARGEST_REWARD:
+        problem = f"{value:g} x weight {weight:g} is not within +-{LARGEST_REWARD:g}; send a smaller value"
+        raise InvalidArgument([Violation("value", problem)])
+    return False

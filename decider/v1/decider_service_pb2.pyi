@@ -38,6 +38,9 @@ class RewardOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REWARD_OUTCOME_JOINED: _ClassVar[RewardOutcome]
     REWARD_OUTCOME_LATE: _ClassVar[RewardOutcome]
     REWARD_OUTCOME_DUPLICATE: _ClassVar[RewardOutcome]
+    REWARD_OUTCOME_CLIPPED: _ClassVar[RewardOutcome]
+    REWARD_OUTCOME_CORRECTED: _ClassVar[RewardOutcome]
+    REWARD_OUTCOME_RETRACTED: _ClassVar[RewardOutcome]
 REASON_UNSPECIFIED: Reason
 REASON_EXPLOIT: Reason
 REASON_EXPLORE: Reason
@@ -56,6 +59,9 @@ REWARD_OUTCOME_UNSPECIFIED: RewardOutcome
 REWARD_OUTCOME_JOINED: RewardOutcome
 REWARD_OUTCOME_LATE: RewardOutcome
 REWARD_OUTCOME_DUPLICATE: RewardOutcome
+REWARD_OUTCOME_CLIPPED: RewardOutcome
+REWARD_OUTCOME_CORRECTED: RewardOutcome
+REWARD_OUTCOME_RETRACTED: RewardOutcome
 
 class Context(_message.Message):
     __slots__ = ("segment", "device", "channel", "location", "intent_stage", "features")
@@ -175,18 +181,22 @@ class ActivateResponse(_message.Message):
     def __init__(self, first: _Optional[bool] = ..., outcome: _Optional[_Union[ActivationOutcome, str]] = ...) -> None: ...
 
 class RewardRequest(_message.Message):
-    __slots__ = ("decision_id", "name", "value", "reward_id", "occurred_at")
+    __slots__ = ("decision_id", "name", "value", "reward_id", "occurred_at", "retract", "correct")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
     REWARD_ID_FIELD_NUMBER: _ClassVar[int]
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
+    RETRACT_FIELD_NUMBER: _ClassVar[int]
+    CORRECT_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     name: str
     value: float
     reward_id: str
     occurred_at: _timestamp_pb2.Timestamp
-    def __init__(self, decision_id: _Optional[str] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., reward_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    retract: bool
+    correct: bool
+    def __init__(self, decision_id: _Optional[str] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., reward_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retract: _Optional[bool] = ..., correct: _Optional[bool] = ...) -> None: ...
 
 class RewardResponse(_message.Message):
     __slots__ = ("outcome",)

@@ -42,6 +42,12 @@ class ActionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACTION_STATE_ACTIVE: _ClassVar[ActionState]
     ACTION_STATE_RETIRED: _ClassVar[ActionState]
 
+class OutOfRange(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OUT_OF_RANGE_UNSPECIFIED: _ClassVar[OutOfRange]
+    OUT_OF_RANGE_CLIP: _ClassVar[OutOfRange]
+    OUT_OF_RANGE_REFUSE: _ClassVar[OutOfRange]
+
 class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     AGGREGATION_UNSPECIFIED: _ClassVar[Aggregation]
@@ -67,6 +73,9 @@ LEARNING_FROZEN: Learning
 ACTION_STATE_UNSPECIFIED: ActionState
 ACTION_STATE_ACTIVE: ActionState
 ACTION_STATE_RETIRED: ActionState
+OUT_OF_RANGE_UNSPECIFIED: OutOfRange
+OUT_OF_RANGE_CLIP: OutOfRange
+OUT_OF_RANGE_REFUSE: OutOfRange
 AGGREGATION_UNSPECIFIED: Aggregation
 AGGREGATION_FIRST: Aggregation
 AGGREGATION_LAST: Aggregation
@@ -211,7 +220,7 @@ class Fixed(_message.Message):
     def __init__(self) -> None: ...
 
 class RewardDefinition(_message.Message):
-    __slots__ = ("window", "default_value", "weights", "range", "aggregation")
+    __slots__ = ("window", "default_value", "weights", "range", "aggregation", "out_of_range")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -224,12 +233,14 @@ class RewardDefinition(_message.Message):
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     RANGE_FIELD_NUMBER: _ClassVar[int]
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
+    OUT_OF_RANGE_FIELD_NUMBER: _ClassVar[int]
     window: _duration_pb2.Duration
     default_value: float
     weights: _containers.ScalarMap[str, float]
     range: Range
     aggregation: Aggregation
-    def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., default_value: _Optional[float] = ..., weights: _Optional[_Mapping[str, float]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., aggregation: _Optional[_Union[Aggregation, str]] = ...) -> None: ...
+    out_of_range: OutOfRange
+    def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., default_value: _Optional[float] = ..., weights: _Optional[_Mapping[str, float]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., out_of_range: _Optional[_Union[OutOfRange, str]] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("minimum", "maximum")

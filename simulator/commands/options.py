@@ -115,6 +115,27 @@ def _moment(_: click.Context, __: click.Parameter, text: str) -> str:
     return text
 
 
+def _reward_weights(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """NAME or NAME=WEIGHT, several times."""
+    weights: dict[str, float] = {}
+    for text in given:
+        name, sign, weight = text.partition("=")
+        if name in weights:
+            raise click.BadParameter(f"{name!r} is there twice")
+        weights[name] = _reward_weight(text, weight) if sign else 1.0
+    return tuple(weights.items())
+
+
+def _reward_weight(text: str, weight: str) -> float:
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not abs(number) <= LARGEST_NUMBER:
+        raise click.BadParameter(f"{text!r} is no NAME=WEIGHT, like click=0.1")
+    return number
+
+
 archive_option = click.option(
     "--archive",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -134,6 +155,14 @@ log_options = with_options(
         "is context whatever it looks like, ignore=NAME is not.",
     ),
     click.option("--mapping", type=FILE, help='The same as a TOML file: reward = "clicked".'),
+    click.option(
+        "--reward",
+        "rewards",
+        multiple=True,
+        callback=_reward_weights,
+        metavar="NAME[=WEIGHT]",
+        help="Of a log of ours: count these rewards instead of what the policy learned from; may be repeated.",
+    ),
     click.option("--reward-range", nargs=2, type=float, metavar="LOW HIGH", help="Declared; otherwise as seen."),
     click.option(
         "--empty-reward",

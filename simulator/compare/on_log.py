@@ -60,6 +60,7 @@ class Reading:
     since: str = ""
     until: str = ""
     archive: tuple[Path, ...] = ()
+    rewards: tuple[tuple[str, float], ...] = ()
 
     @property
     def options(self) -> ReadOptions:
@@ -76,6 +77,7 @@ class Reading:
             since=self.since,
             until=self.until,
             archive=self.archive,
+            rewards=self.rewards,
         )
 
 

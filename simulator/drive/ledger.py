@@ -19,14 +19,15 @@ from simulator.drive.plan import Plan
 from simulator.worlds.world import Flags, Floats
 
 Counts = NDArray[np.int16]
-OUTCOMES = ("joined", "late", "duplicate")
+OUTCOMES = ("joined", "clipped", "late", "duplicate")
+_INDEX = {pb.RewardOutcome.Value(f"REWARD_OUTCOME_{name.upper()}"): index for index, name in enumerate(OUTCOMES)}
 
 
 class Ledger:
     """Of every round: decision and reward.
 
     action: index; -1 until the decision is acknowledged. case: which case of the visits it was. tries, unanswered: of
-    the reward, how often it was sent and how often without an answer; outcomes: (3, rounds), answers of each of
+    the reward, how often it was sent and how often without an answer; outcomes: (4, rounds), answers of each of
     OUTCOMES; missing: the server said that there is no such decision, though it had acknowledged it.
     """
 
@@ -66,7 +67,7 @@ class Ledger:
         if reply is None:
             self.missing[number] = True
         else:
-            self.outcomes[reply.outcome - 1, number] += 1
+            self.outcomes[_INDEX[reply.outcome], number] += 1
 
     @property
     def acked(self) -> Flags:
@@ -84,8 +85,9 @@ class Ledger:
         return self.acknowledged / max(self.last - self.started, 1e-9)
 
     def outcome_counts(self) -> dict[str, int]:
-        """Answers of each kind."""
-        return {name: int(self.outcomes[index].sum()) for index, name in enumerate(OUTCOMES)}
+        """Answers of each kind; clipped ones where there were any: a world's rewards are in its range."""
+        counts = {name: int(self.outcomes[index].sum()) for index, name in enumerate(OUTCOMES)}
+        return {name: count for name, count in counts.items() if count or name != "clipped"}
 
 
 @dataclass(slots=True)

@@ -16,6 +16,8 @@ from simulator.drive.ledger import OUTCOMES, Ledger
 from simulator.drive.plan import REWARD_ID, Plan
 from simulator.worlds.world import Flags
 
+STORED = tuple(name for name in OUTCOMES if name != "duplicate")
+
 EXAMPLES = 5
 """Findings that are listed one by one; the others are counted."""
 
@@ -93,12 +95,11 @@ def _check_answers(plan: Plan, ledger: Ledger, problems: _Problems) -> None:
     """What the answers alone can give away."""
     for number in _numbers(ledger.missing):
         problems.add("lost", f"decision {plan.decision_id(number)} was acknowledged, but its reward found no decision")
-    joined, late, duplicate = ledger.outcomes
-    for number in _numbers(joined + late > 1):
-        problems.add(
-            "doubled", f"the reward of {plan.decision_id(number)} was counted {joined[number] + late[number]} times"
-        )
-    for number in _numbers((duplicate > 0) & (joined + late == 0) & (ledger.unanswered == 0)):
+    joined, clipped, late, duplicate = ledger.outcomes
+    stored = joined + clipped + late
+    for number in _numbers(stored > 1):
+        problems.add("doubled", f"the reward of {plan.decision_id(number)} was counted {stored[number]} times")
+    for number in _numbers((duplicate > 0) & (stored == 0) & (ledger.unanswered == 0)):
         problems.add("different", f"the reward of {plan.decision_id(number)} was called a duplicate of none")
 
 
@@ -172,7 +173,7 @@ def _check_reward(plan: Plan, ledger: Ledger, number: int, reward: LoggedReward,
     """Name, value and outcome; where every answer was `duplicate`, an attempt without an answer was stored."""
     action = int(ledger.action[number])
     logged = (reward.name, reward.value, str(reward.outcome))
-    answers = [name for name in OUTCOMES[:2] if ledger.outcomes[OUTCOMES.index(name), number]] or [logged[2]]
+    answers = [name for name in STORED if ledger.outcomes[OUTCOMES.index(name), number]] or [logged[2]]
     sent = (plan.name(number, action), plan.value(number, action), answers[0])
     if logged != sent:
         problems.add("different", f"the reward of decision {reward.decision_id}: sent as {sent}, logged as {logged}")

@@ -8,10 +8,13 @@ action), and the holdout (control traffic: no policy drew it), which has columns
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,13 +25,15 @@ from numpy.typing import NDArray
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from decider.experiment.aggregate import final_reward
-from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
 from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.arrow import category, distinct
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
+from simulator.logs.errors import BadLog
 from simulator.logs.holdout_split import split_of
+from simulator.logs.options import reward_range as seen_range
 from simulator.logs.span import Span
 from simulator.logs.versions import choose_versions
 
@@ -57,12 +62,16 @@ def load(
     version: tuple[int, ...] = (),
     span: Span = EVER,
     archive: Sequence[Path] = (),
+    rewards: Mapping[str, float] = MappingProxyType({}),
+    reward_range: tuple[float, float] | None = None,
     on_note: Callable[[str], None] = lambda _: None,
 ) -> Columns:
     """The decisions of one experiment; it need not be named where the log has only one.
 
     path: of a log, or a folder with its archive. version: numbers of its versions; without them the newest ones that
     agree are read (see `versions.py`). archive: folders with the archived parts of the log, which are read, too.
+    rewards: names with the weights that they shall have instead of the experiment's, others count nothing; then the
+    range is reward_range, or what was seen. Nothing in it: the reward that the learner saw.
     on_note: told where decisions are archived and left out.
     Raises AmbiguousExperiment, BadLog where nothing is left, or LogError where there is no log of ours.
 
@@ -73,8 +82,10 @@ def load(
     elsewhere = archived(path, archive)
     if elsewhere:
         on_note(f"{path}: {elsewhere}")
+    if rewards:
+        on_note(f"{path}: counts {_weighted(rewards)} in place of what the policy learned from")
     with closing(open_reader(path, archive=archive)) as log:
-        return _load(log, _versions(log, experiment), version, span)
+        return _load(log, _versions(log, experiment), version, span, Counted(rewards, reward_range))
 
 
 def newest_definition(path: Path, *, experiment: str | None = None) -> Experiment | None:
@@ -96,13 +107,33 @@ def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]
     return [version for version in versions if wanted in (None, version.experiment.id)]
 
 
-def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[int, ...], span: Span) -> Columns:
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Which rewards count: see `load`."""
+
+    weights: Mapping[str, float]
+    range: tuple[float, float] | None
+
+    def definition(self, declared: RewardDefinition) -> RewardDefinition:
+        """How the rewards of a decision become one. declared: in the version that made the decision."""
+        if not self.weights:
+            return declared
+        low, high = self.range or (-inf, inf)
+        return replace(declared, minimum=low, maximum=high, default=min(max(declared.default, low), high))
+
+
+def _load(
+    log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[int, ...], span: Span, counted: Counted
+) -> Columns:
     head = log.head()  # read first: what a server appends meanwhile belongs to the next evaluation
     actions = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
     logged = log.arrow(versions[-1].experiment.id, head) if versions else ArrowBatches(iter(()), iter(()))
     raw = _Raw(logged.decisions)
     sets, eligible = _sets(raw.eligible, versions, actions)
-    reward, delay, late = _rewards(_Rewards(logged.rewards), versions, raw)
+    sent = _Rewards(logged.rewards, named=bool(counted.weights))
+    if counted.weights:
+        _check_names(log.name, sent, counted.weights)
+    reward, delay = _final_rewards(sent, versions, raw, counted)
     outside = span.outside(log.name, raw.time)
     inside = ~np.logical_or.reduce([np.zeros(len(raw.time), np.bool_), *outside.values()])
     version = _version_of(versions, raw)
@@ -129,7 +160,8 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[i
         action=_lookup(raw.action, actions),
         propensity=raw.propensity,
         reward=reward,
-        reward_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+        reward_range=seen_range(reward, counted.range) if counted.weights else _widest(ranges),
+        range_declared=not counted.weights or counted.range is not None,
         time=raw.time,
         known=raw.deadline,
         unit=raw.units,
@@ -146,7 +178,7 @@ def _load(log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[i
         traits=_traits(versions, actions),
         baseline=actions.index(used[-1].baseline) if used and used[-1].baseline else None,
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items()},
-        counts=_counts(log, late),
+        counts=_counts(log, sent),
         experiment=used[-1].id if used else "",
         split=split_of(
             [one.experiment for one in versions],
@@ -215,14 +247,28 @@ class _Raw:
 
 
 class _Rewards:
-    """The rewards as they stand in the log, in the order of their decisions and of their arrival."""
+    """The rewards as they stand in the log, in the order of their decisions and of their arrival. named: names are
+    read, too."""
 
-    def __init__(self, batches: Iterable[Any]) -> None:
+    def __init__(self, batches: Iterable[Any], *, named: bool) -> None:
         found = list(batches)
         self.decision: Longs = _concatenate([batch["decision"].to_numpy() for batch in found], np.int64)
         self.time: Longs = _concatenate([batch["time"].to_numpy() for batch in found], np.int64)
         self.value: Floats = _concatenate([batch["value"].to_numpy() for batch in found], np.float64)
-        self.joined: Flags = _concatenate([batch["joined"].to_numpy() for batch in found], np.int64).astype(np.bool_)
+        self.unweighted: Floats = _concatenate([batch["unweighted"].to_numpy() for batch in found], np.float64)
+        self.joined, self.retracted = (
+            _concatenate([batch[name].to_numpy() for batch in found], np.int64).astype(np.bool_)
+            for name in ("joined", "retracted")
+        )
+        self.names = category([batch["name"] for batch in found]) if named else None
+
+    def select(self, weights: Mapping[str, float]) -> tuple[Flags, Floats]:
+        """Which rewards count, and what each is worth. weights: see `Counted`; none: those of the experiment."""
+        in_force = self.joined & ~self.retracted
+        if self.names is None:
+            return in_force, self.value
+        given = np.array([*[weights.get(name, np.nan) for name in self.names.values], np.nan])[self.names.codes]
+        return in_force & ~np.isnan(given), self.unweighted * given
 
 
 def _eligible(batch: Any) -> Any:
@@ -264,19 +310,37 @@ def _equals(category: Category, value: str) -> Flags:
     return flags
 
 
-def _rewards(sent: _Rewards, versions: Sequence[ExperimentVersion], raw: _Raw) -> tuple[Floats, Floats, Flags]:
-    """Final rewards; seconds to the first one in time, nan where the default was taken; which of all sent were late."""
-    definitions = [version.experiment.reward for version in versions]
+def _weighted(weights: Mapping[str, float]) -> str:
+    return " and ".join(name if weight == 1 else f"{name} x {weight:g}" for name, weight in weights.items())
+
+
+def _check_names(log: str, sent: _Rewards, weights: Mapping[str, float]) -> None:
+    known = sorted(sent.names.values) if sent.names else []
+    for name in weights:
+        if name not in known:
+            raise BadLog(f"{log}: --reward {name}: no reward has that name; there are {', '.join(known) or 'none'}")
+
+
+def _widest(ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def _final_rewards(
+    sent: _Rewards, versions: Sequence[ExperimentVersion], raw: _Raw, counted: Counted
+) -> tuple[Floats, Floats]:
+    """Final rewards; seconds to the first one in time that is in force, nan where the default was taken."""
+    definitions = [counted.definition(version.experiment.reward) for version in versions]
     version_of = _version_of(versions, raw)
     reward = np.array([definition.default for definition in definitions])[version_of]
     delay = np.full(len(reward), np.nan)
-    row = np.searchsorted(raw.position, sent.decision[sent.joined])
-    time, value = sent.time[sent.joined], sent.value[sent.joined]
+    selected, worth = sent.select(counted.weights)
+    row = np.searchsorted(raw.position, sent.decision[selected])
+    time, value = sent.time[selected], worth[selected]
     rewarded, first = np.unique(row, return_index=True)
     delay[rewarded] = (time[first] - raw.time[rewarded]) / 1e6
     for where, values in zip(rewarded.tolist(), np.split(value, first[1:]), strict=False):
         reward[where] = final_reward(definitions[version_of[where]], values.tolist())
-    return reward, delay, ~sent.joined
+    return reward, delay
 
 
 def _fields(raw: _Raw) -> dict[str, Field]:
@@ -320,9 +384,11 @@ def _traits(versions: Sequence[ExperimentVersion], actions: tuple[str, ...]) -> 
     return traits
 
 
-def _counts(log: LogReader, late: Flags) -> dict[str, int]:
+def _counts(log: LogReader, sent: _Rewards) -> dict[str, int]:
     """Rewards by what became of them; the refused ones are counted for the whole log."""
-    counted = {"joined": int((~late).sum()), "late": int(late.sum()), "duplicate": 0, "orphan": 0}
+    late, retracted = ~sent.joined, sent.joined & sent.retracted
+    counted = Counter(joined=int(sent.joined.sum()), late=int(late.sum()), retracted=int(retracted.sum()))
+    counted.update(duplicate=0, orphan=0, out_of_range=0)
     for (_, outcome), count in log.refused_rewards().items():
         counted[outcome] += count
     return {f"rewards {outcome}": count for outcome, count in counted.items()}

@@ -49,11 +49,15 @@ def open_log(name: str, options: ReadOptions) -> Columns:
             version=options.version,
             span=span,
             archive=options.archive,
+            rewards=dict(options.rewards),
+            reward_range=options.reward_range,
             on_note=options.on_note,
         )
         return with_context(columns, options)
     if options.version:
         raise BadLog(f"{name}: has no versions of an experiment, only a log of ours has; leave out --version")
+    if options.rewards:
+        raise BadLog(f"{name}: has one reward; leave out --reward, or name its column: --column reward=NAME")
     if options.archive:
         raise BadLog(f"{name}: has no archive, only a log of ours has; leave out --archive")
     return select_span(_open_foreign(name, options), Span(options.since, options.until))
@@ -90,10 +94,10 @@ def _log_of(path: Path) -> Path:
 def _refuse_options(name: str, options: ReadOptions) -> None:
     """An option that this kind of log has no use for is an error, not ignored."""
     others = [text for text in options.columns if text.partition("=")[0].strip() not in CONTEXT_WORDS]
-    if others or options.mapping or options.reward_range:
+    if others or options.mapping or (options.reward_range and not options.rewards):
         raise BadLog(
             f"{name}: has fixed columns; leave out --column (but for context=NAME and ignore=NAME), --mapping and "
-            "--reward-range"
+            "--reward-range (but beside --reward)"
         )
     _refuse_table_options(name, options)
 

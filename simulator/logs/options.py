@@ -44,7 +44,7 @@ class ReadOptions:
     a time. most_texts: different ones that a column may have. empty_reward: what an empty reward of a table stands for,
     a number or DROP; None refuses it. actions: of a table, besides those seen: their ids, or how many there are in all.
     version: numbers of the experiment's versions; since, until: see `span.py`. archive: folders with the archived parts
-    of a log of ours.
+    of a log of ours. rewards: names of its rewards with the weights that they shall have; none: as the experiment says.
     """
 
     experiment: str | None = None
@@ -62,6 +62,7 @@ class ReadOptions:
     since: str = ""
     until: str = ""
     archive: tuple[Path, ...] = ()
+    rewards: tuple[tuple[str, float], ...] = ()
 
 
 def reward_range(rewards: Floats, declared: tuple[float, float] | None) -> tuple[float, float]:

@@ -12,8 +12,8 @@ import pyarrow as pa
 from decider.log.sqlite.tables import BUILDS, EntryTable
 
 _INTEGERS = {
-    *("position", "time", "number", "window", "waits", "version", "model", "build", "decision", "occurred_at"),
-    "learned",
+    *("position", "time", "number", "window", "waits", "version", "model", "build", "decision"),
+    *("reward", "occurred_at", "learned"),
 }
 _REALS = {"default_reward", "minimum_reward", "maximum_reward", "propensity", "value", "weight"}
 
@@ -35,8 +35,9 @@ FOR_PEOPLE = pa.schema(
 """Beside the raw columns of decisions. The chain does not cover them: they follow from the entries.
 
 deadline: microseconds since 1970. overridden, activated, shown: see the view `decision_windows`; the last two are not
-in parts that were written before they were known. eligible_actions: in the order of the pmf. rewards: how many came in
-time, wherever they lie in the log; rewards_in_time: each as value x weight, in the order of arrival; reward: what
+in parts that were written before they were known. eligible_actions: in the order of the pmf. rewards: how many of those
+in time are in force, wherever they lie in the log; rewards_in_time: each as value x weight, in the order of arrival;
+reward: what
 counts of them, see the view `sealed_decisions`.
 """
 

@@ -67,7 +67,7 @@ where position > ? and position <= ? order by position
 """
 
 _REWARDS_IN_TIME = """
-select position, reward from decision_rewards where position > ? and position <= ? and joined
+select position, reward from decision_rewards where position > ? and position <= ? and reward is not null
 order by position, reward_position
 """
 

@@ -31,7 +31,8 @@ select position, time, version, model, deadline, deadline <= ? as sealed, overri
 from decision_windows where +experiment = ? and position <= ? order by position
 """
 _REWARDS = """
-select position as decision, reward_time as time, value * weight as value, joined
+select position as decision, reward_time as time, joined, in_force is null as retracted,
+  coalesce(in_force * weight, 0.0) as value, coalesce(in_force, 0.0) as unweighted, name
 from decision_rewards where +experiment = ? and reward_position <= ? order by position, reward_position
 """
 

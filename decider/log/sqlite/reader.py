@@ -29,6 +29,7 @@ from decider.log.protocol import (
     ModelName,
     NamedModel,
     OnProgress,
+    RewardRef,
     SealedDecision,
     ServingChanges,
     TotalsCheckpoint,
@@ -356,6 +357,13 @@ class SqliteReader:
         places = {row.decision_id: DecisionRef(*row[1:]) for row in rows}
         return list(map(places.get, ids))
 
+    def find_reward(self, decision: Position, reward_id: str) -> RewardRef | None:
+        """See LogReader."""
+        row = self._one(
+            "select position, name, weight from rewards where decision = ? and reward_id = ?", (decision, reward_id)
+        )
+        return RewardRef(*row) if row else None
+
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         try:
             all_active = self.version_at(row.version).all_active
@@ -391,6 +399,7 @@ class SqliteReader:
                 weight=row["weight"],
                 reward_id=row["reward_id"],
                 outcome=RewardOutcome(row["outcome"]),
+                in_force=row["in_force"],
             )
 
     def named_models(self, after: Position) -> Sequence[NamedModel]:

@@ -104,6 +104,21 @@ create table rewards (
 
 create unique index rewards_once on rewards (decision, reward_id);
 
+-- What was sent under a reward_id is worth something else from here on, or nothing. Of those before the window ends the
+-- last one counts. A change of an id that had not come has made the reward's row as well, just before its own.
+create table reward_changes (
+  position integer primary key,
+  time integer not null,
+  decision integer not null,            -- decisions.position
+  reward integer not null,              -- rewards.position
+  value real,                           -- in place of the one that was sent; null: retracted
+  occurred_at integer                   -- microseconds since 1970, as sent
+);
+
+-- A change is known by its content: sent again, it is the same one.
+create unique index reward_changes_once
+on reward_changes (reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now'));
+
 create table activations (
   position integer primary key,
   time integer not null,
@@ -160,7 +175,7 @@ create table ticks (
 -- Rewards that were refused, counted; nothing else of them is kept.
 create table refused_rewards (
   name text not null,
-  outcome text not null,                -- duplicate or orphan
+  outcome text not null,                -- duplicate, orphan, out_of_range, or late for an archived decision
   count integer not null,
   primary key (name, outcome)
 ) without rowid;

@@ -13,7 +13,16 @@ from typing import Any
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import definition_text
 from decider.log.chain import EntryRow, real
-from decider.log.protocol import NewActivation, NewBuild, NewModel, NewReward, NewVersion, Serves, Tick
+from decider.log.protocol import (
+    NewActivation,
+    NewBuild,
+    NewModel,
+    NewReward,
+    NewRewardChange,
+    NewVersion,
+    Serves,
+    Tick,
+)
 from decider.types import Decision, Position
 
 
@@ -23,7 +32,8 @@ class EntryTable:
     A column that is added changes the digest of every old row: its migration has to chain the log anew, as the upgrade
     of a log from before the chain does (`migrations.py`), or `verify` calls all old rows changed.
 
-    unique: the columns of the key by which a row that was written before is refused; any other clash is an error.
+    unique: the columns or expressions of the key by which a row that was written before is refused; any other clash is
+    an error.
     """
 
     def __init__(self, kind: str, name: str, columns: str, *, unique: str = "") -> None:
@@ -88,6 +98,12 @@ REWARDS = EntryTable(
     "decision name value weight reward_id occurred_at",
     unique="decision, reward_id",
 )
+REWARD_CHANGES = EntryTable(
+    "reward_change",
+    "reward_changes",
+    "decision reward value occurred_at",
+    unique="reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now')",
+)
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
 SERVES = EntryTable("serves", "serves", "version", unique="version")
 PUBLISHED_MODELS = EntryTable(
@@ -99,7 +115,7 @@ TICKS = EntryTable("tick", "ticks", "")
 INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (signature) do nothing"
 """Before a row of PUBLISHED_MODELS, which then looks up the signature's id."""
 
-ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, ACTIVATIONS, SERVES, PUBLISHED_MODELS, BUILDS, TICKS)
+ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, REWARD_CHANGES, ACTIVATIONS, SERVES, PUBLISHED_MODELS, BUILDS, TICKS)
 
 
 json_text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
@@ -148,7 +164,8 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
 
 
 PlainEntry = NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick
-"""Every entry but a decision, whose row needs its version, and an orphan, which is none."""
+"""Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, and those
+that are only counted."""
 
 
 def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
@@ -170,6 +187,12 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return BUILDS, build_row(entry.build)
         case Tick():
             return TICKS, ()
+
+
+def change_row(change: NewRewardChange, reward: Position) -> EntryRow:
+    """The row of a change of the reward at a position."""
+    value = None if change.value is None else real(change.value)
+    return (change.decision, reward, value, change.occurred_at)
 
 
 def build_row(build: Mapping[str, Any]) -> EntryRow:

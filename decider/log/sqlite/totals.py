@@ -15,7 +15,7 @@ from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import DELAY_BUCKETS, POLICY_DRAWS, LabelTotals, RewardTotals, SealedTotals, Totals
-from decider.types import ActionId, Position, Reason, Time
+from decider.types import ActionId, Position, Reason, RewardOutcome, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -31,11 +31,15 @@ where decisions.position > :after and decisions.position <= :until and reason in
 group by version, eligible, key
 """  # noqa: S608 - a constant
 _REWARDS = f"""
-select version, name, joined, count(*) as count, {sum_columns("value", "value")},
+select version, name, outcome, count(*) as count, {sum_columns("value", "value")},
   {sum_columns("(value * value)", "squared")}
 from joined_rewards where position > :after and position <= :until
-group by version, name, joined, value_odd, squared_odd order by min(position)
+group by version, name, outcome, value_odd, squared_odd order by min(position)
 """  # noqa: S608 - constants
+_CHANGES = """
+select version, name, outcome, count(*) as count from joined_changes where position > :after and position <= :until
+group by version, name, outcome order by min(position)
+"""
 _DELAYS = f"""
 select version, case
     {" ".join(f"when delay_seconds <= {seconds} then {i}" for i, seconds in enumerate(DELAY_BUCKETS))}
@@ -43,7 +47,7 @@ select version, case
   count(*) as count, sum(cast(round(delay_seconds * 1e6) as integer)) as delay
 from joined_rewards where position > :after and position <= :until group by version, bucket
 """  # noqa: S608 - a constant
-STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
+STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS)
 """Of entries by position."""
 
 _SEALED_TOTALS = f"""
@@ -101,12 +105,17 @@ def _count_possible(
 
 def _count_rewards(totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position]) -> None:
     for row in read(connection, _REWARDS, span):
-        key = (row["version"], row["name"], bool(row["joined"]))
-        more = RewardTotals(row["count"], exact_sum(row, "value"), exact_sum(row, "squared"))
-        totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
+        _add_rewards(totals, row, RewardTotals(row["count"], exact_sum(row, "value"), exact_sum(row, "squared")))
+    for row in read(connection, _CHANGES, span):
+        _add_rewards(totals, row, RewardTotals(row["count"]))
     for row in read(connection, _DELAYS, span):
         totals.delays[row["version"], row["bucket"]] += row["count"]
         totals.delay[row["version"]] += row["delay"]
+
+
+def _add_rewards(totals: Totals, row: sqlite3.Row, more: RewardTotals) -> None:
+    key = (Position(row["version"]), row["name"], RewardOutcome(row["outcome"]))
+    totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
 
 
 def _count_sealed(

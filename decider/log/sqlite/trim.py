@@ -36,7 +36,7 @@ LATEST = 2**63 - 1
 
 _CUT = row_type("position, counted, remember")
 
-DELETED = ("decisions", "rewards", "activations", "ticks")
+DELETED = ("decisions", "rewards", "reward_changes", "activations", "ticks")
 """Of which nothing stays."""
 
 FIRST_LEFT = f"""

@@ -6,6 +6,7 @@ create view entries as
   select position, time, 'experiment' as kind from experiments
   union all select position, time, 'decision' from decisions
   union all select position, time, 'reward' from rewards
+  union all select position, time, 'reward_change' from reward_changes
   union all select position, time, 'activation' from activations
   union all select position, time, 'serves' from serves
   union all select position, time, 'model' from published
@@ -28,18 +29,59 @@ create view decision_windows as
   from decisions d join experiments e on e.position = d.version left join activations a on a.decision = d.position;
 
 -- Every decision beside each of its rewards, late ones too; one row with nulls where there is none.
--- joined: the reward came in time. reward: what counts of it, null of a late one.
+-- joined: the reward came in time. value: as sent. in_force: as the last change in time has it, null of a retracted one.
+-- reward: what counts of it, null of a late or retracted one.
 create view decision_rewards as
   select w.*, r.position as reward_position, r.time as reward_time, r.name, r.value, r.weight, r.reward_id,
-    r.occurred_at, r.time < w.deadline as joined, case when r.time < w.deadline then r.value * r.weight end as reward
-  from decision_windows w left join rewards r on r.decision = w.position;
+    r.occurred_at, r.time < w.deadline as joined, c.position as changed_at,
+    case when c.position is null then r.value else c.value end as in_force,
+    case when r.time < w.deadline then case when c.position is null then r.value else c.value end * r.weight end
+      as reward
+  from decision_windows w left join rewards r on r.decision = w.position
+    left join reward_changes c on c.position = (select max(last.position) from reward_changes last
+      where last.reward = r.position and last.time < w.deadline);
 
--- Rewards with what became of them.
+-- Rewards with what became of them. outcome: as it was answered; clipped: in time, and outside of the range by itself.
 create view joined_rewards as
   select reward_position as position, reward_time as time, decision_id, position as decision, version, experiment, name,
-    value, weight, reward_id, occurred_at, joined, case when joined then 'joined' else 'late' end as outcome,
-    (reward_time - time) / 1e6 as delay_seconds
+    value, weight, reward_id, occurred_at, joined,
+    case when not joined then 'late'
+      when value * weight between minimum_reward and maximum_reward then 'joined' else 'clipped' end as outcome,
+    (reward_time - time) / 1e6 as delay_seconds, in_force, changed_at
   from decision_rewards where reward_position is not null;
+
+-- Changes of rewards with what became of them. value: null of a retraction. joined: it came in time.
+create view joined_changes as
+  select c.position, c.time, w.decision_id, w.position as decision, w.version, w.experiment, r.name, c.value, r.weight,
+    r.reward_id, c.occurred_at, c.reward, c.time < w.deadline as joined,
+    case when c.time >= w.deadline then 'late' when c.value is null then 'retracted' else 'corrected' end as outcome,
+    (c.time - w.time) / 1e6 as delay_seconds
+  from reward_changes c join rewards r on r.position = c.reward join decision_windows w on w.position = c.decision;
+
+-- What became of each reward, step by step: as it was sent, then each of its changes.
+create view reward_history as
+  select decision_id, experiment, name, reward_id, position, time, outcome, value, weight, occurred_at, delay_seconds,
+    position as reward
+  from joined_rewards
+  union all
+  select decision_id, experiment, name, reward_id, position, time, outcome, value, weight, occurred_at, delay_seconds,
+    reward
+  from joined_changes;
+
+-- One row for each decision and name of which rewards are in force, whether its window is over or not. value: their sum
+-- without the name's weight, reward: with it; neither is cut off at the range.
+create view named_rewards as
+  select position, decision_id, experiment, experiment_version, version, unit_id, action, propensity, reason, name,
+    count(*) as rewards, sum(in_force) as value, sum(reward) as reward
+  from decision_rewards where reward is not null
+  group by position, name;
+
+-- One row for each experiment, action and name: how many decisions have such rewards in force, how many these are, and
+-- what they come to.
+create view reward_summary as
+  select experiment, action, name, count(*) as decisions, sum(rewards) as rewards, sum(value) as value,
+    sum(reward) as reward
+  from named_rewards group by experiment, action, name;
 
 -- Decisions whose window is over, with their final reward, as the learner sees them; it leaves out those that are
 -- overridden (but see the experiment's `override`) or left_out. Grouped by what people search for;
@@ -52,9 +94,9 @@ create view sealed_decisions as
     max(minimum_reward, min(maximum_reward, coalesce(
       case aggregation
         when 'first' then (select f.reward from decision_rewards f
-          where f.position = w.position and f.joined order by f.reward_position limit 1)
+          where f.position = w.position and f.reward is not null order by f.reward_position limit 1)
         when 'last' then (select l.reward from decision_rewards l
-          where l.position = w.position and l.joined order by l.reward_position desc limit 1)
+          where l.position = w.position and l.reward is not null order by l.reward_position desc limit 1)
         when 'sum' then sum(reward)
         when 'max' then max(reward)
         when 'min' then min(reward)
@@ -64,9 +106,9 @@ create view sealed_decisions as
   where deadline <= (select time from head)
   group by position, time, version, decision_id, experiment;
 
--- One row an action, over the decisions that were shown as drawn, as far as the log knows. The raw mean is confounded: a policy gives an action to those who like it. The weighted mean
--- estimates what the action would earn if everybody got it (inverse propensity, over decisions drawn from a policy):
--- unbiased, but no better than a plain mean of so many draws as effective_sample_size says.
+-- One row an action, over the decisions that were shown as drawn, as far as the log knows. The raw mean is confounded: a
+-- policy gives an action to those who like it. The weighted mean estimates what the action would earn if everybody
+-- got it (inverse propensity, over decisions drawn from a policy): unbiased, but no better than a plain mean of so many draws as effective_sample_size says.
 create view action_summary as
   select experiment, action, count(*) as sealed, sum(rewards > 0) as rewarded,
     avg(propensity) as mean_propensity, avg(reward) as raw_mean_reward,

@@ -31,7 +31,9 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewBuild,
+    NewRewardChange,
     Orphan,
+    RefusedReward,
     TotalsCheckpoint,
 )
 from decider.log.sqlite import early
@@ -49,14 +51,16 @@ from decider.log.sqlite.tables import (
     DECISIONS,
     INTERN_SIGNATURE,
     PUBLISHED_MODELS,
+    REWARD_CHANGES,
     REWARDS,
     EntryTable,
+    change_row,
     decision_row,
     table_and_row,
 )
 from decider.log.sqlite.trim import Trimmer
 from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
-from decider.types import START, ActionId, Decision, Position, Time, now
+from decider.types import START, ActionId, Decision, Position, RewardOutcome, Time, now
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +69,8 @@ Synchronous = Literal["NORMAL", "FULL"]
 MOST_AT_ONCE = 200
 """Entries that one statement writes."""
 
-DECISION_ID = DECISIONS.columns.index("decision_id")
+DECISION_ID, ACTION = map(DECISIONS.columns.index, ("decision_id", "action"))
+_REWARD = "select position from rewards where decision = ? and reward_id = ?"
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -248,13 +253,35 @@ class SqliteLog(SqliteReader):
 
     def _insert(self, commit: OpenCommit, entries: Sequence[Entry]) -> list[Mark | None]:
         """Entries of one kind, with one statement where no unique key refuses one of them."""
-        # Every statement releases the interpreter lock and has to win it back, which costs more than its work.
-        if isinstance(entries[0], Orphan):
-            self._count_refused([entry.name for entry in entries if isinstance(entry, Orphan)], "orphan")
+        if isinstance(entries[0], Orphan | RefusedReward):
+            outcome = RewardOutcome.ORPHAN if isinstance(entries[0], Orphan) else RewardOutcome.OUT_OF_RANGE
+            self._count_refused([entry.name for entry in entries if isinstance(entry, Orphan | RefusedReward)], outcome)
             return [None] * len(entries)
         if isinstance(entries[0], EarlyActivation):
             return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
-        table, rows = self._table_and_rows(entries)
+        if isinstance(entries[0], NewRewardChange):
+            return [self._insert_change(commit, entry) for entry in entries if isinstance(entry, NewRewardChange)]
+        return self._insert_in(commit, *self._table_and_rows(entries))
+
+    def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
+        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
+        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
+        if change.decision <= cut:
+            self._count_refused([change.name], RewardOutcome.LATE)
+            return None
+        found = self._writer.execute(_REWARD, (change.decision, change.reward_id)).fetchone()
+        reward = Position(found[0]) if found else None
+        if reward is None:
+            (made,) = self._insert(commit, [change.missing_reward()])
+            assert made is not None, "nobody else writes, and the id was not there"
+            reward = made.position
+        (mark,) = self._insert_in(commit, REWARD_CHANGES, [change_row(change, reward)])
+        if mark is None:
+            self._count_refused([change.name], RewardOutcome.DUPLICATE)
+        return mark
+
+    def _insert_in(self, commit: OpenCommit, table: EntryTable, rows: list[chain.EntryRow]) -> list[Mark | None]:
+        # Every statement releases the interpreter lock and has to win it back, which costs more than its work.
         refused = self._insert_rows(table, rows, commit)
         if refused:
             # Positions have no gaps, so the others move up. The lock is held: no key refuses them this time.
@@ -264,20 +291,21 @@ class SqliteLog(SqliteReader):
                 raise sqlite3.IntegrityError(f"{table.name}: a row is refused that was not")
             if table is REWARDS:
                 self._count_refused_rewards([rows[index] for index in sorted(refused)])
-            rows = accepted
-        marks = commit.add(table, rows)
-        written = [None if index in refused else next(marks) for index in range(len(entries))]
+        else:
+            accepted = rows
+        marks = commit.add(table, accepted)
+        written = [None if index in refused else next(marks) for index in range(len(rows))]
         if commit.early:
-            self._activate_early(commit, entries, written)
+            self._activate_early(commit, rows, written)
         return written
 
-    def _activate_early(self, commit: OpenCommit, decisions: Sequence[Any], marks: Sequence[Mark | None]) -> None:
+    def _activate_early(self, commit: OpenCommit, rows: Sequence[chain.EntryRow], marks: Sequence[Mark | None]) -> None:
         """Write the activations that came before these decisions."""
         said, commit.early = commit.early, {}
         activations = [
-            _activation(mark.position, decision.action, said[decision.decision_id])
-            for decision, mark in zip(decisions, marks, strict=True)
-            if mark is not None and decision.decision_id in said
+            _activation(mark.position, row[ACTION], said[row[DECISION_ID]])
+            for row, mark in zip(rows, marks, strict=True)
+            if mark is not None and row[DECISION_ID] in said
         ]
         if activations:
             self._insert(commit, activations)
@@ -341,8 +369,8 @@ class SqliteLog(SqliteReader):
     def _count_refused_rewards(self, rows: Sequence[chain.EntryRow]) -> None:
         """Those that a unique key refused, and those of archived decisions, whose windows are over."""
         (cut,) = self._writer.execute(f"select {CUT}").fetchone()
-        self._count_refused([name for decision, name, *_ in rows if decision > cut], "duplicate")
-        self._count_refused([name for decision, name, *_ in rows if decision <= cut], "late")
+        self._count_refused([name for decision, name, *_ in rows if decision > cut], RewardOutcome.DUPLICATE)
+        self._count_refused([name for decision, name, *_ in rows if decision <= cut], RewardOutcome.LATE)
 
     def _refused_name(self, name: str, outcome: str) -> str:
         """The name to count under: callers invent names, so their number is bounded."""
