@@ -16,9 +16,11 @@ from typing import Any
 from google.protobuf import json_format
 
 from decider.errors import InvalidExperiment, Violation
-from decider.experiment.checks import check, features_of_actions
+from decider.experiment.checks import check, features_of_actions, most_actions
 from decider.experiment.definition import Action, Aggregation, Experiment, RewardDefinition
-from decider.experiment.shape import shape_violations, with_long_enums
+from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
+from decider.experiment.schema_checks import feature_type
+from decider.experiment.shape import shape_violations, to_json_mapping
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId, Features
@@ -39,7 +41,7 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
         if violations:
             raise InvalidExperiment(violations)
         message = pb.Experiment()
-        json_format.ParseDict(with_long_enums(content, pb.Experiment.DESCRIPTOR), message)
+        json_format.ParseDict(to_json_mapping(content, pb.Experiment.DESCRIPTOR), message)
     except (ValueError, json_format.ParseError) as error:  # TOML's errors are ValueErrors
         raise InvalidExperiment([Violation(name, str(error))]) from error
     return message
@@ -124,7 +126,8 @@ def from_message(message: pb.Experiment) -> Experiment:
     actions = tuple(_action(a, features) for a, (features, _) in zip(message.actions, read, strict=True))
     reward = _reward(message.reward)
     active = sum(not a.retired for a in actions)
-    default_floor = min(DEFAULT_MINIMUM_PROPENSITY, DEFAULT_EXPLORATION_SHARE / active)
+    most = most_actions(message)
+    default_floor = min(DEFAULT_MINIMUM_PROPENSITY, DEFAULT_EXPLORATION_SHARE / max(active, most))
     return Experiment(
         id=ExperimentId(message.id),
         description=message.description,
@@ -138,6 +141,25 @@ def from_message(message: pb.Experiment) -> Experiment:
         reward=reward,
         frozen=message.learning == pb.LEARNING_FROZEN,
         salt=message.salt,
+        most_actions=most,
+        schema=_feature_schema(message.schema) if message.HasField("schema") else None,
+    )
+
+
+def _feature_schema(message: pb.FeatureSchema) -> FeatureSchema:
+    rules = {name: _feature_rule(rule) for name, rule in sorted(message.features.items())}
+    return FeatureSchema(rules, refuse=message.on_problem == pb.ON_FEATURE_PROBLEM_REFUSE)
+
+
+def _feature_rule(message: pb.FeatureRule) -> FeatureRule:
+    ranged, said = message.HasField("range"), message.on_problem
+    return FeatureRule(
+        type=FeatureType(pb.FeatureType.Name(feature_type(message)).removeprefix("FEATURE_TYPE_").lower()),
+        values=tuple(message.values),
+        minimum=message.range.minimum if ranged else None,
+        maximum=message.range.maximum if ranged else None,
+        required=message.required,
+        refuse=said == pb.ON_FEATURE_PROBLEM_REFUSE if said else None,
     )
 
 
@@ -200,6 +222,8 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         ),
         learning=pb.LEARNING_FROZEN if experiment.frozen else pb.LEARNING_ONLINE,
         salt=experiment.salt,
+        actions_in_calls=pb.ActionsInCalls(most=experiment.most_actions) if experiment.most_actions else None,
+        schema=_schema_message(experiment.schema) if experiment.schema is not None else None,
     )
     message.reward.window.FromMicroseconds(reward.window)
     parameters = getattr(message.policy, experiment.policy.algorithm)
@@ -207,6 +231,25 @@ def to_message(experiment: Experiment) -> pb.Experiment:
     for name, value in experiment.policy.parameters.items():
         setattr(parameters, name, value)
     return message
+
+
+def _schema_message(schema: FeatureSchema) -> pb.FeatureSchema:
+    rules = {name: _rule_message(rule) for name, rule in schema.rules.items()}
+    return pb.FeatureSchema(features=rules, on_problem=_on_problem(refuse=schema.refuse))
+
+
+def _rule_message(rule: FeatureRule) -> pb.FeatureRule:
+    return pb.FeatureRule(
+        type=pb.FeatureType.Value(f"FEATURE_TYPE_{rule.type.upper()}"),
+        values=rule.values,
+        range=None if rule.minimum is None else pb.Range(minimum=rule.minimum, maximum=rule.maximum),
+        required=rule.required,
+        on_problem=None if rule.refuse is None else _on_problem(refuse=rule.refuse),
+    )
+
+
+def _on_problem(*, refuse: bool) -> pb.OnFeatureProblem:
+    return pb.ON_FEATURE_PROBLEM_REFUSE if refuse else pb.ON_FEATURE_PROBLEM_COUNT
 
 
 def _state(experiment: Experiment) -> pb.ExperimentState:

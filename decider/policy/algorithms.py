@@ -61,6 +61,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         made_by=_made_by_thompson,
         estimate=thompson_estimate,
         terms=("CA", "CCA"),
+        shares=False,
     ),
     **VW_ALGORITHMS,
     "uniform": _static("uniform", Uniform),

@@ -128,7 +128,8 @@ class Algorithm:
     decisions. Whatever changes what is learned from the same log (a constant, the order of a sum) needs a new version.
     made_by: (parameters, interactions) -> their part of a model's name. estimate: seconds of a decision. terms: the
     interactions that it knows; None is all. resumable: whether a policy that was saved and loaded learns on as if
-    nothing had happened.
+    nothing had happened. shares: whether what it learns about an action says something about another one, and takes no
+    more memory for each; else actions that only calls know are not for it.
     """
 
     parameters: Mapping[str, Parameter]
@@ -138,6 +139,7 @@ class Algorithm:
     terms: tuple[str, ...] | None = None
     learns: bool = True
     resumable: bool = True
+    shares: bool = True
 
     @property
     def defaults(self) -> dict[str, float]:

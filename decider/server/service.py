@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from decider.decide.decide import decide
+from decider.decide.named_actions import MAX_SHOWN, SHOWN, ignored_ids
 from decider.errors import (
     AlreadyExists,
     DeciderError,
@@ -27,9 +28,11 @@ from decider.log.protocol import (
     NewReward,
     Orphan,
 )
+from decider.metrics.requests import RequestMetrics
 from decider.policy.work import Budget
 from decider.server import convert
 from decider.server.convert import SentReward
+from decider.server.request_checks import RequestChecks
 from decider.server.rpc import to_status
 from decider.serving.current import Current
 from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOutcome
@@ -40,15 +43,18 @@ Result = TypeVar("Result")
 
 
 class _Answer(NamedTuple):
-    """A decision with its version; `stored`: it was in the log before."""
+    """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
+    left out."""
 
     decision: Decision
     version: ExperimentVersion
     stored: bool
+    ignored: Sequence[ActionId] = ()
 
 
 class DeciderService:
-    """Handlers of the RPCs of the same names. budget: see `decide`."""
+    """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
+    experiment does not know."""
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class DeciderService:
         append: Append,
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
+        metrics: RequestMetrics | None = None,
     ) -> None:
         self._current = current
         self._log = log
@@ -65,6 +72,7 @@ class DeciderService:
         self._append = append
         self._locate_all = locate_all or log.locate_all
         self._replies = convert.Replies()
+        self._checks = RequestChecks(metrics or RequestMetrics())
 
     def Decide(self, request: pb.DecideRequest) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
@@ -73,8 +81,13 @@ class DeciderService:
             (mark,) = self._append([chosen.decision])
             chosen = self._confirm(request, chosen, mark)
         reply = pb.DecideResponse()
-        self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
+        self._write(reply, chosen, request)
         return reply
+
+    def _write(self, reply: pb.DecideResponse, chosen: _Answer, request: pb.DecideRequest) -> None:
+        self._replies.write(reply, chosen.decision, chosen.version, request)
+        if chosen.ignored:
+            reply.ignored_actions.extend([id_[:MAX_SHOWN] for id_ in chosen.ignored[:SHOWN]])
 
     def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
@@ -99,8 +112,7 @@ class DeciderService:
                 raise chosen
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks))
-            reply = response.results.add().response
-            self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
+            self._write(response.results.add().response, chosen, request)
         except DeciderError as error:
             response.results.add(error=to_status(error))
 
@@ -116,7 +128,13 @@ class DeciderService:
                 f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
                 reason="EXPERIMENT_PAUSED",
             )
-        return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False)
+        experiment = version.experiment
+        ignored: Sequence[ActionId] = ()
+        if experiment.schema is not None:
+            self._checks.check_features(experiment.id, experiment.schema, asked.context)
+        if asked.eligible or asked.excluded or asked.action_features or asked.called:
+            asked, ignored = self._checks.fit(version, asked)
+        return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False, ignored=ignored)
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None) -> _Answer:
         """The decision to answer with after the commit. Raises LogError if it is not in the log."""
@@ -148,7 +166,7 @@ class DeciderService:
                 "take a new id",
                 reason="DECISION_ID_REUSED",
             )
-        return _Answer(logged.decision, version, stored=True)
+        return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, logged.decision, version))
 
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
         """Append what was shown; only the first activation of a decision counts."""
@@ -161,7 +179,7 @@ class DeciderService:
         if action in ("", place.action):
             return None
         version = self._log.version_at(place.version)
-        if action not in version.choices:
+        if action not in version.choices and not version.experiment.most_actions:
             raise NotFound(
                 f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.choices)}",
                 reason="ACTION_NOT_FOUND",
@@ -210,6 +228,15 @@ class DeciderService:
             window = self._log.version_at(place.version).experiment.reward.window
             outcome = RewardOutcome.JOINED if mark.time < place.time + window else RewardOutcome.LATE
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
+
+
+def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
+    """Of a call that is sent again: as in the first answer. Its other fields are not read."""
+    named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features)]
+    named += [action.id for action in request.actions if action.id in version.choices]
+    if not named:
+        return ()
+    return ignored_ids(map(ActionId, named), version.active.keys() | set(decision.eligible))
 
 
 def _existing(place: DecisionRef | None, decision_id: str) -> DecisionRef:
