@@ -63,15 +63,17 @@ def read_json(text: str) -> pb.Experiment:
     return message
 
 
-def active_actions(text: str) -> tuple[ActionId, ...]:
-    """The active actions in a text that `write_json` made, as in the version made of it; a fiftieth of the work of
-    `read_json`.
+def active_actions(text: str) -> tuple[tuple[ActionId, ...], bool]:
+    """The active actions in a text that `write_json` made, as in the version made of it, and whether calls may bring
+    others; a fiftieth of the work of `read_json`.
 
     >>> active_actions('{"actions": [{"id": "sale"}, {"id": "old", "state": "ACTION_STATE_RETIRED"}]}')
-    ('sale',)
+    (('sale',), False)
     """
     retired = pb.ActionState.Name(pb.ACTION_STATE_RETIRED)
-    return tuple([ActionId(one["id"]) for one in json.loads(text)["actions"] if one.get("state") != retired])
+    content = json.loads(text)
+    active = [ActionId(one["id"]) for one in content["actions"] if one.get("state") != retired]
+    return tuple(active), "actions_in_calls" in content
 
 
 def write_json(message: pb.Experiment) -> str:
