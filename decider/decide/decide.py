@@ -282,12 +282,17 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
         wanted = set(request.eligible or eligible) - set(request.excluded)
         eligible = tuple([id_ for id_ in eligible if id_ in wanted])
     if not eligible:
-        raise FailedPrecondition(
-            f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
-            f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}",
-            reason="NO_ELIGIBLE_ACTION",
-        )
+        raise nothing_left(version, request)
     return eligible
+
+
+def nothing_left(version: ExperimentVersion, request: DecisionRequest) -> FailedPrecondition:
+    """The error where the request leaves no action."""
+    return FailedPrecondition(
+        f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
+        f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}",
+        reason="NO_ELIGIBLE_ACTION",
+    )
 
 
 def _check_names(version: ExperimentVersion, request: DecisionRequest) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from decider.decide.decide import nothing_left
 from decider.errors import FailedPrecondition, InvalidArgument, Violation
 from decider.experiment.definition import KIND, ExperimentVersion
 from decider.types import ActionId, DecisionRequest, Features
@@ -47,12 +48,9 @@ def fit_actions(version: ExperimentVersion, request: DecisionRequest) -> FittedR
             reason="NO_ELIGIBLE_ACTION",
         )
     excluded = tuple([id_ for id_ in request.excluded if id_ in known])
-    given = {id_: features for id_, features in request.action_features.items() if id_ in known}
-    if request.called:
-        given = _with_called(version, brought, given, wanted=set(eligible or known) - set(excluded))
-    return FittedRequest(
-        request._replace(eligible=eligible, excluded=excluded, action_features=given, called=()), ignored
-    )
+    features = {id_: given for id_, given in request.action_features.items() if id_ in known}
+    fitted = request._replace(eligible=eligible, excluded=excluded, action_features=features, called=())
+    return FittedRequest(_with_called(version, fitted, brought) if brought else fitted, ignored)
 
 
 def ignored_ids(named: Iterable[ActionId], known: Collection[ActionId]) -> tuple[ActionId, ...]:
@@ -116,13 +114,20 @@ def _check_called(version: ExperimentVersion, request: DecisionRequest) -> None:
 
 
 def _with_called(
-    version: ExperimentVersion,
-    brought: Mapping[ActionId, Features],
-    given: Mapping[ActionId, Features],
-    *,
-    wanted: set[ActionId],
-) -> dict[ActionId, Features]:
-    """`action_features` with those of the call's actions. Of an action that cannot be chosen nothing need be logged,
-    where only the call knew it."""
-    both = {id_: {**brought.get(id_, {}), **given.get(id_, {})} for id_ in sorted(brought.keys() | given.keys())}
-    return {id_: features for id_, features in both.items() if id_ in version.choices or id_ in wanted}
+    version: ExperimentVersion, request: DecisionRequest, brought: Mapping[ActionId, Features]
+) -> DecisionRequest:
+    """With the features of the call's actions; what the call says beside them wins. Of those that only it knew and that
+    cannot be chosen nothing is left, neither to score nor to log."""
+    wanted = set(request.eligible or brought) - set(request.excluded)
+    kept = version.active.keys() | (brought.keys() & wanted)
+    eligible = tuple([id_ for id_ in request.eligible if id_ in kept])
+    if request.eligible and not eligible:
+        raise nothing_left(version, request)
+    given = request.action_features
+    features = {
+        id_: {**brought.get(id_, {}), **given.get(id_, {})}
+        for id_ in sorted(brought.keys() | given.keys())
+        if id_ in kept
+    }
+    excluded = tuple([id_ for id_ in request.excluded if id_ in version.active])
+    return request._replace(eligible=eligible, excluded=excluded, action_features=features)
