@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_the_api_and_a_dry_run_refuse_it_alike(tmp_path: Path) -> None:
     with closing(InProcessClient(tmp_path / "log.db")) as client:
         message = experiment("e", holdout=1.0, baseline_action="a")
         for validate_only in (True, False):
-            status = status_of(lambda dry=validate_only: client.apply(message, validate_only=dry))
+            status = status_of(partial(client.apply, message, validate_only=validate_only))
             assert (reason_of(status), fields_of(status)) == ("INVALID_EXPERIMENT", ["holdout"])
 
 

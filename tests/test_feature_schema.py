@@ -61,9 +61,10 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InProcessClient
     assert result.equal == result.decisions > 5
 
 
-def problems(schema: FeatureSchema, *fields: str, **features: Any) -> dict[str, str]:
+def problems(schema: FeatureSchema, segment: str = "", device: str = "", **features: Any) -> dict[str, str]:
     """What is wrong, by feature."""
-    return {one.feature: one.problem.value for one in schema.breaches(Context(*fields, features=features))}
+    context = Context(segment, device, features=features)
+    return {one.feature: one.problem.value for one in schema.breaches(context)}
 
 
 SCHEMA = from_message(parse_toml(FILE, "offer.toml")).schema or FeatureSchema()
