@@ -103,7 +103,7 @@ CALLS = [
     ),
     decide(
         "only inactive eligible actions", "FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION",
-        "eligible_actions names no active action of experiment 'e': x, retired; it has 2 active ones, like a, b",
+        "eligible_actions names no active action of experiment 'e': x, retired; active are a, b",
         eligible_actions=["x", "retired"],
     ),
     decide(

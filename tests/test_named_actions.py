@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from decider.decide.decide import eligible_actions
 from decider.decide.named_actions import fit_actions
 from decider.errors import FailedPrecondition
 from decider.log.open import open_log, open_reader
+from decider.server.command import main
 from decider.types import ActionId, CalledAction, DecisionId, DecisionRequest
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
@@ -353,6 +355,40 @@ def test_more_actions_of_calls_than_an_experiment_takes_are_refused(client: InPr
     assert client.get("wide").experiment.minimum_propensity == 0.0001
     wide.minimum_propensity = 0.01
     assert fields_of(status_of(lambda: client.apply(wide))) == ["minimum_propensity"]
+
+
+def test_an_experiment_may_declare_no_action_at_all(tmp_path: Path) -> None:
+    """Rank calls of Personalizer bring all of theirs; a made-up action beside them would be shown to people."""
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        message = called_experiment()
+        del message.actions[:]
+        message.baseline_action = ""
+        client.apply(message)
+        seen = {client.decide("news", f"u{i}", actions=[article("x"), article("y")]).action.id for i in range(30)}
+        assert seen == {"x", "y"}
+        assert reason_of(status_of(lambda: client.decide("news"))) == "NO_ELIGIBLE_ACTION"
+        status = status_of(lambda: client.decide("news", eligible_actions=["gone"]))
+        assert "active are none" in status.message
+        assert metric(client, "decider_decisions_total", experiment="news", action="(called)") > 0
+    assert verified(tmp_path / "log.db") == 30
+
+
+def test_archived_actions_of_calls_replay(tmp_path: Path) -> None:
+    """What a part holds must be all that was scored."""
+    db, parts = tmp_path / "log.db", tmp_path / "parts"
+    with closing(InProcessClient(db)) as client:
+        client.apply(called_experiment(window=0.2))
+        for number in range(40):
+            client.decide("news", f"u{number}", actions=[article(f"x{number}", words=number)])
+        client.until(lambda: metric(client, "decider_open_decisions", experiment="news") == 0, what="all are sealed")
+        client.until(lambda: client.decide("news", "last").model > 40, what="all of it is learned")
+    done = CliRunner().invoke(main, ["archive", "--db", str(db), "--before", "1ms", str(parts)])
+    assert done.exit_code == 0, done.output
+    assert "archived 4" in done.output
+    with closing(open_reader(db, archive=(parts,))) as log:
+        result = verify(log)
+    assert result.equal == result.decisions > 40
+    assert {"x0", "x39"} <= {*load(db, archive=(parts,)).actions}
 
 
 def test_the_order_of_called_actions_is_by_id() -> None:

@@ -272,7 +272,7 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
     Raises NotFound for an action that neither the experiment nor the call has, InvalidArgument for a retired one asked
     for, FailedPrecondition when none is left.
     """
-    if not (request.eligible or request.excluded or request.action_features):
+    if version.all_active and not (request.eligible or request.excluded or request.action_features):
         return version.all_active
     _check_names(version, request)
     eligible = version.all_active

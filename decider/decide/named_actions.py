@@ -44,7 +44,7 @@ def fit_actions(version: ExperimentVersion, request: DecisionRequest) -> FittedR
     if request.eligible and not eligible:
         raise FailedPrecondition(
             f"eligible_actions names no active action of experiment {version.experiment.id!r}: {shown_names(ignored)}; "
-            f"it has {len(version.all_active)} active ones, like {shown_names(version.all_active[:3])}",
+            f"active are {shown_names(version.all_active) or 'none'}",
             reason="NO_ELIGIBLE_ACTION",
         )
     excluded = tuple([id_ for id_ in request.excluded if id_ in known])

@@ -125,7 +125,8 @@ def payload_violation(path: str, payload: Struct) -> Iterable[Violation]:
 
 
 def _action_violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) -> Iterable[Violation]:
-    if not any(a.state != pb.ACTION_STATE_RETIRED for a in message.actions):
+    active = any(a.state != pb.ACTION_STATE_RETIRED for a in message.actions)
+    if not active and not message.HasField("actions_in_calls"):
         yield Violation("actions", "has no active action")
     if len(message.actions) > MAX_ACTIONS:
         yield Violation("actions", f"has {len(message.actions)} actions; at most {MAX_ACTIONS} are possible")

@@ -72,7 +72,7 @@ def active_actions(text: str) -> tuple[tuple[ActionId, ...], bool]:
     """
     retired = pb.ActionState.Name(pb.ACTION_STATE_RETIRED)
     content = json.loads(text)
-    active = [ActionId(one["id"]) for one in content["actions"] if one.get("state") != retired]
+    active = [ActionId(one["id"]) for one in content.get("actions", ()) if one.get("state") != retired]
     return tuple(active), "actions_in_calls" in content
 
 
