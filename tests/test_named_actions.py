@@ -281,6 +281,14 @@ def test_what_a_call_may_not_bring_is_refused(
     assert text in status.message
 
 
+def test_another_action_of_the_call_can_be_shown_instead(client: InProcessClient) -> None:
+    """The page may have had to take the other article; what is no id of anything stays an error."""
+    reply = client.decide("news", actions=[article("x"), article("y")], eligible_actions=["x", "y"])
+    other = {"x": "y", "y": "x"}[reply.action.id]
+    assert code_of(status_of(lambda: client.activate(reply.decision_id, "no such id"))) == "NOT_FOUND"
+    assert client.activate(reply.decision_id, other)
+
+
 def test_metrics_have_one_label_for_all_actions_of_calls(client: InProcessClient) -> None:
     """Their ids are without end; a label each would take the memory of whoever scrapes."""
     for number in range(20):

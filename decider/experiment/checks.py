@@ -110,9 +110,18 @@ def _called_violations(message: pb.Experiment, active: Sequence[str]) -> Iterabl
         )
 
 
+def is_id(text: str) -> bool:
+    """Whether it can be an id of an experiment or action.
+
+    >>> is_id("article-7"), is_id("two words")
+    (True, False)
+    """
+    return _ID.fullmatch(text) is not None
+
+
 def id_violation(path: str, id_: str) -> Iterable[Violation]:
     """What is wrong with an id, or a kind."""
-    if not _ID.fullmatch(id_):
+    if not is_id(id_):
         yield Violation(path, f"{id_[:80]!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
 
 

@@ -16,6 +16,7 @@ from decider.errors import (
     NotFound,
     Violation,
 )
+from decider.experiment.checks import is_id
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     Append,
@@ -179,7 +180,7 @@ class DeciderService:
         if action in ("", place.action):
             return None
         version = self._log.version_at(place.version)
-        if action not in version.choices and not version.experiment.most_actions:
+        if action not in version.choices and not (version.experiment.most_actions and is_id(action)):
             raise NotFound(
                 f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.choices)}",
                 reason="ACTION_NOT_FOUND",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from decider.decide.decide import baseline_slots, rule_slots, usable_pmf
 from decider.decide.slots import SLOTS, Slots, to_slots_many
 from decider.errors import DeciderError
-from decider.experiment.definition import ExperimentVersion
+from decider.experiment.definition import KIND, ExperimentVersion
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import ActionId, Context, Features
 from simulator.load_policy import end_if_bad
@@ -56,6 +56,12 @@ def _called(
     if not version.experiment.most_actions:
         return ()
     return tuple(sorted(id_ for id_ in features if id_ in logged and id_ not in version.choices))
+
+
+def _own(given: Features) -> Features:
+    """Without the kind: the log has it of actions that only their calls knew, and later versions may have declared
+    them."""
+    return {name: value for name, value in given.items() if name != KIND} if KIND in given else given
 
 
 class ReplayedPolicy:
@@ -100,7 +106,8 @@ class ReplayedPolicy:
         version = self._version
         logged = {self._actions[member] for member in members}
         called = _called(version, logged, features)
-        extra = {id_: given for id_, given in features.items() if id_ in version.choices or id_ in called}
+        extra = {id_: _own(given) for id_, given in features.items() if id_ in version.choices}
+        extra |= {id_: features[id_] for id_ in called}
         eligible = tuple([id_ for id_ in version.all_active if id_ in logged or id_ not in self._index]) + called
         if not eligible:
             raise DoesNotFit(
