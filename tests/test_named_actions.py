@@ -253,9 +253,14 @@ def test_an_action_of_the_call_with_a_declared_id_adds_features_and_payload(clie
 
 def test_a_retry_of_an_action_of_the_call_is_answered(client: InProcessClient) -> None:
     """The kind comes from the log. The payload is the caller's: with its actions in the call the answer is the same."""
-    brought = [article("only-here", words=3)]
-    first = client.decide("news", decision_id="retry", eligible_actions=["only-here"], actions=brought)
-    assert client.decide("news", decision_id="retry", eligible_actions=["only-here"], actions=brought) == first
+    names: dict[str, Any] = {
+        "actions": [article("only-here", words=3), article("not-this")],
+        "eligible_actions": ["only-here", "not-this", "gone"],
+        "excluded_actions": ["not-this"],
+    }
+    first = client.decide("news", decision_id="retry", **names)
+    assert [*first.ignored_actions] == ["gone"]
+    assert client.decide("news", decision_id="retry", **names) == first
     bare = client.decide("news", decision_id="retry")
     assert (bare.action.id, bare.action.kind, len(bare.action.payload)) == ("only-here", "article", 0)
 
