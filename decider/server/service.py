@@ -167,7 +167,7 @@ class DeciderService:
                 "take a new id",
                 reason="DECISION_ID_REUSED",
             )
-        return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, version))
+        return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, logged.decision, version))
 
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
         """Append what was shown; only the first activation of a decision counts."""
@@ -231,13 +231,13 @@ class DeciderService:
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
 
 
-def _ignored(request: pb.DecideRequest, version: ExperimentVersion) -> Sequence[ActionId]:
+def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
     """Of a call that is sent again: as in the first answer. Its other fields are not read."""
     brought = [ActionId(action.id) for action in request.actions]
     named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features), *brought]
     if not named:
         return ()
-    known = version.active.keys() | {id_ for id_ in brought if id_ not in version.choices}
+    known = version.active.keys() | {*decision.eligible, *[id_ for id_ in brought if id_ not in version.choices]}
     return ignored_ids(map(ActionId, named), known)
 
 
