@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 from hypothesis import strategies as st
 
 from decider.decide.decide import eligible_actions
-from decider.decide.named_actions import fit_actions
+from decider.decide.named_actions import fit_actions, inactive_actions
 from decider.errors import FailedPrecondition
+from decider.log.archive.find import parts_in
+from decider.log.archive.restore import restore
 from decider.log.open import open_log, open_reader
-from decider.server.command import main
 from decider.types import ActionId, CalledAction, DecisionId, DecisionRequest
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
@@ -28,6 +28,7 @@ from simulator.evaluate.candidates import FixedAction
 from simulator.evaluate.run import evaluate
 from simulator.logs.decider_log import load
 from simulator.verify import verify
+from tests.archives import split
 from tests.conftest import sample_version, spec
 from tests.rpc_clients import (
     InProcessClient,
@@ -111,10 +112,12 @@ def test_features_of_inactive_actions_are_left_out(client: InProcessClient) -> N
 
 
 def test_where_nothing_active_is_named_nothing_is_chosen(client: InProcessClient) -> None:
-    """An empty list means all actions: what was left of a list must never become that."""
+    """An empty list means all actions: what was left of a list must never become that. It is counted all the same."""
+    before = metric(client, "decider_ignored_actions_total", experiment="e")
     status = status_of(lambda: client.decide("e", eligible_actions=["old", "gone"]))
     assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION")
     assert "old, gone" in status.message
+    assert metric(client, "decider_ignored_actions_total", experiment="e") == before + 2
 
 
 def test_a_retry_is_answered_as_the_first_call(client: InProcessClient) -> None:
@@ -180,7 +183,8 @@ def test_what_is_left_of_a_request_is_what_its_active_names_say(
     )
     wanted = [id_ for id_ in version.all_active if (not eligible or id_ in eligible) and id_ not in excluded]
     try:
-        fitted, ignored = fit_actions(version, asked)
+        ignored = inactive_actions(version, (*eligible, *excluded, *features))
+        fitted = fit_actions(version, asked, ignored)
         assert [*eligible_actions(version, fitted)] == wanted
     except FailedPrecondition:
         assert not wanted
@@ -388,27 +392,21 @@ def test_an_experiment_may_declare_no_action_at_all(tmp_path: Path) -> None:
 
 def test_archived_actions_of_calls_replay(tmp_path: Path) -> None:
     """What a part holds must be all that was scored."""
-    db, parts = tmp_path / "log.db", tmp_path / "parts"
-    with closing(InProcessClient(db)) as client:
-        client.apply(called_experiment(window=0.2))
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        client.apply(called_experiment())
         for number in range(40):
             client.decide("news", f"u{number}", actions=[article(f"x{number}", words=number)])
-        client.until(lambda: metric(client, "decider_open_decisions", experiment="news") == 0, what="all are sealed")
-        client.until(lambda: client.decide("news", "last").model > 40, what="all of it is learned")
-    done = CliRunner().invoke(main, ["archive", "--db", str(db), "--before", "1ms", str(parts)])
-    assert done.exit_code == 0, done.output
-    assert "archived 4" in done.output
-    with closing(open_reader(db, archive=(parts,))) as log:
-        result = verify(log)
-    assert result.equal == result.decisions > 40
-    assert {"x0", "x39"} <= {*load(db, archive=(parts,)).actions}
+    split(tmp_path / "log.db", tmp_path / "parts")
+    restore(parts_in(tmp_path / "parts"), None, tmp_path / "copy.db")
+    assert verified(tmp_path / "copy.db") == 40
 
 
 def test_the_order_of_called_actions_is_by_id() -> None:
     """The pmf and the draw depend on the order; a replay knows only the log's."""
     version = sample_version(policy=spec("squarecb"), most_actions=10)
     called = tuple(CalledAction(ActionId(id_)) for id_ in ("b", "a", "old"))
-    fitted, ignored = fit_actions(version, DecisionRequest(DecisionId("d"), "u", called=called))
+    ignored = inactive_actions(version, (), [one.id for one in called])
+    fitted = fit_actions(version, DecisionRequest(DecisionId("d"), "u", called=called), ignored)
     assert eligible_actions(version, fitted) == ("sale", "outfit", "none", "a", "b")
     assert ignored == ("old",)
 

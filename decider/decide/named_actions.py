@@ -6,8 +6,7 @@ never an error. Called by `server/request_checks.py` before `decide`, for calls 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 from decider.decide.decide import nothing_left
 from decider.errors import FailedPrecondition, InvalidArgument, Violation
@@ -21,41 +20,37 @@ MAX_SHOWN = 64
 DEFAULT_KIND = "content"
 
 
-class FittedRequest(NamedTuple):
-    """request: with nothing but actions that can be chosen. ignored: the ids that were left out, in the order of the
-    call, each once."""
+def inactive_actions(
+    version: ExperimentVersion, named: Iterable[ActionId], called: Iterable[ActionId] = ()
+) -> tuple[ActionId, ...]:
+    """The ids in a call that are left out, in their order, each once: of retired actions, and of such as neither the
+    experiment has nor the call brings. called: of those that it brings."""
+    brought = list(called)
+    known = version.active.keys() | {id_ for id_ in brought if id_ not in version.choices}
+    return tuple(dict.fromkeys([id_ for id_ in (*named, *brought) if id_ not in known]))
 
-    request: DecisionRequest
-    ignored: tuple[ActionId, ...]
 
-
-def fit_actions(version: ExperimentVersion, request: DecisionRequest) -> FittedRequest:
-    """The request as `decide` takes it.
+def fit_actions(
+    version: ExperimentVersion, request: DecisionRequest, ignored: tuple[ActionId, ...] = ()
+) -> DecisionRequest:
+    """The request as `decide` takes it, with nothing but actions that can be chosen. ignored: its `inactive_actions`.
 
     What is logged says which actions there were: those of the call are in `eligible`, their kinds and features among
     `action_features`. Raises InvalidArgument where the call may not bring what it brings, FailedPrecondition where
     `eligible` names actions and all of them are left out.
     """
     brought = _called(version, request)
-    known = version.active.keys() | brought.keys()
-    named = (*request.eligible, *request.excluded, *request.action_features, *[one.id for one in request.called])
-    ignored = ignored_ids(named, known)
-    eligible = tuple([id_ for id_ in request.eligible if id_ in known])
+    eligible = tuple([id_ for id_ in request.eligible if id_ not in ignored])
     if request.eligible and not eligible:
         raise FailedPrecondition(
             f"eligible_actions names no active action of experiment {version.experiment.id!r}: {shown_names(ignored)}; "
             f"active are {shown_names(version.all_active) or 'none'}",
             reason="NO_ELIGIBLE_ACTION",
         )
-    excluded = tuple([id_ for id_ in request.excluded if id_ in known])
-    features = {id_: given for id_, given in request.action_features.items() if id_ in known}
+    excluded = tuple([id_ for id_ in request.excluded if id_ not in ignored])
+    features = {id_: given for id_, given in request.action_features.items() if id_ not in ignored}
     fitted = request._replace(eligible=eligible, excluded=excluded, action_features=features, called=())
-    return FittedRequest(_with_called(version, fitted, brought) if brought else fitted, ignored)
-
-
-def ignored_ids(named: Iterable[ActionId], known: Collection[ActionId]) -> tuple[ActionId, ...]:
-    """Those that are not known, in their order, each once."""
-    return tuple(dict.fromkeys([id_ for id_ in named if id_ not in known]))
+    return _with_called(version, fitted, brought) if brought else fitted
 
 
 def shown_names(ids: tuple[ActionId, ...]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from decider.decide.named_actions import fit_actions, shown_names
+from decider.decide.named_actions import fit_actions, inactive_actions, shown_names
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.feature_schema import Breach, FeatureSchema
@@ -31,10 +31,11 @@ class RequestChecks:
 
     def fit(self, version: ExperimentVersion, request: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request without the actions that cannot be chosen, and their ids. Raises as `fit_actions` does."""
-        fitted, ignored = fit_actions(version, request)
+        named = (*request.eligible, *request.excluded, *request.action_features)
+        ignored = inactive_actions(version, named, [one.id for one in request.called])
         if ignored:
             self._tell_ignored(version, ignored)
-        return fitted, ignored
+        return fit_actions(version, request, ignored), ignored
 
     def _tell_ignored(self, version: ExperimentVersion, ignored: tuple[ActionId, ...]) -> None:
         id_ = version.experiment.id

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from decider.decide.decide import decide
-from decider.decide.named_actions import MAX_SHOWN, SHOWN, ignored_ids
+from decider.decide.named_actions import MAX_SHOWN, SHOWN, inactive_actions
 from decider.errors import (
     AlreadyExists,
     DeciderError,
@@ -233,12 +233,11 @@ class DeciderService:
 
 def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
     """Of a call that is sent again: as in the first answer. Its other fields are not read."""
-    brought = [ActionId(action.id) for action in request.actions]
-    named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features), *brought]
-    if not named:
+    brought = [*decision.eligible, *[action.id for action in request.actions]]
+    named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features)]
+    if not (named or request.actions):
         return ()
-    known = version.active.keys() | {*decision.eligible, *[id_ for id_ in brought if id_ not in version.choices]}
-    return ignored_ids(map(ActionId, named), known)
+    return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
 
 
 def _existing(place: DecisionRef | None, decision_id: str) -> DecisionRef:
