@@ -43,6 +43,7 @@ class Reason(enum.StrEnum):
     FALLBACK = "FALLBACK"
     ONLY_ELIGIBLE = "ONLY_ELIGIBLE"
     NO_EXPLORATION = "NO_EXPLORATION"
+    HOLDOUT_UNAVAILABLE = "HOLDOUT_UNAVAILABLE"
 
 
 class RewardOutcome(enum.StrEnum):
@@ -68,7 +69,7 @@ class ActivationOutcome(enum.StrEnum):
     REMEMBERED = "remembered"
 
 
-# The three below are made for every call. Named tuples are made in a third of a frozen dataclass's time.
+# What follows is made for every call. Named tuples are made in a third of a frozen dataclass's time.
 
 
 class Context(NamedTuple):
@@ -82,8 +83,17 @@ class Context(NamedTuple):
     features: Features = NO_FEATURES
 
 
+class CalledAction(NamedTuple):
+    """An action that comes with a call. kind: empty where it was not given."""
+
+    id: ActionId
+    kind: str = ""
+    features: Features = NO_FEATURES
+
+
 class DecisionRequest(NamedTuple):
-    """One call of Decide, checked, with its decision id."""
+    """One call of Decide, checked, with its decision id. called: actions that it brings; `fit_actions` puts them among
+    the others."""
 
     decision_id: DecisionId
     unit_id: str
@@ -92,6 +102,7 @@ class DecisionRequest(NamedTuple):
     excluded: tuple[ActionId, ...] = ()
     action_features: Mapping[ActionId, Features] = MappingProxyType({})
     explore: bool = True
+    called: tuple[CalledAction, ...] = ()
 
 
 class Decision(NamedTuple):

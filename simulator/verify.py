@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from decider.decide.decide import decide
+from decider.decide.decide import RULES, decide
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
@@ -136,7 +136,8 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
         return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
         model = models.at(owner, logged.decision.model)
-        recomputed = decide(_request(logged.decision, version), version, model, budget=models.budget(logged))
+        request, budget, rules = _request(logged.decision, version), models.budget(logged), models.rules(logged)
+        recomputed = decide(request, version, model, budget=budget, rules=rules)
     except (UnknownCode, ArchiveMissing, ArchiveDamaged):
         raise
     except DeciderError as error:
@@ -255,6 +256,13 @@ class _Models:
         if budget.estimate != ESTIMATE:
             raise UnknownCode(f"work estimated by version {budget.estimate}, which this build does not have")
         return budget
+
+    def rules(self, logged: LoggedDecision) -> int:
+        """Version of the rules by which a decision was made; earlier builds did not name it. Raises UnknownCode."""
+        rules: int = self._builds.get(logged.build, {}).get("rules", 1)
+        if not 1 <= rules <= RULES:
+            raise UnknownCode(f"rules of version {rules}, which this build does not have")
+        return rules
 
     def published(self, owner: _Owner, position: Position) -> bool:
         """Whether the log says that there was such a model."""

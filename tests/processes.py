@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from decider.decide.decide import RULES
 from decider.experiment.definition import Experiment
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import ApplyResult, Versions
@@ -35,7 +36,7 @@ class Process:
 
     def start(self, pace: Pace = PACE) -> None:
         """A process on the log."""
-        self.log.name_build({"codes": code_versions()})
+        self.log.name_build({"codes": code_versions(), "rules": RULES})
         self.lease = self.log.lease()
         self.current, copies = Current(), Copies()
         self.versions = Versions(self.log)

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-WORDS = {"decider.types", "decider.errors"}
+WORDS = {"decider.types", "decider.errors", "decider.durations"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
 SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.experiment_files", "decider.v1"}
@@ -45,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.v1": {"decider.v1"},
     "decider.types": set(),
     "decider.errors": set(),
+    "decider.durations": set(),
     "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions as choices
     "decider.experiment": WORDS | {"decider.policy", "decider.v1"},
     "decider.experiment_files": {"decider.errors", "decider.experiment", "decider.v1"},  # above `experiment`: it reads

@@ -104,16 +104,19 @@ CALLS = [
         "experiment 'paused' is paused; resume it with ResumeExperiment", experiment_id="paused",
     ),
     decide(
-        "unknown eligible action", "NOT_FOUND", "ACTION_NOT_FOUND",
-        "experiment 'e' has no action 'x'; it has a, b, retired", eligible_actions=["a", "x"],
+        "only inactive eligible actions", "FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION",
+        "eligible_actions names no active action of experiment 'e': x, retired; active are a, b",
+        eligible_actions=["x", "retired"],
     ),
     decide(
-        "unknown excluded action", "NOT_FOUND", "ACTION_NOT_FOUND",
-        "experiment 'e' has no action 'x'; it has a, b, retired", excluded_actions=["x"],
+        "inactive eligible actions beside an excluded one", "FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION",
+        "no action of experiment 'e' is left: 2 active, eligible_actions names 1, excluded_actions 1",
+        eligible_actions=["a", "x"], excluded_actions=["a", "y"],
     ),
-    decide(
-        "unknown action's features", "NOT_FOUND", "ACTION_NOT_FOUND",
-        "experiment 'e' has no action 'x'; it has a, b, retired", action_features={"x": features(price=1)},
+    bad_decide(
+        "actions in a call that may not have them", "actions",
+        "experiment 'e' takes no actions from calls: declare them in it, or set its actions_in_calls",
+        actions=[pb.CalledAction(id="x")],
     ),
     decide(
         "no action left", "FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION",
@@ -124,7 +127,6 @@ CALLS = [
         "id of another unit", "ALREADY_EXISTS", "DECISION_ID_REUSED",
         "decision_id 'taken' belongs to another unit or experiment; take a new id", decision_id="taken",
     ),
-    bad_decide("retired action", "eligible_actions", "action 'retired' is retired", eligible_actions=["retired"]),
     bad_decide("no unit_id", "unit_id", UNIT_ID, unit_id=""),
     bad_decide("long unit_id", "unit_id", UNIT_ID, unit_id="u" * 257),
     bad_decide("control character in unit_id", "unit_id", UNIT_ID, unit_id="a\nb"),
@@ -497,10 +499,17 @@ def nan_features(count: int) -> Struct:
     return Struct(fields={f"{i:064d}": Value(number_value=NAN) for i in range(count)})
 
 
+UNKNOWN_ACTION = pb.ActivateRequest(decision_id="one-of-many", action="x")
+
 LARGE: list[tuple[str, Callable[[InProcessClient], object], str]] = [
     ("experiment of 20,000 characters", lambda client: client.decide("x" * 20_000), "EXPERIMENT_NOT_FOUND"),
-    ("action of 20,000 characters", lambda d: d.decide("e", eligible_actions=["x" * 20_000]), "ACTION_NOT_FOUND"),
-    ("one of 1,000 actions", lambda client: client.decide("many", eligible_actions=["x"]), "ACTION_NOT_FOUND"),
+    ("action of 20,000 characters", lambda d: d.decide("e", eligible_actions=["x" * 20_000]), "NO_ELIGIBLE_ACTION"),
+    ("one of 1,000 actions", lambda d: d.call("DeciderService", "Activate", UNKNOWN_ACTION), "ACTION_NOT_FOUND"),
+    (
+        "1,000 unknown actions",
+        lambda d: d.decide("e", eligible_actions=[f"{i:064d}" for i in range(1000)]),
+        "NO_ELIGIBLE_ACTION",
+    ),
     ("100 wrong features", lambda d: d.decide("e", context=pb.Context(features=nan_features(100))), "INVALID_ARGUMENT"),
     (
         "300 wrong actions",
@@ -517,6 +526,7 @@ def test_error_reaches_the_caller_however_large_the_input(
     """gRPC cuts trailers off at 8 to 16 KiB: an error that quotes too much arrives as another error without details."""
     if reason == "ACTION_NOT_FOUND":
         client.apply(experiment("many", *[f"action-number-{i:050d}" for i in range(1000)]))
+        client.decide("many", decision_id=UNKNOWN_ACTION.decision_id)
     assert reason_of(status_of(lambda: call(client))) == reason
 
 

@@ -505,11 +505,29 @@ def test_rules_come_before_the_policy_and_in_order() -> None:
     """Holdout first, or a unit of the control group would get what the caller's filter leaves."""
     everybody, fixed = sample_version(holdout=1.0), sample_version(policy=spec("fixed"))
     assert ruled(everybody, SALE, OUTFIT) == (one_slot(1, 2), Reason.HOLDOUT)
-    assert ruled(everybody, SALE) == ((SLOTS,), Reason.HOLDOUT)
+    assert ruled(everybody, OUTFIT) == ((SLOTS,), Reason.HOLDOUT)
     assert ruled(sample_version(), SALE) == ((SLOTS,), Reason.ONLY_ELIGIBLE)
     assert ruled(fixed, SALE, OUTFIT) == (one_slot(1, 2), Reason.BASELINE)
     assert ruled(fixed, SALE) == ((SLOTS,), Reason.ONLY_ELIGIBLE)
     assert ruled(sample_version(policy=spec("uniform")), SALE, OUTFIT)[1] in (Reason.EXPLOIT, Reason.EXPLORE)
+
+
+def test_a_unit_of_the_control_group_without_its_baseline_is_no_control() -> None:
+    """It got a random offer and was called HOLDOUT: the group that lift is measured against was not clean."""
+    everybody = sample_version(holdout=1.0)
+    assert ruled(everybody, SALE, NONE) == (uniform_slots(2), Reason.HOLDOUT_UNAVAILABLE)
+    assert ruled(everybody, SALE) == ((SLOTS,), Reason.HOLDOUT_UNAVAILABLE)
+    assert ruled(everybody, SALE, NONE, explore=False)[1] == Reason.HOLDOUT_UNAVAILABLE
+    assert not everybody.learns_from(Reason.HOLDOUT_UNAVAILABLE, overridden=False)
+
+
+def test_a_decision_of_an_older_build_keeps_its_reason() -> None:
+    """A replay decides by the rules of the build that decided, or no old log would replay."""
+    everybody, model = sample_version(holdout=1.0), Model(make_policy(sample_version().experiment.policy))
+    asked = request(eligible=(SALE, NONE))
+    new, old = decide(asked, everybody, model), decide(asked, everybody, model, rules=1)
+    assert (new.reason, old.reason) == (Reason.HOLDOUT_UNAVAILABLE, Reason.HOLDOUT)
+    assert new._replace(reason=old.reason) == old
 
 
 def test_without_the_baseline_everything_is_even() -> None:

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decider.decide.decide import decide, in_holdout
+from decider.decide.decide import RULES, decide, in_holdout
 from decider.estimate.independent import share_of, weighted_sum
 from decider.estimate.mean import Interval
 from decider.experiment.definition import Aggregation, Experiment, ExperimentVersion, RewardDefinition
@@ -123,6 +123,38 @@ def baseline(columns: Columns) -> Evaluation:
 
 
 # Reading.
+
+
+@pytest.mark.parametrize("rules", [1, RULES])
+def test_visits_without_the_baseline_are_in_neither_group_of_the_lift(rules: int, tmp_path: Path) -> None:
+    """Half of the visits cannot have the baseline and never buy: they are not the control group's, and with them in the
+    policy's mean alone the better policy looked worse. Also in logs of builds that called them HOLDOUT."""
+    clock, random = PastClock(864_000.0), Random(7)
+    with closing(open_log(tmp_path / "shop.db", clock=clock)) as log:
+        Versions(log).apply(CONTROLLED)
+        version = log.versions()[-1]
+        model = Model(make_policy(version.experiment.policy))
+        for start in range(0, 4000, GROUP):
+            numbers = range(start, start + GROUP)
+            asked = [_request(number)._replace(excluded=(ActionId("a"),) * (number % 2)) for number in numbers]
+            made = [decide(one, version, model, rules=rules) for one in asked]
+            means = [0.0 if one.excluded else MEANS[got.action] for one, got in zip(asked, made, strict=True)]
+            marks = zip(log.append(made), means, strict=True)
+            bought = [mark.position for mark, mean in marks if mark and random.random() < mean]
+            log.append([NewReward(position, "click", 1.0) for position in bought])
+            clock.advance(60.0)
+        clock.advance(600.0)
+        log.append([Tick()])
+    columns = load(tmp_path / "shop.db")
+    assert columns.holdout is not None
+    assert {columns.actions[code] for code in columns.holdout.action} == {"a"}
+    assert columns.left_out["holdout without the baseline action"] > 300
+    evaluated = baseline(columns)
+    assert evaluated.log.holdout
+    assert evaluated.log.holdout.lift
+    assert evaluated.log.holdout.lift.low > 0
+    assert evaluated.log.holdout.lift.low < 0.075 < evaluated.log.holdout.lift.high
+    assert "holdout" not in evaluated.policies[0].estimates  # the two groups are not of the same visits
 
 
 def test_the_control_group_is_read_beside_the_policys_decisions(controlled: Path) -> None:

@@ -34,6 +34,8 @@ FAMILIES = {
     "decider_inverse_propensity": "counter",
     "decider_learn_seconds": "histogram",
     "decider_learned": "counter",
+    "decider_feature_problems": "counter",
+    "decider_ignored_actions": "counter",
     "decider_learn_failures": "counter",
     "decider_learning_entries": "gauge",
     "decider_log_bytes": "gauge",

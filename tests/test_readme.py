@@ -244,10 +244,29 @@ def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: P
         script = tmp_path / "client.py"
         script.write_text(place.moved(client), encoding="utf-8")
         assert place.run(f"{sys.executable} {script}").strip()
-        assert '"decisionId"' in place.run(only(".venv/bin/buf curl"))
+        assert '"decisionId"' in place.run(curl("storefront"))
     finally:
         assert stop(server) == 0
     assert place.run(".venv/bin/simulator verify shop.db") == "2 of 2 decisions equal\n"
+
+
+def curl(experiment: str) -> str:
+    """The texts' one call of an experiment."""
+    (found,) = [one for one in COMMANDS if one.startswith(".venv/bin/buf curl") and f'"{experiment}"' in one]
+    return found
+
+
+def test_the_calls_of_the_experiments_shown_are_answered(tmp_path: Path) -> None:
+    """People copy file and call together."""
+    (file,) = [content for content in blocks("toml") if 'id = "front-page"' in content]
+    (tmp_path / "front-page.toml").write_text(file, encoding="utf-8")
+    place = Place(tmp_path)
+    server = place.start(f".venv/bin/decider serve --experiments {tmp_path / 'front-page.toml'} --db shop.db")
+    try:
+        assert '"decisionId"' in place.run(curl("front-page"))
+    finally:
+        assert stop(server) == 0
+    assert place.run(".venv/bin/simulator verify shop.db") == "1 of 1 decisions equal\n"
 
 
 def test_open_bandit_drive_runs_and_verifies(tmp_path: Path) -> None:
@@ -320,7 +339,7 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     for content in blocks("toml"):
         file.write_text(content, encoding="utf-8")
         ids.append(from_message(read_toml(file)).id)
-    assert ids == ["storefront", "checkout-offer"]
+    assert ids == ["storefront", "checkout-offer", "cart-offer", "front-page"]
 
 
 def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) -> None:

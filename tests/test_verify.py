@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from decider.decide.decide import decide
+from decider.decide.decide import RULES, decide
 from decider.decide.slots import draw, hash_ticket
 from decider.errors import FailedPrecondition
 from decider.experiment.definition import RewardDefinition
@@ -142,7 +142,7 @@ def test_a_log_that_grows_meanwhile_replays(tmp_path: Path, clock: Clock) -> Non
             nonlocal told
             told += 1
             if told == 3:
-                log.name_build({"decider": "next", "codes": code_versions()})
+                log.name_build({"decider": "next", "codes": code_versions(), "rules": RULES})
                 drive.visits(40)
 
         assert_equal(verify(reader, on_decision=on_decision), reader.count_decisions())

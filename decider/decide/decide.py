@@ -31,6 +31,10 @@ at most."""
 MAX_FAILURE_KINDS = 1_000
 """Most kinds of failures that are remembered as logged; then all are forgotten."""
 
+RULES = 2
+"""Version of the rules before sampling; builds of a log name it. 1: the control group was called HOLDOUT also where the
+baseline action was not eligible. A replay decides by the rules of the build that decided."""
+
 OnFailure = Callable[[ExperimentVersion, Exception], None]
 """Called with what a policy raised, before the baseline action is served."""
 
@@ -44,13 +48,16 @@ def decide(
     model: Model,
     cache: SlotsCache | None = None,
     budget: Budget | None = None,
+    *,
+    rules: int = RULES,
 ) -> Decision:
     """Choose one action. cache: of this version and this model. budget: a decision that would cost more falls back.
+    rules: their version.
 
     Raises NotFound, InvalidArgument or FailedPrecondition where the request's actions do not fit the experiment.
     """
     eligible = eligible_actions(version, request)
-    slots, reason = _slots(request, version, model, eligible, cache or policy_slots, budget)
+    slots, reason = _slots(request, version, model, eligible, cache or policy_slots, budget, rules)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(  # by place: names would take half a microsecond more
@@ -75,15 +82,22 @@ def _slots(
     eligible: tuple[ActionId, ...],
     ask: Callable[[DecisionRequest, ExperimentVersion, Model, tuple[ActionId, ...]], SlotsAndReason],
     budget: Budget | None,
+    rules: int,
 ) -> SlotsAndReason:
     if version.experiment.holdout and in_holdout(version, request.unit_id):
-        return baseline_slots(version, eligible), Reason.HOLDOUT
+        return baseline_slots(version, eligible), _holdout_reason(version, eligible, rules)
     if budget is not None and not _fits(request, version, eligible, budget):
         return baseline_slots(version, eligible), Reason.FALLBACK
     slots, reason = ask(request, version, model, eligible)
     if reason is None and not request.explore:
         return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION
     return slots, reason
+
+
+def _holdout_reason(version: ExperimentVersion, eligible: tuple[ActionId, ...], rules: int) -> Reason:
+    """A unit of the control group that cannot get the baseline action is no control then."""
+    clean = version.experiment.baseline in eligible or rules == 1
+    return Reason.HOLDOUT if clean else Reason.HOLDOUT_UNAVAILABLE
 
 
 def _fits(request: DecisionRequest, version: ExperimentVersion, eligible: tuple[ActionId, ...], budget: Budget) -> bool:
@@ -252,37 +266,48 @@ class SlotsCache:
 
 
 def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tuple[ActionId, ...]:
-    """The actions that may be chosen, in the experiment's order.
+    """The actions that may be chosen: the experiment's in its order, then those that only the call knows, by id.
 
-    Raises NotFound for an action that the experiment does not have, InvalidArgument for a retired one asked for,
-    FailedPrecondition when none is left.
+    A request of a caller comes through `fit_actions`, which leaves out the names that do not fit; a log's has none.
+    Raises NotFound for an action that neither the experiment nor the call has, InvalidArgument for a retired one asked
+    for, FailedPrecondition when none is left.
     """
-    if not (request.eligible or request.excluded or request.action_features):
+    if version.all_active and not (request.eligible or request.excluded or request.action_features):
         return version.all_active
     _check_names(version, request)
     eligible = version.all_active
+    if version.experiment.most_actions:
+        eligible += tuple(sorted(request.action_features.keys() - version.choices.keys()))
     if request.eligible or request.excluded:
-        wanted = set(request.eligible or version.all_active) - set(request.excluded)
-        eligible = tuple([id_ for id_ in version.all_active if id_ in wanted])
+        wanted = set(request.eligible or eligible) - set(request.excluded)
+        eligible = tuple([id_ for id_ in eligible if id_ in wanted])
     if not eligible:
-        raise FailedPrecondition(
-            f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
-            f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}",
-            reason="NO_ELIGIBLE_ACTION",
-        )
+        raise nothing_left(version, request)
     return eligible
+
+
+def nothing_left(version: ExperimentVersion, request: DecisionRequest) -> FailedPrecondition:
+    """The error where the request leaves no action."""
+    return FailedPrecondition(
+        f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
+        f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}",
+        reason="NO_ELIGIBLE_ACTION",
+    )
 
 
 def _check_names(version: ExperimentVersion, request: DecisionRequest) -> None:
     names = (*request.eligible, *request.excluded, *request.action_features)
-    if not version.choices.keys() >= set(names):
-        unknown = next(id_ for id_ in names if id_ not in version.choices)
+    known = set(version.choices)
+    if version.experiment.most_actions:
+        known.update(request.action_features)
+    if not known >= set(names):
+        unknown = next(id_ for id_ in names if id_ not in known)
         raise NotFound(
             f"experiment {version.experiment.id!r} has no action {unknown!r}; it has {', '.join(version.choices)}",
             reason="ACTION_NOT_FOUND",
         )
     for id_ in request.eligible:
-        if id_ not in version.active:
+        if id_ in version.choices and id_ not in version.active:
             raise InvalidArgument([Violation("eligible_actions", f"action {id_!r} is retired")])
 
 

@@ -9,7 +9,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import Struct
@@ -17,12 +16,14 @@ from google.protobuf.struct_pb2 import Struct
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
+from decider.experiment.schema_checks import enum_violation, schema_violations
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.work import Budget, Shape
 from decider.types import CONTEXT_FIELDS, ActionId, Features
 from decider.v1 import experiment_pb2 as pb
 
 MAX_ACTIONS = 1000
+DEFAULT_MOST_ACTIONS = 50
 MICROSECONDS = 1_000_000
 LARGEST_REWARD = 1e12
 SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * MICROSECONDS
@@ -48,31 +49,45 @@ def check(message: pb.Experiment, of_features: Sequence[list[Violation]]) -> Non
 
 
 def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) -> Iterable[Violation]:
-    if not _ID.fullmatch(message.id):
-        yield Violation("id", f"{message.id!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+    yield from id_violation("id", message.id)
     if len(message.salt) > 64:
         yield Violation("salt", "is longer than 64 characters")
-    yield from _enum_violation("state", message.state, pb.ExperimentState)
-    yield from _enum_violation("learning", message.learning, pb.Learning)
-    yield from _enum_violation("activation", message.activation, pb.Activation)
-    yield from _enum_violation("override", message.override, pb.Override)
+    yield from enum_violation("state", message.state, pb.ExperimentState)
+    yield from enum_violation("learning", message.learning, pb.Learning)
+    yield from enum_violation("activation", message.activation, pb.Activation)
+    yield from enum_violation("override", message.override, pb.Override)
     yield from _override_violations(message)
     yield from _action_violations(message, of_features)
     yield from _policy_violations(message.policy)
     yield from _reward_violations(message.reward)
     active = [a.id for a in message.actions if a.state != pb.ACTION_STATE_RETIRED]
+    if message.HasField("actions_in_calls"):
+        yield from _called_violations(message, active)
+    if message.HasField("schema"):
+        yield from schema_violations(message.schema)
+    yield from _floor_violations(message, active)
+    yield from _holdout_violations(message, active)
+
+
+def _floor_violations(message: pb.Experiment, active: Sequence[str]) -> Iterable[Violation]:
+    count, what = len(active), "number of active actions"
+    if message.HasField("actions_in_calls"):
+        count, what = max(count, most_actions(message)), "actions_in_calls.most"
+    floor = message.minimum_propensity
+    if count and not 0 <= floor * count <= 1 + 1e-9:
+        yield Violation("minimum_propensity", f"{floor} is not in [0, {1 / count:.6g}] (1 / {what})")
+
+
+def _holdout_violations(message: pb.Experiment, active: Sequence[str]) -> Iterable[Violation]:
+    fixed = message.policy.WhichOneof("algorithm") == "fixed"
     if not 0 <= message.holdout <= 1:
         yield Violation("holdout", f"{message.holdout} is not in [0, 1]")
-    floor = message.minimum_propensity
-    if active and not 0 <= floor * len(active) <= 1 + 1e-9:
-        yield Violation(
-            "minimum_propensity", f"{floor} is not in [0, {1 / len(active):.6g}] (1 / number of active actions)"
-        )
-    needs_baseline = message.holdout > 0 or message.policy.WhichOneof("algorithm") == "fixed"
-    if needs_baseline and not message.baseline_action:
+    if (message.holdout > 0 or fixed) and not message.baseline_action:
         yield Violation("baseline_action", "is needed for a holdout and for the fixed policy")
     if message.baseline_action and message.baseline_action not in active:
-        yield Violation("baseline_action", f"{message.baseline_action!r} is not one of the active actions")
+        retired = any(action.id == message.baseline_action for action in message.actions)
+        why = "; it is retired: take another one, or make it active again" if retired else ""
+        yield Violation("baseline_action", f"{message.baseline_action!r} is not one of the active actions{why}")
 
 
 def _override_violations(message: pb.Experiment) -> Iterable[Violation]:
@@ -85,12 +100,46 @@ def _override_violations(message: pb.Experiment) -> Iterable[Violation]:
         )
 
 
-def _enum_violation(path: str, value: int, enum: Any) -> Iterable[Violation]:
-    if value not in enum.values():
-        yield Violation(path, f"{value} is none of {', '.join(enum.keys()[1:])}")
+def most_actions(message: pb.Experiment) -> int:
+    """Of one decision, where calls may bring actions; 0 where they may not."""
+    if not message.HasField("actions_in_calls"):
+        return 0
+    return message.actions_in_calls.most or DEFAULT_MOST_ACTIONS
 
 
-def _payload_violation(path: str, payload: Struct) -> Iterable[Violation]:
+def _called_violations(message: pb.Experiment, active: Sequence[str]) -> Iterable[Violation]:
+    most = most_actions(message)
+    if not len(active) < most <= MAX_ACTIONS:
+        yield Violation(
+            "actions_in_calls.most",
+            f"{most} is not in [{len(active) + 1}, {MAX_ACTIONS}]: it counts the {len(active)} active actions, too",
+        )
+    name = message.policy.WhichOneof("algorithm") or DEFAULT_ALGORITHM
+    if not ALGORITHMS[name].shares:
+        yield Violation(
+            "actions_in_calls",
+            f"{name} learns about each action by itself: it knows nothing about an action that it has not seen, and "
+            "needs more memory for each one. Take squarecb, which shares what it learns by features",
+        )
+
+
+def is_id(text: str) -> bool:
+    """Whether it can be an id of an experiment or action.
+
+    >>> is_id("article-7"), is_id("two words")
+    (True, False)
+    """
+    return _ID.fullmatch(text) is not None
+
+
+def id_violation(path: str, id_: str) -> Iterable[Violation]:
+    """What is wrong with an id, or a kind."""
+    if not is_id(id_):
+        yield Violation(path, f"{id_[:80]!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+
+
+def payload_violation(path: str, payload: Struct) -> Iterable[Violation]:
+    """What is wrong with a payload."""
     try:
         json_format.MessageToDict(payload)
     except ValueError as error:  # NaN and infinities are no JSON
@@ -98,22 +147,22 @@ def _payload_violation(path: str, payload: Struct) -> Iterable[Violation]:
 
 
 def _action_violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) -> Iterable[Violation]:
-    if not any(a.state != pb.ACTION_STATE_RETIRED for a in message.actions):
+    active = any(a.state != pb.ACTION_STATE_RETIRED for a in message.actions)
+    if not active and not message.HasField("actions_in_calls"):
         yield Violation("actions", "has no active action")
     if len(message.actions) > MAX_ACTIONS:
         yield Violation("actions", f"has {len(message.actions)} actions; at most {MAX_ACTIONS} are possible")
     seen = set()
     for index, action in enumerate(message.actions):
         path = f"actions[{index}]"
-        if not _ID.fullmatch(action.id):
-            yield Violation(f"{path}.id", f"{action.id!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+        yield from id_violation(f"{path}.id", action.id)
         if action.id in seen:
             yield Violation(f"{path}.id", f"{action.id!r} is there twice")
-        if action.kind and not _ID.fullmatch(action.kind):
-            yield Violation(f"{path}.kind", f"{action.kind!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+        if action.kind:
+            yield from id_violation(f"{path}.kind", action.kind)
         seen.add(action.id)
-        yield from _enum_violation(f"{path}.state", action.state, pb.ActionState)
-        yield from _payload_violation(f"{path}.payload", action.payload)
+        yield from enum_violation(f"{path}.state", action.state, pb.ActionState)
+        yield from payload_violation(f"{path}.payload", action.payload)
         yield from of_features[index]
 
 
@@ -144,11 +193,10 @@ def _reward_violations(message: pb.RewardDefinition) -> Iterable[Violation]:
         )
     elif not low <= message.default_value <= high:
         yield Violation("reward.default_value", f"{message.default_value} is not in the range [{low}, {high}]")
-    yield from _enum_violation("reward.aggregation", message.aggregation, pb.Aggregation)
-    yield from _enum_violation("reward.out_of_range", message.out_of_range, pb.OutOfRange)
+    yield from enum_violation("reward.aggregation", message.aggregation, pb.Aggregation)
+    yield from enum_violation("reward.out_of_range", message.out_of_range, pb.OutOfRange)
     for name, weight in message.weights.items():
-        if not _ID.fullmatch(name):
-            yield Violation("reward.weights", f"{name!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
+        yield from id_violation("reward.weights", name)
         if not math.isfinite(weight):
             yield Violation(f"reward.weights[{name}]", f"{weight} is not a finite number")
 

@@ -10,12 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from decider.experiment.feature_schema import FeatureSchema
 from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId, Features, Position, Reason, Time
 
-NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.FALLBACK)
+NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.HOLDOUT_UNAVAILABLE, Reason.FALLBACK)
+
+KIND = "kind"
+"""Among the logged features of an action that only its call knew: its kind, a name that no feature can have."""
 
 
 class Aggregation(enum.StrEnum):
@@ -68,7 +72,8 @@ class RewardDefinition:
 class Experiment:
     """minimum_propensity in [0, 1/active actions]; holdout in [0, 1]; baseline may be missing. ended: like paused, and
     nothing of it is kept in memory. needs_activation: only activated decisions count. learns_overrides: a decision in
-    whose place another action was shown is learned as that one."""
+    whose place another action was shown is learned as that one. most_actions: of one decision, where calls may bring
+    actions; 0: they may not. schema: of the features of contexts; None: they are not checked."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
@@ -84,6 +89,8 @@ class Experiment:
     salt: str = ""
     needs_activation: bool = False
     learns_overrides: bool = False
+    most_actions: int = 0
+    schema: FeatureSchema | None = None
 
 
 class ExperimentVersion:
@@ -129,7 +136,7 @@ class ExperimentVersion:
 
     def without_actions(self) -> ExperimentVersion:
         """What has to be remembered of a version that has ended: a definition may be megabytes long."""
-        short = replace(self.experiment, actions=(), description="")
+        short = replace(self.experiment, actions=(), description="", schema=None)
         return ExperimentVersion(short, number=self.number, position=self.position, time=self.time)
 
     def choices_of(self, eligible: tuple[ActionId, ...], extra: Mapping[ActionId, Features]) -> tuple[Choice, ...]:
@@ -138,9 +145,22 @@ class ExperimentVersion:
         All active actions are the same object each time: caches compare it by identity.
         """
         if extra:
-            known = self.choices
-            return tuple([_with(known[id_], extra[id_]) if id_ in extra else known[id_] for id_ in eligible])
+            return tuple([self._choice(id_, extra) for id_ in eligible])
         return self.all_choices if eligible is self.all_active else tuple([self.choices[id_] for id_ in eligible])
+
+    def _choice(self, id_: ActionId, extra: Mapping[ActionId, Features]) -> Choice:
+        if id_ not in self.choices and self.experiment.most_actions:
+            return called_choice(id_, extra[id_])
+        return _with(self.choices[id_], extra[id_]) if id_ in extra else self.choices[id_]
+
+
+def called_choice(id_: ActionId, logged: Features) -> Choice:
+    """An action that only its call knew, of what is logged about it.
+
+    >>> called_choice(ActionId("article-7"), {"kind": "article", "topic": "sport"})
+    Choice(id='article-7', kind='article', features={'topic': 'sport'})
+    """
+    return Choice(id_, str(logged[KIND]), {name: value for name, value in logged.items() if name != KIND})
 
 
 def _with(choice: Choice, extra: Features) -> Choice:

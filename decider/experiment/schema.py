@@ -16,9 +16,11 @@ from typing import Any
 from google.protobuf import json_format
 
 from decider.errors import InvalidExperiment, Violation
-from decider.experiment.checks import check, features_of_actions
+from decider.experiment.checks import check, features_of_actions, most_actions
 from decider.experiment.definition import Action, Aggregation, Experiment, OutOfRange, RewardDefinition
-from decider.experiment.shape import shape_violations, with_long_enums
+from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
+from decider.experiment.schema_checks import feature_type
+from decider.experiment.shape import shape_violations, to_json_mapping
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId, Features
@@ -39,7 +41,7 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
         if violations:
             raise InvalidExperiment(violations)
         message = pb.Experiment()
-        json_format.ParseDict(with_long_enums(content, pb.Experiment.DESCRIPTOR), message)
+        json_format.ParseDict(to_json_mapping(content, pb.Experiment.DESCRIPTOR), message)
     except (ValueError, json_format.ParseError) as error:  # TOML's errors are ValueErrors
         raise InvalidExperiment([Violation(name, str(error))]) from error
     return message
@@ -61,15 +63,17 @@ def read_json(text: str) -> pb.Experiment:
     return message
 
 
-def active_actions(text: str) -> tuple[ActionId, ...]:
-    """The active actions in a text that `write_json` made, as in the version made of it; a fiftieth of the work of
-    `read_json`.
+def active_actions(text: str) -> tuple[tuple[ActionId, ...], bool]:
+    """The active actions in a text that `write_json` made, as in the version made of it, and whether calls may bring
+    others; a fiftieth of the work of `read_json`.
 
     >>> active_actions('{"actions": [{"id": "sale"}, {"id": "old", "state": "ACTION_STATE_RETIRED"}]}')
-    ('sale',)
+    (('sale',), False)
     """
     retired = pb.ActionState.Name(pb.ACTION_STATE_RETIRED)
-    return tuple([ActionId(one["id"]) for one in json.loads(text)["actions"] if one.get("state") != retired])
+    content = json.loads(text)
+    active = [ActionId(one["id"]) for one in content.get("actions", ()) if one.get("state") != retired]
+    return tuple(active), "actions_in_calls" in content
 
 
 def write_json(message: pb.Experiment) -> str:
@@ -124,7 +128,8 @@ def from_message(message: pb.Experiment) -> Experiment:
     actions = tuple(_action(a, features) for a, (features, _) in zip(message.actions, read, strict=True))
     reward = _reward(message.reward)
     active = sum(not a.retired for a in actions)
-    default_floor = min(DEFAULT_MINIMUM_PROPENSITY, DEFAULT_EXPLORATION_SHARE / active)
+    most = most_actions(message)
+    default_floor = min(DEFAULT_MINIMUM_PROPENSITY, DEFAULT_EXPLORATION_SHARE / max(active, most))
     return Experiment(
         id=ExperimentId(message.id),
         description=message.description,
@@ -140,6 +145,25 @@ def from_message(message: pb.Experiment) -> Experiment:
         salt=message.salt,
         needs_activation=message.activation == pb.ACTIVATION_REQUIRED,
         learns_overrides=message.override == pb.OVERRIDE_LEARN,
+        most_actions=most,
+        schema=_feature_schema(message.schema) if message.HasField("schema") else None,
+    )
+
+
+def _feature_schema(message: pb.FeatureSchema) -> FeatureSchema:
+    rules = {name: _feature_rule(rule) for name, rule in sorted(message.features.items())}
+    return FeatureSchema(rules, refuse=message.on_problem == pb.ON_FEATURE_PROBLEM_REFUSE)
+
+
+def _feature_rule(message: pb.FeatureRule) -> FeatureRule:
+    ranged, said = message.HasField("range"), message.on_problem
+    return FeatureRule(
+        type=FeatureType(pb.FeatureType.Name(feature_type(message)).removeprefix("FEATURE_TYPE_").lower()),
+        values=tuple(message.values),
+        minimum=message.range.minimum if ranged else None,
+        maximum=message.range.maximum if ranged else None,
+        required=message.required,
+        refuse=said == pb.ON_FEATURE_PROBLEM_REFUSE if said else None,
     )
 
 
@@ -208,6 +232,8 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         # Defaults are not written: so the definitions of experiments that have no such field stay as they are.
         activation=pb.ACTIVATION_REQUIRED if experiment.needs_activation else pb.ACTIVATION_UNSPECIFIED,
         override=pb.OVERRIDE_LEARN if experiment.learns_overrides else pb.OVERRIDE_UNSPECIFIED,
+        actions_in_calls=pb.ActionsInCalls(most=experiment.most_actions) if experiment.most_actions else None,
+        schema=_schema_message(experiment.schema) if experiment.schema is not None else None,
     )
     message.reward.window.FromMicroseconds(reward.window)
     parameters = getattr(message.policy, experiment.policy.algorithm)
@@ -215,6 +241,25 @@ def to_message(experiment: Experiment) -> pb.Experiment:
     for name, value in experiment.policy.parameters.items():
         setattr(parameters, name, value)
     return message
+
+
+def _schema_message(schema: FeatureSchema) -> pb.FeatureSchema:
+    rules = {name: _rule_message(rule) for name, rule in schema.rules.items()}
+    return pb.FeatureSchema(features=rules, on_problem=_on_problem(refuse=schema.refuse))
+
+
+def _rule_message(rule: FeatureRule) -> pb.FeatureRule:
+    return pb.FeatureRule(
+        type=pb.FeatureType.Value(f"FEATURE_TYPE_{rule.type.upper()}"),
+        values=rule.values,
+        range=None if rule.minimum is None else pb.Range(minimum=rule.minimum, maximum=rule.maximum),
+        required=rule.required,
+        on_problem=None if rule.refuse is None else _on_problem(refuse=rule.refuse),
+    )
+
+
+def _on_problem(*, refuse: bool) -> pb.OnFeatureProblem:
+    return pb.ON_FEATURE_PROBLEM_REFUSE if refuse else pb.ON_FEATURE_PROBLEM_COUNT
 
 
 def _state(experiment: Experiment) -> pb.ExperimentState:

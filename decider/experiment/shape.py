@@ -12,6 +12,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from decider.durations import EXAMPLES, MICROSECONDS, microseconds_of
 from decider.errors import Violation
 
 _DURATION = "google.protobuf.Duration"
@@ -22,8 +23,10 @@ def shape_violations(content: Mapping[str, Any], descriptor: Descriptor, path: s
     """Every key that does not fit.
 
     >>> from decider.v1.experiment_pb2 import Experiment
-    >>> [str(v) for v in shape_violations({"holdot": 1, "reward": {"window": 600}}, Experiment.DESCRIPTOR)]
-    ['holdot: unknown key; did you mean holdout?', 'reward.window: must be a text in seconds, like "600s"']
+    >>> list(map(str, shape_violations({"holdot": 1, "reward": {"window": 600}}, Experiment.DESCRIPTOR)))
+    ... # doctest: +NORMALIZE_WHITESPACE
+    ['holdot: unknown key; did you mean holdout?',
+     'reward.window: must be a duration like "10m", "1h30m", "7d", "600s" or "500ms"']
     """
     for name, value in content.items():
         field = descriptor.fields_by_name.get(name)
@@ -41,8 +44,7 @@ def _suggestion(name: str, descriptor: Descriptor) -> str:
 
 def _field_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator[Violation]:
     if _is_map(field):
-        if not isinstance(value, Mapping):
-            yield Violation(path, "must be a table of names and values")
+        yield from _map_violations(value, field.message_type.fields_by_name["value"], path)
     elif not field.is_repeated:
         yield from _value_violations(value, field, path)
     elif not isinstance(value, list):
@@ -50,6 +52,14 @@ def _field_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator
     else:
         for index, item in enumerate(value):
             yield from _value_violations(item, field, f"{path}[{index}]")
+
+
+def _map_violations(content: Any, value: FieldDescriptor, path: str) -> Iterator[Violation]:
+    if not isinstance(content, Mapping):
+        yield Violation(path, "must be a table of names and values")
+        return
+    for name, item in content.items():
+        yield from _value_violations(item, value, f"{path}[{name}]")
 
 
 def _is_map(field: FieldDescriptor) -> bool:
@@ -65,8 +75,8 @@ def _value_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator
         if isinstance(value, Mapping | list):
             yield Violation(path, "must be a single value, not a table or list")
     elif message.full_name == _DURATION:
-        if not (isinstance(value, str) and value.endswith("s")):
-            yield Violation(path, 'must be a text in seconds, like "600s"')
+        if not isinstance(value, str) or microseconds_of(value) is None:
+            yield Violation(path, f"must be a duration like {EXAMPLES}")
     elif not isinstance(value, Mapping):
         names = "any names" if message.full_name == _STRUCT else ", ".join(f.name for f in message.fields)
         yield Violation(path, f"must be a table with {names or 'nothing in it: {}'}")
@@ -88,22 +98,27 @@ def _prefix(field: FieldDescriptor) -> str:
     return str(field.enum_type.values[0].name).removesuffix("UNSPECIFIED")
 
 
-def with_long_enums(value: Any, descriptor: Descriptor) -> Any:
-    """The same content, of right shape, with enum values as protobuf's JSON mapping wants them.
+def to_json_mapping(value: Any, descriptor: Descriptor) -> Any:
+    """The same content, of right shape, with enum values and durations as protobuf's JSON mapping wants them.
 
     >>> from decider.v1.experiment_pb2 import Experiment
-    >>> with_long_enums({"state": "paused"}, Experiment.DESCRIPTOR)
-    {'state': 'EXPERIMENT_STATE_PAUSED'}
+    >>> to_json_mapping({"state": "paused", "reward": {"window": "1h30m"}}, Experiment.DESCRIPTOR)
+    {'state': 'EXPERIMENT_STATE_PAUSED', 'reward': {'window': '5400.000000s'}}
     """
-    return {name: _long_enum(item, descriptor.fields_by_name[name]) for name, item in value.items()}
+    return {name: _to_json(item, descriptor.fields_by_name[name]) for name, item in value.items()}
 
 
-def _long_enum(value: Any, field: FieldDescriptor) -> Any:
+def _to_json(value: Any, field: FieldDescriptor) -> Any:
     if isinstance(value, list):
-        return [_long_enum(item, field) for item in value]
+        return [_to_json(item, field) for item in value]
     if field.enum_type is not None:
         return _prefix(field) + _short(value, field).upper()
     message = field.message_type
-    if message is None or _is_map(field) or message.full_name.startswith("google.protobuf."):
+    if message is None or message.full_name == _STRUCT:
         return value
-    return with_long_enums(value, message)
+    if _is_map(field):
+        return {name: _to_json(item, message.fields_by_name["value"]) for name, item in value.items()}
+    if message.full_name == _DURATION:
+        seconds, rest = divmod(microseconds_of(value) or 0, MICROSECONDS["s"])
+        return f"{seconds}.{rest:06d}s"
+    return to_json_mapping(value, message)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from decider.experiment.features import MAX_FEATURES
 from decider.policy.spec import PolicySpec
 from decider.policy.work import Budget, Shape
-from decider.types import CONTEXT_FIELDS, ActionId, Context, Features
+from decider.types import CONTEXT_FIELDS, NO_FEATURES, ActionId, Context, Features
 
 SURELY = 1 - 1e-9
 """Of a budget: two sums of the same costs may differ in their last bits."""
@@ -51,14 +51,15 @@ class Workload:
     def _largest(self, context: Context, action_features: Mapping[ActionId, Features]) -> Shape:
         """A shape that no decision with such features exceeds, without looking at each action."""
         most = self._most_own + max(map(len, action_features.values()))
-        return Shape(FIELDS + len(context.features), {most: len(self._active)})
+        # Actions that the call brings are among those with features, beside the active ones.
+        return Shape(FIELDS + len(context.features), {most: len(self._active) + len(action_features)})
 
     def seconds(
         self, context: Context, eligible: Sequence[ActionId], action_features: Mapping[ActionId, Features]
     ) -> float:
         """Estimated, of one decision."""
         own, new = self._own, {id_: action_features[id_] for id_ in eligible if id_ in action_features}
-        sizes = [len(own[id_].keys() | new[id_].keys()) if id_ in new else len(own[id_]) for id_ in eligible]
+        sizes = [_size(own.get(id_, NO_FEATURES), new.get(id_, NO_FEATURES)) for id_ in eligible]
         given = FIELDS - context[:FIELDS].count("")
         return self._policy.seconds(Shape(given + len(context.features), Counter(sizes)))
 
@@ -77,3 +78,7 @@ class Workload:
             )
             self._fit = (budget, most)
         return most
+
+
+def _size(own: Features, new: Features) -> int:
+    return len(own.keys() | new.keys()) if new else len(own)

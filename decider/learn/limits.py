@@ -108,9 +108,10 @@ def definition_bytes(experiment: Experiment) -> int:
     >>> 600 < definition_bytes(Experiment(ExperimentId("e"), (Action(ActionId("a")),) * 10)) / 10 < 900
     True
     """
+    rules = experiment.schema.rules.values() if experiment.schema is not None else ()
     return sum(
         ACTION_BYTES + _bytes(action.payload) + 2 * _flat_bytes(action.features) for action in experiment.actions
-    )
+    ) + sum(ACTION_BYTES + sum(map(getsizeof, rule.values)) for rule in rules)
 
 
 def _flat_bytes(features: Features) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from decider.errors import FailedPrecondition, NotFound
 from decider.experiment.checks import check_successor, check_work
+from decider.experiment.combinations import check_combinations
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import definition_text
 from decider.learn.limits import LimitChecker, Limits
@@ -56,7 +57,7 @@ class Versions:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
         keep_state: it stays paused, active or ended. Raises InvalidExperiment where it contradicts earlier versions or
-        its decisions would cost too much, LimitReached where all experiments together would be too much,
+        itself, or its decisions would cost too much, LimitReached where all experiments together would be too much,
         FailedPrecondition where its policy would have to learn from a part of the archive that is not there.
         """
 
@@ -94,6 +95,8 @@ class Versions:
                 experiment = content(newest.experiment if newest else None)
                 self._limits.check(experiment, self._lineup)
             check_successor(experiment, self._log.action_kinds(id_))
+            if not _is_only_another_state(newest, experiment):  # a pause or the same content is never refused
+                check_combinations(experiment, newest.experiment if newest else None)
             waits = rollout is not None and rollout.must_wait(experiment)
             if rollout and newest and definition_text(newest.experiment) == definition_text(experiment):
                 return ApplyResult(newest, changed=False, waits=rollout.waiting is not None)
@@ -126,3 +129,9 @@ class Versions:
         self._lineup.follow(news)
         self._followed = news.head
         return self._lineup
+
+
+def _is_only_another_state(newest: ExperimentVersion | None, experiment: Experiment) -> bool:
+    return newest is not None and experiment == replace(
+        newest.experiment, paused=experiment.paused, ended=experiment.ended
+    )

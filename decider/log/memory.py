@@ -49,7 +49,15 @@ from decider.log.protocol import (
     TotalsCheckpoint,
     VersionName,
 )
-from decider.log.totals import DELAY_BUCKETS, POLICY_DRAWS, RewardTotals, SealedTotals, Totals
+from decider.log.totals import (
+    DELAY_BUCKETS,
+    POLICY_DRAWS,
+    ActionNames,
+    RewardTotals,
+    SealedTotals,
+    Totals,
+    names_of,
+)
 from decider.policy.saved import SavedModel
 from decider.types import (
     START,
@@ -445,7 +453,7 @@ class MemoryLog:
         totals = Totals()
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
-                _count_decision(totals, logged.decision)
+                _count_decision(totals, logged.decision, names_of(self._version(logged)))
             if after.time < self._deadline(logged) <= until.time:
                 _count_sealed(totals, self._seal(logged, self._deadline(logged)), self._version(logged))
         sent = [
@@ -540,14 +548,14 @@ def _key(entry: Entry) -> Any:
             return None
 
 
-def _count_decision(totals: Totals, decision: Decision) -> None:
-    version = decision.version
-    totals.decisions[version, decision.action, decision.reason] += 1
+def _count_decision(totals: Totals, decision: Decision, names: ActionNames) -> None:
+    version, action = decision.version, names.counted_as(decision.action)
+    totals.decisions[version, action, decision.reason] += 1
     if decision.reason in POLICY_DRAWS:
-        key = (version, decision.action)
+        key = (version, action)
         totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
-        for action, slots in zip(decision.eligible, decision.pmf, strict=True):
-            totals.possible[version, action] += slots > 0
+        for eligible, slots in zip(decision.eligible, decision.pmf, strict=True):
+            totals.possible[version, names.counted_as(eligible)] += slots > 0
 
 
 def _count_change(

@@ -10,16 +10,41 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+from decider.experiment.definition import ExperimentVersion
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.types import ActionId, Position, Reason, RewardOutcome
 
 POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 """The reasons of draws from a policy's pmf."""
 
+CALLED = ActionId("(called)")
+"""Where others have an action: all that only calls knew, together. Their ids are no labels: there may be any number."""
+
 DELAY_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800)
 """Seconds from decision to reward; one more bucket holds what is later."""
+
+
+class ActionNames(NamedTuple):
+    """active: the active actions of a version. open: calls may bring others."""
+
+    active: tuple[ActionId, ...]
+    open: bool = False
+
+    def counted_as(self, action: ActionId) -> ActionId:
+        """An action's name in totals.
+
+        >>> names = ActionNames((ActionId("sale"),), open=True)
+        >>> names.counted_as(ActionId("sale")), names.counted_as(ActionId("article-7"))
+        ('sale', '(called)')
+        """
+        return CALLED if self.open and action not in self.active else action
+
+
+def names_of(version: ExperimentVersion) -> ActionNames:
+    """Of a version's actions."""
+    return ActionNames(version.all_active, version.experiment.most_actions > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +86,8 @@ class RewardTotals:
 
 @dataclass(slots=True)
 class Totals:
-    """`version` is the position of an experiment version everywhere. Entries come with those of their own position;
-    seals by the time of the deadline."""
+    """`version` is the position of an experiment version everywhere, an action what `ActionNames` counts it as. Entries
+    come with those of their own position; seals by the time of the deadline."""
 
     decisions: Counter[tuple[Position, ActionId, Reason]] = field(default_factory=Counter)
     inverse_propensity: dict[tuple[Position, ActionId], ExactSum] = field(default_factory=dict)

@@ -62,6 +62,7 @@ ALGORITHMS: Mapping[str, Algorithm] = {
         estimate=thompson_estimate,
         terms=("CA", "CCA"),
         uses_propensity=False,
+        shares=False,
     ),
     **VW_ALGORITHMS,
     "uniform": _static("uniform", Uniform),

@@ -129,6 +129,8 @@ class Algorithm:
     made_by: (parameters, interactions) -> their part of a model's name. estimate: seconds of a decision. terms: the
     interactions that it knows; None is all. resumable: whether a policy that was saved and loaded learns on as if
     nothing had happened. uses_propensity: whether what it learns depends on the propensity of the action.
+    shares: whether what it learns about an action says something about another one, and takes no more memory for each;
+    else actions that only calls know are not for it.
     """
 
     parameters: Mapping[str, Parameter]
@@ -139,6 +141,7 @@ class Algorithm:
     learns: bool = True
     resumable: bool = True
     uses_propensity: bool = True
+    shares: bool = True
 
     @property
     def defaults(self) -> dict[str, float]:

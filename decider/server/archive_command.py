@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 import time
@@ -13,6 +12,7 @@ from tempfile import TemporaryFile
 
 import click
 
+from decider.durations import microseconds_of
 from decider.errors import DeciderError, LogError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
 from decider.log.open import open_to_cut, open_to_plan
@@ -27,33 +27,14 @@ Examples:
   decider archive --db shop.db --before 2026-10-01 --dry-run /archive/shop
 """
 
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-"""Seconds."""
-
-LONGEST = 36_500 * 86_400
-"""Seconds of an age: times beyond could not be stored."""
-
 TELL_EVERY = 5.0
 """Seconds between two lines about the same piece of work."""
 
 
-def microseconds(age: str) -> int | None:
-    """Of an age like 7d; None where it is none, or more than 36500d.
-
-    >>> microseconds("90s"), microseconds("1.5h"), microseconds("soon"), microseconds("9" * 400 + "d")
-    (90000000, 5400000000, None, None)
-    >>> microseconds("36500d"), microseconds("36501d")
-    (3153600000000000, None)
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", age.strip())
-    seconds = float(found[1]) * UNITS[found[2]] if found else math.inf
-    return round(seconds * 1_000_000) if seconds <= LONGEST else None
-
-
 def _age(_: click.Context, __: click.Parameter, value: str) -> int:
-    found = microseconds(value)
+    found = microseconds_of(value)
     if found is None:
-        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 30m or 90s, at most 36500d")
+        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 1h30m or 90s, at most 36500d")
     return found
 
 
@@ -64,7 +45,7 @@ def check_age(context: click.Context, parameter: click.Parameter, value: str) ->
 
 
 def _check_time(_: click.Context, __: click.Parameter, value: str) -> str:
-    if microseconds(value) is None:
+    if microseconds_of(value) is None:
         _time(value)
     return value
 
@@ -130,7 +111,7 @@ def _check_writable(dest: Path) -> None:
 
 
 def _limit(log: CuttableLog, before: str) -> Time:
-    age = microseconds(before)
+    age = microseconds_of(before)
     return _time(before) if age is None else Time(log.head().time - age)
 
 

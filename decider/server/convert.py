@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
@@ -11,7 +11,7 @@ from uuid_utils import uuid7
 
 from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
-from decider.experiment.checks import LARGEST_REWARD
+from decider.experiment.checks import LARGEST_REWARD, MAX_ACTIONS, id_violation, payload_violation
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import read_features
 from decider.experiment.schema import to_message
@@ -19,6 +19,7 @@ from decider.types import (
     CONTEXT_FIELDS,
     START,
     ActionId,
+    CalledAction,
     Context,
     Decision,
     DecisionId,
@@ -52,6 +53,7 @@ def decision_request(message: pb.DecideRequest) -> DecisionRequest:
         _check_text("decision_id", decision_id, MAX_KEY, violations)
     context = _context(message.context, violations)
     action_features = _action_features(message.action_features, violations)
+    called = _called_actions(message.actions, violations) if message.actions else ()
     if violations:
         raise InvalidArgument(violations)
     return DecisionRequest(
@@ -62,6 +64,7 @@ def decision_request(message: pb.DecideRequest) -> DecisionRequest:
         tuple(map(ActionId, message.excluded_actions)),
         action_features,
         message.explore or not message.HasField("explore"),
+        called,
     )
 
 
@@ -95,6 +98,24 @@ def _action_features(message: Mapping[str, Struct], violations: list[Violation])
     return features
 
 
+def _called_actions(message: Sequence[pb.CalledAction], violations: list[Violation]) -> tuple[CalledAction, ...]:
+    if len(message) > MAX_ACTIONS:  # before anything is read
+        violations.append(Violation("actions", f"has {len(message)} actions; at most {MAX_ACTIONS} are possible"))
+        return ()
+    called: dict[str, CalledAction] = {}
+    for index, action in enumerate(message):
+        path = f"actions[{index}]"
+        violations += [*id_violation(f"{path}.id", action.id), *payload_violation(f"{path}.payload", action.payload)]
+        if action.kind:
+            violations += id_violation(f"{path}.kind", action.kind)
+        if action.id in called:
+            violations.append(Violation(f"{path}.id", f"{action.id[:80]!r} is there twice"))
+        features, problems = read_features(action.features, f"{path}.features", reserved=_RESERVED)
+        violations += problems
+        called[action.id] = CalledAction(ActionId(action.id), action.kind, features)
+    return tuple(called.values())
+
+
 REPLY_CACHE = 8_000_000
 """Bytes of the actions in the cache, about; then it is emptied: actions of old versions must not stay for ever."""
 
@@ -110,17 +131,24 @@ class Replies:
         self._bytes = 0
 
     def write(
-        self, reply: pb.DecideResponse, decision: Decision, version: ExperimentVersion, *, with_ranking: bool
+        self, reply: pb.DecideResponse, decision: Decision, version: ExperimentVersion, request: pb.DecideRequest
     ) -> None:
         """The reply to a decision of this version, into an empty message: its own or its place in a batch's."""
         # Set one by one: the same fields as arguments of a new message take three times as long.
-        reply.action.CopyFrom(self._action(decision.action, version))
+        if decision.action in version.active:
+            reply.action.CopyFrom(self._action(decision.action, version))
+        else:  # only its call knew it
+            (choice,) = version.choices_of((decision.action,), decision.action_features)
+            reply.action.id, reply.action.kind = choice.id, choice.kind
+        for action in request.actions:
+            if action.id == decision.action and action.HasField("payload"):
+                reply.action.payload.CopyFrom(action.payload)
         reply.decision_id = decision.decision_id
         reply.propensity = decision.propensity
         reply.reason = _REASONS[decision.reason]
         reply.model = decision.model
         reply.experiment_version = version.number
-        if with_ranking:
+        if request.with_ranking:
             reply.ranking.extend(_ranking(decision))
 
     def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:

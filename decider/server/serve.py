@@ -17,6 +17,7 @@ from contextlib import ExitStack
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
+from decider.decide.decide import RULES
 from decider.errors import DeciderError, LogError
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.limits import Limits
@@ -29,6 +30,7 @@ from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
+from decider.metrics.requests import RequestMetrics
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
 from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
@@ -86,6 +88,7 @@ def build() -> dict[str, object]:
         "sqlite": sqlite3.sqlite_version,
         "machine": platform.machine(),
         "codes": code_versions(),
+        "rules": RULES,
     }
 
 
@@ -186,6 +189,7 @@ class Server:
                 append=self._calls.append,
                 budget=budget,
                 locate_all=self._calls.share(self.log.locate_all),
+                metrics=RequestMetrics(self._registry),
             ),
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,

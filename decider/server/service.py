@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from decider.decide.decide import decide
+from decider.decide.named_actions import MAX_SHOWN, SHOWN, inactive_actions
 from decider.errors import (
     AlreadyExists,
     DeciderError,
@@ -17,7 +18,7 @@ from decider.errors import (
     RewardOutOfRange,
     Violation,
 )
-from decider.experiment.checks import LARGEST_REWARD
+from decider.experiment.checks import LARGEST_REWARD, is_id
 from decider.experiment.definition import ExperimentVersion, OutOfRange
 from decider.log.protocol import (
     Append,
@@ -35,9 +36,11 @@ from decider.log.protocol import (
     Orphan,
     RefusedReward,
 )
+from decider.metrics.requests import RequestMetrics
 from decider.policy.work import Budget
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
+from decider.server.request_checks import RequestChecks
 from decider.server.rpc import check_caller, to_status
 from decider.serving.current import Current
 from decider.types import START, ActionId, ActivationOutcome, Decision, DecisionId, ExperimentId, RewardOutcome
@@ -48,11 +51,13 @@ Result = TypeVar("Result")
 
 
 class _Answer(NamedTuple):
-    """A decision with its version; `stored`: it was in the log before."""
+    """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
+    left out."""
 
     decision: Decision
     version: ExperimentVersion
     stored: bool
+    ignored: Sequence[ActionId] = ()
 
 
 class _Prepared(NamedTuple):
@@ -68,7 +73,8 @@ PATIENT = Caller(math.inf, lambda: True)
 
 
 class DeciderService:
-    """Handlers of the RPCs of the same names. budget: see `decide`.
+    """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
+    experiment does not know.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits.
@@ -82,6 +88,7 @@ class DeciderService:
         append: Append,
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
+        metrics: RequestMetrics | None = None,
     ) -> None:
         self._current = current
         self._log = log
@@ -89,6 +96,7 @@ class DeciderService:
         self._append = append
         self._locate_all = locate_all or log.locate_all
         self._replies = convert.Replies()
+        self._checks = RequestChecks(metrics or RequestMetrics())
 
     def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
@@ -97,8 +105,13 @@ class DeciderService:
             (mark,) = self._append([Awaited(chosen.decision, caller)])
             chosen = self._confirm(request, chosen, mark, caller)
         reply = pb.DecideResponse()
-        self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
+        self._write(reply, chosen, request)
         return reply
+
+    def _write(self, reply: pb.DecideResponse, chosen: _Answer, request: pb.DecideRequest) -> None:
+        self._replies.write(reply, chosen.decision, chosen.version, request)
+        if chosen.ignored:
+            reply.ignored_actions.extend([id_[:MAX_SHOWN] for id_ in chosen.ignored[:SHOWN]])
 
     def DecideBatch(self, request: pb.DecideBatchRequest, caller: Caller = PATIENT) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
@@ -126,8 +139,7 @@ class DeciderService:
                 raise chosen
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks), caller)
-            reply = response.results.add().response
-            self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
+            self._write(response.results.add().response, chosen, request)
         except DeciderError as error:
             response.results.add(error=to_status(error))
 
@@ -143,7 +155,13 @@ class DeciderService:
                 f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
                 reason="EXPERIMENT_PAUSED",
             )
-        return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False)
+        experiment = version.experiment
+        ignored: Sequence[ActionId] = ()
+        if experiment.schema is not None:
+            self._checks.check_features(experiment.id, experiment.schema, asked.context)
+        if asked.eligible or asked.excluded or asked.action_features or asked.called:
+            asked, ignored = self._checks.fit(version, asked)
+        return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False, ignored=ignored)
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None, caller: Caller) -> _Answer:
         """The decision to answer with after the commit. Raises GaveUp, and LogError if it is not in the log."""
@@ -176,7 +194,7 @@ class DeciderService:
                 "take a new id",
                 reason="DECISION_ID_REUSED",
             )
-        return _Answer(logged.decision, version, stored=True)
+        return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, logged.decision, version))
 
     def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
         """Append what was shown; only the first activation of a decision counts. One that comes before its decision is
@@ -210,7 +228,7 @@ class DeciderService:
         if action in ("", place.action):
             return None
         version = self._log.version_at(place.version)
-        if action not in version.choices:
+        if action not in version.choices and not (version.experiment.most_actions and is_id(action)):
             raise NotFound(
                 f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.choices)}",
                 reason="ACTION_NOT_FOUND",
@@ -281,6 +299,15 @@ class DeciderService:
             window = self._log.version_at(place.version).experiment.reward.window
             outcome = prepared.outcome if mark.time < place.time + window else RewardOutcome.LATE
         return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
+
+
+def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
+    """Of a call that is sent again: as in the first answer. Its other fields are not read."""
+    brought = [*decision.eligible, *[action.id for action in request.actions]]
+    named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features)]
+    if not (named or request.actions):
+        return ()
+    return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
 
 
 def _existing(place: DecisionRef | None, decision_id: str) -> DecisionRef:

@@ -22,6 +22,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_FALLBACK: _ClassVar[Reason]
     REASON_ONLY_ELIGIBLE: _ClassVar[Reason]
     REASON_NO_EXPLORATION: _ClassVar[Reason]
+    REASON_HOLDOUT_UNAVAILABLE: _ClassVar[Reason]
 
 class ActivationOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -49,6 +50,7 @@ REASON_BASELINE: Reason
 REASON_FALLBACK: Reason
 REASON_ONLY_ELIGIBLE: Reason
 REASON_NO_EXPLORATION: Reason
+REASON_HOLDOUT_UNAVAILABLE: Reason
 ACTIVATION_OUTCOME_UNSPECIFIED: ActivationOutcome
 ACTIVATION_OUTCOME_ACTIVATED: ActivationOutcome
 ACTIVATION_OUTCOME_OVERRIDDEN: ActivationOutcome
@@ -80,7 +82,7 @@ class Context(_message.Message):
     def __init__(self, segment: _Optional[str] = ..., device: _Optional[str] = ..., channel: _Optional[str] = ..., location: _Optional[str] = ..., intent_stage: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class DecideRequest(_message.Message):
-    __slots__ = ("experiment", "unit_id", "context", "decision_id", "eligible_actions", "excluded_actions", "action_features", "explore", "with_ranking")
+    __slots__ = ("experiment", "unit_id", "context", "decision_id", "eligible_actions", "excluded_actions", "action_features", "explore", "with_ranking", "actions")
     class ActionFeaturesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +99,7 @@ class DecideRequest(_message.Message):
     ACTION_FEATURES_FIELD_NUMBER: _ClassVar[int]
     EXPLORE_FIELD_NUMBER: _ClassVar[int]
     WITH_RANKING_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
     experiment: str
     unit_id: str
     context: Context
@@ -106,7 +109,20 @@ class DecideRequest(_message.Message):
     action_features: _containers.MessageMap[str, _struct_pb2.Struct]
     explore: bool
     with_ranking: bool
-    def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., decision_id: _Optional[str] = ..., eligible_actions: _Optional[_Iterable[str]] = ..., excluded_actions: _Optional[_Iterable[str]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ...) -> None: ...
+    actions: _containers.RepeatedCompositeFieldContainer[CalledAction]
+    def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., decision_id: _Optional[str] = ..., eligible_actions: _Optional[_Iterable[str]] = ..., excluded_actions: _Optional[_Iterable[str]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ..., actions: _Optional[_Iterable[_Union[CalledAction, _Mapping]]] = ...) -> None: ...
+
+class CalledAction(_message.Message):
+    __slots__ = ("id", "kind", "features", "payload")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    kind: str
+    features: _struct_pb2.Struct
+    payload: _struct_pb2.Struct
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., payload: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class DecidedAction(_message.Message):
     __slots__ = ("id", "kind", "payload")
@@ -127,7 +143,7 @@ class RankedAction(_message.Message):
     def __init__(self, action: _Optional[str] = ..., propensity: _Optional[float] = ...) -> None: ...
 
 class DecideResponse(_message.Message):
-    __slots__ = ("decision_id", "action", "propensity", "reason", "model", "experiment_version", "ranking")
+    __slots__ = ("decision_id", "action", "propensity", "reason", "model", "experiment_version", "ranking", "ignored_actions")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     PROPENSITY_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +151,7 @@ class DecideResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     RANKING_FIELD_NUMBER: _ClassVar[int]
+    IGNORED_ACTIONS_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     action: DecidedAction
     propensity: float
@@ -142,7 +159,8 @@ class DecideResponse(_message.Message):
     model: int
     experiment_version: int
     ranking: _containers.RepeatedCompositeFieldContainer[RankedAction]
-    def __init__(self, decision_id: _Optional[str] = ..., action: _Optional[_Union[DecidedAction, _Mapping]] = ..., propensity: _Optional[float] = ..., reason: _Optional[_Union[Reason, str]] = ..., model: _Optional[int] = ..., experiment_version: _Optional[int] = ..., ranking: _Optional[_Iterable[_Union[RankedAction, _Mapping]]] = ...) -> None: ...
+    ignored_actions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decision_id: _Optional[str] = ..., action: _Optional[_Union[DecidedAction, _Mapping]] = ..., propensity: _Optional[float] = ..., reason: _Optional[_Union[Reason, str]] = ..., model: _Optional[int] = ..., experiment_version: _Optional[int] = ..., ranking: _Optional[_Iterable[_Union[RankedAction, _Mapping]]] = ..., ignored_actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DecideBatchRequest(_message.Message):
     __slots__ = ("requests",)

@@ -42,6 +42,19 @@ class ActionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACTION_STATE_ACTIVE: _ClassVar[ActionState]
     ACTION_STATE_RETIRED: _ClassVar[ActionState]
 
+class FeatureType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FEATURE_TYPE_UNSPECIFIED: _ClassVar[FeatureType]
+    FEATURE_TYPE_CATEGORY: _ClassVar[FeatureType]
+    FEATURE_TYPE_NUMBER: _ClassVar[FeatureType]
+    FEATURE_TYPE_FLAG: _ClassVar[FeatureType]
+
+class OnFeatureProblem(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ON_FEATURE_PROBLEM_UNSPECIFIED: _ClassVar[OnFeatureProblem]
+    ON_FEATURE_PROBLEM_COUNT: _ClassVar[OnFeatureProblem]
+    ON_FEATURE_PROBLEM_REFUSE: _ClassVar[OnFeatureProblem]
+
 class OutOfRange(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OUT_OF_RANGE_UNSPECIFIED: _ClassVar[OutOfRange]
@@ -73,6 +86,13 @@ LEARNING_FROZEN: Learning
 ACTION_STATE_UNSPECIFIED: ActionState
 ACTION_STATE_ACTIVE: ActionState
 ACTION_STATE_RETIRED: ActionState
+FEATURE_TYPE_UNSPECIFIED: FeatureType
+FEATURE_TYPE_CATEGORY: FeatureType
+FEATURE_TYPE_NUMBER: FeatureType
+FEATURE_TYPE_FLAG: FeatureType
+ON_FEATURE_PROBLEM_UNSPECIFIED: OnFeatureProblem
+ON_FEATURE_PROBLEM_COUNT: OnFeatureProblem
+ON_FEATURE_PROBLEM_REFUSE: OnFeatureProblem
 OUT_OF_RANGE_UNSPECIFIED: OutOfRange
 OUT_OF_RANGE_CLIP: OutOfRange
 OUT_OF_RANGE_REFUSE: OutOfRange
@@ -85,7 +105,7 @@ AGGREGATION_MIN: Aggregation
 AGGREGATION_MEAN: Aggregation
 
 class Experiment(_message.Message):
-    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override")
+    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema")
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +119,8 @@ class Experiment(_message.Message):
     SALT_FIELD_NUMBER: _ClassVar[int]
     ACTIVATION_FIELD_NUMBER: _ClassVar[int]
     OVERRIDE_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_IN_CALLS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
     id: str
     description: str
     state: ExperimentState
@@ -112,7 +134,9 @@ class Experiment(_message.Message):
     salt: str
     activation: Activation
     override: Override
-    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ...) -> None: ...
+    actions_in_calls: ActionsInCalls
+    schema: FeatureSchema
+    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ...) -> None: ...
 
 class Action(_message.Message):
     __slots__ = ("id", "kind", "features", "payload", "state")
@@ -127,6 +151,41 @@ class Action(_message.Message):
     payload: _struct_pb2.Struct
     state: ActionState
     def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., payload: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[ActionState, str]] = ...) -> None: ...
+
+class ActionsInCalls(_message.Message):
+    __slots__ = ("most",)
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    most: int
+    def __init__(self, most: _Optional[int] = ...) -> None: ...
+
+class FeatureSchema(_message.Message):
+    __slots__ = ("features", "on_problem")
+    class FeaturesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: FeatureRule
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[FeatureRule, _Mapping]] = ...) -> None: ...
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    ON_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    features: _containers.MessageMap[str, FeatureRule]
+    on_problem: OnFeatureProblem
+    def __init__(self, features: _Optional[_Mapping[str, FeatureRule]] = ..., on_problem: _Optional[_Union[OnFeatureProblem, str]] = ...) -> None: ...
+
+class FeatureRule(_message.Message):
+    __slots__ = ("type", "values", "range", "required", "on_problem")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    ON_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    type: FeatureType
+    values: _containers.RepeatedScalarFieldContainer[str]
+    range: Range
+    required: bool
+    on_problem: OnFeatureProblem
+    def __init__(self, type: _Optional[_Union[FeatureType, str]] = ..., values: _Optional[_Iterable[str]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., required: _Optional[bool] = ..., on_problem: _Optional[_Union[OnFeatureProblem, str]] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("epsilon_greedy", "softmax", "squarecb", "bag", "cover", "rnd", "first", "uniform", "fixed", "thompson", "interactions")

@@ -19,7 +19,7 @@ from simulator.evaluate.estimates import Estimator, Terms, estimate_mean, mean_r
 from simulator.evaluate.result import Diagnostics, Difference, Estimate, Finding, HoldoutMean, PolicyResult
 from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.verdicts import ENOUGH_ESS, LEAST_ESS, at_least, reasons, worst_verdict
-from simulator.logs.columns import Columns
+from simulator.logs.columns import Columns, Flags
 from simulator.text import count, figure, percent
 
 TWO_GROUPS = f"{DEFAULT}, of two groups"
@@ -33,14 +33,21 @@ WIDER = 1.68
 def holdout_mean(columns: Columns, logged: Estimate) -> HoldoutMean | None:
     """The control group's own mean, and how much more the policy's units earned. None where the log has no group.
 
-    logged: the mean of the decisions that the policy made. Versions that must not be pooled have no lift: each group
-    may be of another time, and their difference can have any sign (Simpson's paradox).
+    logged: the mean of the decisions that the policy made. Only those that could have the baseline action are compared
+    with the group: others may be of better or worse visits, and the group has none of them. Versions that must not be
+    pooled have no lift: each group may be of another time, and their difference can have any sign (Simpson's paradox).
     """
     group = columns.holdout
     if group is None or not len(group):
         return None
     estimate, units = _own_mean(group), len(group.units.size)
     apart = versions_apart(columns)
+    could = _with_baseline(columns)
+    if could is not None and could.any():
+        alike = columns.take(could)
+        logged = mean_reward(alike.reward, alike.units, possible_rewards(alike))
+    elif could is not None:
+        apart = apart or "The policy made no decision for which the control group's action was eligible."
     return HoldoutMean(
         action="" if columns.baseline is None else columns.actions[columns.baseline],
         share=columns.split.declared if columns.split else 0.0,
@@ -51,6 +58,14 @@ def holdout_mean(columns: Columns, logged: Estimate) -> HoldoutMean | None:
         verdict=worst_verdict([Finding(HOLDOUT, split_verdict(columns), ""), _enough(units, len(group))]),
         no_lift=apart,
     )
+
+
+def _with_baseline(columns: Columns) -> Flags | None:
+    """(n,): whether the baseline action was eligible; None where it always was, or is not known."""
+    if columns.baseline is None:
+        return None
+    could = columns.member[columns.eligible, columns.baseline]
+    return None if could.all() else could
 
 
 def _lift(logged: Estimate, own: Estimate) -> Difference:
@@ -72,6 +87,7 @@ def with_control_group(
         return result
     units = len(group.units.size)
     unusable = any(finding.verdict == "do not use" for finding in log) or split_verdict(columns) != "fine"
+    unusable |= _with_baseline(columns) is not None  # the two groups are not of the same visits
     if unusable or units < LEAST_ESS or not columns.has_propensities or not len(columns):
         return result
     own = _own_mean(group)

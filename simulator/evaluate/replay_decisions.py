@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from decider.decide.decide import baseline_slots, rule_slots, usable_pmf
 from decider.decide.slots import SLOTS, Slots, to_slots_many
 from decider.errors import DeciderError
-from decider.experiment.definition import ExperimentVersion
+from decider.experiment.definition import KIND, ExperimentVersion
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import ActionId, Context, Features
 from simulator.load_policy import end_if_bad
@@ -47,6 +47,21 @@ class Menu:
     places: NDArray[np.int64]
     taught: Sequence[Choice]
     drawn: tuple[int, ...]
+
+
+def _called(
+    version: ExperimentVersion, logged: Collection[str], features: Mapping[ActionId, Features]
+) -> tuple[ActionId, ...]:
+    """The actions that only the call knew, in the order of `decide`, where the experiment lets calls bring actions."""
+    if not version.experiment.most_actions:
+        return ()
+    return tuple(sorted(id_ for id_ in features if id_ in logged and id_ not in version.choices))
+
+
+def _own(given: Features) -> Features:
+    """Without the kind: the log has it of actions that only their calls knew, and later versions may have declared
+    them."""
+    return {name: value for name, value in given.items() if name != KIND} if KIND in given else given
 
 
 class ReplayedPolicy:
@@ -90,8 +105,10 @@ class ReplayedPolicy:
         """Eligible are the policy's active actions that were so in the log, and those that the log does not know."""
         version = self._version
         logged = {self._actions[member] for member in members}
-        extra = {id_: given for id_, given in features.items() if id_ in version.choices}
-        eligible = tuple([id_ for id_ in version.all_active if id_ in logged or id_ not in self._index])
+        called = _called(version, logged, features)
+        extra = {id_: _own(given) for id_, given in features.items() if id_ in version.choices}
+        extra |= {id_: features[id_] for id_ in called}
+        eligible = tuple([id_ for id_ in version.all_active if id_ in logged or id_ not in self._index]) + called
         if not eligible:
             raise DoesNotFit(
                 f"{self.name}: has none of the actions that were eligible in a decision of the log: "
@@ -99,7 +116,7 @@ class ReplayedPolicy:
             )
         choices = version.choices_of(eligible, extra)
         ruled = rule_slots(version, self.policy, choices)
-        taught = tuple([id_ for id_ in version.choices if id_ in logged])
+        taught = tuple([id_ for id_ in version.choices if id_ in logged]) + called
         return Menu(
             choices=choices,
             ruled=ruled[0] if ruled else None,

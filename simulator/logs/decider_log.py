@@ -2,7 +2,8 @@
 
 What is not among them is counted by kind: versions with another reward, holdout or activation, open windows, decisions
 that had to be activated and were not (nobody may have seen them), overridden decisions (the reward belongs to another
-action), and the holdout (control traffic: no policy drew it), which has columns of its own. Called by `open.py`.
+action), and the holdout (control traffic: no policy drew it), which has columns of its own; but for those of its
+decisions that could not have the baseline action. Called by `open.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
 from decider.experiment.aggregate import final_reward
-from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.definition import KIND, Action, Experiment, ExperimentVersion, RewardDefinition
 from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
@@ -39,11 +40,15 @@ from simulator.logs.versions import choose_versions
 
 HOLDOUT = "holdout"
 NOT_ACTIVATED = "not activated"
+UNAVAILABLE = "holdout without the baseline action"
 DIFFERENT_VERSIONS = "in versions with another reward, holdout or activation"
 OTHER_VERSIONS = "in versions that were not asked for"
 """Kinds of decisions that are left out, and that are not lost."""
 
 EVER = Span()
+
+MOST_CALLED, MOST_CELLS = 5_000, 200_000_000
+"""Most actions that only calls knew; most sets of eligible actions x actions."""
 
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
 _TEXTS = ("action", "reason", "features", "action_features", *CONTEXT_FIELDS)
@@ -126,9 +131,10 @@ def _load(
     log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[int, ...], span: Span, counted: Counted
 ) -> Columns:
     head = log.head()  # read first: what a server appends meanwhile belongs to the next evaluation
-    actions = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
+    declared = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
     logged = log.arrow(versions[-1].experiment.id, head) if versions else ArrowBatches(iter(()), iter(()))
     raw = _Raw(logged.decisions)
+    actions = (*declared, *_called(log.name, raw.eligible, declared))
     sets, eligible = _sets(raw.eligible, versions, actions)
     sent = _Rewards(logged.rewards, named=bool(counted.weights))
     if counted.weights:
@@ -141,7 +147,9 @@ def _load(
     read = choose_versions(versions, made.tolist(), wanted)
     is_read = np.array([one.number in read.numbers for one in versions], np.bool_)[version]
     needs_activation = np.array([one.experiment.needs_activation for one in versions], np.bool_)
-    holdout = _equals(raw.reasons, Reason.HOLDOUT)
+    control = _equals(raw.reasons, Reason.HOLDOUT) | _equals(raw.reasons, Reason.HOLDOUT_UNAVAILABLE)
+    # In logs of earlier builds HOLDOUT are also units of the group that could not get the baseline action.
+    clean = _has_baseline(versions, version, raw.eligible)
     left_out = _one_kind_each(
         {
             **outside,
@@ -149,7 +157,8 @@ def _load(
             OTHER_VERSIONS if wanted else DIFFERENT_VERSIONS: ~is_read,
             NOT_ACTIVATED: needs_activation[version] & ~raw.activated,
             "overridden": raw.overridden,
-            HOLDOUT: holdout,
+            HOLDOUT: control & clean,
+            UNAVAILABLE: control & ~clean,
         }
     )
     used = [one.experiment for one in versions if one.number in read.numbers]
@@ -175,7 +184,7 @@ def _load(
         reason=raw.reasons,
         model=raw.model,
         action_features=raw.action_features,
-        traits=_traits(versions, actions),
+        traits=_traits(versions, actions, raw.action_features),
         baseline=actions.index(used[-1].baseline) if used and used[-1].baseline else None,
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items()},
         counts=_counts(log, sent),
@@ -185,7 +194,7 @@ def _load(
             version=version,
             unit=raw.units,
             new=first_of_each(raw.units),
-            control=holdout,
+            control=control,
             rows=inside & is_read,
         ),
     )
@@ -287,21 +296,50 @@ def _slots(texts: Any) -> Longs:
     return np.fromstring(joined, np.int64, sep=",")
 
 
+def _has_baseline(versions: Sequence[ExperimentVersion], version: Longs, eligible: Category) -> Flags:
+    """(n,): whether the baseline action of the decision's version was eligible."""
+    pairs, which = np.unique(np.stack([version, eligible.codes.astype(np.int64)]), axis=1, return_inverse=True)
+    found = [_is_eligible(versions[at], eligible.values[code]) for at, code in pairs.T.tolist()]
+    return np.array(found, np.bool_)[which.reshape(-1)]
+
+
+def _is_eligible(version: ExperimentVersion, text: str) -> bool:
+    """text: as `_eligible` gives it."""
+    ids = json.loads(text) if text.startswith("[") else version.all_active
+    return version.experiment.baseline in ids
+
+
+def _called(name: str, eligible: Category, declared: tuple[str, ...]) -> list[str]:
+    """The actions that only calls knew. Raises BadLog where they are too many for arrays with a place for each."""
+    lists = [json.loads(text) for text in eligible.values if text.startswith("[")]
+    called = sorted({id_ for ids in lists for id_ in ids}.difference(declared))
+    cells = len(eligible.values) * (len(declared) + len(called))
+    if called and (len(called) > MOST_CALLED or cells > MOST_CELLS):
+        raise BadLog(
+            f"{name}: calls brought {len(called)} actions in {len(eligible.values)} different sets; at most "
+            f"{MOST_CALLED} actions and {MOST_CELLS} places in all are read. Evaluate a shorter log, or declare the "
+            "actions in the experiment and describe them by features"
+        )
+    return called
+
+
 def _sets(
     eligible: Category, versions: Sequence[ExperimentVersion], actions: tuple[str, ...]
 ) -> tuple[tuple[tuple[int, ...], ...], Codes]:
     """The distinct eligible sets, and each decision's index into them. The texts are those of `_eligible`."""
     all_active = {version.position: version.all_active for version in versions}
     sets: dict[tuple[int, ...], int] = {}
+    place = {id_: at for at, id_ in enumerate(actions)}
     index = []
     for text in eligible.values:
         ids = json.loads(text) if text.startswith("[") else all_active[Position(int(text))]
-        index.append(sets.setdefault(tuple([actions.index(id_) for id_ in ids]), len(sets)))
+        index.append(sets.setdefault(tuple([place[id_] for id_ in ids]), len(sets)))
     return tuple(sets), np.array(index, np.int32)[eligible.codes]
 
 
 def _lookup(texts: Category, values: tuple[str, ...]) -> Codes:
-    return np.array([values.index(value) for value in texts.values], np.int32)[texts.codes]
+    place = {value: at for at, value in enumerate(values)}
+    return np.array([place[value] for value in texts.values], np.int32)[texts.codes]
 
 
 def _equals(category: Category, value: str) -> Flags:
@@ -373,9 +411,17 @@ def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _traits(versions: Sequence[ExperimentVersion], actions: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Kind and categorical features of every action, as its newest version has them."""
+def _traits(
+    versions: Sequence[ExperimentVersion], actions: tuple[str, ...], features: Category
+) -> dict[str, tuple[str, ...]]:
+    """Kind and categorical features of every action, as its newest version has them; only the kind of those that only
+    calls knew."""
     newest = {action.id: action for version in versions for action in version.experiment.actions}
+    if len(actions) > len(newest):
+        kinds = {
+            id_: given[KIND] for text in features.values for id_, given in json.loads(text).items() if KIND in given
+        }
+        newest |= {ActionId(id_): Action(ActionId(id_), kinds.get(id_, "")) for id_ in actions if id_ not in newest}
     traits = {"kind": tuple([newest[ActionId(id_)].kind for id_ in actions])}
     for name in sorted({name for action in newest.values() for name in action.features}):
         values = [newest[ActionId(id_)].features.get(name, "") for id_ in actions]

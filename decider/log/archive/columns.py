@@ -37,8 +37,7 @@ FOR_PEOPLE = pa.schema(
 deadline: microseconds since 1970. overridden, activated, shown: see the view `decision_windows`; the last two are not
 in parts that were written before they were known. eligible_actions: in the order of the pmf. rewards: how many of those
 in time are in force, wherever they lie in the log; rewards_in_time: each as value x weight, in the order of arrival;
-reward: what
-counts of them, see the view `sealed_decisions`.
+reward: what counts of them, see the view `sealed_decisions`.
 """
 
 MARKS = pa.schema([("position", pa.int64()), ("chain", pa.binary())])

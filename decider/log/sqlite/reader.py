@@ -67,7 +67,7 @@ from decider.log.sqlite.sealed import (
 )
 from decider.log.sqlite.totals import count_totals
 from decider.log.sqlite.version_cache import VersionCache
-from decider.log.totals import Totals
+from decider.log.totals import ActionNames, Totals, names_of
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
 
 _NAMED_MODELS = """
@@ -371,9 +371,9 @@ class SqliteReader:
             all_active = ()
         return logged_decision(row, all_active)
 
-    def _all_active(self, version: Position) -> tuple[ActionId, ...]:
+    def _action_names(self, version: Position) -> ActionNames:
         known = self._versions.get(version)
-        return known.all_active if known else active_actions(self._one(_VERSION, (version,))["definition"])
+        return names_of(known) if known else ActionNames(*active_actions(self._one(_VERSION, (version,))["definition"]))
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """See LogReader."""
@@ -476,7 +476,7 @@ class SqliteReader:
             if may_be_gone(connection, after.position):
                 raise EntriesArchived(f"{self.path}: entries behind position {after.position} are archived")
             due = due_until(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
-            return count_totals(connection, self._all_active, due, after=after, until=until)
+            return count_totals(connection, self._action_names, due, after=after, until=until)
 
     def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
         """See LogReader."""

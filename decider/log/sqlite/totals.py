@@ -14,8 +14,17 @@ from decider.log.exact_sum import ZERO
 from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
-from decider.log.totals import DELAY_BUCKETS, POLICY_DRAWS, LabelTotals, RewardTotals, SealedTotals, Totals
-from decider.types import ActionId, Position, Reason, RewardOutcome, Time
+from decider.log.totals import (
+    DELAY_BUCKETS,
+    POLICY_DRAWS,
+    ActionNames,
+    LabelTotals,
+    RewardTotals,
+    SealedTotals,
+    Totals,
+    names_of,
+)
+from decider.types import Position, Reason, RewardOutcome, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -64,30 +73,46 @@ _WINDOW = "select window from experiments where position = ?"
 
 def count_totals(
     connection: sqlite3.Connection,
-    all_active: Callable[[Position], tuple[ActionId, ...]],
+    names: Callable[[Position], ActionNames],
     due: Iterable[Position],
     *,
     after: Mark,
     until: Mark,
 ) -> Totals:
-    """Everything in (after, until]. all_active: the active actions of a version. due: the versions with decisions that
-    were sealed between."""
+    """Everything in (after, until]. names: of a version's actions. due: the versions with decisions that were sealed
+    between."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
-    _count_decisions(totals, connection, span)
-    _count_possible(totals, connection, span, all_active)
+    known = _KnownNames(names)
+    _count_decisions(totals, connection, span, known)
+    _count_possible(totals, connection, span, known)
     _count_rewards(totals, connection, span)
     for version in due:
         _count_sealed(totals, connection, version, after=after.time, until=until.time)
     return totals
 
 
-def _count_decisions(totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position]) -> None:
+class _KnownNames(dict[Position, ActionNames]):
+    """Of each version, asked for once."""
+
+    def __init__(self, names: Callable[[Position], ActionNames]) -> None:
+        super().__init__()
+        self._names = names
+
+    def __missing__(self, version: Position) -> ActionNames:
+        known = self[version] = self._names(version)
+        return known
+
+
+def _count_decisions(
+    totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position], names: _KnownNames
+) -> None:
     for row in read(connection, _DECISIONS, span):
-        reason = Reason(row["reason"])
-        totals.decisions[row["version"], row["action"], reason] += row["count"]
+        reason, version = Reason(row["reason"]), row["version"]
+        action = names[version].counted_as(row["action"])
+        totals.decisions[version, action, reason] += row["count"]
         if reason in POLICY_DRAWS:
-            key = (row["version"], row["action"])
+            key = (version, action)
             totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + exact_sum(row, "inverse")
 
 
@@ -95,12 +120,12 @@ def _count_possible(
     totals: Totals,
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
-    all_active: Callable[[Position], tuple[ActionId, ...]],
+    names: _KnownNames,
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
-        eligible = json.loads(row["eligible"]) if row["eligible"] else all_active(version)
-        totals.possible[version, eligible[row["key"]]] += row["count"]
+        eligible = json.loads(row["eligible"]) if row["eligible"] else names[version].active
+        totals.possible[version, names[version].counted_as(eligible[row["key"]])] += row["count"]
 
 
 def _count_rewards(totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position]) -> None:
@@ -137,5 +162,5 @@ def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Ma
     """Add everything in (after, until] to totals by labels, from one connection: for a check, which has no reader."""
     rows = read(connection, "select position, time, number, definition from experiments")
     versions = {row["position"]: experiment_version(row) for row in rows}
-    counted = count_totals(connection, lambda at: versions[at].all_active, versions, after=after, until=until)
+    counted = count_totals(connection, lambda at: names_of(versions[at]), versions, after=after, until=until)
     totals.add(counted, {position: version.experiment.id for position, version in versions.items()})

@@ -1,0 +1,37 @@
+"""Counts of what calls of Decide have that their experiment does not know, in this process.
+
+The labels are bounded: they come from definitions, never from calls. Called by `server/request_checks.py`.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter
+
+from decider.experiment.feature_schema import Breach
+from decider.types import ExperimentId
+
+
+class RequestMetrics:
+    """registry: None counts for nobody."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._ignored = Counter(
+            "decider_ignored_actions_total",
+            "Action ids in requests that were left out: retired ones, and such as the experiment does not have.",
+            ("experiment",),
+            registry=registry,
+        )
+        self._problems = Counter(
+            "decider_feature_problems_total",
+            "Features in requests that break the experiment's schema.",
+            ("experiment", "feature", "problem"),
+            registry=registry,
+        )
+
+    def observe_ignored(self, experiment: ExperimentId, count: int) -> None:
+        """Ids that were left out of one request."""
+        self._ignored.labels(experiment).inc(count)
+
+    def observe_breach(self, experiment: ExperimentId, breach: Breach) -> None:
+        """One feature of one request. Features without a rule have no label of their own: a caller may name any."""
+        self._problems.labels(experiment, breach.feature if breach.declared else "", breach.problem).inc()
