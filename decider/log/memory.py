@@ -33,6 +33,7 @@ from decider.log.protocol import (
     NewBuild,
     NewModel,
     NewReward,
+    NewSlate,
     NewVersion,
     OnProgress,
     Orphan,
@@ -157,7 +158,16 @@ class MemoryLog:
         """See EventLog."""
         with self._lock:
             at = Time(max(self._clock(), self._times[-1]))
-            return [self._append(entry, at) for entry in entries]
+            return [
+                self._append_slate(entry, at) if isinstance(entry, NewSlate) else self._append(entry, at)
+                for entry in entries
+            ]
+
+    def _append_slate(self, slate: NewSlate, at: Time) -> Mark | None:
+        if any(_key(decision) in self._unique for decision in slate.decisions):
+            return None
+        first, *_ = [self._append(decision, at) for decision in slate.decisions]
+        return first
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
         key = _key(entry)

@@ -107,6 +107,13 @@ class NewBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSlate:
+    """Decisions of one slate: entries one after the other, or none of them where one of their ids is in the log."""
+
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NewReward:
     """A reward for the decision at a position; `weight` is that of its name in the decision's experiment version."""
 
@@ -138,7 +145,7 @@ class Orphan:
     name: str
 
 
-Entry = Decision | NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick | Orphan
+Entry = Decision | NewSlate | NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick | Orphan
 
 
 @dataclass(frozen=True, slots=True)
@@ -450,7 +457,8 @@ class EventLog(LogReader, Protocol):
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """Write entries in order, in one transaction, and return after its commit.
 
-        A Mark for each; None for what the unique key of its kind refused (written before) and for an Orphan.
+        A Mark for each, of a slate its first one; None for what the unique key of its kind refused (written before)
+        and for an Orphan.
         Raises LogError: then nothing of these entries is acknowledged. Any other clash is a LogError too.
         """
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from google.protobuf.struct_pb2 import Struct
 from uuid_utils import uuid7
 
+from decider.decide.slate import slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.checks import LARGEST_REWARD
@@ -32,6 +33,9 @@ from decider.v1 import experiment_service_pb2 as experiment_pb
 
 MAX_UNIT_ID = 256
 MAX_KEY = 128
+MAX_SLATE_ID = 120
+"""So that the ids of its slots are not longer than MAX_KEY."""
+MAX_SLOTS = 20
 MAX_BATCH = 1000
 DEFAULT_REWARD_NAME = "reward"
 
@@ -63,6 +67,46 @@ def decision_request(message: pb.DecideRequest) -> DecisionRequest:
         action_features,
         message.explore or not message.HasField("explore"),
     )
+
+
+def slate_requests(message: pb.DecideSlateRequest) -> tuple[str, list[DecisionRequest]]:
+    """(slate id, a checked request for each slot); without a slate id it gets a new uuid7. Raises InvalidArgument with
+    every violation."""
+    unit_id, slate_id = message.unit_id, message.slate_id
+    violations: list[Violation] = []
+    _check_text("unit_id", unit_id, MAX_UNIT_ID, violations)
+    if slate_id:
+        _check_text("slate_id", slate_id, MAX_SLATE_ID, violations)
+    if not 0 < len(message.slots) <= MAX_SLOTS:
+        violations.append(Violation("slots", f"has {len(message.slots)} slots; 1 to {MAX_SLOTS} are possible"))
+    context = _context(message.context, violations)
+    action_features = _action_features(message.action_features, violations)
+    contexts = [_slot_context(context, slot, f"slots[{place}]", violations) for place, slot in enumerate(message.slots)]
+    if violations:
+        raise InvalidArgument(violations)
+    slate_id = slate_id or str(uuid7())
+    explore = message.explore or not message.HasField("explore")
+    return slate_id, [
+        DecisionRequest(
+            slot_id(slate_id, place),
+            unit_id,
+            of_slot,
+            tuple(map(ActionId, slot.eligible_actions)),
+            tuple(map(ActionId, slot.excluded_actions)),
+            action_features,
+            explore,
+        )
+        for place, (slot, of_slot) in enumerate(zip(message.slots, contexts, strict=True))
+    ]
+
+
+def _slot_context(context: Context, slot: pb.Slot, field: str, violations: list[Violation]) -> Context:
+    """The context with what is known about the place."""
+    features, problems = read_features(
+        slot.features, f"{field}.features", reserved=(*CONTEXT_FIELDS, *context.features)
+    )
+    violations.extend(problems)
+    return context._replace(features={**context.features, **features}) if features else context
 
 
 def _check_text(field: str, text: str, longest: int, violations: list[Violation]) -> None:

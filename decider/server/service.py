@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
 from decider.decide.decide import decide
+from decider.decide.slate import decide_slate, slot_id
 from decider.errors import (
     AlreadyExists,
     DeciderError,
@@ -25,13 +26,14 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewReward,
+    NewSlate,
     Orphan,
 )
 from decider.policy.work import Budget
 from decider.server import convert
 from decider.server.convert import SentReward
 from decider.server.rpc import to_status
-from decider.serving.current import Current
+from decider.serving.current import Current, Serving
 from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOutcome
 from decider.v1 import decider_service_pb2 as pb
 
@@ -87,6 +89,51 @@ class DeciderService:
             self._add_result(response, message, choice, marks)
         return response
 
+    def DecideSlate(self, request: pb.DecideSlateRequest) -> pb.DecideSlateResponse:
+        """Choose for each slot, append all in one commit, answer; a slate id in the log gets the stored slate."""
+        stored = self._find_slate(request) if request.slate_id else ()
+        slate_id, answers = (request.slate_id, stored) if stored else self._new_slate(request)
+        response = pb.DecideSlateResponse(slate_id=slate_id)
+        for answer in answers:
+            reply = response.decisions.add()
+            self._replies.write(reply, answer.decision, answer.version, with_ranking=request.with_ranking)
+        return response
+
+    def _new_slate(self, request: pb.DecideSlateRequest) -> tuple[str, Sequence[_Answer]]:
+        slate_id, slots = convert.slate_requests(request)
+        version, model, cache = self._serving(request.experiment)
+        decisions = decide_slate(slots, version, model, cache, self._budget)
+        (mark,) = self._append([NewSlate(decisions)])
+        if mark is not None:
+            return slate_id, [_Answer(decision, version, stored=False) for decision in decisions]
+        # The log refused it: another call with this id was quicker. Only what is in the log is ever answered.
+        stored = self._find_slate(request)
+        if not stored:
+            raise LogError(f"slate {slate_id!r} was refused by the log and is not in it")
+        return slate_id, stored
+
+    def _find_slate(self, request: pb.DecideSlateRequest) -> Sequence[_Answer]:
+        """The slate with this id; empty if there is none. Raises AlreadyExists if it belongs to another unit or
+        experiment, has another number of slots, or if a slot leaves out its action."""
+        wanted = [
+            pb.DecideRequest(
+                experiment=request.experiment,
+                unit_id=request.unit_id,
+                decision_id=slot_id(request.slate_id, place),
+                eligible_actions=slot.eligible_actions,
+                excluded_actions=slot.excluded_actions,
+            )
+            for place, slot in enumerate(request.slots)
+        ]
+        found = [answer for answer in map(self._find_stored, wanted) if answer is not None]
+        beyond = self._log.locate(slot_id(request.slate_id, len(request.slots)))
+        if (found or beyond) and (len(found) < len(wanted) or beyond):
+            raise AlreadyExists(
+                f"slate_id {request.slate_id!r} belongs to a slate with another number of slots; take a new id",
+                reason="DECISION_ID_REUSED",
+            )
+        return found
+
     def _add_result(
         self,
         response: pb.DecideBatchResponse,
@@ -110,13 +157,17 @@ class DeciderService:
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
-        version, model, slots = self._current[ExperimentId(request.experiment)]
-        if version.experiment.paused:
-            raise FailedPrecondition(
-                f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
-                reason="EXPERIMENT_PAUSED",
-            )
+        version, model, slots = self._serving(request.experiment)
         return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False)
+
+    def _serving(self, experiment: str) -> Serving:
+        """What decides for an experiment. Raises NotFound, FailedPrecondition."""
+        serving = self._current[ExperimentId(experiment)]
+        if serving[0].experiment.paused:
+            raise FailedPrecondition(
+                f"experiment {experiment!r} is paused; resume it with ResumeExperiment", reason="EXPERIMENT_PAUSED"
+            )
+        return serving
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None) -> _Answer:
         """The decision to answer with after the commit. Raises LogError if it is not in the log."""

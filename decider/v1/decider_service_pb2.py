@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n decider/v1/decider_service.proto\x12\ndecider.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x8e\x01\n\x07\x43ontext\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x10\n\x08location\x18\x04 \x01(\t\x12\x14\n\x0cintent_stage\x18\x05 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xf3\x02\n\rDecideRequest\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x0f\n\x07unit_id\x18\x02 \x01(\t\x12$\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x13.decider.v1.Context\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x18\n\x10\x65ligible_actions\x18\x05 \x03(\t\x12\x18\n\x10\x65xcluded_actions\x18\x06 \x03(\t\x12\x46\n\x0f\x61\x63tion_features\x18\x07 \x03(\x0b\x32-.decider.v1.DecideRequest.ActionFeaturesEntry\x12\x14\n\x07\x65xplore\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x0cwith_ranking\x18\t \x01(\x08\x1aN\n\x13\x41\x63tionFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\n\n\x08_explore\"S\n\rDecidedAction\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x07payload\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"2\n\x0cRankedAction\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x12\n\npropensity\x18\x02 \x01(\x01\"\xde\x01\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x19.decider.v1.DecidedAction\x12\x12\n\npropensity\x18\x03 \x01(\x01\x12\"\n\x06reason\x18\x04 \x01(\x0e\x32\x12.decider.v1.Reason\x12\r\n\x05model\x18\x05 \x01(\x03\x12\x1a\n\x12\x65xperiment_version\x18\x06 \x01(\x05\x12)\n\x07ranking\x18\x07 \x03(\x0b\x32\x18.decider.v1.RankedAction\"A\n\x12\x44\x65\x63ideBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.decider.v1.DecideRequest\"@\n\x13\x44\x65\x63ideBatchResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.decider.v1.DecideResult\"m\n\x0c\x44\x65\x63ideResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.decider.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"6\n\x0f\x41\x63tivateRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\"!\n\x10\x41\x63tivateResponse\x12\r\n\x05\x66irst\x18\x01 \x01(\x08\"\x94\x01\n\rRewardRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\treward_id\x18\x04 \x01(\t\x12/\n\x0boccurred_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_value\"<\n\x0eRewardResponse\x12*\n\x07outcome\x18\x01 \x01(\x0e\x32\x19.decider.v1.RewardOutcome\"A\n\x12RewardBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.decider.v1.RewardRequest\"@\n\x13RewardBatchResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.decider.v1.RewardResult\"m\n\x0cRewardResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.decider.v1.RewardResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*\xbb\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_EXPLOIT\x10\x01\x12\x12\n\x0eREASON_EXPLORE\x10\x02\x12\x12\n\x0eREASON_HOLDOUT\x10\x03\x12\x13\n\x0fREASON_BASELINE\x10\x04\x12\x13\n\x0fREASON_FALLBACK\x10\x05\x12\x18\n\x14REASON_ONLY_ELIGIBLE\x10\x06\x12\x19\n\x15REASON_NO_EXPLORATION\x10\x07*\x81\x01\n\rRewardOutcome\x12\x1e\n\x1aREWARD_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15REWARD_OUTCOME_JOINED\x10\x01\x12\x17\n\x13REWARD_OUTCOME_LATE\x10\x02\x12\x1c\n\x18REWARD_OUTCOME_DUPLICATE\x10\x03\x32\xf9\x02\n\x0e\x44\x65\x63iderService\x12?\n\x06\x44\x65\x63ide\x12\x19.decider.v1.DecideRequest\x1a\x1a.decider.v1.DecideResponse\x12N\n\x0b\x44\x65\x63ideBatch\x12\x1e.decider.v1.DecideBatchRequest\x1a\x1f.decider.v1.DecideBatchResponse\x12\x45\n\x08\x41\x63tivate\x12\x1b.decider.v1.ActivateRequest\x1a\x1c.decider.v1.ActivateResponse\x12?\n\x06Reward\x12\x19.decider.v1.RewardRequest\x1a\x1a.decider.v1.RewardResponse\x12N\n\x0bRewardBatch\x12\x1e.decider.v1.RewardBatchRequest\x1a\x1f.decider.v1.RewardBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n decider/v1/decider_service.proto\x12\ndecider.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\x8e\x01\n\x07\x43ontext\x12\x0f\n\x07segment\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x10\n\x08location\x18\x04 \x01(\t\x12\x14\n\x0cintent_stage\x18\x05 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\"\xf3\x02\n\rDecideRequest\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x0f\n\x07unit_id\x18\x02 \x01(\t\x12$\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x13.decider.v1.Context\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x04 \x01(\t\x12\x18\n\x10\x65ligible_actions\x18\x05 \x03(\t\x12\x18\n\x10\x65xcluded_actions\x18\x06 \x03(\t\x12\x46\n\x0f\x61\x63tion_features\x18\x07 \x03(\x0b\x32-.decider.v1.DecideRequest.ActionFeaturesEntry\x12\x14\n\x07\x65xplore\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x0cwith_ranking\x18\t \x01(\x08\x1aN\n\x13\x41\x63tionFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\n\n\x08_explore\"S\n\rDecidedAction\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x07payload\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\"2\n\x0cRankedAction\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x12\n\npropensity\x18\x02 \x01(\x01\"\xde\x01\n\x0e\x44\x65\x63ideResponse\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12)\n\x06\x61\x63tion\x18\x02 \x01(\x0b\x32\x19.decider.v1.DecidedAction\x12\x12\n\npropensity\x18\x03 \x01(\x01\x12\"\n\x06reason\x18\x04 \x01(\x0e\x32\x12.decider.v1.Reason\x12\r\n\x05model\x18\x05 \x01(\x03\x12\x1a\n\x12\x65xperiment_version\x18\x06 \x01(\x05\x12)\n\x07ranking\x18\x07 \x03(\x0b\x32\x18.decider.v1.RankedAction\"A\n\x12\x44\x65\x63ideBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.decider.v1.DecideRequest\"@\n\x13\x44\x65\x63ideBatchResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.decider.v1.DecideResult\"m\n\x0c\x44\x65\x63ideResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.decider.v1.DecideResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result\"\xe7\x02\n\x12\x44\x65\x63ideSlateRequest\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\x0f\n\x07unit_id\x18\x02 \x01(\t\x12$\n\x07\x63ontext\x18\x03 \x01(\x0b\x32\x13.decider.v1.Context\x12\x10\n\x08slate_id\x18\x04 \x01(\t\x12\x1f\n\x05slots\x18\x05 \x03(\x0b\x32\x10.decider.v1.Slot\x12K\n\x0f\x61\x63tion_features\x18\x06 \x03(\x0b\x32\x32.decider.v1.DecideSlateRequest.ActionFeaturesEntry\x12\x14\n\x07\x65xplore\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x14\n\x0cwith_ranking\x18\x08 \x01(\x08\x1aN\n\x13\x41\x63tionFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12&\n\x05value\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct:\x02\x38\x01\x42\n\n\x08_explore\"e\n\x04Slot\x12)\n\x08\x66\x65\x61tures\x18\x01 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x18\n\x10\x65ligible_actions\x18\x02 \x03(\t\x12\x18\n\x10\x65xcluded_actions\x18\x03 \x03(\t\"V\n\x13\x44\x65\x63ideSlateResponse\x12\x10\n\x08slate_id\x18\x01 \x01(\t\x12-\n\tdecisions\x18\x02 \x03(\x0b\x32\x1a.decider.v1.DecideResponse\"6\n\x0f\x41\x63tivateRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\"!\n\x10\x41\x63tivateResponse\x12\r\n\x05\x66irst\x18\x01 \x01(\x08\"\x94\x01\n\rRewardRequest\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\treward_id\x18\x04 \x01(\t\x12/\n\x0boccurred_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x08\n\x06_value\"<\n\x0eRewardResponse\x12*\n\x07outcome\x18\x01 \x01(\x0e\x32\x19.decider.v1.RewardOutcome\"A\n\x12RewardBatchRequest\x12+\n\x08requests\x18\x01 \x03(\x0b\x32\x19.decider.v1.RewardRequest\"@\n\x13RewardBatchResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.decider.v1.RewardResult\"m\n\x0cRewardResult\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.decider.v1.RewardResponseH\x00\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x08\n\x06result*\xbb\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_EXPLOIT\x10\x01\x12\x12\n\x0eREASON_EXPLORE\x10\x02\x12\x12\n\x0eREASON_HOLDOUT\x10\x03\x12\x13\n\x0fREASON_BASELINE\x10\x04\x12\x13\n\x0fREASON_FALLBACK\x10\x05\x12\x18\n\x14REASON_ONLY_ELIGIBLE\x10\x06\x12\x19\n\x15REASON_NO_EXPLORATION\x10\x07*\x81\x01\n\rRewardOutcome\x12\x1e\n\x1aREWARD_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15REWARD_OUTCOME_JOINED\x10\x01\x12\x17\n\x13REWARD_OUTCOME_LATE\x10\x02\x12\x1c\n\x18REWARD_OUTCOME_DUPLICATE\x10\x03\x32\xc9\x03\n\x0e\x44\x65\x63iderService\x12?\n\x06\x44\x65\x63ide\x12\x19.decider.v1.DecideRequest\x1a\x1a.decider.v1.DecideResponse\x12N\n\x0b\x44\x65\x63ideBatch\x12\x1e.decider.v1.DecideBatchRequest\x1a\x1f.decider.v1.DecideBatchResponse\x12N\n\x0b\x44\x65\x63ideSlate\x12\x1e.decider.v1.DecideSlateRequest\x1a\x1f.decider.v1.DecideSlateResponse\x12\x45\n\x08\x41\x63tivate\x12\x1b.decider.v1.ActivateRequest\x1a\x1c.decider.v1.ActivateResponse\x12?\n\x06Reward\x12\x19.decider.v1.RewardRequest\x1a\x1a.decider.v1.RewardResponse\x12N\n\x0bRewardBatch\x12\x1e.decider.v1.RewardBatchRequest\x1a\x1f.decider.v1.RewardBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,10 +36,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_DECIDEREQUEST_ACTIONFEATURESENTRY']._loaded_options = None
   _globals['_DECIDEREQUEST_ACTIONFEATURESENTRY']._serialized_options = b'8\001'
-  _globals['_REASON']._serialized_start=1810
-  _globals['_REASON']._serialized_end=1997
-  _globals['_REWARDOUTCOME']._serialized_start=2000
-  _globals['_REWARDOUTCOME']._serialized_end=2129
+  _globals['_DECIDESLATEREQUEST_ACTIONFEATURESENTRY']._loaded_options = None
+  _globals['_DECIDESLATEREQUEST_ACTIONFEATURESENTRY']._serialized_options = b'8\001'
+  _globals['_REASON']._serialized_start=2363
+  _globals['_REASON']._serialized_end=2550
+  _globals['_REWARDOUTCOME']._serialized_start=2553
+  _globals['_REWARDOUTCOME']._serialized_end=2682
   _globals['_CONTEXT']._serialized_start=137
   _globals['_CONTEXT']._serialized_end=279
   _globals['_DECIDEREQUEST']._serialized_start=282
@@ -58,20 +60,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DECIDEBATCHRESPONSE']._serialized_end=1148
   _globals['_DECIDERESULT']._serialized_start=1150
   _globals['_DECIDERESULT']._serialized_end=1259
-  _globals['_ACTIVATEREQUEST']._serialized_start=1261
-  _globals['_ACTIVATEREQUEST']._serialized_end=1315
-  _globals['_ACTIVATERESPONSE']._serialized_start=1317
-  _globals['_ACTIVATERESPONSE']._serialized_end=1350
-  _globals['_REWARDREQUEST']._serialized_start=1353
-  _globals['_REWARDREQUEST']._serialized_end=1501
-  _globals['_REWARDRESPONSE']._serialized_start=1503
-  _globals['_REWARDRESPONSE']._serialized_end=1563
-  _globals['_REWARDBATCHREQUEST']._serialized_start=1565
-  _globals['_REWARDBATCHREQUEST']._serialized_end=1630
-  _globals['_REWARDBATCHRESPONSE']._serialized_start=1632
-  _globals['_REWARDBATCHRESPONSE']._serialized_end=1696
-  _globals['_REWARDRESULT']._serialized_start=1698
-  _globals['_REWARDRESULT']._serialized_end=1807
-  _globals['_DECIDERSERVICE']._serialized_start=2132
-  _globals['_DECIDERSERVICE']._serialized_end=2509
+  _globals['_DECIDESLATEREQUEST']._serialized_start=1262
+  _globals['_DECIDESLATEREQUEST']._serialized_end=1621
+  _globals['_DECIDESLATEREQUEST_ACTIONFEATURESENTRY']._serialized_start=563
+  _globals['_DECIDESLATEREQUEST_ACTIONFEATURESENTRY']._serialized_end=641
+  _globals['_SLOT']._serialized_start=1623
+  _globals['_SLOT']._serialized_end=1724
+  _globals['_DECIDESLATERESPONSE']._serialized_start=1726
+  _globals['_DECIDESLATERESPONSE']._serialized_end=1812
+  _globals['_ACTIVATEREQUEST']._serialized_start=1814
+  _globals['_ACTIVATEREQUEST']._serialized_end=1868
+  _globals['_ACTIVATERESPONSE']._serialized_start=1870
+  _globals['_ACTIVATERESPONSE']._serialized_end=1903
+  _globals['_REWARDREQUEST']._serialized_start=1906
+  _globals['_REWARDREQUEST']._serialized_end=2054
+  _globals['_REWARDRESPONSE']._serialized_start=2056
+  _globals['_REWARDRESPONSE']._serialized_end=2116
+  _globals['_REWARDBATCHREQUEST']._serialized_start=2118
+  _globals['_REWARDBATCHREQUEST']._serialized_end=2183
+  _globals['_REWARDBATCHRESPONSE']._serialized_start=2185
+  _globals['_REWARDBATCHRESPONSE']._serialized_end=2249
+  _globals['_REWARDRESULT']._serialized_start=2251
+  _globals['_REWARDRESULT']._serialized_end=2360
+  _globals['_DECIDERSERVICE']._serialized_start=2685
+  _globals['_DECIDERSERVICE']._serialized_end=3142
 # @@protoc_insertion_point(module_scope)

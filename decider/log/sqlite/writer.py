@@ -7,6 +7,7 @@ sqlite-utils runs the migrations.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import math
 import sqlite3
@@ -24,7 +25,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
 from decider.log.group_commit import GroupCommit
-from decider.log.protocol import Entry, Head, Mark, NewBuild, Orphan, TotalsCheckpoint
+from decider.log.protocol import Entry, Head, Mark, NewBuild, NewSlate, Orphan, TotalsCheckpoint
 from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
@@ -57,6 +58,8 @@ MOST_AT_ONCE = 200
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
+
+_ANY_DECISION = "select 1 from decisions where decision_id in (select value from json_each(?)) limit 1"
 
 
 @lru_cache
@@ -237,6 +240,8 @@ class SqliteLog(SqliteReader):
         if isinstance(entries[0], Orphan):
             self._count_refused([entry.name for entry in entries if isinstance(entry, Orphan)], "orphan")
             return [None] * len(entries)
+        if isinstance(entries[0], NewSlate):
+            return [self._insert_slate(commit, slate) for slate in entries if isinstance(slate, NewSlate)]
         table, rows = self._table_and_rows(entries)
         refused = self._insert_rows(table, rows, commit)
         if refused:
@@ -250,6 +255,16 @@ class SqliteLog(SqliteReader):
             rows = accepted
         marks = commit.add(table, rows)
         return [None if index in refused else next(marks) for index in range(len(entries))]
+
+    def _insert_slate(self, commit: OpenCommit, slate: NewSlate) -> Mark | None:
+        """All of its decisions, or none."""
+        ids = json.dumps([decision.decision_id for decision in slate.decisions])
+        if self._writer.execute(_ANY_DECISION, (ids,)).fetchone():  # the lock is held: no other writer can come between
+            return None
+        marks = self._insert(commit, slate.decisions)
+        if None in marks:
+            raise sqlite3.IntegrityError("a slate names a decision twice")
+        return marks[0]
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
         if isinstance(entries[0], Decision):
