@@ -45,6 +45,10 @@ class Reason(enum.StrEnum):
     NO_EXPLORATION = "NO_EXPLORATION"
 
 
+STICKY = "STICKY"
+"""The reason of an answer that repeats a decision; no decision is logged with it."""
+
+
 class RewardOutcome(enum.StrEnum):
     """What became of a reward that was sent."""
 

@@ -52,6 +52,8 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
         yield Violation("id", f"{message.id!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
     if len(message.salt) > 64:
         yield Violation("salt", "is longer than 64 characters")
+    if not 0 <= message.sticky.ToMicroseconds() <= LONGEST_WINDOW:
+        yield Violation("sticky", f"{message.sticky.ToMicroseconds() / MICROSECONDS} s is not in [0 s, 90 days]")
     yield from _enum_violation("state", message.state, pb.ExperimentState)
     yield from _enum_violation("learning", message.learning, pb.Learning)
     yield from _action_violations(message, of_features)

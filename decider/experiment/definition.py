@@ -55,7 +55,7 @@ class RewardDefinition:
 @dataclass(frozen=True, slots=True)
 class Experiment:
     """minimum_propensity in [0, 1/active actions]; holdout in [0, 1]; baseline may be missing. ended: like paused, and
-    nothing of it is kept in memory."""
+    nothing of it is kept in memory. sticky: microseconds for which a unit keeps a decision; 0: each call draws."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
@@ -69,6 +69,7 @@ class Experiment:
     reward: RewardDefinition = field(default_factory=RewardDefinition)
     frozen: bool = False
     salt: str = ""
+    sticky: int = 0
 
 
 class ExperimentVersion:

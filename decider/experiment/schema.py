@@ -138,6 +138,7 @@ def from_message(message: pb.Experiment) -> Experiment:
         reward=reward,
         frozen=message.learning == pb.LEARNING_FROZEN,
         salt=message.salt,
+        sticky=message.sticky.ToMicroseconds(),
     )
 
 
@@ -202,6 +203,8 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         salt=experiment.salt,
     )
     message.reward.window.FromMicroseconds(reward.window)
+    if experiment.sticky:
+        message.sticky.FromMicroseconds(experiment.sticky)
     parameters = getattr(message.policy, experiment.policy.algorithm)
     parameters.SetInParent()
     for name, value in experiment.policy.parameters.items():

@@ -114,6 +114,19 @@ class NewSlate:
 
 
 @dataclass(frozen=True, slots=True)
+class NewAssignment:
+    """A decision that its unit keeps for so many microseconds.
+
+    Refused where the unit keeps another one of the experiment at that time. replaces: position of one that it may give
+    up, since its action can no longer be served.
+    """
+
+    decision: Decision
+    keep: int
+    replaces: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewReward:
     """A reward for the decision at a position; `weight` is that of its name in the decision's experiment version."""
 
@@ -145,7 +158,8 @@ class Orphan:
     name: str
 
 
-Entry = Decision | NewSlate | NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick | Orphan
+NewDecision = Decision | NewSlate | NewAssignment
+Entry = NewDecision | NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick | Orphan
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +361,9 @@ class LogReader(Protocol):
 
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """The decision with this id."""
+
+    def assigned(self, experiment: ExperimentId, unit: str, *, at: Time) -> LoggedDecision | None:
+        """The decision that a unit keeps at a time; None where it keeps none, or that is no longer in the log."""
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """The part of the decision with this id that rewards need; cheaper than `find`."""

@@ -154,14 +154,21 @@ class Replies:
         self._bytes = 0
 
     def write(
-        self, reply: pb.DecideResponse, decision: Decision, version: ExperimentVersion, *, with_ranking: bool
+        self,
+        reply: pb.DecideResponse,
+        decision: Decision,
+        version: ExperimentVersion,
+        *,
+        with_ranking: bool,
+        reason: str | None = None,
     ) -> None:
-        """The reply to a decision of this version, into an empty message: its own or its place in a batch's."""
+        """The reply to a decision of this version, into an empty message: its own or its place in a batch's. reason: in
+        place of the decision's."""
         # Set one by one: the same fields as arguments of a new message take three times as long.
         reply.action.CopyFrom(self._action(decision.action, version))
         reply.decision_id = decision.decision_id
         reply.propensity = decision.propensity
-        reply.reason = _REASONS[decision.reason]
+        reply.reason = _REASONS[reason or decision.reason]
         reply.model = decision.model
         reply.experiment_version = version.number
         if with_ranking:

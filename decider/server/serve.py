@@ -186,6 +186,7 @@ class Server:
                 append=self._calls.append,
                 budget=budget,
                 locate_all=self._calls.share(self.log.locate_all),
+                clock=self._clock,
             ),
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,

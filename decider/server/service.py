@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from decider.decide.decide import decide
+from decider.decide.decide import decide, eligible_actions
 from decider.decide.slate import decide_slate, slot_id
 from decider.errors import (
     AlreadyExists,
@@ -16,15 +16,18 @@ from decider.errors import (
     NotFound,
     Violation,
 )
-from decider.experiment.definition import ExperimentVersion
+from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.log.protocol import (
     Append,
     DecisionRef,
     Entry,
     LocateAll,
+    LoggedDecision,
     LogReader,
     Mark,
     NewActivation,
+    NewAssignment,
+    NewDecision,
     NewReward,
     NewSlate,
     Orphan,
@@ -34,7 +37,19 @@ from decider.server import convert
 from decider.server.convert import SentReward
 from decider.server.rpc import to_status
 from decider.serving.current import Current, Serving
-from decider.types import ActionId, Decision, DecisionId, ExperimentId, RewardOutcome
+from decider.types import (
+    STICKY,
+    ActionId,
+    Decision,
+    DecisionId,
+    DecisionRequest,
+    ExperimentId,
+    Position,
+    Reason,
+    RewardOutcome,
+    Time,
+    now,
+)
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
@@ -42,15 +57,27 @@ Result = TypeVar("Result")
 
 
 class _Answer(NamedTuple):
-    """A decision with its version; `stored`: it was in the log before."""
+    """A decision with its version; `stored`: it was in the log before. reason: of the answer, if not the decision's.
+    replaces: position of the decision that the unit kept until now."""
 
     decision: Decision
     version: ExperimentVersion
     stored: bool
+    reason: str | None = None
+    replaces: Position | None = None
+
+    @property
+    def entry(self) -> NewDecision:
+        """What is appended."""
+        experiment = self.version.experiment
+        # A failure, and what was served without exploration, is not to be kept.
+        if experiment.sticky and self.decision.reason not in (Reason.FALLBACK, Reason.NO_EXPLORATION):
+            return NewAssignment(self.decision, experiment.sticky, self.replaces)
+        return self.decision
 
 
 class DeciderService:
-    """Handlers of the RPCs of the same names. budget: see `decide`."""
+    """Handlers of the RPCs of the same names. budget: see `decide`. clock: the log's."""
 
     def __init__(
         self,
@@ -60,11 +87,13 @@ class DeciderService:
         append: Append,
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
+        clock: Callable[[], Time] = now,
     ) -> None:
         self._current = current
         self._log = log
         self._budget = budget
         self._append = append
+        self._clock = clock
         self._locate_all = locate_all or log.locate_all
         self._replies = convert.Replies()
 
@@ -72,17 +101,20 @@ class DeciderService:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         chosen = self._choose(request)
         if not chosen.stored:
-            (mark,) = self._append([chosen.decision])
+            (mark,) = self._append([chosen.entry])
             chosen = self._confirm(request, chosen, mark)
         reply = pb.DecideResponse()
-        self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
+        self._write_reply(reply, chosen, with_ranking=request.with_ranking)
         return reply
+
+    def _write_reply(self, reply: pb.DecideResponse, answer: _Answer, *, with_ranking: bool) -> None:
+        self._replies.write(reply, answer.decision, answer.version, with_ranking=with_ranking, reason=answer.reason)
 
     def DecideBatch(self, request: pb.DecideBatchRequest) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [_attempt(self._choose, message) for message in request.requests]
-        new = [c.decision for c in chosen if isinstance(c, _Answer) and not c.stored]
+        new = [c.entry for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = iter(self._append(new))
         response = pb.DecideBatchResponse()
         for message, choice in zip(request.requests, chosen, strict=True):
@@ -96,12 +128,17 @@ class DeciderService:
         response = pb.DecideSlateResponse(slate_id=slate_id)
         for answer in answers:
             reply = response.decisions.add()
-            self._replies.write(reply, answer.decision, answer.version, with_ranking=request.with_ranking)
+            self._write_reply(reply, answer, with_ranking=request.with_ranking)
         return response
 
     def _new_slate(self, request: pb.DecideSlateRequest) -> tuple[str, Sequence[_Answer]]:
         slate_id, slots = convert.slate_requests(request)
         version, model, cache = self._serving(request.experiment)
+        if version.experiment.sticky:
+            raise FailedPrecondition(
+                f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
+                reason="EXPERIMENT_STICKY",
+            )
         decisions = decide_slate(slots, version, model, cache, self._budget)
         (mark,) = self._append([NewSlate(decisions)])
         if mark is not None:
@@ -147,7 +184,7 @@ class DeciderService:
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks))
             reply = response.results.add().response
-            self._replies.write(reply, chosen.decision, chosen.version, with_ranking=request.with_ranking)
+            self._write_reply(reply, chosen, with_ranking=request.with_ranking)
         except DeciderError as error:
             response.results.add(error=to_status(error))
 
@@ -158,7 +195,18 @@ class DeciderService:
                 return stored
         asked = convert.decision_request(request)
         version, model, slots = self._serving(request.experiment)
-        return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False)
+        kept = self._kept(asked, version.experiment) if version.experiment.sticky else None
+        if kept is not None and kept.decision.action in eligible_actions(version, asked):
+            return self._repeated(kept)
+        made = decide(asked, version, model, slots, self._budget)
+        return _Answer(made, version, stored=False, replaces=kept.position if kept else None)
+
+    def _kept(self, asked: DecisionRequest, experiment: Experiment) -> LoggedDecision | None:
+        return self._log.assigned(experiment.id, asked.unit_id, at=self._clock())
+
+    def _repeated(self, kept: LoggedDecision) -> _Answer:
+        """The answer for a unit that keeps a decision."""
+        return _Answer(kept.decision, self._log.version_at(kept.decision.version), stored=True, reason=STICKY)
 
     def _serving(self, experiment: str) -> Serving:
         """What decides for an experiment. Raises NotFound, FailedPrecondition."""
@@ -171,11 +219,14 @@ class DeciderService:
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None) -> _Answer:
         """The decision to answer with after the commit. Raises LogError if it is not in the log."""
-        # No mark: the log's unique key refused the id, since another call wrote it between `_choose` and the commit.
-        # Only what is in the log is ever answered.
+        # No mark: a unique key refused the id, or the unit keeps another decision, since another call wrote it between
+        # `_choose` and the commit. Only what is in the log is ever answered.
         if mark is not None:
             return chosen
-        stored = self._find_stored(request)
+        stored = self._find_stored(request) if request.decision_id else None
+        if stored is None and chosen.version.experiment.sticky:
+            kept = self._log.assigned(chosen.version.experiment.id, request.unit_id, at=self._clock())
+            stored = self._repeated(kept) if kept else None
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
         return stored

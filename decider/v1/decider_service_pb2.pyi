@@ -22,6 +22,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_FALLBACK: _ClassVar[Reason]
     REASON_ONLY_ELIGIBLE: _ClassVar[Reason]
     REASON_NO_EXPLORATION: _ClassVar[Reason]
+    REASON_STICKY: _ClassVar[Reason]
 
 class RewardOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -37,6 +38,7 @@ REASON_BASELINE: Reason
 REASON_FALLBACK: Reason
 REASON_ONLY_ELIGIBLE: Reason
 REASON_NO_EXPLORATION: Reason
+REASON_STICKY: Reason
 REWARD_OUTCOME_UNSPECIFIED: RewardOutcome
 REWARD_OUTCOME_JOINED: RewardOutcome
 REWARD_OUTCOME_LATE: RewardOutcome

@@ -25,8 +25,9 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
 from decider.log.group_commit import GroupCommit
-from decider.log.protocol import Entry, Head, Mark, NewBuild, NewSlate, Orphan, TotalsCheckpoint
+from decider.log.protocol import Entry, Head, Mark, NewAssignment, NewBuild, NewSlate, Orphan, TotalsCheckpoint
 from decider.log.sqlite.archived import CUT
+from decider.log.sqlite.assignments import assign, drop_over, has_over, kept_decision
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
@@ -242,6 +243,8 @@ class SqliteLog(SqliteReader):
             return [None] * len(entries)
         if isinstance(entries[0], NewSlate):
             return [self._insert_slate(commit, slate) for slate in entries if isinstance(slate, NewSlate)]
+        if isinstance(entries[0], NewAssignment):
+            return [self._insert_assignment(commit, one) for one in entries if isinstance(one, NewAssignment)]
         table, rows = self._table_and_rows(entries)
         refused = self._insert_rows(table, rows, commit)
         if refused:
@@ -265,6 +268,18 @@ class SqliteLog(SqliteReader):
         if None in marks:
             raise sqlite3.IntegrityError("a slate names a decision twice")
         return marks[0]
+
+    def _insert_assignment(self, commit: OpenCommit, new: NewAssignment) -> Mark | None:
+        """The decision and that its unit keeps it; or neither."""
+        decision, at = new.decision, commit.last.time
+        experiment = self.version_at(decision.version).experiment.id
+        if kept_decision(self._writer, experiment, decision.unit_id, at) not in (None, new.replaces):
+            return None
+        (mark,) = self._insert(commit, [decision])
+        if mark is not None:
+            until = Time(at + new.keep)
+            assign(self._writer, experiment, decision.unit_id, until=until, decision=mark.position)
+        return mark
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
         if isinstance(entries[0], Decision):
@@ -339,6 +354,7 @@ class SqliteLog(SqliteReader):
         if self._files.missing_file():
             return
         self._close_versions()
+        self._drop_assignments()
         self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
@@ -379,6 +395,14 @@ class SqliteLog(SqliteReader):
         for some in over:
             with self._exclusive():
                 close_versions(self._writer, some, at)
+
+    def _drop_assignments(self) -> None:
+        at = self._clock()
+        with self._connection() as reader:
+            over = has_over(reader, at)
+        if over:
+            with self._exclusive(), transaction(self._writer) as writer:
+                drop_over(writer, at)
 
     def close(self) -> None:
         """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""
