@@ -242,15 +242,16 @@ def test_all_logs_keep_the_same(tmp_path_factory: pytest.TempPathFactory, calls:
     clock = Clock()
     sqlite = SqliteLog(tmp_path_factory.mktemp("log") / "log.db", clock=clock)
     with closing(sqlite), closing(MemoryLog(clock=clock)) as memory:
-        versions = [version_of(log) for log in (sqlite, memory)]
+        logs: tuple[EventLog, EventLog] = (sqlite, memory)
+        versions = [version_of(log) for log in logs]
         for number, (unit, seconds, replace) in enumerate(calls):
             clock.now += seconds * SECOND
-            found = [log.assigned(HOME, unit, at=clock()) for log in (sqlite, memory)]
+            found = [log.assigned(HOME, unit, at=clock()) for log in logs]
             assert found[0] == found[1]
             old = found[0].position if found[0] and replace else None
             marks = [
                 log.append([NewAssignment(decision(version, f"d{number}", unit), keep=5 * SECOND, replaces=old)])
-                for log, version in zip((sqlite, memory), versions, strict=True)
+                for log, version in zip(logs, versions, strict=True)
             ]
             assert marks[0] == marks[1]
             assert (marks[0] == [None]) == (found[0] is not None and not replace)
