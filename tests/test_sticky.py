@@ -288,6 +288,17 @@ def test_assignments_that_are_over_are_deleted(tmp_path: Path, clock: Clock, mon
         assert kept(log, clock, "new") == "new"
 
 
+def test_a_decision_that_is_no_longer_in_the_log_is_not_kept(tmp_path: Path, clock: Clock) -> None:
+    """Archived, and longer ago than the log remembers: its unit must be decided anew, not refused until the end."""
+    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+        version = version_of(log)
+        log.append([NewAssignment(decision(version, "old"), keep=DAY * SECOND)])
+        log._writer.execute("delete from decisions")
+        assert kept(log, clock) is None
+        assert log.append([NewAssignment(decision(version, "new"), keep=DAY * SECOND)]) != [None]
+        assert kept(log, clock) == "new"
+
+
 def test_a_forgotten_unit_keeps_nothing(tmp_path: Path, clock: Clock) -> None:
     """Its id would stay in the table for as long as it is sticky."""
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:

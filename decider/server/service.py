@@ -225,7 +225,8 @@ class DeciderService:
             return chosen
         stored = self._find_stored(request) if request.decision_id else None
         if stored is None and chosen.version.experiment.sticky:
-            kept = self._log.assigned(chosen.version.experiment.id, request.unit_id, at=self._clock())
+            # At the start of time: it counted at the commit, and may have ended since.
+            kept = self._log.assigned(chosen.version.experiment.id, request.unit_id, at=Time(0))
             stored = self._repeated(kept) if kept else None
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")

@@ -14,10 +14,17 @@ AT_ONCE = 500
 
 _KEPT = "select decision from assignments where experiment = :experiment and unit_id = :unit and until > :at"
 
-ASSIGNED = " union all ".join(
-    f"select {DECISION.columns} from {table} where position = ({_KEPT}) and unit_id = :unit"  # noqa: S608 - constants
-    for table in ("decisions", "archived_decisions")
-)
+
+def _assigned(columns: str) -> str:
+    """An assignment to a decision that was archived and is needed no longer, or forgotten, counts for nothing."""
+    return " union all ".join(
+        f"select {columns} from {table} where position = ({_KEPT}) and unit_id = :unit"  # noqa: S608 - constants
+        for table in ("decisions", "archived_decisions")
+    )
+
+
+ASSIGNED = _assigned(DECISION.columns)
+_POSITION = _assigned("position")
 
 _ASSIGN = """
 insert into assignments (experiment, unit_id, until, decision) values (?, ?, ?, ?)
@@ -31,7 +38,7 @@ delete from assignments where (experiment, unit_id) in (
 
 def kept_decision(connection: sqlite3.Connection, experiment: ExperimentId, unit: str, at: Time) -> Position | None:
     """The position of the decision that a unit keeps at a time."""
-    row = connection.execute(_KEPT, {"experiment": experiment, "unit": unit, "at": at}).fetchone()
+    row = connection.execute(_POSITION, {"experiment": experiment, "unit": unit, "at": at}).fetchone()
     return Position(row[0]) if row else None
 
 
