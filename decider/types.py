@@ -73,7 +73,8 @@ class Context(NamedTuple):
 
 
 class DecisionRequest(NamedTuple):
-    """One call of Decide, checked, with its decision id."""
+    """One call of Decide, checked, with its decision id. at: when it came; None, as in a replay: the actions are those
+    that were available then."""
 
     decision_id: DecisionId
     unit_id: str
@@ -82,6 +83,7 @@ class DecisionRequest(NamedTuple):
     excluded: tuple[ActionId, ...] = ()
     action_features: Mapping[ActionId, Features] = MappingProxyType({})
     explore: bool = True
+    at: Time | None = None
 
 
 class Decision(NamedTuple):

@@ -257,20 +257,43 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
     Raises NotFound for an action that the experiment does not have, InvalidArgument for a retired one asked for,
     FailedPrecondition when none is left.
     """
-    if not (request.eligible or request.excluded or request.action_features):
-        return version.all_active
-    _check_names(version, request)
     eligible = version.all_active
-    if request.eligible or request.excluded:
-        wanted = set(request.eligible or version.all_active) - set(request.excluded)
-        eligible = tuple([id_ for id_ in version.all_active if id_ in wanted])
+    if request.eligible or request.excluded or request.action_features:
+        _check_names(version, request)
+        if request.eligible or request.excluded:
+            wanted = set(request.eligible or version.all_active) - set(request.excluded)
+            eligible = tuple([id_ for id_ in version.all_active if id_ in wanted])
+    if version.rules or version.scheduled:
+        eligible = _allowed(version, request, eligible)
     if not eligible:
         raise FailedPrecondition(
             f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
-            f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}",
+            f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}"
+            f"{_rules_in_words(version)}",
             reason="NO_ELIGIBLE_ACTION",
         )
     return eligible
+
+
+def _allowed(
+    version: ExperimentVersion, request: DecisionRequest, eligible: tuple[ActionId, ...]
+) -> tuple[ActionId, ...]:
+    """Those that the experiment's rules and times allow."""
+    scheduled, at = version.scheduled, request.at
+    kept = eligible
+    if scheduled and at is not None:
+        kept = tuple([id_ for id_ in eligible if id_ not in scheduled or scheduled[id_].is_available(at)])
+    if version.rules:
+        kept = version.rules.allowed(kept, request.context)
+    return eligible if len(kept) == len(eligible) else kept  # the same object: caches compare it by identity
+
+
+def _rules_in_words(version: ExperimentVersion) -> str:
+    return (
+        "; eligible_if, available_from or available_until may leave out others"
+        if (version.rules or version.scheduled)
+        else ""
+    )
 
 
 def _check_names(version: ExperimentVersion, request: DecisionRequest) -> None:

@@ -17,6 +17,7 @@ from google.protobuf.struct_pb2 import Struct
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
+from decider.experiment.rules import rule_problem
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.work import Budget, Shape
 from decider.types import CONTEXT_FIELDS, ActionId, Features
@@ -103,7 +104,18 @@ def _action_violations(message: pb.Experiment, of_features: Sequence[list[Violat
         seen.add(action.id)
         yield from _enum_violation(f"{path}.state", action.state, pb.ActionState)
         yield from _payload_violation(f"{path}.payload", action.payload)
+        yield from _schedule_violations(path, action)
         yield from of_features[index]
+
+
+def _schedule_violations(path: str, action: pb.Action) -> Iterable[Violation]:
+    problem = rule_problem(action.eligible_if) if action.eligible_if else None
+    if problem:
+        known = ", ".join((*CONTEXT_FIELDS, "features"))
+        yield Violation(f"{path}.eligible_if", f"{action.eligible_if[:80]!r}: {problem}; a rule in CEL knows {known}")
+    both = action.HasField("available_from") and action.HasField("available_until")
+    if both and action.available_from.ToMicroseconds() >= action.available_until.ToMicroseconds():
+        yield Violation(f"{path}.available_until", "is not later than available_from")
 
 
 def _policy_violations(message: pb.Policy) -> Iterable[Violation]:

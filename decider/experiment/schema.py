@@ -21,7 +21,7 @@ from decider.experiment.definition import Action, Aggregation, Experiment, Rewar
 from decider.experiment.shape import shape_violations, with_long_enums
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
-from decider.types import ActionId, ExperimentId, Features
+from decider.types import ActionId, ExperimentId, Features, Time
 from decider.v1 import experiment_pb2 as pb
 
 DEFAULT_MINIMUM_PROPENSITY = 0.001
@@ -103,7 +103,18 @@ def _action_content(action: Action) -> dict[str, Any]:
         "payload": _json_value(action.payload),
         "state": pb.ActionState.Name(_action_state(action)),
     }
+    content |= json_format.MessageToDict(_schedule(action), preserving_proto_field_name=True)
     return {name: value for name, value in content.items() if value != ""}
+
+
+def _schedule(action: Action) -> pb.Action:
+    """The part of an action's message that says when it can be chosen."""
+    message = pb.Action(eligible_if=action.eligible_if)
+    if action.available_from is not None:
+        message.available_from.FromMicroseconds(action.available_from)
+    if action.available_until is not None:
+        message.available_until.FromMicroseconds(action.available_until)
+    return message
 
 
 def _json_value(value: Any) -> Any:
@@ -149,7 +160,14 @@ def _action(message: pb.Action, features: Features) -> Action:
         features=features,
         payload=json_format.MessageToDict(message.payload),
         retired=message.state == pb.ACTION_STATE_RETIRED,
+        eligible_if=message.eligible_if,
+        available_from=_time(message, "available_from"),
+        available_until=_time(message, "available_until"),
     )
+
+
+def _time(message: pb.Action, field: str) -> Time | None:
+    return Time(getattr(message, field).ToMicroseconds()) if message.HasField(field) else None
 
 
 def _policy(message: pb.Policy, reward: RewardDefinition) -> PolicySpec:
@@ -219,13 +237,15 @@ def _state(experiment: Experiment) -> pb.ExperimentState:
 
 
 def _action_message(action: Action) -> pb.Action:
-    return pb.Action(
+    message = pb.Action(
         id=action.id,
         kind=action.kind,
         features=action.features,
         payload=action.payload,
         state=_action_state(action),
     )
+    message.MergeFrom(_schedule(action))
+    return message
 
 
 def _action_state(action: Action) -> pb.ActionState:

@@ -139,6 +139,9 @@ class DeciderService:
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
                 reason="EXPERIMENT_STICKY",
             )
+        if version.scheduled:
+            at = self._clock()
+            slots = [slot._replace(at=at) for slot in slots]
         decisions = decide_slate(slots, version, model, cache, self._budget)
         (mark,) = self._append([NewSlate(decisions)])
         if mark is not None:
@@ -195,6 +198,8 @@ class DeciderService:
                 return stored
         asked = convert.decision_request(request)
         version, model, slots = self._serving(request.experiment)
+        if version.scheduled:
+            asked = asked._replace(at=self._clock())
         kept = self._kept(asked, version.experiment) if version.experiment.sticky else None
         if kept is not None and kept.decision.action in eligible_actions(version, asked):
             return self._repeated(kept)

@@ -24,9 +24,10 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64\x65\x63ider/v1/experiment.proto\x12\ndecider.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\x93\x03\n\nExperiment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.decider.v1.ExperimentState\x12#\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x12.decider.v1.Action\x12\x17\n\x0f\x62\x61seline_action\x18\x05 \x01(\t\x12\"\n\x06policy\x18\x06 \x01(\x0b\x32\x12.decider.v1.Policy\x12\x1f\n\x12minimum_propensity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07holdout\x18\x08 \x01(\x01\x12,\n\x06reward\x18\t \x01(\x0b\x32\x1c.decider.v1.RewardDefinition\x12&\n\x08learning\x18\n \x01(\x0e\x32\x14.decider.v1.Learning\x12\x0c\n\x04salt\x18\x0b \x01(\t\x12)\n\x06sticky\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\n\x13_minimum_propensity\"\x9f\x01\n\x06\x41\x63tion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.decider.v1.ActionState\"\xb0\x03\n\x06Policy\x12\x33\n\x0e\x65psilon_greedy\x18\x01 \x01(\x0b\x32\x19.decider.v1.EpsilonGreedyH\x00\x12&\n\x07softmax\x18\x02 \x01(\x0b\x32\x13.decider.v1.SoftmaxH\x00\x12(\n\x08squarecb\x18\x03 \x01(\x0b\x32\x14.decider.v1.SquareCbH\x00\x12\x1e\n\x03\x62\x61g\x18\x04 \x01(\x0b\x32\x0f.decider.v1.BagH\x00\x12\"\n\x05\x63over\x18\x05 \x01(\x0b\x32\x11.decider.v1.CoverH\x00\x12\x1e\n\x03rnd\x18\x06 \x01(\x0b\x32\x0f.decider.v1.RndH\x00\x12\"\n\x05\x66irst\x18\x07 \x01(\x0b\x32\x11.decider.v1.FirstH\x00\x12&\n\x07uniform\x18\x08 \x01(\x0b\x32\x13.decider.v1.UniformH\x00\x12\"\n\x05\x66ixed\x18\t \x01(\x0b\x32\x11.decider.v1.FixedH\x00\x12(\n\x08thompson\x18\x0b \x01(\x0b\x32\x14.decider.v1.ThompsonH\x00\x12\x14\n\x0cinteractions\x18\n \x03(\tB\x0b\n\talgorithm\"f\n\x08Thompson\x12\x12\n\x05width\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06memory\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x64raws\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_widthB\t\n\x07_memoryB\x08\n\x06_draws\"1\n\rEpsilonGreedy\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon\")\n\x07Softmax\x12\x13\n\x06lambda\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_lambda\"d\n\x08SquareCb\x12\x18\n\x0bgamma_scale\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0egamma_exponent\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_gamma_scaleB\x11\n\x0f_gamma_exponent\"C\n\x03\x42\x61g\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\n\n\x08_epsilon\"#\n\x05\x43over\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x07\n\x05_size\"?\n\x03Rnd\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\x08\n\x06_alpha\"%\n\x05\x46irst\x12\x12\n\x05\x63ount\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_count\"\t\n\x07Uniform\"\x07\n\x05\x46ixed\"\x90\x02\n\x10RewardDefinition\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rdefault_value\x18\x02 \x01(\x01\x12:\n\x07weights\x18\x03 \x03(\x0b\x32).decider.v1.RewardDefinition.WeightsEntry\x12 \n\x05range\x18\x04 \x01(\x0b\x32\x11.decider.v1.Range\x12,\n\x0b\x61ggregation\x18\x05 \x01(\x0e\x32\x17.decider.v1.Aggregation\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\")\n\x05Range\x12\x0f\n\x07minimum\x18\x01 \x01(\x01\x12\x0f\n\x07maximum\x18\x02 \x01(\x01*\x89\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XPERIMENT_STATE_ACTIVE\x10\x01\x12\x1b\n\x17\x45XPERIMENT_STATE_PAUSED\x10\x02\x12\x1a\n\x16\x45XPERIMENT_STATE_ENDED\x10\x03*N\n\x08Learning\x12\x18\n\x14LEARNING_UNSPECIFIED\x10\x00\x12\x13\n\x0fLEARNING_ONLINE\x10\x01\x12\x13\n\x0fLEARNING_FROZEN\x10\x02*^\n\x0b\x41\x63tionState\x12\x1c\n\x18\x41\x43TION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43TION_STATE_ACTIVE\x10\x01\x12\x18\n\x14\x41\x43TION_STATE_RETIRED\x10\x02*\xac\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x01\x12\x14\n\x10\x41GGREGATION_LAST\x10\x02\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x03\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x04\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x05\x12\x14\n\x10\x41GGREGATION_MEAN\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x64\x65\x63ider/v1/experiment.proto\x12\ndecider.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x03\n\nExperiment\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12*\n\x05state\x18\x03 \x01(\x0e\x32\x1b.decider.v1.ExperimentState\x12#\n\x07\x61\x63tions\x18\x04 \x03(\x0b\x32\x12.decider.v1.Action\x12\x17\n\x0f\x62\x61seline_action\x18\x05 \x01(\t\x12\"\n\x06policy\x18\x06 \x01(\x0b\x32\x12.decider.v1.Policy\x12\x1f\n\x12minimum_propensity\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07holdout\x18\x08 \x01(\x01\x12,\n\x06reward\x18\t \x01(\x0b\x32\x1c.decider.v1.RewardDefinition\x12&\n\x08learning\x18\n \x01(\x0e\x32\x14.decider.v1.Learning\x12\x0c\n\x04salt\x18\x0b \x01(\t\x12)\n\x06sticky\x18\x10 \x01(\x0b\x32\x19.google.protobuf.DurationB\x15\n\x13_minimum_propensity\"\x9d\x02\n\x06\x41\x63tion\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12)\n\x08\x66\x65\x61tures\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x07payload\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05state\x18\x05 \x01(\x0e\x32\x17.decider.v1.ActionState\x12\x13\n\x0b\x65ligible_if\x18\x06 \x01(\t\x12\x32\n\x0e\x61vailable_from\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0f\x61vailable_until\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb0\x03\n\x06Policy\x12\x33\n\x0e\x65psilon_greedy\x18\x01 \x01(\x0b\x32\x19.decider.v1.EpsilonGreedyH\x00\x12&\n\x07softmax\x18\x02 \x01(\x0b\x32\x13.decider.v1.SoftmaxH\x00\x12(\n\x08squarecb\x18\x03 \x01(\x0b\x32\x14.decider.v1.SquareCbH\x00\x12\x1e\n\x03\x62\x61g\x18\x04 \x01(\x0b\x32\x0f.decider.v1.BagH\x00\x12\"\n\x05\x63over\x18\x05 \x01(\x0b\x32\x11.decider.v1.CoverH\x00\x12\x1e\n\x03rnd\x18\x06 \x01(\x0b\x32\x0f.decider.v1.RndH\x00\x12\"\n\x05\x66irst\x18\x07 \x01(\x0b\x32\x11.decider.v1.FirstH\x00\x12&\n\x07uniform\x18\x08 \x01(\x0b\x32\x13.decider.v1.UniformH\x00\x12\"\n\x05\x66ixed\x18\t \x01(\x0b\x32\x11.decider.v1.FixedH\x00\x12(\n\x08thompson\x18\x0b \x01(\x0b\x32\x14.decider.v1.ThompsonH\x00\x12\x14\n\x0cinteractions\x18\n \x03(\tB\x0b\n\talgorithm\"f\n\x08Thompson\x12\x12\n\x05width\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x13\n\x06memory\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05\x64raws\x18\x03 \x01(\rH\x02\x88\x01\x01\x42\x08\n\x06_widthB\t\n\x07_memoryB\x08\n\x06_draws\"1\n\rEpsilonGreedy\x12\x14\n\x07\x65psilon\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\n\n\x08_epsilon\")\n\x07Softmax\x12\x13\n\x06lambda\x18\x01 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_lambda\"d\n\x08SquareCb\x12\x18\n\x0bgamma_scale\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0egamma_exponent\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_gamma_scaleB\x11\n\x0f_gamma_exponent\"C\n\x03\x42\x61g\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x14\n\x07\x65psilon\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\n\n\x08_epsilon\"#\n\x05\x43over\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x07\n\x05_size\"?\n\x03Rnd\x12\x11\n\x04size\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\x07\n\x05_sizeB\x08\n\x06_alpha\"%\n\x05\x46irst\x12\x12\n\x05\x63ount\x18\x01 \x01(\rH\x00\x88\x01\x01\x42\x08\n\x06_count\"\t\n\x07Uniform\"\x07\n\x05\x46ixed\"\x90\x02\n\x10RewardDefinition\x12)\n\x06window\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rdefault_value\x18\x02 \x01(\x01\x12:\n\x07weights\x18\x03 \x03(\x0b\x32).decider.v1.RewardDefinition.WeightsEntry\x12 \n\x05range\x18\x04 \x01(\x0b\x32\x11.decider.v1.Range\x12,\n\x0b\x61ggregation\x18\x05 \x01(\x0e\x32\x17.decider.v1.Aggregation\x1a.\n\x0cWeightsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\")\n\x05Range\x12\x0f\n\x07minimum\x18\x01 \x01(\x01\x12\x0f\n\x07maximum\x18\x02 \x01(\x01*\x89\x01\n\x0f\x45xperimentState\x12 \n\x1c\x45XPERIMENT_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45XPERIMENT_STATE_ACTIVE\x10\x01\x12\x1b\n\x17\x45XPERIMENT_STATE_PAUSED\x10\x02\x12\x1a\n\x16\x45XPERIMENT_STATE_ENDED\x10\x03*N\n\x08Learning\x12\x18\n\x14LEARNING_UNSPECIFIED\x10\x00\x12\x13\n\x0fLEARNING_ONLINE\x10\x01\x12\x13\n\x0fLEARNING_FROZEN\x10\x02*^\n\x0b\x41\x63tionState\x12\x1c\n\x18\x41\x43TION_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41\x43TION_STATE_ACTIVE\x10\x01\x12\x18\n\x14\x41\x43TION_STATE_RETIRED\x10\x02*\xac\x01\n\x0b\x41ggregation\x12\x1b\n\x17\x41GGREGATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41GGREGATION_FIRST\x10\x01\x12\x14\n\x10\x41GGREGATION_LAST\x10\x02\x12\x13\n\x0f\x41GGREGATION_SUM\x10\x03\x12\x13\n\x0f\x41GGREGATION_MAX\x10\x04\x12\x13\n\x0f\x41GGREGATION_MIN\x10\x05\x12\x14\n\x10\x41GGREGATION_MEAN\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,44 +36,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REWARDDEFINITION_WEIGHTSENTRY']._loaded_options = None
   _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_options = b'8\001'
-  _globals['_EXPERIMENTSTATE']._serialized_start=1957
-  _globals['_EXPERIMENTSTATE']._serialized_end=2094
-  _globals['_LEARNING']._serialized_start=2096
-  _globals['_LEARNING']._serialized_end=2174
-  _globals['_ACTIONSTATE']._serialized_start=2176
-  _globals['_ACTIONSTATE']._serialized_end=2270
-  _globals['_AGGREGATION']._serialized_start=2273
-  _globals['_AGGREGATION']._serialized_end=2445
-  _globals['_EXPERIMENT']._serialized_start=106
-  _globals['_EXPERIMENT']._serialized_end=509
-  _globals['_ACTION']._serialized_start=512
-  _globals['_ACTION']._serialized_end=671
-  _globals['_POLICY']._serialized_start=674
-  _globals['_POLICY']._serialized_end=1106
-  _globals['_THOMPSON']._serialized_start=1108
-  _globals['_THOMPSON']._serialized_end=1210
-  _globals['_EPSILONGREEDY']._serialized_start=1212
-  _globals['_EPSILONGREEDY']._serialized_end=1261
-  _globals['_SOFTMAX']._serialized_start=1263
-  _globals['_SOFTMAX']._serialized_end=1304
-  _globals['_SQUARECB']._serialized_start=1306
-  _globals['_SQUARECB']._serialized_end=1406
-  _globals['_BAG']._serialized_start=1408
-  _globals['_BAG']._serialized_end=1475
-  _globals['_COVER']._serialized_start=1477
-  _globals['_COVER']._serialized_end=1512
-  _globals['_RND']._serialized_start=1514
-  _globals['_RND']._serialized_end=1577
-  _globals['_FIRST']._serialized_start=1579
-  _globals['_FIRST']._serialized_end=1616
-  _globals['_UNIFORM']._serialized_start=1618
-  _globals['_UNIFORM']._serialized_end=1627
-  _globals['_FIXED']._serialized_start=1629
-  _globals['_FIXED']._serialized_end=1636
-  _globals['_REWARDDEFINITION']._serialized_start=1639
-  _globals['_REWARDDEFINITION']._serialized_end=1911
-  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_start=1865
-  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_end=1911
-  _globals['_RANGE']._serialized_start=1913
-  _globals['_RANGE']._serialized_end=1954
+  _globals['_EXPERIMENTSTATE']._serialized_start=2116
+  _globals['_EXPERIMENTSTATE']._serialized_end=2253
+  _globals['_LEARNING']._serialized_start=2255
+  _globals['_LEARNING']._serialized_end=2333
+  _globals['_ACTIONSTATE']._serialized_start=2335
+  _globals['_ACTIONSTATE']._serialized_end=2429
+  _globals['_AGGREGATION']._serialized_start=2432
+  _globals['_AGGREGATION']._serialized_end=2604
+  _globals['_EXPERIMENT']._serialized_start=139
+  _globals['_EXPERIMENT']._serialized_end=542
+  _globals['_ACTION']._serialized_start=545
+  _globals['_ACTION']._serialized_end=830
+  _globals['_POLICY']._serialized_start=833
+  _globals['_POLICY']._serialized_end=1265
+  _globals['_THOMPSON']._serialized_start=1267
+  _globals['_THOMPSON']._serialized_end=1369
+  _globals['_EPSILONGREEDY']._serialized_start=1371
+  _globals['_EPSILONGREEDY']._serialized_end=1420
+  _globals['_SOFTMAX']._serialized_start=1422
+  _globals['_SOFTMAX']._serialized_end=1463
+  _globals['_SQUARECB']._serialized_start=1465
+  _globals['_SQUARECB']._serialized_end=1565
+  _globals['_BAG']._serialized_start=1567
+  _globals['_BAG']._serialized_end=1634
+  _globals['_COVER']._serialized_start=1636
+  _globals['_COVER']._serialized_end=1671
+  _globals['_RND']._serialized_start=1673
+  _globals['_RND']._serialized_end=1736
+  _globals['_FIRST']._serialized_start=1738
+  _globals['_FIRST']._serialized_end=1775
+  _globals['_UNIFORM']._serialized_start=1777
+  _globals['_UNIFORM']._serialized_end=1786
+  _globals['_FIXED']._serialized_start=1788
+  _globals['_FIXED']._serialized_end=1795
+  _globals['_REWARDDEFINITION']._serialized_start=1798
+  _globals['_REWARDDEFINITION']._serialized_end=2070
+  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_start=2024
+  _globals['_REWARDDEFINITION_WEIGHTSENTRY']._serialized_end=2070
+  _globals['_RANGE']._serialized_start=2072
+  _globals['_RANGE']._serialized_end=2113
 # @@protoc_insertion_point(module_scope)
