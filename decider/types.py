@@ -46,6 +46,10 @@ class Reason(enum.StrEnum):
     HOLDOUT_UNAVAILABLE = "HOLDOUT_UNAVAILABLE"
 
 
+STICKY = "STICKY"
+"""The reason of an answer that repeats a decision; no decision is logged with it."""
+
+
 class RewardOutcome(enum.StrEnum):
     """What became of a reward that was sent."""
 
@@ -93,7 +97,7 @@ class CalledAction(NamedTuple):
 
 class DecisionRequest(NamedTuple):
     """One call of Decide, checked, with its decision id. called: actions that it brings; `fit_actions` puts them among
-    the others."""
+    the others. at: when it came; None, as in a replay: the actions are those that were available then."""
 
     decision_id: DecisionId
     unit_id: str
@@ -103,6 +107,7 @@ class DecisionRequest(NamedTuple):
     action_features: Mapping[ActionId, Features] = MappingProxyType({})
     explore: bool = True
     called: tuple[CalledAction, ...] = ()
+    at: Time | None = None
 
 
 class Decision(NamedTuple):

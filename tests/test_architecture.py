@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "vowpal_wabbit_next": ("decider.policy.vw",),
+    "cel_expr_python": ("decider.experiment.rules",),
     "grpc": (
         "decider.server",
         "decider.client",

@@ -29,7 +29,7 @@ from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
-from decider.types import ActionId, DecisionId, DecisionRequest, ExperimentId, Features, Reason
+from decider.types import ActionId, DecisionId, DecisionRequest, ExperimentId, Features, Reason, Time
 from decider.v1 import experiment_pb2 as pb
 from tests.conftest import SECOND, feature_maps, sample_experiment, sample_version, spec, texts
 
@@ -64,6 +64,9 @@ def experiments(draw: st.DrawFn) -> Experiment:
             draw(feature_maps),
             draw(st.dictionaries(texts, json_values, max_size=2)),
             retired=index > 0 and draw(st.booleans()),
+            eligible_if=draw(st.sampled_from(["", "", "segment == 'vip'", "has(features.age) && features.age > 3"])),
+            available_from=draw(st.none() | st.integers(0, 10**15).map(Time)),
+            available_until=draw(st.none() | st.integers(10**15 + 1, 10**16).map(Time)),
         )
         for index, id_ in enumerate(action_ids)
     )
@@ -97,6 +100,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
         ),
         frozen=draw(st.booleans()),
         salt=draw(texts)[:64],
+        sticky=draw(st.just(0) | st.integers(0, 90 * 86_400 * SECOND)),
     )
 
 

@@ -272,25 +272,41 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
     Raises NotFound for an action that neither the experiment nor the call has, InvalidArgument for a retired one asked
     for, FailedPrecondition when none is left.
     """
-    if version.all_active and not (request.eligible or request.excluded or request.action_features):
-        return version.all_active
-    _check_names(version, request)
     eligible = version.all_active
-    if version.experiment.most_actions:
-        eligible += tuple(sorted(request.action_features.keys() - version.choices.keys()))
-    if request.eligible or request.excluded:
-        wanted = set(request.eligible or eligible) - set(request.excluded)
-        eligible = tuple([id_ for id_ in eligible if id_ in wanted])
+    if not eligible or request.eligible or request.excluded or request.action_features:
+        _check_names(version, request)
+        if version.experiment.most_actions:
+            eligible += tuple(sorted(request.action_features.keys() - version.choices.keys()))
+        if request.eligible or request.excluded:
+            wanted = set(request.eligible or eligible) - set(request.excluded)
+            eligible = tuple([id_ for id_ in eligible if id_ in wanted])
+    if version.rules or version.scheduled:
+        eligible = _allowed(version, request, eligible)
     if not eligible:
         raise nothing_left(version, request)
     return eligible
 
 
+def _allowed(
+    version: ExperimentVersion, request: DecisionRequest, eligible: tuple[ActionId, ...]
+) -> tuple[ActionId, ...]:
+    """Those that the experiment's rules and times allow."""
+    scheduled, at = version.scheduled, request.at
+    kept = eligible
+    if scheduled and at is not None:
+        kept = tuple([id_ for id_ in eligible if id_ not in scheduled or scheduled[id_].is_available(at)])
+    if version.rules:
+        kept = version.rules.allowed(kept, request.context)
+    return eligible if len(kept) == len(eligible) else kept  # the same object: caches compare it by identity
+
+
 def nothing_left(version: ExperimentVersion, request: DecisionRequest) -> FailedPrecondition:
-    """The error where the request leaves no action."""
+    """The error where request and rules leave no action."""
+    ruled = "; eligible_if, available_from or available_until may leave out others"
     return FailedPrecondition(
         f"no action of experiment {version.experiment.id!r} is left: {len(version.all_active)} active, "
-        f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}",
+        f"eligible_actions names {len(request.eligible)}, excluded_actions {len(request.excluded)}"
+        f"{ruled if version.rules or version.scheduled else ''}",
         reason="NO_ELIGIBLE_ACTION",
     )
 

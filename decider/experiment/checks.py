@@ -16,6 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
+from decider.experiment.rules import rule_problem
 from decider.experiment.schema_checks import enum_violation, schema_violations
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.work import Budget, Shape
@@ -52,6 +53,8 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
     yield from id_violation("id", message.id)
     if len(message.salt) > 64:
         yield Violation("salt", "is longer than 64 characters")
+    if not 0 <= message.sticky.ToMicroseconds() <= LONGEST_WINDOW:
+        yield Violation("sticky", f"{message.sticky.ToMicroseconds() / MICROSECONDS} s is not in [0 s, 90 days]")
     yield from enum_violation("state", message.state, pb.ExperimentState)
     yield from enum_violation("learning", message.learning, pb.Learning)
     yield from enum_violation("activation", message.activation, pb.Activation)
@@ -163,7 +166,18 @@ def _action_violations(message: pb.Experiment, of_features: Sequence[list[Violat
         seen.add(action.id)
         yield from enum_violation(f"{path}.state", action.state, pb.ActionState)
         yield from payload_violation(f"{path}.payload", action.payload)
+        yield from _schedule_violations(path, action)
         yield from of_features[index]
+
+
+def _schedule_violations(path: str, action: pb.Action) -> Iterable[Violation]:
+    problem = rule_problem(action.eligible_if) if action.eligible_if else None
+    if problem:
+        known = ", ".join((*CONTEXT_FIELDS, "features"))
+        yield Violation(f"{path}.eligible_if", f"{action.eligible_if[:80]!r}: {problem}; a rule in CEL knows {known}")
+    both = action.HasField("available_from") and action.HasField("available_until")
+    if both and action.available_from.ToMicroseconds() >= action.available_until.ToMicroseconds():
+        yield Violation(f"{path}.available_until", "is not later than available_from")
 
 
 def _policy_violations(message: pb.Policy) -> Iterable[Violation]:

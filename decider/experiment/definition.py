@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from decider.experiment.feature_schema import FeatureSchema
+from decider.experiment.rules import Rules
 from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
@@ -42,13 +43,24 @@ class OutOfRange(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing that can be chosen. `payload` is for the caller; the policy never sees it."""
+    """One thing that can be chosen. `payload` is for the caller; the policy never sees it.
+
+    eligible_if: a rule on the context (`rules.py`); empty: none. available_from, available_until: in [from, until) it
+    can be chosen; None: no bound.
+    """
 
     id: ActionId
     kind: str = "content"
     features: Features = field(default_factory=dict)
     payload: Mapping[str, Any] = field(default_factory=dict)
     retired: bool = False
+    eligible_if: str = ""
+    available_from: Time | None = None
+    available_until: Time | None = None
+
+    def is_available(self, at: Time) -> bool:
+        """Whether it can be chosen at that time."""
+        return (self.available_from or 0) <= at and (self.available_until is None or at < self.available_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +85,8 @@ class Experiment:
     """minimum_propensity in [0, 1/active actions]; holdout in [0, 1]; baseline may be missing. ended: like paused, and
     nothing of it is kept in memory. needs_activation: only activated decisions count. learns_overrides: a decision in
     whose place another action was shown is learned as that one. most_actions: of one decision, where calls may bring
-    actions; 0: they may not. schema: of the features of contexts; None: they are not checked."""
+    actions; 0: they may not. schema: of the features of contexts; None: they are not checked. sticky:
+    microseconds for which a unit keeps a decision; 0: each call draws."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
@@ -91,10 +104,13 @@ class Experiment:
     learns_overrides: bool = False
     most_actions: int = 0
     schema: FeatureSchema | None = None
+    sticky: int = 0
 
 
 class ExperimentVersion:
     """An experiment as it was applied, with the lookups that the rules need. Decisions name its position.
+
+    scheduled: the actions that can be chosen at some times only.
 
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
@@ -108,6 +124,8 @@ class ExperimentVersion:
         "experiment",
         "number",
         "position",
+        "rules",
+        "scheduled",
         "time",
         "work",
     )
@@ -121,6 +139,10 @@ class ExperimentVersion:
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
         self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
+        self.rules = Rules({a.id: a.eligible_if for a in experiment.actions if a.eligible_if})
+        self.scheduled: dict[ActionId, Action] = {
+            a.id: a for a in experiment.actions if (a.available_from, a.available_until) != (None, None)
+        }
         self.work = Workload(experiment.policy, {a.id: a.features for a in experiment.actions}, self.all_active)
 
     def counts(self, *, activated: bool) -> bool:

@@ -23,7 +23,7 @@ from decider.experiment.schema_checks import feature_type
 from decider.experiment.shape import shape_violations, to_json_mapping
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
-from decider.types import ActionId, ExperimentId, Features
+from decider.types import ActionId, ExperimentId, Features, Time
 from decider.v1 import experiment_pb2 as pb
 
 DEFAULT_MINIMUM_PROPENSITY = 0.001
@@ -107,7 +107,18 @@ def _action_content(action: Action) -> dict[str, Any]:
         "payload": _json_value(action.payload),
         "state": pb.ActionState.Name(_action_state(action)),
     }
+    content |= json_format.MessageToDict(_schedule(action), preserving_proto_field_name=True)
     return {name: value for name, value in content.items() if value != ""}
+
+
+def _schedule(action: Action) -> pb.Action:
+    """The part of an action's message that says when it can be chosen."""
+    message = pb.Action(eligible_if=action.eligible_if)
+    if action.available_from is not None:
+        message.available_from.FromMicroseconds(action.available_from)
+    if action.available_until is not None:
+        message.available_until.FromMicroseconds(action.available_until)
+    return message
 
 
 def _json_value(value: Any) -> Any:
@@ -143,6 +154,7 @@ def from_message(message: pb.Experiment) -> Experiment:
         reward=reward,
         frozen=message.learning == pb.LEARNING_FROZEN,
         salt=message.salt,
+        sticky=message.sticky.ToMicroseconds(),
         needs_activation=message.activation == pb.ACTIVATION_REQUIRED,
         learns_overrides=message.override == pb.OVERRIDE_LEARN,
         most_actions=most,
@@ -174,7 +186,14 @@ def _action(message: pb.Action, features: Features) -> Action:
         features=features,
         payload=json_format.MessageToDict(message.payload),
         retired=message.state == pb.ACTION_STATE_RETIRED,
+        eligible_if=message.eligible_if,
+        available_from=_time(message, "available_from"),
+        available_until=_time(message, "available_until"),
     )
+
+
+def _time(message: pb.Action, field: str) -> Time | None:
+    return Time(getattr(message, field).ToMicroseconds()) if message.HasField(field) else None
 
 
 def _policy(message: pb.Policy, reward: RewardDefinition) -> PolicySpec:
@@ -236,6 +255,8 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         schema=_schema_message(experiment.schema) if experiment.schema is not None else None,
     )
     message.reward.window.FromMicroseconds(reward.window)
+    if experiment.sticky:
+        message.sticky.FromMicroseconds(experiment.sticky)
     parameters = getattr(message.policy, experiment.policy.algorithm)
     parameters.SetInParent()
     for name, value in experiment.policy.parameters.items():
@@ -269,13 +290,15 @@ def _state(experiment: Experiment) -> pb.ExperimentState:
 
 
 def _action_message(action: Action) -> pb.Action:
-    return pb.Action(
+    message = pb.Action(
         id=action.id,
         kind=action.kind,
         features=action.features,
         payload=action.payload,
         state=_action_state(action),
     )
+    message.MergeFrom(_schedule(action))
+    return message
 
 
 def _action_state(action: Action) -> pb.ActionState:

@@ -16,6 +16,7 @@ from decider.durations import EXAMPLES, MICROSECONDS, microseconds_of
 from decider.errors import Violation
 
 _DURATION = "google.protobuf.Duration"
+_TIMESTAMP = "google.protobuf.Timestamp"
 _STRUCT = "google.protobuf.Struct"
 
 
@@ -77,6 +78,9 @@ def _value_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator
     elif message.full_name == _DURATION:
         if not isinstance(value, str) or microseconds_of(value) is None:
             yield Violation(path, f"must be a duration like {EXAMPLES}")
+    elif message.full_name == _TIMESTAMP:
+        if not isinstance(value, str):
+            yield Violation(path, 'must be a text in quotation marks, like "2026-12-24T18:00:00Z"')
     elif not isinstance(value, Mapping):
         names = "any names" if message.full_name == _STRUCT else ", ".join(f.name for f in message.fields)
         yield Violation(path, f"must be a table with {names or 'nothing in it: {}'}")

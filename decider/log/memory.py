@@ -34,10 +34,12 @@ from decider.log.protocol import (
     ModelName,
     NamedModel,
     NewActivation,
+    NewAssignment,
     NewBuild,
     NewModel,
     NewReward,
     NewRewardChange,
+    NewSlate,
     NewVersion,
     OnProgress,
     Orphan,
@@ -168,6 +170,7 @@ class MemoryLog:
         self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
+        self._assignments: dict[tuple[ExperimentId, str], tuple[Time, DecisionId]] = {}
         self._totals: TotalsCheckpoint | None = None
         self.models = MemoryModels(lambda: [entry.name for _, entry in self._of_kind(NewModel)])
 
@@ -178,7 +181,7 @@ class MemoryLog:
 
     def _write(self, entries: list[Entry]) -> list[Mark | None]:
         at = Time(max(self._clock(), self._times[-1]))
-        return [self._append(entry, at) for entry in entries]
+        return [self._append_any(entry, at) for entry in entries]
 
     def _activate_early(self, decision: Decision, mark: Mark) -> None:
         """Write what is remembered for a new decision."""
@@ -197,6 +200,32 @@ class MemoryLog:
         if len(self._early) > MOST_EARLY:
             del self._early[next(iter(self._early))]
         return Mark(START, at)
+
+    def _append_any(self, entry: Entry, at: Time) -> Mark | None:
+        match entry:
+            case NewSlate():
+                return self._append_slate(entry, at)
+            case NewAssignment():
+                return self._append_assignment(entry, at)
+            case _:
+                return self._append(entry, at)
+
+    def _append_assignment(self, new: NewAssignment, at: Time) -> Mark | None:
+        decision = new.decision
+        key = (self._versions[decision.version].experiment.id, decision.unit_id)
+        kept = self.assigned(*key, at=at)
+        if kept is not None and kept.position != new.replaces:
+            return None
+        mark = self._append(decision, at)
+        if mark is not None:
+            self._assignments[key] = (Time(at + new.keep), decision.decision_id)
+        return mark
+
+    def _append_slate(self, slate: NewSlate, at: Time) -> Mark | None:
+        if any(_key(decision) in self._unique for decision in slate.decisions):
+            return None
+        first, *_ = [self._append(decision, at) for decision in slate.decisions]
+        return first
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
         if isinstance(entry, EarlyActivation):
@@ -314,6 +343,11 @@ class MemoryLog:
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See LogReader."""
         return self._decisions.get(decision_id)
+
+    def assigned(self, experiment: ExperimentId, unit: str, *, at: Time) -> LoggedDecision | None:
+        """See LogReader."""
+        until, decision_id = self._assignments.get((experiment, unit), (Time(0), DecisionId("")))
+        return self.find(decision_id) if until > at else None
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""

@@ -108,6 +108,26 @@ class NewBuild:
 
 
 @dataclass(frozen=True, slots=True)
+class NewSlate:
+    """Decisions of one slate: entries one after the other, or none of them where one of their ids is in the log."""
+
+    decisions: tuple[Decision, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NewAssignment:
+    """A decision that its unit keeps for so many microseconds.
+
+    Refused where the unit keeps another one of the experiment at that time. replaces: position of one that it may give
+    up, since its action can no longer be served.
+    """
+
+    decision: Decision
+    keep: int
+    replaces: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NewReward:
     """A reward for the decision at a position; `weight` is that of its name in the decision's experiment version."""
 
@@ -186,10 +206,10 @@ class Caller(NamedTuple):
 
 
 class Awaited(NamedTuple):
-    """A decision that is written only if its caller still waits when the commit begins; `append` returns None for it
-    else: nobody can have seen it."""
+    """Decisions that are written only if their caller still waits when the commit begins; `append` returns None for
+    them else: nobody can have seen them."""
 
-    decision: Decision
+    decision: NewDecision
     caller: Caller
 
 
@@ -212,8 +232,9 @@ class RefusedReward:
     name: str
 
 
+NewDecision = Decision | NewSlate | NewAssignment
 Entry = (
-    Decision
+    NewDecision
     | Awaited
     | NewReward
     | NewRewardChange
@@ -434,6 +455,9 @@ class LogReader(Protocol):
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """The decision with this id."""
 
+    def assigned(self, experiment: ExperimentId, unit: str, *, at: Time) -> LoggedDecision | None:
+        """The decision that a unit keeps at a time; None where it keeps none, or that is no longer in the log."""
+
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """The part of the decision with this id that rewards need; cheaper than `find`."""
 
@@ -547,8 +571,8 @@ class EventLog(LogReader, Protocol):
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """Write entries in order, in one transaction, and return after its commit.
 
-        A Mark for each; None for what the unique key of its kind refused (written before), for an Orphan, a
-        RefusedReward, and an Awaited whose caller has given up. See also EarlyActivation.
+        A Mark for each, of a slate its first one; None for what the unique key of its kind refused (written before),
+        for an Orphan, a RefusedReward, and an Awaited whose caller has given up. See also EarlyActivation.
         Raises LogError: then nothing of these entries is acknowledged. Any other clash is a LogError too.
         """
 

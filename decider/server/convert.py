@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from google.protobuf.struct_pb2 import Struct
 from uuid_utils import uuid7
 
+from decider.decide.slate import slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
 from decider.experiment.checks import LARGEST_REWARD, MAX_ACTIONS, id_violation, payload_violation
@@ -33,6 +34,9 @@ from decider.v1 import experiment_service_pb2 as experiment_pb
 
 MAX_UNIT_ID = 256
 MAX_KEY = 128
+MAX_SLATE_ID = 120
+"""So that the ids of its slots are not longer than MAX_KEY."""
+MAX_SLOTS = 20
 MAX_BATCH = 1000
 DEFAULT_REWARD_NAME = "reward"
 
@@ -66,6 +70,46 @@ def decision_request(message: pb.DecideRequest) -> DecisionRequest:
         message.explore or not message.HasField("explore"),
         called,
     )
+
+
+def slate_requests(message: pb.DecideSlateRequest) -> tuple[str, list[DecisionRequest]]:
+    """(slate id, a checked request for each slot); without a slate id it gets a new uuid7. Raises InvalidArgument with
+    every violation."""
+    unit_id, slate_id = message.unit_id, message.slate_id
+    violations: list[Violation] = []
+    _check_text("unit_id", unit_id, MAX_UNIT_ID, violations)
+    if slate_id:
+        _check_text("slate_id", slate_id, MAX_SLATE_ID, violations)
+    if not 0 < len(message.slots) <= MAX_SLOTS:
+        violations.append(Violation("slots", f"has {len(message.slots)} slots; 1 to {MAX_SLOTS} are possible"))
+    context = _context(message.context, violations)
+    action_features = _action_features(message.action_features, violations)
+    contexts = [_slot_context(context, slot, f"slots[{place}]", violations) for place, slot in enumerate(message.slots)]
+    if violations:
+        raise InvalidArgument(violations)
+    slate_id = slate_id or str(uuid7())
+    explore = message.explore or not message.HasField("explore")
+    return slate_id, [
+        DecisionRequest(
+            slot_id(slate_id, place),
+            unit_id,
+            of_slot,
+            tuple(map(ActionId, slot.eligible_actions)),
+            tuple(map(ActionId, slot.excluded_actions)),
+            action_features,
+            explore,
+        )
+        for place, (slot, of_slot) in enumerate(zip(message.slots, contexts, strict=True))
+    ]
+
+
+def _slot_context(context: Context, slot: pb.Slot, field: str, violations: list[Violation]) -> Context:
+    """The context with what is known about the place."""
+    features, problems = read_features(
+        slot.features, f"{field}.features", reserved=(*CONTEXT_FIELDS, *context.features)
+    )
+    violations.extend(problems)
+    return context._replace(features={**context.features, **features}) if features else context
 
 
 def _check_text(field: str, text: str, longest: int, violations: list[Violation]) -> None:
@@ -131,24 +175,32 @@ class Replies:
         self._bytes = 0
 
     def write(
-        self, reply: pb.DecideResponse, decision: Decision, version: ExperimentVersion, request: pb.DecideRequest
+        self,
+        reply: pb.DecideResponse,
+        decision: Decision,
+        version: ExperimentVersion,
+        *,
+        with_ranking: bool,
+        called: Iterable[pb.CalledAction] = (),
+        reason: str | None = None,
     ) -> None:
-        """The reply to a decision of this version, into an empty message: its own or its place in a batch's."""
+        """The reply to a decision of this version, into an empty message: its own or its place in a batch's. reason: in
+        place of the decision's."""
         # Set one by one: the same fields as arguments of a new message take three times as long.
         if decision.action in version.active:
             reply.action.CopyFrom(self._action(decision.action, version))
         else:  # only its call knew it
             (choice,) = version.choices_of((decision.action,), decision.action_features)
             reply.action.id, reply.action.kind = choice.id, choice.kind
-        for action in request.actions:
+        for action in called:
             if action.id == decision.action and action.HasField("payload"):
                 reply.action.payload.CopyFrom(action.payload)
         reply.decision_id = decision.decision_id
         reply.propensity = decision.propensity
-        reply.reason = _REASONS[decision.reason]
+        reply.reason = _REASONS[reason or decision.reason]
         reply.model = decision.model
         reply.experiment_version = version.number
-        if request.with_ranking:
+        if with_ranking:
             reply.ranking.extend(_ranking(decision))
 
     def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:

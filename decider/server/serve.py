@@ -190,6 +190,7 @@ class Server:
                 budget=budget,
                 locate_all=self._calls.share(self.log.locate_all),
                 metrics=RequestMetrics(self._registry),
+                clock=self._clock,
             ),
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
             calls=self._calls,

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from decider.decide.decide import decide
+from decider.decide.decide import decide, eligible_actions
 from decider.decide.named_actions import MAX_SHOWN, SHOWN, inactive_actions
+from decider.decide.slate import decide_slate, slot_id
 from decider.errors import (
     AlreadyExists,
     DeciderError,
@@ -19,7 +20,7 @@ from decider.errors import (
     Violation,
 )
 from decider.experiment.checks import LARGEST_REWARD, is_id
-from decider.experiment.definition import ExperimentVersion, OutOfRange
+from decider.experiment.definition import Experiment, ExperimentVersion, OutOfRange
 from decider.log.protocol import (
     Append,
     Awaited,
@@ -28,11 +29,15 @@ from decider.log.protocol import (
     EarlyActivation,
     Entry,
     LocateAll,
+    LoggedDecision,
     LogReader,
     Mark,
     NewActivation,
+    NewAssignment,
+    NewDecision,
     NewReward,
     NewRewardChange,
+    NewSlate,
     Orphan,
     RefusedReward,
 )
@@ -42,8 +47,22 @@ from decider.server import convert
 from decider.server.convert import SentChange, SentReward
 from decider.server.request_checks import RequestChecks
 from decider.server.rpc import check_caller, to_status
-from decider.serving.current import Current
-from decider.types import START, ActionId, ActivationOutcome, Decision, DecisionId, ExperimentId, RewardOutcome
+from decider.serving.current import Current, Serving
+from decider.types import (
+    START,
+    STICKY,
+    ActionId,
+    ActivationOutcome,
+    Decision,
+    DecisionId,
+    DecisionRequest,
+    ExperimentId,
+    Position,
+    Reason,
+    RewardOutcome,
+    Time,
+    now,
+)
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
@@ -52,12 +71,24 @@ Result = TypeVar("Result")
 
 class _Answer(NamedTuple):
     """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
-    left out."""
+    left out. reason: of the answer, if not the decision's. replaces: position of the decision that the unit kept until
+    now."""
 
     decision: Decision
     version: ExperimentVersion
     stored: bool
     ignored: Sequence[ActionId] = ()
+    reason: str | None = None
+    replaces: Position | None = None
+
+    @property
+    def entry(self) -> NewDecision:
+        """What is appended."""
+        experiment = self.version.experiment
+        # A failure, and what was served without exploration, is not to be kept.
+        if experiment.sticky and self.decision.reason not in (Reason.FALLBACK, Reason.NO_EXPLORATION):
+            return NewAssignment(self.decision, experiment.sticky, self.replaces)
+        return self.decision
 
 
 class _Prepared(NamedTuple):
@@ -74,7 +105,7 @@ PATIENT = Caller(math.inf, lambda: True)
 
 class DeciderService:
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
-    experiment does not know.
+    experiment does not know. clock: the log's.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits.
@@ -89,11 +120,13 @@ class DeciderService:
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
         metrics: RequestMetrics | None = None,
+        clock: Callable[[], Time] = now,
     ) -> None:
         self._current = current
         self._log = log
         self._budget = budget
         self._append = append
+        self._clock = clock
         self._locate_all = locate_all or log.locate_all
         self._replies = convert.Replies()
         self._checks = RequestChecks(metrics or RequestMetrics())
@@ -102,14 +135,23 @@ class DeciderService:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         chosen = self._choose(request)
         if not chosen.stored:
-            (mark,) = self._append([Awaited(chosen.decision, caller)])
+            (mark,) = self._append([Awaited(chosen.entry, caller)])
             chosen = self._confirm(request, chosen, mark, caller)
         reply = pb.DecideResponse()
         self._write(reply, chosen, request)
         return reply
 
-    def _write(self, reply: pb.DecideResponse, chosen: _Answer, request: pb.DecideRequest) -> None:
-        self._replies.write(reply, chosen.decision, chosen.version, request)
+    def _write(
+        self, reply: pb.DecideResponse, chosen: _Answer, request: pb.DecideRequest | pb.DecideSlateRequest
+    ) -> None:
+        self._replies.write(
+            reply,
+            chosen.decision,
+            chosen.version,
+            with_ranking=request.with_ranking,
+            called=request.actions if isinstance(request, pb.DecideRequest) else (),
+            reason=chosen.reason,
+        )
         if chosen.ignored:
             reply.ignored_actions.extend([id_[:MAX_SHOWN] for id_ in chosen.ignored[:SHOWN]])
 
@@ -117,7 +159,7 @@ class DeciderService:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [_attempt(self._choose, message) for message in request.requests]
-        new = [Awaited(c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
+        new = [Awaited(c.entry, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
             check_caller(caller)
@@ -125,6 +167,59 @@ class DeciderService:
         for message, choice in zip(request.requests, chosen, strict=True):
             self._add_result(response, message, choice, ahead, caller)
         return response
+
+    def DecideSlate(self, request: pb.DecideSlateRequest, caller: Caller = PATIENT) -> pb.DecideSlateResponse:
+        """Choose for each slot, append all in one commit, answer; a slate id in the log gets the stored slate."""
+        stored = self._find_slate(request) if request.slate_id else ()
+        slate_id, answers = (request.slate_id, stored) if stored else self._new_slate(request, caller)
+        response = pb.DecideSlateResponse(slate_id=slate_id)
+        for answer in answers:
+            reply = response.decisions.add()
+            self._write(reply, answer, request)
+        return response
+
+    def _new_slate(self, request: pb.DecideSlateRequest, caller: Caller) -> tuple[str, Sequence[_Answer]]:
+        slate_id, slots = convert.slate_requests(request)
+        version, model, cache = self._serving(request.experiment)
+        if version.experiment.sticky:
+            raise FailedPrecondition(
+                f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
+                reason="EXPERIMENT_STICKY",
+            )
+        fit = [self._fit(version, slot) for slot in slots]
+        decisions = decide_slate([slot for slot, _ in fit], version, model, cache, self._budget)
+        (mark,) = self._append([Awaited(NewSlate(decisions), caller)])
+        if mark is not None:
+            both = zip(decisions, fit, strict=True)
+            return slate_id, [_Answer(made, version, stored=False, ignored=ignored) for made, (_, ignored) in both]
+        check_caller(caller)
+        # The log refused it: another call with this id was quicker. Only what is in the log is ever answered.
+        stored = self._find_slate(request)
+        if not stored:
+            raise LogError(f"slate {slate_id!r} was refused by the log and is not in it")
+        return slate_id, stored
+
+    def _find_slate(self, request: pb.DecideSlateRequest) -> Sequence[_Answer]:
+        """The slate with this id; empty if there is none. Raises AlreadyExists if it belongs to another unit or
+        experiment, has another number of slots, or if a slot leaves out its action."""
+        wanted = [
+            pb.DecideRequest(
+                experiment=request.experiment,
+                unit_id=request.unit_id,
+                decision_id=slot_id(request.slate_id, place),
+                eligible_actions=slot.eligible_actions,
+                excluded_actions=slot.excluded_actions,
+            )
+            for place, slot in enumerate(request.slots)
+        ]
+        found = [answer for answer in map(self._find_stored, wanted) if answer is not None]
+        beyond = self._log.locate(slot_id(request.slate_id, len(request.slots)))
+        if (found or beyond) and (len(found) < len(wanted) or beyond):
+            raise AlreadyExists(
+                f"slate_id {request.slate_id!r} belongs to a slate with another number of slots; take a new id",
+                reason="DECISION_ID_REUSED",
+            )
+        return found
 
     def _add_result(
         self,
@@ -149,28 +244,54 @@ class DeciderService:
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
-        version, model, slots = self._current[ExperimentId(request.experiment)]
-        if version.experiment.paused:
-            raise FailedPrecondition(
-                f"experiment {request.experiment!r} is paused; resume it with ResumeExperiment",
-                reason="EXPERIMENT_PAUSED",
-            )
+        version, model, slots = self._serving(request.experiment)
+        asked, ignored = self._fit(version, asked)
+        kept = self._kept(asked, version.experiment) if version.experiment.sticky else None
+        if kept is not None and kept.decision.action in eligible_actions(version, asked):
+            return self._repeated(kept)._replace(ignored=ignored)
+        made = decide(asked, version, model, slots, self._budget)
+        return _Answer(made, version, stored=False, ignored=ignored, replaces=kept.position if kept else None)
+
+    def _fit(self, version: ExperimentVersion, asked: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
+        """The request as the experiment takes it, and the ids of actions that it leaves out. Raises InvalidArgument,
+        FailedPrecondition."""
         experiment = version.experiment
-        ignored: Sequence[ActionId] = ()
         if experiment.schema is not None:
             self._checks.check_features(experiment.id, experiment.schema, asked.context)
+        if version.scheduled:
+            asked = asked._replace(at=self._clock())
         if asked.eligible or asked.excluded or asked.action_features or asked.called:
-            asked, ignored = self._checks.fit(version, asked)
-        return _Answer(decide(asked, version, model, slots, self._budget), version, stored=False, ignored=ignored)
+            return self._checks.fit(version, asked)
+        return asked, ()
+
+    def _kept(self, asked: DecisionRequest, experiment: Experiment) -> LoggedDecision | None:
+        return self._log.assigned(experiment.id, asked.unit_id, at=self._clock())
+
+    def _repeated(self, kept: LoggedDecision) -> _Answer:
+        """The answer for a unit that keeps a decision."""
+        return _Answer(kept.decision, self._log.version_at(kept.decision.version), stored=True, reason=STICKY)
+
+    def _serving(self, experiment: str) -> Serving:
+        """What decides for an experiment. Raises NotFound, FailedPrecondition."""
+        serving = self._current[ExperimentId(experiment)]
+        if serving[0].experiment.paused:
+            raise FailedPrecondition(
+                f"experiment {experiment!r} is paused; resume it with ResumeExperiment", reason="EXPERIMENT_PAUSED"
+            )
+        return serving
 
     def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None, caller: Caller) -> _Answer:
         """The decision to answer with after the commit. Raises GaveUp, and LogError if it is not in the log."""
-        # No mark: the caller gave up before the commit, or the log's unique key refused the id, since another call
-        # wrote it between `_choose` and the commit. Only what is in the log is ever answered.
+        # No mark: the caller gave up before the commit, a unique key refused the id, or the unit keeps another decision
+        # that a call wrote between `_choose` and the commit. Only what is in the log is ever answered.
         if mark is not None:
             return chosen
         check_caller(caller)
-        stored = self._find_stored(request)
+        stored = self._find_stored(request) if request.decision_id else None
+        if stored is None and chosen.version.experiment.sticky:
+            # At the start of time: it counted at the commit, and may have ended since.
+            kept = self._log.assigned(chosen.version.experiment.id, request.unit_id, at=Time(0))
+            stored = self._repeated(kept) if kept else None
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
         return stored

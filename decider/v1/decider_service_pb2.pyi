@@ -23,6 +23,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_ONLY_ELIGIBLE: _ClassVar[Reason]
     REASON_NO_EXPLORATION: _ClassVar[Reason]
     REASON_HOLDOUT_UNAVAILABLE: _ClassVar[Reason]
+    REASON_STICKY: _ClassVar[Reason]
 
 class ActivationOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -51,6 +52,7 @@ REASON_FALLBACK: Reason
 REASON_ONLY_ELIGIBLE: Reason
 REASON_NO_EXPLORATION: Reason
 REASON_HOLDOUT_UNAVAILABLE: Reason
+REASON_STICKY: Reason
 ACTIVATION_OUTCOME_UNSPECIFIED: ActivationOutcome
 ACTIVATION_OUTCOME_ACTIVATED: ActivationOutcome
 ACTIVATION_OUTCOME_OVERRIDDEN: ActivationOutcome
@@ -181,6 +183,51 @@ class DecideResult(_message.Message):
     response: DecideResponse
     error: _status_pb2.Status
     def __init__(self, response: _Optional[_Union[DecideResponse, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class DecideSlateRequest(_message.Message):
+    __slots__ = ("experiment", "unit_id", "context", "slate_id", "slots", "action_features", "explore", "with_ranking")
+    class ActionFeaturesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: _struct_pb2.Struct
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ID_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    SLATE_ID_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FEATURES_FIELD_NUMBER: _ClassVar[int]
+    EXPLORE_FIELD_NUMBER: _ClassVar[int]
+    WITH_RANKING_FIELD_NUMBER: _ClassVar[int]
+    experiment: str
+    unit_id: str
+    context: Context
+    slate_id: str
+    slots: _containers.RepeatedCompositeFieldContainer[Slot]
+    action_features: _containers.MessageMap[str, _struct_pb2.Struct]
+    explore: bool
+    with_ranking: bool
+    def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., slate_id: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ...) -> None: ...
+
+class Slot(_message.Message):
+    __slots__ = ("features", "eligible_actions", "excluded_actions")
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
+    ELIGIBLE_ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    features: _struct_pb2.Struct
+    eligible_actions: _containers.RepeatedScalarFieldContainer[str]
+    excluded_actions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., eligible_actions: _Optional[_Iterable[str]] = ..., excluded_actions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class DecideSlateResponse(_message.Message):
+    __slots__ = ("slate_id", "decisions")
+    SLATE_ID_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    slate_id: str
+    decisions: _containers.RepeatedCompositeFieldContainer[DecideResponse]
+    def __init__(self, slate_id: _Optional[str] = ..., decisions: _Optional[_Iterable[_Union[DecideResponse, _Mapping]]] = ...) -> None: ...
 
 class ActivateRequest(_message.Message):
     __slots__ = ("decision_id", "action")

@@ -47,6 +47,11 @@ class DeciderServiceStub:
                 request_serializer=decider_dot_v1_dot_decider__service__pb2.DecideBatchRequest.SerializeToString,
                 response_deserializer=decider_dot_v1_dot_decider__service__pb2.DecideBatchResponse.FromString,
                 _registered_method=True)
+        self.DecideSlate = channel.unary_unary(
+                '/decider.v1.DeciderService/DecideSlate',
+                request_serializer=decider_dot_v1_dot_decider__service__pb2.DecideSlateRequest.SerializeToString,
+                response_deserializer=decider_dot_v1_dot_decider__service__pb2.DecideSlateResponse.FromString,
+                _registered_method=True)
         self.Activate = channel.unary_unary(
                 '/decider.v1.DeciderService/Activate',
                 request_serializer=decider_dot_v1_dot_decider__service__pb2.ActivateRequest.SerializeToString,
@@ -79,6 +84,13 @@ class DeciderServiceServicer:
 
     def DecideBatch(self, request, context):
         """Many decisions in one call and one commit. Results in the order of the requests, each with its own status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideSlate(self, request, context):
+        """Fills several slots of a page with different actions, in one call and one commit: all of them or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,6 +130,11 @@ def add_DeciderServiceServicer_to_server(servicer, server):
                     servicer.DecideBatch,
                     request_deserializer=decider_dot_v1_dot_decider__service__pb2.DecideBatchRequest.FromString,
                     response_serializer=decider_dot_v1_dot_decider__service__pb2.DecideBatchResponse.SerializeToString,
+            ),
+            'DecideSlate': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideSlate,
+                    request_deserializer=decider_dot_v1_dot_decider__service__pb2.DecideSlateRequest.FromString,
+                    response_serializer=decider_dot_v1_dot_decider__service__pb2.DecideSlateResponse.SerializeToString,
             ),
             'Activate': grpc.unary_unary_rpc_method_handler(
                     servicer.Activate,
@@ -192,6 +209,33 @@ class DeciderService:
             '/decider.v1.DeciderService/DecideBatch',
             decider_dot_v1_dot_decider__service__pb2.DecideBatchRequest.SerializeToString,
             decider_dot_v1_dot_decider__service__pb2.DecideBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideSlate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/decider.v1.DeciderService/DecideSlate',
+            decider_dot_v1_dot_decider__service__pb2.DecideSlateRequest.SerializeToString,
+            decider_dot_v1_dot_decider__service__pb2.DecideSlateResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -17,6 +17,7 @@ from decider.log.archive.part import Part
 from decider.log.forgotten import MADE_UP, Removal
 from decider.log.protocol import Forgotten, Head, NewBuild
 from decider.log.sqlite.archived import CUT, KEPT, digest_of_cut, digest_of_entries, digest_of_models
+from decider.log.sqlite.assignments import forget_assignments
 from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
@@ -72,6 +73,8 @@ class SqliteForgettingLog(SqliteCuttableLog):
         return Forgotten(len(one.found), one.pseudonym, cleared, parts, left)
 
     def _forget_in_log(self, unit: _Unit) -> None:
+        with self._exclusive(), transaction(self._writer) as writer:
+            forget_assignments(writer, unit.id)
         while found := [row["position"] for row in self._read(DECISIONS_OF_UNIT, (unit.id,))]:
             for some in _pieces(found):
                 unit.found.update(self._remove(partial(_removal, unit=unit, decisions=some)).decisions)

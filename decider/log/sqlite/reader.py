@@ -36,6 +36,7 @@ from decider.log.protocol import (
     VersionName,
 )
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE
+from decider.log.sqlite.assignments import ASSIGNED
 from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
 from decider.log.sqlite.connection import open_to_read
@@ -345,6 +346,11 @@ class SqliteReader:
     def find(self, decision_id: DecisionId) -> LoggedDecision | None:
         """See LogReader."""
         row = self._one(_FIND, (decision_id,), DECISION)
+        return self._to_logged_decision(row) if row else None
+
+    def assigned(self, experiment: ExperimentId, unit: str, *, at: Time) -> LoggedDecision | None:
+        """See LogReader."""
+        row = self._one(ASSIGNED, {"experiment": experiment, "unit": unit, "at": at}, DECISION)
         return self._to_logged_decision(row) if row else None
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:

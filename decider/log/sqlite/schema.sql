@@ -216,6 +216,17 @@ when not exists (select 1 from open_versions where version = new.version) begin
   select position, experiment from experiments where position = new.version;
 end;
 
+-- The decisions that units keep, while they do. Not part of the order: an assignment is written with its decision.
+create table assignments (
+  experiment text not null,
+  unit_id text not null,
+  until integer not null,               -- log time from which it counts no longer
+  decision integer not null,            -- decisions.position
+  primary key (experiment, unit_id)
+) without rowid;
+
+create index assignments_by_end on assignments (until);
+
 -- Every action that an experiment ever had, with its kind: an id is never reused for another one.
 create table action_kinds (
   experiment text not null,

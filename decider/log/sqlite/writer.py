@@ -7,6 +7,7 @@ sqlite-utils runs the migrations.
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import math
 import sqlite3
@@ -30,14 +31,17 @@ from decider.log.protocol import (
     Head,
     Mark,
     NewActivation,
+    NewAssignment,
     NewBuild,
     NewRewardChange,
+    NewSlate,
     Orphan,
     RefusedReward,
     TotalsCheckpoint,
 )
 from decider.log.sqlite import early
 from decider.log.sqlite.archived import CUT
+from decider.log.sqlite.assignments import assign, drop_over, has_over, kept_decision
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
@@ -74,6 +78,8 @@ _REWARD = "select position from rewards where decision = ? and reward_id = ?"
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
+
+_ANY_DECISION = "select 1 from decisions where decision_id in (select value from json_each(?)) limit 1"
 
 
 @lru_cache
@@ -257,6 +263,10 @@ class SqliteLog(SqliteReader):
             outcome = RewardOutcome.ORPHAN if isinstance(entries[0], Orphan) else RewardOutcome.OUT_OF_RANGE
             self._count_refused([entry.name for entry in entries if isinstance(entry, Orphan | RefusedReward)], outcome)
             return [None] * len(entries)
+        if isinstance(entries[0], NewSlate):
+            return [self._insert_slate(commit, slate) for slate in entries if isinstance(slate, NewSlate)]
+        if isinstance(entries[0], NewAssignment):
+            return [self._insert_assignment(commit, one) for one in entries if isinstance(one, NewAssignment)]
         if isinstance(entries[0], EarlyActivation):
             return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
         if isinstance(entries[0], NewRewardChange):
@@ -321,6 +331,28 @@ class SqliteLog(SqliteReader):
                 first = early.remember(self._writer, one, commit.last.time)
                 marks.append(Mark(START, commit.last.time) if first else None)
         return marks
+
+    def _insert_slate(self, commit: OpenCommit, slate: NewSlate) -> Mark | None:
+        """All of its decisions, or none."""
+        ids = json.dumps([decision.decision_id for decision in slate.decisions])
+        if self._writer.execute(_ANY_DECISION, (ids,)).fetchone():  # the lock is held: no other writer can come between
+            return None
+        marks = self._insert(commit, slate.decisions)
+        if None in marks:
+            raise sqlite3.IntegrityError("a slate names a decision twice")
+        return marks[0]
+
+    def _insert_assignment(self, commit: OpenCommit, new: NewAssignment) -> Mark | None:
+        """The decision and that its unit keeps it; or neither."""
+        decision, at = new.decision, commit.last.time
+        experiment = self.version_at(decision.version).experiment.id
+        if kept_decision(self._writer, experiment, decision.unit_id, at) not in (None, new.replaces):
+            return None
+        (mark,) = self._insert(commit, [decision])
+        if mark is not None:
+            until = Time(at + new.keep)
+            assign(self._writer, experiment, decision.unit_id, until=until, decision=mark.position)
+        return mark
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
         if isinstance(entries[0], Decision):
@@ -412,6 +444,7 @@ class SqliteLog(SqliteReader):
         if self._files.missing_file():
             return
         self._close_versions()
+        self._drop_assignments()
         self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
@@ -458,6 +491,14 @@ class SqliteLog(SqliteReader):
         if self._one("select 1 from early_activations limit 1"):
             with self._exclusive(), transaction(self._writer):
                 early.drop_old(self._writer, at)
+
+    def _drop_assignments(self) -> None:
+        at = self._clock()
+        with self._connection() as reader:
+            over = has_over(reader, at)
+        if over:
+            with self._exclusive(), transaction(self._writer) as writer:
+                drop_over(writer, at)
 
     def close(self) -> None:
         """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""

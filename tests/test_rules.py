@@ -1,0 +1,231 @@
+"""Rules on the context, and times, by which an action may be chosen: before sampling, exact in a replay, and refused by
+name where they are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decider.decide.decide import decide, eligible_actions
+from decider.decide.slots import SLOTS
+from decider.errors import FailedPrecondition, InvalidExperiment
+from decider.experiment.definition import Action, ExperimentVersion
+from decider.experiment.rules import LONGEST_RULE, rule_problem
+from decider.experiment.schema import from_message, parse_toml
+from decider.log.open import open_reader
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
+from decider.types import ActionId, Context, DecisionId, DecisionRequest, Features, Position, Time
+from decider.v1 import decider_service_pb2 as pb
+from simulator.verify import verify
+from tests.conftest import SECOND, contexts, sample_experiment
+from tests.rpc_clients import CLIENTS, InProcessClient, RpcClient, code_of, experiment, reason_of, status_of
+
+A, B, C = map(ActionId, "abc")
+NOBODY = Context()
+
+
+def version(**rules: str) -> ExperimentVersion:
+    """Three actions, some with a rule."""
+    actions = tuple([Action(id_, eligible_if=rules.get(id_, "")) for id_ in (A, B, C)])
+    home = sample_experiment(actions=actions, baseline=None, holdout=0.0)
+    return ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
+
+
+def eligible(of: ExperimentVersion, context: Context = NOBODY, at: Time | None = None) -> str:
+    """The ids of the eligible actions, put together."""
+    return "".join(eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context, at=at)))
+
+
+@pytest.mark.parametrize(
+    ("rule", "context", "expected"),
+    [
+        ("segment == 'vip'", Context(segment="vip"), "abc"),
+        ("segment == 'vip'", Context(segment="new"), "bc"),
+        ("segment == 'vip'", Context(), "bc"),
+        ("device in ['mobile', 'tablet']", Context(device="tablet"), "abc"),
+        ("features.age >= 18", Context(features={"age": 18.0}), "abc"),
+        ("features.age >= 18", Context(features={"age": 17.9}), "bc"),
+        ("features.age >= 18", Context(), "bc"),
+        ("!has(features.age) || features.age >= 18", Context(), "abc"),
+        ("features.app", Context(features={"app": True}), "abc"),
+        ("features.app", Context(features={"app": "yes"}), "bc"),
+        ("features['cart value'] > 50", Context(features={"cart value": 60.0}), "abc"),
+        ("location.startsWith('de')", Context(location="de-berlin"), "abc"),
+        ("1 / 0 == 1", Context(), "bc"),
+        ("segment == 'vip'", Context(segment="vip\0"), "bc"),
+        ("features.size == 'xl'", Context(features={"size": "xl\0"}), "bc"),
+    ],
+)
+def test_a_rule_leaves_out_what_it_does_not_allow(rule: str, context: Context, expected: str) -> None:
+    """Also where it cannot be computed: an offer that needs an age is not for those whose age nobody knows."""
+    assert eligible(version(a=rule), context) == expected
+
+
+def test_the_pmf_is_of_what_is_left() -> None:
+    """Left out before sampling: the propensity is exact, and no probability goes to an action that is not allowed."""
+    of = version(a="segment == 'vip'", b="device == 'tv'")
+    model = Model(make_policy(of.experiment.policy))
+    for number in range(50):
+        made = decide(DecisionRequest(DecisionId(f"d{number}"), "unit", Context(segment="vip")), of, model)
+        assert made.eligible == (A, C)
+        assert sum(made.pmf) == SLOTS
+        assert made.action in (A, C)
+
+
+def test_all_allowed_is_the_same_object() -> None:
+    """Caches know the whole set by its identity."""
+    of = version(a="segment == 'vip'")
+    request = DecisionRequest(DecisionId("d"), "unit", Context(segment="vip"))
+    assert eligible_actions(of, request) is of.all_active
+
+
+def test_where_no_action_is_left_the_rules_are_named() -> None:
+    """The caller named no actions at all: it must know where to look."""
+    of = version(a="false", b="false", c="segment == 'vip'")
+    with pytest.raises(FailedPrecondition, match="eligible_if") as error:
+        eligible(of)
+    assert error.value.reason == "NO_ELIGIBLE_ACTION"
+
+
+@given(contexts)
+def test_rules_say_the_same_again(context: Context) -> None:
+    """A replay computes them once more, for the actions that were left."""
+    of = version(a="segment != '' && size(segment) < 5", b="has(features.age)", c="device == '' || !(channel == '')")
+    try:
+        first = eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context))
+    except FailedPrecondition:
+        return
+    assert eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context, eligible=first)) == first
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ("segmnt == 'vip'", "undeclared reference to 'segmnt'"),
+        ("segment + 1", "no matching overload"),
+        ("segment", "is a STRING, not true or false"),
+        ("segment == ", "Syntax error"),
+        ("x" * (LONGEST_RULE + 1), "longer than"),
+        ("unit_id == 'me'", "undeclared reference"),
+    ],
+)
+def test_a_wrong_rule_is_refused_by_name(rule: str, problem: str) -> None:
+    """When the experiment is applied, not when a visitor comes; what is possible is said."""
+    assert problem in str(rule_problem(rule))
+    message = experiment("home")
+    message.actions[1].eligible_if = rule
+    with pytest.raises(InvalidExperiment, match="eligible_if") as error:
+        from_message(message)
+    assert "actions[1].eligible_if" in str(error.value)
+    assert "intent_stage, features" in str(error.value)
+
+
+def test_times_hold_to_the_microsecond() -> None:
+    """From is included, until is not. A replay takes the actions that were available then."""
+    action = Action(A, available_from=Time(10 * SECOND), available_until=Time(20 * SECOND))
+    home = sample_experiment(actions=(action, Action(B)), baseline=None, holdout=0.0)
+    of = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
+    found = {at: eligible(of, at=Time(at)) for at in (10 * SECOND - 1, 10 * SECOND, 20 * SECOND - 1, 20 * SECOND)}
+    assert list(found.values()) == ["b", "ab", "ab", "b"]
+    assert eligible(of, at=None) == "ab"
+
+
+def test_a_file_says_rules_and_times() -> None:
+    """As people write them."""
+    text = """
+    id = "home"
+    [[actions]]
+    id = "a"
+    eligible_if = "segment == 'vip'"
+    available_from = "2026-12-01T00:00:00Z"
+    available_until = "2026-12-24T18:00:00+01:00"
+    [[actions]]
+    id = "b"
+    """
+    (action, _) = from_message(parse_toml(text, "home.toml")).actions
+    assert action.eligible_if == "segment == 'vip'"
+    assert action.available_from == 1_796_083_200 * SECOND
+    assert action.available_until == 1_798_131_600 * SECOND
+
+
+@pytest.mark.parametrize("value", ["2026-12-01T00:00:00Z", "3"])
+def test_a_time_without_quotation_marks_is_refused_by_name(value: str) -> None:
+    """TOML has times of its own."""
+    text = f'id = "home"\nactions = [{{ id = "a", available_from = {value} }}]'
+    with pytest.raises(InvalidExperiment, match=r"actions\[0\].available_from: must be a text"):
+        parse_toml(text, "home.toml")
+
+
+def test_an_end_before_the_beginning_is_refused() -> None:
+    """The action could never be chosen."""
+    message = experiment("home")
+    message.actions[0].available_from.FromSeconds(20)
+    message.actions[0].available_until.FromSeconds(20)
+    with pytest.raises(InvalidExperiment, match="available_until"):
+        from_message(message)
+
+
+@pytest.fixture(scope="module", params=CLIENTS)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
+    """One service for all tests of a way to call it."""
+    opened = CLIENTS[request.param](tmp_path_factory.mktemp(request.param) / "log.db")
+    yield opened
+    opened.close()
+
+
+def test_a_frontend_gets_what_is_allowed(client: RpcClient) -> None:
+    """It need not know the rules."""
+    message = experiment("allowed")
+    message.actions[0].eligible_if = "segment == 'vip'"
+    message.actions[1].available_until.FromSeconds(1)
+    client.apply(message)
+    served = {client.decide("allowed", f"u{n}", context=pb.Context(segment="new")).action.id for n in range(20)}
+    assert served == {"c"}
+    served = {client.decide("allowed", f"u{n}", context=pb.Context(segment="vip")).action.id for n in range(40)}
+    assert served == {"a", "c"}
+    status = status_of(lambda: client.decide("allowed", excluded_actions=["c"]))
+    assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION")
+
+
+def test_decisions_under_rules_replay(tmp_path: Path) -> None:
+    """Rules are computed from what the log has: the context, and the definition of the version."""
+    ages: list[Features] = [{"age": 12.0}, {"age": 40.0}, {}]
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        message = experiment("home")
+        message.actions[0].eligible_if = "features.age >= 18"
+        message.actions[1].available_until.FromSeconds(1)
+        client.apply(message)
+        for number in range(60):
+            context = pb.Context()
+            context.features.update(ages[number % 3])
+            client.decide("home", f"u{number}", context=context)
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        found = verify(log)
+    assert found.equal == found.decisions == 60
+
+
+rules = st.sampled_from(["", "segment == 'vip'", "device != ''", "has(features.age) && features.age > 20"])
+
+
+@given(contexts, st.lists(rules, min_size=3, max_size=3))
+def test_nothing_is_served_that_a_rule_forbids(context: Context, texts: list[str]) -> None:
+    """Computed here in Python, for all rules of the table above."""
+    means = {
+        "": True,
+        "segment == 'vip'": context.segment == "vip",
+        "device != ''": context.device != "",
+        "has(features.age) && features.age > 20": isinstance(age := context.features.get("age"), float) and age > 20,
+    }
+    expected = "".join([id_ for id_, text in zip("abc", texts, strict=True) if means[text]])
+    of = version(**dict(zip("abc", texts, strict=True)))
+    if expected:
+        assert eligible(of, context) == expected
+    else:
+        with pytest.raises(FailedPrecondition):
+            eligible(of, context)

@@ -1,0 +1,248 @@
+"""Slates: several slots of a page in one call. No action twice, all or nothing, and each slot is a decision as any."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.rpc import error_details_pb2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decider.decide.slate import decide_slate, slot_id
+from decider.decide.slots import SLOTS
+from decider.errors import FailedPrecondition
+from decider.experiment.definition import Action, Experiment, ExperimentVersion
+from decider.log.memory import MemoryLog
+from decider.log.open import open_reader
+from decider.log.protocol import EventLog, NewSlate, NewVersion
+from decider.log.sqlite.writer import SqliteLog
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
+from decider.types import ActionId, Context, DecisionRequest, ExperimentId, Position, Time
+from decider.v1 import decider_service_pb2 as pb
+from simulator.verify import verify
+from tests.conftest import Clock, sample_experiment, spec
+from tests.rpc_clients import CLIENTS, InProcessClient, RpcClient, code_of, detail, experiment, reason_of, status_of
+
+
+@pytest.fixture(scope="module", params=CLIENTS)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
+    """One service for all tests of a way to call it."""
+    opened = CLIENTS[request.param](tmp_path_factory.mktemp(request.param) / "log.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def mine(request: pytest.FixtureRequest, client: RpcClient) -> str:
+    """The id of the test's own experiment, with three actions."""
+    id_ = str(request.node.originalname).removeprefix("test_")[:64]
+    client.apply(experiment(id_))
+    return id_
+
+
+def slate(client: RpcClient, mine: str, *slots: pb.Slot, **fields: Any) -> pb.DecideSlateResponse:
+    """DecideSlate, for one unit unless another is named."""
+    named = {"unit_id": "unit", **fields}
+    request = pb.DecideSlateRequest(experiment=mine, slots=slots, **named)
+    reply: pb.DecideSlateResponse = client.call("DeciderService", "DecideSlate", request)
+    return reply
+
+
+def actions(reply: pb.DecideSlateResponse) -> list[str]:
+    """What each slot got."""
+    return [decision.action.id for decision in reply.decisions]
+
+
+def test_no_action_is_on_the_page_twice(client: RpcClient, mine: str) -> None:
+    """Three calls would each show the best offer."""
+    for number in range(20):
+        assert sorted(actions(slate(client, mine, *[pb.Slot()] * 3, slate_id=f"{mine}-{number}"))) == ["a", "b", "c"]
+
+
+def test_a_propensity_is_that_given_the_slots_before(client: RpcClient, mine: str) -> None:
+    """The product is the probability of the whole page; the ranking shows what was left."""
+    reply = slate(client, mine, pb.Slot(), pb.Slot(), pb.Slot(), with_ranking=True)
+    for place, decision in enumerate(reply.decisions):
+        assert decision.decision_id == f"{reply.slate_id}/{place}"
+        ranking = {one.action: one.propensity for one in decision.ranking}
+        assert set(ranking) == {"a", "b", "c"} - set(actions(reply)[:place])
+        assert decision.propensity == ranking[decision.action.id]
+    assert reply.decisions[2].propensity == 1
+    assert reply.decisions[2].reason == pb.REASON_ONLY_ELIGIBLE
+
+
+def test_each_slot_has_its_own_actions_and_features(client: RpcClient, mine: str) -> None:
+    """A place at the top is worth more than one at the bottom: the policy may know which it is."""
+    top, bottom = pb.Slot(eligible_actions=["a", "b"]), pb.Slot(excluded_actions=["c"])
+    top.features.update({"place": "top"})
+    reply = slate(client, mine, top, bottom, slate_id=f"{mine}-1", context=pb.Context(device="mobile"))
+    assert set(actions(reply)) == {"a", "b"}
+    rows = client.rows(
+        "select device, features from decisions where decision_id like ? order by position", f"{mine}-1/%"
+    )
+    assert rows == [("mobile", '{"place":"top"}'), ("mobile", None)]
+
+
+def test_the_same_slate_id_returns_the_stored_slate(client: RpcClient, mine: str) -> None:
+    """A page that is loaded again after a timeout must not draw anew."""
+    first = slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1")
+    again = slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1", context=pb.Context(device="tv"))
+    assert again == first
+    assert client.rows("select count(*) from decisions where decision_id like ?", f"{mine}-1/%") == [(2,)]
+
+
+def test_the_same_slate_at_once_is_one_slate(client: RpcClient, mine: str) -> None:
+    """Each call draws the same tickets, but its model may be another: what is answered must be what is in the log."""
+    with ThreadPoolExecutor(8) as pool:
+        calls = [pool.submit(slate, client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1") for _ in range(8)]
+        assert len({tuple(actions(call.result())) for call in calls}) == 1
+    assert client.rows("select count(*) from decisions where decision_id like ?", f"{mine}-1/%") == [(2,)]
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_slate_id_with_another_number_of_slots_is_refused(client: RpcClient, mine: str, slots: int) -> None:
+    """Half of the stored page and half of a new one would show an action twice."""
+    slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-{slots}")
+    status = status_of(lambda: slate(client, mine, *[pb.Slot()] * slots, slate_id=f"{mine}-{slots}"))
+    assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
+
+
+def test_a_slate_with_more_slots_than_actions_is_refused_and_nothing_is_logged(client: RpcClient, mine: str) -> None:
+    """The message names the slot, and the slots before it are not left behind in the log."""
+    status = status_of(lambda: slate(client, mine, *[pb.Slot()] * 4, slate_id=f"{mine}-1"))
+    assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION")
+    assert "slots[3]" in status.message
+    assert client.rows("select count(*) from decisions where decision_id like ?", f"{mine}-1/%") == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "slots", "field"),
+    [
+        ({"unit_id": ""}, [pb.Slot()], "unit_id"),
+        ({"slate_id": "x" * 121}, [pb.Slot()], "slate_id"),
+        ({}, [], "slots"),
+        ({}, [pb.Slot()] * 21, "slots"),
+    ],
+)
+def test_wrong_fields_are_named(
+    client: RpcClient, mine: str, fields: dict[str, str], slots: list[pb.Slot], field: str
+) -> None:
+    """Each error says where it is and what is possible."""
+    status = status_of(lambda: slate(client, mine, *slots, **fields))
+    request = detail(status, error_details_pb2.BadRequest())
+    assert request is not None
+    assert [violation.field for violation in request.field_violations] == [field]
+
+
+def test_a_feature_of_the_context_is_not_hidden_by_a_slot(client: RpcClient, mine: str) -> None:
+    """Which of two values was scored could not be told from the log."""
+    context, slot = pb.Context(), pb.Slot()
+    context.features.update({"place": "home"})
+    slot.features.update({"place": "top"})
+    status = status_of(lambda: slate(client, mine, slot, context=context))
+    request = detail(status, error_details_pb2.BadRequest())
+    assert request is not None
+    assert request.field_violations[0].field == "slots[0].features[place]"
+
+
+def test_slates_replay_and_their_rewards_are_learned(tmp_path: Path) -> None:
+    """Replay, rewards and learning know nothing of slates: each slot is a decision."""
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        client.apply(experiment("home", window=0.2))
+        for number in range(60):
+            reply = slate(client, "home", pb.Slot(), pb.Slot(), unit_id=f"u{number}")
+            for decision in reply.decisions:
+                if decision.action.id == "b":
+                    assert client.reward(decision.decision_id, name="click") == "joined"
+        client.until(
+            lambda: client.rows("select count(*) from sealed_decisions")[0][0] == 120, what="all windows are over"
+        )
+        client.until(lambda: client.rows("select count(*) from published")[0][0] > 0, what="a model is published")
+        slate(client, "home", pb.Slot(), pb.Slot())
+
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        found = verify(log)
+    assert found.equal == found.decisions == 122
+
+
+# Laws.
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
+    """Every implementation, empty."""
+    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
+    with closing(made):
+        yield made
+
+
+def made_slate(version: ExperimentVersion, id_: str, slots: int = 2) -> NewSlate:
+    """Drawn by the version's policy before it has learned anything."""
+    requests = [DecisionRequest(slot_id(id_, place), "unit", Context()) for place in range(slots)]
+    return NewSlate(decide_slate(requests, version, Model(make_policy(version.experiment.policy))))
+
+
+def test_a_slate_is_written_whole_or_not_at_all(log: EventLog) -> None:
+    """Two calls with the same id and different pages: the second one must leave nothing."""
+
+    log.append([NewVersion(sample_experiment(), 1)])
+    version = log.versions()[-1]
+    first, longer, other = made_slate(version, "page"), made_slate(version, "page", 3), made_slate(version, "other")
+    marks = log.append([first, longer, other, *made_slate(version, "alone", 1).decisions])
+    assert [mark and mark.position for mark in marks] == [2, None, 4, 6]
+    assert log.find(slot_id("page", 2)) is None
+    for written in (first, other):
+        for decision in written.decisions:
+            logged = log.find(decision.decision_id)
+            assert logged is not None
+            assert logged.decision == decision
+    assert log.append([made_slate(version, "page")]) == [None]
+    assert log.head().position == 6
+
+
+names = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=7, unique=True)
+
+
+@given(eligible=st.lists(names, min_size=1, max_size=4), id_=st.text(min_size=1, max_size=8))
+def test_a_slate_is_a_draw_without_replacement(eligible: list[list[str]], id_: str) -> None:
+    """Whatever the slots allow: each gets one of its own actions that no slot before it has, with a pmf of what was
+    left, or the slate is refused."""
+    home = Experiment(ExperimentId("home"), tuple([Action(ActionId(name)) for name in "abcdefg"]))
+    version = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
+    requests = [
+        DecisionRequest(slot_id(id_, place), "unit", eligible=tuple(map(ActionId, allowed)))
+        for place, allowed in enumerate(eligible)
+    ]
+    try:
+        decisions = decide_slate(requests, version, Model(make_policy(home.policy)))
+    except FailedPrecondition:
+        assert len(eligible) > 1
+        return
+    taken: list[str] = []
+    for decision, allowed in zip(decisions, eligible, strict=True):
+        assert list(decision.eligible) == [name for name in "abcdefg" if name in allowed and name not in taken]
+        assert sum(decision.pmf) == SLOTS
+        assert decision.propensity == decision.pmf[decision.eligible.index(decision.action)] / SLOTS
+        taken.append(decision.action)
+    assert len(set(taken)) == len(taken)
+
+
+def test_pages_come_as_often_as_the_product_of_their_propensities() -> None:
+    """Estimates of whole pages weigh by this product."""
+    home = Experiment(ExperimentId("home"), tuple([Action(ActionId(name)) for name in "abc"]), policy=spec("uniform"))
+    version = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
+    model = Model(make_policy(home.policy))
+    drawn = Counter[tuple[str, ...]]()
+    for number in range(6_000):
+        requests = [DecisionRequest(slot_id(f"page-{number}", place), "unit") for place in range(2)]
+        drawn[tuple(decision.action for decision in decide_slate(requests, version, model))] += 1
+    for page in itertools.permutations("abc", 2):
+        assert abs(drawn[page] - 1_000) < 4 * (6_000 * (1 / 6) * (5 / 6)) ** 0.5
