@@ -40,11 +40,13 @@ from decider.types import CONTEXT_FIELDS
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.verify import verify
+from tests.pages import SHOP, stop
 from tests.rpc_clients import ServerProcess, experiment, rows, until
 
-SHOP, PAUSED = "shop", "paused"
+PAUSED = "paused"
 ACTIONS = ("new", "sale", "none")
 OPTIONS = ("--learn-interval", "0.05")
+ROOT = Path(__file__).parent.parent
 LONG = 60.0
 """Seconds that a call may take where the test is not about slow ones."""
 
@@ -130,7 +132,7 @@ def free_target() -> str:
 @contextmanager
 def stopped(server: ServerProcess) -> Iterator[None]:
     """SIGSTOP, and SIGCONT at the end: a server that does not answer and is not gone."""
-    os.kill(server.process.pid, signal.SIGSTOP)
+    stop(server.process.pid)
     try:
         yield
     finally:
@@ -736,74 +738,30 @@ def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
     end(running)
 
 
-FORK = """
-import os, sys, time
-from decider.client import Client, Fallback
-target, db, mode = sys.argv[1:]
-client = Client(target, timeout=30)
-id_ = client.decide("shop", "parent").decision_id
-if mode == "queued":
-    client._core._outbox._due = client._core._outbox._pause = 0.0
-    os.kill(int(open(db + ".pid").read()), 19)
-    client._connection._timeout = 0.2
-    assert client.reward(id_, "click") == "queued", "queued"
-    assert client.waiting == 1
-    client._connection._timeout = 30
-children = []
-for number in range(3):
-    pid = os.fork()
-    if pid == 0:
-        if mode == "queued":
-            assert client.waiting == 0
-            if number == 0:
-                os.kill(int(open(db + ".pid").read()), 18)
-        assert client.fallbacks == {}
-        reply = client.decide("shop", f"child-{number}", fallback="none")
-        assert reply.decision_id, client.fallbacks
-        assert client.reward(reply.decision_id, "click") == "joined"
-        client.close()
-        sys.exit(0)
-    children.append(pid)
-codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
-assert codes == [0, 0, 0], codes
-assert client.flush(30)
-assert client.decide("shop", "parent").decision_id
-client.close()
-print(id_)
-"""
+def run_page(server: ServerProcess, *arguments: str) -> list[str]:
+    """A program of `pages.py`, which must succeed; the words that it prints. The server goes on afterwards."""
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.pages", *arguments]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=2 * LONG, check=False)
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.parametrize("mode", ["idle", "queued"])
-def test_after_a_fork_parent_and_children_go_on(server: ServerProcess, mode: str) -> None:
+@pytest.mark.parametrize("queued", [False, True], ids=["idle", "queued"])
+def test_after_a_fork_parent_and_children_go_on(server: ServerProcess, queued: bool) -> None:
     """Servers of pages fork their workers; what waits in the parent must not be sent by each of them."""
-    server.db.with_name(f"{server.db.name}.pid").write_text(str(server.process.pid))
-    for _ in range(3):
-        command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, server.target, str(server.db), mode]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LONG, check=False)
-        finally:
-            os.kill(server.process.pid, signal.SIGCONT)
-        assert done.returncode == 0, done.stderr
-        assert rewards(server.db, done.stdout.strip()) == ([1.0] if mode == "queued" else [])
-
-
-EXIT = """
-import sys
-from decider.client import Client
-client = Client(sys.argv[1], timeout=30)
-client._core._outbox.put
-from decider.client.messages import reward_request
-from decider.client.outbox import Call
-client._core._outbox.put(Call("Reward", reward_request({"decision_id": sys.argv[2], "name": "click"})))
-"""
+    ids = run_page(server, "fork", server.target, str(server.process.pid) if queued else "")
+    assert len(set(ids)) == 4
+    assert [rewards(server.db, id_) for id_ in ids] == [[1.0]] * 4
 
 
 def test_what_waits_is_delivered_when_a_program_ends(server: ServerProcess) -> None:
     """A script that never closes its client must not lose its last rewards."""
     with closing(server.client()) as other:
         id_ = other.decide(SHOP).decision_id
-    subprocess.run([sys.executable, "-c", EXIT, server.target, id_], check=True, timeout=LONG)
+    run_page(server, "end", server.target, str(server.process.pid), id_)
     assert rewards(server.db, id_) == [1.0]
 
 

@@ -89,6 +89,11 @@ class Connection:
         """The reply; raises grpc.RpcError."""
         return getattr(self.stub, call.method)(call.request, timeout=self._timeout)
 
+    def call_beside_forks(self, call: Call) -> Any:
+        """The same, for a thread that the page does not know of: while it waits here, the process may fork."""
+        # A blocking call waits inside gRPC, which then leaves a child with a library that is not fit for use.
+        return getattr(self.stub, call.method).future(call.request, timeout=self._timeout).result()
+
     def close(self) -> None:
         """Calls that are under way end with CANCELLED."""
         with self._lock:
@@ -103,23 +108,23 @@ class AsyncConnection:
     def __init__(self, target: str, *, timeout: float) -> None:
         self._target, self._timeout = target, timeout
         self._options = RECONNECT
-        self._inherited: list[Any] = []
-        self._closed = False
+        self._closed = self._broken = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._channel: Any = None
         self._stub: Any = None
         watch(self)
 
     def after_fork(self) -> None:
-        """See Connection."""
-        self._inherited.append((self._channel, self._stub, self._loop))
+        """In the child. The thread on which gRPC's asyncio rests is the parent's alone: a call would wait for ever."""
+        self._broken = self._channel is not None
         self._options = RECONNECT + CHILD
-        self._loop = self._channel = self._stub = None
 
     @property
     def stub(self) -> Any:
-        """Of the generated code. Raises ValueError after `close`."""
+        """Of the generated code. Raises ValueError after `close`, RuntimeError after a fork behind the first call."""
         _check_open(closed=self._closed)
+        if self._broken:
+            raise RuntimeError("gRPC's asyncio does not survive a fork: fork before the first call of an AsyncClient")
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._channel = grpc.aio.insecure_channel(self._target, options=self._options)

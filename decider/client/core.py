@@ -29,9 +29,9 @@ class Core:
         size, age = _check_size(queue_size), check_seconds("queue_age", queue_age)
         self.failures = Failures(on_error)
         self._sender = Connection(self.target, timeout=SEND_TIMEOUT)
-        self._outbox = Outbox(self._sender.call, size=size, age=age, lost=self.failures.note)
+        self._outbox = Outbox(self._sender.call_beside_forks, size=size, age=age, lost=self.failures.note)
         # Reports wait apart: thousands of them, from an outage, must not push a reward out.
-        self._reports = Outbox(self._sender.call, size=size, age=age, lost=self._note_lost_report)
+        self._reports = Outbox(self._sender.call_beside_forks, size=size, age=age, lost=self._note_lost_report)
         self.decisions = Decisions(self.failures, self._reports)
         self.deliveries = Deliveries(self.failures, self._outbox)
 
