@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, SupportsFloat, TypeVar
 
 from decider.client.connection import AsyncConnection
 from decider.client.core import Core
 from decider.client.decisions import Steps
 from decider.client.deliveries import Outcome
 from decider.client.failures import Kind, OnError
-from decider.client.fallback import ABSENT, GivenFallback
+from decider.client.fallback import ABSENT, Absent, GivenFallback
 from decider.v1 import decider_service_pb2 as pb
 
 T = TypeVar("T")
@@ -80,8 +80,8 @@ class AsyncClient:
     async def reward(
         self,
         decision_id: str | None,
-        name: str = "reward",
-        value: float = 1.0,
+        name: str | None = None,
+        value: SupportsFloat | Absent = ABSENT,
         *,
         reward_id: str | None = None,
         occurred_at: datetime | None = None,
@@ -90,9 +90,9 @@ class AsyncClient:
         asked = {
             "decision_id": decision_id,
             "name": name,
-            "value": value,
             "reward_id": reward_id,
             "occurred_at": occurred_at,
+            **({} if value is ABSENT else {"value": value}),
         }
         return await self._take(self._core.deliveries.reward(asked))
 

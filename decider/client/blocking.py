@@ -6,14 +6,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, SupportsFloat, TypeVar
 
 from decider.client.connection import Connection
 from decider.client.core import Core
 from decider.client.decisions import Steps
 from decider.client.deliveries import Outcome
 from decider.client.failures import Kind, OnError
-from decider.client.fallback import ABSENT, GivenFallback
+from decider.client.fallback import ABSENT, Absent, GivenFallback
 from decider.v1 import decider_service_pb2 as pb
 
 T = TypeVar("T")
@@ -25,7 +25,8 @@ class Client:
     target: HOST:PORT. timeout: seconds that a call may take.
     queue_size, queue_age: rewards and activations that wait to be sent again, and seconds that they wait; what goes
     beyond is dropped, the oldest first. (Reports of fallbacks wait apart, under the same bounds.)
-    on_error: called with a Failure for each fallback, each reward or activation that is queued, refused or lost.
+    on_error: called with a Failure for each fallback, each reward or activation that is queued, refused or lost, in
+    the thread where that was found: also in the one that sends again.
     Raises TypeError or ValueError for wrong settings.
     """
 
@@ -99,13 +100,14 @@ class Client:
     def reward(
         self,
         decision_id: str | None,
-        name: str = "reward",
-        value: float = 1.0,
+        name: str | None = None,
+        value: SupportsFloat | Absent = ABSENT,
         *,
         reward_id: str | None = None,
         occurred_at: datetime | None = None,
     ) -> Outcome:
-        """Say how well a decision went. For a fallback's empty decision id nothing is sent, and the outcome is NOTHING.
+        """Say how well a decision went: a `name` (default: "reward") and a `value` (default: 1). For a fallback's empty
+        decision id nothing is sent, and the outcome is NOTHING.
 
         It never raises. What the server answers is the outcome. Where no answer comes, it is QUEUED and sent again
         until it is answered or too old. Without a `reward_id` each call makes one, so that sending again counts once;
@@ -114,9 +116,9 @@ class Client:
         asked = {
             "decision_id": decision_id,
             "name": name,
-            "value": value,
             "reward_id": reward_id,
             "occurred_at": occurred_at,
+            **({} if value is ABSENT else {"value": value}),
         }
         return self._take(self._core.deliveries.reward(asked))
 

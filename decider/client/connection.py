@@ -6,6 +6,7 @@ import asyncio
 import re
 import threading
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -109,14 +110,12 @@ class AsyncConnection:
         self._target, self._timeout = target, timeout
         self._options = RECONNECT
         self._closed = self._broken = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._channel: Any = None
-        self._stub: Any = None
+        self._opened: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[Any, Any]] = WeakKeyDictionary()
         watch(self)
 
     def after_fork(self) -> None:
         """In the child. The thread on which gRPC's asyncio rests is the parent's alone: a call would wait for ever."""
-        self._broken = self._channel is not None
+        self._broken = len(self._opened) > 0
         self._options = RECONNECT + CHILD
 
     @property
@@ -126,21 +125,21 @@ class AsyncConnection:
         if self._broken:
             raise RuntimeError("gRPC's asyncio does not survive a fork: fork before the first call of an AsyncClient")
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._channel = grpc.aio.insecure_channel(self._target, options=self._options)
-            self._stub = DeciderServiceStub(self._channel)  # type: ignore[no-untyped-call]
-            self._loop = loop
-        return self._stub
+        if loop not in self._opened:
+            channel = grpc.aio.insecure_channel(self._target, options=self._options)
+            self._opened[loop] = channel, DeciderServiceStub(channel)  # type: ignore[no-untyped-call]
+        return self._opened[loop][1]
 
     async def call(self, call: Call) -> Any:
         """The reply; raises grpc.RpcError."""
         return await getattr(self.stub, call.method)(call.request, timeout=self._timeout)
 
     async def close(self) -> None:
-        """Calls that are under way end with CANCELLED."""
+        """Calls of this event loop that are under way end with CANCELLED."""
         self._closed = True
-        if self._channel is not None and self._loop is asyncio.get_running_loop():
-            await self._channel.close()
+        channel, _ = self._opened.pop(asyncio.get_running_loop(), (None, None))
+        if channel is not None:
+            await channel.close()
 
 
 def _check_open(*, closed: bool) -> None:

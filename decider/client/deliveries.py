@@ -123,8 +123,9 @@ class Deliveries:
 
 
 def _outcome(reply: pb.RewardResponse | pb.ActivateResponse) -> Outcome:
-    """The server's word; of a newer server that has another one, its number."""
-    if isinstance(reply, pb.ActivateResponse):
-        return Outcome("first" if reply.first else "again")
-    named = pb.RewardOutcome.DESCRIPTOR.values_by_number.get(reply.outcome)
-    return Outcome(named.name.removeprefix("REWARD_OUTCOME_").lower() if named else f"outcome {reply.outcome}")
+    """The server's word; of a newer server that has another one, its number; of an older one, what it has."""
+    number = getattr(reply, "outcome", 0)
+    if number == 0:
+        return Outcome("first" if getattr(reply, "first", False) else "again")
+    named = reply.DESCRIPTOR.fields_by_name["outcome"].enum_type.values_by_number.get(number)
+    return Outcome(named.name.partition("_OUTCOME_")[2].lower() if named else f"outcome {number}")

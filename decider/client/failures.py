@@ -37,9 +37,6 @@ LASTING = frozenset(
 )
 """Codes by which a server says that it did nothing, and would not the next time."""
 
-BEFORE_THE_COMMIT = frozenset(("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"))
-"""Codes by which our server, where it gives a reason, says that it did nothing this time."""
-
 NOT_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
 """How gRPC's text begins where a call had no connection to be sent on. (It has no code of its own for that.)"""
 
@@ -98,8 +95,8 @@ class Failure:
     @property
     def may_be_logged(self) -> bool:
         """The server may have committed the call, although no answer came."""
-        refused = self.code in BEFORE_THE_COMMIT and self.reason != ""
-        return not (self.lasting or refused or self.message.startswith(NOT_CONNECTED))
+        full = self.code == "RESOURCE_EXHAUSTED" and self.reason != ""  # our server's word that it took nothing
+        return not (self.lasting or full or self.message.startswith(NOT_CONNECTED))
 
 
 def wrong_argument(call: str, error: Exception) -> Failure:

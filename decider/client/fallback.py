@@ -11,7 +11,7 @@ from decider.v1 import decider_service_pb2 as pb
 
 
 class Absent(enum.Enum):
-    """No fallback was given: errors are raised. None is not this: it is a fallback that a page failed to find."""
+    """An argument that was not given. None is not this: it is a fallback, or an amount, that a page failed to find."""
 
     ABSENT = "absent"
 
@@ -21,7 +21,7 @@ ABSENT = Absent.ABSENT
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """An action with all that the page needs to show it, as the server would have sent it.
+    """An action with all that the page needs to show it. message: as in a reply of the server.
 
     >>> Fallback("sale", payload={"title": "20 % off"}).id
     'sale'
@@ -30,18 +30,15 @@ class Fallback:
     id: str
     kind: str = ""
     payload: Mapping[str, object] = field(default_factory=dict)
+    message: pb.DecidedAction = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raises TypeError or ValueError here, where the fallback is written, and not in the first outage."""
-        self.message()
-
-    def message(self) -> pb.DecidedAction:
-        """As in a reply."""
         if not isinstance(self.payload, Mapping):
             raise TypeError(f"fallback.payload: is of type {type(self.payload).__name__}; give a mapping")
         made = pb.DecidedAction(id=full_text("fallback.id", self.id), kind=text("fallback.kind", self.kind))
         made.payload.update(tree("fallback.payload", self.payload))
-        return made
+        object.__setattr__(self, "message", made)  # once, not in every call
 
 
 GivenFallback = str | Fallback | pb.DecidedAction | Absent
@@ -60,7 +57,7 @@ def read_fallback(given: GivenFallback, path: str = "") -> pb.DecidedAction | No
         case Absent.ABSENT:
             return None
         case Fallback():
-            return given.message()
+            return given.message
         case pb.DecidedAction():
             full_text(f"{path}fallback.id", given.id)
             return given

@@ -49,7 +49,7 @@ def decide_request(asked: Mapping[str, object]) -> pb.DecideRequest:
     request = pb.DecideRequest(
         experiment=full_text("experiment", asked.get("experiment")),
         unit_id=full_text("unit_id", asked.get("unit_id")),
-        decision_id=_id("decision_id", asked) or new_id(),
+        decision_id=_text("decision_id", asked) or new_id(),
         excluded_actions=_actions("excluded_actions", asked),
         eligible_actions=_eligible_actions(asked),
     )
@@ -61,7 +61,7 @@ def decide_request(asked: Mapping[str, object]) -> pb.DecideRequest:
     return request
 
 
-def _id(field: str, asked: Mapping[str, object]) -> str:
+def _text(field: str, asked: Mapping[str, object]) -> str:
     return "" if asked.get(field) is None else text(field, asked[field])
 
 
@@ -98,7 +98,8 @@ def _write_action_features(request: pb.DecideRequest, asked: Mapping[str, object
         raise TypeError(f"action_features: is of type {type(given).__name__}; give a mapping of actions to features")
     for action, known in given.items():
         name = full_text("action_features: an action", action)
-        request.action_features[name].update(features(f"action_features[{name}].", known))
+        if known is not None:
+            request.action_features[name].update(features(f"action_features[{name}].", known))
 
 
 def reward_request(asked: Mapping[str, object]) -> pb.RewardRequest | None:
@@ -106,15 +107,14 @@ def reward_request(asked: Mapping[str, object]) -> pb.RewardRequest | None:
 
     It always has a reward id, so that it can be sent again and counts once.
     """
-    decision_id = _id("decision_id", asked)
+    decision_id = _text("decision_id", asked)
     if not decision_id:
         return None
     request = pb.RewardRequest(
-        decision_id=decision_id,
-        name=text("name", asked.get("name", "reward")),
-        value=number("value", asked.get("value", 1.0)),
-        reward_id=_id("reward_id", asked) or new_id(),
+        decision_id=decision_id, name=_text("name", asked), reward_id=_text("reward_id", asked) or new_id()
     )
+    if "value" in asked:
+        request.value = number("value", asked["value"])
     if asked.get("occurred_at") is not None:
         request.occurred_at.CopyFrom(_timestamp(asked["occurred_at"]))
     return request
@@ -132,8 +132,8 @@ def _timestamp(moment: object) -> Timestamp:
 
 def activate_request(asked: Mapping[str, object]) -> pb.ActivateRequest | None:
     """From the keywords of `Client.activate`; None where there is no decision."""
-    decision_id = _id("decision_id", asked)
-    return pb.ActivateRequest(decision_id=decision_id, action=_id("action", asked)) if decision_id else None
+    decision_id = _text("decision_id", asked)
+    return pb.ActivateRequest(decision_id=decision_id, action=_text("action", asked)) if decision_id else None
 
 
 def numbered(make: Callable[[Mapping[str, object]], T], name: str, index: int, asked: Mapping[str, object]) -> T:
