@@ -29,12 +29,15 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from decider.client import NOTHING, QUEUED, REFUSED, AsyncClient, Client, Consequence, Failure, Fallback, Kind
 from decider.client.connection import RECONNECT
 from decider.client.failures import MOST_KINDS, Failures
-from decider.client.messages import DECIDE_FIELDS
+from decider.client.messages import DECIDE_FIELDS, decide_request
 from decider.client.outbox import Call, Outbox
+from decider.client.values import feature
 from decider.log.open import open_reader
 from decider.types import CONTEXT_FIELDS
 from decider.v1 import decider_service_pb2 as pb
@@ -365,6 +368,35 @@ def test_what_a_page_has_arrives(make: MakeClient, server: ServerProcess) -> Non
         name: type(value) for name, value in {**wanted, "explore": "", "fallback": 1.0, "experiment": True}.items()
     }
     assert (found["segment"], json.loads(found["action_features"])) == ("vip", {"sale": {"price": 9.5}})
+
+
+@given(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.decimals()
+    | st.fractions()
+    | st.complex_numbers()
+    | st.text(st.characters(exclude_categories=()))
+    | st.binary()
+    | st.lists(st.integers())
+    | st.datetimes()
+)
+def test_a_value_is_carried_or_refused_by_name(value: object) -> None:
+    """There is no third way: nothing is lost on the way, and no error leaves the page to guess."""
+    found, refusal = None, ""
+    try:
+        found = feature("price", value)
+    except (TypeError, ValueError) as error:
+        refusal = str(error)
+    if refusal:
+        assert refusal.startswith("price: ")
+    else:
+        request = decide_request({"experiment": SHOP, "unit_id": "visitor-1", "price": value})
+        arrived = dict(pb.DecideRequest.FromString(request.SerializeToString()).context.features)
+        assert arrived == ({} if value is None else {"price": found})
+        assert type(found) in (str, float, bool, type(None))
 
 
 def test_every_field_of_a_request_is_a_keyword(make: MakeClient, server: ServerProcess) -> None:

@@ -93,7 +93,11 @@ class Connection:
     def call_beside_forks(self, call: Call) -> Any:
         """The same, for a thread that the page does not know of: while it waits here, the process may fork."""
         # A blocking call waits inside gRPC, which then leaves a child with a library that is not fit for use.
-        return getattr(self.stub, call.method).future(call.request, timeout=self._timeout).result()
+        future = getattr(self.stub, call.method).future(call.request, timeout=self._timeout)
+        try:
+            return future.result()
+        except grpc.FutureCancelledError:  # a server that ends; the future is the error that a blocking call raises
+            raise future from None
 
     def close(self) -> None:
         """Calls that are under way end with CANCELLED."""
