@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 
 import grpc
 
+from decider.client.failures import NotSent
 from decider.client.forks import watch
 from decider.client.outbox import Call
 from decider.client.values import full_text, number
@@ -77,7 +78,7 @@ class Connection:
 
     @property
     def stub(self) -> Any:
-        """Of the generated code. Raises ValueError after `close`."""
+        """Of the generated code. Raises NotSent after `close`."""
         if self._stub is None:
             with self._lock:
                 if self._stub is None:
@@ -124,10 +125,10 @@ class AsyncConnection:
 
     @property
     def stub(self) -> Any:
-        """Of the generated code. Raises ValueError after `close`, RuntimeError after a fork behind the first call."""
+        """Of the generated code. Raises NotSent after `close`, and after a fork behind the first call."""
         _check_open(closed=self._closed)
         if self._broken:
-            raise RuntimeError("gRPC's asyncio does not survive a fork: fork before the first call of an AsyncClient")
+            raise NotSent("gRPC's asyncio does not survive a fork: fork before the first call of an AsyncClient")
         loop = asyncio.get_running_loop()
         if loop not in self._opened:
             channel = grpc.aio.insecure_channel(self._target, options=self._options)
@@ -148,4 +149,4 @@ class AsyncConnection:
 
 def _check_open(*, closed: bool) -> None:
     if closed:
-        raise ValueError("the client is closed; make a new one")
+        raise NotSent("the client is closed; make a new one")

@@ -49,6 +49,10 @@ MOST_KINDS = 256
 LONGEST_MESSAGE = 500
 
 
+class NotSent(Exception):
+    """A call that was not even tried: its client is closed, or cannot be used after a fork."""
+
+
 class Consequence(enum.StrEnum):
     """What became of the call."""
 
@@ -96,7 +100,7 @@ class Failure:
     def may_be_logged(self) -> bool:
         """The server may have committed the call, although no answer came."""
         full = self.code == "RESOURCE_EXHAUSTED" and self.reason != ""  # our server's word that it took nothing
-        return not (self.lasting or full or self.message.startswith(NOT_CONNECTED))
+        return not (self.lasting or full or isinstance(self.error, NotSent) or self.message.startswith(NOT_CONNECTED))
 
 
 def wrong_argument(call: str, error: Exception) -> Failure:
@@ -106,7 +110,7 @@ def wrong_argument(call: str, error: Exception) -> Failure:
 
 def failure_of(call: str, request: Message, error: BaseException) -> Failure:
     """Of whatever a call raised."""
-    if not isinstance(error, grpc.RpcError):  # such as the ValueError of a channel that is closed
+    if not isinstance(error, grpc.RpcError):  # such as NotSent
         return _about(request, Failure(call, "UNKNOWN", type(error).__name__, _cut(_text(error)), error=error))
     status = _rich_status(error)
     code, message = "UNKNOWN", ""
