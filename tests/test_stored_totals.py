@@ -87,24 +87,6 @@ def test_counting_on_costs_what_is_new(db: Path, log: EventLog) -> None:
     assert rows_read(log) > 100 * max(1, after_checkpoint)
 
 
-def steps_of_the_end(db: Path, decisions: int) -> int:
-    """About how many steps SQLite takes to count the last entries of a log, whose windows end there, too."""
-    write_past(db, decisions, shop(), pause=2.0)
-    with closing(open_log(db)) as log:
-        counted = LogTotals(log)
-        counted.advance(log.head().position - 1_000)
-        assert counted.mark.position < log.head().position
-        log.store_totals(counted.checkpoint())
-        return rows_read(log)
-
-
-def test_counting_what_was_sealed_costs_as_much_in_a_long_log(tmp_path: Path) -> None:
-    """A server has traffic: where a scrape looks at all decisions to find those whose window has ended, an hour makes
-    it twenty seconds long, and nothing else learns meanwhile."""
-    short, long = (steps_of_the_end(tmp_path / f"{count}.db", count) for count in (2_000, 16_000))
-    assert long < 1.5 * short
-
-
 DAMAGES = {
     "content": "update totals_checkpoints set content = replace(content, '1', '2')",
     "format": "update totals_checkpoints set format = 99",
