@@ -41,6 +41,9 @@ TEXTS = {
 }
 """Every text of the repository for its readers, but for the changelog."""
 
+PATIENCE = 60
+"""Seconds that a call may take in an example: what is tested is not the speed of the machine."""
+
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -244,8 +247,9 @@ def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: P
     server = place.start(only(".venv/bin/decider serve --experiments"))
     try:
         for number, client in enumerate(blocks("python")):
+            patient = re.sub(r'(Client\("[^"]+")', rf"\1, timeout={PATIENCE}", client)
             script = tmp_path / f"client-{number}.py"
-            script.write_text(place.moved(client), encoding="utf-8")
+            script.write_text(place.moved(patient), encoding="utf-8")
             output = place.run(f"{sys.executable} {script}")
             assert output.strip()
             assert "Failure" not in output
@@ -260,7 +264,8 @@ def test_features_from_node_arrive(tmp_path: Path) -> None:
     """The loader of proto files that everybody uses drops a plain object's values without a word."""
     (example,) = blocks("js")
     place, script = Place(tmp_path), tmp_path / "page.mjs"
-    script.write_text(place.moved(example), encoding="utf-8")
+    patient = example.replace("Date.now() + 1000", f"Date.now() + {1000 * PATIENCE}")
+    script.write_text(place.moved(patient), encoding="utf-8")
     (packages,) = re.findall("// npm install (.*)", example)
     quiet = "--no-audit --no-fund --no-update-notifier --prefer-offline"
     subprocess.run(f"npm install {quiet} {packages}", shell=True, cwd=tmp_path, check=True, capture_output=True)

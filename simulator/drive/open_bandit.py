@@ -90,7 +90,7 @@ def send(
     counted = Pass()
     for number, row in enumerate(rows, start=1):
         started = time.monotonic()
-        reply = client.decide(experiment_id, f"{name}-row-{number}", **context(row))
+        reply = client.decide(experiment_id, f"{name}-row-{number}", features=context(row))
         matched = _answer(client, reply, row)
         _count(counted, row, matched=matched, late=time.monotonic() - started >= WINDOW)
         on_row()
