@@ -25,6 +25,7 @@ class KnownSkip:
 KNOWN = (
     KnownSkip("there is no /usr/bin/prometheus", 1, "Only root may install it: see .ci/run."),
     KnownSkip("no Chromium on the PATH", 22, "Only root may install it: see .ci/run."),
+    KnownSkip("no Node.js on the PATH", 1, "Only root may install it."),
     KnownSkip("the rivals' environment is not there", 4, "Some 500 MB that nothing else needs: make side-by-side."),
     KnownSkip("the bake-off's environment is not there", 1, "One rival is built by a C++ compiler: make bakeoff."),
     KnownSkip("only root may mount", 1, "A disk that is really full is a small file system."),

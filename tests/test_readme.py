@@ -6,14 +6,17 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import tomllib
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -37,6 +40,9 @@ TEXTS = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in (FIRST_PAGE, SERVICE, SIMULATOR, RESULTS, DECISIONS)
 }
 """Every text of the repository for its readers, but for the changelog."""
+
+PATIENCE = 60
+"""Seconds that a call may take in an example: what is tested is not the speed of the machine."""
 
 FENCED = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
@@ -240,14 +246,44 @@ def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: P
     place = Place(tmp_path)
     server = place.start(only(".venv/bin/decider serve --experiments"))
     try:
-        (client,) = blocks("python")
-        script = tmp_path / "client.py"
-        script.write_text(place.moved(client), encoding="utf-8")
-        assert place.run(f"{sys.executable} {script}").strip()
+        for number, client in enumerate(blocks("python")):
+            patient = re.sub(r'(Client\("[^"]+")', rf"\1, timeout={PATIENCE}", client)
+            script = tmp_path / f"client-{number}.py"
+            script.write_text(place.moved(patient), encoding="utf-8")
+            output = place.run(f"{sys.executable} {script}")
+            assert output.strip()
+            assert "Failure" not in output
         assert '"decisionId"' in place.run(curl("storefront"))
     finally:
         assert stop(server) == 0
-    assert place.run(".venv/bin/simulator verify shop.db") == "2 of 2 decisions equal\n"
+    assert place.run(".venv/bin/simulator verify shop.db") == "4 of 4 decisions equal\n"
+
+
+@pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js on the PATH")
+def test_features_from_node_arrive(tmp_path: Path) -> None:
+    """The loader of proto files that everybody uses drops a plain object's values without a word."""
+    (example,) = blocks("js")
+    place, script = Place(tmp_path), tmp_path / "page.mjs"
+    patient = example.replace("Date.now() + 1000", f"Date.now() + {1000 * PATIENCE}")
+    script.write_text(place.moved(patient), encoding="utf-8")
+    (packages,) = re.findall("// npm install (.*)", example)
+    quiet = "--no-audit --no-fund --no-update-notifier --prefer-offline"
+    subprocess.run(f"npm install {quiet} {packages}", shell=True, cwd=tmp_path, check=True, capture_output=True)
+    server = place.start(only(".venv/bin/decider serve --experiments"))
+    try:
+        output = place.run(f"node {script}")
+    finally:
+        assert stop(server) == 0
+    assert "title" in output
+    assert "REWARD_OUTCOME_JOINED" in output
+    log = sqlite3.connect(tmp_path / "shop.db")
+    with closing(log):
+        (found,) = log.execute("select segment, features from decisions").fetchall()
+        (rewarded,) = log.execute("select name from rewards").fetchone()
+    assert (found[0], json.loads(found[1])) == ("vip", {"cart_value": 80.5, "member": True, "size": "M"})
+    assert rewarded == "click"
+    assert "the fallback sale is shown" in place.run(f"node {script} 2>&1")  # nobody listens any more
+    assert place.run(".venv/bin/simulator verify shop.db") == "1 of 1 decisions equal\n"
 
 
 def curl(experiment: str) -> str:

@@ -90,7 +90,7 @@ def send(
     counted = Pass()
     for number, row in enumerate(rows, start=1):
         started = time.monotonic()
-        reply = client.decide(experiment_id, f"{name}-row-{number}", **context(row))
+        reply = client.decide(experiment_id, f"{name}-row-{number}", features=context(row))
         matched = _answer(client, reply, row)
         _count(counted, row, matched=matched, late=time.monotonic() - started >= WINDOW)
         on_row()
@@ -101,8 +101,10 @@ def _answer(client: Client, reply: pb.DecideResponse, row: Row) -> bool:
     """The logged click if the logged item was chosen; otherwise that the logged item was shown instead."""
     shown = action_id(row.item_id)
     matched = reply.action.id == shown
+    # By the stub, which raises: the client's own methods would go on without an answer, and send it later.
     if matched:
-        client.reward(reply.decision_id, "click", row.click)
+        request = pb.RewardRequest(decision_id=reply.decision_id, name="click", value=row.click)
+        client.stub.Reward(request, timeout=TIMEOUT)
     else:
         client.stub.Activate(pb.ActivateRequest(decision_id=reply.decision_id, action=shown), timeout=TIMEOUT)
     return matched
