@@ -44,6 +44,7 @@ def fit_to(experiment: Experiment, columns: Columns, *, file: str, renames: Mapp
     """The decisions of the log as the file's. renames: the file's ids by those of the log. Raises BadLog where they do
     not fit.
 
+    >>> from decider.experiment.definition import Action
     >>> from decider.types import ActionId, ExperimentId
     >>> from simulator.logs.example import example
     >>> shop = Experiment(ExperimentId("shop"), tuple([Action(ActionId(id_), "offer") for id_ in "cba"]))
@@ -108,14 +109,13 @@ def _list(ids: Sequence[str], most: int = 10) -> str:
 def _reordered(columns: Columns, actions: tuple[str, ...], ids: Sequence[str]) -> Columns:
     """The same decisions with other actions. ids: the new id of each old action."""
     code = np.array([actions.index(id_) for id_ in ids], np.int32)
-    places = [sorted(range(len(members)), key=lambda place: code[members[place]]) for members in columns.sets]  # noqa: B023
+    sets = [code[list(members)] for members in columns.sets]
+    places = [np.argsort(members) for members in sets]
     return replace(
         columns,
         actions=actions,
         action=code[columns.action],
-        sets=tuple(
-            [tuple(code[np.array(members)[order]].tolist()) for members, order in zip(columns.sets, places, strict=True)]
-        ),
+        sets=tuple([tuple(np.sort(members).tolist()) for members in sets]),
         pmf=None if columns.pmf is None else columns.pmf[_permutation(columns, places)],
         baseline=None if columns.baseline is None else int(code[columns.baseline]),
         holdout=None,
@@ -123,10 +123,10 @@ def _reordered(columns: Columns, actions: tuple[str, ...], ids: Sequence[str]) -
     )
 
 
-def _permutation(columns: Columns, places: Sequence[Sequence[int]]) -> Longs:
+def _permutation(columns: Columns, places: Sequence[Longs]) -> Longs:
     """Of all pmfs at once. places: of each set, the old place of every new one."""
     sizes = np.diff(columns.starts)
-    flat = np.concatenate([np.array(one, np.int64) for one in places])
+    flat = np.concatenate(places)
     first = np.concatenate([[0], np.cumsum([len(one) for one in places])])[columns.eligible]
     start = np.repeat(columns.starts[:-1], sizes)
     within = np.arange(int(sizes.sum())) - start
@@ -153,7 +153,7 @@ def _delays_lost(columns: Columns, experiment: Experiment, file: str) -> list[st
     late = 0 if columns.delay is None else int(np.count_nonzero(columns.delay >= window))
     if not late:
         return []
-    return [f"delays of {late:,} rewards, longer than reward.window of {file} ({figure(window)} s): they count as in time"]
+    return [f"delays of {late:,} rewards, longer than the window of {file} ({figure(window)} s): they count as in time"]
 
 
 def _notes(columns: Columns, experiment: Experiment, file: str, ids: Sequence[str]) -> list[str]:
