@@ -19,7 +19,7 @@ from simulator.worlds.world import Visits, World
 EPSILON = 0.2
 """Personalizer's exploration percentage."""
 
-BEGIN = datetime(2026, 9, 1, tzinfo=UTC)
+BEGIN = datetime(2021, 9, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,11 @@ from decider.experiment.definition import Action, Experiment, RewardDefinition
 from decider.experiment.features import MAX_CATEGORY, MAX_FEATURES, MAX_NAME
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId
-from simulator.logs.columns import Columns, Longs
+from simulator.logs.columns import KIND, Columns, Longs
 from simulator.logs.errors import BadLog
 from simulator.logs.files import suffix
 
 SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * 1_000_000
-KIND = "content"
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
 
