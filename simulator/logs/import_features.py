@@ -117,7 +117,7 @@ def call_features(columns: Columns, experiment: Experiment, ids: Sequence[str]) 
     texts = []
     for pair in pairs.tolist():
         code, members = divmod(pair, len(columns.sets))
-        texts.append(_text({m: parsed[code] for m in columns.sets[members]}, columns, of_action, refused))
+        texts.append(_text(dict.fromkeys(columns.sets[members], parsed[code]), columns, of_action, refused))
     return _category(texts, inverse), [f"{what}: Decide refuses it" for what in sorted(refused)]
 
 
