@@ -107,6 +107,10 @@ def _once_each(_: click.Context, param: click.Parameter, pairs: tuple[tuple[str,
     return dict(pairs)
 
 
+def _read(src: str, console: Console, given: Mapping[str, Any], experiment: str | None) -> Columns:
+    return read_log(src, console, experiment=experiment, **given)
+
+
 Write = Callable[..., ImportCounts]
 """Called with the path of the new log, and with `on_progress`."""
 
@@ -131,7 +135,7 @@ def _as_found(
         raise BadLog("--rename: is for actions of a file; name it: --experiment FILE.toml")
     columns = read(experiment)
     definition = definition_in(src, ReadOptions(experiment=experiment))
-    known = {action.id: action for action in definition.actions} if definition else {}
+    known = {str(action.id): action for action in definition.actions} if definition else {}
     return columns, partial(import_log, columns, experiment=given.id, kinds=given.kinds, known=known)
 
 
@@ -201,10 +205,11 @@ def import_command(
         check_free(dest, force=force)
         _refuse_itself(src, dest)
         refuse_overwriting(json_file, src, dest)
-        is_file = experiment is not None and experiment.endswith(".toml")
-        columns, write = (_as_file if is_file else _as_found)(
-            src, experiment, lambda one: read_log(src, console, experiment=one, **given), _Names(name, kinds, renames)
-        )
+        read, names = partial(_read, src, console, given), _Names(name, kinds, renames)
+        if experiment is not None and experiment.endswith(".toml"):
+            columns, write = _as_file(src, experiment, read, names)
+        else:
+            columns, write = _as_found(src, experiment, read, names)
         with atomic_path(dest, force=force) as path, bar(console, "writing") as progress:
             written = write(path, on_progress=progress)
         report = _report(columns, written, time.perf_counter() - started)

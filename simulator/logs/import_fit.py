@@ -78,7 +78,7 @@ def fit_to(experiment: Experiment, columns: Columns, *, file: str, renames: Mapp
 
 def _ids_in_file(columns: Columns, experiment: Experiment, file: str, renames: Mapping[str, str]) -> list[str]:
     """The file's id of every action of the log. Raises BadLog for those that it does not have."""
-    known = {action.id: action.id for action in experiment.actions}
+    known: dict[str, str] = {action.id: action.id for action in experiment.actions}
     unknown = [f"{old}={new}" for old, new in renames.items() if new not in known or old not in columns.actions]
     if unknown:
         raise BadLog(
