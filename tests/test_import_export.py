@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import click
@@ -22,10 +23,11 @@ from hypothesis import strategies as st
 
 from decider.decide.slots import SLOTS
 from decider.errors import LogLocked
+from decider.experiment.definition import Action, Experiment, RewardDefinition
 from decider.learn.trainer import Trainer
 from decider.log.open import open_log as open_to_write
 from decider.log.open import open_reader
-from decider.types import CONTEXT_FIELDS, ExperimentId, Reason
+from decider.types import CONTEXT_FIELDS, ActionId, ExperimentId, Reason
 from simulator.commands.group import main as simulator
 from simulator.commands.logs import export_command, import_command
 from simulator.logs import export_log as exporting
@@ -35,6 +37,7 @@ from simulator.logs.errors import BadLog
 from simulator.logs.example import example
 from simulator.logs.export_log import export_log
 from simulator.logs.import_experiment import action_ids
+from simulator.logs.import_fit import fit_to
 from simulator.logs.import_log import import_log
 from simulator.logs.import_slots import whole_slots
 from simulator.logs.open import ReadOptions, open_log
@@ -285,6 +288,23 @@ def test_vw_sees_our_namespaces(tmp_path: Path) -> None:
 
 
 # what an imported log is
+
+
+@given(columns=logs(), order=st.randoms(use_true_random=False))
+@settings(max_examples=40)
+def test_a_file_may_name_the_actions_in_any_order(columns: Columns, order: Random) -> None:
+    """And more of them: the decisions stay what they are, each probability with its action."""
+    columns = replace(columns, fields={})
+    names = dict(zip(columns.actions, action_ids(columns.actions), strict=True))
+    ids = [*names.values(), ActionId("another")]
+    order.shuffle(ids)
+    reward = RewardDefinition(minimum=-5.0, maximum=5.0)
+    experiment = Experiment(ExperimentId("shop"), tuple([Action(id_) for id_ in ids]), reward=reward)
+    fitted = fit_to(experiment, columns, file="shop.toml", renames=names).columns
+    assert fitted.actions == tuple(ids)
+    assert all(list(members) == sorted(members) for members in fitted.sets), "in the experiment's order"
+    known = {id_: action for action, id_ in names.items()} | {"another": "another"}
+    assert decisions(replace(fitted, actions=tuple([known[id_] for id_ in fitted.actions]))) == decisions(columns)
 
 
 def test_an_imported_log_says_so_and_is_paused(tmp_path: Path) -> None:
