@@ -98,7 +98,8 @@ def import_log(
     rewards = _write_log(columns, definition, path, on_progress=on_progress)
     renamed = sum(action.id != id_ for action, id_ in zip(definition.actions, columns.actions, strict=True))
     changed = f"{renamed} action ids that an experiment cannot have: payload.imported_id of each is the one before"
-    return _counts(columns, definition, rewards, renamed=renamed, lost=[changed] if renamed else [])
+    note = f"experiment {definition.id} is paused; to serve from what it teaches, name a file: --experiment FILE.toml"
+    return _counts(columns, definition, rewards, renamed=renamed, lost=[changed] if renamed else [], notes=[note])
 
 
 def import_fit(fit: Fit, path: Path, *, on_progress: Callable[[float], None] = lambda _: None) -> ImportCounts:
@@ -116,7 +117,7 @@ def _counts(
     *,
     renamed: int,
     lost: Sequence[str],
-    notes: Sequence[str] = (),
+    notes: Sequence[str],
 ) -> ImportCounts:
     return ImportCounts(
         experiment=definition.id,
