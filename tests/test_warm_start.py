@@ -358,6 +358,32 @@ def test_a_feature_that_no_call_can_send_is_left_out(
     assert lost in said
 
 
+@pytest.mark.parametrize(
+    ("feature", "lost"),
+    [
+        ({"id": 7}, "not kept: action feature 'id', a name that every action has: Decide refuses it"),
+        ({"id": "sale"}, ""),
+        ({"kind": "banner"}, "note: kinds are those of"),
+        ({"price": 1e13}, "not kept: action feature 'price' beyond 1e+12: Decide refuses it"),
+        ({"text": "x" * 257}, "not kept: action feature 'text' with more than 256 characters: Decide refuses it"),
+        ({"x" * 65: "y"}, "not kept: action feature 'xxxxxxxxxxxxxxxxxxxx', whose name has 65 characters"),
+    ],
+)
+def test_an_action_feature_that_no_call_can_send_is_left_out(
+    feature: Mapping[str, Any], lost: str, trial: Trial, tmp_path: Path
+) -> None:
+    """The same, of actions; an id that stands there again says nothing."""
+    lines = [json.loads(dsjson_line(event)) for event in trial.events[:3]]
+    for line in lines:
+        line["c"]["_multi"][1]["j"] = [feature]
+    (tmp_path / "log.dsjson").write_text("\n".join(map(json.dumps, lines)))
+    said = done("import", tmp_path / "log.dsjson", tmp_path / "a.db", "--experiment", serving_file(tmp_path))
+    assert lost in said
+    assert ("action feature" in said) == ("action feature" in lost)
+    stored = [json.loads(text) for (text,) in rows(tmp_path / "a.db", "select action_features from decisions")]
+    assert all("sale" not in features for features in stored)
+
+
 def test_more_features_than_a_call_may_have_are_refused(trial: Trial, tmp_path: Path) -> None:
     """Which of them the frontend will send is not ours to say."""
     line = json.loads(dsjson_line(trial.events[0]))

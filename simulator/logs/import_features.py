@@ -128,7 +128,7 @@ def _text(
     found = {}
     for member, features in given.items():
         all_ = {**_traits_of(columns, member), **features.get(columns.actions[member], {})}
-        left = _without_known(_usable(all_, refused), of_action[member])
+        left = _without_known(_usable(all_, columns.actions[member], refused), of_action[member])
         if left:
             found[of_action[member].id] = left
     return json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if found else ""
@@ -145,9 +145,10 @@ def _traits_of(columns: Columns, action: int) -> dict[str, FeatureValue]:
     return {name: texts[action] for name, texts in columns.traits.items() if texts[action]}
 
 
-def _usable(features: Mapping[str, FeatureValue], refused: Counter[str]) -> dict[str, FeatureValue]:
-    """Without the names that are the action's own, and without what `Decide` refuses, which is counted."""
-    problems = {name: _problem(name, value) for name, value in features.items() if name not in RESERVED}
+def _usable(features: Mapping[str, FeatureValue], id_: str, refused: Counter[str]) -> dict[str, FeatureValue]:
+    """Without what `Decide` refuses, which is counted. The kind is the experiment's, and the id is no feature."""
+    own = {"kind", *(["id"] if features.get("id") == id_ else [])}
+    problems = {name: _problem(name, value) for name, value in features.items() if name not in own}
     refused.update(filter(None, problems.values()))
     return {name: features[name] for name, problem in problems.items() if not problem}
 
@@ -158,6 +159,8 @@ def _problem(name: str, value: FeatureValue) -> str:
     >>> _problem("price", 2.5), _problem("price", 1e30)
     ('', "action feature 'price' beyond 1e+12")
     """
+    if name in RESERVED:
+        return f"action feature {name!r}, a name that every action has"
     if not 0 < len(name) <= MAX_NAME:
         return f"action feature {name[:20]!r}, whose name has {len(name)} characters"
     if isinstance(value, str):

@@ -139,6 +139,8 @@ def _lost(columns: Columns) -> Iterator[str]:
         yield "times: the source has none"
     if columns.delay is None:
         yield "delays of rewards: the source has none, so they come with their decisions"
+    if columns.default is not None:
+        yield "rewards one by one: each decision has its final reward"
     if columns.pmf is None:
         yield "probabilities of actions that were not drawn: not all decisions of the source have them"
     if columns.model is not None and len(np.unique(columns.model)) > 1:
