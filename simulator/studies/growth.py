@@ -87,8 +87,8 @@ class Cell(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Figures:
     """first_start: seconds of a start that learns the whole log; start_up of a later one. memory, peak, log: bytes.
-    quiet, step: ms of processor per second, with no call, and with 20 decisions a second that are learned. log: per
-    decision. All else in seconds, of processor time where the name says so."""
+    quiet, step: ms of processor per second, with no call, and with 20 decisions a second that are learned. busy_scrape:
+    the one after these. log: per decision. All else in seconds, of processor time where the name says so."""
 
     first_start: float
     start_up: float
@@ -101,6 +101,7 @@ class Figures:
     step: float
     first_scrape: float
     first_scrape_cpu: float
+    busy_scrape_cpu: float
     next_scrape_cpu: float
     log: float
 
@@ -176,13 +177,15 @@ def measure(db: Path, cell: Cell, seconds: float) -> Figures:
         first_scrape, first_scrape_cpu = _scrapes(server, 1)
         quiet = _cpu_share(server, lambda: time.sleep(seconds))
         step = _cpu_share(server, lambda: _little_traffic(server, cell, seconds))
+        time.sleep(WINDOW)
+        _, busy_scrape_cpu = _scrapes(server, 1)
         _, next_scrape_cpu = _scrapes(server, NEXT_SCRAPES)
         figures = Figures(
             first_start=first_start, start_up=server.start_up, start_up_cpu=start_up_cpu,
             memory=resident_bytes(server.pid), peak=peak_bytes(server.pid),
             descriptors=count_descriptors(server.pid), threads=count_threads(server.pid),
             quiet=quiet, step=step, first_scrape=first_scrape, first_scrape_cpu=first_scrape_cpu,
-            next_scrape_cpu=next_scrape_cpu, log=size,
+            busy_scrape_cpu=busy_scrape_cpu, next_scrape_cpu=next_scrape_cpu, log=size,
         )  # fmt: skip
         server.stop()
     return figures
@@ -218,7 +221,8 @@ def _little_traffic(server: Served, cell: Cell, seconds: float) -> None:
 
 HEADINGS = (
     "what grows", "", "first start, s", "start-up, s", "its cpu, s", "memory, MB", "peak, MB", "descriptors", "threads",
-    "quiet, cpu ms/s", f"{RATE} decisions/s, cpu ms/s", "first scrape, s", "its cpu, s", "next, cpu ms",
+    "quiet, cpu ms/s", f"{RATE} decisions/s, cpu ms/s", "first scrape, s", "its cpu, s", "after traffic, cpu ms",
+    "next, cpu ms",
     "log, bytes/decision",
 )  # fmt: skip
 
@@ -235,7 +239,8 @@ def line(cell: Cell, of: Figures | str) -> str:
     figures = (
         f"{of.first_start:.1f}", f"{of.start_up:.1f}", f"{of.start_up_cpu:.1f}", f"{of.memory / MB:,.0f}",
         f"{of.peak / MB:,.0f}", f"{of.descriptors}", f"{of.threads}", f"{of.quiet:.0f}", f"{of.step:.0f}",
-        f"{of.first_scrape:.2f}", f"{of.first_scrape_cpu:.2f}", f"{MS * of.next_scrape_cpu:.0f}", f"{of.log:,.0f}",
+        f"{of.first_scrape:.2f}", f"{of.first_scrape_cpu:.2f}", f"{MS * of.busy_scrape_cpu:.0f}",
+        f"{MS * of.next_scrape_cpu:.0f}", f"{of.log:,.0f}",
     )  # fmt: skip
     return f"| {cell.axis} | {cell.value:,} | {' | '.join(figures)} |"
 

@@ -21,7 +21,7 @@ FIGURES: Mapping[str, tuple[str, float]] = {
     "start_up": ("start-up, s", 1),
     "step": ("20 decisions/s, cpu ms/s", 1),
     "first_scrape_cpu": ("first scrape, cpu s", 1),
-    "next_scrape_cpu": ("next scrape, cpu ms", 1e3),
+    "busy_scrape_cpu": ("scrape after traffic, cpu ms", 1e3),
     "log": ("log, bytes/decision", 1),
 }
 """Name -> (title, factor)."""

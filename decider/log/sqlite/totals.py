@@ -15,7 +15,7 @@ from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import DELAY_BUCKETS, POLICY_DRAWS, LabelTotals, RewardTotals, SealedTotals, Totals
-from decider.types import ActionId, Position, Reason
+from decider.types import ActionId, Position, Reason, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -49,11 +49,10 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _DELAYS)
 _SEALED_TOTALS = f"""
 select count(*) as count, coalesce(sum(rewards = 0), 0) as defaulted, coalesce(sum(overridden), 0) as overridden,
   {sum_columns("reward", "reward")}, {sum_columns("(reward * reward)", "squared")}
-from sealed_decisions where version = :version
-  and time > :after - (select window from experiments where position = :version)
-  and time <= :until - (select window from experiments where position = :version)
+from sealed_decisions where version = :version and time > :after and time <= :until
 group by reward_odd, squared_odd
 """  # noqa: S608 - constants
+_WINDOW = "select window from experiments where position = ?"
 
 
 def count_totals(
@@ -72,8 +71,7 @@ def count_totals(
     _count_possible(totals, connection, span, all_active)
     _count_rewards(totals, connection, span)
     for version in due:
-        part = {"version": version, "after": after.time, "until": until.time}
-        _count_sealed(totals, connection, part)
+        _count_sealed(totals, connection, version, after=after.time, until=until.time)
     return totals
 
 
@@ -108,8 +106,12 @@ def _count_rewards(totals: Totals, connection: sqlite3.Connection, span: Mapping
         totals.delay[row["version"]] += row["delay"]
 
 
-def _count_sealed(totals: Totals, connection: sqlite3.Connection, part: Mapping[str, int]) -> None:
-    version = Position(part["version"])
+def _count_sealed(
+    totals: Totals, connection: sqlite3.Connection, version: Position, *, after: Time, until: Time
+) -> None:
+    # Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
+    (window,) = connection.execute(_WINDOW, (version,)).fetchone()
+    part = {"version": version, "after": after - window, "until": until - window}
     for row in read(connection, _SEALED_TOTALS, part):
         more = SealedTotals(
             row["count"], row["defaulted"], row["overridden"], exact_sum(row, "reward"), exact_sum(row, "squared")
