@@ -103,10 +103,11 @@ def done(*arguments: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial of Personalizer: its events, and the folder of its logs."""
+    """A trial of Personalizer: its events, and the folder of its logs; a file of its first 300 events."""
 
     events: Sequence[Event]
     logs: Path
+    few: Path
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,9 @@ def trial(tmp_path_factory: pytest.TempPathFactory) -> Trial:
     for part in range(2):
         lines = [dsjson_line(event) for event in made[part * 2_000 : (part + 1) * 2_000]]
         (logs / f"{part}.dsjson").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return Trial(made, logs)
+    few = logs.with_name("few.dsjson")
+    few.write_text("\n".join(map(dsjson_line, made[:300])), encoding="utf-8")
+    return Trial(made, logs, few)
 
 
 def serving_file(folder: Path, text: str = FILE, **changes: str) -> Path:
@@ -246,7 +249,7 @@ def test_a_server_begins_warm_and_verifies(trial: Trial, tmp_path: Path) -> None
 def test_a_holdout_begins_with_the_second_version(trial: Trial, tmp_path: Path) -> None:
     """Nobody of the trial was drawn into it: one version for both would make the lift a difference of two times."""
     file, log = serving_file(tmp_path, holdout="0.5"), tmp_path / "warm.db"
-    assert "note: " in done("import", trial.logs, log, "--experiment", file)
+    assert "note: " in done("import", trial.few, log, "--experiment", file)
     first, said = serve_visitors(log, file, count=20)
     assert "new version 2" in said
     assert (first.experiment_version, first.model > 0) == (2, True)
@@ -310,7 +313,7 @@ def test_a_file_that_does_not_fit_is_refused_with_the_way_out(
 ) -> None:
     """Before anything is written; more actions than the log's, and retired ones, are no fault."""
     path = serving_file(tmp_path, file)
-    result = run("import", trial.logs / "0.dsjson", tmp_path / "warm.db", "--experiment", path, *arguments)
+    result = run("import", trial.few, tmp_path / "warm.db", "--experiment", path, *arguments)
     assert result.exit_code == (2 if says else 0), result.output
     assert says in result.stderr
     assert (tmp_path / "warm.db").exists() == (not says)
@@ -318,14 +321,14 @@ def test_a_file_that_does_not_fit_is_refused_with_the_way_out(
 
 def test_a_rename_without_a_file_is_refused(trial: Trial, tmp_path: Path) -> None:
     """It would be ignored."""
-    result = run("import", trial.logs, tmp_path / "warm.db", "--rename", "sale=outfit")
+    result = run("import", trial.few, tmp_path / "warm.db", "--rename", "sale=outfit")
     assert result.exit_code == 2
     assert "--rename: is for actions of a file; name it: --experiment FILE.toml" in result.stderr
 
 
 def test_what_is_not_kept_and_what_has_to_be_sent_is_said(trial: Trial, tmp_path: Path) -> None:
     """A frontend developer reads here what Decide needs; a model that misses it serves as if it were cold."""
-    said = done("import", trial.logs, tmp_path / "warm.db", "--experiment", serving_file(tmp_path))
+    said = done("import", trial.few, tmp_path / "warm.db", "--experiment", serving_file(tmp_path))
     for line in (
         "  not kept: ids of decisions and units: new ones tell which decisions are of one unit",
         "    context.segment: text",
@@ -425,7 +428,7 @@ def _as_logged(value: object) -> object:
 
 def test_an_exported_table_comes_back_with_its_kinds(trial: Trial, tmp_path: Path) -> None:
     """An id whose kind has changed is refused by the server: the import has to keep it."""
-    done("import", trial.logs, tmp_path / "warm.db", "--experiment", serving_file(tmp_path))
+    done("import", trial.few, tmp_path / "warm.db", "--experiment", serving_file(tmp_path))
     for form in ("csv", "parquet", "dsjson"):
         said = done("export", tmp_path / "warm.db", tmp_path / f"cart.{form}")
         assert "what the actions are" not in said
@@ -439,7 +442,7 @@ def test_an_exported_table_comes_back_with_its_kinds(trial: Trial, tmp_path: Pat
 
 def test_our_own_log_is_imported_with_what_it_defines(trial: Trial, tmp_path: Path) -> None:
     """Kinds, numbers among the features and payloads are in its definition, not in its decisions."""
-    done("import", trial.logs, tmp_path / "warm.db", "--experiment", serving_file(tmp_path))
+    done("import", trial.few, tmp_path / "warm.db", "--experiment", serving_file(tmp_path))
     done("import", tmp_path / "warm.db", tmp_path / "again.db")
     with closing(open_reader(tmp_path / "again.db")) as log:
         (version,) = log.versions()
@@ -449,11 +452,11 @@ def test_our_own_log_is_imported_with_what_it_defines(trial: Trial, tmp_path: Pa
 
 def test_kinds_can_be_said(trial: Trial, tmp_path: Path) -> None:
     """Without a file."""
-    done("import", trial.logs, tmp_path / "warm.db", "--kind", "none=none", "--kind", "sale=offer")
+    done("import", trial.few, tmp_path / "warm.db", "--kind", "none=none", "--kind", "sale=offer")
     kinds = dict(zip(load(tmp_path / "warm.db").actions, load(tmp_path / "warm.db").traits["kind"], strict=True))
     assert (kinds["none"], kinds["sale"], kinds["outfit"]) == ("none", "offer", "content")
     for wrong, says in (("nothing=none", "has no action 'nothing'; it has"), ("sale=an offer", "a kind has 1 to 64")):
-        result = run("import", trial.logs, tmp_path / "other.db", "--kind", wrong)
+        result = run("import", trial.few, tmp_path / "other.db", "--kind", wrong)
         assert result.exit_code == 2
         assert says in result.stderr
 
@@ -461,7 +464,7 @@ def test_kinds_can_be_said(trial: Trial, tmp_path: Path) -> None:
 def test_a_table_served_as_its_file_says_is_warm(trial: Trial, tmp_path: Path) -> None:
     """Export CSV, import, serve: the way of whoever moves a log from one service to another."""
     file = serving_file(tmp_path)
-    done("import", trial.logs, tmp_path / "first.db", "--experiment", file)
+    done("import", trial.few, tmp_path / "first.db", "--experiment", file)
     done("export", tmp_path / "first.db", tmp_path / "cart.csv")
     done("import", tmp_path / "cart.csv", tmp_path / "warm.db", "--experiment", file)
     first, said = serve_visitors(tmp_path / "warm.db", file, count=5)

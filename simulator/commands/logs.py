@@ -107,6 +107,14 @@ def _once_each(_: click.Context, param: click.Parameter, pairs: tuple[tuple[str,
     return dict(pairs)
 
 
+class _Names(NamedTuple):
+    """What the user says of ids and kinds."""
+
+    id: str | None
+    kinds: Mapping[str, str]
+    renames: Mapping[str, str]
+
+
 def _read(src: str, console: Console, given: Mapping[str, Any], experiment: str | None) -> Columns:
     return read_log(src, console, experiment=experiment, **given)
 
@@ -137,14 +145,6 @@ def _as_found(
     definition = definition_in(src, ReadOptions(experiment=experiment))
     known = {str(action.id): action for action in definition.actions} if definition else {}
     return columns, partial(import_log, columns, experiment=given.id, kinds=given.kinds, known=known)
-
-
-class _Names(NamedTuple):
-    """What the user says of ids and kinds."""
-
-    id: str | None
-    kinds: Mapping[str, str]
-    renames: Mapping[str, str]
 
 
 @click.command(

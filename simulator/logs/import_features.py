@@ -171,7 +171,9 @@ def _problem(name: str, value: FeatureValue) -> str:
 def _without_known(features: Mapping[str, FeatureValue], own: Action) -> Features:
     """Without those that the experiment says of the action: a model would see the same."""
     said = {name: vector_of({name: own.features[name]}) for name in features if name in own.features}
-    return {name: value for name, value in features.items() if said.get(name) != vector_of({name: value})}
+    return {
+        name: value for name, value in features.items() if name not in said or said[name] != vector_of({name: value})
+    }
 
 
 # What has to be sent from now on.
