@@ -387,6 +387,16 @@ def test_an_action_feature_that_no_call_can_send_is_left_out(
     assert all("sale" not in features for features in stored)
 
 
+def test_one_feature_twice_is_counted(trial: Trial, tmp_path: Path) -> None:
+    """Personalizer takes a list of objects; a call of ours has one value for a name."""
+    line = json.loads(dsjson_line(trial.events[0]))
+    line["c"]["FromUrl"] = [{"age": 1}, {"age": 2}]
+    (tmp_path / "log.dsjson").write_text(json.dumps(line))
+    said = done("import", tmp_path / "log.dsjson", tmp_path / "a.db", "--experiment", serving_file(tmp_path))
+    assert "  1 with one feature twice (the last value counts)" in said.splitlines()
+    assert rows(tmp_path / "a.db", "select features from decisions") == [('{"age":2.0}',)]
+
+
 def test_more_features_than_a_call_may_have_are_refused(trial: Trial, tmp_path: Path) -> None:
     """Which of them the frontend will send is not ours to say."""
     line = json.loads(dsjson_line(trial.events[0]))
