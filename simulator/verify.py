@@ -6,8 +6,9 @@ decision names as its model, with the version of the learning code that made it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from decider.decide.decide import RULES, decide
@@ -39,7 +40,7 @@ class Verification:
     """Of the decisions that could be recomputed; first: the difference with the lowest position.
 
     forgotten: decisions of forgotten units, whose ids and perhaps contexts are gone. unlearned: decisions by models
-    that have learned from such contexts.
+    that have learned from such contexts. imported: decisions that another system drew, by where they came from.
     """
 
     decisions: int
@@ -47,20 +48,14 @@ class Verification:
     first: Mismatch | None
     forgotten: int = 0
     unlearned: int = 0
+    imported: Mapping[str, int] = field(default_factory=dict)
 
 
-class ImportedLog(DeciderError):
-    """Another system drew these decisions: there is nothing that could be recomputed."""
-
-    reason = "IMPORTED_LOG"
-
-
-def refuse_imported(log: LogReader) -> None:
-    """Raises ImportedLog for what `simulator import` made."""
-    for build in log.builds().values():
-        source = build.get("imported_from")
-        if source is not None:
-            raise ImportedLog(f"{log.name}: was imported from {source}; what another system drew cannot be recomputed")
+def sources(log: LogReader) -> Mapping[Position, str]:
+    """What `simulator import` wrote, by the position of its build: where that came from. No model of ours made it."""
+    return {
+        position: str(build["imported_from"]) for position, build in log.builds().items() if "imported_from" in build
+    }
 
 
 def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) -> Verification:
@@ -70,12 +65,16 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     ArchiveDamaged and LogCorrupt before anything begins, where what a model learned from cannot be read.
     """
     _check_learnable(log)
-    models, gaps = _Models(log), Gaps(log)
+    models, gaps, imports = _Models(log), Gaps(log), sources(log)
+    imported: Counter[str] = Counter()
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
     for position in log.versions_with_decisions():
         for logged in _decisions(log, position, models, gaps):
             on_decision()
+            if logged.build in imports:
+                imported[imports[logged.build]] += 1
+                continue
             difference = None if gaps.has(logged) else _compare(logged, models)
             if difference:
                 gaps.read_news()  # `decider forget` may run meanwhile, and the trainer have read what it left
@@ -88,7 +87,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
                 equal += difference is None
                 if difference and (first is None or logged.position < first.logged.position):
                     first = difference
-    return Verification(decisions, equal, first, forgotten, unlearned)
+    return Verification(decisions, equal, first, forgotten, unlearned, imported)
 
 
 def _check_learnable(log: LogReader) -> None:

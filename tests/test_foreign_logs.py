@@ -124,9 +124,9 @@ def test_the_rest_of_a_dsjson_line_arrives() -> None:
     assert columns.default.tolist() == [False, True, False, False, True, False, False, False]
     assert columns.model is not None
     assert columns.model.tolist() == [0] * 7 + [1]
-    assert columns.traits == {"j.Look.colour": ("red", "blue", "none")}
+    assert columns.traits == {"Look.colour": ("red", "blue", "none")}
     assert columns.action_features is not None
-    assert json.loads(columns.action_features.values[0])["hero-sale"] == {"i.constant": 1.0, "j.Look.size": 2.0}
+    assert json.loads(columns.action_features.values[0])["hero-sale"] == {"Look.size": 2.0}
 
 
 def test_a_broken_line_ends_the_reading_with_its_file_and_number() -> None:

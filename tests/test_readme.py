@@ -20,10 +20,12 @@ from contextlib import closing
 from datetime import date
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import click
 import pytest
 
+from decider.client import Client
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.server.command import main as decider_command
@@ -31,6 +33,8 @@ from decider.server.settings import table
 from simulator.commands.group import main as simulator_command
 from simulator.datasets import open_bandit
 from simulator.studies.samples import output_of, samples
+from simulator.worlds.registry import find
+from tests.personalizer_logs import dsjson_line, events
 from tests.test_architecture import MAY_IMPORT
 
 ROOT = Path(__file__).parent.parent
@@ -60,7 +64,7 @@ COMMANDS = [
 
 
 FILES = (
-    *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db"),
+    *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
     *("result.json", "report", "run-report", "compare-storefront"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
@@ -155,6 +159,9 @@ TESTED_BELOW = (
     ".venv/bin/simulator compare storefront",
     ".venv/bin/simulator drive storefront",
     ".venv/bin/simulator verify drive.db",
+    ".venv/bin/simulator import personalizer-logs",
+    ".venv/bin/simulator verify warm.db",
+    ".venv/bin/decider serve --db warm.db",
 )
 
 
@@ -319,6 +326,23 @@ def test_open_bandit_drive_runs_and_verifies(tmp_path: Path) -> None:
         assert stop(server) == 0
     assert re.search(r"matched \d+ of 500 rows, \d+ clicks", output), output
     assert place.run(only(".venv/bin/simulator verify obd.db")) == "500 of 500 decisions equal\n"
+
+
+def test_personalizers_logs_warm_a_server_as_the_texts_say(tmp_path: Path) -> None:
+    """Import, verify, serve; and the first visitor is decided by a model that has learned."""
+    place, world = Place(tmp_path), find("storefront")
+    (tmp_path / "personalizer-logs").mkdir()
+    trial = events(world, world.draw(1, 500), Random(1))
+    (tmp_path / "personalizer-logs" / "trial.dsjson").write_text("\n".join(map(dsjson_line, trial)), encoding="utf-8")
+    assert "500 decisions written" in place.run(only(".venv/bin/simulator import personalizer-logs"))
+    assert "500 decisions imported from" in place.run(only(".venv/bin/simulator verify warm.db"))
+    server = place.start(only(".venv/bin/decider serve --db warm.db"))
+    try:
+        with Client(f"127.0.0.1:{place.port}", timeout=30.0) as client:
+            assert client.decide("storefront", "visitor-1", segment="vip").model > 0
+    finally:
+        assert stop(server) == 0
+    assert "1 of 1 decisions equal\n500 decisions imported from" in place.run(".venv/bin/simulator verify warm.db")
 
 
 def test_every_metric_is_in_the_text(tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ class ExperimentFiles:
         self._defined[path] = version.experiment.id
         news = "new version" if applied.changed else "unchanged, version"
         ended = ", ended" if version.experiment.ended else ""
-        paused = ", paused" if version.experiment.paused else ended
+        stays = ' as before (state = "active" in the file resumes it)' if says_no_state(message) else ""
+        paused = f", paused{stays}" if version.experiment.paused else ended
         waits = ", serves once its policy has learned the log" if applied.waits else ""
         logger.info("%s: experiment %s, %s %d%s%s", path, version.experiment.id, news, version.number, paused, waits)
 

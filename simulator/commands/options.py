@@ -144,8 +144,9 @@ archive_option = click.option(
     help="Where the archived parts of a log of ours are; without it only what the log still holds is read.",
 )
 
-log_options = with_options(
-    click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several."),
+experiment_option = click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several.")
+
+read_options = with_options(
     click.option(
         "--column",
         "columns",
@@ -195,6 +196,9 @@ log_options = with_options(
     click.option("--until", default="", callback=_moment, metavar="TIME", help="Only decisions before that time."),
     archive_option,
 )
+"""How to read a log of which the experiment is known."""
+
+log_options = with_options(experiment_option, read_options)
 """How to read a log."""
 
 

@@ -29,6 +29,9 @@ Rows = slice | Flags | Longs
 BLOCK = 16_384
 """Decisions in a block, unless somebody asks for smaller ones."""
 
+KIND = "content"
+"""Of an action where nobody says it, as in an experiment file."""
+
 DENSE = 4_000_000
 """Probabilities that a block has at most when its pmfs are made dense."""
 

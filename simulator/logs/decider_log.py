@@ -100,9 +100,19 @@ def newest_definition(path: Path, *, experiment: str | None = None) -> Experimen
         return versions[-1].experiment if versions else None
 
 
+def experiments(path: Path) -> Sequence[str]:
+    """The ids of all experiments. Raises LogError where there is no log of ours."""
+    with closing(open_reader(path)) as log:
+        return _ids(log.versions())
+
+
+def _ids(versions: Sequence[ExperimentVersion]) -> Sequence[str]:
+    return list(dict.fromkeys(version.experiment.id for version in versions))
+
+
 def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]:
     versions = log.versions()
-    ids = list(dict.fromkeys(version.experiment.id for version in versions))
+    ids = _ids(versions)
     if wanted is None and len(ids) > 1:
         raise AmbiguousExperiment(
             f"{log.name} holds several experiments: choose one, --experiment {ids[0]}; it has {', '.join(ids)}"

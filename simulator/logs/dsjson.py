@@ -198,7 +198,7 @@ class _Builder:
         self._id, self._unit = array("Q"), array("Q")
         self._rewarded = array("b")
         self._pmf: array[float] | None = array("f")
-        self._without_time = 0
+        self._without_time = self._repeated_names = 0
         self._lost = _Lost(actions)
 
     def __len__(self) -> int:
@@ -213,6 +213,7 @@ class _Builder:
         if max(event.order) > len(variant.codes):
             raise BadRow("a", f"a {list(event.order)!r} names more actions than the {len(variant.codes)} in _multi")
         context = flatten(event.context)  # raises where a feature is bad: before anything of the line is kept
+        self._repeated_names += len({name for name, _ in context}) < len(context)
         for name, value in context:
             self._fields[name].put(len(self), value)
         self._add_pmf(event, variant.codes)
@@ -257,7 +258,15 @@ class _Builder:
         keys = np.frombuffer(self._id, np.uint64)
         once, other = first_of_each(keys), other_decisions(columns, keys, timed=not self._without_time)
         fair = fair_sample(np.frombuffer(self._keep), np.frombuffer(self._id, np.uint64))
-        counts = {**lines.notes, "without a time": self._without_time}
+        counts = {
+            **lines.notes,
+            "without a time": self._without_time,
+            "with one feature twice (the last value counts)": self._repeated_names,
+            **{
+                f"with a number in {name}, which has texts, too (taken for a text)": field.mixed
+                for name, field in self._fields.items()
+            },
+        }
         left_out = {
             **lines.left_out,
             **lines.bad.counts,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from simulator.logs.dsjson_event import OWN_NAMESPACES, Multi, flatten
+from simulator.logs.dsjson_event import ACTION_NAMESPACES, Multi, flatten
 from simulator.logs.errors import BadRow
 
 Action = Mapping[str, Any]
@@ -156,7 +156,7 @@ def _is_id(key: str) -> bool:
 
 
 def _feature_name(path: Path) -> str:
-    return ".".join(path[1:] if path and path[0] in OWN_NAMESPACES else path)
+    return ".".join(path[1:] if path and path[0] in ACTION_NAMESPACES else path)
 
 
 def _text_at(action: Action, path: Path) -> str:
@@ -230,7 +230,7 @@ class Actions:
         """Without those that only repeat the id."""
         return {
             name: value
-            for name, value in flatten(action)
+            for name, value in flatten(_without_constant(action), ACTION_NAMESPACES)
             if name != self._id_feature and not (value == id_ and _is_id(name.rpartition(".")[2]))
         }
 
@@ -255,6 +255,14 @@ class Actions:
         if id_ in self._varying:
             return features
         return {name: value for name, value in features.items() if not isinstance(value, str)}
+
+
+def _without_constant(action: Action) -> Action:
+    """Personalizer adds the feature `constant` to the namespace `i` of every action: no caller has sent it."""
+    own = action.get("i")
+    if not (isinstance(own, dict) and "constant" in own):
+        return action
+    return {**action, "i": {name: value for name, value in own.items() if name != "constant"}}
 
 
 def _text(value: str | float | None) -> str:

@@ -13,6 +13,7 @@ The format is that of Vowpal Wabbit's `--dsjson`, of rlclientlib's logs and of A
   no `pdrop` stands beside it; `_original_label_cost` differs from `_label_cost` in apprentice mode (`joined_event.h`).
 - Personalizer's manual, "Defer event activation": without activation nothing may be learned, with it the default
   reward if no other came.
+- Personalizer's SDK (`DecisionContext.cs`, `DecisionContextDocument.cs`): which part of a Rank call stands where.
 - `data-science/ds_parse.py`: lines that begin with `[` are checkpoints; objects with `RewardValue` are dangling
   rewards, that is rewards whose decision is not in the log.
 """
@@ -33,8 +34,11 @@ from simulator.logs.options import LARGEST_NUMBER, SMALLEST_PROPENSITY, no_numbe
 from simulator.logs.table_block import NO_IDS
 from simulator.logs.times import parse_date
 
-OWN_NAMESPACES = ("C", "A")
-"""VW's namespaces of our models (and exports): their features carry no prefix."""
+CONTEXT_NAMESPACES = ("C", "A", "FromUrl")
+ACTION_NAMESPACES = ("C", "A", "i", "j")
+"""Namespaces that whoever wrote the log put around the caller's features: these have the names that the caller gave.
+C and A are those of our models and exports. Personalizer puts what a Rank call has as `contextFeatures` into FromUrl,
+the `features` of an action into `j`, and its id and a constant into `i`."""
 
 TOLERANCE = 1e-3
 """Two probabilities that differ by no more than this share are the same one: printed ones went through float32."""
@@ -421,28 +425,37 @@ def _delay(time: int | None, rewarded: list[dict[str, Any]]) -> float | None:
     return max(0.0, (min(known) - time) / 1e6) if known else None
 
 
-def flatten(features: Mapping[str, Any]) -> list[tuple[str, str | float]]:
+def flatten(
+    features: Mapping[str, Any], without_name: Sequence[str] = CONTEXT_NAMESPACES
+) -> list[tuple[str, str | float]]:
     """Features by name: `namespace.feature`; texts, numbers, and flags as "true" and "false".
 
     Names that begin with `_` are no features. Objects in a list belong to the list's namespace, numbers get its
-    index. Raises BadRow for a number that is none.
+    index. without_name: namespaces that are no part of a feature's name. Raises BadRow for a number that is none.
 
     >>> flatten({"User": {"age": 31, "_id": 7, "vip": True}, "C": {"segment": "new"}, "speed": [1.5, 2]})
     [('User.age', 31.0), ('User.vip', 'true'), ('segment', 'new'), ('speed.0', 1.5), ('speed.1', 2.0)]
+    >>> flatten({"FromUrl": [{"weather": "sunny"}, {"device": {"mobile": True}}]})
+    [('weather', 'sunny'), ('device.mobile', 'true')]
     """
     flat: list[tuple[str, str | float]] = []
     try:
-        _add_namespaces(flat, features)
+        _add_namespaces(flat, features, without_name)
     except RecursionError as error:
         raise BadRow("feature", "features are nested too deeply") from error
     return flat
 
 
-def _add_namespaces(flat: list[tuple[str, str | float]], features: Mapping[str, Any]) -> None:
+def _add_namespaces(
+    flat: list[tuple[str, str | float]], features: Mapping[str, Any], without_name: Sequence[str]
+) -> None:
     for key, value in features.items():
-        if type(value) is dict:
-            _add_all(flat, "" if key in OWN_NAMESPACES else f"{key}.", value if key[:1] != "_" else {})
-        elif key[:1] != "_":
+        if key[:1] == "_":
+            continue
+        if key in without_name and type(value) in (dict, list):
+            for index, part in enumerate(value if type(value) is list else (value,)):
+                _add_all(flat, "", part) if type(part) is dict else _add(flat, f"{key}.{index}", part)
+        else:
             _add(flat, key, value)
 
 

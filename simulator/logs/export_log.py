@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from simulator.logs.arrow import all_numbers
-from simulator.logs.columns import Category, Columns
+from simulator.logs.columns import KIND, Category, Columns
 from simulator.logs.errors import BadLog
 from simulator.logs.export_dsjson import dsjson_lines
 from simulator.logs.export_table import field_name, write_csv, write_parquet
@@ -108,11 +108,17 @@ def _lost_in_dsjson(columns: Columns) -> dict[str, bool]:
 
 def _lost_in_tables(columns: Columns) -> dict[str, bool]:
     return {
-        "what the actions are (traits)": bool(columns.traits),
+        "kinds of actions that were never drawn": _has_undrawn_kind(columns),
+        "what the actions are (traits)": bool(columns.traits.keys() - {"kind"}),
         "features of actions that came with the call": bool(columns.action_features and columns.action_features.values),
         "delays of rewards, and where there was none": columns.delay is not None or columns.default is not None,
         "the model that decided": columns.model is not None and len(np.unique(columns.model)) > 1,
     }
+
+
+def _has_undrawn_kind(columns: Columns) -> bool:
+    undrawn = np.setdiff1d(np.arange(len(columns.actions)), columns.action).tolist()
+    return any(columns.traits["kind"][action] != KIND for action in undrawn) if "kind" in columns.traits else False
 
 
 def _looks_like_numbers(columns: Columns, name: str) -> bool:

@@ -66,6 +66,7 @@ class _Schema:
         self._timed = bool(columns.time.any())
         self._known = not bool(np.isnan(columns.propensity).all())
         self._eligible = columns.pmf is None and not _every_action_drawn(columns)
+        self._kinds = Category.of(list(columns.traits.get("kind", ())))
         self._sets = tuple([_json([columns.actions[one] for one in members]) for members in columns.sets])
 
     def block(self, block: Columns) -> dict[str, Any]:
@@ -75,6 +76,8 @@ class _Schema:
             found["time"] = pa.array(block.time, pa.timestamp("us", "UTC"))
         found["unit_id"] = pa.array(block.unit)
         found["action"] = _dictionary(Category(block.action, block.actions))
+        if self._kinds.values:
+            found["action_kind"] = _dictionary(Category(self._kinds.codes[block.action], self._kinds.values))
         if self._known:
             found["propensity"] = pa.array(block.propensity, from_pandas=True)
         found["reward"] = pa.array(block.reward)

@@ -36,6 +36,11 @@ class FieldBuilder:
         else:
             _put(self._numbers, row, value, NAN)  # type: ignore[arg-type]
 
+    @property
+    def mixed(self) -> int:
+        """How many numbers stand among texts: they become texts, too."""
+        return int(np.count_nonzero(~np.isnan(np.frombuffer(self._numbers)))) if self._index else 0
+
     def finish(self, rows: int) -> Field:
         """The whole field."""
         numbers = np.full(rows, NAN)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +14,11 @@ from decider.experiment.definition import Action, Experiment, RewardDefinition
 from decider.experiment.features import MAX_CATEGORY, MAX_FEATURES, MAX_NAME
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId
-from simulator.logs.columns import Columns, Longs
+from simulator.logs.columns import KIND, Columns, Longs
+from simulator.logs.errors import BadLog
+from simulator.logs.files import suffix
 
 SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * 1_000_000
-KIND = "content"
 
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -28,8 +31,15 @@ def reward_delays(columns: Columns, window: int) -> Longs:
     return np.clip(delays, 0, window - 1)
 
 
-def experiment_of(columns: Columns, id_: str) -> Experiment:
-    """The experiment that an imported log has.
+def experiment_of(
+    columns: Columns,
+    id_: str,
+    *,
+    kinds: Mapping[str, str] | None = None,
+    known: Mapping[str, Action] | None = None,
+) -> Experiment:
+    """The experiment that an imported log has. kinds: of actions by their ids in the log, as the user says. known:
+    actions as the log itself defines them. Raises BadLog where `kinds` names another action.
 
     >>> from simulator.logs.example import example
     >>> made = experiment_of(example(), "shop")
@@ -37,13 +47,14 @@ def experiment_of(columns: Columns, id_: str) -> Experiment:
     ('shop', True, 'uniform', ['a', 'b'])
     """
     ids = action_ids(columns.actions)
+    _check_kinds(kinds or {}, columns)
     delays = reward_delays(columns, LONGEST_WINDOW)
     low, high = columns.reward_range
     return Experiment(
         id=ExperimentId(id_),
         description=f"imported from {columns.name}: drawn by another system, so simulator verify cannot hold",
         paused=True,
-        actions=tuple([_action(columns, index, id_) for index, id_ in enumerate(ids)]),
+        actions=tuple([_action(columns, index, id_, kinds or {}, known or {}) for index, id_ in enumerate(ids)]),
         baseline=None if columns.baseline is None else ids[columns.baseline],
         policy=PolicySpec("uniform", {}),
         reward=RewardDefinition(
@@ -64,7 +75,24 @@ def _default(columns: Columns) -> float:
     return float(values[counts.argmax()])
 
 
-def _action(columns: Columns, index: int, id_: ActionId) -> Action:
+def _check_kinds(kinds: Mapping[str, str], columns: Columns) -> None:
+    for action, kind in kinds.items():
+        if action not in columns.actions:
+            has = ", ".join(columns.actions[:10])
+            raise BadLog(f"--kind {action}={kind}: {columns.name} has no action {action!r}; it has {has}")
+        if not kind or kind != plain_id(kind):
+            raise BadLog(f"--kind {action}={kind}: a kind has 1 to 64 letters, digits, '-', '_' or '.'")
+
+
+def _action(
+    columns: Columns, index: int, id_: ActionId, kinds: Mapping[str, str], known: Mapping[str, Action]
+) -> Action:
+    original = columns.actions[index]
+    action = known.get(original) or _action_of_traits(columns, index, id_)
+    return replace(action, kind=kinds.get(original, action.kind))
+
+
+def _action_of_traits(columns: Columns, index: int, id_: ActionId) -> Action:
     features = {name: texts[index] for name, texts in columns.traits.items() if texts[index]}
     kind = features.pop("kind", KIND)
     usable = {
@@ -90,13 +118,35 @@ def action_ids(actions: Sequence[str]) -> tuple[ActionId, ...]:
     return tuple([ActionId(plain_id(action)) for action in actions])
 
 
+def experiment_id(columns: Columns) -> str:
+    """A sensible id for the experiment of a log: its own, or the name of the file without its ending.
+
+    >>> from dataclasses import replace
+    >>> from simulator.logs.example import example
+    >>> [experiment_id(replace(example(), name=name)) for name in ("a/cart.csv", "My Shop.dsjson.gz", "logs/", "?.csv")]
+    ['cart', 'My-Shop', 'logs', 'imported']
+    """
+    path = Path(columns.experiment or columns.name)
+    stem = path.name if columns.experiment else path.name.removesuffix(".gz").removesuffix(suffix(path))
+    return legal(stem).strip("-.")[:64] or "imported"
+
+
+def legal(text: str) -> str:
+    """With a hyphen for each character that no id has.
+
+    >>> legal("Cold brew")
+    'Cold-brew'
+    """
+    return _NOT_PLAIN.sub("-", text)
+
+
 def plain_id(text: str) -> str:
     """1 to 64 letters, digits, `-`, `_` and `.`; different for different texts.
 
     >>> plain_id("sale"), plain_id("")
     ('sale', '1271cf25')
     """
-    clean = _NOT_PLAIN.sub("-", text)
+    clean = legal(text)
     if clean == text and 0 < len(text) <= 64:
         return text
     return f"{clean[:55]}-{blake2b(text.encode(), digest_size=4).hexdigest()}".lstrip("-")

@@ -3,14 +3,16 @@
 What an imported log is, and is not:
 
 - One experiment with the foreign log's actions, paused (nothing shall be decided by it) and with the policy `uniform`:
-  what drew the decisions is not known. A later version with a policy that learns is trained on them.
+  what drew the decisions is not known. A later version with a policy that learns is trained on them. Or the experiment
+  that a serving file defines (`import_fit.py`), in the state that the file says: a server goes on with it, warm.
 - `propensity` is the foreign one, to the last bit. The pmf beside it is in whole millionths that sum to one, as
   everywhere in our logs; where the foreign log has only the propensity, the other actions' millionths are 0 and the sum
   is less than a million: the rest is not known. An action that was drawn has one millionth at least.
 - So the rule that the logged propensity is the sampler's holds for no imported decision, and `simulator verify`
-  cannot hold: the table `builds` says `imported_from`.
+  does not recompute them: their build says `imported_from`.
 - Times are the foreign ones. Rewards come after their logged delay, or with the decision; the window is just long
-  enough for them, and a tick at the end closes it for all.
+  enough for them, and a tick at the end closes it for all. With a serving file the window is the file's; those that are
+  not over yet are left to the server, so that the log's time does not run ahead of the clock.
 - Decision and unit ids are made up: only which decisions have one unit is known. Action ids that we do not allow are
   changed, and the payload keeps the foreign one.
 """
@@ -18,7 +20,7 @@ What an imported log is, and is not:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -29,19 +31,21 @@ from typing import Any
 import numpy as np
 
 from decider.experiment.checks import MAX_ACTIONS
-from decider.experiment.definition import Experiment
+from decider.experiment.definition import Action, Experiment
 from decider.experiment.schema import from_message, to_message
 from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, NewReward, NewVersion, Tick
-from decider.types import ActionId, Decision, DecisionId, Features, Position, Time
+from decider.types import ActionId, Decision, DecisionId, Features, Position, Time, now
 from simulator.logs.columns import Category, Columns
 from simulator.logs.contexts import Contexts
 from simulator.logs.errors import BadLog
-from simulator.logs.import_experiment import experiment_of, plain_id, reward_delays
+from simulator.logs.import_experiment import experiment_id, experiment_of, reward_delays
+from simulator.logs.import_features import sent_features
+from simulator.logs.import_fit import Fit
 from simulator.logs.import_slots import reasons_of, whole_slots
 
 REWARD = "reward"
-"""The name of the rewards."""
+"""The name of the rewards, unless the experiment has only one name for them."""
 
 BATCH_SIZE = 200
 """Entries of one transaction."""
@@ -49,7 +53,11 @@ BATCH_SIZE = 200
 
 @dataclass(frozen=True, slots=True)
 class ImportCounts:
-    """What was written. renamed: actions whose ids had to change. unknown_pmf: only the propensity was known."""
+    """What was written. renamed: actions whose ids had to change. unknown_pmf: only the propensity was known.
+
+    lost: what the source has and the log has not; notes: what else is worth knowing; both in words for people.
+    sent: the features that the decisions had, as fields of a DecideRequest, each with its kind.
+    """
 
     experiment: str
     decisions: int
@@ -57,6 +65,9 @@ class ImportCounts:
     actions: int
     renamed: int
     unknown_pmf: bool
+    lost: tuple[str, ...]
+    notes: tuple[str, ...]
+    sent: Mapping[str, str]
 
 
 def import_log(
@@ -64,9 +75,13 @@ def import_log(
     path: Path,
     *,
     experiment: str | None = None,
+    kinds: Mapping[str, str] | None = None,
+    known: Mapping[str, Action] | None = None,
     on_progress: Callable[[float], None] = lambda _: None,
 ) -> ImportCounts:
-    """Write a new log with these decisions. Raises BadLog or InvalidExperiment where it cannot hold them, or LogError.
+    """Write a new log with these decisions. kinds, known: see `experiment_of`.
+
+    Raises BadLog or InvalidExperiment where it cannot hold them, or LogError.
 
     >>> from tempfile import TemporaryDirectory
     >>> from simulator.logs.example import example
@@ -77,9 +92,73 @@ def import_log(
     >>> again.propensity.tolist(), again.reward.tolist(), again.fields["segment"].values
     ([0.5, 0.75], [1.0, 0.0], ('vip',))
     """
-    _check(columns)
+    check_importable(columns)
+    definition = experiment_of(columns, experiment or experiment_id(columns), kinds=kinds, known=known)
+    definition = from_message(to_message(definition))
+    rewards = _write_log(columns, definition, path, on_progress=on_progress)
+    renamed = sum(action.id != id_ for action, id_ in zip(definition.actions, columns.actions, strict=True))
+    changed = f"{renamed} action ids that an experiment cannot have: payload.imported_id of each is the one before"
+    note = f"experiment {definition.id} is paused; to serve from what it teaches, name a file: --experiment FILE.toml"
+    return _counts(columns, definition, rewards, renamed=renamed, lost=[changed] if renamed else [], notes=[note])
+
+
+def import_fit(fit: Fit, path: Path, *, on_progress: Callable[[float], None] = lambda _: None) -> ImportCounts:
+    """Write a new log with the decisions of a serving file's experiment. Raises BadLog or LogError."""
+    columns, definition = fit.columns, fit.experiment
+    rewards = _write_log(columns, definition, path, until=now(), on_progress=on_progress)
+    lost = [*fit.lost, *_names_lost(definition)]
+    return _counts(columns, definition, rewards, renamed=0, lost=lost, notes=fit.notes)
+
+
+def _counts(
+    columns: Columns,
+    definition: Experiment,
+    rewards: int,
+    *,
+    renamed: int,
+    lost: Sequence[str],
+    notes: Sequence[str],
+) -> ImportCounts:
+    return ImportCounts(
+        experiment=definition.id,
+        decisions=len(columns),
+        rewards=rewards,
+        actions=len(columns.actions),
+        renamed=renamed,
+        unknown_pmf=columns.pmf is None,
+        lost=(*lost, *_lost(columns)),
+        notes=tuple(notes),
+        sent=sent_features(columns),
+    )
+
+
+def _lost(columns: Columns) -> Iterator[str]:
+    """What no imported log has, as far as this source has it."""
+    yield "ids of decisions and units: new ones tell which decisions are of one unit"
+    if not columns.time.any():
+        yield "times: the source has none"
+    if columns.delay is None:
+        yield "delays of rewards: the source has none, so they come with their decisions"
+    if columns.default is not None:
+        yield "rewards one by one: each decision has its final reward"
+    if columns.pmf is None:
+        yield "probabilities of actions that were not drawn: not all decisions of the source have them"
+    if columns.model is not None and len(np.unique(columns.model)) > 1:
+        yield "which model decided"
+    for name, reason in columns.set_aside.items():
+        yield f"context field {name}: {reason}"
+
+
+def _write_log(
+    columns: Columns,
+    definition: Experiment,
+    path: Path,
+    *,
+    until: int | None = None,
+    on_progress: Callable[[float], None],
+) -> int:
+    """How many rewards it has. until: the time beyond which no window is closed."""
     columns = columns.in_order_of_time()
-    definition = from_message(to_message(experiment_of(columns, experiment or plain_id(Path(columns.name).name))))
     clock = _Clock(int(columns.time[0]))
     with closing(open_log(path, clock=clock)) as log:
         log.name_build({"imported_from": columns.name, "by": f"decider {version('decider')}"})
@@ -87,18 +166,14 @@ def import_log(
         place = writer.put(clock.time, NewVersion(definition, number=1))
         writer.flush()
         rewards = _write(columns, definition, place, writer, on_progress)
+        last, closed = int(columns.time[-1]), int(columns.time[-1]) + definition.reward.window
+        writer.put(closed if until is None else max(last, min(closed, until)), Tick())
         writer.flush()
-    return ImportCounts(
-        experiment=definition.id,
-        decisions=len(columns),
-        rewards=rewards,
-        actions=len(columns.actions),
-        renamed=sum(action.id != id_ for action, id_ in zip(definition.actions, columns.actions, strict=True)),
-        unknown_pmf=columns.pmf is None,
-    )
+    return rewards
 
 
-def _check(columns: Columns) -> None:
+def check_importable(columns: Columns) -> None:
+    """Raises BadLog where no log of ours can hold these decisions."""
     if not len(columns):
         raise BadLog(f"{columns.name}: has no decision to import")
     if not columns.has_propensities:
@@ -158,6 +233,7 @@ def _write(
     columns: Columns, definition: Experiment, place: Position, writer: _Writer, on_progress: Callable[[float], None]
 ) -> int:
     """Decisions and rewards in the order of their times; how many rewards."""
+    name = _reward_name(definition)
     ids = tuple([action.id for action in definition.actions])
     after = reward_delays(columns, definition.reward.window)
     silent = _takes_default(columns, definition.reward.default)
@@ -168,7 +244,7 @@ def _write(
         for row, decision in enumerate(decisions, start=rows.start):
             time = int(columns.time[row])
             while waiting and waiting[0][0] < time:
-                _put_reward(writer, *heappop(waiting))
+                _put_reward(writer, name, *heappop(waiting))
             position = writer.put(time, decision)
             if not silent[row]:
                 heappush(waiting, (time + int(after[row]), position, float(columns.reward[row])))
@@ -176,13 +252,30 @@ def _write(
         writer.maintain()
         on_progress((rows.start + len(block)) / len(columns))
     while waiting:
-        _put_reward(writer, *heappop(waiting))
-    writer.put(int(columns.time[-1]) + definition.reward.window, Tick())
+        _put_reward(writer, name, *heappop(waiting))
     return rewards
 
 
-def _put_reward(writer: _Writer, time: int, position: int, value: float) -> None:
-    writer.put(time, NewReward(Position(position), REWARD, value))
+def _reward_name(definition: Experiment) -> str:
+    """The log knows final rewards only. Where the experiment has one name for rewards, and it weighs 1, they are that.
+
+    >>> from dataclasses import replace
+    >>> from simulator.logs.example import example
+    >>> made = experiment_of(example(), "shop")
+    >>> _reward_name(made), _reward_name(replace(made, reward=replace(made.reward, weights={"click": 1.0})))
+    ('reward', 'click')
+    """
+    weights = definition.reward.weights
+    return next(iter(weights)) if list(weights.values()) == [1.0] else REWARD
+
+
+def _names_lost(definition: Experiment) -> list[str]:
+    name, names = _reward_name(definition), definition.reward.weights
+    return [f"which of {', '.join(names)} a reward was: all are named {name!r}"] if names and name not in names else []
+
+
+def _put_reward(writer: _Writer, name: str, time: int, position: int, value: float) -> None:
+    writer.put(time, NewReward(Position(position), name, value))
 
 
 def _takes_default(columns: Columns, default: float) -> Any:

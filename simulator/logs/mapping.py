@@ -62,6 +62,7 @@ GUESSES: Mapping[str, tuple[str, ...]] = {
     ),
     "eligible": ("eligible", "eligible_actions", "eligible_action_ids", "available_actions"),
     "chosen": ("chosen", "is_chosen", "selected", "is_selected"),
+    "action_kind": ("action_kind",),
 }
 """Usual names, our own first (in any case style). A session is a unit if nothing else is."""
 
@@ -93,6 +94,7 @@ class Layout:
     decision_id: str | None = None
     eligible: str | None = None
     chosen: str | None = None
+    action_kind: str | None = None
     fields: tuple[str, ...] = ()
     numbers: frozenset[str] = frozenset()
     categories: frozenset[str] = frozenset()
@@ -262,7 +264,7 @@ def describe(layout: Layout, header: Sequence[str], columns: Columns | None, whe
 
 def _line(name: str, words: Mapping[str, str], layout: Layout, columns: Columns | None) -> str:
     field = name.removeprefix(CONTEXT)
-    if columns is not None and field in columns.set_aside and name in layout.fields:
+    if columns is not None and field in columns.set_aside and name in (*layout.fields, layout.action_kind):
         return f"left out, {columns.set_aside[field]}"
     if name in layout.fields:
         return f"context{_kind(columns.fields[field]) if columns is not None else ''}"

@@ -6,6 +6,7 @@ name). Its suffix says what a file is, without one its first bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from decider.experiment.definition import Experiment
@@ -18,7 +19,7 @@ from simulator.logs.files import files_of, suffix
 from simulator.logs.options import ReadOptions
 from simulator.logs.span import Span, select_span
 
-__all__ = ["KINDS", "ReadOptions", "definition_in", "open_log"]
+__all__ = ["KINDS", "ReadOptions", "definition_in", "experiments_in", "open_log"]
 
 DATABASE = (".db", ".sqlite", ".sqlite3")
 _SAYS_ITSELF = "says itself which actions could be drawn; leave out --actions"
@@ -80,6 +81,11 @@ def definition_in(name: str, options: ReadOptions) -> Experiment | None:
     if not _is_ours(name):
         return None
     return decider_log.newest_definition(_log_of(Path(name)), experiment=options.experiment)
+
+
+def experiments_in(name: str) -> Sequence[str]:
+    """The ids of the experiments of a log of ours; none where it is not of ours. Raises as `open_log` does."""
+    return decider_log.experiments(_log_of(Path(name))) if _is_ours(name) else ()
 
 
 def _is_ours(name: str) -> bool:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from simulator.logs import arrow
-from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number
+from simulator.logs.columns import KIND, Category, Codes, Columns, Field, Flags, Floats, Longs, Number
 from simulator.logs.errors import BadLog, BadRow, BadRows
 from simulator.logs.files import Files
 from simulator.logs.id_fields import LOOKS_LIKE_ID, id_fields, names_of_actions, unit_by_shape, without_fields
@@ -122,6 +122,8 @@ class _Builder:
         self._options = options
         self._bad = BadRows(skip=options.skip_bad)
         self._actions = arrow.TextCodes(layout.action, most=options.most_texts)
+        self._kinds = arrow.TextCodes(layout.action_kind or "")
+        self._kinds_of: dict[int, set[int]] = defaultdict(set)
         self._times = Times(layout.time or "")
         self._shape = shape_of(layout, self._actions)
         most = defaultdict(lambda: sys.maxsize, dict.fromkeys(layout.insisted, options.most_texts))
@@ -137,7 +139,7 @@ class _Builder:
     def add_all(self, table: TableFile) -> None:
         """All rows of a file."""
         layout = self._layout
-        coded = [layout.action, *([layout.eligible] if layout.eligible else []), *self._texts]
+        coded = [layout.action, *filter(None, (layout.eligible, layout.action_kind)), *self._texts]
         start = 0
         for rows in self._shape.blocks(table.blocks(layout.columns, coded, self._bad)):
             numbers = np.arange(start, start + len(rows))
@@ -152,6 +154,8 @@ class _Builder:
             found["time"] = block.times(layout.time, self._times)
         propensity = self._propensity(block)
         found["action"] = self._action(block)
+        if layout.action_kind:
+            self._add_kinds(found["action"], self._kinds.codes(block.column(layout.action_kind)), block.good)
         if eligible is not None:
             found["eligible"] = eligible.sets
             propensity = self._drawn_propensity(block, eligible, found["action"], propensity)
@@ -210,6 +214,12 @@ class _Builder:
             column = pc.if_else(pa.array(block.good), arrow.texts(column), None)
         return self._actions.codes(column)
 
+    def _add_kinds(self, actions: Codes, kinds: Codes, good: Flags) -> None:
+        known = good & (actions >= 0) & (kinds >= 0)
+        pairs = np.unique(np.stack([actions[known], kinds[known]]), axis=1)
+        for action, kind in pairs.T.tolist():
+            self._kinds_of[action].add(kind)
+
     def _drawn_propensity(self, block: Block, eligible: Eligible, actions: Codes, propensity: Floats) -> Floats:
         """The drawn actions' propensities: what the pmf says of them, too, must agree."""
         places = self._shape.sets.positions(eligible.sets, actions)
@@ -266,6 +276,7 @@ class _Builder:
             pmf=self._whole("pmf") if self._whole_pmf else None,
             fields={one.removeprefix(CONTEXT): self._whole_field(one) for one in self._kept_fields},
             insisted=frozenset(one.removeprefix(CONTEXT) for one in self._layout.insisted),
+            traits=self._traits(len(actions)),
         )
         counts = dict(self._counts) | ({} if self._layout.time else {"without a time": count})
         if not self._layout.decision_id and not self._given_up:  # what was given up may tell rows apart
@@ -313,8 +324,18 @@ class _Builder:
         found = id_fields(columns.fields, but=columns.insisted | numbers)
         found = {name: found[name] for name in found if name not in names_of_actions(columns, found)}
         given_up = {one.removeprefix(CONTEXT): reason for one, reason in self._given_up.items()}
+        if self._layout.action_kind and not columns.traits:
+            given_up[self._layout.action_kind] = "is not one for each action, so it is no kind of theirs"
         columns = replace(columns, set_aside=given_up)
         return without_fields(columns if self._layout.unit_id else unit_by_shape(columns, found), found)
+
+    def _traits(self, actions: int) -> dict[str, tuple[str, ...]]:
+        """The kind of every action, where each has one; `content` of those that were never drawn."""
+        if not self._kinds_of or any(len(kinds) > 1 for kinds in self._kinds_of.values()):
+            return {}
+        names = self._kinds.values
+        kinds = {action: names[kind] for action, (kind,) in self._kinds_of.items()}
+        return {"kind": tuple([kinds.get(action, KIND) for action in range(actions)])}
 
     def _whole(self, name: str, otherwise: Any = None) -> Any:
         column = self._columns.get(name)
