@@ -259,6 +259,15 @@ def test_a_holdout_begins_with_the_second_version(trial: Trial, tmp_path: Path) 
     ]
 
 
+def test_where_activation_is_required_what_was_shown_is_learned(trial: Trial, tmp_path: Path) -> None:
+    """The trial's own log has only what was activated: without an entry that says so nothing of it would be learned."""
+    file, log = serving_file(tmp_path, activation='"required"'), tmp_path / "warm.db"
+    done("import", trial.few, log, "--experiment", file)
+    assert rows(log, "select sum(left_out), sum(activated) = count(*) from sealed_decisions") == [(0, 1)]
+    first, _ = serve_visitors(log, file, count=1)
+    assert first.model > 0
+
+
 def test_an_open_window_is_left_to_the_server(trial: Trial, tmp_path: Path) -> None:
     """A log whose time runs ahead of the clock would give every visitor a wrong time for as long as the window is."""
     file, log = serving_file(tmp_path, FILE.replace('"600s"', '"7776000s"')), tmp_path / "warm.db"

@@ -34,7 +34,7 @@ from decider.experiment.checks import MAX_ACTIONS
 from decider.experiment.definition import Action, Experiment
 from decider.experiment.schema import from_message, to_message
 from decider.log.open import open_log
-from decider.log.protocol import Entry, EventLog, NewReward, NewVersion, Tick
+from decider.log.protocol import Entry, EventLog, NewActivation, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time, now
 from simulator.logs.columns import Category, Columns
 from simulator.logs.contexts import Contexts
@@ -246,6 +246,8 @@ def _write(
             while waiting and waiting[0][0] < time:
                 _put_reward(writer, name, *heappop(waiting))
             position = writer.put(time, decision)
+            if definition.needs_activation:  # the source's own rule has left out what was not shown
+                writer.put(time, NewActivation(position))
             if not silent[row]:
                 heappush(waiting, (time + int(after[row]), position, float(columns.reward[row])))
                 rewards += 1
