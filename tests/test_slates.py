@@ -153,6 +153,47 @@ def test_a_feature_of_the_context_is_not_hidden_by_a_slot(client: RpcClient, min
     assert request.field_violations[0].field == "slots[0].features[place]"
 
 
+def test_a_reward_for_the_page_is_one_for_each_slot(client: RpcClient, mine: str) -> None:
+    """A purchase on a page cannot be given to one banner: each slot's policy learns what the page has earned."""
+    reply = slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1")
+    assert client.reward(reply.slate_id, name="click", reward_id="once") == "joined"
+    assert client.reward(reply.slate_id, name="click", reward_id="once") == "duplicate"
+    (first, second) = [decision.decision_id for decision in reply.decisions]
+    assert client.reward(second, name="click", reward_id="own") == "joined"
+    sql = "select decision_id, count(*) from joined_rewards where decision_id like ? group by 1 order by 1"
+    assert client.rows(sql, f"{mine}-1/%") == [(first, 1), (second, 2)]
+    retracted = pb.RewardRequest(decision_id=reply.slate_id, reward_id="once", retract=True)
+    outcome = client.call("DeciderService", "Reward", retracted).outcome
+    assert outcome == pb.REWARD_OUTCOME_RETRACTED
+    sql = "select decision_id, sum(reward) from decision_rewards where decision_id like ? group by 1 order by 1"
+    assert client.rows(sql, f"{mine}-1/%") == [(first, None), (second, 1.0)]
+
+
+def test_a_batch_of_rewards_tells_pages_from_decisions(client: RpcClient, mine: str) -> None:
+    """Each answer is that of its request, however many entries it made."""
+    reply = slate(client, mine, pb.Slot(), pb.Slot(), pb.Slot(), slate_id=f"{mine}-1")
+    single = client.decide(mine, "other")
+    ids = [reply.slate_id, "nobody", single.decision_id, reply.decisions[1].decision_id]
+    results = client.reward_batch([pb.RewardRequest(decision_id=id_, name="click") for id_ in ids])
+    assert [result.WhichOneof("result") for result in results] == ["response", "error", "response", "response"]
+    sql = "select decision_id, count(*) from joined_rewards where decision_id like ? group by 1 order by 1"
+    assert [count for _, count in client.rows(sql, f"{mine}-1/%")] == [1, 2, 1]
+
+
+def test_a_page_is_activated_as_a_whole_or_slot_by_slot(client: RpcClient, mine: str) -> None:
+    """A slot below the fold may never be seen; another action in a slot is that slot's."""
+    reply = slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1")
+    first, _ = [decision.decision_id for decision in reply.decisions]
+    assert client.activate(first)
+    assert client.activate(reply.slate_id), "the second slot"
+    assert not client.activate(reply.slate_id)
+    status = status_of(lambda: client.activate(reply.slate_id, "c"))
+    assert code_of(status) == "INVALID_ARGUMENT"
+    assert f"{mine}-1/0" in status.message
+    sql = "select count(*) from activations a join decisions d on d.position = a.decision where d.decision_id like ?"
+    assert client.rows(sql, f"{mine}-1/%") == [(2,)]
+
+
 def test_slates_replay_and_their_rewards_are_learned(tmp_path: Path) -> None:
     """Replay, rewards and learning know nothing of slates: each slot is a decision."""
     with closing(InProcessClient(tmp_path / "log.db")) as client:

@@ -322,13 +322,24 @@ class DeciderService:
         remembered: a caller that gave up need not know whether its call was committed."""
         id_ = DecisionId(convert.check_id("decision_id", request.decision_id))
         (place,) = self._locate_all([id_])
+        slots = self._slots_of(id_) if place is None else []
+        if slots:
+            return self._activate_slate(request, slots)
         (mark,) = self._append([self._activation(id_, place, request.action)])
         if mark is not None and mark.position != START and place is None:  # decided between the look and the commit
             (place,) = self._locate_all([id_])
-        outcome = self._activation_outcome(place, request.action, mark)
-        return pb.ActivateResponse(
-            first=mark is not None, outcome=pb.ActivationOutcome.Value(f"ACTIVATION_OUTCOME_{outcome.name}")
-        )
+        return _activation_reply(self._activation_outcome(place, request.action, mark), first=mark is not None)
+
+    def _activate_slate(self, request: pb.ActivateRequest, slots: Sequence[DecisionRef]) -> pb.ActivateResponse:
+        """All of its slots. The outcome is that of the first one for which it is not a duplicate."""
+        if request.action:
+            slot = slot_id(request.decision_id, 0)
+            hint = f"{request.decision_id!r} is a slate; name the decision of the slot that showed it, like {slot!r}"
+            raise InvalidArgument([Violation("action", hint)])
+        marks = self._append([NewActivation(place.position) for place in slots])
+        outcomes = [self._activation_outcome(place, "", mark) for place, mark in zip(slots, marks, strict=True)]
+        outcome = next((one for one in outcomes if one != ActivationOutcome.DUPLICATE), outcomes[0])
+        return _activation_reply(outcome, first=any(marks))
 
     def _activation(self, id_: DecisionId, place: DecisionRef | None, action: str) -> Entry:
         if place is not None:
@@ -379,14 +390,32 @@ class DeciderService:
         sent = [_attempt(convert.sent_reward, request) for request in requests]
         places = iter(self._locate_all([one.decision_id for one in sent if not isinstance(one, DeciderError)]))
         prepared = [
-            reward if isinstance(reward, DeciderError) else _attempt(self._prepare, (reward, next(places)))
+            reward if isinstance(reward, DeciderError) else _attempt(self._prepare_all, (reward, next(places)))
             for reward in sent
         ]
         marks = iter(self._append(_entries(prepared, requests)))
-        return [p if isinstance(p, DeciderError) else self._reward_reply(p, next(marks)) for p in prepared]
+        return [p if isinstance(p, DeciderError) else self._reply_to_all(p, marks) for p in prepared]
 
-    def _prepare(self, found: tuple[SentReward | SentChange, DecisionRef | None]) -> _Prepared:
-        sent, place = found[0], _existing(found[1], found[0].decision_id)
+    def _prepare_all(self, found: tuple[SentReward | SentChange, DecisionRef | None]) -> list[_Prepared]:
+        """For the decision that is named; for that of each slot where a slate is."""
+        sent, place = found
+        if place is not None:
+            return [self._prepare(sent, place)]
+        places = self._slots_of(sent.decision_id)
+        if not places:
+            raise NotFound(f"there is no decision {sent.decision_id!r}", reason="DECISION_NOT_FOUND")
+        return [self._prepare(sent, place) for place in places]
+
+    def _slots_of(self, slate: str) -> list[DecisionRef]:
+        found = self._log.locate_all([slot_id(slate, place) for place in range(convert.MAX_SLOTS)])
+        return [place for place in found if place is not None]
+
+    def _reply_to_all(self, prepared: Sequence[_Prepared], marks: Iterator[Mark | None]) -> pb.RewardResponse:
+        """The outcome; of a slate, that of the first slot for which it is not a duplicate."""
+        replies = [self._reward_reply(one, next(marks)) for one in prepared]
+        return next((reply for reply in replies if reply.outcome != pb.REWARD_OUTCOME_DUPLICATE), replies[0])
+
+    def _prepare(self, sent: SentReward | SentChange, place: DecisionRef) -> _Prepared:
         if isinstance(sent, SentChange):
             return self._prepare_change(sent, place)
         version = self._log.version_at(place.version)
@@ -431,23 +460,20 @@ def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentV
     return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
 
 
-def _existing(place: DecisionRef | None, decision_id: str) -> DecisionRef:
-    """Raises NotFound where there is none."""
-    if place is None:
-        raise NotFound(f"there is no decision {decision_id!r}", reason="DECISION_NOT_FOUND")
-    return place
+def _activation_reply(outcome: ActivationOutcome, *, first: bool) -> pb.ActivateResponse:
+    return pb.ActivateResponse(first=first, outcome=pb.ActivationOutcome.Value(f"ACTIVATION_OUTCOME_{outcome.name}"))
 
 
-def _entries(prepared: Sequence[_Prepared | DeciderError], requests: Sequence[pb.RewardRequest]) -> list[Entry]:
+def _entries(prepared: Sequence[list[_Prepared] | DeciderError], requests: Sequence[pb.RewardRequest]) -> list[Entry]:
     """The rewards and changes, then what is only counted: those without a decision, those that their experiment
     refuses."""
-    entries: list[Entry] = [p.entry for p in prepared if isinstance(p, _Prepared)]
+    entries: list[Entry] = [one.entry for group in prepared if isinstance(group, list) for one in group]
     refused = [(p, convert.reward_name(r)) for p, r in zip(prepared, requests, strict=True) if _is_counted(p)]
     entries += [Orphan(name) for error, name in refused if isinstance(error, NotFound)]
     return entries + [RefusedReward(name) for error, name in refused if isinstance(error, RewardOutOfRange)]
 
 
-def _is_counted(prepared: _Prepared | DeciderError) -> bool:
+def _is_counted(prepared: list[_Prepared] | DeciderError) -> bool:
     return isinstance(prepared, NotFound | RewardOutOfRange)
 
 
