@@ -474,7 +474,7 @@ def abandoned(client: InProcessClient) -> dict[tuple[str, str], float]:
 
 def test_nothing_is_learned_as_shown_that_nobody_saw(tmp_path: Path) -> None:
     """A server that stands still answers too late: what its callers showed instead must be what the log teaches."""
-    load = Load(calls=400, in_flight=50, deadline=0.2, stop_every=0.6, stopped=0.4, window=1.0)
+    load = Load(calls=400, in_flight=50, deadline=0.2, stop_every=0.6, stopped=0.4, window=8.0)
     result = play(tmp_path / "log.db", load)
     print(words(result))
     assert (result.wrong, result.lost) == ([], [])

@@ -101,7 +101,9 @@ def write_wanted(entries: Sequence[Entry], write: Callable[[list[Entry]], list[M
     callers = {entry.caller for entry in entries if type(entry) is Awaited}
     now = time.monotonic()
     gone = {caller for caller in callers if now >= caller.deadline or not caller.is_there()}
-    wanted = [entry for entry in entries if not (type(entry) is Awaited and entry.caller in gone)] if gone else entries
+    if not gone:
+        return write([entry.decision if type(entry) is Awaited else entry for entry in entries])
+    wanted = [entry for entry in entries if not (type(entry) is Awaited and entry.caller in gone)]
     marks = iter(write([entry.decision if type(entry) is Awaited else entry for entry in wanted]))
     return [None if type(entry) is Awaited and entry.caller in gone else next(marks) for entry in entries]
 

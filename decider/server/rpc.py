@@ -105,10 +105,14 @@ def caller_of(context: grpc.ServicerContext) -> Caller:
     return Caller(math.inf if remaining is None else time.monotonic() + remaining, context.is_active)
 
 
-def check_caller(caller: Caller) -> None:
-    """Raises GaveUp where nobody waits any more; `write_wanted` looks at the same before it writes."""
+def _check_deadline(caller: Caller) -> None:
     if time.monotonic() >= caller.deadline:
         raise DeadlineExceeded("the deadline passed; nobody waits for the answer")
+
+
+def check_caller(caller: Caller) -> None:
+    """Raises GaveUp where nobody waits any more; `write_wanted` looks at the same before it writes."""
+    _check_deadline(caller)
     if not caller.is_there():
         raise Cancelled("the caller cancelled the call; nobody waits for the answer")
 
@@ -126,7 +130,7 @@ def behaviour_of(handler: Handler, *, service: str, method: str, metrics: RpcMet
         started, done = clock(), False
         try:
             caller = caller_of(context)
-            check_caller(caller)
+            _check_deadline(caller)
             reply = call(request, caller)
             done = True
             check_caller(caller)  # what was committed stays; metrics must not count an answer that nobody gets
