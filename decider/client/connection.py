@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from decider.client.failures import NotSent
-from decider.client.forks import watch
+from decider.client.forks import Forkable, watch
 from decider.client.outbox import Call
 from decider.client.values import full_text, number
 from decider.v1.decider_service_pb2_grpc import DeciderServiceStub
@@ -23,6 +23,9 @@ RECONNECT: tuple[tuple[str, int], ...] = (
 )
 CHILD: tuple[tuple[str, int], ...] = (("grpc.use_local_subchannel_pool", 1),)
 """A channel of a child process may share nothing with its parent's: both would read from one socket."""
+
+FORK_PATIENCE = 1.0
+"""Seconds that a fork waits for calls to end that it has cancelled."""
 
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 _SCHEMES = ("unix:", "unix-abstract:", "dns:", "ipv4:", "ipv6:")
@@ -54,7 +57,7 @@ def check_seconds(name: str, seconds: object) -> float:
     return found
 
 
-class Connection:
+class Connection(Forkable):
     """Blocking calls on one channel, opened at the first of them. timeout: seconds."""
 
     def __init__(self, target: str, *, timeout: float) -> None:
@@ -91,24 +94,65 @@ class Connection:
         """The reply; raises grpc.RpcError."""
         return getattr(self.stub, call.method)(call.request, timeout=self._timeout)
 
-    def call_beside_forks(self, call: Call) -> Any:
-        """The same, for a thread that the page does not know of: while it waits here, the process may fork."""
-        # A blocking call waits inside gRPC, which then leaves a child with a library that is not fit for use.
-        future = getattr(self.stub, call.method).future(call.request, timeout=self._timeout)
+    def drop(self) -> None:
+        """Calls that are under way end with CANCELLED; the next one opens a channel again."""
+        with self._lock:
+            channel, self._channel, self._stub = self._channel, None, None
+        if channel is not None:
+            channel.close()
+
+    def close(self) -> None:
+        """For good."""
+        self._closed = True
+        self.drop()
+
+
+class Sender(Forkable):
+    """A connection for threads that the page does not know of: no call is under way on it while the process forks."""
+
+    def __init__(self, target: str, *, timeout: float) -> None:
+        self._connection = Connection(target, timeout=timeout)
+        self.after_fork()
+        watch(self)
+
+    def after_fork(self) -> None:
+        """In the child: nothing is under way, and no thread holds a lock. (The connection begins anew by itself.)"""
+        self._changed = threading.Condition()
+        self._sending = 0
+        self._forking = False
+
+    def send(self, call: Call) -> Any:
+        """The reply; raises grpc.RpcError, CANCELLED where a fork ended the call."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
+            self._sending += 1
         try:
-            return future.result()
-        except grpc.FutureCancelledError:  # a server that ends; the future is the error that a blocking call raises
-            raise future from None
+            return self._connection.call(call)
+        finally:
+            with self._changed:
+                self._sending -= 1
+                self._changed.notify_all()
+
+    def before_fork(self) -> None:
+        """End what is under way; the outboxes send it again."""
+        with self._changed:
+            self._forking = True
+            if self._sending:
+                self._connection.drop()
+            self._changed.wait_for(lambda: self._sending == 0, FORK_PATIENCE)
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        with self._changed:
+            self._forking = False
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Calls that are under way end with CANCELLED."""
-        with self._lock:
-            self._closed, self._stub = True, None
-        if self._channel is not None:
-            self._channel.close()
+        self._connection.close()
 
 
-class AsyncConnection:
+class AsyncConnection(Forkable):
     """Calls that are awaited, on one channel for each event loop: gRPC's belong to the loop that opened them."""
 
     def __init__(self, target: str, *, timeout: float) -> None:

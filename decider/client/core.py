@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from decider.client.connection import Connection, check_seconds, check_target
+from decider.client.connection import Sender, check_seconds, check_target
 from decider.client.decisions import Decisions
 from decider.client.deliveries import Deliveries
 from decider.client.failures import Consequence, Failure, Failures, Kind, OnError
@@ -28,10 +28,10 @@ class Core:
         self.target, self.timeout = check_target(target), check_seconds("timeout", timeout)
         size, age = _check_size(queue_size), check_seconds("queue_age", queue_age)
         self.failures = Failures(on_error)
-        self._sender = Connection(self.target, timeout=SEND_TIMEOUT)
-        self._outbox = Outbox(self._sender.call_beside_forks, size=size, age=age, lost=self.failures.note)
+        self._sender = Sender(self.target, timeout=SEND_TIMEOUT)
+        self._outbox = Outbox(self._sender.send, size=size, age=age, lost=self.failures.note)
         # Reports wait apart: thousands of them, from an outage, must not push a reward out.
-        self._reports = Outbox(self._sender.call_beside_forks, size=size, age=age, lost=self._note_lost_report)
+        self._reports = Outbox(self._sender.send, size=size, age=age, lost=self._note_lost_report)
         self.decisions = Decisions(self.failures, self._reports)
         self.deliveries = Deliveries(self.failures, self._outbox)
 

@@ -22,7 +22,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from decider.client.forks import watch
+from decider.client.forks import Forkable, watch
 
 logger = logging.getLogger("decider.client")
 
@@ -155,7 +155,7 @@ def _cut(message: str) -> str:
 OnError = Callable[[Failure], object]
 
 
-class Failures:
+class Failures(Forkable):
     """The failures of one client. on_error: called with each; what it raises is logged and goes no further."""
 
     def __init__(self, on_error: OnError | None = None) -> None:

@@ -20,7 +20,7 @@ from weakref import WeakSet
 from google.protobuf.message import Message
 
 from decider.client.failures import Consequence, Failure, failure_of
-from decider.client.forks import watch
+from decider.client.forks import Forkable, watch
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 """Seconds between tries while none succeeds: twice as long each time."""
@@ -48,7 +48,7 @@ class _Waiting:
     answers: int = 0
 
 
-class Outbox:
+class Outbox(Forkable):
     """Messages in the order in which they came. send: one try, which raises. lost: told of each that is given up.
 
     size: messages. age: seconds.
