@@ -58,6 +58,7 @@ from simulator.verify import verify
 from tests.archives import archive, ends
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import InProcessClient, experiment, outcome_name
+from tests.test_log_readers import plain
 from tests.test_verify import Drive
 from tests.two_writers import decision
 
@@ -314,7 +315,7 @@ def play(log: EventLog, clock: Clock, version: ExperimentVersion, script: Sequen
     return expected
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @pytest.mark.parametrize("aggregation", Aggregation)
 @given(script=steps, weight=st.sampled_from([1.0, -1.0, 0.1, 0.0]), low=st.sampled_from([-250.0, -1.5, 0.0]))
 def test_every_reader_says_the_same_reward(
@@ -333,9 +334,9 @@ def test_every_reader_says_the_same_reward(
             rewards = [expected.of(which) for which in range(3)]
             assert earned(log, version) == earned(memory, other) == rewards
             assert list(log.rewards_between("", "z")) == list(memory.rewards_between("", "z"))
-            assert log.totals(Mark(START, Time(0)), log.head().mark) == memory.totals(
-                Mark(START, Time(0)), memory.head().mark
-            )
+            start = Mark(START, Time(0))
+            ours, theirs = log.totals(start, log.head().mark), memory.totals(start, memory.head().mark)
+            assert plain(ours) == plain(theirs)
             assert log.refused_rewards() == memory.refused_rewards()
             assert rows_of_arrow(log, version) == rows_of_arrow(memory, other)
         final = [final_reward(definition, one) for one in rewards]

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,9 +26,12 @@ from decider.log.protocol import LogReader
 from decider.types import ActionId, ExperimentId, Time
 from decider.v1 import decider_service_pb2 as pb
 from simulator.drive import calls
+from simulator.drive.send import PATIENCE, PAUSE
 from simulator.drive.server import serving, wait_until_sealed
-from simulator.drive.target import apply, connection
+from simulator.drive.target import DriveFailed, apply, connection
 from simulator.worlds.world import Floats
+
+T = TypeVar("T")
 
 SOLD = {"full-price": 0.2, "deep-discount": 0.4}
 RETURNED = {"full-price": 0.05, "deep-discount": 0.75}
@@ -76,17 +79,29 @@ def drive(target: str, id_: str, *, visitors: int, seed: int, retract: bool) -> 
 
 
 def _visit(stub: Any, id_: str, numbers: Sequence[int], random: Random, *, retract: bool) -> None:
-    decided = calls.decide(
-        stub,
-        [pb.DecideRequest(experiment=id_, unit_id=f"{id_}-{one}", decision_id=f"{id_}-{one:06d}") for one in numbers],
-    )
+    asked = [
+        pb.DecideRequest(experiment=id_, unit_id=f"{id_}-{one}", decision_id=f"{id_}-{one:06d}") for one in numbers
+    ]
+    decided = _until_answered(lambda: calls.decide(stub, asked))
     sold = [one for one in decided if random.random() < SOLD[one.action.id]]
     back = [one for one in sold if random.random() < RETURNED[one.action.id]]
     messages = [_purchase(one) for one in sold]
     messages += [_return(one) for one in back if retract]
     random.shuffle(messages)  # queues reorder: some returns come before their purchase
     if messages:
-        calls.reward(stub, messages)
+        _until_answered(lambda: calls.reward(stub, messages))
+
+
+def _until_answered(call: Callable[[], T]) -> T:
+    """Sent again with the same ids: whatever was carried out counts once. Raises DriveFailed."""
+    patient_until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return call()
+        except calls.Unanswered as failed:
+            if not failed.again or time.monotonic() > patient_until:
+                raise DriveFailed(str(failed)) from failed
+        time.sleep(PAUSE)
 
 
 def _purchase(decided: pb.DecideResponse) -> pb.RewardRequest:
