@@ -257,8 +257,11 @@ class _Models:
         return budget
 
     def rules(self, logged: LoggedDecision) -> int:
-        """Version of the rules by which a decision was made; earlier builds did not name it. Raises UnknownCode."""
-        rules: int = self._builds.get(logged.build, {}).get("rules", 1)
+        """Version of the rules by which a decision was made; earlier builds did not name it. Raises UnknownCode and
+        LogCorrupt."""
+        rules = self._builds.get(logged.build, {}).get("rules", 1)
+        if not isinstance(rules, int):
+            raise LogCorrupt(f"the build at position {logged.build} has no usable version of the rules: {rules!r}")
         if not 1 <= rules <= RULES:
             raise UnknownCode(f"rules of version {rules}, which this build does not have")
         return rules

@@ -14,14 +14,17 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from decider.decide.decide import RULES, decide
+from decider.decide.decide import RULES, decide, in_holdout
 from decider.decide.slots import draw, hash_ticket
-from decider.errors import FailedPrecondition
+from decider.errors import FailedPrecondition, UnknownCode
 from decider.experiment.definition import RewardDefinition
+from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
 from decider.policy.algorithms import code_versions
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
 from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from simulator.commands.group import main
 from simulator.verify import Verification, verify
@@ -336,6 +339,43 @@ def test_an_action_that_does_not_exist_is_found(copy: Path) -> None:
     result = checked(copy)
     assert result.first is not None
     assert result.first.logged.position == position
+
+
+def _control_log(path: Path, clock: Clock, build: dict[str, object], *, rules: int) -> Path:
+    """One decision of the control group that could not have its baseline action, made by these rules."""
+    with closing(open_log(path, clock=clock)) as log:
+        log.name_build(build)
+        version = Versions(log).apply(sample_experiment(holdout=0.9)).version
+        units = (f"u{number}" for number in range(100))
+        unit = next(one for one in units if in_holdout(version, one))
+        request = DecisionRequest(DecisionId("d"), unit, eligible=(ActionId("sale"), ActionId("none")))
+        log.append([decide(request, version, Model(make_policy(version.experiment.policy)), rules=rules)])
+    return path
+
+
+def test_a_replay_uses_the_rules_of_the_build_that_decided(tmp_path: Path, clock: Clock) -> None:
+    """Earlier builds called it HOLDOUT and did not name their rules; a build that names the new ones must not."""
+    old = _control_log(tmp_path / "old.db", clock, {"codes": code_versions()}, rules=1)
+    new = _control_log(tmp_path / "new.db", clock, {"codes": code_versions(), "rules": RULES}, rules=RULES)
+    wrong = _control_log(tmp_path / "wrong.db", clock, {"codes": code_versions(), "rules": RULES}, rules=1)
+    for path, equal in ((old, 1), (new, 1), (wrong, 0)):
+        with closing(open_reader(path)) as log:
+            result = verify(log)
+        assert (result.decisions, result.equal) == (1, equal), path
+    assert result.first is not None
+    assert result.first.what == "reason"
+
+
+def test_rules_that_this_build_does_not_have_are_not_recomputed(tmp_path: Path, clock: Clock) -> None:
+    """To call its decisions different would accuse a log that is right; a damaged entry is told as a difference."""
+    newer = _control_log(tmp_path / "newer.db", clock, {"rules": RULES + 1}, rules=RULES)
+    with closing(open_reader(newer)) as log, pytest.raises(UnknownCode, match="rules of version 3"):
+        verify(log)
+    damaged = _control_log(tmp_path / "damaged.db", clock, {"rules": "two"}, rules=RULES)
+    with closing(open_reader(damaged)) as log:
+        first = verify(log).first
+    assert first is not None
+    assert "no usable version of the rules: 'two'" in first.what
 
 
 # --- the command

@@ -187,14 +187,9 @@ class Replies:
         """The reply to a decision of this version, into an empty message: its own or its place in a batch's. reason: in
         place of the decision's."""
         # Set one by one: the same fields as arguments of a new message take three times as long.
-        if decision.action in version.active:
-            reply.action.CopyFrom(self._action(decision.action, version))
-        else:  # only its call knew it
-            (choice,) = version.choices_of((decision.action,), decision.action_features)
-            reply.action.id, reply.action.kind = choice.id, choice.kind
-        for action in called:
-            if action.id == decision.action and action.HasField("payload"):
-                reply.action.payload.CopyFrom(action.payload)
+        reply.action.CopyFrom(self._action(decision, version))
+        if version.experiment.most_actions:
+            _add_payload(reply.action, called)
         reply.decision_id = decision.decision_id
         reply.propensity = decision.propensity
         reply.reason = _REASONS[reason or decision.reason]
@@ -203,10 +198,13 @@ class Replies:
         if with_ranking:
             reply.ranking.extend(_ranking(decision))
 
-    def _action(self, id_: ActionId, version: ExperimentVersion) -> pb.DecidedAction:
+    def _action(self, decision: Decision, version: ExperimentVersion) -> pb.DecidedAction:
+        id_ = decision.action
         key = (version.position, id_)
         known = self._actions.get(key)
         if known is None:
+            if id_ not in version.active:
+                return _called_action(decision, version)
             action = version.active[id_]
             payload = Struct()
             payload.update(action.payload)
@@ -223,6 +221,19 @@ class Replies:
             self._actions.clear()
             self._bytes = size
         self._actions[key] = message
+
+
+def _called_action(decision: Decision, version: ExperimentVersion) -> pb.DecidedAction:
+    """Of an action that only its call knew."""
+    (choice,) = version.choices_of((decision.action,), decision.action_features)
+    return pb.DecidedAction(id=choice.id, kind=choice.kind)
+
+
+def _add_payload(decided: pb.DecidedAction, called: Iterable[pb.CalledAction]) -> None:
+    """What the call says wins."""
+    for action in called:
+        if action.id == decided.id and action.HasField("payload"):
+            decided.payload.CopyFrom(action.payload)
 
 
 def _ranking(decision: Decision) -> list[pb.RankedAction]:
