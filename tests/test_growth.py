@@ -10,12 +10,15 @@ from pathlib import Path
 import pytest
 
 from decider.learn.leader import Leader, Pace
+from decider.learn.versions import Versions
 from decider.log.log_totals import LogTotals
-from decider.log.protocol import NewReward
+from decider.log.protocol import NewReward, Tick
+from decider.log.sqlite.sealed import LAST, PAGE_VALUES, Place, sealed_page
 from decider.log.sqlite.writer import SqliteLog
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
+from decider.types import START, ActionId, Context, ExperimentId, Time
 from tests.long_logs import PastClock, shop, write_past
 from tests.two_writers import decision
 
@@ -120,3 +123,24 @@ def test_a_long_log_is_no_more_work(tmp_path: Path, task: Callable[[SqliteLog], 
             counts.append(steps(traffic.log, do))
     short, long = counts
     assert long <= 1.3 * short + 20
+
+
+def test_wide_decisions_are_read_a_few_at_a_time(tmp_path: Path) -> None:
+    """A call may bring a price for each of 1,000 actions: a thousand such decisions at once took 300 MB."""
+    clock = PastClock(3_600.0)
+    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+        prices = {f"price-{number}": float(number) for number in range(1_000)}
+        version = Versions(log).apply(shop()).version
+        wide = [
+            decision(version, f"wide-{n}", context=Context(features=prices), action_features={ActionId("a"): prices})
+            for n in range(120)
+        ]
+        log.append(wide)
+        clock.advance(2.0)
+        log.append([Tick()])
+        with log._snapshot() as connection:
+            place, end = Place(Time(0), LAST), log.head().time
+            page = sealed_page(connection, log.version_at, ExperimentId("shop"), beyond=place, until=end, cut=START)
+        assert 0 < len(page.decisions) <= PAGE_VALUES // 2_000 + 1
+        read = log.sealed_decisions(ExperimentId("shop"), after=Time(0), until=end)
+        assert [one.decision.decision_id for one in read] == [one.decision_id for one in wide]

@@ -284,7 +284,6 @@ def written(script: Sequence[Step]) -> Iterator[tuple[EventLog, EventLog]]:
         patch.setattr("decider.log.sqlite.writer.CLOSE_INTERVAL", 0.0)
         patch.setattr("decider.log.sqlite.open_versions.SOON", 0)
         patch.setattr("decider.log.sqlite.sealed.PAGE", 2)
-        patch.setattr("decider.log.sqlite.reader.PAGE", 2)
         patch.setattr("decider.log.sqlite.open_versions.LATER", 2 * MS)
         write(Writer(log, clock), script)
         memory = MemoryLog(clock=(other := Clock()))

@@ -128,7 +128,6 @@ def test_a_stream_of_sealed_decisions_goes_on_while_they_are_archived(
     """A trainer reads in pages: what is archived between two of them must come once, from wherever it lies by then.
     What nobody learns from need not be kept."""
     monkeypatch.setattr("decider.log.sqlite.sealed.PAGE", 2)
-    monkeypatch.setattr("decider.log.sqlite.reader.PAGE", 2)
     for _ in range(3):
         eventful(drive, visits=12)
     log, until = drive.log, drive.log.head().time

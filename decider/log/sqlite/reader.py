@@ -56,7 +56,6 @@ from decider.log.sqlite.read_rows import (
 from decider.log.sqlite.sealed import (
     END,
     LAST,
-    PAGE,
     ArchiveStream,
     Place,
     cut_to_read,
@@ -422,8 +421,8 @@ class SqliteReader:
                 page = sealed_page(connection, self.version_at, experiment, beyond=beyond, until=until, cut=cut)
             if cut != archive.cut:
                 archive = self._archive_stream(cut, experiment, beyond, until)
-            last = place_of(page[-1]) if len(page) == PAGE else END
-            yield from merge_sorted(page, archive.up_to(last), key=place_of)
+            last = END if page.is_last else place_of(page.decisions[-1])
+            yield from merge_sorted(page.decisions, archive.up_to(last), key=place_of)
             if last is END:
                 return
             beyond = last

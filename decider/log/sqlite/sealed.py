@@ -9,8 +9,8 @@ archived is in `decisions` or in `archived_decisions`. And each page asks again 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
-from itertools import groupby, islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -20,10 +20,11 @@ from decider.log.sqlite.archived import archived_sealed, read_cut
 from decider.log.sqlite.deadlines import FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.merge import merge
 from decider.log.sqlite.read_rows import SEALED_DECISION, decision, read
-from decider.types import START, ExperimentId, Position, Time
+from decider.types import START, Decision, ExperimentId, Position, Time
 
-PAGE = 1_000
-"""Decisions that are read at once."""
+PAGE, PAGE_VALUES = 1_000, 100_000
+"""Decisions that are read at once, at most; and values in them (features, places of pmfs), about: calls may have
+thousands."""
 
 SEALED_DECISIONS_OF_VERSION = f"""
 select {SEALED_DECISION.columns} from decision_rewards
@@ -45,6 +46,13 @@ LAST = Position(2**63 - 1)
 END = Place(Time(2**63 - 1), LAST)
 
 
+class Page(NamedTuple):
+    """Sealed decisions in their order. is_last: the log has no more."""
+
+    decisions: Sequence[SealedDecision]
+    is_last: bool
+
+
 def place_of(sealed: SealedDecision) -> Place:
     """Where a decision stands."""
     return Place(sealed.deadline, sealed.position)
@@ -64,8 +72,8 @@ def sealed_page(
     beyond: Place,
     until: Time,
     cut: Position,
-) -> list[SealedDecision]:
-    """The next PAGE decisions that the log has; fewer are the last ones. cut: what lies up to there is left out."""
+) -> Page:
+    """The next decisions that the log has. cut: what lies up to there is left out."""
     after = first_after(beyond)
     due = due_until(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
     streams = [
@@ -76,7 +84,22 @@ def sealed_page(
         kept = archived_sealed(connection, version_at, experiment, after=after, until=until)
         streams.append(((after, START), kept))
     merged = merge(streams, key=attrgetter("deadline", "position"))
-    return list(islice((sealed for sealed in merged if place_of(sealed) > beyond), PAGE))
+    return _page(sealed for sealed in merged if place_of(sealed) > beyond)
+
+
+def _page(decisions: Iterator[SealedDecision]) -> Page:
+    found: list[SealedDecision] = []
+    values = 0
+    for sealed in decisions:
+        found.append(sealed)
+        values += _values(sealed.decision)
+        if len(found) == PAGE or values >= PAGE_VALUES:
+            return Page(found, is_last=False)
+    return Page(found, is_last=True)
+
+
+def _values(decision: Decision) -> int:
+    return len(decision.pmf) + len(decision.context.features) + sum(map(len, decision.action_features.values()))
 
 
 def first_after(beyond: Place) -> Time:
