@@ -354,7 +354,8 @@ def test_without_exploration_the_propensity_is_one(client: RpcClient, mine: str)
 
 def test_whole_holdout_gets_the_baseline(client: RpcClient, mine: str) -> None:
     """The control group is what personalisation is compared with: nobody in it may get anything else."""
-    client.apply(experiment(mine, holdout=1.0, baseline_action="b"))
+    fixed = experiment_pb2.Policy(fixed=experiment_pb2.Fixed())  # any other one is refused beside a holdout of 1
+    client.apply(experiment(mine, holdout=1.0, baseline_action="b", policy=fixed))
     for unit in range(20):
         reply = client.decide(mine, f"unit-{unit}")
         assert (reply.action.id, reply.propensity, reply.reason) == ("b", 1.0, pb.REASON_HOLDOUT)
