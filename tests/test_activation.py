@@ -291,12 +291,12 @@ def test_a_log_with_archived_decisions_from_before_is_upgraded(tmp_path: Path, c
             assert archive(cutting, tmp_path / "archive", before=log.head().time, remember=10**12, say=lambda _: None)
         assert rows(path, "select count(*) > 5 from archived_decisions") == [(1,)]
     with closing(sqlite3.connect(path)) as tool:
-        for view in ("entries", "decision_windows", "decision_rewards", "joined_rewards", "sealed_decisions",
-                     "action_summary"):  # fmt: skip
+        for (view,) in tool.execute("select name from sqlite_master where type = 'view'").fetchall():
             tool.execute(f"drop view {view}")
         tool.execute("drop index versions_that_need_activation")
         tool.execute("drop trigger activated_before")
-        tool.execute("drop table early_activations")
+        for table in ("early_activations", "reward_changes", "assignments"):
+            tool.execute(f"drop table {table}")
         tool.execute("alter table archived_decisions drop column activated")
         tool.execute("alter table archived_decisions drop column shown")
         tool.execute("delete from _sqlite_migrations where name = 'know_activations'")

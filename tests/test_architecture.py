@@ -78,6 +78,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.drive",
         "simulator.studies.bench",
         "simulator.studies.echo",
+        "simulator.studies.given_up",
         "simulator.studies.soak",
     ),
     "grpc_health": ("decider.server",),

@@ -112,6 +112,7 @@ def start(db: Path, *options: str) -> ServerProcess:
                 window=shop.reward.window, range=experiment_pb2.Range(minimum=0.0, maximum=500.0)
             )
         )
+        shop.actions_in_calls.most = 5
         client.apply(shop)
     return started
 
@@ -200,6 +201,10 @@ NO_FEATURES: tuple[Any, ...] = (
 """Values that no feature can have."""
 
 NO_ACTIONS: tuple[Any, ...] = ("sale", [""], [5], [None], 5, {"sale": 1})
+NO_ACTIONS_OF_A_CALL: tuple[Any, ...] = (
+    *(5, "sale", {"id": "sale"}, ["sale"], [{}], [{"id": 5}], [{"id": "sale", "price": 5}]),
+    *([{"id": "sale", "features": 5}], [{"id": "sale", "payload": {"price": object()}}]),
+)
 NO_ACTION_FEATURES: tuple[Any, ...] = (5, "sale", {"sale": 5}, {5: {}}, ["sale"])
 
 WRONG: list[tuple[str, dict[str, Any]]] = [
@@ -214,6 +219,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("eligible_actions", {"eligible_actions": value}) for value in ([], *NO_ACTIONS)),
     *(("excluded_actions", {"excluded_actions": value}) for value in NO_ACTIONS),
     *(("action_features", {"action_features": value}) for value in NO_ACTION_FEATURES),
+    *(("actions", {"actions": value}) for value in NO_ACTIONS_OF_A_CALL),
     ("action_features[sale].price", {"action_features": {"sale": {"price": [1]}}}),
     *(("explore", {"explore": value}) for value in ("no", 2)),
     *(("with_ranking", {"with_ranking": value}) for value in ("no", 0.5)),
@@ -410,6 +416,9 @@ def test_every_field_of_a_request_is_a_keyword(make: MakeClient, server: ServerP
     assert (reply.action.id, [one.action for one in reply.ranking]) == ("sale", ["sale"])
     again = client.decide(SHOP, "visitor-1", decision_id=reply.decision_id)
     assert (again.decision_id, again.action.id) == (reply.decision_id, "sale")
+    own = [{"id": "new", "features": {"price": Decimal("9.5"), "unknown": None}, "payload": {"title": "Own"}}]
+    brought = client.decide(SHOP, "visitor-1", actions=own, eligible_actions=["new"])
+    assert (brought.action.id, brought.action.payload["title"]) == ("new", "Own")
     certain = client.decide(experiment=SHOP, unit_id="visitor-1", explore=np.bool_(False), self="a feature")
     assert certain.propensity == 1.0
 
@@ -423,6 +432,8 @@ def test_every_field_of_a_reward_is_a_keyword(make: MakeClient, server: ServerPr
     assert outcome == "joined"
     assert client.reward(id_, "purchase", 5, reward_id="order-1") == "duplicate"
     assert rewards(server.db, id_) == [19.9]
+    assert client.reward(id_, value=12, reward_id="order-1", correct=True) == "corrected"
+    assert client.reward(id_, reward_id="order-1", retract=True) == "retracted"
     fields = {*pb.RewardRequest.DESCRIPTOR.fields_by_name}
     assert fields <= {*inspect.signature(Client.reward).parameters}
 
@@ -570,8 +581,8 @@ def test_rewards_and_activations_say_what_became_of_them(make: MakeClient, serve
     """None, as it was, is also what a late reward got."""
     client = make(server.target)
     id_ = client.decide(SHOP, "visitor-1").decision_id
-    assert client.activate(id_) in ("first", "activated")
-    assert client.activate(id_, "sale") in ("again", "duplicate")
+    assert client.activate(id_) == "activated"
+    assert client.activate(id_, "sale") == "duplicate"
     assert client.reward(id_) == "joined"
     assert client.reward_batch(
         [
@@ -595,6 +606,8 @@ def test_rewards_and_activations_say_what_became_of_them(make: MakeClient, serve
         ({"name": 5}, "name"),
         ({"reward_id": 5}, "reward_id"),
         ({"decision_id": 5}, "decision_id"),
+        ({"correct": True, "value": 5}, "reward_id"),
+        ({"retract": "yes"}, "retract"),
         ({"occurred_at": "today"}, "occurred_at"),
         ({"occurred_at": datetime(2026, 11, 29)}, "occurred_at"),  # it has no time zone
     ],
@@ -767,6 +780,47 @@ def test_restarts_under_load_never_break_a_page(tmp_path: Path) -> None:
     assert clicks[0][0] == clicks[0][1] <= answered
     assert len(shown) >= 600
     end(running)
+
+
+def test_no_decision_is_learned_as_shown_where_the_page_showed_its_fallback(server: ServerProcess) -> None:
+    """Where answers come late, the log must hold what visitors saw, not what was drawn for them."""
+    fallbacks: set[str] = set()
+    stop_at = threading.Event()
+
+    def stop_and_go() -> None:
+        while not stop_at.wait(0.5):
+            with stopped(server):
+                stop_at.wait(0.5)
+
+    async def page(client: AsyncClient, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            id_ = f"page-{number}"
+            reply = await client.decide(SHOP, f"visitor-{number}", decision_id=id_, fallback="none")
+            fallbacks.update([] if reply.decision_id else [id_])
+
+    async def pages() -> None:
+        async with AsyncClient(server.target, timeout=0.2) as client:
+            numbers = iter(range(2000))
+            await asyncio.gather(*(page(client, numbers) for _ in range(50)))
+            stop_at.set()
+            assert await client.flush(LONG)
+            assert client.fallbacks.total() == len(fallbacks)
+
+    nudge = threading.Thread(target=stop_and_go)
+    nudge.start()
+    try:
+        asyncio.run(pages())
+    finally:
+        stop_at.set()
+        nudge.join()
+    assert fallbacks
+    sql = """
+      select d.decision_id from decisions d left join activations a on a.decision = d.position
+      where d.decision_id like 'page-%' and d.action <> 'none' and a.action is null
+    """
+    learned_as_shown = {id_ for (id_,) in rows(server.db, sql)}
+    assert learned_as_shown
+    assert not learned_as_shown & fallbacks
 
 
 def run_page(server: ServerProcess, *arguments: str) -> list[str]:

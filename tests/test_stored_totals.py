@@ -21,7 +21,7 @@ from decider.log.sqlite import checkpoints
 from decider.log.totals import MAX_REWARD_NAMES, LabelTotals, RewardTotals, Totals
 from decider.metrics import shared_totals
 from decider.metrics.shared_totals import SharedTotals
-from decider.types import START, Position, Time
+from decider.types import START, Position, RewardOutcome, Time
 from tests.long_logs import shop, write_past
 from tests.rpc_clients import InProcessClient, experiment, until
 
@@ -145,7 +145,7 @@ def test_names_of_rewards_are_counted_on_from_stored_totals() -> None:
 
     def add(*names: str) -> None:
         counted = Totals()
-        counted.rewards = {(Position(1), name, True): RewardTotals(1, ZERO, ZERO) for name in names}
+        counted.rewards = {(Position(1), name, RewardOutcome.JOINED): RewardTotals(1, ZERO, ZERO) for name in names}
         totals.add(counted, {Position(1): "shop"})
 
     add(*[f"name-{number}" for number in range(MAX_REWARD_NAMES - 1)])

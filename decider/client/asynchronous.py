@@ -51,6 +51,7 @@ class AsyncClient:
         eligible_actions: Iterable[str] | None = None,
         excluded_actions: Iterable[str] | None = None,
         action_features: Mapping[str, Mapping[str, object]] | None = None,
+        actions: Iterable[Mapping[str, object]] | None = None,
         explore: bool | None = None,
         with_ranking: bool | None = None,
         features: Mapping[str, object] | None = None,
@@ -64,6 +65,7 @@ class AsyncClient:
             "eligible_actions": eligible_actions,
             "excluded_actions": excluded_actions,
             "action_features": action_features,
+            "actions": actions,
             "explore": explore,
             "with_ranking": with_ranking,
             "features": features,
@@ -85,6 +87,8 @@ class AsyncClient:
         *,
         reward_id: str | None = None,
         occurred_at: datetime | None = None,
+        correct: bool = False,
+        retract: bool = False,
     ) -> Outcome:
         """See `Client.reward`."""
         asked = {
@@ -92,6 +96,8 @@ class AsyncClient:
             "name": name,
             "reward_id": reward_id,
             "occurred_at": occurred_at,
+            "correct": correct,
+            "retract": retract,
             **({} if value is ABSENT else {"value": value}),
         }
         return await self._take(self._core.deliveries.reward(asked))

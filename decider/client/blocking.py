@@ -58,6 +58,7 @@ class Client:
         eligible_actions: Iterable[str] | None = None,
         excluded_actions: Iterable[str] | None = None,
         action_features: Mapping[str, Mapping[str, object]] | None = None,
+        actions: Iterable[Mapping[str, object]] | None = None,
         explore: bool | None = None,
         with_ranking: bool | None = None,
         features: Mapping[str, object] | None = None,
@@ -80,6 +81,7 @@ class Client:
             "eligible_actions": eligible_actions,
             "excluded_actions": excluded_actions,
             "action_features": action_features,
+            "actions": actions,
             "explore": explore,
             "with_ranking": with_ranking,
             "features": features,
@@ -105,6 +107,8 @@ class Client:
         *,
         reward_id: str | None = None,
         occurred_at: datetime | None = None,
+        correct: bool = False,
+        retract: bool = False,
     ) -> Outcome:
         """Say how well a decision went: a `name` (default: "reward") and a `value` (default: 1). For a fallback's empty
         decision id nothing is sent, and the outcome is NOTHING.
@@ -118,6 +122,8 @@ class Client:
             "name": name,
             "reward_id": reward_id,
             "occurred_at": occurred_at,
+            "correct": correct,
+            "retract": retract,
             **({} if value is ABSENT else {"value": value}),
         }
         return self._take(self._core.deliveries.reward(asked))

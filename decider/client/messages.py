@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from decider.client.values import features, flag, full_text, number, text, texts
+from decider.client.values import features, flag, full_text, number, text, texts, tree
 from decider.types import CONTEXT_FIELDS
 from decider.v1 import decider_service_pb2 as pb
 
@@ -22,7 +22,7 @@ MOST_IN_A_BATCH = 1000
 
 DECIDE_FIELDS = (
     *("experiment", "unit_id", "decision_id", "eligible_actions", "excluded_actions", "action_features"),
-    *("explore", "with_ranking", "features", "fallback"),
+    *("actions", "explore", "with_ranking", "features", "fallback"),
 )
 """Keywords of `decide` besides the context."""
 
@@ -58,6 +58,7 @@ def decide_request(asked: Mapping[str, object]) -> pb.DecideRequest:
             setattr(request, name, flag(name, asked[name]))
     _write_context(request.context, asked)
     _write_action_features(request, asked)
+    _write_actions(request, asked)
     return request
 
 
@@ -102,6 +103,28 @@ def _write_action_features(request: pb.DecideRequest, asked: Mapping[str, object
             request.action_features[name].update(features(f"action_features[{name}].", known))
 
 
+def _write_actions(request: pb.DecideRequest, asked: Mapping[str, object]) -> None:
+    given = asked.get("actions")
+    if given is None:
+        return
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(f"actions: is of type {type(given).__name__}; give a list of mappings")
+    for index, one in enumerate(given):
+        _write_action(request.actions.add(), f"actions[{index}]", one)
+
+
+def _write_action(made: pb.CalledAction, path: str, given: object) -> None:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{path}: is of type {type(given).__name__}; give a mapping with an id")
+    for name in given.keys() - {"id", "kind", "features", "payload"}:
+        raise ValueError(f"{path}.{name}: is no field of an action; it has id, kind, features and payload")
+    made.id, made.kind = full_text(f"{path}.id", given.get("id")), _text("kind", given)
+    if given.get("features") is not None:
+        made.features.update(features(f"{path}.features.", given["features"]))
+    if given.get("payload") is not None:
+        made.payload.update(tree(f"{path}.payload", given["payload"]))
+
+
 def reward_request(asked: Mapping[str, object]) -> pb.RewardRequest | None:
     """From the keywords of `Client.reward`; None where there is no decision to reward, since a fallback was shown.
 
@@ -113,6 +136,11 @@ def reward_request(asked: Mapping[str, object]) -> pb.RewardRequest | None:
     request = pb.RewardRequest(
         decision_id=decision_id, name=_text("name", asked), reward_id=_text("reward_id", asked) or new_id()
     )
+    for name in ("correct", "retract"):
+        if asked.get(name) is not None:
+            setattr(request, name, flag(name, asked[name]))
+    if (request.correct or request.retract) and not _text("reward_id", asked):
+        raise ValueError("reward_id: is missing; a change needs that of the reward that it changes")
     if "value" in asked:
         request.value = number("value", asked["value"])
     if asked.get("occurred_at") is not None:

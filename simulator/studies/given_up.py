@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sqlite3
 import threading
 import time
 from collections import Counter
@@ -20,12 +19,12 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from decider.log.open import open_reader
+from decider.types import ExperimentId, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
@@ -178,18 +177,19 @@ def _apply(target: str, load: Load) -> None:
 
 def _wait_until_sealed(db: Path) -> None:
     end = time.monotonic() + PATIENCE
-    while len(_sealed(db)) < _query(db, "select count(*) from decisions")[0][0] and time.monotonic() < end:
+    while len(_sealed(db)) < _decided(db) and time.monotonic() < end:
         time.sleep(0.1)
 
 
+def _decided(db: Path) -> int:
+    with closing(open_reader(db)) as log:
+        return log.count_decisions()
+
+
 def _sealed(db: Path) -> dict[str, tuple[str, bool]]:
-    rows = _query(db, "select decision_id, action, overridden from sealed_decisions")
-    return {id_: (action, bool(overridden)) for id_, action, overridden in rows}
-
-
-def _query(db: Path, sql: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"{db.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as connection:
-        return connection.execute(sql).fetchall()
+    with closing(open_reader(db)) as log:
+        found = log.sealed_decisions(ExperimentId(ID), after=Time(0), until=log.head().time)
+        return {one.decision.decision_id: (one.decision.action, one.overridden) for one in found}
 
 
 def words(result: Result) -> str:
