@@ -113,6 +113,7 @@ def start(db: Path, *options: str) -> ServerProcess:
             )
         )
         shop.actions_in_calls.most = 5
+        shop.policy.squarecb.SetInParent()  # thompson knows nothing of actions that it has not seen
         client.apply(shop)
     return started
 
