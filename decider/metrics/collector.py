@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -14,9 +13,12 @@ from decider.log.protocol import LogReader, Mark
 from decider.log.totals import DELAY_BUCKETS, LabelTotals
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
-from decider.types import Time
+from decider.types import ExperimentId, Time
 
 MICROSECONDS = 1e6
+
+KEEP_ENDED = 86_400.0
+"""Seconds of log time after the last window of an experiment that has ended: so long the metrics still tell of it."""
 
 
 class LogCollector(Collector):
@@ -43,10 +45,11 @@ class LogCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
+        ended = self._current.ended.copy()
         with self._totals.read() as counted:
-            totals = counted.totals
+            totals = counted.totals.without(_past(counted.totals, ended, self._clock()))
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
-            from_totals += _shares(totals, self._current.ended)
+            from_totals += _shares(totals, ended)
             end = counted.mark
         return iter([*from_totals, *self._gauges(end), *self._sizes()])
 
@@ -80,6 +83,12 @@ class LogCollector(Collector):
         first = self._log.next_deadline(after=end.time)
         due = 0.0 if first is None else (now - first) / MICROSECONDS
         return max(0.0, due, self._learning_lag())
+
+
+def _past(totals: LabelTotals, ended: Mapping[ExperimentId, Time], now: Time) -> set[ExperimentId]:
+    """Ended experiments of which nothing new is to be told."""
+    open_ = totals.open_decisions()  # an earlier version's window may have been longer
+    return {id_ for id_, over in ended.items() if now - over > KEEP_ENDED * MICROSECONDS and not open_[id_,]}
 
 
 def _counters(totals: LabelTotals) -> Iterator[Metric]:
@@ -124,10 +133,7 @@ def _delays(totals: LabelTotals) -> Metric:
 
 
 def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
-    decided: Counter[tuple[str, ...]] = Counter()
-    for (experiment, _, _), count in totals.decisions.items():
-        decided[experiment,] += count
-    unsealed = {key: count - totals.sealed[key] for key, count in decided.items() if key[0] not in ended}
+    unsealed = {key: count for key, count in totals.open_decisions().items() if key[0] not in ended}
     yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
     weights = {
         key: float(totals.inverse_propensity[key]) / count
