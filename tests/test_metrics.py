@@ -24,6 +24,7 @@ from decider.experiment.schema import from_message
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, NewReward
 from decider.log.totals import LabelTotals
+from decider.metrics import collector
 from decider.metrics.collector import LogCollector
 from decider.metrics.shared_totals import SharedTotals
 from decider.types import Context, DecisionId, DecisionRequest, ExperimentId
@@ -310,10 +311,10 @@ class Shop(Process):
 
     def samples(self, id_: str) -> dict[str, float]:
         """What a scrape has of an experiment, by name and labels."""
-        collector = LogCollector(self.log, self._totals, self.current, clock=self.clock)
+        families = LogCollector(self.log, self._totals, self.current, clock=self.clock).collect()
         return {
             f"{sample.name} {sorted(sample.labels.items())}": sample.value
-            for family in collector.collect()
+            for family in families
             for sample in family.samples
             if sample.labels.get("experiment") == id_
         }
@@ -375,6 +376,24 @@ def test_an_ended_experiment_with_open_decisions_is_in_the_metrics(shop: Shop) -
     assert shop.samples("new")["decider_sealed_total [('experiment', 'new')]"] == 1
     shop.wait(DAY + HOUR)
     assert shop.samples("new") == {}
+
+
+def test_a_server_names_an_experiment_that_ended_long_ago_in_no_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not in those of its own process, as what it has learned: they last as long as the process does."""
+    monkeypatch.setattr(collector, "KEEP_ENDED", 1.0)
+    opened = InProcessClient(tmp_path / "log.db")
+    try:
+        opened.apply(experiment("e", "a", "b", window=0.2))
+        opened.decide("e")
+        until(lambda: Scrape(opened)("decider_learned_total", experiment="e") == 1, what="it is learned")
+        opened.apply(experiment("e", "a", "b", window=0.2, state=ENDED))
+        until(lambda: 'experiment="e"' not in opened.fetch("/metrics")[1], what="it is left out")
+        opened.apply(experiment("e", "a", "b", window=0.2, state=ACTIVE))
+        until(lambda: Scrape(opened)("decider_sealed_total", experiment="e") == 1, what="it is told of again")
+    finally:
+        opened.close()
 
 
 def test_names_of_duplicates_do_not_grow_the_number_of_series(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ KEEP_ENDED = 86_400.0
 
 
 class LogCollector(Collector):
-    """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned."""
+    """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned. forget:
+    called with every experiment that is left out, since it ended long ago."""
 
     def __init__(
         self,
@@ -32,12 +33,14 @@ class LogCollector(Collector):
         *,
         clock: Callable[[], Time],
         lag: Callable[[], float] = lambda: 0.0,
+        forget: Callable[[ExperimentId], object] = lambda _: None,
     ) -> None:
         self._log = log
         self._totals = totals
         self._current = current
         self._clock = clock
         self._learning_lag = lag
+        self._forget = forget
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
@@ -47,10 +50,13 @@ class LogCollector(Collector):
         """All families."""
         ended = self._current.ended.copy()
         with self._totals.read() as counted:
-            totals = counted.totals.without(_past(counted.totals, ended, self._clock()))
+            past = _past(counted.totals, ended, self._clock())
+            totals = counted.totals.without(past)
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
             from_totals += _shares(totals, ended)
             end = counted.mark
+        for id_ in past:
+            self._forget(id_)
         return iter([*from_totals, *self._gauges(end), *self._sizes()])
 
     def _gauges(self, end: Mark) -> Iterator[Metric]:
