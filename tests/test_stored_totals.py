@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 
 from decider.errors import EntriesArchived
+from decider.log.exact_sum import ZERO
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Mark, Tick
 from decider.log.sqlite import checkpoints
-from decider.log.totals import LabelTotals
+from decider.log.totals import MAX_REWARD_NAMES, LabelTotals, RewardTotals, Totals
 from decider.metrics import shared_totals
 from decider.metrics.shared_totals import SharedTotals
-from decider.types import START, Time
+from decider.types import START, Position, Time
 from tests.long_logs import shop, write_past
 from tests.rpc_clients import InProcessClient, experiment, until
 
@@ -136,6 +137,24 @@ def test_the_older_totals_are_used_where_the_newest_are_damaged(db: Path, log: E
     assert 0 < counted.mark.position <= 1_024
     counted.catch_up()
     assert counted.totals == expected
+
+
+def test_names_of_rewards_are_counted_on_from_stored_totals() -> None:
+    """Callers invent names: how many have a label must not begin anew with each start."""
+    totals = LabelTotals()
+
+    def add(*names: str) -> None:
+        counted = Totals()
+        counted.rewards = {(Position(1), name, True): RewardTotals(1, ZERO, ZERO) for name in names}
+        totals.add(counted, {Position(1): "shop"})
+
+    add(*[f"name-{number}" for number in range(MAX_REWARD_NAMES - 1)])
+    totals = LabelTotals.from_json(totals.to_json())
+    add("last", "beyond", "name-0")
+    assert totals.rewards["shop", "last", "joined"] == 1
+    assert totals.rewards["shop", "other", "joined"] == 1
+    assert totals.rewards["shop", "name-0", "joined"] == 2
+    assert len(totals.rewards) == MAX_REWARD_NAMES + 1
 
 
 def test_only_the_newest_totals_stay(db: Path, log: EventLog) -> None:

@@ -288,9 +288,9 @@ class ModelStore(ModelReader, Protocol):
     """Stores models in pieces, so that a commit never waits for more than one piece."""
 
     def store(self, name: ModelName, saved: SavedModel, *, keep_bytes: int, keep: Collection[str] = ()) -> int:
-        """Store a model, then delete the oldest until the experiment's models have at most `keep_bytes`. The newest of
-        this signature and of each in `keep` are never deleted. Returns the bytes that the model takes in the log.
-        Raises LogError."""
+        """Store a model, then delete the oldest until the experiment's models have at most `keep_bytes`; a log on disk
+        keeps a few hundred at most. The newest of this signature and of each in `keep` are never deleted. Returns the
+        bytes that the model takes in the log. Raises LogError."""
 
 
 class LogReader(Protocol):

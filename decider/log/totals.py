@@ -108,6 +108,8 @@ class LabelTotals:
     overridden: Counter[Labels] = field(default_factory=Counter)  # experiment
     sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
+    _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
+    """By experiment, how many names of rewards have a label."""
 
     def add(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         """What was counted behind these. experiments: of its versions."""
@@ -138,8 +140,10 @@ class LabelTotals:
     def _reward_label(self, experiment: str, name: str) -> str:
         if (experiment, name) in self.values:
             return name
-        known = sum(owner == experiment for owner, _ in self.values)
-        return name if known < MAX_REWARD_NAMES else "other"
+        if self._names[experiment] >= MAX_REWARD_NAMES:
+            return "other"
+        self._names[experiment] += 1
+        return name
 
     def _add_sealed(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for version, sealed in counted.sealed.items():
@@ -169,17 +173,20 @@ class LabelTotals:
 
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
-        content = {one.name: [_to_row(*item) for item in getattr(self, one.name).items()] for one in fields(self)}
+        content = {name: [_to_row(*item) for item in getattr(self, name).items()] for name in _STORED}
         return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The opposite of `to_json`. Raises ValueError, TypeError or KeyError where it cannot be."""
         totals, content = cls(), json.loads(text)
-        for one in fields(cls):
-            getattr(totals, one.name).update(dict(map(_from_row, content[one.name])))
+        for name in _STORED:
+            getattr(totals, name).update(dict(map(_from_row, content[name])))
+        totals._names.update([experiment for experiment, _ in totals.values])
         return totals
 
+
+_STORED = [one.name for one in fields(LabelTotals) if one.init]
 
 Row = tuple[list[str], int] | tuple[list[str], int, int]
 """Labels with a count, or with the pair of an ExactSum."""

@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 from decider.errors import LogCorrupt
@@ -35,9 +36,19 @@ values (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _STORED_MODELS = """
-select signature, position, sum(length(data)) as size, count(*) = max(parts) as complete
+select signature, position, created, sum(length(data)) as size, count(*) = max(parts) as complete
 from models where experiment = ? group by signature, position order by position desc
 """
+
+NEWEST, MOST = 100, 200
+"""Models of an experiment: the newest are all kept, and of the others one an hour, up to so many. Small ones are stored
+twice a second, and each store looks at all."""
+
+AT_ONCE = 50
+"""Models that one store deletes, at most: a log of an older build may have thousands."""
+
+HOUR = 3_600_000_000
+"""Microseconds."""
 
 _DELETE_PIECE = "delete from models where experiment = ? and signature = ? and position = ? and part = ?"
 
@@ -169,23 +180,32 @@ class SqliteModelStore(SqliteModelReader):
         time.sleep(PAUSE)
 
     def _forget(self, experiment: ExperimentId, keep_bytes: int, keep: set[str]) -> None:
-        """Delete what a killed process left incomplete, and the oldest beyond so many bytes; of signatures in `keep`
-        the newest stays."""
-        newest = set(keep)
-        size = 0
-        for row in list(self._read(_STORED_MODELS, (experiment,))):
-            size += row["size"]
-            if not row["complete"] or (size > keep_bytes and row["signature"] not in newest):
-                self._delete((experiment, row["signature"], row["position"]))
-                size -= row["size"]
-            elif row["signature"] in newest:
-                newest.remove(row["signature"])
+        """Delete what a killed process left incomplete, and what is too much; of signatures in `keep` the newest
+        stays."""
+        rows = list(self._read(_STORED_MODELS, (experiment,)))
+        for row in list(islice(_surplus(rows, keep_bytes, set(keep)), AT_ONCE)):
+            self._delete((experiment, row["signature"], row["position"]))
 
     def _delete(self, key: Key) -> None:
         sql = "select part from models where experiment = ? and signature = ? and position = ? order by part desc"
         # The last piece first: what a killed process leaves is then the beginning of a model, which `check` accepts.
         for row in list(self._read(sql, key)):
             self._execute(_DELETE_PIECE, (*key, row["part"]))
+
+
+def _surplus(models: Sequence[Any], keep_bytes: int, newest: set[str]) -> Iterator[Any]:
+    """Of an experiment's models, from the newest on, those to be deleted. newest: signatures of which one stays."""
+    size, kept, hours = 0, 0, set[int]()
+    for row in models:
+        hour = row["created"] // HOUR
+        needed = row["complete"] and row["signature"] in newest
+        crowded = kept >= MOST or (kept >= NEWEST and hour in hours) or size + row["size"] > keep_bytes
+        if not row["complete"] or (crowded and not needed):
+            yield row
+            continue
+        size, kept = size + row["size"], kept + 1
+        hours.add(hour)
+        newest.discard(row["signature"])
 
 
 def compress(data: bytes) -> bytes:
