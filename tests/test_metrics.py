@@ -12,14 +12,27 @@ import subprocess
 import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from random import Random
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from decider.decide.decide import decide
+from decider.experiment.schema import from_message
+from decider.log.open import open_log
+from decider.log.protocol import EventLog, NewReward
+from decider.log.totals import LabelTotals
+from decider.metrics import collector
+from decider.metrics.collector import LogCollector
+from decider.metrics.shared_totals import SharedTotals
+from decider.types import Context, DecisionId, DecisionRequest, ExperimentId
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
+from simulator.verify import verify
+from tests.conftest import Clock
+from tests.processes import Process
 from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, experiment, fetch, until
 
 FAMILIES = {
@@ -67,6 +80,8 @@ FAMILIES = {
 Key = tuple[str, frozenset[tuple[str, str]]]
 
 DECISIONS = 400
+HOUR, DAY = 3_600.0, 86_400.0
+ACTIVE, ENDED = "EXPERIMENT_STATE_ACTIVE", "EXPERIMENT_STATE_ENDED"
 SEALING, OPEN = "sealing", "open"
 FROM_THE_LOG = (
     "decider_decisions",
@@ -277,6 +292,113 @@ def test_totals_are_equal_after_a_restart(tmp_path: Path) -> None:
 def from_the_log(client: GrpcClient) -> dict[Key, float]:
     """The samples that follow from the log alone."""
     return {key: value for key, value in Scrape(client).samples.items() if key[0].startswith(FROM_THE_LOG)}
+
+
+class Shop(Process):
+    """A process on a log in a file, with what a scrape of it reads; `visit` makes a decision that is rewarded."""
+
+    def __init__(self, log: EventLog, clock: Clock) -> None:
+        super().__init__(log, clock)
+        self._totals = SharedTotals(log)
+
+    def visit(self, id_: str) -> None:
+        """In that experiment."""
+        request = DecisionRequest(DecisionId(f"{id_}-{self.log.head().position}"), "u", Context())
+        (mark,) = self.log.append([decide(request, *self.current[ExperimentId(id_)])])
+        assert mark is not None
+        self.log.append([NewReward(mark.position, "click", 1.0)])
+        self.step()
+
+    def wait(self, seconds: float) -> None:
+        """That much later, with everything learned."""
+        self.clock.advance(seconds)
+        self.step()
+
+    def samples(self, id_: str) -> dict[str, float]:
+        """What a scrape has of an experiment, by name and labels."""
+        families = LogCollector(self.log, self._totals, self.current, clock=self.clock).collect()
+        return {
+            f"{sample.name} {sorted(sample.labels.items())}": sample.value
+            for family in families
+            for sample in family.samples
+            if sample.labels.get("experiment") == id_
+        }
+
+    def totals(self) -> LabelTotals:
+        """Of the whole log."""
+        with self._totals.read() as counted:
+            return counted.totals
+
+
+@pytest.fixture
+def shop(tmp_path: Path, clock: Clock) -> Iterator[Shop]:
+    """One with two experiments, `old` and `new`, and a decision in each."""
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        made = Shop(log, clock)
+        for id_ in ("old", "new"):
+            made.apply(from_message(experiment(id_, "a", "b", window=HOUR)))
+            made.visit(id_)
+        yield made
+
+
+def test_an_ended_experiment_is_in_the_metrics_until_a_day_after_its_last_window(shop: Shop) -> None:
+    """Each experiment that a company has ever had would make every scrape dearer for ever; and yet Prometheus must see
+    the last rewards."""
+    shop.apply(from_message(experiment("old", "a", "b", window=HOUR, state=ENDED)))
+    shop.wait(HOUR + DAY - 1)
+    last = shop.samples("old")
+    assert last["decider_sealed_total [('experiment', 'old')]"] == 1
+    counted = shop.totals().to_json()
+    shop.wait(2)
+    assert shop.samples("old") == {}
+    assert shop.samples("new") != {}
+    assert shop.totals().to_json() == counted
+    shop.restart()
+    assert shop.samples("old") == {}
+    assert verify(shop.log).equal == 2
+
+
+def test_an_experiment_that_begins_again_has_its_totals_in_the_metrics(shop: Shop) -> None:
+    """Nothing was forgotten, so that its counters go on from where they were."""
+    shop.apply(from_message(experiment("old", "a", "b", window=HOUR, state=ENDED)))
+    shop.wait(HOUR + DAY - 1)
+    last = shop.samples("old")
+    shop.wait(2)
+    assert shop.samples("old") == {}
+    shop.apply(from_message(experiment("old", "a", "b", window=HOUR, state=ACTIVE)))
+    assert last.items() <= shop.samples("old").items()
+    shop.visit("old")
+    assert shop.samples("old")["decider_sealed_total [('experiment', 'old')]"] == 1
+    assert sum(value for key, value in shop.samples("old").items() if key.startswith("decider_decisions_total")) == 2
+
+
+def test_an_ended_experiment_with_open_decisions_is_in_the_metrics(shop: Shop) -> None:
+    """The window may have been longer for an earlier version: what is not sealed yet must be seen when it is."""
+    shop.apply(from_message(experiment("new", "a", "b", window=3 * DAY)))
+    shop.visit("new")
+    shop.apply(from_message(experiment("new", "a", "b", window=HOUR, state=ENDED)))
+    shop.wait(2 * DAY)
+    assert shop.samples("new")["decider_sealed_total [('experiment', 'new')]"] == 1
+    shop.wait(DAY + HOUR)
+    assert shop.samples("new") == {}
+
+
+def test_a_server_names_an_experiment_that_ended_long_ago_in_no_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not in those of its own process, as what it has learned: they last as long as the process does."""
+    monkeypatch.setattr(collector, "KEEP_ENDED", 1.0)
+    opened = InProcessClient(tmp_path / "log.db")
+    try:
+        opened.apply(experiment("e", "a", "b", window=0.2))
+        opened.decide("e")
+        until(lambda: Scrape(opened)("decider_learned_total", experiment="e") == 1, what="it is learned")
+        opened.apply(experiment("e", "a", "b", window=0.2, state=ENDED))
+        until(lambda: 'experiment="e"' not in opened.fetch("/metrics")[1], what="it is left out")
+        opened.apply(experiment("e", "a", "b", window=0.2, state=ACTIVE))
+        until(lambda: Scrape(opened)("decider_sealed_total", experiment="e") == 1, what="it is told of again")
+    finally:
+        opened.close()
 
 
 def test_names_of_duplicates_do_not_grow_the_number_of_series(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from decider.server.serve import Server
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2 as pb
-from tests.rpc_clients import ANY_PORT, InProcessClient, code_of, experiment, fetch, status_of
+from tests.rpc_clients import ANY_PORT, InProcessClient, ServerProcess, code_of, experiment, fetch, status_of
 
 SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
@@ -104,6 +105,35 @@ def test_open_health_watches_do_not_keep_decisions_waiting(tmp_path: Path) -> No
         for watch in watches:
             watch.cancel()
         opened.close()
+
+
+def test_watches_of_unknown_services_leave_nothing_behind(tmp_path: Path) -> None:
+    """A name may be as long as a request: whoever watches a new one each time must not fill the server's memory."""
+    server = ServerProcess(tmp_path / "log.db")
+    client = server.client()
+    stub = health_pb2_grpc.HealthStub(client.channel)
+    try:
+        watch_unknown(stub, "first", watches=20)
+        before = resident_megabytes(server)
+        watch_unknown(stub, "second", watches=200)
+        assert resident_megabytes(server) < before + 60  # the names took 200
+    finally:
+        client.close()
+        server.terminate()
+
+
+def watch_unknown(stub: health_pb2_grpc.HealthStub, prefix: str, *, watches: int) -> None:
+    """Watches one after the other, each of another name of 1 MB."""
+    for number in range(watches):
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=f"{prefix}-{number}-" + "x" * 1_000_000))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        watch.cancel()
+
+
+def resident_megabytes(server: ServerProcess) -> float:
+    """Memory that the server's process takes."""
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
 
 
 def test_healthz_and_readyz_are_ok_while_serving(client: InProcessClient) -> None:

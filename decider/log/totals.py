@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, Self
 
@@ -188,6 +188,23 @@ class LabelTotals:
             self.not_activated[key] += sealed.not_activated
             self.sealed_reward[key] += sealed.reward
             self.squared_sealed_reward[key] += sealed.squared
+
+    def open_decisions(self) -> Counter[Labels]:
+        """Decisions that are not sealed, of every experiment that has decisions."""
+        open_: Counter[Labels] = Counter()
+        for (experiment, _, _), count in self.decisions.items():
+            open_[experiment,] += count
+        for key in open_:
+            open_[key] -= self.sealed[key] + self.not_activated[key]
+        return open_
+
+    def without(self, experiments: Collection[str]) -> LabelTotals:
+        """A copy that does not name these experiments."""
+        rest = LabelTotals()
+        for name in _STORED:
+            kept = {key: total for key, total in getattr(self, name).items() if key[0] not in experiments}
+            getattr(rest, name).update(kept)
+        return rest
 
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""

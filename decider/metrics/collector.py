@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -14,13 +13,17 @@ from decider.log.protocol import LogReader, Mark
 from decider.log.totals import DELAY_BUCKETS, LabelTotals
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
-from decider.types import Time
+from decider.types import ExperimentId, Time
 
 MICROSECONDS = 1e6
 
+KEEP_ENDED = 86_400.0
+"""Seconds of log time after the last window of an experiment that has ended: so long the metrics still tell of it."""
+
 
 class LogCollector(Collector):
-    """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned."""
+    """Reads the log up to its end at every scrape. lag: seconds of log time that are sealed and not learned. forget:
+    called with every experiment that is left out, since it ended long ago."""
 
     def __init__(
         self,
@@ -30,12 +33,14 @@ class LogCollector(Collector):
         *,
         clock: Callable[[], Time],
         lag: Callable[[], float] = lambda: 0.0,
+        forget: Callable[[ExperimentId], object] = lambda _: None,
     ) -> None:
         self._log = log
         self._totals = totals
         self._current = current
         self._clock = clock
         self._learning_lag = lag
+        self._forget = forget
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
@@ -43,11 +48,15 @@ class LogCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All families."""
+        ended = self._current.ended.copy()
         with self._totals.read() as counted:
-            totals = counted.totals
+            past = _past(counted.totals, ended, self._clock())
+            totals = counted.totals.without(past)
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
-            from_totals += _shares(totals, self._current.ended)
+            from_totals += _shares(totals, ended)
             end = counted.mark
+        for id_ in past:
+            self._forget(id_)
         return iter([*from_totals, *self._gauges(end), *self._sizes()])
 
     def _gauges(self, end: Mark) -> Iterator[Metric]:
@@ -80,6 +89,12 @@ class LogCollector(Collector):
         first = self._log.next_deadline(after=end.time)
         due = 0.0 if first is None else (now - first) / MICROSECONDS
         return max(0.0, due, self._learning_lag())
+
+
+def _past(totals: LabelTotals, ended: Mapping[ExperimentId, Time], now: Time) -> set[ExperimentId]:
+    """Ended experiments of which nothing new is to be told."""
+    open_ = totals.open_decisions()  # an earlier version's window may have been longer
+    return {id_ for id_, over in ended.items() if now - over > KEEP_ENDED * MICROSECONDS and not open_[id_,]}
 
 
 def _counters(totals: LabelTotals) -> Iterator[Metric]:
@@ -131,11 +146,7 @@ def _delays(totals: LabelTotals) -> Metric:
 
 
 def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
-    decided: Counter[tuple[str, ...]] = Counter()
-    for (experiment, _, _), count in totals.decisions.items():
-        decided[experiment,] += count
-    over = totals.sealed + totals.not_activated
-    unsealed = {key: count - over[key] for key, count in decided.items() if key[0] not in ended}
+    unsealed = {key: count for key, count in totals.open_decisions().items() if key[0] not in ended}
     yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
     weights = {
         key: float(totals.inverse_propensity[key]) / count

@@ -6,6 +6,7 @@ Constructed on a registry, never global. Label children are kept, since a lookup
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Info
 
@@ -104,3 +105,9 @@ class ProcessMetrics:
         """One round of learning."""
         self._learned.labels(experiment).inc(decisions)
         self._learn_seconds.labels(experiment).observe(seconds)
+
+    def forget(self, experiment: ExperimentId) -> None:
+        """No longer name an experiment, if it has been named."""
+        for counted in (self._learned, self._learn_seconds, self._failures):
+            with suppress(KeyError):
+                counted.remove(experiment)

@@ -31,6 +31,12 @@ LAST_BYTES = 0.2
 
 SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 
+NAMES = ("", *SERVICES)
+"""What health is known of; the empty name is the server's."""
+
+UNKNOWN = health_pb2.HealthCheckRequest(service="unknown")
+"""Any name that is not in NAMES."""
+
 
 class GrpcPort:
     """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
@@ -53,7 +59,7 @@ class GrpcPort:
         # Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds
         # a lock while it waits for gRPC's own thread, which waits for it when a watch is cancelled at that moment.)
         self._watching = ThreadPoolExecutor(32, "health")
-        self._health = health.HealthServicer(experimental_non_blocking=False, experimental_thread_pool=self._watching)
+        self._health = _Health(experimental_non_blocking=False, experimental_thread_pool=self._watching)
         self._server = grpc.server(
             calls,
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
@@ -79,7 +85,7 @@ class GrpcPort:
     def start(self) -> None:
         """Take calls."""
         self._server.start()
-        for name in ("", *SERVICES):
+        for name in NAMES:
             self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     def refuse(self, grace: float) -> None:
@@ -104,6 +110,14 @@ class GrpcPort:
         for free in [self._applying.submit(meeting.wait, LONGEST_APPLY) for _ in range(APPLIERS)]:
             with suppress(threading.BrokenBarrierError):
                 free.result()
+
+
+class _Health(health.HealthServicer):  # type: ignore[misc]
+    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
+        # The library keeps every name that was ever watched, each as long as a request may be. No service is added
+        # later, so all unknown names have the same answer for ever.
+        known = request if request.service in NAMES else UNKNOWN
+        return super().Watch(known, context, send_response_callback)
 
 
 def _reflection(names: tuple[str, ...]) -> Any:

@@ -142,7 +142,7 @@ class Server:
         self._http.start()
         self._archiver = DailyArchive(settings)
         self._opened.callback(self._archiver.stop)
-        process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
+        self._process = process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
         self.log = open_log(
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
@@ -206,7 +206,9 @@ class Server:
             return False
         self._follower.follow()
         self._totals = totals = SharedTotals(self.log)
-        self._registry.register(LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag))
+        self._registry.register(
+            LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._process.forget)
+        )
         self._registry.register(
             StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
         )

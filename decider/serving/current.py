@@ -12,7 +12,7 @@ from decider.decide.decide import SlotsCache
 from decider.errors import FailedPrecondition, NotFound
 from decider.experiment.definition import ExperimentVersion
 from decider.policy.protocol import Model
-from decider.types import ExperimentId
+from decider.types import ExperimentId, Time
 
 
 class Serving(NamedTuple):
@@ -24,12 +24,12 @@ class Serving(NamedTuple):
 
 
 class Current(dict[ExperimentId, Serving]):
-    """The experiments that serve, by id. ended: those that did. held: those that cannot serve yet, and
-    why."""
+    """The experiments that serve, by id. ended: those that did, with the end of their last window. held: those that
+    cannot serve yet, and why."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.ended: set[ExperimentId] = set()
+        self.ended: dict[ExperimentId, Time] = {}
         self.held: dict[ExperimentId, str] = {}
 
     def __missing__(self, id_: ExperimentId) -> Serving:
@@ -50,12 +50,13 @@ class Current(dict[ExperimentId, Serving]):
     def put(self, version: ExperimentVersion, model: Model) -> None:
         """Serve this version with this model from now on."""
         self[version.experiment.id] = Serving(version, model, SlotsCache())
-        self.ended.discard(version.experiment.id)
+        self.ended.pop(version.experiment.id, None)
         self.held.pop(version.experiment.id, None)
 
-    def end(self, id_: ExperimentId) -> None:
-        """Serve it no longer, and keep its id alone."""
-        self.ended.add(id_)  # before: no call may find it unknown
+    def end(self, version: ExperimentVersion) -> None:
+        """Serve it no longer, and keep its id and the end of its last window alone."""
+        id_ = version.experiment.id
+        self.ended[id_] = Time(version.time + version.experiment.reward.window)  # before: no call may find it unknown
         self.pop(id_, None)
         self.held.pop(id_, None)
 

@@ -102,7 +102,7 @@ class Follower:
     def _swap(self, rollout: Rollout) -> None:
         version = rollout.serving
         if version.experiment.ended:
-            self._current.end(version.experiment.id)
+            self._current.end(version)
             if rollout.waiting is None:
                 self._names.pop(owner_of(version), None)
             return
