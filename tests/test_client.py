@@ -626,7 +626,7 @@ def test_what_the_server_refuses_is_not_sent_again(make: MakeClient, server: Ser
     """It would be refused for ever."""
     client = make(server.target)
     assert client.reward("nobody") == REFUSED
-    assert client.activate("nobody") == REFUSED
+    assert client.activate("nobody", "no such id!" * 20) == REFUSED
     assert client.waiting == 0
     assert client.undelivered == {Kind("NOT_FOUND", "DECISION_NOT_FOUND"): 2}
 
