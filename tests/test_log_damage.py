@@ -26,6 +26,7 @@ from decider.log.protocol import (
     EventLog,
     ModelName,
     NewActivation,
+    NewAssignment,
     NewBuild,
     NewModel,
     NewReward,
@@ -40,7 +41,7 @@ from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
 from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
-from tests.conftest import Clock, names, sample_experiment, texts
+from tests.conftest import SECOND, Clock, names, sample_experiment, texts
 from tests.rpc_clients import rows
 from tests.two_writers import decision
 
@@ -49,7 +50,7 @@ HOME = ExperimentId("home")
 
 def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
     """Every kind of entry, in commits of one and of many, with the clock moving and not."""
-    log.append([NewVersion(sample_experiment(), 1, waits=True)])
+    log.append([NewVersion(sample_experiment(sticky=600 * SECOND), 1, waits=True)])
     version = log.versions()[-1]
     log.name_build({"decider": "1"})
     log.append([Serves(version.position)])
@@ -67,6 +68,8 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
         log.append(
             [NewActivation(at, ActionId("none")), EarlyActivation(DecisionId(f"early-{number}"), ActionId("sale"))]
         )
+        kept = decision(version, f"kept-{number}", f"visitor-{number}")
+        log.append([NewAssignment(kept, keep=600 * SECOND)])
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
         if number in (rounds // 2, rounds - 1):
@@ -128,7 +131,11 @@ HARMLESS = {
     ("models", "created"): "says when a model was stored; nothing is decided by it",
 }
 
-KEYS = {"refused_rewards": "name, outcome", "action_kinds": "experiment, action"}
+KEYS = {
+    "refused_rewards": "name, outcome",
+    "action_kinds": "experiment, action",
+    "assignments": "experiment, unit_id",
+}
 """Of tables without row ids."""
 
 CHANGES = {

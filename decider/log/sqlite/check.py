@@ -71,6 +71,7 @@ def check(
         _check_open_versions(connection),
         _check_refused(connection),
         _check_early(connection),
+        _check_assignments(connection),
         _check_models(connection),
         _check_totals(connection),
     )
@@ -292,6 +293,26 @@ def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
     total += early.sum_of_all(connection)
     if connection.execute("select refused from head").fetchone() != (total & chain.REFUSED_BITS,):
         yield Damage(*NOWHERE, "the counts of refused rewards, or the activations that are remembered, were changed")
+
+
+def _check_assignments(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """That each names a decision of its unit and ends when its version says. One of a decision that the log no longer
+    has counts for nothing."""
+    definitions = connection.execute("select position, definition from experiments")
+    versions = {position: from_message(read_json(text)) for position, text in definitions}
+    for experiment, unit, until, decision, kept_by, time, position in connection.execute(_ASSIGNMENTS):
+        version = versions.get(position)
+        if version is None or (experiment, unit, until) != (version.id, kept_by, time + version.sticky):
+            yield Damage(*NOWHERE, f"the assignment of a unit to the decision at position {decision} is not as written")
+
+
+_ASSIGNMENTS = """
+select a.experiment, a.unit_id, a.until, a.decision, coalesce(d.unit_id, k.unit_id), coalesce(d.time, k.time),
+  coalesce(d.version, k.version)
+from assignments a left join decisions d on d.position = a.decision
+  left join archived_decisions k on k.position = a.decision
+where a.decision > coalesce((select position from cut), 0) or d.position is not null or k.position is not null
+"""
 
 
 def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:
