@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 from decider.experiment.definition import ExperimentVersion
@@ -42,14 +43,20 @@ where :after < (select sealed from cut) and (:experiment is null or e.experiment
 _KEPT_MODELS = PUBLISHED_MODELS.select.replace(
     "where", "where e.position in (select k.position from kept_models k) and"
 )
+_CHOSEN_MODELS = PUBLISHED_MODELS.select.replace(
+    "where position", "where position in (select value from json_each(?)) and position"
+)
+
+TIMES = "select position, time from archived_times order by position"
+KEPT_POSITIONS = "select position from kept_models order by position"
 
 _COVERED = (
     "select position, time, chain, counted, sealed, remember from cut",
     "select position, at from chain_start",
     "select first, last, time, path, digest from archives order by last",
     "select experiment, decisions, complete_after from archived_experiments order by experiment",
-    "select position, time from archived_times order by position",
-    "select position from kept_models order by position",
+    TIMES,
+    KEPT_POSITIONS,
     "select experiment, signature, position, time, checksum from bases order by experiment, signature",
 )
 """What the digest of a cut covers besides the entries that stay."""
@@ -72,16 +79,37 @@ def digest_of_models(connection: sqlite3.Connection, last: Position) -> str:
     return _digest(connection.execute(_KEPT_MODELS, (START, last)))
 
 
-def digest_of_cut(connection: sqlite3.Connection, *, entries: str, models: str) -> str:
-    """The digest that is stored with a cut, from those of the entries and models that stay."""
-    rows = (row for sql in _COVERED for row in connection.execute(sql))
-    return sha256(f"{entries} {models} {_digest(rows)}".encode()).hexdigest()
+def digest_of_chosen_models(connection: sqlite3.Connection, chosen: Collection[int]) -> str:
+    """The same before `kept_models` has their positions."""
+    return _digest(connection.execute(_CHOSEN_MODELS, (json_text(sorted(chosen)), START, max(chosen, default=START))))
 
 
-def _digest(rows: Iterator[Any]) -> str:
+def digest_of_cut(
+    connection: sqlite3.Connection, *, entries: str, models: str, known: Mapping[str, bytes] = MappingProxyType({})
+) -> str:
+    """The digest that is stored with a cut, from those of the entries and models that stay.
+
+    known: `lines` of the rows that TIMES and KEPT_POSITIONS give, by these, so that they need not be read.
+    """
+    summed = sha256()
+    for sql in _COVERED:
+        summed.update(known[sql] if sql in known else lines(connection.execute(sql)))
+    return sha256(f"{entries} {models} {summed.hexdigest()}".encode()).hexdigest()
+
+
+def lines(rows: Iterable[Any]) -> bytes:
+    """What a digest covers of rows."""
+    return b"".join(map(_line, rows))
+
+
+def _line(row: Any) -> bytes:
+    return _text(row).encode("utf-8", "surrogateescape") + b"\n"
+
+
+def _digest(rows: Iterable[Any]) -> str:
     summed = sha256()
     for row in rows:
-        summed.update(_text(row).encode("utf-8", "surrogateescape") + b"\n")
+        summed.update(_line(row))
     return summed.hexdigest()
 
 

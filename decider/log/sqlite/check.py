@@ -214,7 +214,7 @@ def _check_never_cut(connection: sqlite3.Connection) -> Iterator[Damage]:
 def _check_left(connection: sqlite3.Connection, last: Position) -> Iterator[Damage]:
     """What is not deleted yet is deleted in order of position: an entry before a gap was added. Behind the cut before,
     that is; up to there only models are left that had stayed, and they go first."""
-    (first,) = connection.execute(FIRST_LEFT, {"cut": last}).fetchone()
+    (first,) = connection.execute(FIRST_LEFT, {"cut": last, "clean": START}).fetchone()
     if first is None:
         return
     (before,) = connection.execute(_CUT_BEFORE, (last,)).fetchone()

@@ -6,17 +6,27 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from decider.errors import LogError, LogLocked
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import Base, Head, Mark, ModelName, NewPart, OnProgress
-from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
+from decider.log.sqlite.archived import (
+    KEPT,
+    KEPT_POSITIONS,
+    TIMES,
+    digest_of_chosen_models,
+    digest_of_cut,
+    digest_of_entries,
+    lines,
+)
 from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.models import PAUSE, PIECE_BYTES
 from decider.log.sqlite.reader import NEWEST_MODELS
+from decider.log.sqlite.tables import json_text
 from decider.log.sqlite.trim import FIRST_LEFT
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
@@ -66,6 +76,15 @@ where m.part = 0
 """
 _NEW_MODELS = "select distinct model from published where position > ? and model <= ?"
 
+_TIMES_AT = """
+select position, time from entries where position in (select value from json_each(?1))
+union all select position, time from archived_times where position in (select value from json_each(?1))
+"""
+
+# One statement each: a statement for every row takes several times as long, and everybody waits.
+_INSERT_KEPT = "insert into kept_models (position) select value from json_each(?)"
+_INSERT_TIMES = "insert into archived_times (position, time) select cast(key as integer), value from json_each(?)"
+
 _INSERT_PIECE = "insert into base_pieces (experiment, signature, position, part, data) values (?, ?, ?, ?, ?)"
 _DELETE_PIECES = "delete from base_pieces where experiment = ? and signature = ? and position = ?"
 _UNNAMED_PIECES = """
@@ -73,6 +92,28 @@ select distinct p.experiment, p.signature, p.position from base_pieces p where n
   select 1 from bases b where (b.experiment, b.signature, b.position) = (p.experiment, p.signature, p.position))
 """
 LAST = 2**62
+
+
+@dataclass(frozen=True)
+class _Stays:
+    """What stays of the entries up to a cut, read before its transaction. Models may be many: their rows and what the
+    digest covers of them are ready to be written.
+
+    planned: the log's end then. times: lines of the digest, by position.
+    """
+
+    planned: Position
+    kept_text: str
+    kept_lines: bytes
+    times: Mapping[int, bytes]
+    times_text: str
+    entries: str
+    models: str
+
+    def lines_of_times(self, more: Mapping[int, int]) -> bytes:
+        """What the digest covers of `archived_times`. more: times of other positions."""
+        every = {**self.times, **_lines_by_position(more)}
+        return b"".join([every[position] for position in sorted(every)])
 
 
 class SqliteCuttableLog(SqliteLog):
@@ -152,18 +193,18 @@ class SqliteCuttableLog(SqliteLog):
         """See CuttableLog. What changes no more is read before the transaction: nobody waits for that."""
         last = part.until.position
         with self._connection() as connection:
-            planned = self.head().position
-            kept, named = self._models_that_stay(connection, part)
-            entries = digest_of_entries(connection, KEPT, last)
+            stays = self._what_stays(connection, part)
         counts = self.count_archived(last)
         with self._exclusive(), transaction(self._writer) as writer:
             before = self._cut_before(writer, part)
-            named |= {model for (model,) in writer.execute(_NEW_MODELS, (planned, last))}
-            self._replace_times(writer, named)
+            new_models = {model for (model,) in writer.execute(_NEW_MODELS, (stays.planned, last))}
+            new_times = _times_at(writer, new_models - stays.times.keys())
             self._replace_experiments(writer, counts, part.bases)
-            for table in ("kept_models", "bases", "cut"):
+            for table in ("archived_times", "kept_models", "bases", "cut"):
                 writer.execute(f"delete from {table}")  # noqa: S608 - our names
-            writer.executemany("insert into kept_models (position) values (?)", [(one,) for one in sorted(kept)])
+            writer.execute(_INSERT_KEPT, (stays.kept_text,))
+            writer.execute(_INSERT_TIMES, (stays.times_text,))
+            writer.execute(_INSERT_TIMES, (json_text(new_times),))
             writer.executemany(
                 "insert into bases (experiment, signature, position, time, checksum) values (?, ?, ?, ?, ?)",
                 [_base_row(base) for base in part.bases],
@@ -177,8 +218,23 @@ class SqliteCuttableLog(SqliteLog):
                 "select ?, ?, ?, position, time, ?, '', ? from head",
                 (*part.until, part.remember, before),
             )
-            models = digest_of_models(writer, last)
-            writer.execute("update cut set digest = ?", (digest_of_cut(writer, entries=entries, models=models),))
+            known = {KEPT_POSITIONS: stays.kept_lines, TIMES: stays.lines_of_times(new_times)}
+            digest = digest_of_cut(writer, entries=stays.entries, models=stays.models, known=known)
+            writer.execute("update cut set digest = ?", (digest,))
+
+    def _what_stays(self, connection: sqlite3.Connection, part: NewPart) -> _Stays:
+        planned = self.head().position
+        kept, named = self._models_that_stay(connection, part)
+        times = _times_at(connection, named)
+        return _Stays(
+            planned=planned,
+            kept_text=json_text(sorted(kept)),
+            kept_lines=lines((position,) for position in sorted(kept)),
+            times=_lines_by_position(times),
+            times_text=json_text(times),
+            entries=digest_of_entries(connection, KEPT, part.until.position),
+            models=digest_of_chosen_models(connection, kept),
+        )
 
     def _cut_before(self, writer: sqlite3.Connection, part: NewPart) -> int:
         """The checksum over the archived decisions that are there. Raises LogError where the part does not fit."""
@@ -197,11 +253,6 @@ class SqliteCuttableLog(SqliteLog):
             found += connection.execute(_BETWEEN, (name.experiment, name.signature, name.position, last))
         kept = {position for position, _ in found if position <= last}
         return kept, {model for _, model in found if model <= last} | {last}
-
-    def _replace_times(self, writer: sqlite3.Connection, named: Iterable[int]) -> None:
-        times = [(position, self.time_at(Position(position))) for position in sorted(named)]
-        writer.execute("delete from archived_times")
-        writer.executemany("insert into archived_times (position, time) values (?, ?)", times)
 
     def _replace_experiments(
         self, writer: sqlite3.Connection, counts: Mapping[ExperimentId, int], bases: Sequence[Base]
@@ -249,7 +300,17 @@ class SqliteCuttableLog(SqliteLog):
 
     def _is_left(self) -> bool:
         """Whether something that is archived is still to be deleted."""
-        return self._one(FIRST_LEFT, {"cut": self.cut().position})["position"] is not None
+        return self._one(FIRST_LEFT, {"cut": self.cut().position, "clean": START})["position"] is not None
+
+
+def _times_at(connection: sqlite3.Connection, positions: Collection[int]) -> dict[int, int]:
+    """The times of entries, in order of position; 0 before the first."""
+    found = connection.execute(_TIMES_AT, (json_text(sorted(positions)),))
+    return dict.fromkeys(sorted(positions), 0) | dict(found.fetchall())
+
+
+def _lines_by_position(times: Mapping[int, int]) -> dict[int, bytes]:
+    return {position: lines([(position, time)]) for position, time in times.items()}
 
 
 def _base_row(base: Base) -> tuple[Any, ...]:

@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from itertools import groupby
-from operator import attrgetter
+from contextlib import AbstractContextManager, closing
 from typing import Any, NamedTuple
 
 from decider.experiment.definition import ExperimentVersion
@@ -26,7 +25,10 @@ from decider.log.sqlite.read_rows import DECISION, read, row_type
 from decider.types import START, ExperimentId, Position, Reason, Time
 
 PIECE = 250
-"""Positions that are deleted in one transaction."""
+"""Positions that are deleted in one transaction, at most."""
+
+PIECE_REWARDS = 1_000
+"""Rewards of the decisions among them, unless one alone has more."""
 
 REST = 3600.0
 """Seconds between two looks at all archived decisions for those that nobody needs any more."""
@@ -40,24 +42,35 @@ DELETED = ("decisions", "rewards", "activations", "ticks")
 """Of which nothing stays."""
 
 FIRST_LEFT = f"""
-select min(position) as position from (
+with other as (select min(position) as position from (
   {
     " union all ".join(
         f"select * from (select position from {name} where position <= :cut order by position limit 1)"
         for name in DELETED
     )
 }
-  union all select * from (select position from published
-    where position <= :cut and position not in (select k.position from kept_models k) order by position limit 1)
-  union all select * from (select position from marks where position < :cut order by position limit 1))
+  union all select * from (select position from marks where position < :cut order by position limit 1)))
+select coalesce(
+  (select p.position from published p where p.position > :clean
+    and p.position <= coalesce((select position from other), :cut)
+    and p.position not in (select k.position from kept_models k) order by p.position limit 1),
+  (select position from other)) as position
 """  # noqa: S608 - our names
-"""The first entry or mark up to :cut that is still to be deleted."""
+"""The first entry or mark up to :cut that is still to be deleted; no model up to :clean is. Of the models only those
+before the other entries are looked at: 100,000 may stay."""
 
-_NEEDED = row_type(f"{DECISION.columns}, experiment, deadline, overridden, reward")
-_MAYBE_NEEDED = f"""
-select {_NEEDED.columns} from decision_rewards where position >= :first and position <= :last
-  and (time > :remembered or deadline > :complete_after) order by position, reward_position
+_NEEDED = row_type(f"{DECISION.columns}, experiment, deadline, overridden")
+_MAYBE = "position >= :first and position <= :last and (time > :remembered or deadline > :complete_after)"
+_MAYBE_NEEDED = f"select {_NEEDED.columns} from decision_windows where {_MAYBE} order by position"  # noqa: S608
+
+# Apart from the decisions: a decision's columns may be large, and it may have many rewards.
+_REWARDS = f"""
+select position, reward from decision_rewards where {_MAYBE} and reward is not null order by position, reward_position
 """  # noqa: S608 - a constant
+_COUNT_REWARDS = """
+select position, (select count(*) from rewards r where r.decision = d.position) from decisions d
+where position >= ? and position <= ? order by position
+"""
 
 _DELETE = (
     *(f"delete from {name} where position >= :first and position <= :last" for name in DELETED),  # noqa: S608
@@ -104,6 +117,7 @@ class Trimmer:
         self._connection = connection
         self._exclusive = exclusive
         self._version_at = version_at
+        self._clean = (START, START)
         self._swept = START
         self._rest_until = 0.0
 
@@ -117,12 +131,13 @@ class Trimmer:
             first = self._first_left(cut)
             if first is None:
                 return cut.position
-            last = Position(min(first + PIECE - 1, cut.position))
+            last = self._end_of_piece(first, Position(min(first + PIECE - 1, cut.position)))
             with transaction(self._connection):
                 # Without totals that count them, the metrics would forget the entries.
                 if not keep_checkpoint(self._connection, cut.counted):
                     return None
-                self._trim(cut, Position(first), last)
+                self._trim(cut, first, last)
+            self._clean = (cut.position, last)
             return last
 
     def has_work(self) -> bool:
@@ -131,8 +146,21 @@ class Trimmer:
         return cut is not None and self._first_left(cut) is not None
 
     def _first_left(self, cut: _Cut) -> Position | None:
-        (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position}).fetchone()
+        # Another cut lets go of models that had stayed.
+        clean = self._clean[1] if self._clean[0] == cut.position else START
+        (first,) = self._connection.execute(FIRST_LEFT, {"cut": cut.position, "clean": clean}).fetchone()
+        self._clean = (cut.position, cut.position if first is None else Position(first - 1))
         return None if first is None else Position(first)
+
+    def _end_of_piece(self, first: Position, last: Position) -> Position:
+        """At most `last`; before the decision with which the rewards are too many for one transaction."""
+        total = 0
+        with closing(self._connection.execute(_COUNT_REWARDS, (first, last))) as counts:
+            for position, count in counts:
+                total += count
+                if total > PIECE_REWARDS and position > first:
+                    return Position(position - 1)
+        return last
 
     def sweep(self) -> bool:
         """Drop archived decisions that nobody needs any more, among the next few. Returns whether there are more."""
@@ -177,14 +205,13 @@ class Trimmer:
             "remembered": cut.head_time - cut.remember,
             "complete_after": min(cut.complete_after.values(), default=Time(0)),
         }
-        found = list(read(self._connection, _MAYBE_NEEDED, limits, _NEEDED))
-        for _, group in groupby(found, key=attrgetter("position")):
-            joined = list(group)
-            row = joined[0]
-            rewards = [one.reward for one in joined if one.reward is not None]
+        rewards = defaultdict(list)
+        for position, reward in self._connection.execute(_REWARDS, limits):
+            rewards[position].append(reward)
+        for row in list(read(self._connection, _MAYBE_NEEDED, limits, _NEEDED)):
             is_input = self._version_at(row.version).learns_from(Reason(row.reason), overridden=bool(row.overridden))
             yield ARCHIVED_DECISION.make(
-                (*row[:-1], json.dumps(rewards), int(is_input), min(row.time + cut.remember, LATEST))
+                (*row, json.dumps(rewards[row.position]), int(is_input), min(row.time + cut.remember, LATEST))
             )
 
     def _drop(self, positions: list[Position]) -> None:
