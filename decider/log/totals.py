@@ -166,9 +166,10 @@ class LabelTotals:
     def without(self, experiments: Collection[str]) -> LabelTotals:
         """A copy that does not name these experiments."""
         rest = LabelTotals()
-        for one in fields(self):
-            kept = {key: total for key, total in getattr(self, one.name).items() if key[0] not in experiments}
-            getattr(rest, one.name).update(kept)
+        for name in _STORED:
+            kept = {key: total for key, total in getattr(self, name).items() if key[0] not in experiments}
+            getattr(rest, name).update(kept)
+        rest._names.update([experiment for experiment, _ in rest.values])
         return rest
 
     def to_json(self) -> str:
