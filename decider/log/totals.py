@@ -204,6 +204,7 @@ class LabelTotals:
         for name in _STORED:
             kept = {key: total for key, total in getattr(self, name).items() if key[0] not in experiments}
             getattr(rest, name).update(kept)
+        rest._names.update([experiment for experiment, _ in rest.values])
         return rest
 
     def to_json(self) -> str:
