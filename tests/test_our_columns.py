@@ -30,6 +30,10 @@ def path(tmp_path: Path, clock: Clock) -> Path:
     return tmp_path / "log.db"
 
 
+CONTROL = (Reason.HOLDOUT, Reason.HOLDOUT_UNAVAILABLE)
+"""No policy drew these."""
+
+
 def load_all(path: Path) -> Columns:
     """Every version: without their numbers only the newest that agree are read."""
     with closing(open_reader(path)) as log:
@@ -52,7 +56,7 @@ def test_columns_hold_what_the_learner_reads(path: Path) -> None:
     expected = [
         (sealed, reward)
         for sealed, reward in sealed_by_position(log)
-        if not sealed.overridden and sealed.decision.reason != Reason.HOLDOUT
+        if not sealed.overridden and sealed.decision.reason not in CONTROL
     ]
     assert len(columns) == len(expected) > 60
     assert columns.reward.tolist() == [reward for _, reward in expected]
@@ -71,7 +75,7 @@ def test_contexts_come_back_as_they_were_logged(path: Path) -> None:
     columns, log = load_all(path), open_reader(path)
     contexts = Contexts().of(columns)
     logged = {sealed.position: sealed.decision for sealed, _ in sealed_by_position(log) if not sealed.overridden}
-    expected = [decision.context for decision in logged.values() if decision.reason != Reason.HOLDOUT]
+    expected = [decision.context for decision in logged.values() if decision.reason not in CONTROL]
     for ours, theirs in zip(contexts, expected, strict=True):
         assert ours[:5] == theirs[:5]
         texts = {name: str(v).lower() if isinstance(v, bool) else v for name, v in theirs.features.items()}
@@ -88,7 +92,7 @@ def test_pmfs_come_back_for_every_eligible_set(path: Path) -> None:
     rows = [
         sealed.decision
         for sealed, _ in sealed_by_position(log)
-        if not sealed.overridden and sealed.decision.reason != Reason.HOLDOUT
+        if not sealed.overridden and sealed.decision.reason not in CONTROL
     ]
     for row, decision in zip(dense, rows, strict=True):
         by_action = dict(zip(decision.eligible, decision.pmf, strict=True))

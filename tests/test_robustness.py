@@ -146,6 +146,7 @@ def test_a_value_that_no_sum_can_hold_is_refused_whatever_its_weight(tmp_path: P
     try:
         message = experiment("e")
         message.reward.weights["seen"] = 0.0
+        message.reward.weights["click"] = 1.0
         client.apply(message)
         id_ = client.decide("e").decision_id
         status = status_of(lambda: client.reward(id_, name="seen", value=1e308))
