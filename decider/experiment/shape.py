@@ -118,7 +118,7 @@ def _to_json(value: Any, field: FieldDescriptor) -> Any:
     if field.enum_type is not None:
         return _prefix(field) + _short(value, field).upper()
     message = field.message_type
-    if message is None or message.full_name == _STRUCT:
+    if message is None or message.full_name in (_STRUCT, _TIMESTAMP):
         return value
     if _is_map(field):
         return {name: _to_json(item, message.fields_by_name["value"]) for name, item in value.items()}
