@@ -25,7 +25,17 @@ from decider.log.archive.part import Part, read_part
 from decider.log.archive.write import alone_in, part_name, write_part
 from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import EarlyActivation, LogReader, NewActivation, NewReward, Orphan, SealedDecision, Tick
+from decider.log.protocol import (
+    EarlyActivation,
+    LogReader,
+    NewActivation,
+    NewAssignment,
+    NewReward,
+    NewRewardChange,
+    Orphan,
+    SealedDecision,
+    Tick,
+)
 from decider.server.archive_command import archive_command
 from decider.server.command import main as decider
 from decider.server.files import ExperimentFiles
@@ -35,6 +45,7 @@ from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import rows
 from tests.test_log_damage import ARCHIVE_TABLES, HARMLESS, change, columns, damage
 from tests.test_verify import HOME, OTHER, Drive, eventful
+from tests.two_writers import decision
 
 
 @pytest.fixture
@@ -451,6 +462,12 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
         eventful(drive, visits=8)
         log.append([EarlyActivation(DecisionId("early"), ActionId("sale"))])
+        drive.apply(sample_experiment(policy=spec("squarecb"), sticky=600 * SECOND))
+        kept = decision(log.versions()[-1], "kept", "visitor")
+        (mark,) = log.append([NewAssignment(kept, keep=600 * SECOND)])
+        assert mark is not None
+        log.append([NewReward(mark.position, "click", 1.0, 1.0, "r")])
+        log.append([NewRewardChange(mark.position, "r", 0.25, "click", 1.0, Time(1))])
         counted = LogTotals(log)
         counted.catch_up()
         log.store_totals(counted.checkpoint())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
@@ -298,12 +299,19 @@ def _check_refused(connection: sqlite3.Connection) -> Iterator[Damage]:
 def _check_assignments(connection: sqlite3.Connection) -> Iterator[Damage]:
     """That each names a decision of its unit and ends when its version says. One of a decision that the log no longer
     has counts for nothing."""
-    definitions = connection.execute("select position, definition from experiments")
-    versions = {position: from_message(read_json(text)) for position, text in definitions}
-    for experiment, unit, until, decision, kept_by, time, position in connection.execute(_ASSIGNMENTS):
-        version = versions.get(position)
-        if version is None or (experiment, unit, until) != (version.id, kept_by, time + version.sticky):
+    keep = lru_cache(partial(_kept_for, connection))
+    for experiment, unit, until, decision, kept_by, time, version in connection.execute(_ASSIGNMENTS):
+        if (experiment, unit, until) != (keep(version)[0], kept_by, (time or 0) + keep(version)[1]):
             yield Damage(*NOWHERE, f"the assignment of a unit to the decision at position {decision} is not as written")
+
+
+def _kept_for(connection: sqlite3.Connection, version: int | None) -> tuple[str | None, int]:
+    """(experiment, microseconds) for which units keep decisions of a version."""
+    row = connection.execute("select experiment, definition from experiments where position = ?", (version,)).fetchone()
+    try:
+        return (row[0], from_message(read_json(row[1])).sticky) if row else (None, 0)
+    except InvalidExperiment:  # `_check_definitions` tells of it
+        return row[0], 0
 
 
 _ASSIGNMENTS = """
