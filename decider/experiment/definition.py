@@ -139,7 +139,8 @@ class ExperimentVersion:
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
         self.all_choices = tuple([self.choices[id_] for id_ in self.all_active])
-        self.rules = Rules({a.id: a.eligible_if for a in experiment.actions if a.eligible_if})
+        texts = {a.id: a.eligible_if for a in experiment.actions if a.eligible_if}
+        self.rules = Rules(texts) if texts else None
         self.scheduled: dict[ActionId, Action] = {
             a.id: a for a in experiment.actions if (a.available_from, a.available_until) != (None, None)
         }

@@ -62,9 +62,6 @@ class Rules:
     def __init__(self, texts: Mapping[ActionId, str]) -> None:
         self._texts = texts
 
-    def __bool__(self) -> bool:
-        return bool(self._texts)
-
     def allowed(self, eligible: tuple[ActionId, ...], context: Context) -> tuple[ActionId, ...]:
         """Those of the actions that the context allows."""
         activation = _ENVIRONMENT.Activation(_variables(context))

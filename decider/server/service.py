@@ -34,7 +34,6 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewAssignment,
-    NewDecision,
     NewReward,
     NewRewardChange,
     NewSlate,
@@ -57,7 +56,6 @@ from decider.types import (
     DecisionId,
     DecisionRequest,
     ExperimentId,
-    Position,
     Reason,
     RewardOutcome,
     Time,
@@ -71,24 +69,15 @@ Result = TypeVar("Result")
 
 class _Answer(NamedTuple):
     """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
-    left out. reason: of the answer, if not the decision's. replaces: position of the decision that the unit kept until
-    now."""
+    left out. reason: of the answer, if not the decision's. assignment: of
+    a new decision that its unit keeps."""
 
     decision: Decision
     version: ExperimentVersion
     stored: bool
     ignored: Sequence[ActionId] = ()
     reason: str | None = None
-    replaces: Position | None = None
-
-    @property
-    def entry(self) -> NewDecision:
-        """What is appended."""
-        experiment = self.version.experiment
-        # A failure, and what was served without exploration, is not to be kept.
-        if experiment.sticky and self.decision.reason not in (Reason.FALLBACK, Reason.NO_EXPLORATION):
-            return NewAssignment(self.decision, experiment.sticky, self.replaces)
-        return self.decision
+    assignment: NewAssignment | None = None
 
 
 class _Prepared(NamedTuple):
@@ -135,7 +124,7 @@ class DeciderService:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         chosen = self._choose(request)
         if not chosen.stored:
-            (mark,) = self._append([Awaited(chosen.entry, caller)])
+            (mark,) = self._append([Awaited(chosen.assignment or chosen.decision, caller)])
             chosen = self._confirm(request, chosen, mark, caller)
         reply = pb.DecideResponse()
         self._write(reply, chosen, request)
@@ -159,7 +148,7 @@ class DeciderService:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [_attempt(self._choose, message) for message in request.requests]
-        new = [Awaited(c.entry, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
+        new = [Awaited(c.assignment or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
             check_caller(caller)
@@ -250,7 +239,8 @@ class DeciderService:
         if kept is not None and kept.decision.action in eligible_actions(version, asked):
             return self._repeated(kept)._replace(ignored=ignored)
         made = decide(asked, version, model, slots, self._budget)
-        return _Answer(made, version, stored=False, ignored=ignored, replaces=kept.position if kept else None)
+        new = _assignment(made, version.experiment, kept) if version.experiment.sticky else None
+        return _Answer(made, version, stored=False, ignored=ignored, assignment=new)
 
     def _fit(self, version: ExperimentVersion, asked: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request as the experiment takes it, and the ids of actions that it leaves out. Raises InvalidArgument,
@@ -458,6 +448,13 @@ def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentV
     if not (named or request.actions):
         return ()
     return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
+
+
+def _assignment(made: Decision, experiment: Experiment, kept: LoggedDecision | None) -> NewAssignment | None:
+    """That the unit keeps a decision; None where it shall not: a failure, or what was served without exploration."""
+    if made.reason in (Reason.FALLBACK, Reason.NO_EXPLORATION):
+        return None
+    return NewAssignment(made, experiment.sticky, kept.position if kept else None)
 
 
 def _activation_reply(outcome: ActivationOutcome, *, first: bool) -> pb.ActivateResponse:

@@ -158,7 +158,7 @@ def lines(played: dict[bool, list[Kept]]) -> Iterator[str]:
     for told, actions in played.items():
         for one in actions:
             yield (
-                f"{'retracted' if told else 'not told':<15} {one.action:<15}{one.sold:>9.3f}{one.truth:>12.3f}"
+                f"{'retracted' if told else 'not told':<15} {one.action:<15}{one.sold:>10.3f}{one.truth:>12.3f}"
                 f"{one.mean:>8.3f} +- {one.error:.3f}{one.share:>26.2f}"
             )
 
