@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
+from decider.log.memory import MemoryLog
+from decider.log.open import open_log
+from decider.log.protocol import EventLog
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
 from decider.types import CONTEXT_FIELDS, ActionId, Context, ExperimentId, Position, Time
 from simulator.datasets import open_bandit
 from tests.browser import Browser, browser
+from tests.rpc_clients import CLIENTS, RpcClient
 
 settings.register_profile("developer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("developer"), derandomize=True, print_blob=True)
@@ -143,3 +148,25 @@ feature_maps: st.SearchStrategy[Mapping[str, str | float | bool]] = st.dictionar
     names.filter(lambda name: name not in (*CONTEXT_FIELDS, "id", "kind")), feature_values, max_size=4
 )
 contexts = st.builds(Context, texts, texts, texts, texts, texts, feature_maps)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
+    """Every implementation, empty."""
+    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else open_log(tmp_path / "log", clock=clock)
+    with closing(made):
+        yield made
+
+
+@pytest.fixture(scope="module", params=CLIENTS)
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
+    """One service for all tests of a way to call it: each test has an experiment of its own."""
+    opened = CLIENTS[request.param](tmp_path_factory.mktemp(request.param) / "log.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def mine(request: pytest.FixtureRequest) -> str:
+    """The id of the test's own experiment."""
+    return str(request.node.originalname).removeprefix("test_")[:64]

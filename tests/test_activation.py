@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from random import Random
@@ -22,7 +21,6 @@ from decider.learn.archive import archive
 from decider.learn.trainer import Trainer
 from decider.log.archive import sealed as parts
 from decider.log.log_totals import LogTotals
-from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import (
     EarlyActivation,
@@ -46,14 +44,6 @@ from tests.two_writers import decision
 
 NONE = ActionId("none")
 REQUIRED = {"needs_activation": True}
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
-    """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else open_log(tmp_path / "log.db", clock=clock)
-    with closing(made):
-        yield made
 
 
 class Shop(Drive):

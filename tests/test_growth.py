@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower
 from decider.types import START, ActionId, Context, ExperimentId, Time
 from tests.long_logs import PastClock, shop, write_past
+from tests.sqlite_steps import steps
 from tests.two_writers import decision
 
 SHORT, LONG = 1_000, 9_000
@@ -91,24 +91,6 @@ def maintain(log: SqliteLog) -> Callable[[], object]:
     return log.maintain
 
 
-def steps(log: SqliteLog, do: Callable[[], object]) -> int:
-    """How many steps SQLite's machine takes for it, on all connections, in hundreds."""
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        count += 1
-
-    connections: list[sqlite3.Connection] = [*log._connections, log._writer]
-    for connection in connections:
-        connection.set_progress_handler(step, 100)
-    do()
-    for connection in connections:
-        connection.set_progress_handler(None, 100)
-    assert [*log._connections, log._writer] == connections
-    return count
-
-
 @pytest.mark.parametrize("task", [learn, scrape, store_totals, follow, maintain])
 def test_a_long_log_is_no_more_work(tmp_path: Path, task: Callable[[SqliteLog], Callable[[], object]]) -> None:
     """A query that looks at all decisions to find the new ones is quick in every test, and after an hour of traffic
@@ -120,7 +102,7 @@ def test_a_long_log_is_no_more_work(tmp_path: Path, task: Callable[[SqliteLog], 
             traffic.go_on()
             do()
             traffic.go_on()
-            counts.append(steps(traffic.log, do))
+            counts.append(steps(traffic.log, do, every=100))
     short, long = counts
     assert long <= 1.3 * short + 20
 

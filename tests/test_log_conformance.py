@@ -72,14 +72,6 @@ WINDOW = 10 * SECOND
 """Of the sample experiment."""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
-    """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
-    with closing(made):
-        yield made
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Where a log on disk will be."""

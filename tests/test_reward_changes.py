@@ -10,7 +10,7 @@ import itertools
 import json
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -64,14 +64,6 @@ from tests.two_writers import decision
 
 WINDOW = 10 * SECOND
 RANGE = RewardDefinition(window=WINDOW, default=0.125, minimum=-1.5, maximum=200.0)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
-    """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
-    with closing(made):
-        yield made
 
 
 def apply(log: EventLog, definition: RewardDefinition = RANGE) -> ExperimentVersion:

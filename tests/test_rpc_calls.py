@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import pytest
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
-from tests.rpc_clients import CLIENTS, RpcClient, code_of, experiment, fields_of, outcome_name, reason_of, status_of
+from tests.rpc_clients import RpcClient, code_of, experiment, fields_of, outcome_name, reason_of, status_of
 
 T = TypeVar("T")
 
 SHORT = 0.3
 """A window, in seconds, that a test can wait for."""
-
-
-@pytest.fixture(scope="module", params=CLIENTS)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
-    """One service for all tests of a way to call it: each test has an experiment of its own."""
-    opened = CLIENTS[request.param](tmp_path_factory.mktemp(request.param) / "log.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def mine(request: pytest.FixtureRequest) -> str:
-    """The id of the test's own experiment."""
-    return str(request.node.originalname).removeprefix("test_")[:64]
 
 
 def at_once(call: Callable[[], T], *, times: int = 8) -> list[T]:

@@ -3,7 +3,6 @@ name where they are wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from decider.types import ActionId, Context, DecisionId, DecisionRequest, Featur
 from decider.v1 import decider_service_pb2 as pb
 from simulator.verify import verify
 from tests.conftest import SECOND, contexts, sample_experiment
-from tests.rpc_clients import CLIENTS, InProcessClient, RpcClient, code_of, experiment, reason_of, status_of
+from tests.rpc_clients import InProcessClient, RpcClient, code_of, experiment, reason_of, status_of
 
 A, B, C = map(ActionId, "abc")
 NOBODY = Context()
@@ -169,14 +168,6 @@ def test_an_end_before_the_beginning_is_refused() -> None:
     message.actions[0].available_until.FromSeconds(20)
     with pytest.raises(InvalidExperiment, match="available_until"):
         from_message(message)
-
-
-@pytest.fixture(scope="module", params=CLIENTS)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
-    """One service for all tests of a way to call it."""
-    opened = CLIENTS[request.param](tmp_path_factory.mktemp(request.param) / "log.db")
-    yield opened
-    opened.close()
 
 
 def test_a_frontend_gets_what_is_allowed(client: RpcClient) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -19,33 +18,22 @@ from decider.decide.slate import decide_slate, slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import FailedPrecondition
 from decider.experiment.definition import Action, Experiment, ExperimentVersion
-from decider.log.memory import MemoryLog
 from decider.log.open import open_reader
 from decider.log.protocol import EventLog, NewSlate, NewVersion
-from decider.log.sqlite.writer import SqliteLog
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import ActionId, Context, DecisionRequest, ExperimentId, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from simulator.verify import verify
-from tests.conftest import Clock, sample_experiment, spec
-from tests.rpc_clients import CLIENTS, InProcessClient, RpcClient, code_of, detail, experiment, reason_of, status_of
-
-
-@pytest.fixture(scope="module", params=CLIENTS)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
-    """One service for all tests of a way to call it."""
-    opened = CLIENTS[request.param](tmp_path_factory.mktemp(request.param) / "log.db")
-    yield opened
-    opened.close()
+from tests.conftest import sample_experiment, spec
+from tests.rpc_clients import InProcessClient, RpcClient, code_of, detail, experiment, reason_of, status_of
 
 
 @pytest.fixture
-def mine(request: pytest.FixtureRequest, client: RpcClient) -> str:
-    """The id of the test's own experiment, with three actions."""
-    id_ = str(request.node.originalname).removeprefix("test_")[:64]
-    client.apply(experiment(id_))
-    return id_
+def mine(mine: str, client: RpcClient) -> str:
+    """The test's own experiment, with three actions."""
+    client.apply(experiment(mine))
+    return mine
 
 
 def slate(client: RpcClient, mine: str, *slots: pb.Slot, **fields: Any) -> pb.DecideSlateResponse:
@@ -215,14 +203,6 @@ def test_slates_replay_and_their_rewards_are_learned(tmp_path: Path) -> None:
 
 
 # Laws.
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
-    """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
-    with closing(made):
-        yield made
 
 
 def made_slate(version: ExperimentVersion, id_: str, slots: int = 2) -> NewSlate:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -23,25 +22,11 @@ from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment
-from tests.rpc_clients import CLIENTS, RpcClient, SubprocessClient, code_of, experiment, reason_of, status_of
+from tests.rpc_clients import RpcClient, SubprocessClient, code_of, experiment, reason_of, status_of
 from tests.two_writers import decision
 
 HOME = ExperimentId("home")
 DAY = 86_400
-
-
-@pytest.fixture(scope="module", params=CLIENTS)
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcClient]:
-    """One service for all tests of a way to call it."""
-    opened = CLIENTS[request.param](tmp_path_factory.mktemp(request.param) / "log.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def mine(request: pytest.FixtureRequest) -> str:
-    """The id of the test's own experiment."""
-    return str(request.node.originalname).removeprefix("test_")[:64]
 
 
 def sticky(id_: str, seconds: float = DAY, **fields: Any) -> experiment_pb2.Experiment:
@@ -177,14 +162,6 @@ def test_a_killed_server_s_units_keep_theirs(tmp_path: Path) -> None:
 
 
 # Laws, on every implementation of the log.
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
-    """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else SqliteLog(tmp_path / "log", clock=clock)
-    with closing(made):
-        yield made
 
 
 def version_of(log: EventLog) -> ExperimentVersion:

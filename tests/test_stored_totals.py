@@ -24,6 +24,7 @@ from decider.metrics.shared_totals import SharedTotals
 from decider.types import START, Position, RewardOutcome, Time
 from tests.long_logs import shop, write_past
 from tests.rpc_clients import InProcessClient, experiment, until
+from tests.sqlite_steps import steps
 
 DECISIONS = 2_000
 
@@ -62,20 +63,7 @@ def places(db: Path) -> list[int]:
 
 def rows_read(log: EventLog) -> int:
     """About how many steps SQLite takes for a scrape's counting."""
-    counted = LogTotals(log)
-    steps = 0
-
-    def step() -> int:
-        nonlocal steps
-        steps += 1
-        return 0
-
-    for connection in log._connections:  # type: ignore[attr-defined]
-        connection.set_progress_handler(step, 100)
-    counted.catch_up()
-    for connection in log._connections:  # type: ignore[attr-defined]
-        connection.set_progress_handler(None, 0)
-    return steps
+    return steps(log, LogTotals(log).catch_up, every=100)
 
 
 def test_counting_on_costs_what_is_new(db: Path, log: EventLog) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -103,14 +103,6 @@ def eventful(drive: Drive, *, visits: int = 24) -> None:
         drive.visits(visits // 2)
     drive.restart()
     drive.visits(visits // 2)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def log(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[EventLog]:
-    """Every implementation, empty."""
-    made: EventLog = MemoryLog(clock=clock) if request.param == "memory" else open_log(tmp_path / "log", clock=clock)
-    with closing(made):
-        yield made
 
 
 def assert_equal(result: Verification, decisions: int) -> None:

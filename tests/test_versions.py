@@ -25,6 +25,7 @@ from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId, Position, Time
 from tests.conftest import Clock, sample_experiment
 from tests.processes import Process
+from tests.sqlite_steps import steps
 from tests.two_writers import decision
 
 HOME = ExperimentId("home")
@@ -48,20 +49,7 @@ def log_of(path: Path, versions: int) -> Iterator[tuple[SqliteLog, Clock]]:
 def work(log: SqliteLog, do: Callable[[], object]) -> int:
     """How many steps SQLite's machine takes for it, on all connections."""
     do()  # whatever is done once only
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        count += 1
-
-    connections: Sequence[sqlite3.Connection] = [*log._connections, log._writer]
-    for connection in connections:
-        connection.set_progress_handler(step, 1)
-    do()
-    for connection in connections:
-        connection.set_progress_handler(None, 1)
-    assert [*log._connections, log._writer] == connections
-    return count
+    return steps(log, do)
 
 
 def step_of(log: SqliteLog) -> Callable[[], object]:

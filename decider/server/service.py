@@ -69,8 +69,7 @@ Result = TypeVar("Result")
 
 class _Answer(NamedTuple):
     """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
-    left out. reason: of the answer, if not the decision's. assignment: of
-    a new decision that its unit keeps."""
+    left out. reason: of the answer, if not the decision's. assignment: of a new decision that its unit keeps."""
 
     decision: Decision
     version: ExperimentVersion
@@ -235,7 +234,7 @@ class DeciderService:
         asked = convert.decision_request(request)
         version, model, slots = self._serving(request.experiment)
         asked, ignored = self._fit(version, asked)
-        kept = self._kept(asked, version.experiment) if version.experiment.sticky else None
+        kept = self._kept(version, asked.unit_id, at=self._clock()) if version.experiment.sticky else None
         if kept is not None and kept.decision.action in eligible_actions(version, asked):
             return self._repeated(kept)._replace(ignored=ignored)
         made = decide(asked, version, model, slots, self._budget)
@@ -254,8 +253,8 @@ class DeciderService:
             return self._checks.fit(version, asked)
         return asked, ()
 
-    def _kept(self, asked: DecisionRequest, experiment: Experiment) -> LoggedDecision | None:
-        return self._log.assigned(experiment.id, asked.unit_id, at=self._clock())
+    def _kept(self, version: ExperimentVersion, unit: str, *, at: Time) -> LoggedDecision | None:
+        return self._log.assigned(version.experiment.id, unit, at=at)
 
     def _repeated(self, kept: LoggedDecision) -> _Answer:
         """The answer for a unit that keeps a decision."""
@@ -280,7 +279,7 @@ class DeciderService:
         stored = self._find_stored(request) if request.decision_id else None
         if stored is None and chosen.version.experiment.sticky:
             # At the start of time: it counted at the commit, and may have ended since.
-            kept = self._log.assigned(chosen.version.experiment.id, request.unit_id, at=Time(0))
+            kept = self._kept(chosen.version, request.unit_id, at=Time(0))
             stored = self._repeated(kept) if kept else None
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
@@ -321,15 +320,14 @@ class DeciderService:
         return _activation_reply(self._activation_outcome(place, request.action, mark), first=mark is not None)
 
     def _activate_slate(self, request: pb.ActivateRequest, slots: Sequence[DecisionRef]) -> pb.ActivateResponse:
-        """All of its slots. The outcome is that of the first one for which it is not a duplicate."""
+        """All of its slots."""
         if request.action:
             slot = slot_id(request.decision_id, 0)
             hint = f"{request.decision_id!r} is a slate; name the decision of the slot that showed it, like {slot!r}"
             raise InvalidArgument([Violation("action", hint)])
         marks = self._append([NewActivation(place.position) for place in slots])
         outcomes = [self._activation_outcome(place, "", mark) for place, mark in zip(slots, marks, strict=True)]
-        outcome = next((one for one in outcomes if one != ActivationOutcome.DUPLICATE), outcomes[0])
-        return _activation_reply(outcome, first=any(marks))
+        return _activation_reply(_of_slate(outcomes, ActivationOutcome.DUPLICATE), first=any(marks))
 
     def _activation(self, id_: DecisionId, place: DecisionRef | None, action: str) -> Entry:
         if place is not None:
@@ -339,12 +337,17 @@ class DeciderService:
     def _activation_outcome(self, place: DecisionRef | None, action: str, mark: Mark | None) -> ActivationOutcome:
         if place is None:
             return ActivationOutcome.REMEMBERED if mark else ActivationOutcome.DUPLICATE
-        if mark is None:
-            is_archived = place.position <= self._log.cut().position
-            return ActivationOutcome.LATE if is_archived else ActivationOutcome.DUPLICATE
-        if mark.time >= place.time + self._log.version_at(place.version).experiment.reward.window:
+        if self._is_late(place, mark):
             return ActivationOutcome.LATE
+        if mark is None:
+            return ActivationOutcome.DUPLICATE
         return ActivationOutcome.ACTIVATED if action in ("", place.action) else ActivationOutcome.OVERRIDDEN
+
+    def _is_late(self, place: DecisionRef, mark: Mark | None) -> bool:
+        """Whether the decision's window was over. mark: of what was said about it; None: it was refused."""
+        if mark is None:
+            return place.position <= self._log.cut().position
+        return mark.time >= place.time + self._log.version_at(place.version).experiment.reward.window
 
     def _override(self, place: DecisionRef, action: str) -> ActionId | None:
         if action in ("", place.action):
@@ -401,9 +404,9 @@ class DeciderService:
         return [place for place in found if place is not None]
 
     def _reply_to_all(self, prepared: Sequence[_Prepared], marks: Iterator[Mark | None]) -> pb.RewardResponse:
-        """The outcome; of a slate, that of the first slot for which it is not a duplicate."""
-        replies = [self._reward_reply(one, next(marks)) for one in prepared]
-        return next((reply for reply in replies if reply.outcome != pb.REWARD_OUTCOME_DUPLICATE), replies[0])
+        outcomes = [self._reward_outcome(one, next(marks)) for one in prepared]
+        outcome = _of_slate(outcomes, RewardOutcome.DUPLICATE)
+        return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
 
     def _prepare(self, sent: SentReward | SentChange, place: DecisionRef) -> _Prepared:
         if isinstance(sent, SentChange):
@@ -430,15 +433,10 @@ class DeciderService:
         outcome = RewardOutcome.RETRACTED if sent.value is None else RewardOutcome.CORRECTED
         return _Prepared(entry, place, outcome)
 
-    def _reward_reply(self, prepared: _Prepared, mark: Mark | None) -> pb.RewardResponse:
-        place = prepared.place
-        if mark is None:
-            archived = place.position <= self._log.cut().position
-            outcome = RewardOutcome.LATE if archived else RewardOutcome.DUPLICATE
-        else:
-            window = self._log.version_at(place.version).experiment.reward.window
-            outcome = prepared.outcome if mark.time < place.time + window else RewardOutcome.LATE
-        return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
+    def _reward_outcome(self, prepared: _Prepared, mark: Mark | None) -> RewardOutcome:
+        if self._is_late(prepared.place, mark):
+            return RewardOutcome.LATE
+        return RewardOutcome.DUPLICATE if mark is None else prepared.outcome
 
 
 def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
@@ -448,6 +446,11 @@ def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentV
     if not (named or request.actions):
         return ()
     return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
+
+
+def _of_slate(outcomes: Sequence[Result], duplicate: Result) -> Result:
+    """That of the first slot for which it is not a duplicate."""
+    return next((one for one in outcomes if one != duplicate), duplicate)
 
 
 def _assignment(made: Decision, experiment: Experiment, kept: LoggedDecision | None) -> NewAssignment | None:
