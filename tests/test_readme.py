@@ -270,27 +270,32 @@ def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: P
 def test_features_from_node_arrive(tmp_path: Path) -> None:
     """The loader of proto files that everybody uses drops a plain object's values without a word."""
     (example,) = blocks("js")
-    place, script = Place(tmp_path), tmp_path / "page.mjs"
+    place = Place(tmp_path)
     patient = example.replace("Date.now() + 1000", f"Date.now() + {1000 * PATIENCE}")
-    script.write_text(place.moved(patient), encoding="utf-8")
+    scripts = {}
+    for id_ in ("node-0", "node-1"):  # the id decides the draw
+        scripts[id_] = tmp_path / f"{id_}.mjs"
+        scripts[id_].write_text(place.moved(patient.replace("randomUUID()", f'"a-page-of-{id_}"')), encoding="utf-8")
     (packages,) = re.findall("// npm install (.*)", example)
     quiet = "--no-audit --no-fund --no-update-notifier --prefer-offline"
     subprocess.run(f"npm install {quiet} {packages}", shell=True, cwd=tmp_path, check=True, capture_output=True)
     server = place.start(only(".venv/bin/decider serve --experiments"))
     try:
-        output = place.run(f"node {script}")
+        with_payload, without = [place.run(f"node {script}") for script in scripts.values()]
     finally:
         assert stop(server) == 0
-    assert "title" in output
-    assert "REWARD_OUTCOME_JOINED" in output
+    assert "free-shipping { title: 'Free shipping today', link: '/shipping' }" in with_payload
+    assert "none {}" in without
+    assert "REWARD_OUTCOME_JOINED" in with_payload
+    assert "REWARD_OUTCOME_JOINED" in without
     log = sqlite3.connect(tmp_path / "shop.db")
     with closing(log):
-        (found,) = log.execute("select segment, features from decisions").fetchall()
-        (rewarded,) = log.execute("select name from rewards").fetchone()
+        (found,) = log.execute("select distinct segment, features from decisions").fetchall()
+        rewarded = [name for (name,) in log.execute("select name from rewards")]
     assert (found[0], json.loads(found[1])) == ("vip", {"cart_value": 80.5, "member": True, "size": "M"})
-    assert rewarded == "click"
-    assert "the fallback sale is shown" in place.run(f"node {script} 2>&1")  # nobody listens any more
-    assert place.run(".venv/bin/simulator verify shop.db") == "1 of 1 decisions equal\n"
+    assert rewarded == ["click", "click"]
+    assert "the fallback sale is shown" in place.run(f"node {scripts['node-0']} 2>&1")  # nobody listens any more
+    assert place.run(".venv/bin/simulator verify shop.db") == "2 of 2 decisions equal\n"
 
 
 def curl(experiment: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from decider.errors import EntriesArchived
 from decider.log.exact_sum import ZERO
-from decider.log.log_totals import LogTotals
+from decider.log.log_totals import SLICE, LogTotals
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Mark, Tick
 from decider.log.sqlite import checkpoints
@@ -202,7 +202,7 @@ KILLED_WHILE_STORING = """
 import os, signal, sys
 from pathlib import Path
 from decider.log.open import open_log
-from decider.log.log_totals import LogTotals
+from decider.log.log_totals import SLICE, LogTotals
 from decider.log.sqlite import checkpoints
 
 log = open_log(Path(sys.argv[1]))
@@ -241,6 +241,18 @@ def test_the_leader_stores_totals_now_and_then_and_at_the_end(tmp_path: Path, mo
     with closing(open_log(tmp_path / "log.db")) as log:
         assert places(client.db)[-1] == log.head().position
         assert LogTotals(log).totals == anew(log)
+
+
+def test_counting_an_old_log_goes_on_slice_by_slice(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader that is told so makes no pause between them."""
+    monkeypatch.setattr(shared_totals, "STORE_EVERY", 2)
+    totals = SharedTotals(log)
+    for _ in range(3):
+        log.append([Tick()] * SLICE)
+    assert [totals.store_if_due() for _ in range(4)] == [True, True, False, False]
+    checkpoint = log.totals_checkpoint()
+    assert checkpoint is not None
+    assert checkpoint.mark == log.head().mark
 
 
 def test_totals_with_many_labels_are_stored_more_rarely(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,14 +46,16 @@ class SharedTotals:
         with self._lock:
             return self._totals.advance()
 
-    def store_if_due(self) -> None:
-        """Count a slice if nobody else has counted for long; store if there is enough that is new. Raises LogError."""
+    def store_if_due(self) -> bool:
+        """Count a slice if nobody else has counted for long; store if there is enough that is new. Returns whether
+        there is another slice to count. Raises LogError."""
         if self._log.head().position - self._totals.mark.position >= STORE_EVERY:
             self._advance()
         if self._totals.mark.position - self._stored >= self._due_after and time.monotonic() >= self._pause_until:
             self._pause_until = time.monotonic() + RETRY_AFTER
             self.store()
             self._pause_until = 0.0
+        return self._log.head().position - self._totals.mark.position >= STORE_EVERY
 
     def finish(self, deadline: float) -> None:
         """At the end: count until the monotonic clock reads `deadline`, and store. Raises LogError."""

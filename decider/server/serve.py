@@ -304,7 +304,7 @@ class Server:
                     logger.error("what serves stays as it is: %s", error, exc_info=not isinstance(error, DeciderError))
 
     def _lead(self) -> None:
-        """The leader's thread: seal and learn every interval, without a pause while a trainer is behind."""
+        """The leader's thread: seal and learn every interval, at once while a trainer or the totals are behind."""
         next_look = time.monotonic() + self._files_interval
         pause = self._settings.learn_interval
         while not self._stopping.wait(pause):
@@ -312,8 +312,8 @@ class Server:
             self._try_to(self._probe_if_quiet)
             behind = self._try_to(self._running_leader.step)
             self._try_to(self._release_learned)
-            pause = 0.0 if behind else min(self._settings.learn_interval, self._files_interval)
-            self._try_to(self._totals.store_if_due)
+            uncounted = self._try_to(self._totals.store_if_due)
+            pause = 0.0 if behind or uncounted else min(self._settings.learn_interval, self._files_interval)
             if time.monotonic() >= next_look:
                 self._try_to(self._disk.look)
                 self._try_to(self._files.apply_changes)

@@ -170,6 +170,7 @@ def measure(db: Path, cell: Cell, seconds: float) -> Figures:
     """Raises NotServing where a server does not start."""
     with serving(db, cores=ALL_CORES, patience=A_DAY) as learner:
         first_start = learner.start_up
+        scrape(learner.http, patience=A_DAY)  # a server that wrote this log would have counted it
         learner.stop()
     size = file_bytes(db) / cell.decisions
     with serving(db, cores=ALL_CORES, patience=A_DAY) as server:
