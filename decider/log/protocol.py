@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
@@ -135,7 +134,7 @@ class UnitDecision:
     keep: int = 0
     replaces: Position | None = None
     reached: Reached | None = None
-    withheld: Mapping[ActionId, str] = MappingProxyType({})
+    withheld: Mapping[ActionId, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
