@@ -34,7 +34,8 @@ from decider.log.open import open_log, open_reader, open_to_forget
 from decider.log.protocol import EventLog, NewActivation, NewSlate, NewVersion, Tick, UnitDecision
 from decider.metrics.requests import RequestMetrics
 from decider.policy.make import make_policy
-from decider.policy.protocol import Model
+from decider.policy.protocol import Choice, Model
+from decider.policy.static import Uniform
 from decider.types import (
     NOTHING_REACHED,
     ActionId,
@@ -167,11 +168,11 @@ def test_shares_are_within_a_point_after_10_000_decisions() -> None:
     assert sqrt(0.5 * 0.5 / 10_000) == 0.005
 
 
-class _Favourite:
-    """A policy that wants the article alone."""
+class _Favourite(Uniform):
+    """Wants the article alone."""
 
-    def pmf(self, context: Context, choices: Sequence[Any]) -> Sequence[float]:  # noqa: ARG002 - whatever it is
-        return [float(choice.id == NEWS) * 0.999 + 0.001 / len(choices) for choice in choices]
+    def pmf(self, context: Context, actions: Sequence[Choice]) -> Sequence[float]:  # noqa: ARG002 - the protocol's
+        return [float(choice.id == NEWS) * 0.999 + 0.001 / len(actions) for choice in actions]
 
 
 def test_the_rule_that_withholds_is_named() -> None:

@@ -26,6 +26,7 @@ import click
 import pytest
 
 from decider.client import Client
+from decider.experiment.combinations import check_combinations
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.server.command import main as decider_command
@@ -403,8 +404,10 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     ids = []
     for content in blocks("toml"):
         file.write_text(content, encoding="utf-8")
-        ids.append(from_message(read_toml(file)).id)
-    assert ids == ["storefront", "checkout-offer", "cart-offer", "front-page"]
+        made = from_message(read_toml(file))
+        check_combinations(made, None)
+        ids.append(made.id)
+    assert ids == ["storefront", "checkout-offer", "newsletter", "cart-offer", "front-page"]
 
 
 def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) -> None:
