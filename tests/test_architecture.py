@@ -80,6 +80,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.echo",
         "simulator.studies.given_up",
         "simulator.studies.soak",
+        "simulator.studies.tour.stage",
     ),
     "grpc_health": ("decider.server",),
     "grpc_reflection": ("decider.server",),
