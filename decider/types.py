@@ -44,6 +44,7 @@ class Reason(enum.StrEnum):
     ONLY_ELIGIBLE = "ONLY_ELIGIBLE"
     NO_EXPLORATION = "NO_EXPLORATION"
     HOLDOUT_UNAVAILABLE = "HOLDOUT_UNAVAILABLE"
+    APPRENTICE = "APPRENTICE"
 
 
 STICKY = "STICKY"
@@ -97,7 +98,8 @@ class CalledAction(NamedTuple):
 
 class DecisionRequest(NamedTuple):
     """One call of Decide, checked, with its decision id. called: actions that it brings; `fit_actions` puts them among
-    the others. at: when it came; None, as in a replay: the actions are those that were available then."""
+    the others. at: when it came; None, as in a replay: the actions are those that were available then. default: what
+    the caller would show by itself; None where it names nothing."""
 
     decision_id: DecisionId
     unit_id: str
@@ -108,6 +110,7 @@ class DecisionRequest(NamedTuple):
     explore: bool = True
     called: tuple[CalledAction, ...] = ()
     at: Time | None = None
+    default: ActionId | None = None
 
 
 class Decision(NamedTuple):

@@ -65,7 +65,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     ArchiveDamaged and LogCorrupt before anything begins, where what a model learned from cannot be read.
     """
     _check_learnable(log)
-    models, gaps, imports = _Models(log), Gaps(log), sources(log)
+    models, gaps, imports = Models(log), Gaps(log), sources(log)
     imported: Counter[str] = Counter()
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
@@ -115,7 +115,7 @@ def _check_model_learnable(log: LogReader, owner: _Owner, first: Position) -> No
         ) from error
 
 
-def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -> Iterator[LoggedDecision]:
+def _decisions(log: LogReader, version: Position, models: Models, gaps: Gaps) -> Iterator[LoggedDecision]:
     """Of a version, as the log is now. What they name may be newer than what was read for the version before."""
     read = False
     for logged in log.decisions(version):
@@ -126,7 +126,7 @@ def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -
         yield logged
 
 
-def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
+def _compare(logged: LoggedDecision, models: Models) -> Mismatch | None:
     version = models.versions.get(logged.decision.version)
     if version is None:
         return Mismatch(logged, None, f"version: there is none at position {logged.decision.version}")
@@ -134,8 +134,8 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
     if not models.published(owner, logged.decision.model):
         return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
-        model = models.at(owner, logged.decision.model)
-        request, budget, rules = _request(logged.decision, version), models.budget(logged), models.rules(logged)
+        model = models.that_served(logged, version)
+        request, budget, rules = request_of(logged.decision, version), models.budget(logged), models.rules(logged)
         recomputed = decide(request, version, model, budget=budget, rules=rules)
     except (UnknownCode, ArchiveMissing, ArchiveDamaged):
         raise
@@ -147,8 +147,9 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
     return Mismatch(logged, recomputed, ", ".join(names))
 
 
-def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
-    """The request that led to a decision. Where a rule decided, `explore` made no difference."""
+def request_of(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
+    """The request that led to a decision. Where a rule decided, `explore` made no difference. A default action that
+    was served is the decision's."""
     return DecisionRequest(
         decision_id=decision.decision_id,
         unit_id=decision.unit_id,
@@ -156,6 +157,7 @@ def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
         eligible=() if decision.eligible == version.all_active else decision.eligible,
         action_features=decision.action_features,
         explore=decision.reason != Reason.NO_EXPLORATION,
+        default=decision.action if version.default_reason is not None and decision.propensity == 1 else None,
     )
 
 
@@ -218,7 +220,7 @@ MEMORY = 1_000_000_000
 """Bytes of the policies in memory, at most: a log may have thousands of experiments."""
 
 
-class _Models:
+class Models:
     """Models by name. Asked in rising order of position it learns the log once for each policy spec and code."""
 
     def __init__(self, log: LogReader) -> None:
@@ -238,6 +240,11 @@ class _Models:
         self._builds = self._log.builds()
         self._published: dict[tuple[ExperimentId, str], set[Position]] = {}
         self.versions = {version.position: version for version in self._log.versions()}
+
+    def that_served(self, logged: LoggedDecision, version: ExperimentVersion) -> Model:
+        """The model that a decision of this version names. Raises UnknownCode."""
+        owner = _Owner(version.experiment.id, version.experiment.policy, self.code(logged, version))
+        return self.at(owner, logged.decision.model)
 
     def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
         """Of the learning code that made the decision's model."""

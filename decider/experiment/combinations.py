@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import LARGEST_REWARD
-from decider.experiment.definition import Experiment, RewardDefinition
+from decider.experiment.definition import DEFAULT_ACTION_REASONS, Experiment, Learning, RewardDefinition
+from decider.policy.algorithms import ALGORITHMS
 
 
 def check_combinations(experiment: Experiment, before: Experiment | None) -> None:
@@ -18,6 +19,7 @@ def check_combinations(experiment: Experiment, before: Experiment | None) -> Non
     violations = [
         *_holdout_violations(experiment),
         *_reward_violations(experiment.reward),
+        *_apprentice_violations(experiment),
         *_succession_violations(experiment, before),
     ]
     if violations:
@@ -31,6 +33,31 @@ def _holdout_violations(experiment: Experiment) -> Iterator[Violation]:
             "1 sends every unit to the control group, so the policy never decides: take a smaller share, or the fixed "
             "policy to serve the baseline action alone",
         )
+
+
+def _apprentice_violations(experiment: Experiment) -> Iterator[Violation]:
+    if experiment.learning is not Learning.APPRENTICE:
+        return
+    name = experiment.policy.algorithm
+    if not experiment.policy.learns:
+        yield Violation(
+            "learning",
+            f"APPRENTICE teaches the policy by what is served, and {name} learns nothing: take LOG_ONLY, or a policy "
+            "that learns",
+        )
+    elif why := ALGORITHMS[name].no_apprentice:
+        yield Violation("learning", f"APPRENTICE is not for {name}: {why}. Take LOG_ONLY, or another policy")
+
+
+def default_action_warnings(experiment: Experiment) -> Iterator[str]:
+    """What surprises where default actions are served, in words."""
+    if experiment.learning not in DEFAULT_ACTION_REASONS:
+        return
+    mode = experiment.learning.upper()
+    if experiment.baseline is None:
+        yield f"its learning is {mode} and it has no baseline_action, so calls without a default_action are refused"
+    if experiment.holdout:
+        yield f"its learning is {mode}, so everybody gets a default action and there is no control group (holdout)"
 
 
 def _reward_violations(reward: RewardDefinition) -> Iterator[Violation]:
@@ -51,7 +78,7 @@ def _reward_violations(reward: RewardDefinition) -> Iterator[Violation]:
 
 
 def _succession_violations(experiment: Experiment, before: Experiment | None) -> Iterator[Violation]:
-    if before is None and experiment.frozen and experiment.policy.learns:
+    if before is None and experiment.learning is Learning.FROZEN and experiment.policy.learns:
         yield Violation(
             "learning",
             "FROZEN from the first version on: the model has learned nothing, and never will. Begin with ONLINE, or "

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from decider.decide.decide import decide, eligible_actions
-from decider.decide.named_actions import MAX_SHOWN, SHOWN, inactive_actions
+from decider.decide.agreement import Agreement, agreement_of
+from decider.decide.decide import decide, default_action, eligible_actions
+from decider.decide.named_actions import MAX_SHOWN, SHOWN, check_default, inactive_actions
 from decider.decide.slate import decide_slate, slot_id
 from decider.errors import (
     AlreadyExists,
@@ -40,6 +41,7 @@ from decider.log.protocol import (
     Orphan,
     RefusedReward,
 )
+from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.requests import RequestMetrics
 from decider.policy.work import Budget
 from decider.server import convert
@@ -69,7 +71,8 @@ Result = TypeVar("Result")
 
 class _Answer(NamedTuple):
     """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
-    left out. reason: of the answer, if not the decision's. assignment: of a new decision that its unit keeps."""
+    left out. reason: of the answer, if not the decision's. assignment: of a new decision that its unit keeps.
+    agreement: of an apprentice with a new decision."""
 
     decision: Decision
     version: ExperimentVersion
@@ -77,6 +80,7 @@ class _Answer(NamedTuple):
     ignored: Sequence[ActionId] = ()
     reason: str | None = None
     assignment: NewAssignment | None = None
+    agreement: Agreement | None = None
 
 
 class _Prepared(NamedTuple):
@@ -93,7 +97,7 @@ PATIENT = Caller(math.inf, lambda: True)
 
 class DeciderService:
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
-    experiment does not know. clock: the log's.
+    experiment does not know. agreement: of apprentices. clock: the log's.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits.
@@ -108,6 +112,7 @@ class DeciderService:
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
         metrics: RequestMetrics | None = None,
+        agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
     ) -> None:
         self._current = current
@@ -118,6 +123,7 @@ class DeciderService:
         self._locate_all = locate_all or log.locate_all
         self._replies = convert.Replies()
         self._checks = RequestChecks(metrics or RequestMetrics())
+        self._agreement = agreement or AgreementMetrics()
 
     def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
@@ -168,7 +174,8 @@ class DeciderService:
 
     def _new_slate(self, request: pb.DecideSlateRequest, caller: Caller) -> tuple[str, Sequence[_Answer]]:
         slate_id, slots = convert.slate_requests(request)
-        version, model, cache = self._serving(request.experiment)
+        serving = self._serving(request.experiment)
+        version, model, cache = serving
         if version.experiment.sticky:
             raise FailedPrecondition(
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
@@ -179,7 +186,13 @@ class DeciderService:
         (mark,) = self._append([Awaited(NewSlate(decisions), caller)])
         if mark is not None:
             both = zip(decisions, fit, strict=True)
-            return slate_id, [_Answer(made, version, stored=False, ignored=ignored) for made, (_, ignored) in both]
+            answers = [
+                _Answer(made, version, stored=False, ignored=ignored, agreement=self._compare(slot, made, serving))
+                for made, (slot, ignored) in both
+            ]
+            for answer in answers:
+                self._count_agreement(answer)
+            return slate_id, answers
         check_caller(caller)
         # The log refused it: another call with this id was quicker. Only what is in the log is ever answered.
         stored = self._find_slate(request)
@@ -197,6 +210,7 @@ class DeciderService:
                 decision_id=slot_id(request.slate_id, place),
                 eligible_actions=slot.eligible_actions,
                 excluded_actions=slot.excluded_actions,
+                default_action=slot.default_action,
             )
             for place, slot in enumerate(request.slots)
         ]
@@ -232,14 +246,26 @@ class DeciderService:
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
-        version, model, slots = self._serving(request.experiment)
+        serving = self._serving(request.experiment)
+        version, model, slots = serving
         asked, ignored = self._fit(version, asked)
         kept = self._kept(version, asked.unit_id, at=self._clock()) if version.experiment.sticky else None
-        if kept is not None and kept.decision.action in eligible_actions(version, asked):
+        if kept is not None and _holds(kept.decision.action, version, asked):
             return self._repeated(kept)._replace(ignored=ignored)
         made = decide(asked, version, model, slots, self._budget)
         new = _assignment(made, version.experiment, kept) if version.experiment.sticky else None
-        return _Answer(made, version, stored=False, ignored=ignored, assignment=new)
+        agreement = self._compare(asked, made, serving)
+        return _Answer(made, version, stored=False, ignored=ignored, assignment=new, agreement=agreement)
+
+    def _compare(self, asked: DecisionRequest, made: Decision, serving: Serving) -> Agreement | None:
+        version, model, slots = serving
+        if version.default_reason is None:
+            return None
+        return agreement_of(asked, made, version, model, slots, self._budget)
+
+    def _count_agreement(self, answer: _Answer) -> None:
+        if answer.agreement is not None:
+            self._agreement.observe(answer.version.experiment.id, answer.agreement)
 
     def _fit(self, version: ExperimentVersion, asked: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request as the experiment takes it, and the ids of actions that it leaves out. Raises InvalidArgument,
@@ -249,8 +275,12 @@ class DeciderService:
             self._checks.check_features(experiment.id, experiment.schema, asked.context)
         if version.scheduled:
             asked = asked._replace(at=self._clock())
+        if version.default_reason is not None:
+            fitted, ignored = self._checks.fit(version, asked)
+            check_default(version, asked, fitted)
+            return fitted, ignored
         if asked.eligible or asked.excluded or asked.action_features or asked.called:
-            return self._checks.fit(version, asked)
+            return self._checks.fit(version, asked._replace(default=None))
         return asked, ()
 
     def _kept(self, version: ExperimentVersion, unit: str, *, at: Time) -> LoggedDecision | None:
@@ -274,6 +304,7 @@ class DeciderService:
         # No mark: the caller gave up before the commit, a unique key refused the id, or the unit keeps another decision
         # that a call wrote between `_choose` and the commit. Only what is in the log is ever answered.
         if mark is not None:
+            self._count_agreement(chosen)
             return chosen
         check_caller(caller)
         stored = self._find_stored(request) if request.decision_id else None
@@ -443,9 +474,19 @@ def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentV
     """Of a call that is sent again: as in the first answer. Its other fields are not read."""
     brought = [*decision.eligible, *[action.id for action in request.actions]]
     named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features)]
+    if request.default_action and version.default_reason is not None:
+        named.append(request.default_action)
     if not (named or request.actions):
         return ()
     return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
+
+
+def _holds(action: ActionId, version: ExperimentVersion, asked: DecisionRequest) -> bool:
+    """Whether a unit can keep an action: it is eligible, and no default action is to be served in its place."""
+    eligible = eligible_actions(version, asked)
+    if action not in eligible or version.default_reason is None:
+        return action in eligible
+    return default_action(version, eligible, asked.default) in (None, action)
 
 
 def _of_slate(outcomes: Sequence[Result], duplicate: Result) -> Result:
