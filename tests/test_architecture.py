@@ -29,6 +29,7 @@ SIMULATED = (
     "simulator.datasets",
     "simulator.logs",
     "simulator.evaluate",
+    "simulator.agreement",
     "simulator.worlds",
     "simulator.run",
     "simulator.drive",

@@ -17,7 +17,7 @@ from google.protobuf import json_format
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check, features_of_actions, most_actions
-from decider.experiment.definition import Action, Aggregation, Experiment, OutOfRange, RewardDefinition
+from decider.experiment.definition import Action, Aggregation, Experiment, Learning, OutOfRange, RewardDefinition
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
 from decider.experiment.limit_checks import shares_of
 from decider.experiment.limits import UTC_NAME, Cap
@@ -159,7 +159,7 @@ def from_message(message: pb.Experiment) -> Experiment:
         minimum_propensity=(message.minimum_propensity if message.HasField("minimum_propensity") else default_floor),
         holdout=message.holdout,
         reward=reward,
-        frozen=message.learning == pb.LEARNING_FROZEN,
+        learning=_learning(message.learning),
         salt=message.salt,
         sticky=message.sticky.ToMicroseconds(),
         caps=tuple([_cap(cap) for cap in message.caps]),
@@ -169,6 +169,11 @@ def from_message(message: pb.Experiment) -> Experiment:
         most_actions=most,
         schema=_feature_schema(message.schema) if message.HasField("schema") else None,
     )
+
+
+def _learning(number: pb.Learning) -> Learning:
+    name = pb.Learning.Name(number).removeprefix("LEARNING_").lower()
+    return Learning.ONLINE if name == "unspecified" else Learning(name)
 
 
 def _feature_schema(message: pb.FeatureSchema) -> FeatureSchema:
@@ -270,7 +275,7 @@ def to_message(experiment: Experiment) -> pb.Experiment:
             # The default is not written: definitions from before it keep their text, and so make no new version.
             out_of_range=pb.OUT_OF_RANGE_REFUSE if reward.out_of_range is OutOfRange.REFUSE else None,
         ),
-        learning=pb.LEARNING_FROZEN if experiment.frozen else pb.LEARNING_ONLINE,
+        learning=pb.Learning.Value(f"LEARNING_{experiment.learning.upper()}"),
         salt=experiment.salt,
         # Defaults are not written: so the definitions of experiments that have no such field stay as they are.
         activation=pb.ACTIVATION_REQUIRED if experiment.needs_activation else pb.ACTIVATION_UNSPECIFIED,

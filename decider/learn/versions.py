@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from decider.errors import FailedPrecondition, NotFound
 from decider.experiment.checks import check_successor, check_work
-from decider.experiment.combinations import check_combinations
+from decider.experiment.combinations import check_combinations, default_action_warnings
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import definition_text
 from decider.learn.limits import LimitChecker, Limits
@@ -111,6 +111,8 @@ class Versions:
             (mark,) = self._log.append([NewVersion(experiment, number, waits)])
             if mark is not None:
                 self._warn_of_whole_log(experiment)
+                for warning in default_action_warnings(experiment):
+                    logger.warning("experiment %s: %s", experiment.id, warning)
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
                 return ApplyResult(version, changed=True, waits=waits)
 

@@ -36,6 +36,8 @@ class Learning(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARNING_UNSPECIFIED: _ClassVar[Learning]
     LEARNING_ONLINE: _ClassVar[Learning]
     LEARNING_FROZEN: _ClassVar[Learning]
+    LEARNING_APPRENTICE: _ClassVar[Learning]
+    LEARNING_LOG_ONLY: _ClassVar[Learning]
 
 class ActionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -84,6 +86,8 @@ EXPERIMENT_STATE_ENDED: ExperimentState
 LEARNING_UNSPECIFIED: Learning
 LEARNING_ONLINE: Learning
 LEARNING_FROZEN: Learning
+LEARNING_APPRENTICE: Learning
+LEARNING_LOG_ONLY: Learning
 ACTION_STATE_UNSPECIFIED: ActionState
 ACTION_STATE_ACTIVE: ActionState
 ACTION_STATE_RETIRED: ActionState
