@@ -19,6 +19,9 @@ from decider.policy.spec import Relearned
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId, Position, Time
 
+TELL_EVERY = 10_000
+"""Decisions."""
+
 LOOK_EVERY = 0.2
 """Seconds between two looks whether a version serves."""
 
@@ -76,7 +79,8 @@ def survey(log: LogReader, id_: ExperimentId, *, say: Callable[[str], None] = la
         if version.learns_from(old.decision.reason, activated=old.activated, overridden=old.overridden):
             late = old.rewards != new.rewards
             found.add(before=now.of(old, version), after=then.of(new, version), late=late)
-            say(f"comparing {id_}: {found.decisions} decisions")
+            if found.decisions % TELL_EVERY == 0:
+                say(f"comparing {id_}: {found.decisions} decisions")
     return found
 
 
