@@ -15,6 +15,7 @@ from decider.decide.decide import RULES, decide, eligible_actions
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
+from decider.learn.rewards import rewards_of
 from decider.learn.trainer import Trainer
 from decider.log.evicted import EvictedPolicies
 from decider.log.protocol import LoggedDecision, LogReader, Mark
@@ -108,7 +109,8 @@ def _check_model_learnable(log: LogReader, owner: _Owner, first: Position) -> No
         log.models.load_base(base)
     goes_on = base is not None and base.name.position <= first
     try:
-        log.check_archive(owner.experiment, after=base.time if base is not None and goes_on else Time(0))
+        after = base.time if base is not None and goes_on else Time(0)
+        log.check_archive(owner.experiment, after=after, late=rewards_of(owner.policy.relearned).late)
     except (ArchiveMissing, ArchiveDamaged) as error:
         raise type(error)(
             f"experiment {owner.experiment!r}: its policy {owner.policy.algorithm} learned from archived decisions "

@@ -104,6 +104,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.options",
         "decider.server.archive_command",
         "decider.server.forget_command",
+        "decider.server.relearn_command",
         "simulator",
     ),
     "rich": ("simulator",),

@@ -147,6 +147,7 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
     ".venv/bin/decider archive --db demo.db",
+    ".venv/bin/decider relearn storefront --db demo.db",
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
     ".venv/bin/simulator evaluate demo.db",
@@ -192,6 +193,7 @@ def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> N
     place, _ = demo
     assert place.run(only(".venv/bin/simulator verify demo.db")) == "1500 of 1500 decisions equal\n"
     assert "free-shipping" in place.run(only(".venv/bin/sqlite-utils query demo.db"))
+    assert "learn anew" in place.run(only(".venv/bin/decider relearn storefront --db demo.db"))
     assert place.run(only(".venv/bin/decider archive --db demo.db")) == "nothing to archive\n"
 
 
