@@ -21,11 +21,13 @@ from simulator.evaluate.result import (
     FieldImportance,
     HoldoutMean,
     LogSummary,
+    PageResults,
     PolicyResult,
     Segment,
 )
 from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.report.checks import candidate_panel, log_panel, notable
+from simulator.report.slates import page_estimates_table, pages_table, pages_text
 from simulator.report.table import STYLES, Cell, Column, Table, Tone, difference, estimate, in_terminal
 from simulator.text import between, count, figure, printable, signed, signed_between
 
@@ -63,9 +65,22 @@ def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
     for policy in candidates(evaluation):
         if policy.estimates:
             yield in_terminal(estimates_table(policy))
+    if evaluation.slates:
+        yield from _pages(evaluation.slates)
     if evaluation.importance:
         yield in_terminal(importance_table(evaluation.importance, evaluation.log.decisions))
     yield from missing_importance(evaluation)
+
+
+def _pages(slates: PageResults) -> Iterator[RenderableType]:
+    yield Text(pages_text(slates), "bold")
+    for policy in slates.policies:
+        if policy.diagnostics.verdict != "fine":
+            yield candidate_panel(f"{policy.name}, pages", policy.diagnostics, policy.decisions, rows="pages")
+    yield in_terminal(pages_table(slates))
+    for policy in slates.policies:
+        if policy.estimates:
+            yield in_terminal(page_estimates_table(policy))
 
 
 def candidates(evaluation: Evaluation) -> list[PolicyResult]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simulator.evaluate.answer import best_first, conclude
 from simulator.evaluate.result import Conclusion, Diagnostics, Evaluation, PolicyResult
-from simulator.report import checks, evaluation
+from simulator.report import checks, evaluation, slates
 from simulator.report.evaluation import candidates, span, subject
 from simulator.report.pages.glossary import explained
 from simulator.report.pages.html import write_page
@@ -56,6 +56,7 @@ def write_report(found: Evaluation, folder: Path) -> Path:
         glossary=explained(_words(found)),
         checks=checks,
         tables=evaluation,
+        slates=slates,
         unexplained=unexplained,
     )
 
@@ -103,5 +104,7 @@ def _words(found: Evaluation) -> Iterator[str]:
             yield result.difference.interval
         if result.curve:
             yield "confidence sequence"
+    if found.slates:
+        yield from [name for policy in found.slates.policies for name in policy.estimates]
     if found.importance:
         yield "importance"
