@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -276,7 +278,7 @@ def test_a_candidate_fills_slots_as_decide_slate_does(shop: Path) -> None:
     with closing(open_reader(shop)) as log:
         version = log.versions()[0]
         logged = [one.decision for one in log.decisions(version.position)]
-    replayed = ReplayedPolicy("mine", version, Favourite(), actions=columns.actions)  # type: ignore[arg-type]
+    replayed = ReplayedPolicy("mine", version, Favourite(), actions=columns.actions)
     scored = ServedPolicy(replayed).pmf(columns)
     compared = 0
     for row in range(0, 240, 2):
@@ -324,6 +326,8 @@ def test_the_command_shows_pages_and_the_json_has_them(shop: Path, tmp_path: Pat
     )
     assert result.exit_code == 0, result.output
     assert "Slates: 120 pages with 2 slots. A page earns the sum of what its slots earn." in result.output
+    assert "fixed:b, whole pages: " in result.output
+    assert "fixed:b, each slot behind the logged ones: " in result.output
     found = json.loads(file.read_text())["slates"]
     assert (found["pages"], found["slots"], found["incomplete"], found["reward"]) == (120, 240, 0, "sum")
     assert [one["name"] for one in found["policies"]] == ["uniform", "fixed:b"]
@@ -357,3 +361,38 @@ def test_the_log_replays(shop: Path) -> None:
     with closing(open_reader(shop)) as log:
         found = verify(log)
     assert found.equal == found.decisions == 241
+
+
+# The example of the README.
+
+README = Path(__file__).parent.parent / "simulator" / "README.md"
+
+
+def draw_shop(path: Path, clock: Clock) -> None:
+    """Pages with two slots by an even policy; the second slot is clicked less, and less still behind a sale."""
+    names = ("sale", "outfit", "gift", "none")
+    actions = tuple([Action(ActionId(one)) for one in names])
+    clicks = dict(zip(names, (0.3, 0.2, 0.1, 0.05), strict=True))
+    random = Random(1)
+    with closing(open_log(path, clock=clock)) as log:
+        log.append([NewVersion(replace(HOME, actions=actions, baseline=actions[3].id), 1)])
+        for page in write_pages(log, pages=600):
+            for place, one in enumerate(page):
+                behind_sale = place == 1 and page[0].action == "sale"
+                if random.random() < clicks[one.action] * (0.7 if place else 1) * (0.3 if behind_sale else 1):
+                    clock.advance(0.001)
+                    log.append([NewReward(position_of(log, one), "click", 1.0)])
+        clock.advance(60)
+        log.append([NewVersion(replace(HOME, actions=actions, baseline=actions[3].id, paused=True), 2)])
+
+
+def test_the_example_of_the_readme_is_what_the_command_prints(tmp_path: Path, clock: Clock) -> None:
+    """All draws are whole numbers, so the figures are the same on every machine."""
+    draw_shop(tmp_path / "shop.db", clock)
+    arguments = ["evaluate", str(tmp_path / "shop.db"), "--policy", "fixed:sale", "--policy", "fixed:outfit"]
+    result = CliRunner().invoke(main, arguments, env={"COLUMNS": "100"})
+    assert result.exit_code == 0, result.output
+    printed = iter([line.strip() for line in result.output.splitlines()])
+    (shown,) = re.findall(r"^### Whole pages$.*?^```text\n(.*?)^```$", README.read_text(encoding="utf-8"), re.M | re.S)
+    for line in shown.splitlines():
+        assert line == "..." or line.strip() in printed, "in this order"

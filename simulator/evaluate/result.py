@@ -273,8 +273,8 @@ class PageResults:
     incomplete: the others. slots: the decisions in them; most_slots: of one page.
 
     reward: "sum" of the slots' rewards, or "page" where every slot has that of the page. mean_reward: of a page, as
-    logged. policies: as those of the decisions, but of pages: `decisions` counts pages, and what was logged is not
-    among them.
+    logged; reward_range: of a page. policies: as those of the decisions, but of pages: `decisions` counts pages, and
+    what was logged is not among them.
     """
 
     pages: int
@@ -283,6 +283,7 @@ class PageResults:
     most_slots: int
     reward: PageReward
     mean_reward: Estimate
+    reward_range: tuple[float, float]
     policies: tuple[PolicyResult, ...]
 
 

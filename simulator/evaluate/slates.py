@@ -17,6 +17,7 @@ import numpy as np
 
 from decider.estimate.iips import Iips
 from decider.estimate.rips import Rips
+from simulator.evaluate.answer import of_pages
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.answer import Answer, answer_findings
 from simulator.evaluate.checks.candidate import (
@@ -82,7 +83,8 @@ class Layout:
     @cached_property
     def first(self) -> Longs:
         """(pages,): the row of its first slot."""
-        return self.row[self.place == 0]
+        first: Longs = self.row[self.place == 0]
+        return first
 
     @cached_property
     def there(self) -> Flags:
@@ -122,6 +124,7 @@ def evaluate_pages(
         most_slots=layout.there.shape[1],
         reward=kind,
         mean_reward=mean_reward(logged.reward, logged.units, logged.reward_range),
+        reward_range=logged.reward_range,
         policies=tuple(
             [
                 _evaluate(candidate, one, kind, findings=findings, force=force)
@@ -299,16 +302,7 @@ def page_findings(overlap: Overlap, answer: Answer | None) -> tuple[Finding, ...
         largest_weight(overlap),
         concentration(overlap.weight),
     )
-    return tuple([replace(one, text=_of_pages(one.text), needed=_of_pages(one.needed)) for one in found])
-
-
-def _of_pages(text: str) -> str:
-    """What the checks say of decisions, said of pages.
-
-    >>> _of_pages("One decision carries 75 % of the spread; log 3 times as many decisions.")
-    'One page carries 75 % of the spread; log 3 times as many pages.'
-    """
-    return text.replace("decision", "page")
+    return tuple([replace(one, text=of_pages(one.text), needed=of_pages(one.needed)) for one in found])
 
 
 def _support(overlap: Overlap) -> Finding:

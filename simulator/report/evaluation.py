@@ -48,6 +48,9 @@ TOO_FEW = "too few decisions"
 
 TO_DO = "What to do:"
 
+WHOLE, ALONE = ", whole pages", ", each slot behind the logged ones"
+"""Of what an answer is, in a log with slates."""
+
 ONE_EACH = "Each interval is for one policy alone. Of several, the one that looks best looks better than it is."
 
 
@@ -150,16 +153,23 @@ def span(log: LogSummary) -> str:
 
 
 def _answers(evaluation: Evaluation) -> Iterator[RenderableType]:
-    """Three lines for each policy, the best first."""
+    """Three lines for each policy, the best first; of whole pages before single slots."""
     ordered = best_first(candidates(evaluation))
+    if evaluation.slates:
+        for policy in best_first(evaluation.slates.policies):
+            yield from _answer(policy, WHOLE)
     for policy in ordered:
-        if policy.answer:
-            style = STYLES[TONES.get(policy.answer.conclusion, "")]
-            yield Text.assemble(printable(policy.name), ": ", (policy.answer.effect, style or "bold"))
-            for text in (policy.answer.certainty, f"{TO_DO} {policy.answer.advice}"):
-                yield Padding(Text(printable(text)), (0, 0, 0, 2))
+        yield from _answer(policy, ALONE if evaluation.slates else "")
     if len(ordered) > 1:
         yield Text(ONE_EACH, "dim")
+
+
+def _answer(policy: PolicyResult, which: str) -> Iterator[RenderableType]:
+    if policy.answer:
+        style = STYLES[TONES.get(policy.answer.conclusion, "")]
+        yield Text.assemble(printable(policy.name), which, ": ", (policy.answer.effect, style or "bold"))
+        for text in (policy.answer.certainty, f"{TO_DO} {policy.answer.advice}"):
+            yield Padding(Text(printable(text)), (0, 0, 0, 2))
 
 
 def side_by_side(evaluation: Evaluation) -> Table[Side]:

@@ -21,7 +21,7 @@ REWARDS: Mapping[PageReward, str] = {
 
 NOTE = (
     "ips needs no assumption. rips varies less, and is right where a slot's reward does not depend on the slots behind "
-    "it. The figures above are of single slots, each behind what was logged before it."
+    "it. The tables above are of single slots, each behind what was logged before it."
 )
 
 TITLES: Mapping[str, str] = {
@@ -37,7 +37,7 @@ def pages_text(slates: PageResults) -> str:
     """How many pages there are, and what one of them earns.
 
     >>> logged = Estimate(0.5, 0.4, 0.6, "")
-    >>> pages_text(PageResults(900, 2, 1_800, 2, "page", logged, ()))
+    >>> pages_text(PageResults(900, 2, 1_800, 2, "page", logged, (0.0, 1.0), ()))
     'Slates: 900 pages with 2 slots. The reward is that of the page: every slot has it, so it counts once. 2 pages are \
 left out, since a slot of them is.'
     """

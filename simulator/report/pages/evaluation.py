@@ -49,6 +49,7 @@ def write_report(found: Evaluation, folder: Path) -> Path:
         log=found.log,
         sections=sections,
         best_first=[section for one in best_first(candidates(found)) for section in sections if section.result is one],
+        best_pages=best_first(found.slates.policies) if found.slates else [],
         overview=overview,
         by_time=by_time,
         by_time_title=over_time_title(found.over_time) if found.over_time else "",
