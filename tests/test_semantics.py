@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
+from simulator.evaluate.checks.log import log_findings
 from simulator.logs.decider_log import load
 from simulator.studies.semantics.__main__ import main
 from simulator.studies.semantics.judge import Judged, Learned, Sums, check, judge, play, run
@@ -84,6 +85,22 @@ def test_a_log_in_which_the_draw_decides_what_is_left_is_refused(name: str) -> N
     """Nothing can mend it; an answer would be one about other pages."""
     judged, _ = results(name, logs=3)
     assert all(one.refused == one.logs for one in judged)
+
+
+@pytest.mark.parametrize(("name", "cause"), [("overrides", "overrides"), ("rendered", "not activated")])
+def test_the_cause_of_a_selection_is_named(name: str, cause: str, tmp_path: Path) -> None:
+    """ "Log the right propensity" is no help where they are right, and what was shown depends on them."""
+    play(SCENES[f"{name}, by action"], tmp_path / "log.db", visits=VISITS, seed=SEED, number=0)
+    (found,) = [one for one in log_findings(load(tmp_path / "log.db")) if one.name == cause]
+    assert (found.verdict, "before the draw" in found.needed) == ("caution", True)
+
+
+def test_pages_that_were_not_seen_for_another_reason_are_no_fault(tmp_path: Path) -> None:
+    """With required activation many decisions are left out: that alone must not alarm anybody."""
+    play(SCENES["rendered, required"], tmp_path / "log.db", visits=VISITS, seed=SEED, number=0)
+    (found,) = [one for one in log_findings(load(tmp_path / "log.db")) if one.name == "not activated"]
+    assert found.verdict == "fine"
+    assert found.value == pytest.approx(0.3, abs=0.1)
 
 
 def test_a_scene_is_the_same_for_a_seed(tmp_path: Path) -> None:
