@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench growth soak wide walk tour cases coverage kinds side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench growth soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -89,6 +89,9 @@ coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, th
 kinds: $(READY) ## right and wrong logs through the evaluation: verdicts, alarms, coverage (ARGS="--logs 300 --publish")
 	@$(BIN)/python -m simulator.studies.kinds $(ARGS)
 
+semantics: $(READY) ## sticky, overrides, activation, caps and slates against a known truth (ARGS="--logs 200 --publish")
+	@$(BIN)/python -m simulator.studies.semantics $(ARGS)
+
 $(RIVALS): simulator/studies/rivals/requirements.txt
 	$(PYTHON) -m venv .venv-rivals
 	.venv-rivals/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r simulator/studies/rivals/requirements.txt
@@ -113,6 +116,9 @@ samples: $(READY) ## the sample outputs in simulator/README.md, made again (a mi
 
 walk: $(READY) ## the way of one Decide through the files and rooms
 	@$(BIN)/python -m simulator.studies.walk
+
+given-up: $(READY) ## calls that are given up, against a server that stands still each second: is anything learned that nobody saw?
+	@$(BIN)/python -m simulator.studies.given_up $(ARGS)
 
 cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS=60000 makes long logs shorter
 	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done

@@ -565,7 +565,8 @@ class LogReader(Protocol):
             int64 position, time, version, model, deadline (microseconds), sealed (1 or 0: deadline <= head.time),
             overridden, activated (1 or 0); float64 propensity; string unit_id, action, reason, segment, device,
             channel, location, intent_stage, features (JSON object), eligible (JSON list), action_features (JSON
-            object), pmf (its millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
+            object), pmf (its millionths with commas between), slot (the decision's id where it can be one of a slate's
+            slots). Empty strings: not given; of `eligible`: all active ones.
         rewards, in order of (position of the decision, position of the reward):
             int64 decision (its position), time, joined (1 or 0: in time), retracted (1 or 0: taken back in time);
             float64 value (what is in force of it, x weight), unweighted (the same without weight); string name.
