@@ -24,6 +24,7 @@ BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 SIMULATED = (
     "simulator.text",
     "simulator.load_policy",
+    "simulator.past",
     "simulator.verify",
     "simulator.kept",
     "simulator.datasets",
