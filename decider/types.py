@@ -45,6 +45,7 @@ class Reason(enum.StrEnum):
     NO_EXPLORATION = "NO_EXPLORATION"
     HOLDOUT_UNAVAILABLE = "HOLDOUT_UNAVAILABLE"
     WITHHELD = "WITHHELD"
+    APPRENTICE = "APPRENTICE"
 
 
 STICKY = "STICKY"
@@ -98,7 +99,8 @@ class CalledAction(NamedTuple):
 
 class DecisionRequest(NamedTuple):
     """One call of Decide, checked, with its decision id. called: actions that it brings; `fit_actions` puts them among
-    the others. at: when it came; None, as in a replay: the actions are those that were available then."""
+    the others. at: when it came; None, as in a replay: the actions are those that were available then. default: what
+    the caller would show by itself; None where it names nothing."""
 
     decision_id: DecisionId
     unit_id: str
@@ -109,6 +111,7 @@ class DecisionRequest(NamedTuple):
     explore: bool = True
     called: tuple[CalledAction, ...] = ()
     at: Time | None = None
+    default: ActionId | None = None
 
 
 class Reached(NamedTuple):

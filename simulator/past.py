@@ -70,7 +70,8 @@ def _named(limits: Limits, withheld: Mapping[ActionId, str]) -> Reached:
 
 
 def request_of(decision: Decision, version: ExperimentVersion, withheld: Mapping[ActionId, str]) -> DecisionRequest:
-    """The request that led to a decision. Where a rule decided, `explore` made no difference.
+    """The request that led to a decision. Where a rule decided, `explore` made no difference. A default action that was
+    served is the decision's.
 
     It allowed what was eligible and what was withheld, but not a baseline action that stands in place of nothing.
     """
@@ -85,6 +86,7 @@ def request_of(decision: Decision, version: ExperimentVersion, withheld: Mapping
         eligible=() if asked == version.all_active else asked,
         action_features=decision.action_features,
         explore=decision.reason != Reason.NO_EXPLORATION,
+        default=decision.action if version.default_reason is not None and decision.propensity == 1 else None,
     )
 
 

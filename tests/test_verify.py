@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from decider.decide.decide import RULES, decide, eligible_actions, in_holdout
 from decider.decide.slots import draw, hash_ticket
 from decider.errors import FailedPrecondition, UnknownCode
-from decider.experiment.definition import Experiment, RewardDefinition
+from decider.experiment.definition import Experiment, Learning, RewardDefinition
 from decider.experiment.limits import Cap
 from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
@@ -116,7 +116,7 @@ def eventful(drive: Drive, *, visits: int = 24) -> None:
     drive.set_paused(HOME, paused=False)
     drive.visits(visits // 2)
     drive.restart()
-    drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25), frozen=True))
+    drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25), learning=Learning.FROZEN))
     drive.visits(visits // 2)
     drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25)))
     drive.visits(visits)

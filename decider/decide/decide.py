@@ -127,9 +127,11 @@ def _slots(
     budget: Budget | None,
     rules: int,
 ) -> SlotsAndReason:
+    if version.default_reason is not None:
+        return _default_slots(version, eligible, request.default, version.default_reason)
     if version.experiment.holdout and in_holdout(version, request.unit_id):
         return baseline_slots(version, eligible), _holdout_reason(version, eligible, rules)
-    if budget is not None and not _fits(request, version, eligible, budget):
+    if budget is not None and not fits_budget(request, version, eligible, budget):
         return baseline_slots(version, eligible), Reason.FALLBACK
     slots, reason = ask(request, version, model, eligible)
     if reason is None and not request.explore:
@@ -149,7 +151,9 @@ def _holdout_reason(version: ExperimentVersion, eligible: tuple[ActionId, ...], 
     return Reason.HOLDOUT if clean else Reason.HOLDOUT_UNAVAILABLE
 
 
-def _fits(request: DecisionRequest, version: ExperimentVersion, eligible: tuple[ActionId, ...], budget: Budget) -> bool:
+def fits_budget(
+    request: DecisionRequest, version: ExperimentVersion, eligible: tuple[ActionId, ...], budget: Budget
+) -> bool:
     """Whether the policy may be asked. Vowpal Wabbit holds the interpreter lock for a whole call: one dear request
     would keep all others waiting."""
     if version.work.fits(budget, request.context, eligible, request.action_features) or len(eligible) == 1:
@@ -430,6 +434,25 @@ def in_holdout(version: ExperimentVersion, unit_id: str) -> bool:
     """Whether the unit belongs to the control group; the same for every version with this id and salt."""
     experiment = version.experiment
     return hash_ticket(experiment.id, experiment.salt, "holdout", unit_id) < experiment.holdout * SLOTS
+
+
+def _default_slots(
+    version: ExperimentVersion, eligible: tuple[ActionId, ...], default: ActionId | None, reason: Reason
+) -> SlotsAndReason:
+    if len(eligible) == 1:
+        return one_slot(0, 1), Reason.ONLY_ELIGIBLE
+    action = default_action(version, eligible, default)
+    if action is None:
+        return uniform_slots(len(eligible)), reason
+    return one_slot(eligible.index(action), len(eligible)), reason
+
+
+def default_action(
+    version: ExperimentVersion, eligible: tuple[ActionId, ...], default: ActionId | None
+) -> ActionId | None:
+    """What is served where no policy decides: the caller's default action, else the baseline action. None: one of the
+    eligible actions by lot."""
+    return next((id_ for id_ in (default, version.experiment.baseline) if id_ in eligible), None)
 
 
 def baseline_slots(version: ExperimentVersion, eligible: Sequence[ActionId]) -> Slots:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import LARGEST_REWARD
-from decider.experiment.definition import Action, Experiment, RewardDefinition
+from decider.experiment.definition import DEFAULT_ACTION_REASONS, Action, Experiment, Learning, RewardDefinition
+from decider.policy.algorithms import ALGORITHMS
 
 SLACK = 1e-9
 """Of sums of shares: 0.1 + 0.2 is more than 0.3."""
@@ -23,6 +24,7 @@ def check_combinations(experiment: Experiment, before: Experiment | None) -> Non
         *_reward_violations(experiment.reward),
         *_limit_violations(experiment),
         *_share_violations(experiment),
+        *_apprentice_violations(experiment),
         *_succession_violations(experiment, before),
     ]
     if violations:
@@ -90,6 +92,31 @@ def _low_shares(experiment: Experiment, active: list[Action]) -> Iterator[Violat
             )
 
 
+def _apprentice_violations(experiment: Experiment) -> Iterator[Violation]:
+    if experiment.learning is not Learning.APPRENTICE:
+        return
+    name = experiment.policy.algorithm
+    if not experiment.policy.learns:
+        yield Violation(
+            "learning",
+            f"APPRENTICE teaches the policy by what is served, and {name} learns nothing: take LOG_ONLY, or a policy "
+            "that learns",
+        )
+    elif why := ALGORITHMS[name].no_apprentice:
+        yield Violation("learning", f"APPRENTICE is not for {name}: {why}. Take LOG_ONLY, or another policy")
+
+
+def default_action_warnings(experiment: Experiment) -> Iterator[str]:
+    """What surprises where default actions are served, in words."""
+    if experiment.learning not in DEFAULT_ACTION_REASONS:
+        return
+    mode = experiment.learning.upper()
+    if experiment.baseline is None:
+        yield f"its learning is {mode} and it has no baseline_action, so calls without a default_action are refused"
+    if experiment.holdout:
+        yield f"its learning is {mode}, so everybody gets a default action and there is no control group (holdout)"
+
+
 def _reward_violations(reward: RewardDefinition) -> Iterator[Violation]:
     if reward.weights and not any(reward.weights.values()):
         yield Violation("reward.weights", "are all 0, so rewards count for nothing: give one another weight")
@@ -108,7 +135,7 @@ def _reward_violations(reward: RewardDefinition) -> Iterator[Violation]:
 
 
 def _succession_violations(experiment: Experiment, before: Experiment | None) -> Iterator[Violation]:
-    if before is None and experiment.frozen and experiment.policy.learns:
+    if before is None and experiment.learning is Learning.FROZEN and experiment.policy.learns:
         yield Violation(
             "learning",
             "FROZEN from the first version on: the model has learned nothing, and never will. Begin with ONLINE, or "

@@ -44,6 +44,19 @@ class OutOfRange(enum.StrEnum):
     REFUSE = "refuse"
 
 
+class Learning(enum.StrEnum):
+    """Who decides, and whether the policy learns: see the proto enum of the same name."""
+
+    ONLINE = "online"
+    APPRENTICE = "apprentice"
+    LOG_ONLY = "log_only"
+    FROZEN = "frozen"
+
+
+DEFAULT_ACTION_REASONS = {Learning.APPRENTICE: Reason.APPRENTICE, Learning.LOG_ONLY: Reason.BASELINE}
+"""In these modes no policy decides: the caller's default action is served, for this reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One thing that can be chosen. `payload` is for the caller; the policy never sees it.
@@ -107,7 +120,7 @@ class Experiment:
     minimum_propensity: float = 0.0
     holdout: float = 0.0
     reward: RewardDefinition = field(default_factory=RewardDefinition)
-    frozen: bool = False
+    learning: Learning = Learning.ONLINE
     salt: str = ""
     needs_activation: bool = False
     learns_overrides: bool = False
@@ -117,12 +130,23 @@ class Experiment:
     caps: tuple[Cap, ...] = ()
     time_zone: str = UTC_NAME
 
+    @property
+    def learns(self) -> bool:
+        """Whether the policy, if it can, learns from the decisions."""
+        return self.learning in (Learning.ONLINE, Learning.APPRENTICE)
+
+    @property
+    def control_share(self) -> float:
+        """The share of units in the control group: there is none where everybody gets a default action."""
+        return 0.0 if self.learning in DEFAULT_ACTION_REASONS else self.holdout
+
 
 class ExperimentVersion:
     """An experiment as it was applied, with the lookups that the rules need. Decisions name its position.
 
     scheduled: the actions that can be chosen at some times only. limits: caps and budgets; None: there are none.
-    shares: (smallest, largest) share, by action; those of others are 0 and 1.
+    shares: (smallest, largest) share, by action; those of others are 0 and 1. default_reason: where the caller's
+    default action is served, why; None: the policy decides.
 
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
@@ -133,6 +157,7 @@ class ExperimentVersion:
         "all_active",
         "all_choices",
         "choices",
+        "default_reason",
         "experiment",
         "limits",
         "number",
@@ -149,6 +174,7 @@ class ExperimentVersion:
         self.number = number
         self.position = position
         self.time = time
+        self.default_reason = DEFAULT_ACTION_REASONS.get(experiment.learning)
         self.active: dict[ActionId, Action] = {a.id: a for a in experiment.actions if not a.retired}
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
@@ -172,7 +198,7 @@ class ExperimentVersion:
     def learns_from(self, reason: Reason, *, activated: bool = True, overridden: bool) -> bool:
         """Whether a policy may learn from such a decision. overridden: another action was shown."""
         experiment = self.experiment
-        if experiment.frozen or reason in NOT_POLICY_TRAFFIC or not self.counts(activated=activated):
+        if not experiment.learns or reason in NOT_POLICY_TRAFFIC or not self.counts(activated=activated):
             return False
         return experiment.learns_overrides or not overridden
 

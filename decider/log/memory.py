@@ -9,10 +9,11 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from decider.errors import LogError, LogLocked
-from decider.experiment.aggregate import final_reward
+from decider.experiment.aggregate import NamedReward, final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.log.exact_sum import ZERO, ExactSum
@@ -328,7 +329,7 @@ class MemoryLog:
         """See LogReader. Nothing is archived out of memory."""
         return Mark(START, Time(0))
 
-    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+    def check_archive(self, experiment: ExperimentId, *, after: Time, late: Mark | None = None) -> None:
         """See LogReader."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
@@ -432,7 +433,7 @@ class MemoryLog:
         rewards = [
             LoggedReward(
                 *mark, logged.decision.decision_id, reward.name, reward.value, reward.weight, reward.reward_id,
-                self._outcome(mark, reward, logged), self._in_force(mark, reward, self._deadline(logged)),
+                self._outcome(mark, reward, logged), self._in_force(mark, reward, _end(self._deadline(logged))),
             )
             for logged in self.decisions_between(first, last)
             for mark, reward in self._rewards.get(logged.position, [])
@@ -464,16 +465,41 @@ class MemoryLog:
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader."""
-        due = [
-            self._seal(logged, self._deadline(logged))
+        due = [self._seal(logged, self._deadline(logged)) for logged in self._due(experiment, after, until)]
+        return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
+
+    def _due(self, experiment: ExperimentId, after: Time, until: Time) -> list[LoggedDecision]:
+        return [
+            logged
             for logged in self._logged_decisions()
             if self._version(logged).experiment.id == experiment and after < self._deadline(logged) <= until
         ]
+
+    def sealed_with_late(
+        self, experiment: ExperimentId, *, after: Time, until: Time, late: Mark
+    ) -> Iterator[SealedDecision]:
+        """See LogReader."""
+        due = [self._seal_with_late(logged, late) for logged in self._due(experiment, after, until)]
         return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
+
+    def _seal_with_late(self, logged: LoggedDecision, late: Mark) -> SealedDecision:
+        deadline = self._deadline(logged)
+        end = Mark(late.position, Time(2**63 - 1)) if deadline <= late.time else _end(deadline)
+        counted = [
+            (reward.name, value, reward.weight)
+            for mark, reward in self._rewards.get(logged.position, [])
+            if _is_before(mark, end) and (value := self._in_force(mark, reward, end)) is not None
+        ]
+        return replace(
+            self._seal(logged, deadline),
+            rewards=tuple([value * weight for _, value, weight in counted]),
+            named=tuple([NamedReward(name, value) for name, value, _ in counted]),
+        )
 
     def _seal(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
         shown_at, activation = self._activations.get(logged.position, (deadline, None))
+        end = _end(deadline)
         return SealedDecision(
             position=logged.position,
             deadline=deadline,
@@ -482,7 +508,7 @@ class MemoryLog:
                 [
                     value * reward.weight
                     for mark, reward in rewards
-                    if mark.time < deadline and (value := self._in_force(mark, reward, deadline)) is not None
+                    if mark.time < deadline and (value := self._in_force(mark, reward, end)) is not None
                 ]
             ),
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
@@ -490,9 +516,9 @@ class MemoryLog:
             shown=activation.action if activation is not None and shown_at < deadline else None,
         )
 
-    def _in_force(self, mark: Mark, reward: NewReward, deadline: Time) -> float | None:
-        """The value that the last change in time gave it; None: it was taken back."""
-        changes = [one.value for at, one in self._changes.get(mark.position, []) if at.time < deadline]
+    def _in_force(self, mark: Mark, reward: NewReward, end: Mark) -> float | None:
+        """The value that the last change before the end gave it; None: it was taken back."""
+        changes = [one.value for at, one in self._changes.get(mark.position, []) if _is_before(at, end)]
         return changes[-1] if changes else reward.value
 
     def _outcome(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> RewardOutcome:
@@ -522,7 +548,7 @@ class MemoryLog:
                 self._seal(one, self._deadline(one)),
                 self._version(one),
                 [
-                    (mark, reward, self._in_force(mark, reward, self._deadline(one)))
+                    (mark, reward, self._in_force(mark, reward, _end(self._deadline(one))))
                     for mark, reward in self._rewards.get(one.position, [])
                 ],
             )
@@ -608,6 +634,15 @@ class MemoryLog:
 
 def _activation(position: Position, decision: Decision, early: EarlyActivation) -> NewActivation:
     return NewActivation(position, None if early.action == decision.action else early.action)
+
+
+def _end(deadline: Time) -> Mark:
+    """Of a window."""
+    return Mark(Position(2**63 - 1), deadline)
+
+
+def _is_before(mark: Mark, end: Mark) -> bool:
+    return mark.position <= end.position and mark.time < end.time
 
 
 def _key(entry: Entry) -> Any:

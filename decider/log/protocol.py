@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
+from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.log.exposures import ShownActivation, ShownDecision
@@ -306,7 +307,8 @@ class SealedDecision:
     """A decision whose window is over, with everything that arrived in it.
 
     rewards: value x weight of those in force, in the order of arrival. overridden: another action was shown; shown:
-    which. activated: it was said in time that something was shown.
+    which. activated: it was said in time that something was shown. named: the same rewards with their names and without
+    weights; of `sealed_with_late` only.
     """
 
     position: Position
@@ -316,6 +318,7 @@ class SealedDecision:
     overridden: bool
     activated: bool = False
     shown: ActionId | None = None
+    named: tuple[NamedReward, ...] = ()
 
 
 class NamedModel(NamedTuple):
@@ -452,9 +455,9 @@ class LogReader(Protocol):
     def cut(self) -> Mark:
         """The last entry that lies in an archive; (0, 0) where nothing does. The log holds what comes behind it."""
 
-    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
-        """Before what was sealed of an experiment after a time is learned. Raises ArchiveMissing, ArchiveDamaged where
-        that needs a part of the archive that is not there, or not whole."""
+    def check_archive(self, experiment: ExperimentId, *, after: Time, late: Mark | None = None) -> None:
+        """Before what was sealed of an experiment after a time is learned; late: as `sealed_with_late` gives it. Raises
+        ArchiveMissing, ArchiveDamaged where that needs a part of the archive that is not there, or not whole."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """Every applied version, in order of position: for offline use, since a log may have thousands."""
@@ -523,6 +526,13 @@ class LogReader(Protocol):
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""
 
+    def sealed_with_late(
+        self, experiment: ExperimentId, *, after: Time, until: Time, late: Mark
+    ) -> Iterator[SealedDecision]:
+        """The same decisions; but where the window ended up to the time of `late`, every reward and change of one up to
+        its position counts, whether it came in the window or later. `named` is filled. Activations stay as they were.
+        Of archived decisions it reads the archive."""
+
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
 
@@ -555,7 +565,8 @@ class LogReader(Protocol):
             int64 position, time, version, model, deadline (microseconds), sealed (1 or 0: deadline <= head.time),
             overridden, activated (1 or 0); float64 propensity; string unit_id, action, reason, segment, device,
             channel, location, intent_stage, features (JSON object), eligible (JSON list), action_features (JSON
-            object), pmf (its millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
+            object), pmf (its millionths with commas between), slot (the decision's id where it can be one of a slate's
+            slots). Empty strings: not given; of `eligible`: all active ones.
         rewards, in order of (position of the decision, position of the reward):
             int64 decision (its position), time, joined (1 or 0: in time), retracted (1 or 0: taken back in time);
             float64 value (what is in force of it, x weight), unweighted (the same without weight); string name.

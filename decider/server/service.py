@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from decider.decide.decide import Eligible, decide, eligible_actions
-from decider.decide.named_actions import MAX_SHOWN, SHOWN, inactive_actions
+from decider.decide.agreement import Agreement, agreement_of
+from decider.decide.decide import Eligible, decide, default_action, eligible_actions
+from decider.decide.named_actions import MAX_SHOWN, SHOWN, check_default, inactive_actions
 from decider.decide.slate import decide_slate, slot_id
 from decider.errors import (
     AlreadyExists,
@@ -41,6 +42,7 @@ from decider.log.protocol import (
     RefusedReward,
     UnitDecision,
 )
+from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.requests import RequestMetrics
 from decider.policy.work import Budget
 from decider.server import convert
@@ -73,7 +75,8 @@ Result = TypeVar("Result")
 
 class _Answer(NamedTuple):
     """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
-    left out. reason: of the answer, if not the decision's. unit: of a new decision, what it depends on of its unit."""
+    left out. reason: of the answer, if not the decision's. unit: of a new decision, what it depends on of its unit.
+    agreement: of an apprentice with a new decision."""
 
     decision: Decision
     version: ExperimentVersion
@@ -81,6 +84,7 @@ class _Answer(NamedTuple):
     ignored: Sequence[ActionId] = ()
     reason: str | None = None
     unit: UnitDecision | None = None
+    agreement: Agreement | None = None
 
 
 class _Prepared(NamedTuple):
@@ -101,7 +105,7 @@ PATIENT = Caller(math.inf, lambda: True)
 
 class DeciderService:
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
-    experiment does not know. clock: the log's.
+    experiment does not know. agreement: of apprentices. clock: the log's.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits.
@@ -116,6 +120,7 @@ class DeciderService:
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
         metrics: RequestMetrics | None = None,
+        agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
     ) -> None:
         self._current = current
@@ -127,6 +132,7 @@ class DeciderService:
         self._replies = convert.Replies()
         self._metrics = metrics or RequestMetrics()
         self._checks = RequestChecks(self._metrics)
+        self._agreement = agreement or AgreementMetrics()
 
     def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
@@ -195,7 +201,8 @@ class DeciderService:
         self, request: pb.DecideSlateRequest, slots: Sequence[DecisionRequest], caller: Caller
     ) -> Sequence[_Answer]:
         """The answers; none where what the unit has had was another at the commit."""
-        version, model, cache = self._serving(request.experiment)
+        serving = self._serving(request.experiment)
+        version, model, cache = serving
         if version.experiment.sticky:
             raise FailedPrecondition(
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
@@ -211,10 +218,12 @@ class DeciderService:
         (mark,) = self._append([Awaited(NewSlate(new), caller)])
         if mark is None:
             return self._refused_slate(request, caller, retry=any(units))
-        both = zip(filled, units, fit, strict=True)
-        answers = [_Answer(one.decision, version, False, ignored, None, unit) for one, unit, (_, ignored) in both]
+        answers = [
+            _Answer(one.decision, version, False, ignored, None, unit, self._compare(slot, one.decision, serving))
+            for one, unit, (slot, ignored) in zip(filled, units, fit, strict=True)
+        ]
         for answer in answers:
-            self._count_withheld(answer)
+            self._count(answer)
         return answers
 
     def _refused_slate(self, request: pb.DecideSlateRequest, caller: Caller, *, retry: bool) -> Sequence[_Answer]:
@@ -235,6 +244,7 @@ class DeciderService:
                 decision_id=slot_id(request.slate_id, place),
                 eligible_actions=slot.eligible_actions,
                 excluded_actions=slot.excluded_actions,
+                default_action=slot.default_action,
             )
             for place, slot in enumerate(request.slots)
         ]
@@ -270,16 +280,24 @@ class DeciderService:
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
-        version, model, slots = self._serving(request.experiment)
+        serving = self._serving(request.experiment)
+        version, model, slots = serving
         asked, ignored = self._fit(version, asked)
         kept = self._kept(version, asked.unit_id) if version.experiment.sticky else None
         reached = self._reached(version, asked.unit_id)
         eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
-        if kept is not None and _may_repeat(kept.decision.action, eligible):
+        if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
             return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
         made = decide(asked, version, model, slots, self._budget, eligible=eligible)
         new = _of_unit(made, version.experiment, kept, reached, eligible.withheld)
-        return _Answer(made, version, stored=False, ignored=ignored, unit=new)
+        agreement = self._compare(asked, made, serving)
+        return _Answer(made, version, stored=False, ignored=ignored, unit=new, agreement=agreement)
+
+    def _compare(self, asked: DecisionRequest, made: Decision, serving: Serving) -> Agreement | None:
+        version, model, slots = serving
+        if version.default_reason is None:
+            return None
+        return agreement_of(asked, made, version, model, slots, self._budget)
 
     def _reached(self, version: ExperimentVersion, unit: str) -> Reached | None:
         """The limits that are used up for a unit; None where the version has none."""
@@ -297,8 +315,12 @@ class DeciderService:
             self._checks.check_features(experiment.id, experiment.schema, asked.context)
         if version.scheduled:
             asked = asked._replace(at=self._clock())
+        if version.default_reason is not None:
+            fitted, ignored = self._checks.fit(version, asked)
+            check_default(version, asked, fitted)
+            return fitted, ignored
         if asked.eligible or asked.excluded or asked.action_features or asked.called:
-            return self._checks.fit(version, asked)
+            return self._checks.fit(version, asked._replace(default=None))
         return asked, ()
 
     def _kept(self, version: ExperimentVersion, unit: str) -> LoggedDecision | None:
@@ -319,7 +341,7 @@ class DeciderService:
         # No mark: the caller gave up before the commit, a unique key refused the id, or another call wrote a decision
         # of the unit between `_choose` and the commit. Only what is in the log is ever answered.
         if mark is not None:
-            self._count_withheld(chosen)
+            self._count(chosen)
             return chosen
         check_caller(caller)
         stored = self._find_stored(request) if request.decision_id else None
@@ -329,9 +351,13 @@ class DeciderService:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
         return stored
 
-    def _count_withheld(self, chosen: _Answer) -> None:
+    def _count(self, chosen: _Answer) -> None:
+        """A new decision, in the metrics of this process."""
+        experiment = chosen.version.experiment.id
         if chosen.unit is not None and chosen.unit.withheld:
-            self._metrics.observe_withheld(chosen.version.experiment.id, chosen.unit.withheld.values())
+            self._metrics.observe_withheld(experiment, chosen.unit.withheld.values())
+        if chosen.agreement is not None:
+            self._agreement.observe(experiment, chosen.agreement)
 
     def _find_stored(self, request: pb.DecideRequest) -> _Answer | None:
         """The decision with this id, if there is one. Raises AlreadyExists if it belongs to another unit or experiment,
@@ -491,6 +517,8 @@ def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentV
     """Of a call that is sent again: as in the first answer. Its other fields are not read."""
     brought = [*decision.eligible, *[action.id for action in request.actions]]
     named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features)]
+    if request.default_action and version.default_reason is not None:
+        named.append(request.default_action)
     if not (named or request.actions):
         return ()
     return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
@@ -519,8 +547,11 @@ def _of_unit(
     return UnitDecision(made, keep, kept.position if kept else None, reached, withheld)
 
 
-def _may_repeat(action: ActionId, eligible: Eligible) -> bool:
-    """Whether a unit may see what it keeps: that is no new draw, so limits do not withhold it."""
+def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion, default: ActionId | None) -> bool:
+    """Whether a unit may see what it keeps: that is no new draw, so limits do not withhold it. A default action that is
+    to be served in its place does."""
+    if version.default_reason is not None and default_action(version, eligible.actions, default) not in (None, action):
+        return False
     return action in eligible.actions or is_limit(eligible.withheld.get(action, ""))
 
 

@@ -36,6 +36,8 @@ class Learning(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARNING_UNSPECIFIED: _ClassVar[Learning]
     LEARNING_ONLINE: _ClassVar[Learning]
     LEARNING_FROZEN: _ClassVar[Learning]
+    LEARNING_APPRENTICE: _ClassVar[Learning]
+    LEARNING_LOG_ONLY: _ClassVar[Learning]
 
 class ActionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -84,6 +86,8 @@ EXPERIMENT_STATE_ENDED: ExperimentState
 LEARNING_UNSPECIFIED: Learning
 LEARNING_ONLINE: Learning
 LEARNING_FROZEN: Learning
+LEARNING_APPRENTICE: Learning
+LEARNING_LOG_ONLY: Learning
 ACTION_STATE_UNSPECIFIED: ActionState
 ACTION_STATE_ACTIVE: ActionState
 ACTION_STATE_RETIRED: ActionState
@@ -106,7 +110,7 @@ AGGREGATION_MIN: Aggregation
 AGGREGATION_MEAN: Aggregation
 
 class Experiment(_message.Message):
-    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "caps", "time_zone")
+    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "caps", "time_zone", "relearned")
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -125,6 +129,7 @@ class Experiment(_message.Message):
     STICKY_FIELD_NUMBER: _ClassVar[int]
     CAPS_FIELD_NUMBER: _ClassVar[int]
     TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    RELEARNED_FIELD_NUMBER: _ClassVar[int]
     id: str
     description: str
     state: ExperimentState
@@ -143,7 +148,8 @@ class Experiment(_message.Message):
     sticky: _duration_pb2.Duration
     caps: _containers.RepeatedCompositeFieldContainer[Cap]
     time_zone: str
-    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ..., time_zone: _Optional[str] = ...) -> None: ...
+    relearned: Relearned
+    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ..., time_zone: _Optional[str] = ..., relearned: _Optional[_Union[Relearned, _Mapping]] = ...) -> None: ...
 
 class Cap(_message.Message):
     __slots__ = ("action", "kind", "most", "per")
@@ -156,6 +162,16 @@ class Cap(_message.Message):
     most: int
     per: _duration_pb2.Duration
     def __init__(self, action: _Optional[str] = ..., kind: _Optional[str] = ..., most: _Optional[int] = ..., per: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Relearned(_message.Message):
+    __slots__ = ("until", "at", "reward")
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    until: int
+    at: _timestamp_pb2.Timestamp
+    reward: RewardDefinition
+    def __init__(self, until: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ...) -> None: ...
 
 class Action(_message.Message):
     __slots__ = ("id", "kind", "features", "payload", "state", "eligible_if", "available_from", "available_until", "min_share", "max_share", "daily_budget")

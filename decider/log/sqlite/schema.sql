@@ -352,7 +352,8 @@ create table archived_decisions (
   overridden integer not null,
   activated integer not null,
   shown text,                           -- in place of the drawn one; null: none was
-  rewards text not null,                -- JSON list: value x weight of those in time, in the order of arrival
+  rewards text not null,                -- JSON list of those in time, in the order of arrival: [name, value in force,
+                                        -- weight]; older releases wrote value x weight
   input integer not null,               -- 1: a policy learns from it
   remember_until integer not null       -- log time up to which a retry gets it
 );
