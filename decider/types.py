@@ -44,6 +44,7 @@ class Reason(enum.StrEnum):
     ONLY_ELIGIBLE = "ONLY_ELIGIBLE"
     NO_EXPLORATION = "NO_EXPLORATION"
     HOLDOUT_UNAVAILABLE = "HOLDOUT_UNAVAILABLE"
+    WITHHELD = "WITHHELD"
     APPRENTICE = "APPRENTICE"
 
 
@@ -111,6 +112,25 @@ class DecisionRequest(NamedTuple):
     called: tuple[CalledAction, ...] = ()
     at: Time | None = None
     default: ActionId | None = None
+
+
+class Reached(NamedTuple):
+    """The caps, by their place in the experiment, and the daily budgets, by action, that are used up."""
+
+    caps: tuple[int, ...] = ()
+    budgets: tuple[ActionId, ...] = ()
+
+
+NOTHING_REACHED = Reached()
+
+
+class History(NamedTuple):
+    """What a decision depends on of what the log has before it. reached: for its unit, at its time."""
+
+    reached: Reached = NOTHING_REACHED
+
+
+NO_HISTORY = History()
 
 
 class Decision(NamedTuple):

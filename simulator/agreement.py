@@ -28,7 +28,8 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LoggedDecision, LogReader, SealedDecision
 from decider.types import ActionId, ExperimentId, Position, Reason, Time
 from simulator.logs.versions import differences
-from simulator.verify import Gaps, Models, request_of
+from simulator.past import request_of
+from simulator.verify import Gaps, Models
 
 OPEN, NOT_ACTIVATED, OVERRIDDEN = "window open", "not activated", "overridden"
 """Decisions that are compared, and of which no reward is known."""
@@ -185,7 +186,7 @@ def _of_apprentice(log: LogReader, version: ExperimentVersion) -> Iterator[Logge
 
 
 def _agreement(logged: LoggedDecision, version: ExperimentVersion, models: Models) -> Agreement | None:
-    request = request_of(logged.decision, version)
+    request = request_of(logged.decision, version, {})  # what the policy is asked about is what was eligible
     model = models.that_served(logged, version)
     return agreement_of(request, logged.decision, version, model, budget=models.budget(logged))
 

@@ -466,7 +466,7 @@ def test_eligible_actions_come_in_the_experiment_s_order(
     fields: dict[str, Any], expected: tuple[ActionId, ...]
 ) -> None:
     """Pmfs are listed in it; retired actions are never chosen."""
-    assert eligible_actions(sample_version(), request(**fields)) == expected
+    assert eligible_actions(sample_version(), request(**fields)).actions == expected
 
 
 @pytest.mark.parametrize("field", ["eligible", "excluded", "action_features"])

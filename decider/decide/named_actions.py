@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 
 from decider.decide.decide import nothing_left
 from decider.errors import FailedPrecondition, InvalidArgument, Violation
-from decider.experiment.definition import KIND, ExperimentVersion
+from decider.experiment.definition import DEFAULT_KIND, KIND, ExperimentVersion
 from decider.types import ActionId, DecisionRequest, Features
 
 SHOWN = 20
 """Names in an error, each with MAX_SHOWN characters at most: a caller may send anything."""
 
 MAX_SHOWN = 64
-DEFAULT_KIND = "content"
 
 
 def inactive_actions(

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import LARGEST_REWARD
-from decider.experiment.definition import DEFAULT_ACTION_REASONS, Experiment, Learning, RewardDefinition
+from decider.experiment.definition import DEFAULT_ACTION_REASONS, Action, Experiment, Learning, RewardDefinition
 from decider.policy.algorithms import ALGORITHMS
+
+SLACK = 1e-9
+"""Of sums of shares: 0.1 + 0.2 is more than 0.3."""
 
 
 def check_combinations(experiment: Experiment, before: Experiment | None) -> None:
@@ -19,6 +22,8 @@ def check_combinations(experiment: Experiment, before: Experiment | None) -> Non
     violations = [
         *_holdout_violations(experiment),
         *_reward_violations(experiment.reward),
+        *_limit_violations(experiment),
+        *_share_violations(experiment),
         *_apprentice_violations(experiment),
         *_succession_violations(experiment, before),
     ]
@@ -33,6 +38,58 @@ def _holdout_violations(experiment: Experiment) -> Iterator[Violation]:
             "1 sends every unit to the control group, so the policy never decides: take a smaller share, or the fixed "
             "policy to serve the baseline action alone",
         )
+
+
+def _limit_violations(experiment: Experiment) -> Iterator[Violation]:
+    """Where caps and budgets leave nothing, the baseline action is served: nothing may withhold it."""
+    budgets = any(action.daily_budget is not None for action in experiment.actions)
+    if not (experiment.caps or budgets):
+        return
+    baseline = next((action for action in experiment.actions if action.id == experiment.baseline), None)
+    way_out = 'take one that may always be shown, for example an action of kind "none"'
+    if baseline is None:
+        yield Violation("baseline_action", f"is needed: it is served where caps and budgets leave nothing; {way_out}")
+        return
+    for index, cap in enumerate(experiment.caps):
+        if cap.covers(baseline.id, baseline.kind):
+            yield Violation(f"caps[{index}]", f"counts the baseline action, {baseline.id!r}; {way_out}")
+    for name in ("daily_budget", "eligible_if", "available_from", "available_until"):
+        if getattr(baseline, name) not in (None, ""):
+            why = "is served where caps and budgets leave nothing, and cannot have one"
+            place = [action.id for action in experiment.actions].index(baseline.id)
+            yield Violation(f"actions[{place}].{name}", f"the baseline action, {baseline.id!r}, {why}; {way_out}")
+
+
+def _share_violations(experiment: Experiment) -> Iterator[Violation]:
+    active = [action for action in experiment.actions if not action.retired]
+    if not any((action.min_share, action.max_share) != (0, 1) for action in active):
+        return
+    if experiment.policy.algorithm == "fixed":
+        yield Violation("policy", "fixed serves the baseline action alone; take uniform, or a policy that learns")
+    more = max(experiment.most_actions - len(active), 0)
+    least = sum([max(action.min_share, experiment.minimum_propensity) for action in active])
+    if least + more * experiment.minimum_propensity > 1 + SLACK:
+        yield Violation(
+            "actions",
+            f"their smallest shares (min_share, at least minimum_propensity) come to {least:.6g}, more than 1: take "
+            "smaller ones",
+        )
+    if not more and sum([action.max_share for action in active]) < 1 - SLACK:
+        most = sum([action.max_share for action in active])
+        yield Violation(
+            "actions", f"their largest shares (max_share) come to {most:.6g}, less than 1: something has to be shown"
+        )
+    yield from _low_shares(experiment, active)
+
+
+def _low_shares(experiment: Experiment, active: list[Action]) -> Iterator[Violation]:
+    for action in active:
+        if action.max_share < experiment.minimum_propensity:
+            yield Violation(
+                f"actions[{experiment.actions.index(action)}].max_share",
+                f"{action.max_share} is below minimum_propensity, {experiment.minimum_propensity}: take a smaller "
+                "minimum_propensity, or a larger share",
+            )
 
 
 def _apprentice_violations(experiment: Experiment) -> Iterator[Violation]:

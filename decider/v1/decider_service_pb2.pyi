@@ -24,6 +24,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_NO_EXPLORATION: _ClassVar[Reason]
     REASON_HOLDOUT_UNAVAILABLE: _ClassVar[Reason]
     REASON_STICKY: _ClassVar[Reason]
+    REASON_WITHHELD: _ClassVar[Reason]
     REASON_APPRENTICE: _ClassVar[Reason]
 
 class ActivationOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -54,6 +55,7 @@ REASON_ONLY_ELIGIBLE: Reason
 REASON_NO_EXPLORATION: Reason
 REASON_HOLDOUT_UNAVAILABLE: Reason
 REASON_STICKY: Reason
+REASON_WITHHELD: Reason
 REASON_APPRENTICE: Reason
 ACTIVATION_OUTCOME_UNSPECIFIED: ActivationOutcome
 ACTIVATION_OUTCOME_ACTIVATED: ActivationOutcome
