@@ -19,7 +19,7 @@ from decider.decide.agreement import agreement_of
 from decider.decide.decide import SlotsCache, decide
 from decider.decide.slots import SLOTS
 from decider.errors import InvalidExperiment
-from decider.experiment.definition import Learning
+from decider.experiment.definition import Action, Learning
 from decider.experiment.schema import definition_text, from_message, parse_toml
 from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
@@ -143,6 +143,18 @@ def test_a_rule_that_leaves_the_default_action_out_wins(client: RpcClient, mine:
     client.apply(message)
     assert client.decide(mine, default_action="b", context=pb.Context(segment="vip")).action.id == "b"
     assert served(client.decide(mine, default_action="b")) == ("a", "APPRENTICE", 1.0)
+
+
+def test_a_cap_holds_for_default_actions_too(client: RpcClient, mine: str) -> None:
+    """At most twice a week is said of visitors, not of policies. Then the baseline action is served; in a control group
+    that does not act as well."""
+    message = apprentice(mine, holdout=0.99)
+    message.caps.add(action="b", most=2).per.FromSeconds(3600)
+    client.apply(message)
+    replies = [served(client.decide(mine, "visitor", default_action="b")) for _ in range(4)]
+    assert replies == [("b", "APPRENTICE", 1.0)] * 2 + [("a", "APPRENTICE", 1.0)] * 2
+    only = client.decide(mine, "visitor", default_action="b", eligible_actions=["b"])
+    assert served(only) == ("a", "WITHHELD", 1.0)
 
 
 def test_without_an_eligible_default_every_action_is_served_alike(client: RpcClient, mine: str) -> None:
@@ -376,10 +388,14 @@ def test_what_surprises_is_said_when_it_is_applied(clock: Clock, caplog: pytest.
     with closing(MemoryLog(clock=clock)) as log:
         Versions(log).apply(sample_experiment(learning=Learning.APPRENTICE, holdout=0.1))
         Versions(log).apply(sample_experiment(learning=Learning.LOG_ONLY, baseline=None))
+        shared = Action(SALE, "offer", {"discount": 0.2, "colour": "red"}, max_share=0.5)
+        actions = (shared, Action(OUTFIT), Action(ActionId("old"), retired=True), Action(NONE, "none"))
+        Versions(log).apply(sample_experiment(learning=Learning.APPRENTICE, actions=actions))
         Versions(log).apply(sample_experiment(holdout=0.1))
-    first, second = [record.getMessage() for record in caplog.records]
+    first, second, third = [record.getMessage() for record in caplog.records]
     assert "no control group" in first
     assert "calls without a default_action are refused" in second
+    assert "min_share and max_share do not hold" in third
 
 
 FILE = """
@@ -471,6 +487,12 @@ def test_a_flat_pmf_has_no_best_action() -> None:
     assert found.probability == pytest.approx(1 / 3, abs=1e-6)
 
 
+def wait_for_newer_model(client: RpcClient) -> None:
+    """Until what came so far is learned."""
+    before = client.get("shop").model
+    client.until(lambda: client.get("shop").model > before, what="a newer model")
+
+
 def counter(client: InProcessClient, name: str) -> float:
     """A counter of the experiment `shop`."""
     found = re.search(rf'^{name}{{experiment="shop"}} (\S+)$', client.fetch("/metrics")[1], re.MULTILINE)
@@ -492,8 +514,7 @@ def test_the_metric_and_the_log_say_the_same(tmp_path: Path) -> None:
             if random.random() < 0.5:
                 client.reward(reply.decision_id)
             if number % 30 == 0:
-                position = client.get("shop").model
-                client.until(lambda before=position: client.get("shop").model > before, what="a newer model")
+                wait_for_newer_model(client)
         slots = [pb.Slot(default_action="b"), pb.Slot(default_action="c")]
         client.call("DeciderService", "DecideSlate", pb.DecideSlateRequest(experiment="shop", unit_id="u", slots=slots))
         client.decide("shop", eligible_actions=["a"])
@@ -620,8 +641,7 @@ def test_a_switch_survives_sigkill(tmp_path: Path) -> None:
         with closing(client):
             client.apply(experiment("shop", window=0.2, learning=learning, baseline_action="a"))
             sent |= visits(client, f"{round_}")
-            before = client.get("shop").model
-            client.until(lambda client=client, old=before: client.get("shop").model > old, what="it has learned")
+            wait_for_newer_model(client)
             client.process.kill()
         again = SubprocessClient(path)
         with closing(again):
