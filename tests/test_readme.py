@@ -145,6 +145,7 @@ TESTED_BELOW = (
     ".venv/bin/buf curl",
     ".venv/bin/simulator verify demo.db",
     ".venv/bin/simulator verify obd.db",
+    ".venv/bin/simulator agreement shop.db",
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
     ".venv/bin/decider archive --db demo.db",
@@ -322,6 +323,30 @@ def test_the_calls_of_the_experiments_shown_are_answered(tmp_path: Path) -> None
     finally:
         assert stop(server) == 0
     assert place.run(".venv/bin/simulator verify shop.db") == "1 of 1 decisions equal\n"
+
+
+def test_every_learning_mode_answers_as_the_table_says(tmp_path: Path) -> None:
+    """One file and one call; between the modes one word of the file changes, and the log goes on."""
+    (file,) = [content for content in blocks("toml") if 'id = "homepage"' in content]
+    place = Place(tmp_path)
+    answers = {}
+    for mode in ("online", "apprentice", "log-only", "frozen"):
+        text = file.replace('learning = "apprentice"', f'learning = "{mode}"')
+        (tmp_path / "homepage.toml").write_text(text, encoding="utf-8")
+        server = place.start(f".venv/bin/decider serve --experiments {tmp_path / 'homepage.toml'} --db shop.db")
+        try:
+            answers[mode] = json.loads(place.run(curl("homepage")))
+        finally:
+            assert stop(server) == 0
+    assert {mode: answers[mode]["action"]["id"] for mode in ("apprentice", "log-only")} == dict.fromkeys(
+        ("apprentice", "log-only"), "sale"
+    )
+    reasons = {mode: answer["reason"].removeprefix("REASON_") for mode, answer in answers.items()}
+    for mode, reason in reasons.items():
+        (row,) = re.findall(rf"^\| `{mode}` \|.*$", TEXTS[SERVICE], re.MULTILINE)
+        assert reason in row
+    assert "does the policy agree?" in place.run(only(".venv/bin/simulator agreement"))
+    assert place.run(".venv/bin/simulator verify shop.db") == "4 of 4 decisions equal\n"
 
 
 def test_open_bandit_drive_runs_and_verifies(tmp_path: Path) -> None:
