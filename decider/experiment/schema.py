@@ -18,8 +18,10 @@ from google.protobuf.message import Message
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check, features_of_actions, most_actions
-from decider.experiment.definition import Action, Aggregation, Experiment, OutOfRange, RewardDefinition
+from decider.experiment.definition import Action, Aggregation, Experiment, Learning, OutOfRange, RewardDefinition
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
+from decider.experiment.limit_checks import shares_of
+from decider.experiment.limits import UTC_NAME, Cap
 from decider.experiment.schema_checks import feature_type
 from decider.experiment.shape import shape_violations, to_json_mapping
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
@@ -116,13 +118,18 @@ def _action_content(action: Action) -> dict[str, Any]:
         "payload": _json_value(action.payload),
         "state": pb.ActionState.Name(_action_state(action)),
     }
-    content |= _plain(_schedule(action))
+    content |= _plain(_restrictions(action))
     return {name: value for name, value in content.items() if value != ""}
 
 
-def _schedule(action: Action) -> pb.Action:
-    """The part of an action's message that says when it can be chosen."""
-    message = pb.Action(eligible_if=action.eligible_if)
+def _restrictions(action: Action) -> pb.Action:
+    """The part of an action's message that says when, and how often, it can be chosen. Defaults are not written."""
+    message = pb.Action(
+        eligible_if=action.eligible_if,
+        min_share=action.min_share,
+        max_share=None if action.max_share == 1 else action.max_share,
+        daily_budget=action.daily_budget,
+    )
     if action.available_from is not None:
         message.available_from.FromMicroseconds(action.available_from)
     if action.available_until is not None:
@@ -161,14 +168,21 @@ def from_message(message: pb.Experiment) -> Experiment:
         minimum_propensity=(message.minimum_propensity if message.HasField("minimum_propensity") else default_floor),
         holdout=message.holdout,
         reward=reward,
-        frozen=message.learning == pb.LEARNING_FROZEN,
+        learning=_learning(message.learning),
         salt=message.salt,
         sticky=message.sticky.ToMicroseconds(),
+        caps=tuple([_cap(cap) for cap in message.caps]),
+        time_zone=message.time_zone or UTC_NAME,
         needs_activation=message.activation == pb.ACTIVATION_REQUIRED,
         learns_overrides=message.override == pb.OVERRIDE_LEARN,
         most_actions=most,
         schema=_feature_schema(message.schema) if message.HasField("schema") else None,
     )
+
+
+def _learning(number: pb.Learning) -> Learning:
+    name = pb.Learning.Name(number).removeprefix("LEARNING_").lower()
+    return Learning.ONLINE if name == "unspecified" else Learning(name)
 
 
 def _feature_schema(message: pb.FeatureSchema) -> FeatureSchema:
@@ -188,7 +202,19 @@ def _feature_rule(message: pb.FeatureRule) -> FeatureRule:
     )
 
 
+def _cap(message: pb.Cap) -> Cap:
+    action = ActionId(message.action) if message.action else None
+    return Cap(message.most, message.per.ToMicroseconds(), action, message.kind or None)
+
+
+def _cap_message(cap: Cap) -> pb.Cap:
+    message = pb.Cap(action=cap.action, kind=cap.kind, most=cap.most)
+    message.per.FromMicroseconds(cap.per)
+    return message
+
+
 def _action(message: pb.Action, features: Features) -> Action:
+    low, high = shares_of(message)
     return Action(
         id=ActionId(message.id),
         kind=message.kind or "content",
@@ -198,6 +224,9 @@ def _action(message: pb.Action, features: Features) -> Action:
         eligible_if=message.eligible_if,
         available_from=_time(message, "available_from"),
         available_until=_time(message, "available_until"),
+        min_share=low,
+        max_share=high,
+        daily_budget=message.daily_budget if message.HasField("daily_budget") else None,
     )
 
 
@@ -267,13 +296,15 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         minimum_propensity=experiment.minimum_propensity,
         holdout=experiment.holdout,
         reward=_reward_message(experiment.reward),
-        learning=pb.LEARNING_FROZEN if experiment.frozen else pb.LEARNING_ONLINE,
+        learning=pb.Learning.Value(f"LEARNING_{experiment.learning.upper()}"),
         salt=experiment.salt,
         # Defaults are not written: so the definitions of experiments that have no such field stay as they are.
         activation=pb.ACTIVATION_REQUIRED if experiment.needs_activation else pb.ACTIVATION_UNSPECIFIED,
         override=pb.OVERRIDE_LEARN if experiment.learns_overrides else pb.OVERRIDE_UNSPECIFIED,
         actions_in_calls=pb.ActionsInCalls(most=experiment.most_actions) if experiment.most_actions else None,
         schema=_schema_message(experiment.schema) if experiment.schema is not None else None,
+        caps=[_cap_message(cap) for cap in experiment.caps],
+        time_zone="" if experiment.time_zone == UTC_NAME else experiment.time_zone,
         relearned=_relearned_message(experiment.policy.relearned) if experiment.policy.relearned is not None else None,
     )
     if experiment.sticky:
@@ -337,7 +368,7 @@ def _action_message(action: Action) -> pb.Action:
         payload=action.payload,
         state=_action_state(action),
     )
-    message.MergeFrom(_schedule(action))
+    message.MergeFrom(_restrictions(action))
     return message
 
 

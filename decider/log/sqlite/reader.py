@@ -15,8 +15,10 @@ from typing import Any
 
 from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import Counts
 from decider.experiment.schema import active_actions
 from decider.log.archive.part import Part, check_sizes
+from decider.log.exposures import ShownActivation, ShownDecision
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     ArrowBatches,
@@ -43,6 +45,7 @@ from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_chec
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
+from decider.log.sqlite.exposures import all_shown, counts, limited_versions
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
 from decider.log.sqlite.models import SqliteModelReader
@@ -350,6 +353,22 @@ class SqliteReader:
         """See LogReader."""
         row = self._one(ASSIGNED, {"experiment": experiment, "unit": unit, "at": at}, DECISION)
         return self._to_logged_decision(row) if row else None
+
+    def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
+        """See LogReader."""
+        with self._connection() as connection:
+            return counts(connection, version, unit, at)
+
+    def withheld(self, decision: Position) -> Mapping[ActionId, str]:
+        """See LogReader."""
+        row = self._one("select rules from withheld where decision = ?", (decision,))
+        found: Mapping[ActionId, str] = json.loads(row["rules"]) if row else {}
+        return found
+
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+        """See LogReader."""
+        with self._connection() as connection:
+            yield from all_shown(connection, limited_versions(connection), self.version_at)
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
