@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench growth soak wide walk given-up cases coverage kinds semantics side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench growth soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -67,6 +67,7 @@ proto: $(READY) ## rebuild decider/v1 from proto/
 
 bench: $(READY) $(RIVALS) ## speed, as ratios: serving against a bare echo server, evaluating against other libraries
 	@$(BIN)/python -m simulator.studies.bench $(ARGS)
+	@$(BIN)/python -m simulator.studies.bench_features
 	@$(BIN)/python -m simulator.studies.bench_evaluate
 
 growth: $(READY) ## memory, files, start-up, step and scrape as logs and experiments grow (ARGS="--large")
@@ -74,6 +75,9 @@ growth: $(READY) ## memory, files, start-up, step and scrape as logs and experim
 
 soak: $(READY) ## an hour of load with other policies, a pause, an archive run and a copy in it (ARGS="--minutes 2")
 	@$(BIN)/python -m simulator.studies.soak $(ARGS)
+
+tour: $(READY) ## every point of what a decision can mean, against a real server, then its log replayed
+	@$(BIN)/python -m simulator.studies.tour $(ARGS)
 
 wide: $(READY) ## more features than there is room for: lift, speed and size of the default's learning codes (ARGS="--seeds 5")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.studies.wide $(ARGS)

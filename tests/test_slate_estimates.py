@@ -60,7 +60,8 @@ def serving(log: EventLog) -> tuple[ExperimentVersion, Model]:
 
 def write_pages(log: EventLog, *, pages: int, slots: int = 2) -> list[tuple[Decision, ...]]:
     """Pages of a log, as the service writes them."""
-    made = [decide_slate(requests(f"p{number}", slots), *serving(log)) for number in range(pages)]
+    pages_of = [decide_slate(requests(f"p{number}", slots), *serving(log)) for number in range(pages)]
+    made = [tuple([slot.decision for slot in page]) for page in pages_of]
     for decisions in made:
         log.append([NewSlate(decisions)])
     return made
@@ -286,7 +287,7 @@ def test_a_candidate_fills_slots_as_decide_slate_does(shop: Path) -> None:
     compared = 0
     for row in range(0, 240, 2):
         slate = logged[row].decision_id.removesuffix("/0")
-        served = decide_slate(requests(slate, 2), version, Model(Favourite()))  # type: ignore[arg-type]
+        served = [one.decision for one in decide_slate(requests(slate, 2), version, Model(Favourite()))]  # type: ignore[arg-type]
         for place in range(2):
             by_action = dict(zip(served[place].eligible, served[place].pmf, strict=True))
             expected = [by_action.get(ActionId(one), 0) / SLOTS for one in columns.actions]

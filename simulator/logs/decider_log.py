@@ -111,6 +111,14 @@ def _ids(versions: Sequence[ExperimentVersion]) -> Sequence[str]:
     return list(dict.fromkeys(version.experiment.id for version in versions))
 
 
+def only_experiment(log: LogReader, wanted: str | None) -> str:
+    """The id of the one that was named, or of the only one. Raises AmbiguousExperiment."""
+    versions = _versions(log, wanted)
+    if not versions:
+        raise AmbiguousExperiment(f"{log.name} has no experiment")
+    return versions[0].experiment.id
+
+
 def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]:
     versions = log.versions()
     ids = _ids(versions)
