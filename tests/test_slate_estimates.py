@@ -199,7 +199,10 @@ def test_the_reward_of_a_page_counts_once(tmp_path: Path, clock: Clock) -> None:
 
 def test_rewards_of_slots_add_up(shop: Path) -> None:
     """Both slots may be clicked; here each page has one click where `b` is on it: half of the pages."""
-    found = asked(load(shop), UniformPolicy())
+    columns = load(shop)
+    found = asked(columns, UniformPolicy())
+    nothing = replace(columns, reward=np.zeros(len(columns)), delay=np.full(len(columns), np.nan))
+    assert asked(nothing, UniformPolicy()).reward == "sum", "no reward says nothing of what is rewarded"
     assert found.reward == "sum"
     assert found.mean_reward.value == pytest.approx(0.5, abs=0.2)
     assert set(found.policies[0].estimates) == {"ips", "snips", "rips", "snrips", "iips"}
@@ -293,6 +296,74 @@ def test_a_candidate_fills_slots_as_decide_slate_does(shop: Path) -> None:
             if served[place].action != logged[row + place].action:
                 break
     assert compared > 130
+
+
+def left(pmf: Sequence[float], taken: Sequence[int]) -> list[float]:
+    """A pmf over the actions that are left; even where it gives all of them 0."""
+    rest = [0.0 if at in taken else one for at, one in enumerate(pmf)]
+    rest = rest if sum(rest) else [float(at not in taken) for at in range(len(pmf))]
+    return [one / sum(rest) for one in rest]
+
+
+def every_page(logging: Sequence[float], slots: int) -> tuple[Columns, list[float]]:
+    """A log with each page once that the logging pmf can draw, and their probabilities."""
+    pages = [
+        page
+        for page in permutations(range(len(logging)), slots)
+        if all(left(logging, page[:place])[one] for place, one in enumerate(page))
+    ]
+    behind = [page[:place] for page in pages for place in range(slots)]
+    pmfs = [left(logging, taken) for taken in behind]
+    action = np.array([one for page in pages for one in page], np.int32)
+    propensity = np.array([pmf[one] for pmf, one in zip(pmfs, action.tolist(), strict=True)])
+    sets = [tuple([at for at in range(len(logging)) if at not in taken]) for taken in behind]
+    rows, number = len(action), np.repeat(np.arange(len(pages)), slots)
+    columns = Columns(
+        name="every page",
+        actions=ACTIONS[: len(logging)],
+        action=action,
+        propensity=propensity,
+        reward=np.zeros(rows),
+        reward_range=(0.0, 1.0),
+        time=np.zeros(rows, np.int64),
+        known=np.ones(rows, np.int64),
+        unit=number,
+        fields={"none": Category.of([""] * rows)},
+        sets=tuple(dict.fromkeys(sets)),
+        eligible=np.array([list(dict.fromkeys(sets)).index(one) for one in sets], np.int32),
+        pmf=np.array([pmf[at] for pmf, members in zip(pmfs, sets, strict=True) for at in members], np.float32),
+        pages=Pages(number, np.full(rows, slots)),
+    )
+    return columns, propensity.reshape(-1, slots).prod(axis=1).tolist()
+
+
+PMFS = st.lists(st.sampled_from([0.0, 0.125, 0.25, 0.5, 1.0]), min_size=4, max_size=4).filter(any)
+
+
+@given(PMFS, PMFS, st.integers(2, 3))
+def test_the_mean_weight_is_1_with_what_the_log_cannot_draw(
+    logging: list[float], wanted: list[float], slots: int
+) -> None:
+    """Over all pages that can come, by their probabilities: for whole pages and up to each place."""
+    columns, probability = every_page(logging, slots)
+    candidate = TablePolicy("mine", "none", ("",), np.array([wanted]) / sum(wanted))
+    (scores,) = score(columns, [candidate])
+    assert columns.pages is not None
+    pages = PageScores(scores, Layout.of(columns.pages))
+    assert np.array(probability) @ (pages.weight.cumprod(axis=1) + pages.unseen) == pytest.approx(1, abs=1e-6)
+    assert sum(probability) == pytest.approx(1)
+
+
+@given(st.permutations([0.1, 0.2, 0.3, 0.4]), st.permutations([0.05, 0.15, 0.3, 0.5]), st.integers(2, 3))
+def test_the_largest_possible_weight_is_that_of_the_rarest_page(
+    logging: list[float], wanted: list[float], slots: int
+) -> None:
+    """Where each page has come once there is nothing beyond: a larger bound makes intervals wide for no reason."""
+    columns, _ = every_page(logging, slots)
+    (scores,) = score(columns, [TablePolicy("mine", "none", ("",), np.array([wanted]))])
+    assert columns.pages is not None
+    pages = PageScores(scores, Layout.of(columns.pages))
+    assert pages.possible == pytest.approx(np.maximum.accumulate(pages.weight.cumprod(axis=1).max(axis=0)), rel=1e-5)
 
 
 def test_what_the_log_cannot_draw_is_missing_from_the_page() -> None:

@@ -15,7 +15,7 @@ from decider.log.protocol import ArrowBatches, Head, LoggedDecision, Mark, NewRe
 Rewards = Sequence[tuple[Mark, NewReward, float | None]]
 """With the value in force; None: retracted."""
 
-_SLOT = re.compile(r"/([0-9]|[1-9][0-9])\Z", re.ASCII)
+_SLOT = re.compile(r"/([0-9]|[1-9][0-9])\Z")
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
 _TEXTS = (
     "unit_id", "action", "reason", "segment", "device", "channel", "location", "intent_stage",
