@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from simulator.logs.decider_log import load
 from simulator.studies.semantics.__main__ import main
 from simulator.studies.semantics.judge import Judged, Learned, Sums, check, judge, play, run
 from simulator.studies.semantics.judge import Task as StudyTask
-from simulator.studies.semantics.scenes import CANDIDATES, SCENES, Scene, candidates
+from simulator.studies.semantics.scenes import BUDGET, CANDIDATES, SCENES, Scene, candidates
 from simulator.studies.semantics.table import MARKERS, placed
 
 LOGS, VISITS, SEED = 6, 240, 5
@@ -62,6 +63,19 @@ def test_a_kept_decision_is_one_draw(tmp_path: Path) -> None:
     assert len(columns) == len(columns.units.size) == VISITS
     assert columns.reward.max() > 1
     assert columns.counts["rewards joined"] == columns.reward.sum()
+
+
+def test_caps_and_budgets_hold_in_their_scenes(tmp_path: Path) -> None:
+    """Or the estimates would be right of something else."""
+    for name in ("caps", "budgets"):
+        play(SCENES[name], tmp_path / f"{name}.db", visits=VISITS, seed=SEED, number=0)
+    columns = load(tmp_path / "caps.db")
+    seen = Counter(zip(columns.unit.tolist(), columns.action.tolist(), strict=True))
+    assert max(times for (_, action), times in seen.items() if columns.actions[action] != "none") == 1
+    assert max(times for (_, action), times in seen.items() if columns.actions[action] == "none") > 1
+    columns = load(tmp_path / "budgets.db")
+    drawn = Counter([columns.actions[action] for action in columns.action.tolist()])
+    assert drawn["sale"] == drawn["outfit"] == BUDGET < drawn["none"]
 
 
 def test_what_was_not_rendered_is_not_learned() -> None:
@@ -133,7 +147,7 @@ def test_the_command_prints_both_tables(tmp_path: Path) -> None:
     options = ["--scenes", "^visits$|one reward", "--logs", "2", "--visits", "60", "--workers", "1"]
     result = CliRunner().invoke(main, [*options, "--json", str(tmp_path / "sums.json")])
     assert result.exit_code == 0, result.output
-    assert "| visits | by segment, dr | " in result.output
+    assert "| visits | 2 | by segment, dr | " in result.output
     assert "verify, 2 of the logs: 180 of 180 decisions equal." in result.output
     refused = CliRunner().invoke(main, [*options, "--publish"])
     assert (refused.exit_code, "leave out --scenes" in refused.output) == (2, True)

@@ -207,6 +207,10 @@ def require(experiment: experiment_pb2.Experiment) -> None:
 # Caps.
 
 
+BUDGET = 40
+"""Of each of two actions in a day."""
+
+
 def play_caps(shop: Shop, count: int, random: np.random.Generator) -> None:
     """Every unit comes three times, and never sees an action a second time: the caller leaves it out."""
     units = count // 3
@@ -225,6 +229,34 @@ def play_caps(shop: Shop, count: int, random: np.random.Generator) -> None:
         shop.reward(*clicked)
         shop.wait(2)
     shop.wait(60)
+
+
+def play_capped(shop: Shop, count: int, random: np.random.Generator) -> None:
+    """The same units, and it is the experiment that caps."""
+    units = count // 3
+    segments = _segments(units, random)
+    order = np.concatenate([random.permutation(units) for _ in range(3)]).tolist()
+    for first in range(0, len(order), TOGETHER):
+        now = order[first : first + TOGETHER]
+        replies = shop.decide(*[_request(unit, segments[unit]) for unit in now])
+        pairs = zip(replies, now, strict=True)
+        shop.reward(*[one.decision_id for one, unit in pairs if _clicks(segments[unit], one.action.id, random)])
+        shop.wait(2)
+    shop.wait(60)
+
+
+def cap_all(experiment: experiment_pb2.Experiment) -> None:
+    """Each action once a day for a unit, but for the baseline."""
+    experiment.baseline_action = ACTIONS[-1]
+    for one in ACTIONS[:-1]:
+        experiment.caps.add(action=one, most=1).per.FromMicroseconds(86_400 * SECOND)
+
+
+def spend(experiment: experiment_pb2.Experiment) -> None:
+    """What earns most in a segment is soon gone for the day."""
+    experiment.baseline_action = ACTIONS[-1]
+    for one in experiment.actions[:2]:
+        one.daily_budget = BUDGET
 
 
 def behind_caps(columns: Columns, policy: TablePolicy) -> float:
@@ -385,6 +417,22 @@ SCENES = {
         ),
         Scene(
             "caps, by the caller", "no unit sees an action twice in three visits", play_caps, behind_caps, lesson=CLICKS
+        ),
+        Scene(
+            "caps",
+            "the same, capped by the experiment, in three visits of a unit",
+            play_capped,
+            behind_caps,
+            cap_all,
+            lesson=CLICKS,
+        ),
+        Scene(
+            "budgets",
+            "the two best actions are shown 40 times a day at most",
+            play_visits,
+            behind_caps,
+            spend,
+            lesson=CLICKS,
         ),
         Scene(
             "slates",

@@ -12,16 +12,10 @@ from simulator.studies.semantics.scenes import SCENES
 MARKERS = ("<!-- semantics: make semantics writes this -->\n", "<!-- /semantics -->")
 
 HEADS = (
-    "scene",
-    "policy, estimator",
-    "mean weight",
-    "truth",
-    "estimate - truth",
-    "covers, %",
-    "refused, %",
+    "scene", "logs", "policy, estimator", "mean weight", "truth", "estimate - truth", "covers, %", "refused, %",
     "expected",
-)
-LESSONS = ("scene", "lessons/log", "reward - truth", "within 1.96 errors, %")
+)  # fmt: skip
+LESSONS = ("scene", "logs", "lessons/log", "reward - truth", "within 1.96 errors, %")
 EXPECTED = {"hold": "holds", "be noticed": "refused", "miss": "misses"}
 
 
@@ -30,10 +24,9 @@ def summary(results: Sequence[Result], *, visits: int, seed: int) -> str:
     judged = [one for one in results if isinstance(one, Judged)]
     learned = [one for one in results if isinstance(one, Learned)]
     names = dict.fromkeys(one.scene for one in results)
-    logs = min([one.logs for one in judged])
     scenes = "\n".join(f"- **{name}**: {SCENES[name].text}." for name in names)
     return (
-        f"{logs} logs of each scene from seed {seed}, {visits} visits (or pages) each; after ± stands the standard "
+        f"Logs from seed {seed}, {visits} visits (or pages) each; after ± stands the standard "
         f"error over logs.\n\n{scenes}\n\n{_table(HEADS, [_row(one) for one in judged])}\n"
         f"{_table(LESSONS, [_lesson(one) for one in learned])}"
     )
@@ -44,6 +37,7 @@ def _row(one: Judged) -> list[str]:
     biased = one.estimator == "iips" or (one.scene == "slates, backward" and one.estimator == "rips")
     return [
         one.scene,
+        f"{one.logs}",
         f"{one.policy}, {one.estimator}",
         figures(one.weight),
         f"{one.truth.mean:.4f}",
@@ -55,7 +49,13 @@ def _row(one: Judged) -> list[str]:
 
 
 def _lesson(one: Learned) -> list[str]:
-    return [one.scene, f"{one.lessons.mean:.0f}", figures(one.off, sign="+"), share(one.within, one.off.count)]
+    return [
+        one.scene,
+        f"{one.off.count}",
+        f"{one.lessons.mean:.0f}",
+        figures(one.off, sign="+"),
+        share(one.within, one.off.count),
+    ]
 
 
 def figures(sums: Sums, *, sign: str = "") -> str:
