@@ -118,7 +118,8 @@ def _earned(reward: Floats, agreed: Floats, units: Units, reward_range: tuple[fl
 
     def mean(terms: Floats) -> Interval:
         sample = units.sample(terms, np.ones(len(terms)), low=low, high=high, max_weight=1.0)
-        return default_interval(sample, value_range=reward_range)
+        found = default_interval(sample, value_range=reward_range)
+        return Interval(sample.value, found.low, found.high)  # its own value is the likeliest one, not the mean
 
     both, whole, weight = float(agreed @ reward), float(reward.sum()), float(agreed.sum())
     return Earned(

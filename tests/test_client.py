@@ -225,6 +225,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("explore", {"explore": value}) for value in ("no", 2)),
     *(("with_ranking", {"with_ranking": value}) for value in ("no", 0.5)),
     *(("decision_id", {"decision_id": value}) for value in (5, b"id")),
+    *(("default_action", {"default_action": value}) for value in (5, b"sale", ["sale"])),
 ]
 """Keywords that no request can carry, and the field that an error names."""
 

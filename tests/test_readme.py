@@ -26,6 +26,7 @@ import click
 import pytest
 
 from decider.client import Client
+from decider.experiment.combinations import check_combinations
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.server.command import main as decider_command
@@ -144,6 +145,7 @@ TESTED_BELOW = (
     ".venv/bin/buf curl",
     ".venv/bin/simulator verify demo.db",
     ".venv/bin/simulator verify obd.db",
+    ".venv/bin/simulator agreement shop.db",
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
     ".venv/bin/decider archive --db demo.db",
@@ -323,6 +325,30 @@ def test_the_calls_of_the_experiments_shown_are_answered(tmp_path: Path) -> None
     assert place.run(".venv/bin/simulator verify shop.db") == "1 of 1 decisions equal\n"
 
 
+def test_every_learning_mode_answers_as_the_table_says(tmp_path: Path) -> None:
+    """One file and one call; between the modes one word of the file changes, and the log goes on."""
+    (file,) = [content for content in blocks("toml") if 'id = "homepage"' in content]
+    place = Place(tmp_path)
+    answers = {}
+    for mode in ("online", "apprentice", "log-only", "frozen"):
+        text = file.replace('learning = "apprentice"', f'learning = "{mode}"')
+        (tmp_path / "homepage.toml").write_text(text, encoding="utf-8")
+        server = place.start(f".venv/bin/decider serve --experiments {tmp_path / 'homepage.toml'} --db shop.db")
+        try:
+            answers[mode] = json.loads(place.run(curl("homepage")))
+        finally:
+            assert stop(server) == 0
+    assert {mode: answers[mode]["action"]["id"] for mode in ("apprentice", "log-only")} == dict.fromkeys(
+        ("apprentice", "log-only"), "sale"
+    )
+    reasons = {mode: answer["reason"].removeprefix("REASON_") for mode, answer in answers.items()}
+    for mode, reason in reasons.items():
+        (row,) = re.findall(rf"^\| `{mode}` \|.*$", TEXTS[SERVICE], re.MULTILINE)
+        assert reason in row
+    assert "does the policy agree?" in place.run(only(".venv/bin/simulator agreement"))
+    assert place.run(".venv/bin/simulator verify shop.db") == "4 of 4 decisions equal\n"
+
+
 def test_open_bandit_drive_runs_and_verifies(tmp_path: Path) -> None:
     """Real visitors' contexts through the real server."""
     try:
@@ -409,8 +435,10 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     ids = []
     for content in blocks("toml"):
         file.write_text(content, encoding="utf-8")
-        ids.append(from_message(read_toml(file)).id)
-    assert ids == ["storefront", "checkout-offer", "cart-offer", "front-page"]
+        made = from_message(read_toml(file))
+        check_combinations(made, None)
+        ids.append(made.id)
+    assert ids == ["storefront", "checkout-offer", "newsletter", "cart-offer", "front-page"]
 
 
 def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) -> None:

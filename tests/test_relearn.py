@@ -519,6 +519,33 @@ def test_an_archive_run_while_a_version_waits(filed: Drive, file: Path) -> None:
     assert_whole(filed.log)
 
 
+def test_learning_goes_on_behind_a_cut_by_the_same_definition(file: Path, clock: Clock) -> None:
+    """Decisions of the version before that were open when it began are archived, and the log has kept them to learn."""
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(reward=RewardDefinition(window=30 * SECOND)))
+        drive.visits(20)
+        clock.advance(60)
+        drive.step()
+        first = log.versions()[0]
+        changed = RewardDefinition(window=30 * SECOND, weights={"click": -1.0}, minimum=-1.0, maximum=1.0)
+        drive.apply(sample_experiment(reward=changed))
+        drive.step()
+        anew = drive.versions.relearn(HOME).version.experiment.policy
+        made = log.append([decision(first, f"open-{n}", action=first.all_active[n % 3]) for n in range(30)])
+        log.append([NewReward(mark.position, "click", 1.0) for mark in made[::3] if mark])
+        drive.step()
+        assert drive.current[HOME].version.number == 3
+        clock.advance(35)
+        log.append([Tick()])
+        before = learn(log, anew)
+        cut(file, age=1)
+        base = log.models.base(HOME, anew.signature)
+        assert base is not None
+        assert 0 < base.time < made[0].time + 30 * SECOND if made[0] else False, "what was open is learned behind it"
+        assert (log.count_decisions(), learn(log, anew)) == (0, before)
+
+
 def test_a_missing_part_is_named_before_anything_begins(filed: Drive, file: Path) -> None:
     """A version that waits for ever would be found out much later."""
     folder = cut(file, age=30)

@@ -71,6 +71,7 @@ class Drive(Process):
             excluded=source.choice([(), (), (), (ActionId("outfit"),)]) if self.count % 7 else (),
             action_features={} if source.random() < 0.7 else {ActionId("sale"): {"discount": source.random()}},
             explore=source.random() < 0.9,
+            default=(None, ActionId("none"), ActionId("sale"))[self.count % 3],
         )
 
     def decide(self, request: DecisionRequest, experiment: ExperimentId) -> tuple[Mark, Decision]:
@@ -120,6 +121,9 @@ def eventful(drive: Drive, *, visits: int = 24) -> None:
     drive.visits(visits // 2)
     drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25)))
     drive.visits(visits)
+    for learning in (Learning.APPRENTICE, Learning.LOG_ONLY):
+        drive.apply(sample_experiment(learning=learning))
+        drive.visits(visits // 3)
     for name in ("fixed", "uniform", "cover", "first"):
         drive.apply(sample_experiment(policy=spec(name), holdout=0.05, salt=name))
         drive.visits(visits // 2)

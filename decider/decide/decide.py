@@ -141,7 +141,7 @@ def _slots(
 
 def _slots_of_empty(version: ExperimentVersion, unit_id: str) -> SlotsAndReason:
     """The baseline action, also where the call leaves it out: a unit of the control group is no control then."""
-    held_out = version.experiment.holdout and in_holdout(version, unit_id)
+    held_out = version.experiment.control_share and in_holdout(version, unit_id)
     return one_slot(0, 1), Reason.HOLDOUT_UNAVAILABLE if held_out else Reason.WITHHELD
 
 

@@ -135,7 +135,7 @@ def _bounds(shares: Sequence[tuple[float, float]], floor: int) -> tuple[list[int
     low = [max(floor, math.ceil(least * SLOTS - 1e-6)) for least, _ in shares]
     if sum(low) > SLOTS:  # by rounding
         low = [slots * SLOTS // sum(low) for slots in low]
-    high = [max(least, math.floor(most * SLOTS + 1e-6)) for least, (_, most) in zip(low, shares, strict=True)]
+    high = [max(least, math.floor(most * SLOTS + 1e-6), 1) for least, (_, most) in zip(low, shares, strict=True)]
     if sum(high) < SLOTS:
         high = [-(-slots * SLOTS // sum(high)) for slots in high]
     return low, high

@@ -115,6 +115,8 @@ def default_action_warnings(experiment: Experiment) -> Iterator[str]:
         yield f"its learning is {mode} and it has no baseline_action, so calls without a default_action are refused"
     if experiment.holdout:
         yield f"its learning is {mode}, so everybody gets a default action and there is no control group (holdout)"
+    if any((action.min_share, action.max_share) != (0, 1) for action in experiment.actions):
+        yield f"its learning is {mode}, so min_share and max_share do not hold: callers say what is served"
 
 
 def _reward_violations(reward: RewardDefinition) -> Iterator[Violation]:

@@ -43,12 +43,12 @@ def _shares_table(report: AgreementReport) -> Table[tuple[str, Shares]]:
     rows += [(f"served: {action}", report.shares(action=action)) for action in actions[:MOST_ACTIONS]]
     more = len(actions) - MOST_ACTIONS
     return Table(
-        title=f"{report.experiment}: how often the policy would have done the same",
+        title=f"{report.experiment}: does the policy agree?",
         columns=[
             Column("Decisions", lambda row: row[0], "name"),
-            Column("", lambda row: count(row[1].decisions), "number"),
-            Column("Agreement", lambda row: percent(row[1].expected), "number"),
-            Column("Its best action", lambda row: percent(row[1].best), "number"),
+            Column("Number", lambda row: count(row[1].decisions), "number"),
+            Column("It would draw the same", lambda row: percent(row[1].expected), "number"),
+            Column("It likes the same best", lambda row: percent(row[1].best), "number"),
         ],
         rows=rows,
         note=f"and {count(more)} more actions" if more > 0 else "",

@@ -19,7 +19,7 @@ from operator import itemgetter
 from decider.errors import InvalidExperiment, LogCorrupt
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
-from decider.log.forgotten import ChangedCommit, Originals
+from decider.log.forgotten import MADE_UP, ChangedCommit, Originals
 from decider.log.protocol import Damage, Head, Mark, OnProgress
 from decider.log.sqlite import early
 from decider.log.sqlite.archived import (
@@ -332,6 +332,7 @@ def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
     (now,) = connection.execute("select time from head").fetchone()
     behind = connection.execute("select position, time from cut").fetchone() or (START, Time(0))
     kept = {row[0]: row for row in connection.execute(_EXPOSURES, behind[:1])}
+    forgotten = {row[0] for row in connection.execute(_FORGOTTEN)}  # the kind of an action of a call may be gone
     spent: Counter[tuple[str, int, int, str]] = Counter()
     for one in counted(connection, version_reader(connection)):
         day = one.day or (None, None)
@@ -339,9 +340,10 @@ def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
         ended = one.reserved_until is not None and one.reserved_until <= now
         if one.day is not None and not (ended and row is None):
             spent[one.experiment, one.day.end, one.day.begin, one.action] += 1
-        if row != (*one[:-1], *day) and not (row is None and (ended or one.until <= now)):
+        over = row is None and (ended or one.until <= now)
+        if row != (*one[:-1], *day) and not over and one.decision not in forgotten:
             yield Damage(*NOWHERE, f"what counts for limits of the decision at position {one.decision} was changed")
-    for decision in kept:
+    for decision in kept.keys() - forgotten:
         yield Damage(*NOWHERE, f"what counts for limits of the decision at position {decision} was added")
     yield from _check_daily_counts(connection, spent, now, behind[1])
 
@@ -362,6 +364,9 @@ _EXPOSURES = """
 select decision, experiment, unit_id, action, kind, time, until, reserved_until, day_begin, day_end
 from exposures where decision > ?
 """
+_FORGOTTEN = f"""
+select position from decisions where position in (select decision from exposures) and decision_id like '{MADE_UP}%'
+"""  # noqa: S608 - a constant
 _DAILY_COUNTS = "select experiment, day_end, day_begin, action, count from daily_counts"
 
 

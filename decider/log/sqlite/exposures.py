@@ -134,8 +134,12 @@ def all_shown(
 def recount(connection: sqlite3.Connection, version_at: VersionAt, at: Time) -> None:
     """Count everything again, in a log that was put together of its entries."""
     for one in counted(connection, version_at):
-        if one.until > at and (one.reserved_until is None or one.reserved_until > at):
+        if one.reserved_until is not None and one.reserved_until <= at:
+            continue
+        if one.until > at:
             put(connection, one)
+        else:  # its day may not be over
+            _spend(connection, one.experiment, one.action, one.day, 1)
 
 
 def counted(connection: sqlite3.Connection, version_at: VersionAt) -> Iterator[Exposure]:

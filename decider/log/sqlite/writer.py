@@ -522,8 +522,8 @@ class SqliteLog(SqliteReader):
                 early.drop_old(self._writer, at)
 
     def _drop_state_of_units(self) -> None:
-        at = self._clock()
-        for room in (assignments, exposures):
+        # What counts for limits ends in the log's time: a clock that is ahead of it must not make room too early.
+        for room, at in ((assignments, self._clock()), (exposures, self.head().time)):
             with self._connection() as reader:
                 over = room.has_over(reader, at)
             if over:

@@ -54,6 +54,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
         not_activated(columns, draws),
         fallbacks(columns),
         exploration_off(columns),
+        default_actions(columns),
         left_out(columns),
         *missing_ids(columns),
         models(columns),
@@ -229,6 +230,20 @@ def exploration_off(columns: Columns) -> Finding | None:
     text = f"In {percent(share)} of the decisions the caller had switched exploration off."
     needed = "Calls that leave exploration on: only then can other policies be evaluated." if share > MATERIAL else ""
     return Finding("exploration switched off", caution_if(share > MATERIAL), text, share, needed)
+
+
+def default_actions(columns: Columns) -> Finding | None:
+    """Decisions of an apprentice, which served its caller's action. None where there is none."""
+    count = _with_reason(columns, Reason.APPRENTICE)
+    if not count:
+        return None
+    share = _share(count, len(columns))
+    text = (
+        f"{percent(share)} of the decisions are an apprentice's: they show what a default action earns, and nothing of "
+        "the others."
+    )
+    needed = 'simulator agreement, for how far the policy does the same; learning = "online", for what it earns.'
+    return Finding("default actions", "caution", text, share, needed)
 
 
 def _with_reason(columns: Columns, reason: Reason) -> int:
