@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.unit_history import History, PastDecision, Seen
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
@@ -177,6 +178,14 @@ class NewActivation:
     action: ActionId | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NewRecall:
+    """From what the history of the unit was read with which a decision was made: the one at that position."""
+
+    decision: Position
+    seen: Seen
+
+
 EARLY_MICROSECONDS = 600_000_000
 """Of log time, for which an activation without a decision is remembered."""
 
@@ -239,6 +248,7 @@ Entry = (
     | NewReward
     | NewRewardChange
     | NewActivation
+    | NewRecall
     | EarlyActivation
     | NewVersion
     | Serves
@@ -457,6 +467,23 @@ class LogReader(Protocol):
 
     def assigned(self, experiment: ExperimentId, unit: str, *, at: Time) -> LoggedDecision | None:
         """The decision that a unit keeps at a time; None where it keeps none, or that is no longer in the log."""
+
+    def unit_history(
+        self, experiment: ExperimentId, unit: str, history: History, *, at: Time
+    ) -> tuple[Seen, Sequence[PastDecision]]:
+        """What the log knows of a unit in an experiment, at a time that is perhaps behind the log's end; and which
+        entries that is. See `history_features`. Cost does not grow with the number of the unit's decisions.
+
+        It begins with the first decision that has a NewRecall.
+        """
+
+    def unit_history_at(
+        self, experiment: ExperimentId, unit: str, history: History, seen: Seen
+    ) -> Sequence[PastDecision]:
+        """The same as it was. Entries that are archived or forgotten since then are missing."""
+
+    def recall(self, decision: Position) -> Seen | None:
+        """From what the history was read with which a decision was made; None where it was made without one."""
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """The part of the decision with this id that rewards need; cheaper than `find`."""

@@ -106,7 +106,7 @@ AGGREGATION_MIN: Aggregation
 AGGREGATION_MEAN: Aggregation
 
 class Experiment(_message.Message):
-    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky")
+    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "history")
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +123,7 @@ class Experiment(_message.Message):
     ACTIONS_IN_CALLS_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     STICKY_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     id: str
     description: str
     state: ExperimentState
@@ -139,7 +140,8 @@ class Experiment(_message.Message):
     actions_in_calls: ActionsInCalls
     schema: FeatureSchema
     sticky: _duration_pb2.Duration
-    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    history: History
+    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., history: _Optional[_Union[History, _Mapping]] = ...) -> None: ...
 
 class Action(_message.Message):
     __slots__ = ("id", "kind", "features", "payload", "state", "eligible_if", "available_from", "available_until")
@@ -195,6 +197,22 @@ class FeatureRule(_message.Message):
     required: bool
     on_problem: OnFeatureProblem
     def __init__(self, type: _Optional[_Union[FeatureType, str]] = ..., values: _Optional[_Iterable[str]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., required: _Optional[bool] = ..., on_problem: _Optional[_Union[OnFeatureProblem, str]] = ...) -> None: ...
+
+class History(_message.Message):
+    __slots__ = ("period", "rewards", "decisions", "last_action", "last_channel", "most")
+    PERIOD_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ACTION_FIELD_NUMBER: _ClassVar[int]
+    LAST_CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    period: _duration_pb2.Duration
+    rewards: _containers.RepeatedScalarFieldContainer[str]
+    decisions: bool
+    last_action: bool
+    last_channel: bool
+    most: int
+    def __init__(self, period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., rewards: _Optional[_Iterable[str]] = ..., decisions: _Optional[bool] = ..., last_action: _Optional[bool] = ..., last_channel: _Optional[bool] = ..., most: _Optional[int] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("epsilon_greedy", "softmax", "squarecb", "bag", "cover", "rnd", "first", "uniform", "fixed", "thompson", "interactions")

@@ -17,6 +17,7 @@ from decider.log.protocol import (
     NewActivation,
     NewBuild,
     NewModel,
+    NewRecall,
     NewReward,
     NewRewardChange,
     NewVersion,
@@ -105,6 +106,7 @@ REWARD_CHANGES = EntryTable(
     unique="reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now')",
 )
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
+RECALLS = EntryTable("recall", "recalls", "decision seen_after seen_until seen_time", unique="decision")
 SERVES = EntryTable("serves", "serves", "version", unique="version")
 PUBLISHED_MODELS = EntryTable(
     "model", "published", "experiment signature model learned", unique="experiment, signature, model"
@@ -115,7 +117,18 @@ TICKS = EntryTable("tick", "ticks", "")
 INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (signature) do nothing"
 """Before a row of PUBLISHED_MODELS, which then looks up the signature's id."""
 
-ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, REWARD_CHANGES, ACTIVATIONS, SERVES, PUBLISHED_MODELS, BUILDS, TICKS)
+ENTRY_TABLES = (
+    EXPERIMENTS,
+    DECISIONS,
+    REWARDS,
+    REWARD_CHANGES,
+    ACTIVATIONS,
+    RECALLS,
+    SERVES,
+    PUBLISHED_MODELS,
+    BUILDS,
+    TICKS,
+)
 
 
 json_text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
@@ -163,7 +176,7 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
     )
 
 
-PlainEntry = NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick
+PlainEntry = NewReward | NewActivation | NewRecall | NewVersion | Serves | NewModel | NewBuild | Tick
 """Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, and those
 that are only counted."""
 
@@ -176,6 +189,8 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return REWARDS, (entry.decision, entry.name, value, weight, entry.reward_id, entry.occurred_at)
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
+        case NewRecall():
+            return RECALLS, (entry.decision, *entry.seen)
         case NewVersion():
             return EXPERIMENTS, version_row(entry.experiment, entry.number, waits=entry.waits)
         case Serves():
