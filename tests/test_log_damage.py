@@ -26,7 +26,6 @@ from decider.log.protocol import (
     EventLog,
     ModelName,
     NewActivation,
-    NewAssignment,
     NewBuild,
     NewModel,
     NewReward,
@@ -35,6 +34,7 @@ from decider.log.protocol import (
     Orphan,
     Serves,
     Tick,
+    UnitDecision,
 )
 from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
@@ -69,7 +69,7 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
             [NewActivation(at, ActionId("none")), EarlyActivation(DecisionId(f"early-{number}"), ActionId("sale"))]
         )
         kept = decision(version, f"kept-{number}", f"visitor-{number}")
-        log.append([NewAssignment(kept, keep=600 * SECOND)])
+        log.append([UnitDecision(kept, keep=600 * SECOND)])
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
         if number in (rounds // 2, rounds - 1):

@@ -34,7 +34,6 @@ from decider.log.protocol import (
     ModelName,
     NamedModel,
     NewActivation,
-    NewAssignment,
     NewBuild,
     NewModel,
     NewReward,
@@ -49,6 +48,7 @@ from decider.log.protocol import (
     Serves,
     ServingChanges,
     TotalsCheckpoint,
+    UnitDecision,
     VersionName,
 )
 from decider.log.totals import (
@@ -205,21 +205,25 @@ class MemoryLog:
         match entry:
             case NewSlate():
                 return self._append_slate(entry, at)
-            case NewAssignment():
-                return self._append_assignment(entry, at)
+            case UnitDecision():
+                return self._append_of_unit(entry, at)
             case _:
                 return self._append(entry, at)
 
-    def _append_assignment(self, new: NewAssignment, at: Time) -> Mark | None:
-        decision = new.decision
-        key = (self._versions[decision.version].experiment.id, decision.unit_id)
-        kept = self.assigned(*key, at=at)
-        if kept is not None and kept.position != new.replaces:
+    def _append_of_unit(self, new: UnitDecision, at: Time) -> Mark | None:
+        """The decision and what belongs to it; or nothing."""
+        experiment = self._versions[new.decision.version].experiment.id
+        if not self._is_current(new, experiment, at):
             return None
-        mark = self._append(decision, at)
-        if mark is not None:
-            self._assignments[key] = (Time(at + new.keep), decision.decision_id)
+        mark = self._append(new.decision, at)
+        if mark is not None and new.keep:
+            self._assignments[experiment, new.decision.unit_id] = (Time(at + new.keep), new.decision.decision_id)
         return mark
+
+    def _is_current(self, new: UnitDecision, experiment: ExperimentId, at: Time) -> bool:
+        """Whether what the decision depends on is still so."""
+        kept = self.assigned(experiment, new.decision.unit_id, at=at) if new.keep else None
+        return kept is None or kept.position == new.replaces
 
     def _append_slate(self, slate: NewSlate, at: Time) -> Mark | None:
         if any(_key(decision) in self._unique for decision in slate.decisions):

@@ -116,15 +116,18 @@ class NewSlate:
 
 
 @dataclass(frozen=True, slots=True)
-class NewAssignment:
-    """A decision that its unit keeps for so many microseconds.
+class UnitDecision:
+    """A decision that depends on what the log has of its unit before it, and what is written with it.
 
-    Refused where the unit keeps another one of the experiment at that time. replaces: position of one that it may give
-    up, since its action can no longer be served.
+    Refused, and nothing of it is written, where that is no longer so in the commit: whoever lost reads the log again,
+    and answers with what is there or decides anew.
+
+    keep: microseconds for which the unit keeps it; 0: it does not. Refused where the unit keeps another one of the
+    experiment at that time. replaces: position of one that it may give up, since its action can no longer be served.
     """
 
     decision: Decision
-    keep: int
+    keep: int = 0
     replaces: Position | None = None
 
 
@@ -241,7 +244,7 @@ class RefusedReward:
     name: str
 
 
-NewDecision = Decision | NewSlate | NewAssignment
+NewDecision = Decision | NewSlate | UnitDecision
 Entry = (
     NewDecision
     | Awaited

@@ -33,12 +33,12 @@ from decider.log.protocol import (
     LogReader,
     Mark,
     NewActivation,
-    NewAssignment,
     NewReward,
     NewRewardChange,
     NewSlate,
     Orphan,
     RefusedReward,
+    UnitDecision,
 )
 from decider.metrics.requests import RequestMetrics
 from decider.policy.work import Budget
@@ -69,14 +69,14 @@ Result = TypeVar("Result")
 
 class _Answer(NamedTuple):
     """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
-    left out. reason: of the answer, if not the decision's. assignment: of a new decision that its unit keeps."""
+    left out. reason: of the answer, if not the decision's. unit: of a new decision, what it depends on of its unit."""
 
     decision: Decision
     version: ExperimentVersion
     stored: bool
     ignored: Sequence[ActionId] = ()
     reason: str | None = None
-    assignment: NewAssignment | None = None
+    unit: UnitDecision | None = None
 
 
 class _Prepared(NamedTuple):
@@ -123,7 +123,7 @@ class DeciderService:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
         chosen = self._choose(request)
         if not chosen.stored:
-            (mark,) = self._append([Awaited(chosen.assignment or chosen.decision, caller)])
+            (mark,) = self._append([Awaited(chosen.unit or chosen.decision, caller)])
             chosen = self._confirm(request, chosen, mark, caller)
         reply = pb.DecideResponse()
         self._write(reply, chosen, request)
@@ -147,7 +147,7 @@ class DeciderService:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [_attempt(self._choose, message) for message in request.requests]
-        new = [Awaited(c.assignment or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
+        new = [Awaited(c.unit or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
             check_caller(caller)
@@ -239,7 +239,7 @@ class DeciderService:
             return self._repeated(kept)._replace(ignored=ignored)
         made = decide(asked, version, model, slots, self._budget)
         new = _assignment(made, version.experiment, kept) if version.experiment.sticky else None
-        return _Answer(made, version, stored=False, ignored=ignored, assignment=new)
+        return _Answer(made, version, stored=False, ignored=ignored, unit=new)
 
     def _fit(self, version: ExperimentVersion, asked: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request as the experiment takes it, and the ids of actions that it leaves out. Raises InvalidArgument,
@@ -453,11 +453,11 @@ def _of_slate(outcomes: Sequence[Result], duplicate: Result) -> Result:
     return next((one for one in outcomes if one != duplicate), duplicate)
 
 
-def _assignment(made: Decision, experiment: Experiment, kept: LoggedDecision | None) -> NewAssignment | None:
+def _assignment(made: Decision, experiment: Experiment, kept: LoggedDecision | None) -> UnitDecision | None:
     """That the unit keeps a decision; None where it shall not: a failure, or what was served without exploration."""
     if made.reason in (Reason.FALLBACK, Reason.NO_EXPLORATION):
         return None
-    return NewAssignment(made, experiment.sticky, kept.position if kept else None)
+    return UnitDecision(made, experiment.sticky, kept.position if kept else None)
 
 
 def _activation_reply(outcome: ActivationOutcome, *, first: bool) -> pb.ActivateResponse:

@@ -31,17 +31,17 @@ from decider.log.protocol import (
     Head,
     Mark,
     NewActivation,
-    NewAssignment,
     NewBuild,
     NewRewardChange,
     NewSlate,
     Orphan,
     RefusedReward,
     TotalsCheckpoint,
+    UnitDecision,
 )
 from decider.log.sqlite import early
 from decider.log.sqlite.archived import CUT
-from decider.log.sqlite.assignments import assign, drop_over, has_over, kept_decision
+from decider.log.sqlite.assignments import drop_over, has_over
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
@@ -63,6 +63,7 @@ from decider.log.sqlite.tables import (
     table_and_row,
 )
 from decider.log.sqlite.trim import Trimmer
+from decider.log.sqlite.unit_state import UnitState
 from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
 from decider.types import START, ActionId, Decision, Position, RewardOutcome, Time, now
 
@@ -143,6 +144,7 @@ class SqliteLog(SqliteReader):
         self._lease: FileLease | None = None
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
+        self._units = UnitState(self._writer, self.version_at)
         self._trimmer = Trimmer(self._writer, self._exclusive, self.version_at)
         self._trimmed = START
         self._last_part = LastPart(path, archives)
@@ -265,8 +267,8 @@ class SqliteLog(SqliteReader):
             return [None] * len(entries)
         if isinstance(entries[0], NewSlate):
             return [self._insert_slate(commit, slate) for slate in entries if isinstance(slate, NewSlate)]
-        if isinstance(entries[0], NewAssignment):
-            return [self._insert_assignment(commit, one) for one in entries if isinstance(one, NewAssignment)]
+        if isinstance(entries[0], UnitDecision):
+            return [self._insert_of_unit(commit, one) for one in entries if isinstance(one, UnitDecision)]
         if isinstance(entries[0], EarlyActivation):
             return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
         if isinstance(entries[0], NewRewardChange):
@@ -342,16 +344,13 @@ class SqliteLog(SqliteReader):
             raise sqlite3.IntegrityError("a slate names a decision twice")
         return marks[0]
 
-    def _insert_assignment(self, commit: OpenCommit, new: NewAssignment) -> Mark | None:
-        """The decision and that its unit keeps it; or neither."""
-        decision, at = new.decision, commit.last.time
-        experiment = self.version_at(decision.version).experiment.id
-        if kept_decision(self._writer, experiment, decision.unit_id, at) not in (None, new.replaces):
+    def _insert_of_unit(self, commit: OpenCommit, new: UnitDecision) -> Mark | None:
+        """The decision and what belongs to it; or nothing. The lock is held: no other writer can come between."""
+        if not self._units.is_current(new, commit.last.time):
             return None
-        (mark,) = self._insert(commit, [decision])
+        (mark,) = self._insert(commit, [new.decision])
         if mark is not None:
-            until = Time(at + new.keep)
-            assign(self._writer, experiment, decision.unit_id, until=until, decision=mark.position)
+            self._units.note(new, mark)
         return mark
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
