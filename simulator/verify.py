@@ -1,6 +1,7 @@
 """Recompute every decision of a log with the code that serves, and compare. Called by `simulator verify`.
 
-The models are not trusted either: a trainer learns the log from its beginning and stops at every position that a
+What the server added to a context of the unit's history is read again from the entries that it had seen. The models are
+not trusted either: a trainer learns the log from its beginning and stops at every position that a
 decision names as its model, with the version of the learning code that made it: the decision's build says which.
 """
 
@@ -14,16 +15,18 @@ from typing import NamedTuple
 from decider.decide.decide import RULES, decide
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.unit_history import HistoryDefinition, Seen, history_features, with_history, without_history
 from decider.learn.bases import code_of
 from decider.learn.trainer import Trainer
 from decider.log.evicted import EvictedPolicies
+from decider.log.forgotten import KEY
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
-from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason, Time
+from decider.types import START, Context, Decision, DecisionRequest, ExperimentId, Features, Position, Reason, Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class Verification:
 
     forgotten: decisions of forgotten units, whose ids and perhaps contexts are gone. unlearned: decisions by models
     that have learned from such contexts. imported: decisions that another system drew, by where they came from.
+    unrecalled: decisions whose unit's history lies in an archive, in part or whole: what the context says of it was
+    taken as logged.
     """
 
     decisions: int
@@ -49,6 +54,7 @@ class Verification:
     forgotten: int = 0
     unlearned: int = 0
     imported: Mapping[str, int] = field(default_factory=dict)
+    unrecalled: int = 0
 
 
 def sources(log: LogReader) -> Mapping[Position, str]:
@@ -65,7 +71,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     ArchiveDamaged and LogCorrupt before anything begins, where what a model learned from cannot be read.
     """
     _check_learnable(log)
-    models, gaps, imports = _Models(log), Gaps(log), sources(log)
+    models, histories, gaps, imports = _Models(log), _Histories(log), Gaps(log), sources(log)
     imported: Counter[str] = Counter()
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
@@ -75,10 +81,10 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
             if logged.build in imports:
                 imported[imports[logged.build]] += 1
                 continue
-            difference = None if gaps.has(logged) else _compare(logged, models)
+            difference = None if gaps.has(logged) else _compare(logged, models, histories)
             if difference:
                 gaps.read_news()  # `decider forget` may run meanwhile, and the trainer have read what it left
-            if logged.position in gaps.decisions:
+            if logged.position in gaps.decisions or (difference and histories.lost_something(logged)):
                 forgotten += 1
             elif gaps.has_learned(logged.decision):
                 unlearned += 1
@@ -87,7 +93,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
                 equal += difference is None
                 if difference and (first is None or logged.position < first.logged.position):
                     first = difference
-    return Verification(decisions, equal, first, forgotten, unlearned, imported)
+    return Verification(decisions, equal, first, forgotten, unlearned, imported, histories.unread)
 
 
 def _check_learnable(log: LogReader) -> None:
@@ -126,7 +132,7 @@ def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -
         yield logged
 
 
-def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
+def _compare(logged: LoggedDecision, models: _Models, histories: _Histories) -> Mismatch | None:
     version = models.versions.get(logged.decision.version)
     if version is None:
         return Mismatch(logged, None, f"version: there is none at position {logged.decision.version}")
@@ -135,7 +141,14 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
         return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
         model = models.at(owner, logged.decision.model)
-        request, budget, rules = _request(logged.decision, version), models.budget(logged), models.rules(logged)
+        context = histories.context(logged, version)
+        if context is None:
+            return Mismatch(logged, None, "context: no entry says from what the unit's history was read")
+        request, budget, rules = (
+            _request(logged.decision, version, context),
+            models.budget(logged),
+            models.rules(logged),
+        )
         recomputed = decide(request, version, model, budget=budget, rules=rules)
     except (UnknownCode, ArchiveMissing, ArchiveDamaged):
         raise
@@ -147,16 +160,55 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
     return Mismatch(logged, recomputed, ", ".join(names))
 
 
-def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
+def _request(decision: Decision, version: ExperimentVersion, context: Context) -> DecisionRequest:
     """The request that led to a decision. Where a rule decided, `explore` made no difference."""
     return DecisionRequest(
         decision_id=decision.decision_id,
         unit_id=decision.unit_id,
-        context=decision.context,
+        context=context,
         eligible=() if decision.eligible == version.all_active else decision.eligible,
         action_features=decision.action_features,
         explore=decision.reason != Reason.NO_EXPLORATION,
     )
+
+
+class _Histories:
+    """The contexts as they must have been, with what the units did before. unread: how many could not be read whole."""
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self.unread = 0
+
+    def context(self, logged: LoggedDecision, version: ExperimentVersion) -> Context | None:
+        """Of a decision; None where the log does not say from what its unit's history was read."""
+        context, history = logged.decision.context, version.experiment.history
+        if history is None:
+            return context
+        seen = self._log.recall(logged.position)
+        if seen is None:
+            return None
+        known = self._features(version.experiment.id, logged.decision.unit_id, history, seen)
+        if known is None:
+            self.unread += 1
+            return context
+        return with_history(without_history(context), known)
+
+    def _features(self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen) -> Features | None:
+        """None where entries that were seen lie in an archive."""
+        while True:
+            cut = self._log.cut()
+            left = seen._replace(after=max(seen.after, cut.position))
+            past = self._log.unit_history_at(experiment, unit, history, left)
+            if self._log.cut() == cut:  # else a run may have deleted some of them meanwhile
+                break
+        reaches_back = seen.after < cut.position and seen.time - history.period < cut.time
+        return None if reaches_back and len(past) < history.most else history_features(history, past, seen.time)
+
+    def lost_something(self, logged: LoggedDecision) -> bool:
+        """Whether `decider forget` ran between the reading of a unit's history and the decision."""
+        seen = self._log.recall(logged.position)
+        removed = [position for position, build in self._log.builds().items() if KEY in build]
+        return seen is not None and any(seen.until < position < logged.position for position in removed)
 
 
 class Gaps:

@@ -234,8 +234,7 @@ def check_successor(experiment: Experiment, kinds: Mapping[ActionId, str]) -> No
 
 
 def check_work(experiment: Experiment, budget: Budget) -> None:
-    """Raises InvalidExperiment where a decision costs more than the budget, although its context has no free features that
-    come with the call.
+    """Raises InvalidExperiment where a decision costs more than the budget, although its call has no free features.
 
     The interactions are named as the reason where it would fit without them, else the actions.
     """

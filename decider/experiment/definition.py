@@ -12,7 +12,7 @@ from typing import Any
 
 from decider.experiment.feature_schema import FeatureSchema
 from decider.experiment.rules import Rules
-from decider.experiment.unit_history import History
+from decider.experiment.unit_history import HistoryDefinition
 from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
@@ -107,7 +107,7 @@ class Experiment:
     most_actions: int = 0
     schema: FeatureSchema | None = None
     sticky: int = 0
-    history: History | None = None
+    history: HistoryDefinition | None = None
 
 
 class ExperimentVersion:

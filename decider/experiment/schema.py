@@ -22,7 +22,7 @@ from decider.experiment.feature_schema import FeatureRule, FeatureSchema, Featur
 from decider.experiment.history_checks import DEFAULT_MOST_DECISIONS, DEFAULT_PERIOD
 from decider.experiment.schema_checks import feature_type
 from decider.experiment.shape import shape_violations, to_json_mapping
-from decider.experiment.unit_history import History
+from decider.experiment.unit_history import HistoryDefinition
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId, Features, Time
@@ -165,8 +165,8 @@ def from_message(message: pb.Experiment) -> Experiment:
     )
 
 
-def _history(message: pb.History) -> History:
-    return History(
+def _history(message: pb.HistoryDefinition) -> HistoryDefinition:
+    return HistoryDefinition(
         period=message.period.ToMicroseconds() if message.HasField("period") else DEFAULT_PERIOD,
         rewards=tuple(sorted(message.rewards)),
         decisions=message.decisions,
@@ -280,8 +280,8 @@ def to_message(experiment: Experiment) -> pb.Experiment:
     return message
 
 
-def _history_message(history: History) -> pb.History:
-    message = pb.History(
+def _history_message(history: HistoryDefinition) -> pb.HistoryDefinition:
+    message = pb.HistoryDefinition(
         rewards=history.rewards,
         decisions=history.decisions,
         last_action=history.last_action,

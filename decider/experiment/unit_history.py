@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from decider.errors import InvalidArgument, Violation
 from decider.types import ActionId, Context, Features, FeatureValue, Position, Time
 
 PREFIX = "history."
@@ -29,7 +30,7 @@ DAY = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class HistoryDefinition:
     """What is asked for; see the proto message of the same name. period: microseconds."""
 
     period: int
@@ -86,9 +87,17 @@ class PastDecision(NamedTuple):
     rewards: tuple[PastReward, ...]
 
 
-def with_history(context: Context, history: History, past: Sequence[PastDecision], at: Time) -> Context:
-    """The context with these features. past: see `history_features`."""
-    return context._replace(features={**context.features, **history_features(history, past, at)})
+def with_history(context: Context, known: Features) -> Context:
+    """The context with features of the unit's history."""
+    return context._replace(features={**context.features, **known})
+
+
+def check_call(context: Context) -> None:
+    """Raises InvalidArgument where a call sends a feature that is the server's to make."""
+    sent = [name for name in context.features if name.startswith(PREFIX)]
+    if sent:
+        problem = f"names that begin with {PREFIX!r} are those of the unit's history; take another name"
+        raise InvalidArgument([Violation(f"context.features[{name}]", problem) for name in sent])
 
 
 def without_history(context: Context) -> Context:
@@ -97,11 +106,11 @@ def without_history(context: Context) -> Context:
     return context._replace(features=sent)
 
 
-def history_features(history: History, past: Sequence[PastDecision], at: Time) -> Features:
+def history_features(history: HistoryDefinition, past: Sequence[PastDecision], at: Time) -> Features:
     """past: the unit's newest decisions of the period, at most `history.most`, in order of position.
 
     >>> visit = PastDecision(Position(5), Time(0), ActionId("sale"), "email", True, True, Time(9), ())
-    >>> history_features(History(90 * DAY, decisions=True, last_action=True), [visit], Time(9))
+    >>> history_features(HistoryDefinition(90 * DAY, decisions=True, last_action=True), [visit], Time(9))
     ... # doctest: +NORMALIZE_WHITESPACE
     {'history.decisions': 0.6931, 'history.activations': 0.6931, 'history.last_action': 'sale',
      'history.last_result': 'unrewarded'}
@@ -109,7 +118,7 @@ def history_features(history: History, past: Sequence[PastDecision], at: Time) -
     return {f"{PREFIX}{name}": value for name, value in _features(history, past, at)}
 
 
-def _features(history: History, past: Sequence[PastDecision], at: Time) -> Iterator[tuple[str, FeatureValue]]:
+def _features(history: HistoryDefinition, past: Sequence[PastDecision], at: Time) -> Iterator[tuple[str, FeatureValue]]:
     rewards = [reward for decision in past for reward in decision.rewards]
     for name in history.rewards:
         yield from _of_rewards(name, [one for one in rewards if one.name == name], at, history.period)

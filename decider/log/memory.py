@@ -14,6 +14,7 @@ from typing import Any
 from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
@@ -36,6 +37,7 @@ from decider.log.protocol import (
     NewActivation,
     NewBuild,
     NewModel,
+    NewRecall,
     NewReward,
     NewRewardChange,
     NewSlate,
@@ -166,7 +168,8 @@ class MemoryLog:
         self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
         self._by_id: dict[tuple[Position, str], RewardRef] = {}
         self._changes: dict[Position, list[tuple[Mark, NewRewardChange]]] = {}
-        self._activations: dict[Position, tuple[Time, NewActivation]] = {}
+        self._activations: dict[Position, tuple[Mark, NewActivation]] = {}
+        self._recalls: dict[Position, Seen] = {}
         self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -218,6 +221,8 @@ class MemoryLog:
         mark = self._append(new.decision, at)
         if mark is not None and new.keep:
             self._assignments[experiment, new.decision.unit_id] = (Time(at + new.keep), new.decision.decision_id)
+        if mark is not None and new.seen is not None:
+            self._append(NewRecall(mark.position, new.seen), at)
         return mark
 
     def _is_current(self, new: UnitDecision, experiment: ExperimentId, at: Time) -> bool:
@@ -228,8 +233,12 @@ class MemoryLog:
     def _append_slate(self, slate: NewSlate, at: Time) -> Mark | None:
         if any(_key(decision) in self._unique for decision in slate.decisions):
             return None
-        first, *_ = [self._append(decision, at) for decision in slate.decisions]
-        return first
+        marks = [self._append(decision, at) for decision in slate.decisions]
+        if slate.seen is not None:
+            for mark in marks:
+                assert mark is not None, "none of the ids was there"
+                self._append(NewRecall(mark.position, slate.seen), at)
+        return marks[0]
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
         if isinstance(entry, EarlyActivation):
@@ -271,7 +280,9 @@ class MemoryLog:
                 reward = self._by_id[entry.decision, entry.reward_id].position
                 self._changes.setdefault(reward, []).append((mark, entry))
             case NewActivation():
-                self._activations[entry.decision] = (mark.time, entry)
+                self._activations[entry.decision] = (mark, entry)
+            case NewRecall():
+                self._recalls[entry.decision] = entry.seen
             case NewVersion():
                 self._versions[mark.position] = ExperimentVersion(
                     entry.experiment, number=entry.number, position=mark.position, time=mark.time
@@ -353,6 +364,61 @@ class MemoryLog:
         until, decision_id = self._assignments.get((experiment, unit), (Time(0), DecisionId("")))
         return self.find(decision_id) if until > at else None
 
+    def unit_history(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, *, at: Time
+    ) -> tuple[Seen, Sequence[PastDecision]]:
+        """See LogReader."""
+        head = self.head()
+        seen = Seen(START, head.position, Time(max(at, head.time)))
+        return seen, self.unit_history_at(experiment, unit, history, seen)
+
+    def unit_history_at(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen
+    ) -> Sequence[PastDecision]:
+        """See LogReader."""
+        mine = [
+            logged
+            for logged in self._logged_decisions()
+            if seen.after < logged.position <= seen.until
+            and logged.position in self._recalls
+            and (self._version(logged).experiment.id, logged.decision.unit_id) == (experiment, unit)
+        ]
+        newest = sorted(mine, key=lambda logged: logged.position)[-history.most :]
+        return tuple([self._past(one, seen) for one in newest if one.time > seen.time - history.period])
+
+    def _past(self, logged: LoggedDecision, seen: Seen) -> PastDecision:
+        mark, activation = self._activations.get(logged.position, (Mark(START, Time(0)), None))
+        activated = activation is not None and mark.position <= seen.until
+        return PastDecision(
+            *(logged.position, logged.time),
+            action=(activation.action if activation and activated else None) or logged.decision.action,
+            channel=logged.decision.context.channel,
+            activated=activated,
+            counts=self._version(logged).counts(activated=activated),
+            deadline=self._deadline(logged),
+            rewards=self._past_rewards(logged.position, seen),
+        )
+
+    def _past_rewards(self, decision: Position, seen: Seen) -> tuple[PastReward, ...]:
+        """Those that had come by then, with the values that they had then."""
+        there = [(mark, one) for mark, one in self._rewards.get(decision, []) if mark.position <= seen.until]
+        there.sort(key=lambda one: (one[1].reward_id is not None, one[1].reward_id or "", one[0].position))
+        values = [
+            (mark, reward, self._value_at(mark, reward, seen))
+            for mark, reward in sorted(there[:MAX_REWARDS], key=lambda one: one[0])
+        ]
+        return tuple(
+            [PastReward(*mark, one.name, value, one.weight) for mark, one, value in values if value is not None]
+        )
+
+    def _value_at(self, mark: Mark, reward: NewReward, seen: Seen) -> float | None:
+        changes = [one.value for at, one in self._changes.get(mark.position, []) if at.position <= seen.until]
+        return changes[-1] if changes else reward.value
+
+    def recall(self, decision: Position) -> Seen | None:
+        """See LogReader."""
+        return self._recalls.get(decision)
+
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
         logged = self.find(decision_id)
@@ -428,7 +494,7 @@ class MemoryLog:
 
     def _seal(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
-        shown_at, activation = self._activations.get(logged.position, (deadline, None))
+        (_, shown_at), activation = self._activations.get(logged.position, (Mark(START, deadline), None))
         return SealedDecision(
             position=logged.position,
             deadline=deadline,
@@ -576,6 +642,8 @@ def _key(entry: Entry) -> Any:
             return "change", entry.decision, entry.reward_id, entry.value, entry.occurred_at
         case NewActivation():
             return "activation", entry.decision
+        case NewRecall():
+            return "recall", entry.decision
         case NewVersion():
             return "version", entry.experiment.id, entry.number
         case Serves():

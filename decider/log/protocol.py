@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
 from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.experiment.unit_history import History, PastDecision, Seen
+from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
@@ -110,9 +110,13 @@ class NewBuild:
 
 @dataclass(frozen=True, slots=True)
 class NewSlate:
-    """Decisions of one slate: entries one after the other, or none of them where one of their ids is in the log."""
+    """Decisions of one slate: entries one after the other, or none of them where one of their ids is in the log.
+
+    seen: see UnitDecision.
+    """
 
     decisions: tuple[Decision, ...]
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +128,13 @@ class UnitDecision:
 
     keep: microseconds for which the unit keeps it; 0: it does not. Refused where the unit keeps another one of the
     experiment at that time. replaces: position of one that it may give up, since its action can no longer be served.
+    seen: from what the unit's history was read, if it was: a NewRecall says so.
     """
 
     decision: Decision
     keep: int = 0
     replaces: Position | None = None
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +189,8 @@ class NewActivation:
 
 @dataclass(frozen=True, slots=True)
 class NewRecall:
-    """From what the history of the unit was read with which a decision was made: the one at that position."""
+    """From what the history of the unit was read with which a decision was made: the one at that position. The log
+    writes it with the decision."""
 
     decision: Position
     seen: Seen
@@ -472,7 +479,7 @@ class LogReader(Protocol):
         """The decision that a unit keeps at a time; None where it keeps none, or that is no longer in the log."""
 
     def unit_history(
-        self, experiment: ExperimentId, unit: str, history: History, *, at: Time
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, *, at: Time
     ) -> tuple[Seen, Sequence[PastDecision]]:
         """What the log knows of a unit in an experiment, at a time that is perhaps behind the log's end; and which
         entries that is. See `history_features`. Cost does not grow with the number of the unit's decisions.
@@ -481,7 +488,7 @@ class LogReader(Protocol):
         """
 
     def unit_history_at(
-        self, experiment: ExperimentId, unit: str, history: History, seen: Seen
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen
     ) -> Sequence[PastDecision]:
         """The same as it was. Entries that are archived or forgotten since then are missing."""
 

@@ -21,6 +21,7 @@ from decider.errors import (
 )
 from decider.experiment.checks import LARGEST_REWARD, is_id
 from decider.experiment.definition import Experiment, ExperimentVersion, OutOfRange
+from decider.experiment.unit_history import HistoryDefinition, Seen, check_call, history_features, with_history
 from decider.log.protocol import (
     Append,
     Awaited,
@@ -175,8 +176,12 @@ class DeciderService:
                 reason="EXPERIMENT_STICKY",
             )
         fit = [self._fit(version, slot) for slot in slots]
-        decisions = decide_slate([slot for slot, _ in fit], version, model, cache, self._budget)
-        (mark,) = self._append([Awaited(NewSlate(decisions), caller)])
+        asked: Sequence[DecisionRequest] = [slot for slot, _ in fit]
+        seen = None
+        if version.experiment.history is not None:
+            asked, seen = self._recall(version, version.experiment.history, asked)
+        decisions = decide_slate(asked, version, model, cache, self._budget)
+        (mark,) = self._append([Awaited(NewSlate(decisions, seen), caller)])
         if mark is not None:
             both = zip(decisions, fit, strict=True)
             return slate_id, [_Answer(made, version, stored=False, ignored=ignored) for made, (_, ignored) in both]
@@ -234,12 +239,25 @@ class DeciderService:
         asked = convert.decision_request(request)
         version, model, slots = self._serving(request.experiment)
         asked, ignored = self._fit(version, asked)
+        seen = None
+        if version.experiment.history is not None:
+            (asked,), seen = self._recall(version, version.experiment.history, [asked])
         kept = self._kept(version, asked.unit_id, at=self._clock()) if version.experiment.sticky else None
         if kept is not None and kept.decision.action in eligible_actions(version, asked):
             return self._repeated(kept)._replace(ignored=ignored)
         made = decide(asked, version, model, slots, self._budget)
-        new = _assignment(made, version.experiment, kept) if version.experiment.sticky else None
+        new = _of_unit(made, version.experiment, kept, seen) if version.experiment.sticky or seen else None
         return _Answer(made, version, stored=False, ignored=ignored, unit=new)
+
+    def _recall(
+        self, version: ExperimentVersion, history: HistoryDefinition, asked: Sequence[DecisionRequest]
+    ) -> tuple[Sequence[DecisionRequest], Seen]:
+        """The requests of one unit with what it did before, and from what that was read. Raises InvalidArgument."""
+        for one in asked:
+            check_call(one.context)
+        seen, past = self._log.unit_history(version.experiment.id, asked[0].unit_id, history, at=self._clock())
+        known = history_features(history, past, seen.time)
+        return [one._replace(context=with_history(one.context, known)) for one in asked], seen
 
     def _fit(self, version: ExperimentVersion, asked: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request as the experiment takes it, and the ids of actions that it leaves out. Raises InvalidArgument,
@@ -453,11 +471,12 @@ def _of_slate(outcomes: Sequence[Result], duplicate: Result) -> Result:
     return next((one for one in outcomes if one != duplicate), duplicate)
 
 
-def _assignment(made: Decision, experiment: Experiment, kept: LoggedDecision | None) -> UnitDecision | None:
-    """That the unit keeps a decision; None where it shall not: a failure, or what was served without exploration."""
+def _of_unit(made: Decision, experiment: Experiment, kept: LoggedDecision | None, seen: Seen | None) -> UnitDecision:
+    """A decision that its unit keeps, but not a failure, or what was served without exploration. seen: from what the
+    unit's history was read."""
     if made.reason in (Reason.FALLBACK, Reason.NO_EXPLORATION):
-        return None
-    return UnitDecision(made, experiment.sticky, kept.position if kept else None)
+        return UnitDecision(made, seen=seen)
+    return UnitDecision(made, experiment.sticky, kept.position if kept else None, seen)
 
 
 def _activation_reply(outcome: ActivationOutcome, *, first: bool) -> pb.ActivateResponse:

@@ -46,7 +46,7 @@ left join reward_changes c on c.position = (
 order by d.position, r.position
 """  # noqa: S608 - constants
 
-NOW = _HISTORY.format(seen=f"select {CUT}, h.position, max(:at, h.time) from head h")
+NOW = _HISTORY.format(seen=f"select {CUT}, h.position, max(:at, h.time) from head h")  # noqa: S608 - a constant
 """The history as it is; `:at` may be later than the last entry."""
 
 THEN = _HISTORY.format(seen="select :after, :until, :at")

@@ -32,6 +32,7 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewBuild,
+    NewRecall,
     NewRewardChange,
     NewSlate,
     Orphan,
@@ -342,6 +343,8 @@ class SqliteLog(SqliteReader):
         marks = self._insert(commit, slate.decisions)
         if None in marks:
             raise sqlite3.IntegrityError("a slate names a decision twice")
+        if slate.seen is not None:
+            self._insert(commit, [NewRecall(mark.position, slate.seen) for mark in marks if mark is not None])
         return marks[0]
 
     def _insert_of_unit(self, commit: OpenCommit, new: UnitDecision) -> Mark | None:
@@ -351,6 +354,8 @@ class SqliteLog(SqliteReader):
         (mark,) = self._insert(commit, [new.decision])
         if mark is not None:
             self._units.note(new, mark)
+            if new.seen is not None:
+                self._insert(commit, [NewRecall(mark.position, new.seen)])
         return mark
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
