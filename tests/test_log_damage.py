@@ -187,9 +187,9 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
         assert damage(file) != []
 
 
-@pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "recalls", "published", "builds", "serves", "ticks",
-                                   "experiments", "refused_rewards", "early_activations", "head", "chain_start",
-                                   "open_versions", "closed_until", "model_bytes"])  # fmt: skip
+@pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "recalls", "published", "builds",
+                                   "serves", "ticks", "experiments", "refused_rewards", "early_activations", "head",
+                                   "chain_start", "open_versions", "closed_until", "model_bytes"])  # fmt: skip
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
     """The last decision as well as the first."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from heapq import heappop, heappush
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -72,7 +73,10 @@ from decider.types import (
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.commands.group import main as simulator
+from simulator.run.task import Task, run
+from simulator.run.unit_pasts import UnitPasts
 from simulator.verify import verify
+from simulator.worlds.registry import find
 from tests.conftest import Clock, sample_experiment, spec
 from tests.processes import Process
 from tests.rpc_clients import RpcClient, SubprocessClient, code_of, experiment, fields_of, rows, status_of
@@ -813,3 +817,49 @@ def test_two_processes_read_one_past(tmp_path: Path) -> None:
     assert assert_replays(db) == 120
     ((text,),) = rows(db, "select features from decisions where unit_id = 'unit-0' order by position desc limit 1")
     assert json.loads(text)["history.decisions"] >= round(math.log(20), 4)
+
+
+# The world of returning customers.
+
+
+def test_what_customers_did_before_earns_more() -> None:
+    """They cannot be told apart otherwise. 0 is a uniform choice, 1 is who looks into their heads."""
+    with_past, without = (
+        run(Task("returning", name, seed=1, rounds=6_000)) for name in ("default", "default:history=0")
+    )
+    assert with_past.share() > without.share() + 0.1
+    assert with_past.best == without.best
+
+
+def test_a_world_knows_of_a_unit_what_a_log_would() -> None:
+    """The simulator plays with the features that the server would make, at the same times."""
+    world = find("returning")
+    visits, asked, source = world.draw(1, 400), world.experiment.history, Random(1)
+    assert asked is not None
+    visits = replace(visits, units=visits.units % 9)
+    pasts, clock = UnitPasts(world, visits, asked), Clock()
+    log = MemoryLog(clock=clock)
+    log.append([NewVersion(world.experiment, 1)])
+    version, start, coming = log.versions()[-1], clock(), [(math.inf, NewReward(START, "", 0.0))]
+    for number in range(len(visits)):
+        now = Time(start + round(world.arrives(number) * 1e6))
+        while coming[0][0] <= now:
+            clock.now, one = heappop(coming)
+            log.append([one])
+        clock.now = now
+        unit, plain = str(visits.units[number]), visits.contexts[visits.seen[number]]
+        seen, found = log.unit_history(world.experiment.id, unit, asked, at=now)
+        context = pasts.context(number, plain)
+        assert context == with_history(plain, history_features(asked, found, seen.time))
+        action = source.randrange(len(world.actions))
+        pasts.chose(number, action, plain)
+        made = decision(version, str(number), unit, context=context, action=world.experiment.actions[action].id)
+        (mark,) = log.append([UnitDecision(made, seen=seen)])
+        assert mark is not None
+        log.append([NewActivation(mark.position)])
+        name = visits.names[number, action]
+        if name >= 0:
+            weight = world.experiment.reward.weights[world.reward_names[name]]
+            value = visits.rewards[number, action] / weight
+            reward = NewReward(mark.position, world.reward_names[name], value, weight, str(number))
+            heappush(coming, (now + round(visits.delays[number] * 1e6), reward))
