@@ -12,21 +12,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from decider.decide.decide import RULES, decide
+from decider.decide.decide import RULES, decide, eligible_actions
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.unit_history import HistoryDefinition, Seen, history_features, with_history, without_history
 from decider.learn.bases import code_of
+from decider.learn.rewards import rewards_of
 from decider.learn.trainer import Trainer
 from decider.log.evicted import EvictedPolicies
-from decider.log.forgotten import KEY
 from decider.log.protocol import LoggedDecision, LogReader, Mark
 from decider.policy.make import make_policy
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
-from decider.types import START, Context, Decision, DecisionRequest, ExperimentId, Features, Position, Reason, Time
+from decider.types import START, Decision, ExperimentId, Position, Time
+from simulator.past import Past, UnitHistories, of_rules, request_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     ArchiveDamaged and LogCorrupt before anything begins, where what a model learned from cannot be read.
     """
     _check_learnable(log)
-    models, histories, gaps, imports = _Models(log), _Histories(log), Gaps(log), sources(log)
+    models, gaps, imports, past, histories = Models(log), Gaps(log), sources(log), Past(log), UnitHistories(log)
     imported: Counter[str] = Counter()
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
@@ -81,7 +81,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
             if logged.build in imports:
                 imported[imports[logged.build]] += 1
                 continue
-            difference = None if gaps.has(logged) else _compare(logged, models, histories)
+            difference = None if gaps.has(logged) else _compare(log, logged, models, past, histories)
             if difference:
                 gaps.read_news()  # `decider forget` may run meanwhile, and the trainer have read what it left
             if logged.position in gaps.decisions or (difference and histories.lost_something(logged)):
@@ -113,7 +113,8 @@ def _check_model_learnable(log: LogReader, owner: _Owner, first: Position) -> No
         log.models.load_base(base)
     goes_on = base is not None and base.name.position <= first
     try:
-        log.check_archive(owner.experiment, after=base.time if base is not None and goes_on else Time(0))
+        after = base.time if base is not None and goes_on else Time(0)
+        log.check_archive(owner.experiment, after=after, late=rewards_of(owner.policy.relearned).late)
     except (ArchiveMissing, ArchiveDamaged) as error:
         raise type(error)(
             f"experiment {owner.experiment!r}: its policy {owner.policy.algorithm} learned from archived decisions "
@@ -121,7 +122,7 @@ def _check_model_learnable(log: LogReader, owner: _Owner, first: Position) -> No
         ) from error
 
 
-def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -> Iterator[LoggedDecision]:
+def _decisions(log: LogReader, version: Position, models: Models, gaps: Gaps) -> Iterator[LoggedDecision]:
     """Of a version, as the log is now. What they name may be newer than what was read for the version before."""
     read = False
     for logged in log.decisions(version):
@@ -132,7 +133,13 @@ def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -
         yield logged
 
 
-def _compare(logged: LoggedDecision, models: _Models, histories: _Histories) -> Mismatch | None:
+LOGS_WITHHELD = 3
+"""From this version of the rules on it is logged what was withheld."""
+
+
+def _compare(
+    log: LogReader, logged: LoggedDecision, models: Models, past: Past, histories: UnitHistories
+) -> Mismatch | None:
     version = models.versions.get(logged.decision.version)
     if version is None:
         return Mismatch(logged, None, f"version: there is none at position {logged.decision.version}")
@@ -140,75 +147,26 @@ def _compare(logged: LoggedDecision, models: _Models, histories: _Histories) -> 
     if not models.published(owner, logged.decision.model):
         return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
-        model = models.at(owner, logged.decision.model)
+        model = models.that_served(logged, version)
+        budget, rules = models.budget(logged), models.rules(logged)
+        restricted = version.rules or version.scheduled or version.limits
+        withheld = of_rules(log.withheld(logged.position)) if restricted else {}
         context = histories.context(logged, version)
         if context is None:
             return Mismatch(logged, None, "context: no entry says from what the unit's history was read")
-        request, budget, rules = (
-            _request(logged.decision, version, context),
-            models.budget(logged),
-            models.rules(logged),
-        )
-        recomputed = decide(request, version, model, budget=budget, rules=rules)
+        request = request_of(logged.decision, version, withheld)._replace(context=context)
+        eligible = eligible_actions(version, request, past.history(logged, version, withheld))
+        recomputed = decide(request, version, model, budget=budget, rules=rules, eligible=eligible)
     except (UnknownCode, ArchiveMissing, ArchiveDamaged):
         raise
     except DeciderError as error:
         return Mismatch(logged, None, f"{type(error).__name__}: {error}")
-    if recomputed == logged.decision:
-        return None
     names = [n for n in Decision._fields if getattr(recomputed, n) != getattr(logged.decision, n)]
+    if eligible.withheld != withheld and (rules >= LOGS_WITHHELD or version.limits):
+        names.append(f"withheld: {dict(eligible.withheld)}, logged as {dict(withheld)}")
+    if not names:
+        return None
     return Mismatch(logged, recomputed, ", ".join(names))
-
-
-def _request(decision: Decision, version: ExperimentVersion, context: Context) -> DecisionRequest:
-    """The request that led to a decision. Where a rule decided, `explore` made no difference."""
-    return DecisionRequest(
-        decision_id=decision.decision_id,
-        unit_id=decision.unit_id,
-        context=context,
-        eligible=() if decision.eligible == version.all_active else decision.eligible,
-        action_features=decision.action_features,
-        explore=decision.reason != Reason.NO_EXPLORATION,
-    )
-
-
-class _Histories:
-    """The contexts as they must have been, with what the units did before. unread: how many could not be read whole."""
-
-    def __init__(self, log: LogReader) -> None:
-        self._log = log
-        self.unread = 0
-
-    def context(self, logged: LoggedDecision, version: ExperimentVersion) -> Context | None:
-        """Of a decision; None where the log does not say from what its unit's history was read."""
-        context, history = logged.decision.context, version.experiment.history
-        if history is None:
-            return context
-        seen = self._log.recall(logged.position)
-        if seen is None:
-            return None
-        known = self._features(version.experiment.id, logged.decision.unit_id, history, seen)
-        if known is None:
-            self.unread += 1
-            return context
-        return with_history(without_history(context), known)
-
-    def _features(self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen) -> Features | None:
-        """None where entries that were seen lie in an archive."""
-        while True:
-            cut = self._log.cut()
-            left = seen._replace(after=max(seen.after, cut.position))
-            past = self._log.unit_history_at(experiment, unit, history, left)
-            if self._log.cut() == cut:  # else a run may have deleted some of them meanwhile
-                break
-        reaches_back = seen.after < cut.position and seen.time - history.period < cut.time
-        return None if reaches_back and len(past) < history.most else history_features(history, past, seen.time)
-
-    def lost_something(self, logged: LoggedDecision) -> bool:
-        """Whether `decider forget` ran between the reading of a unit's history and the decision."""
-        seen = self._log.recall(logged.position)
-        removed = [position for position, build in self._log.builds().items() if KEY in build]
-        return seen is not None and any(seen.until < position < logged.position for position in removed)
 
 
 class Gaps:
@@ -270,7 +228,7 @@ MEMORY = 1_000_000_000
 """Bytes of the policies in memory, at most: a log may have thousands of experiments."""
 
 
-class _Models:
+class Models:
     """Models by name. Asked in rising order of position it learns the log once for each policy spec and code."""
 
     def __init__(self, log: LogReader) -> None:
@@ -290,6 +248,11 @@ class _Models:
         self._builds = self._log.builds()
         self._published: dict[tuple[ExperimentId, str], set[Position]] = {}
         self.versions = {version.position: version for version in self._log.versions()}
+
+    def that_served(self, logged: LoggedDecision, version: ExperimentVersion) -> Model:
+        """The model that a decision of this version names. Raises UnknownCode."""
+        owner = _Owner(version.experiment.id, version.experiment.policy, self.code(logged, version))
+        return self.at(owner, logged.decision.model)
 
     def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
         """Of the learning code that made the decision's model."""

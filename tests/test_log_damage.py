@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt, LogError
+from decider.experiment.limits import Cap
 from decider.experiment.unit_history import Seen
 from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
@@ -41,7 +43,7 @@ from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
-from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
+from decider.types import NOTHING_REACHED, ActionId, Context, DecisionId, ExperimentId, Position, Time
 from tests.conftest import SECOND, Clock, names, sample_experiment, texts
 from tests.rpc_clients import rows
 from tests.two_writers import decision
@@ -80,6 +82,22 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
 
 
+def fill_limited(log: SqliteLog, clock: Clock) -> None:
+    """What counts for caps and budgets, activated and not, and what was withheld."""
+    made = sample_experiment(
+        id=ExperimentId("limited"), needs_activation=True, caps=(Cap(3, 600 * SECOND, kind="offer"),)
+    )
+    sale = replace(made.actions[0], daily_budget=9)
+    log.append([NewVersion(replace(made, actions=(sale, *made.actions[1:])), 1)])
+    version = log.versions()[-1]
+    for number in range(4):
+        clock.advance(1)
+        one = decision(version, f"limited-{number}", f"unit-{number}")
+        (mark,) = log.append([UnitDecision(one, reached=NOTHING_REACHED, withheld={ActionId("none"): "eligible_if"})])
+        if mark is not None and number in (0, 3):
+            log.append([NewActivation(mark.position)])
+
+
 def store_totals(log: EventLog) -> None:
     """The totals up to the end of the log."""
     counted = LogTotals(log)
@@ -101,6 +119,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clock = Clock()
     with closing(SqliteLog(path, clock=clock, piece_bytes=1000)) as log:
         fill(log, clock)
+        fill_limited(log, clock)
         assert log.check(lambda _: None) == []
     return path
 
@@ -138,6 +157,7 @@ KEYS = {
     "action_kinds": "experiment, action",
     "assignments": "experiment, unit_id",
     "unit_decisions": "experiment, unit_id, decision",
+    "daily_counts": "experiment, day_end, day_begin, action",
 }
 """Of tables without row ids."""
 
@@ -187,9 +207,10 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
         assert damage(file) != []
 
 
-@pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "recalls", "published", "builds",
-                                   "serves", "ticks", "experiments", "refused_rewards", "early_activations", "head",
-                                   "chain_start", "open_versions", "closed_until", "model_bytes"])  # fmt: skip
+@pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "recalls", "published", "builds", "serves",
+                                   "ticks", "experiments", "refused_rewards", "early_activations", "head",
+                                   "chain_start", "open_versions", "closed_until", "model_bytes", "withheld",
+                                   "exposures"])  # fmt: skip
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
     """The last decision as well as the first."""

@@ -63,6 +63,7 @@ from decider.types import (
     START,
     ActionId,
     Context,
+    Decision,
     DecisionId,
     DecisionRequest,
     ExperimentId,
@@ -254,7 +255,7 @@ def brute(log: EventLog, experiment_id: str, unit: str, history: HistoryDefiniti
     mine = [
         (mark, entry)
         for mark, entry in entries
-        if hasattr(entry, "unit_id")
+        if isinstance(entry, Decision)
         and entry.unit_id == unit
         and versions[entry.version].experiment.id == experiment_id
         and log.recall(mark.position) is not None
@@ -265,13 +266,15 @@ def brute(log: EventLog, experiment_id: str, unit: str, history: HistoryDefiniti
             continue
         window = versions[made.version].experiment.reward.window
         shown = [e.action for _, e in entries if isinstance(e, NewActivation) and e.decision == mark.position]
-        worth = {}
+        worth: dict[Position, list[Any]] = {}
         for at, entry in entries:
             if isinstance(entry, NewReward) and entry.decision == mark.position:
                 worth[at.position] = [at, entry.name, entry.value, entry.weight, entry.reward_id]
             if isinstance(entry, NewRewardChange) and entry.decision == mark.position:
                 next(one for one in worth.values() if one[4] == entry.reward_id)[2] = entry.value
-        rewards = tuple(PastReward(*at, name, v, w) for at, name, v, w, _ in worth.values() if v is not None)
+        rewards = tuple(
+            PastReward(at.position, at.time, name, v, w) for at, name, v, w, _ in worth.values() if v is not None
+        )
         decisions.append(
             PastDecision(
                 *mark, next((one for one in shown if one), made.action), made.context.channel, bool(shown), True,
@@ -335,7 +338,7 @@ def test_an_idle_log_s_units_grow_older(log: EventLog, clock: Clock) -> None:
     log.append([NewReward(mark.position, "click", 1.0)])
     seen, _ = log.unit_history(HOME, "unit", ALL, at=Time(clock() + 7 * DAY))
     assert seen == Seen(START, log.head().position, Time(clock() + 7 * DAY))
-    assert features(log, "unit", clock() + 29 * DAY)["history.decisions"] > 0
+    assert features(log, "unit", clock() + 29 * DAY)["history.decisions"] != 0
     assert features(log, "unit", clock() + 30 * DAY)["history.decisions"] == 0
     earlier, _ = log.unit_history(HOME, "unit", ALL, at=Time(0))
     assert earlier.time == log.head().time
@@ -345,11 +348,12 @@ def test_slots_of_a_page_have_one_history(log: EventLog) -> None:
     """They were decided from one reading; each says so."""
     version = apply(log)
     seen, _ = log.unit_history(HOME, "unit", ALL, at=Time(0))
-    (mark,) = log.append([NewSlate((decision(version, "s/0"), decision(version, "s/1")), seen)])
+    first, second = (UnitDecision(decision(version, id_), seen=seen) for id_ in ("s/0", "s/1"))
+    (mark,) = log.append([NewSlate((first, second))])
     assert mark is not None
     assert log.recall(mark.position) == log.recall(Position(mark.position + 1)) == seen
     assert features(log, "unit", 0)["history.decisions"] == round(math.log(3), 4)
-    assert log.append([NewSlate((decision(version, "s/1"),), seen)]) == [None]
+    assert log.append([NewSlate((second,))]) == [None]
     assert log.head().position == 5
 
 
@@ -451,7 +455,7 @@ def test_no_more_is_read_of_a_unit_with_a_long_past(tmp_path: Path, clock: Clock
 
 def test_others_and_older_decisions_cost_nothing(tmp_path: Path, clock: Clock) -> None:
     """Nor does a past that lies outside of the period."""
-    counts = []
+    counts: list[int] = []
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         version, other = apply(log), apply(log, id=ExperimentId("other"))
         for more in (10, 300):
@@ -844,7 +848,8 @@ def test_a_world_knows_of_a_unit_what_a_log_would() -> None:
     for number in range(len(visits)):
         now = Time(start + round(world.arrives(number) * 1e6))
         while coming[0][0] <= now:
-            clock.now, one = heappop(coming)
+            arrival, one = heappop(coming)
+            clock.now = int(arrival)
             log.append([one])
         clock.now = now
         unit, plain = str(visits.units[number]), visits.contexts[visits.seen[number]]

@@ -17,6 +17,7 @@ from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
 from decider.experiment.history_checks import history_violations
+from decider.experiment.limit_checks import limit_violations
 from decider.experiment.rules import rule_problem
 from decider.experiment.schema_checks import enum_violation, schema_violations
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
@@ -71,6 +72,7 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
         yield from schema_violations(message.schema)
     if message.HasField("history"):
         yield from history_violations(message)
+    yield from limit_violations(message)
     yield from _floor_violations(message, active)
     yield from _holdout_violations(message, active)
 

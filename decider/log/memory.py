@@ -9,13 +9,16 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from decider.errors import LogError, LogLocked
-from decider.experiment.aggregate import final_reward
+from decider.experiment.aggregate import NamedReward, final_reward
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import Counts
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.exact_sum import ZERO, ExactSum
+from decider.log.exposures import Exposures, ShownActivation, ShownDecision, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
 from decider.log.protocol import (
@@ -42,6 +45,7 @@ from decider.log.protocol import (
     NewRewardChange,
     NewSlate,
     NewVersion,
+    NewWithheld,
     OnProgress,
     Orphan,
     RefusedReward,
@@ -52,6 +56,7 @@ from decider.log.protocol import (
     TotalsCheckpoint,
     UnitDecision,
     VersionName,
+    units_of,
 )
 from decider.log.totals import (
     DELAY_BUCKETS,
@@ -174,6 +179,8 @@ class MemoryLog:
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
         self._assignments: dict[tuple[ExperimentId, str], tuple[Time, DecisionId]] = {}
+        self._exposures = Exposures()
+        self._withheld: dict[Position, Mapping[ActionId, str]] = {}
         self._totals: TotalsCheckpoint | None = None
         self.models = MemoryModels(lambda: [entry.name for _, entry in self._of_kind(NewModel)])
 
@@ -221,6 +228,8 @@ class MemoryLog:
         mark = self._append(new.decision, at)
         if mark is not None and new.keep:
             self._assignments[experiment, new.decision.unit_id] = (Time(at + new.keep), new.decision.decision_id)
+        if mark is not None and new.withheld:
+            self._append(NewWithheld(mark.position, new.withheld), at)
         if mark is not None and new.seen is not None:
             self._append(NewRecall(mark.position, new.seen), at)
         return mark
@@ -228,16 +237,26 @@ class MemoryLog:
     def _is_current(self, new: UnitDecision, experiment: ExperimentId, at: Time) -> bool:
         """Whether what the decision depends on is still so."""
         kept = self.assigned(experiment, new.decision.unit_id, at=at) if new.keep else None
-        return kept is None or kept.position == new.replaces
+        return (kept is None or kept.position == new.replaces) and self._are_reached([new], at)
+
+    def _are_reached(self, new: Sequence[UnitDecision], at: Time) -> bool:
+        """Whether the limits that decisions of a unit name are those that are used up, one after the other."""
+        version = self._versions[new[0].decision.version]
+        if version.limits is None:
+            return True
+        counts = self._exposures.counts(version, new[0].decision.unit_id, at)
+        return are_reached(version, [(one.decision, one.reached) for one in new], counts)
 
     def _append_slate(self, slate: NewSlate, at: Time) -> Mark | None:
-        if any(_key(decision) in self._unique for decision in slate.decisions):
+        new = units_of(slate)
+        if any(_key(one.decision) in self._unique for one in new) or not self._are_reached(new, at):
             return None
-        marks = [self._append(decision, at) for decision in slate.decisions]
-        if slate.seen is not None:
-            for mark in marks:
-                assert mark is not None, "none of the ids was there"
-                self._append(NewRecall(mark.position, slate.seen), at)
+        marks = [self._append(one.decision, at) for one in new]
+        for mark, one in zip(marks, new, strict=True):
+            if mark is not None and one.withheld:
+                self._append(NewWithheld(mark.position, one.withheld), at)
+            if mark is not None and one.seen is not None:
+                self._append(NewRecall(mark.position, one.seen), at)
         return marks[0]
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
@@ -271,6 +290,7 @@ class MemoryLog:
         match entry:
             case Decision():
                 self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
+                self._exposures.add(self._shown(mark, entry))
             case NewReward():
                 self._rewards.setdefault(entry.decision, []).append((mark, entry))
                 if entry.reward_id is not None:
@@ -281,8 +301,11 @@ class MemoryLog:
                 self._changes.setdefault(reward, []).append((mark, entry))
             case NewActivation():
                 self._activations[entry.decision] = (mark, entry)
+                self._exposures.activate(ShownActivation(*mark, entry.decision, entry.action))
             case NewRecall():
                 self._recalls[entry.decision] = entry.seen
+            case NewWithheld():
+                self._withheld[entry.decision] = entry.rules
             case NewVersion():
                 self._versions[mark.position] = ExperimentVersion(
                     entry.experiment, number=entry.number, position=mark.position, time=mark.time
@@ -315,7 +338,7 @@ class MemoryLog:
         """See LogReader. Nothing is archived out of memory."""
         return Mark(START, Time(0))
 
-    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+    def check_archive(self, experiment: ExperimentId, *, after: Time, late: Mark | None = None) -> None:
         """See LogReader."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
@@ -419,6 +442,27 @@ class MemoryLog:
         """See LogReader."""
         return self._recalls.get(decision)
 
+    def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
+        """See LogReader."""
+        with self._lock:
+            return self._exposures.counts(version, unit, at)
+
+    def withheld(self, decision: Position) -> Mapping[ActionId, str]:
+        """See LogReader."""
+        return self._withheld.get(decision, {})
+
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+        """See LogReader."""
+        said = {
+            one.decision: ShownActivation(*mark, one.decision, one.action) for mark, one in self._of_kind(NewActivation)
+        }
+        for mark, entry in self._of_kind(Decision):
+            if self._versions[entry.version].limits is not None:
+                yield self._shown(mark, entry), said.get(mark.position)
+
+    def _shown(self, mark: Mark, entry: Decision) -> ShownDecision:
+        return ShownDecision(*mark, self._versions[entry.version], entry.unit_id, entry.action, entry.action_features)
+
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
         logged = self.find(decision_id)
@@ -453,7 +497,7 @@ class MemoryLog:
         rewards = [
             LoggedReward(
                 *mark, logged.decision.decision_id, reward.name, reward.value, reward.weight, reward.reward_id,
-                self._outcome(mark, reward, logged), self._in_force(mark, reward, self._deadline(logged)),
+                self._outcome(mark, reward, logged), self._in_force(mark, reward, _end(self._deadline(logged))),
             )
             for logged in self.decisions_between(first, last)
             for mark, reward in self._rewards.get(logged.position, [])
@@ -485,16 +529,41 @@ class MemoryLog:
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader."""
-        due = [
-            self._seal(logged, self._deadline(logged))
+        due = [self._seal(logged, self._deadline(logged)) for logged in self._due(experiment, after, until)]
+        return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
+
+    def _due(self, experiment: ExperimentId, after: Time, until: Time) -> list[LoggedDecision]:
+        return [
+            logged
             for logged in self._logged_decisions()
             if self._version(logged).experiment.id == experiment and after < self._deadline(logged) <= until
         ]
+
+    def sealed_with_late(
+        self, experiment: ExperimentId, *, after: Time, until: Time, late: Mark
+    ) -> Iterator[SealedDecision]:
+        """See LogReader."""
+        due = [self._seal_with_late(logged, late) for logged in self._due(experiment, after, until)]
         return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
+
+    def _seal_with_late(self, logged: LoggedDecision, late: Mark) -> SealedDecision:
+        deadline = self._deadline(logged)
+        end = Mark(late.position, Time(2**63 - 1)) if deadline <= late.time else _end(deadline)
+        counted = [
+            (reward.name, value, reward.weight)
+            for mark, reward in self._rewards.get(logged.position, [])
+            if _is_before(mark, end) and (value := self._in_force(mark, reward, end)) is not None
+        ]
+        return replace(
+            self._seal(logged, deadline),
+            rewards=tuple([value * weight for _, value, weight in counted]),
+            named=tuple([NamedReward(name, value) for name, value, _ in counted]),
+        )
 
     def _seal(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
         (_, shown_at), activation = self._activations.get(logged.position, (Mark(START, deadline), None))
+        end = _end(deadline)
         return SealedDecision(
             position=logged.position,
             deadline=deadline,
@@ -503,7 +572,7 @@ class MemoryLog:
                 [
                     value * reward.weight
                     for mark, reward in rewards
-                    if mark.time < deadline and (value := self._in_force(mark, reward, deadline)) is not None
+                    if mark.time < deadline and (value := self._in_force(mark, reward, end)) is not None
                 ]
             ),
             overridden=shown_at < deadline and activation is not None and activation.action is not None,
@@ -511,9 +580,9 @@ class MemoryLog:
             shown=activation.action if activation is not None and shown_at < deadline else None,
         )
 
-    def _in_force(self, mark: Mark, reward: NewReward, deadline: Time) -> float | None:
-        """The value that the last change in time gave it; None: it was taken back."""
-        changes = [one.value for at, one in self._changes.get(mark.position, []) if at.time < deadline]
+    def _in_force(self, mark: Mark, reward: NewReward, end: Mark) -> float | None:
+        """The value that the last change before the end gave it; None: it was taken back."""
+        changes = [one.value for at, one in self._changes.get(mark.position, []) if _is_before(at, end)]
         return changes[-1] if changes else reward.value
 
     def _outcome(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> RewardOutcome:
@@ -543,7 +612,7 @@ class MemoryLog:
                 self._seal(one, self._deadline(one)),
                 self._version(one),
                 [
-                    (mark, reward, self._in_force(mark, reward, self._deadline(one)))
+                    (mark, reward, self._in_force(mark, reward, _end(self._deadline(one))))
                     for mark, reward in self._rewards.get(one.position, [])
                 ],
             )
@@ -631,6 +700,15 @@ def _activation(position: Position, decision: Decision, early: EarlyActivation) 
     return NewActivation(position, None if early.action == decision.action else early.action)
 
 
+def _end(deadline: Time) -> Mark:
+    """Of a window."""
+    return Mark(Position(2**63 - 1), deadline)
+
+
+def _is_before(mark: Mark, end: Mark) -> bool:
+    return mark.position <= end.position and mark.time < end.time
+
+
 def _key(entry: Entry) -> Any:
     """The unique key of an entry; None for kinds without one."""
     match entry:
@@ -644,6 +722,8 @@ def _key(entry: Entry) -> Any:
             return "activation", entry.decision
         case NewRecall():
             return "recall", entry.decision
+        case NewWithheld():
+            return "withheld", entry.decision
         case NewVersion():
             return "version", entry.experiment.id, entry.number
         case Serves():

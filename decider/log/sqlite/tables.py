@@ -21,6 +21,7 @@ from decider.log.protocol import (
     NewReward,
     NewRewardChange,
     NewVersion,
+    NewWithheld,
     Serves,
     Tick,
 )
@@ -107,6 +108,7 @@ REWARD_CHANGES = EntryTable(
 )
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
 RECALLS = EntryTable("recall", "recalls", "decision seen_after seen_until seen_time", unique="decision")
+WITHHELD = EntryTable("withheld", "withheld", "decision rules", unique="decision")
 SERVES = EntryTable("serves", "serves", "version", unique="version")
 PUBLISHED_MODELS = EntryTable(
     "model", "published", "experiment signature model learned", unique="experiment, signature, model"
@@ -124,6 +126,7 @@ ENTRY_TABLES = (
     REWARD_CHANGES,
     ACTIVATIONS,
     RECALLS,
+    WITHHELD,
     SERVES,
     PUBLISHED_MODELS,
     BUILDS,
@@ -176,7 +179,7 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
     )
 
 
-PlainEntry = NewReward | NewActivation | NewRecall | NewVersion | Serves | NewModel | NewBuild | Tick
+PlainEntry = NewReward | NewActivation | NewWithheld | NewRecall | NewVersion | Serves | NewModel | NewBuild | Tick
 """Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, and those
 that are only counted."""
 
@@ -191,6 +194,8 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return ACTIVATIONS, (entry.decision, entry.action)
         case NewRecall():
             return RECALLS, (entry.decision, *entry.seen)
+        case NewWithheld():
+            return WITHHELD, (entry.decision, json_text(dict(entry.rules)))
         case NewVersion():
             return EXPERIMENTS, version_row(entry.experiment, entry.number, waits=entry.waits)
         case Serves():

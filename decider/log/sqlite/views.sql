@@ -9,6 +9,7 @@ create view entries as
   union all select position, time, 'reward_change' from reward_changes
   union all select position, time, 'activation' from activations
   union all select position, time, 'recall' from recalls
+  union all select position, time, 'withheld' from withheld
   union all select position, time, 'serves' from serves
   union all select position, time, 'model' from published
   union all select position, time, 'build' from builds
@@ -28,6 +29,12 @@ create view decision_windows as
       where case when json_valid(n.definition) then json_extract(n.definition, '$.activation') end
         = 'ACTIVATION_REQUIRED') as left_out
   from decisions d join experiments e on e.position = d.version left join activations a on a.decision = d.position;
+
+-- One row for each action that a rule took out of a decision. rule: the field of the experiment that holds it.
+create view withheld_actions as
+  select w.decision, d.decision_id, d.time, d.unit_id, d.version, e.experiment, r.key as action, r.value as rule
+  from withheld w join decisions d on d.position = w.decision join experiments e on e.position = d.version,
+    json_each(w.rules) r;
 
 -- Every decision beside each of its rewards, late ones too; one row with nulls where there is none.
 -- joined: the reward came in time. value: as sent. in_force: as the last change in time has it, null of a retracted one.
