@@ -12,11 +12,13 @@ from pathlib import Path
 import click
 
 from decider.log.open import open_reader
-from simulator.studies.tour import amounts, choice, pages, shown
+from simulator.studies.tour import amounts, choice, learned, pages, shown
 from simulator.studies.tour.stage import NotAsSaid, Scene, stage
 from simulator.verify import Verification, verify
 
-SCENES: Sequence[Scene] = sorted(shown.SCENES + amounts.SCENES + choice.SCENES + pages.SCENES)
+SCENES: Sequence[Scene] = sorted(
+    shown.SCENES + amounts.SCENES + choice.SCENES + learned.SCENES + pages.SCENES, key=lambda scene: scene.point
+)
 
 
 def play(db: Path, scenes: Sequence[Scene]) -> Verification:

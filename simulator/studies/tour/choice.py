@@ -1,6 +1,11 @@
-"""What may be chosen: rules, schedules, ids that are gone, actions of the call, schemas, settings that cannot be."""
+"""What may be chosen: rules, schedules, limits, ids that are gone, actions of the call, schemas, settings that cannot
+be.
+"""
 
 from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 from decider.errors import DeciderError
 from decider.experiment.schema import parse_toml
@@ -20,6 +25,18 @@ eligible_if = "segment == 'vip' && features.age >= 18"
 [[actions]]
 id = "last-year"
 available_until = "2025-12-31T00:00:00Z"
+"""
+
+LIMITS = """
+id = "exit-offer"
+baseline_action = "none"
+actions = [
+  { id = "none", kind = "none" },
+  { id = "ten-percent", kind = "offer", daily_budget = 30 },
+  { id = "free-shipping", kind = "offer", max_share = 0.25 },
+]
+caps = [{ kind = "offer", most = 1, per = "7d" }]
+policy = { uniform = {} }
 """
 
 FEED = """
@@ -67,6 +84,23 @@ def rules(stage: Stage) -> None:
     stage.expect("a vip of 31 may get", sorted(one.action for one in vip.ranking), ["none", "vip-only"])
 
 
+def limits(stage: Stage) -> None:
+    """Visitors who come three times at once, from many threads."""
+    experiment = stage.apply(LIMITS)
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda n: stage.client.decide(experiment, f"visitor-{n % 100}"), range(300)))
+    shown = Counter([answer.action.id for answer in answers])
+    offered = Counter([n % 100 for n, answer in enumerate(answers) if answer.action.id != "none"])
+    stage.expect("most offers to one of 100 visitors; the cap is 1", max(offered.values()), 1)
+    stage.expect(f"the budget of 30 a day holds ({shown['ten-percent']} shown)", shown["ten-percent"] <= 30, True)
+    stage.expect("`none` is what is left", shown["none"], 300 - offered.total())
+    new = stage.client.decide(experiment, "somebody-new", with_ranking=True)
+    pmf = {one.action: one.propensity for one in new.ranking}
+    stage.expect("free shipping, of which a share of 0.25 is allowed", pmf["free-shipping"] <= 0.25, True)
+    withheld = stage.metric("decider_withheld_actions_total", experiment=experiment)
+    stage.expect(f"what was withheld is counted ({withheld:g})", withheld > 0, True)
+
+
 def actions(stage: Stage) -> None:
     """Retired, unknown, and of today."""
     experiment = stage.apply(FEED)
@@ -107,6 +141,7 @@ def settings(stage: Stage) -> None:
 
 SCENES = (
     Scene(6, "rules on the context, and a schedule", rules),
+    Scene(6, "caps, budgets and shares", limits),
     Scene(8, "retired and unknown ids; actions of the call", actions),
     Scene(10, "a schema of features", schema),
     Scene(11, "settings that cannot work together", settings),

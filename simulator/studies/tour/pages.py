@@ -6,7 +6,7 @@ import numpy as np
 
 from decider.client import Client, Fallback
 from decider.v1 import decider_service_pb2 as pb
-from simulator.studies.tour.stage import WINDOW, Scene, Stage
+from simulator.studies.tour.stage import WINDOW, Scene, Stage, reason
 
 PAGE = f"""
 id = "front-page"
@@ -41,7 +41,7 @@ def client(stage: Stage) -> None:
     with Client(stage.server.target, timeout=30.0) as page:
         answer = page.decide("no-such-experiment", "visitor-1", fallback=Fallback("a", payload={"title": "Hello"}))
         stage.expect("unknown experiment: the fallback", answer.action.payload["title"], "Hello")
-        stage.expect("reason", _reason(answer), "FALLBACK")
+        stage.expect("reason", reason(answer), "FALLBACK")
         stage.expect("a reward for it", page.reward(answer.decision_id, "click"), "nothing")
         decision = page.decide(experiment, "visitor-1", fallback="a")
         stage.server.kill()
@@ -50,10 +50,6 @@ def client(stage: Stage) -> None:
         stage.server.start()
         stage.expect("delivered when it is back", page.flush(30), True)
         stage.expect("fallbacks, by what went wrong", sum(page.fallbacks.values()), 2)
-
-
-def _reason(answer: pb.DecideResponse) -> str:
-    return str(pb.Reason.Name(answer.reason)).removeprefix("REASON_")
 
 
 SCENES = (

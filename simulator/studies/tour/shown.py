@@ -7,7 +7,7 @@ import signal
 
 from decider.types import Reason
 from decider.v1 import decider_service_pb2 as pb
-from simulator.studies.tour.stage import WINDOW, Scene, Stage, refusal
+from simulator.studies.tour.stage import WINDOW, Scene, Stage, reason, refusal
 
 CART = f"""
 id = "cart"
@@ -63,7 +63,7 @@ def sticky(stage: Stage) -> None:
     same = (first.decision_id, first.action.id, first.propensity)
     again = (second.decision_id, second.action.id, second.propensity)
     stage.expect("the same id, action and propensity", again == same, True)
-    stage.expect("reason", pb.Reason.Name(second.reason).removeprefix("REASON_"), "STICKY")
+    stage.expect("reason", reason(second), "STICKY")
     stage.expect("decisions in the log", stage.metric("decider_decisions_total", experiment=experiment), 1)
 
 

@@ -16,6 +16,7 @@ from decider.experiment.schema import parse_toml
 from decider.log.open import open_reader
 from decider.log.protocol import SealedDecision
 from decider.types import DecisionId, ExperimentId, Time
+from decider.v1 import decider_service_pb2 as pb
 from simulator.drive.server import OwnServer, serving
 from simulator.drive.target import apply
 
@@ -113,6 +114,11 @@ def refusal(call: Callable[[], object]) -> str:
     except grpc.RpcError as error:
         return f"{error.code().name}: {error.details()}"
     return "OK"
+
+
+def reason(answer: pb.DecideResponse) -> str:
+    """Of a decision, by name."""
+    return str(pb.Reason.Name(answer.reason)).removeprefix("REASON_")
 
 
 class Scene(NamedTuple):
