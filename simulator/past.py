@@ -7,14 +7,19 @@ from heapq import heappop, heappush
 
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import CAPS, Limits, is_limit
+from decider.experiment.unit_history import HistoryDefinition, Seen, history_features, with_history, without_history
 from decider.log.exposures import Exposures, ShownActivation
+from decider.log.forgotten import KEY
 from decider.log.protocol import LoggedDecision, LogReader
 from decider.types import (
     NO_HISTORY,
     NOTHING_REACHED,
     ActionId,
+    Context,
     Decision,
     DecisionRequest,
+    ExperimentId,
+    Features,
     History,
     Position,
     Reached,
@@ -67,6 +72,45 @@ def _named(limits: Limits, withheld: Mapping[ActionId, str]) -> Reached:
     caps = tuple([index for index in range(len(limits.caps)) if f"{CAPS}[{index}]" in withheld.values()])
     spent = {action for action, rule in withheld.items() if is_limit(rule) and not rule.startswith(CAPS)}
     return Reached(caps, tuple([action for action in limits.budgets if action in spent]))
+
+
+class UnitHistories:
+    """The contexts as they must have been, with what the units did before. unread: how many could not be read whole."""
+
+    def __init__(self, log: LogReader) -> None:
+        self._log = log
+        self.unread = 0
+
+    def context(self, logged: LoggedDecision, version: ExperimentVersion) -> Context | None:
+        """Of a decision; None where the log does not say from what its unit's history was read."""
+        context, history = logged.decision.context, version.experiment.history
+        if history is None:
+            return context
+        seen = self._log.recall(logged.position)
+        if seen is None:
+            return None
+        known = self._features(version.experiment.id, logged.decision.unit_id, history, seen)
+        if known is None:
+            self.unread += 1
+            return context
+        return with_history(without_history(context), known)
+
+    def _features(self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen) -> Features | None:
+        """None where entries that were seen lie in an archive."""
+        while True:
+            cut = self._log.cut()
+            left = seen._replace(after=max(seen.after, cut.position))
+            past = self._log.unit_history_at(experiment, unit, history, left)
+            if self._log.cut() == cut:  # else a run may have deleted some of them meanwhile
+                break
+        reaches_back = seen.after < cut.position and seen.time - history.period < cut.time
+        return None if reaches_back and len(past) < history.most else history_features(history, past, seen.time)
+
+    def lost_something(self, logged: LoggedDecision) -> bool:
+        """Whether `decider forget` ran between the reading of a unit's history and the decision."""
+        seen = self._log.recall(logged.position)
+        removed = [position for position, build in self._log.builds().items() if KEY in build]
+        return seen is not None and any(seen.until < position < logged.position for position in removed)
 
 
 def request_of(decision: Decision, version: ExperimentVersion, withheld: Mapping[ActionId, str]) -> DecisionRequest:

@@ -1,6 +1,7 @@
 """Recompute every decision of a log with the code that serves, and compare. Called by `simulator verify`.
 
-The models are not trusted either: a trainer learns the log from its beginning and stops at every position that a
+What the server added to a context of the unit's history is read again from the entries that it had seen. The models are
+not trusted either: a trainer learns the log from its beginning and stops at every position that a
 decision names as its model, with the version of the learning code that made it: the decision's build says which.
 """
 
@@ -25,7 +26,7 @@ from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
 from decider.types import START, Decision, ExperimentId, Position, Time
-from simulator.past import Past, of_rules, request_of
+from simulator.past import Past, UnitHistories, of_rules, request_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Verification:
 
     forgotten: decisions of forgotten units, whose ids and perhaps contexts are gone. unlearned: decisions by models
     that have learned from such contexts. imported: decisions that another system drew, by where they came from.
+    unrecalled: decisions whose unit's history lies in an archive, in part or whole: what the context says of it was
+    taken as logged.
     """
 
     decisions: int
@@ -51,6 +54,7 @@ class Verification:
     forgotten: int = 0
     unlearned: int = 0
     imported: Mapping[str, int] = field(default_factory=dict)
+    unrecalled: int = 0
 
 
 def sources(log: LogReader) -> Mapping[Position, str]:
@@ -67,7 +71,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     ArchiveDamaged and LogCorrupt before anything begins, where what a model learned from cannot be read.
     """
     _check_learnable(log)
-    models, gaps, imports, past = Models(log), Gaps(log), sources(log), Past(log)
+    models, gaps, imports, past, histories = Models(log), Gaps(log), sources(log), Past(log), UnitHistories(log)
     imported: Counter[str] = Counter()
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
@@ -77,10 +81,10 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
             if logged.build in imports:
                 imported[imports[logged.build]] += 1
                 continue
-            difference = None if gaps.has(logged) else _compare(log, logged, models, past)
+            difference = None if gaps.has(logged) else _compare(log, logged, models, past, histories)
             if difference:
                 gaps.read_news()  # `decider forget` may run meanwhile, and the trainer have read what it left
-            if logged.position in gaps.decisions:
+            if logged.position in gaps.decisions or (difference and histories.lost_something(logged)):
                 forgotten += 1
             elif gaps.has_learned(logged.decision):
                 unlearned += 1
@@ -89,7 +93,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
                 equal += difference is None
                 if difference and (first is None or logged.position < first.logged.position):
                     first = difference
-    return Verification(decisions, equal, first, forgotten, unlearned, imported)
+    return Verification(decisions, equal, first, forgotten, unlearned, imported, histories.unread)
 
 
 def _check_learnable(log: LogReader) -> None:
@@ -133,7 +137,9 @@ LOGS_WITHHELD = 3
 """From this version of the rules on it is logged what was withheld."""
 
 
-def _compare(log: LogReader, logged: LoggedDecision, models: Models, past: Past) -> Mismatch | None:
+def _compare(
+    log: LogReader, logged: LoggedDecision, models: Models, past: Past, histories: UnitHistories
+) -> Mismatch | None:
     version = models.versions.get(logged.decision.version)
     if version is None:
         return Mismatch(logged, None, f"version: there is none at position {logged.decision.version}")
@@ -145,7 +151,10 @@ def _compare(log: LogReader, logged: LoggedDecision, models: Models, past: Past)
         budget, rules = models.budget(logged), models.rules(logged)
         restricted = version.rules or version.scheduled or version.limits
         withheld = of_rules(log.withheld(logged.position)) if restricted else {}
-        request = request_of(logged.decision, version, withheld)
+        context = histories.context(logged, version)
+        if context is None:
+            return Mismatch(logged, None, "context: no entry says from what the unit's history was read")
+        request = request_of(logged.decision, version, withheld)._replace(context=context)
         eligible = eligible_actions(version, request, past.history(logged, version, withheld))
         recomputed = decide(request, version, model, budget=budget, rules=rules, eligible=eligible)
     except (UnknownCode, ArchiveMissing, ArchiveDamaged):

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.limits import Cap
+from decider.experiment.unit_history import Seen
 from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import (
@@ -71,7 +72,8 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
             [NewActivation(at, ActionId("none")), EarlyActivation(DecisionId(f"early-{number}"), ActionId("sale"))]
         )
         kept = decision(version, f"kept-{number}", f"visitor-{number}")
-        log.append([UnitDecision(kept, keep=600 * SECOND)])
+        seen = Seen(Position(0), Position(at), clock())
+        log.append([UnitDecision(kept, keep=600 * SECOND, seen=seen)])
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
         if number in (rounds // 2, rounds - 1):
@@ -154,6 +156,7 @@ KEYS = {
     "refused_rewards": "name, outcome",
     "action_kinds": "experiment, action",
     "assignments": "experiment, unit_id",
+    "unit_decisions": "experiment, unit_id, decision",
     "daily_counts": "experiment, day_end, day_begin, action",
 }
 """Of tables without row ids."""
@@ -204,9 +207,9 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
         assert damage(file) != []
 
 
-@pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "published", "builds", "serves", "ticks",
-                                   "experiments", "refused_rewards", "early_activations", "head", "chain_start",
-                                   "open_versions", "closed_until", "model_bytes", "withheld",
+@pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "recalls", "published", "builds", "serves",
+                                   "ticks", "experiments", "refused_rewards", "early_activations", "head",
+                                   "chain_start", "open_versions", "closed_until", "model_bytes", "withheld",
                                    "exposures"])  # fmt: skip
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:

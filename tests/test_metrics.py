@@ -48,6 +48,7 @@ FAMILIES = {
     "decider_learn_seconds": "histogram",
     "decider_learned": "counter",
     "decider_feature_problems": "counter",
+    "decider_withheld_actions": "counter",
     "decider_ignored_actions": "counter",
     "decider_learn_failures": "counter",
     "decider_learning_entries": "gauge",

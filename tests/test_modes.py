@@ -21,14 +21,15 @@ from decider.decide.slots import SLOTS
 from decider.errors import InvalidExperiment
 from decider.experiment.definition import Action, Learning
 from decider.experiment.schema import definition_text, from_message, parse_toml
+from decider.learn.trainer import Trainer
 from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
-from decider.log.protocol import EventLog, NewActivation, NewReward
+from decider.log.protocol import EventLog, LogReader, Mark, NewActivation, NewReward
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
-from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Reason
+from decider.types import ActionId, Context, DecisionId, DecisionRequest, ExperimentId, Position, Reason
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.agreement import NoApprentice, compare
@@ -286,7 +287,7 @@ class Story(Process):
 CHANCES = {"vip": {SALE: 0.8, OUTFIT: 0.1, NONE: 0.2}, "new": {SALE: 0.1, OUTFIT: 0.5, NONE: 0.3}}
 
 
-def replay(log: EventLog) -> None:
+def replay(log: LogReader) -> None:
     """N of N."""
     found = verify(log)
     assert found.equal == found.decisions > 0, found.first
@@ -522,7 +523,7 @@ def test_the_metric_and_the_log_say_the_same(tmp_path: Path) -> None:
         counted = [counter(client, f"decider_apprentice_{name}_total") for name in names]
     with closing(open_reader(tmp_path / "log.db")) as log:
         found = compare(log, ExperimentId("shop")).shares()
-        replay(log)  # type: ignore[arg-type]
+        replay(log)
     assert counted[0] == found.decisions == 152
     assert counted[1] / counted[0] == pytest.approx(found.expected)
     assert counted[2] / counted[0] == pytest.approx(found.best)
@@ -538,7 +539,7 @@ def test_bounds_hold_the_truth(clock: Clock) -> None:
             story.visit(100)
         found = compare(log, HOME)
         earned = found.earned()
-        models: dict[tuple[int, str], float] = {}
+        models: dict[tuple[Position, str], float] = {}
         truth = 0.0
         for version in log.versions():
             for logged in log.decisions(version.position):
@@ -555,14 +556,11 @@ def test_bounds_hold_the_truth(clock: Clock) -> None:
     assert earned.kept == pytest.approx(earned.least.value / earned.served.value)
 
 
-def true_value(log: EventLog, position: int, context: Context) -> float:
+def true_value(log: EventLog, position: Position, context: Context) -> float:
     """What the policy's pmf earns on average, by the chances of the visitors."""
-    from decider.learn.trainer import Trainer
-    from decider.log.protocol import Mark
-
     trainer = Trainer(log, HOME, sample_experiment().policy)
     if position:
-        trainer.learn_up_to(Mark(position, log.time_at(position)))  # type: ignore[arg-type]
+        trainer.learn_up_to(Mark(position, log.time_at(position)))
     version = sample_version()
     made = decide(DecisionRequest(DecisionId("d"), "u", context), version, trainer.model())
     return (
@@ -624,6 +622,26 @@ def test_an_apprentice_s_decisions_are_not_pooled_with_the_policy_s(tmp_path: Pa
     code, output = run("inspect", path)
     assert code == 0, output
     assert "default actions served, then the policy's draws" in output
+
+
+SHOP = """
+id = "home"
+baseline_action = "outfit"
+actions = [{ id = "sale", kind = "offer" }, { id = "outfit" }, { id = "old", state = "retired" },
+  { id = "none", kind = "none" }]
+reward = { window = "10s" }
+"""
+
+
+def test_what_was_only_logged_can_be_learned_as_a_new_log(tmp_path: Path, clock: Clock) -> None:
+    """That is what it was logged for: imported, it is the beginning of a model."""
+    path = story_file(tmp_path, clock, Learning.LOG_ONLY, visits=300)
+    (tmp_path / "home.toml").write_text(SHOP)
+    code, output = run("import", path, tmp_path / "warm.db", "--experiment", tmp_path / "home.toml")
+    assert code == 0, output
+    with closing(open_reader(tmp_path / "warm.db")) as log:
+        trainer = Trainer(log, HOME, log.versions()[-1].experiment.policy)
+        assert trainer.learn_up_to(log.head().mark) > 100
 
 
 # A real server, killed.

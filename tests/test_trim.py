@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogFull, LogLocked
 from decider.experiment.definition import RewardDefinition
+from decider.experiment.unit_history import Seen
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, check_learnable
@@ -464,7 +465,8 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         log.append([EarlyActivation(DecisionId("early"), ActionId("sale"))])
         drive.apply(sample_experiment(policy=spec("squarecb"), sticky=600 * SECOND))
         kept = decision(log.versions()[-1], "kept", "visitor")
-        (mark,) = log.append([UnitDecision(kept, keep=600 * SECOND)])
+        seen = Seen(log.cut().position, log.head().position, clock())
+        (mark,) = log.append([UnitDecision(kept, keep=600 * SECOND, seen=seen)])
         assert mark is not None
         log.append([NewReward(mark.position, "click", 1.0, 1.0, "r")])
         log.append([NewRewardChange(mark.position, "r", 0.25, "click", 1.0, Time(1))])

@@ -333,6 +333,16 @@ def test_the_best_action_is_the_one_that_the_file_names(name: str, best: str, wh
     assert sure(name, where) == {best}
 
 
+def test_returning_customers_are_three_kinds_that_no_context_tells_apart() -> None:
+    """Else a policy without a history could find out, and the world would show nothing."""
+    world, visits = find("returning"), drawn("returning")
+    cases = np.unique(visits.seen)
+    best = {(visits.contexts[case][:5], world.actions[int(visits.best[case].argmax())]) for case in cases}
+    assert len({context for context, _ in best}) * 3 == len(best)
+    assert {action for _, action in best} == {"new-in", "reduced", "lookbook"}
+    assert not any(context.features or context.segment for context in visits.contexts)
+
+
 def mobile_social(context: Context) -> bool:
     """Who likes the new action."""
     return context.device == "mobile" and context.channel == "social"

@@ -16,6 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
+from decider.experiment.history_checks import history_violations
 from decider.experiment.limit_checks import limit_violations
 from decider.experiment.rules import rule_problem
 from decider.experiment.schema_checks import enum_violation, schema_violations
@@ -69,6 +70,8 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
         yield from _called_violations(message, active)
     if message.HasField("schema"):
         yield from schema_violations(message.schema)
+    if message.HasField("history"):
+        yield from history_violations(message)
     yield from limit_violations(message)
     yield from _floor_violations(message, active)
     yield from _holdout_violations(message, active)
@@ -233,7 +236,7 @@ def check_successor(experiment: Experiment, kinds: Mapping[ActionId, str]) -> No
 
 
 def check_work(experiment: Experiment, budget: Budget) -> None:
-    """Raises InvalidExperiment where a decision costs more than the budget, although its context has no free features.
+    """Raises InvalidExperiment where a decision costs more than the budget, although its call has no free features.
 
     The interactions are named as the reason where it would fit without them, else the actions.
     """
@@ -256,4 +259,5 @@ def check_work(experiment: Experiment, budget: Budget) -> None:
 
 def _seconds(experiment: Experiment) -> float:
     actions = Counter([len(action.features) for action in experiment.actions if not action.retired])
-    return experiment.policy.seconds(Shape(len(CONTEXT_FIELDS), actions))
+    of_history = len(experiment.history.names) if experiment.history else 0
+    return experiment.policy.seconds(Shape(len(CONTEXT_FIELDS) + of_history, actions))

@@ -13,6 +13,7 @@ from typing import Any
 from decider.experiment.feature_schema import FeatureSchema
 from decider.experiment.limits import UTC_NAME, Cap, Limits
 from decider.experiment.rules import Rules
+from decider.experiment.unit_history import HistoryDefinition
 from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
 from decider.policy.spec import PolicySpec
@@ -108,7 +109,8 @@ class Experiment:
     nothing of it is kept in memory. needs_activation: only activated decisions count. learns_overrides: a decision in
     whose place another action was shown is learned as that one. most_actions: of one decision, where calls may bring
     actions; 0: they may not. schema: of the features of contexts; None: they are not checked. sticky:
-    microseconds for which a unit keeps a decision; 0: each call draws. time_zone: of the days of budgets."""
+    microseconds for which a unit keeps a decision; 0: each call draws. time_zone: of the days of budgets. history:
+    features of what the unit did before; None: there are none."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
@@ -127,6 +129,7 @@ class Experiment:
     most_actions: int = 0
     schema: FeatureSchema | None = None
     sticky: int = 0
+    history: HistoryDefinition | None = None
     caps: tuple[Cap, ...] = ()
     time_zone: str = UTC_NAME
 

@@ -20,10 +20,12 @@ from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check, features_of_actions, most_actions
 from decider.experiment.definition import Action, Aggregation, Experiment, Learning, OutOfRange, RewardDefinition
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
+from decider.experiment.history_checks import DEFAULT_MOST_DECISIONS, DEFAULT_PERIOD
 from decider.experiment.limit_checks import shares_of
 from decider.experiment.limits import UTC_NAME, Cap
 from decider.experiment.schema_checks import feature_type
 from decider.experiment.shape import shape_violations, to_json_mapping
+from decider.experiment.unit_history import HistoryDefinition
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec, Relearned
 from decider.types import ActionId, ExperimentId, Features, Position, Time
@@ -177,6 +179,18 @@ def from_message(message: pb.Experiment) -> Experiment:
         learns_overrides=message.override == pb.OVERRIDE_LEARN,
         most_actions=most,
         schema=_feature_schema(message.schema) if message.HasField("schema") else None,
+        history=_history(message.history) if message.HasField("history") else None,
+    )
+
+
+def _history(message: pb.HistoryDefinition) -> HistoryDefinition:
+    return HistoryDefinition(
+        period=message.period.ToMicroseconds() if message.HasField("period") else DEFAULT_PERIOD,
+        rewards=tuple(sorted(message.rewards)),
+        decisions=message.decisions,
+        last_action=message.last_action,
+        last_channel=message.last_channel,
+        most=message.most or DEFAULT_MOST_DECISIONS,
     )
 
 
@@ -309,10 +323,24 @@ def to_message(experiment: Experiment) -> pb.Experiment:
     )
     if experiment.sticky:
         message.sticky.FromMicroseconds(experiment.sticky)
+    if experiment.history is not None:
+        message.history.CopyFrom(_history_message(experiment.history))
     parameters = getattr(message.policy, experiment.policy.algorithm)
     parameters.SetInParent()
     for name, value in experiment.policy.parameters.items():
         setattr(parameters, name, value)
+    return message
+
+
+def _history_message(history: HistoryDefinition) -> pb.HistoryDefinition:
+    message = pb.HistoryDefinition(
+        rewards=history.rewards,
+        decisions=history.decisions,
+        last_action=history.last_action,
+        last_channel=history.last_channel,
+        most=history.most,
+    )
+    message.period.FromMicroseconds(history.period)
     return message
 
 

@@ -16,6 +16,7 @@ from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import NamedReward, final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
+from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.exposures import Exposures, ShownActivation, ShownDecision, are_reached
 from decider.log.forgotten import Removal, removals
@@ -39,6 +40,7 @@ from decider.log.protocol import (
     NewActivation,
     NewBuild,
     NewModel,
+    NewRecall,
     NewReward,
     NewRewardChange,
     NewSlate,
@@ -171,7 +173,8 @@ class MemoryLog:
         self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
         self._by_id: dict[tuple[Position, str], RewardRef] = {}
         self._changes: dict[Position, list[tuple[Mark, NewRewardChange]]] = {}
-        self._activations: dict[Position, tuple[Time, NewActivation]] = {}
+        self._activations: dict[Position, tuple[Mark, NewActivation]] = {}
+        self._recalls: dict[Position, Seen] = {}
         self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -227,6 +230,8 @@ class MemoryLog:
             self._assignments[experiment, new.decision.unit_id] = (Time(at + new.keep), new.decision.decision_id)
         if mark is not None and new.withheld:
             self._append(NewWithheld(mark.position, new.withheld), at)
+        if mark is not None and new.seen is not None:
+            self._append(NewRecall(mark.position, new.seen), at)
         return mark
 
     def _is_current(self, new: UnitDecision, experiment: ExperimentId, at: Time) -> bool:
@@ -250,6 +255,8 @@ class MemoryLog:
         for mark, one in zip(marks, new, strict=True):
             if mark is not None and one.withheld:
                 self._append(NewWithheld(mark.position, one.withheld), at)
+            if mark is not None and one.seen is not None:
+                self._append(NewRecall(mark.position, one.seen), at)
         return marks[0]
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
@@ -293,8 +300,10 @@ class MemoryLog:
                 reward = self._by_id[entry.decision, entry.reward_id].position
                 self._changes.setdefault(reward, []).append((mark, entry))
             case NewActivation():
-                self._activations[entry.decision] = (mark.time, entry)
+                self._activations[entry.decision] = (mark, entry)
                 self._exposures.activate(ShownActivation(*mark, entry.decision, entry.action))
+            case NewRecall():
+                self._recalls[entry.decision] = entry.seen
             case NewWithheld():
                 self._withheld[entry.decision] = entry.rules
             case NewVersion():
@@ -377,6 +386,61 @@ class MemoryLog:
         """See LogReader."""
         until, decision_id = self._assignments.get((experiment, unit), (Time(0), DecisionId("")))
         return self.find(decision_id) if until > at else None
+
+    def unit_history(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, *, at: Time
+    ) -> tuple[Seen, Sequence[PastDecision]]:
+        """See LogReader."""
+        head = self.head()
+        seen = Seen(START, head.position, Time(max(at, head.time)))
+        return seen, self.unit_history_at(experiment, unit, history, seen)
+
+    def unit_history_at(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen
+    ) -> Sequence[PastDecision]:
+        """See LogReader."""
+        mine = [
+            logged
+            for logged in self._logged_decisions()
+            if seen.after < logged.position <= seen.until
+            and logged.position in self._recalls
+            and (self._version(logged).experiment.id, logged.decision.unit_id) == (experiment, unit)
+        ]
+        newest = sorted(mine, key=lambda logged: logged.position)[-history.most :]
+        return tuple([self._past(one, seen) for one in newest if one.time > seen.time - history.period])
+
+    def _past(self, logged: LoggedDecision, seen: Seen) -> PastDecision:
+        mark, activation = self._activations.get(logged.position, (Mark(START, Time(0)), None))
+        activated = activation is not None and mark.position <= seen.until
+        return PastDecision(
+            *(logged.position, logged.time),
+            action=(activation.action if activation and activated else None) or logged.decision.action,
+            channel=logged.decision.context.channel,
+            activated=activated,
+            counts=self._version(logged).counts(activated=activated),
+            deadline=self._deadline(logged),
+            rewards=self._past_rewards(logged.position, seen),
+        )
+
+    def _past_rewards(self, decision: Position, seen: Seen) -> tuple[PastReward, ...]:
+        """Those that had come by then, with the values that they had then."""
+        there = [(mark, one) for mark, one in self._rewards.get(decision, []) if mark.position <= seen.until]
+        there.sort(key=lambda one: (one[1].reward_id is not None, one[1].reward_id or "", one[0].position))
+        values = [
+            (mark, reward, self._value_at(mark, reward, seen))
+            for mark, reward in sorted(there[:MAX_REWARDS], key=lambda one: one[0])
+        ]
+        return tuple(
+            [PastReward(*mark, one.name, value, one.weight) for mark, one, value in values if value is not None]
+        )
+
+    def _value_at(self, mark: Mark, reward: NewReward, seen: Seen) -> float | None:
+        changes = [one.value for at, one in self._changes.get(mark.position, []) if at.position <= seen.until]
+        return changes[-1] if changes else reward.value
+
+    def recall(self, decision: Position) -> Seen | None:
+        """See LogReader."""
+        return self._recalls.get(decision)
 
     def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
         """See LogReader."""
@@ -498,7 +562,7 @@ class MemoryLog:
 
     def _seal(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
-        shown_at, activation = self._activations.get(logged.position, (deadline, None))
+        (_, shown_at), activation = self._activations.get(logged.position, (Mark(START, deadline), None))
         end = _end(deadline)
         return SealedDecision(
             position=logged.position,
@@ -656,6 +720,8 @@ def _key(entry: Entry) -> Any:
             return "change", entry.decision, entry.reward_id, entry.value, entry.occurred_at
         case NewActivation():
             return "activation", entry.decision
+        case NewRecall():
+            return "recall", entry.decision
         case NewWithheld():
             return "withheld", entry.decision
         case NewVersion():

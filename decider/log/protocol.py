@@ -18,6 +18,7 @@ from decider.errors import LogError
 from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts
+from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.exposures import ShownActivation, ShownDecision
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
@@ -129,6 +130,7 @@ class UnitDecision:
     experiment at that time. replaces: position of one that it may give up, since its action can no longer be served.
     reached: the limits that were used up. Refused where others are; None: they are not looked at, but it counts for
     them. withheld: what rules took out of the actions that the call allows; written as an entry of its own.
+    seen: from what the unit's history was read, if it was; written as an entry of its own.
     """
 
     decision: Decision
@@ -136,6 +138,7 @@ class UnitDecision:
     replaces: Position | None = None
     reached: Reached | None = None
     withheld: Mapping[ActionId, str] = field(default_factory=dict)
+    seen: Seen | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +198,15 @@ class NewActivation:
 
     decision: Position
     action: ActionId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewRecall:
+    """From what the history of the unit was read with which a decision was made: the one at that position. The log
+    writes it with the decision."""
+
+    decision: Position
+    seen: Seen
 
 
 EARLY_MICROSECONDS = 600_000_000
@@ -265,6 +277,7 @@ Entry = (
     | NewRewardChange
     | NewActivation
     | NewWithheld
+    | NewRecall
     | EarlyActivation
     | NewVersion
     | Serves
@@ -485,6 +498,23 @@ class LogReader(Protocol):
 
     def assigned(self, experiment: ExperimentId, unit: str, *, at: Time) -> LoggedDecision | None:
         """The decision that a unit keeps at a time; None where it keeps none, or that is no longer in the log."""
+
+    def unit_history(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, *, at: Time
+    ) -> tuple[Seen, Sequence[PastDecision]]:
+        """What the log knows of a unit in an experiment, at a time that is perhaps behind the log's end; and which
+        entries that is. See `history_features`. Cost does not grow with the number of the unit's decisions.
+
+        It begins with the first decision that has a NewRecall.
+        """
+
+    def unit_history_at(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen
+    ) -> Sequence[PastDecision]:
+        """The same as it was. Entries that are archived or forgotten since then are missing."""
+
+    def recall(self, decision: Position) -> Seen | None:
+        """From what the history was read with which a decision was made; None where it was made without one."""
 
     def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
         """What counts for the limits of a version, for a unit at a time."""

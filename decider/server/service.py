@@ -23,6 +23,7 @@ from decider.errors import (
 from decider.experiment.checks import LARGEST_REWARD, is_id
 from decider.experiment.definition import Experiment, ExperimentVersion, OutOfRange
 from decider.experiment.limits import Counts, is_limit
+from decider.experiment.unit_history import Seen, check_call, history_features, with_history
 from decider.log.protocol import (
     Append,
     Awaited,
@@ -209,10 +210,12 @@ class DeciderService:
                 reason="EXPERIMENT_STICKY",
             )
         fit = [self._fit(version, slot) for slot in slots]
+        asked, seen = self._recall(version, [slot for slot, _ in fit])
         counts = self._limit_counts(version, request.unit_id)
-        filled = decide_slate([slot for slot, _ in fit], version, model, cache, self._budget, counts)
+        filled = decide_slate(asked, version, model, cache, self._budget, counts)
         units = [
-            _of_unit(one.decision, version.experiment, None, counts and one.reached, one.withheld) for one in filled
+            _of_unit(one.decision, version.experiment, None, counts and one.reached, one.withheld, seen)
+            for one in filled
         ]
         new = tuple([unit or one.decision for unit, one in zip(units, filled, strict=True)])
         (mark,) = self._append([Awaited(NewSlate(new), caller)])
@@ -220,7 +223,7 @@ class DeciderService:
             return self._refused_slate(request, caller, retry=any(units))
         answers = [
             _Answer(one.decision, version, False, ignored, None, unit, self._compare(slot, one.decision, serving))
-            for one, unit, (slot, ignored) in zip(filled, units, fit, strict=True)
+            for one, unit, slot, (_, ignored) in zip(filled, units, asked, fit, strict=True)
         ]
         for answer in answers:
             self._count(answer)
@@ -283,14 +286,17 @@ class DeciderService:
         serving = self._serving(request.experiment)
         version, model, slots = serving
         asked, ignored = self._fit(version, asked)
+        seen = None
+        if version.experiment.history is not None:
+            (asked,), seen = self._recall(version, [asked])
         kept = self._kept(version, asked.unit_id) if version.experiment.sticky else None
         reached = self._reached(version, asked.unit_id) if version.limits else None
         eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
         if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
             return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
         made = decide(asked, version, model, slots, self._budget, eligible=eligible)
-        depends = reached or eligible.withheld or version.experiment.sticky
-        new = _of_unit(made, version.experiment, kept, reached, eligible.withheld) if depends else None
+        depends = reached or eligible.withheld or seen or version.experiment.sticky
+        new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen) if depends else None
         agreement = self._compare(asked, made, serving)
         return _Answer(made, version, stored=False, ignored=ignored, unit=new, agreement=agreement)
 
@@ -307,6 +313,19 @@ class DeciderService:
 
     def _limit_counts(self, version: ExperimentVersion, unit: str) -> Counts | None:
         return self._log.limit_counts(version, unit, at=self._clock()) if version.limits else None
+
+    def _recall(
+        self, version: ExperimentVersion, asked: Sequence[DecisionRequest]
+    ) -> tuple[Sequence[DecisionRequest], Seen | None]:
+        """The requests of one unit with what it did before, and from what that was read. Raises InvalidArgument."""
+        history = version.experiment.history
+        if history is None:
+            return asked, None
+        for one in asked:
+            check_call(one.context)
+        seen, past = self._log.unit_history(version.experiment.id, asked[0].unit_id, history, at=self._clock())
+        known = history_features(history, past, seen.time)
+        return [one._replace(context=with_history(one.context, known)) for one in asked], seen
 
     def _fit(self, version: ExperimentVersion, asked: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request as the experiment takes it, and the ids of actions that it leaves out. Raises InvalidArgument,
@@ -540,12 +559,13 @@ def _of_unit(
     kept: LoggedDecision | None,
     reached: Reached | None,
     withheld: Mapping[ActionId, str],
+    seen: Seen | None,
 ) -> UnitDecision | None:
     """A decision with what it depends on; None where that is nothing."""
     keep = 0 if made.reason in NOT_KEPT else experiment.sticky
-    if not (keep or withheld or reached is not None):
+    if not (keep or withheld or reached is not None or seen is not None):
         return None
-    return UnitDecision(made, keep, kept.position if kept else None, reached, withheld)
+    return UnitDecision(made, keep, kept.position if kept else None, reached, withheld, seen)
 
 
 def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion, default: ActionId | None) -> bool:

@@ -110,7 +110,7 @@ AGGREGATION_MIN: Aggregation
 AGGREGATION_MEAN: Aggregation
 
 class Experiment(_message.Message):
-    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "caps", "time_zone", "relearned")
+    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "caps", "time_zone", "history", "relearned")
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -129,6 +129,7 @@ class Experiment(_message.Message):
     STICKY_FIELD_NUMBER: _ClassVar[int]
     CAPS_FIELD_NUMBER: _ClassVar[int]
     TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
     RELEARNED_FIELD_NUMBER: _ClassVar[int]
     id: str
     description: str
@@ -148,8 +149,9 @@ class Experiment(_message.Message):
     sticky: _duration_pb2.Duration
     caps: _containers.RepeatedCompositeFieldContainer[Cap]
     time_zone: str
+    history: HistoryDefinition
     relearned: Relearned
-    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ..., time_zone: _Optional[str] = ..., relearned: _Optional[_Union[Relearned, _Mapping]] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ..., time_zone: _Optional[str] = ..., history: _Optional[_Union[HistoryDefinition, _Mapping]] = ..., relearned: _Optional[_Union[Relearned, _Mapping]] = ...) -> None: ...
 
 class Cap(_message.Message):
     __slots__ = ("action", "kind", "most", "per")
@@ -233,6 +235,22 @@ class FeatureRule(_message.Message):
     required: bool
     on_problem: OnFeatureProblem
     def __init__(self, type: _Optional[_Union[FeatureType, str]] = ..., values: _Optional[_Iterable[str]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., required: _Optional[bool] = ..., on_problem: _Optional[_Union[OnFeatureProblem, str]] = ...) -> None: ...
+
+class HistoryDefinition(_message.Message):
+    __slots__ = ("period", "rewards", "decisions", "last_action", "last_channel", "most")
+    PERIOD_FIELD_NUMBER: _ClassVar[int]
+    REWARDS_FIELD_NUMBER: _ClassVar[int]
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ACTION_FIELD_NUMBER: _ClassVar[int]
+    LAST_CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    period: _duration_pb2.Duration
+    rewards: _containers.RepeatedScalarFieldContainer[str]
+    decisions: bool
+    last_action: bool
+    last_channel: bool
+    most: int
+    def __init__(self, period: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., rewards: _Optional[_Iterable[str]] = ..., decisions: _Optional[bool] = ..., last_action: _Optional[bool] = ..., last_channel: _Optional[bool] = ..., most: _Optional[int] = ...) -> None: ...
 
 class Policy(_message.Message):
     __slots__ = ("epsilon_greedy", "softmax", "squarecb", "bag", "cover", "rnd", "first", "uniform", "fixed", "thompson", "interactions")

@@ -74,6 +74,11 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
         click.echo(
             f"{result.unlearned} decisions are not recomputed: their models learned from contexts that were removed"
         )
+    if result.unrecalled:
+        click.echo(
+            f"{result.unrecalled} decisions: what their units did before lies in the archive, so those features are "
+            "taken as logged; --archive DIR computes them again"
+        )
     if result.first is not None:
         click.echo(_describe(result.first))
         sys.exit(1)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from decider.experiment.unit_history import without_history
 from decider.log.protocol import LoggedReward, LogReader
 from decider.types import Context, Decision, RewardOutcome
 from simulator.drive.ledger import OUTCOMES, Ledger
@@ -127,7 +128,8 @@ def _check_decisions(plan: Plan, ledger: Ledger, log: LogReader, problems: _Prob
 def _check_decision(plan: Plan, ledger: Ledger, number: int, logged: Decision, problems: _Problems) -> None:
     """What was answered, and what was asked: a context that is logged otherwise would be learned and replayed so."""
     answer = (logged.unit_id, logged.action, logged.propensity, logged.model)
-    question = (logged.context, sorted(logged.eligible))
+    context = without_history(logged.context) if plan.experiment.history is not None else logged.context
+    question = (context, sorted(logged.eligible))
     if answer != (answered := _answer_of(plan, ledger, number)):
         problems.add("different", f"decision {logged.decision_id} was answered with {answered}, logged as {answer}")
     elif question != (asked := _question_of(plan, ledger, number)):

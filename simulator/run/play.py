@@ -19,9 +19,11 @@ import numpy as np
 from decider.decide.decide import slots_of
 from decider.decide.slots import SLOTS, draw
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.unit_history import HistoryDefinition
 from decider.policy.protocol import Choice, PlainPolicy
 from decider.types import Context, Reason
 from simulator.load_policy import end_if_bad
+from simulator.run.unit_pasts import UnitPasts
 from simulator.worlds.world import Floats, Indexes, Visits, World
 
 
@@ -63,12 +65,13 @@ def play(
     floor: float,
     random: Random,
     delayed: bool = True,
+    history: HistoryDefinition | None = None,
 ) -> Rounds:
     """The policy decides every visit and learns from its own draws alone, in the order in which they are sealed.
 
     floor: minimum propensity. random gives each round one ticket: the same ones for the same seed.
     delayed: a decision is learned when its reward window ends, with what came by then, as the server does; otherwise
-    at once, with its reward.
+    at once, with its reward. history: what the policy gets to know of what units did before.
     """
     version = replace(world, experiment=replace(world.experiment, minimum_propensity=floor)).version
     menus = _menus(version, visits)
@@ -77,6 +80,7 @@ def play(
     late = visits.delays > window if delayed else np.zeros(len(visits), np.bool_)
     lost = late.tolist()
     way = Way(visits)
+    units = UnitPasts(world, visits, history) if history is not None else None
     waiting: deque[_Decided] = deque()
     earned, right, got, cases = [], [], [], []
     for number in range(len(visits)):
@@ -85,6 +89,8 @@ def play(
             _learn(policy, waiting.popleft())
         case = way.case(number)
         context, menu = visits.contexts[case], menus[case]
+        if units is not None:
+            context = units.context(number, context)
         slots, reason = slots_of(version, policy, context, menu.choices, on_failure=end_if_bad)
         index = draw(slots, random.randrange(SLOTS))
         action = menu.actions[index]
@@ -98,6 +104,8 @@ def play(
             sealed = now + window if delayed else math.nextafter(now, math.inf)  # not within a batch
             waiting.append(_Decided(sealed, context, menu, index, slots[index] / SLOTS, known))
         way.chose(number, action)
+        if units is not None:
+            units.chose(number, action, context)
     return Rounds(np.array(earned), np.array(right), np.array(got), np.array(cases))
 
 

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from decider.errors import InvalidExperiment
 from decider.experiment.definition import Experiment
 from decider.experiment.schema import from_message, to_message
+from decider.experiment.unit_history import HistoryDefinition
 from decider.experiment_files import read_toml
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
@@ -33,10 +34,12 @@ _WHOLE = (FieldDescriptor.CPPTYPE_UINT32,)
 
 @dataclass(frozen=True, slots=True)
 class LearningPolicy:
-    """Plays through the code that serves. make(seed): a fresh policy. floor: its minimum propensity."""
+    """Plays through the code that serves. make(seed): a fresh policy. floor: its minimum propensity. history: what it
+    gets to know of what units did before."""
 
     make: Callable[[int], PlainPolicy]
     floor: float
+    history: HistoryDefinition | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ def find_policy(name: str, world: World) -> LearningPolicy | StaticPolicy:
         return _served(experiment, world)
     if colon:
         make = factory_of(name, others=NAMES)
-        return LearningPolicy(lambda _: CheckedPolicy(name, make()), 0.0)
+        return LearningPolicy(lambda _: CheckedPolicy(name, make()), 0.0, world.experiment.history)
     raise BadPolicy(f"there is no policy {name!r}; there are {NAMES}; algorithms are {', '.join(ALGORITHMS)}")
 
 
@@ -111,7 +114,7 @@ def _fixed(action: str, world: World) -> StaticPolicy:
 def _served(experiment: Experiment, world: World) -> LearningPolicy | StaticPolicy:
     if experiment.policy.algorithm == "fixed":
         return _fixed(experiment.baseline or "", world)
-    return LearningPolicy(lambda _: make_policy(experiment.policy), experiment.minimum_propensity)
+    return LearningPolicy(lambda _: make_policy(experiment.policy), experiment.minimum_propensity, experiment.history)
 
 
 def _of_file(file: Path, base: Experiment) -> Experiment:
@@ -122,8 +125,8 @@ def _of_file(file: Path, base: Experiment) -> Experiment:
 
 
 def _of_name(name: str, algorithm: str, parameters: str, base: Experiment) -> Experiment:
-    """`ALGORITHM:parameter=value,interactions=CA+CCA,floor=0.01`."""
-    policy, floor = pb.Policy(), None
+    """`ALGORITHM:parameter=value,interactions=CA+CCA,floor=0.01,history=0`."""
+    policy, floor, message = pb.Policy(), None, to_message(base)
     if algorithm:
         getattr(policy, algorithm).SetInParent()
     for given in filter(None, parameters.split(",")):
@@ -132,13 +135,15 @@ def _of_name(name: str, algorithm: str, parameters: str, base: Experiment) -> Ex
             policy.interactions.extend(value.split("+"))
         elif key == "floor":
             floor = _number(name, key, value)
+        elif key == "history" and value == "0":
+            message.ClearField("history")
         elif equals and algorithm and key in ALGORITHMS[algorithm].parameters:
             _set(name, getattr(policy, algorithm), key, _number(name, key, value))
         else:
             own = ALGORITHMS[algorithm].parameters if algorithm else ()
-            known = ", ".join([*own, "interactions", "floor"])
+            known = ", ".join([*own, "interactions", "floor", "history=0"])
             raise BadPolicy(f"{name}: there is no parameter {key!r}; there are {known}, each as NAME=VALUE")
-    return _changed(name, to_message(base), policy, floor)
+    return _changed(name, message, policy, floor)
 
 
 def _number(name: str, key: str, value: str) -> float:

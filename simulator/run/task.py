@@ -86,7 +86,15 @@ def run(task: Task) -> Run:
     else:
         policy = player.make(task.seed)
         random = Random(task.seed)
-        played = play(world, visits, policy, floor=player.floor, random=random, delayed=task.delayed)
+        played = play(
+            world,
+            visits,
+            policy,
+            floor=player.floor,
+            random=random,
+            delayed=task.delayed,
+            history=player.history,
+        )
         earned, got, right = played.earned, played.got, played.right
     points = _points(task.rounds)
     sums = [np.cumsum(one)[points - 1].tolist() for one in (earned, got, best, uniform, fixed, right)]

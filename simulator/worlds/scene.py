@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from decider.errors import DeciderError
 from decider.experiment.definition import Action, Experiment, RewardDefinition
 from decider.experiment.schema import from_message, to_message
+from decider.experiment.unit_history import HistoryDefinition
 from decider.types import ActionId, Context, ExperimentId
 from simulator.worlds.world import Answers, Flags, Floats, Indexes, Visits, World
 
@@ -74,6 +75,7 @@ def define(
     window: float,
     weights: Mapping[str, float],
     reward_range: tuple[float, float] = (0.0, 1.0),
+    history: HistoryDefinition | None = None,
 ) -> Experiment:
     """The experiment of a scene, with the policy and the floor that an experiment has by default.
 
@@ -85,7 +87,8 @@ def define(
     """
     lowest, highest = reward_range
     reward = RewardDefinition(round(window * 1e6), weights=weights, minimum=lowest, maximum=highest)
-    message = to_message(Experiment(ExperimentId(name), tuple(actions), baseline=ActionId(baseline), reward=reward))
+    made = Experiment(ExperimentId(name), tuple(actions), baseline=ActionId(baseline), reward=reward, history=history)
+    message = to_message(made)
     for left_out in ("policy", "minimum_propensity"):
         message.ClearField(left_out)
     return from_message(message)
@@ -129,13 +132,15 @@ def scene(
     traffic: float = 2.0,
     batch: int = 1,
     asks: ActionId | None = None,
+    hidden: bool = False,
 ) -> World:
     """The world of these functions.
 
     visitor(random, number): who comes in round `number`; without a unit, everybody comes once. phase(number): the time
     of the world, in whole steps. outcomes(context, action, phase): what may follow; probabilities sum to at most 1; for
     a context that does not say everything, the average over what visitors are really like.
-    delay: mean seconds from decision to reward, exponential. asks: the action that asks back.
+    delay: mean seconds from decision to reward, exponential. asks: the action that asks back. hidden: policies are
+    judged by what visitors are really like, although no context says it: the best action is that of somebody who knows.
     """
     actions = tuple(action.id for action in experiment.actions)
     names = tuple(experiment.reward.weights) or ("reward",)
@@ -147,22 +152,22 @@ def scene(
         phases = [phase(number) for number in range(rounds)]
         cases = _Cases()
         seen, truth, after_answer = (
-            np.array([cases.number(context, at) for context, at in zip(contexts, phases, strict=True)])
-            for contexts in (
-                [one.context for one in visitors],
-                [one.truth or one.context for one in visitors],
-                [one.after_answer or one.context for one in visitors],
+            np.array([cases.number(context, at, like) for (context, like), at in zip(pairs, phases, strict=True)])
+            for pairs in (
+                [(one.context, one.truth if hidden else None) for one in visitors],
+                [(one.context, one.truth) if hidden else (one.truth or one.context, None) for one in visitors],
+                [(one.after_answer or one.context, one.truth if hidden else None) for one in visitors],
             )
         )
-        table = [[outcomes(context, action, at) for action in actions] for context, at in cases.found]
+        table = [[outcomes(like or context, action, at) for action in actions] for context, at, like in cases.found]
         worth, chances, which = _arrays(table, names, weights)
         _check(worth, chances, experiment.reward)
         luck, delays = (np.random.default_rng([seed, stream]) for stream in (1, 2))
         rewards, happened = _happens(luck.random(rounds), truth, worth=worth, chances=chances, which=which)
         return Visits(
-            contexts=tuple([context for context, _ in cases.found]),
+            contexts=tuple([context for context, _, _ in cases.found]),
             means=(worth * chances).sum(axis=2),
-            eligible=np.array([[eligible(context, one, at) for one in actions] for context, at in cases.found]),
+            eligible=np.array([[eligible(context, one, at) for one in actions] for context, at, _ in cases.found]),
             seen=seen,
             units=np.array([number if one.unit < 0 else one.unit for number, one in enumerate(visitors)]),
             delays=delays.exponential(delay, rounds),
@@ -184,19 +189,23 @@ def scene(
 
 @dataclass(slots=True)
 class _Cases:
-    """Distinct contexts at a time of the world, in the order in which they first came."""
+    """Distinct contexts at a time of the world, in the order in which they first came; where that is hidden, apart for
+    what visitors are really like."""
 
-    found: list[tuple[Context, int]] = field(default_factory=list)
+    found: list[tuple[Context, int, Context | None]] = field(default_factory=list)
     _numbers: dict[Any, int] = field(default_factory=dict)
 
-    def number(self, context: Context, phase: int) -> int:
+    def number(self, context: Context, phase: int, like: Context | None) -> int:
         """Its number, new if need be."""
-        features = tuple(sorted(context.features.items())) if context.features else ()
-        key = (context[:5], features, phase)
+        key = (_key(context), phase, like and _key(like))
         number = self._numbers.setdefault(key, len(self.found))
         if number == len(self.found):
-            self.found.append((context, phase))
+            self.found.append((context, phase, like))
         return number
+
+
+def _key(context: Context) -> Any:
+    return context[:5], tuple(sorted(context.features.items())) if context.features else ()
 
 
 def _arrays(

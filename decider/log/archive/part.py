@@ -17,7 +17,7 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive.files import file_sha256, sync
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, REWARD_CHANGES, WITHHELD, EntryTable
+from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, RECALLS, REWARD_CHANGES, WITHHELD, EntryTable
 from decider.types import Position, Time
 
 FORMAT = 1
@@ -48,8 +48,11 @@ def file_of(table: EntryTable) -> str:
 
 DECISIONS_FILE = file_of(DECISIONS)
 
-FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in (REWARD_CHANGES, WITHHELD)], MARKS)
-"""The files that every part has. Parts of older releases have none of changes of rewards, or of what was withheld."""
+LATER_TABLES = (REWARD_CHANGES, WITHHELD, RECALLS)
+"""Of which parts of older releases have no file."""
+
+FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in LATER_TABLES], MARKS)
+"""The files that every part has."""
 
 
 @dataclass(frozen=True, slots=True)

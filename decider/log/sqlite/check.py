@@ -76,6 +76,7 @@ def check(
         _check_refused(connection),
         _check_early(connection),
         _check_assignments(connection),
+        _check_unit_decisions(connection),
         _check_exposures(connection),
         _check_models(connection),
         _check_totals(connection),
@@ -325,6 +326,23 @@ from assignments a left join decisions d on d.position = a.decision
   left join archived_decisions k on k.position = a.decision
 where a.decision > coalesce((select position from cut), 0) or d.position is not null or k.position is not null
 """
+
+
+def _check_unit_decisions(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """That each unit has the decisions with a history, and no others. Those of a forgotten unit are nobody's."""
+    for (decision,) in connection.execute(_WRONG_UNIT_DECISIONS, {"made_up": f"{MADE_UP}*"}):
+        yield Damage(decision, decision, "the decision is missing in its unit's history, or in one that is not its own")
+
+
+_OF_UNITS = """
+select e.experiment, d.unit_id, d.position from recalls r join decisions d on d.position = r.decision
+join experiments e on e.position = d.version
+"""
+_KEPT_OF_UNITS = "select experiment, unit_id, decision from unit_decisions"
+_WRONG_UNIT_DECISIONS = f"""
+select position from ({_OF_UNITS} where d.unit_id not glob :made_up except {_KEPT_OF_UNITS})
+union select decision from ({_KEPT_OF_UNITS} except {_OF_UNITS}) order by 1
+"""  # noqa: S608 - constants
 
 
 def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:

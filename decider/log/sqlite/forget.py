@@ -48,6 +48,11 @@ _FORGET_CONTEXT = [
     features = null, action_features = null where position = ?"""  # noqa: S608 - our names
     for table in _TABLES
 ]
+_FORGET_HISTORY = """
+delete from unit_decisions where (experiment, unit_id, decision) = (
+  select e.experiment, d.unit_id, d.position from decisions d join experiments e on e.position = d.version
+  where d.position = ?)
+"""
 _DEADLINE = """
 select experiment, deadline from decision_windows where position = ?1
 union all select experiment, deadline from archived_decisions where position = ?1
@@ -82,6 +87,7 @@ def forget_decisions(
     spans = sorted({_span(connection, Position(position)) for position in there})
     before, archived = [_digest(connection, span) for span in spans], _archived_sum(connection, decisions)
     sealed = _first_seals(connection, decisions) if context else {}
+    connection.executemany(_FORGET_HISTORY, [(decision,) for decision in decisions])
     for decision in decisions:
         unit, id_ = pseudonym or made_up_id(), made_up_id()
         for sql in _FORGET_DECISION:

@@ -17,6 +17,7 @@ from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.schema import active_actions
+from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.archive.part import Part, check_sizes
 from decider.log.exposures import ShownActivation, ShownDecision
 from decider.log.forgotten import ChangedCommit, Removal, removals
@@ -38,6 +39,7 @@ from decider.log.protocol import (
     TotalsCheckpoint,
     VersionName,
 )
+from decider.log.sqlite import unit_history
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, read_cut
 from decider.log.sqlite.assignments import ASSIGNED
 from decider.log.sqlite.check import check
@@ -353,6 +355,34 @@ class SqliteReader:
         """See LogReader."""
         row = self._one(ASSIGNED, {"experiment": experiment, "unit": unit, "at": at}, DECISION)
         return self._to_logged_decision(row) if row else None
+
+    def unit_history(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, *, at: Time
+    ) -> tuple[Seen, Sequence[PastDecision]]:
+        """See LogReader."""
+        rows = self._history_rows(unit_history.NOW, experiment, unit, history, at=at)
+        return Seen(*rows[0][:3]), self._past_decisions(rows)
+
+    def unit_history_at(
+        self, experiment: ExperimentId, unit: str, history: HistoryDefinition, seen: Seen
+    ) -> Sequence[PastDecision]:
+        """See LogReader."""
+        span = {"after": seen.after, "until": seen.until, "at": seen.time}
+        return self._past_decisions(self._history_rows(unit_history.THEN, experiment, unit, history, **span))
+
+    def _history_rows(
+        self, sql: str, experiment: ExperimentId, unit: str, history: HistoryDefinition, **span: int
+    ) -> list[Any]:
+        asked = {"experiment": experiment, "unit": unit, "period": history.period, "most": history.most}
+        return list(self._read(sql, {**asked, **span}, unit_history.ROW))
+
+    def _past_decisions(self, rows: Sequence[Any]) -> Sequence[PastDecision]:
+        return tuple(unit_history.past_decisions(rows, self.version_at))
+
+    def recall(self, decision: Position) -> Seen | None:
+        """See LogReader."""
+        row = self._one(unit_history.RECALL, (decision,))
+        return Seen(*row) if row else None
 
     def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
         """See LogReader."""

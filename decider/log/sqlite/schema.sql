@@ -115,6 +115,8 @@ create table reward_changes (
   occurred_at integer                   -- microseconds since 1970, as sent
 );
 
+create index changes_of_reward on reward_changes (reward);
+
 -- A change is known by its content: sent again, it is the same one.
 create unique index reward_changes_once
 on reward_changes (reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now'));
@@ -125,6 +127,31 @@ create table activations (
   decision integer not null unique,
   action text                           -- shown in place of the drawn one; null: the drawn one was shown
 );
+
+-- From which entries the history of a decision's unit was read, where its experiment has features of it.
+create table recalls (
+  position integer primary key,
+  time integer not null,
+  decision integer not null unique,     -- decisions.position
+  seen_after integer not null,          -- those behind this position: the log began there
+  seen_until integer not null,          -- up to this one
+  seen_time integer not null            -- log time of the reading
+);
+
+-- The decisions of each unit that have a row in `recalls`, so that its history is found without a look at others. Not
+-- part of the order: they follow from it.
+create table unit_decisions (
+  experiment text not null,
+  unit_id text not null,
+  decision integer not null,            -- decisions.position
+  primary key (experiment, unit_id, decision)
+) without rowid;
+
+create trigger keep_unit_decision after insert on recalls begin
+  insert into unit_decisions (experiment, unit_id, decision)
+  select e.experiment, d.unit_id, d.position from decisions d join experiments e on e.position = d.version
+  where d.position = new.decision;
+end;
 
 -- What rules took out of the actions that the call of a decision allowed; no row where that was nothing.
 create table withheld (

@@ -17,6 +17,7 @@ from decider.log.protocol import (
     NewActivation,
     NewBuild,
     NewModel,
+    NewRecall,
     NewReward,
     NewRewardChange,
     NewVersion,
@@ -106,6 +107,7 @@ REWARD_CHANGES = EntryTable(
     unique="reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now')",
 )
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
+RECALLS = EntryTable("recall", "recalls", "decision seen_after seen_until seen_time", unique="decision")
 WITHHELD = EntryTable("withheld", "withheld", "decision rules", unique="decision")
 SERVES = EntryTable("serves", "serves", "version", unique="version")
 PUBLISHED_MODELS = EntryTable(
@@ -123,6 +125,7 @@ ENTRY_TABLES = (
     REWARDS,
     REWARD_CHANGES,
     ACTIVATIONS,
+    RECALLS,
     WITHHELD,
     SERVES,
     PUBLISHED_MODELS,
@@ -176,7 +179,7 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
     )
 
 
-PlainEntry = NewReward | NewActivation | NewWithheld | NewVersion | Serves | NewModel | NewBuild | Tick
+PlainEntry = NewReward | NewActivation | NewWithheld | NewRecall | NewVersion | Serves | NewModel | NewBuild | Tick
 """Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, and those
 that are only counted."""
 
@@ -189,6 +192,8 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return REWARDS, (entry.decision, entry.name, value, weight, entry.reward_id, entry.occurred_at)
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
+        case NewRecall():
+            return RECALLS, (entry.decision, *entry.seen)
         case NewWithheld():
             return WITHHELD, (entry.decision, json_text(dict(entry.rules)))
         case NewVersion():

@@ -38,7 +38,7 @@ LATEST = 2**63 - 1
 
 _CUT = row_type("position, counted, remember")
 
-DELETED = ("decisions", "rewards", "reward_changes", "activations", "withheld", "ticks")
+DELETED = ("decisions", "rewards", "reward_changes", "activations", "withheld", "recalls", "ticks")
 """Of which nothing stays."""
 
 FIRST_LEFT = f"""
@@ -73,7 +73,16 @@ select position, (select count(*) from rewards r where r.decision = d.position) 
 where position >= ? and position <= ? order by position
 """
 
+# Before the decisions themselves.
+_DELETE_OF_UNITS = """
+delete from unit_decisions where (experiment, unit_id, decision) in (
+  select e.experiment, d.unit_id, d.position from recalls r join decisions d on d.position = r.decision
+    join experiments e on e.position = d.version
+  where r.decision >= :first and r.decision <= :last)
+"""
+
 _DELETE = (
+    _DELETE_OF_UNITS,
     *(f"delete from {name} where position >= :first and position <= :last" for name in DELETED),  # noqa: S608
     "delete from published where position >= :first and position <= :last "
     "and position not in (select k.position from kept_models k)",

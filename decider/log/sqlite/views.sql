@@ -8,6 +8,7 @@ create view entries as
   union all select position, time, 'reward' from rewards
   union all select position, time, 'reward_change' from reward_changes
   union all select position, time, 'activation' from activations
+  union all select position, time, 'recall' from recalls
   union all select position, time, 'withheld' from withheld
   union all select position, time, 'serves' from serves
   union all select position, time, 'model' from published

@@ -32,6 +32,7 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewBuild,
+    NewRecall,
     NewRewardChange,
     NewSlate,
     NewWithheld,
@@ -371,12 +372,15 @@ class SqliteLog(SqliteReader):
         return self._insert_with_rules(commit, new)[0]
 
     def _insert_with_rules(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> list[Mark | None]:
-        """The decisions, then what was withheld for them."""
+        """The decisions, then what was withheld for them, and from what their units' histories were read."""
         marks = self._insert_in(commit, DECISIONS, [self._decision_row(one.decision) for one in new])
-        both = zip(marks, new, strict=True)
-        withheld = [NewWithheld(mark.position, one.withheld) for mark, one in both if mark is not None and one.withheld]
-        if withheld:
-            self._insert(commit, withheld)
+        written = [(mark.position, one) for mark, one in zip(marks, new, strict=True) if mark is not None]
+        for beside in (
+            [NewWithheld(position, one.withheld) for position, one in written if one.withheld],
+            [NewRecall(position, one.seen) for position, one in written if one.seen is not None],
+        ):
+            if beside:
+                self._insert(commit, beside)
         return marks
 
     def _insert_activations(self, commit: OpenCommit, activations: Sequence[NewActivation]) -> list[Mark | None]:
