@@ -51,6 +51,7 @@ FAMILIES = {
     "decider_apprentice_best": "counter",
     "decider_apprentice_decisions": "counter",
     "decider_feature_problems": "counter",
+    "decider_withheld_actions": "counter",
     "decider_ignored_actions": "counter",
     "decider_learn_failures": "counter",
     "decider_learning_entries": "gauge",

@@ -290,12 +290,13 @@ class DeciderService:
         if version.experiment.history is not None:
             (asked,), seen = self._recall(version, [asked])
         kept = self._kept(version, asked.unit_id) if version.experiment.sticky else None
-        reached = self._reached(version, asked.unit_id)
+        reached = self._reached(version, asked.unit_id) if version.limits else None
         eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
         if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
             return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
         made = decide(asked, version, model, slots, self._budget, eligible=eligible)
-        new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen)
+        depends = reached or eligible.withheld or seen or version.experiment.sticky
+        new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen) if depends else None
         agreement = self._compare(asked, made, serving)
         return _Answer(made, version, stored=False, ignored=ignored, unit=new, agreement=agreement)
 

@@ -205,7 +205,10 @@ class SqliteLog(SqliteReader):
         several. None, and nothing is written, where another writer has moved the head or a decision is not new."""
         # Every statement releases the interpreter lock and has to win it back, which costs more than its work. So the
         # head is not read: the statement fails where it is not the one that this writer knows.
-        if set(map(type, entries)) != {Decision} or any(self._version_of(one).limits for one in entries):
+        if set(map(type, entries)) != {Decision}:
+            return None
+        decisions: list[Any] = entries
+        if any(self.version_at(version).limits for version in {one.version for one in decisions}):
             return None
         head, at = self._head, self._time_after(self._head)
         parts = list(_parts(entries))
