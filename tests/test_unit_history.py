@@ -430,7 +430,7 @@ def test_no_more_is_read_of_a_unit_with_a_long_past(tmp_path: Path, clock: Clock
     """A bot with a million visits, each with a hundred clicks and changes of mind, must not slow down anybody."""
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         version = apply(log)
-        counts = []
+        counts: list[int] = []
         for _ in range(3):
             for number in range(200):
                 mark = decide(log, version, f"{len(counts)}-{number}")
