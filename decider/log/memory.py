@@ -39,6 +39,7 @@ from decider.log.protocol import (
     NewModel,
     NewReward,
     NewRewardChange,
+    NewSeal,
     NewSlate,
     NewVersion,
     OnProgress,
@@ -166,7 +167,9 @@ class MemoryLog:
         self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
         self._by_id: dict[tuple[Position, str], RewardRef] = {}
         self._changes: dict[Position, list[tuple[Mark, NewRewardChange]]] = {}
-        self._activations: dict[Position, tuple[Time, NewActivation]] = {}
+        self._activations: dict[Position, tuple[Mark, NewActivation]] = {}
+        self._seals: dict[Position, Mark] = {}
+        self._located: dict[Position, LoggedDecision] = {}
         self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -243,7 +246,13 @@ class MemoryLog:
         self._index(entry, mark)
         if isinstance(entry, Decision):
             self._activate_early(entry, mark)
+        if isinstance(entry, NewReward | NewRewardChange) and entry.final:
+            self._seal_early(self._located[entry.decision], mark)
         return mark
+
+    def _seal_early(self, logged: LoggedDecision, last: Mark) -> None:
+        if self._in_time(last, logged) and last.time < self._deadline(logged):
+            self._append(NewSeal(logged.position, logged.decision.version), last.time)
 
     def _count_refused(self, entry: Entry) -> None:
         match entry:
@@ -258,6 +267,7 @@ class MemoryLog:
         match entry:
             case Decision():
                 self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
+                self._located[mark.position] = self._decisions[entry.decision_id]
             case NewReward():
                 self._rewards.setdefault(entry.decision, []).append((mark, entry))
                 if entry.reward_id is not None:
@@ -267,7 +277,9 @@ class MemoryLog:
                 reward = self._by_id[entry.decision, entry.reward_id].position
                 self._changes.setdefault(reward, []).append((mark, entry))
             case NewActivation():
-                self._activations[entry.decision] = (mark.time, entry)
+                self._activations[entry.decision] = (mark, entry)
+            case NewSeal():
+                self._seals[entry.decision] = mark
             case NewVersion():
                 self._versions[mark.position] = ExperimentVersion(
                     entry.experiment, number=entry.number, position=mark.position, time=mark.time
@@ -366,6 +378,10 @@ class MemoryLog:
         """See LogReader."""
         return self._by_id.get((decision, reward_id))
 
+    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+        """See LogReader."""
+        return {one: self._seals[one].position for one in decisions if one in self._seals}
+
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
 
@@ -383,7 +399,7 @@ class MemoryLog:
         rewards = [
             LoggedReward(
                 *mark, logged.decision.decision_id, reward.name, reward.value, reward.weight, reward.reward_id,
-                self._outcome(mark, reward, logged), self._in_force(mark, reward, self._deadline(logged)),
+                self._outcome(mark, reward, logged), self._in_force(mark, reward, logged),
             )
             for logged in self.decisions_between(first, last)
             for mark, reward in self._rewards.get(logged.position, [])
@@ -411,43 +427,56 @@ class MemoryLog:
         return self._versions[logged.decision.version]
 
     def _deadline(self, logged: LoggedDecision) -> Time:
+        if logged.position in self._seals:
+            return Time(self._seals[logged.position].time + 1)
+        return self._usual_deadline(logged)
+
+    def _usual_deadline(self, logged: LoggedDecision) -> Time:
         return Time(logged.time + self._version(logged).experiment.reward.window)
+
+    def _in_time(self, mark: Mark, logged: LoggedDecision) -> bool:
+        """Whether what was said about a decision counts."""
+        if logged.position in self._seals:
+            return mark.position < self._seals[logged.position].position
+        return mark.time < self._deadline(logged)
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader."""
         due = [
-            self._seal(logged, self._deadline(logged))
+            self._seal(logged)
             for logged in self._logged_decisions()
             if self._version(logged).experiment.id == experiment and after < self._deadline(logged) <= until
         ]
         return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
 
-    def _seal(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
+    def _seal(self, logged: LoggedDecision) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
-        shown_at, activation = self._activations.get(logged.position, (deadline, None))
+        said, activation = self._activations.get(logged.position, (None, None))
+        activated = said is not None and self._in_time(said, logged)
+        shown = activation.action if activation is not None and activated else None
         return SealedDecision(
             position=logged.position,
-            deadline=deadline,
+            deadline=self._deadline(logged),
             decision=logged.decision,
             rewards=tuple(
                 [
                     value * reward.weight
                     for mark, reward in rewards
-                    if mark.time < deadline and (value := self._in_force(mark, reward, deadline)) is not None
+                    if self._in_time(mark, logged) and (value := self._in_force(mark, reward, logged)) is not None
                 ]
             ),
-            overridden=shown_at < deadline and activation is not None and activation.action is not None,
-            activated=shown_at < deadline,
-            shown=activation.action if activation is not None and shown_at < deadline else None,
+            overridden=shown is not None,
+            activated=activated,
+            shown=shown,
         )
 
-    def _in_force(self, mark: Mark, reward: NewReward, deadline: Time) -> float | None:
+    def _in_force(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> float | None:
         """The value that the last change in time gave it; None: it was taken back."""
-        changes = [one.value for at, one in self._changes.get(mark.position, []) if at.time < deadline]
+        changes = [one.value for at, one in self._changes.get(mark.position, []) if self._in_time(at, logged)]
         return changes[-1] if changes else reward.value
 
     def _outcome(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> RewardOutcome:
-        if mark.time >= self._deadline(logged):
+        if not self._in_time(mark, logged):
             return RewardOutcome.LATE
         inside = self._version(logged).experiment.reward.holds(reward.value * reward.weight)
         return RewardOutcome.JOINED if inside else RewardOutcome.CLIPPED
@@ -455,7 +484,8 @@ class MemoryLog:
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
         ours = [one for one in self._logged_decisions() if experiment in (None, self._version(one).experiment.id)]
-        return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
+        ends = [*map(self._deadline, ours), *map(self._usual_deadline, ours)]
+        return min((deadline for deadline in ends if deadline > after), default=None)
 
     def first_deadlines(self, *, after: Time) -> Mapping[ExperimentId, Time]:
         """See LogReader."""
@@ -470,10 +500,10 @@ class MemoryLog:
         logged = [
             (
                 one,
-                self._seal(one, self._deadline(one)),
+                self._seal(one),
                 self._version(one),
                 [
-                    (mark, reward, self._in_force(mark, reward, self._deadline(one)))
+                    (mark, reward, self._in_force(mark, reward, one), self._in_time(mark, one))
                     for mark, reward in self._rewards.get(one.position, [])
                 ],
             )
@@ -489,7 +519,7 @@ class MemoryLog:
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged.decision, names_of(self._version(logged)))
             if after.time < self._deadline(logged) <= until.time:
-                _count_sealed(totals, self._seal(logged, self._deadline(logged)), self._version(logged))
+                _count_sealed(totals, self._seal(logged), self._version(logged))
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -505,7 +535,7 @@ class MemoryLog:
             if after.position < at.position <= until.position
         ]
         for at, change, name, logged in sorted(changed, key=lambda one: one[0]):
-            _count_change(totals, at, change, name, logged.decision.version, self._deadline(logged))
+            _count_change(totals, change, name, logged.decision.version, in_time=self._in_time(at, logged))
         return totals
 
     def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
@@ -572,6 +602,8 @@ def _key(entry: Entry) -> Any:
             return "change", entry.decision, entry.reward_id, entry.value, entry.occurred_at
         case NewActivation():
             return "activation", entry.decision
+        case NewSeal():
+            return "seal", entry.decision
         case NewVersion():
             return "version", entry.experiment.id, entry.number
         case Serves():
@@ -592,10 +624,8 @@ def _count_decision(totals: Totals, decision: Decision, names: ActionNames) -> N
             totals.possible[version, names.counted_as(eligible)] += slots > 0
 
 
-def _count_change(
-    totals: Totals, mark: Mark, change: NewRewardChange, name: str, version: Position, deadline: Time
-) -> None:
-    key = (version, name, _outcome_of_change(change) if mark.time < deadline else RewardOutcome.LATE)
+def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
+    key = (version, name, _outcome_of_change(change) if in_time else RewardOutcome.LATE)
     totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + RewardTotals(1)
 
 

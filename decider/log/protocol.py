@@ -129,7 +129,11 @@ class NewAssignment:
 
 @dataclass(frozen=True, slots=True)
 class NewReward:
-    """A reward for the decision at a position; `weight` is that of its name in the decision's experiment version."""
+    """A reward for the decision at a position; `weight` is that of its name in the decision's experiment version.
+
+    final: nothing that comes behind it counts any more. The log writes a seal behind the reward, in the same
+    transaction.
+    """
 
     decision: Position
     name: str
@@ -137,6 +141,7 @@ class NewReward:
     weight: float = 1.0
     reward_id: str | None = None
     occurred_at: Time | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +150,7 @@ class NewRewardChange:
 
     name, weight: of that reward. Where it has not come yet the log writes it first, with the changed value (0 of a
     retraction), in the same transaction: the one that comes later is then a duplicate, so that the order in which the
-    two come does not matter. A change is known by its content: reward, value and occurred_at.
+    two come does not matter. A change is known by its content: reward, value and occurred_at. final: as of a reward.
     """
 
     decision: Position
@@ -154,6 +159,7 @@ class NewRewardChange:
     name: str
     weight: float = 1.0
     occurred_at: Time | None = None
+    final: bool = False
 
     def missing_reward(self) -> NewReward:
         """What is written where the reward has not come yet."""
@@ -167,6 +173,19 @@ class RewardRef(NamedTuple):
     position: Position
     name: str
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewSeal:
+    """A decision's window is over before its time: the log writes it just behind a final reward, in the same
+    transaction. What lies before it counts.
+
+    version: of the decision. The window ends one microsecond after the seal: so it ends behind everything that was
+    learned before.
+    """
+
+    decision: Position
+    version: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +257,7 @@ Entry = (
     | Awaited
     | NewReward
     | NewRewardChange
+    | NewSeal
     | NewActivation
     | EarlyActivation
     | NewVersion
@@ -467,6 +487,9 @@ class LogReader(Protocol):
     def find_reward(self, decision: Position, reward_id: str) -> RewardRef | None:
         """The reward with this id of a decision."""
 
+    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+        """The seals of those of these decisions that a final reward has closed."""
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
 
@@ -490,7 +513,10 @@ class LogReader(Protocol):
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
-        """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
+        """The first window's end beyond `after`, of one experiment or of any; None where no window is open.
+
+        The usual end of a window that a final reward has closed before stays one: nothing is sealed there.
+        """
 
     def first_deadlines(self, *, after: Time) -> Mapping[ExperimentId, Time]:
         """The first window's end beyond `after` of every experiment that has one."""

@@ -17,7 +17,7 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive.files import file_sha256, sync
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, REWARD_CHANGES, EntryTable
+from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, REWARD_CHANGES, SEALS, EntryTable
 from decider.types import Position, Time
 
 FORMAT = 1
@@ -48,8 +48,8 @@ def file_of(table: EntryTable) -> str:
 
 DECISIONS_FILE = file_of(DECISIONS)
 
-FILES = (*[file_of(table) for table in ENTRY_TABLES if table is not REWARD_CHANGES], MARKS)
-"""The files that every part has. Parts of older releases have none of changes of rewards."""
+FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in (REWARD_CHANGES, SEALS)], MARKS)
+"""The files that every part has. Parts of older releases have none of the other kinds of entries."""
 
 
 @dataclass(frozen=True, slots=True)

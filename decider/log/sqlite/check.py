@@ -73,6 +73,7 @@ def check(
         _check_refused(connection),
         _check_early(connection),
         _check_assignments(connection),
+        _check_seals(connection),
         _check_models(connection),
         _check_totals(connection),
     )
@@ -326,6 +327,19 @@ where a.decision > coalesce((select position from cut), 0) or d.position is not 
 def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:
     for problem in early.problems(connection):
         yield Damage(*NOWHERE, problem)
+
+
+_WRONG_SEALS = """
+select s.position from seals s join decisions d on d.position = s.decision
+  left join rewards r on r.position = s.position - 1 left join reward_changes c on c.position = s.position - 1
+where s.version <> d.version or s.decision is not coalesce(r.decision, c.decision)
+"""
+
+
+def _check_seals(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """That each stands behind a reward or a change of its decision, and names that decision's version."""
+    for (position,) in connection.execute(_WRONG_SEALS):
+        yield Damage(position, position, "the seal does not stand behind a reward of its decision")
 
 
 def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:

@@ -369,6 +369,11 @@ class SqliteReader:
         )
         return RewardRef(*row) if row else None
 
+    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+        """See LogReader."""
+        sql = "select decision, position from seals where decision in (select value from json_each(?))"
+        return {row["decision"]: row["position"] for row in self._read(sql, (json.dumps(list(decisions)),))}
+
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         try:
             all_active = self.version_at(row.version).all_active

@@ -119,6 +119,17 @@ create table reward_changes (
 create unique index reward_changes_once
 on reward_changes (reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now'));
 
+-- Decisions that a final reward, or a final change of one, has sealed before their window was over: from the next
+-- microsecond on. Written in the same transaction, just behind it: what lies before the seal counts.
+create table seals (
+  position integer primary key,
+  time integer not null,
+  decision integer not null unique,
+  version integer not null              -- of the decision
+);
+
+create index seals_by_version on seals (version, time, decision);
+
 create table activations (
   position integer primary key,
   time integer not null,

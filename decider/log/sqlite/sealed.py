@@ -29,8 +29,19 @@ thousands."""
 SEALED_DECISIONS_OF_VERSION = f"""
 select {SEALED_DECISION.columns} from decision_rewards
 where version = :version and time > :after - window and time <= :until - window and position > :cut
+  and seal is null
 order by time, position, reward_position
 """  # noqa: S608 - constants
+
+# `cross join`: from the seals to their decisions, in the order of the index; so nothing is sorted but rewards.
+CLOSED_DECISIONS_OF_VERSION = f"""
+select {SEALED_DECISION.columns}
+from (select decision as closed, time as closed_at from seals
+  where version = :version and time >= :after and time < :until and decision > :cut)
+  cross join decision_rewards on position = closed
+order by closed_at, closed, reward_position
+"""  # noqa: S608 - constants
+"""Those that a final reward has closed; all others are in SEALED_DECISIONS_OF_VERSION."""
 
 _COMPLETE_AFTER = "select complete_after from archived_experiments where experiment = ?"
 
@@ -77,8 +88,9 @@ def sealed_page(
     after = first_after(beyond)
     due = due_until(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
     streams = [
-        ((deadline, START), _of_version(connection, version_at(version), after=after, until=until, cut=cut))
+        ((deadline, START), _of_version(connection, sql, version_at(version), after=after, until=until, cut=cut))
         for version, deadline in due.items()
+        for sql in (SEALED_DECISIONS_OF_VERSION, CLOSED_DECISIONS_OF_VERSION)
     ]
     if cut == START:
         kept = archived_sealed(connection, version_at, experiment, after=after, until=until)
@@ -108,10 +120,10 @@ def first_after(beyond: Place) -> Time:
 
 
 def _of_version(
-    connection: sqlite3.Connection, version: ExperimentVersion, *, after: Time, until: Time, cut: Position
+    connection: sqlite3.Connection, sql: str, version: ExperimentVersion, *, after: Time, until: Time, cut: Position
 ) -> Iterator[SealedDecision]:
     parameters = {"version": version.position, "after": after, "until": until, "cut": cut}
-    rows = read(connection, SEALED_DECISIONS_OF_VERSION, parameters, SEALED_DECISION)
+    rows = read(connection, sql, parameters, SEALED_DECISION)
     for _, group in groupby(rows, key=attrgetter("position")):
         joined = list(group)
         first = joined[0]

@@ -19,6 +19,7 @@ from decider.log.protocol import (
     NewModel,
     NewReward,
     NewRewardChange,
+    NewSeal,
     NewVersion,
     Serves,
     Tick,
@@ -104,6 +105,7 @@ REWARD_CHANGES = EntryTable(
     "decision reward value occurred_at",
     unique="reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now')",
 )
+SEALS = EntryTable("seal", "seals", "decision version", unique="decision")
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
 SERVES = EntryTable("serves", "serves", "version", unique="version")
 PUBLISHED_MODELS = EntryTable(
@@ -115,7 +117,18 @@ TICKS = EntryTable("tick", "ticks", "")
 INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (signature) do nothing"
 """Before a row of PUBLISHED_MODELS, which then looks up the signature's id."""
 
-ENTRY_TABLES = (EXPERIMENTS, DECISIONS, REWARDS, REWARD_CHANGES, ACTIVATIONS, SERVES, PUBLISHED_MODELS, BUILDS, TICKS)
+ENTRY_TABLES = (
+    EXPERIMENTS,
+    DECISIONS,
+    REWARDS,
+    REWARD_CHANGES,
+    SEALS,
+    ACTIVATIONS,
+    SERVES,
+    PUBLISHED_MODELS,
+    BUILDS,
+    TICKS,
+)
 
 
 json_text = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
@@ -163,7 +176,7 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
     )
 
 
-PlainEntry = NewReward | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick
+PlainEntry = NewReward | NewSeal | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick
 """Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, and those
 that are only counted."""
 
@@ -174,6 +187,8 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
         case NewReward():
             value, weight = real(entry.value), real(entry.weight)
             return REWARDS, (entry.decision, entry.name, value, weight, entry.reward_id, entry.occurred_at)
+        case NewSeal():
+            return SEALS, (entry.decision, entry.version)
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
         case NewVersion():

@@ -33,7 +33,9 @@ from decider.log.protocol import (
     NewActivation,
     NewAssignment,
     NewBuild,
+    NewReward,
     NewRewardChange,
+    NewSeal,
     NewSlate,
     Orphan,
     RefusedReward,
@@ -75,6 +77,8 @@ MOST_AT_ONCE = 200
 
 DECISION_ID, ACTION = map(DECISIONS.columns.index, ("decision_id", "action"))
 _REWARD = "select position from rewards where decision = ? and reward_id = ?"
+
+_VERSION_AND_TIME = "select version, time from decisions where position = ?"
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -271,7 +275,24 @@ class SqliteLog(SqliteReader):
             return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
         if isinstance(entries[0], NewRewardChange):
             return [self._insert_change(commit, entry) for entry in entries if isinstance(entry, NewRewardChange)]
+        if isinstance(entries[0], NewReward):
+            return self._insert_rewards(commit, [entry for entry in entries if isinstance(entry, NewReward)])
         return self._insert_in(commit, *self._table_and_rows(entries))
+
+    def _insert_rewards(self, commit: OpenCommit, rewards: Sequence[NewReward]) -> list[Mark | None]:
+        """Rewards, and just behind each final one the seal of its decision."""
+        marks: list[Mark | None] = []
+        for some in _up_to_final(rewards):
+            marks += self._insert_in(commit, *self._table_and_rows(some))
+            if some[-1].final and marks[-1] is not None:
+                self._seal(commit, some[-1].decision, marks[-1])
+        return marks
+
+    def _seal(self, commit: OpenCommit, decision: Position, last: Mark) -> None:
+        """Close a decision's window behind its last entry, where it is not over."""
+        version, time = self._writer.execute(_VERSION_AND_TIME, (decision,)).fetchone()
+        if last.time < time + self.version_at(version).experiment.reward.window:
+            self._insert(commit, [NewSeal(decision, version)])
 
     def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
         """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
@@ -288,6 +309,8 @@ class SqliteLog(SqliteReader):
         (mark,) = self._insert_in(commit, REWARD_CHANGES, [change_row(change, reward)])
         if mark is None:
             self._count_refused([change.name], RewardOutcome.DUPLICATE)
+        elif change.final:
+            self._seal(commit, change.decision, mark)
         return mark
 
     def _insert_in(self, commit: OpenCommit, table: EntryTable, rows: list[chain.EntryRow]) -> list[Mark | None]:
@@ -547,6 +570,15 @@ class OpenCommit:
 
 def _activation(decision: Position, drawn: ActionId, shown: ActionId | None) -> NewActivation:
     return NewActivation(decision, None if shown == drawn else shown)
+
+
+def _up_to_final(rewards: Sequence[NewReward]) -> Iterator[Sequence[NewReward]]:
+    """In pieces that end with a final one, or with the last."""
+    first = 0
+    for place, reward in enumerate(rewards, 1):
+        if reward.final or place == len(rewards):
+            yield rewards[first:place]
+            first = place
 
 
 def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:
