@@ -41,6 +41,14 @@ class OutOfRange(enum.StrEnum):
     REFUSE = "refuse"
 
 
+class Attribution(enum.StrEnum):
+    """Which decisions of a unit are credited with a reward that names no decision."""
+
+    LAST = "last"
+    FIRST = "first"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One thing that can be chosen. `payload` is for the caller; the policy never sees it.
@@ -65,7 +73,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class RewardDefinition:
-    """window: microseconds. Without `weights` every name counts with weight 1."""
+    """window: microseconds. Without `weights` every name counts with weight 1. attribution: of rewards by unit; None:
+    they are refused."""
 
     window: int = 600_000_000
     default: float = 0.0
@@ -74,6 +83,7 @@ class RewardDefinition:
     maximum: float = 1.0
     aggregation: Aggregation = Aggregation.SUM
     out_of_range: OutOfRange = OutOfRange.CLIP
+    attribution: Attribution | None = None
 
     def holds(self, reward: float) -> bool:
         """Whether a reward (value x weight) is in the range by itself."""

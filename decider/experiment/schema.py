@@ -17,7 +17,7 @@ from google.protobuf import json_format
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check, features_of_actions, most_actions
-from decider.experiment.definition import Action, Aggregation, Experiment, OutOfRange, RewardDefinition
+from decider.experiment.definition import Action, Aggregation, Attribution, Experiment, OutOfRange, RewardDefinition
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
 from decider.experiment.schema_checks import feature_type
 from decider.experiment.shape import shape_violations, to_json_mapping
@@ -222,8 +222,14 @@ def _reward(message: pb.RewardDefinition) -> RewardDefinition:
         minimum=message.range.minimum if given("range") else default.minimum,
         maximum=message.range.maximum if given("range") else default.maximum,
         aggregation=default.aggregation if aggregation == "unspecified" else Aggregation(aggregation),
+        attribution=_attribution(message),
         out_of_range=OutOfRange.REFUSE if message.out_of_range == pb.OUT_OF_RANGE_REFUSE else OutOfRange.CLIP,
     )
+
+
+def _attribution(message: pb.RewardDefinition) -> Attribution | None:
+    name = pb.Attribution.Name(message.attribution).removeprefix("ATTRIBUTION_").lower()
+    return None if name == "unspecified" else Attribution(name)
 
 
 def to_message(experiment: Experiment) -> pb.Experiment:
@@ -245,6 +251,7 @@ def to_message(experiment: Experiment) -> pb.Experiment:
             aggregation=pb.Aggregation.Value(f"AGGREGATION_{reward.aggregation.upper()}"),
             # The default is not written: definitions from before it keep their text, and so make no new version.
             out_of_range=pb.OUT_OF_RANGE_REFUSE if reward.out_of_range is OutOfRange.REFUSE else None,
+            attribution=pb.Attribution.Value(f"ATTRIBUTION_{(reward.attribution or 'unspecified').upper()}"),
         ),
         learning=pb.LEARNING_FROZEN if experiment.frozen else pb.LEARNING_ONLINE,
         salt=experiment.salt,

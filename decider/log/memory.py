@@ -13,6 +13,7 @@ from typing import Any
 
 from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import final_reward
+from decider.experiment.attribution import OpenDecision, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.forgotten import Removal, removals
@@ -20,8 +21,11 @@ from decider.log.group_commit import write_wanted
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     MOST_EARLY,
+    MOST_OPEN,
+    MOST_UNITS,
     ArrowBatches,
     Base,
+    CreditedDecision,
     Damage,
     DecisionRef,
     EarlyActivation,
@@ -36,11 +40,14 @@ from decider.log.protocol import (
     NewActivation,
     NewAssignment,
     NewBuild,
+    NewLink,
     NewModel,
     NewReward,
     NewRewardChange,
     NewSeal,
     NewSlate,
+    NewUnitReward,
+    NewUnitRewardChange,
     NewVersion,
     OnProgress,
     Orphan,
@@ -50,6 +57,7 @@ from decider.log.protocol import (
     Serves,
     ServingChanges,
     TotalsCheckpoint,
+    UnitRewardRef,
     VersionName,
 )
 from decider.log.totals import (
@@ -170,6 +178,8 @@ class MemoryLog:
         self._activations: dict[Position, tuple[Mark, NewActivation]] = {}
         self._seals: dict[Position, Mark] = {}
         self._located: dict[Position, LoggedDecision] = {}
+        self._persons: dict[str, frozenset[str]] = {}
+        self._unit_rewards: dict[Position, tuple[NewUnitReward, Position]] = {}
         self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -210,6 +220,12 @@ class MemoryLog:
                 return self._append_slate(entry, at)
             case NewAssignment():
                 return self._append_assignment(entry, at)
+            case NewUnitReward():
+                return self._append_unit_reward(entry, at)
+            case NewUnitRewardChange():
+                return self._append_unit_change(entry, at)
+            case NewLink():
+                return self._append_link(entry, at)
             case _:
                 return self._append(entry, at)
 
@@ -223,6 +239,81 @@ class MemoryLog:
         if mark is not None:
             self._assignments[key] = (Time(at + new.keep), decision.decision_id)
         return mark
+
+    def _append_unit_reward(self, reward: NewUnitReward, at: Time) -> Mark | None:
+        found = self._open_decisions(self.units_of(reward.unit), reward.experiment, at)
+        chosen = credited(found, reward.name, reward.value)
+        new = [one for one in chosen if (one.decision, reward.reward_id) not in self._by_id]
+        was_sent = reward.reward_id is not None and self.find_unit_reward(reward.unit, reward.reward_id)
+        if was_sent or (chosen and not new):
+            self._refused[reward.name, RewardOutcome.DUPLICATE] += 1
+            return None
+        mark = self._append(reward, at)
+        assert mark is not None, "it was not there"
+        for one in new:
+            self._append(
+                NewReward(
+                    one.decision,
+                    reward.name,
+                    reward.value,
+                    one.weight,
+                    reward.reward_id,
+                    reward.occurred_at,
+                    reward.final,
+                ),
+                at,
+            )
+        self._unit_rewards[mark.position] = (reward, Position(len(self._times) - 1))
+        if not new:
+            self._refused[reward.name, RewardOutcome.NO_DECISION] += 1
+        return mark
+
+    def _open_decisions(
+        self, units: Sequence[str], experiment: ExperimentId | None, at: Time
+    ) -> Sequence[OpenDecision]:
+        found = [
+            OpenDecision(logged.position, self._version(logged), logged.position in self._activations)
+            for logged in self._logged_decisions()
+            if logged.decision.unit_id in units
+            and self._version(logged).experiment.reward.attribution is not None
+            and experiment in (None, self._version(logged).experiment.id)
+            and logged.position not in self._seals
+            and at < self._deadline(logged)
+        ]
+        return found[-MOST_OPEN:]
+
+    def _append_unit_change(self, change: NewUnitRewardChange, at: Time) -> Mark | None:
+        found = self.find_unit_reward(change.unit, change.reward_id)
+        made = self._append_unit_reward(change.missing_reward(), at) if found is None else None
+        of = found.position if found else made.position if made else START
+        marks = [
+            self._append(
+                NewRewardChange(
+                    reward.decision,
+                    change.reward_id,
+                    change.value,
+                    reward.name,
+                    reward.weight,
+                    change.occurred_at,
+                    change.final,
+                ),
+                at,
+            )
+            for reward in self._credited(of)
+        ]
+        return next((mark for mark in marks if mark is not None), None)
+
+    def _credited(self, unit_reward: Position) -> Sequence[NewReward]:
+        """The rewards that belong to a reward by unit."""
+        _, last = self._unit_rewards.get(unit_reward, (None, START))
+        return [entry for _, entry in self._entries[unit_reward:last] if isinstance(entry, NewReward)]
+
+    def _append_link(self, link: NewLink, at: Time) -> Mark | None:
+        units = {*self.units_of(link.unit), *self.units_of(link.same_as)}
+        if link.same_as in self.units_of(link.unit) or len(units) > MOST_UNITS:
+            return None
+        self._persons |= dict.fromkeys(units, frozenset(units))
+        return self._append(link, at)
 
     def _append_slate(self, slate: NewSlate, at: Time) -> Mark | None:
         if any(_key(decision) in self._unique for decision in slate.decisions):
@@ -377,6 +468,30 @@ class MemoryLog:
     def find_reward(self, decision: Position, reward_id: str) -> RewardRef | None:
         """See LogReader."""
         return self._by_id.get((decision, reward_id))
+
+    def units_of(self, unit: str) -> Sequence[str]:
+        """See LogReader."""
+        return sorted(self._persons.get(unit, {unit}))
+
+    def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
+        """See LogReader."""
+        units = self.units_of(unit)
+        for position, (reward, last) in reversed(self._unit_rewards.items()):
+            if reward.unit in units and reward.reward_id == reward_id:
+                return UnitRewardRef(position, reward.name, last)
+        return None
+
+    def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
+        """See LogReader."""
+        found = [(self._located[reward.decision], reward) for reward in self._credited(unit_reward)]
+        return [
+            CreditedDecision(
+                logged.decision.decision_id,
+                DecisionRef(logged.position, logged.time, logged.decision.version, logged.decision.action),
+                reward.value * reward.weight,
+            )
+            for logged, reward in found
+        ]
 
     def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
         """See LogReader."""

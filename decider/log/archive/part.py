@@ -17,7 +17,7 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive.files import file_sha256, sync
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, REWARD_CHANGES, SEALS, EntryTable
+from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, LINKS, REWARD_CHANGES, SEALS, UNIT_REWARDS, EntryTable
 from decider.types import Position, Time
 
 FORMAT = 1
@@ -48,7 +48,8 @@ def file_of(table: EntryTable) -> str:
 
 DECISIONS_FILE = file_of(DECISIONS)
 
-FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in (REWARD_CHANGES, SEALS)], MARKS)
+_NEW = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS)
+FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in _NEW], MARKS)
 """The files that every part has. Parts of older releases have none of the other kinds of entries."""
 
 

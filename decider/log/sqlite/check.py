@@ -73,6 +73,7 @@ def check(
         _check_refused(connection),
         _check_early(connection),
         _check_assignments(connection),
+        _check_units(connection),
         _check_seals(connection),
         _check_models(connection),
         _check_totals(connection),
@@ -322,6 +323,23 @@ from assignments a left join decisions d on d.position = a.decision
   left join archived_decisions k on k.position = a.decision
 where a.decision > coalesce((select position from cut), 0) or d.position is not null or k.position is not null
 """
+
+
+_WRONG_UNITS = """
+select 'the window of the decision at position ' || u.decision || ' is not as written among those of its unit'
+from unit_decisions u join decisions d on d.position = u.decision join experiments e on e.position = d.version
+where u.unit_id <> d.unit_id or u.until <> d.time + e.window
+union all
+select 'the units of the link at position ' || l.position || ' are not one person'
+from links l join persons a on a.unit_id = l.unit_id join persons b on b.unit_id = l.same_as
+where a.person <> b.person
+"""
+
+
+def _check_units(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """What follows from decisions and links, for rewards by unit."""
+    for (problem,) in connection.execute(_WRONG_UNITS):
+        yield Damage(*NOWHERE, problem)
 
 
 def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:

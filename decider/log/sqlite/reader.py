@@ -19,6 +19,7 @@ from decider.log.archive.part import Part, check_sizes
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     ArrowBatches,
+    CreditedDecision,
     Damage,
     DecisionRef,
     Head,
@@ -33,6 +34,7 @@ from decider.log.protocol import (
     SealedDecision,
     ServingChanges,
     TotalsCheckpoint,
+    UnitRewardRef,
     VersionName,
 )
 from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE
@@ -66,6 +68,7 @@ from decider.log.sqlite.sealed import (
     sealed_page,
 )
 from decider.log.sqlite.totals import count_totals
+from decider.log.sqlite.units import CREDITS, UNIT_REWARD, UNITS
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
@@ -368,6 +371,27 @@ class SqliteReader:
             "select position, name, weight from rewards where decision = ? and reward_id = ?", (decision, reward_id)
         )
         return RewardRef(*row) if row else None
+
+    def units_of(self, unit: str) -> Sequence[str]:
+        """See LogReader."""
+        return [row["unit_id"] for row in self._read(UNITS, {"unit": unit})]
+
+    def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
+        """See LogReader."""
+        units = json.dumps(self.units_of(unit))
+        row = self._one(UNIT_REWARD, {"units": units, "id": reward_id})
+        return UnitRewardRef(*row) if row else None
+
+    def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
+        """See LogReader."""
+        return [
+            CreditedDecision(
+                row["decision_id"],
+                DecisionRef(row["position"], row["time"], row["version"], row["action"]),
+                row["worth"],
+            )
+            for row in self._read(CREDITS, (unit_reward,))
+        ]
 
     def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
         """See LogReader."""

@@ -8,6 +8,8 @@ create view entries as
   union all select position, time, 'reward' from rewards
   union all select position, time, 'reward_change' from reward_changes
   union all select position, time, 'seal' from seals
+  union all select position, time, 'unit_reward' from unit_rewards
+  union all select position, time, 'link' from links
   union all select position, time, 'activation' from activations
   union all select position, time, 'serves' from serves
   union all select position, time, 'model' from published
@@ -72,6 +74,12 @@ create view reward_history as
   select decision_id, experiment, name, reward_id, position, time, outcome, value, weight, occurred_at, delay_seconds,
     reward
   from joined_changes;
+
+-- Rewards that named a unit, each beside the decisions that it was credited to; one row with nulls where there was none.
+create view credited_rewards as
+  select u.position as unit_reward, u.time, u.unit_id, u.experiment as for_experiment, u.name, u.value, u.reward_id,
+    j.position as reward, j.decision_id, j.decision, j.experiment, j.outcome, j.in_force, j.delay_seconds
+  from unit_rewards u left join joined_rewards j on j.position > u.position and j.position <= u.last;
 
 -- One row for each decision and name of which rewards are in force, whether its window is over or not. value: their sum
 -- without the name's weight, reward: with it; neither is cut off at the range.
