@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from decider.decide.slate import slot_id
-from decider.errors import DeciderError, InvalidArgument, NotFound, RewardOutOfRange, Violation
-from decider.experiment.checks import LARGEST_REWARD, is_id
-from decider.experiment.definition import ExperimentVersion, OutOfRange
+from decider.errors import DeciderError, FailedPrecondition, InvalidArgument, NotFound, RewardOutOfRange, Violation
+from decider.experiment.checks import is_id
 from decider.log.protocol import (
+    MOST_UNITS,
     Append,
     DecisionRef,
     EarlyActivation,
@@ -18,6 +19,7 @@ from decider.log.protocol import (
     LogReader,
     Mark,
     NewActivation,
+    NewLink,
     NewReward,
     NewRewardChange,
     Orphan,
@@ -25,8 +27,11 @@ from decider.log.protocol import (
 )
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
+from decider.server.reward_checks import are_late, check_value, weight_of
 from decider.server.rpc import to_status
-from decider.types import START, ActionId, ActivationOutcome, DecisionId, RewardOutcome
+from decider.server.unit_rewards import UnitEntry, UnitRewards
+from decider.serving.current import Current
+from decider.types import START, ActionId, ActivationOutcome, DecisionId, LinkOutcome, RewardOutcome
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
@@ -34,18 +39,21 @@ Result = TypeVar("Result")
 
 
 class _Prepared(NamedTuple):
-    """What is to be written of a reward that was sent. outcome: where it is new and in time."""
+    """What is to be written of a reward that was sent. place: of its decision; None: it names a unit. outcome: where it
+    is new and in time."""
 
-    entry: NewReward | NewRewardChange
-    place: DecisionRef
+    entry: NewReward | NewRewardChange | UnitEntry
+    place: DecisionRef | None
     outcome: RewardOutcome
 
 
 class Feedback:
     """Handlers of the RPCs of the same names; a part of DeciderService."""
 
-    def __init__(self, log: LogReader, *, append: Append, locate_all: LocateAll | None) -> None:
+    def __init__(self, current: Current, log: LogReader, *, append: Append, locate_all: LocateAll | None) -> None:
+        self._current = current
         self._log = log
+        self._unit_rewards = UnitRewards(current, log)
         self._append = append
         self._locate_all = locate_all or log.locate_all
 
@@ -80,17 +88,11 @@ class Feedback:
     def _activation_outcome(self, place: DecisionRef | None, action: str, mark: Mark | None) -> ActivationOutcome:
         if place is None:
             return ActivationOutcome.REMEMBERED if mark else ActivationOutcome.DUPLICATE
-        if self._is_late(place, mark):
+        if are_late(self._log, [(place, mark)])[0]:
             return ActivationOutcome.LATE
         if mark is None:
             return ActivationOutcome.DUPLICATE
         return ActivationOutcome.ACTIVATED if action in ("", place.action) else ActivationOutcome.OVERRIDDEN
-
-    def _is_late(self, place: DecisionRef, mark: Mark | None) -> bool:
-        """Whether the decision's window was over. mark: of what was said about it; None: it was refused."""
-        if mark is None:
-            return place.position <= self._log.cut().position
-        return mark.time >= place.time + self._log.version_at(place.version).experiment.reward.window
 
     def _override(self, place: DecisionRef, action: str) -> ActionId | None:
         if action in ("", place.action):
@@ -124,40 +126,64 @@ class Feedback:
     def _append_rewards(self, requests: Sequence[pb.RewardRequest]) -> list[pb.RewardResponse | DeciderError]:
         """A reply or an error for each, after the commit."""
         sent = [attempt(convert.sent_reward, request) for request in requests]
-        places = iter(self._locate_all([one.decision_id for one in sent if not isinstance(one, DeciderError)]))
+        ids = [one.decision_id for one in sent if not isinstance(one, DeciderError) and not one.unit_id]
+        places = iter(self._locate_all(ids) if ids else ())
         prepared = [
-            reward if isinstance(reward, DeciderError) else attempt(self._prepare_all, (reward, next(places)))
+            reward if isinstance(reward, DeciderError) else attempt(partial(self._prepare_all, reward), places)
             for reward in sent
         ]
         marks = iter(self._append(_entries(prepared, requests)))
-        return [p if isinstance(p, DeciderError) else self._reply_to_all(p, marks) for p in prepared]
+        written = [p if isinstance(p, DeciderError) else [(one, next(marks)) for one in p] for p in prepared]
+        said = [(one.place, mark) for w in written if isinstance(w, list) for one, mark in w if one.place]
+        late = iter(are_late(self._log, said) if said else ())
+        return [w if isinstance(w, DeciderError) else self._reply(w, late) for w in written]
 
-    def _prepare_all(self, found: tuple[SentReward | SentChange, DecisionRef | None]) -> list[_Prepared]:
-        """For the decision that is named; for that of each slot where a slate is."""
-        sent, place = found
+    def _prepare_all(self, sent: SentReward | SentChange, places: Iterator[DecisionRef | None]) -> list[_Prepared]:
+        """For the unit or decision that is named, whose place comes next; for each slot where a slate is."""
+        if sent.unit_id:
+            return [_Prepared(self._unit_rewards.prepare(sent), None, RewardOutcome.JOINED)]
+        place = next(places)
         if place is not None:
             return [self._prepare(sent, place)]
-        places = self._slots_of(sent.decision_id)
-        if not places:
+        slots = self._slots_of(sent.decision_id)
+        if not slots:
             raise NotFound(f"there is no decision {sent.decision_id!r}", reason="DECISION_NOT_FOUND")
-        return [self._prepare(sent, place) for place in places]
+        return [self._prepare(sent, slot) for slot in slots]
 
     def _slots_of(self, slate: str) -> list[DecisionRef]:
         found = self._log.locate_all([slot_id(slate, place) for place in range(convert.MAX_SLOTS)])
         return [place for place in found if place is not None]
 
-    def _reply_to_all(self, prepared: Sequence[_Prepared], marks: Iterator[Mark | None]) -> pb.RewardResponse:
-        outcomes = [self._reward_outcome(one, next(marks)) for one in prepared]
-        outcome = _of_slate(outcomes, RewardOutcome.DUPLICATE)
-        return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
+    def _reply(self, written: Sequence[tuple[_Prepared, Mark | None]], late: Iterator[bool]) -> pb.RewardResponse:
+        first, mark = written[0]
+        if isinstance(first.entry, UnitEntry):
+            outcome, ids = self._unit_rewards.reply(first.entry, mark)
+            return _reward_reply(outcome, ids)
+        outcomes = [_reward_outcome(one, mark, late=next(late)) for one, mark in written]
+        return _reward_reply(_of_slate(outcomes, RewardOutcome.DUPLICATE))
+
+    def LinkUnits(self, request: pb.LinkUnitsRequest) -> pb.LinkUnitsResponse:
+        """Append that two units are one person, answer with the outcome."""
+        unit, other = convert.check_unit("unit_id", request.unit_id), convert.check_unit("same_as", request.same_as)
+        if unit == other:
+            raise InvalidArgument([Violation("same_as", f"is {unit!r}, as unit_id is; name another id of the person")])
+        (mark,) = self._append([NewLink(unit, other)])
+        if mark is None and other not in self._log.units_of(unit):
+            raise FailedPrecondition(
+                f"{unit!r} and {other!r} would be one person with more than {MOST_UNITS} units; is one of them shared "
+                "by many people? `decider forget` removes a unit's links",
+                reason="TOO_MANY_UNITS",
+            )
+        outcome = LinkOutcome.LINKED if mark else LinkOutcome.DUPLICATE
+        return pb.LinkUnitsResponse(outcome=pb.LinkOutcome.Value(f"LINK_OUTCOME_{outcome.name}"))
 
     def _prepare(self, sent: SentReward | SentChange, place: DecisionRef) -> _Prepared:
         if isinstance(sent, SentChange):
             return self._prepare_change(sent, place)
         version = self._log.version_at(place.version)
-        weight = _weight(version, sent.name)
-        inside = _check_value(version, sent.value, weight)
-        entry = NewReward(place.position, sent.name, sent.value, weight, sent.reward_id, sent.occurred_at)
+        weight = weight_of(version, sent.name)
+        inside = check_value(version, sent.value, weight)
+        entry = NewReward(place.position, sent.name, sent.value, weight, sent.reward_id, sent.occurred_at, sent.final)
         return _Prepared(entry, place, RewardOutcome.JOINED if inside else RewardOutcome.CLIPPED)
 
     def _prepare_change(self, sent: SentChange, place: DecisionRef) -> _Prepared:
@@ -169,17 +195,22 @@ class Feedback:
             raise InvalidArgument(
                 [Violation("name", f"reward {sent.reward_id!r} was sent as {reward.name!r}; send that name, or none")]
             )
-        weight = reward.weight if reward else _weight(version, name)
+        weight = reward.weight if reward else weight_of(version, name)
         if sent.value is not None:
-            _check_value(version, sent.value, weight)
-        entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at)
+            check_value(version, sent.value, weight)
+        entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at, sent.final)
         outcome = RewardOutcome.RETRACTED if sent.value is None else RewardOutcome.CORRECTED
         return _Prepared(entry, place, outcome)
 
-    def _reward_outcome(self, prepared: _Prepared, mark: Mark | None) -> RewardOutcome:
-        if self._is_late(prepared.place, mark):
-            return RewardOutcome.LATE
-        return RewardOutcome.DUPLICATE if mark is None else prepared.outcome
+
+def _reward_outcome(prepared: _Prepared, mark: Mark | None, *, late: bool) -> RewardOutcome:
+    if late:
+        return RewardOutcome.LATE
+    return RewardOutcome.DUPLICATE if mark is None else prepared.outcome
+
+
+def _reward_reply(outcome: RewardOutcome, ids: Sequence[DecisionId] = ()) -> pb.RewardResponse:
+    return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"), decision_ids=ids)
 
 
 def _of_slate(outcomes: Sequence[Result], duplicate: Result) -> Result:
@@ -202,40 +233,6 @@ def _entries(prepared: Sequence[list[_Prepared] | DeciderError], requests: Seque
 
 def _is_counted(prepared: list[_Prepared] | DeciderError) -> bool:
     return isinstance(prepared, NotFound | RewardOutOfRange)
-
-
-def _weight(version: ExperimentVersion, name: str) -> float:
-    """The weight of a reward's name. Raises InvalidArgument for an unknown name."""
-    reward = version.experiment.reward
-    if reward.weights and name not in reward.weights:
-        known = ", ".join(reward.weights)
-        raise InvalidArgument(
-            [Violation("name", f"experiment {version.experiment.id!r} has no reward {name!r}; it has {known}")]
-        )
-    return reward.weights.get(name, 1.0)
-
-
-def _check_value(version: ExperimentVersion, value: float, weight: float) -> bool:
-    """Whether value x weight is in the experiment's range by itself. Raises InvalidArgument where it is beyond every
-    range, RewardOutOfRange where it is outside and the experiment refuses that."""
-    reward = version.experiment.reward
-    if reward.holds(value * weight):
-        return True
-    if reward.out_of_range is OutOfRange.REFUSE:
-        raise RewardOutOfRange(
-            [
-                Violation(
-                    "value",
-                    f"{value:g} x weight {weight:g} is not in the experiment's reward.range "
-                    f"[{reward.minimum:g}, {reward.maximum:g}], and reward.out_of_range is refuse; send another value, "
-                    "declare a wider range, or take out_of_range = clip",
-                )
-            ]
-        )
-    if not abs(value * weight) <= LARGEST_REWARD:
-        problem = f"{value:g} x weight {weight:g} is not within +-{LARGEST_REWARD:g}; send a smaller value"
-        raise InvalidArgument([Violation("value", problem)])
-    return False
 
 
 def attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:

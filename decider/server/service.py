@@ -83,8 +83,7 @@ class DeciderService(Feedback):
         metrics: RequestMetrics | None = None,
         clock: Callable[[], Time] = now,
     ) -> None:
-        super().__init__(log, append=append, locate_all=locate_all)
-        self._current = current
+        super().__init__(current, log, append=append, locate_all=locate_all)
         self._budget = budget
         self._clock = clock
         self._replies = convert.Replies()
