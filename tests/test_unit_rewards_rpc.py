@@ -22,6 +22,7 @@ from decider.server.command import main
 from decider.types import DecisionId, DecisionRequest, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
+from simulator.drive import stores
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment
 from tests.rpc_clients import (
@@ -186,15 +187,17 @@ def test_two_processes_and_sigkill_lose_and_double_nothing(tmp_path: Path) -> No
                 marks += log.append([NewUnitReward(units[number], "reward", 1.0, f"mine-{len(marks)}")])
             server.kill()
             thread.join()
-        with closing(ServerProcess(db, "--learn-interval", "0.05").client()) as client:
+        again_server = ServerProcess(db, "--learn-interval", "0.05")
+        with closing(again_server.client()) as client:
             again: list[Any] = []
             send(client, calls, again)
-            assert len(again) == len(calls)
-            outcomes = {one.reward_id: outcome_name(r.outcome) for one, r in replies if hasattr(one, "reward_id")}
-            for request, reply in again:
-                if isinstance(request, pb.RewardRequest) and outcomes.get(request.reward_id) == "joined":
-                    assert outcome_name(reply.outcome) == "duplicate"
-                    assert len(reply.decision_ids) == 1
+        assert again_server.terminate() == 0
+        assert len(again) == len(calls)
+        rewarded = [(one, reply) for one, reply in replies if isinstance(one, pb.RewardRequest)]
+        outcomes = {one.reward_id: outcome_name(reply.outcome) for one, reply in rewarded}
+        for request, reply in again:
+            if isinstance(request, pb.RewardRequest) and outcomes.get(request.reward_id) == "joined":
+                assert (outcome_name(reply.outcome), len(reply.decision_ids)) == ("duplicate", 1)
         assert version.experiment.reward.attribution == "last"
     once = rows(db, "select reward_id, count(*) from unit_rewards group by reward_id")
     assert {f"o-{number}" for number in range(70)} <= {id_ for id_, _ in once}
@@ -208,6 +211,23 @@ def test_two_processes_and_sigkill_lose_and_double_nothing(tmp_path: Path) -> No
         assert reader.check(lambda _: None) == []
         done = verify(reader)
         assert (done.first, done.equal) == (None, 70)
+
+
+def test_purchases_in_stores_reach_the_pages_that_led_to_them(tmp_path: Path) -> None:
+    """The truth is what people buy anywhere. By the page alone, the message that sells in stores is the worse."""
+    db = tmp_path / "stores.db"
+    played = stores.play(db, persons=700, seed=3)
+    for told, actions in played.items():
+        for one in actions:
+            assert abs(one.mean - (one.truth if told else one.page)) < 5 * one.error, one
+    deliver, collect = played[True]
+    assert collect.mean > deliver.mean
+    deliver, collect = played[False]
+    assert collect.mean < deliver.mean
+    with closing(open_reader(db)) as log:
+        done = verify(log)
+        assert (done.first, done.equal, done.decisions) == (None, 2800, 2800)
+        assert log.check(lambda _: None) == []
 
 
 # --- forgetting
