@@ -404,7 +404,7 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
     for content in blocks("toml"):
         file.write_text(content, encoding="utf-8")
         ids.append(from_message(read_toml(file)).id)
-    assert ids == ["storefront", "checkout-offer", "cart-offer", "front-page"]
+    assert ids == ["storefront", "checkout-offer", "cart-offer", "front-page", "pick-up"]
 
 
 def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Sequence
@@ -228,6 +231,19 @@ def test_purchases_in_stores_reach_the_pages_that_led_to_them(tmp_path: Path) ->
         done = verify(log)
         assert (done.first, done.equal, done.decisions) == (None, 2800, 2800)
         assert log.check(lambda _: None) == []
+
+
+def test_the_example_in_the_text_does_what_it_says(tmp_path: Path) -> None:
+    """A reader copies file and calls together."""
+    text = (Path(__file__).parents[1] / "decider" / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("### Rewards by unit") : text.index("### The last word")]
+    (file,), (example,) = [re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("toml", "py")]
+    (tmp_path / "pick-up.toml").write_text(file, encoding="utf-8")
+    server = ServerProcess(tmp_path / "log.db", "--experiments", str(tmp_path / "pick-up.toml"))
+    patient = example.replace('Client("127.0.0.1:50051"', f'Client("{server.target}", timeout=60.0')
+    ran = subprocess.run([sys.executable, "-c", patient], check=True, capture_output=True, text=True)
+    assert server.terminate() == 0
+    assert ran.stdout.split() == re.findall(r"# (\w+)$", example, re.MULTILINE) == ["joined", "retracted"]
 
 
 # --- forgetting
