@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench growth soak wide walk cases coverage kinds side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench growth soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -67,6 +67,7 @@ proto: $(READY) ## rebuild decider/v1 from proto/
 
 bench: $(READY) $(RIVALS) ## speed, as ratios: serving against a bare echo server, evaluating against other libraries
 	@$(BIN)/python -m simulator.studies.bench $(ARGS)
+	@$(BIN)/python -m simulator.studies.bench_features
 	@$(BIN)/python -m simulator.studies.bench_evaluate
 
 growth: $(READY) ## memory, files, start-up, step and scrape as logs and experiments grow (ARGS="--large")
@@ -74,6 +75,9 @@ growth: $(READY) ## memory, files, start-up, step and scrape as logs and experim
 
 soak: $(READY) ## an hour of load with other policies, a pause, an archive run and a copy in it (ARGS="--minutes 2")
 	@$(BIN)/python -m simulator.studies.soak $(ARGS)
+
+tour: $(READY) ## every point of what a decision can mean, against a real server, then its log replayed
+	@$(BIN)/python -m simulator.studies.tour $(ARGS)
 
 wide: $(READY) ## more features than there is room for: lift, speed and size of the default's learning codes (ARGS="--seeds 5")
 	@OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m simulator.studies.wide $(ARGS)
@@ -84,6 +88,9 @@ coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, th
 
 kinds: $(READY) ## right and wrong logs through the evaluation: verdicts, alarms, coverage (ARGS="--logs 300 --publish")
 	@$(BIN)/python -m simulator.studies.kinds $(ARGS)
+
+semantics: $(READY) ## sticky, overrides, activation, caps and slates against a known truth (ARGS="--logs 200 --publish")
+	@$(BIN)/python -m simulator.studies.semantics $(ARGS)
 
 $(RIVALS): simulator/studies/rivals/requirements.txt
 	$(PYTHON) -m venv .venv-rivals
@@ -109,6 +116,9 @@ samples: $(READY) ## the sample outputs in simulator/README.md, made again (a mi
 
 walk: $(READY) ## the way of one Decide through the files and rooms
 	@$(BIN)/python -m simulator.studies.walk
+
+given-up: $(READY) ## calls that are given up, against a server that stands still each second: is anything learned that nobody saw?
+	@$(BIN)/python -m simulator.studies.given_up $(ARGS)
 
 cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS=60000 makes long logs shorter
 	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done

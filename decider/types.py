@@ -44,6 +44,8 @@ class Reason(enum.StrEnum):
     ONLY_ELIGIBLE = "ONLY_ELIGIBLE"
     NO_EXPLORATION = "NO_EXPLORATION"
     HOLDOUT_UNAVAILABLE = "HOLDOUT_UNAVAILABLE"
+    WITHHELD = "WITHHELD"
+    APPRENTICE = "APPRENTICE"
 
 
 STICKY = "STICKY"
@@ -105,7 +107,8 @@ class CalledAction(NamedTuple):
 
 class DecisionRequest(NamedTuple):
     """One call of Decide, checked, with its decision id. called: actions that it brings; `fit_actions` puts them among
-    the others. at: when it came; None, as in a replay: the actions are those that were available then."""
+    the others. at: when it came; None, as in a replay: the actions are those that were available then. default: what
+    the caller would show by itself; None where it names nothing."""
 
     decision_id: DecisionId
     unit_id: str
@@ -116,6 +119,26 @@ class DecisionRequest(NamedTuple):
     explore: bool = True
     called: tuple[CalledAction, ...] = ()
     at: Time | None = None
+    default: ActionId | None = None
+
+
+class Reached(NamedTuple):
+    """The caps, by their place in the experiment, and the daily budgets, by action, that are used up."""
+
+    caps: tuple[int, ...] = ()
+    budgets: tuple[ActionId, ...] = ()
+
+
+NOTHING_REACHED = Reached()
+
+
+class History(NamedTuple):
+    """What a decision depends on of what the log has before it. reached: for its unit, at its time."""
+
+    reached: Reached = NOTHING_REACHED
+
+
+NO_HISTORY = History()
 
 
 class Decision(NamedTuple):

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from decider.decide.decide import RULES, decide
+from decider.decide.decide import RULES, decide, eligible_actions
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogCorrupt, UnknownCode
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.bases import code_of
+from decider.learn.rewards import rewards_of
 from decider.learn.trainer import Trainer
 from decider.log.evicted import EvictedPolicies
 from decider.log.protocol import LoggedDecision, LogReader, Mark
@@ -23,7 +24,8 @@ from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
-from decider.types import START, Decision, DecisionRequest, ExperimentId, Position, Reason, Time
+from decider.types import START, Decision, ExperimentId, Position, Time
+from simulator.past import Past, of_rules, request_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
     ArchiveDamaged and LogCorrupt before anything begins, where what a model learned from cannot be read.
     """
     _check_learnable(log)
-    models, gaps, imports = _Models(log), Gaps(log), sources(log)
+    models, gaps, imports, past = Models(log), Gaps(log), sources(log), Past(log)
     imported: Counter[str] = Counter()
     decisions = equal = forgotten = unlearned = 0
     first: Mismatch | None = None
@@ -75,7 +77,7 @@ def verify(log: LogReader, *, on_decision: Callable[[], None] = lambda: None) ->
             if logged.build in imports:
                 imported[imports[logged.build]] += 1
                 continue
-            difference = None if gaps.has(logged) else _compare(logged, models)
+            difference = None if gaps.has(logged) else _compare(log, logged, models, past)
             if difference:
                 gaps.read_news()  # `decider forget` may run meanwhile, and the trainer have read what it left
             if logged.position in gaps.decisions:
@@ -107,7 +109,8 @@ def _check_model_learnable(log: LogReader, owner: _Owner, first: Position) -> No
         log.models.load_base(base)
     goes_on = base is not None and base.name.position <= first
     try:
-        log.check_archive(owner.experiment, after=base.time if base is not None and goes_on else Time(0))
+        after = base.time if base is not None and goes_on else Time(0)
+        log.check_archive(owner.experiment, after=after, late=rewards_of(owner.policy.relearned).late)
     except (ArchiveMissing, ArchiveDamaged) as error:
         raise type(error)(
             f"experiment {owner.experiment!r}: its policy {owner.policy.algorithm} learned from archived decisions "
@@ -115,7 +118,7 @@ def _check_model_learnable(log: LogReader, owner: _Owner, first: Position) -> No
         ) from error
 
 
-def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -> Iterator[LoggedDecision]:
+def _decisions(log: LogReader, version: Position, models: Models, gaps: Gaps) -> Iterator[LoggedDecision]:
     """Of a version, as the log is now. What they name may be newer than what was read for the version before."""
     read = False
     for logged in log.decisions(version):
@@ -126,7 +129,11 @@ def _decisions(log: LogReader, version: Position, models: _Models, gaps: Gaps) -
         yield logged
 
 
-def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
+LOGS_WITHHELD = 3
+"""From this version of the rules on it is logged what was withheld."""
+
+
+def _compare(log: LogReader, logged: LoggedDecision, models: Models, past: Past) -> Mismatch | None:
     version = models.versions.get(logged.decision.version)
     if version is None:
         return Mismatch(logged, None, f"version: there is none at position {logged.decision.version}")
@@ -134,29 +141,23 @@ def _compare(logged: LoggedDecision, models: _Models) -> Mismatch | None:
     if not models.published(owner, logged.decision.model):
         return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
-        model = models.at(owner, logged.decision.model)
-        request, budget, rules = _request(logged.decision, version), models.budget(logged), models.rules(logged)
-        recomputed = decide(request, version, model, budget=budget, rules=rules)
+        model = models.that_served(logged, version)
+        budget, rules = models.budget(logged), models.rules(logged)
+        restricted = version.rules or version.scheduled or version.limits
+        withheld = of_rules(log.withheld(logged.position)) if restricted else {}
+        request = request_of(logged.decision, version, withheld)
+        eligible = eligible_actions(version, request, past.history(logged, version, withheld))
+        recomputed = decide(request, version, model, budget=budget, rules=rules, eligible=eligible)
     except (UnknownCode, ArchiveMissing, ArchiveDamaged):
         raise
     except DeciderError as error:
         return Mismatch(logged, None, f"{type(error).__name__}: {error}")
-    if recomputed == logged.decision:
-        return None
     names = [n for n in Decision._fields if getattr(recomputed, n) != getattr(logged.decision, n)]
+    if eligible.withheld != withheld and (rules >= LOGS_WITHHELD or version.limits):
+        names.append(f"withheld: {dict(eligible.withheld)}, logged as {dict(withheld)}")
+    if not names:
+        return None
     return Mismatch(logged, recomputed, ", ".join(names))
-
-
-def _request(decision: Decision, version: ExperimentVersion) -> DecisionRequest:
-    """The request that led to a decision. Where a rule decided, `explore` made no difference."""
-    return DecisionRequest(
-        decision_id=decision.decision_id,
-        unit_id=decision.unit_id,
-        context=decision.context,
-        eligible=() if decision.eligible == version.all_active else decision.eligible,
-        action_features=decision.action_features,
-        explore=decision.reason != Reason.NO_EXPLORATION,
-    )
 
 
 class Gaps:
@@ -218,7 +219,7 @@ MEMORY = 1_000_000_000
 """Bytes of the policies in memory, at most: a log may have thousands of experiments."""
 
 
-class _Models:
+class Models:
     """Models by name. Asked in rising order of position it learns the log once for each policy spec and code."""
 
     def __init__(self, log: LogReader) -> None:
@@ -238,6 +239,11 @@ class _Models:
         self._builds = self._log.builds()
         self._published: dict[tuple[ExperimentId, str], set[Position]] = {}
         self.versions = {version.position: version for version in self._log.versions()}
+
+    def that_served(self, logged: LoggedDecision, version: ExperimentVersion) -> Model:
+        """The model that a decision of this version names. Raises UnknownCode."""
+        owner = _Owner(version.experiment.id, version.experiment.policy, self.code(logged, version))
+        return self.at(owner, logged.decision.model)
 
     def code(self, logged: LoggedDecision, version: ExperimentVersion) -> int:
         """Of the learning code that made the decision's model."""

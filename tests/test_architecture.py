@@ -24,11 +24,13 @@ BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 SIMULATED = (
     "simulator.text",
     "simulator.load_policy",
+    "simulator.past",
     "simulator.verify",
     "simulator.kept",
     "simulator.datasets",
     "simulator.logs",
     "simulator.evaluate",
+    "simulator.agreement",
     "simulator.worlds",
     "simulator.run",
     "simulator.drive",
@@ -80,6 +82,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.echo",
         "simulator.studies.given_up",
         "simulator.studies.soak",
+        "simulator.studies.tour.stage",
     ),
     "grpc_health": ("decider.server",),
     "grpc_reflection": ("decider.server",),
@@ -102,6 +105,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.options",
         "decider.server.archive_command",
         "decider.server.forget_command",
+        "decider.server.relearn_command",
         "simulator",
     ),
     "rich": ("simulator",),
@@ -126,8 +130,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 
-DRIVES_A_SERVER = ("simulator.studies.walk",)
-"""The modules of the simulator that may import `decider.server`: they measure a live one."""
+DRIVES_A_SERVER = ("simulator.studies.walk", "simulator.studies.semantics.shop")
+"""The modules of the simulator that may import `decider.server`: they measure it, or hold it against a known truth."""
 
 
 def name_of(path: Path) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from decider.log.open import open_reader
 from decider.types import ExperimentId, Time, now
-from simulator.studies import bench, growth
+from simulator.studies import bench, bench_features, growth
 from simulator.studies.growth_plot import drawing
 from simulator.studies.load import LARGEST_MESSAGE
 from simulator.studies.prepared import LESSONS, SECOND, TRICKLE, storefront_visitor, write_log
@@ -47,6 +47,15 @@ def test_a_row_is_measured_beside_the_echo(name: str, tmp_path: Path) -> None:
     assert of.ours.rate > 0
     assert of.echo.rate > 0
     assert bench.line(row, of).count("|") == bench.heading().splitlines()[0].count("|")
+
+
+@pytest.mark.parametrize("feature", [bench_features.FEATURES[0], bench_features.FEATURES[-1]], ids=lambda f: f.name)
+def test_a_feature_is_measured_beside_none(feature: bench_features.Feature, tmp_path: Path) -> None:
+    """All of them can be declared together, and every call is answered without an error, or it raises."""
+    few = replace(feature, units=100)
+    cost = bench_features.measure(few, tmp_path, seconds=0.2, rounds=1)
+    assert min(cost.on, cost.off) > 0
+    assert bench_features.line(few, cost).count("|") == bench_features.heading().splitlines()[0].count("|")
 
 
 @pytest.mark.parametrize("cell", growth.QUICK[:1] + growth.QUICK[3:4], ids=lambda cell: cell.axis)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from decider.durations import microseconds_of
 from decider.errors import InvalidExperiment
-from decider.experiment.definition import RewardDefinition
+from decider.experiment.definition import Learning, RewardDefinition
 from decider.experiment.schema import parse_toml
 from decider.learn.versions import Versions
 from decider.log.open import open_log, open_reader
@@ -32,7 +32,7 @@ def weighted(weights: dict[str, float], minimum: float = 0.0, maximum: float = 1
     ("changes", "field", "text"),
     [
         ({"holdout": 1.0}, "holdout", "the policy never decides"),
-        ({"frozen": True}, "learning", "Begin with ONLINE"),
+        ({"learning": Learning.FROZEN}, "learning", "Begin with ONLINE"),
         (weighted({"click": 0.0, "buy": 0.0}), "reward.weights", "are all 0"),
         (weighted({"click": 1.0, "complaint": -5.0}), "reward.weights[complaint]", "declare a minimum below 0"),
         (weighted({"click": 0.0, "buy": 1.0}, 5, 9, 5), "reward.weights[click]", "is never in"),
@@ -56,7 +56,7 @@ def test_what_cannot_work_is_refused_with_the_reason(
     [
         {"holdout": 1.0, "policy": spec("fixed")},
         {"holdout": 0.99},
-        {"frozen": True, "policy": spec("uniform")},
+        {"learning": Learning.FROZEN, "policy": spec("uniform")},
         weighted({"click": 0.0, "buy": 1.0}),
         weighted({"click": 1.0, "complaint": -5.0}, -5),
         weighted({"cost": 1.0}, -10, 0),
@@ -73,7 +73,7 @@ def test_a_model_that_has_learned_may_be_frozen(tmp_path: Path, clock: Clock) ->
     """Only from the first version on is there nothing to freeze."""
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         Versions(log).apply(sample_experiment())
-        assert Versions(log).apply(sample_experiment(frozen=True)).changed
+        assert Versions(log).apply(sample_experiment(learning=Learning.FROZEN)).changed
 
 
 def test_an_old_log_with_such_a_combination_goes_on(tmp_path: Path, clock: Clock) -> None:

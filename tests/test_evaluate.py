@@ -278,7 +278,8 @@ def test_the_json_has_the_names_that_scripts_rely_on(tmp_path: Path) -> None:
     done = run("evaluate", OLD_LOG, "--policy", "uniform", "--policy", "baseline", "--json", str(file), "--force")
     assert done.exit_code == 0, done.output
     found = json.loads(file.read_text())
-    assert set(found) == {"log", "policies", "seconds", "importance", "importance_missing", "over_time", "schema"}
+    names = {"log", "policies", "seconds", "importance", "importance_missing", "over_time", "slates", "schema"}
+    assert set(found) == names
     assert found["schema"] == SCHEMA == 2
     assert {"name", "decisions", "mean_reward", "left_out", "verdict", "findings"} <= set(found["log"])
     assert found["log"]["decisions"] == 429

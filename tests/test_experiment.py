@@ -16,7 +16,7 @@ from decider.decide.decide import baseline_slots, decide, eligible_actions, in_h
 from decider.decide.slots import SLOTS, Slots, one_slot, uniform_slots
 from decider.errors import FailedPrecondition, InvalidArgument, InvalidExperiment, NotFound
 from decider.experiment.checks import MAX_ACTIONS, check_successor
-from decider.experiment.definition import Action, Aggregation, Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.definition import Action, Aggregation, Experiment, ExperimentVersion, Learning, RewardDefinition
 from decider.experiment.schema import (
     definition_text,
     from_message,
@@ -98,7 +98,7 @@ def experiments(draw: st.DrawFn) -> Experiment:
             maximum=high,
             aggregation=draw(st.sampled_from(Aggregation)),
         ),
-        frozen=draw(st.booleans()),
+        learning=draw(st.sampled_from(Learning)),
         salt=draw(texts)[:64],
         sticky=draw(st.just(0) | st.integers(0, 90 * 86_400 * SECOND)),
     )
@@ -193,7 +193,7 @@ def test_a_toml_file_says_everything(tmp_path: Path) -> None:
         baseline=ActionId("b"),
         minimum_propensity=0.05,
         holdout=0.1,
-        frozen=True,
+        learning=Learning.FROZEN,
         salt="s",
         actions=(
             Action(
@@ -466,7 +466,7 @@ def test_eligible_actions_come_in_the_experiment_s_order(
     fields: dict[str, Any], expected: tuple[ActionId, ...]
 ) -> None:
     """Pmfs are listed in it; retired actions are never chosen."""
-    assert eligible_actions(sample_version(), request(**fields)) == expected
+    assert eligible_actions(sample_version(), request(**fields)).actions == expected
 
 
 @pytest.mark.parametrize("field", ["eligible", "excluded", "action_features"])

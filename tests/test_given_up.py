@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from decider.experiment.definition import ExperimentVersion
+from decider.experiment.definition import ExperimentVersion, Learning
 from decider.learn.archive import archive
 from decider.log import memory, protocol
 from decider.log.open import open_reader, open_to_cut
@@ -270,7 +270,7 @@ def test_an_id_that_is_free_again_is_no_damage_beside_the_archive(tmp_path: Path
     """The archive has an old decision with it; the activation waits for a new one."""
     path = tmp_path / "log"
     with closing(SqliteLog(path, clock=clock)) as log:
-        log.append([NewVersion(sample_experiment(frozen=True), 1)])
+        log.append([NewVersion(sample_experiment(learning=Learning.FROZEN), 1)])
         log.append([decision(version_of(log), "a")])
         clock.advance(100)
         log.append([Tick()])

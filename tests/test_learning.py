@@ -19,7 +19,7 @@ from decider.decide.slots import SLOTS, to_slots
 from decider.errors import InvalidExperiment, LogError, ModelMismatch, NotFound
 from decider.estimate.mean import Mean
 from decider.experiment.aggregate import final_reward
-from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
+from decider.experiment.definition import Action, Aggregation, ExperimentVersion, Learning, RewardDefinition
 from decider.learn.leader import Pace
 from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.memory import MemoryLog
@@ -183,7 +183,8 @@ def told(steps: Sequence[tuple[str, int, float]]) -> Story:
         elif kind == "tick":
             story.log.append([Tick()])
         elif kind == "version":
-            story.apply(reward=RewardDefinition(window=number * SECOND), frozen=value == 3)
+            learning = Learning.FROZEN if value == 3 else Learning.ONLINE
+            story.apply(reward=RewardDefinition(window=number * SECOND), learning=learning)
         elif kind == "override" and story.decided:
             story.log.append([NewActivation(story.decided[number % len(story.decided)], ActionId("none"))])
     return story
@@ -236,9 +237,9 @@ def test_decisions_of_a_frozen_version_are_not_learned_later_either() -> None:
     """Frozen means: what happened then leaves no trace in the model, also after it thaws."""
     story = Story()
     story.decide()
-    story.apply(frozen=True)
+    story.apply(learning=Learning.FROZEN)
     story.reward(story.decide(index=1))
-    story.apply(frozen=False)
+    story.apply(learning=Learning.ONLINE)
     story.decide(index=2)
     story.seal()
     assert story.learned()[0] == 2
@@ -480,7 +481,7 @@ def test_a_frozen_experiment_keeps_its_model(service: Service) -> None:
     service.visit(20)
     service.seal()
     service.visit(20)
-    service.apply(sample_experiment(frozen=True))
+    service.apply(sample_experiment(learning=Learning.FROZEN))
     before, seen = service.model.position, pmfs(service.model.policy, service.current[HOME].version)
     service.visit(20)
     service.seal()
@@ -493,7 +494,7 @@ def test_a_frozen_experiment_keeps_its_model(service: Service) -> None:
 def test_an_experiment_frozen_before_it_learned_stays_so_over_a_restart(service: Service) -> None:
     """FROZEN: the model no longer changes. A restart is no reason to learn what was sealed meanwhile."""
     service.visit(5)
-    service.apply(sample_experiment(frozen=True))
+    service.apply(sample_experiment(learning=Learning.FROZEN))
     service.seal()
     assert service.model.position == START
     service.restart()

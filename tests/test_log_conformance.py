@@ -25,7 +25,7 @@ from decider.decide.decide import decide
 from decider.decide.slots import SLOTS, to_slots
 from decider.errors import LogCorrupt, LogError, LogLocked
 from decider.experiment.aggregate import final_reward
-from decider.experiment.definition import Action, Aggregation, ExperimentVersion, RewardDefinition
+from decider.experiment.definition import Action, Aggregation, ExperimentVersion, Learning, RewardDefinition
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
     Entry,
@@ -421,7 +421,7 @@ def test_versions_are_read_as_they_were_applied(log: EventLog, clock: Clock) -> 
         sample_experiment(
             holdout=0.25,
             paused=True,
-            frozen=True,
+            learning=Learning.FROZEN,
             policy=PolicySpec("bag", {"size": 7, "epsilon": 0.125}, ("CA", "CCA"), (-1.0, 9.0)),
             reward=RewardDefinition(1_500_001, -0.5, {"buy": 10.0, "click": 0.1}, -1.0, 9.0, Aggregation.MAX),
             actions=(

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt, LogError
+from decider.experiment.limits import Cap
 from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import (
@@ -26,7 +28,6 @@ from decider.log.protocol import (
     EventLog,
     ModelName,
     NewActivation,
-    NewAssignment,
     NewBuild,
     NewModel,
     NewReward,
@@ -35,12 +36,13 @@ from decider.log.protocol import (
     Orphan,
     Serves,
     Tick,
+    UnitDecision,
 )
 from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
 from decider.policy.saved import SavedModel
-from decider.types import ActionId, Context, DecisionId, ExperimentId, Position, Time
+from decider.types import NOTHING_REACHED, ActionId, Context, DecisionId, ExperimentId, Position, Time
 from tests.conftest import SECOND, Clock, names, sample_experiment, texts
 from tests.rpc_clients import rows
 from tests.two_writers import decision
@@ -69,13 +71,29 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
             [NewActivation(at, ActionId("none")), EarlyActivation(DecisionId(f"early-{number}"), ActionId("sale"))]
         )
         kept = decision(version, f"kept-{number}", f"visitor-{number}")
-        log.append([NewAssignment(kept, keep=600 * SECOND)])
+        log.append([UnitDecision(kept, keep=600 * SECOND)])
         name = ModelName(HOME, Position(at), "signature one")
         log.append([NewModel(name, learned=number)])
         if number in (rounds // 2, rounds - 1):
             store_totals(log)
     data = Random(1).randbytes(2560)  # several pieces, also after it was compressed
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
+
+
+def fill_limited(log: SqliteLog, clock: Clock) -> None:
+    """What counts for caps and budgets, activated and not, and what was withheld."""
+    made = sample_experiment(
+        id=ExperimentId("limited"), needs_activation=True, caps=(Cap(3, 600 * SECOND, kind="offer"),)
+    )
+    sale = replace(made.actions[0], daily_budget=9)
+    log.append([NewVersion(replace(made, actions=(sale, *made.actions[1:])), 1)])
+    version = log.versions()[-1]
+    for number in range(4):
+        clock.advance(1)
+        one = decision(version, f"limited-{number}", f"unit-{number}")
+        (mark,) = log.append([UnitDecision(one, reached=NOTHING_REACHED, withheld={ActionId("none"): "eligible_if"})])
+        if mark is not None and number in (0, 3):
+            log.append([NewActivation(mark.position)])
 
 
 def store_totals(log: EventLog) -> None:
@@ -99,6 +117,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clock = Clock()
     with closing(SqliteLog(path, clock=clock, piece_bytes=1000)) as log:
         fill(log, clock)
+        fill_limited(log, clock)
         assert log.check(lambda _: None) == []
     return path
 
@@ -135,6 +154,7 @@ KEYS = {
     "refused_rewards": "name, outcome",
     "action_kinds": "experiment, action",
     "assignments": "experiment, unit_id",
+    "daily_counts": "experiment, day_end, day_begin, action",
 }
 """Of tables without row ids."""
 
@@ -186,7 +206,8 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
 
 @pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "published", "builds", "serves", "ticks",
                                    "experiments", "refused_rewards", "early_activations", "head", "chain_start",
-                                   "open_versions", "closed_until", "model_bytes"])  # fmt: skip
+                                   "open_versions", "closed_until", "model_bytes", "withheld",
+                                   "exposures"])  # fmt: skip
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
     """The last decision as well as the first."""

@@ -15,7 +15,7 @@ import pytest
 
 from decider.decide.decide import decide
 from decider.errors import FailedPrecondition, LimitReached, NotFound
-from decider.experiment.definition import Action, Experiment
+from decider.experiment.definition import Action, Experiment, Learning
 from decider.learn.limits import DEFINITIONS_SHARE, FIXED_SHARE, Limits, definition_bytes
 from decider.learn.trainer import Trainer
 from decider.learn.versions import Versions
@@ -337,7 +337,7 @@ def test_a_frozen_experiment_that_has_ended_is_kept_by_nobody(shop: Shop) -> Non
     shop.visit(20)
     shop.seal()
     shop.visit(20)
-    shop.apply(ended(frozen=True))
+    shop.apply(ended(learning=Learning.FROZEN))
     shop.seal()
     assert not shop.learns
 

@@ -185,7 +185,7 @@ def test_what_is_left_of_a_request_is_what_its_active_names_say(
     try:
         ignored = inactive_actions(version, (*eligible, *excluded, *features))
         fitted = fit_actions(version, asked, ignored)
-        assert [*eligible_actions(version, fitted)] == wanted
+        assert [*eligible_actions(version, fitted).actions] == wanted
     except FailedPrecondition:
         assert not wanted
         return
@@ -408,7 +408,7 @@ def test_the_order_of_called_actions_is_by_id() -> None:
     called = tuple(CalledAction(ActionId(id_)) for id_ in ("b", "a", "old"))
     ignored = inactive_actions(version, (), [one.id for one in called])
     fitted = fit_actions(version, DecisionRequest(DecisionId("d"), "u", called=called), ignored)
-    assert eligible_actions(version, fitted) == ("sale", "outfit", "none", "a", "b")
+    assert eligible_actions(version, fitted).actions == ("sale", "outfit", "none", "a", "b")
     assert ignored == ("old",)
 
 

@@ -147,6 +147,7 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
     ".venv/bin/decider archive --db demo.db",
+    ".venv/bin/decider relearn storefront --db demo.db",
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
     ".venv/bin/simulator evaluate demo.db",
@@ -185,13 +186,18 @@ def test_the_demo_prints_where_to_call_and_what_was_learned(demo: tuple[Place, s
     assert "1500 decisions" in output
     assert "duplicate" in output
     assert re.search(r"^ all +1,\d\d\d ", output, re.M), output
+    assert re.search(r"^ checkout +225 +75 +150 +0 +\d+ +0 *$", output, re.M), output  # sticky: nobody's changed
+    offered = re.search(r"^ exit-offer +225 +225 +0 +(\d+) +(\d+) +1 *$", output, re.M)  # never a second offer
+    assert offered, output
+    assert int(offered[2]) >= 225 - 75
 
 
 def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> None:
     """The first page says so right below."""
     place, _ = demo
-    assert place.run(only(".venv/bin/simulator verify demo.db")) == "1500 of 1500 decisions equal\n"
+    assert place.run(only(".venv/bin/simulator verify demo.db")) == "1800 of 1800 decisions equal\n"
     assert "free-shipping" in place.run(only(".venv/bin/sqlite-utils query demo.db"))
+    assert "learn anew" in place.run(only(".venv/bin/decider relearn storefront --db demo.db"))
     assert place.run(only(".venv/bin/decider archive --db demo.db")) == "nothing to archive\n"
 
 
@@ -238,7 +244,7 @@ def test_a_second_demo_continues_the_first_and_fresh_begins_anew(tmp_path: Path)
     """Nothing is lost unless asked for."""
     place = Place(tmp_path)
     short = place.environment | {"SIMULATOR_DEMO_VISITORS": "100"}
-    for arguments, expected in (("--exit", 100), ("--exit", 200), ("--exit --fresh", 100)):
+    for arguments, expected in (("--exit", 120), ("--exit", 240), ("--exit --fresh", 120)):
         subprocess.run(["make", "demo", f"ARGS={arguments}"], cwd=ROOT, env=short, check=True, capture_output=True)
         assert place.run(".venv/bin/simulator verify demo.db") == f"{expected} of {expected} decisions equal\n"
 

@@ -38,7 +38,7 @@ def version(**rules: str) -> ExperimentVersion:
 
 def eligible(of: ExperimentVersion, context: Context = NOBODY, at: Time | None = None) -> str:
     """The ids of the eligible actions, put together."""
-    return "".join(eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context, at=at)))
+    return "".join(eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context, at=at)).actions)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_all_allowed_is_the_same_object() -> None:
     """Caches know the whole set by its identity."""
     of = version(a="segment == 'vip'")
     request = DecisionRequest(DecisionId("d"), "unit", Context(segment="vip"))
-    assert eligible_actions(of, request) is of.all_active
+    assert eligible_actions(of, request).actions is of.all_active
 
 
 def test_where_no_action_is_left_the_rules_are_named() -> None:
@@ -97,10 +97,10 @@ def test_rules_say_the_same_again(context: Context) -> None:
     """A replay computes them once more, for the actions that were left."""
     of = version(a="segment != '' && size(segment) < 5", b="has(features.age)", c="device == '' || !(channel == '')")
     try:
-        first = eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context))
+        first = eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context)).actions
     except FailedPrecondition:
         return
-    assert eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context, eligible=first)) == first
+    assert eligible_actions(of, DecisionRequest(DecisionId("d"), "unit", context, eligible=first)).actions == first
 
 
 @pytest.mark.parametrize(

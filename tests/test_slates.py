@@ -19,7 +19,7 @@ from decider.decide.slots import SLOTS
 from decider.errors import FailedPrecondition
 from decider.experiment.definition import Action, Experiment, ExperimentVersion
 from decider.log.open import open_reader
-from decider.log.protocol import EventLog, NewSlate, NewVersion
+from decider.log.protocol import EventLog, NewSlate, NewVersion, units_of
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import ActionId, Context, DecisionRequest, ExperimentId, Position, Time
@@ -208,7 +208,8 @@ def test_slates_replay_and_their_rewards_are_learned(tmp_path: Path) -> None:
 def made_slate(version: ExperimentVersion, id_: str, slots: int = 2) -> NewSlate:
     """Drawn by the version's policy before it has learned anything."""
     requests = [DecisionRequest(slot_id(id_, place), "unit", Context()) for place in range(slots)]
-    return NewSlate(decide_slate(requests, version, Model(make_policy(version.experiment.policy))))
+    filled = decide_slate(requests, version, Model(make_policy(version.experiment.policy)))
+    return NewSlate(tuple([slot.decision for slot in filled]))
 
 
 def test_a_slate_is_written_whole_or_not_at_all(log: EventLog) -> None:
@@ -220,11 +221,10 @@ def test_a_slate_is_written_whole_or_not_at_all(log: EventLog) -> None:
     marks = log.append([first, longer, other, *made_slate(version, "alone", 1).decisions])
     assert [mark and mark.position for mark in marks] == [2, None, 4, 6]
     assert log.find(slot_id("page", 2)) is None
-    for written in (first, other):
-        for decision in written.decisions:
-            logged = log.find(decision.decision_id)
-            assert logged is not None
-            assert logged.decision == decision
+    for one in [*units_of(first), *units_of(other)]:
+        logged = log.find(one.decision.decision_id)
+        assert logged is not None
+        assert logged.decision == one.decision
     assert log.append([made_slate(version, "page")]) == [None]
     assert log.head().position == 6
 
@@ -243,7 +243,7 @@ def test_a_slate_is_a_draw_without_replacement(eligible: list[list[str]], id_: s
         for place, allowed in enumerate(eligible)
     ]
     try:
-        decisions = decide_slate(requests, version, Model(make_policy(home.policy)))
+        decisions = [slot.decision for slot in decide_slate(requests, version, Model(make_policy(home.policy)))]
     except FailedPrecondition:
         assert len(eligible) > 1
         return
@@ -264,6 +264,6 @@ def test_pages_come_as_often_as_the_product_of_their_propensities() -> None:
     drawn = Counter[tuple[str, ...]]()
     for number in range(6_000):
         requests = [DecisionRequest(slot_id(f"page-{number}", place), "unit") for place in range(2)]
-        drawn[tuple(decision.action for decision in decide_slate(requests, version, model))] += 1
+        drawn[tuple(slot.decision.action for slot in decide_slate(requests, version, model))] += 1
     for page in itertools.permutations("abc", 2):
         assert abs(drawn[page] - 1_000) < 4 * (6_000 * (1 / 6) * (5 / 6)) ** 0.5

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from decider.experiment.definition import ExperimentVersion
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_forget
-from decider.log.protocol import EventLog, NewAssignment, NewVersion
+from decider.log.protocol import EventLog, NewVersion, UnitDecision
 from decider.log.sqlite import assignments
 from decider.log.sqlite.writer import SqliteLog
 from decider.types import ExperimentId
@@ -179,7 +179,7 @@ def kept(log: EventLog, clock: Clock, unit: str = "unit") -> str | None:
 def test_the_first_assignment_counts_until_it_ends(log: EventLog, clock: Clock) -> None:
     """Whoever loses finds the winner, and an end is an end to the microsecond."""
     version = version_of(log)
-    first, second = (NewAssignment(decision(version, id_), keep=10 * SECOND) for id_ in ("first", "second"))
+    first, second = (UnitDecision(decision(version, id_), keep=10 * SECOND) for id_ in ("first", "second"))
     marks = log.append([first, second])
     assert [mark is not None for mark in marks] == [True, False]
     assert kept(log, clock) == "first"
@@ -196,11 +196,9 @@ def test_the_first_assignment_counts_until_it_ends(log: EventLog, clock: Clock) 
 def test_only_the_decision_that_was_named_is_replaced(log: EventLog, clock: Clock) -> None:
     """Two calls that both want to replace a sold-out offer: the second one must not replace the first one's."""
     version = version_of(log)
-    (mark,) = log.append([NewAssignment(decision(version, "sold-out"), keep=SECOND)])
+    (mark,) = log.append([UnitDecision(decision(version, "sold-out"), keep=SECOND)])
     assert mark is not None
-    two, three = (
-        NewAssignment(decision(version, id_), keep=SECOND, replaces=mark.position) for id_ in ("two", "three")
-    )
+    two, three = (UnitDecision(decision(version, id_), keep=SECOND, replaces=mark.position) for id_ in ("two", "three"))
     assert [mark is not None for mark in log.append([two, three])] == [True, False]
     assert kept(log, clock) == "two"
 
@@ -209,7 +207,7 @@ def test_a_decision_id_that_is_there_is_not_assigned(log: EventLog, clock: Clock
     """Nothing of an entry that a key refuses may stay."""
     version = version_of(log)
     log.append([decision(version, "once", "other")])
-    assert log.append([NewAssignment(decision(version, "once"), keep=SECOND)]) == [None]
+    assert log.append([UnitDecision(decision(version, "once"), keep=SECOND)]) == [None]
     assert kept(log, clock) is None
 
 
@@ -227,7 +225,7 @@ def test_all_logs_keep_the_same(tmp_path_factory: pytest.TempPathFactory, calls:
             assert found[0] == found[1]
             old = found[0].position if found[0] and replace else None
             marks = [
-                log.append([NewAssignment(decision(version, f"d{number}", unit), keep=5 * SECOND, replaces=old)])
+                log.append([UnitDecision(decision(version, f"d{number}", unit), keep=5 * SECOND, replaces=old)])
                 for log, version in zip(logs, versions, strict=True)
             ]
             assert marks[0] == marks[1]
@@ -243,7 +241,7 @@ def test_two_processes_assign_once(tmp_path: Path, clock: Clock) -> None:
                 unit = f"unit-{number}"
                 new = [
                     pool.submit(
-                        log.append, [NewAssignment(decision(version, f"{name}-{unit}", unit), keep=DAY * SECOND)]
+                        log.append, [UnitDecision(decision(version, f"{name}-{unit}", unit), keep=DAY * SECOND)]
                     )
                     for name, log in (("one", one), ("two", two))
                 ]
@@ -255,9 +253,9 @@ def test_assignments_that_are_over_are_deleted(tmp_path: Path, clock: Clock, mon
     monkeypatch.setattr(assignments, "AT_ONCE", 500)
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         version = version_of(log)
-        log.append([NewAssignment(decision(version, f"d{n}", f"unit-{n}"), keep=SECOND) for n in range(700)])
+        log.append([UnitDecision(decision(version, f"d{n}", f"unit-{n}"), keep=SECOND) for n in range(700)])
         clock.now += 2 * SECOND
-        log.append([NewAssignment(decision(version, "new", "new"), keep=SECOND)])
+        log.append([UnitDecision(decision(version, "new", "new"), keep=SECOND)])
         log.maintain()
         assert log._one("select count(*) as n from assignments")["n"] == 201
         log.maintain()
@@ -269,10 +267,10 @@ def test_a_decision_that_is_no_longer_in_the_log_is_not_kept(tmp_path: Path, clo
     """Archived, and longer ago than the log remembers: its unit must be decided anew, not refused until the end."""
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         version = version_of(log)
-        log.append([NewAssignment(decision(version, "old"), keep=DAY * SECOND)])
+        log.append([UnitDecision(decision(version, "old"), keep=DAY * SECOND)])
         log._writer.execute("delete from decisions")
         assert kept(log, clock) is None
-        assert log.append([NewAssignment(decision(version, "new"), keep=DAY * SECOND)]) != [None]
+        assert log.append([UnitDecision(decision(version, "new"), keep=DAY * SECOND)]) != [None]
         assert kept(log, clock) == "new"
 
 
@@ -280,7 +278,7 @@ def test_a_forgotten_unit_keeps_nothing(tmp_path: Path, clock: Clock) -> None:
     """Its id would stay in the table for as long as it is sticky."""
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         version = version_of(log)
-        log.append([NewAssignment(decision(version, f"d-{unit}", unit), keep=DAY * SECOND) for unit in ("you", "me")])
+        log.append([UnitDecision(decision(version, f"d-{unit}", unit), keep=DAY * SECOND) for unit in ("you", "me")])
     with closing(open_to_forget(tmp_path / "log.db")) as forgetting:
         forgetting.forget("you", pseudonym=False, context=False, rebuild=False)
         assert forgetting.assigned(HOME, "you", at=clock()) is None

@@ -29,12 +29,12 @@ from decider.log.protocol import (
     EarlyActivation,
     LogReader,
     NewActivation,
-    NewAssignment,
     NewReward,
     NewRewardChange,
     Orphan,
     SealedDecision,
     Tick,
+    UnitDecision,
 )
 from decider.server.archive_command import archive_command
 from decider.server.command import main as decider
@@ -464,7 +464,7 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         log.append([EarlyActivation(DecisionId("early"), ActionId("sale"))])
         drive.apply(sample_experiment(policy=spec("squarecb"), sticky=600 * SECOND))
         kept = decision(log.versions()[-1], "kept", "visitor")
-        (mark,) = log.append([NewAssignment(kept, keep=600 * SECOND)])
+        (mark,) = log.append([UnitDecision(kept, keep=600 * SECOND)])
         assert mark is not None
         log.append([NewReward(mark.position, "click", 1.0, 1.0, "r")])
         log.append([NewRewardChange(mark.position, "r", 0.25, "click", 1.0, Time(1))])

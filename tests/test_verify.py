@@ -14,18 +14,30 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from decider.decide.decide import RULES, decide, in_holdout
+from decider.decide.decide import RULES, decide, eligible_actions, in_holdout
 from decider.decide.slots import draw, hash_ticket
 from decider.errors import FailedPrecondition, UnknownCode
-from decider.experiment.definition import RewardDefinition
+from decider.experiment.definition import Experiment, Learning, RewardDefinition
+from decider.experiment.limits import Cap
 from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader
-from decider.log.protocol import EventLog, ModelName, NewActivation, NewReward
+from decider.log.protocol import EventLog, Mark, ModelName, NewActivation, NewReward, UnitDecision
 from decider.policy.algorithms import code_versions
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
-from decider.types import ActionId, Context, Decision, DecisionId, DecisionRequest, ExperimentId, Position, Reason
+from decider.types import (
+    NOTHING_REACHED,
+    ActionId,
+    Context,
+    Decision,
+    DecisionId,
+    DecisionRequest,
+    ExperimentId,
+    History,
+    Position,
+    Reason,
+)
 from simulator.commands.group import main
 from simulator.verify import Verification, verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
@@ -61,16 +73,26 @@ class Drive(Process):
             explore=source.random() < 0.9,
         )
 
+    def decide(self, request: DecisionRequest, experiment: ExperimentId) -> tuple[Mark, Decision]:
+        """One decision, as the server makes and writes it."""
+        version, model, cache = self.current[experiment]
+        limits = version.limits
+        counts = self.log.limit_counts(version, request.unit_id, at=self.clock()) if limits else None
+        reached = limits.reached(counts) if limits and counts else None
+        eligible = eligible_actions(version, request, History(reached or NOTHING_REACHED))
+        made = decide(request, version, model, cache, eligible=eligible)
+        (mark,) = self.log.append([UnitDecision(made, reached=reached, withheld=eligible.withheld)])
+        assert mark is not None
+        return mark, made
+
     def visits(self, count: int, experiment: ExperimentId = HOME) -> None:
         """Decisions; some earn, some twice, some are overridden; time passes and the learner steps now and then."""
         source = self.random
         for _ in range(count):
             try:
-                made = decide(self.request(), *self.current[experiment])
+                mark, made = self.decide(self.request(), experiment)
             except FailedPrecondition:
                 continue
-            (mark,) = self.log.append([made])
-            assert mark is not None
             if source.random() < (0.7 if made.action == ("sale" if made.context.segment == "vip" else "none") else 0.2):
                 self.log.append([NewReward(mark.position, "click", source.choice([0.5, 1.0]))])
             if source.random() < 0.1:
@@ -94,7 +116,7 @@ def eventful(drive: Drive, *, visits: int = 24) -> None:
     drive.set_paused(HOME, paused=False)
     drive.visits(visits // 2)
     drive.restart()
-    drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25), frozen=True))
+    drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25), learning=Learning.FROZEN))
     drive.visits(visits // 2)
     drive.apply(sample_experiment(reward=RewardDefinition(window=2 * SECOND, default=0.25)))
     drive.visits(visits)
@@ -103,6 +125,18 @@ def eventful(drive: Drive, *, visits: int = 24) -> None:
         drive.visits(visits // 2)
     drive.restart()
     drive.visits(visits // 2)
+    drive.apply(limited(sample_experiment(holdout=0.05)))
+    drive.visits(2 * visits)
+
+
+def limited(experiment: Experiment) -> Experiment:
+    """With caps, budgets, shares and rules on everything but the baseline action."""
+    most = {"sale": 4, "none": 3}
+    actions = [replace(one, daily_budget=most.get(one.id)) for one in experiment.actions]
+    actions[0] = replace(actions[0], eligible_if="segment != 'new'")
+    actions[1] = replace(actions[1], max_share=0.6)
+    caps = (Cap(1, 3_600 * SECOND, kind="offer"), Cap(2, 20 * SECOND, action=ActionId("none")))
+    return replace(experiment, actions=tuple(actions), caps=caps, time_zone="Europe/Berlin")
 
 
 def assert_equal(result: Verification, decisions: int) -> None:
@@ -361,7 +395,7 @@ def test_a_replay_uses_the_rules_of_the_build_that_decided(tmp_path: Path, clock
 def test_rules_that_this_build_does_not_have_are_not_recomputed(tmp_path: Path, clock: Clock) -> None:
     """To call its decisions different would accuse a log that is right; a damaged entry is told as a difference."""
     newer = _control_log(tmp_path / "newer.db", clock, {"rules": RULES + 1}, rules=RULES)
-    with closing(open_reader(newer)) as log, pytest.raises(UnknownCode, match="rules of version 3"):
+    with closing(open_reader(newer)) as log, pytest.raises(UnknownCode, match=f"rules of version {RULES + 1}"):
         verify(log)
     damaged = _control_log(tmp_path / "damaged.db", clock, {"rules": "two"}, rules=RULES)
     with closing(open_reader(damaged)) as log:

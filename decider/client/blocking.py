@@ -59,6 +59,7 @@ class Client:
         excluded_actions: Iterable[str] | None = None,
         action_features: Mapping[str, Mapping[str, object]] | None = None,
         actions: Iterable[Mapping[str, object]] | None = None,
+        default_action: str | None = None,
         explore: bool | None = None,
         with_ranking: bool | None = None,
         features: Mapping[str, object] | None = None,
@@ -66,6 +67,7 @@ class Client:
     ) -> pb.DecideResponse:
         """Choose an action. Other keywords are the context: its five fields, anything else is a feature.
 
+        `default_action` is what the page would show by itself: served where the experiment's `learning` says so.
         `features` takes those whose names are keywords already. None is unknown. Every call has a decision id: a new
         one if none is given.
 
@@ -82,6 +84,7 @@ class Client:
             "excluded_actions": excluded_actions,
             "action_features": action_features,
             "actions": actions,
+            "default_action": default_action,
             "explore": explore,
             "with_ranking": with_ranking,
             "features": features,

@@ -22,7 +22,7 @@ MOST_IN_A_BATCH = 1000
 
 DECIDE_FIELDS = (
     *("experiment", "unit_id", "decision_id", "eligible_actions", "excluded_actions", "action_features"),
-    *("actions", "explore", "with_ranking", "features", "fallback"),
+    *("actions", "default_action", "explore", "with_ranking", "features", "fallback"),
 )
 """Keywords of `decide` besides the context."""
 
@@ -50,6 +50,7 @@ def decide_request(asked: Mapping[str, object]) -> pb.DecideRequest:
         experiment=full_text("experiment", asked.get("experiment")),
         unit_id=full_text("unit_id", asked.get("unit_id")),
         decision_id=_text("decision_id", asked) or new_id(),
+        default_action=_text("default_action", asked),
         excluded_actions=_actions("excluded_actions", asked),
         eligible_actions=_eligible_actions(asked),
     )

@@ -9,15 +9,39 @@ from a policy to slots, also for the simulator's `run` and `evaluate`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
-from decider.decide.slots import SLOTS, Slots, check_pmf, draw, hash_ticket, one_slot, to_slots, uniform_slots
+from decider.decide.slots import (
+    SLOTS,
+    Slots,
+    bounded_slots,
+    check_pmf,
+    draw,
+    hash_ticket,
+    one_slot,
+    to_slots,
+    uniform_slots,
+)
 from decider.errors import FailedPrecondition, InvalidArgument, NotFound, OverBudget, Violation
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import ELIGIBLE_IF, is_limit
 from decider.policy.protocol import Choice, Model, PlainPolicy
 from decider.policy.static import Fixed
 from decider.policy.work import Budget
-from decider.types import ActionId, Context, Decision, DecisionRequest, ExperimentId, FeatureValue, Reason
+from decider.types import (
+    NO_HISTORY,
+    NOTHING_REACHED,
+    ActionId,
+    Context,
+    Decision,
+    DecisionRequest,
+    ExperimentId,
+    FeatureValue,
+    History,
+    Reason,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +55,26 @@ at most."""
 MAX_FAILURE_KINDS = 1_000
 """Most kinds of failures that are remembered as logged; then all are forgotten."""
 
-RULES = 2
+RULES = 3
 """Version of the rules before sampling; builds of a log name it. 1: the control group was called HOLDOUT also where the
-baseline action was not eligible. A replay decides by the rules of the build that decided."""
+baseline action was not eligible. 2: what rules withheld was not logged. A replay decides by the rules of the build that
+decided."""
 
 OnFailure = Callable[[ExperimentVersion, Exception], None]
 """Called with what a policy raised, before the baseline action is served."""
+
+
+class Eligible(NamedTuple):
+    """What can be chosen: the experiment's actions in its order, then those that only the call knows, by id.
+
+    withheld: the rule that took an action out, by action, of those that the request allows. is_empty: caps and budgets
+    have left nothing, and the baseline action stands in `actions` in place of that.
+    """
+
+    actions: tuple[ActionId, ...]
+    withheld: Mapping[ActionId, str] = MappingProxyType({})
+    is_empty: bool = False
+
 
 SlotsAndReason = tuple[Slots, Reason | None]
 """The slots of the eligible actions, and the reason where a rule or the fallback made them; None: the policy did."""
@@ -50,14 +88,19 @@ def decide(
     budget: Budget | None = None,
     *,
     rules: int = RULES,
+    history: History = NO_HISTORY,
+    eligible: Eligible | None = None,
 ) -> Decision:
     """Choose one action. cache: of this version and this model. budget: a decision that would cost more falls back.
-    rules: their version.
+    rules: their version. eligible: `eligible_actions`, where the caller has them already.
 
     Raises NotFound, InvalidArgument or FailedPrecondition where the request's actions do not fit the experiment.
     """
-    eligible = eligible_actions(version, request)
-    slots, reason = _slots(request, version, model, eligible, cache or policy_slots, budget, rules)
+    actions, _, is_empty = eligible or eligible_actions(version, request, history)
+    if is_empty:
+        slots, reason = _slots_of_empty(version, request.unit_id)
+    else:
+        slots, reason = _slots(request, version, model, actions, cache or policy_slots, budget, rules)
     experiment = version.experiment
     index = draw(slots, hash_ticket(experiment.id, experiment.salt, "draw", request.decision_id))
     return Decision(  # by place: names would take half a microsecond more
@@ -65,10 +108,10 @@ def decide(
         version.position,
         request.unit_id,
         request.context,
-        eligible,
+        actions,
         request.action_features,
         slots,
-        eligible[index],
+        actions[index],
         slots[index] / SLOTS,
         reason or _draw_reason(slots, index),
         model.position,
@@ -84,14 +127,22 @@ def _slots(
     budget: Budget | None,
     rules: int,
 ) -> SlotsAndReason:
+    if version.default_reason is not None:
+        return _default_slots(version, eligible, request.default, version.default_reason)
     if version.experiment.holdout and in_holdout(version, request.unit_id):
         return baseline_slots(version, eligible), _holdout_reason(version, eligible, rules)
-    if budget is not None and not _fits(request, version, eligible, budget):
+    if budget is not None and not fits_budget(request, version, eligible, budget):
         return baseline_slots(version, eligible), Reason.FALLBACK
     slots, reason = ask(request, version, model, eligible)
     if reason is None and not request.explore:
         return one_slot(slots.index(max(slots)), len(slots)), Reason.NO_EXPLORATION
     return slots, reason
+
+
+def _slots_of_empty(version: ExperimentVersion, unit_id: str) -> SlotsAndReason:
+    """The baseline action, also where the call leaves it out: a unit of the control group is no control then."""
+    held_out = version.experiment.holdout and in_holdout(version, unit_id)
+    return one_slot(0, 1), Reason.HOLDOUT_UNAVAILABLE if held_out else Reason.WITHHELD
 
 
 def _holdout_reason(version: ExperimentVersion, eligible: tuple[ActionId, ...], rules: int) -> Reason:
@@ -100,7 +151,9 @@ def _holdout_reason(version: ExperimentVersion, eligible: tuple[ActionId, ...], 
     return Reason.HOLDOUT if clean else Reason.HOLDOUT_UNAVAILABLE
 
 
-def _fits(request: DecisionRequest, version: ExperimentVersion, eligible: tuple[ActionId, ...], budget: Budget) -> bool:
+def fits_budget(
+    request: DecisionRequest, version: ExperimentVersion, eligible: tuple[ActionId, ...], budget: Budget
+) -> bool:
     """Whether the policy may be asked. Vowpal Wabbit holds the interpreter lock for a whole call: one dear request
     would keep all others waiting."""
     if version.work.fits(budget, request.context, eligible, request.action_features) or len(eligible) == 1:
@@ -175,7 +228,15 @@ def slots_of(
     pmf = usable_pmf(version, policy, context, choices, on_failure=on_failure)
     if pmf is None:
         return baseline_slots(version, [choice.id for choice in choices]), Reason.FALLBACK
-    return to_slots(pmf, minimum=version.experiment.minimum_propensity), None
+    return to_shares(version, to_slots(pmf, minimum=version.experiment.minimum_propensity), choices), None
+
+
+def to_shares(version: ExperimentVersion, slots: Slots, choices: Sequence[Choice]) -> Slots:
+    """The slots of a policy within the smallest and largest shares that the experiment declares."""
+    if not version.shares:
+        return slots
+    shares = [version.shares.get(choice.id, (0.0, 1.0)) for choice in choices]
+    return bounded_slots(slots, shares, minimum=version.experiment.minimum_propensity)
 
 
 def rule_slots(
@@ -265,13 +326,24 @@ class SlotsCache:
 # The rules that act before sampling.
 
 
-def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tuple[ActionId, ...]:
-    """The actions that may be chosen: the experiment's in its order, then those that only the call knows, by id.
+def eligible_actions(version: ExperimentVersion, request: DecisionRequest, history: History = NO_HISTORY) -> Eligible:
+    """The actions that may be chosen.
 
     A request of a caller comes through `fit_actions`, which leaves out the names that do not fit; a log's has none.
-    Raises NotFound for an action that neither the experiment nor the call has, InvalidArgument for a retired one asked
-    for, FailedPrecondition when none is left.
+    Raises NotFound, InvalidArgument or FailedPrecondition.
     """
+    asked = _asked(version, request)
+    if version.rules or version.scheduled or version.limits:
+        eligible = _restrict(version, request, asked, history)
+    else:
+        eligible = Eligible(asked)
+    if not eligible.actions:
+        raise nothing_left(version, request)
+    return eligible
+
+
+def _asked(version: ExperimentVersion, request: DecisionRequest) -> tuple[ActionId, ...]:
+    """Those that the request allows."""
     eligible = version.all_active
     if not eligible or request.eligible or request.excluded or request.action_features:
         _check_names(version, request)
@@ -280,24 +352,55 @@ def eligible_actions(version: ExperimentVersion, request: DecisionRequest) -> tu
         if request.eligible or request.excluded:
             wanted = set(request.eligible or eligible) - set(request.excluded)
             eligible = tuple([id_ for id_ in eligible if id_ in wanted])
-    if version.rules or version.scheduled:
-        eligible = _allowed(version, request, eligible)
-    if not eligible:
-        raise nothing_left(version, request)
     return eligible
 
 
-def _allowed(
-    version: ExperimentVersion, request: DecisionRequest, eligible: tuple[ActionId, ...]
-) -> tuple[ActionId, ...]:
-    """Those that the experiment's rules and times allow."""
-    scheduled, at = version.scheduled, request.at
-    kept = eligible
-    if scheduled and at is not None:
-        kept = tuple([id_ for id_ in eligible if id_ not in scheduled or scheduled[id_].is_available(at)])
-    if version.rules:
-        kept = version.rules.allowed(kept, request.context)
-    return eligible if len(kept) == len(eligible) else kept  # the same object: caches compare it by identity
+def _restrict(
+    version: ExperimentVersion, request: DecisionRequest, asked: tuple[ActionId, ...], history: History
+) -> Eligible:
+    """Those that the experiment's times, rules and limits leave; they act in this order."""
+    withheld: dict[ActionId, str] = {}
+    for rules in (_schedule, _rules, _limits):
+        withheld |= rules(version, request, _without(asked, withheld), history)
+    if not withheld:
+        return Eligible(asked)  # the same object: caches compare it by identity
+    left, baseline = _without(asked, withheld), version.experiment.baseline
+    if not left and baseline is not None and any(map(is_limit, withheld.values())):
+        return Eligible((baseline,), withheld, is_empty=True)
+    return Eligible(left, withheld)
+
+
+def _without(asked: tuple[ActionId, ...], withheld: Mapping[ActionId, str]) -> tuple[ActionId, ...]:
+    return tuple([id_ for id_ in asked if id_ not in withheld]) if withheld else asked
+
+
+def _schedule(
+    version: ExperimentVersion, request: DecisionRequest, asked: tuple[ActionId, ...], _: History
+) -> dict[ActionId, str]:
+    at = request.at
+    if at is None or not version.scheduled:
+        return {}
+    fields = [(id_, version.scheduled[id_].unavailable(at)) for id_ in asked if id_ in version.scheduled]
+    return {id_: field for id_, field in fields if field}
+
+
+def _rules(
+    version: ExperimentVersion, request: DecisionRequest, asked: tuple[ActionId, ...], _: History
+) -> dict[ActionId, str]:
+    if not version.rules:
+        return {}
+    allowed = version.rules.allowed(asked, request.context)
+    return dict.fromkeys([id_ for id_ in asked if id_ not in allowed], ELIGIBLE_IF) if allowed != asked else {}
+
+
+def _limits(
+    version: ExperimentVersion, request: DecisionRequest, asked: tuple[ActionId, ...], history: History
+) -> dict[ActionId, str]:
+    limits, reached = version.limits, history.reached
+    if not limits or reached == NOTHING_REACHED:
+        return {}
+    rules = [(id_, limits.rule(id_, version.kind_of(id_, request.action_features), reached)) for id_ in asked]
+    return {id_: rule for id_, rule in rules if rule}
 
 
 def nothing_left(version: ExperimentVersion, request: DecisionRequest) -> FailedPrecondition:
@@ -331,6 +434,25 @@ def in_holdout(version: ExperimentVersion, unit_id: str) -> bool:
     """Whether the unit belongs to the control group; the same for every version with this id and salt."""
     experiment = version.experiment
     return hash_ticket(experiment.id, experiment.salt, "holdout", unit_id) < experiment.holdout * SLOTS
+
+
+def _default_slots(
+    version: ExperimentVersion, eligible: tuple[ActionId, ...], default: ActionId | None, reason: Reason
+) -> SlotsAndReason:
+    if len(eligible) == 1:
+        return one_slot(0, 1), Reason.ONLY_ELIGIBLE
+    action = default_action(version, eligible, default)
+    if action is None:
+        return uniform_slots(len(eligible)), reason
+    return one_slot(eligible.index(action), len(eligible)), reason
+
+
+def default_action(
+    version: ExperimentVersion, eligible: tuple[ActionId, ...], default: ActionId | None
+) -> ActionId | None:
+    """What is served where no policy decides: the caller's default action, else the baseline action. None: one of the
+    eligible actions by lot."""
+    return next((id_ for id_ in (default, version.experiment.baseline) if id_ in eligible), None)
 
 
 def baseline_slots(version: ExperimentVersion, eligible: Sequence[ActionId]) -> Slots:

@@ -10,14 +10,13 @@ from collections.abc import Iterable, Mapping
 
 from decider.decide.decide import nothing_left
 from decider.errors import FailedPrecondition, InvalidArgument, Violation
-from decider.experiment.definition import KIND, ExperimentVersion
+from decider.experiment.definition import DEFAULT_KIND, KIND, ExperimentVersion
 from decider.types import ActionId, DecisionRequest, Features
 
 SHOWN = 20
 """Names in an error, each with MAX_SHOWN characters at most: a caller may send anything."""
 
 MAX_SHOWN = 64
-DEFAULT_KIND = "content"
 
 
 def inactive_actions(
@@ -49,8 +48,26 @@ def fit_actions(
         )
     excluded = tuple([id_ for id_ in request.excluded if id_ not in ignored])
     features = {id_: given for id_, given in request.action_features.items() if id_ not in ignored}
-    fitted = request._replace(eligible=eligible, excluded=excluded, action_features=features, called=())
+    default = None if request.default in ignored else request.default
+    fitted = request._replace(
+        eligible=eligible, excluded=excluded, action_features=features, called=(), default=default
+    )
     return _with_called(version, fitted, brought) if brought else fitted
+
+
+def check_default(version: ExperimentVersion, asked: DecisionRequest, fitted: DecisionRequest) -> None:
+    """Raises InvalidArgument where the experiment serves default actions and the call, as it came and as it was fitted,
+    has none, or one that it excludes itself."""
+    default = fitted.default
+    if default is None and version.experiment.baseline is None:
+        problem = (
+            f"is needed, an active action: the learning of experiment {version.experiment.id!r} is "
+            f"{version.experiment.learning.upper()}, and it has no baseline_action to serve in its place"
+        )
+        raise InvalidArgument([Violation("default_action", problem)])
+    if default is not None and (default in asked.excluded or (asked.eligible and default not in asked.eligible)):
+        where = "is in excluded_actions" if default in asked.excluded else "is not in eligible_actions"
+        raise InvalidArgument([Violation("default_action", f"{default!r} {where} of the same call")])
 
 
 def shown_names(ids: tuple[ActionId, ...]) -> str:

@@ -7,14 +7,16 @@ the server.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from decider.decide.decide import SlotsCache, decide
+from decider.decide.decide import SlotsCache, decide, eligible_actions
 from decider.errors import FailedPrecondition
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import Counts
 from decider.policy.protocol import Model
 from decider.policy.work import Budget
-from decider.types import ActionId, Decision, DecisionId, DecisionRequest
+from decider.types import NOTHING_REACHED, ActionId, Decision, DecisionId, DecisionRequest, History, Reached
 
 
 def slot_id(slate: str, place: int) -> DecisionId:
@@ -26,26 +28,53 @@ def slot_id(slate: str, place: int) -> DecisionId:
     return DecisionId(f"{slate}/{place}")
 
 
+class SlotDecision(NamedTuple):
+    """The decision for a slot. reached: the limits that were used up then. withheld: see `Eligible`."""
+
+    decision: Decision
+    reached: Reached
+    withheld: Mapping[ActionId, str]
+
+
 def decide_slate(
     slots: Sequence[DecisionRequest],
     version: ExperimentVersion,
     model: Model,
     cache: SlotsCache | None = None,
     budget: Budget | None = None,
-) -> tuple[Decision, ...]:
-    """A decision for each slot, in order. cache, budget: see `decide`.
+    counts: Counts | None = None,
+) -> tuple[SlotDecision, ...]:
+    """A decision for each slot, in order. cache, budget: see `decide`. counts: before the first one, where the version
+    has limits; each slot counts for those behind it.
 
+    The baseline may be there twice, where limits leave nothing else for a slot.
     Raises what `decide` raises; FailedPrecondition names the slot for which no action is left.
     """
     taken: list[ActionId] = []
     decisions = []
     for place, slot in enumerate(slots):
         try:
-            made = decide(slot._replace(excluded=(*slot.excluded, *taken)), version, model, cache, budget)
+            filled = _fill(slot._replace(excluded=(*slot.excluded, *taken)), version, model, cache, budget, counts)
         except FailedPrecondition as error:
             raise FailedPrecondition(
                 f"slots[{place}]: {error}; the slots before it took {', '.join(taken) or 'none'}", reason=error.reason
             ) from error
+        made = filled.decision
         taken.append(made.action)
-        decisions.append(made)
+        decisions.append(filled)
+        if counts is not None and version.limits is not None:
+            counts = version.limits.with_one(counts, made.action, version.kind_of(made.action, made.action_features))
     return tuple(decisions)
+
+
+def _fill(
+    request: DecisionRequest,
+    version: ExperimentVersion,
+    model: Model,
+    cache: SlotsCache | None,
+    budget: Budget | None,
+    counts: Counts | None,
+) -> SlotDecision:
+    reached = version.limits.reached(counts) if version.limits and counts else NOTHING_REACHED
+    eligible = eligible_actions(version, request, History(reached))
+    return SlotDecision(decide(request, version, model, cache, budget, eligible=eligible), reached, eligible.withheld)

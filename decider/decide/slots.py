@@ -101,6 +101,53 @@ def uniform_slots(count: int, *, total: int = SLOTS) -> Slots:
     return (share + 1,) * extra + (share,) * (count - extra)
 
 
+def bounded_slots(slots: Slots, shares: Sequence[tuple[float, float]], *, minimum: float = 0.0) -> Slots:
+    """The slots with each action's part of them in its share (smallest, largest), SLOTS in all.
+
+    Between their bounds the actions keep their proportions. Where the largest shares leave something over, all are
+    raised in proportion. minimum: of every action.
+
+    >>> bounded_slots((900_000, 60_000, 40_000), [(0, 0.5), (0, 1), (0.3, 1)])
+    (500000, 200000, 300000)
+    >>> bounded_slots((900_000, 100_000), [(0, 0.2), (0, 0.2)])
+    (500000, 500000)
+    """
+    low, high = _bounds(shares, _floor(minimum, len(slots)))
+    rest, weights = SLOTS, dict(enumerate(slots))
+    made = [0] * len(slots)
+    # In each round those that break the bound that is broken more get it for good. What the others get moves away from
+    # it, so no bound that was given is wrong afterwards, and there are as many rounds as actions at most.
+    while weights:
+        wanted = _in_proportion(weights, rest)
+        under = {i: low[i] for i in weights if wanted[i] < low[i]}
+        over = {i: high[i] for i in weights if wanted[i] > high[i]}
+        lack, excess = sum([low[i] - wanted[i] for i in under]), sum([wanted[i] - high[i] for i in over])
+        settled = wanted if not (under or over) else under if lack >= excess else over
+        for index, share in settled.items():
+            made[index] = share
+            del weights[index]
+        rest -= sum(settled.values())
+    return tuple(made)
+
+
+def _bounds(shares: Sequence[tuple[float, float]], floor: int) -> tuple[list[int], list[int]]:
+    """In whole slots; there are slots between them."""
+    low = [max(floor, math.ceil(least * SLOTS - 1e-6)) for least, _ in shares]
+    if sum(low) > SLOTS:  # by rounding
+        low = [slots * SLOTS // sum(low) for slots in low]
+    high = [max(least, math.floor(most * SLOTS + 1e-6)) for least, (_, most) in zip(low, shares, strict=True)]
+    if sum(high) < SLOTS:
+        high = [-(-slots * SLOTS // sum(high)) for slots in high]
+    return low, high
+
+
+def _in_proportion(weights: dict[int, int], total: int) -> dict[int, int]:
+    """`total` slots in proportion to weights, evenly where they are all 0."""
+    edges = list(accumulate(weights.values() if any(weights.values()) else [1] * len(weights)))
+    ends = [edge * total // edges[-1] for edge in edges]
+    return dict(zip(weights, [end - before for end, before in zip(ends, [0, *ends], strict=False)], strict=True))
+
+
 def one_slot(index: int, count: int) -> Slots:
     """All slots to one action: probability 1.
 

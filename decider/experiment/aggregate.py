@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import fsum
+from typing import NamedTuple
 
-from decider.experiment.definition import Aggregation, RewardDefinition
+from decider.experiment.definition import Aggregation, OutOfRange, RewardDefinition
 
 _FOLDS: dict[Aggregation, Callable[[Sequence[float]], float]] = {
     Aggregation.FIRST: lambda rewards: rewards[0],
@@ -36,3 +37,26 @@ def final_reward(definition: RewardDefinition, rewards: Sequence[float]) -> floa
     if not rewards:
         return definition.default
     return min(max(_FOLDS[definition.aggregation](rewards), definition.minimum), definition.maximum)
+
+
+class NamedReward(NamedTuple):
+    """A reward without a weight: its name and the value in force."""
+
+    name: str
+    value: float
+
+
+def rewards_under(definition: RewardDefinition, sent: Sequence[NamedReward]) -> list[float]:
+    """What rewards are worth by a definition that may have come after them; those that it does not take are left out.
+
+    >>> sent = [NamedReward("click", 1.0), NamedReward("purchase", 80.0)]
+    >>> rewards_under(RewardDefinition(weights={"purchase": 0.01}), sent)
+    [0.8]
+    >>> rewards_under(RewardDefinition(out_of_range=OutOfRange.REFUSE), sent)
+    [1.0]
+    """
+    weights = definition.weights
+    taken = [value * weights.get(name, 1.0) for name, value in sent if not weights or name in weights]
+    if definition.out_of_range is OutOfRange.REFUSE:
+        return [reward for reward in taken if definition.holds(reward)]
+    return taken

@@ -16,6 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
+from decider.experiment.limit_checks import limit_violations
 from decider.experiment.rules import rule_problem
 from decider.experiment.schema_checks import enum_violation, schema_violations
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
@@ -68,6 +69,7 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
         yield from _called_violations(message, active)
     if message.HasField("schema"):
         yield from schema_violations(message.schema)
+    yield from limit_violations(message)
     yield from _floor_violations(message, active)
     yield from _holdout_violations(message, active)
 

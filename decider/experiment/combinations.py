@@ -10,7 +10,11 @@ from collections.abc import Iterator
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import LARGEST_REWARD
-from decider.experiment.definition import Experiment, RewardDefinition
+from decider.experiment.definition import DEFAULT_ACTION_REASONS, Action, Experiment, Learning, RewardDefinition
+from decider.policy.algorithms import ALGORITHMS
+
+SLACK = 1e-9
+"""Of sums of shares: 0.1 + 0.2 is more than 0.3."""
 
 
 def check_combinations(experiment: Experiment, before: Experiment | None) -> None:
@@ -18,6 +22,9 @@ def check_combinations(experiment: Experiment, before: Experiment | None) -> Non
     violations = [
         *_holdout_violations(experiment),
         *_reward_violations(experiment.reward),
+        *_limit_violations(experiment),
+        *_share_violations(experiment),
+        *_apprentice_violations(experiment),
         *_succession_violations(experiment, before),
     ]
     if violations:
@@ -31,6 +38,83 @@ def _holdout_violations(experiment: Experiment) -> Iterator[Violation]:
             "1 sends every unit to the control group, so the policy never decides: take a smaller share, or the fixed "
             "policy to serve the baseline action alone",
         )
+
+
+def _limit_violations(experiment: Experiment) -> Iterator[Violation]:
+    """Where caps and budgets leave nothing, the baseline action is served: nothing may withhold it."""
+    budgets = any(action.daily_budget is not None for action in experiment.actions)
+    if not (experiment.caps or budgets):
+        return
+    baseline = next((action for action in experiment.actions if action.id == experiment.baseline), None)
+    way_out = 'take one that may always be shown, for example an action of kind "none"'
+    if baseline is None:
+        yield Violation("baseline_action", f"is needed: it is served where caps and budgets leave nothing; {way_out}")
+        return
+    for index, cap in enumerate(experiment.caps):
+        if cap.covers(baseline.id, baseline.kind):
+            yield Violation(f"caps[{index}]", f"counts the baseline action, {baseline.id!r}; {way_out}")
+    for name in ("daily_budget", "eligible_if", "available_from", "available_until"):
+        if getattr(baseline, name) not in (None, ""):
+            why = "is served where caps and budgets leave nothing, and cannot have one"
+            place = [action.id for action in experiment.actions].index(baseline.id)
+            yield Violation(f"actions[{place}].{name}", f"the baseline action, {baseline.id!r}, {why}; {way_out}")
+
+
+def _share_violations(experiment: Experiment) -> Iterator[Violation]:
+    active = [action for action in experiment.actions if not action.retired]
+    if not any((action.min_share, action.max_share) != (0, 1) for action in active):
+        return
+    if experiment.policy.algorithm == "fixed":
+        yield Violation("policy", "fixed serves the baseline action alone; take uniform, or a policy that learns")
+    more = max(experiment.most_actions - len(active), 0)
+    least = sum([max(action.min_share, experiment.minimum_propensity) for action in active])
+    if least + more * experiment.minimum_propensity > 1 + SLACK:
+        yield Violation(
+            "actions",
+            f"their smallest shares (min_share, at least minimum_propensity) come to {least:.6g}, more than 1: take "
+            "smaller ones",
+        )
+    if not more and sum([action.max_share for action in active]) < 1 - SLACK:
+        most = sum([action.max_share for action in active])
+        yield Violation(
+            "actions", f"their largest shares (max_share) come to {most:.6g}, less than 1: something has to be shown"
+        )
+    yield from _low_shares(experiment, active)
+
+
+def _low_shares(experiment: Experiment, active: list[Action]) -> Iterator[Violation]:
+    for action in active:
+        if action.max_share < experiment.minimum_propensity:
+            yield Violation(
+                f"actions[{experiment.actions.index(action)}].max_share",
+                f"{action.max_share} is below minimum_propensity, {experiment.minimum_propensity}: take a smaller "
+                "minimum_propensity, or a larger share",
+            )
+
+
+def _apprentice_violations(experiment: Experiment) -> Iterator[Violation]:
+    if experiment.learning is not Learning.APPRENTICE:
+        return
+    name = experiment.policy.algorithm
+    if not experiment.policy.learns:
+        yield Violation(
+            "learning",
+            f"APPRENTICE teaches the policy by what is served, and {name} learns nothing: take LOG_ONLY, or a policy "
+            "that learns",
+        )
+    elif why := ALGORITHMS[name].no_apprentice:
+        yield Violation("learning", f"APPRENTICE is not for {name}: {why}. Take LOG_ONLY, or another policy")
+
+
+def default_action_warnings(experiment: Experiment) -> Iterator[str]:
+    """What surprises where default actions are served, in words."""
+    if experiment.learning not in DEFAULT_ACTION_REASONS:
+        return
+    mode = experiment.learning.upper()
+    if experiment.baseline is None:
+        yield f"its learning is {mode} and it has no baseline_action, so calls without a default_action are refused"
+    if experiment.holdout:
+        yield f"its learning is {mode}, so everybody gets a default action and there is no control group (holdout)"
 
 
 def _reward_violations(reward: RewardDefinition) -> Iterator[Violation]:
@@ -51,7 +135,7 @@ def _reward_violations(reward: RewardDefinition) -> Iterator[Violation]:
 
 
 def _succession_violations(experiment: Experiment, before: Experiment | None) -> Iterator[Violation]:
-    if before is None and experiment.frozen and experiment.policy.learns:
+    if before is None and experiment.learning is Learning.FROZEN and experiment.policy.learns:
         yield Violation(
             "learning",
             "FROZEN from the first version on: the model has learned nothing, and never will. Begin with ONLINE, or "

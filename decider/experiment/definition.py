@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from decider.experiment.feature_schema import FeatureSchema
+from decider.experiment.limits import UTC_NAME, Cap, Limits
 from decider.experiment.rules import Rules
 from decider.experiment.workload import Workload
 from decider.policy.protocol import Choice
@@ -18,6 +19,8 @@ from decider.policy.spec import PolicySpec
 from decider.types import ActionId, ExperimentId, Features, Position, Reason, Time
 
 NOT_POLICY_TRAFFIC = (Reason.HOLDOUT, Reason.HOLDOUT_UNAVAILABLE, Reason.FALLBACK)
+
+DEFAULT_KIND = "content"
 
 KIND = "kind"
 """Among the logged features of an action that only its call knew: its kind, a name that no feature can have."""
@@ -49,26 +52,45 @@ class Attribution(enum.StrEnum):
     ALL = "all"
 
 
+class Learning(enum.StrEnum):
+    """Who decides, and whether the policy learns: see the proto enum of the same name."""
+
+    ONLINE = "online"
+    APPRENTICE = "apprentice"
+    LOG_ONLY = "log_only"
+    FROZEN = "frozen"
+
+
+DEFAULT_ACTION_REASONS = {Learning.APPRENTICE: Reason.APPRENTICE, Learning.LOG_ONLY: Reason.BASELINE}
+"""In these modes no policy decides: the caller's default action is served, for this reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class Action:
     """One thing that can be chosen. `payload` is for the caller; the policy never sees it.
 
     eligible_if: a rule on the context (`rules.py`); empty: none. available_from, available_until: in [from, until) it
-    can be chosen; None: no bound.
+    can be chosen; None: no bound. min_share, max_share: its probability where a policy draws is between them.
+    daily_budget: most decisions of a day; None: any number.
     """
 
     id: ActionId
-    kind: str = "content"
+    kind: str = DEFAULT_KIND
     features: Features = field(default_factory=dict)
     payload: Mapping[str, Any] = field(default_factory=dict)
     retired: bool = False
     eligible_if: str = ""
     available_from: Time | None = None
     available_until: Time | None = None
+    min_share: float = 0.0
+    max_share: float = 1.0
+    daily_budget: int | None = None
 
-    def is_available(self, at: Time) -> bool:
-        """Whether it can be chosen at that time."""
-        return (self.available_from or 0) <= at and (self.available_until is None or at < self.available_until)
+    def unavailable(self, at: Time) -> str | None:
+        """The field for which it cannot be chosen at that time; None: it can."""
+        if at < (self.available_from or 0):
+            return "available_from"
+        return "available_until" if self.available_until is not None and at >= self.available_until else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +118,7 @@ class Experiment:
     nothing of it is kept in memory. needs_activation: only activated decisions count. learns_overrides: a decision in
     whose place another action was shown is learned as that one. most_actions: of one decision, where calls may bring
     actions; 0: they may not. schema: of the features of contexts; None: they are not checked. sticky:
-    microseconds for which a unit keeps a decision; 0: each call draws."""
+    microseconds for which a unit keeps a decision; 0: each call draws. time_zone: of the days of budgets."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
@@ -108,19 +130,33 @@ class Experiment:
     minimum_propensity: float = 0.0
     holdout: float = 0.0
     reward: RewardDefinition = field(default_factory=RewardDefinition)
-    frozen: bool = False
+    learning: Learning = Learning.ONLINE
     salt: str = ""
     needs_activation: bool = False
     learns_overrides: bool = False
     most_actions: int = 0
     schema: FeatureSchema | None = None
     sticky: int = 0
+    caps: tuple[Cap, ...] = ()
+    time_zone: str = UTC_NAME
+
+    @property
+    def learns(self) -> bool:
+        """Whether the policy, if it can, learns from the decisions."""
+        return self.learning in (Learning.ONLINE, Learning.APPRENTICE)
+
+    @property
+    def control_share(self) -> float:
+        """The share of units in the control group: there is none where everybody gets a default action."""
+        return 0.0 if self.learning in DEFAULT_ACTION_REASONS else self.holdout
 
 
 class ExperimentVersion:
     """An experiment as it was applied, with the lookups that the rules need. Decisions name its position.
 
-    scheduled: the actions that can be chosen at some times only.
+    scheduled: the actions that can be chosen at some times only. limits: caps and budgets; None: there are none.
+    shares: (smallest, largest) share, by action; those of others are 0 and 1. default_reason: where the caller's
+    default action is served, why; None: the policy decides.
 
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
@@ -131,11 +167,14 @@ class ExperimentVersion:
         "all_active",
         "all_choices",
         "choices",
+        "default_reason",
         "experiment",
+        "limits",
         "number",
         "position",
         "rules",
         "scheduled",
+        "shares",
         "time",
         "work",
     )
@@ -145,6 +184,7 @@ class ExperimentVersion:
         self.number = number
         self.position = position
         self.time = time
+        self.default_reason = DEFAULT_ACTION_REASONS.get(experiment.learning)
         self.active: dict[ActionId, Action] = {a.id: a for a in experiment.actions if not a.retired}
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}
@@ -153,6 +193,11 @@ class ExperimentVersion:
         self.rules = Rules(texts) if texts else None
         self.scheduled: dict[ActionId, Action] = {
             a.id: a for a in experiment.actions if (a.available_from, a.available_until) != (None, None)
+        }
+        budgets = {a.id: a.daily_budget for a in experiment.actions if a.daily_budget is not None}
+        self.limits = Limits(experiment.caps, budgets, experiment.time_zone) if experiment.caps or budgets else None
+        self.shares: dict[ActionId, tuple[float, float]] = {
+            a.id: (a.min_share, a.max_share) for a in experiment.actions if (a.min_share, a.max_share) != (0, 1)
         }
         self.work = Workload(experiment.policy, {a.id: a.features for a in experiment.actions}, self.all_active)
 
@@ -163,9 +208,14 @@ class ExperimentVersion:
     def learns_from(self, reason: Reason, *, activated: bool = True, overridden: bool) -> bool:
         """Whether a policy may learn from such a decision. overridden: another action was shown."""
         experiment = self.experiment
-        if experiment.frozen or reason in NOT_POLICY_TRAFFIC or not self.counts(activated=activated):
+        if not experiment.learns or reason in NOT_POLICY_TRAFFIC or not self.counts(activated=activated):
             return False
         return experiment.learns_overrides or not overridden
+
+    def kind_of(self, action: ActionId, extra: Mapping[ActionId, Features]) -> str:
+        """Of an action of a decision. extra: what is logged of those that only its call knew."""
+        known = self.choices.get(action)
+        return known.kind if known is not None else str(extra.get(action, {}).get(KIND, DEFAULT_KIND))
 
     def without_actions(self) -> ExperimentVersion:
         """What has to be remembered of a version that has ended: a definition may be megabytes long."""

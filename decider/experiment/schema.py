@@ -9,22 +9,35 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check, features_of_actions, most_actions
-from decider.experiment.definition import Action, Aggregation, Attribution, Experiment, OutOfRange, RewardDefinition
+from decider.experiment.definition import (
+    Action,
+    Aggregation,
+    Attribution,
+    Experiment,
+    Learning,
+    OutOfRange,
+    RewardDefinition,
+)
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
+from decider.experiment.limit_checks import shares_of
+from decider.experiment.limits import UTC_NAME, Cap
 from decider.experiment.schema_checks import feature_type
 from decider.experiment.shape import shape_violations, to_json_mapping
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
-from decider.policy.spec import PolicySpec
-from decider.types import ActionId, ExperimentId, Features, Time
+from decider.policy.spec import PolicySpec, Relearned
+from decider.types import ActionId, ExperimentId, Features, Position, Time
 from decider.v1 import experiment_pb2 as pb
+
+ONLY_RELEARN = "is set by `decider relearn` alone"
 
 DEFAULT_MINIMUM_PROPENSITY = 0.001
 DEFAULT_EXPLORATION_SHARE = 0.1
@@ -36,7 +49,8 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
     try:
         content = tomllib.loads(text)
         violations = [
-            Violation(f"{name}: {v.field}", v.description) for v in shape_violations(content, pb.Experiment.DESCRIPTOR)
+            Violation(f"{name}: {v.field}", v.description)
+            for v in (*shape_violations(content, pb.Experiment.DESCRIPTOR), *_relearned_violations(content))
         ]
         if violations:
             raise InvalidExperiment(violations)
@@ -45,6 +59,11 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
     except (ValueError, json_format.ParseError) as error:  # TOML's errors are ValueErrors
         raise InvalidExperiment([Violation(name, str(error))]) from error
     return message
+
+
+def _relearned_violations(content: Mapping[str, Any]) -> Iterator[Violation]:
+    if "relearned" in content:
+        yield Violation("relearned", f"{ONLY_RELEARN}; leave it out: the running one stays")
 
 
 def read_json(text: str) -> pb.Experiment:
@@ -78,19 +97,19 @@ def active_actions(text: str) -> tuple[tuple[ActionId, ...], bool]:
 
 def write_json(message: pb.Experiment) -> str:
     """The canonical text of an experiment: the same content gives the same text."""
-    return _canonical(_content(message))
+    return _canonical(_plain(message))
 
 
 def definition_text(experiment: Experiment) -> str:
     """What `write_json` makes of its message, without a message for each of up to 100,000 features: while those are
     made, nobody is answered."""
-    content = _content(to_message(replace(experiment, actions=())))
+    content = _plain(to_message(replace(experiment, actions=())))
     if experiment.actions:
         content["actions"] = [_action_content(action) for action in experiment.actions]
     return _canonical(content)
 
 
-def _content(message: pb.Experiment) -> dict[str, Any]:
+def _plain(message: Message) -> dict[str, Any]:
     content: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
     return content
 
@@ -107,13 +126,18 @@ def _action_content(action: Action) -> dict[str, Any]:
         "payload": _json_value(action.payload),
         "state": pb.ActionState.Name(_action_state(action)),
     }
-    content |= json_format.MessageToDict(_schedule(action), preserving_proto_field_name=True)
+    content |= _plain(_restrictions(action))
     return {name: value for name, value in content.items() if value != ""}
 
 
-def _schedule(action: Action) -> pb.Action:
-    """The part of an action's message that says when it can be chosen."""
-    message = pb.Action(eligible_if=action.eligible_if)
+def _restrictions(action: Action) -> pb.Action:
+    """The part of an action's message that says when, and how often, it can be chosen. Defaults are not written."""
+    message = pb.Action(
+        eligible_if=action.eligible_if,
+        min_share=action.min_share,
+        max_share=None if action.max_share == 1 else action.max_share,
+        daily_budget=action.daily_budget,
+    )
     if action.available_from is not None:
         message.available_from.FromMicroseconds(action.available_from)
     if action.available_until is not None:
@@ -148,18 +172,25 @@ def from_message(message: pb.Experiment) -> Experiment:
         ended=message.state == pb.EXPERIMENT_STATE_ENDED,
         actions=actions,
         baseline=ActionId(message.baseline_action) if message.baseline_action else None,
-        policy=_policy(message.policy, reward),
+        policy=_policy(message.policy, reward, _relearned(message) if message.HasField("relearned") else None),
         minimum_propensity=(message.minimum_propensity if message.HasField("minimum_propensity") else default_floor),
         holdout=message.holdout,
         reward=reward,
-        frozen=message.learning == pb.LEARNING_FROZEN,
+        learning=_learning(message.learning),
         salt=message.salt,
         sticky=message.sticky.ToMicroseconds(),
+        caps=tuple([_cap(cap) for cap in message.caps]),
+        time_zone=message.time_zone or UTC_NAME,
         needs_activation=message.activation == pb.ACTIVATION_REQUIRED,
         learns_overrides=message.override == pb.OVERRIDE_LEARN,
         most_actions=most,
         schema=_feature_schema(message.schema) if message.HasField("schema") else None,
     )
+
+
+def _learning(number: pb.Learning) -> Learning:
+    name = pb.Learning.Name(number).removeprefix("LEARNING_").lower()
+    return Learning.ONLINE if name == "unspecified" else Learning(name)
 
 
 def _feature_schema(message: pb.FeatureSchema) -> FeatureSchema:
@@ -179,7 +210,19 @@ def _feature_rule(message: pb.FeatureRule) -> FeatureRule:
     )
 
 
+def _cap(message: pb.Cap) -> Cap:
+    action = ActionId(message.action) if message.action else None
+    return Cap(message.most, message.per.ToMicroseconds(), action, message.kind or None)
+
+
+def _cap_message(cap: Cap) -> pb.Cap:
+    message = pb.Cap(action=cap.action, kind=cap.kind, most=cap.most)
+    message.per.FromMicroseconds(cap.per)
+    return message
+
+
 def _action(message: pb.Action, features: Features) -> Action:
+    low, high = shares_of(message)
     return Action(
         id=ActionId(message.id),
         kind=message.kind or "content",
@@ -189,6 +232,9 @@ def _action(message: pb.Action, features: Features) -> Action:
         eligible_if=message.eligible_if,
         available_from=_time(message, "available_from"),
         available_until=_time(message, "available_until"),
+        min_share=low,
+        max_share=high,
+        daily_budget=message.daily_budget if message.HasField("daily_budget") else None,
     )
 
 
@@ -196,7 +242,12 @@ def _time(message: pb.Action, field: str) -> Time | None:
     return Time(getattr(message, field).ToMicroseconds()) if message.HasField(field) else None
 
 
-def _policy(message: pb.Policy, reward: RewardDefinition) -> PolicySpec:
+def _relearned(message: pb.Experiment) -> Relearned:
+    given = message.relearned
+    return Relearned(Position(given.until), Time(given.at.ToMicroseconds()), _canonical(_plain(given.reward)))
+
+
+def _policy(message: pb.Policy, reward: RewardDefinition, relearned: Relearned | None) -> PolicySpec:
     algorithm = message.WhichOneof("algorithm") or DEFAULT_ALGORITHM
     given = getattr(message, algorithm)
     parameters = {
@@ -208,6 +259,7 @@ def _policy(message: pb.Policy, reward: RewardDefinition) -> PolicySpec:
         parameters=parameters,
         interactions=tuple(message.interactions) or DEFAULT_INTERACTIONS,
         reward_range=(reward.minimum, reward.maximum),
+        relearned=relearned,
     )
 
 
@@ -232,9 +284,22 @@ def _attribution(message: pb.RewardDefinition) -> Attribution | None:
     return None if name == "unspecified" else Attribution(name)
 
 
+def reward_text(definition: RewardDefinition) -> str:
+    """The canonical text of a reward definition, complete."""
+    return _canonical(_plain(_reward_message(definition)))
+
+
+def read_reward(text: str) -> RewardDefinition:
+    """The definition in a text that `reward_text` made.
+
+    >>> read_reward(reward_text(RewardDefinition(default=0.5))) == RewardDefinition(default=0.5)
+    True
+    """
+    return _reward(json_format.Parse(text, pb.RewardDefinition()))
+
+
 def to_message(experiment: Experiment) -> pb.Experiment:
     """The complete message of an experiment; `from_message` of it gives the same experiment."""
-    reward = experiment.reward
     message = pb.Experiment(
         id=experiment.id,
         description=experiment.description,
@@ -244,30 +309,44 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         policy=pb.Policy(interactions=experiment.policy.interactions),
         minimum_propensity=experiment.minimum_propensity,
         holdout=experiment.holdout,
-        reward=pb.RewardDefinition(
-            default_value=reward.default,
-            weights=reward.weights,
-            range=pb.Range(minimum=reward.minimum, maximum=reward.maximum),
-            aggregation=pb.Aggregation.Value(f"AGGREGATION_{reward.aggregation.upper()}"),
-            # The default is not written: definitions from before it keep their text, and so make no new version.
-            out_of_range=pb.OUT_OF_RANGE_REFUSE if reward.out_of_range is OutOfRange.REFUSE else None,
-            attribution=pb.Attribution.Value(f"ATTRIBUTION_{(reward.attribution or 'unspecified').upper()}"),
-        ),
-        learning=pb.LEARNING_FROZEN if experiment.frozen else pb.LEARNING_ONLINE,
+        reward=_reward_message(experiment.reward),
+        learning=pb.Learning.Value(f"LEARNING_{experiment.learning.upper()}"),
         salt=experiment.salt,
         # Defaults are not written: so the definitions of experiments that have no such field stay as they are.
         activation=pb.ACTIVATION_REQUIRED if experiment.needs_activation else pb.ACTIVATION_UNSPECIFIED,
         override=pb.OVERRIDE_LEARN if experiment.learns_overrides else pb.OVERRIDE_UNSPECIFIED,
         actions_in_calls=pb.ActionsInCalls(most=experiment.most_actions) if experiment.most_actions else None,
         schema=_schema_message(experiment.schema) if experiment.schema is not None else None,
+        caps=[_cap_message(cap) for cap in experiment.caps],
+        time_zone="" if experiment.time_zone == UTC_NAME else experiment.time_zone,
+        relearned=_relearned_message(experiment.policy.relearned) if experiment.policy.relearned is not None else None,
     )
-    message.reward.window.FromMicroseconds(reward.window)
     if experiment.sticky:
         message.sticky.FromMicroseconds(experiment.sticky)
     parameters = getattr(message.policy, experiment.policy.algorithm)
     parameters.SetInParent()
     for name, value in experiment.policy.parameters.items():
         setattr(parameters, name, value)
+    return message
+
+
+def _reward_message(reward: RewardDefinition) -> pb.RewardDefinition:
+    message = pb.RewardDefinition(
+        default_value=reward.default,
+        weights=reward.weights,
+        range=pb.Range(minimum=reward.minimum, maximum=reward.maximum),
+        aggregation=pb.Aggregation.Value(f"AGGREGATION_{reward.aggregation.upper()}"),
+        # The default is not written: definitions from before it keep their text, and so make no new version.
+        out_of_range=pb.OUT_OF_RANGE_REFUSE if reward.out_of_range is OutOfRange.REFUSE else None,
+        attribution=pb.Attribution.Value(f"ATTRIBUTION_{(reward.attribution or 'unspecified').upper()}"),
+    )
+    message.window.FromMicroseconds(reward.window)
+    return message
+
+
+def _relearned_message(relearned: Relearned) -> pb.Relearned:
+    message = pb.Relearned(until=relearned.until, reward=json_format.Parse(relearned.reward, pb.RewardDefinition()))
+    message.at.FromMicroseconds(relearned.at)
     return message
 
 
@@ -304,7 +383,7 @@ def _action_message(action: Action) -> pb.Action:
         payload=action.payload,
         state=_action_state(action),
     )
-    message.MergeFrom(_schedule(action))
+    message.MergeFrom(_restrictions(action))
     return message
 
 

@@ -94,8 +94,8 @@ def _short_names(field: FieldDescriptor) -> list[str]:
 
 
 def _short(value: Any, field: FieldDescriptor) -> str:
-    """An enum value without its prefix; the long name is legal too."""
-    return str(value).upper().removeprefix(_prefix(field)).lower()
+    """An enum value without its prefix; the long name is legal too, and '-' for '_'."""
+    return str(value).upper().replace("-", "_").removeprefix(_prefix(field)).lower()
 
 
 def _prefix(field: FieldDescriptor) -> str:

@@ -291,7 +291,9 @@ class Leader:
 
         What is left out here, because its policy had not caught up, is learned if the experiment begins again.
         """
-        if version.experiment.frozen or self._lineup[owner[0]].warm != owner[1] or version.position in self._settled:
+        if not version.experiment.learns or version.position in self._settled:
+            return False
+        if self._lineup[owner[0]].warm != owner[1]:
             return False
         training = self._roster.get(owner)
         if training is not None and (training.mark or training.news):
@@ -383,10 +385,10 @@ class Leader:
             self._publish(training, store=True)
 
     def _goal(self, training: Training, end: Mark) -> Mark:
-        """The position to learn up to: the log's end; for a frozen experiment that of its last model."""
+        """The position to learn up to: the log's end; for an experiment that does not learn that of its last model."""
         if training.at < training.named:
             return Mark(training.named, self._log.time_at(training.named))
-        if not training.version.experiment.frozen:
+        if training.version.experiment.learns:
             return end
         if training.reached:
             return Mark(training.at, training.trainer.time)

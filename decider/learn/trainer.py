@@ -14,8 +14,8 @@ from collections.abc import Generator
 from contextlib import closing
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogCorrupt, ModelMismatch
-from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.rewards import rewards_of
 from decider.log.protocol import LogReader, Mark, SealedDecision
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.memory import PolicyMemory
@@ -50,6 +50,7 @@ class Trainer:
         self.spec = spec
         self.signature = spec.signature if code is None else spec.signature_of(code)
         self._code = code
+        self._rewards = rewards_of(spec.relearned)
         self._begin()
 
     def _begin(self) -> None:
@@ -128,7 +129,7 @@ class Trainer:
 
     def _read_sealed(self, mark: Mark) -> Generator[SealedDecision, None, None]:
         # A generator, so that it can be closed half way: an iterator of the log need not have `close`.
-        yield from self._log.sealed_decisions(self.experiment, after=self.time, until=mark.time)
+        yield from self._rewards.read(self._log, self.experiment, after=self.time, until=mark.time)
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
@@ -148,7 +149,7 @@ class Trainer:
             choices,
             drawn=drawn,
             propensity=decision.propensity,
-            reward=final_reward(version.experiment.reward, sealed.rewards),
+            reward=self._rewards.of(sealed, version),
         )
         self.learned += 1
 
@@ -178,7 +179,7 @@ def check_learnable(log: LogReader, experiment: ExperimentId, spec: PolicySpec) 
     or damaged."""
     trainer, _ = resume_trainer(log, experiment, spec)
     try:
-        log.check_archive(experiment, after=trainer.time)
+        log.check_archive(experiment, after=trainer.time, late=rewards_of(spec.relearned).late)
     except (ArchiveMissing, ArchiveDamaged) as error:
         raise FailedPrecondition(
             f"experiment {experiment!r}: its policy would have to learn from archived decisions: {error}",

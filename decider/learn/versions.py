@@ -9,14 +9,15 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from decider.errors import FailedPrecondition, NotFound
+from decider.errors import FailedPrecondition, InvalidExperiment, NotFound, Violation
 from decider.experiment.checks import check_successor, check_work
-from decider.experiment.combinations import check_combinations
-from decider.experiment.definition import Experiment, ExperimentVersion
-from decider.experiment.schema import definition_text
+from decider.experiment.combinations import check_combinations, default_action_warnings
+from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.schema import ONLY_RELEARN, definition_text, reward_text
 from decider.learn.limits import LimitChecker, Limits
 from decider.learn.trainer import check_learnable
 from decider.log.protocol import EventLog, NewVersion
+from decider.policy.spec import Relearned
 from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
 from decider.types import START, ExperimentId
@@ -62,24 +63,33 @@ class Versions:
         """
 
         def content(newest: Experiment | None) -> Experiment:
+            kept = _keep_relearned(experiment, newest)
             if not (keep_state and newest):
-                return experiment
-            return replace(experiment, paused=newest.paused, ended=newest.ended)
+                return kept
+            return replace(kept, paused=newest.paused, ended=newest.ended)
 
         return self._apply(experiment.id, content, validate_only=validate_only)
+
+    def relearn(self, id_: ExperimentId) -> ApplyResult:
+        """Learn the log anew, with what came late and by the newest reward definition: a new version, which waits for
+        its model. Raises NotFound, FailedPrecondition where there is nothing that could learn, and as `apply`."""
+
+        def content(newest: Experiment | None) -> Experiment:
+            known = learner(id_, newest)
+            head = self._log.head()  # behind the newest version, so that its decisions are learned by this definition
+            return _relearned(known, Relearned(head.position, head.time, reward_text(known.reward)))
+
+        return self._apply(id_, content)
+
+    def undo_relearning(self, id_: ExperimentId) -> ApplyResult:
+        """Back to the model that learned each decision as it was sealed: a new version. Raises as `relearn`."""
+        return self._apply(id_, lambda newest: _relearned(learner(id_, newest), None))
 
     def set_paused(self, id_: ExperimentId, *, paused: bool) -> ApplyResult:
         """Pause or resume: a new version with the other state. Raises NotFound, FailedPrecondition if it has ended."""
 
         def content(newest: Experiment | None) -> Experiment:
-            if newest is None:
-                raise NotFound(f"there is no experiment {id_!r}", reason="EXPERIMENT_NOT_FOUND")
-            if newest.ended:
-                raise FailedPrecondition(
-                    f"experiment {id_!r} has ended; apply it with the state ACTIVE to begin it again",
-                    reason="EXPERIMENT_ENDED",
-                )
-            return replace(newest, paused=paused)
+            return replace(_running(id_, newest), paused=paused)
 
         return self._apply(id_, content)
 
@@ -111,6 +121,9 @@ class Versions:
             (mark,) = self._log.append([NewVersion(experiment, number, waits)])
             if mark is not None:
                 self._warn_of_whole_log(experiment)
+                for warning in default_action_warnings(experiment):
+                    logger.warning("experiment %s: %s", experiment.id, warning)
+                self._warn_of_old_rewards(newest, experiment)
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
                 return ApplyResult(version, changed=True, waits=waits)
 
@@ -121,6 +134,17 @@ class Versions:
                 "experiment %s: its policy %s needs the whole log, so nothing of the log is archived any more, of no "
                 "experiment; give it another policy, or serve it from a log of its own (another --db)",
                 experiment.id, policy.algorithm,
+            )  # fmt: skip
+
+    def _warn_of_old_rewards(self, before: ExperimentVersion | None, experiment: Experiment) -> None:
+        if before is None or not experiment.policy.learns or learns_alike(before.experiment.reward, experiment.reward):
+            return
+        count = self._log.count_decisions(experiment.id)
+        if count:
+            logger.warning(
+                "experiment %s: its reward definition is another one now. Its %d decisions in the log stay learned by "
+                "the one that they were made with; `decider relearn %s --db %s` learns them anew by this one",
+                experiment.id, count, experiment.id, self._log.name,
             )  # fmt: skip
 
     def _follow(self) -> Lineup:
@@ -135,3 +159,39 @@ def _is_only_another_state(newest: ExperimentVersion | None, experiment: Experim
     return newest is not None and experiment == replace(
         newest.experiment, paused=experiment.paused, ended=experiment.ended
     )
+
+
+def learner(id_: ExperimentId, newest: Experiment | None) -> Experiment:
+    """The newest version, where there is a model that could learn anew. Raises NotFound, FailedPrecondition."""
+    running = _running(id_, newest)
+    if not running.policy.learns:
+        raise FailedPrecondition(f"experiment {id_!r}: its policy {running.policy.algorithm} learns nothing")
+    return running
+
+
+def _running(id_: ExperimentId, newest: Experiment | None) -> Experiment:
+    """The newest version. Raises NotFound, and FailedPrecondition if it has ended."""
+    if newest is None:
+        raise NotFound(f"there is no experiment {id_!r}", reason="EXPERIMENT_NOT_FOUND")
+    if newest.ended:
+        raise FailedPrecondition(
+            f"experiment {id_!r} has ended; apply it with the state ACTIVE to begin it again", reason="EXPERIMENT_ENDED"
+        )
+    return newest
+
+
+def learns_alike(one: RewardDefinition, other: RewardDefinition) -> bool:
+    """Whether the same rewards are worth the same to a model. Windows end as they did, whatever comes later."""
+    return replace(one, window=0) == replace(other, window=0)
+
+
+def _relearned(experiment: Experiment, relearned: Relearned | None) -> Experiment:
+    return replace(experiment, policy=replace(experiment.policy, relearned=relearned))
+
+
+def _keep_relearned(experiment: Experiment, newest: Experiment | None) -> Experiment:
+    """What was learned anew stays so, also by another policy. Raises InvalidExperiment where somebody else says so."""
+    running = newest.policy.relearned if newest else None
+    if experiment.policy.relearned not in (None, running):
+        raise InvalidExperiment([Violation("relearned", f"{ONLY_RELEARN}; leave it out: the running one stays")])
+    return _relearned(experiment, running)

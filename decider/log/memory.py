@@ -9,13 +9,16 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from decider.errors import LogError, LogLocked
-from decider.experiment.aggregate import final_reward
+from decider.experiment.aggregate import NamedReward, final_reward
 from decider.experiment.attribution import OpenDecision, credited
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import Counts
 from decider.log.exact_sum import ZERO, ExactSum
+from decider.log.exposures import Exposures, ShownActivation, ShownDecision, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
 from decider.log.protocol import (
@@ -38,7 +41,6 @@ from decider.log.protocol import (
     ModelName,
     NamedModel,
     NewActivation,
-    NewAssignment,
     NewBuild,
     NewLink,
     NewModel,
@@ -49,6 +51,7 @@ from decider.log.protocol import (
     NewUnitReward,
     NewUnitRewardChange,
     NewVersion,
+    NewWithheld,
     OnProgress,
     Orphan,
     RefusedReward,
@@ -57,8 +60,10 @@ from decider.log.protocol import (
     Serves,
     ServingChanges,
     TotalsCheckpoint,
+    UnitDecision,
     UnitRewardRef,
     VersionName,
+    units_of,
 )
 from decider.log.totals import (
     DELAY_BUCKETS,
@@ -184,6 +189,8 @@ class MemoryLog:
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
         self._assignments: dict[tuple[ExperimentId, str], tuple[Time, DecisionId]] = {}
+        self._exposures = Exposures()
+        self._withheld: dict[Position, Mapping[ActionId, str]] = {}
         self._totals: TotalsCheckpoint | None = None
         self.models = MemoryModels(lambda: [entry.name for _, entry in self._of_kind(NewModel)])
 
@@ -218,8 +225,8 @@ class MemoryLog:
         match entry:
             case NewSlate():
                 return self._append_slate(entry, at)
-            case NewAssignment():
-                return self._append_assignment(entry, at)
+            case UnitDecision():
+                return self._append_of_unit(entry, at)
             case NewUnitReward():
                 return self._append_unit_reward(entry, at)
             case NewUnitRewardChange():
@@ -229,15 +236,16 @@ class MemoryLog:
             case _:
                 return self._append(entry, at)
 
-    def _append_assignment(self, new: NewAssignment, at: Time) -> Mark | None:
-        decision = new.decision
-        key = (self._versions[decision.version].experiment.id, decision.unit_id)
-        kept = self.assigned(*key, at=at)
-        if kept is not None and kept.position != new.replaces:
+    def _append_of_unit(self, new: UnitDecision, at: Time) -> Mark | None:
+        """The decision and what belongs to it; or nothing."""
+        experiment = self._versions[new.decision.version].experiment.id
+        if not self._is_current(new, experiment, at):
             return None
-        mark = self._append(decision, at)
-        if mark is not None:
-            self._assignments[key] = (Time(at + new.keep), decision.decision_id)
+        mark = self._append(new.decision, at)
+        if mark is not None and new.keep:
+            self._assignments[experiment, new.decision.unit_id] = (Time(at + new.keep), new.decision.decision_id)
+        if mark is not None and new.withheld:
+            self._append(NewWithheld(mark.position, new.withheld), at)
         return mark
 
     def _append_unit_reward(self, reward: NewUnitReward, at: Time) -> Mark | None:
@@ -315,11 +323,28 @@ class MemoryLog:
         self._persons |= dict.fromkeys(units, frozenset(units))
         return self._append(link, at)
 
+    def _is_current(self, new: UnitDecision, experiment: ExperimentId, at: Time) -> bool:
+        """Whether what the decision depends on is still so."""
+        kept = self.assigned(experiment, new.decision.unit_id, at=at) if new.keep else None
+        return (kept is None or kept.position == new.replaces) and self._are_reached([new], at)
+
+    def _are_reached(self, new: Sequence[UnitDecision], at: Time) -> bool:
+        """Whether the limits that decisions of a unit name are those that are used up, one after the other."""
+        version = self._versions[new[0].decision.version]
+        if version.limits is None:
+            return True
+        counts = self._exposures.counts(version, new[0].decision.unit_id, at)
+        return are_reached(version, [(one.decision, one.reached) for one in new], counts)
+
     def _append_slate(self, slate: NewSlate, at: Time) -> Mark | None:
-        if any(_key(decision) in self._unique for decision in slate.decisions):
+        new = units_of(slate)
+        if any(_key(one.decision) in self._unique for one in new) or not self._are_reached(new, at):
             return None
-        first, *_ = [self._append(decision, at) for decision in slate.decisions]
-        return first
+        marks = [self._append(one.decision, at) for one in new]
+        for mark, one in zip(marks, new, strict=True):
+            if mark is not None and one.withheld:
+                self._append(NewWithheld(mark.position, one.withheld), at)
+        return marks[0]
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:
         if isinstance(entry, EarlyActivation):
@@ -359,6 +384,7 @@ class MemoryLog:
             case Decision():
                 self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
                 self._located[mark.position] = self._decisions[entry.decision_id]
+                self._exposures.add(self._shown(mark, entry))
             case NewReward():
                 self._rewards.setdefault(entry.decision, []).append((mark, entry))
                 if entry.reward_id is not None:
@@ -369,8 +395,11 @@ class MemoryLog:
                 self._changes.setdefault(reward, []).append((mark, entry))
             case NewActivation():
                 self._activations[entry.decision] = (mark, entry)
+                self._exposures.activate(ShownActivation(*mark, entry.decision, entry.action))
             case NewSeal():
                 self._seals[entry.decision] = mark
+            case NewWithheld():
+                self._withheld[entry.decision] = entry.rules
             case NewVersion():
                 self._versions[mark.position] = ExperimentVersion(
                     entry.experiment, number=entry.number, position=mark.position, time=mark.time
@@ -403,7 +432,7 @@ class MemoryLog:
         """See LogReader. Nothing is archived out of memory."""
         return Mark(START, Time(0))
 
-    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+    def check_archive(self, experiment: ExperimentId, *, after: Time, late: Mark | None = None) -> None:
         """See LogReader."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
@@ -451,6 +480,27 @@ class MemoryLog:
         """See LogReader."""
         until, decision_id = self._assignments.get((experiment, unit), (Time(0), DecisionId("")))
         return self.find(decision_id) if until > at else None
+
+    def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
+        """See LogReader."""
+        with self._lock:
+            return self._exposures.counts(version, unit, at)
+
+    def withheld(self, decision: Position) -> Mapping[ActionId, str]:
+        """See LogReader."""
+        return self._withheld.get(decision, {})
+
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+        """See LogReader."""
+        said = {
+            one.decision: ShownActivation(*mark, one.decision, one.action) for mark, one in self._of_kind(NewActivation)
+        }
+        for mark, entry in self._of_kind(Decision):
+            if self._versions[entry.version].limits is not None:
+                yield self._shown(mark, entry), said.get(mark.position)
+
+    def _shown(self, mark: Mark, entry: Decision) -> ShownDecision:
+        return ShownDecision(*mark, self._versions[entry.version], entry.unit_id, entry.action, entry.action_features)
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
@@ -514,7 +564,7 @@ class MemoryLog:
         rewards = [
             LoggedReward(
                 *mark, logged.decision.decision_id, reward.name, reward.value, reward.weight, reward.reward_id,
-                self._outcome(mark, reward, logged), self._in_force(mark, reward, logged),
+                self._outcome(mark, reward, logged), self._in_force(mark, reward, self._end(logged)),
             )
             for logged in self.decisions_between(first, last)
             for mark, reward in self._rewards.get(logged.position, [])
@@ -549,23 +599,53 @@ class MemoryLog:
     def _usual_deadline(self, logged: LoggedDecision) -> Time:
         return Time(logged.time + self._version(logged).experiment.reward.window)
 
+    def _end(self, logged: LoggedDecision) -> Mark:
+        """What is said about a decision before it counts."""
+        if logged.position in self._seals:
+            seal = self._seals[logged.position]
+            return Mark(Position(seal.position - 1), Time(seal.time + 1))
+        return Mark(Position(2**63 - 1), self._deadline(logged))
+
     def _in_time(self, mark: Mark, logged: LoggedDecision) -> bool:
         """Whether what was said about a decision counts."""
-        if logged.position in self._seals:
-            return mark.position < self._seals[logged.position].position
-        return mark.time < self._deadline(logged)
+        return _is_before(mark, self._end(logged))
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader."""
-        due = [
-            self._seal(logged)
+        due = [self._seal(logged) for logged in self._due(experiment, after, until)]
+        return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
+
+    def _due(self, experiment: ExperimentId, after: Time, until: Time) -> list[LoggedDecision]:
+        return [
+            logged
             for logged in self._logged_decisions()
             if self._version(logged).experiment.id == experiment and after < self._deadline(logged) <= until
         ]
+
+    def sealed_with_late(
+        self, experiment: ExperimentId, *, after: Time, until: Time, late: Mark
+    ) -> Iterator[SealedDecision]:
+        """See LogReader."""
+        due = [self._seal_with_late(logged, late) for logged in self._due(experiment, after, until)]
         return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
+
+    def _seal_with_late(self, logged: LoggedDecision, late: Mark) -> SealedDecision:
+        is_over = self._deadline(logged) <= late.time
+        end = Mark(late.position, Time(2**63 - 1)) if is_over else self._end(logged)
+        counted = [
+            (reward.name, value, reward.weight)
+            for mark, reward in self._rewards.get(logged.position, [])
+            if _is_before(mark, end) and (value := self._in_force(mark, reward, end)) is not None
+        ]
+        return replace(
+            self._seal(logged),
+            rewards=tuple([value * weight for _, value, weight in counted]),
+            named=tuple([NamedReward(name, value) for name, value, _ in counted]),
+        )
 
     def _seal(self, logged: LoggedDecision) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
+        end = self._end(logged)
         said, activation = self._activations.get(logged.position, (None, None))
         activated = said is not None and self._in_time(said, logged)
         shown = activation.action if activation is not None and activated else None
@@ -577,7 +657,7 @@ class MemoryLog:
                 [
                     value * reward.weight
                     for mark, reward in rewards
-                    if self._in_time(mark, logged) and (value := self._in_force(mark, reward, logged)) is not None
+                    if self._in_time(mark, logged) and (value := self._in_force(mark, reward, end)) is not None
                 ]
             ),
             overridden=shown is not None,
@@ -585,9 +665,9 @@ class MemoryLog:
             shown=shown,
         )
 
-    def _in_force(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> float | None:
-        """The value that the last change in time gave it; None: it was taken back."""
-        changes = [one.value for at, one in self._changes.get(mark.position, []) if self._in_time(at, logged)]
+    def _in_force(self, mark: Mark, reward: NewReward, end: Mark) -> float | None:
+        """The value that the last change before the end gave it; None: it was taken back."""
+        changes = [one.value for at, one in self._changes.get(mark.position, []) if _is_before(at, end)]
         return changes[-1] if changes else reward.value
 
     def _outcome(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> RewardOutcome:
@@ -618,7 +698,7 @@ class MemoryLog:
                 self._seal(one),
                 self._version(one),
                 [
-                    (mark, reward, self._in_force(mark, reward, one), self._in_time(mark, one))
+                    (mark, reward, self._in_force(mark, reward, self._end(one)), self._in_time(mark, one))
                     for mark, reward in self._rewards.get(one.position, [])
                 ],
             )
@@ -706,6 +786,10 @@ def _activation(position: Position, decision: Decision, early: EarlyActivation) 
     return NewActivation(position, None if early.action == decision.action else early.action)
 
 
+def _is_before(mark: Mark, end: Mark) -> bool:
+    return mark.position <= end.position and mark.time < end.time
+
+
 def _key(entry: Entry) -> Any:
     """The unique key of an entry; None for kinds without one."""
     match entry:
@@ -719,6 +803,8 @@ def _key(entry: Entry) -> Any:
             return "activation", entry.decision
         case NewSeal():
             return "seal", entry.decision
+        case NewWithheld():
+            return "withheld", entry.decision
         case NewVersion():
             return "version", entry.experiment.id, entry.number
         case Serves():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ from decider.log.protocol import ArrowBatches, Head, LoggedDecision, Mark, NewRe
 Rewards = Sequence[tuple[Mark, NewReward, float | None, bool]]
 """With the value in force, None: retracted; and whether it came in time."""
 
+_SLOT = re.compile(r"/([0-9]|[1-9][0-9])\Z", re.ASCII)
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
 _TEXTS = (
     "unit_id", "action", "reason", "segment", "device", "channel", "location", "intent_stage",
-    "features", "eligible", "action_features", "pmf",
+    "features", "eligible", "action_features", "pmf", "slot",
 )  # fmt: skip
 _DECISIONS = pa.schema(
     [
@@ -68,6 +70,7 @@ def _decision(
         "eligible": "" if decision.eligible == version.all_active else _json(decision.eligible),
         "action_features": _json(decision.action_features),
         "pmf": ",".join(map(str, decision.pmf)),
+        "slot": decision.decision_id if _SLOT.search(decision.decision_id) else "",
     }
 
 

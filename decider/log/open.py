@@ -26,7 +26,7 @@ from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
 from decider.log.sqlite.forgetting import SqliteForgettingLog
-from decider.log.sqlite.locks import check_unused
+from decider.log.sqlite.locks import check_unused, is_led
 from decider.log.sqlite.migrations import is_old, migrate
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog, Synchronous, _ignore_commit, _open_to_write
@@ -38,6 +38,7 @@ __all__ = [
     "check_unused",
     "identity_of",
     "is_archive",
+    "is_led",
     "is_part",
     "open_log",
     "open_reader",

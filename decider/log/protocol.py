@@ -11,15 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
+from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.limits import Counts
+from decider.log.exposures import ShownActivation, ShownDecision
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
-from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, RewardOutcome, Time
+from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, Reached, RewardOutcome, Time
 
 
 class Head(NamedTuple):
@@ -109,22 +112,39 @@ class NewBuild:
 
 @dataclass(frozen=True, slots=True)
 class NewSlate:
-    """Decisions of one slate: entries one after the other, or none of them where one of their ids is in the log."""
+    """Decisions of one slate: entries one after the other, or none of them where one of their ids is in the log, or one
+    would be refused by itself."""
 
-    decisions: tuple[Decision, ...]
+    decisions: tuple[Decision | UnitDecision, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class NewAssignment:
-    """A decision that its unit keeps for so many microseconds.
+class UnitDecision:
+    """A decision that depends on what the log has of its unit before it, and what is written with it.
 
-    Refused where the unit keeps another one of the experiment at that time. replaces: position of one that it may give
-    up, since its action can no longer be served.
+    Refused, and nothing of it is written, where that is no longer so in the commit: whoever lost reads the log again,
+    and answers with what is there or decides anew.
+
+    keep: microseconds for which the unit keeps it; 0: it does not. Refused where the unit keeps another one of the
+    experiment at that time. replaces: position of one that it may give up, since its action can no longer be served.
+    reached: the limits that were used up. Refused where others are; None: they are not looked at, but it counts for
+    them. withheld: what rules took out of the actions that the call allows; written as an entry of its own.
     """
 
     decision: Decision
-    keep: int
+    keep: int = 0
     replaces: Position | None = None
+    reached: Reached | None = None
+    withheld: Mapping[ActionId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NewWithheld:
+    """What rules took out of the actions that the call of a decision allowed: by action, the rule, as the field of the
+    experiment is called that holds it."""
+
+    decision: Position
+    rules: Mapping[ActionId, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +345,12 @@ class RefusedReward:
     name: str
 
 
-NewDecision = Decision | NewSlate | NewAssignment
+def units_of(slate: NewSlate) -> list[UnitDecision]:
+    """Its decisions with what they depend on."""
+    return [one if isinstance(one, UnitDecision) else UnitDecision(one) for one in slate.decisions]
+
+
+NewDecision = Decision | NewSlate | UnitDecision
 Entry = (
     NewDecision
     | Awaited
@@ -336,6 +361,7 @@ Entry = (
     | NewUnitRewardChange
     | NewLink
     | NewActivation
+    | NewWithheld
     | EarlyActivation
     | NewVersion
     | Serves
@@ -378,7 +404,8 @@ class SealedDecision:
     """A decision whose window is over, with everything that arrived in it.
 
     rewards: value x weight of those in force, in the order of arrival. overridden: another action was shown; shown:
-    which. activated: it was said in time that something was shown.
+    which. activated: it was said in time that something was shown. named: the same rewards with their names and without
+    weights; of `sealed_with_late` only.
     """
 
     position: Position
@@ -388,6 +415,7 @@ class SealedDecision:
     overridden: bool
     activated: bool = False
     shown: ActionId | None = None
+    named: tuple[NamedReward, ...] = ()
 
 
 class NamedModel(NamedTuple):
@@ -524,9 +552,9 @@ class LogReader(Protocol):
     def cut(self) -> Mark:
         """The last entry that lies in an archive; (0, 0) where nothing does. The log holds what comes behind it."""
 
-    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
-        """Before what was sealed of an experiment after a time is learned. Raises ArchiveMissing, ArchiveDamaged where
-        that needs a part of the archive that is not there, or not whole."""
+    def check_archive(self, experiment: ExperimentId, *, after: Time, late: Mark | None = None) -> None:
+        """Before what was sealed of an experiment after a time is learned; late: as `sealed_with_late` gives it. Raises
+        ArchiveMissing, ArchiveDamaged where that needs a part of the archive that is not there, or not whole."""
 
     def versions(self) -> Sequence[ExperimentVersion]:
         """Every applied version, in order of position: for offline use, since a log may have thousands."""
@@ -554,6 +582,15 @@ class LogReader(Protocol):
 
     def assigned(self, experiment: ExperimentId, unit: str, *, at: Time) -> LoggedDecision | None:
         """The decision that a unit keeps at a time; None where it keeps none, or that is no longer in the log."""
+
+    def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
+        """What counts for the limits of a version, for a unit at a time."""
+
+    def withheld(self, decision: Position) -> Mapping[ActionId, str]:
+        """What rules took out for the decision there: see NewWithheld."""
+
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+        """The decisions of all versions with limits, in order of position, with their activations."""
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """The part of the decision with this id that rewards need; cheaper than `find`."""
@@ -598,6 +635,13 @@ class LogReader(Protocol):
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""
 
+    def sealed_with_late(
+        self, experiment: ExperimentId, *, after: Time, until: Time, late: Mark
+    ) -> Iterator[SealedDecision]:
+        """The same decisions; but where the window ended up to the time of `late`, every reward and change of one up to
+        its position counts, whether it came in the window or later. `named` is filled. Activations stay as they were.
+        Of archived decisions it reads the archive."""
+
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """The first window's end beyond `after`, of one experiment or of any; None where no window is open.
 
@@ -633,7 +677,8 @@ class LogReader(Protocol):
             int64 position, time, version, model, deadline (microseconds), sealed (1 or 0: deadline <= head.time),
             overridden, activated (1 or 0); float64 propensity; string unit_id, action, reason, segment, device,
             channel, location, intent_stage, features (JSON object), eligible (JSON list), action_features (JSON
-            object), pmf (its millionths with commas between). Empty strings: not given; of `eligible`: all active ones.
+            object), pmf (its millionths with commas between), slot (the decision's id where it can be one of a slate's
+            slots). Empty strings: not given; of `eligible`: all active ones.
         rewards, in order of (position of the decision, position of the reward):
             int64 decision (its position), time, joined (1 or 0: in time), retracted (1 or 0: taken back in time);
             float64 value (what is in force of it, x weight), unweighted (the same without weight); string name.

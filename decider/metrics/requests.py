@@ -5,6 +5,9 @@ The labels are bounded: they come from definitions, never from calls. Called by 
 
 from __future__ import annotations
 
+from collections import Counter as Tally
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter
 
 from decider.experiment.feature_schema import Breach
@@ -27,6 +30,18 @@ class RequestMetrics:
             ("experiment", "feature", "problem"),
             registry=registry,
         )
+
+        self._withheld = Counter(
+            "decider_withheld_actions_total",
+            "Actions that a rule of the experiment took out of new decisions.",
+            ("experiment", "rule"),
+            registry=registry,
+        )
+
+    def observe_withheld(self, experiment: ExperimentId, rules: Iterable[str]) -> None:
+        """What was taken out of one decision. All caps of an experiment are one rule."""
+        for rule, count in Tally([rule.partition("[")[0] for rule in rules]).items():
+            self._withheld.labels(experiment, rule).inc(count)
 
     def observe_ignored(self, experiment: ExperimentId, count: int) -> None:
         """Ids that were left out of one request."""

@@ -130,7 +130,8 @@ class Algorithm:
     interactions that it knows; None is all. resumable: whether a policy that was saved and loaded learns on as if
     nothing had happened. uses_propensity: whether what it learns depends on the propensity of the action.
     shares: whether what it learns about an action says something about another one, and takes no more memory for each;
-    else actions that only calls know are not for it.
+    else actions that only calls know are not for it. no_apprentice: why it cannot learn from actions that others
+    chose, of propensity 1; empty where it can.
     """
 
     parameters: Mapping[str, Parameter]
@@ -142,6 +143,7 @@ class Algorithm:
     resumable: bool = True
     uses_propensity: bool = True
     shares: bool = True
+    no_apprentice: str = ""
 
     @property
     def defaults(self) -> dict[str, float]:

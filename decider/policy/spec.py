@@ -7,20 +7,37 @@ The `signature` of a spec says what a model was made by; two specs with the same
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.features import ENCODER_VERSION
 from decider.policy.work import Shape
+from decider.types import Position, Time
+
+
+@dataclass(frozen=True, slots=True)
+class Relearned:
+    """What a model learned anew: see the proto message of the same name. reward: the definition as canonical JSON, for
+    `experiment/`, which is above this room."""
+
+    until: Position
+    at: Time
+    reward: str
+
+    def __str__(self) -> str:
+        return f" relearned={self.until}:{sha256(self.reward.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
 class PolicySpec:
-    """An algorithm with all its parameters. reward_range: (minimum, maximum) declared, in the reward's unit."""
+    """An algorithm with all its parameters. reward_range: (minimum, maximum) declared, in the reward's unit. relearned:
+    None: it learns each decision as it was sealed."""
 
     algorithm: str = DEFAULT_ALGORITHM
     parameters: dict[str, float] = field(default_factory=lambda: ALGORITHMS[DEFAULT_ALGORITHM].defaults)
     interactions: tuple[str, ...] = DEFAULT_INTERACTIONS
     reward_range: tuple[float, float] = (0.0, 1.0)
+    relearned: Relearned | None = None
 
     @property
     def learns(self) -> bool:
@@ -64,7 +81,7 @@ class PolicySpec:
         """The signature for another version of the learning code, which this build may not have."""
         if not self.learns:
             return self.made_by
-        return f"{self.made_by} range={self.reward_range} encoder={ENCODER_VERSION} code={code}"
+        return f"{self.made_by} range={self.reward_range}{self.relearned or ''} encoder={ENCODER_VERSION} code={code}"
 
     def same_but_code(self, signature: str) -> bool:
         """Whether a model of that signature differs from ours in the version of the learning code at most.

@@ -93,7 +93,7 @@ def archive_command(
             return
         _check_writable(dest)
         with closing(open_to_cut(db, archives=(*archives, dest))) as log:
-            part = archive(log, dest, before=_limit(log, before), remember=remember, say=_every_few_seconds())
+            part = archive(log, dest, before=_limit(log, before), remember=remember, say=every_few_seconds())
             remember_success(dest, db)
     except DeciderError as error:
         raise click.ClickException(str(error)) from error
@@ -115,7 +115,7 @@ def _limit(log: CuttableLog, before: str) -> Time:
     return _time(before) if age is None else Time(log.head().time - age)
 
 
-def _every_few_seconds() -> Say:
+def every_few_seconds() -> Say:
     """Progress on stderr: each new kind of work, and the same one now and then."""
     told: dict[str, float] = {}
 

@@ -17,6 +17,7 @@ from decider.log.clock import LogClock
 from decider.options import Finite
 from decider.server.archive_command import archive_command, check_age
 from decider.server.forget_command import forget_command
+from decider.server.relearn_command import relearn_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
 
@@ -36,6 +37,7 @@ def main() -> None:
 
 main.add_command(forget_command)
 main.add_command(archive_command)
+main.add_command(relearn_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:

@@ -69,6 +69,7 @@ def decision_request(message: pb.DecideRequest) -> DecisionRequest:
         action_features,
         message.explore or not message.HasField("explore"),
         called,
+        default=_default_action(message),
     )
 
 
@@ -98,9 +99,14 @@ def slate_requests(message: pb.DecideSlateRequest) -> tuple[str, list[DecisionRe
             tuple(map(ActionId, slot.excluded_actions)),
             action_features,
             explore,
+            default=_default_action(slot),
         )
         for place, (slot, of_slot) in enumerate(zip(message.slots, contexts, strict=True))
     ]
+
+
+def _default_action(message: pb.DecideRequest | pb.Slot) -> ActionId | None:
+    return ActionId(message.default_action) if message.default_action else None
 
 
 def _slot_context(context: Context, slot: pb.Slot, field: str, violations: list[Violation]) -> Context:

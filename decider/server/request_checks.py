@@ -31,7 +31,8 @@ class RequestChecks:
 
     def fit(self, version: ExperimentVersion, request: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request without the actions that cannot be chosen, and their ids. Raises as `fit_actions` does."""
-        named = (*request.eligible, *request.excluded, *request.action_features)
+        default = () if request.default is None else (request.default,)
+        named = (*request.eligible, *request.excluded, *request.action_features, *default)
         if not request.called and version.active.keys() >= set(named):  # nearly every request ends here
             return request, ()
         ignored = inactive_actions(version, named, [one.id for one in request.called])

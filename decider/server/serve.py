@@ -28,6 +28,7 @@ from decider.log.evicted import EvictedPolicies
 from decider.log.group_commit import CommitExecutor
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Tick
+from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
 from decider.metrics.requests import RequestMetrics
@@ -47,6 +48,7 @@ from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower, Owner
+from decider.types import ExperimentId
 
 logger = logging.getLogger(__name__)
 
@@ -143,6 +145,7 @@ class Server:
         self._archiver = DailyArchive(settings)
         self._opened.callback(self._archiver.stop)
         self._process = process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
+        self._agreement = AgreementMetrics(self._registry)
         self.log = open_log(
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
@@ -190,6 +193,7 @@ class Server:
                 budget=budget,
                 locate_all=self._calls.share(self.log.locate_all),
                 metrics=RequestMetrics(self._registry),
+                agreement=self._agreement,
                 clock=self._clock,
             ),
             ExperimentService(self.log, self.current, self._follower, versions, progress=self._progress),
@@ -199,6 +203,10 @@ class Server:
         self.port = self._grpc.port
         self._opened.callback(self._grpc.stop)
 
+    def _forget(self, experiment: ExperimentId) -> None:
+        self._process.forget(experiment)
+        self._agreement.forget(experiment)
+
     def _serve(self) -> bool:
         leader = self._running_leader
         self._phase = "learning"
@@ -207,7 +215,7 @@ class Server:
         self._follower.follow()
         self._totals = totals = SharedTotals(self.log)
         self._registry.register(
-            LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._process.forget)
+            LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._forget)
         )
         self._registry.register(
             StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from decider.decide.decide import decide, eligible_actions
-from decider.decide.named_actions import MAX_SHOWN, SHOWN, inactive_actions
+from decider.decide.agreement import Agreement, agreement_of
+from decider.decide.decide import Eligible, decide, default_action, eligible_actions
+from decider.decide.named_actions import MAX_SHOWN, SHOWN, check_default, inactive_actions
 from decider.decide.slate import decide_slate, slot_id
 from decider.errors import (
     AlreadyExists,
@@ -16,6 +17,7 @@ from decider.errors import (
     LogError,
 )
 from decider.experiment.definition import Experiment, ExperimentVersion
+from decider.experiment.limits import Counts, is_limit
 from decider.log.protocol import (
     Append,
     Awaited,
@@ -24,9 +26,10 @@ from decider.log.protocol import (
     LoggedDecision,
     LogReader,
     Mark,
-    NewAssignment,
     NewSlate,
+    UnitDecision,
 )
+from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.requests import RequestMetrics
 from decider.policy.work import Budget
 from decider.server import convert
@@ -35,12 +38,15 @@ from decider.server.request_checks import RequestChecks
 from decider.server.rpc import check_caller, to_status
 from decider.serving.current import Current, Serving
 from decider.types import (
+    NO_HISTORY,
     STICKY,
     ActionId,
     Decision,
     DecisionId,
     DecisionRequest,
     ExperimentId,
+    History,
+    Reached,
     Reason,
     Time,
     now,
@@ -50,15 +56,21 @@ from decider.v1 import decider_service_pb2 as pb
 
 class _Answer(NamedTuple):
     """A decision with its version; `stored`: it was in the log before. ignored: ids of actions in the request that were
-    left out. reason: of the answer, if not the decision's. assignment: of a new decision that its unit keeps."""
+    left out. reason: of the answer, if not the decision's. unit: of a new decision, what it depends on of its unit.
+    agreement: of an apprentice with a new decision."""
 
     decision: Decision
     version: ExperimentVersion
     stored: bool
     ignored: Sequence[ActionId] = ()
     reason: str | None = None
-    assignment: NewAssignment | None = None
+    unit: UnitDecision | None = None
+    agreement: Agreement | None = None
 
+
+MOST_TRIES = 100
+"""To decide for a unit. Each but the last one fails because another decision was written between the look at what the
+unit has had and the commit, and used up or freed a limit: that ends once nobody is quicker."""
 
 PATIENT = Caller(math.inf, lambda: True)
 """A caller that never gives up."""
@@ -66,7 +78,7 @@ PATIENT = Caller(math.inf, lambda: True)
 
 class DeciderService(Feedback):
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
-    experiment does not know. clock: the log's.
+    experiment does not know. agreement: of apprentices. clock: the log's.
 
     caller: what its call decided is in the log only where it still waits when the commit begins. Rewards and
     activations are true whoever waits.
@@ -81,23 +93,34 @@ class DeciderService(Feedback):
         budget: Budget | None = None,
         locate_all: LocateAll | None = None,
         metrics: RequestMetrics | None = None,
+        agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
     ) -> None:
         super().__init__(current, log, append=append, locate_all=locate_all)
         self._budget = budget
         self._clock = clock
         self._replies = convert.Replies()
-        self._checks = RequestChecks(metrics or RequestMetrics())
+        self._metrics = metrics or RequestMetrics()
+        self._checks = RequestChecks(self._metrics)
+        self._agreement = agreement or AgreementMetrics()
 
     def Decide(self, request: pb.DecideRequest, caller: Caller = PATIENT) -> pb.DecideResponse:
         """Choose, append, answer; a decision id that is in the log gets the stored decision."""
-        chosen = self._choose(request)
-        if not chosen.stored:
-            (mark,) = self._append([Awaited(chosen.assignment or chosen.decision, caller)])
-            chosen = self._confirm(request, chosen, mark, caller)
         reply = pb.DecideResponse()
-        self._write(reply, chosen, request)
+        self._write(reply, self._decide(request, caller), request)
         return reply
+
+    def _decide(self, request: pb.DecideRequest, caller: Caller) -> _Answer:
+        """The decision to answer with, which is in the log."""
+        for _ in range(MOST_TRIES):
+            chosen = self._choose(request)
+            if chosen.stored:
+                return chosen
+            (mark,) = self._append([Awaited(chosen.unit or chosen.decision, caller)])
+            confirmed = self._confirm(request, chosen, mark, caller)
+            if confirmed is not None:
+                return confirmed
+        raise _too_many_tries(request.unit_id)
 
     def _write(
         self, reply: pb.DecideResponse, chosen: _Answer, request: pb.DecideRequest | pb.DecideSlateRequest
@@ -117,7 +140,7 @@ class DeciderService(Feedback):
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
         chosen = [attempt(self._choose, message) for message in request.requests]
-        new = [Awaited(c.assignment or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
+        new = [Awaited(c.unit or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
             check_caller(caller)
@@ -138,24 +161,48 @@ class DeciderService(Feedback):
 
     def _new_slate(self, request: pb.DecideSlateRequest, caller: Caller) -> tuple[str, Sequence[_Answer]]:
         slate_id, slots = convert.slate_requests(request)
-        version, model, cache = self._serving(request.experiment)
+        for _ in range(MOST_TRIES):
+            answers = self._try_slate(request, slots, caller)
+            if answers:
+                return slate_id, answers
+        raise _too_many_tries(request.unit_id)
+
+    def _try_slate(
+        self, request: pb.DecideSlateRequest, slots: Sequence[DecisionRequest], caller: Caller
+    ) -> Sequence[_Answer]:
+        """The answers; none where what the unit has had was another at the commit."""
+        serving = self._serving(request.experiment)
+        version, model, cache = serving
         if version.experiment.sticky:
             raise FailedPrecondition(
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
                 reason="EXPERIMENT_STICKY",
             )
         fit = [self._fit(version, slot) for slot in slots]
-        decisions = decide_slate([slot for slot, _ in fit], version, model, cache, self._budget)
-        (mark,) = self._append([Awaited(NewSlate(decisions), caller)])
-        if mark is not None:
-            both = zip(decisions, fit, strict=True)
-            return slate_id, [_Answer(made, version, stored=False, ignored=ignored) for made, (_, ignored) in both]
+        counts = self._limit_counts(version, request.unit_id)
+        filled = decide_slate([slot for slot, _ in fit], version, model, cache, self._budget, counts)
+        units = [
+            _of_unit(one.decision, version.experiment, None, counts and one.reached, one.withheld) for one in filled
+        ]
+        new = tuple([unit or one.decision for unit, one in zip(units, filled, strict=True)])
+        (mark,) = self._append([Awaited(NewSlate(new), caller)])
+        if mark is None:
+            return self._refused_slate(request, caller, retry=any(units))
+        answers = [
+            _Answer(one.decision, version, False, ignored, None, unit, self._compare(slot, one.decision, serving))
+            for one, unit, (slot, ignored) in zip(filled, units, fit, strict=True)
+        ]
+        for answer in answers:
+            self._count(answer)
+        return answers
+
+    def _refused_slate(self, request: pb.DecideSlateRequest, caller: Caller, *, retry: bool) -> Sequence[_Answer]:
+        """What another call with this id, that was quicker, has written; none where it may be decided anew."""
         check_caller(caller)
-        # The log refused it: another call with this id was quicker. Only what is in the log is ever answered.
         stored = self._find_slate(request)
-        if not stored:
-            raise LogError(f"slate {slate_id!r} was refused by the log and is not in it")
-        return slate_id, stored
+        if not (stored or retry):
+            raise LogError(f"slate {request.slate_id!r} was refused by the log and is not in it")
+        return stored
 
     def _find_slate(self, request: pb.DecideSlateRequest) -> Sequence[_Answer]:
         """The slate with this id; empty if there is none. Raises AlreadyExists if it belongs to another unit or
@@ -167,6 +214,7 @@ class DeciderService(Feedback):
                 decision_id=slot_id(request.slate_id, place),
                 eligible_actions=slot.eligible_actions,
                 excluded_actions=slot.excluded_actions,
+                default_action=slot.default_action,
             )
             for place, slot in enumerate(request.slots)
         ]
@@ -191,7 +239,7 @@ class DeciderService(Feedback):
             if isinstance(chosen, DeciderError):
                 raise chosen
             if not chosen.stored:
-                chosen = self._confirm(request, chosen, next(marks), caller)
+                chosen = self._confirm(request, chosen, next(marks), caller) or self._decide(request, caller)
             self._write(response.results.add().response, chosen, request)
         except DeciderError as error:
             response.results.add(error=to_status(error))
@@ -202,14 +250,32 @@ class DeciderService(Feedback):
             if stored is not None:
                 return stored
         asked = convert.decision_request(request)
-        version, model, slots = self._serving(request.experiment)
+        serving = self._serving(request.experiment)
+        version, model, slots = serving
         asked, ignored = self._fit(version, asked)
-        kept = self._kept(version, asked.unit_id, at=self._clock()) if version.experiment.sticky else None
-        if kept is not None and kept.decision.action in eligible_actions(version, asked):
-            return self._repeated(kept)._replace(ignored=ignored)
-        made = decide(asked, version, model, slots, self._budget)
-        new = _assignment(made, version.experiment, kept) if version.experiment.sticky else None
-        return _Answer(made, version, stored=False, ignored=ignored, assignment=new)
+        kept = self._kept(version, asked.unit_id) if version.experiment.sticky else None
+        reached = self._reached(version, asked.unit_id)
+        eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
+        if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
+            return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
+        made = decide(asked, version, model, slots, self._budget, eligible=eligible)
+        new = _of_unit(made, version.experiment, kept, reached, eligible.withheld)
+        agreement = self._compare(asked, made, serving)
+        return _Answer(made, version, stored=False, ignored=ignored, unit=new, agreement=agreement)
+
+    def _compare(self, asked: DecisionRequest, made: Decision, serving: Serving) -> Agreement | None:
+        version, model, slots = serving
+        if version.default_reason is None:
+            return None
+        return agreement_of(asked, made, version, model, slots, self._budget)
+
+    def _reached(self, version: ExperimentVersion, unit: str) -> Reached | None:
+        """The limits that are used up for a unit; None where the version has none."""
+        counts = self._limit_counts(version, unit)
+        return version.limits.reached(counts) if version.limits and counts else None
+
+    def _limit_counts(self, version: ExperimentVersion, unit: str) -> Counts | None:
+        return self._log.limit_counts(version, unit, at=self._clock()) if version.limits else None
 
     def _fit(self, version: ExperimentVersion, asked: DecisionRequest) -> tuple[DecisionRequest, Sequence[ActionId]]:
         """The request as the experiment takes it, and the ids of actions that it leaves out. Raises InvalidArgument,
@@ -219,16 +285,16 @@ class DeciderService(Feedback):
             self._checks.check_features(experiment.id, experiment.schema, asked.context)
         if version.scheduled:
             asked = asked._replace(at=self._clock())
+        if version.default_reason is not None:
+            fitted, ignored = self._checks.fit(version, asked)
+            check_default(version, asked, fitted)
+            return fitted, ignored
         if asked.eligible or asked.excluded or asked.action_features or asked.called:
-            return self._checks.fit(version, asked)
+            return self._checks.fit(version, asked._replace(default=None))
         return asked, ()
 
-    def _kept(self, version: ExperimentVersion, unit: str, *, at: Time) -> LoggedDecision | None:
-        return self._log.assigned(version.experiment.id, unit, at=at)
-
-    def _repeated(self, kept: LoggedDecision) -> _Answer:
-        """The answer for a unit that keeps a decision."""
-        return _Answer(kept.decision, self._log.version_at(kept.decision.version), stored=True, reason=STICKY)
+    def _kept(self, version: ExperimentVersion, unit: str) -> LoggedDecision | None:
+        return self._log.assigned(version.experiment.id, unit, at=self._clock())
 
     def _serving(self, experiment: str) -> Serving:
         """What decides for an experiment. Raises NotFound, FailedPrecondition."""
@@ -239,21 +305,29 @@ class DeciderService(Feedback):
             )
         return serving
 
-    def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None, caller: Caller) -> _Answer:
-        """The decision to answer with after the commit. Raises GaveUp, and LogError if it is not in the log."""
-        # No mark: the caller gave up before the commit, a unique key refused the id, or the unit keeps another decision
-        # that a call wrote between `_choose` and the commit. Only what is in the log is ever answered.
+    def _confirm(self, request: pb.DecideRequest, chosen: _Answer, mark: Mark | None, caller: Caller) -> _Answer | None:
+        """The decision to answer with after the commit; None: its unit's past is another by now. Raises GaveUp, and
+        LogError if it is not in the log."""
+        # No mark: the caller gave up before the commit, a unique key refused the id, or another call wrote a decision
+        # of the unit between `_choose` and the commit. Only what is in the log is ever answered.
         if mark is not None:
+            self._count(chosen)
             return chosen
         check_caller(caller)
         stored = self._find_stored(request) if request.decision_id else None
-        if stored is None and chosen.version.experiment.sticky:
-            # At the start of time: it counted at the commit, and may have ended since.
-            kept = self._kept(chosen.version, request.unit_id, at=Time(0))
-            stored = self._repeated(kept) if kept else None
+        if stored is None and chosen.unit is not None:
+            return None
         if stored is None:
             raise LogError(f"decision {request.decision_id!r} was refused by the log and is not in it")
         return stored
+
+    def _count(self, chosen: _Answer) -> None:
+        """A new decision, in the metrics of this process."""
+        experiment = chosen.version.experiment.id
+        if chosen.unit is not None and chosen.unit.withheld:
+            self._metrics.observe_withheld(experiment, chosen.unit.withheld.values())
+        if chosen.agreement is not None:
+            self._agreement.observe(experiment, chosen.agreement)
 
     def _find_stored(self, request: pb.DecideRequest) -> _Answer | None:
         """The decision with this id, if there is one. Raises AlreadyExists if it belongs to another unit or experiment,
@@ -281,13 +355,38 @@ def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentV
     """Of a call that is sent again: as in the first answer. Its other fields are not read."""
     brought = [*decision.eligible, *[action.id for action in request.actions]]
     named = [*request.eligible_actions, *request.excluded_actions, *sorted(request.action_features)]
+    if request.default_action and version.default_reason is not None:
+        named.append(request.default_action)
     if not (named or request.actions):
         return ()
     return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
 
 
-def _assignment(made: Decision, experiment: Experiment, kept: LoggedDecision | None) -> NewAssignment | None:
-    """That the unit keeps a decision; None where it shall not: a failure, or what was served without exploration."""
-    if made.reason in (Reason.FALLBACK, Reason.NO_EXPLORATION):
+NOT_KEPT = (Reason.FALLBACK, Reason.NO_EXPLORATION, Reason.WITHHELD)
+"""Reasons of decisions that no unit keeps: they were served in place of a draw."""
+
+
+def _of_unit(
+    made: Decision,
+    experiment: Experiment,
+    kept: LoggedDecision | None,
+    reached: Reached | None,
+    withheld: Mapping[ActionId, str],
+) -> UnitDecision | None:
+    """A decision with what it depends on; None where that is nothing."""
+    keep = 0 if made.reason in NOT_KEPT else experiment.sticky
+    if not (keep or withheld or reached is not None):
         return None
-    return NewAssignment(made, experiment.sticky, kept.position if kept else None)
+    return UnitDecision(made, keep, kept.position if kept else None, reached, withheld)
+
+
+def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion, default: ActionId | None) -> bool:
+    """Whether a unit may see what it keeps: that is no new draw, so limits do not withhold it. A default action that is
+    to be served in its place does."""
+    if version.default_reason is not None and default_action(version, eligible.actions, default) not in (None, action):
+        return False
+    return action in eligible.actions or is_limit(eligible.withheld.get(action, ""))
+
+
+def _too_many_tries(unit: str) -> LogError:
+    return LogError(f"other decisions of unit {unit!r} were quicker {MOST_TRIES} times; send the call again")

@@ -24,6 +24,8 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_NO_EXPLORATION: _ClassVar[Reason]
     REASON_HOLDOUT_UNAVAILABLE: _ClassVar[Reason]
     REASON_STICKY: _ClassVar[Reason]
+    REASON_WITHHELD: _ClassVar[Reason]
+    REASON_APPRENTICE: _ClassVar[Reason]
 
 class ActivationOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -60,6 +62,8 @@ REASON_ONLY_ELIGIBLE: Reason
 REASON_NO_EXPLORATION: Reason
 REASON_HOLDOUT_UNAVAILABLE: Reason
 REASON_STICKY: Reason
+REASON_WITHHELD: Reason
+REASON_APPRENTICE: Reason
 ACTIVATION_OUTCOME_UNSPECIFIED: ActivationOutcome
 ACTIVATION_OUTCOME_ACTIVATED: ActivationOutcome
 ACTIVATION_OUTCOME_OVERRIDDEN: ActivationOutcome
@@ -95,7 +99,7 @@ class Context(_message.Message):
     def __init__(self, segment: _Optional[str] = ..., device: _Optional[str] = ..., channel: _Optional[str] = ..., location: _Optional[str] = ..., intent_stage: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class DecideRequest(_message.Message):
-    __slots__ = ("experiment", "unit_id", "context", "decision_id", "eligible_actions", "excluded_actions", "action_features", "explore", "with_ranking", "actions")
+    __slots__ = ("experiment", "unit_id", "context", "decision_id", "eligible_actions", "excluded_actions", "action_features", "explore", "with_ranking", "actions", "default_action")
     class ActionFeaturesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +117,7 @@ class DecideRequest(_message.Message):
     EXPLORE_FIELD_NUMBER: _ClassVar[int]
     WITH_RANKING_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_ACTION_FIELD_NUMBER: _ClassVar[int]
     experiment: str
     unit_id: str
     context: Context
@@ -123,7 +128,8 @@ class DecideRequest(_message.Message):
     explore: bool
     with_ranking: bool
     actions: _containers.RepeatedCompositeFieldContainer[CalledAction]
-    def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., decision_id: _Optional[str] = ..., eligible_actions: _Optional[_Iterable[str]] = ..., excluded_actions: _Optional[_Iterable[str]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ..., actions: _Optional[_Iterable[_Union[CalledAction, _Mapping]]] = ...) -> None: ...
+    default_action: str
+    def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., decision_id: _Optional[str] = ..., eligible_actions: _Optional[_Iterable[str]] = ..., excluded_actions: _Optional[_Iterable[str]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ..., actions: _Optional[_Iterable[_Union[CalledAction, _Mapping]]] = ..., default_action: _Optional[str] = ...) -> None: ...
 
 class CalledAction(_message.Message):
     __slots__ = ("id", "kind", "features", "payload")
@@ -223,14 +229,16 @@ class DecideSlateRequest(_message.Message):
     def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., slate_id: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ...) -> None: ...
 
 class Slot(_message.Message):
-    __slots__ = ("features", "eligible_actions", "excluded_actions")
+    __slots__ = ("features", "eligible_actions", "excluded_actions", "default_action")
     FEATURES_FIELD_NUMBER: _ClassVar[int]
     ELIGIBLE_ACTIONS_FIELD_NUMBER: _ClassVar[int]
     EXCLUDED_ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_ACTION_FIELD_NUMBER: _ClassVar[int]
     features: _struct_pb2.Struct
     eligible_actions: _containers.RepeatedScalarFieldContainer[str]
     excluded_actions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., eligible_actions: _Optional[_Iterable[str]] = ..., excluded_actions: _Optional[_Iterable[str]] = ...) -> None: ...
+    default_action: str
+    def __init__(self, features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., eligible_actions: _Optional[_Iterable[str]] = ..., excluded_actions: _Optional[_Iterable[str]] = ..., default_action: _Optional[str] = ...) -> None: ...
 
 class DecideSlateResponse(_message.Message):
     __slots__ = ("slate_id", "decisions")

@@ -36,6 +36,8 @@ class Learning(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARNING_UNSPECIFIED: _ClassVar[Learning]
     LEARNING_ONLINE: _ClassVar[Learning]
     LEARNING_FROZEN: _ClassVar[Learning]
+    LEARNING_APPRENTICE: _ClassVar[Learning]
+    LEARNING_LOG_ONLY: _ClassVar[Learning]
 
 class ActionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -91,6 +93,8 @@ EXPERIMENT_STATE_ENDED: ExperimentState
 LEARNING_UNSPECIFIED: Learning
 LEARNING_ONLINE: Learning
 LEARNING_FROZEN: Learning
+LEARNING_APPRENTICE: Learning
+LEARNING_LOG_ONLY: Learning
 ACTION_STATE_UNSPECIFIED: ActionState
 ACTION_STATE_ACTIVE: ActionState
 ACTION_STATE_RETIRED: ActionState
@@ -117,7 +121,7 @@ AGGREGATION_MIN: Aggregation
 AGGREGATION_MEAN: Aggregation
 
 class Experiment(_message.Message):
-    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky")
+    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "caps", "time_zone", "relearned")
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +138,9 @@ class Experiment(_message.Message):
     ACTIONS_IN_CALLS_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     STICKY_FIELD_NUMBER: _ClassVar[int]
+    CAPS_FIELD_NUMBER: _ClassVar[int]
+    TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
+    RELEARNED_FIELD_NUMBER: _ClassVar[int]
     id: str
     description: str
     state: ExperimentState
@@ -150,10 +157,35 @@ class Experiment(_message.Message):
     actions_in_calls: ActionsInCalls
     schema: FeatureSchema
     sticky: _duration_pb2.Duration
-    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    caps: _containers.RepeatedCompositeFieldContainer[Cap]
+    time_zone: str
+    relearned: Relearned
+    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ..., time_zone: _Optional[str] = ..., relearned: _Optional[_Union[Relearned, _Mapping]] = ...) -> None: ...
+
+class Cap(_message.Message):
+    __slots__ = ("action", "kind", "most", "per")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    PER_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    kind: str
+    most: int
+    per: _duration_pb2.Duration
+    def __init__(self, action: _Optional[str] = ..., kind: _Optional[str] = ..., most: _Optional[int] = ..., per: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class Relearned(_message.Message):
+    __slots__ = ("until", "at", "reward")
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    until: int
+    at: _timestamp_pb2.Timestamp
+    reward: RewardDefinition
+    def __init__(self, until: _Optional[int] = ..., at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ...) -> None: ...
 
 class Action(_message.Message):
-    __slots__ = ("id", "kind", "features", "payload", "state", "eligible_if", "available_from", "available_until")
+    __slots__ = ("id", "kind", "features", "payload", "state", "eligible_if", "available_from", "available_until", "min_share", "max_share", "daily_budget")
     ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +194,9 @@ class Action(_message.Message):
     ELIGIBLE_IF_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_FROM_FIELD_NUMBER: _ClassVar[int]
     AVAILABLE_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    MIN_SHARE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SHARE_FIELD_NUMBER: _ClassVar[int]
+    DAILY_BUDGET_FIELD_NUMBER: _ClassVar[int]
     id: str
     kind: str
     features: _struct_pb2.Struct
@@ -170,7 +205,10 @@ class Action(_message.Message):
     eligible_if: str
     available_from: _timestamp_pb2.Timestamp
     available_until: _timestamp_pb2.Timestamp
-    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., payload: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[ActionState, str]] = ..., eligible_if: _Optional[str] = ..., available_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., available_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    min_share: float
+    max_share: float
+    daily_budget: int
+    def __init__(self, id: _Optional[str] = ..., kind: _Optional[str] = ..., features: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., payload: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., state: _Optional[_Union[ActionState, str]] = ..., eligible_if: _Optional[str] = ..., available_from: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., available_until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., min_share: _Optional[float] = ..., max_share: _Optional[float] = ..., daily_budget: _Optional[int] = ...) -> None: ...
 
 class ActionsInCalls(_message.Message):
     __slots__ = ("most",)

@@ -61,7 +61,7 @@ EXAMPLES = """\b
 Examples:
   simulator compare storefront --policies default epsilon_greedy softmax
   simulator compare storefront --policies default --grid grid.toml --rounds 5000 --seeds 20 --report report
-  simulator compare demo.db --policies A.toml B.toml fixed:sale --against logged --out compared
+  simulator compare demo.db --experiment storefront --policies A.toml B.toml fixed:sale --against logged --out compared
 
 \b
 A grid is a TOML file; every combination is run:

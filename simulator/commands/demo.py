@@ -11,7 +11,7 @@ from rich.console import Console
 
 from decider.errors import DeciderError
 from simulator.drive import demo
-from simulator.report.demo import rewards_table
+from simulator.report.demo import returning_table, rewards_table
 from simulator.report.table import in_terminal
 
 DB = click.Path(path_type=Path, dir_okay=False)
@@ -34,6 +34,7 @@ def demo_command(db: Path, listen: str, http: str, visitors: int, exit_: bool, f
             metrics = f"http://{server.http}/metrics"
             console.print(f"Decide: grpc://{server.target}  metrics: {metrics}  log: {db}", soft_wrap=True)
             sent = demo.drive(server.target, visitors, seed=time.time_ns(), console=console)
+            places = demo.drive_returning(server.target, visitors)
             demo.wait_until_sealed(db)
             console.print(
                 f"{sent.decisions} decisions, {sent.clicks} clicks: {sent.lost} lost on the way; rewards: "
@@ -41,6 +42,7 @@ def demo_command(db: Path, listen: str, http: str, visitors: int, exit_: bool, f
                 soft_wrap=True,
             )
             console.print(in_terminal(rewards_table(demo.rewards(db))))
+            console.print(in_terminal(returning_table(places)))
             console.print(f"Replay it: simulator verify {db}", soft_wrap=True)
             if not exit_:
                 console.print(f"Still serving Decide on {server.target}, metrics on {metrics}; Ctrl-C ends it.")

@@ -37,12 +37,12 @@ from simulator.report.pages.evaluation import write_report
 
 EVALUATE_EXAMPLES = """\b
 Examples:
-  simulator evaluate demo.db --policy uniform --policy baseline --policy simulator/storefront.toml
+  simulator evaluate demo.db --experiment storefront --policy uniform --policy simulator/storefront.toml
   simulator evaluate open-bandit:random/all --policy table:bts.csv --json result.json --report report
   simulator evaluate clicks.csv --column reward=clicked --column action=banner --policy fixed:sale"""
 INSPECT_EXAMPLES = """\b
 Examples:
-  simulator inspect demo.db
+  simulator inspect demo.db --experiment storefront
   simulator inspect personalizer.dsjson --skip-bad --json findings.json"""
 
 

@@ -218,7 +218,7 @@ def import_command(
 
 @click.command(
     "export",
-    epilog="\b\nExamples:\n  simulator export demo.db demo.parquet\n"
+    epilog="\b\nExamples:\n  simulator export demo.db demo.parquet --experiment storefront\n"
     "  simulator export open-bandit:random/men men.dsjson.gz\n  vw --dsjson --cb_explore_adf -q CA -d men.dsjson.gz",
     help=f"Write the decisions of LOG to DEST: dsjson, CSV or Parquet, by its suffix.\n\nLOG is {KINDS}.\n\n"
     "Prints what DEST cannot hold. Exits 2 if LOG cannot be read or DEST not be written.",

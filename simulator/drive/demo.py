@@ -20,11 +20,13 @@ from decider.experiment_files import read_toml
 from decider.log.open import check_unused, open_reader
 from decider.log.protocol import LogReader
 from decider.types import Context, Reason, Time
+from simulator.drive import returning
 from simulator.drive.live import count_fates, new_run
 from simulator.drive.plan import Shares, plan
 from simulator.drive.send import Drive
 from simulator.drive.server import OwnServer, serving
 from simulator.drive.server import wait_until_sealed as server_wait
+from simulator.drive.target import failures
 from simulator.worlds.scenes import storefront
 
 EXPERIMENT_FILE = Path(__file__).parents[1] / "storefront.toml"
@@ -35,6 +37,7 @@ MEAN_DELAY = storefront.DELAY * EXPERIMENT.reward.window / storefront.WORLD.expe
 """Seconds, as in storefront.toml."""
 
 SHARES = Shares(reordered=0.0)
+RETURNING_ONE_IN = 20
 
 
 class Sent(NamedTuple):
@@ -47,8 +50,8 @@ class Sent(NamedTuple):
 
 
 def server(db: Path, *, listen: str, http: str) -> AbstractContextManager[OwnServer]:
-    """`decider serve` with the demo's experiment as a process of its own, drained at the end. Raises ServerFailed."""
-    return serving(db, listen=listen, http=http, experiments=[EXPERIMENT_FILE])
+    """`decider serve` with the demo's experiments as a process of its own, drained at the end. Raises ServerFailed."""
+    return serving(db, listen=listen, http=http, experiments=[EXPERIMENT_FILE, *returning.FILES])
 
 
 def drive(target: str, visitors: int, *, seed: int, console: Console) -> Sent:
@@ -65,6 +68,12 @@ def drive(target: str, visitors: int, *, seed: int, console: Console) -> Sent:
         raise driven.failure
     rewards = count_fates(made, ledger)
     return Sent(ledger.acknowledged, rewards.happened, rewards.lost, ledger.outcome_counts())
+
+
+def drive_returning(target: str, visitors: int) -> list[returning.Place]:
+    """One in twenty of so many visitors comes back. Raises DriveFailed."""
+    with failures(target):
+        return returning.play(target, max(1, visitors // RETURNING_ONE_IN), run=new_run())
 
 
 def delivered_share() -> float:

@@ -17,6 +17,7 @@ from simulator.evaluate.result import (
     Evaluation,
     Finding,
     LogSummary,
+    PageResults,
     PolicyResult,
 )
 from simulator.evaluate.verdicts import MATERIAL, by_severity
@@ -64,7 +65,36 @@ def with_answers(found: Evaluation) -> Evaluation:
     [None, 'not to be relied on']
     """
     answered = [one if one.name == LOGGED else replace(one, answer=answer(one, found.log)) for one in found.policies]
-    return replace(found, policies=tuple(answered))
+    return replace(found, policies=tuple(answered), slates=found.slates and _with_page_answers(found.slates, found.log))
+
+
+def _with_page_answers(slates: PageResults, log: LogSummary) -> PageResults:
+    """As if each page were one decision."""
+    mean = slates.mean_reward
+    pages = replace(
+        log,
+        decisions=slates.pages,
+        mean_reward=mean.value,
+        mean_reward_low=mean.low,
+        mean_reward_high=mean.high,
+        reward_range=slates.reward_range,
+    )
+    return replace(
+        slates, policies=tuple([replace(one, answer=_said_of_pages(answer(one, pages))) for one in slates.policies])
+    )
+
+
+def _said_of_pages(said: Answer) -> Answer:
+    return replace(said, effect=of_pages(said.effect), certainty=of_pages(said.certainty), advice=of_pages(said.advice))
+
+
+def of_pages(text: str) -> str:
+    """What is said of decisions, said of pages.
+
+    >>> of_pages("One decision carries 75 % of the spread; log 3 times as many decisions.")
+    'One page carries 75 % of the spread; log 3 times as many pages.'
+    """
+    return text.replace("decision", "page")
 
 
 def answer(result: PolicyResult, log: LogSummary) -> Answer:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.definition import Action, Experiment, ExperimentVersion, Learning, RewardDefinition
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.log.open import open_reader
@@ -148,9 +148,10 @@ def _table_action(where: str, row: list[str], header: list[str], columns: Column
 
 
 def experiment_candidate(name: str, experiment: Experiment, columns: Columns, *, delayed: bool = True) -> Candidate:
-    """The policy of an experiment: learned progressively, unless it never learns."""
+    """The policy of an experiment: learned progressively, unless it never learns. One that is only logged would learn
+    if it were asked."""
     policy = _replay(name, experiment, make_policy(experiment.policy), columns)
-    learns = experiment.policy.learns and not experiment.frozen
+    learns = experiment.policy.learns and experiment.learning is not Learning.FROZEN
     return ProgressiveLearner(policy, delayed=delayed) if learns else ServedPolicy(policy)
 
 

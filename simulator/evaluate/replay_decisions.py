@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.decide.decide import baseline_slots, rule_slots, usable_pmf
+from decider.decide.decide import baseline_slots, rule_slots, to_shares, usable_pmf
 from decider.decide.slots import SLOTS, Slots, to_slots_many
 from decider.errors import DeciderError
 from decider.experiment.definition import KIND, ExperimentVersion
@@ -146,6 +146,8 @@ class ReplayedPolicy:
                 slots = np.array([menu.ruled or baseline_slots(self._version, [one.id for one in menu.choices])])
             else:
                 slots = to_slots_many(np.array([pmfs[row] for row in rows]), minimum=minimum)
+                if self._version.shares:
+                    slots = np.array([to_shares(self._version, tuple(row), menu.choices) for row in slots.tolist()])
             known = menu.places >= 0
             dense[np.ix_(np.array(rows), menu.places[known])] = slots[:, known] / SLOTS
         return dense

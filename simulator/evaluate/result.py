@@ -21,6 +21,7 @@ FieldAnswer = Literal["useful", "better without", "no significant loss", "cannot
 """What the interval of a field's importance says."""
 PeriodUnit = Literal["week", "day", "hour", "tenth"]
 """Into what a log's time is split; a tenth is one of the time from its first decision to its last."""
+PageReward = Literal["sum", "page"]
 Conclusion = Literal["more", "less", "not told apart", "no comparison", "not to be relied on", "refused"]
 
 
@@ -267,11 +268,32 @@ class OverTime:
 
 
 @dataclass(frozen=True, slots=True)
+class PageResults:
+    """Whole pages: what `DecideSlate` filled, slot by slot. pages: those of which every slot is among the decisions;
+    incomplete: the others. slots: the decisions in them; most_slots: of one page.
+
+    reward: "sum" of the slots' rewards, or "page" where every slot has that of the page. mean_reward: of a page, as
+    logged; reward_range: of a page. policies: as those of the decisions, but of pages: `decisions` counts pages, and
+    what was logged is not among them.
+    """
+
+    pages: int
+    incomplete: int
+    slots: int
+    most_slots: int
+    reward: PageReward
+    mean_reward: Estimate
+    reward_range: tuple[float, float]
+    policies: tuple[PolicyResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Everything. seconds: reading and computing. importance: only where it was asked for.
 
     over_time: None where the log has no times, and without the breakdown.
     importance_missing: the policies that have no figures there although they were asked for, each with the reason.
+    slates: None where the log has no pages of several slots.
     """
 
     log: LogSummary
@@ -280,6 +302,7 @@ class Evaluation:
     importance: tuple[FieldImportance, ...] = ()
     importance_missing: Mapping[str, str] = field(default_factory=dict)
     over_time: OverTime | None = None
+    slates: PageResults | None = None
     schema: int = field(default=SCHEMA)
 
 

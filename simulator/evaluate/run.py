@@ -29,6 +29,7 @@ from simulator.evaluate.over_time import split_by_time
 from simulator.evaluate.result import Curve, Estimate, Evaluation, Finding, LogSummary, PolicyResult, Segment
 from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.scores import Scores, score
+from simulator.evaluate.slates import evaluate_pages
 from simulator.evaluate.verdicts import worst_verdict
 from simulator.logs.columns import Columns, Longs
 
@@ -80,6 +81,7 @@ def evaluate(
             log=summarize_log(columns, findings),
             policies=tuple(results),
             over_time=split_by_time(columns) if breakdown else None,
+            slates=evaluate_pages(columns, candidates, scores, findings=findings, force=force),
             seconds=time.perf_counter() - started,
         )
     )

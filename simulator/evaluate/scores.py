@@ -54,7 +54,7 @@ class Scores:
     for them. shares, logged_shares, missing_by_action: (actions,), means. example: (actions,), the first decision in
     which the action was missing, -1 for none. possible_weight: the largest weight that any action could have had.
     predictions: the least and the largest of the reward model, for any action in any decision. grouped: for MIPS; None
-    where actions are few.
+    where actions are few. possible_weights: the same as possible_weight for each decision; only of logs with pages.
     """
 
     columns: Columns
@@ -71,6 +71,7 @@ class Scores:
     possible_weight: float
     predictions: tuple[float, float]
     grouped: GroupProbabilities | None = None
+    possible_weights: Floats | None = None
 
     def part(self, rows: Flags) -> Scores:
         """Some of the decisions; what is known of actions stays that of all."""
@@ -84,6 +85,7 @@ class Scores:
             missing=self.missing[rows],
             guess=self.guess[rows],
             grouped=None,
+            possible_weights=None if self.possible_weights is None else self.possible_weights[rows],
         )
 
 
@@ -175,6 +177,7 @@ class _Collector:
         self._shares, self._logged_shares = np.zeros(actions), np.zeros(actions)
         self._missing_by_action, self._example = np.zeros(actions), np.full(actions, -1, np.int64)
         self._possible = 0.0
+        self._possible_weights = np.zeros(count) if columns.pages and columns.pmf is not None else None
         self._least, self._most = columns.reward_range[::-1]
         self._smallest = float(np.nanmin(columns.propensity, initial=1.0))
 
@@ -203,6 +206,8 @@ class _Collector:
             self._possible = max(self._possible, self._largest(block, pmf[wanted], wanted))
         else:
             self._support(rows, block, pmf, logged, wanted)
+            if self._possible_weights is not None:
+                self._possible_weights[rows] = (pmf * logged.inverse).max(axis=1)
         self._unknown(rows, pmf)
         if impossible is not None:
             self._unsupported(rows, np.where(impossible, np.nan_to_num(pmf), 0.0), predictions, wanted)
@@ -265,6 +270,7 @@ class _Collector:
             possible_weight=1.0 if (weight == 1).all() else self._possible,
             predictions=(self._least, self._most),
             grouped=grouped,
+            possible_weights=self._possible_weights,
         )
         return scores if rows.all() else scores.part(rows)
 

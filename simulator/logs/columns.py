@@ -85,6 +85,21 @@ class LeftOutRows:
     time: Longs
 
 
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Decisions that are the slots of pages. page: (n,) its number, -1 where the decision is no slot.
+
+    slots: (n,) how many slots its page has in the log, of which some may have been left out here.
+    """
+
+    page: Longs
+    slots: Longs
+
+    def take(self, rows: Rows) -> Pages:
+        """Of some decisions."""
+        return Pages(self.page[rows], self.slots[rows])
+
+
 @dataclass(frozen=True)
 class Columns:
     """n decisions of one experiment, in the order of the log; only those that can be evaluated.
@@ -106,7 +121,7 @@ class Columns:
     insisted: context fields that the user named as such, set_aside: those left out because they cannot be context, each
     with the reason. screened: leaks were looked for. holdout: the decisions of the control group; split: how units fell
     into it. experiment: its id.
-    versions: which of it were read.
+    versions: which of it were read. pages: None where no decision is the slot of a page.
     """
 
     name: str
@@ -141,6 +156,7 @@ class Columns:
     experiment: str = ""
     split: Split | None = None
     versions: VersionsRead | None = None
+    pages: Pages | None = None
 
     def __len__(self) -> int:
         return len(self.action)
@@ -206,6 +222,7 @@ class Columns:
             fields={name: one.take(rows) for name, one in self.fields.items()},
             reason=self.reason and self.reason.take(rows),
             action_features=self.action_features and self.action_features.take(rows),
+            pages=self.pages and self.pages.take(rows),
             **{name: values[rows] for name, values in taken.items() if values is not None},
         )
 

@@ -35,6 +35,7 @@ from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Float
 from simulator.logs.errors import BadLog
 from simulator.logs.holdout_split import split_of
 from simulator.logs.options import reward_range as seen_range
+from simulator.logs.slates import pages_of
 from simulator.logs.span import Span
 from simulator.logs.versions import choose_versions
 
@@ -51,7 +52,7 @@ MOST_CALLED, MOST_CELLS = 5_000, 200_000_000
 """Most actions that only calls knew; most sets of eligible actions x actions."""
 
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
-_TEXTS = ("action", "reason", "features", "action_features", *CONTEXT_FIELDS)
+_TEXTS = ("action", "reason", "features", "action_features", "slot", *CONTEXT_FIELDS)
 
 
 class AmbiguousExperiment(DeciderError):
@@ -108,6 +109,14 @@ def experiments(path: Path) -> Sequence[str]:
 
 def _ids(versions: Sequence[ExperimentVersion]) -> Sequence[str]:
     return list(dict.fromkeys(version.experiment.id for version in versions))
+
+
+def only_experiment(log: LogReader, wanted: str | None) -> str:
+    """The id of the one that was named, or of the only one. Raises AmbiguousExperiment."""
+    versions = _versions(log, wanted)
+    if not versions:
+        raise AmbiguousExperiment(f"{log.name} has no experiment")
+    return versions[0].experiment.id
 
 
 def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]:
@@ -199,6 +208,7 @@ def _load(
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items()},
         counts=_counts(log, sent),
         experiment=used[-1].id if used else "",
+        pages=pages_of(raw.slot, unit=raw.units, time=raw.time, version=raw.version),
         split=split_of(
             [one.experiment for one in versions],
             version=version,
@@ -260,7 +270,7 @@ class _Raw:
         self.pmf = np.concatenate(pmfs)
         self.units = distinct(texts["unit_id"]).astype(np.int64)
         self.eligible = category(texts["eligible"])
-        self.action, self.reasons, self.features, self.action_features, *self.context = (
+        self.action, self.reasons, self.features, self.action_features, self.slot, *self.context = (
             category(texts[name]) for name in _TEXTS
         )
 

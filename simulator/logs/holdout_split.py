@@ -40,11 +40,12 @@ def split_of(
     new: the first decision of its unit. rows: those that are read. A unit whose first decision is not among them is no
     new one there: who comes back may have been brought back by what it was shown.
     """
-    declared = np.array([one.holdout for one in experiments])[version]
+    declared = np.array([one.control_share for one in experiments])[version]
     split = rows & (declared > 0) & (declared < 1)
     counted = new & split
-    rules = list(dict.fromkeys((one.holdout, one.salt, one.baseline) for one in experiments))
-    rule = np.array([rules.index((one.holdout, one.salt, one.baseline)) for one in experiments], np.int64)[version]
+    keys = [(one.control_share, one.salt, one.baseline) for one in experiments]
+    rules = list(dict.fromkeys(keys))
+    rule = np.array([rules.index(key) for key in keys], np.int64)[version]
     group = (unit * len(rules) + rule)[split]
     controls, size = np.bincount(group, weights=control[split]), np.bincount(group)
     return Split(

@@ -52,10 +52,10 @@ def fit_to(experiment: Experiment, columns: Columns, *, file: str, renames: Mapp
     >>> found.columns.actions, found.columns.sets, found.columns.pmf.tolist()
     (('c', 'b', 'a'), ((1, 2),), [0.5, 0.5, 0.25, 0.75])
     """
-    if experiment.frozen:
+    if not experiment.learns:
         raise BadLog(
-            f"{file}: learning is FROZEN, so nothing would be learned from {columns.name}; take that line out, and "
-            "put it back once the server has learned the log"
+            f"{file}: learning is {experiment.learning.upper()}, so nothing would be learned from {columns.name}; take "
+            "that line out, and put it back once the server has learned the log"
         )
     ids = _ids_in_file(columns, experiment, file, renames)
     _check_rewards(columns, experiment, file)

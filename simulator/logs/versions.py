@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
-from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.definition import DEFAULT_ACTION_REASONS, Experiment, ExperimentVersion, RewardDefinition
 from simulator.logs.errors import BadLog
 from simulator.text import figure
 
@@ -96,14 +96,21 @@ def differences(one: Experiment, other: Experiment) -> tuple[str, ...]:
         found.append(
             "activation required from then on" if other.needs_activation else "activation not required any more"
         )
+    if (mode := _served(one)) != _served(other):
+        found.append(f"{mode} served, then {_served(other)}")
     return (*_holdout_differences(one, other), *found)
+
+
+def _served(experiment: Experiment) -> str:
+    """Decisions of the two kinds are not pooled: what a default action never showed has a weight in the other alone."""
+    return "default actions" if experiment.learning in DEFAULT_ACTION_REASONS else "the policy's draws"
 
 
 def _holdout_differences(one: Experiment, other: Experiment) -> tuple[str, ...]:
     """The salt and the baseline say who is in the control group and what it gets: nothing where there is none."""
-    if one.holdout != other.holdout:
-        return (f"holdout {figure(one.holdout)}, then {figure(other.holdout)}",)
-    if not one.holdout:
+    if one.control_share != other.control_share:
+        return (f"holdout {figure(one.control_share)}, then {figure(other.control_share)}",)
+    if not one.control_share:
         return ()
     found = [] if one.baseline == other.baseline else [f"baseline action {one.baseline}, then {other.baseline}"]
     return (*found, *([] if one.salt == other.salt else ["another salt, which draws another control group"]))

@@ -45,10 +45,10 @@ def log_facts(log: LogSummary) -> Facts:
     }
 
 
-def candidate_facts(diagnostics: Diagnostics, decisions: int) -> Facts:
-    """How much of the log the candidate can use."""
+def candidate_facts(diagnostics: Diagnostics, decisions: int, *, rows: str = "decisions") -> Facts:
+    """How much of the log the candidate can use. rows: what is weighted, in words."""
     return {
-        "Effective sample size": Cell(figure(diagnostics.ess), note=f"of {count(decisions)} decisions"),
+        "Effective sample size": Cell(figure(diagnostics.ess), note=f"of {count(decisions)} {rows}"),
         "Effective successes": Cell(figure(diagnostics.effective_successes)),
         "Largest weight": Cell(figure(diagnostics.max_weight), note=f"possible: {figure(diagnostics.possible_weight)}"),
         "Mean weight": Cell(figure(diagnostics.mean_weight), note="should be about 1"),
@@ -80,10 +80,11 @@ def notable(log: LogSummary) -> LogSummary:
     return replace(log, findings=(*worse, fine))
 
 
-def candidate_panel(name: str, diagnostics: Diagnostics, decisions: int) -> Panel:
-    """A candidate's figures and what was found about it that is not fine, under its verdict."""
+def candidate_panel(name: str, diagnostics: Diagnostics, decisions: int, *, rows: str = "decisions") -> Panel:
+    """A candidate's figures and what was found about it that is not fine, under its verdict. See `candidate_facts`."""
     worse = [finding for finding in diagnostics.findings if finding.verdict != "fine"]
-    return _panel(name, diagnostics.verdict, facts_in_terminal(candidate_facts(diagnostics, decisions)), worse)
+    figures = facts_in_terminal(candidate_facts(diagnostics, decisions, rows=rows))
+    return _panel(name, diagnostics.verdict, figures, worse)
 
 
 def _panel(name: str, verdict: Verdict, figures: Text, findings: Iterable[Finding]) -> Panel:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from decider.estimate.mean import Interval
 from simulator.drive.demo import Group, GroupRewards
+from simulator.drive.returning import VISITS, Place
 from simulator.report.table import Cell, Column, Table
 from simulator.text import count, figure, signed
 
@@ -46,3 +47,22 @@ def _difference(found: Interval) -> Cell:
 def _half(found: Interval) -> str:
     """Of the interval, which is as wide on both sides."""
     return f"±{figure(found.high - found.value)}" if math.isfinite(found.high) else ""
+
+
+def returning_table(places: Sequence[Place]) -> Table[Place]:
+    """What visitors saw who came back."""
+    columns: Sequence[Column[Place]] = (
+        Column("Experiment", lambda row: row.experiment, "name"),
+        Column("Calls", lambda row: count(row.calls), "number"),
+        Column("New draws", lambda row: count(row.drawn), "number"),
+        Column("Same answer again", lambda row: count(row.calls - row.drawn), "number"),
+        Column("Visitors whose answer changed", lambda row: count(row.changed), "number"),
+        Column("`none` shown", lambda row: count(row.none), "number"),
+        Column("Most offers to one visitor", lambda row: count(row.most_offers), "number"),
+    )
+    return Table(
+        f"Visitors who come {VISITS} times",
+        columns,
+        places,
+        note="checkout is sticky for an hour; exit-offer has a cap: one offer a visitor and week, then `none`",
+    )

@@ -21,11 +21,13 @@ from simulator.evaluate.result import (
     FieldImportance,
     HoldoutMean,
     LogSummary,
+    PageResults,
     PolicyResult,
     Segment,
 )
 from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.report.checks import candidate_panel, log_panel, notable
+from simulator.report.slates import page_estimates_table, pages_table, pages_text
 from simulator.report.table import STYLES, Cell, Column, Table, Tone, difference, estimate, in_terminal
 from simulator.text import between, count, figure, printable, signed, signed_between
 
@@ -46,6 +48,9 @@ TOO_FEW = "too few decisions"
 
 TO_DO = "What to do:"
 
+WHOLE, ALONE = ", whole pages", ", each slot behind the logged ones"
+"""Of what an answer is, in a log with slates."""
+
 ONE_EACH = "Each interval is for one policy alone. Of several, the one that looks best looks better than it is."
 
 
@@ -63,9 +68,22 @@ def terminal_parts(evaluation: Evaluation) -> Iterator[RenderableType]:
     for policy in candidates(evaluation):
         if policy.estimates:
             yield in_terminal(estimates_table(policy))
+    if evaluation.slates:
+        yield from _pages(evaluation.slates)
     if evaluation.importance:
         yield in_terminal(importance_table(evaluation.importance, evaluation.log.decisions))
     yield from missing_importance(evaluation)
+
+
+def _pages(slates: PageResults) -> Iterator[RenderableType]:
+    yield Text(pages_text(slates), "bold")
+    for policy in slates.policies:
+        if policy.diagnostics.verdict != "fine":
+            yield candidate_panel(f"{policy.name}, pages", policy.diagnostics, policy.decisions, rows="pages")
+    yield in_terminal(pages_table(slates))
+    for policy in slates.policies:
+        if policy.estimates:
+            yield in_terminal(page_estimates_table(policy))
 
 
 def candidates(evaluation: Evaluation) -> list[PolicyResult]:
@@ -135,16 +153,23 @@ def span(log: LogSummary) -> str:
 
 
 def _answers(evaluation: Evaluation) -> Iterator[RenderableType]:
-    """Three lines for each policy, the best first."""
+    """Three lines for each policy, the best first; of whole pages before single slots."""
     ordered = best_first(candidates(evaluation))
+    if evaluation.slates:
+        for policy in best_first(evaluation.slates.policies):
+            yield from _answer(policy, WHOLE)
     for policy in ordered:
-        if policy.answer:
-            style = STYLES[TONES.get(policy.answer.conclusion, "")]
-            yield Text.assemble(printable(policy.name), ": ", (policy.answer.effect, style or "bold"))
-            for text in (policy.answer.certainty, f"{TO_DO} {policy.answer.advice}"):
-                yield Padding(Text(printable(text)), (0, 0, 0, 2))
+        yield from _answer(policy, ALONE if evaluation.slates else "")
     if len(ordered) > 1:
         yield Text(ONE_EACH, "dim")
+
+
+def _answer(policy: PolicyResult, which: str) -> Iterator[RenderableType]:
+    if policy.answer:
+        style = STYLES[TONES.get(policy.answer.conclusion, "")]
+        yield Text.assemble(printable(policy.name), which, ": ", (policy.answer.effect, style or "bold"))
+        for text in (policy.answer.certainty, f"{TO_DO} {policy.answer.advice}"):
+            yield Padding(Text(printable(text)), (0, 0, 0, 2))
 
 
 def side_by_side(evaluation: Evaluation) -> Table[Side]:

@@ -234,14 +234,14 @@ def contestants(row: Row, folder: Path, seconds: float) -> Iterator[tuple[Contes
     bare = [frames(METHOD + method, message.SerializeToString()) for message in echo_messages(row)]
     in_flight = row.in_flight if row.decisions == 1 else 32
     with serving(db, cores=row.cores) as server, _echo(row.cores, folder) as (pid, port):
-        _check(server.port, row.method, first)
+        check_answers(server.port, row.method, first)
         yield (
             Contestant(server.pid, server.port, ours, row.decisions, row.in_flight, row.connections),
             Contestant(pid, port, bare, 1, in_flight, row.connections),
         )
 
 
-def _check(port: int, method: str, message: object) -> None:
+def check_answers(port: int, method: str, message: object) -> None:
     """That each part of a batch is answered without an error: the load looks at the status of the call alone."""
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = DeciderServiceStub(channel)  # type: ignore[no-untyped-call]

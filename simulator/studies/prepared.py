@@ -91,6 +91,14 @@ def priced_actions(random: Random, actions: Sequence[ActionId]) -> Question:
     return Question(storefront.visitor(random), known)
 
 
+Declare = Callable[[experiment_pb2.Experiment], None]
+"""Adds something to an experiment."""
+
+
+def nothing(_: experiment_pb2.Experiment) -> None:
+    """Adds nothing."""
+
+
 def experiment(id_: str = ID, *, actions: int, window: float) -> experiment_pb2.Experiment:
     """With the default policy."""
     made = experiment_pb2.Experiment(id=id_)
@@ -167,9 +175,20 @@ def append(log: EventLog, entries: Sequence[Decision]) -> None:
     log.append([NewReward(mark.position, "click", 1.0) for mark in marks[::REWARD_ONE_IN]])
 
 
-def write_log(db: Path, ask: Ask, *, actions: int, window: float, trickle: float, open_decisions: int = 0) -> None:
+def write_log(
+    db: Path,
+    ask: Ask,
+    *,
+    actions: int,
+    window: float,
+    trickle: float,
+    open_decisions: int = 0,
+    declare: Declare = nothing,
+    beside: Declare = nothing,
+) -> None:
     """A log of one experiment. window: of what the load decides. trickle: seconds from now on in which windows of older
-    decisions end. open_decisions: so many decisions, `open-0` and so on, wait for their rewards."""
+    decisions end. open_decisions: so many decisions, `open-0` and so on, wait for their rewards. declare: what the
+    experiment has more; beside: what an experiment `beside`, which gets no calls, has more."""
     begin = now()
     clock = SetClock(Time(begin - 2 * TRICKLE_WINDOW * SECOND))
     with closing(open_log(db, clock=clock)) as log:
@@ -180,7 +199,12 @@ def write_log(db: Path, ask: Ask, *, actions: int, window: float, trickle: float
             clock.time = Time(begin - TRICKLE_WINDOW * SECOND + number * SECOND // TRICKLE)
             log.append([next(made)])
         clock.time = begin
-        new = Versions(log).apply(from_message(experiment(actions=actions, window=window))).version
+        served, idle = experiment(actions=actions, window=window), experiment("beside", actions=actions, window=window)
+        declare(served)
+        beside(idle)
+        new = Versions(log).apply(from_message(served)).version
+        if beside is not nothing:
+            Versions(log).apply(from_message(idle))
         for batch in _batches(islice(decisions(new, ask, prefix="open"), open_decisions)):
             log.append(batch)
 

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from decider.errors import DeciderError
-from decider.experiment.definition import Experiment, RewardDefinition
+from decider.experiment.definition import Experiment, Learning, RewardDefinition
 from decider.experiment.schema import from_message, to_message
 from decider.policy.spec import PolicySpec
 from decider.types import ExperimentId
@@ -156,7 +156,7 @@ def _experiment(columns: Columns, definition: Experiment, kept: Indexes) -> Expe
         description=f"fitted to {columns.name}: a model of its rewards, no real visitors",
         paused=False,
         ended=False,
-        frozen=False,
+        learning=Learning.ONLINE,
         holdout=0.0,
         actions=actions,
         baseline=definition.baseline if definition.baseline in ids else None,

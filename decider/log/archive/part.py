@@ -17,7 +17,16 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive.files import file_sha256, sync
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, LINKS, REWARD_CHANGES, SEALS, UNIT_REWARDS, EntryTable
+from decider.log.sqlite.tables import (
+    DECISIONS,
+    ENTRY_TABLES,
+    LINKS,
+    REWARD_CHANGES,
+    SEALS,
+    UNIT_REWARDS,
+    WITHHELD,
+    EntryTable,
+)
 from decider.types import Position, Time
 
 FORMAT = 1
@@ -48,7 +57,7 @@ def file_of(table: EntryTable) -> str:
 
 DECISIONS_FILE = file_of(DECISIONS)
 
-_NEW = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS)
+_NEW = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS, WITHHELD)
 FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in _NEW], MARKS)
 """The files that every part has. Parts of older releases have none of the other kinds of entries."""
 

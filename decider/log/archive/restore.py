@@ -20,8 +20,10 @@ from decider.log.archive.part import NAMED, Part, file_of, read_part
 from decider.log.archive.read import entry_rows, marks_of, rows_of
 from decider.log.sqlite.archived import KEPT, digest_of_cut, digest_of_entries, digest_of_models
 from decider.log.sqlite.errors import sqlite_errors
+from decider.log.sqlite.exposures import recount
 from decider.log.sqlite.log_files import witness_path
 from decider.log.sqlite.migrations import migrate
+from decider.log.sqlite.read_rows import version_reader
 from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
 from decider.types import START, Position
 
@@ -68,6 +70,7 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
         else:
             _copy_live(connection, live, target, whole[-1].last if whole else START)
         _mark_joints(connection, whole)
+        _recount(connection)
 
 
 def _make(target: Path) -> sqlite3.Connection:
@@ -170,6 +173,14 @@ def _copy_live(connection: sqlite3.Connection, live: Path, target: Path, last: P
 def _copy_entries(table: EntryTable) -> str:
     names = ", ".join(["position", "time", *table.columns])
     return f"insert into main.{table.name} ({names}) select {names} from live.{table.name} where position > ?"  # noqa: S608
+
+
+def _recount(connection: sqlite3.Connection) -> None:
+    """What counts for limits follows from the entries."""
+    (end,) = connection.execute("select time from main.head").fetchone()
+    connection.execute("begin")
+    recount(connection, version_reader(connection), end)
+    connection.execute("commit")
 
 
 def _mark_joints(connection: sqlite3.Connection, parts: Sequence[Part]) -> None:

@@ -11,8 +11,9 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
+from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
 from decider.log.protocol import Mark, SealedDecision
@@ -125,6 +126,13 @@ def archived_sum(row: Any) -> int:
     return int.from_bytes(digest[:8], "big") & REFUSED_BITS
 
 
+class ArchivedSealed(NamedTuple):
+    """An archived decision that the log still holds, with its rewards by name."""
+
+    sealed: SealedDecision
+    named: tuple[NamedReward, ...]
+
+
 def archived_sealed(
     connection: sqlite3.Connection,
     version_at: Callable[[Position], ExperimentVersion],
@@ -132,16 +140,26 @@ def archived_sealed(
     *,
     after: Time,
     until: Time,
-) -> Iterator[SealedDecision]:
+) -> Iterator[ArchivedSealed]:
     """The archived decisions that the log still holds, as `LogReader.sealed_decisions` gives them."""
     parameters = {"experiment": experiment, "after": after, "until": until}
     for row in read(connection, _ARCHIVED_SEALED, parameters, ARCHIVED_DECISION):
-        yield SealedDecision(
+        rewards = [_archived_reward(one) for one in json.loads(row.rewards)]
+        sealed = SealedDecision(
             position=row.position,
             deadline=row.deadline,
             decision=decision(row, version_at(row.version).all_active),
-            rewards=tuple(json.loads(row.rewards)),
+            rewards=tuple([reward for _, reward in rewards]),
             overridden=bool(row.overridden),
             activated=bool(row.activated),
             shown=row.shown,
         )
+        yield ArchivedSealed(sealed, tuple([named for named, _ in rewards]))
+
+
+def _archived_reward(content: Any) -> tuple[NamedReward, float]:
+    """With its name, and what it counts. Older releases wrote no names."""
+    if isinstance(content, list):
+        name, value, weight = content
+        return NamedReward(name, value), value * weight
+    return NamedReward("", content), content

@@ -27,7 +27,8 @@ select position, time, version, model, deadline, deadline <= ? as sealed, overri
   action, reason, coalesce(segment, '') as segment, coalesce(device, '') as device, coalesce(channel, '') as channel,
   coalesce(location, '') as location, coalesce(intent_stage, '') as intent_stage, coalesce(features, '') as features,
   coalesce(eligible, '') as eligible, coalesce(action_features, '') as action_features,
-  substr(pmf, 2, length(pmf) - 2) as pmf
+  substr(pmf, 2, length(pmf) - 2) as pmf,
+  case when decision_id glob '*/[0-9]' or decision_id glob '*/[1-9][0-9]' then decision_id else '' end as slot
 from decision_windows where +experiment = ? and position <= ? order by position
 """
 _REWARDS = """

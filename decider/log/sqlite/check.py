@@ -9,7 +9,8 @@ unused (free pages, signatures without models), and an attacker who computes new
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from hashlib import sha256
 from itertools import groupby
@@ -31,7 +32,9 @@ from decider.log.sqlite.archived import (
 )
 from decider.log.sqlite.checkpoints import Stored, stored_checkpoints
 from decider.log.sqlite.commits import Commit, commits, head_after, leaves_mark, originals
+from decider.log.sqlite.exposures import counted
 from decider.log.sqlite.models import read_whole
+from decider.log.sqlite.read_rows import version_reader
 from decider.log.sqlite.tables import ENTRY_TABLES, EXPERIMENTS, version_row
 from decider.log.sqlite.totals import add_totals
 from decider.log.sqlite.trim import DELETED, FIRST_LEFT
@@ -75,6 +78,7 @@ def check(
         _check_assignments(connection),
         _check_units(connection),
         _check_seals(connection),
+        _check_exposures(connection),
         _check_models(connection),
         _check_totals(connection),
     )
@@ -340,6 +344,44 @@ def _check_units(connection: sqlite3.Connection) -> Iterator[Damage]:
     """What follows from decisions and links, for rewards by unit."""
     for (problem,) in connection.execute(_WRONG_UNITS):
         yield Damage(*NOWHERE, problem)
+
+
+def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """That what counts for caps and budgets follows from the decisions and activations that the log has."""
+    (now,) = connection.execute("select time from head").fetchone()
+    behind = connection.execute("select position, time from cut").fetchone() or (START, Time(0))
+    kept = {row[0]: row for row in connection.execute(_EXPOSURES, behind[:1])}
+    spent: Counter[tuple[str, int, int, str]] = Counter()
+    for one in counted(connection, version_reader(connection)):
+        day = one.day or (None, None)
+        row = kept.pop(one.decision, None)
+        ended = one.reserved_until is not None and one.reserved_until <= now
+        if one.day is not None and not (ended and row is None):
+            spent[one.experiment, one.day.end, one.day.begin, one.action] += 1
+        if row != (*one[:-1], *day) and not (row is None and (ended or one.until <= now)):
+            yield Damage(*NOWHERE, f"what counts for limits of the decision at position {one.decision} was changed")
+    for decision in kept:
+        yield Damage(*NOWHERE, f"what counts for limits of the decision at position {decision} was added")
+    yield from _check_daily_counts(connection, spent, now, behind[1])
+
+
+def _check_daily_counts(
+    connection: sqlite3.Connection, spent: Mapping[tuple[str, int, int, str], int], now: Time, cut: Time
+) -> Iterator[Damage]:
+    """Of days that lie behind the cut as a whole; those that are over may be gone."""
+    written = {row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)}
+    for day in written.keys() | spent.keys():
+        _, end, begin, _ = day
+        gone = day not in written and end <= now
+        if begin >= cut and not gone and written.get(day, 0) != spent.get(day, 0):
+            yield Damage(*NOWHERE, f"the count of a day's decisions of {day[0]} with {day[3]!r} was changed")
+
+
+_EXPOSURES = """
+select decision, experiment, unit_id, action, kind, time, until, reserved_until, day_begin, day_end
+from exposures where decision > ?
+"""
+_DAILY_COUNTS = "select experiment, day_end, day_begin, action, count from daily_counts"
 
 
 def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:

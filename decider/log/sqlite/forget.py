@@ -69,6 +69,7 @@ union all select experiment, deadline from archived_decisions where position = ?
 """
 _ARCHIVED = f"select {ARCHIVED_DECISION.columns} from archived_decisions where position = ?"  # noqa: S608 - a constant
 _COUNT = f"update cut set archived = (archived + ?) & {REFUSED_BITS}"  # noqa: S608 - a number
+_FORGET_EXPOSURE = "update exposures set unit_id = ? where decision = ?"
 _FORGET_REWARD = "update rewards set reward_id = ? where position = ? and reward_id is not null"
 
 _TIME_AT = " union all ".join(f"select time from {table.name} where position = :position" for table in ENTRY_TABLES)  # noqa: S608 - our names
@@ -100,6 +101,7 @@ def forget_decisions(
         unit, id_ = pseudonym or made_up_id(), made_up_id()
         for sql in _FORGET_DECISION:
             connection.execute(sql, (unit, id_, decision))
+        connection.execute(_FORGET_EXPOSURE, (unit, decision))
         for sql in _FORGET_CONTEXT if context else ():
             connection.execute(sql, (decision,))
     connection.executemany(_FORGET_REWARD, [(made_up_id(), reward) for reward in rewards])

@@ -21,6 +21,7 @@ from decider.log.sqlite.assignments import forget_assignments
 from decider.log.sqlite.connection import transaction
 from decider.log.sqlite.cut import SqliteCuttableLog
 from decider.log.sqlite.errors import sqlite_errors
+from decider.log.sqlite.exposures import forget_exposures
 from decider.log.sqlite.forget import (
     DECISIONS_OF_UNIT,
     FORGET_AT_ONCE,
@@ -85,6 +86,8 @@ class SqliteForgettingLog(SqliteCuttableLog):
         while found := [row["position"] for row in self._read(DECISIONS_OF_UNIT, (unit.id,))]:
             for some in _pieces(found):
                 unit.found.update(self._remove(partial(_removal, unit=unit, decisions=some)).decisions)
+        with self._exclusive(), transaction(self._writer) as writer:
+            forget_exposures(writer, unit.id)
         return linked
 
     def _forget_in_part(self, named: NamedPart, unit: _Unit) -> list[str]:

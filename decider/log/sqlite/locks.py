@@ -218,3 +218,14 @@ def check_unused(path: Path) -> None:
         let_go(file)
     if used:
         raise LogLocked(f"{path}: another server writes this log; end it or name another file")
+
+
+def is_led(path: Path) -> bool:
+    """Whether a process seals and learns a log. Raises LogError."""
+    file = hold(path)
+    try:
+        with _guard:
+            file.open(path)
+            return file.led or file.is_locked_by_others(LEADER)
+    finally:
+        let_go(file)

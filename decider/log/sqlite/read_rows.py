@@ -11,6 +11,7 @@ import sqlite3
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from decider.errors import InvalidExperiment, LogCorrupt
@@ -106,6 +107,19 @@ def _decision(row: Any, all_active: tuple[ActionId, ...]) -> Decision:
         reason=Reason(row.reason),
         model=Position(row.model),
     )
+
+
+def version_reader(connection: sqlite3.Connection) -> Callable[[Position], ExperimentVersion]:
+    """Reads versions by position, each once. It raises LogCorrupt where a definition cannot be read."""
+
+    @lru_cache
+    def version_at(position: Position) -> ExperimentVersion:
+        return experiment_version(read_one(connection, _VERSION, (position,)))
+
+    return version_at
+
+
+_VERSION = "select position, time, number, definition from experiments where position = ?"
 
 
 def experiment_version(row: Any) -> ExperimentVersion:

@@ -6,16 +6,19 @@ import json
 import shutil
 import sqlite3
 from collections import deque
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from heapq import merge as merge_sorted
 from pathlib import Path
 from typing import Any
 
 from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import Counts
 from decider.experiment.schema import active_actions
 from decider.log.archive.part import Part, check_sizes
+from decider.log.exposures import ShownActivation, ShownDecision
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     ArrowBatches,
@@ -37,13 +40,14 @@ from decider.log.protocol import (
     UnitRewardRef,
     VersionName,
 )
-from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE
+from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, read_cut
 from decider.log.sqlite.assignments import ASSIGNED
 from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
+from decider.log.sqlite.exposures import all_shown, counts, limited_versions
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
 from decider.log.sqlite.models import SqliteModelReader
@@ -61,8 +65,9 @@ from decider.log.sqlite.sealed import (
     END,
     LAST,
     ArchiveStream,
+    InTime,
     Place,
-    cut_to_read,
+    WithLate,
     first_after,
     place_of,
     sealed_page,
@@ -270,16 +275,13 @@ class SqliteReader:
         row = self._one("select position, time from cut")
         return Mark(row["position"], row["time"]) if row else Mark(START, Time(0))
 
-    def check_archive(self, experiment: ExperimentId, *, after: Time) -> None:
+    def check_archive(self, experiment: ExperimentId, *, after: Time, late: Mark | None = None) -> None:
         """See LogReader."""
-        if after < self._complete_after(experiment):
+        with self._snapshot() as connection:
+            cut = (WithLate(late) if late else InTime()).cut_to_read(connection, experiment, after)
+        if cut > START:
             for part in self._parts():
                 check_sizes(part)
-
-    def _complete_after(self, experiment: ExperimentId) -> Time:
-        """The time up to which sealed decisions of an experiment have to be read from the archive."""
-        row = self._one("select complete_after from archived_experiments where experiment = ?", (experiment,))
-        return Time(row["complete_after"] if row else 0)
 
     def _parts(self) -> Sequence[Part]:
         """All parts of the archive. Raises ArchiveMissing, ArchiveDamaged."""
@@ -354,6 +356,22 @@ class SqliteReader:
         """See LogReader."""
         row = self._one(ASSIGNED, {"experiment": experiment, "unit": unit, "at": at}, DECISION)
         return self._to_logged_decision(row) if row else None
+
+    def limit_counts(self, version: ExperimentVersion, unit: str, *, at: Time) -> Counts:
+        """See LogReader."""
+        with self._connection() as connection:
+            return counts(connection, version, unit, at)
+
+    def withheld(self, decision: Position) -> Mapping[ActionId, str]:
+        """See LogReader."""
+        row = self._one("select rules from withheld where decision = ?", (decision,))
+        found: Mapping[ActionId, str] = json.loads(row["rules"]) if row else {}
+        return found
+
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+        """See LogReader."""
+        with self._connection() as connection:
+            yield from all_shown(connection, limited_versions(connection), self.version_at)
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
@@ -458,28 +476,64 @@ class SqliteReader:
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader. In pages: see `sealed.py`."""
+        return self._sealed(experiment, InTime(), self._archived_in_time, after=after, until=until)
+
+    def sealed_with_late(
+        self, experiment: ExperimentId, *, after: Time, until: Time, late: Mark
+    ) -> Iterator[SealedDecision]:
+        """See LogReader."""
+        archived = partial(self._archived_with_late, late=late)
+        return self._sealed(experiment, WithLate(late), archived, after=after, until=until)
+
+    def _sealed(
+        self,
+        experiment: ExperimentId,
+        which: InTime | WithLate,
+        archived: Callable[[Position, ExperimentId, Place, Time], Iterator[SealedDecision]],
+        *,
+        after: Time,
+        until: Time,
+    ) -> Iterator[SealedDecision]:
+        """archived: gives those from the parts up to a cut, beyond a place, until a time."""
         beyond, archive = Place(after, LAST), ArchiveStream(START, iter(()))
         while True:
             with self._snapshot() as connection:
-                cut = cut_to_read(connection, experiment, beyond.deadline)
-                page = sealed_page(connection, self.version_at, experiment, beyond=beyond, until=until, cut=cut)
+                cut = which.cut_to_read(connection, experiment, beyond.deadline)
+                page = sealed_page(
+                    connection, self.version_at, experiment, which, beyond=beyond, until=until, cut=cut
+                )  # fmt: skip
             if cut != archive.cut:
-                archive = self._archive_stream(cut, experiment, beyond, until)
+                there = archived(cut, experiment, beyond, until) if cut > START else iter(())
+                archive = ArchiveStream(cut, (sealed for sealed in there if place_of(sealed) > beyond))
             last = END if page.is_last else place_of(page.decisions[-1])
             yield from merge_sorted(page.decisions, archive.up_to(last), key=place_of)
             if last is END:
                 return
             beyond = last
 
-    def _archive_stream(self, cut: Position, experiment: ExperimentId, beyond: Place, until: Time) -> ArchiveStream:
-        if cut == START:
-            return ArchiveStream(START, iter(()))
+    def _archived_in_time(
+        self, cut: Position, experiment: ExperimentId, beyond: Place, until: Time
+    ) -> Iterator[SealedDecision]:
         from decider.log.archive.sealed import sealed_in_parts  # pyarrow is imported where an archive is read
 
-        parts = [part for part in self._parts() if part.last <= cut]
         versions = {one.position: one for one in self.versions() if one.experiment.id == experiment}
-        found = sealed_in_parts(parts, experiment, after=first_after(beyond), until=until, versions=versions)
-        return ArchiveStream(cut, (sealed for sealed in found if place_of(sealed) > beyond))
+        parts = self._parts_up_to(cut)
+        return sealed_in_parts(parts, experiment, after=first_after(beyond), until=until, versions=versions)
+
+    def _archived_with_late(
+        self, cut: Position, experiment: ExperimentId, beyond: Place, until: Time, *, late: Mark
+    ) -> Iterator[SealedDecision]:
+        from decider.log.archive.rewards import ArchivedRewards
+
+        rewards = ArchivedRewards()
+        with self._snapshot() as connection:  # the cut may have moved on meanwhile, and rewards with it
+            newest = read_cut(connection).position
+            rewards.read_log(connection, newest)
+        rewards.read_parts(self._parts_up_to(newest))
+        return rewards.add_to(self._archived_in_time(cut, experiment, beyond, until), late)
+
+    def _parts_up_to(self, cut: Position) -> Sequence[Part]:
+        return [part for part in self._parts() if part.last <= cut]
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""

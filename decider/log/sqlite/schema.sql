@@ -162,6 +162,14 @@ create table activations (
   action text                           -- shown in place of the drawn one; null: the drawn one was shown
 );
 
+-- What rules took out of the actions that the call of a decision allowed; no row where that was nothing.
+create table withheld (
+  position integer primary key,
+  time integer not null,
+  decision integer not null unique,     -- decisions.position
+  rules text not null                   -- JSON object: action id to the field of the experiment that holds the rule
+);
+
 -- Activations whose decision is not there yet: no entries. The commit that writes the decision deletes the row and
 -- writes the activation. Bounded in number, and for a time: see early.py.
 create table early_activations (
@@ -292,6 +300,42 @@ end;
 
 create index assignments_by_end on assignments (until);
 
+-- What counts for caps and daily budgets: see exposures.py. Not part of the order: it follows from decisions and
+-- activations, and is written with them. Only of experiments with limits.
+create table exposures (
+  decision integer primary key,         -- decisions.position
+  experiment text not null,
+  unit_id text not null,                -- empty: forgotten
+  action text not null,                 -- shown, as far as the log knows
+  kind text not null,
+  time integer not null,                -- of the decision
+  until integer not null,               -- log time from which it counts for no cap
+  reserved_until integer,               -- log time from which it counts for nothing, not activated; null: it counts
+  day_begin integer,                    -- of its daily budget; null: it has none
+  day_end integer
+);
+
+create index exposures_by_unit on exposures (unit_id, experiment, time);
+
+create index exposures_by_end on exposures (until);
+
+create index exposures_by_reservation on exposures (reserved_until) where reserved_until is not null;
+
+create trigger count_as_shown after insert on activations when new.action is null begin
+  update exposures set reserved_until = null where decision = new.decision and reserved_until > new.time;
+end;
+
+create table daily_counts (
+  experiment text not null,
+  day_end integer not null,
+  day_begin integer not null,
+  action text not null,
+  count integer not null,               -- exposures, with reservations
+  primary key (experiment, day_end, day_begin, action)
+) without rowid;
+
+create index daily_counts_by_end on daily_counts (day_end);
+
 -- Every action that an experiment ever had, with its kind: an id is never reused for another one.
 create table action_kinds (
   experiment text not null,
@@ -373,7 +417,8 @@ create table archived_decisions (
   overridden integer not null,
   activated integer not null,
   shown text,                           -- in place of the drawn one; null: none was
-  rewards text not null,                -- JSON list: value x weight of those in time, in the order of arrival
+  rewards text not null,                -- JSON list of those in time, in the order of arrival: [name, value in force,
+                                        -- weight]; older releases wrote value x weight
   input integer not null,               -- 1: a policy learns from it
   remember_until integer not null       -- log time up to which a retry gets it
 );

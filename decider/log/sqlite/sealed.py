@@ -9,17 +9,19 @@ archived is in `decisions` or in `archived_decisions`. And each page asks again 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import SealedDecision
-from decider.log.sqlite.archived import archived_sealed, read_cut
+from decider.log.protocol import Mark, SealedDecision
+from decider.log.sqlite.archived import ArchivedSealed, archived_sealed, read_cut
 from decider.log.sqlite.deadlines import FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.merge import merge
-from decider.log.sqlite.read_rows import SEALED_DECISION, decision, read
+from decider.log.sqlite.read_rows import DECISION, SEALED_DECISION, decision, read, row_type
 from decider.types import START, Decision, ExperimentId, Position, Time
 
 PAGE, PAGE_VALUES = 1_000, 100_000
@@ -34,14 +36,43 @@ order by time, position, reward_position
 """  # noqa: S608 - constants
 
 # `cross join`: from the seals to their decisions, in the order of the index; so nothing is sorted but rewards.
-CLOSED_DECISIONS_OF_VERSION = f"""
-select {SEALED_DECISION.columns}
+_FROM_CLOSED = """
 from (select decision as closed, time as closed_at from seals
   where version = :version and time >= :after and time < :until and decision > :cut)
-  cross join decision_rewards on position = closed
+"""
+CLOSED_DECISIONS_OF_VERSION = f"""
+select {SEALED_DECISION.columns}
+{_FROM_CLOSED} cross join decision_rewards on position = closed
 order by closed_at, closed, reward_position
-"""  # noqa: S608 - constants
+"""
 """Those that a final reward has closed; all others are in SEALED_DECISIONS_OF_VERSION."""
+
+CAME_BEFORE = """(case when w.seal is null then {0}.time < w.deadline else {0}.position < w.seal end
+  or (w.deadline <= :late_time and {0}.position <= :late))"""
+"""In SQL: a reward, or a change of one, came in its decision's window; or late, and the window was over at `late`."""
+
+_WITH_LATE = row_type(f"{DECISION.columns}, deadline, overridden, activated, shown, name, in_force, weight")
+
+_SELECT_WITH_LATE = f"""
+select {", ".join(f"w.{column}" for column in DECISION.columns.split(", "))}, w.deadline, w.overridden, w.activated,
+  w.shown, r.name, case when c.position is null then r.value else c.value end as in_force, r.weight
+"""
+_JOIN_REWARDS = f"""
+  left join rewards r on r.decision = w.position and {CAME_BEFORE.format("r")}
+  left join reward_changes c on c.position = (select max(last.position) from reward_changes last
+    where last.reward = r.position and {CAME_BEFORE.format("last")})
+"""  # noqa: S608 - constants
+SEALED_WITH_LATE_OF_VERSION = f"""
+{_SELECT_WITH_LATE} from decision_windows w {_JOIN_REWARDS}
+where w.version = :version and w.time > :after - w.window and w.time <= :until - w.window and w.position > :cut
+  and w.seal is null
+order by w.time, w.position, r.position
+"""
+CLOSED_WITH_LATE_OF_VERSION = f"""
+{_SELECT_WITH_LATE} {_FROM_CLOSED} cross join decision_windows w on w.position = closed {_JOIN_REWARDS}
+order by closed_at, closed, r.position
+"""
+"""As the view `decision_rewards`, but for what CAME_BEFORE says."""
 
 _COMPLETE_AFTER = "select complete_after from archived_experiments where experiment = ?"
 
@@ -52,6 +83,11 @@ class Place(NamedTuple):
     deadline: Time
     position: Position
 
+
+Span = Mapping[str, int]
+"""after, until: times in which windows ended; cut: decisions up to there are left out."""
+
+Stream = Iterator[SealedDecision]
 
 LAST = Position(2**63 - 1)
 END = Place(Time(2**63 - 1), LAST)
@@ -69,16 +105,61 @@ def place_of(sealed: SealedDecision) -> Place:
     return Place(sealed.deadline, sealed.position)
 
 
-def cut_to_read(connection: sqlite3.Connection, experiment: ExperimentId, after: Time) -> Position:
-    """Up to where what is sealed after a time must be read from the archive; START: the log has all of it."""
-    row = connection.execute(_COMPLETE_AFTER, (experiment,)).fetchone()
-    return read_cut(connection).position if row is not None and after < row[0] else START
+class InTime:
+    """The rewards that came in the window."""
+
+    def cut_to_read(self, connection: sqlite3.Connection, experiment: ExperimentId, after: Time) -> Position:
+        """Up to where what is sealed after a time must be read from the archive; START: the log has all of it."""
+        row = connection.execute(_COMPLETE_AFTER, (experiment,)).fetchone()
+        return read_cut(connection).position if row is not None and after < row[0] else START
+
+    def of_version(
+        self, connection: sqlite3.Connection, version: ExperimentVersion, span: Span, *, closed: bool
+    ) -> Stream:
+        """Decisions of a version whose window ended in a span: those that a final reward has closed, or the others."""
+        sql = CLOSED_DECISIONS_OF_VERSION if closed else SEALED_DECISIONS_OF_VERSION
+        for group in _by_decision(read(connection, sql, {"version": version.position, **span}, SEALED_DECISION)):
+            rewards = [row.reward for row in group if row.reward is not None]
+            yield _sealed(group[0], version, tuple(rewards))
+
+    def kept(self, archived: ArchivedSealed) -> SealedDecision:
+        """An archived decision that the log has kept."""
+        return archived.sealed
+
+
+class WithLate:
+    """Every reward up to a mark, where the window was over there."""
+
+    def __init__(self, late: Mark) -> None:
+        self._late = late
+
+    def cut_to_read(self, connection: sqlite3.Connection, experiment: ExperimentId, after: Time) -> Position:
+        """As of InTime. Rewards that came late lie in the archive."""
+        row = connection.execute(_COMPLETE_AFTER, (experiment,)).fetchone()
+        return read_cut(connection).position if row is not None and after < max(row[0], self._late.time) else START
+
+    def of_version(
+        self, connection: sqlite3.Connection, version: ExperimentVersion, span: Span, *, closed: bool
+    ) -> Stream:
+        """As of InTime."""
+        sql = CLOSED_WITH_LATE_OF_VERSION if closed else SEALED_WITH_LATE_OF_VERSION
+        late = {"late": self._late.position, "late_time": self._late.time}
+        values = {"version": version.position, **span, **late}
+        for group in _by_decision(read(connection, sql, values, _WITH_LATE)):
+            counted = [row for row in group if row.in_force is not None]
+            sealed = _sealed(group[0], version, tuple([row.in_force * row.weight for row in counted]))
+            yield replace(sealed, named=tuple([NamedReward(row.name, row.in_force) for row in counted]))
+
+    def kept(self, archived: ArchivedSealed) -> SealedDecision:
+        """As of InTime. It was sealed behind the mark, so its rewards are those in time."""
+        return replace(archived.sealed, named=archived.named)
 
 
 def sealed_page(
     connection: sqlite3.Connection,
     version_at: Callable[[Position], ExperimentVersion],
     experiment: ExperimentId,
+    which: InTime | WithLate,
     *,
     beyond: Place,
     until: Time,
@@ -87,14 +168,15 @@ def sealed_page(
     """The next decisions that the log has. cut: what lies up to there is left out."""
     after = first_after(beyond)
     due = due_until(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
+    span: Span = {"after": after, "until": until, "cut": cut}
     streams = [
-        ((deadline, START), _of_version(connection, sql, version_at(version), after=after, until=until, cut=cut))
+        ((deadline, START), which.of_version(connection, version_at(version), span, closed=closed))
         for version, deadline in due.items()
-        for sql in (SEALED_DECISIONS_OF_VERSION, CLOSED_DECISIONS_OF_VERSION)
+        for closed in (False, True)
     ]
     if cut == START:
         kept = archived_sealed(connection, version_at, experiment, after=after, until=until)
-        streams.append(((after, START), kept))
+        streams.append(((after, START), map(which.kept, kept)))
     merged = merge(streams, key=attrgetter("deadline", "position"))
     return _page(sealed for sealed in merged if place_of(sealed) > beyond)
 
@@ -119,23 +201,21 @@ def first_after(beyond: Place) -> Time:
     return beyond.deadline if beyond.position == LAST else Time(beyond.deadline - 1)
 
 
-def _of_version(
-    connection: sqlite3.Connection, sql: str, version: ExperimentVersion, *, after: Time, until: Time, cut: Position
-) -> Iterator[SealedDecision]:
-    parameters = {"version": version.position, "after": after, "until": until, "cut": cut}
-    rows = read(connection, sql, parameters, SEALED_DECISION)
-    for _, group in groupby(rows, key=attrgetter("position")):
-        joined = list(group)
-        first = joined[0]
-        yield SealedDecision(
-            position=first.position,
-            deadline=first.deadline,
-            decision=decision(first, version.all_active),
-            rewards=tuple([row.reward for row in joined if row.reward is not None]),
-            overridden=bool(first.overridden),
-            activated=bool(first.activated),
-            shown=first.shown,
-        )
+def _by_decision(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    """A decision's rows stand one after the other."""
+    return (list(group) for _, group in groupby(rows, key=attrgetter("position")))
+
+
+def _sealed(row: Any, version: ExperimentVersion, rewards: tuple[float, ...]) -> SealedDecision:
+    return SealedDecision(
+        position=row.position,
+        deadline=row.deadline,
+        decision=decision(row, version.all_active),
+        rewards=rewards,
+        overridden=bool(row.overridden),
+        activated=bool(row.activated),
+        shown=row.shown,
+    )
 
 
 class ArchiveStream:

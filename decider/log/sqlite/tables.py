@@ -23,6 +23,7 @@ from decider.log.protocol import (
     NewSeal,
     NewUnitReward,
     NewVersion,
+    NewWithheld,
     Serves,
     Tick,
 )
@@ -116,6 +117,7 @@ UNIT_REWARDS = EntryTable(
 )
 LINKS = EntryTable("link", "links", "unit_id same_as", unique="unit_id, same_as")
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
+WITHHELD = EntryTable("withheld", "withheld", "decision rules", unique="decision")
 SERVES = EntryTable("serves", "serves", "version", unique="version")
 PUBLISHED_MODELS = EntryTable(
     "model", "published", "experiment signature model learned", unique="experiment, signature, model"
@@ -135,6 +137,7 @@ ENTRY_TABLES = (
     UNIT_REWARDS,
     LINKS,
     ACTIVATIONS,
+    WITHHELD,
     SERVES,
     PUBLISHED_MODELS,
     BUILDS,
@@ -187,7 +190,9 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
     )
 
 
-PlainEntry = NewReward | NewSeal | NewLink | NewActivation | NewVersion | Serves | NewModel | NewBuild | Tick
+PlainEntry = (
+    NewReward | NewSeal | NewLink | NewActivation | NewWithheld | NewVersion | Serves | NewModel | NewBuild | Tick
+)
 """Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, a reward
 by unit, whose row needs what is credited, and those that are only counted."""
 
@@ -204,6 +209,8 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return LINKS, (entry.unit, entry.same_as)
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
+        case NewWithheld():
+            return WITHHELD, (entry.decision, json_text(dict(entry.rules)))
         case NewVersion():
             return EXPERIMENTS, version_row(entry.experiment, entry.number, waits=entry.waits)
         case Serves():

@@ -38,7 +38,10 @@ LATEST = 2**63 - 1
 
 _CUT = row_type("position, counted, remember")
 
-DELETED = ("decisions", "rewards", "reward_changes", "seals", "unit_rewards", "links", "activations", "ticks")
+DELETED = (
+    *("decisions", "rewards", "reward_changes", "seals", "unit_rewards", "links", "activations", "withheld"),
+    "ticks",
+)
 """Of which nothing stays."""
 
 FIRST_LEFT = f"""
@@ -65,7 +68,8 @@ _MAYBE_NEEDED = f"select {_NEEDED.columns} from decision_windows where {_MAYBE} 
 
 # Apart from the decisions: a decision's columns may be large, and it may have many rewards.
 _REWARDS = f"""
-select position, reward from decision_rewards where {_MAYBE} and reward is not null order by position, reward_position
+select position, name, in_force, weight from decision_rewards
+where {_MAYBE} and reward is not null order by position, reward_position
 """  # noqa: S608 - a constant
 _COUNT_REWARDS = """
 select position, (select count(*) from rewards r where r.decision = d.position) from decisions d
@@ -205,8 +209,8 @@ class Trimmer:
             "remembered": cut.head_time - cut.remember,
             "complete_after": min(cut.complete_after.values(), default=Time(0)),
         }
-        rewards = defaultdict(list)
-        for position, reward in self._connection.execute(_REWARDS, limits):
+        rewards = defaultdict[int, list[Any]](list)
+        for position, *reward in self._connection.execute(_REWARDS, limits):
             rewards[position].append(reward)
         for row in list(read(self._connection, _MAYBE_NEEDED, limits, _NEEDED)):
             is_input = self._version_at(row.version).learns_from(

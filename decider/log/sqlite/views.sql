@@ -11,6 +11,7 @@ create view entries as
   union all select position, time, 'unit_reward' from unit_rewards
   union all select position, time, 'link' from links
   union all select position, time, 'activation' from activations
+  union all select position, time, 'withheld' from withheld
   union all select position, time, 'serves' from serves
   union all select position, time, 'model' from published
   union all select position, time, 'build' from builds
@@ -31,6 +32,12 @@ create view decision_windows as
   from decisions d join experiments e on e.position = d.version left join seals s on s.decision = d.position
     left join activations a on a.decision = d.position
       and case when s.position is null then a.time < d.time + e.window else a.position < s.position end;
+
+-- One row for each action that a rule took out of a decision. rule: the field of the experiment that holds it.
+create view withheld_actions as
+  select w.decision, d.decision_id, d.time, d.unit_id, d.version, e.experiment, r.key as action, r.value as rule
+  from withheld w join decisions d on d.position = w.decision join experiments e on e.position = d.version,
+    json_each(w.rules) r;
 
 -- Every decision beside each of its rewards, late ones too; one row with nulls where there is none.
 -- joined: the reward came in time. value: as sent. in_force: as the last change in time has it, null of a retracted one.

@@ -32,7 +32,6 @@ from decider.log.protocol import (
     Head,
     Mark,
     NewActivation,
-    NewAssignment,
     NewBuild,
     NewLink,
     NewReward,
@@ -41,13 +40,15 @@ from decider.log.protocol import (
     NewSlate,
     NewUnitReward,
     NewUnitRewardChange,
+    NewWithheld,
     Orphan,
     RefusedReward,
     TotalsCheckpoint,
+    UnitDecision,
+    units_of,
 )
-from decider.log.sqlite import early, units
+from decider.log.sqlite import assignments, early, exposures, units
 from decider.log.sqlite.archived import CUT
-from decider.log.sqlite.assignments import assign, drop_over, has_over, kept_decision
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, sqlite_errors
@@ -71,6 +72,7 @@ from decider.log.sqlite.tables import (
     unit_reward_row,
 )
 from decider.log.sqlite.trim import Trimmer
+from decider.log.sqlite.unit_state import UnitState
 from decider.log.sqlite.write_ahead import LARGE_BYTES, WriteAheadLog
 from decider.types import START, ActionId, Decision, Position, RewardOutcome, Time, now
 
@@ -156,6 +158,7 @@ class SqliteLog(SqliteReader):
         self._lease: FileLease | None = None
         self._trouble: LogError | None = None
         self._damage: LogCorrupt | None = None
+        self._units = UnitState(self._writer, self.version_at)
         self._trimmer = Trimmer(self._writer, self._exclusive, self.version_at)
         self._trimmed = START
         self._last_part = LastPart(path, archives)
@@ -214,7 +217,7 @@ class SqliteLog(SqliteReader):
         several. None, and nothing is written, where another writer has moved the head or a decision is not new."""
         # Every statement releases the interpreter lock and has to win it back, which costs more than its work. So the
         # head is not read: the statement fails where it is not the one that this writer knows.
-        if set(map(type, entries)) != {Decision}:
+        if set(map(type, entries)) != {Decision} or any(self._version_of(one).limits for one in entries):
             return None
         head, at = self._head, self._time_after(self._head)
         parts = list(_parts(entries))
@@ -248,11 +251,14 @@ class SqliteLog(SqliteReader):
     def _time_after(self, head: Head) -> Time:
         return Time(max(self._clock(), head.time))
 
-    def _decision_row(self, decision: Any) -> chain.EntryRow:
+    def _version_of(self, decision: Any) -> ExperimentVersion:
         version = self._last_version  # of the decision before: in most commits they have one version
         if version is None or version.position != decision.version:
             version = self._last_version = self.version_at(decision.version)
-        return decision_row(decision, version, self._build)
+        return version
+
+    def _decision_row(self, decision: Any) -> chain.EntryRow:
+        return decision_row(decision, self._version_of(decision), self._build)
 
     def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
         """Entries of any kind, some of which a unique key may refuse, in one transaction."""
@@ -261,7 +267,7 @@ class SqliteLog(SqliteReader):
             head = Head(*row)
             commit = OpenCommit(head, self._time_after(head))
             marks: list[Mark | None] = []
-            for _, alike in groupby(entries, type):
+            for _, alike in groupby([self._with_unit(entry) for entry in entries], type):
                 for part in _parts(list(alike)):
                     marks += self._insert(commit, part)
             after = commit.end()
@@ -269,6 +275,10 @@ class SqliteLog(SqliteReader):
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
         self._head = after
         return marks
+
+    def _with_unit(self, entry: Entry) -> Entry:
+        """A decision for which others of its unit will ask, as one that says so."""
+        return UnitDecision(entry) if isinstance(entry, Decision) and self._version_of(entry).limits else entry
 
     def _insert(self, commit: OpenCommit, entries: Sequence[Entry]) -> list[Mark | None]:
         """Entries of one kind, with one statement where no unique key refuses one of them."""
@@ -278,8 +288,10 @@ class SqliteLog(SqliteReader):
             return [None] * len(entries)
         if isinstance(entries[0], NewSlate):
             return [self._insert_slate(commit, slate) for slate in entries if isinstance(slate, NewSlate)]
-        if isinstance(entries[0], NewAssignment):
-            return [self._insert_assignment(commit, one) for one in entries if isinstance(one, NewAssignment)]
+        if isinstance(entries[0], UnitDecision):
+            return self._insert_of_units(commit, [entry for entry in entries if isinstance(entry, UnitDecision)])
+        if isinstance(entries[0], NewActivation):
+            return self._insert_activations(commit, [entry for entry in entries if isinstance(entry, NewActivation)])
         if isinstance(entries[0], EarlyActivation):
             return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
         if isinstance(entries[0], NewRewardChange):
@@ -436,25 +448,42 @@ class SqliteLog(SqliteReader):
 
     def _insert_slate(self, commit: OpenCommit, slate: NewSlate) -> Mark | None:
         """All of its decisions, or none."""
-        ids = json.dumps([decision.decision_id for decision in slate.decisions])
+        new = units_of(slate)
+        if len({one.decision.decision_id for one in new}) < len(new):
+            raise sqlite3.IntegrityError("a slate names a decision twice")
+        return self._insert_all_or_none(commit, new)
+
+    def _insert_of_units(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> list[Mark | None]:
+        if any(map(self._units.has_any, new)):
+            return [self._insert_all_or_none(commit, [one]) for one in new]
+        return self._insert_with_rules(commit, new)
+
+    def _insert_all_or_none(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> Mark | None:
+        """The decisions of a unit and what belongs to them, or nothing; the first one's mark."""
+        ids = json.dumps([one.decision.decision_id for one in new])
         if self._writer.execute(_ANY_DECISION, (ids,)).fetchone():  # the lock is held: no other writer can come between
             return None
-        marks = self._insert(commit, slate.decisions)
-        if None in marks:
-            raise sqlite3.IntegrityError("a slate names a decision twice")
-        return marks[0]
-
-    def _insert_assignment(self, commit: OpenCommit, new: NewAssignment) -> Mark | None:
-        """The decision and that its unit keeps it; or neither."""
-        decision, at = new.decision, commit.last.time
-        experiment = self.version_at(decision.version).experiment.id
-        if kept_decision(self._writer, experiment, decision.unit_id, at) not in (None, new.replaces):
+        if not self._units.is_current(new, commit.last.time):
             return None
-        (mark,) = self._insert(commit, [decision])
-        if mark is not None:
-            until = Time(at + new.keep)
-            assign(self._writer, experiment, decision.unit_id, until=until, decision=mark.position)
-        return mark
+        for position, one in enumerate(new, commit.last.position + 1):
+            self._units.note(one, Mark(Position(position), commit.last.time))
+        return self._insert_with_rules(commit, new)[0]
+
+    def _insert_with_rules(self, commit: OpenCommit, new: Sequence[UnitDecision]) -> list[Mark | None]:
+        """The decisions, then what was withheld for them."""
+        marks = self._insert_in(commit, DECISIONS, [self._decision_row(one.decision) for one in new])
+        both = zip(marks, new, strict=True)
+        withheld = [NewWithheld(mark.position, one.withheld) for mark, one in both if mark is not None and one.withheld]
+        if withheld:
+            self._insert(commit, withheld)
+        return marks
+
+    def _insert_activations(self, commit: OpenCommit, activations: Sequence[NewActivation]) -> list[Mark | None]:
+        marks = self._insert_in(commit, *self._table_and_rows(activations))
+        for mark, one in zip(marks, activations, strict=True):
+            if mark is not None and one.action is not None:
+                self._units.note_override(one, mark.time)
+        return marks
 
     def _table_and_rows(self, entries: Sequence[Any]) -> tuple[EntryTable, list[chain.EntryRow]]:
         if isinstance(entries[0], Decision):
@@ -546,7 +575,7 @@ class SqliteLog(SqliteReader):
         if self._files.missing_file():
             return
         self._close_versions()
-        self._drop_assignments()
+        self._drop_state_of_units()
         self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
@@ -594,16 +623,16 @@ class SqliteLog(SqliteReader):
             with self._exclusive(), transaction(self._writer):
                 early.drop_old(self._writer, at)
 
-    def _drop_assignments(self) -> None:
+    def _drop_state_of_units(self) -> None:
         at = self._clock()
-        for has, drop in ((has_over, drop_over), (units.has_over, units.drop_over)):
+        for room in (assignments, exposures, units):
             for _ in range(MOST_DROPS):
                 with self._connection() as reader:
-                    over = has(reader, at)
+                    over = room.has_over(reader, at)
                 if not over:
                     break
                 with self._exclusive(), transaction(self._writer) as writer:
-                    drop(writer, at)
+                    room.drop_over(writer, at)
 
     def close(self) -> None:
         """See EventLog. Copies the write-ahead log into the database as far as other readers allow it."""

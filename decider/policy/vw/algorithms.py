@@ -24,8 +24,9 @@ def _algorithm(
     *,
     estimate: Estimate = _ONE_MODEL,
     resumable: bool = True,
+    no_apprentice: str = "",
 ) -> Algorithm:
-    """exploration: VW's arguments, with the parameters' names in braces."""
+    """exploration: VW's arguments, with the parameters' names in braces. The others: see `Algorithm`."""
 
     def arguments(given: Mapping[str, float], interactions: tuple[str, ...]) -> str:
         terms = "".join(f" --interactions {term}" if len(term) > 2 else f" -q {term}" for term in interactions)
@@ -41,7 +42,7 @@ def _algorithm(
 
         return VwPolicy(arguments(given, interactions), reward_range=reward_range, saved=saved)
 
-    return Algorithm(parameters, {1: make}, arguments, estimate, resumable=resumable)
+    return Algorithm(parameters, {1: make}, arguments, estimate, resumable=resumable, no_apprentice=no_apprentice)
 
 
 # Not resumable: VW's save and load loses a part of their state (found by trying: with a varying number of actions they
@@ -66,6 +67,9 @@ VW_ALGORITHMS: Mapping[str, Algorithm] = {
         f"--cover {{size}} --psi 0.01 {_SEVERAL}",
         {"size": Parameter(5, 2, 100)},
         estimate=vw_estimate(short=19, long=29),
+        # Measured, 8 runs of 1,000 decisions of a default and then 1,500 of its own: the last 500 of these earned 0.43,
+        # without the apprentice 0.47. thompson, squarecb and epsilon_greedy earned more with it.
+        no_apprentice="it weighs what it learns by propensities, and those of an apprentice say nothing (they are 1)",
     ),
     "rnd": _algorithm(
         f"--rnd {{size}} --rnd_alpha {{alpha}} --epsilon 0 {_SEVERAL}",
@@ -73,5 +77,9 @@ VW_ALGORITHMS: Mapping[str, Algorithm] = {
         estimate=vw_estimate(short=48, long=58),
         resumable=False,
     ),
-    "first": _algorithm(f"--first {{count}} {_SINGLE}", {"count": Parameter(1000, 0, 1e9)}),
+    "first": _algorithm(
+        f"--first {{count}} {_SINGLE}",
+        {"count": Parameter(1000, 0, 1e9)},
+        no_apprentice="an apprentice's decisions count as its uniform ones, and it would explore no more",
+    ),
 }

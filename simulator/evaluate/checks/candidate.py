@@ -9,6 +9,7 @@ transformed alike.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,33 +43,6 @@ Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]
 
 
-def diagnose(overlap: Overlap, *, log: tuple[Finding, ...] = (), answer: Answer | None = None) -> Diagnostics:
-    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here, too.
-
-    answer: None where there is none, since decisions have no weights.
-    """
-    columns, weight = overlap.columns, overlap.weight
-    reward = columns.reward
-    of_log = [
-        one for one in log if one.verdict == "do not use" or (one.name in (LEAKS, BALANCE) and one.verdict == "caution")
-    ]
-    findings = (*of_log, *candidate_findings(overlap, answer))
-    return Diagnostics(
-        ess=effective_size(weight),
-        effective_successes=effective_size(weight[reward != usual_value(reward)]),
-        max_weight=float(weight.max(initial=0.0)),
-        possible_weight=overlap.possible_weight,
-        top_share=top_share(weight),
-        mean_weight=float(weight.mean()) if len(weight) else math.nan,
-        smallest_propensity=float(columns.propensity.min(initial=1.0)),
-        support_violations=int(np.count_nonzero(overlap.missing > NEGLIGIBLE)),
-        missing_mass=float(overlap.missing.mean()) if len(weight) else 0.0,
-        verdict=worst_verdict(findings),
-        reasons=reasons(findings),
-        findings=findings,
-    )
-
-
 def candidate_findings(overlap: Overlap, answer: Answer | None) -> tuple[Finding, ...]:
     """The findings of `diagnose` that are about the candidate."""
     columns, weight = overlap.columns, overlap.weight
@@ -89,6 +63,39 @@ def candidate_findings(overlap: Overlap, answer: Answer | None) -> tuple[Finding
         *[one for one in [reward_range(columns)] if one and one.verdict == "caution"],  # worse ones come with the log
         largest_weight(overlap),
         concentration(weight),
+    )
+
+
+def diagnose(
+    overlap: Overlap,
+    *,
+    log: tuple[Finding, ...] = (),
+    answer: Answer | None = None,
+    findings_of: Callable[[Overlap, Answer | None], tuple[Finding, ...]] = candidate_findings,
+) -> Diagnostics:
+    """Everything about one candidate. log: findings of the log; what forbids weighting there forbids it here, too.
+
+    answer: None where there is none, since decisions have no weights. findings_of: the checks of the candidate itself.
+    """
+    columns, weight = overlap.columns, overlap.weight
+    reward = columns.reward
+    of_log = [
+        one for one in log if one.verdict == "do not use" or (one.name in (LEAKS, BALANCE) and one.verdict == "caution")
+    ]
+    findings = (*of_log, *findings_of(overlap, answer))
+    return Diagnostics(
+        ess=effective_size(weight),
+        effective_successes=effective_size(weight[reward != usual_value(reward)]),
+        max_weight=float(weight.max(initial=0.0)),
+        possible_weight=overlap.possible_weight,
+        top_share=top_share(weight),
+        mean_weight=float(weight.mean()) if len(weight) else math.nan,
+        smallest_propensity=float(columns.propensity.min(initial=1.0)),
+        support_violations=int(np.count_nonzero(overlap.missing > NEGLIGIBLE)),
+        missing_mass=float(overlap.missing.mean()) if len(weight) else 0.0,
+        verdict=worst_verdict(findings),
+        reasons=reasons(findings),
+        findings=findings,
     )
 
 

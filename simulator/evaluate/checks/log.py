@@ -27,15 +27,19 @@ from simulator.text import duration, figure, more_decisions, percent
 NEARLY_ALL, FEW = 0.9, 20
 """A unit with nine in ten decisions, of more than twenty, leaves nothing that an interval could be made of."""
 
+OF_ACTIONS = ("mean weight by action", "sample ratio")
+"""Findings that tell whether actions came as often as their propensities say."""
+
 
 def log_findings(columns: Columns) -> tuple[Finding, ...]:
     """All checks that need no policy, in the order in which a reader would ask."""
+    draws = draw_findings(columns)
     found: Sequence[Finding | None] = (
         decisions(columns),
         versions_read(columns),
         rewarded_decisions(columns),
         reward_range(columns),
-        *draw_findings(columns),
+        *draws,
         fields_left_out(columns),
         split_finding(columns),
         units_in_both(columns),
@@ -47,6 +51,7 @@ def log_findings(columns: Columns) -> tuple[Finding, ...]:
         late_rewards(columns),
         refused_rewards(columns),
         overrides(columns),
+        not_activated(columns, draws),
         fallbacks(columns),
         exploration_off(columns),
         left_out(columns),
@@ -180,6 +185,30 @@ def overrides(columns: Columns) -> Finding | None:
         text += " If overrides depend on the action, the remaining decisions are a biased selection."
     needed = "Take actions that would be overridden out of the eligible ones, before the draw." if much else ""
     return Finding("overrides", caution_if(much), text, share, needed)
+
+
+def not_activated(columns: Columns, draws: Sequence[Finding]) -> Finding | None:
+    """Decisions that had to be activated and were not: no loss, unless their actions are why. None without any.
+
+    draws: what was found about the draws of the others. They follow the pmfs whatever context keeps a page from being
+    seen, but not where the drawn action does.
+    """
+    count = columns.left_out.get("not activated", 0)
+    if not count:
+        return None
+    share = _share(count, len(columns) + count)
+    selected = any(one.name in OF_ACTIONS and one.verdict != "fine" for one in draws)
+    text = f"{count:,} decisions ({percent(share)}) were not activated: nobody is known to have seen them."
+    if not selected:
+        return Finding("not activated", "fine", text, share)
+    return Finding(
+        "not activated",
+        "caution",
+        f"{text} The draws of the others do not follow their pmfs: perhaps some actions are activated less often.",
+        share,
+        "Activate whatever was shown, whichever action it was; take actions that often fail to be shown out of the "
+        "eligible ones, before the draw.",
+    )
 
 
 def fallbacks(columns: Columns) -> Finding | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simulator.evaluate.answer import best_first, conclude
 from simulator.evaluate.result import Conclusion, Diagnostics, Evaluation, PolicyResult
-from simulator.report import checks, evaluation
+from simulator.report import checks, evaluation, slates
 from simulator.report.evaluation import candidates, span, subject
 from simulator.report.pages.glossary import explained
 from simulator.report.pages.html import write_page
@@ -49,6 +49,7 @@ def write_report(found: Evaluation, folder: Path) -> Path:
         log=found.log,
         sections=sections,
         best_first=[section for one in best_first(candidates(found)) for section in sections if section.result is one],
+        best_pages=best_first(found.slates.policies) if found.slates else [],
         overview=overview,
         by_time=by_time,
         by_time_title=over_time_title(found.over_time) if found.over_time else "",
@@ -56,6 +57,7 @@ def write_report(found: Evaluation, folder: Path) -> Path:
         glossary=explained(_words(found)),
         checks=checks,
         tables=evaluation,
+        slates=slates,
         unexplained=unexplained,
     )
 
@@ -103,5 +105,7 @@ def _words(found: Evaluation) -> Iterator[str]:
             yield result.difference.interval
         if result.curve:
             yield "confidence sequence"
+    if found.slates:
+        yield from [name for policy in found.slates.policies for name in policy.estimates]
     if found.importance:
         yield "importance"

@@ -133,6 +133,13 @@ TERMS = (
         ("mips", "marginalised ips"),
     ),
     Term(
+        "rips",
+        "Of pages with several slots: each slot's reward, weighted by the slots up to it. Narrower than ips of whole "
+        "pages; biased where a slot's reward depends on the slots behind it.",
+        ("rips", "snrips"),
+    ),
+    Term("iips", "Of pages: each slot by itself, behind what was logged before it.", ("iips",)),
+    Term(
         "asymptotic",
         "Interval that assumes many successes; too narrow where there are few.",
         ("asymptotic", "normal", "gaussian"),

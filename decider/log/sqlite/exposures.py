@@ -1,0 +1,165 @@
+"""What counts for caps and budgets, in tables beside the entries; `log/exposures.py` says what counts.
+
+Called by `reader.py`, `unit_state.py`, `writer.py`, `check.py`, `forgetting.py` and `archive/restore.py`.
+
+Written in the transaction of the decision or activation from which it follows. Only experiments with limits have rows.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+
+from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import Counts, Day
+from decider.log.exposures import Exposure, ShownActivation, ShownDecision, exposure
+from decider.types import ActionId, Position, Time
+
+VersionAt = Callable[[Position], ExperimentVersion]
+
+AT_ONCE = 500
+"""Rows that are deleted in one transaction, while writers wait."""
+
+_INSERT = """
+insert into exposures (decision, experiment, unit_id, action, kind, time, until, reserved_until, day_begin, day_end)
+values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_SPEND = """
+insert into daily_counts (experiment, day_end, day_begin, action, count) values (?, ?, ?, ?, ?)
+on conflict (experiment, day_end, day_begin, action) do update set count = count + excluded.count
+"""
+_OF_UNIT = """
+select action, kind, time from exposures
+where unit_id = :unit and experiment = :experiment and time > :since and until > :at
+  and (reserved_until is null or reserved_until > :at)
+"""
+# A day of another zone, which the experiment had before, counts as a whole: a budget is never exceeded. Reservations
+# that have ended are taken out by `drop_over`, some time later.
+_SPENT = """
+select action, sum(count) from (
+  select action, count from daily_counts
+  where experiment = :experiment and day_end > :day_begin and day_begin < :day_end
+  union all
+  select action, -1 from exposures
+  where reserved_until <= :at and experiment = :experiment and day_end > :day_begin and day_begin < :day_end)
+group by action
+"""
+_DELETE = "delete from exposures where decision = ? returning experiment, action, day_begin, day_end"
+_ENDED = f"select decision from exposures where reserved_until <= ? order by reserved_until limit {AT_ONCE}"  # noqa: S608
+_OVER = f"""
+delete from exposures where decision in (
+  select decision from exposures where until <= ? and reserved_until is null order by until limit {AT_ONCE})
+"""  # noqa: S608 - a number
+_HAS_OVER = """
+select 1 where exists (select 1 from exposures where reserved_until <= :at)
+  or exists (select 1 from exposures where until <= :at) or exists (select 1 from daily_counts where day_end <= :at)
+"""
+_LIMITED = """
+select position from experiments where definition like '%"caps"%' or definition like '%"daily_budget"%'
+"""
+_DECISION = "select position, time, version, unit_id, action, action_features from decisions where position = ?"
+_ALL = """
+select d.position, d.time, d.version, d.unit_id, d.action, d.action_features, a.position, a.time, a.action
+from decisions d left join activations a on a.decision = d.position
+where d.version in (select value from json_each(?)) order by d.position
+"""
+
+
+def counts(connection: sqlite3.Connection, version: ExperimentVersion, unit: str, at: Time) -> Counts:
+    """What counts for a decision at a time, which is written next."""
+    limits = version.limits
+    assert limits is not None, "only called for versions with limits"
+    day = limits.day(at)
+    asked = {
+        "experiment": version.experiment.id, "unit": unit, "at": at, "since": at - limits.longest,
+        "day_begin": day.begin, "day_end": day.end,
+    }  # fmt: skip
+    shown = connection.execute(_OF_UNIT, asked).fetchall() if limits.caps else []
+    spent = dict(connection.execute(_SPENT, asked).fetchall()) if limits.budgets else {}
+    return limits.counts(shown, spent, at)
+
+
+def put(connection: sqlite3.Connection, one: Exposure | None) -> None:
+    """Count an exposure; None: there is none."""
+    if one is None:
+        return
+    connection.execute(_INSERT, (*one[:-1], *(one.day or (None, None))))
+    _spend(connection, one.experiment, one.action, one.day, 1)
+
+
+def take_out(connection: sqlite3.Connection, decision: Position) -> None:
+    """Count a decision no more."""
+    for experiment, action, begin, end in connection.execute(_DELETE, (decision,)).fetchall():
+        _spend(connection, experiment, action, None if begin is None else Day(begin, end), -1)
+
+
+def _spend(connection: sqlite3.Connection, experiment: str, action: str, day: Day | None, count: int) -> None:
+    if day is not None:
+        connection.execute(_SPEND, (experiment, day.end, day.begin, action, count))
+
+
+def shown_decision(connection: sqlite3.Connection, decision: Position, version_at: VersionAt) -> ShownDecision | None:
+    """The part of the decision there that limits need; None where no limit counts."""
+    row = connection.execute(_DECISION, (decision,)).fetchone()
+    return None if row is None or version_at(row[2]).limits is None else _shown(row, version_at)
+
+
+def _shown(row: tuple[int, int, int, str, str, str | None], version_at: VersionAt) -> ShownDecision:
+    position, time, version, unit, action, features = row
+    return ShownDecision(
+        Position(position),
+        Time(time),
+        version_at(Position(version)),
+        unit,
+        ActionId(action),
+        json.loads(features or "{}"),
+    )
+
+
+def limited_versions(connection: sqlite3.Connection) -> list[Position]:
+    """The versions that may have limits."""
+    return [Position(position) for (position,) in connection.execute(_LIMITED)]
+
+
+def all_shown(
+    connection: sqlite3.Connection, limited: Iterable[Position], version_at: VersionAt
+) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+    """The decisions of some versions, in order of position, with their activations."""
+    for row in connection.execute(_ALL, (json.dumps(list(limited)),)):
+        activation = ShownActivation(row[6], row[7], row[0], row[8]) if row[6] is not None else None
+        yield _shown(row[:6], version_at), activation
+
+
+def recount(connection: sqlite3.Connection, version_at: VersionAt, at: Time) -> None:
+    """Count everything again, in a log that was put together of its entries."""
+    for one in counted(connection, version_at):
+        if one.until > at and (one.reserved_until is None or one.reserved_until > at):
+            put(connection, one)
+
+
+def counted(connection: sqlite3.Connection, version_at: VersionAt) -> Iterator[Exposure]:
+    """The exposures of all decisions of a log, whether they still count or not."""
+    for shown, activation in all_shown(connection, limited_versions(connection), version_at):
+        known = activation if activation is not None and activation.time < shown.deadline else None
+        one = exposure(shown, known and known.action, activated=known is not None)
+        if one is not None:
+            yield one
+
+
+def has_over(connection: sqlite3.Connection, at: Time) -> bool:
+    """Whether something counts no longer."""
+    return connection.execute(_HAS_OVER, {"at": at}).fetchone() is not None
+
+
+def drop_over(connection: sqlite3.Connection, at: Time) -> None:
+    """Delete some of what counts no longer."""
+    for (decision,) in connection.execute(_ENDED, (at,)).fetchall():
+        take_out(connection, Position(decision))
+    connection.execute(_OVER, (at,))
+    connection.execute("delete from daily_counts where day_end <= ?", (at,))
+
+
+def forget_exposures(connection: sqlite3.Connection, unit: str) -> None:
+    """They count for budgets as before, and for no unit."""
+    connection.execute("update exposures set unit_id = '' where unit_id = ?", (unit,))

@@ -1,0 +1,1 @@
+"""What a decision can mean, point by point, against a real server: `make tour`."""
