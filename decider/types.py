@@ -63,6 +63,14 @@ class RewardOutcome(enum.StrEnum):
     CORRECTED = "corrected"
     RETRACTED = "retracted"
     OUT_OF_RANGE = "out_of_range"
+    NO_DECISION = "no_decision"
+
+
+class LinkOutcome(enum.StrEnum):
+    """What became of a link between two units; see the proto enum of the same name."""
+
+    LINKED = "linked"
+    DUPLICATE = "duplicate"
 
 
 class ActivationOutcome(enum.StrEnum):

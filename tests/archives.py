@@ -60,7 +60,7 @@ def write_odd_log(path: Path, clock: Clock, rounds: int = 20) -> None:
             )
             log.append([NewModel(ModelName(HOME, first, f"signature {text}"), learned=number)])
             clock.advance(number % 3 * 4)
-            log.append([NewReward(first, "late", 0.3), NewReward(second, "perhaps late", 0.7)])
+            log.append([NewReward(first, "late", 0.3), NewReward(second, "perhaps late", 0.7, final=number % 2 > 0)])
         clock.advance(60)
         log.append([Tick()])
 

@@ -267,7 +267,7 @@ def test_a_part_from_before_says_that_nothing_was_activated(log: EventLog, clock
     }  # fmt: skip
     names = [name for name in parts._NAMES if name not in ("activated", "shown")]
     batch = pa.RecordBatch.from_pylist([{name: row.get(name) for name in names}])
-    (one,) = parts._decisions(batch, {version.position: version})
+    ((_, one),) = parts._decisions(batch, {version.position: version})
     assert (one.overridden, one.activated, one.shown) == (True, False, None)
 
 

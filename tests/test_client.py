@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -46,7 +47,7 @@ from simulator.verify import verify
 from tests.pages import SHOP, stop
 from tests.rpc_clients import ServerProcess, experiment, rows, until
 
-PAUSED = "paused"
+PAUSED, CREDITED = "paused", "credited"
 ACTIONS = ("new", "sale", "none")
 OPTIONS = ("--learn-interval", "0.05")
 ROOT = Path(__file__).parent.parent
@@ -115,6 +116,10 @@ def start(db: Path, *options: str) -> ServerProcess:
         shop.actions_in_calls.most = 5
         shop.policy.squarecb.SetInParent()  # thompson knows nothing of actions that it has not seen
         client.apply(shop)
+        credited = experiment(CREDITED, *ACTIONS)
+        credited.reward.MergeFrom(shop.reward)
+        credited.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
+        client.apply(credited)
     return started
 
 
@@ -437,7 +442,50 @@ def test_every_field_of_a_reward_is_a_keyword(make: MakeClient, server: ServerPr
     assert client.reward(id_, value=12, reward_id="order-1", correct=True) == "corrected"
     assert client.reward(id_, reward_id="order-1", retract=True) == "retracted"
     fields = {*pb.RewardRequest.DESCRIPTOR.fields_by_name}
-    assert fields <= {*inspect.signature(Client.reward).parameters}
+    of_both = {*inspect.signature(Client.reward).parameters, *inspect.signature(Client.reward_unit).parameters}
+    assert fields <= of_both
+    assert fields - {"decision_id"} <= {*inspect.signature(Client.reward_unit).parameters}
+
+
+def test_a_purchase_in_a_store_reaches_the_page_of_a_linked_visitor(make: MakeClient, server: ServerProcess) -> None:
+    """The till knows a customer, the page knew a visitor."""
+    client = make(server.target)
+    visitor, customer = f"visitor-{uuid.uuid4()}", f"customer-{uuid.uuid4()}"
+    id_ = client.decide(CREDITED, visitor).decision_id
+    assert client.reward_unit(customer, "purchase", 7, reward_id="till-1") == "no_decision"
+    assert client.link_units(visitor, customer) == "linked"
+    assert client.link_units(customer, visitor) == "duplicate"
+    assert client.reward_unit(customer, "purchase", Decimal("19.90"), reward_id="till-2") == "joined"
+    assert client.reward_unit(customer, "purchase", 19.9, experiment=CREDITED, reward_id="till-2") == "duplicate"
+    assert rewards(server.db, id_) == [19.9]
+    assert client.reward_unit(visitor, value=12, reward_id="till-2", correct=True) == "corrected"
+    assert client.reward_batch([{"unit_id": visitor, "name": "click", "final": True}, {"decision_id": id_}]) == [
+        *("joined", "late")
+    ]
+    assert client.undelivered == {}
+
+
+def test_wrong_units_do_not_break_the_page(make: MakeClient) -> None:
+    """As with a wrong reward, the developer hears of it."""
+    told: list[Failure] = []
+    client = make("127.0.0.1:1", on_error=told.append)
+    assert client.reward_unit(None, "purchase") == REFUSED
+    assert client.link_units("visitor", 5) == REFUSED
+    assert [one.message.partition(":")[0] for one in told] == ["unit_id", "same_as"]
+
+
+def test_links_and_rewards_of_units_wait_for_a_server_that_is_down(make: MakeClient, tmp_path: Path) -> None:
+    """In their order: a reward before its link would find nothing."""
+    first = start(tmp_path / "log.db")
+    client = make(first.target)
+    id_ = client.decide(CREDITED, "visitor").decision_id
+    first.kill()
+    assert client.link_units("visitor", "customer") == QUEUED
+    assert client.reward_unit("customer", "purchase", 7) == QUEUED
+    second = start(first.db, "--listen", first.target)
+    until(lambda: client.waiting == 0, what="all is delivered")
+    assert rewards(first.db, id_) == [7.0]
+    end(second)
 
 
 def test_both_clients_have_the_same_surface() -> None:

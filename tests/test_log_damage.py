@@ -157,6 +157,7 @@ KEYS = {
     "action_kinds": "experiment, action",
     "assignments": "experiment, unit_id",
     "unit_decisions": "experiment, unit_id, decision",
+    "creditable_decisions": "unit_id, decision",
     "daily_counts": "experiment, day_end, day_begin, action",
 }
 """Of tables without row ids."""

@@ -535,8 +535,13 @@ def plan(path: Path, sql: str) -> list[str]:
 
 @pytest.mark.parametrize(
     "sql",
-    [sealed.SEALED_DECISIONS_OF_VERSION, deadlines.FIRST_DEADLINES_OF, *totals.STATEMENTS],
-    ids=["sealed", "first deadlines", "decisions", "possible", "rewards", "changes", "delays"],
+    [
+        sealed.SEALED_DECISIONS_OF_VERSION,
+        sealed.CLOSED_DECISIONS_OF_VERSION,
+        deadlines.FIRST_DEADLINES_OF,
+        *totals.STATEMENTS,
+    ],
+    ids=["sealed", "closed", "first deadlines", "decisions", "possible", "rewards", "changes", "delays"],
 )
 def test_reading_what_is_new_does_not_read_what_is_old(many: EventLog, sql: str) -> None:
     """A step and a scrape must not take longer in a longer log."""

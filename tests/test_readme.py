@@ -438,7 +438,10 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
         made = from_message(read_toml(file))
         check_combinations(made, None)
         ids.append(made.id)
-    assert ids == ["storefront", "checkout-offer", "newsletter", "cart-offer", "home-offer", "front-page", "homepage"]
+    assert ids == [
+        *("storefront", "checkout-offer", "newsletter", "cart-offer", "home-offer", "front-page", "homepage"),
+        "pick-up",
+    ]
 
 
 def test_the_json_of_an_evaluation_has_the_names_shown(demo: tuple[Place, str]) -> None:

@@ -91,6 +91,7 @@ class AsyncClient:
         occurred_at: datetime | None = None,
         correct: bool = False,
         retract: bool = False,
+        final: bool = False,
     ) -> Outcome:
         """See `Client.reward`."""
         asked = {
@@ -100,9 +101,41 @@ class AsyncClient:
             "occurred_at": occurred_at,
             "correct": correct,
             "retract": retract,
+            "final": final,
             **({} if value is ABSENT else {"value": value}),
         }
         return await self._take(self._core.deliveries.reward(asked))
+
+    async def reward_unit(
+        self,
+        unit_id: str,
+        name: str | None = None,
+        value: SupportsFloat | Absent = ABSENT,
+        *,
+        experiment: str | None = None,
+        reward_id: str | None = None,
+        occurred_at: datetime | None = None,
+        correct: bool = False,
+        retract: bool = False,
+        final: bool = False,
+    ) -> Outcome:
+        """See `Client.reward_unit`."""
+        asked = {
+            "unit_id": unit_id,
+            "name": name,
+            "experiment": experiment,
+            "reward_id": reward_id,
+            "occurred_at": occurred_at,
+            "correct": correct,
+            "retract": retract,
+            "final": final,
+            **({} if value is ABSENT else {"value": value}),
+        }
+        return await self._take(self._core.deliveries.reward(asked))
+
+    async def link_units(self, unit_id: str, same_as: str) -> Outcome:
+        """See `Client.link_units`."""
+        return await self._take(self._core.deliveries.link_units({"unit_id": unit_id, "same_as": same_as}))
 
     async def reward_batch(self, rewards: Iterable[Mapping[str, object]]) -> list[Outcome]:
         """See `Client.reward_batch`."""

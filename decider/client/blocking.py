@@ -112,6 +112,7 @@ class Client:
         occurred_at: datetime | None = None,
         correct: bool = False,
         retract: bool = False,
+        final: bool = False,
     ) -> Outcome:
         """Say how well a decision went: a `name` (default: "reward") and a `value` (default: 1). For a fallback's empty
         decision id nothing is sent, and the outcome is NOTHING.
@@ -119,6 +120,7 @@ class Client:
         It never raises. What the server answers is the outcome. Where no answer comes, it is QUEUED and sent again
         until it is answered or too old. Without a `reward_id` each call makes one, so that sending again counts once;
         but two calls without it are two rewards. What is wrong is REFUSED, logged, counted and told to `on_error`.
+        `final`: it is the last word about the decision, which is learned at once.
         """
         asked = {
             "decision_id": decision_id,
@@ -127,12 +129,50 @@ class Client:
             "occurred_at": occurred_at,
             "correct": correct,
             "retract": retract,
+            "final": final,
             **({} if value is ABSENT else {"value": value}),
         }
         return self._take(self._core.deliveries.reward(asked))
 
+    def reward_unit(
+        self,
+        unit_id: str,
+        name: str | None = None,
+        value: SupportsFloat | Absent = ABSENT,
+        *,
+        experiment: str | None = None,
+        reward_id: str | None = None,
+        occurred_at: datetime | None = None,
+        correct: bool = False,
+        retract: bool = False,
+        final: bool = False,
+    ) -> Outcome:
+        """Say that a unit did something, where nobody knows after which decision: a purchase in a store. The server
+        credits it to open decisions of the unit, as the experiments say (`reward.attribution`); to those of
+        `experiment` alone, if it is given. Otherwise as `reward`; without a `reward_id` two calls are two rewards.
+        """
+        asked = {
+            "unit_id": unit_id,
+            "name": name,
+            "experiment": experiment,
+            "reward_id": reward_id,
+            "occurred_at": occurred_at,
+            "correct": correct,
+            "retract": retract,
+            "final": final,
+            **({} if value is ABSENT else {"value": value}),
+        }
+        return self._take(self._core.deliveries.reward(asked))
+
+    def link_units(self, unit_id: str, same_as: str) -> Outcome:
+        """Say that two units are one person: a visitor has signed in. Rewards by unit of either one then reach the
+        decisions of both. It never raises, as `reward`.
+        """
+        return self._take(self._core.deliveries.link_units({"unit_id": unit_id, "same_as": same_as}))
+
     def reward_batch(self, rewards: Iterable[Mapping[str, object]]) -> list[Outcome]:
-        """Many rewards, 1,000 in a call and a commit. rewards: mappings with the keywords of `reward`."""
+        """Many rewards, 1,000 in a call and a commit. rewards: mappings with the keywords of `reward` or
+        `reward_unit`."""
         return self._take(self._core.deliveries.reward_batch(rewards))
 
     def activate(self, decision_id: str | None, action: str | None = None) -> Outcome:

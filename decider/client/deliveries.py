@@ -1,4 +1,4 @@
-"""The steps of `reward`, `reward_batch` and `activate`: try at once, and again where that may help.
+"""The steps of rewards, activations and links: try at once, and again where that may help.
 
 See `decisions.py` on steps. Nothing here raises for what the server, the network or a value does: a page that thanks
 for an order must not die of a reward.
@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from decider.client.decisions import Steps
 from decider.client.failures import Consequence, Failure, Failures, failure_of, failure_of_status, wrong_argument
-from decider.client.messages import activate_request, chunks, numbered, reward_request
+from decider.client.messages import activate_request, chunks, link_request, numbered, reward_request
 from decider.client.outbox import Call, Outbox
 from decider.v1 import decider_service_pb2 as pb
 
@@ -41,12 +41,16 @@ class Deliveries:
         self._failures, self._outbox = failures, outbox
 
     def reward(self, asked: Mapping[str, object]) -> Steps[Outcome]:
-        """See `Client.reward`; asked: its keywords."""
+        """See `Client.reward` and `Client.reward_unit`; asked: its keywords."""
         return (yield from self._deliver(self._prepare("Reward", partial(reward_request, asked))))
 
     def activate(self, asked: Mapping[str, object]) -> Steps[Outcome]:
         """See `Client.activate`; asked: its keywords."""
         return (yield from self._deliver(self._prepare("Activate", partial(activate_request, asked))))
+
+    def link_units(self, asked: Mapping[str, object]) -> Steps[Outcome]:
+        """See `Client.link_units`; asked: its keywords."""
+        return (yield from self._deliver(self._prepare("LinkUnits", partial(link_request, asked))))
 
     def _prepare(self, method: str, make: Callable[[], Message | None]) -> Call | Outcome:
         """What to send, or at once what becomes of it."""
@@ -122,7 +126,7 @@ class Deliveries:
         ]
 
 
-def _outcome(reply: pb.RewardResponse | pb.ActivateResponse) -> Outcome:
+def _outcome(reply: pb.RewardResponse | pb.ActivateResponse | pb.LinkUnitsResponse) -> Outcome:
     """The server's word; of a newer server that has another one, its number; of an older one, what it has."""
     number = getattr(reply, "outcome", 0)
     if number == 0:

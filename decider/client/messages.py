@@ -127,17 +127,22 @@ def _write_action(made: pb.CalledAction, path: str, given: object) -> None:
 
 
 def reward_request(asked: Mapping[str, object]) -> pb.RewardRequest | None:
-    """From the keywords of `Client.reward`; None where there is no decision to reward, since a fallback was shown.
+    """From the keywords of `Client.reward` or `Client.reward_unit`; None where there is no decision to reward, since a
+    fallback was shown.
 
     It always has a reward id, so that it can be sent again and counts once.
     """
     decision_id = _text("decision_id", asked)
-    if not decision_id:
+    if not decision_id and "unit_id" not in asked:
         return None
     request = pb.RewardRequest(
-        decision_id=decision_id, name=_text("name", asked), reward_id=_text("reward_id", asked) or new_id()
+        decision_id=decision_id,
+        unit_id=full_text("unit_id", asked["unit_id"]) if "unit_id" in asked else "",
+        experiment=_text("experiment", asked),
+        name=_text("name", asked),
+        reward_id=_text("reward_id", asked) or new_id(),
     )
-    for name in ("correct", "retract"):
+    for name in ("correct", "retract", "final"):
         if asked.get(name) is not None:
             setattr(request, name, flag(name, asked[name]))
     if (request.correct or request.retract) and not _text("reward_id", asked):
@@ -163,6 +168,13 @@ def activate_request(asked: Mapping[str, object]) -> pb.ActivateRequest | None:
     """From the keywords of `Client.activate`; None where there is no decision."""
     decision_id = _text("decision_id", asked)
     return pb.ActivateRequest(decision_id=decision_id, action=_text("action", asked)) if decision_id else None
+
+
+def link_request(asked: Mapping[str, object]) -> pb.LinkUnitsRequest:
+    """From the keywords of `Client.link_units`."""
+    return pb.LinkUnitsRequest(
+        unit_id=full_text("unit_id", asked["unit_id"]), same_as=full_text("same_as", asked["same_as"])
+    )
 
 
 def numbered(make: Callable[[Mapping[str, object]], T], name: str, index: int, asked: Mapping[str, object]) -> T:

@@ -214,6 +214,7 @@ def _reward_violations(message: pb.RewardDefinition) -> Iterable[Violation]:
         yield Violation("reward.default_value", f"{message.default_value} is not in the range [{low}, {high}]")
     yield from enum_violation("reward.aggregation", message.aggregation, pb.Aggregation)
     yield from enum_violation("reward.out_of_range", message.out_of_range, pb.OutOfRange)
+    yield from enum_violation("reward.attribution", message.attribution, pb.Attribution)
     for name, weight in message.weights.items():
         yield from id_violation("reward.weights", name)
         if not math.isfinite(weight):

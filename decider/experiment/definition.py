@@ -45,6 +45,14 @@ class OutOfRange(enum.StrEnum):
     REFUSE = "refuse"
 
 
+class Attribution(enum.StrEnum):
+    """Which decisions of a unit are credited with a reward that names no decision."""
+
+    LAST = "last"
+    FIRST = "first"
+    ALL = "all"
+
+
 class Learning(enum.StrEnum):
     """Who decides, and whether the policy learns: see the proto enum of the same name."""
 
@@ -88,7 +96,8 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class RewardDefinition:
-    """window: microseconds. Without `weights` every name counts with weight 1."""
+    """window: microseconds. Without `weights` every name counts with weight 1. attribution: of rewards by unit; None:
+    they are refused."""
 
     window: int = 600_000_000
     default: float = 0.0
@@ -97,6 +106,7 @@ class RewardDefinition:
     maximum: float = 1.0
     aggregation: Aggregation = Aggregation.SUM
     out_of_range: OutOfRange = OutOfRange.CLIP
+    attribution: Attribution | None = None
 
     def holds(self, reward: float) -> bool:
         """Whether a reward (value x weight) is in the range by itself."""

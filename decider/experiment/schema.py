@@ -18,7 +18,15 @@ from google.protobuf.message import Message
 
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import check, features_of_actions, most_actions
-from decider.experiment.definition import Action, Aggregation, Experiment, Learning, OutOfRange, RewardDefinition
+from decider.experiment.definition import (
+    Action,
+    Aggregation,
+    Attribution,
+    Experiment,
+    Learning,
+    OutOfRange,
+    RewardDefinition,
+)
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
 from decider.experiment.history_checks import DEFAULT_MOST_DECISIONS, DEFAULT_PERIOD
 from decider.experiment.limit_checks import shares_of
@@ -280,8 +288,14 @@ def _reward(message: pb.RewardDefinition) -> RewardDefinition:
         minimum=message.range.minimum if given("range") else default.minimum,
         maximum=message.range.maximum if given("range") else default.maximum,
         aggregation=default.aggregation if aggregation == "unspecified" else Aggregation(aggregation),
+        attribution=_attribution(message),
         out_of_range=OutOfRange.REFUSE if message.out_of_range == pb.OUT_OF_RANGE_REFUSE else OutOfRange.CLIP,
     )
+
+
+def _attribution(message: pb.RewardDefinition) -> Attribution | None:
+    name = pb.Attribution.Name(message.attribution).removeprefix("ATTRIBUTION_").lower()
+    return None if name == "unspecified" else Attribution(name)
 
 
 def reward_text(definition: RewardDefinition) -> str:
@@ -352,6 +366,7 @@ def _reward_message(reward: RewardDefinition) -> pb.RewardDefinition:
         aggregation=pb.Aggregation.Value(f"AGGREGATION_{reward.aggregation.upper()}"),
         # The default is not written: definitions from before it keep their text, and so make no new version.
         out_of_range=pb.OUT_OF_RANGE_REFUSE if reward.out_of_range is OutOfRange.REFUSE else None,
+        attribution=pb.Attribution.Value(f"ATTRIBUTION_{(reward.attribution or 'unspecified').upper()}"),
     )
     message.window.FromMicroseconds(reward.window)
     return message

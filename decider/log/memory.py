@@ -14,6 +14,7 @@ from typing import Any
 
 from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import NamedReward, final_reward
+from decider.experiment.attribution import OpenDecision, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
@@ -24,8 +25,11 @@ from decider.log.group_commit import write_wanted
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     MOST_EARLY,
+    MOST_OPEN,
+    MOST_UNITS,
     ArrowBatches,
     Base,
+    CreditedDecision,
     Damage,
     DecisionRef,
     EarlyActivation,
@@ -39,11 +43,15 @@ from decider.log.protocol import (
     NamedModel,
     NewActivation,
     NewBuild,
+    NewLink,
     NewModel,
     NewRecall,
     NewReward,
     NewRewardChange,
+    NewSeal,
     NewSlate,
+    NewUnitReward,
+    NewUnitRewardChange,
     NewVersion,
     NewWithheld,
     OnProgress,
@@ -55,6 +63,7 @@ from decider.log.protocol import (
     ServingChanges,
     TotalsCheckpoint,
     UnitDecision,
+    UnitRewardRef,
     VersionName,
     units_of,
 )
@@ -175,6 +184,10 @@ class MemoryLog:
         self._changes: dict[Position, list[tuple[Mark, NewRewardChange]]] = {}
         self._activations: dict[Position, tuple[Mark, NewActivation]] = {}
         self._recalls: dict[Position, Seen] = {}
+        self._seals: dict[Position, Mark] = {}
+        self._located: dict[Position, LoggedDecision] = {}
+        self._persons: dict[str, frozenset[str]] = {}
+        self._unit_rewards: dict[Position, tuple[NewUnitReward, Position]] = {}
         self._early: dict[DecisionId, tuple[Time, EarlyActivation]] = {}
         self._unique: set[Any] = set()
         self._refused: Counter[tuple[str, str]] = Counter()
@@ -217,6 +230,12 @@ class MemoryLog:
                 return self._append_slate(entry, at)
             case UnitDecision():
                 return self._append_of_unit(entry, at)
+            case NewUnitReward():
+                return self._append_unit_reward(entry, at)
+            case NewUnitRewardChange():
+                return self._append_unit_change(entry, at)
+            case NewLink():
+                return self._append_link(entry, at)
             case _:
                 return self._append(entry, at)
 
@@ -233,6 +252,81 @@ class MemoryLog:
         if mark is not None and new.seen is not None:
             self._append(NewRecall(mark.position, new.seen), at)
         return mark
+
+    def _append_unit_reward(self, reward: NewUnitReward, at: Time) -> Mark | None:
+        found = self._open_decisions(self.units_of(reward.unit), reward.experiment, at)
+        chosen = credited(found, reward.name, reward.value)
+        new = [one for one in chosen if (one.decision, reward.reward_id) not in self._by_id]
+        was_sent = reward.reward_id is not None and self.find_unit_reward(reward.unit, reward.reward_id)
+        if was_sent or (chosen and not new):
+            self._refused[reward.name, RewardOutcome.DUPLICATE] += 1
+            return None
+        mark = self._append(reward, at)
+        assert mark is not None, "it was not there"
+        for one in new:
+            self._append(
+                NewReward(
+                    one.decision,
+                    reward.name,
+                    reward.value,
+                    one.weight,
+                    reward.reward_id,
+                    reward.occurred_at,
+                    reward.final,
+                ),
+                at,
+            )
+        self._unit_rewards[mark.position] = (reward, Position(len(self._times) - 1))
+        if not new:
+            self._refused[reward.name, RewardOutcome.NO_DECISION] += 1
+        return mark
+
+    def _open_decisions(
+        self, units: Sequence[str], experiment: ExperimentId | None, at: Time
+    ) -> Sequence[OpenDecision]:
+        found = [
+            OpenDecision(logged.position, self._version(logged), logged.position in self._activations)
+            for logged in self._logged_decisions()
+            if logged.decision.unit_id in units
+            and self._version(logged).experiment.reward.attribution is not None
+            and experiment in (None, self._version(logged).experiment.id)
+            and logged.position not in self._seals
+            and at < self._deadline(logged)
+        ]
+        return found[-MOST_OPEN:]
+
+    def _append_unit_change(self, change: NewUnitRewardChange, at: Time) -> Mark | None:
+        found = self.find_unit_reward(change.unit, change.reward_id)
+        made = self._append_unit_reward(change.missing_reward(), at) if found is None else None
+        of = found.position if found else made.position if made else START
+        marks = [
+            self._append(
+                NewRewardChange(
+                    reward.decision,
+                    change.reward_id,
+                    change.value,
+                    reward.name,
+                    reward.weight,
+                    change.occurred_at,
+                    change.final,
+                ),
+                at,
+            )
+            for reward in self._credited(of)
+        ]
+        return next((mark for mark in marks if mark is not None), None)
+
+    def _credited(self, unit_reward: Position) -> Sequence[NewReward]:
+        """The rewards that belong to a reward by unit."""
+        _, last = self._unit_rewards.get(unit_reward, (None, START))
+        return [entry for _, entry in self._entries[unit_reward:last] if isinstance(entry, NewReward)]
+
+    def _append_link(self, link: NewLink, at: Time) -> Mark | None:
+        units = {*self.units_of(link.unit), *self.units_of(link.same_as)}
+        if link.same_as in self.units_of(link.unit) or len(units) > MOST_UNITS:
+            return None
+        self._persons |= dict.fromkeys(units, frozenset(units))
+        return self._append(link, at)
 
     def _is_current(self, new: UnitDecision, experiment: ExperimentId, at: Time) -> bool:
         """Whether what the decision depends on is still so."""
@@ -275,7 +369,13 @@ class MemoryLog:
         self._index(entry, mark)
         if isinstance(entry, Decision):
             self._activate_early(entry, mark)
+        if isinstance(entry, NewReward | NewRewardChange) and entry.final:
+            self._seal_early(self._located[entry.decision], mark)
         return mark
+
+    def _seal_early(self, logged: LoggedDecision, last: Mark) -> None:
+        if self._in_time(last, logged) and last.time < self._deadline(logged):
+            self._append(NewSeal(logged.position, logged.decision.version), last.time)
 
     def _count_refused(self, entry: Entry) -> None:
         match entry:
@@ -290,6 +390,7 @@ class MemoryLog:
         match entry:
             case Decision():
                 self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
+                self._located[mark.position] = self._decisions[entry.decision_id]
                 self._exposures.add(self._shown(mark, entry))
             case NewReward():
                 self._rewards.setdefault(entry.decision, []).append((mark, entry))
@@ -304,6 +405,8 @@ class MemoryLog:
                 self._exposures.activate(ShownActivation(*mark, entry.decision, entry.action))
             case NewRecall():
                 self._recalls[entry.decision] = entry.seen
+            case NewSeal():
+                self._seals[entry.decision] = mark
             case NewWithheld():
                 self._withheld[entry.decision] = entry.rules
             case NewVersion():
@@ -480,6 +583,34 @@ class MemoryLog:
         """See LogReader."""
         return self._by_id.get((decision, reward_id))
 
+    def units_of(self, unit: str) -> Sequence[str]:
+        """See LogReader."""
+        return sorted(self._persons.get(unit, {unit}))
+
+    def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
+        """See LogReader."""
+        units = self.units_of(unit)
+        for position, (reward, last) in reversed(self._unit_rewards.items()):
+            if reward.unit in units and reward.reward_id == reward_id:
+                return UnitRewardRef(position, reward.name, last)
+        return None
+
+    def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
+        """See LogReader."""
+        found = [(self._located[reward.decision], reward) for reward in self._credited(unit_reward)]
+        return [
+            CreditedDecision(
+                logged.decision.decision_id,
+                DecisionRef(logged.position, logged.time, logged.decision.version, logged.decision.action),
+                reward.value * reward.weight,
+            )
+            for logged, reward in found
+        ]
+
+    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+        """See LogReader."""
+        return {one: self._seals[one].position for one in decisions if one in self._seals}
+
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
 
@@ -497,7 +628,7 @@ class MemoryLog:
         rewards = [
             LoggedReward(
                 *mark, logged.decision.decision_id, reward.name, reward.value, reward.weight, reward.reward_id,
-                self._outcome(mark, reward, logged), self._in_force(mark, reward, _end(self._deadline(logged))),
+                self._outcome(mark, reward, logged), self._in_force(mark, reward, self._end(logged)),
             )
             for logged in self.decisions_between(first, last)
             for mark, reward in self._rewards.get(logged.position, [])
@@ -525,11 +656,27 @@ class MemoryLog:
         return self._versions[logged.decision.version]
 
     def _deadline(self, logged: LoggedDecision) -> Time:
+        if logged.position in self._seals:
+            return Time(self._seals[logged.position].time + 1)
+        return self._usual_deadline(logged)
+
+    def _usual_deadline(self, logged: LoggedDecision) -> Time:
         return Time(logged.time + self._version(logged).experiment.reward.window)
+
+    def _end(self, logged: LoggedDecision) -> Mark:
+        """What is said about a decision before it counts."""
+        if logged.position in self._seals:
+            seal = self._seals[logged.position]
+            return Mark(Position(seal.position - 1), Time(seal.time + 1))
+        return Mark(Position(2**63 - 1), self._deadline(logged))
+
+    def _in_time(self, mark: Mark, logged: LoggedDecision) -> bool:
+        """Whether what was said about a decision counts."""
+        return _is_before(mark, self._end(logged))
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader."""
-        due = [self._seal(logged, self._deadline(logged)) for logged in self._due(experiment, after, until)]
+        due = [self._seal(logged) for logged in self._due(experiment, after, until)]
         return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
 
     def _due(self, experiment: ExperimentId, after: Time, until: Time) -> list[LoggedDecision]:
@@ -547,37 +694,39 @@ class MemoryLog:
         return iter(sorted(due, key=lambda sealed: (sealed.deadline, sealed.position)))
 
     def _seal_with_late(self, logged: LoggedDecision, late: Mark) -> SealedDecision:
-        deadline = self._deadline(logged)
-        end = Mark(late.position, Time(2**63 - 1)) if deadline <= late.time else _end(deadline)
+        is_over = self._deadline(logged) <= late.time
+        end = Mark(late.position, Time(2**63 - 1)) if is_over else self._end(logged)
         counted = [
             (reward.name, value, reward.weight)
             for mark, reward in self._rewards.get(logged.position, [])
             if _is_before(mark, end) and (value := self._in_force(mark, reward, end)) is not None
         ]
         return replace(
-            self._seal(logged, deadline),
+            self._seal(logged),
             rewards=tuple([value * weight for _, value, weight in counted]),
             named=tuple([NamedReward(name, value) for name, value, _ in counted]),
         )
 
-    def _seal(self, logged: LoggedDecision, deadline: Time) -> SealedDecision:
+    def _seal(self, logged: LoggedDecision) -> SealedDecision:
         rewards = self._rewards.get(logged.position, [])
-        (_, shown_at), activation = self._activations.get(logged.position, (Mark(START, deadline), None))
-        end = _end(deadline)
+        end = self._end(logged)
+        said, activation = self._activations.get(logged.position, (None, None))
+        activated = said is not None and self._in_time(said, logged)
+        shown = activation.action if activation is not None and activated else None
         return SealedDecision(
             position=logged.position,
-            deadline=deadline,
+            deadline=self._deadline(logged),
             decision=logged.decision,
             rewards=tuple(
                 [
                     value * reward.weight
                     for mark, reward in rewards
-                    if mark.time < deadline and (value := self._in_force(mark, reward, end)) is not None
+                    if self._in_time(mark, logged) and (value := self._in_force(mark, reward, end)) is not None
                 ]
             ),
-            overridden=shown_at < deadline and activation is not None and activation.action is not None,
-            activated=shown_at < deadline,
-            shown=activation.action if activation is not None and shown_at < deadline else None,
+            overridden=shown is not None,
+            activated=activated,
+            shown=shown,
         )
 
     def _in_force(self, mark: Mark, reward: NewReward, end: Mark) -> float | None:
@@ -586,7 +735,7 @@ class MemoryLog:
         return changes[-1] if changes else reward.value
 
     def _outcome(self, mark: Mark, reward: NewReward, logged: LoggedDecision) -> RewardOutcome:
-        if mark.time >= self._deadline(logged):
+        if not self._in_time(mark, logged):
             return RewardOutcome.LATE
         inside = self._version(logged).experiment.reward.holds(reward.value * reward.weight)
         return RewardOutcome.JOINED if inside else RewardOutcome.CLIPPED
@@ -594,7 +743,8 @@ class MemoryLog:
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
         """See LogReader."""
         ours = [one for one in self._logged_decisions() if experiment in (None, self._version(one).experiment.id)]
-        return min((deadline for deadline in map(self._deadline, ours) if deadline > after), default=None)
+        ends = [*map(self._deadline, ours), *map(self._usual_deadline, ours)]
+        return min((deadline for deadline in ends if deadline > after), default=None)
 
     def first_deadlines(self, *, after: Time) -> Mapping[ExperimentId, Time]:
         """See LogReader."""
@@ -609,10 +759,10 @@ class MemoryLog:
         logged = [
             (
                 one,
-                self._seal(one, self._deadline(one)),
+                self._seal(one),
                 self._version(one),
                 [
-                    (mark, reward, self._in_force(mark, reward, _end(self._deadline(one))))
+                    (mark, reward, self._in_force(mark, reward, self._end(one)), self._in_time(mark, one))
                     for mark, reward in self._rewards.get(one.position, [])
                 ],
             )
@@ -628,7 +778,7 @@ class MemoryLog:
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged.decision, names_of(self._version(logged)))
             if after.time < self._deadline(logged) <= until.time:
-                _count_sealed(totals, self._seal(logged, self._deadline(logged)), self._version(logged))
+                _count_sealed(totals, self._seal(logged), self._version(logged))
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -644,7 +794,7 @@ class MemoryLog:
             if after.position < at.position <= until.position
         ]
         for at, change, name, logged in sorted(changed, key=lambda one: one[0]):
-            _count_change(totals, at, change, name, logged.decision.version, self._deadline(logged))
+            _count_change(totals, change, name, logged.decision.version, in_time=self._in_time(at, logged))
         return totals
 
     def _count_reward(self, totals: Totals, mark: Mark, reward: NewReward, logged: LoggedDecision) -> None:
@@ -700,11 +850,6 @@ def _activation(position: Position, decision: Decision, early: EarlyActivation) 
     return NewActivation(position, None if early.action == decision.action else early.action)
 
 
-def _end(deadline: Time) -> Mark:
-    """Of a window."""
-    return Mark(Position(2**63 - 1), deadline)
-
-
 def _is_before(mark: Mark, end: Mark) -> bool:
     return mark.position <= end.position and mark.time < end.time
 
@@ -722,6 +867,8 @@ def _key(entry: Entry) -> Any:
             return "activation", entry.decision
         case NewRecall():
             return "recall", entry.decision
+        case NewSeal():
+            return "seal", entry.decision
         case NewWithheld():
             return "withheld", entry.decision
         case NewVersion():
@@ -744,10 +891,8 @@ def _count_decision(totals: Totals, decision: Decision, names: ActionNames) -> N
             totals.possible[version, names.counted_as(eligible)] += slots > 0
 
 
-def _count_change(
-    totals: Totals, mark: Mark, change: NewRewardChange, name: str, version: Position, deadline: Time
-) -> None:
-    key = (version, name, _outcome_of_change(change) if mark.time < deadline else RewardOutcome.LATE)
+def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
+    key = (version, name, _outcome_of_change(change) if in_time else RewardOutcome.LATE)
     totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + RewardTotals(1)
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import ArrowBatches, Head, LoggedDecision, Mark, NewReward, SealedDecision
 
-Rewards = Sequence[tuple[Mark, NewReward, float | None]]
-"""With the value in force; None: retracted."""
+Rewards = Sequence[tuple[Mark, NewReward, float | None, bool]]
+"""With the value in force, None: retracted; and whether it came in time."""
 
 _SLOT = re.compile(r"/([0-9]|[1-9][0-9])\Z")
 _NUMBERS = ("position", "time", "version", "model", "deadline", "sealed", "overridden", "activated")
@@ -45,10 +45,7 @@ def arrow_batches(
     until = [one for one in logged if one[0].position <= head.position]
     decisions = [_decision(one, sealed, version, head) for one, sealed, version, _ in until]
     rewards = [
-        _reward(one, sealed, *of_it)
-        for one, sealed, _, sent in until
-        for of_it in sent
-        if of_it[0].position <= head.position
+        _reward(one, *of_it) for one, _, _, sent in until for of_it in sent if of_it[0].position <= head.position
     ]
     return ArrowBatches(
         iter([pa.RecordBatch.from_pylist(decisions, _DECISIONS)]), iter([pa.RecordBatch.from_pylist(rewards, _REWARDS)])
@@ -78,7 +75,7 @@ def _decision(
 
 
 def _reward(
-    logged: LoggedDecision, sealed: SealedDecision, mark: Mark, reward: NewReward, in_force: float | None
+    logged: LoggedDecision, mark: Mark, reward: NewReward, in_force: float | None, in_time: bool
 ) -> dict[str, object]:
     value = 0.0 if in_force is None else in_force
     return {
@@ -86,7 +83,7 @@ def _reward(
         "time": mark.time,
         "value": value * reward.weight,
         "unweighted": value,
-        "joined": int(mark.time < sealed.deadline),
+        "joined": int(in_time),
         "retracted": int(in_force is None),
         "name": reward.name,
     }

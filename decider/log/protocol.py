@@ -152,7 +152,11 @@ class NewWithheld:
 
 @dataclass(frozen=True, slots=True)
 class NewReward:
-    """A reward for the decision at a position; `weight` is that of its name in the decision's experiment version."""
+    """A reward for the decision at a position; `weight` is that of its name in the decision's experiment version.
+
+    final: nothing that comes behind it counts any more. The log writes a seal behind the reward, in the same
+    transaction.
+    """
 
     decision: Position
     name: str
@@ -160,6 +164,7 @@ class NewReward:
     weight: float = 1.0
     reward_id: str | None = None
     occurred_at: Time | None = None
+    final: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +173,7 @@ class NewRewardChange:
 
     name, weight: of that reward. Where it has not come yet the log writes it first, with the changed value (0 of a
     retraction), in the same transaction: the one that comes later is then a duplicate, so that the order in which the
-    two come does not matter. A change is known by its content: reward, value and occurred_at.
+    two come does not matter. A change is known by its content: reward, value and occurred_at. final: as of a reward.
     """
 
     decision: Position
@@ -177,6 +182,7 @@ class NewRewardChange:
     name: str
     weight: float = 1.0
     occurred_at: Time | None = None
+    final: bool = False
 
     def missing_reward(self) -> NewReward:
         """What is written where the reward has not come yet."""
@@ -190,6 +196,19 @@ class RewardRef(NamedTuple):
     position: Position
     name: str
     weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class NewSeal:
+    """A decision's window is over before its time: the log writes it just behind a final reward, in the same
+    transaction. What lies before it counts.
+
+    version: of the decision. The window ends one microsecond after the seal: so it ends behind everything that was
+    learned before.
+    """
+
+    decision: Position
+    version: Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +226,80 @@ class NewRecall:
 
     decision: Position
     seen: Seen
+
+
+@dataclass(frozen=True, slots=True)
+class NewUnitReward:
+    """A reward that names a unit and no decision. In the same transaction the log credits it to decisions of the person
+    that the unit is, as `experiment/attribution.py` says: with ordinary rewards just behind this entry.
+
+    experiment: for this one alone; None: for all. final: every credited decision is sealed. A reward id counts once for
+    a person.
+    """
+
+    unit: str
+    name: str
+    value: float
+    reward_id: str | None = None
+    occurred_at: Time | None = None
+    experiment: ExperimentId | None = None
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewUnitRewardChange:
+    """What counts from here on of a reward by unit, in every decision that it was credited to; None: nothing of it.
+
+    No entry of its own: one change of each credited reward. Where the reward has not come yet the log writes it first,
+    and credits it, with the changed value.
+    """
+
+    unit: str
+    reward_id: str
+    value: float | None
+    name: str
+    occurred_at: Time | None = None
+    experiment: ExperimentId | None = None
+    final: bool = False
+
+    def missing_reward(self) -> NewUnitReward:
+        """What is written where the reward has not come yet."""
+        value = 0.0 if self.value is None else self.value
+        return NewUnitReward(self.unit, self.name, value, self.reward_id, self.occurred_at, self.experiment)
+
+
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """Two units are one person from here on, with all other units of both.
+
+    Refused where they are already, or where the person would have more than MOST_UNITS.
+    """
+
+    unit: str
+    same_as: str
+
+
+MOST_UNITS = 20
+"""Of one person."""
+
+MOST_OPEN = 1_000
+"""Open decisions of a person that a reward by unit can reach: the newest ones."""
+
+
+class UnitRewardRef(NamedTuple):
+    """A reward by unit. last: of the entries that belong to it, which lie just behind it."""
+
+    position: Position
+    name: str
+    last: Position
+
+
+class CreditedDecision(NamedTuple):
+    """A decision that a reward by unit was credited to. worth: value x weight, as it was sent."""
+
+    decision_id: DecisionId
+    place: DecisionRef
+    worth: float
 
 
 EARLY_MICROSECONDS = 600_000_000
@@ -275,6 +368,10 @@ Entry = (
     | Awaited
     | NewReward
     | NewRewardChange
+    | NewSeal
+    | NewUnitReward
+    | NewUnitRewardChange
+    | NewLink
     | NewActivation
     | NewWithheld
     | NewRecall
@@ -534,6 +631,18 @@ class LogReader(Protocol):
     def find_reward(self, decision: Position, reward_id: str) -> RewardRef | None:
         """The reward with this id of a decision."""
 
+    def units_of(self, unit: str) -> Sequence[str]:
+        """All units of the person that a unit is, sorted; itself where it was never linked."""
+
+    def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
+        """The reward by unit with this id, of any unit of the person; the newest one."""
+
+    def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
+        """The decisions that a reward by unit was credited to, as far as the log has them; by position."""
+
+    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+        """The seals of those of these decisions that a final reward has closed."""
+
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
 
@@ -564,7 +673,10 @@ class LogReader(Protocol):
         Of archived decisions it reads the archive."""
 
     def next_deadline(self, *, after: Time, experiment: ExperimentId | None = None) -> Time | None:
-        """The first window's end beyond `after`, of one experiment or of any; None where no window is open."""
+        """The first window's end beyond `after`, of one experiment or of any; None where no window is open.
+
+        The usual end of a window that a final reward has closed before stays one: nothing is sealed there.
+        """
 
     def first_deadlines(self, *, after: Time) -> Mapping[ExperimentId, Time]:
         """The first window's end beyond `after` of every experiment that has one."""
@@ -646,8 +758,9 @@ class EventLog(LogReader, Protocol):
     def append(self, entries: Sequence[Entry]) -> list[Mark | None]:
         """Write entries in order, in one transaction, and return after its commit.
 
-        A Mark for each, of a slate its first one; None for what the unique key of its kind refused (written before),
-        for an Orphan, a RefusedReward, and an Awaited whose caller has given up. See also EarlyActivation.
+        A Mark for each, of a slate its first one, of a change of a reward by unit the first one of what it wrote; None
+        for what the unique key of its kind refused (written before), for a link that is refused, for an Orphan, a
+        RefusedReward, and an Awaited whose caller has given up. See also EarlyActivation.
         Raises LogError: then nothing of these entries is acknowledged. Any other clash is a LogError too.
         """
 
@@ -720,13 +833,14 @@ class CuttableLog(EventLog, Protocol):
 class Forgotten:
     """What `forget` did. pseudonym: of the unit; None: each decision has its own. cleared: whether the write-ahead log
     could be emptied. parts: folders of the archive that were written anew. left: what is wrong with the parts that
-    could not be searched."""
+    could not be searched. linked: units that were one person with it; they stay."""
 
     decisions: int
     pseudonym: str | None
     cleared: bool
     parts: Sequence[str]
     left: Sequence[str]
+    linked: Sequence[str] = ()
 
 
 class ForgettingLog(EventLog, Protocol):

@@ -248,13 +248,17 @@ def _ranking(decision: Decision) -> list[pb.RankedAction]:
 
 
 class SentReward(NamedTuple):
-    """A reward as it was sent, checked as far as that goes without its decision."""
+    """A reward as it was sent, checked as far as that goes without its decision. It has a decision_id or a unit_id; the
+    other one is empty. experiment: empty where none was named."""
 
     decision_id: DecisionId
     name: str
     value: float
     reward_id: str | None
     occurred_at: Time | None
+    final: bool
+    unit_id: str
+    experiment: str
 
 
 class SentChange(NamedTuple):
@@ -265,6 +269,9 @@ class SentChange(NamedTuple):
     value: float | None
     reward_id: str
     occurred_at: Time | None
+    final: bool
+    unit_id: str
+    experiment: str
 
 
 def sent_reward(message: pb.RewardRequest) -> SentReward | SentChange:
@@ -276,7 +283,10 @@ def sent_reward(message: pb.RewardRequest) -> SentReward | SentChange:
         value=_reward_value(message),
         reward_id=check_id("reward_id", message.reward_id) if message.reward_id else None,
         occurred_at=_occurrence_time(message),
-        decision_id=DecisionId(check_id("decision_id", message.decision_id)),
+        decision_id=_rewarded_decision(message),
+        final=message.final,
+        unit_id=message.unit_id,
+        experiment=message.experiment,
     )
 
 
@@ -293,8 +303,34 @@ def _sent_change(message: pb.RewardRequest) -> SentChange:
         value=_reward_value(message) if message.correct else None,
         reward_id=check_id("reward_id", message.reward_id),
         occurred_at=_occurrence_time(message),
-        decision_id=DecisionId(check_id("decision_id", message.decision_id)),
+        decision_id=_rewarded_decision(message),
+        final=message.final,
+        unit_id=message.unit_id,
+        experiment=message.experiment,
     )
+
+
+def _rewarded_decision(message: pb.RewardRequest) -> DecisionId:
+    """Empty where a unit is named in its place. Raises InvalidArgument."""
+    if message.unit_id and message.decision_id:
+        raise InvalidArgument([Violation("unit_id", "stands beside decision_id; send one of the two")])
+    if message.unit_id:
+        check_unit("unit_id", message.unit_id)
+        return DecisionId("")
+    if message.experiment:
+        raise InvalidArgument([Violation("experiment", "is for rewards by unit_id alone; leave it out")])
+    if not message.decision_id:
+        raise InvalidArgument([Violation("decision_id", "is missing; send it, or the unit_id of who did it")])
+    return DecisionId(check_id("decision_id", message.decision_id))
+
+
+def check_unit(field: str, text: str) -> str:
+    """The id of a unit. Raises InvalidArgument if it is missing or wrong."""
+    violations: list[Violation] = []
+    _check_text(field, text, MAX_UNIT_ID, violations)
+    if violations:
+        raise InvalidArgument(violations)
+    return text
 
 
 def reward_name(message: pb.RewardRequest) -> str:

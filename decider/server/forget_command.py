@@ -53,7 +53,8 @@ def _check_text(_: click.Context, __: click.Parameter, value: str) -> str:
 def forget_command(
     unit: str, db: Path, pseudonym: bool, context: bool, rebuild: bool, archive: tuple[Path, ...]
 ) -> None:
-    """Remove the traces of UNIT from a log and its archive: the ids of the unit, of its decisions and of their rewards.
+    """Remove the traces of UNIT from a log and its archive: the ids of the unit, of its decisions and of their rewards,
+    its links with other units, and its id in rewards by unit. Units that it was linked with are told, and stay.
 
     Servers may write the log meanwhile. Actions, probabilities and rewards stay, so totals and what was learned do not
     change, and `simulator verify` still recomputes everybody else's decisions. A later call with one of the old
@@ -67,6 +68,8 @@ def forget_command(
     except DeciderError as error:
         raise click.ClickException(str(error)) from error
     click.echo(_describe(forgotten, context=context))
+    if forgotten.linked:
+        click.echo(f"it was linked with {', '.join(forgotten.linked)}: these stay; forget each that is the same person")
     for part in forgotten.parts:
         click.echo(f"written anew: {part}")
     if not forgotten.cleared:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from decider.decide.agreement import Agreement, agreement_of
 from decider.decide.decide import Eligible, decide, default_action, eligible_actions
@@ -14,49 +14,34 @@ from decider.errors import (
     AlreadyExists,
     DeciderError,
     FailedPrecondition,
-    InvalidArgument,
     LogError,
-    NotFound,
-    RewardOutOfRange,
-    Violation,
 )
-from decider.experiment.checks import LARGEST_REWARD, is_id
-from decider.experiment.definition import Experiment, ExperimentVersion, OutOfRange
+from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts, is_limit
 from decider.experiment.unit_history import Seen, check_call, history_features, with_history
 from decider.log.protocol import (
     Append,
     Awaited,
     Caller,
-    DecisionRef,
-    EarlyActivation,
-    Entry,
     LocateAll,
     LoggedDecision,
     LogReader,
     Mark,
-    NewActivation,
-    NewReward,
-    NewRewardChange,
     NewSlate,
-    Orphan,
-    RefusedReward,
     UnitDecision,
 )
 from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.requests import RequestMetrics
 from decider.policy.work import Budget
 from decider.server import convert
-from decider.server.convert import SentChange, SentReward
+from decider.server.feedback import Feedback, attempt
 from decider.server.request_checks import RequestChecks
 from decider.server.rpc import check_caller, to_status
 from decider.serving.current import Current, Serving
 from decider.types import (
     NO_HISTORY,
-    START,
     STICKY,
     ActionId,
-    ActivationOutcome,
     Decision,
     DecisionId,
     DecisionRequest,
@@ -64,14 +49,10 @@ from decider.types import (
     History,
     Reached,
     Reason,
-    RewardOutcome,
     Time,
     now,
 )
 from decider.v1 import decider_service_pb2 as pb
-
-Request = TypeVar("Request")
-Result = TypeVar("Result")
 
 
 class _Answer(NamedTuple):
@@ -88,14 +69,6 @@ class _Answer(NamedTuple):
     agreement: Agreement | None = None
 
 
-class _Prepared(NamedTuple):
-    """What is to be written of a reward that was sent. outcome: where it is new and in time."""
-
-    entry: NewReward | NewRewardChange
-    place: DecisionRef
-    outcome: RewardOutcome
-
-
 MOST_TRIES = 100
 """To decide for a unit. Each but the last one fails because another decision was written between the look at what the
 unit has had and the commit, and used up or freed a limit: that ends once nobody is quicker."""
@@ -104,7 +77,7 @@ PATIENT = Caller(math.inf, lambda: True)
 """A caller that never gives up."""
 
 
-class DeciderService:
+class DeciderService(Feedback):
     """Handlers of the RPCs of the same names. budget: see `decide`. metrics: of what requests have that their
     experiment does not know. agreement: of apprentices. clock: the log's.
 
@@ -124,12 +97,9 @@ class DeciderService:
         agreement: AgreementMetrics | None = None,
         clock: Callable[[], Time] = now,
     ) -> None:
-        self._current = current
-        self._log = log
+        super().__init__(current, log, append=append, locate_all=locate_all)
         self._budget = budget
-        self._append = append
         self._clock = clock
-        self._locate_all = locate_all or log.locate_all
         self._replies = convert.Replies()
         self._metrics = metrics or RequestMetrics()
         self._checks = RequestChecks(self._metrics)
@@ -170,7 +140,7 @@ class DeciderService:
     def DecideBatch(self, request: pb.DecideBatchRequest, caller: Caller = PATIENT) -> pb.DecideBatchResponse:
         """Choose all, append in one commit, answer each."""
         convert.check_batch(len(request.requests))
-        chosen = [_attempt(self._choose, message) for message in request.requests]
+        chosen = [attempt(self._choose, message) for message in request.requests]
         new = [Awaited(c.unit or c.decision, caller) for c in chosen if isinstance(c, _Answer) and not c.stored]
         marks = self._append(new)
         if None in marks:
@@ -400,138 +370,6 @@ class DeciderService:
             )
         return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, logged.decision, version))
 
-    def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
-        """Append what was shown; only the first activation of a decision counts. One that comes before its decision is
-        remembered: a caller that gave up need not know whether its call was committed."""
-        id_ = DecisionId(convert.check_id("decision_id", request.decision_id))
-        (place,) = self._locate_all([id_])
-        slots = self._slots_of(id_) if place is None else []
-        if slots:
-            return self._activate_slate(request, slots)
-        (mark,) = self._append([self._activation(id_, place, request.action)])
-        if mark is not None and mark.position != START and place is None:  # decided between the look and the commit
-            (place,) = self._locate_all([id_])
-        return _activation_reply(self._activation_outcome(place, request.action, mark), first=mark is not None)
-
-    def _activate_slate(self, request: pb.ActivateRequest, slots: Sequence[DecisionRef]) -> pb.ActivateResponse:
-        """All of its slots."""
-        if request.action:
-            slot = slot_id(request.decision_id, 0)
-            hint = f"{request.decision_id!r} is a slate; name the decision of the slot that showed it, like {slot!r}"
-            raise InvalidArgument([Violation("action", hint)])
-        marks = self._append([NewActivation(place.position) for place in slots])
-        outcomes = [self._activation_outcome(place, "", mark) for place, mark in zip(slots, marks, strict=True)]
-        return _activation_reply(_of_slate(outcomes, ActivationOutcome.DUPLICATE), first=any(marks))
-
-    def _activation(self, id_: DecisionId, place: DecisionRef | None, action: str) -> Entry:
-        if place is not None:
-            return NewActivation(place.position, self._override(place, action))
-        return EarlyActivation(id_, ActionId(convert.check_id("action", action)) if action else None)
-
-    def _activation_outcome(self, place: DecisionRef | None, action: str, mark: Mark | None) -> ActivationOutcome:
-        if place is None:
-            return ActivationOutcome.REMEMBERED if mark else ActivationOutcome.DUPLICATE
-        if self._is_late(place, mark):
-            return ActivationOutcome.LATE
-        if mark is None:
-            return ActivationOutcome.DUPLICATE
-        return ActivationOutcome.ACTIVATED if action in ("", place.action) else ActivationOutcome.OVERRIDDEN
-
-    def _is_late(self, place: DecisionRef, mark: Mark | None) -> bool:
-        """Whether the decision's window was over. mark: of what was said about it; None: it was refused."""
-        if mark is None:
-            return place.position <= self._log.cut().position
-        return mark.time >= place.time + self._log.version_at(place.version).experiment.reward.window
-
-    def _override(self, place: DecisionRef, action: str) -> ActionId | None:
-        if action in ("", place.action):
-            return None
-        version = self._log.version_at(place.version)
-        if action not in version.choices and not (version.experiment.most_actions and is_id(action)):
-            raise NotFound(
-                f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.choices)}",
-                reason="ACTION_NOT_FOUND",
-            )
-        return ActionId(action)
-
-    def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
-        """Append, answer with the outcome."""
-        (reward,) = self._append_rewards([request])
-        if isinstance(reward, DeciderError):
-            raise reward
-        return reward
-
-    def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
-        """Append all in one commit, answer each."""
-        convert.check_batch(len(request.requests))
-        results = [
-            pb.RewardResult(error=to_status(reward))
-            if isinstance(reward, DeciderError)
-            else pb.RewardResult(response=reward)
-            for reward in self._append_rewards(request.requests)
-        ]
-        return pb.RewardBatchResponse(results=results)
-
-    def _append_rewards(self, requests: Sequence[pb.RewardRequest]) -> list[pb.RewardResponse | DeciderError]:
-        """A reply or an error for each, after the commit."""
-        sent = [_attempt(convert.sent_reward, request) for request in requests]
-        places = iter(self._locate_all([one.decision_id for one in sent if not isinstance(one, DeciderError)]))
-        prepared = [
-            reward if isinstance(reward, DeciderError) else _attempt(self._prepare_all, (reward, next(places)))
-            for reward in sent
-        ]
-        marks = iter(self._append(_entries(prepared, requests)))
-        return [p if isinstance(p, DeciderError) else self._reply_to_all(p, marks) for p in prepared]
-
-    def _prepare_all(self, found: tuple[SentReward | SentChange, DecisionRef | None]) -> list[_Prepared]:
-        """For the decision that is named; for that of each slot where a slate is."""
-        sent, place = found
-        if place is not None:
-            return [self._prepare(sent, place)]
-        places = self._slots_of(sent.decision_id)
-        if not places:
-            raise NotFound(f"there is no decision {sent.decision_id!r}", reason="DECISION_NOT_FOUND")
-        return [self._prepare(sent, place) for place in places]
-
-    def _slots_of(self, slate: str) -> list[DecisionRef]:
-        found = self._log.locate_all([slot_id(slate, place) for place in range(convert.MAX_SLOTS)])
-        return [place for place in found if place is not None]
-
-    def _reply_to_all(self, prepared: Sequence[_Prepared], marks: Iterator[Mark | None]) -> pb.RewardResponse:
-        outcomes = [self._reward_outcome(one, next(marks)) for one in prepared]
-        outcome = _of_slate(outcomes, RewardOutcome.DUPLICATE)
-        return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"))
-
-    def _prepare(self, sent: SentReward | SentChange, place: DecisionRef) -> _Prepared:
-        if isinstance(sent, SentChange):
-            return self._prepare_change(sent, place)
-        version = self._log.version_at(place.version)
-        weight = _weight(version, sent.name)
-        inside = _check_value(version, sent.value, weight)
-        entry = NewReward(place.position, sent.name, sent.value, weight, sent.reward_id, sent.occurred_at)
-        return _Prepared(entry, place, RewardOutcome.JOINED if inside else RewardOutcome.CLIPPED)
-
-    def _prepare_change(self, sent: SentChange, place: DecisionRef) -> _Prepared:
-        """Under the name of the reward that is changed; under its own where that reward has not come yet."""
-        version = self._log.version_at(place.version)
-        reward = self._log.find_reward(place.position, sent.reward_id)
-        name = sent.name or (reward.name if reward else convert.DEFAULT_REWARD_NAME)
-        if reward and reward.name != name:
-            raise InvalidArgument(
-                [Violation("name", f"reward {sent.reward_id!r} was sent as {reward.name!r}; send that name, or none")]
-            )
-        weight = reward.weight if reward else _weight(version, name)
-        if sent.value is not None:
-            _check_value(version, sent.value, weight)
-        entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at)
-        outcome = RewardOutcome.RETRACTED if sent.value is None else RewardOutcome.CORRECTED
-        return _Prepared(entry, place, outcome)
-
-    def _reward_outcome(self, prepared: _Prepared, mark: Mark | None) -> RewardOutcome:
-        if self._is_late(prepared.place, mark):
-            return RewardOutcome.LATE
-        return RewardOutcome.DUPLICATE if mark is None else prepared.outcome
-
 
 def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
     """Of a call that is sent again: as in the first answer. Its other fields are not read."""
@@ -542,11 +380,6 @@ def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentV
     if not (named or request.actions):
         return ()
     return inactive_actions(version, map(ActionId, named), map(ActionId, brought))
-
-
-def _of_slate(outcomes: Sequence[Result], duplicate: Result) -> Result:
-    """That of the first slot for which it is not a duplicate."""
-    return next((one for one in outcomes if one != duplicate), duplicate)
 
 
 NOT_KEPT = (Reason.FALLBACK, Reason.NO_EXPLORATION, Reason.WITHHELD)
@@ -578,62 +411,3 @@ def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion
 
 def _too_many_tries(unit: str) -> LogError:
     return LogError(f"other decisions of unit {unit!r} were quicker {MOST_TRIES} times; send the call again")
-
-
-def _activation_reply(outcome: ActivationOutcome, *, first: bool) -> pb.ActivateResponse:
-    return pb.ActivateResponse(first=first, outcome=pb.ActivationOutcome.Value(f"ACTIVATION_OUTCOME_{outcome.name}"))
-
-
-def _entries(prepared: Sequence[list[_Prepared] | DeciderError], requests: Sequence[pb.RewardRequest]) -> list[Entry]:
-    """The rewards and changes, then what is only counted: those without a decision, those that their experiment
-    refuses."""
-    entries: list[Entry] = [one.entry for group in prepared if isinstance(group, list) for one in group]
-    refused = [(p, convert.reward_name(r)) for p, r in zip(prepared, requests, strict=True) if _is_counted(p)]
-    entries += [Orphan(name) for error, name in refused if isinstance(error, NotFound)]
-    return entries + [RefusedReward(name) for error, name in refused if isinstance(error, RewardOutOfRange)]
-
-
-def _is_counted(prepared: list[_Prepared] | DeciderError) -> bool:
-    return isinstance(prepared, NotFound | RewardOutOfRange)
-
-
-def _attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:
-    """One request of a batch: its error must not fail the others."""
-    try:
-        return prepare(request)
-    except DeciderError as error:
-        return error
-
-
-def _weight(version: ExperimentVersion, name: str) -> float:
-    """The weight of a reward's name. Raises InvalidArgument for an unknown name."""
-    reward = version.experiment.reward
-    if reward.weights and name not in reward.weights:
-        known = ", ".join(reward.weights)
-        raise InvalidArgument(
-            [Violation("name", f"experiment {version.experiment.id!r} has no reward {name!r}; it has {known}")]
-        )
-    return reward.weights.get(name, 1.0)
-
-
-def _check_value(version: ExperimentVersion, value: float, weight: float) -> bool:
-    """Whether value x weight is in the experiment's range by itself. Raises InvalidArgument where it is beyond every
-    range, RewardOutOfRange where it is outside and the experiment refuses that."""
-    reward = version.experiment.reward
-    if reward.holds(value * weight):
-        return True
-    if reward.out_of_range is OutOfRange.REFUSE:
-        raise RewardOutOfRange(
-            [
-                Violation(
-                    "value",
-                    f"{value:g} x weight {weight:g} is not in the experiment's reward.range "
-                    f"[{reward.minimum:g}, {reward.maximum:g}], and reward.out_of_range is refuse; send another value, "
-                    "declare a wider range, or take out_of_range = clip",
-                )
-            ]
-        )
-    if not abs(value * weight) <= LARGEST_REWARD:
-        problem = f"{value:g} x weight {weight:g} is not within +-{LARGEST_REWARD:g}; send a smaller value"
-        raise InvalidArgument([Violation("value", problem)])
-    return False

@@ -45,6 +45,13 @@ class RewardOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REWARD_OUTCOME_CLIPPED: _ClassVar[RewardOutcome]
     REWARD_OUTCOME_CORRECTED: _ClassVar[RewardOutcome]
     REWARD_OUTCOME_RETRACTED: _ClassVar[RewardOutcome]
+    REWARD_OUTCOME_NO_DECISION: _ClassVar[RewardOutcome]
+
+class LinkOutcome(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    LINK_OUTCOME_UNSPECIFIED: _ClassVar[LinkOutcome]
+    LINK_OUTCOME_LINKED: _ClassVar[LinkOutcome]
+    LINK_OUTCOME_DUPLICATE: _ClassVar[LinkOutcome]
 REASON_UNSPECIFIED: Reason
 REASON_EXPLOIT: Reason
 REASON_EXPLORE: Reason
@@ -70,6 +77,10 @@ REWARD_OUTCOME_DUPLICATE: RewardOutcome
 REWARD_OUTCOME_CLIPPED: RewardOutcome
 REWARD_OUTCOME_CORRECTED: RewardOutcome
 REWARD_OUTCOME_RETRACTED: RewardOutcome
+REWARD_OUTCOME_NO_DECISION: RewardOutcome
+LINK_OUTCOME_UNSPECIFIED: LinkOutcome
+LINK_OUTCOME_LINKED: LinkOutcome
+LINK_OUTCOME_DUPLICATE: LinkOutcome
 
 class Context(_message.Message):
     __slots__ = ("segment", "device", "channel", "location", "intent_stage", "features")
@@ -254,7 +265,7 @@ class ActivateResponse(_message.Message):
     def __init__(self, first: _Optional[bool] = ..., outcome: _Optional[_Union[ActivationOutcome, str]] = ...) -> None: ...
 
 class RewardRequest(_message.Message):
-    __slots__ = ("decision_id", "name", "value", "reward_id", "occurred_at", "retract", "correct")
+    __slots__ = ("decision_id", "name", "value", "reward_id", "occurred_at", "retract", "correct", "final", "unit_id", "experiment")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -262,6 +273,9 @@ class RewardRequest(_message.Message):
     OCCURRED_AT_FIELD_NUMBER: _ClassVar[int]
     RETRACT_FIELD_NUMBER: _ClassVar[int]
     CORRECT_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    UNIT_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     decision_id: str
     name: str
     value: float
@@ -269,13 +283,32 @@ class RewardRequest(_message.Message):
     occurred_at: _timestamp_pb2.Timestamp
     retract: bool
     correct: bool
-    def __init__(self, decision_id: _Optional[str] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., reward_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retract: _Optional[bool] = ..., correct: _Optional[bool] = ...) -> None: ...
+    final: bool
+    unit_id: str
+    experiment: str
+    def __init__(self, decision_id: _Optional[str] = ..., name: _Optional[str] = ..., value: _Optional[float] = ..., reward_id: _Optional[str] = ..., occurred_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., retract: _Optional[bool] = ..., correct: _Optional[bool] = ..., final: _Optional[bool] = ..., unit_id: _Optional[str] = ..., experiment: _Optional[str] = ...) -> None: ...
 
 class RewardResponse(_message.Message):
+    __slots__ = ("outcome", "decision_ids")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DECISION_IDS_FIELD_NUMBER: _ClassVar[int]
+    outcome: RewardOutcome
+    decision_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, outcome: _Optional[_Union[RewardOutcome, str]] = ..., decision_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class LinkUnitsRequest(_message.Message):
+    __slots__ = ("unit_id", "same_as")
+    UNIT_ID_FIELD_NUMBER: _ClassVar[int]
+    SAME_AS_FIELD_NUMBER: _ClassVar[int]
+    unit_id: str
+    same_as: str
+    def __init__(self, unit_id: _Optional[str] = ..., same_as: _Optional[str] = ...) -> None: ...
+
+class LinkUnitsResponse(_message.Message):
     __slots__ = ("outcome",)
     OUTCOME_FIELD_NUMBER: _ClassVar[int]
-    outcome: RewardOutcome
-    def __init__(self, outcome: _Optional[_Union[RewardOutcome, str]] = ...) -> None: ...
+    outcome: LinkOutcome
+    def __init__(self, outcome: _Optional[_Union[LinkOutcome, str]] = ...) -> None: ...
 
 class RewardBatchRequest(_message.Message):
     __slots__ = ("requests",)

@@ -67,6 +67,11 @@ class DeciderServiceStub:
                 request_serializer=decider_dot_v1_dot_decider__service__pb2.RewardBatchRequest.SerializeToString,
                 response_deserializer=decider_dot_v1_dot_decider__service__pb2.RewardBatchResponse.FromString,
                 _registered_method=True)
+        self.LinkUnits = channel.unary_unary(
+                '/decider.v1.DeciderService/LinkUnits',
+                request_serializer=decider_dot_v1_dot_decider__service__pb2.LinkUnitsRequest.SerializeToString,
+                response_deserializer=decider_dot_v1_dot_decider__service__pb2.LinkUnitsResponse.FromString,
+                _registered_method=True)
 
 
 class DeciderServiceServicer:
@@ -118,6 +123,14 @@ class DeciderServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LinkUnits(self, request, context):
+        """Says that two units are one person: an anonymous visitor has signed in. From here on a reward by unit of either one
+        reaches the decisions of both. Answers after the link is committed to the log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DeciderServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -150,6 +163,11 @@ def add_DeciderServiceServicer_to_server(servicer, server):
                     servicer.RewardBatch,
                     request_deserializer=decider_dot_v1_dot_decider__service__pb2.RewardBatchRequest.FromString,
                     response_serializer=decider_dot_v1_dot_decider__service__pb2.RewardBatchResponse.SerializeToString,
+            ),
+            'LinkUnits': grpc.unary_unary_rpc_method_handler(
+                    servicer.LinkUnits,
+                    request_deserializer=decider_dot_v1_dot_decider__service__pb2.LinkUnitsRequest.FromString,
+                    response_serializer=decider_dot_v1_dot_decider__service__pb2.LinkUnitsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -317,6 +335,33 @@ class DeciderService:
             '/decider.v1.DeciderService/RewardBatch',
             decider_dot_v1_dot_decider__service__pb2.RewardBatchRequest.SerializeToString,
             decider_dot_v1_dot_decider__service__pb2.RewardBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LinkUnits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/decider.v1.DeciderService/LinkUnits',
+            decider_dot_v1_dot_decider__service__pb2.LinkUnitsRequest.SerializeToString,
+            decider_dot_v1_dot_decider__service__pb2.LinkUnitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

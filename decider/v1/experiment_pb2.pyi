@@ -58,6 +58,13 @@ class OnFeatureProblem(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ON_FEATURE_PROBLEM_COUNT: _ClassVar[OnFeatureProblem]
     ON_FEATURE_PROBLEM_REFUSE: _ClassVar[OnFeatureProblem]
 
+class Attribution(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ATTRIBUTION_UNSPECIFIED: _ClassVar[Attribution]
+    ATTRIBUTION_LAST: _ClassVar[Attribution]
+    ATTRIBUTION_FIRST: _ClassVar[Attribution]
+    ATTRIBUTION_ALL: _ClassVar[Attribution]
+
 class OutOfRange(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OUT_OF_RANGE_UNSPECIFIED: _ClassVar[OutOfRange]
@@ -98,6 +105,10 @@ FEATURE_TYPE_FLAG: FeatureType
 ON_FEATURE_PROBLEM_UNSPECIFIED: OnFeatureProblem
 ON_FEATURE_PROBLEM_COUNT: OnFeatureProblem
 ON_FEATURE_PROBLEM_REFUSE: OnFeatureProblem
+ATTRIBUTION_UNSPECIFIED: Attribution
+ATTRIBUTION_LAST: Attribution
+ATTRIBUTION_FIRST: Attribution
+ATTRIBUTION_ALL: Attribution
 OUT_OF_RANGE_UNSPECIFIED: OutOfRange
 OUT_OF_RANGE_CLIP: OutOfRange
 OUT_OF_RANGE_REFUSE: OutOfRange
@@ -344,7 +355,7 @@ class Fixed(_message.Message):
     def __init__(self) -> None: ...
 
 class RewardDefinition(_message.Message):
-    __slots__ = ("window", "default_value", "weights", "range", "aggregation", "out_of_range")
+    __slots__ = ("window", "default_value", "weights", "range", "aggregation", "out_of_range", "attribution")
     class WeightsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -358,13 +369,15 @@ class RewardDefinition(_message.Message):
     RANGE_FIELD_NUMBER: _ClassVar[int]
     AGGREGATION_FIELD_NUMBER: _ClassVar[int]
     OUT_OF_RANGE_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTION_FIELD_NUMBER: _ClassVar[int]
     window: _duration_pb2.Duration
     default_value: float
     weights: _containers.ScalarMap[str, float]
     range: Range
     aggregation: Aggregation
     out_of_range: OutOfRange
-    def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., default_value: _Optional[float] = ..., weights: _Optional[_Mapping[str, float]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., out_of_range: _Optional[_Union[OutOfRange, str]] = ...) -> None: ...
+    attribution: Attribution
+    def __init__(self, window: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., default_value: _Optional[float] = ..., weights: _Optional[_Mapping[str, float]] = ..., range: _Optional[_Union[Range, _Mapping]] = ..., aggregation: _Optional[_Union[Aggregation, str]] = ..., out_of_range: _Optional[_Union[OutOfRange, str]] = ..., attribution: _Optional[_Union[Attribution, str]] = ...) -> None: ...
 
 class Range(_message.Message):
     __slots__ = ("minimum", "maximum")

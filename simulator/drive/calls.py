@@ -53,6 +53,11 @@ def reward(stub: Any, requests: Sequence[pb.RewardRequest]) -> list[pb.RewardRes
     return [_unless_missing(lambda result=result: _result(result)) for result in reply.results]  # type: ignore[misc]
 
 
+def link(stub: Any, unit: str, same_as: str) -> None:
+    """One LinkUnits. Raises Unanswered."""
+    _call(stub.LinkUnits, pb.LinkUnitsRequest(unit_id=unit, same_as=same_as))
+
+
 def _call(method: Any, request: Any) -> Any:
     try:
         return method(request, timeout=TIMEOUT)

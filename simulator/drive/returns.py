@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -82,17 +82,17 @@ def _visit(stub: Any, id_: str, numbers: Sequence[int], random: Random, *, retra
     asked = [
         pb.DecideRequest(experiment=id_, unit_id=f"{id_}-{one}", decision_id=f"{id_}-{one:06d}") for one in numbers
     ]
-    decided = _until_answered(lambda: calls.decide(stub, asked))
+    decided = until_answered(lambda: calls.decide(stub, asked))
     sold = [one for one in decided if random.random() < SOLD[one.action.id]]
     back = [one for one in sold if random.random() < RETURNED[one.action.id]]
     messages = [_purchase(one) for one in sold]
     messages += [_return(one) for one in back if retract]
     random.shuffle(messages)  # queues reorder: some returns come before their purchase
     if messages:
-        _until_answered(lambda: calls.reward(stub, messages))
+        until_answered(lambda: calls.reward(stub, messages))
 
 
-def _until_answered(call: Callable[[], T]) -> T:
+def until_answered(call: Callable[[], T]) -> T:
     """Sent again with the same ids: whatever was carried out counts once. Raises DriveFailed."""
     patient_until = time.monotonic() + PATIENCE
     while True:
@@ -114,26 +114,37 @@ def _return(decided: pb.DecideResponse) -> pb.RewardRequest:
 
 def measure(log: LogReader, id_: str) -> list[Kept]:
     """What the log says of each action, beside the truth."""
-    definition = experiment(id_).reward
+    weighed = weigh(log, experiment(id_))
+    return [
+        Kept(action, truth=SOLD[action] * (1 - RETURNED[action]), sold=SOLD[action], **weighed[action]._asdict())
+        for action in ACTIONS
+    ]
+
+
+class Weighed(NamedTuple):
+    """Of one action: mean and standard error of its final rewards, each weighted with 1/propensity; and its share of
+    the last third of the visits."""
+
+    mean: float
+    error: float
+    share: float
+
+
+def weigh(log: LogReader, experiment: Experiment) -> dict[str, Weighed]:
+    """What a log says of each action."""
     sealed = sorted(
-        log.sealed_decisions(ExperimentId(id_), after=Time(0), until=log.head().time), key=lambda one: one.position
+        log.sealed_decisions(experiment.id, after=Time(0), until=log.head().time), key=lambda one: one.position
     )
     actions = np.array([one.decision.action for one in sealed])
     propensities = np.array([one.decision.propensity for one in sealed])
-    rewards = np.array([final_reward(definition, one.rewards) for one in sealed])
-    return [_kept(action, actions == action, rewards / propensities) for action in ACTIONS]
+    rewards = np.array([final_reward(experiment.reward, one.rewards) for one in sealed])
+    return {action.id: _weighed(actions == action.id, rewards / propensities) for action in experiment.actions}
 
 
-def _kept(action: str, drawn: Any, weighted: Floats) -> Kept:
+def _weighed(drawn: Any, weighted: Floats) -> Weighed:
     terms = np.where(drawn, weighted, 0.0)
-    return Kept(
-        action=action,
-        truth=SOLD[action] * (1 - RETURNED[action]),
-        sold=SOLD[action],
-        mean=float(terms.mean()),
-        error=float(terms.std(ddof=1) / np.sqrt(len(terms))),
-        share=float(drawn[-len(drawn) // 3 :].mean()),
-    )
+    error = float(terms.std(ddof=1) / np.sqrt(len(terms)))
+    return Weighed(float(terms.mean()), error, float(drawn[-len(drawn) // 3 :].mean()))
 
 
 def play(db: Path, *, visitors: int, seed: int = 1) -> dict[bool, list[Kept]]:

@@ -13,7 +13,7 @@ from decider.log.sqlite.tables import BUILDS, EntryTable
 
 _INTEGERS = {
     *("position", "time", "number", "window", "waits", "version", "model", "build", "decision"),
-    *("reward", "occurred_at", "learned", "seen_after", "seen_until", "seen_time"),
+    *("reward", "occurred_at", "learned", "seen_after", "seen_until", "seen_time", "last"),
 }
 _REALS = {"default_reward", "minimum_reward", "maximum_reward", "propensity", "value", "weight"}
 

@@ -34,10 +34,10 @@ from decider.log.archive.read import arrow_errors, entry_rows, marks_of, prove, 
 from decider.log.forgotten import MADE_UP, ChangedCommit, Removal
 from decider.log.sqlite.commits import Commit, commits_of, entries
 from decider.log.sqlite.forget import made_up_id
-from decider.log.sqlite.tables import ENTRY_TABLES, REWARDS
+from decider.log.sqlite.tables import ENTRY_TABLES, LINKS, REWARDS, UNIT_REWARDS
 from decider.types import ExperimentId, Position, Time
 
-REWARDS_FILE = file_of(REWARDS)
+REWARDS_FILE, UNIT_REWARDS_FILE, LINKS_FILE = map(file_of, (REWARDS, UNIT_REWARDS, LINKS))
 
 CONTEXT = ("segment", "device", "channel", "location", "intent_stage", "features", "action_features")
 """Columns of decisions that go with `--context`."""
@@ -46,13 +46,15 @@ CONTEXT = ("segment", "device", "channel", "location", "intent_stage", "features
 @dataclass(frozen=True, slots=True)
 class Traces:
     """What a part has of a unit. rewards: ids that rewards of forgotten decisions still have, by position, each with
-    its decision."""
+    its decision. naming: files in which rewards by unit, or links, name the unit."""
 
+    unit: str
     decisions: frozenset[Position]
     rewards: Mapping[Position, Position]
+    naming: Collection[str]
 
     def __bool__(self) -> bool:
-        return bool(self.decisions or self.rewards)
+        return bool(self.decisions or self.rewards or self.naming)
 
 
 def traces(part: Part, unit: str, forgotten: Collection[Position]) -> Traces:
@@ -65,7 +67,13 @@ def traces(part: Part, unit: str, forgotten: Collection[Position]) -> Traces:
         for position, decision, id_ in found
         if (decision in decisions or decision in forgotten) and id_ is not None and not id_.startswith(MADE_UP)
     }
-    return Traces(decisions, rewards)
+    columns = {UNIT_REWARDS_FILE: ("unit_id",), LINKS_FILE: ("unit_id", "same_as")}
+    naming = [
+        name
+        for name, names in columns.items()
+        if name in part.files and any(unit in row for some in rows_of(part.folder / name, names) for row in some)
+    ]
+    return Traces(unit, decisions, rewards, naming)
 
 
 def write_without(part: Part, found: Traces, *, pseudonym: str | None, context: bool) -> tuple[Part, Removal]:
@@ -80,9 +88,10 @@ def write_without(part: Part, found: Traces, *, pseudonym: str | None, context: 
             shutil.rmtree(place)
         place.mkdir()
         files = dict(part.files)
-        for name, change in _changes(found, pseudonym=pseudonym, context=context).items():
+        changes = _changes(found, pseudonym=pseudonym, context=context)
+        for name, change in changes.items():
             files[name] = _rewrite(part.folder / name, place / name, change)
-        for name in files.keys() - {DECISIONS_FILE, REWARDS_FILE}:
+        for name in files.keys() - changes.keys():
             _link(part.folder / name, place / name)
         written = replace(part, folder=place, files=files)
         changed = tuple(_changed(part, written))
@@ -146,7 +155,24 @@ def _changes(found: Traces, *, pseudonym: str | None, context: bool) -> Mapping[
         mine = [position in found.rewards for position in table["position"].to_pylist()]
         return _replaced(table, "reward_id", mine, made_up_id)
 
-    return {DECISIONS_FILE: forget_decisions, REWARDS_FILE: forget_rewards}
+    def forget_unit_rewards(table: Any) -> Any:
+        mine = [unit == found.unit for unit in table["unit_id"].to_pylist()]
+        with_id = [
+            is_mine and id_ is not None for is_mine, id_ in zip(mine, table["reward_id"].to_pylist(), strict=True)
+        ]
+        return _replaced(_replaced(table, "unit_id", mine, made_up_id), "reward_id", with_id, made_up_id)
+
+    def forget_links(table: Any) -> Any:
+        for column in ("unit_id", "same_as"):
+            table = _replaced(table, column, [unit == found.unit for unit in table[column].to_pylist()], made_up_id)
+        return table
+
+    naming = {UNIT_REWARDS_FILE: forget_unit_rewards, LINKS_FILE: forget_links}
+    return {
+        DECISIONS_FILE: forget_decisions,
+        REWARDS_FILE: forget_rewards,
+        **{name: naming[name] for name in found.naming},
+    }
 
 
 def _replaced(table: Any, column: str, mine: list[bool], make: Callable[[], str | None]) -> Any:

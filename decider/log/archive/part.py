@@ -17,7 +17,17 @@ from decider.errors import ArchiveDamaged, ArchiveMissing, LogCorrupt, LogError
 from decider.log.archive.files import file_sha256, sync
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import Head, Mark
-from decider.log.sqlite.tables import DECISIONS, ENTRY_TABLES, RECALLS, REWARD_CHANGES, WITHHELD, EntryTable
+from decider.log.sqlite.tables import (
+    DECISIONS,
+    ENTRY_TABLES,
+    LINKS,
+    RECALLS,
+    REWARD_CHANGES,
+    SEALS,
+    UNIT_REWARDS,
+    WITHHELD,
+    EntryTable,
+)
 from decider.types import Position, Time
 
 FORMAT = 1
@@ -48,7 +58,7 @@ def file_of(table: EntryTable) -> str:
 
 DECISIONS_FILE = file_of(DECISIONS)
 
-LATER_TABLES = (REWARD_CHANGES, WITHHELD, RECALLS)
+LATER_TABLES = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS, WITHHELD, RECALLS)
 """Of which parts of older releases have no file."""
 
 FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in LATER_TABLES], MARKS)

@@ -43,7 +43,7 @@ _CUT = """
 insert into cut (position, time, chain, counted, sealed, remember, digest, archived) values (?, ?, ?, ?, ?, ?, ?, ?)
 """
 _MARK = "insert into marks (position, chain) values (?, ?) on conflict (position) do nothing"
-_COPIED = ("refused_rewards", "early_activations", "models")
+_COPIED = ("refused_rewards", "early_activations", "models", "persons")
 """Tables of the live log that are no entries."""
 
 
@@ -90,6 +90,10 @@ def _let_ids_repeat(connection: sqlite3.Connection) -> None:
     connection.execute("drop table decisions")
     for sql in [*made, _INDEX_OF_IDS]:
         connection.execute(sql.replace(_UNIQUE_ID, _ID))
+    connection.execute("drop trigger unit_decision")  # needs an index; nothing is credited in a copy
+    # So it is with rewards by unit, once the first one is archived.
+    connection.execute("drop index unit_rewards_once")
+    connection.execute("create index unit_rewards_once on unit_rewards (unit_id, reward_id)")
 
 
 @contextmanager

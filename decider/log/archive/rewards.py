@@ -15,12 +15,13 @@ from decider.log.archive.part import Part, check_content, file_of
 from decider.log.archive.read import rows_of
 from decider.log.protocol import Mark, SealedDecision
 from decider.log.sqlite.sealed import CAME_BEFORE
-from decider.log.sqlite.tables import REWARD_CHANGES, REWARDS, EntryTable
+from decider.log.sqlite.tables import REWARD_CHANGES, REWARDS, SEALS, EntryTable
 from decider.types import Position
 
 _COLUMNS = {
     REWARDS: ("position", "time", "decision", "name", "value", "weight"),
     REWARD_CHANGES: ("position", "time", "reward", "value"),
+    SEALS: ("position", "time", "decision"),
 }
 
 _CREATE = tuple(
@@ -31,11 +32,13 @@ _CREATE = tuple(
 _INDEX = (
     "create index rewards_by_decision on rewards (decision, position)",
     "create index changes_by_reward on reward_changes (reward, position)",
+    "create index seals_by_decision on seals (decision)",
 )
 
 _NAMED = f"""
 select r.name, case when c.position is null then r.value else c.value end, r.weight
-from (select :deadline as deadline) w join rewards r on r.decision = :decision and {CAME_BEFORE.format("r")}
+from (select :deadline as deadline, (select position from seals where decision = :decision) as seal) w
+  join rewards r on r.decision = :decision and {CAME_BEFORE.format("r")}
   left join reward_changes c on c.position = (select max(last.position) from reward_changes last
     where last.reward = r.position and {CAME_BEFORE.format("last")})
 order by r.position
@@ -60,7 +63,7 @@ class ArchivedRewards:
         """Everything in the parts. Raises ArchiveDamaged."""
         for part in parts:
             for table, columns in _COLUMNS.items():
-                if file_of(table) in part.files:  # the parts of older releases have no changes
+                if file_of(table) in part.files:  # the parts of older releases have no others
                     check_content(part, file_of(table))
                     for rows in rows_of(part.folder / file_of(table), columns):
                         self._insert(table, rows)

@@ -1,13 +1,16 @@
 """Sealed decisions from the parts of an archive, in the order in which they are learned. Called by the log's readers.
 
 A file has its decisions in order of position, and so of time. So those with equal windows are in the order of their
-deadlines already: one stream for each window that an experiment had is merged, and nothing is sorted.
+deadlines already: one stream for each window that an experiment had is merged, and nothing is sorted. Those that a
+final reward has closed are one stream more for each part, which is sorted on the way: each ends after it was made, so
+those may go that end before the next one was made.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from heapq import heappop, heappush
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -41,17 +44,23 @@ def sealed_in_parts(
 ) -> Iterator[SealedDecision]:
     """An experiment's archived decisions whose window ended in (after, until], in the order of (deadline, position).
 
-    versions: of the log, at least those that the parts' decisions name. Memory does not grow with their number.
+    versions: of the log, at least those that the parts' decisions name. Memory does not grow with their number, only
+    with that of final rewards within one window.
     Raises ArchiveMissing before anything is read; ArchiveDamaged, for a changed file before it is read.
     """
     check_joined(parts)
     windows = _by_window(versions, experiment)
-    needed = [part for part in parts if windows and _ends_between(part, min(windows), max(windows), after, until)]
+    needed = [part for part in parts if windows and _ends_between(part, 0, max(windows), after, until)]
     for part in needed:
         check_sizes(part)
     streams = [
         (_first_deadline(window, needed, wanted, after), _sealed(needed, wanted, window, after, until))
         for window, wanted in windows.items()
+    ]
+    streams += [
+        (_first_deadline(0, [part], wanted, after), _closed(part, wanted, window, after, until))
+        for window, wanted in windows.items()
+        for part in needed
     ]
     return merge(streams, key=attrgetter("deadline", "position"))
 
@@ -83,12 +92,32 @@ def _first_deadline(
 def _sealed(
     parts: Sequence[Part], versions: Mapping[Position, ExperimentVersion], window: int, after: Time, until: Time
 ) -> Iterator[SealedDecision]:
-    """Those of versions with one window."""
+    """Those of versions with one window, which ended at its usual time."""
     for part in parts:
         if _ends_between(part, window, window, after, until):
             check_content(part, DECISIONS_FILE)
             for batch in _batches(part.folder / DECISIONS_FILE, versions, after, until):
-                yield from _decisions(batch, versions)
+                for _, sealed in _decisions(batch.filter(pc.equal(_lasted(batch), window)), versions):
+                    yield sealed
+
+
+def _closed(
+    part: Part, versions: Mapping[Position, ExperimentVersion], window: int, after: Time, until: Time
+) -> Iterator[SealedDecision]:
+    """Those of a part that ended before."""
+    waiting: list[tuple[Time, Position, SealedDecision]] = []
+    check_content(part, DECISIONS_FILE)
+    for batch in _batches(part.folder / DECISIONS_FILE, versions, after, until):
+        for made, sealed in _decisions(batch.filter(pc.less(_lasted(batch), window)), versions):
+            while waiting and waiting[0][0] <= made:
+                yield heappop(waiting)[2]
+            heappush(waiting, (sealed.deadline, sealed.position, sealed))
+    while waiting:
+        yield heappop(waiting)[2]
+
+
+def _lasted(batch: Any) -> Any:
+    return pc.subtract(batch["deadline"], batch["time"])
 
 
 def _batches(path: Path, versions: Collection[Position], after: Time, until: Time) -> Iterator[Any]:
@@ -113,17 +142,21 @@ def _ranges(group: Any) -> tuple[dict[str, int], dict[str, int]]:
     return {name: one.min for name, one in known.items()}, {name: one.max for name, one in known.items()}
 
 
-def _decisions(batch: Any, versions: Mapping[Position, ExperimentVersion]) -> Iterator[SealedDecision]:
+def _decisions(batch: Any, versions: Mapping[Position, ExperimentVersion]) -> Iterator[tuple[Time, SealedDecision]]:
+    """Each with the time at which it was made."""
     for values in zip(*[_column(batch, name) for name in _NAMES], strict=True):
         row = _ROW.make(values)
-        yield SealedDecision(
-            position=row.position,
-            deadline=row.deadline,
-            decision=decision(row, versions[row.version].all_active),
-            rewards=tuple(row.rewards_in_time),
-            overridden=row.overridden,
-            activated=bool(row.activated),
-            shown=row.shown,
+        yield (
+            row.time,
+            SealedDecision(
+                position=row.position,
+                deadline=row.deadline,
+                decision=decision(row, versions[row.version].all_active),
+                rewards=tuple(row.rewards_in_time),
+                overridden=row.overridden,
+                activated=bool(row.activated),
+                shown=row.shown,
+            ),
         )
 
 

@@ -77,6 +77,8 @@ def check(
         _check_early(connection),
         _check_assignments(connection),
         _check_unit_decisions(connection),
+        _check_units(connection),
+        _check_seals(connection),
         _check_exposures(connection),
         _check_models(connection),
         _check_totals(connection),
@@ -343,6 +345,21 @@ _WRONG_UNIT_DECISIONS = f"""
 select position from ({_OF_UNITS} where d.unit_id not glob :made_up except {_KEPT_OF_UNITS})
 union select decision from ({_KEPT_OF_UNITS} except {_OF_UNITS}) order by 1
 """  # noqa: S608 - constants
+_WRONG_UNITS = """
+select 'the window of the decision at position ' || u.decision || ' is not as written among those of its unit'
+from creditable_decisions u join decisions d on d.position = u.decision join experiments e on e.position = d.version
+where u.unit_id <> d.unit_id or u.until <> d.time + e.window
+union all
+select 'the units of the link at position ' || l.position || ' are not one person'
+from links l join persons a on a.unit_id = l.unit_id join persons b on b.unit_id = l.same_as
+where a.person <> b.person
+"""
+
+
+def _check_units(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """What follows from decisions and links, for rewards by unit."""
+    for (problem,) in connection.execute(_WRONG_UNITS):
+        yield Damage(*NOWHERE, problem)
 
 
 def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:
@@ -391,6 +408,19 @@ _DAILY_COUNTS = "select experiment, day_end, day_begin, action, count from daily
 def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:
     for problem in early.problems(connection):
         yield Damage(*NOWHERE, problem)
+
+
+_WRONG_SEALS = """
+select s.position from seals s join decisions d on d.position = s.decision
+  left join rewards r on r.position = s.position - 1 left join reward_changes c on c.position = s.position - 1
+where s.version <> d.version or s.decision is not coalesce(r.decision, c.decision)
+"""
+
+
+def _check_seals(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """That each stands behind a reward or a change of its decision, and names that decision's version."""
+    for (position,) in connection.execute(_WRONG_SEALS):
+        yield Damage(position, position, "the seal does not stand behind a reward of its decision")
 
 
 def _check_models(connection: sqlite3.Connection) -> Iterator[Damage]:

@@ -20,12 +20,15 @@ with asked (position, experiment) as (
 """The versions that may have a window's end beyond :after: the open ones, but all of them where closed ones have."""
 
 FIRST_DEADLINES = f"""{_VERSIONS_TO_ASK}
-select v.position, v.experiment, (
-  select deadline from decision_windows w where w.version = v.position and w.time > :after - w.window
-  order by w.time limit 1) as deadline
-from asked v
+select v.position, v.experiment, nullif(min(
+  ifnull((select d.time + e.window from decisions d
+    where d.version = v.position and d.time > :after - e.window order by d.time limit 1), 1 << 62),
+  ifnull((select s.time + 1 from seals s
+    where s.version = v.position and s.time >= :after order by s.time limit 1), 1 << 62)), 1 << 62) as deadline
+from asked v join experiments e on e.position = v.position
 """  # noqa: S608 - a constant
-"""The first deadline beyond :after of the versions that may have one; null where there is none."""
+"""The first deadline beyond :after of the versions that may have one; null where there is none. For a decision that a
+final reward has closed, both ends of its window count: to step over those that are closed could take long."""
 
 FIRST_DEADLINES_OF = f"{FIRST_DEADLINES} where v.experiment = :experiment"
 

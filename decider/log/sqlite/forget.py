@@ -40,6 +40,21 @@ union all select position from archived_decisions where position = ?1 and unit_i
 """
 """An archived one can be in both tables for no moment: it is moved in one transaction."""
 
+NAMES_UNIT = f"""
+select position from unit_rewards where unit_id = :unit
+union all select position from links where :unit in (unit_id, same_as)
+order by position limit {FORGET_AT_ONCE}
+"""  # noqa: S608 - a number
+"""Rewards by unit and links."""
+
+_FORGET_UNIT_REWARD = """
+update unit_rewards set unit_id = ?, reward_id = case when reward_id is not null then ? end where position = ?
+"""
+_FORGET_LINK = [
+    f"update links set {column} = ? where position = ? and {column} = ?"  # noqa: S608 - our names
+    for column in ("unit_id", "same_as")
+]
+
 _REWARDS = "select position from rewards where decision = ?"
 _TABLES = ("decisions", "archived_decisions")
 _FORGET_DECISION = [f"update {table} set unit_id = ?, decision_id = ? where position = ?" for table in _TABLES]  # noqa: S608 - our names
@@ -84,7 +99,7 @@ def forget_decisions(
     decision gets one of its own."""
     rewards = [row[0] for decision in decisions for row in connection.execute(_REWARDS, (decision,))]
     there = [one for one in (*decisions, *rewards) if _time_at(connection, one) is not None]
-    spans = sorted({_span(connection, Position(position)) for position in there})
+    spans = _spans(connection, there)
     before, archived = [_digest(connection, span) for span in spans], _archived_sum(connection, decisions)
     sealed = _first_seals(connection, decisions) if context else {}
     connection.executemany(_FORGET_HISTORY, [(decision,) for decision in decisions])
@@ -97,8 +112,33 @@ def forget_decisions(
             connection.execute(sql, (decision,))
     connection.executemany(_FORGET_REWARD, [(made_up_id(), reward) for reward in rewards])
     connection.execute(_COUNT, (_archived_sum(connection, decisions) - archived,))
-    changed = [ChangedCommit(*span, old, _digest(connection, span)) for span, old in zip(spans, before, strict=True)]
-    return Removal(tuple(decisions), sealed, tuple(one for one in changed if one.before != one.after))
+    return Removal(tuple(decisions), sealed, _changed(connection, spans, before))
+
+
+def forget_naming(connection: sqlite3.Connection, *, unit: str) -> Removal:
+    """Put made-up ids in some rewards by unit and links that name a unit, in the open transaction. Each gets one of its
+    own: with the same one in several links the unit's person could still be put together."""
+    positions = [Position(row[0]) for row in connection.execute(NAMES_UNIT, {"unit": unit})]
+    spans = _spans(connection, positions)
+    before = [_digest(connection, span) for span in spans]
+    for position in positions:
+        connection.execute(_FORGET_UNIT_REWARD, (made_up_id(), made_up_id(), position))
+        for sql in _FORGET_LINK:
+            connection.execute(sql, (made_up_id(), position, unit))
+    return Removal((), {}, _changed(connection, spans, before))
+
+
+def _spans(connection: sqlite3.Connection, positions: Sequence[Position]) -> list[Span]:
+    """Of the commits with these positions."""
+    return sorted({_span(connection, Position(position)) for position in positions})
+
+
+def _changed(
+    connection: sqlite3.Connection, spans: Sequence[Span], before: Sequence[bytes]
+) -> tuple[ChangedCommit, ...]:
+    """Those of these commits that are not what they were."""
+    after = [ChangedCommit(*span, old, _digest(connection, span)) for span, old in zip(spans, before, strict=True)]
+    return tuple(one for one in after if one.before != one.after)
 
 
 def _archived_sum(connection: sqlite3.Connection, decisions: Sequence[Position]) -> int:

@@ -26,10 +26,13 @@ from decider.log.sqlite.forget import (
     DECISIONS_OF_UNIT,
     FORGET_AT_ONCE,
     IS_OF_UNIT,
+    NAMES_UNIT,
     clear_unused,
     forget_decisions,
+    forget_naming,
     made_up_id,
 )
+from decider.log.sqlite.units import forget_unit
 from decider.log.sqlite.writer import OpenCommit
 from decider.types import Position
 
@@ -62,7 +65,7 @@ class SqliteForgettingLog(SqliteCuttableLog):
         left: list[str] = []
         with self.archiving():
             self.finish_cut(lambda _: None)
-            self._forget_in_log(one)
+            linked = self._forget_in_log(one)
             for named in parts_of(self.path, self._archives):
                 try:
                     parts += self._forget_in_part(named, one)
@@ -71,16 +74,21 @@ class SqliteForgettingLog(SqliteCuttableLog):
             self._forget_late_rewards()
         with sqlite_errors(self.path):
             cleared = clear_unused(self.path, rebuild=rebuild)
-        return Forgotten(len(one.found), one.pseudonym, cleared, parts, left)
+        return Forgotten(len(one.found), one.pseudonym, cleared, parts, left, linked)
 
-    def _forget_in_log(self, unit: _Unit) -> None:
+    def _forget_in_log(self, unit: _Unit) -> Sequence[str]:
+        """Returns the units that it was linked with."""
         with self._exclusive(), transaction(self._writer) as writer:
             forget_assignments(writer, unit.id)
+            linked = forget_unit(writer, unit.id)
+        while self._one(NAMES_UNIT, {"unit": unit.id}):
+            self._remove(partial(forget_naming, unit=unit.id))
         while found := [row["position"] for row in self._read(DECISIONS_OF_UNIT, (unit.id,))]:
             for some in _pieces(found):
                 unit.found.update(self._remove(partial(_removal, unit=unit, decisions=some)).decisions)
         with self._exclusive(), transaction(self._writer) as writer:
             forget_exposures(writer, unit.id)
+        return linked
 
     def _forget_in_part(self, named: NamedPart, unit: _Unit) -> list[str]:
         """Returns the part's folder where it was changed. Raises ArchiveMissing, ArchiveDamaged."""

@@ -23,6 +23,7 @@ from decider.log.exposures import ShownActivation, ShownDecision
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     ArrowBatches,
+    CreditedDecision,
     Damage,
     DecisionRef,
     Head,
@@ -37,6 +38,7 @@ from decider.log.protocol import (
     SealedDecision,
     ServingChanges,
     TotalsCheckpoint,
+    UnitRewardRef,
     VersionName,
 )
 from decider.log.sqlite import unit_history
@@ -73,6 +75,7 @@ from decider.log.sqlite.sealed import (
     sealed_page,
 )
 from decider.log.sqlite.totals import count_totals
+from decider.log.sqlite.units import CREDITS, UNIT_REWARD, UNITS
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
@@ -416,6 +419,32 @@ class SqliteReader:
             "select position, name, weight from rewards where decision = ? and reward_id = ?", (decision, reward_id)
         )
         return RewardRef(*row) if row else None
+
+    def units_of(self, unit: str) -> Sequence[str]:
+        """See LogReader."""
+        return [row["unit_id"] for row in self._read(UNITS, {"unit": unit})]
+
+    def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
+        """See LogReader."""
+        units = json.dumps(self.units_of(unit))
+        row = self._one(UNIT_REWARD, {"units": units, "id": reward_id})
+        return UnitRewardRef(*row) if row else None
+
+    def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
+        """See LogReader."""
+        return [
+            CreditedDecision(
+                row["decision_id"],
+                DecisionRef(row["position"], row["time"], row["version"], row["action"]),
+                row["worth"],
+            )
+            for row in self._read(CREDITS, (unit_reward,))
+        ]
+
+    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+        """See LogReader."""
+        sql = "select decision, position from seals where decision in (select value from json_each(?))"
+        return {row["decision"]: row["position"] for row in self._read(sql, (json.dumps(list(decisions)),))}
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         try:

@@ -121,6 +121,42 @@ create index changes_of_reward on reward_changes (reward);
 create unique index reward_changes_once
 on reward_changes (reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now'));
 
+-- Decisions that a final reward, or a final change of one, has sealed before their window was over: from the next
+-- microsecond on. Written in the same transaction, just behind it: what lies before the seal counts.
+create table seals (
+  position integer primary key,
+  time integer not null,
+  decision integer not null unique,
+  version integer not null              -- of the decision
+);
+
+create index seals_by_version on seals (version, time, decision);
+
+-- Rewards that named a unit, as they were sent. What was credited follows just behind, up to `last`.
+create table unit_rewards (
+  position integer primary key,
+  time integer not null,
+  unit_id text not null,
+  experiment text,                      -- the only one that it was for; null: any
+  name text not null,
+  value real not null,
+  reward_id text,
+  occurred_at integer,                  -- microseconds since 1970, as sent
+  last integer not null                 -- position of the last reward or seal that belongs to it; its own: none does
+);
+
+create unique index unit_rewards_once on unit_rewards (unit_id, reward_id);
+
+-- Two units are one person from here on. `persons` says what follows from all links.
+create table links (
+  position integer primary key,
+  time integer not null,
+  unit_id text not null,
+  same_as text not null
+);
+
+create unique index links_once on links (unit_id, same_as);
+
 create table activations (
   position integer primary key,
   time integer not null,
@@ -259,6 +295,35 @@ create table assignments (
   decision integer not null,            -- decisions.position
   primary key (experiment, unit_id)
 ) without rowid;
+
+-- Which units are one person. Not part of the order: it follows from the links, and stays when they are archived.
+create table persons (
+  unit_id text primary key,
+  person integer not null               -- the same for all units of a person
+) without rowid;
+
+create index units_of_persons on persons (person);
+
+-- So that the trigger need not read a definition for each decision.
+create index versions_with_attribution on experiments (position)
+where case when json_valid(definition) then json_extract(definition, '$.reward.attribution') end is not null;
+
+-- The decisions to which a reward by unit may be credited, while their windows are open. Not part of the order.
+create table creditable_decisions (
+  unit_id text not null,
+  decision integer not null,            -- decisions.position
+  until integer not null,               -- log time at which its window ends
+  primary key (unit_id, decision)
+) without rowid;
+
+create index creditable_decisions_by_end on creditable_decisions (until);
+
+create trigger keep_creditable_decision after insert on decisions
+when exists (select 1 from experiments indexed by versions_with_attribution where position = new.version
+  and case when json_valid(definition) then json_extract(definition, '$.reward.attribution') end is not null) begin
+  insert into creditable_decisions (unit_id, decision, until)
+  select new.unit_id, new.position, new.time + window from experiments where position = new.version;
+end;
 
 create index assignments_by_end on assignments (until);
 

@@ -31,23 +31,47 @@ thousands."""
 SEALED_DECISIONS_OF_VERSION = f"""
 select {SEALED_DECISION.columns} from decision_rewards
 where version = :version and time > :after - window and time <= :until - window and position > :cut
+  and seal is null
 order by time, position, reward_position
 """  # noqa: S608 - constants
 
-CAME_BEFORE = "({0}.time < w.deadline or (w.deadline <= :late_time and {0}.position <= :late))"
+# `cross join`: from the seals to their decisions, in the order of the index; so nothing is sorted but rewards.
+_FROM_CLOSED = """
+from (select decision as closed, time as closed_at from seals
+  where version = :version and time >= :after and time < :until and decision > :cut)
+"""
+CLOSED_DECISIONS_OF_VERSION = f"""
+select {SEALED_DECISION.columns}
+{_FROM_CLOSED} cross join decision_rewards on position = closed
+order by closed_at, closed, reward_position
+"""
+"""Those that a final reward has closed; all others are in SEALED_DECISIONS_OF_VERSION."""
+
+CAME_BEFORE = """(case when w.seal is null then {0}.time < w.deadline else {0}.position < w.seal end
+  or (w.deadline <= :late_time and {0}.position <= :late))"""
 """In SQL: a reward, or a change of one, came in its decision's window; or late, and the window was over at `late`."""
 
 _WITH_LATE = row_type(f"{DECISION.columns}, deadline, overridden, activated, shown, name, in_force, weight")
 
-SEALED_WITH_LATE_OF_VERSION = f"""
+_SELECT_WITH_LATE = f"""
 select {", ".join(f"w.{column}" for column in DECISION.columns.split(", "))}, w.deadline, w.overridden, w.activated,
   w.shown, r.name, case when c.position is null then r.value else c.value end as in_force, r.weight
-from decision_windows w left join rewards r on r.decision = w.position and {CAME_BEFORE.format("r")}
+"""
+_JOIN_REWARDS = f"""
+  left join rewards r on r.decision = w.position and {CAME_BEFORE.format("r")}
   left join reward_changes c on c.position = (select max(last.position) from reward_changes last
     where last.reward = r.position and {CAME_BEFORE.format("last")})
-where w.version = :version and w.time > :after - w.window and w.time <= :until - w.window and w.position > :cut
-order by w.time, w.position, r.position
 """  # noqa: S608 - constants
+SEALED_WITH_LATE_OF_VERSION = f"""
+{_SELECT_WITH_LATE} from decision_windows w {_JOIN_REWARDS}
+where w.version = :version and w.time > :after - w.window and w.time <= :until - w.window and w.position > :cut
+  and w.seal is null
+order by w.time, w.position, r.position
+"""
+CLOSED_WITH_LATE_OF_VERSION = f"""
+{_SELECT_WITH_LATE} {_FROM_CLOSED} cross join decision_windows w on w.position = closed {_JOIN_REWARDS}
+order by closed_at, closed, r.position
+"""
 """As the view `decision_rewards`, but for what CAME_BEFORE says."""
 
 _COMPLETE_AFTER = "select complete_after from archived_experiments where experiment = ?"
@@ -89,10 +113,12 @@ class InTime:
         row = connection.execute(_COMPLETE_AFTER, (experiment,)).fetchone()
         return read_cut(connection).position if row is not None and after < row[0] else START
 
-    def of_version(self, connection: sqlite3.Connection, version: ExperimentVersion, span: Span) -> Stream:
-        """Decisions of a version whose window ended in a span."""
-        rows = read(connection, SEALED_DECISIONS_OF_VERSION, {"version": version.position, **span}, SEALED_DECISION)
-        for group in _by_decision(rows):
+    def of_version(
+        self, connection: sqlite3.Connection, version: ExperimentVersion, span: Span, *, closed: bool
+    ) -> Stream:
+        """Decisions of a version whose window ended in a span: those that a final reward has closed, or the others."""
+        sql = CLOSED_DECISIONS_OF_VERSION if closed else SEALED_DECISIONS_OF_VERSION
+        for group in _by_decision(read(connection, sql, {"version": version.position, **span}, SEALED_DECISION)):
             rewards = [row.reward for row in group if row.reward is not None]
             yield _sealed(group[0], version, tuple(rewards))
 
@@ -112,11 +138,14 @@ class WithLate:
         row = connection.execute(_COMPLETE_AFTER, (experiment,)).fetchone()
         return read_cut(connection).position if row is not None and after < max(row[0], self._late.time) else START
 
-    def of_version(self, connection: sqlite3.Connection, version: ExperimentVersion, span: Span) -> Stream:
+    def of_version(
+        self, connection: sqlite3.Connection, version: ExperimentVersion, span: Span, *, closed: bool
+    ) -> Stream:
         """As of InTime."""
+        sql = CLOSED_WITH_LATE_OF_VERSION if closed else SEALED_WITH_LATE_OF_VERSION
         late = {"late": self._late.position, "late_time": self._late.time}
         values = {"version": version.position, **span, **late}
-        for group in _by_decision(read(connection, SEALED_WITH_LATE_OF_VERSION, values, _WITH_LATE)):
+        for group in _by_decision(read(connection, sql, values, _WITH_LATE)):
             counted = [row for row in group if row.in_force is not None]
             sealed = _sealed(group[0], version, tuple([row.in_force * row.weight for row in counted]))
             yield replace(sealed, named=tuple([NamedReward(row.name, row.in_force) for row in counted]))
@@ -141,8 +170,9 @@ def sealed_page(
     due = due_until(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
     span: Span = {"after": after, "until": until, "cut": cut}
     streams = [
-        ((deadline, START), which.of_version(connection, version_at(version), span))
+        ((deadline, START), which.of_version(connection, version_at(version), span, closed=closed))
         for version, deadline in due.items()
+        for closed in (False, True)
     ]
     if cut == START:
         kept = archived_sealed(connection, version_at, experiment, after=after, until=until)

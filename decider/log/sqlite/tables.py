@@ -16,10 +16,13 @@ from decider.log.chain import EntryRow, real
 from decider.log.protocol import (
     NewActivation,
     NewBuild,
+    NewLink,
     NewModel,
     NewRecall,
     NewReward,
     NewRewardChange,
+    NewSeal,
+    NewUnitReward,
     NewVersion,
     NewWithheld,
     Serves,
@@ -106,6 +109,14 @@ REWARD_CHANGES = EntryTable(
     "decision reward value occurred_at",
     unique="reward, ifnull(value, 'retracted'), ifnull(occurred_at, 'now')",
 )
+SEALS = EntryTable("seal", "seals", "decision version", unique="decision")
+UNIT_REWARDS = EntryTable(
+    "unit_reward",
+    "unit_rewards",
+    "unit_id experiment name value reward_id occurred_at last",
+    unique="unit_id, reward_id",
+)
+LINKS = EntryTable("link", "links", "unit_id same_as", unique="unit_id, same_as")
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
 RECALLS = EntryTable("recall", "recalls", "decision seen_after seen_until seen_time", unique="decision")
 WITHHELD = EntryTable("withheld", "withheld", "decision rules", unique="decision")
@@ -124,6 +135,9 @@ ENTRY_TABLES = (
     DECISIONS,
     REWARDS,
     REWARD_CHANGES,
+    SEALS,
+    UNIT_REWARDS,
+    LINKS,
     ACTIVATIONS,
     RECALLS,
     WITHHELD,
@@ -179,9 +193,21 @@ def version_row(experiment: Experiment, number: int, *, waits: bool) -> EntryRow
     )
 
 
-PlainEntry = NewReward | NewActivation | NewWithheld | NewRecall | NewVersion | Serves | NewModel | NewBuild | Tick
-"""Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, and those
-that are only counted."""
+PlainEntry = (
+    NewReward
+    | NewSeal
+    | NewLink
+    | NewActivation
+    | NewWithheld
+    | NewRecall
+    | NewVersion
+    | Serves
+    | NewModel
+    | NewBuild
+    | Tick
+)
+"""Every entry but a decision, whose row needs its version, a change of a reward, whose row needs the reward, a reward
+by unit, whose row needs what is credited, and those that are only counted."""
 
 
 def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
@@ -190,6 +216,10 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
         case NewReward():
             value, weight = real(entry.value), real(entry.weight)
             return REWARDS, (entry.decision, entry.name, value, weight, entry.reward_id, entry.occurred_at)
+        case NewSeal():
+            return SEALS, (entry.decision, entry.version)
+        case NewLink():
+            return LINKS, (entry.unit, entry.same_as)
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
         case NewRecall():
@@ -213,6 +243,12 @@ def change_row(change: NewRewardChange, reward: Position) -> EntryRow:
     """The row of a change of the reward at a position."""
     value = None if change.value is None else real(change.value)
     return (change.decision, reward, value, change.occurred_at)
+
+
+def unit_reward_row(reward: NewUnitReward, last: Position) -> EntryRow:
+    """The row of a reward by unit. last: of the entries that belong to it."""
+    row = (reward.unit, reward.experiment, reward.name, real(reward.value))
+    return (*row, reward.reward_id, reward.occurred_at, last)
 
 
 def build_row(build: Mapping[str, Any]) -> EntryRow:

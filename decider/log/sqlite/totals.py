@@ -59,15 +59,22 @@ from joined_rewards where position > :after and position <= :until group by vers
 STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS)
 """Of entries by position."""
 
-_SEALED_TOTALS = f"""
+
+def _sealed_where(condition: str) -> str:
+    return f"""
 select sum(not left_out) as count, sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
-from sealed_decisions where version = :version and time > :after and time <= :until
+from sealed_decisions where {condition}
 group by reward_odd, squared_odd
-"""  # noqa: S608 - constants
+"""  # noqa: S608 - our names
+
+
+_SEALED_TOTALS = _sealed_where("version = :version and time > :after and time <= :until and seal is null")
+_CLOSED = "select decision from seals where version = :version and time >= :after and time < :until order by time"
+_CLOSED_AT_ONCE = 500
 _WINDOW = "select window from experiments where position = ?"
 
 
@@ -149,7 +156,16 @@ def _count_sealed(
     # Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
     (window,) = connection.execute(_WINDOW, (version,)).fetchone()
     part = {"version": version, "after": after - window, "until": until - window}
-    for row in read(connection, _SEALED_TOTALS, part):
+    _add_sealed(totals, version, read(connection, _SEALED_TOTALS, part))
+    closed = connection.execute(_CLOSED, {"version": version, "after": after, "until": until})
+    while some := closed.fetchmany(_CLOSED_AT_ONCE):
+        # A list, not a query: see above.
+        places = f"position in ({','.join([str(position) for (position,) in some])})"
+        _add_sealed(totals, version, read(connection, _sealed_where(places)))
+
+
+def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) -> None:
+    for row in rows:
         more = SealedTotals(
             **{name: row[name] for name in ("count", "defaulted", "overridden", "activated", "not_activated")},
             reward=exact_sum(row, "reward"),

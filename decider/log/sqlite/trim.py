@@ -38,7 +38,10 @@ LATEST = 2**63 - 1
 
 _CUT = row_type("position, counted, remember")
 
-DELETED = ("decisions", "rewards", "reward_changes", "activations", "withheld", "recalls", "ticks")
+DELETED = (
+    *("decisions", "rewards", "reward_changes", "seals", "unit_rewards", "links", "activations", "withheld"),
+    *("recalls", "ticks"),
+)
 """Of which nothing stays."""
 
 FIRST_LEFT = f"""

@@ -7,6 +7,9 @@ create view entries as
   union all select position, time, 'decision' from decisions
   union all select position, time, 'reward' from rewards
   union all select position, time, 'reward_change' from reward_changes
+  union all select position, time, 'seal' from seals
+  union all select position, time, 'unit_reward' from unit_rewards
+  union all select position, time, 'link' from links
   union all select position, time, 'activation' from activations
   union all select position, time, 'recall' from recalls
   union all select position, time, 'withheld' from withheld
@@ -15,20 +18,21 @@ create view entries as
   union all select position, time, 'build' from builds
   union all select position, time, 'tick' from ticks;
 
--- Every decision with its experiment and the end of its window: once the log's time has come there it is sealed.
+-- Every decision with its experiment and the end of its window: once the log's time has come there it is sealed. A final
+-- reward ends the window, at the next microsecond; seal: where that is written, behind what counts.
 -- activated: it was said in time that something was shown. overridden: that was another action, which stands in `shown`.
 -- left_out: its experiment counts only what was activated, and this was not.
 create view decision_windows as
   select d.*, e.experiment, e.number as experiment_version, e.window, e.default_reward, e.minimum_reward,
-    e.maximum_reward, e.aggregation, d.time + e.window as deadline,
-    a.action is not null and a.time < d.time + e.window as overridden,
-    a.position is not null and a.time < d.time + e.window as activated,
-    case when a.time < d.time + e.window then a.action end as shown,
-    not (a.position is not null and a.time < d.time + e.window) and d.version in (
+    e.maximum_reward, e.aggregation, coalesce(s.time + 1, d.time + e.window) as deadline, s.position as seal,
+    a.action is not null as overridden, a.position is not null as activated, a.action as shown,
+    a.position is null and d.version in (
       select n.position from experiments n indexed by versions_that_need_activation
       where case when json_valid(n.definition) then json_extract(n.definition, '$.activation') end
         = 'ACTIVATION_REQUIRED') as left_out
-  from decisions d join experiments e on e.position = d.version left join activations a on a.decision = d.position;
+  from decisions d join experiments e on e.position = d.version left join seals s on s.decision = d.position
+    left join activations a on a.decision = d.position
+      and case when s.position is null then a.time < d.time + e.window else a.position < s.position end;
 
 -- One row for each action that a rule took out of a decision. rule: the field of the experiment that holds it.
 create view withheld_actions as
@@ -41,13 +45,14 @@ create view withheld_actions as
 -- reward: what counts of it, null of a late or retracted one.
 create view decision_rewards as
   select w.*, r.position as reward_position, r.time as reward_time, r.name, r.value, r.weight, r.reward_id,
-    r.occurred_at, r.time < w.deadline as joined, c.position as changed_at,
-    case when c.position is null then r.value else c.value end as in_force,
-    case when r.time < w.deadline then case when c.position is null then r.value else c.value end * r.weight end
-      as reward
+    r.occurred_at, case when w.seal is null then r.time < w.deadline else r.position < w.seal end as joined,
+    c.position as changed_at, case when c.position is null then r.value else c.value end as in_force,
+    case when case when w.seal is null then r.time < w.deadline else r.position < w.seal end
+      then case when c.position is null then r.value else c.value end * r.weight end as reward
   from decision_windows w left join rewards r on r.decision = w.position
     left join reward_changes c on c.position = (select max(last.position) from reward_changes last
-      where last.reward = r.position and last.time < w.deadline);
+      where last.reward = r.position
+        and case when w.seal is null then last.time < w.deadline else last.position < w.seal end);
 
 -- Rewards with what became of them. outcome: as it was answered; clipped: in time, and outside of the range by itself.
 create view joined_rewards as
@@ -61,8 +66,10 @@ create view joined_rewards as
 -- Changes of rewards with what became of them. value: null of a retraction. joined: it came in time.
 create view joined_changes as
   select c.position, c.time, w.decision_id, w.position as decision, w.version, w.experiment, r.name, c.value, r.weight,
-    r.reward_id, c.occurred_at, c.reward, c.time < w.deadline as joined,
-    case when c.time >= w.deadline then 'late' when c.value is null then 'retracted' else 'corrected' end as outcome,
+    r.reward_id, c.occurred_at, c.reward,
+    case when w.seal is null then c.time < w.deadline else c.position < w.seal end as joined,
+    case when case when w.seal is null then c.time >= w.deadline else c.position > w.seal end then 'late'
+      when c.value is null then 'retracted' else 'corrected' end as outcome,
     (c.time - w.time) / 1e6 as delay_seconds
   from reward_changes c join rewards r on r.position = c.reward join decision_windows w on w.position = c.decision;
 
@@ -75,6 +82,12 @@ create view reward_history as
   select decision_id, experiment, name, reward_id, position, time, outcome, value, weight, occurred_at, delay_seconds,
     reward
   from joined_changes;
+
+-- Rewards that named a unit, each beside the decisions that it was credited to; one row with nulls where there was none.
+create view credited_rewards as
+  select u.position as unit_reward, u.time, u.unit_id, u.experiment as for_experiment, u.name, u.value, u.reward_id,
+    j.position as reward, j.decision_id, j.decision, j.experiment, j.outcome, j.in_force, j.delay_seconds
+  from unit_rewards u left join joined_rewards j on j.position > u.position and j.position <= u.last;
 
 -- One row for each decision and name of which rewards are in force, whether its window is over or not. value: their sum
 -- without the name's weight, reward: with it; neither is cut off at the range.
@@ -98,7 +111,8 @@ create view sealed_decisions as
   select position, time, version, decision_id, experiment, experiment_version,
     strftime('%Y-%m-%dT%H:%M:%fZ', time / 1e6, 'unixepoch') as decided_at,
     unit_id, segment, device, channel, location, intent_stage, features,
-    action, propensity, reason, model, deadline, overridden, activated, shown, left_out, count(reward) as rewards,
+    action, propensity, reason, model, deadline, seal, overridden, activated, shown, left_out,
+    count(reward) as rewards,
     max(minimum_reward, min(maximum_reward, coalesce(
       case aggregation
         when 'first' then (select f.reward from decision_rewards f

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
+from decider.experiment.attribution import Credit, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
@@ -32,9 +33,14 @@ from decider.log.protocol import (
     Mark,
     NewActivation,
     NewBuild,
+    NewLink,
     NewRecall,
+    NewReward,
     NewRewardChange,
+    NewSeal,
     NewSlate,
+    NewUnitReward,
+    NewUnitRewardChange,
     NewWithheld,
     Orphan,
     RefusedReward,
@@ -42,7 +48,7 @@ from decider.log.protocol import (
     UnitDecision,
     units_of,
 )
-from decider.log.sqlite import assignments, early, exposures
+from decider.log.sqlite import assignments, early, exposures, units
 from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
@@ -59,10 +65,12 @@ from decider.log.sqlite.tables import (
     PUBLISHED_MODELS,
     REWARD_CHANGES,
     REWARDS,
+    UNIT_REWARDS,
     EntryTable,
     change_row,
     decision_row,
     table_and_row,
+    unit_reward_row,
 )
 from decider.log.sqlite.trim import Trimmer
 from decider.log.sqlite.unit_state import UnitState
@@ -78,6 +86,11 @@ MOST_AT_ONCE = 200
 
 DECISION_ID, ACTION = map(DECISIONS.columns.index, ("decision_id", "action"))
 _REWARD = "select position from rewards where decision = ? and reward_id = ?"
+
+_VERSION_AND_TIME = "select version, time from decisions where position = ?"
+
+MOST_DROPS = 20
+"""Pieces of what counts no longer that one look deletes."""
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -287,7 +300,30 @@ class SqliteLog(SqliteReader):
             return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
         if isinstance(entries[0], NewRewardChange):
             return [self._insert_change(commit, entry) for entry in entries if isinstance(entry, NewRewardChange)]
+        if isinstance(entries[0], NewUnitReward):
+            return [self._insert_unit_reward(commit, one) for one in entries if isinstance(one, NewUnitReward)]
+        if isinstance(entries[0], NewUnitRewardChange):
+            return [self._insert_unit_change(commit, one) for one in entries if isinstance(one, NewUnitRewardChange)]
+        if isinstance(entries[0], NewLink):
+            return [self._insert_link(commit, link) for link in entries if isinstance(link, NewLink)]
+        if isinstance(entries[0], NewReward):
+            return self._insert_rewards(commit, [entry for entry in entries if isinstance(entry, NewReward)])
         return self._insert_in(commit, *self._table_and_rows(entries))
+
+    def _insert_rewards(self, commit: OpenCommit, rewards: Sequence[NewReward]) -> list[Mark | None]:
+        """Rewards, and just behind each final one the seal of its decision."""
+        marks: list[Mark | None] = []
+        for some in _up_to_final(rewards):
+            marks += self._insert_in(commit, *self._table_and_rows(some))
+            if some[-1].final and marks[-1] is not None:
+                self._seal(commit, some[-1].decision, marks[-1])
+        return marks
+
+    def _seal(self, commit: OpenCommit, decision: Position, last: Mark) -> None:
+        """Close a decision's window behind its last entry, where it is not over."""
+        version, time = self._writer.execute(_VERSION_AND_TIME, (decision,)).fetchone()
+        if last.time < time + self.version_at(version).experiment.reward.window:
+            self._insert(commit, [NewSeal(decision, version)])
 
     def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
         """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
@@ -301,9 +337,75 @@ class SqliteLog(SqliteReader):
             (made,) = self._insert(commit, [change.missing_reward()])
             assert made is not None, "nobody else writes, and the id was not there"
             reward = made.position
+        return self._change_reward(commit, change, reward)
+
+    def _change_reward(self, commit: OpenCommit, change: NewRewardChange, reward: Position) -> Mark | None:
         (mark,) = self._insert_in(commit, REWARD_CHANGES, [change_row(change, reward)])
         if mark is None:
             self._count_refused([change.name], RewardOutcome.DUPLICATE)
+        elif change.final:
+            self._seal(commit, change.decision, mark)
+        return mark
+
+    def _insert_unit_reward(self, commit: OpenCommit, reward: NewUnitReward) -> Mark | None:
+        """A reward by unit, then what is credited. The lock is held: nobody decides or rewards in between."""
+        persons, id_ = units.units_of(self._writer, reward.unit), reward.reward_id
+        chosen = self._credits_of(reward, persons, commit.last.time)
+        known = units.rewarded_with(self._writer, [one.decision for one in chosen], id_) if chosen and id_ else set()
+        new = [one for one in chosen if one.decision not in known]
+        was_sent = id_ is not None and units.find_unit_reward(self._writer, persons, id_) is not None
+        if was_sent or (chosen and not new):
+            self._count_refused([reward.name], RewardOutcome.DUPLICATE)
+            return None
+        last = Position(commit.last.position + 1 + len(new) * (2 if reward.final else 1))
+        (mark,) = self._insert_in(commit, UNIT_REWARDS, [unit_reward_row(reward, last)])
+        if mark is None:
+            raise sqlite3.IntegrityError("a reward by unit is refused that was not there")
+        self._insert_rewards(commit, [_credit(reward, one) for one in new])
+        if commit.last.position != last:
+            raise sqlite3.IntegrityError("a reward by unit has credited something else than was chosen")
+        if not new:
+            self._count_refused([reward.name], RewardOutcome.NO_DECISION)
+        return mark
+
+    def _credits_of(self, reward: NewUnitReward, persons: Sequence[str], at: Time) -> Sequence[Credit]:
+        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, at)
+        return credited(found, reward.name, reward.value)
+
+    def _insert_unit_change(self, commit: OpenCommit, change: NewUnitRewardChange) -> Mark | None:
+        """A change of each reward that was credited; the first one's mark."""
+        persons = units.units_of(self._writer, change.unit)
+        found = units.find_unit_reward(self._writer, persons, change.reward_id)
+        made = self._insert_unit_reward(commit, change.missing_reward()) if found is None else None
+        of = found.position if found else made.position if made else START
+        marks = [self._change_credited(commit, change, one) for one in units.credited_rewards(self._writer, of)]
+        return next((mark for mark in marks if mark is not None), None)
+
+    def _change_credited(
+        self, commit: OpenCommit, change: NewUnitRewardChange, credit: units.CreditedReward
+    ) -> Mark | None:
+        """By the place of the reward, not by its id: that may be forgotten."""
+        new = NewRewardChange(
+            credit.decision,
+            change.reward_id,
+            change.value,
+            credit.name,
+            credit.weight,
+            change.occurred_at,
+            change.final,
+        )
+        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
+        if credit.decision <= cut:
+            self._count_refused([change.name], RewardOutcome.LATE)
+            return None
+        return self._change_reward(commit, new, credit.position)
+
+    def _insert_link(self, commit: OpenCommit, link: NewLink) -> Mark | None:
+        if not units.join_persons(self._writer, link.unit, link.same_as, Position(commit.last.position + 1)):
+            return None
+        (mark,) = self._insert_in(commit, *self._table_and_rows([link]))
+        if mark is None:
+            raise sqlite3.IntegrityError("a link is refused that was not there")
         return mark
 
     def _insert_in(self, commit: OpenCommit, table: EntryTable, rows: list[chain.EntryRow]) -> list[Mark | None]:
@@ -530,10 +632,12 @@ class SqliteLog(SqliteReader):
 
     def _drop_state_of_units(self) -> None:
         # What counts for limits ends in the log's time: a clock that is ahead of it must not make room too early.
-        for room, at in ((assignments, self._clock()), (exposures, self.head().time)):
-            with self._connection() as reader:
-                over = room.has_over(reader, at)
-            if over:
+        for room, at in ((assignments, self._clock()), (exposures, self.head().time), (units, self._clock())):
+            for _ in range(MOST_DROPS):
+                with self._connection() as reader:
+                    over = room.has_over(reader, at)
+                if not over:
+                    break
                 with self._exclusive(), transaction(self._writer) as writer:
                     room.drop_over(writer, at)
 
@@ -584,6 +688,27 @@ class OpenCommit:
 
 def _activation(decision: Position, drawn: ActionId, shown: ActionId | None) -> NewActivation:
     return NewActivation(decision, None if shown == drawn else shown)
+
+
+def _credit(reward: NewUnitReward, credit: Credit) -> NewReward:
+    return NewReward(
+        credit.decision,
+        reward.name,
+        reward.value,
+        credit.weight,
+        reward.reward_id,
+        reward.occurred_at,
+        reward.final,
+    )
+
+
+def _up_to_final(rewards: Sequence[NewReward]) -> Iterator[Sequence[NewReward]]:
+    """In pieces that end with a final one, or with the last."""
+    first = 0
+    for place, reward in enumerate(rewards, 1):
+        if reward.final or place == len(rewards):
+            yield rewards[first:place]
+            first = place
 
 
 def _parts(entries: list[Entry]) -> Iterator[list[Entry]]:

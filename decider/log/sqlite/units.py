@@ -1,0 +1,143 @@
+"""What rewards by unit need: which units are one person, which of their decisions are open, what was credited.
+Called by the writer inside of a commit, by the reader and by `forgetting.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from decider.experiment.attribution import OpenDecision
+from decider.experiment.definition import ExperimentVersion
+from decider.log.protocol import MOST_OPEN, MOST_UNITS, UnitRewardRef
+from decider.types import ExperimentId, Position, Time
+
+AT_ONCE = 500
+"""Rows that are deleted in one transaction, while writers wait."""
+
+UNITS = """
+select unit_id from persons where person = (select person from persons where unit_id = :unit) union select :unit
+order by 1
+"""
+"""All units of the person that a unit is; itself where it was never linked."""
+
+_JOIN = """
+insert into persons (unit_id, person) select value, :person from json_each(:units) where true
+on conflict (unit_id) do update set person = excluded.person
+"""
+
+UNIT_REWARD = """
+select position, name, last from unit_rewards
+where unit_id in (select value from json_each(:units)) and reward_id = :id order by position desc limit 1
+"""
+
+_CREDITED = """
+select r.decision, r.position, r.name, r.weight from unit_rewards u
+  join rewards r on r.position > u.position and r.position <= u.last
+where u.position = ? order by r.position
+"""
+
+CREDITS = """
+select d.decision_id, d.position, d.time, d.version, d.action, r.value * r.weight as worth from unit_rewards u
+  join rewards r on r.position > u.position and r.position <= u.last join decisions d on d.position = r.decision
+where u.position = ? order by r.position
+"""
+
+_OPEN = f"""
+select d.position, d.version, exists (select 1 from activations a where a.decision = d.position) as activated
+from creditable_decisions u join decisions d on d.position = u.decision and d.unit_id = u.unit_id
+where u.unit_id in (select value from json_each(:units)) and u.until > :at
+  and not exists (select 1 from seals s where s.decision = u.decision)
+  and (:experiment is null or d.version in (select position from experiments where experiment = :experiment))
+order by u.decision desc limit {MOST_OPEN}
+"""  # noqa: S608 - a number
+
+_HAS_ID = """
+select decision from rewards where decision in (select value from json_each(:decisions)) and reward_id = :id
+"""
+
+_DROP_OVER = f"""
+delete from creditable_decisions where (unit_id, decision) in (
+  select unit_id, decision from creditable_decisions where until <= ? order by until limit {AT_ONCE})
+"""  # noqa: S608 - a number
+
+_FORGET_PERSON = """
+delete from persons where unit_id = :unit or (
+  person = (select person from persons where unit_id = :unit)
+  and (select count(*) from persons where person = (select person from persons where unit_id = :unit)) = 2)
+"""
+
+
+class CreditedReward(NamedTuple):
+    """A reward that belongs to a reward by unit."""
+
+    decision: Position
+    position: Position
+    name: str
+    weight: float
+
+
+def units_of(connection: sqlite3.Connection, unit: str) -> Sequence[str]:
+    """All units of the person that a unit is."""
+    return [row[0] for row in connection.execute(UNITS, {"unit": unit})]
+
+
+def find_unit_reward(connection: sqlite3.Connection, units: Sequence[str], reward_id: str) -> UnitRewardRef | None:
+    """The reward by one of these units with this id."""
+    row = connection.execute(UNIT_REWARD, {"units": json.dumps(units), "id": reward_id}).fetchone()
+    return UnitRewardRef(*row) if row else None
+
+
+def open_decisions(
+    connection: sqlite3.Connection,
+    version_at: Callable[[Position], ExperimentVersion],
+    units: Sequence[str],
+    experiment: ExperimentId | None,
+    at: Time,
+) -> Iterator[OpenDecision]:
+    """The newest decisions of these units that a reward by unit may be credited to at a time."""
+    parameters = {"units": json.dumps(units), "experiment": experiment, "at": at}
+    for position, version, activated in connection.execute(_OPEN, parameters).fetchall():
+        yield OpenDecision(position, version_at(version), bool(activated))
+
+
+def rewarded_with(connection: sqlite3.Connection, decisions: Sequence[Position], reward_id: str) -> set[Position]:
+    """Those of these decisions that have a reward with this id."""
+    rows = connection.execute(_HAS_ID, {"decisions": json.dumps(decisions), "id": reward_id})
+    return {row[0] for row in rows}
+
+
+def credited_rewards(connection: sqlite3.Connection, unit_reward: Position) -> Sequence[CreditedReward]:
+    """What belongs to a reward by unit."""
+    return [CreditedReward(*row) for row in connection.execute(_CREDITED, (unit_reward,))]
+
+
+def join_persons(connection: sqlite3.Connection, unit: str, same_as: str, person: Position) -> bool:
+    """Make them one person, where they are not and it does not get too many units; whether that was done."""
+    ours, theirs = units_of(connection, unit), units_of(connection, same_as)
+    if same_as in ours or len(ours) + len(theirs) > MOST_UNITS:
+        return False
+    connection.execute(_JOIN, {"units": json.dumps([*ours, *theirs]), "person": person})
+    return True
+
+
+def has_over(connection: sqlite3.Connection, at: Time) -> bool:
+    """Whether the window of a decision of `creditable_decisions` is over."""
+    return (
+        connection.execute("select 1 from creditable_decisions where until <= ? limit 1", (at,)).fetchone() is not None
+    )
+
+
+def drop_over(connection: sqlite3.Connection, at: Time) -> None:
+    """Delete some of those."""
+    connection.execute(_DROP_OVER, (at,))
+
+
+def forget_unit(connection: sqlite3.Connection, unit: str) -> Sequence[str]:
+    """Nothing links a unit any more, and no reward reaches its decisions. Returns the others of its person."""
+    others = [one for one in units_of(connection, unit) if one != unit]
+    connection.execute(_FORGET_PERSON, {"unit": unit})
+    connection.execute("delete from creditable_decisions where unit_id = ?", (unit,))
+    return others

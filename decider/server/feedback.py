@@ -1,0 +1,243 @@
+"""What is said about decisions afterwards: rewards, their changes, what was shown. Called through `service.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+from decider.decide.slate import slot_id
+from decider.errors import DeciderError, FailedPrecondition, InvalidArgument, NotFound, RewardOutOfRange, Violation
+from decider.experiment.checks import is_id
+from decider.log.protocol import (
+    MOST_UNITS,
+    Append,
+    DecisionRef,
+    EarlyActivation,
+    Entry,
+    LocateAll,
+    LogReader,
+    Mark,
+    NewActivation,
+    NewLink,
+    NewReward,
+    NewRewardChange,
+    Orphan,
+    RefusedReward,
+)
+from decider.server import convert
+from decider.server.convert import SentChange, SentReward
+from decider.server.reward_checks import are_late, check_value, weight_of
+from decider.server.rpc import to_status
+from decider.server.unit_rewards import UnitEntry, UnitRewards
+from decider.serving.current import Current
+from decider.types import START, ActionId, ActivationOutcome, DecisionId, LinkOutcome, RewardOutcome
+from decider.v1 import decider_service_pb2 as pb
+
+Request = TypeVar("Request")
+Result = TypeVar("Result")
+
+
+class _Prepared(NamedTuple):
+    """What is to be written of a reward that was sent. place: of its decision; None: it names a unit. outcome: where it
+    is new and in time."""
+
+    entry: NewReward | NewRewardChange | UnitEntry
+    place: DecisionRef | None
+    outcome: RewardOutcome
+
+
+class Feedback:
+    """Handlers of the RPCs of the same names; a part of DeciderService."""
+
+    def __init__(self, current: Current, log: LogReader, *, append: Append, locate_all: LocateAll | None) -> None:
+        self._current = current
+        self._log = log
+        self._unit_rewards = UnitRewards(current, log)
+        self._append = append
+        self._locate_all = locate_all or log.locate_all
+
+    def Activate(self, request: pb.ActivateRequest) -> pb.ActivateResponse:
+        """Append what was shown; only the first activation of a decision counts. One that comes before its decision is
+        remembered: a caller that gave up need not know whether its call was committed."""
+        id_ = DecisionId(convert.check_id("decision_id", request.decision_id))
+        (place,) = self._locate_all([id_])
+        slots = self._slots_of(id_) if place is None else []
+        if slots:
+            return self._activate_slate(request, slots)
+        (mark,) = self._append([self._activation(id_, place, request.action)])
+        if mark is not None and mark.position != START and place is None:  # decided between the look and the commit
+            (place,) = self._locate_all([id_])
+        return _activation_reply(self._activation_outcome(place, request.action, mark), first=mark is not None)
+
+    def _activate_slate(self, request: pb.ActivateRequest, slots: Sequence[DecisionRef]) -> pb.ActivateResponse:
+        """All of its slots."""
+        if request.action:
+            slot = slot_id(request.decision_id, 0)
+            hint = f"{request.decision_id!r} is a slate; name the decision of the slot that showed it, like {slot!r}"
+            raise InvalidArgument([Violation("action", hint)])
+        marks = self._append([NewActivation(place.position) for place in slots])
+        outcomes = [self._activation_outcome(place, "", mark) for place, mark in zip(slots, marks, strict=True)]
+        return _activation_reply(_of_slate(outcomes, ActivationOutcome.DUPLICATE), first=any(marks))
+
+    def _activation(self, id_: DecisionId, place: DecisionRef | None, action: str) -> Entry:
+        if place is not None:
+            return NewActivation(place.position, self._override(place, action))
+        return EarlyActivation(id_, ActionId(convert.check_id("action", action)) if action else None)
+
+    def _activation_outcome(self, place: DecisionRef | None, action: str, mark: Mark | None) -> ActivationOutcome:
+        if place is None:
+            return ActivationOutcome.REMEMBERED if mark else ActivationOutcome.DUPLICATE
+        if are_late(self._log, [(place, mark)])[0]:
+            return ActivationOutcome.LATE
+        if mark is None:
+            return ActivationOutcome.DUPLICATE
+        return ActivationOutcome.ACTIVATED if action in ("", place.action) else ActivationOutcome.OVERRIDDEN
+
+    def _override(self, place: DecisionRef, action: str) -> ActionId | None:
+        if action in ("", place.action):
+            return None
+        version = self._log.version_at(place.version)
+        if action not in version.choices and not (version.experiment.most_actions and is_id(action)):
+            raise NotFound(
+                f"experiment {version.experiment.id!r} has no action {action!r}; it has {', '.join(version.choices)}",
+                reason="ACTION_NOT_FOUND",
+            )
+        return ActionId(action)
+
+    def Reward(self, request: pb.RewardRequest) -> pb.RewardResponse:
+        """Append, answer with the outcome."""
+        (reward,) = self._append_rewards([request])
+        if isinstance(reward, DeciderError):
+            raise reward
+        return reward
+
+    def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
+        """Append all in one commit, answer each."""
+        convert.check_batch(len(request.requests))
+        results = [
+            pb.RewardResult(error=to_status(reward))
+            if isinstance(reward, DeciderError)
+            else pb.RewardResult(response=reward)
+            for reward in self._append_rewards(request.requests)
+        ]
+        return pb.RewardBatchResponse(results=results)
+
+    def _append_rewards(self, requests: Sequence[pb.RewardRequest]) -> list[pb.RewardResponse | DeciderError]:
+        """A reply or an error for each, after the commit."""
+        sent = [attempt(convert.sent_reward, request) for request in requests]
+        ids = [one.decision_id for one in sent if not isinstance(one, DeciderError) and not one.unit_id]
+        places = iter(self._locate_all(ids) if ids else ())
+        prepared = [
+            reward if isinstance(reward, DeciderError) else attempt(partial(self._prepare_all, reward), places)
+            for reward in sent
+        ]
+        marks = iter(self._append(_entries(prepared, requests)))
+        written = [p if isinstance(p, DeciderError) else [(one, next(marks)) for one in p] for p in prepared]
+        said = [(one.place, mark) for w in written if isinstance(w, list) for one, mark in w if one.place]
+        late = iter(are_late(self._log, said) if said else ())
+        return [w if isinstance(w, DeciderError) else self._reply(w, late) for w in written]
+
+    def _prepare_all(self, sent: SentReward | SentChange, places: Iterator[DecisionRef | None]) -> list[_Prepared]:
+        """For the unit or decision that is named, whose place comes next; for each slot where a slate is."""
+        if sent.unit_id:
+            return [_Prepared(self._unit_rewards.prepare(sent), None, RewardOutcome.JOINED)]
+        place = next(places)
+        if place is not None:
+            return [self._prepare(sent, place)]
+        slots = self._slots_of(sent.decision_id)
+        if not slots:
+            raise NotFound(f"there is no decision {sent.decision_id!r}", reason="DECISION_NOT_FOUND")
+        return [self._prepare(sent, slot) for slot in slots]
+
+    def _slots_of(self, slate: str) -> list[DecisionRef]:
+        found = self._log.locate_all([slot_id(slate, place) for place in range(convert.MAX_SLOTS)])
+        return [place for place in found if place is not None]
+
+    def _reply(self, written: Sequence[tuple[_Prepared, Mark | None]], late: Iterator[bool]) -> pb.RewardResponse:
+        first, mark = written[0]
+        if isinstance(first.entry, UnitEntry):
+            outcome, ids = self._unit_rewards.reply(first.entry, mark)
+            return _reward_reply(outcome, ids)
+        outcomes = [_reward_outcome(one, mark, late=next(late)) for one, mark in written]
+        return _reward_reply(_of_slate(outcomes, RewardOutcome.DUPLICATE))
+
+    def LinkUnits(self, request: pb.LinkUnitsRequest) -> pb.LinkUnitsResponse:
+        """Append that two units are one person, answer with the outcome."""
+        unit, other = convert.check_unit("unit_id", request.unit_id), convert.check_unit("same_as", request.same_as)
+        if unit == other:
+            raise InvalidArgument([Violation("same_as", f"is {unit!r}, as unit_id is; name another id of the person")])
+        (mark,) = self._append([NewLink(unit, other)])
+        if mark is None and other not in self._log.units_of(unit):
+            raise FailedPrecondition(
+                f"{unit!r} and {other!r} would be one person with more than {MOST_UNITS} units; is one of them shared "
+                "by many people? `decider forget` removes a unit's links",
+                reason="TOO_MANY_UNITS",
+            )
+        outcome = LinkOutcome.LINKED if mark else LinkOutcome.DUPLICATE
+        return pb.LinkUnitsResponse(outcome=pb.LinkOutcome.Value(f"LINK_OUTCOME_{outcome.name}"))
+
+    def _prepare(self, sent: SentReward | SentChange, place: DecisionRef) -> _Prepared:
+        if isinstance(sent, SentChange):
+            return self._prepare_change(sent, place)
+        version = self._log.version_at(place.version)
+        weight = weight_of(version, sent.name)
+        inside = check_value(version, sent.value, weight)
+        entry = NewReward(place.position, sent.name, sent.value, weight, sent.reward_id, sent.occurred_at, sent.final)
+        return _Prepared(entry, place, RewardOutcome.JOINED if inside else RewardOutcome.CLIPPED)
+
+    def _prepare_change(self, sent: SentChange, place: DecisionRef) -> _Prepared:
+        """Under the name of the reward that is changed; under its own where that reward has not come yet."""
+        version = self._log.version_at(place.version)
+        reward = self._log.find_reward(place.position, sent.reward_id)
+        name = sent.name or (reward.name if reward else convert.DEFAULT_REWARD_NAME)
+        if reward and reward.name != name:
+            raise InvalidArgument(
+                [Violation("name", f"reward {sent.reward_id!r} was sent as {reward.name!r}; send that name, or none")]
+            )
+        weight = reward.weight if reward else weight_of(version, name)
+        if sent.value is not None:
+            check_value(version, sent.value, weight)
+        entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at, sent.final)
+        outcome = RewardOutcome.RETRACTED if sent.value is None else RewardOutcome.CORRECTED
+        return _Prepared(entry, place, outcome)
+
+
+def _reward_outcome(prepared: _Prepared, mark: Mark | None, *, late: bool) -> RewardOutcome:
+    if late:
+        return RewardOutcome.LATE
+    return RewardOutcome.DUPLICATE if mark is None else prepared.outcome
+
+
+def _reward_reply(outcome: RewardOutcome, ids: Sequence[DecisionId] = ()) -> pb.RewardResponse:
+    return pb.RewardResponse(outcome=pb.RewardOutcome.Value(f"REWARD_OUTCOME_{outcome.name}"), decision_ids=ids)
+
+
+def _of_slate(outcomes: Sequence[Result], duplicate: Result) -> Result:
+    """That of the first slot for which it is not a duplicate."""
+    return next((one for one in outcomes if one != duplicate), duplicate)
+
+
+def _activation_reply(outcome: ActivationOutcome, *, first: bool) -> pb.ActivateResponse:
+    return pb.ActivateResponse(first=first, outcome=pb.ActivationOutcome.Value(f"ACTIVATION_OUTCOME_{outcome.name}"))
+
+
+def _entries(prepared: Sequence[list[_Prepared] | DeciderError], requests: Sequence[pb.RewardRequest]) -> list[Entry]:
+    """The rewards and changes, then what is only counted: those without a decision, those that their experiment
+    refuses."""
+    entries: list[Entry] = [one.entry for group in prepared if isinstance(group, list) for one in group]
+    refused = [(p, convert.reward_name(r)) for p, r in zip(prepared, requests, strict=True) if _is_counted(p)]
+    entries += [Orphan(name) for error, name in refused if isinstance(error, NotFound)]
+    return entries + [RefusedReward(name) for error, name in refused if isinstance(error, RewardOutOfRange)]
+
+
+def _is_counted(prepared: list[_Prepared] | DeciderError) -> bool:
+    return isinstance(prepared, NotFound | RewardOutOfRange)
+
+
+def attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:
+    """One request of a batch: its error must not fail the others."""
+    try:
+        return prepare(request)
+    except DeciderError as error:
+        return error

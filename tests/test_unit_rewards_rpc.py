@@ -1,0 +1,309 @@
+"""Rewards by unit, links and final rewards through the API, three ways in; with killed servers; and forgotten."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Sequence
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from click.testing import CliRunner
+
+from decider.decide.decide import decide
+from decider.experiment.definition import Attribution, RewardDefinition
+from decider.learn.archive import archive as archive_old
+from decider.log.open import open_log, open_reader, open_to_cut
+from decider.log.protocol import MOST_UNITS, NewLink, NewReward, NewUnitReward, Tick
+from decider.server.command import main
+from decider.types import DecisionId, DecisionRequest, Position, Time
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
+from simulator.drive import stores
+from simulator.verify import verify
+from tests.conftest import Clock, sample_experiment
+from tests.rpc_clients import (
+    RpcClient,
+    ServerProcess,
+    code_of,
+    experiment,
+    fields_of,
+    outcome_name,
+    reason_of,
+    rows,
+    status_of,
+)
+from tests.test_unit_rewards import HOME, earned
+from tests.test_verify import Drive
+from tests.two_writers import decision
+
+LAST, ALL = experiment_pb2.ATTRIBUTION_LAST, experiment_pb2.ATTRIBUTION_ALL
+
+
+def apply(client: RpcClient, id_: str, attribution: Any = LAST, **fields: Any) -> None:
+    """An experiment that credits rewards by unit like this."""
+    message = experiment(id_, window=60, **fields)
+    message.reward.range.maximum = 100
+    message.reward.attribution = attribution
+    client.apply(message)
+
+
+def reward(client: RpcClient, unit: str, **fields: Any) -> tuple[str, list[str]]:
+    """The outcome and the credited decisions of a reward by unit."""
+    reply = client.call("DeciderService", "Reward", pb.RewardRequest(unit_id=unit, **fields))
+    return outcome_name(reply.outcome), list(reply.decision_ids)
+
+
+def link(client: RpcClient, unit: str, same_as: str) -> str:
+    """The outcome of a link."""
+    reply = client.call("DeciderService", "LinkUnits", pb.LinkUnitsRequest(unit_id=unit, same_as=same_as))
+    return str(pb.LinkOutcome.Name(reply.outcome)).removeprefix("LINK_OUTCOME_").lower()
+
+
+def test_a_reward_by_unit_says_what_it_was_credited_to(client: RpcClient, mine: str) -> None:
+    """A till has no decision id; it hears what became of its purchase, also when it asks again."""
+    apply(client, mine)
+    unit, other = uuid.uuid4().hex, uuid.uuid4().hex
+    assert reward(client, unit, reward_id="1", value=9, experiment=mine) == ("no_decision", [])
+    first, last = [client.decide(mine, unit).decision_id for _ in range(2)]
+    assert reward(client, unit, reward_id="1", experiment=mine) == ("duplicate", [])
+    assert reward(client, unit, reward_id="2", value=9, experiment=mine) == ("joined", [last])
+    assert reward(client, unit, reward_id="3", value=900, experiment=mine) == ("clipped", [last])
+    newest = client.decide(mine, unit).decision_id
+    assert reward(client, unit, reward_id="2", value=9) == ("duplicate", [last])
+    assert link(client, unit, other) == "linked"
+    assert reward(client, other, reward_id="2", value=5, correct=True) == ("corrected", [last])
+    assert reward(client, other, reward_id="2", retract=True) == ("retracted", [last])
+    assert reward(client, other, reward_id="2", retract=True) == ("duplicate", [last])
+    assert reward(client, other, reward_id="4") == ("joined", [newest])
+    assert link(client, other, unit) == "duplicate"
+    assert first not in {last, newest}
+
+
+def test_a_final_reward_makes_what_comes_later_late(client: RpcClient, mine: str) -> None:
+    """And it is learned within moments, not after the window."""
+    apply(client, mine, policy=experiment_pb2.Policy(squarecb={}))
+    made = client.decide(mine)
+    id_ = made.decision_id
+    requests = [pb.RewardRequest(decision_id=id_, name=name, final=name == "buy") for name in ("see", "buy", "return")]
+    outcomes = [outcome_name(one.response.outcome) for one in client.reward_batch(requests)]
+    assert outcomes == ["joined", "joined", "late"]
+    assert client.reward(id_, name="click") == "late"
+    assert client.activation(id_) == "late"
+    assert reward(client, "unit", experiment=mine) == ("no_decision", [])
+    client.until(lambda: client.decide(mine).model > made.model, what="it is learned")
+    again = client.decide(mine).decision_id
+    assert client.reward(again, reward_id="1", value=5) == "joined"
+    assert client.reward(again, reward_id="1", correct=True, value=2, final=True) == "corrected"
+    assert client.reward(again, reward_id="1", retract=True) == "late"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({}, "decision_id"),
+        ({"decision_id": "a", "unit_id": "b"}, "unit_id"),
+        ({"decision_id": "a", "experiment": "cart"}, "experiment"),
+        ({"unit_id": "a" * 257}, "unit_id"),
+        ({"unit_id": "a\nb"}, "unit_id"),
+        ({"unit_id": "a", "name": "no such name"}, "name"),
+    ],
+)
+def test_a_wrong_reward_names_its_field(client: RpcClient, fields: dict[str, Any], wrong: str) -> None:
+    """Whoever writes the till's software sees what to change."""
+    status = status_of(lambda: client.call("DeciderService", "Reward", pb.RewardRequest(**fields)))
+    assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", [wrong])
+
+
+def test_experiments_say_whether_they_take_rewards_by_unit(client: RpcClient, mine: str) -> None:
+    """Nobody should believe that a purchase counts where nothing says how."""
+    plain = experiment(mine[:50] + "-none")
+    client.apply(plain)
+    apply(client, mine)
+    message = experiment(mine[:50] + "-names")
+    message.reward.weights["click"] = 1.0
+    message.reward.out_of_range, message.reward.attribution = experiment_pb2.OUT_OF_RANGE_REFUSE, ALL
+    client.apply(message)
+    asked: dict[str, tuple[dict[str, Any], tuple[str, str, list[str]]]] = {
+        plain.id: ({}, ("FAILED_PRECONDITION", "NO_ATTRIBUTION", [])),
+        "nobody": ({}, ("NOT_FOUND", "EXPERIMENT_NOT_FOUND", [])),
+        message.id: ({"name": "buy"}, ("INVALID_ARGUMENT", "INVALID_ARGUMENT", ["name"])),
+    }
+    for id_, (fields, expected) in asked.items():
+        request = pb.RewardRequest(unit_id="u", experiment=id_, **fields)
+        status = status_of(lambda request=request: client.call("DeciderService", "Reward", request))  # type: ignore[misc]
+        assert (code_of(status), reason_of(status), fields_of(status)) == expected
+    before = dict(client.rows("select outcome, sum(count) from refused_rewards group by outcome"))
+    request = pb.RewardRequest(unit_id="u", experiment=message.id, name="click", value=7)
+    status = status_of(lambda: client.call("DeciderService", "Reward", request))
+    assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["value"])
+    after = dict(client.rows("select outcome, sum(count) from refused_rewards group by outcome"))
+    assert after["out_of_range"] == before.get("out_of_range", 0) + 1
+
+
+def test_links_of_a_unit_with_itself_and_of_too_many_are_refused(client: RpcClient) -> None:
+    """A till that sends one shared id for everybody would make all customers one."""
+    status = status_of(lambda: link(client, "a", "a"))
+    assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["same_as"])
+    person = uuid.uuid4().hex
+    assert {link(client, person, f"{person}-{number}") for number in range(1, MOST_UNITS)} == {"linked"}
+    status = status_of(lambda: link(client, f"{person}-1", "one too many"))
+    assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "TOO_MANY_UNITS")
+
+
+# --- two processes, killed
+
+
+def send(client: RpcClient, calls: Sequence[tuple[str, Any]], replies: list[Any]) -> None:
+    """One after the other, until the server is gone."""
+    with suppress(grpc.RpcError):
+        for method, request in calls:
+            replies.append((request, client.call("DeciderService", method, request)))
+
+
+def test_two_processes_and_sigkill_lose_and_double_nothing(tmp_path: Path) -> None:
+    """Tills send again to whoever answers: each order counts once, for the decision that was the last one then."""
+    db = tmp_path / "log.db"
+    with closing(open_log(db)) as log:
+        units = [f"unit-{number % 7}" for number in range(70)]
+        server = ServerProcess(db, "--learn-interval", "0.05")
+        with closing(server.client()) as client:
+            apply(client, "shop", policy=experiment_pb2.Policy(squarecb={}))
+            version = log.versions()[-1]
+            calls: list[tuple[str, Any]] = []
+            for number, unit in enumerate(units):
+                calls.append(("Decide", pb.DecideRequest(experiment="shop", unit_id=unit, decision_id=f"d-{number}")))
+                calls.append(("Reward", pb.RewardRequest(unit_id=unit, reward_id=f"o-{number}", final=number % 3 == 0)))
+            replies: list[Any] = []
+            thread = threading.Thread(target=send, args=(client, calls, replies))
+            thread.start()
+            marks = []
+            while len(replies) < 60:
+                number = len(replies) // 2
+                marks += log.append([NewUnitReward(units[number], "reward", 1.0, f"o-{number}")])
+                marks += log.append([NewUnitReward(units[number], "reward", 1.0, f"mine-{len(marks)}")])
+            server.kill()
+            thread.join()
+        again_server = ServerProcess(db, "--learn-interval", "0.05")
+        with closing(again_server.client()) as client:
+            again: list[Any] = []
+            send(client, calls, again)
+        assert again_server.terminate() == 0
+        assert len(again) == len(calls)
+        rewarded = [(one, reply) for one, reply in replies if isinstance(one, pb.RewardRequest)]
+        outcomes = {one.reward_id: outcome_name(reply.outcome) for one, reply in rewarded}
+        for request, reply in again:
+            if isinstance(request, pb.RewardRequest) and outcomes.get(request.reward_id) == "joined":
+                assert (outcome_name(reply.outcome), len(reply.decision_ids)) == ("duplicate", 1)
+        assert version.experiment.reward.attribution == "last"
+    once = rows(db, "select reward_id, count(*) from unit_rewards group by reward_id")
+    assert {f"o-{number}" for number in range(70)} <= {id_ for id_, _ in once}
+    assert {count for _, count in once} == {1}
+    wrong = """select 1 from credited_rewards c join decisions d on d.position = c.decision where exists (
+      select 1 from decisions l left join seals s on s.decision = l.position where l.unit_id = d.unit_id
+        and l.position > d.position and l.position < c.unit_reward
+        and (s.position is null or s.position > c.unit_reward))"""
+    assert rows(db, wrong) == []
+    with closing(open_reader(db)) as reader:
+        assert reader.check(lambda _: None) == []
+        done = verify(reader)
+        assert (done.first, done.equal) == (None, 70)
+
+
+def test_purchases_in_stores_reach_the_pages_that_led_to_them(tmp_path: Path) -> None:
+    """The truth is what people buy anywhere. By the page alone, the message that sells in stores is the worse."""
+    db = tmp_path / "stores.db"
+    played = stores.play(db, persons=700, seed=3)
+    for told, actions in played.items():
+        for one in actions:
+            assert abs(one.mean - (one.truth if told else one.page)) < 5 * one.error, one
+    deliver, collect = played[True]
+    assert collect.mean > deliver.mean
+    deliver, collect = played[False]
+    assert collect.mean < deliver.mean
+    with closing(open_reader(db)) as log:
+        done = verify(log)
+        assert (done.first, done.equal, done.decisions) == (None, 2800, 2800)
+        assert log.check(lambda _: None) == []
+
+
+def test_the_example_in_the_text_does_what_it_says(tmp_path: Path) -> None:
+    """A reader copies file and calls together."""
+    text = (Path(__file__).parents[1] / "decider" / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("### Rewards by unit") : text.index("### The last word")]
+    (file,), (example,) = [re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("toml", "py")]
+    (tmp_path / "pick-up.toml").write_text(file, encoding="utf-8")
+    server = ServerProcess(tmp_path / "log.db", "--experiments", str(tmp_path / "pick-up.toml"))
+    patient = example.replace('Client("127.0.0.1:50051"', f'Client("{server.target}", timeout=60.0')
+    ran = subprocess.run([sys.executable, "-c", patient], check=True, capture_output=True, text=True)
+    assert server.terminate() == 0
+    assert ran.stdout.split() == re.findall(r"# (\w+)$", example, re.MULTILINE) == ["joined", "retracted"]
+
+
+# --- forgetting
+
+
+def forget(db: Path, unit: str, *more: str) -> str:
+    """Run the command."""
+    ran = CliRunner().invoke(main, ["forget", unit, "--db", str(db), "--rebuild", *more])
+    assert ran.exit_code == 0, ran.output
+    return ran.output
+
+
+def visit(drive: Drive, unit: str) -> Position:
+    """A decision as the server makes it."""
+    made = decide(DecisionRequest(DecisionId(f"of-{unit}"), unit), *drive.current[HOME])
+    (mark,) = drive.log.append([made])
+    assert mark is not None
+    return mark.position
+
+
+@pytest.mark.parametrize("archived", [False, True])
+def test_a_forgotten_unit_is_linked_with_nobody_and_named_nowhere(tmp_path: Path, clock: Clock, archived: bool) -> None:
+    """Its own rows lose its id and its orders' ids, in the log and in the archive; the others of the person stay."""
+    db, folder = tmp_path / "log.db", tmp_path / "archive"
+    with closing(open_log(db, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(reward=RewardDefinition(maximum=9, attribution=Attribution.LAST)))
+        version = log.versions()[-1]
+        at = [visit(drive, unit) for unit in ("anna-web", "anna-app", "anna-store")]
+        log.append([NewLink("anna-web", "anna-app"), NewLink("anna-app", "anna-store")])
+        log.append([NewUnitReward("anna-app", "buy", 3.0, "secret-order")])
+        log.append(
+            [NewUnitReward("anna-app", "buy", 4.0, "secret-too", final=True), NewUnitReward("anna-app", "see", 1)]
+        )
+        before = earned(log)
+        assert before == {at[2]: (3.0, 4.0), at[1]: (1.0,)}
+        clock.advance(1000)
+        log.append([Tick()])
+    if archived:
+        with closing(open_to_cut(db)) as log:
+            assert archive_old(log, folder, before=Time(clock.now), remember=1, say=lambda _: None)
+    text = forget(db, "anna-app")
+    assert "anna-store, anna-web" in text, "whoever runs it sees which other ids the person has"
+    with closing(open_reader(db, archive=[folder] if archived else [])) as log:
+        assert log.check(lambda _: None) == []
+        assert earned(log) == before  # type: ignore[arg-type]
+        assert (log.units_of("anna-app"), log.units_of("anna-web")) == (["anna-app"], ["anna-store", "anna-web"])
+        done = verify(log)
+        assert (done.first, done.equal) == (None, 2), "the ids that were drawn with are gone for one"
+    left = [*tmp_path.rglob("*.parquet"), *tmp_path.glob("log.db*")]
+    assert not [path for path in left if b"anna-app" in path.read_bytes()]
+    if not archived:
+        ids = [id_ for (id_,) in rows(db, "select reward_id from unit_rewards order by position")]
+        assert all(id_ is None or id_.startswith("forgotten-") for id_ in ids)
+        assert [id_ for (id_,) in rows(db, "select reward_id from rewards where decision = ?", at[2])] == [
+            *("secret-order", "secret-too")
+        ], "these are rewards of another unit's decision"
+    with closing(open_log(db, clock=clock)) as log:
+        log.append([decision(version, "new", "anna-app")])
+        (mark,) = log.append([NewUnitReward("anna-store", "buy", 5.0, "new")])
+        assert mark is not None
+        assert log.credits(mark.position) == []
+        log.append([NewReward(at[0], "buy", 1.0)])
