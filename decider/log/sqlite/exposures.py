@@ -21,6 +21,9 @@ VersionAt = Callable[[Position], ExperimentVersion]
 AT_ONCE = 500
 """Rows that are deleted in one transaction, while writers wait."""
 
+LONGEST_DAY = 25 * 3_600_000_000
+"""Microseconds. For so long a day that is over may overlap today's in another zone, which a new version may have."""
+
 _INSERT = """
 insert into exposures (decision, experiment, unit_id, action, kind, time, until, reserved_until, day_begin, day_end)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -53,7 +56,7 @@ delete from exposures where decision in (
 """  # noqa: S608 - a number
 _HAS_OVER = """
 select 1 where exists (select 1 from exposures where reserved_until <= :at)
-  or exists (select 1 from exposures where until <= :at) or exists (select 1 from daily_counts where day_end <= :at)
+  or exists (select 1 from exposures where until <= :at) or exists (select 1 from daily_counts where day_end <= :over)
 """
 _LIMITED = """
 select position from experiments where definition like '%"caps"%' or definition like '%"daily_budget"%'
@@ -153,7 +156,7 @@ def counted(connection: sqlite3.Connection, version_at: VersionAt) -> Iterator[E
 
 def has_over(connection: sqlite3.Connection, at: Time) -> bool:
     """Whether something counts no longer."""
-    return connection.execute(_HAS_OVER, {"at": at}).fetchone() is not None
+    return connection.execute(_HAS_OVER, {"at": at, "over": at - LONGEST_DAY}).fetchone() is not None
 
 
 def drop_over(connection: sqlite3.Connection, at: Time) -> None:
@@ -161,7 +164,7 @@ def drop_over(connection: sqlite3.Connection, at: Time) -> None:
     for (decision,) in connection.execute(_ENDED, (at,)).fetchall():
         take_out(connection, Position(decision))
     connection.execute(_OVER, (at,))
-    connection.execute("delete from daily_counts where day_end <= ?", (at,))
+    connection.execute("delete from daily_counts where day_end <= ?", (at - LONGEST_DAY,))
 
 
 def forget_exposures(connection: sqlite3.Connection, unit: str) -> None:
