@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from decider.errors import LogCorrupt, LogError
+from decider.experiment.definition import Attribution
 from decider.experiment.limits import Cap
 from decider.experiment.unit_history import Seen
 from decider.log.exact_sum import ExactSum
@@ -30,9 +31,11 @@ from decider.log.protocol import (
     ModelName,
     NewActivation,
     NewBuild,
+    NewLink,
     NewModel,
     NewReward,
     NewRewardChange,
+    NewUnitReward,
     NewVersion,
     Orphan,
     Serves,
@@ -98,6 +101,21 @@ def fill_limited(log: SqliteLog, clock: Clock) -> None:
             log.append([NewActivation(mark.position)])
 
 
+def fill_persons(log: SqliteLog, clock: Clock) -> None:
+    """Rewards by unit, credited to a person's decisions, and last words that seal them."""
+    made = sample_experiment(id=ExperimentId("stores"))
+    log.append([NewVersion(replace(made, reward=replace(made.reward, attribution=Attribution.ALL)), 1)])
+    version = log.versions()[-1]
+    for number in range(4):
+        clock.advance(1)
+        log.append([NewLink(f"person-{number}", f"visitor-of-{number}")])
+        log.append([decision(version, f"store-{number}-{i}", f"person-{number}") for i in range(2)])
+        log.append([NewUnitReward(f"visitor-of-{number}", "click", 1.0, f"till-{number}", Time(number), made.id)])
+        (sealed, _) = log.append([decision(version, f"last-{number}", "somebody"), Tick()])
+        if sealed is not None:
+            log.append([NewReward(sealed.position, "click", 1.0, final=True)])
+
+
 def store_totals(log: EventLog) -> None:
     """The totals up to the end of the log."""
     counted = LogTotals(log)
@@ -120,6 +138,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with closing(SqliteLog(path, clock=clock, piece_bytes=1000)) as log:
         fill(log, clock)
         fill_limited(log, clock)
+        fill_persons(log, clock)
         assert log.check(lambda _: None) == []
     return path
 
@@ -158,6 +177,7 @@ KEYS = {
     "assignments": "experiment, unit_id",
     "unit_decisions": "experiment, unit_id, decision",
     "creditable_decisions": "unit_id, decision",
+    "persons": "unit_id",
     "daily_counts": "experiment, day_end, day_begin, action",
 }
 """Of tables without row ids."""

@@ -43,6 +43,7 @@ DEFAULT_REWARD_NAME = "reward"
 _RESERVED = ("id", "kind")
 """Names that a feature of an action may not have."""
 
+_TEXT_RULE = "must have 1 to {} characters, none of them a control character"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _REASONS = {name.removeprefix("REASON_"): number for name, number in pb.Reason.items()}
@@ -120,7 +121,7 @@ def _slot_context(context: Context, slot: pb.Slot, field: str, violations: list[
 
 def _check_text(field: str, text: str, longest: int, violations: list[Violation]) -> None:
     if not 0 < len(text) <= longest or (not text.isprintable() and _CONTROL.search(text)):
-        violations.append(Violation(field, f"must have 1 to {longest} characters, none of them a control character"))
+        violations.append(Violation(field, _TEXT_RULE.format(longest)))
 
 
 def _context(message: pb.Context, violations: list[Violation]) -> Context:
@@ -320,7 +321,9 @@ def _rewarded_decision(message: pb.RewardRequest) -> DecisionId:
     if message.experiment:
         raise InvalidArgument([Violation("experiment", "is for rewards by unit_id alone; leave it out")])
     if not message.decision_id:
-        raise InvalidArgument([Violation("decision_id", "is missing; send it, or the unit_id of who did it")])
+        raise InvalidArgument(
+            [Violation("decision_id", _TEXT_RULE.format(MAX_KEY) + "; or send the unit_id of who did it")]
+        )
     return DecisionId(check_id("decision_id", message.decision_id))
 
 

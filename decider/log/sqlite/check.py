@@ -345,21 +345,35 @@ _WRONG_UNIT_DECISIONS = f"""
 select position from ({_OF_UNITS} where d.unit_id not glob :made_up except {_KEPT_OF_UNITS})
 union select decision from ({_KEPT_OF_UNITS} except {_OF_UNITS}) order by 1
 """  # noqa: S608 - constants
-_WRONG_UNITS = """
-select 'the window of the decision at position ' || u.decision || ' is not as written among those of its unit'
-from creditable_decisions u join decisions d on d.position = u.decision join experiments e on e.position = d.version
-where u.unit_id <> d.unit_id or u.until <> d.time + e.window
-union all
-select 'the units of the link at position ' || l.position || ' are not one person'
-from links l join persons a on a.unit_id = l.unit_id join persons b on b.unit_id = l.same_as
-where a.person <> b.person
-"""
 
 
 def _check_units(connection: sqlite3.Connection) -> Iterator[Damage]:
-    """What follows from decisions and links, for rewards by unit."""
-    for (problem,) in connection.execute(_WRONG_UNITS):
-        yield Damage(*NOWHERE, problem)
+    """What follows from decisions and links, for rewards by unit. A copy of an archive credits nothing: it has neither
+    all persons nor open decisions."""
+    if connection.execute(_CREDITS).fetchone():
+        for (problem,) in connection.execute(_WRONG_UNITS, {"made_up": f"{MADE_UP}*"}):
+            yield Damage(*NOWHERE, problem)
+
+
+_CREDITS = "select 1 from sqlite_master where type = 'trigger' and name = 'keep_creditable_decision'"
+_CREDITABLE = """
+select d.unit_id, d.position as decision, d.time + e.window as until
+from decisions d join experiments e on e.position = d.version
+where json_extract(e.definition, '$.reward.attribution') is not null and d.unit_id not glob :made_up
+"""
+_KEPT_CREDITABLE = """
+select unit_id, decision, until from creditable_decisions where decision > coalesce((select position from cut), 0)
+"""
+_WRONG_UNITS = f"""
+select 'the open decision at position ' || decision || ' is not as written among those of its unit' from (
+  select * from ({_KEPT_CREDITABLE} except {_CREDITABLE})
+  union
+  select * from ({_CREDITABLE} and d.time + e.window > (select time from head) except {_KEPT_CREDITABLE}))
+union all
+select 'the units of the link at position ' || l.position || ' are not one person'
+from links l left join persons a on a.unit_id = l.unit_id left join persons b on b.unit_id = l.same_as
+where l.unit_id not glob :made_up and l.same_as not glob :made_up and (a.person is null or a.person is not b.person)
+"""  # noqa: S608 - constants
 
 
 def _check_exposures(connection: sqlite3.Connection) -> Iterator[Damage]:

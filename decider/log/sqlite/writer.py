@@ -631,8 +631,9 @@ class SqliteLog(SqliteReader):
                 early.drop_old(self._writer, at)
 
     def _drop_state_of_units(self) -> None:
-        # What counts for limits ends in the log's time: a clock that is ahead of it must not make room too early.
-        for room, at in ((assignments, self._clock()), (exposures, self.head().time), (units, self._clock())):
+        # What counts for limits, and windows, end in the log's time: a clock that is ahead must not end them too early.
+        log_time = self.head().time
+        for room, at in ((assignments, self._clock()), (exposures, log_time), (units, log_time)):
             for _ in range(MOST_DROPS):
                 with self._connection() as reader:
                     over = room.has_over(reader, at)
