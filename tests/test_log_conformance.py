@@ -797,6 +797,8 @@ def test_a_decision_takes_at_most_300_bytes(file: Path, clock: Clock, capsys: py
     actions = tuple(Action(ActionId(f"action-{i}")) for i in range(10))
     with closing(SqliteLog(file, clock=clock)) as log:
         version = apply(log, actions=actions, baseline=None)
+        log._writer.execute("pragma wal_checkpoint(truncate)")
+        empty = file.stat().st_size  # a page of 4,096 bytes for each table and index, once
         served = Model(make_policy(PolicySpec()), Position(1))
         made = []
         for i in range(count):
@@ -812,10 +814,11 @@ def test_a_decision_takes_at_most_300_bytes(file: Path, clock: Clock, capsys: py
         for start in range(0, count, 500):
             log.append(made[start : start + 500])
             clock.advance(1)
-    size = file.stat().st_size / count
+    size = (file.stat().st_size - empty) / count
     with capsys.disabled():
         print(f" {size:.0f} bytes per decision", end="")
-    assert size <= 300
+    assert size <= 288  # and 12 for an empty file, shared by 20,000
+    assert empty <= 400_000
 
 
 # --- the views for people

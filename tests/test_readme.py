@@ -66,7 +66,7 @@ COMMANDS = [
 
 FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
-    *("result.json", "report", "run-report", "compare-storefront"),
+    *("result.json", "report", "run-report", "compare-storefront", "demo-archive"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
 
