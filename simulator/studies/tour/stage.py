@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -53,6 +55,14 @@ class Stage:
         self.say(f"   {what}: {found}")
         if found not in wanted:
             raise NotAsSaid(f"{what}: {found!r}; wanted {' or '.join(map(repr, wanted))}")
+
+    def run(self, *command: str) -> str:
+        """The output of a command of ours. Raises NotAsSaid if it fails."""
+        program, *arguments = command
+        done = subprocess.run([sys.executable, "-m", f"{program}.cli", *arguments], capture_output=True, text=True)
+        if done.returncode:
+            raise NotAsSaid(f"{' '.join(command)}: {done.stderr}")
+        return done.stdout.strip()
 
     def until(self, what: str, look: Callable[[], bool]) -> None:
         """Wait. Raises NotAsSaid if it takes too long."""
