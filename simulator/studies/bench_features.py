@@ -85,9 +85,49 @@ def schema(made: experiment_pb2.Experiment) -> None:
         made.schema.features[name].values.extend(f"value-{number}" for number in range(20))
 
 
+def caps(made: experiment_pb2.Experiment) -> None:
+    """Of nine offers; never reached."""
+    _with_baseline(made)
+    for action in made.actions[1:]:
+        action.kind = "offer"
+    made.caps.add(kind="offer", most=1_000).per.FromSeconds(7 * 86_400)
+
+
+def budget(made: experiment_pb2.Experiment) -> None:
+    """Of one action, never reached."""
+    _with_baseline(made)
+    made.actions[1].daily_budget = 1_000_000_000
+
+
+def shares(made: experiment_pb2.Experiment) -> None:
+    """Of one action at most, of another at least."""
+    made.actions[1].max_share, made.actions[2].min_share = 0.3, 0.1
+
+
+def _with_baseline(made: experiment_pb2.Experiment) -> None:
+    made.baseline_action = made.actions[0].id
+
+
+def history(made: experiment_pb2.Experiment) -> None:
+    """Everything that there is to know of a unit."""
+    made.history.rewards.append("click")
+    made.history.decisions = made.history.last_action = made.history.last_channel = True
+
+
+def attribution(made: experiment_pb2.Experiment) -> None:
+    """Rewards may name the unit."""
+    made.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
+
+
+def apprentice(made: experiment_pb2.Experiment) -> None:
+    """The baseline action is served, and compared with the policy."""
+    _with_baseline(made)
+    made.learning = experiment_pb2.LEARNING_APPRENTICE
+
+
 def all_of_them(made: experiment_pb2.Experiment) -> None:
     """What can be declared together."""
-    for declare in (sticky(86_400), required, rules, schedule, schema):
+    for declare in (sticky(86_400), required, schema, caps, budget, shares, history, attribution):
         declare(made)
 
 
@@ -106,6 +146,13 @@ FEATURES: Sequence[Feature] = (
     Feature("`sticky`, every unit comes back", sticky(86_400), units=1_000),
     Feature("`eligible_if` of 5 of 10 actions", rules),
     Feature("`available_from` of one action", schedule),
+    Feature("`caps`, not reached, every unit new", caps),
+    Feature("`daily_budget`, not reached", budget),
+    Feature("`min_share`, `max_share`", shares),
+    Feature("`history`, every unit new", history),
+    Feature("`history`, of 20 decisions", history, units=100),
+    Feature("`attribution`", attribution),
+    Feature('`learning = "apprentice"`', apprentice),
     Feature("`schema` of five fields, each value unknown", schema),
     Feature(f"`DecideSlate` of {SLOTS}, each slot", ask=slate, decisions=SLOTS),
 )
