@@ -391,7 +391,8 @@ class MemoryLog:
             case Decision():
                 self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
                 self._located[mark.position] = self._decisions[entry.decision_id]
-                self._exposures.add(self._shown(mark, entry))
+                if entry.version in self._versions:  # of another log: nothing of it counts
+                    self._exposures.add(self._shown(mark, entry))
             case NewReward():
                 self._rewards.setdefault(entry.decision, []).append((mark, entry))
                 if entry.reward_id is not None:
