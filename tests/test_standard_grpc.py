@@ -58,7 +58,7 @@ def test_reflection_describes_every_method(client: InProcessClient) -> None:
     pool = DescriptorPool(ProtoReflectionDescriptorDatabase(client.channel))
     methods = {service: [method.name for method in pool.FindServiceByName(service).methods] for service in SERVICES}
     assert methods == {
-        SERVICES[0]: ["Decide", "DecideBatch", "DecideSlate", "Activate", "Reward", "RewardBatch"],
+        SERVICES[0]: ["Decide", "DecideBatch", "DecideSlate", "Activate", "Reward", "RewardBatch", "LinkUnits"],
         SERVICES[1]: [
             f"{verb}Experiment{'s' * (verb == 'List')}" for verb in ("Apply", "Get", "List", "Pause", "Resume")
         ],

@@ -391,7 +391,7 @@ class MemoryLog:
             case Decision():
                 self._decisions[entry.decision_id] = LoggedDecision(*mark, entry, self._build)
                 self._located[mark.position] = self._decisions[entry.decision_id]
-                if entry.version in self._versions:  # of another log: nothing of it counts
+                if entry.version in self._versions:  # else it is of another log, and has no limits here
                     self._exposures.add(self._shown(mark, entry))
             case NewReward():
                 self._rewards.setdefault(entry.decision, []).append((mark, entry))
