@@ -267,13 +267,11 @@ class DeciderService(Feedback):
         made = decide(asked, version, model, slots, self._budget, eligible=eligible)
         depends = reached or eligible.withheld or seen or version.experiment.sticky
         new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen) if depends else None
-        agreement = self._compare(asked, made, serving)
+        agreement = self._compare(asked, made, serving) if version.default_reason else None
         return _Answer(made, version, stored=False, ignored=ignored, unit=new, agreement=agreement)
 
     def _compare(self, asked: DecisionRequest, made: Decision, serving: Serving) -> Agreement | None:
         version, model, slots = serving
-        if version.default_reason is None:
-            return None
         return agreement_of(asked, made, version, model, slots, self._budget)
 
     def _reached(self, version: ExperimentVersion, unit: str) -> Reached | None:

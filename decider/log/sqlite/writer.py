@@ -220,8 +220,7 @@ class SqliteLog(SqliteReader):
         # head is not read: the statement fails where it is not the one that this writer knows.
         if set(map(type, entries)) != {Decision}:
             return None
-        decisions: list[Any] = entries
-        if any(self.version_at(version).limits for version in {one.version for one in decisions}):
+        if any([self._version_of(decision).limits for decision in entries]):
             return None
         head, at = self._head, self._time_after(self._head)
         parts = list(_parts(entries))
