@@ -1030,3 +1030,38 @@ def test_the_client_is_back_soon_after_its_server() -> None:
             thread.join()
     assert tries["plain"] < tries["ours"] - 3
     assert dict(RECONNECT)["grpc.max_reconnect_backoff_ms"] <= 2_000
+
+
+def test_after_an_outage_only_what_is_about_the_same_decision_waits() -> None:
+    """A queue that is sent one by one must not grow while its server is well: it would never be empty again."""
+
+    class Away(grpc.RpcError):  # type: ignore[misc]
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self) -> str:
+            return "away"
+
+    back, turns = threading.Event(), threading.Semaphore(0)
+
+    def send(_: Call) -> None:
+        if not back.is_set():
+            raise Away
+        assert turns.acquire(timeout=60)
+
+    def about(decision: str) -> Call:
+        return Call("Activate", pb.ActivateRequest(decision_id=decision))
+
+    outbox = Outbox(send, size=10, age=LONG, lost=lambda _: None)
+    for decision in ("one", "two", "three"):
+        outbox.put(about(decision))
+    assert outbox.goes_before(about("another"))  # nothing gets through
+    back.set()
+    turns.release()
+    until(lambda: len(outbox) == 2, what="the first is delivered")
+    assert not outbox.goes_before(about("another"))
+    assert not outbox.goes_before(about("one"))
+    assert outbox.goes_before(about("three"))
+    turns.release(2)
+    assert outbox.flush(60)
+    assert not outbox.goes_before(about("three"))

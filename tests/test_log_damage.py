@@ -85,7 +85,7 @@ def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
     log.models.store(name, SavedModel(name.signature, hashlib.sha256(data).hexdigest(), data), keep_bytes=10**6)
 
 
-def fill_limited(log: SqliteLog, clock: Clock) -> None:
+def fill_limited(log: EventLog, clock: Clock) -> None:
     """What counts for caps and budgets, activated and not, and what was withheld."""
     made = sample_experiment(
         id=ExperimentId("limited"), needs_activation=True, caps=(Cap(3, 600 * SECOND, kind="offer"),)
@@ -101,7 +101,7 @@ def fill_limited(log: SqliteLog, clock: Clock) -> None:
             log.append([NewActivation(mark.position)])
 
 
-def fill_persons(log: SqliteLog, clock: Clock) -> None:
+def fill_persons(log: EventLog, clock: Clock) -> None:
     """Rewards by unit, credited to a person's decisions, and last words that seal them."""
     made = sample_experiment(id=ExperimentId("stores"))
     log.append([NewVersion(replace(made, reward=replace(made.reward, attribution=Attribution.ALL)), 1)])

@@ -15,7 +15,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_forget
 from decider.log.protocol import EventLog, NewVersion, UnitDecision
-from decider.log.sqlite import assignments
+from decider.log.sqlite import assignments, writer
 from decider.log.sqlite.writer import SqliteLog
 from decider.types import ExperimentId
 from decider.v1 import decider_service_pb2 as pb
@@ -251,6 +251,7 @@ def test_two_processes_assign_once(tmp_path: Path, clock: Clock) -> None:
 def test_assignments_that_are_over_are_deleted(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """What grows with visitors has an end, and each transaction is short."""
     monkeypatch.setattr(assignments, "AT_ONCE", 500)
+    monkeypatch.setattr(writer, "MOST_DROPS", 1)
     with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
         version = version_of(log)
         log.append([UnitDecision(decision(version, f"d{n}", f"unit-{n}"), keep=SECOND) for n in range(700)])

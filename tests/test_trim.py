@@ -44,7 +44,7 @@ from decider.types import ActionId, Context, DecisionId, ExperimentId, Position,
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import rows
-from tests.test_log_damage import ARCHIVE_TABLES, HARMLESS, change, columns, damage
+from tests.test_log_damage import ARCHIVE_TABLES, HARMLESS, change, columns, damage, fill_limited, fill_persons
 from tests.test_verify import HOME, OTHER, Drive, eventful
 from tests.two_writers import decision
 
@@ -462,6 +462,10 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log.append([Orphan("click"), EarlyActivation(DecisionId(f"early-{seconds}"), ActionId("sale")), Tick()])
             assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
         eventful(drive, visits=8)
+        clock.advance(2 * 86_400)  # what counted for limits before the cut counts no more, and is dropped
+        log.append([Tick()])
+        log.maintain()
+        fill_limited(log, clock)
         log.append([EarlyActivation(DecisionId("early"), ActionId("sale"))])
         drive.apply(sample_experiment(policy=spec("squarecb"), sticky=600 * SECOND))
         kept = decision(log.versions()[-1], "kept", "visitor")
@@ -470,6 +474,7 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert mark is not None
         log.append([NewReward(mark.position, "click", 1.0, 1.0, "r")])
         log.append([NewRewardChange(mark.position, "r", 0.25, "click", 1.0, Time(1))])
+        fill_persons(log, clock)
         counted = LogTotals(log)
         counted.catch_up()
         log.store_totals(counted.checkpoint())

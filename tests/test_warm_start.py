@@ -79,7 +79,7 @@ weights = { click = 1.0 }
 
 def shown_functions() -> dict[str, Any]:
     """`flat` and `decide_request`, as the text shows them."""
-    (block,) = re.findall(r"```py\n(.*?)```", README, re.DOTALL)
+    (block,) = [one for one in re.findall(r"```py\n(.*?)```", README, re.DOTALL) if "def decide_request" in one]
     names: dict[str, Any] = {}
     exec(block, names)
     return names

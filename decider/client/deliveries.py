@@ -64,7 +64,7 @@ class Deliveries:
     def _deliver(self, call: Call | Outcome) -> Steps[Outcome]:
         if not isinstance(call, Call):
             return call
-        if len(self._outbox):  # behind what waits: the order of rewards may count, and another try would only take time
+        if self._outbox.goes_before(call):
             return self._queue(call)
         try:
             reply = yield call
@@ -108,7 +108,7 @@ class Deliveries:
             return []
 
     def _deliver_some(self, calls: Sequence[Call]) -> Steps[list[Outcome]]:
-        if len(self._outbox):
+        if any(self._outbox.goes_before(call) for call in calls):
             return [self._queue(call) for call in calls]
         try:
             reply = yield Call("RewardBatch", pb.RewardBatchRequest(requests=[call.request for call in calls]))

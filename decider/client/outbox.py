@@ -10,7 +10,7 @@ import atexit
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -40,6 +40,11 @@ class Call(NamedTuple):
     method: str
     request: Message
 
+    @property
+    def subject(self) -> str:
+        """Messages about the same decision, or about units, are delivered in the order in which they came."""
+        return getattr(self.request, "decision_id", "") or "units"
+
 
 @dataclass(slots=True)
 class _Waiting:
@@ -67,6 +72,7 @@ class Outbox(Forkable):
         """Begin empty, with a lock that no thread holds: the parent goes on sending what was there."""
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting] = deque()
+        self._subjects = Counter[str]()
         self._thread: threading.Thread | None = None
         self._pause = 0.0
         self._due = 0.0
@@ -75,6 +81,12 @@ class Outbox(Forkable):
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def goes_before(self, call: Call) -> bool:
+        """Whether what waits has to be delivered before this message: while nothing gets through, since another try
+        would only take time, and what is about the same decision."""
+        with self._changed:
+            return bool(self._waiting) and (self._pause > 0 or self._subjects[call.subject] > 0)
+
     def put(self, call: Call) -> bool:
         """Whether it waits now; not after `close`."""
         with self._changed:
@@ -82,11 +94,19 @@ class Outbox(Forkable):
                 too_many = [_Waiting(call, 0.0)]
             else:
                 self._waiting.append(_Waiting(call, time.monotonic()))
-                too_many = [self._waiting.popleft() for _ in range(len(self._waiting) - self._size)]
+                self._subjects[call.subject] += 1
+                too_many = [self._take() for _ in range(len(self._waiting) - self._size)]
                 self._start()
         for one in too_many:
             self._drop(one, "CLOSED" if self._closed else "QUEUE_FULL")
         return not self._closed
+
+    def _take(self) -> _Waiting:
+        one = self._waiting.popleft()
+        self._subjects[one.call.subject] -= 1
+        if not self._subjects[one.call.subject]:
+            del self._subjects[one.call.subject]
+        return one
 
     def _start(self) -> None:
         if self._thread is None:
@@ -125,7 +145,7 @@ class Outbox(Forkable):
         oldest = time.monotonic() - self._age
         old = []
         while self._waiting and self._waiting[0].since < oldest:
-            old.append(self._waiting.popleft())
+            old.append(self._take())
         if old:
             self._changed.notify_all()
         return old
@@ -153,7 +173,7 @@ class Outbox(Forkable):
         with self._changed:
             self._pause = self._due = 0.0
             if self._waiting and self._waiting[0] is one:  # else it was dropped meanwhile, since too many came
-                self._waiting.popleft()
+                self._take()
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -170,6 +190,7 @@ class Outbox(Forkable):
             self._closed = True
             left = list(self._waiting)
             self._waiting.clear()
+            self._subjects.clear()
             self._changed.notify_all()
         for one in left:
             self._drop(one, "CLOSED")

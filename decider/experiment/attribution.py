@@ -10,6 +10,9 @@ from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import Attribution, ExperimentVersion, OutOfRange, RewardDefinition
 from decider.types import Position
 
+MOST_CREDITED = 50
+"""Decisions of an experiment, the newest ones, that one reward is credited to by `all`: other writers wait for that."""
+
 
 class OpenDecision(NamedTuple):
     """A decision whose window is open. activated: something was shown, as far as the log knows."""
@@ -58,4 +61,4 @@ def _by_rule(decisions: Sequence[OpenDecision]) -> Sequence[OpenDecision]:
         case Attribution.LAST:
             return decisions[-1:]
         case _:
-            return decisions
+            return decisions[-MOST_CREDITED:]

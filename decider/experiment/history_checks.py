@@ -40,6 +40,7 @@ def _reward_violations(message: pb.Experiment) -> Iterator[Violation]:
     names, weights = message.history.rewards, message.reward.weights
     if len(names) > MOST_REWARDS:
         yield Violation("history.rewards", f"has {len(names)} names; at most {MOST_REWARDS} are possible")
+        return
     for index, name in enumerate(names):
         path = f"history.rewards[{index}]"
         if name in names[:index]:

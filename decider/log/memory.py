@@ -255,10 +255,12 @@ class MemoryLog:
 
     def _append_unit_reward(self, reward: NewUnitReward, at: Time) -> Mark | None:
         found = self._open_decisions(self.units_of(reward.unit), reward.experiment, at)
-        chosen = credited(found, reward.name, reward.value)
-        new = [one for one in chosen if (one.decision, reward.reward_id) not in self._by_id]
-        was_sent = reward.reward_id is not None and self.find_unit_reward(reward.unit, reward.reward_id)
-        if was_sent or (chosen and not new):
+        new = credited(found, reward.name, reward.value)
+        was_sent = reward.reward_id is not None and (
+            self.find_unit_reward(reward.unit, reward.reward_id) is not None
+            or any((one.position, reward.reward_id) in self._by_id for one in found)
+        )
+        if was_sent:
             self._refused[reward.name, RewardOutcome.DUPLICATE] += 1
             return None
         mark = self._append(reward, at)
@@ -590,11 +592,10 @@ class MemoryLog:
 
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """See LogReader."""
-        units = self.units_of(unit)
-        for position, (reward, last) in reversed(self._unit_rewards.items()):
-            if reward.unit in units and reward.reward_id == reward_id:
-                return UnitRewardRef(position, reward.name, last)
-        return None
+        units, sent = self.units_of(unit), reversed(self._unit_rewards.items())
+        found = [one for one in sent if one[1][0].unit in units and one[1][0].reward_id == reward_id]
+        found.sort(key=lambda one: one[1][0].unit != unit)  # its own first
+        return UnitRewardRef(found[0][0], found[0][1][0].name, found[0][1][1]) if found else None
 
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
         """See LogReader."""

@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeVar
 from decider.decide.slate import slot_id
 from decider.errors import DeciderError, FailedPrecondition, InvalidArgument, NotFound, RewardOutOfRange, Violation
 from decider.experiment.checks import is_id
+from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import (
     MOST_UNITS,
     Append,
@@ -190,17 +191,28 @@ class Feedback:
         """Under the name of the reward that is changed; under its own where that reward has not come yet."""
         version = self._log.version_at(place.version)
         reward = self._log.find_reward(place.position, sent.reward_id)
-        name = sent.name or (reward.name if reward else convert.DEFAULT_REWARD_NAME)
+        name = sent.name or (reward.name if reward else name_of_missing(version))
         if reward and reward.name != name:
             raise InvalidArgument(
                 [Violation("name", f"reward {sent.reward_id!r} was sent as {reward.name!r}; send that name, or none")]
             )
-        weight = reward.weight if reward else weight_of(version, name)
+        if reward:
+            weight = reward.weight
+        elif sent.name or sent.value is not None:
+            weight = weight_of(version, name)
+        else:
+            weight = 0.0  # taken back before it came: it counts nothing, whatever its name will be
         if sent.value is not None:
             check_value(version, sent.value, weight)
         entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at, sent.final)
         outcome = RewardOutcome.RETRACTED if sent.value is None else RewardOutcome.CORRECTED
         return _Prepared(entry, place, outcome)
+
+
+def name_of_missing(version: ExperimentVersion) -> str:
+    """Of a reward that is changed before it came, where the change names none: the only one that the experiment has."""
+    names = [*version.experiment.reward.weights]
+    return names[0] if len(names) == 1 else convert.DEFAULT_REWARD_NAME
 
 
 def _reward_outcome(prepared: _Prepared, mark: Mark | None, *, late: bool) -> RewardOutcome:

@@ -402,7 +402,8 @@ def _of_unit(
 def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion, default: ActionId | None) -> bool:
     """Whether a unit may see what it keeps: that is no new draw, so limits do not withhold it. A default action that is
     to be served in its place does."""
-    if version.default_reason is not None and default_action(version, eligible.actions, default) not in (None, action):
+    shown = (*eligible.actions, *[id_ for id_, rule in eligible.withheld.items() if is_limit(rule)])
+    if version.default_reason is not None and default_action(version, shown, default) not in (None, action):
         return False
     return action in eligible.actions or is_limit(eligible.withheld.get(action, ""))
 

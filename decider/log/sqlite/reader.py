@@ -427,7 +427,7 @@ class SqliteReader:
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """See LogReader."""
         units = json.dumps(self.units_of(unit))
-        row = self._one(UNIT_REWARD, {"units": units, "id": reward_id})
+        row = self._one(UNIT_REWARD, {"unit": unit, "units": units, "id": reward_id})
         return UnitRewardRef(*row) if row else None
 
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:

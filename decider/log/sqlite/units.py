@@ -30,8 +30,10 @@ on conflict (unit_id) do update set person = excluded.person
 
 UNIT_REWARD = """
 select position, name, last from unit_rewards
-where unit_id in (select value from json_each(:units)) and reward_id = :id order by position desc limit 1
+where unit_id in (select value from json_each(:units)) and reward_id = :id
+order by unit_id = :unit desc, position desc limit 1
 """
+"""That of the unit itself, where it has one: before two units were linked both may have used the same id."""
 
 _CREDITED = """
 select r.decision, r.position, r.name, r.weight from unit_rewards u
@@ -84,9 +86,11 @@ def units_of(connection: sqlite3.Connection, unit: str) -> Sequence[str]:
     return [row[0] for row in connection.execute(UNITS, {"unit": unit})]
 
 
-def find_unit_reward(connection: sqlite3.Connection, units: Sequence[str], reward_id: str) -> UnitRewardRef | None:
-    """The reward by one of these units with this id."""
-    row = connection.execute(UNIT_REWARD, {"units": json.dumps(units), "id": reward_id}).fetchone()
+def find_unit_reward(
+    connection: sqlite3.Connection, unit: str, units: Sequence[str], reward_id: str
+) -> UnitRewardRef | None:
+    """The reward with this id by a unit, or by another one of its person's."""
+    row = connection.execute(UNIT_REWARD, {"unit": unit, "units": json.dumps(units), "id": reward_id}).fetchone()
     return UnitRewardRef(*row) if row else None
 
 

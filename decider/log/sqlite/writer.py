@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
-from decider.experiment.attribution import Credit, credited
+from decider.experiment.attribution import Credit, OpenDecision, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
@@ -220,7 +220,7 @@ class SqliteLog(SqliteReader):
         # head is not read: the statement fails where it is not the one that this writer knows.
         if set(map(type, entries)) != {Decision}:
             return None
-        if any([self._version_of(decision).limits for decision in entries]):
+        if any(self._version_of(decision).limits for decision in entries):
             return None
         head, at = self._head, self._time_after(self._head)
         parts = list(_parts(entries))
@@ -349,13 +349,12 @@ class SqliteLog(SqliteReader):
     def _insert_unit_reward(self, commit: OpenCommit, reward: NewUnitReward) -> Mark | None:
         """A reward by unit, then what is credited. The lock is held: nobody decides or rewards in between."""
         persons, id_ = units.units_of(self._writer, reward.unit), reward.reward_id
-        chosen = self._credits_of(reward, persons, commit.last.time)
-        known = units.rewarded_with(self._writer, [one.decision for one in chosen], id_) if chosen and id_ else set()
-        new = [one for one in chosen if one.decision not in known]
-        was_sent = id_ is not None and units.find_unit_reward(self._writer, persons, id_) is not None
-        if was_sent or (chosen and not new):
+        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, commit.last.time)
+        possible = list(found)
+        if id_ is not None and self._was_sent(reward.unit, persons, possible, id_):
             self._count_refused([reward.name], RewardOutcome.DUPLICATE)
             return None
+        new = credited(possible, reward.name, reward.value)
         last = Position(commit.last.position + 1 + len(new) * (2 if reward.final else 1))
         (mark,) = self._insert_in(commit, UNIT_REWARDS, [unit_reward_row(reward, last)])
         if mark is None:
@@ -367,14 +366,16 @@ class SqliteLog(SqliteReader):
             self._count_refused([reward.name], RewardOutcome.NO_DECISION)
         return mark
 
-    def _credits_of(self, reward: NewUnitReward, persons: Sequence[str], at: Time) -> Sequence[Credit]:
-        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, at)
-        return credited(found, reward.name, reward.value)
+    def _was_sent(self, unit: str, persons: Sequence[str], possible: Sequence[OpenDecision], reward_id: str) -> bool:
+        """Whether the person has a reward with this id: by unit, or by one of its open decisions."""
+        return units.find_unit_reward(self._writer, unit, persons, reward_id) is not None or bool(
+            units.rewarded_with(self._writer, [one.position for one in possible], reward_id)
+        )
 
     def _insert_unit_change(self, commit: OpenCommit, change: NewUnitRewardChange) -> Mark | None:
         """A change of each reward that was credited; the first one's mark."""
         persons = units.units_of(self._writer, change.unit)
-        found = units.find_unit_reward(self._writer, persons, change.reward_id)
+        found = units.find_unit_reward(self._writer, change.unit, persons, change.reward_id)
         made = self._insert_unit_reward(commit, change.missing_reward()) if found is None else None
         of = found.position if found else made.position if made else START
         marks = [self._change_credited(commit, change, one) for one in units.credited_rewards(self._writer, of)]
