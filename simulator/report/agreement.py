@@ -30,7 +30,7 @@ def print_agreement(report: AgreementReport, console: Console) -> None:
         console.print(line, soft_wrap=True)
     earned = report.earned()
     if earned is None:
-        console.print("No reward is known yet: no window is over.")
+        console.print("No reward is known yet: no window is over, or nothing was activated.")
         return
     console.print(in_terminal(_rewards_table(earned)))
     console.print(_loss(earned), soft_wrap=True)
