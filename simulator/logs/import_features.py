@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from decider.experiment.definition import Action, Experiment
 from decider.experiment.features import MAX_CATEGORY, MAX_FEATURES, MAX_NAME, MAX_NUMBER
+from decider.experiment.unit_history import PREFIX
 from decider.policy.features import vector_of
 from decider.types import CONTEXT_FIELDS, Features, FeatureValue
 from simulator.logs.columns import Category, Codes, Columns, Field, Number
@@ -180,7 +181,8 @@ def _without_known(features: Mapping[str, FeatureValue], own: Action) -> Feature
 
 
 def sent_features(columns: Columns) -> dict[str, str]:
-    """What the decisions had, as fields of a DecideRequest, each with its kind.
+    """What the decisions had, as fields of a DecideRequest, each with its kind. What a unit did before is not sent: the
+    server knows it.
 
     >>> from simulator.logs.example import example
     >>> sent_features(example())
@@ -189,7 +191,7 @@ def sent_features(columns: Columns) -> dict[str, str]:
     context = {
         f"context.{name}" if name in CONTEXT_FIELDS else f"context.features[{name}]": _kind(field)
         for name, field in columns.fields.items()
-        if _given(field).any()
+        if _given(field).any() and not name.startswith(PREFIX)
     }
     kinds: dict[str, str] = {}
     for text in columns.action_features.values if columns.action_features else ():

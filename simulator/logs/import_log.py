@@ -33,6 +33,7 @@ import numpy as np
 from decider.experiment.checks import MAX_ACTIONS
 from decider.experiment.definition import Action, Experiment
 from decider.experiment.schema import from_message, to_message
+from decider.experiment.unit_history import PREFIX
 from decider.log.open import open_log
 from decider.log.protocol import Entry, EventLog, NewActivation, NewReward, NewVersion, Tick
 from decider.types import ActionId, Decision, DecisionId, Features, Position, Time, now
@@ -135,6 +136,8 @@ def _counts(
 def _lost(columns: Columns) -> Iterator[str]:
     """What no imported log has, as far as this source has it."""
     yield "ids of decisions and units: new ones tell which decisions are of one unit"
+    if any(name.startswith(PREFIX) for name in columns.fields):
+        yield "what units did before: each begins a new history and new caps, though the model has learned from theirs"
     if not columns.time.any():
         yield "times: the source has none"
     if columns.delay is None:
