@@ -312,17 +312,18 @@ def curl(experiment: str) -> str:
     return found
 
 
-def test_the_calls_of_the_experiments_shown_are_answered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("id_", "decisions"), [("front-page", 1), ("newsletter", 2)])
+def test_the_calls_of_the_experiments_shown_are_answered(tmp_path: Path, id_: str, decisions: int) -> None:
     """People copy file and call together."""
-    (file,) = [content for content in blocks("toml") if 'id = "front-page"' in content]
-    (tmp_path / "front-page.toml").write_text(file, encoding="utf-8")
+    (file,) = [content for content in blocks("toml") if f'id = "{id_}"' in content]
+    (tmp_path / f"{id_}.toml").write_text(file, encoding="utf-8")
     place = Place(tmp_path)
-    server = place.start(f".venv/bin/decider serve --experiments {tmp_path / 'front-page.toml'} --db shop.db")
+    server = place.start(f".venv/bin/decider serve --experiments {tmp_path / f'{id_}.toml'} --db shop.db")
     try:
-        assert '"decisionId"' in place.run(curl("front-page"))
+        assert place.run(curl(id_)).count('"decisionId"') == decisions
     finally:
         assert stop(server) == 0
-    assert place.run(".venv/bin/simulator verify shop.db") == "1 of 1 decisions equal\n"
+    assert place.run(".venv/bin/simulator verify shop.db") == f"{decisions} of {decisions} decisions equal\n"
 
 
 def test_every_learning_mode_answers_as_the_table_says(tmp_path: Path) -> None:
