@@ -49,6 +49,15 @@ def test_a_row_is_measured_beside_the_echo(name: str, tmp_path: Path) -> None:
     assert bench.line(row, of).count("|") == bench.heading().splitlines()[0].count("|")
 
 
+@pytest.mark.parametrize("feature", bench_features.FEATURES, ids=lambda feature: feature.name)
+def test_a_feature_can_be_declared(feature: bench_features.Feature, tmp_path: Path) -> None:
+    """In the second version of an experiment, as the bench does."""
+    write_log(
+        tmp_path / "log.db", storefront_visitor, actions=10, window=900, trickle=0,
+        declare=feature.declare, beside=feature.beside,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("feature", [bench_features.FEATURES[0], bench_features.FEATURES[-1]], ids=lambda f: f.name)
 def test_a_feature_is_measured_beside_none(feature: bench_features.Feature, tmp_path: Path) -> None:
     """All of them can be declared together, and every call is answered without an error, or it raises."""

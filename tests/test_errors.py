@@ -229,8 +229,8 @@ CALLS = [
         correct=True, reward_id="never sent", value=6.0,
     ),
     bad_reward(
-        "to retract an unknown name", "name", "has no reward 'reward'; it has click, purchase", decision_id="declared",
-        retract=True, reward_id="never sent",
+        "to retract an unknown name", "name", "has no reward 'unknown'; it has click, purchase", decision_id="declared",
+        name="unknown", retract=True, reward_id="never sent",
     ),
     bad_reward("long reward_id", "reward_id", KEY, reward_id="r" * 129),
     bad_reward("control character in reward_id", "reward_id", KEY, reward_id="\x7f"),

@@ -86,11 +86,9 @@ def schema(made: experiment_pb2.Experiment) -> None:
 
 
 def caps(made: experiment_pb2.Experiment) -> None:
-    """Of nine offers; never reached."""
+    """Of one action; never reached."""
     _with_baseline(made)
-    for action in made.actions[1:]:
-        action.kind = "offer"
-    made.caps.add(kind="offer", most=1_000).per.FromSeconds(7 * 86_400)
+    made.caps.add(action=made.actions[1].id, most=1_000).per.FromSeconds(7 * 86_400)
 
 
 def budget(made: experiment_pb2.Experiment) -> None:
