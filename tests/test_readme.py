@@ -274,6 +274,26 @@ def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: P
     assert place.run(".venv/bin/simulator verify shop.db") == "4 of 4 decisions equal\n"
 
 
+def test_the_clients_example_shows_actions_with_and_without_a_payload(tmp_path: Path) -> None:
+    """The storefront has an action that shows nothing; the id decides the draw."""
+    place = Place(tmp_path)
+    (example,) = [content for content in blocks("python") if "SHOWN = Fallback" in content]
+    shown = {}
+    server = place.start(only(".venv/bin/decider serve --experiments"))
+    try:
+        for id_ in ("node-0", "node-1"):
+            script = tmp_path / f"{id_}.py"
+            fixed = example.replace("fallback=SHOWN", f'fallback=SHOWN, decision_id="a-page-of-{id_}"')
+            script.write_text(
+                place.moved(re.sub(r'(Client\("[^"]+")', rf"\1, timeout={PATIENCE}", fixed)), encoding="utf-8"
+            )
+            shown[id_] = place.run(f"{sys.executable} {script}")
+    finally:
+        assert stop(server) == 0
+    assert shown["node-0"].startswith("free-shipping {")
+    assert shown["node-1"].startswith("none {}\njoined\n")
+
+
 @pytest.mark.skipif(not shutil.which("npm"), reason="no Node.js on the PATH")
 def test_features_from_node_arrive(tmp_path: Path) -> None:
     """The loader of proto files that everybody uses drops a plain object's values without a word."""
