@@ -102,7 +102,7 @@ class AsyncClient:
             "correct": correct,
             "retract": retract,
             "final": final,
-            **({} if value is ABSENT else {"value": value}),
+            "value": value,
         }
         return await self._take(self._core.deliveries.reward(asked))
 
@@ -129,7 +129,7 @@ class AsyncClient:
             "correct": correct,
             "retract": retract,
             "final": final,
-            **({} if value is ABSENT else {"value": value}),
+            "value": value,
         }
         return await self._take(self._core.deliveries.reward(asked))
 

@@ -130,7 +130,7 @@ class Client:
             "correct": correct,
             "retract": retract,
             "final": final,
-            **({} if value is ABSENT else {"value": value}),
+            "value": value,
         }
         return self._take(self._core.deliveries.reward(asked))
 
@@ -160,7 +160,7 @@ class Client:
             "correct": correct,
             "retract": retract,
             "final": final,
-            **({} if value is ABSENT else {"value": value}),
+            "value": value,
         }
         return self._take(self._core.deliveries.reward(asked))
 

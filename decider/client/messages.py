@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from decider.client.fallback import ABSENT
 from decider.client.values import features, flag, full_text, number, text, texts, tree
 from decider.types import CONTEXT_FIELDS
 from decider.v1 import decider_service_pb2 as pb
@@ -147,8 +148,9 @@ def reward_request(asked: Mapping[str, object]) -> pb.RewardRequest | None:
             setattr(request, name, flag(name, asked[name]))
     if (request.correct or request.retract) and not _text("reward_id", asked):
         raise ValueError("reward_id: is missing; a change needs that of the reward that it changes")
-    if "value" in asked:
-        request.value = number("value", asked["value"])
+    value = asked.get("value", ABSENT)  # None is given, and refused: a page failed to find it
+    if value is not ABSENT:
+        request.value = number("value", value)
     if asked.get("occurred_at") is not None:
         request.occurred_at.CopyFrom(_timestamp(asked["occurred_at"]))
     return request

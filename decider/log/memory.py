@@ -247,11 +247,15 @@ class MemoryLog:
         mark = self._append(new.decision, at)
         if mark is not None and new.keep:
             self._assignments[experiment, new.decision.unit_id] = (Time(at + new.keep), new.decision.decision_id)
-        if mark is not None and new.withheld:
-            self._append(NewWithheld(mark.position, new.withheld), at)
-        if mark is not None and new.seen is not None:
-            self._append(NewRecall(mark.position, new.seen), at)
+        self._append_beside(mark, new)
         return mark
+
+    def _append_beside(self, mark: Mark | None, new: UnitDecision) -> None:
+        """What was withheld for a decision that was written, and from what its unit's history was read."""
+        if mark is not None and new.withheld:
+            self._append(NewWithheld(mark.position, new.withheld), mark.time)
+        if mark is not None and new.seen is not None:
+            self._append(NewRecall(mark.position, new.seen), mark.time)
 
     def _append_unit_reward(self, reward: NewUnitReward, at: Time) -> Mark | None:
         found = self._open_decisions(self.units_of(reward.unit), reward.experiment, at)
@@ -266,18 +270,7 @@ class MemoryLog:
         mark = self._append(reward, at)
         assert mark is not None, "it was not there"
         for one in new:
-            self._append(
-                NewReward(
-                    one.decision,
-                    reward.name,
-                    reward.value,
-                    one.weight,
-                    reward.reward_id,
-                    reward.occurred_at,
-                    reward.final,
-                ),
-                at,
-            )
+            self._append(reward.credit(*one), at)
         self._unit_rewards[mark.position] = (reward, Position(len(self._times) - 1))
         if not new:
             self._refused[reward.name, RewardOutcome.NO_DECISION] += 1
@@ -302,18 +295,7 @@ class MemoryLog:
         made = self._append_unit_reward(change.missing_reward(), at) if found is None else None
         of = found.position if found else made.position if made else START
         marks = [
-            self._append(
-                NewRewardChange(
-                    reward.decision,
-                    change.reward_id,
-                    change.value,
-                    reward.name,
-                    reward.weight,
-                    change.occurred_at,
-                    change.final,
-                ),
-                at,
-            )
+            self._append(change.of_credited(reward.decision, reward.name, reward.weight), at)
             for reward in self._credited(of)
         ]
         return next((mark for mark in marks if mark is not None), None)
@@ -349,10 +331,7 @@ class MemoryLog:
             return None
         marks = [self._append(one.decision, at) for one in new]
         for mark, one in zip(marks, new, strict=True):
-            if mark is not None and one.withheld:
-                self._append(NewWithheld(mark.position, one.withheld), at)
-            if mark is not None and one.seen is not None:
-                self._append(NewRecall(mark.position, one.seen), at)
+            self._append_beside(mark, one)
         return marks[0]
 
     def _append(self, entry: Entry, at: Time) -> Mark | None:

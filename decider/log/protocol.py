@@ -245,6 +245,10 @@ class NewUnitReward:
     experiment: ExperimentId | None = None
     final: bool = False
 
+    def credit(self, decision: Position, weight: float) -> NewReward:
+        """The reward of a decision that it is credited to."""
+        return NewReward(decision, self.name, self.value, weight, self.reward_id, self.occurred_at, self.final)
+
 
 @dataclass(frozen=True, slots=True)
 class NewUnitRewardChange:
@@ -266,6 +270,10 @@ class NewUnitRewardChange:
         """What is written where the reward has not come yet."""
         value = 0.0 if self.value is None else self.value
         return NewUnitReward(self.unit, self.name, value, self.reward_id, self.occurred_at, self.experiment)
+
+    def of_credited(self, decision: Position, name: str, weight: float) -> NewRewardChange:
+        """The change of a reward that was credited to a decision, under its name and weight."""
+        return NewRewardChange(decision, self.reward_id, self.value, name, weight, self.occurred_at, self.final)
 
 
 @dataclass(frozen=True, slots=True)

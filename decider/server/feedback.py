@@ -191,7 +191,7 @@ class Feedback:
         """Under the name of the reward that is changed; under its own where that reward has not come yet."""
         version = self._log.version_at(place.version)
         reward = self._log.find_reward(place.position, sent.reward_id)
-        name = sent.name or (reward.name if reward else name_of_missing(version))
+        name = sent.name or (reward.name if reward else _name_of_missing(version))
         if reward and reward.name != name:
             raise InvalidArgument(
                 [Violation("name", f"reward {sent.reward_id!r} was sent as {reward.name!r}; send that name, or none")]
@@ -209,7 +209,7 @@ class Feedback:
         return _Prepared(entry, place, outcome)
 
 
-def name_of_missing(version: ExperimentVersion) -> str:
+def _name_of_missing(version: ExperimentVersion) -> str:
     """Of a reward that is changed before it came, where the change names none: the only one that the experiment has."""
     names = [*version.experiment.reward.weights]
     return names[0] if len(names) == 1 else convert.DEFAULT_REWARD_NAME

@@ -260,7 +260,8 @@ class DeciderService(Feedback):
         if version.experiment.history is not None:
             (asked,), seen = self._recall(version, [asked])
         kept = self._kept(version, asked.unit_id) if version.experiment.sticky else None
-        reached = self._reached(version, asked.unit_id) if version.limits else None
+        counts = self._limit_counts(version, asked.unit_id)
+        reached = version.limits.reached(counts) if version.limits and counts else None
         eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
         if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
             return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
@@ -274,12 +275,8 @@ class DeciderService(Feedback):
         version, model, slots = serving
         return agreement_of(asked, made, version, model, slots, self._budget)
 
-    def _reached(self, version: ExperimentVersion, unit: str) -> Reached | None:
-        """The limits that are used up for a unit; None where the version has none."""
-        counts = self._limit_counts(version, unit)
-        return version.limits.reached(counts) if version.limits and counts else None
-
     def _limit_counts(self, version: ExperimentVersion, unit: str) -> Counts | None:
+        """What counts for a unit; None where the version has no limits."""
         return self._log.limit_counts(version, unit, at=self._clock()) if version.limits else None
 
     def _recall(

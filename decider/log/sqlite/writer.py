@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
-from decider.experiment.attribution import Credit, OpenDecision, credited
+from decider.experiment.attribution import OpenDecision, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
@@ -283,31 +283,37 @@ class SqliteLog(SqliteReader):
         """A decision for which others of its unit will ask, as one that says so."""
         return UnitDecision(entry) if isinstance(entry, Decision) and self._version_of(entry).limits else entry
 
-    def _insert(self, commit: OpenCommit, entries: Sequence[Entry]) -> list[Mark | None]:
+    def _insert(self, commit: OpenCommit, entries: Sequence[Any]) -> list[Mark | None]:
         """Entries of one kind, with one statement where no unique key refuses one of them."""
-        if isinstance(entries[0], Orphan | RefusedReward):
-            outcome = RewardOutcome.ORPHAN if isinstance(entries[0], Orphan) else RewardOutcome.OUT_OF_RANGE
-            self._count_refused([entry.name for entry in entries if isinstance(entry, Orphan | RefusedReward)], outcome)
-            return [None] * len(entries)
-        if isinstance(entries[0], NewSlate):
-            return [self._insert_slate(commit, slate) for slate in entries if isinstance(slate, NewSlate)]
-        if isinstance(entries[0], UnitDecision):
-            return self._insert_of_units(commit, [entry for entry in entries if isinstance(entry, UnitDecision)])
-        if isinstance(entries[0], NewActivation):
-            return self._insert_activations(commit, [entry for entry in entries if isinstance(entry, NewActivation)])
-        if isinstance(entries[0], EarlyActivation):
-            return self._insert_early(commit, [entry for entry in entries if isinstance(entry, EarlyActivation)])
-        if isinstance(entries[0], NewRewardChange):
-            return [self._insert_change(commit, entry) for entry in entries if isinstance(entry, NewRewardChange)]
-        if isinstance(entries[0], NewUnitReward):
-            return [self._insert_unit_reward(commit, one) for one in entries if isinstance(one, NewUnitReward)]
-        if isinstance(entries[0], NewUnitRewardChange):
-            return [self._insert_unit_change(commit, one) for one in entries if isinstance(one, NewUnitRewardChange)]
-        if isinstance(entries[0], NewLink):
-            return [self._insert_link(commit, link) for link in entries if isinstance(link, NewLink)]
-        if isinstance(entries[0], NewReward):
-            return self._insert_rewards(commit, [entry for entry in entries if isinstance(entry, NewReward)])
-        return self._insert_in(commit, *self._table_and_rows(entries))
+        match entries[0]:
+            case Orphan():
+                return self._only_count(entries, RewardOutcome.ORPHAN)
+            case RefusedReward():
+                return self._only_count(entries, RewardOutcome.OUT_OF_RANGE)
+            case NewSlate():
+                return [self._insert_slate(commit, one) for one in entries]
+            case UnitDecision():
+                return self._insert_of_units(commit, entries)
+            case NewActivation():
+                return self._insert_activations(commit, entries)
+            case EarlyActivation():
+                return self._insert_early(commit, entries)
+            case NewReward():
+                return self._insert_rewards(commit, entries)
+            case NewRewardChange():
+                return [self._insert_change(commit, one) for one in entries]
+            case NewUnitReward():
+                return [self._insert_unit_reward(commit, one) for one in entries]
+            case NewUnitRewardChange():
+                return [self._insert_unit_change(commit, one) for one in entries]
+            case NewLink():
+                return [self._insert_link(commit, one) for one in entries]
+            case _:
+                return self._insert_in(commit, *self._table_and_rows(entries))
+
+    def _only_count(self, entries: Sequence[Orphan | RefusedReward], outcome: RewardOutcome) -> list[Mark | None]:
+        self._count_refused([entry.name for entry in entries], outcome)
+        return [None] * len(entries)
 
     def _insert_rewards(self, commit: OpenCommit, rewards: Sequence[NewReward]) -> list[Mark | None]:
         """Rewards, and just behind each final one the seal of its decision."""
@@ -326,9 +332,7 @@ class SqliteLog(SqliteReader):
 
     def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
         """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
-        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
-        if change.decision <= cut:
-            self._count_refused([change.name], RewardOutcome.LATE)
+        if self._is_archived(change):
             return None
         found = self._writer.execute(_REWARD, (change.decision, change.reward_id)).fetchone()
         reward = Position(found[0]) if found else None
@@ -337,6 +341,13 @@ class SqliteLog(SqliteReader):
             assert made is not None, "nobody else writes, and the id was not there"
             reward = made.position
         return self._change_reward(commit, change, reward)
+
+    def _is_archived(self, change: NewRewardChange) -> bool:
+        """Whether it is of an archived decision, whose window is over: then it is only counted."""
+        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
+        if change.decision <= cut:
+            self._count_refused([change.name], RewardOutcome.LATE)
+        return bool(change.decision <= cut)
 
     def _change_reward(self, commit: OpenCommit, change: NewRewardChange, reward: Position) -> Mark | None:
         (mark,) = self._insert_in(commit, REWARD_CHANGES, [change_row(change, reward)])
@@ -359,7 +370,7 @@ class SqliteLog(SqliteReader):
         (mark,) = self._insert_in(commit, UNIT_REWARDS, [unit_reward_row(reward, last)])
         if mark is None:
             raise sqlite3.IntegrityError("a reward by unit is refused that was not there")
-        self._insert_rewards(commit, [_credit(reward, one) for one in new])
+        self._insert_rewards(commit, [reward.credit(*one) for one in new])
         if commit.last.position != last:
             raise sqlite3.IntegrityError("a reward by unit has credited something else than was chosen")
         if not new:
@@ -385,20 +396,8 @@ class SqliteLog(SqliteReader):
         self, commit: OpenCommit, change: NewUnitRewardChange, credit: units.CreditedReward
     ) -> Mark | None:
         """By the place of the reward, not by its id: that may be forgotten."""
-        new = NewRewardChange(
-            credit.decision,
-            change.reward_id,
-            change.value,
-            credit.name,
-            credit.weight,
-            change.occurred_at,
-            change.final,
-        )
-        (cut,) = self._writer.execute(f"select {CUT}").fetchone()
-        if credit.decision <= cut:
-            self._count_refused([change.name], RewardOutcome.LATE)
-            return None
-        return self._change_reward(commit, new, credit.position)
+        new = change.of_credited(credit.decision, credit.name, credit.weight)
+        return None if self._is_archived(new) else self._change_reward(commit, new, credit.position)
 
     def _insert_link(self, commit: OpenCommit, link: NewLink) -> Mark | None:
         if not units.join_persons(self._writer, link.unit, link.same_as, Position(commit.last.position + 1)):
@@ -689,18 +688,6 @@ class OpenCommit:
 
 def _activation(decision: Position, drawn: ActionId, shown: ActionId | None) -> NewActivation:
     return NewActivation(decision, None if shown == drawn else shown)
-
-
-def _credit(reward: NewUnitReward, credit: Credit) -> NewReward:
-    return NewReward(
-        credit.decision,
-        reward.name,
-        reward.value,
-        credit.weight,
-        reward.reward_id,
-        reward.occurred_at,
-        reward.final,
-    )
 
 
 def _up_to_final(rewards: Sequence[NewReward]) -> Iterator[Sequence[NewReward]]:

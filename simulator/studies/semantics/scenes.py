@@ -18,7 +18,8 @@ from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.evaluate.candidates import TablePolicy
 from simulator.logs.columns import Category, Columns, Floats
-from simulator.studies.semantics.shop import SECOND, Shop
+from simulator.studies.prepared import SECOND
+from simulator.studies.semantics.shop import Shop
 
 SEGMENTS = ("new", "vip")
 SHARES = np.array([0.6, 0.4])

@@ -23,25 +23,15 @@ from decider.serving.follower import Copies, Follower
 from decider.types import Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
+from simulator.studies.prepared import SECOND, SetClock
 
-SECOND = 1_000_000
-"""Microseconds."""
-
-
-class Clock:
-    """Microseconds since 1970, which pass when somebody says so."""
-
-    def __init__(self) -> None:
-        self.time = Time(1_800_000_000 * SECOND)
-
-    def __call__(self) -> Time:
-        return self.time
+BEGIN = Time(1_800_000_000 * SECOND)
 
 
 class Shop:
     """One experiment that is served. Time stands still but for `wait`."""
 
-    def __init__(self, log: EventLog, experiment: experiment_pb2.Experiment, clock: Clock) -> None:
+    def __init__(self, log: EventLog, experiment: experiment_pb2.Experiment, clock: SetClock) -> None:
         self._clock = clock
         log.name_build({"codes": code_versions(), "rules": RULES})
         Versions(log).apply(from_message(experiment))
@@ -90,6 +80,6 @@ class Shop:
 @contextmanager
 def open_shop(db: Path, experiment: experiment_pb2.Experiment) -> Iterator[Shop]:
     """On a new log, whose time is that of the shop."""
-    clock = Clock()
+    clock = SetClock(BEGIN)
     with closing(open_log(db, clock=clock)) as log, closing(Shop(log, experiment, clock)) as shop:
         yield shop

@@ -29,7 +29,7 @@ def given_up(stage: Stage) -> None:
     os.kill(stage.server.process.pid, signal.SIGCONT)
     stage.expect("the call, with a deadline of 200 ms", answer.partition(":")[0], "DEADLINE_EXCEEDED")
     stage.expect("Activate with the fallback", stage.client.activate(SLOW, "none"), "remembered", "overridden")
-    stage.say(f"   the decision is in the log: {stage.is_logged(SLOW)}")
+    stage.say(f"   the decision is in the log: {stage.logged(SLOW) is not None}")
     again = stage.client.decide(experiment, "visitor-1", decision_id=SLOW)
     stage.expect("the same id again is answered with it", again.decision_id, SLOW)
     stage.expect("drawn", again.action.id, "ten-percent")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -17,10 +16,11 @@ from decider.client import Client
 from decider.experiment.schema import parse_toml
 from decider.log.open import open_reader
 from decider.log.protocol import SealedDecision
-from decider.types import DecisionId, ExperimentId, Time
+from decider.types import Decision, DecisionId, ExperimentId, Time
 from decider.v1 import decider_service_pb2 as pb
 from simulator.drive.server import OwnServer, serving
 from simulator.drive.target import apply
+from simulator.studies.served import scrape
 
 WINDOW = 1.0
 """Seconds of the reward windows in which a scene waits for their end."""
@@ -87,21 +87,20 @@ class Stage:
         with closing(open_reader(self.server.db)) as log:
             return list(log.sealed_decisions(ExperimentId(experiment), after=Time(0), until=log.head().time))
 
-    def is_logged(self, decision_id: str) -> bool:
-        """Whether a decision is in the log."""
+    def logged(self, decision_id: str) -> Decision | None:
+        """A decision, if it is in the log."""
         with closing(open_reader(self.server.db)) as log:
-            return log.find(DecisionId(decision_id)) is not None
+            found = log.find(DecisionId(decision_id))
+        return found.decision if found else None
 
     def logged_features(self, decision_id: str) -> dict[str, object]:
         """Features of the context of a decision in the log."""
-        with closing(open_reader(self.server.db)) as log:
-            found = log.find(DecisionId(decision_id))
-        return dict(found.decision.context.features) if found else {}
+        found = self.logged(decision_id)
+        return dict(found.context.features) if found else {}
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples with these labels."""
-        with urllib.request.urlopen(f"http://{self.server.http}/metrics", timeout=PATIENCE) as answer:
-            lines = answer.read().decode().splitlines()
+        lines = scrape(self.server.http, patience=PATIENCE).text.splitlines()
         wanted = [f'{label}="{value}"' for label, value in labels.items()]
         return sum(
             float(line.rpartition(" ")[2])
