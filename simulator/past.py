@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from heapq import heappop, heappush
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.limits import CAPS, Limits, is_limit
+from decider.experiment.limits import CAPS, LONGEST_DAY, Limits, is_limit
 from decider.experiment.unit_history import HistoryDefinition, Seen, history_features, with_history, without_history
-from decider.log.exposures import Exposures, ShownActivation
+from decider.log.exposures import Exposures, FollowUp
 from decider.log.forgotten import KEY
 from decider.log.protocol import LoggedDecision, LogReader
 from decider.types import (
@@ -25,9 +25,6 @@ from decider.types import (
     Reached,
     Reason,
 )
-
-LONGEST_DAY = 25 * 3_600_000_000
-"""Microseconds."""
 
 
 class Past:
@@ -52,10 +49,10 @@ class Past:
 
     def _count(self) -> None:
         self._head = self._log.head().position
-        exposures, activations = Exposures(), list[ShownActivation]()
-        for shown, activation in self._log.shown_decisions():
-            while activations and activations[0].position < shown.position:
-                exposures.activate(heappop(activations))
+        exposures, coming = Exposures(), list[FollowUp]()
+        for shown, said in self._log.shown_decisions():
+            while coming and coming[0].position < shown.position:
+                exposures.follow(heappop(coming))
             limits = shown.version.limits
             if limits is not None:
                 exposures.end_windows(shown.time)
@@ -63,8 +60,8 @@ class Past:
                 if reached != NOTHING_REACHED:
                     self._reached[shown.position] = reached
             exposures.add(shown)
-            if activation is not None:
-                heappush(activations, activation)
+            if said is not None:
+                heappush(coming, said)
 
 
 def _named(limits: Limits, withheld: Mapping[ActionId, str]) -> Reached:

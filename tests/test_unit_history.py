@@ -331,6 +331,23 @@ def test_a_unit_s_decisions_and_what_became_of_them(log: EventLog, clock: Clock)
     assert features(log, "nobody", clock()) == history_features(ALL, [], Time(0))
 
 
+def test_a_final_reward_ends_the_wait_for_a_result(log: EventLog, clock: Clock) -> None:
+    """What comes behind it is late, so nothing is open any more; who looked before it has seen it open."""
+    version = apply(log)
+    first = decide(log, version, "one")
+    before, _ = log.unit_history(HOME, "unit", ALL, at=clock())
+    assert features(log, "unit", clock())["history.last_result"] == "open"
+    log.append([NewReward(first.position, "click", 0.0, final=True)])
+    for _ in range(2):
+        assert features(log, "unit", clock())["history.last_result"] == "unrewarded"
+        then = log.unit_history_at(HOME, "unit", ALL, before)
+        assert history_features(ALL, then, before.time)["history.last_result"] == "open"
+        clock.advance(1)
+    second = decide(log, version, "two")
+    log.append([NewReward(second.position, "click", 1.0, final=True)])
+    assert features(log, "unit", clock())["history.last_result"] == "rewarded"
+
+
 def test_an_idle_log_s_units_grow_older(log: EventLog, clock: Clock) -> None:
     """The last entry may be days ago: recency is that of the call, not of the entry."""
     version = apply(log)

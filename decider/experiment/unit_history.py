@@ -75,7 +75,8 @@ class PastReward(NamedTuple):
 
 class PastDecision(NamedTuple):
     """A decision of the unit, with what became of it. action: what was shown, as far as the log knows. deadline: of its
-    rewards. counts: whether somebody can have seen it, where the experiment counts only what was activated."""
+    rewards; it is that of the seal where a final reward had closed it. counts: whether somebody can have seen it, where
+    the experiment counts only what was activated."""
 
     position: Position
     time: Time

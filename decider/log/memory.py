@@ -19,7 +19,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.exact_sum import ZERO, ExactSum
-from decider.log.exposures import Exposures, ShownActivation, ShownDecision, are_reached
+from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
 from decider.log.protocol import (
@@ -389,6 +389,7 @@ class MemoryLog:
                 self._recalls[entry.decision] = entry.seen
             case NewSeal():
                 self._seals[entry.decision] = mark
+                self._exposures.seal(ShownSeal(*mark, entry.decision))
             case NewWithheld():
                 self._withheld[entry.decision] = entry.rules
             case NewVersion():
@@ -503,9 +504,13 @@ class MemoryLog:
             channel=logged.decision.context.channel,
             activated=activated,
             counts=self._version(logged).counts(activated=activated),
-            deadline=self._deadline(logged),
+            deadline=self._deadline_then(logged, seen),
             rewards=self._past_rewards(logged.position, seen),
         )
+
+    def _deadline_then(self, logged: LoggedDecision, seen: Seen) -> Time:
+        seal = self._seals.get(logged.position)
+        return seal.time if seal is not None and seal.position <= seen.until else self._usual_deadline(logged)
 
     def _past_rewards(self, decision: Position, seen: Seen) -> tuple[PastReward, ...]:
         """Those that had come by then, with the values that they had then."""
@@ -536,14 +541,17 @@ class MemoryLog:
         """See LogReader."""
         return self._withheld.get(decision, {})
 
-    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
         """See LogReader."""
-        said = {
-            one.decision: ShownActivation(*mark, one.decision, one.action) for mark, one in self._of_kind(NewActivation)
-        }
         for mark, entry in self._of_kind(Decision):
             if self._versions[entry.version].limits is not None:
-                yield self._shown(mark, entry), said.get(mark.position)
+                yield self._shown(mark, entry), self._follow_up(mark.position)
+
+    def _follow_up(self, decision: Position) -> FollowUp | None:
+        said, seal = self._activations.get(decision), self._seals.get(decision)
+        if said is not None and (seal is None or said[0].position < seal.position):
+            return ShownActivation(*said[0], decision, said[1].action)
+        return None if seal is None else ShownSeal(*seal, decision)
 
     def _shown(self, mark: Mark, entry: Decision) -> ShownDecision:
         return ShownDecision(*mark, self._versions[entry.version], entry.unit_id, entry.action, entry.action_features)

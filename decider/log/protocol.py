@@ -19,7 +19,7 @@ from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
-from decider.log.exposures import ShownActivation, ShownDecision
+from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
@@ -627,8 +627,8 @@ class LogReader(Protocol):
     def withheld(self, decision: Position) -> Mapping[ActionId, str]:
         """What rules took out for the decision there: see NewWithheld."""
 
-    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
-        """The decisions of all versions with limits, in order of position, with their activations."""
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
+        """The decisions of all versions with limits, in order of position, with what followed."""
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """The part of the decision with this id that rewards need; cheaper than `find`."""

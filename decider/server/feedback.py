@@ -8,8 +8,8 @@ from typing import NamedTuple, TypeVar
 
 from decider.decide.slate import slot_id
 from decider.errors import DeciderError, FailedPrecondition, InvalidArgument, NotFound, RewardOutOfRange, Violation
-from decider.experiment.checks import is_id
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.ids import is_id
 from decider.log.protocol import (
     MOST_UNITS,
     Append,

@@ -17,6 +17,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from decider.errors import InvalidExperiment, LogCorrupt
+from decider.experiment.limits import LONGEST_DAY
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
 from decider.log.forgotten import MADE_UP, ChangedCommit, Originals
@@ -404,7 +405,8 @@ def _check_daily_counts(
     written = {row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)}
     for day in written.keys() | spent.keys():
         _, end, begin, _ = day
-        gone = day not in written and end <= now
+        # What becomes of a decision of a day that nobody asks for any more may be counted without those that are gone.
+        gone = end <= now if day not in written else end <= now - LONGEST_DAY
         if begin >= cut and not gone and written.get(day, 0) != spent.get(day, 0):
             yield Damage(*NOWHERE, f"the count of a day's decisions of {day[0]} with {day[3]!r} was changed")
 

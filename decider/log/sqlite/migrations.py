@@ -114,6 +114,20 @@ def know_activations(db: Database) -> None:
     connection.execute("update cut set archived = ?", (sum(map(archived_sum, rows)) & chain.REFUSED_BITS,))
 
 
+@MIGRATIONS()
+def bound_limits(db: Database) -> None:
+    """What caps count is found by action and by kind; and a final reward ends a reservation."""
+    if db.conn is not None:
+        _create_missing(db.conn)
+        db.conn.execute("drop index if exists exposures_by_unit")
+        db.conn.execute(_END_RESERVATIONS)
+
+
+_END_RESERVATIONS = """
+update exposures set reserved_until = s.time from seals s
+where s.decision = exposures.decision and exposures.reserved_until > s.time
+"""
+
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number
 
 

@@ -19,7 +19,7 @@ from decider.experiment.limits import Counts
 from decider.experiment.schema import active_actions
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.archive.part import Part, check_sizes
-from decider.log.exposures import ShownActivation, ShownDecision
+from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     ArrowBatches,
@@ -398,7 +398,7 @@ class SqliteReader:
         found: Mapping[ActionId, str] = json.loads(row["rules"]) if row else {}
         return found
 
-    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
         """See LogReader."""
         with self._connection() as connection:
             yield from all_shown(connection, limited_versions(connection), self.version_at)

@@ -342,7 +342,9 @@ create table exposures (
   day_end integer
 );
 
-create index exposures_by_unit on exposures (unit_id, experiment, time);
+create index exposures_by_action on exposures (unit_id, experiment, action, time);
+
+create index exposures_by_kind on exposures (unit_id, experiment, kind, time);
 
 create index exposures_by_end on exposures (until);
 
@@ -350,6 +352,10 @@ create index exposures_by_reservation on exposures (reserved_until) where reserv
 
 create trigger count_as_shown after insert on activations when new.action is null begin
   update exposures set reserved_until = null where decision = new.decision and reserved_until > new.time;
+end;
+
+create trigger end_reservation after insert on seals begin
+  update exposures set reserved_until = new.time where decision = new.decision and reserved_until > new.time;
 end;
 
 create table daily_counts (
