@@ -462,7 +462,7 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log.append([Orphan("click"), EarlyActivation(DecisionId(f"early-{seconds}"), ActionId("sale")), Tick()])
             assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
         eventful(drive, visits=8)
-        clock.advance(2 * 86_400)  # what counted for limits before the cut counts no more, and is dropped
+        clock.advance(4 * 86_400)  # what counted for limits before the cut counts no more, and is dropped
         log.append([Tick()])
         log.maintain()
         fill_limited(log, clock)
