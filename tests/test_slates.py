@@ -14,6 +14,8 @@ from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decider.decide.decide import decide
+from decider.decide.named_actions import fit_actions, inactive_actions
 from decider.decide.slate import decide_slate, slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import FailedPrecondition
@@ -22,12 +24,13 @@ from decider.log.open import open_reader
 from decider.log.protocol import EventLog, NewSlate, NewVersion, units_of
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
-from decider.types import ActionId, Context, DecisionRequest, ExperimentId, Position, Time
+from decider.types import ActionId, CalledAction, Context, DecisionRequest, ExperimentId, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.evaluate.candidates import UniformPolicy
 from simulator.evaluate.run import evaluate
 from simulator.logs.decider_log import load
+from simulator.past import request_of
 from simulator.verify import verify
 from tests.conftest import sample_experiment, spec
 from tests.rpc_clients import (
@@ -419,6 +422,41 @@ def test_a_wrong_default_action_names_its_slot(client: RpcClient, mine: str) -> 
     assert fields_of(status) == ["slots[1].default_action"]
 
 
+def test_the_default_action_of_a_slot_may_come_with_the_call(tmp_path: Path) -> None:
+    """What the page would show by itself is today's article, and what is second is another one."""
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        client.apply(news("front", learning=experiment_pb2.LEARNING_APPRENTICE))
+        brought = [article("x"), article("y")]
+        slots = [pb.Slot(default_action="y"), pb.Slot(default_action="y"), pb.Slot(default_action="x")]
+        reply = slate(client, "front", *slots, actions=brought)
+        assert actions(reply) == ["y", "none", "x"], "the baseline action in place of what is taken"
+        assert {one.propensity for one in reply.decisions} == {1.0}
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        found = verify(log)
+    assert found.equal == found.decisions == 3
+
+
+def test_caps_on_a_kind_count_actions_of_calls_slot_by_slot(tmp_path: Path) -> None:
+    """Two articles of one page are two. What a cap takes out is in the log with its kind, and replays."""
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        message = news("front")
+        cap = message.caps.add(kind="article", most=1)
+        cap.per.FromSeconds(3600)
+        client.apply(message)
+        for number in range(20):
+            brought = [article("x", words=number), article("y")]
+            only = pb.Slot(eligible_actions=["x", "y"])
+            reply = slate(client, "front", only, pb.Slot(), only, unit_id=f"u{number}", actions=brought)
+            first, second, third = actions(reply)
+            assert first in ("x", "y")
+            assert second in ("none", "sale")
+            assert (third, reply.decisions[2].reason) == ("none", pb.REASON_WITHHELD)
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        assert log.check(lambda _: None) == []
+        found = verify(log)
+    assert found.equal == found.decisions == 60
+
+
 def test_slates_with_actions_of_calls_replay_after_a_kill_and_are_estimated(tmp_path: Path) -> None:
     """What was scored of them is in the log, slot by slot; and they are learned about by what they are."""
     server = ServerProcess(tmp_path / "log.db", "--learn-interval", "0.05")
@@ -476,3 +514,36 @@ def test_what_a_page_of_called_actions_earns_is_known_from_its_own_log(tmp_path:
     assert (found.pages, uniform.refused) == (100, False)
     for name in ("ips", "snips", "rips"):
         assert uniform.estimates[name].value == pytest.approx(found.mean_reward.value, rel=1e-4)
+
+
+ids = st.lists(st.sampled_from("abcdef"), max_size=4, unique=True).map(lambda some: tuple(map(ActionId, some)))
+
+
+@given(brought=ids, slots=st.lists(st.tuples(ids, ids), min_size=1, max_size=4), id_=st.text(min_size=1, max_size=8))
+def test_what_a_slot_logs_is_what_it_was_drawn_from(
+    brought: tuple[ActionId, ...], slots: list[tuple[tuple[ActionId, ...], tuple[ActionId, ...]]], id_: str
+) -> None:
+    """A replay has nothing but the log's row of a slot, whatever the call brought and the slots before it took."""
+    home = Experiment(
+        ExperimentId("home"), tuple([Action(ActionId(name)) for name in "abc"]), policy=spec("squarecb"), most_actions=6
+    )
+    version = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
+    called = tuple([CalledAction(one, "article", {"topic": one}) for one in brought if one not in "abc"])
+    model = Model(make_policy(home.policy))
+    try:
+        requests = []
+        for place, (eligible, excluded) in enumerate(slots):
+            asked = DecisionRequest(slot_id(id_, place), "unit", eligible=eligible, excluded=excluded, called=called)
+            unknown = inactive_actions(version, (*eligible, *excluded), [one.id for one in called])
+            requests.append(fit_actions(version, asked, unknown))
+        filled = decide_slate(requests, version, model)
+    except FailedPrecondition:
+        return
+    taken = [one.decision.action for one in filled]
+    assert len(set(taken)) == len(taken)
+    for place, one in enumerate(filled):
+        assert decide(request_of(one.decision, version, one.withheld), version, model) == one.decision
+        eligible, excluded = slots[place]
+        known = {"a", "b", "c", *[action.id for action in called]}
+        assert {*one.decision.eligible} == ({*eligible} & known or known) - {*excluded} - {*taken[:place]}
+        assert one.decision.action_features.keys() == {*one.decision.eligible} - {"a", "b", "c"}
