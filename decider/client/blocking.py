@@ -222,7 +222,7 @@ class Client:
 
     @property
     def fallbacks(self) -> Counter[Kind]:
-        """Fallbacks shown by this process, by (code, reason)."""
+        """Calls of this process for which fallbacks were shown, by (code, reason); of a batch, requests."""
         return self._core.fallbacks
 
     @property
