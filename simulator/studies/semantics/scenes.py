@@ -272,10 +272,9 @@ def behind_caps(columns: Columns, policy: TablePolicy) -> float:
 
 
 def share_out(experiment: experiment_pb2.Experiment) -> None:
-    """Neither favourite may take its segment, and what nobody wants is shown, too."""
-    sale, outfit, gift, none = experiment.actions
-    sale.max_share, outfit.max_share = 0.3, 0.4
-    gift.min_share, none.min_share = 0.15, 0.15
+    """One segment may not have its favourite, and both see what earns less."""
+    sale, _, gift, none = experiment.actions
+    sale.max_share, gift.min_share, none.min_share = 0.3, 0.25, 0.1
 
 
 # Purchases that are returned or changed.
@@ -613,7 +612,7 @@ SCENES = {
         ),
         Scene(
             "shares",
-            "the two best actions have a largest share (.3, .4), the others a smallest one (.15)",
+            "one action is shown at most to 30 % (the favourite of a segment), two others at least to 25 and 10 %",
             play_visits,
             PLAIN,
             share_out,
