@@ -20,6 +20,7 @@ from decider.types import Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.evaluate.checks.log import log_findings
+from simulator.evaluate.run import evaluate
 from simulator.logs.decider_log import load
 from simulator.studies.prepared import SetClock
 from simulator.studies.semantics.__main__ import main
@@ -162,6 +163,18 @@ def test_a_store_s_purchase_reaches_the_pages_of_its_person(name: str, devices: 
     assert in_time == {till: [f"{device}-{person[till]}" for device in devices] for till in in_time}
     assert 0 < len(credited) - len(in_time) < len(in_time)  # too late: nobody's
     assert {int(one) % 2 for one in person.values()} == {0, 1}  # signed in before, and at the till
+
+
+def test_a_page_s_reward_is_that_of_each_slot_and_counts_once(tmp_path: Path) -> None:
+    """Each slot's decision learns from it; an estimate of pages that added them up would promise twice what comes."""
+    play(SCENES["slates, one reward"], tmp_path / "log.db", visits=VISITS // 2, seed=SEED, number=0)
+    columns = load(tmp_path / "log.db")
+    first, second = columns.reward.reshape(-1, 2).T
+    assert first.tolist() == second.tolist()
+    assert 0 < first.mean() < 1
+    found = evaluate(columns, candidates(), force=True, breakdown=False).slates
+    assert found is not None
+    assert (found.pages, found.reward, found.mean_reward.value) == (VISITS // 2, "page", pytest.approx(first.mean()))
 
 
 @pytest.mark.parametrize(("name", "sign"), [("returns, untold", 1), ("attribution, the page alone", -1)])

@@ -22,6 +22,7 @@ from simulator.studies.prepared import SECOND
 from simulator.studies.semantics.shop import Shop
 
 SEGMENTS = ("new", "vip")
+DEVICES = ("phone", "laptop")
 SHARES = np.array([0.6, 0.4])
 ACTIONS = ("sale", "outfit", "gift", "none")
 CLICKS = np.array([[0.10, 0.35, 0.20, 0.15], [0.45, 0.10, 0.30, 0.05]])
@@ -46,9 +47,10 @@ Must = Literal["hold", "be noticed", "miss"]
 class Scene:
     """text: what happens. play: so many visits. truth: of a candidate, in this log. experiment: what it changes.
 
-    estimators: which are judged; "" is the headline; they are of whole pages where `pages`. lesson: what a decision of
-    a segment teaches of an action on average; None where that depends on more. must: what is to be expected: intervals
-    that hold, a log that is refused, or intervals that miss and cannot know it. times: its logs are longer by so much.
+    estimators: which are judged; "" is the headline; they are of whole pages where `pages`. lesson: what a decision
+    teaches on average, (segments, actions) or (devices, segments, actions); None where that depends on more. must: what
+    is to be expected: intervals that hold, a log that is refused, or intervals that miss and cannot know it. times: its
+    logs are longer by so much.
     """
 
     name: str
@@ -353,11 +355,11 @@ IN_A_STORE = np.array([[0.05, 0.10, 0.60, 0.30], [0.05, 0.50, 0.20, 0.40]])
 TOO_LATE = 0.25
 """Of those that are sent there: how many come when every window is over."""
 
-EARNED_BY_LAST = CLICKS + IN_A_STORE * (1 - TOO_LATE) / 2
-"""Of a visit, which is the last of a person's two as often as not."""
+ON_THE_LAST_PAGE = np.array([CLICKS, CLICKS + IN_A_STORE * (1 - TOO_LATE)])
+"""(devices, segments, actions): what a page earns where its person's last one is credited with the store."""
 
-EARNED_BY_ALL = EARNED_BY_LAST
-"""Each page has half of the chance, and so half of the purchases are of its own."""
+ON_BOTH_PAGES = CLICKS + IN_A_STORE * (1 - TOO_LATE) / 2
+"""What it earns by itself where both have a part in the purchase."""
 
 
 def play_stores(
@@ -375,7 +377,7 @@ def play_stores(
         chances = np.zeros(len(persons))
         for person in persons[::2]:
             _sign_in(shop, person)
-        for device, heeded in (("phone", 0.5 * every_page), ("laptop", 0.5 if every_page else 1.0)):
+        for device, heeded in zip(DEVICES, (0.5, 0.5) if every_page else (0.0, 1.0), strict=True):
             pages = shop.decide(*[_look(device, *one) for one in zip(persons, segments, strict=True)])
             shown = [one.action.id for one in pages]
             found = zip(pages, segments, shown, strict=True)
@@ -404,7 +406,7 @@ def _look(device: str, person: int, segment: int) -> pb.DecideRequest:
 
 
 def _sign_in(shop: Shop, person: int) -> None:
-    for device in ("phone", "laptop"):
+    for device in DEVICES:
         shop.link(f"u-{device}-{person}", f"customer-{person}")
 
 
@@ -422,9 +424,14 @@ def play_silent_stores(shop: Shop, count: int, random: np.random.Generator) -> N
     play_stores(shop, count, random, told=False)
 
 
-def credit_last(experiment: experiment_pb2.Experiment) -> None:
-    """A purchase in a store to the last page."""
+def take_units(experiment: experiment_pb2.Experiment) -> None:
+    """Rewards that name a unit, for its last page."""
     experiment.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
+
+
+def credit_last(experiment: experiment_pb2.Experiment) -> None:
+    """So are purchases in a store."""
+    take_units(experiment)
     experiment.reward.range.maximum = 2.0  # one on the page and one in a store
 
 
@@ -439,8 +446,8 @@ def with_the_other_page(columns: Columns, policy: TablePolicy) -> float:
     segment = columns.fields["segment"]
     assert isinstance(segment, Category)
     codes = np.array([SEGMENTS.index(one) for one in segment.values])[segment.codes]
-    other = columns.dense_pmf() * (EARNED_BY_ALL - CLICKS)[codes]
-    return by_segment(SHARES, EARNED_BY_ALL)(columns, policy) + float(other.sum(axis=1).mean())
+    other = columns.dense_pmf() * (ON_BOTH_PAGES - CLICKS)[codes]
+    return by_segment(SHARES, ON_BOTH_PAGES)(columns, policy) + float(other.sum(axis=1).mean())
 
 
 # Slates.
@@ -630,7 +637,7 @@ SCENES = {
             "the same; purchases and changes name the visitor",
             play_purchases_of_units,
             by_segment(SHARES, LEFT_OF_PURCHASES),
-            credit_last,
+            take_units,
             lesson=LEFT_OF_PURCHASES,
         ),
         Scene(
@@ -645,9 +652,9 @@ SCENES = {
             "attribution, last",
             "a person's phone and laptop are two units; the last page sends them to a store; a quarter comes too late",
             play_stores,
-            by_segment(SHARES, EARNED_BY_LAST),
+            by_segment(SHARES, ON_THE_LAST_PAGE.mean(axis=0)),
             credit_last,
-            lesson=EARNED_BY_LAST,
+            lesson=ON_THE_LAST_PAGE,
         ),
         Scene(
             "attribution, all",
@@ -660,9 +667,9 @@ SCENES = {
             "attribution, the page alone",
             "as `attribution, last`, and the store says nothing",
             play_silent_stores,
-            by_segment(SHARES, EARNED_BY_LAST),
+            by_segment(SHARES, ON_THE_LAST_PAGE.mean(axis=0)),
             credit_last,
-            lesson=EARNED_BY_LAST,
+            lesson=ON_THE_LAST_PAGE,
             must="miss",
         ),
         Scene(
