@@ -450,6 +450,31 @@ def with_the_other_page(columns: Columns, policy: TablePolicy) -> float:
     return by_segment(SHARES, ON_BOTH_PAGES)(columns, policy) + float(other.sum(axis=1).mean())
 
 
+LOOKS = 6
+"""Linked units of a person."""
+
+OFTEN = np.full((2, len(ACTIONS)), 0.5)
+"""(segments, actions): a purchase that does not depend on the page."""
+
+
+def play_devices(shop: Shop, count: int, random: np.random.Generator) -> None:
+    """A person looks on several devices, and every second person buys in a store, whatever the pages were."""
+    for person, segment in enumerate(_segments(count // LOOKS, random)):
+        for look in range(LOOKS):
+            shop.link(f"u-{look}-{person}", f"customer-{person}")
+        shop.decide(*[_request(f"-{look}-{person}", segment) for look in range(LOOKS)])
+        if random.random() < OFTEN[segment, 0]:
+            shop.send([_at_the_till(person)])
+        shop.wait(1)
+    shop.wait(60)
+
+
+def credit_devices(experiment: experiment_pb2.Experiment) -> None:
+    """All of them, and all actions alike: weights near 1 leave nothing but the purchases to be uncertain of."""
+    credit_all(experiment)
+    experiment.policy.uniform.SetInParent()
+
+
 # Slates.
 
 PLACES = 2
@@ -670,6 +695,15 @@ SCENES = {
             by_segment(SHARES, ON_THE_LAST_PAGE.mean(axis=0)),
             credit_last,
             lesson=ON_THE_LAST_PAGE,
+            must="miss",
+        ),
+        Scene(
+            "attribution, many devices",
+            "six linked units of a person get one purchase, which does not depend on pages; evaluations count units",
+            play_devices,
+            by_segment(SHARES, OFTEN),
+            credit_devices,
+            lesson=OFTEN,
             must="miss",
         ),
         Scene(
