@@ -703,7 +703,6 @@ SCENES = {
             play_devices,
             by_segment(SHARES, OFTEN),
             credit_devices,
-            lesson=OFTEN,
             must="miss",
         ),
         Scene(
