@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from decider.decide.agreement import Agreement, agreement_of
@@ -179,7 +180,7 @@ class DeciderService(Feedback):
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
                 reason="EXPERIMENT_STICKY",
             )
-        fit = [self._fit(version, slot) for slot in slots]
+        fit = self._fit_slots(version, slots)
         asked, seen = self._recall(version, [slot for slot, _ in fit])
         counts = self._limit_counts(version, request.unit_id)
         filled = decide_slate(asked, version, model, cache, self._budget, counts)
@@ -198,6 +199,19 @@ class DeciderService(Feedback):
         for answer in answers:
             self._count(answer)
         return answers
+
+    def _fit_slots(
+        self, version: ExperimentVersion, slots: Sequence[DecisionRequest]
+    ) -> Sequence[tuple[DecisionRequest, Sequence[ActionId]]]:
+        """All of them before the first error, so that what any slot ignores is counted. Raises as `_fit` does, and
+        names the slot that names nothing active."""
+        fit = [attempt(partial(self._fit, version), slot) for slot in slots]
+        for place, one in enumerate(fit):
+            if isinstance(one, FailedPrecondition):
+                raise FailedPrecondition(f"slots[{place}]: {one}", reason=one.reason) from one
+            if isinstance(one, DeciderError):
+                raise one
+        return [one for one in fit if not isinstance(one, DeciderError)]
 
     def _refused_slate(self, request: pb.DecideSlateRequest, caller: Caller, *, retry: bool) -> Sequence[_Answer]:
         """What another call with this id, that was quicker, has written; none where it may be decided anew."""
