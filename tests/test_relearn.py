@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from decider.decide.decide import slots_of
 from decider.errors import ArchiveMissing, FailedPrecondition, InvalidExperiment, NotFound
 from decider.experiment.aggregate import NamedReward, final_reward, rewards_under
-from decider.experiment.definition import RewardDefinition
+from decider.experiment.definition import Learning, RewardDefinition
 from decider.experiment.schema import definition_text, from_message, parse_toml, read_json, reward_text
 from decider.learn.archive import archive as archive_old
 from decider.learn.relearn import survey
@@ -444,8 +444,28 @@ def test_a_changed_definition_says_what_stays_learned(drive: Drive, caplog: pyte
     drive.apply(changed)
     drive.apply(changed)
     (said,) = [one.getMessage() for one in caplog.records if "reward definition" in one.getMessage()]
-    assert f"Its {drive.log.count_decisions(HOME)} decisions" in said
+    assert f" {drive.log.count_learned(HOME)} decisions" in said
     assert f"`decider relearn home --db {drive.log.name}`" in said
+
+
+def test_the_count_of_a_changed_definition_is_of_what_was_learned(
+    drive: Drive, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who reads it decides whether learning anew is worth it. Frozen versions, the control group and windows that are
+    open have taught nothing; the dry run of the command says the same number."""
+    drive.apply(sample_experiment(learning=Learning.FROZEN))
+    drive.visits(15)
+    drive.apply(sample_experiment(holdout=0.5))
+    drive.visits(15)
+    drive.clock.advance(20)
+    drive.step()
+    changed = RewardDefinition(window=WINDOW, weights={"click": 2.0})
+    drive.apply(sample_experiment(holdout=0.5, reward=changed))
+    learned = survey(drive.log, HOME).decisions
+    assert 0 < learned < drive.log.count_decisions(HOME) - 15
+    assert drive.log.count_learned(HOME) == learned
+    (said,) = [one.getMessage() for one in caplog.records if "reward definition" in one.getMessage()]
+    assert f" {learned} decisions in the log" in said
 
 
 # --- and the archive
