@@ -301,7 +301,7 @@ class DeciderService(Feedback):
         if history is None:
             return asked, None
         for one in asked:
-            check_call(one.context)
+            check_call(one.context, version.experiment.id)
         seen, past = self._log.unit_history(version.experiment.id, asked[0].unit_id, history, at=self._clock())
         known = history_features(history, past, seen.time)
         return [one._replace(context=with_history(one.context, known)) for one in asked], seen
