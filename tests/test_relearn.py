@@ -632,6 +632,27 @@ def test_waiting_needs_a_server(tmp_path: Path) -> None:
     assert (ran.exit_code, "no server runs on this log" in ran.output) == (1, True)
 
 
+def test_an_archive_that_only_the_command_knows_is_told_once_and_can_be_undone(
+    filed: Drive, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server was not told where the parts lie now. It said so twice a second, and the version waited for ever."""
+    folder = cut(file, age=1).parent
+    moved = folder.rename(tmp_path / "moved")
+    ran = run("home", "--db", file, "--archive", moved)
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.endswith("start it with --archive DIR, too; or put the parts back\n")
+    for _ in range(3):
+        assert filed.leader.step(), "it tries again"
+    (said,) = [one.getMessage() for one in caplog.records if "could not learn" in one.getMessage()]
+    assert said.endswith(f"--archive DIR (of this server); or go back: decider relearn home --db {file} --undo")
+    assert filed.current[HOME].version.number == 1
+    assert run("home", "--db", file, "--undo").stdout == "version 3 is there\n"
+    filed.step()
+    assert filed.current[HOME].version.number == 3
+    filed.visits(3)
+    assert verify(filed.log).first is None
+
+
 # --- a real server
 
 
