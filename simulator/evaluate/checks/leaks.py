@@ -63,7 +63,7 @@ def set_leaks_aside(columns: Columns) -> Columns:
         return columns
     columns = replace(columns, screened=True)
     judged = independent_draws(columns, repeated_draws(columns))
-    if not len(judged):  # default actions alone: where nothing was drawn, no field can have been made after a draw
+    if not (judged.propensity < 1.0).any():  # default actions alone: without a draw no field was made after one
         return columns
     cells = {one.field: one for one in cells_of(judged)}
     for name in _suspects(judged):
