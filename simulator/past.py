@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 
 from decider.experiment.definition import ExperimentVersion
@@ -24,6 +24,7 @@ from decider.types import (
     Position,
     Reached,
     Reason,
+    Time,
 )
 
 
@@ -131,6 +132,27 @@ def request_of(decision: Decision, version: ExperimentVersion, withheld: Mapping
     )
 
 
-def of_rules(withheld: Mapping[ActionId, str]) -> Mapping[ActionId, str]:
-    """What can be computed again of what was withheld: not what depends on the moment at which the call came."""
-    return {action: rule for action, rule in withheld.items() if not rule.startswith("available_")}
+SLACK = 600_000_000
+"""Microseconds from the look at what is available to the commit, whose time an entry has; more are not believed: a call
+that waits for so long is one whose server stood still."""
+
+
+def moments(version: ExperimentVersion, time: Time) -> Iterator[Time]:
+    """The times at which a decision with this log time may have been made, as far as schedules tell them apart.
+
+    Its own, and the one before each begin or end that is within SLACK.
+
+    >>> from decider.experiment.definition import Action, Experiment
+    >>> action = Action(ActionId("sale"), available_from=Time(50), available_until=Time(99))
+    >>> made = Experiment(ExperimentId("e"), (action,))
+    >>> version = ExperimentVersion(made, number=1, position=Position(1), time=Time(0))
+    >>> list(moments(version, Time(100))), list(moments(version, Time(2 * SLACK)))
+    ([100, 98, 49], [1200000000])
+    """
+    yield time
+    edges: set[Time | None] = {
+        edge for one in version.scheduled.values() for edge in (one.available_from, one.available_until)
+    }
+    yield from sorted(
+        [Time(edge - 1) for edge in edges if edge is not None and time - SLACK < edge <= time], reverse=True
+    )

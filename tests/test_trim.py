@@ -512,6 +512,18 @@ def test_a_row_that_was_taken_away_from_a_cut_log_is_found(
     assert damage(file) != []
 
 
+@pytest.mark.parametrize("table", ["assignments", "persons", "totals_checkpoints"])
+def test_rows_that_no_entry_explains_are_missed_all_the_same(trimmed: Path, tmp_path: Path, table: str) -> None:
+    """Their entries may lie in the archive: all of them gone at once must not look like a log that never had any."""
+    file = Path(shutil.copy(trimmed, tmp_path / "log.db"))
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("delete from links")
+        before = {str(one) for one in damage(file)}
+        db.execute(f"delete from {table}")  # noqa: S608 - above
+        db.commit()
+    assert len({str(one) for one in damage(file)} - before) > 0
+
+
 @pytest.mark.parametrize("at", [1, 20])
 def test_a_row_that_was_added_before_the_cut_is_found(trimmed: Path, tmp_path: Path, at: int) -> None:
     """Views and reports would read it."""

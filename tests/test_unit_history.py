@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -74,6 +75,9 @@ from decider.types import (
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.commands.group import main as simulator
+from simulator.logs.columns import Number
+from simulator.logs.example import example
+from simulator.logs.import_features import sent_features
 from simulator.run.task import Task, run
 from simulator.run.unit_pasts import UnitPasts
 from simulator.verify import verify
@@ -546,7 +550,17 @@ def test_a_call_cannot_say_what_a_unit_did(client: RpcClient, mine: str) -> None
     assert code_of(status) == "INVALID_ARGUMENT"
     assert fields_of(status) == ["context.features[history.decisions]"]
     assert "take another name" in status.message
+    assert f"experiment '{mine}' declares a history" in status.message
     assert client.decide(f"{mine}-2", context=context).action.id
+
+
+def test_an_import_says_who_has_to_send_what_units_did() -> None:
+    """A model that learned from another system's `history.visits` scores 0 for it, where nobody is told to send it."""
+    fields = {"history.visits": Number(np.array([1.0, 2.0])), "age": Number(np.array([30.0, 40.0]))}
+    columns = replace(example(), fields=fields)
+    age, visits = "context.features[age]", "context.features[history.visits]"
+    assert sent_features(columns) == {age: "number", visits: "number"}
+    assert sent_features(columns, history=True) == {age: "number"}
 
 
 def test_a_batch_and_a_slate_know_it_as_well(client: RpcClient, mine: str) -> None:

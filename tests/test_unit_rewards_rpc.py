@@ -26,6 +26,7 @@ from decider.types import DecisionId, DecisionRequest, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.drive import stores
+from simulator.drive.shops import play
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment
 from tests.rpc_clients import (
@@ -219,10 +220,10 @@ def test_two_processes_and_sigkill_lose_and_double_nothing(tmp_path: Path) -> No
 def test_purchases_in_stores_reach_the_pages_that_led_to_them(tmp_path: Path) -> None:
     """The truth is what people buy anywhere. By the page alone, the message that sells in stores is the worse."""
     db = tmp_path / "stores.db"
-    played = stores.play(db, persons=700, seed=3)
+    played = play(stores.SHOP, db, persons=700, seed=3)
     for told, actions in played.items():
         for one in actions:
-            assert abs(one.mean - (one.truth if told else one.page)) < 5 * one.error, one
+            assert abs(one.mean - (one.truth if told else one.apparent)) < 5 * one.error, one
     deliver, collect = played[True]
     assert collect.mean > deliver.mean
     deliver, collect = played[False]

@@ -641,6 +641,15 @@ class MemoryLog:
         """See LogReader."""
         return sum(experiment in (None, self._version(logged).experiment.id) for logged in self._logged_decisions())
 
+    def count_learned(self, experiment: ExperimentId) -> int:
+        """See LogReader."""
+        return sum(
+            self._versions[one.decision.version].learns_from(
+                one.decision.reason, activated=one.activated, overridden=one.overridden
+            )
+            for one in self.sealed_decisions(experiment, after=Time(0), until=self.head().time)
+        )
+
     def _version(self, logged: LoggedDecision) -> ExperimentVersion:
         return self._versions[logged.decision.version]
 

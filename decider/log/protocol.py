@@ -669,6 +669,9 @@ class LogReader(Protocol):
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """How many decisions the log holds, of one experiment or of all."""
 
+    def count_learned(self, experiment: ExperimentId) -> int:
+        """How many sealed decisions of an experiment the log holds from which a policy learns."""
+
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of
         (deadline, position). Memory does not grow with their number, nor connections with the number of versions."""

@@ -186,7 +186,7 @@ class DeciderService(Feedback):
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
                 reason="EXPERIMENT_STICKY",
             )
-        fit = [self._fit_slot(version, place, slot) for place, slot in enumerate(slots)]
+        fit = self._fit_slots(version, slots)
         asked, seen = self._recall(version, [slot for slot, _ in fit])
         counts = self._limit_counts(version, request.unit_id)
         filled = decide_slate(asked, version, model, cache, self._budget, counts)
@@ -205,6 +205,21 @@ class DeciderService(Feedback):
         for answer in answers:
             self._count(answer)
         return answers
+
+    def _fit_slots(
+        self, version: ExperimentVersion, slots: Sequence[DecisionRequest]
+    ) -> Sequence[tuple[DecisionRequest, Sequence[ActionId]]]:
+        """All of them before the first error, so that what any slot ignores is counted. Raises as `_fit_slot` does."""
+        fit: list[tuple[DecisionRequest, Sequence[ActionId]]] = []
+        errors: list[DeciderError] = []
+        for place, slot in enumerate(slots):
+            try:
+                fit.append(self._fit_slot(version, place, slot))
+            except DeciderError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return fit
 
     def _refused_slate(self, request: pb.DecideSlateRequest, caller: Caller, *, retry: bool) -> Sequence[_Answer]:
         """What another call with this id, that was quicker, has written; none where it may be decided anew."""
@@ -299,7 +314,7 @@ class DeciderService(Feedback):
         if history is None:
             return asked, None
         for one in asked:
-            check_call(one.context)
+            check_call(one.context, version.experiment.id)
         seen, past = self._log.unit_history(version.experiment.id, asked[0].unit_id, history, at=self._clock())
         known = history_features(history, past, seen.time)
         return [one._replace(context=with_history(one.context, known)) for one in asked], seen

@@ -34,6 +34,7 @@ from decider.log.sqlite.tables import (
     TICKS,
     build_row,
 )
+from decider.log.sqlite.units import sum_of_persons
 from decider.types import START, Position, Time, now
 
 MIGRATIONS = Migrations("decider.log")
@@ -127,6 +128,20 @@ _END_RESERVATIONS = """
 update exposures set reserved_until = s.time from seals s
 where s.decision = exposures.decision and exposures.reserved_until > s.time
 """
+
+@MIGRATIONS()
+def sum_rows_of_units(db: Database) -> None:
+    """Checksums over tables about units, as they are now."""
+    connection = db.conn
+    if connection is None:
+        return
+    _create_missing(connection)
+    persons = connection.execute("select unit_id, person from persons")
+    connection.execute("update row_sums set sum = ? where name = 'persons'", (sum_of_persons(persons),))
+    connection.execute(
+        "update row_sums set sum = (select coalesce(sum(decision), 0) from assignments) where name = 'assignments'"
+    )
+
 
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number
 

@@ -106,6 +106,13 @@ select (select count(*) from decisions) - (select count(*) from decisions where 
 """  # noqa: S608 - a constant
 """The smallest index counts the whole table, so nothing is read but what is still to be deleted."""
 
+_SEALED_ALIKE = f"""
+select version, reason, activated, overridden, count(*) as count from decision_windows
+where position > {CUT} and version in (select position from experiments where experiment = :experiment)
+  and deadline <= (select time from head)
+group by version, reason, activated, overridden
+"""  # noqa: S608 - a constant
+
 _TIME_AT = """
 select time from entries where position = ? union all select time from archived_times where position = ? limit 1
 """
@@ -503,6 +510,16 @@ class SqliteReader:
             )
         count: int = self._one(sql, {"experiment": experiment})["count"]
         return count
+
+    def count_learned(self, experiment: ExperimentId) -> int:
+        """See LogReader."""
+        return sum(
+            row["count"]
+            for row in self._read(_SEALED_ALIKE, {"experiment": experiment})
+            if self.version_at(row["version"]).learns_from(
+                row["reason"], activated=bool(row["activated"]), overridden=bool(row["overridden"])
+            )
+        )
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader. In pages: see `sealed.py`."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import ExperimentVersion
+from decider.log.chain import REFUSED_BITS
 from decider.log.protocol import MOST_OPEN, MOST_UNITS, UnitRewardRef
+from decider.log.sqlite.archived import archived_sum
 from decider.types import ExperimentId, Position, Time
 
 AT_ONCE = 500
@@ -65,10 +67,17 @@ delete from creditable_decisions where (unit_id, decision) in (
   select unit_id, decision from creditable_decisions where until <= ? order by until limit {AT_ONCE})
 """  # noqa: S608 - a number
 
+_ROWS_OF_PERSONS = """
+select unit_id, person from persons where unit_id in (select value from json_each(?)) order by unit_id
+"""
+
+_COUNT_SUM = f"update row_sums set sum = (sum + ?) & {REFUSED_BITS} where name = 'persons'"  # noqa: S608 - a number
+
 _FORGET_PERSON = """
 delete from persons where unit_id = :unit or (
   person = (select person from persons where unit_id = :unit)
   and (select count(*) from persons where person = (select person from persons where unit_id = :unit)) = 2)
+returning unit_id, person
 """
 
 
@@ -123,8 +132,17 @@ def join_persons(connection: sqlite3.Connection, unit: str, same_as: str, person
     ours, theirs = units_of(connection, unit), units_of(connection, same_as)
     if same_as in ours or len(ours) + len(theirs) > MOST_UNITS:
         return False
-    connection.execute(_JOIN, {"units": json.dumps([*ours, *theirs]), "person": person})
+    units = json.dumps([*ours, *theirs])
+    before = connection.execute(_ROWS_OF_PERSONS, (units,)).fetchall()
+    connection.execute(_JOIN, {"units": units, "person": person})
+    added = sum_of_persons((unit, person) for unit in (*ours, *theirs)) - sum_of_persons(before)
+    connection.execute(_COUNT_SUM, (added & REFUSED_BITS,))
     return True
+
+
+def sum_of_persons(rows: Iterable[Sequence[str | int]]) -> int:
+    """What rows of `persons` (unit, person) add to the checksum over all."""
+    return sum(archived_sum(row) for row in rows) & REFUSED_BITS
 
 
 def has_over(connection: sqlite3.Connection, at: Time) -> bool:
@@ -142,6 +160,7 @@ def drop_over(connection: sqlite3.Connection, at: Time) -> None:
 def forget_unit(connection: sqlite3.Connection, unit: str) -> Sequence[str]:
     """Nothing links a unit any more, and no reward reaches its decisions. Returns the others of its person."""
     others = [one for one in units_of(connection, unit) if one != unit]
-    connection.execute(_FORGET_PERSON, {"unit": unit})
+    gone = connection.execute(_FORGET_PERSON, {"unit": unit}).fetchall()
+    connection.execute(_COUNT_SUM, (-sum_of_persons(gone) & REFUSED_BITS,))
     connection.execute("delete from creditable_decisions where unit_id = ?", (unit,))
     return others
