@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
 from decider.experiment.aggregate import NamedReward
+from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
@@ -234,7 +235,8 @@ class NewUnitReward:
     that the unit is, as `experiment/attribution.py` says: with ordinary rewards just behind this entry.
 
     experiment: for this one alone; None: for all. final: every credited decision is sealed. A reward id counts once for
-    a person.
+    a person. Where a decision of the person has a reward with that id and name, the experiment has it already; and one
+    that names a decision is refused where its experiment has it by unit. So the order does not matter.
     """
 
     unit: str
@@ -295,11 +297,13 @@ MOST_OPEN = 1_000
 
 
 class UnitRewardRef(NamedTuple):
-    """A reward by unit. last: of the entries that belong to it, which lie just behind it."""
+    """A reward by unit. last: of the entries that belong to it, which lie just behind it. experiment: the only one that
+    it was for; None: any."""
 
     position: Position
     name: str
     last: Position
+    experiment: ExperimentId | None
 
 
 class CreditedDecision(NamedTuple):
@@ -644,6 +648,10 @@ class LogReader(Protocol):
 
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """The reward by unit with this id, of any unit of the person; the newest one."""
+
+    def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
+        """The person's decisions, of one experiment or of all, that a reward by unit could reach now; newest MOST_OPEN.
+        Each by the rule of its own version."""
 
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
         """The decisions that a reward by unit was credited to, as far as the log has them; by position."""

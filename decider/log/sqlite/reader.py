@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from decider.errors import EntriesArchived, LogCorrupt, LogError
+from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.schema import active_actions
@@ -75,7 +76,7 @@ from decider.log.sqlite.sealed import (
     sealed_page,
 )
 from decider.log.sqlite.totals import count_totals
-from decider.log.sqlite.units import CREDITS, UNIT_REWARD, UNITS
+from decider.log.sqlite.units import CREDITS, UNIT_REWARD, UNITS, open_decisions
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
@@ -429,6 +430,12 @@ class SqliteReader:
         units = json.dumps(self.units_of(unit))
         row = self._one(UNIT_REWARD, {"unit": unit, "units": units, "id": reward_id})
         return UnitRewardRef(*row) if row else None
+
+    def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
+        """See LogReader."""
+        units, at = self.units_of(unit), self.head().time
+        with self._connection() as connection:
+            return list(open_decisions(connection, self.version_at, units, experiment, at))
 
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
         """See LogReader."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
-from decider.experiment.attribution import OpenDecision, credited
+from decider.experiment.attribution import Credit, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
@@ -331,14 +331,16 @@ class SqliteLog(SqliteReader):
             self._insert(commit, [NewSeal(decision, version)])
 
     def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
-        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
+        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet.
+        None where a reward by unit is the same purchase."""
         if self._is_archived(change):
             return None
         found = self._writer.execute(_REWARD, (change.decision, change.reward_id)).fetchone()
         reward = Position(found[0]) if found else None
         if reward is None:
             (made,) = self._insert(commit, [change.missing_reward()])
-            assert made is not None, "nobody else writes, and the id was not there"
+            if made is None:
+                return None
             reward = made.position
         return self._change_reward(commit, change, reward)
 
@@ -359,13 +361,10 @@ class SqliteLog(SqliteReader):
 
     def _insert_unit_reward(self, commit: OpenCommit, reward: NewUnitReward) -> Mark | None:
         """A reward by unit, then what is credited. The lock is held: nobody decides or rewards in between."""
-        persons, id_ = units.units_of(self._writer, reward.unit), reward.reward_id
-        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, commit.last.time)
-        possible = list(found)
-        if id_ is not None and self._was_sent(reward.unit, persons, possible, id_):
+        new = self._credited(reward, commit.last.time)
+        if new is None:
             self._count_refused([reward.name], RewardOutcome.DUPLICATE)
             return None
-        new = credited(possible, reward.name, reward.value)
         last = Position(commit.last.position + 1 + len(new) * (2 if reward.final else 1))
         (mark,) = self._insert_in(commit, UNIT_REWARDS, [unit_reward_row(reward, last)])
         if mark is None:
@@ -377,11 +376,14 @@ class SqliteLog(SqliteReader):
             self._count_refused([reward.name], RewardOutcome.NO_DECISION)
         return mark
 
-    def _was_sent(self, unit: str, persons: Sequence[str], possible: Sequence[OpenDecision], reward_id: str) -> bool:
-        """Whether the person has a reward with this id: by unit, or by one of its open decisions."""
-        return units.find_unit_reward(self._writer, unit, persons, reward_id) is not None or bool(
-            units.rewarded_with(self._writer, [one.position for one in possible], reward_id)
-        )
+    def _credited(self, reward: NewUnitReward, at: Time) -> Sequence[Credit] | None:
+        """To what it is credited; None where the person has it already."""
+        persons, id_ = units.units_of(self._writer, reward.unit), reward.reward_id
+        if id_ is not None and units.find_unit_reward(self._writer, reward.unit, persons, id_):
+            return None
+        same = () if id_ is None else units.same_id(self._writer, persons, reward.experiment, at, id_)
+        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, at)
+        return credited(found, reward.name, reward.value, same)
 
     def _insert_unit_change(self, commit: OpenCommit, change: NewUnitRewardChange) -> Mark | None:
         """A change of each reward that was credited; the first one's mark."""
