@@ -230,7 +230,7 @@ def test_which_purchase_is_the_same_does_not_depend_on_the_order(log: EventLog, 
     log.append([NewLink("anna", "phone")])
     at = decide(log, page, unit)
     decide(log, page), decide(log, mail)
-    sent = [replace(NewReward(at, "purchase", 80.0, 1.0, "order"), **of_page), buy(**of_till)]
+    sent: list[Entry] = [replace(NewReward(at, "purchase", 80.0, 1.0, "order"), **of_page), buy(**of_till)]
     for one in sent if page_first else reversed(sent):
         log.append([one])
     assert [value for values in earned(log).values() for value in values] == expected
