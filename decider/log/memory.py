@@ -24,6 +24,7 @@ from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
+    END,
     MOST_EARLY,
     MOST_OPEN,
     MOST_UNITS,
@@ -635,9 +636,10 @@ class MemoryLog:
             for logged, reward in found
         ]
 
-    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+    def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
         """See LogReader."""
-        return {one: self._seals[one].position for one in decisions if one in self._seals}
+        found = {one: self._seals[one].position for one in decisions if one in self._seals}
+        return {one: seal for one, seal in found.items() if seal <= until}
 
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())

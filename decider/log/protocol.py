@@ -314,6 +314,9 @@ class CreditedDecision(NamedTuple):
     worth: float
 
 
+END = Position(2**63 - 1)
+"""Behind every entry."""
+
 EARLY_MICROSECONDS = 600_000_000
 """Of log time, for which an activation without a decision is remembered."""
 
@@ -656,8 +659,9 @@ class LogReader(Protocol):
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
         """The decisions that a reward by unit was credited to, as far as the log has them; by position."""
 
-    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
-        """The seals of those of these decisions that a final reward has closed."""
+    def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
+        """The seals up to a position of those of these decisions that a final reward has closed. Costs nothing right
+        after an append up to there, where the log has none."""
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""

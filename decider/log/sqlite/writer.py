@@ -13,7 +13,7 @@ import math
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
 from itertools import groupby
@@ -27,6 +27,7 @@ from decider.log import chain
 from decider.log.archive.last_part import LastPart
 from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.protocol import (
+    END,
     EarlyActivation,
     Entry,
     Head,
@@ -65,6 +66,7 @@ from decider.log.sqlite.tables import (
     PUBLISHED_MODELS,
     REWARD_CHANGES,
     REWARDS,
+    SEALS,
     UNIT_REWARDS,
     EntryTable,
     change_row,
@@ -86,6 +88,8 @@ MOST_AT_ONCE = 200
 
 DECISION_ID, ACTION = map(DECISIONS.columns.index, ("decision_id", "action"))
 _REWARD = "select position from rewards where decision = ? and reward_id = ?"
+
+_HEAD = "select position, time, chain, exists (select 1 from seals) from head"
 
 _VERSION_AND_TIME = "select version, time from decisions where position = ?"
 
@@ -139,6 +143,7 @@ class SqliteLog(SqliteReader):
         self._build: Position | None = None
         self._last_version: ExperimentVersion | None = None
         self._closed_at = -math.inf
+        self._unsealed = START  # up to here the log has no seals
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
             with sqlite_errors(path), self._file.alone_or_waiting():  # one process at a time makes or upgrades a log
@@ -266,7 +271,7 @@ class SqliteLog(SqliteReader):
     def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
         """Entries of any kind, some of which a unique key may refuse, in one transaction."""
         with transaction(self._writer):  # nobody moves the head in between
-            (row,) = self._writer.execute("select position, time, chain from head")
+            (*row, has_seals) = self._writer.execute(_HEAD).fetchone()
             head = Head(*row)
             commit = OpenCommit(head, self._time_after(head))
             marks: list[Mark | None] = []
@@ -277,7 +282,13 @@ class SqliteLog(SqliteReader):
             if after is not head:
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
         self._head = after
+        if not (has_seals or commit.has_seals):
+            self._unsealed = after.position
         return marks
+
+    def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
+        """See LogReader."""
+        return {} if until <= self._unsealed else super().seals(decisions, until=until)
 
     def _with_unit(self, entry: Entry) -> Entry:
         """A decision for which others of its unit will ask, as one that says so."""
@@ -675,6 +686,11 @@ class OpenCommit:
     def last(self) -> Mark:
         """The last position, and the time of the commit."""
         return Mark(Position(self._head.position + len(self._rows)), self._at)
+
+    @property
+    def has_seals(self) -> bool:
+        """Whether one of them is a seal."""
+        return SEALS.kind in self._kinds
 
     def add(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> Iterator[Mark]:
         """Note entries that were written. Returns their marks."""
