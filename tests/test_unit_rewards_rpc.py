@@ -17,11 +17,27 @@ import pytest
 from click.testing import CliRunner
 
 from decider.decide.decide import decide
+from decider.errors import LogFull
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.learn.archive import archive as archive_old
+from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import MOST_UNITS, NewLink, NewReward, NewUnitReward, Tick
+from decider.log.protocol import (
+    MOST_ROWS,
+    MOST_UNITS,
+    Entry,
+    Mark,
+    NewLink,
+    NewReward,
+    NewUnitReward,
+    NewVersion,
+    Tick,
+)
+from decider.policy.protocol import Model
+from decider.policy.static import Uniform
 from decider.server.command import main
+from decider.server.service import DeciderService
+from decider.serving.current import Current
 from decider.types import DecisionId, DecisionRequest, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
@@ -239,6 +255,53 @@ def test_links_of_a_unit_with_itself_and_of_too_many_are_refused(client: RpcClie
     assert {link(client, person, f"{person}-{number}") for number in range(1, MOST_UNITS)} == {"linked"}
     status = status_of(lambda: link(client, f"{person}-1", "one too many"))
     assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "TOO_MANY_UNITS")
+
+
+# --- a batch that writes much
+
+
+def purchases(unit: str, count: int) -> pb.RewardBatchRequest:
+    """So many purchases of a person."""
+    return pb.RewardBatchRequest(requests=[pb.RewardRequest(unit_id=unit, reward_id=str(n)) for n in range(count)])
+
+
+def test_a_batch_that_credits_much_is_written_in_pieces(client: RpcClient, mine: str) -> None:
+    """1,000 rewards, credited to 50 decisions each, would keep every other caller waiting for seconds."""
+    apply(client, mine, ALL)
+    unit = uuid.uuid4().hex
+    made = [client.decide(mine, unit).decision_id for _ in range(55)]
+    results = client.reward_batch(purchases(unit, 60).requests)
+    told = [(outcome_name(one.response.outcome), list(one.response.decision_ids)) for one in results]
+    assert told == [("joined", made[-10:])] * 60, "the reply has a bounded size, too"
+    assert client.rows("select count(*) from credited_rewards where unit_id = ?", unit) == [(60 * 50,)]
+    commits = client.rows("select count(*) from credited_rewards where unit_id = ? group by time", unit)
+    assert max(commits)[0] <= MOST_ROWS
+    again = client.reward_batch(purchases(unit, 60).requests)
+    assert {outcome_name(one.response.outcome) for one in again} == {"duplicate"}
+
+
+def test_of_a_batch_each_reward_is_written_or_has_an_error(clock: Clock) -> None:
+    """The disk may fill between two pieces: what was written is acknowledged, and only the others are sent again."""
+    log = MemoryLog(clock=clock)
+    log.append([NewVersion(sample_experiment(reward=RewardDefinition(attribution=Attribution.ALL)), 1)])
+    version, current, left = log.versions()[-1], Current(), iter([True, False])
+    current.put(version, Model(Uniform()))
+    log.append([decision(version, f"d-{number}", "anna") for number in range(50)])
+
+    def append(entries: Sequence[Entry]) -> list[Mark | None]:
+        if not next(left, True):
+            raise LogFull("the disk is full")
+        return log.append(entries)
+
+    service = DeciderService(current, log, append=append)
+    request = purchases("anna", 60)
+    results = service.RewardBatch(request).results
+    written = [one for one in results if one.HasField("response")]
+    assert 0 < len(written) < 60
+    assert [one.HasField("response") for one in results] == [True] * len(written) + [False] * (60 - len(written))
+    assert len(log.refused_rewards()) == 0
+    outcomes = [outcome_name(one.response.outcome) for one in service.RewardBatch(request).results]
+    assert outcomes == ["duplicate"] * len(written) + ["joined"] * (60 - len(written))
 
 
 # --- two processes, killed

@@ -289,6 +289,9 @@ class NewLink:
     same_as: str
 
 
+MOST_ROWS = 1_000
+"""Entries that a commit should write, about: other writers wait for it. Whoever has more appends them in pieces."""
+
 MOST_UNITS = 20
 """Of one person."""
 

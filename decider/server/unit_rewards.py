@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from decider.errors import FailedPrecondition, InvalidArgument, Violation
-from decider.experiment.attribution import knows, takes
-from decider.experiment.definition import ExperimentVersion
+from decider.experiment.attribution import MOST_CREDITED, knows, takes
+from decider.experiment.definition import Attribution, ExperimentVersion
 from decider.log.protocol import LogReader, Mark, NewUnitReward, NewUnitRewardChange, UnitRewardRef
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
@@ -15,6 +15,9 @@ from decider.serving.current import Current
 from decider.types import DecisionId, ExperimentId, RewardOutcome
 
 UnitEntry = NewUnitReward | NewUnitRewardChange
+
+MOST_TOLD = 10
+"""Credited decisions that a reply names: one of a batch has to fit into a message, however long their ids are."""
 
 _WAY_OUT = "declare it (last, first or all), or name the decision"
 
@@ -84,11 +87,21 @@ class UnitRewards:
         """The versions of the unit's open decisions: what they said about rewards holds until their windows end."""
         return [one.version for one in self._log.open_decisions(unit, experiment)]
 
+    def rows(self, entry: UnitEntry) -> int:
+        """How many entries it writes, about, at most."""
+        rules = [one.experiment.reward.attribution for one in self._named(entry.experiment)]
+        credited = [MOST_CREDITED if rule is Attribution.ALL else 1 for rule in rules if rule is not None]
+        return 1 + (sum(credited) or MOST_CREDITED)
+
+    def _named(self, experiment: ExperimentId | None) -> Iterable[ExperimentVersion]:
+        versions = [serving.version for serving in self._current.all()]
+        return [one for one in versions if experiment in (None, one.experiment.id)]
+
     def reply(self, entry: UnitEntry, mark: Mark | None) -> tuple[RewardOutcome, list[DecisionId]]:
-        """The outcome, and the decisions that are credited."""
+        """The outcome, and the newest decisions that are credited."""
         found = self._find(entry, mark)
         credited = self._log.credits(found.position) if found else ()
-        ids = [one.decision_id for one in credited]
+        ids = [one.decision_id for one in credited[-MOST_TOLD:]]
         if isinstance(entry, NewUnitRewardChange):
             late = all(are_late(self._log, [(one.place, mark) for one in credited]))
             return _outcome_of_change(entry, found, mark, credited=bool(ids), late=late), ids
