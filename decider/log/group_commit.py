@@ -216,6 +216,7 @@ class CommitExecutor(Executor):
         runners = _Runners()
         while (call := self._calls.get()) is not None:
             waiting = self._start_more(runners.start(call), runners)
+            del call  # while the thread waits for the next one, it must not keep this one's request
             while waiting:
                 # Commits last: then those that look something up first are in the same commit.
                 work = next((work for _, (work, _) in waiting if work != self._append), self._append)
@@ -242,8 +243,9 @@ class CommitExecutor(Executor):
         """Do one kind of work for all that wait for it. Returns those that wait afterwards."""
         these = [(runner, items) for runner, (kind, items) in waiting if kind == work]
         again = [one for one in waiting if one[1][0] != work]
-        # Entries of one kind after each other: the log writes them with one statement.
-        these.sort(key=lambda one: type(one[1][0]).__name__ if one[1] else "")
+        # Entries of one kind after each other: the log writes them with one statement. What writes much comes last, so
+        # that only this waits where not all fit.
+        these.sort(key=lambda one: _order(one[1]))
         if work == self._append:
             fit = _count_fitting([items for _, items in these])
             again += [(runner, (work, items)) for runner, items in these[fit:]]
@@ -259,6 +261,11 @@ class CommitExecutor(Executor):
             again += runners.still_waiting(runner, runner.switch(results[first : first + len(items)]))
             first += len(items)
         return again
+
+
+def _order(entries: Sequence[Any]) -> tuple[bool, str]:
+    kind = type(entries[0]) if entries else object
+    return kind in _BY_UNIT, kind.__name__
 
 
 def _count_fitting(calls: Sequence[Sequence[Any]]) -> int:
