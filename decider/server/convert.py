@@ -86,6 +86,7 @@ def slate_requests(message: pb.DecideSlateRequest) -> tuple[str, list[DecisionRe
         violations.append(Violation("slots", f"has {len(message.slots)} slots; 1 to {MAX_SLOTS} are possible"))
     context = _context(message.context, violations)
     action_features = _action_features(message.action_features, violations)
+    called = _called_actions(message.actions, violations) if message.actions else ()
     contexts = [_slot_context(context, slot, f"slots[{place}]", violations) for place, slot in enumerate(message.slots)]
     if violations:
         raise InvalidArgument(violations)
@@ -100,6 +101,7 @@ def slate_requests(message: pb.DecideSlateRequest) -> tuple[str, list[DecisionRe
             tuple(map(ActionId, slot.excluded_actions)),
             action_features,
             explore,
+            called,
             default=_default_action(slot),
         )
         for place, (slot, of_slot) in enumerate(zip(message.slots, contexts, strict=True))

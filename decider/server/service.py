@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from decider.decide.agreement import Agreement, agreement_of
@@ -14,7 +15,9 @@ from decider.errors import (
     AlreadyExists,
     DeciderError,
     FailedPrecondition,
+    InvalidArgument,
     LogError,
+    Violation,
 )
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts, is_limit
@@ -72,6 +75,9 @@ class _Answer(NamedTuple):
 MOST_TRIES = 100
 """To decide for a unit. Each but the last one fails because another decision was written between the look at what the
 unit has had and the commit, and used up or freed a limit: that ends once nobody is quicker."""
+
+OF_SLOT = {field.name for field in pb.Slot.DESCRIPTOR.fields}
+"""Fields that each slot has, and not the slate."""
 
 PATIENT = Caller(math.inf, lambda: True)
 """A caller that never gives up."""
@@ -131,7 +137,7 @@ class DeciderService(Feedback):
             chosen.decision,
             chosen.version,
             with_ranking=request.with_ranking,
-            called=request.actions if isinstance(request, pb.DecideRequest) else (),
+            called=request.actions,
             reason=chosen.reason,
         )
         if chosen.ignored:
@@ -152,7 +158,8 @@ class DeciderService(Feedback):
 
     def DecideSlate(self, request: pb.DecideSlateRequest, caller: Caller = PATIENT) -> pb.DecideSlateResponse:
         """Choose for each slot, append all in one commit, answer; a slate id in the log gets the stored slate."""
-        stored = self._find_slate(request) if request.slate_id else ()
+        sane = request.slate_id and len(request.slots) <= convert.MAX_SLOTS  # else it is refused, and not looked for
+        stored = self._find_slate(request) if sane else ()
         slate_id, answers = (request.slate_id, stored) if stored else self._new_slate(request, caller)
         response = pb.DecideSlateResponse(slate_id=slate_id)
         for answer in answers:
@@ -179,7 +186,7 @@ class DeciderService(Feedback):
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
                 reason="EXPERIMENT_STICKY",
             )
-        fit = [self._fit(version, slot) for slot in slots]
+        fit = [self._fit_slot(version, place, slot) for place, slot in enumerate(slots)]
         asked, seen = self._recall(version, [slot for slot, _ in fit])
         counts = self._limit_counts(version, request.unit_id)
         filled = decide_slate(asked, version, model, cache, self._budget, counts)
@@ -210,19 +217,24 @@ class DeciderService(Feedback):
     def _find_slate(self, request: pb.DecideSlateRequest) -> Sequence[_Answer]:
         """The slate with this id; empty if there is none. Raises AlreadyExists if it belongs to another unit or
         experiment, has another number of slots, or if a slot leaves out its action."""
+        ids = [slot_id(request.slate_id, place) for place in range(len(request.slots) + 1)]
+        *there, beyond = self._log.locate_all(ids)
+        if not (beyond or any(there)):  # as for most calls, which need not be copied for each slot then
+            return ()
         wanted = [
             pb.DecideRequest(
                 experiment=request.experiment,
                 unit_id=request.unit_id,
-                decision_id=slot_id(request.slate_id, place),
+                decision_id=id_,
                 eligible_actions=slot.eligible_actions,
                 excluded_actions=slot.excluded_actions,
+                action_features=request.action_features,
+                actions=request.actions,
                 default_action=slot.default_action,
             )
-            for place, slot in enumerate(request.slots)
+            for id_, slot in zip(ids, request.slots, strict=False)  # one id more, which is none of this slate
         ]
         found = [answer for answer in map(self._find_stored, wanted) if answer is not None]
-        beyond = self._log.locate(slot_id(request.slate_id, len(request.slots)))
         if (found or beyond) and (len(found) < len(wanted) or beyond):
             raise AlreadyExists(
                 f"slate_id {request.slate_id!r} belongs to a slate with another number of slots; take a new id",
@@ -310,6 +322,17 @@ class DeciderService(Feedback):
             return self._checks.fit(version, asked._replace(default=None))
         return asked, ()
 
+    def _fit_slot(
+        self, version: ExperimentVersion, place: int, slot: DecisionRequest
+    ) -> tuple[DecisionRequest, Sequence[ActionId]]:
+        """`_fit`; errors about what each slot has for itself say which slot it is."""
+        try:
+            return self._fit(version, slot)
+        except FailedPrecondition as error:
+            raise FailedPrecondition(f"slots[{place}]: {error}", reason=error.reason) from error
+        except InvalidArgument as error:
+            raise InvalidArgument([_of_slot(place, one) for one in error.violations]) from error
+
     def _kept(self, version: ExperimentVersion, unit: str) -> LoggedDecision | None:
         return self._log.assigned(version.experiment.id, unit, at=self._clock())
 
@@ -366,6 +389,10 @@ class DeciderService(Feedback):
                 reason="DECISION_ID_REUSED",
             )
         return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, logged.decision, version))
+
+
+def _of_slot(place: int, wrong: Violation) -> Violation:
+    return replace(wrong, field=f"slots[{place}].{wrong.field}") if wrong.field in OF_SLOT else wrong
 
 
 def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
