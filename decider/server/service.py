@@ -291,7 +291,9 @@ class DeciderService(Feedback):
         reached = version.limits.reached(counts) if version.limits and counts else None
         eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
         if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
-            return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
+            of = self._log.version_at(kept.decision.version)
+            if _same_chooser(of, version):
+                return _Answer(kept.decision, of, True, ignored, STICKY)
         made = decide(asked, version, model, slots, self._budget, eligible=eligible)
         depends = reached or eligible.withheld or seen or version.experiment.sticky
         new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen) if depends else None
@@ -445,6 +447,12 @@ def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion
     if version.default_reason is not None and default_action(version, shown, default) not in (None, action):
         return False
     return action in eligible.actions or is_limit(eligible.withheld.get(action, ""))
+
+
+def _same_chooser(kept: ExperimentVersion, version: ExperimentVersion) -> bool:
+    """Whether callers choose in both versions, or the policy and the control group in both: what one of them has chosen
+    is not what the other one would."""
+    return (kept.default_reason is None) == (version.default_reason is None)
 
 
 def _too_many_tries(unit: str) -> LogError:

@@ -94,6 +94,7 @@ def _let_ids_repeat(connection: sqlite3.Connection) -> None:
     for sql in [*made, _INDEX_OF_IDS]:
         connection.execute(sql.replace(_UNIQUE_ID, _ID))
     connection.execute("drop trigger keep_creditable_decision")  # needs an index; nothing is credited in a copy
+    connection.execute("drop trigger counted_by_unit")  # what was written was looked at then
     # So it is with rewards by unit, once the first one is archived.
     connection.execute("drop index unit_rewards_once")
     connection.execute("create index unit_rewards_once on unit_rewards (unit_id, reward_id)")

@@ -129,6 +129,7 @@ update exposures set reserved_until = s.time from seals s
 where s.decision = exposures.decision and exposures.reserved_until > s.time
 """
 
+
 @MIGRATIONS()
 def sum_rows_of_units(db: Database) -> None:
     """Checksums over tables about units, as they are now."""

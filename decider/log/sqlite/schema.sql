@@ -492,6 +492,21 @@ create trigger no_late_reward before insert on rewards when new.decision <= (sel
   select raise(ignore);
 end;
 
+-- A purchase counts once in an experiment: one with the id and name of a reward by unit of the person, which was credited
+-- in the same experiment, is refused, whichever decision it names. What a reward by unit credits stands up to its `last`:
+-- `cross join` begins there, and not with all decisions of the experiment.
+create trigger counted_by_unit before insert on rewards
+when new.reward_id is not null and exists (select 1 from unit_rewards) begin
+  select raise(ignore) from decisions d join experiments e on e.position = d.version
+    join unit_rewards u on u.reward_id = new.reward_id and u.name = new.name and u.last < new.position
+      and u.unit_id in (select d.unit_id union all select p.unit_id from persons p
+        where p.person = (select person from persons where unit_id = d.unit_id))
+  where d.position = new.decision and exists (
+    select 1 from rewards r cross join decisions c on c.position = r.decision
+      cross join experiments ce on ce.position = c.version
+    where r.position > u.position and r.position <= u.last and ce.experiment = e.experiment);
+end;
+
 create trigger no_late_activation before insert on activations when new.decision <= (select position from cut) begin
   select raise(ignore);
 end;

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from decider.experiment.attribution import OpenDecision
+from decider.experiment.attribution import OpenDecision, SameId
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
 from decider.log.protocol import MOST_OPEN, MOST_UNITS, UnitRewardRef
@@ -31,7 +31,7 @@ on conflict (unit_id) do update set person = excluded.person
 """
 
 UNIT_REWARD = """
-select position, name, last from unit_rewards
+select position, name, last, experiment from unit_rewards
 where unit_id in (select value from json_each(:units)) and reward_id = :id
 order by unit_id = :unit desc, position desc limit 1
 """
@@ -50,17 +50,24 @@ where u.position = ? order by r.position
 """
 
 _OPEN = f"""
-select d.position, d.version, exists (select 1 from activations a where a.decision = d.position) as activated
+select d.position, d.version, a.position is not null as activated, a.action is not null as overridden
 from creditable_decisions u join decisions d on d.position = u.decision and d.unit_id = u.unit_id
+  left join activations a on a.decision = d.position
 where u.unit_id in (select value from json_each(:units)) and u.until > :at
   and not exists (select 1 from seals s where s.decision = u.decision)
   and (:experiment is null or d.version in (select position from experiments where experiment = :experiment))
 order by u.decision desc limit {MOST_OPEN}
 """  # noqa: S608 - a number
 
-_HAS_ID = """
-select decision from rewards where decision in (select value from json_each(:decisions)) and reward_id = :id
-"""
+# Those that a final reward has closed, too.
+_SAME_ID = f"""
+select r.decision, e.experiment, r.name
+from (select unit_id, decision from creditable_decisions
+    where unit_id in (select value from json_each(:units)) and until > :at order by decision desc limit {MOST_OPEN}) u
+  join decisions d on d.position = u.decision and d.unit_id = u.unit_id join experiments e on e.position = d.version
+  join rewards r on r.decision = u.decision and r.reward_id = :id
+where :experiment is null or e.experiment = :experiment
+"""  # noqa: S608 - a number
 
 _DROP_OVER = f"""
 delete from creditable_decisions where (unit_id, decision) in (
@@ -112,14 +119,16 @@ def open_decisions(
 ) -> Iterator[OpenDecision]:
     """The newest decisions of these units that a reward by unit may be credited to at a time."""
     parameters = {"units": json.dumps(units), "experiment": experiment, "at": at}
-    for position, version, activated in connection.execute(_OPEN, parameters).fetchall():
-        yield OpenDecision(position, version_at(version), bool(activated))
+    for position, version, activated, overridden in connection.execute(_OPEN, parameters).fetchall():
+        yield OpenDecision(position, version_at(version), bool(activated), bool(overridden))
 
 
-def rewarded_with(connection: sqlite3.Connection, decisions: Sequence[Position], reward_id: str) -> set[Position]:
-    """Those of these decisions that have a reward with this id."""
-    rows = connection.execute(_HAS_ID, {"decisions": json.dumps(decisions), "id": reward_id})
-    return {row[0] for row in rows}
+def same_id(
+    connection: sqlite3.Connection, units: Sequence[str], experiment: ExperimentId | None, at: Time, reward_id: str
+) -> Sequence[SameId]:
+    """The rewards with this id of these units' newest decisions, whose windows would be open at a time."""
+    parameters = {"units": json.dumps(units), "experiment": experiment, "at": at, "id": reward_id}
+    return [SameId(*row) for row in connection.execute(_SAME_ID, parameters)]
 
 
 def credited_rewards(connection: sqlite3.Connection, unit_reward: Position) -> Sequence[CreditedReward]:
