@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
-from decider.learn.trainer import resume_trainer
+from decider.learn.trainer import Steps, resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.policy.memory import PolicyMemory
 from decider.serving.follower import Copies, Owner, owner_of
@@ -109,6 +109,7 @@ class Leader:
         self._roster = Roster()
         self._roster_old = True
         self._asked = Mark(START, Time(0))
+        self._left_out = set[ExperimentId]()
         self._next_tick: tuple[Position, Time | None] | None = None
         self._unpublished: list[_Publication] = []
         self._unpublished_since = 0.0
@@ -186,10 +187,10 @@ class Leader:
         """The trainings that may have something to do. Those of which the log has sealed nothing since the last look
         go on without asking it: one query for all of them, so that an experiment without news costs nothing."""
         asked = self._asked
-        due = set[ExperimentId]()
+        due, self._left_out = self._left_out, set()
         if end.position > asked.position:
             first = self._log.first_deadlines(after=asked.time)
-            due = {id_ for id_, deadline in first.items() if deadline <= end.time}
+            due |= {id_ for id_, deadline in first.items() if deadline <= end.time}
         self._asked = end
         return [t for t in self._roster.values() if not self._is_idle(t, asked, due) or not self._skip(t, end)]
 
@@ -265,6 +266,7 @@ class Leader:
         news = self._log.follow(self._followed)
         self._roster_old |= bool(self._lineup.follow(news))
         self._followed = news.head
+        self._left_out |= {id_ for _, id_ in news.leave_outs}
         if self._roster_old:
             self._roster_old = self._renew_roster()
 
@@ -412,8 +414,8 @@ class Leader:
             self._copies.put(name, model)  # before the entry: a follower may look for it right after the commit
             entries.append(NewModel(name, trainer.learned))
             if training.news:
-                self._on_learned(trainer.experiment, trainer.learned - training.published, training.seconds)
-            training.published, training.published_at, training.seconds = trainer.learned, time.monotonic(), 0.0
+                self._on_learned(trainer.experiment, trainer.learned - training.published.learned, training.seconds)
+            training.published, training.published_at, training.seconds = trainer.steps, time.monotonic(), 0.0
         if training.reached and self._is_cold(training):
             entries.append(Serves(training.version.position))
         if entries or store:
@@ -436,7 +438,7 @@ class Leader:
             due = self._publish_all()
         except Exception as error:
             for training in waiting:
-                training.published = 0  # so that none of them stores a model that was never published
+                training.published = Steps(-1)  # so that none of them stores a model that was never published
             for training in waiting:
                 self._begin_again(training, error)
             return
@@ -455,22 +457,24 @@ class Leader:
         return rollout.newest.position == training.version.position and rollout.warm != training.trainer.signature
 
     def _store_is_due(self, training: Training) -> bool:
-        learned = training.trainer.learned - training.stored
-        waited = time.monotonic() - training.stored_at
-        if not learned:
+        steps, stored = training.trainer.steps, training.stored
+        if steps == stored:
             return False
+        if steps.went_back > stored.went_back:
+            return True  # the newest stored model may have learned what is left out now
+        learned, waited = steps.learned - stored.learned, time.monotonic() - training.stored_at
         size = training.stored_bytes
         return size is None or learned * self._pace.store_bytes >= size or waited >= self._pace.store_interval
 
     def _store(self, training: Training) -> None:
         trainer = training.trainer
-        if trainer.learned == training.stored or training.news:
+        if trainer.steps == training.stored or training.news:
             return
         saved = trainer.save()
         name = ModelName(trainer.experiment, trainer.position, trainer.signature)
         needed = [signature for id_, signature in self._roster if id_ == trainer.experiment]
         size = self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes, keep=needed)
-        training.stored, training.stored_at = trainer.learned, time.monotonic()
+        training.stored, training.stored_at = trainer.steps, time.monotonic()
         training.stored_bytes, training.unstored_seconds = size, 0.0
 
     def _log_progress(self) -> None:
