@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.guard import Guard
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
-from decider.learn.trainer import Steps, resume_trainer
+from decider.learn.trainer import Steps, ignore_sealed, resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.policy.memory import PolicyMemory
 from decider.serving.follower import Copies, Owner, owner_of
@@ -80,6 +81,7 @@ class Leader:
     on_learned: called with the experiment, the number of decisions and the seconds of every round of learning.
     on_failed: called with the experiment whose round failed.
     stopping: asked between slices; True ends a round. memory: bounds the trainers' policies.
+    guard: holds learning while rewards are missing; None: nobody does.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Leader:
         clock: Callable[[], Time],
         pace: Pace = Pace(),
         memory: PolicyMemory | None = None,
+        guard: Guard | None = None,
         stopping: Callable[[], bool] = lambda: False,
         on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learning,
         on_failed: Callable[[ExperimentId], None] = _ignore_failure,
@@ -101,6 +104,8 @@ class Leader:
         self._clock = clock
         self._pace = pace
         self._memory = memory
+        self._guard = guard
+        self._on_sealed = guard.watch if guard else ignore_sealed
         self._stopping = stopping
         self._on_learned = on_learned
         self._on_failed = on_failed
@@ -178,6 +183,8 @@ class Leader:
                 if time.monotonic() - self._unpublished_since >= PUBLISH_INTERVAL:
                     self._try_to_publish()
         self._try_to_publish()
+        if self._guard is not None:
+            self._guard.act()
         self._maintain()
         self._log_progress()
         now = time.monotonic()
@@ -266,9 +273,15 @@ class Leader:
         news = self._log.follow(self._followed)
         self._roster_old |= bool(self._lineup.follow(news))
         self._followed = news.head
-        self._left_out |= {id_ for _, id_ in news.leave_outs}
+        self._follow_leave_outs({id_ for _, id_ in news.leave_outs})
         if self._roster_old:
             self._roster_old = self._renew_roster()
+
+    def _follow_leave_outs(self, changed: Collection[ExperimentId]) -> None:
+        self._left_out.update(changed)
+        if self._guard is not None:
+            for id_ in changed:
+                self._guard.follow(id_)
 
     def _renew_roster(self) -> bool:
         """Returns whether to look again soon: an experiment that has ended still has something to learn."""
@@ -314,7 +327,9 @@ class Leader:
 
     def _begin(self, version: ExperimentVersion) -> Training:
         experiment = version.experiment
-        trainer, mismatch = resume_trainer(self._log, experiment.id, experiment.policy, memory=self._memory)
+        trainer, mismatch = resume_trainer(
+            self._log, experiment.id, experiment.policy, memory=self._memory, on_sealed=self._on_sealed
+        )
         if mismatch is not None:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -27,6 +27,14 @@ from decider.policy.spec import PolicySpec
 from decider.types import START, ExperimentId, Position, Time
 
 logger = logging.getLogger(__name__)
+
+
+OnSealed = Callable[[SealedDecision, ExperimentVersion], None]
+"""Called with each sealed decision that a trainer reads, and its version; after going back with some of them again."""
+
+
+def ignore_sealed(sealed: SealedDecision, version: ExperimentVersion) -> None:
+    """Nobody watches."""
 
 
 class Steps(NamedTuple):
@@ -53,8 +61,10 @@ class Trainer:
         *,
         code: int | None = None,
         memory: PolicyMemory | None = None,
+        on_sealed: OnSealed = ignore_sealed,
     ) -> None:
         self._log = log
+        self._on_sealed = on_sealed
         self._memory = memory
         self.experiment = experiment
         self.spec = spec
@@ -144,7 +154,9 @@ class Trainer:
         self._follow_leave_outs(mark)
         with closing(self._read_sealed(mark)) as decisions:
             for sealed in decisions:
-                self._learn(sealed, self._log.version_at(sealed.decision.version))
+                version = self._log.version_at(sealed.decision.version)
+                self._on_sealed(sealed, version)
+                self._learn(sealed, version)
                 yield
         self.time = max(self.time, mark.time)
         if self.steps != before:
@@ -212,10 +224,15 @@ class Trainer:
 
 
 def resume_trainer(
-    log: LogReader, experiment: ExperimentId, spec: PolicySpec, *, memory: PolicyMemory | None = None
+    log: LogReader,
+    experiment: ExperimentId,
+    spec: PolicySpec,
+    *,
+    memory: PolicyMemory | None = None,
+    on_sealed: OnSealed = ignore_sealed,
 ) -> tuple[Trainer, ModelMismatch | None]:
     """A trainer that continues from the newest stored model; if that is damaged, a fresh trainer and the reason."""
-    trainer = Trainer(log, experiment, spec, memory=memory)
+    trainer = Trainer(log, experiment, spec, memory=memory, on_sealed=on_sealed)
     try:
         trainer.resume()
     except ModelMismatch as mismatch:

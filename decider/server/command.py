@@ -55,6 +55,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
     "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
+    "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
     "--http": {"callback": _address},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},
