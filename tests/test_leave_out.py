@@ -101,7 +101,8 @@ def test_a_model_is_the_same_however_it_came_there(
     at_once.learn_up_to(end)
     for cut in [*sorted(round(share * end.position) for share in cuts), end.position]:
         mark = Mark(Position(cut), log.time_at(Position(cut)))
-        in_pieces.learn_up_to(mark)
+        while not in_pieces.advance(mark, seconds=0):  # one decision at a time
+            pass
         before = resumed.steps
         resumed.learn_up_to(mark)
         if resumed.steps != before:
@@ -263,7 +264,7 @@ def test_a_stretch_is_opened_closed_listed_and_taken_back(shop_log: Path) -> Non
 
 
 def test_a_server_goes_back_within_its_round_and_after_a_kill(tmp_path: Path) -> None:
-    """While a pixel was down nothing earned anything: the model from before them serves again, also after SIGKILL and a start."""
+    """While a pixel was down nothing earned: the model from before serves again, also after SIGKILL and a start."""
     db = tmp_path / "log.db"
     server = ServerProcess(db, "--store-interval", "0.1", "--learn-interval", "0.05")
     with closing(server.client()) as client:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from decider.estimate.outage import OutageTest, UsualShare
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.versions import learns_alike
+from decider.log.log_totals import LogTotals
 from decider.log.protocol import EventLog, LeaveOut, NewLeaveOut, SealedDecision
-from decider.log.totals import LabelTotals
 from decider.types import START, ExperimentId, Position, Reason, Time
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class Guard:
         held = next(self._open(id_), None)
         if held is not None:
             self.held[id_] = held
-        test = OutageTest(self._usual_share(id_), missing=held is not None)
+        test = OutageTest(self._usual_share(id_, held=held is not None), missing=held is not None)
         watch = self._watches[id_] = _Watch(test, version, self._begun, held)
         return watch
 
@@ -82,13 +82,12 @@ class Guard:
         own = (one for one in entries if one.entry.author == AUTHOR and one.entry.until is None)
         return (one for one in own if one.position not in replaced)
 
-    def _usual_share(self, id_: ExperimentId) -> UsualShare:
-        """As the stored totals have it."""
-        checkpoint = self._log.totals_checkpoint()
-        if checkpoint is None:
-            return UsualShare()
-        totals = LabelTotals.from_json(checkpoint.content)
-        sealed, defaulted = totals.sealed[id_,], totals.defaulted[id_,]
+    def _usual_share(self, id_: ExperimentId, *, held: bool) -> UsualShare:
+        """As the stored totals have it; where it is held, counted to the end: without, no end would be found."""
+        counted = LogTotals(self._log)
+        if held:
+            counted.catch_up()
+        sealed, defaulted = counted.totals.sealed[id_,], counted.totals.defaulted[id_,]
         return UsualShare.known(sealed, sealed - defaulted)
 
     def follow(self, id_: ExperimentId) -> None:

@@ -73,6 +73,7 @@ class Trainer:
         self._rewards = rewards_of(spec.relearned)
         self._resumes = False
         self.learned = self.went_back = 0
+        self._way: Generator[None, None, None] | None = None
         self._begin()
 
     def _begin(self, *, before: Time = NEVER) -> None:
@@ -97,7 +98,6 @@ class Trainer:
         self.position = position
         self._left_out: list[Stretch] = []
         self._known = position
-        self._way: Generator[None, None, None] | None = None
 
     def resume(self) -> None:
         """Continue from the newest stored model, if there is one behind the base and the policy is resumable.
@@ -134,6 +134,7 @@ class Trainer:
         except BaseException:
             self.begin_with_nothing()  # without reading: that is what may have failed
             self.learned = self.went_back = 0
+            self._way = None
             self._begin()
             raise
         self._way = None
