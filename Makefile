@@ -120,6 +120,9 @@ walk: $(READY) ## the way of one Decide through the files and rooms
 given-up: $(READY) ## calls that are given up, against a server that stands still each second: is anything learned that nobody saw?
 	@$(BIN)/python -m simulator.studies.given_up $(ARGS)
 
+outage: $(READY) ## rewards stop for a while: what does it cost, with the guard of learning and without? (a quarter of an hour)
+	@$(BIN)/python -m simulator.studies.outage $(ARGS)
+
 cases: $(READY) ## scripts that recreate faults of real services (minutes); ROWS=60000 makes long logs shorter
 	@for case in clock_forward_and_back long_log_start; do PYTHONPATH=. $(BIN)/python tests/cases/$$case.py || exit 1; done
 

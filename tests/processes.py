@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from decider.decide.decide import RULES
 from decider.experiment.definition import Experiment
+from decider.learn.guard import Guard
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import ApplyResult, Versions
 from decider.log.protocol import EventLog
@@ -41,6 +42,7 @@ class Process:
         self.current, copies = Current(), Copies()
         self.versions = Versions(self.log)
         self.follower = Follower(self.log, self.current, copies, memory=self.memory)
+        self.guard = Guard(self.log)
         self.leader = Leader(
             self.log,
             self.lease,
@@ -48,6 +50,7 @@ class Process:
             clock=self.clock,
             pace=pace,
             memory=self.memory,
+            guard=self.guard,
             on_learned=self._hear,
             on_failed=self.failed.append,
         )

@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.serving": DOMAIN | {"decider.decide", "decider.log"},
     "decider.estimate": set(),
     "decider.log": DOMAIN,
-    "decider.learn": LOGGED,
+    "decider.learn": LOGGED | {"decider.estimate"},
     "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
     "decider.server": SERVER,
     "decider.extras": set(),

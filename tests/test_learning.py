@@ -170,9 +170,9 @@ operations = st.lists(
 )
 
 
-def told(steps: Sequence[tuple[str, int, float]]) -> Story:
-    """The story of these steps."""
-    story = Story(reward=RewardDefinition(window=3 * SECOND))
+def told(steps: Sequence[tuple[str, int, float]], begun: Story | None = None) -> Story:
+    """The story of these steps. begun: what was told before."""
+    story = begun or Story(reward=RewardDefinition(window=3 * SECOND))
     for kind, number, value in steps:
         if kind == "decide":
             story.decide(index=number, context=int(value))

@@ -32,6 +32,7 @@ from decider.log.protocol import (
     ModelName,
     NewActivation,
     NewBuild,
+    NewLeaveOut,
     NewLink,
     NewModel,
     NewReward,
@@ -115,6 +116,10 @@ def fill_persons(log: EventLog, clock: Clock) -> None:
         (sealed, _) = log.append([decision(version, f"last-{number}", "somebody"), Tick()])
         if sealed is not None:
             log.append([NewReward(sealed.position, "click", 1.0, final=True)])
+    known = Time(log.head().time - SECOND)
+    (left_out,) = log.append([NewLeaveOut(made.id, known, None, author="Ada", reason="the pixel was down")])
+    if left_out is not None:
+        log.append([NewLeaveOut(made.id, known, log.head().time, left_out.position, "Ada", "it is back")])
 
 
 def store_totals(log: EventLog) -> None:

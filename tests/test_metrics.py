@@ -55,6 +55,7 @@ FAMILIES = {
     "decider_ignored_actions": "counter",
     "decider_learn_failures": "counter",
     "decider_learning_entries": "gauge",
+    "decider_learning_held": "gauge",
     "decider_log_bytes": "gauge",
     "decider_log_position": "gauge",
     "decider_model_age_seconds": "gauge",

@@ -150,6 +150,8 @@ TESTED_BELOW = (
     ".venv/bin/decider serve --db obd.db",
     ".venv/bin/decider archive --db demo.db",
     ".venv/bin/decider relearn storefront --db demo.db",
+    ".venv/bin/decider leave-out storefront --db demo.db",
+    ".venv/bin/decider rollback storefront --db demo.db",
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
     ".venv/bin/simulator evaluate demo.db",
@@ -201,6 +203,8 @@ def test_the_demos_log_verifies_and_can_be_queried(demo: tuple[Place, str]) -> N
     assert "free-shipping" in place.run(only(".venv/bin/sqlite-utils query demo.db"))
     assert "learn anew" in place.run(only(".venv/bin/decider relearn storefront --db demo.db"))
     assert place.run(only(".venv/bin/decider archive --db demo.db")) == "nothing to archive\n"
+    assert "leaves out what is sealed after" in place.run(only(".venv/bin/decider leave-out storefront --db demo.db"))
+    assert place.run(only(".venv/bin/decider rollback storefront --db demo.db"))
 
 
 def test_the_demos_log_is_evaluated_as_the_texts_say(demo: tuple[Place, str]) -> None:

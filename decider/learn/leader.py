@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, DeciderError, LogError, LogLocked
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.guard import Guard
 from decider.learn.roster import PIECE, STRIDE, Roster, Training
-from decider.learn.trainer import resume_trainer
+from decider.learn.trainer import Steps, ignore_sealed, resume_trainer
 from decider.log.protocol import Entry, EventLog, Lease, Mark, ModelName, NewModel, Serves, Tick
 from decider.policy.memory import PolicyMemory
 from decider.serving.follower import Copies, Owner, owner_of
@@ -80,6 +81,7 @@ class Leader:
     on_learned: called with the experiment, the number of decisions and the seconds of every round of learning.
     on_failed: called with the experiment whose round failed.
     stopping: asked between slices; True ends a round. memory: bounds the trainers' policies.
+    guard: holds learning while rewards are missing; None: nobody does.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Leader:
         clock: Callable[[], Time],
         pace: Pace = Pace(),
         memory: PolicyMemory | None = None,
+        guard: Guard | None = None,
         stopping: Callable[[], bool] = lambda: False,
         on_learned: Callable[[ExperimentId, int, float], None] = _ignore_learning,
         on_failed: Callable[[ExperimentId], None] = _ignore_failure,
@@ -101,6 +104,8 @@ class Leader:
         self._clock = clock
         self._pace = pace
         self._memory = memory
+        self._guard = guard
+        self._on_sealed = guard.watch if guard else ignore_sealed
         self._stopping = stopping
         self._on_learned = on_learned
         self._on_failed = on_failed
@@ -109,6 +114,7 @@ class Leader:
         self._roster = Roster()
         self._roster_old = True
         self._asked = Mark(START, Time(0))
+        self._left_out = set[ExperimentId]()
         self._next_tick: tuple[Position, Time | None] | None = None
         self._unpublished: list[_Publication] = []
         self._unpublished_since = 0.0
@@ -179,6 +185,8 @@ class Leader:
                 if time.monotonic() - self._unpublished_since >= PUBLISH_INTERVAL:
                     self._try_to_publish()
         self._try_to_publish()
+        if self._guard is not None:
+            self._guard.act()
         self._maintain()
         self._log_progress()
         now = time.monotonic()
@@ -188,10 +196,10 @@ class Leader:
         """The trainings that may have something to do. Those of which the log has sealed nothing since the last look
         go on without asking it: one query for all of them, so that an experiment without news costs nothing."""
         asked = self._asked
-        due = set[ExperimentId]()
+        due, self._left_out = self._left_out, set()
         if end.position > asked.position:
             first = self._log.first_deadlines(after=asked.time)
-            due = {id_ for id_, deadline in first.items() if deadline <= end.time}
+            due |= {id_ for id_, deadline in first.items() if deadline <= end.time}
         self._asked = end
         return [t for t in self._roster.values() if not self._is_idle(t, asked, due) or not self._skip(t, end)]
 
@@ -267,8 +275,15 @@ class Leader:
         news = self._log.follow(self._followed)
         self._roster_old |= bool(self._lineup.follow(news))
         self._followed = news.head
+        self._follow_leave_outs({id_ for _, id_ in news.leave_outs})
         if self._roster_old:
             self._roster_old = self._renew_roster()
+
+    def _follow_leave_outs(self, changed: Collection[ExperimentId]) -> None:
+        self._left_out.update(changed)
+        if self._guard is not None:
+            for id_ in changed:
+                self._guard.follow(id_)
 
     def _renew_roster(self) -> bool:
         """Returns whether to look again soon: an experiment that has ended still has something to learn."""
@@ -315,7 +330,9 @@ class Leader:
 
     def _begin(self, version: ExperimentVersion) -> Training:
         experiment = version.experiment
-        trainer, mismatch = resume_trainer(self._log, experiment.id, experiment.policy, memory=self._memory)
+        trainer, mismatch = resume_trainer(
+            self._log, experiment.id, experiment.policy, memory=self._memory, on_sealed=self._on_sealed
+        )
         if mismatch is not None:
             logger.error("experiment %s: %s; learning again from the log", experiment.id, mismatch)
         elif trainer.position == START:
@@ -427,8 +444,8 @@ class Leader:
             self._copies.put(name, model)  # before the entry: a follower may look for it right after the commit
             entries.append(NewModel(name, trainer.learned))
             if training.news:
-                self._on_learned(trainer.experiment, trainer.learned - training.published, training.seconds)
-            training.published, training.published_at, training.seconds = trainer.learned, time.monotonic(), 0.0
+                self._on_learned(trainer.experiment, trainer.learned - training.published.learned, training.seconds)
+            training.published, training.published_at, training.seconds = trainer.steps, time.monotonic(), 0.0
         if training.reached and self._is_cold(training):
             entries.append(Serves(training.version.position))
         if entries or store:
@@ -451,7 +468,7 @@ class Leader:
             due = self._publish_all()
         except Exception as error:
             for training in waiting:
-                training.published = 0  # so that none of them stores a model that was never published
+                training.published = Steps(-1)  # so that none of them stores a model that was never published
             for training in waiting:
                 self._begin_again(training, error)
             return
@@ -470,22 +487,24 @@ class Leader:
         return rollout.newest.position == training.version.position and rollout.warm != training.trainer.signature
 
     def _store_is_due(self, training: Training) -> bool:
-        learned = training.trainer.learned - training.stored
-        waited = time.monotonic() - training.stored_at
-        if not learned:
+        steps, stored = training.trainer.steps, training.stored
+        if steps == stored:
             return False
+        if steps.went_back > stored.went_back:
+            return True  # the newest stored model may have learned what is left out now
+        learned, waited = steps.learned - stored.learned, time.monotonic() - training.stored_at
         size = training.stored_bytes
         return size is None or learned * self._pace.store_bytes >= size or waited >= self._pace.store_interval
 
     def _store(self, training: Training) -> None:
         trainer = training.trainer
-        if trainer.learned == training.stored or training.news:
+        if trainer.steps == training.stored or training.news:
             return
         saved = trainer.save()
         name = ModelName(trainer.experiment, trainer.position, trainer.signature)
         needed = [signature for id_, signature in self._roster if id_ == trainer.experiment]
         size = self._log.models.store(name, saved, keep_bytes=self._pace.keep_bytes, keep=needed)
-        training.stored, training.stored_at = trainer.learned, time.monotonic()
+        training.stored, training.stored_at = trainer.steps, time.monotonic()
         training.stored_bytes, training.unstored_seconds = size, 0.0
 
     def _log_progress(self) -> None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from decider.errors import LogError
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.schema import read_reward, reward_text
+from decider.learn.leave_out import stretches
 from decider.learn.rewards import WithLate, rewards_of
-from decider.learn.versions import learner, learns_alike
+from decider.learn.versions import learner, learns_alike, newest_version
 from decider.log.protocol import LogReader, Mark, SealedDecision
 from decider.policy.spec import Relearned
 from decider.serving.lineup import Lineup
@@ -68,13 +69,17 @@ def survey(log: LogReader, id_: ExperimentId, *, say: Callable[[str], None] = la
     Raises NotFound, FailedPrecondition where nothing could learn, ArchiveMissing, ArchiveDamaged before anything is
     read.
     """
-    newest = learner(id_, _newest(log, id_))
+    running = newest_version(log, id_)
+    newest = learner(id_, running.experiment if running else None)
     head = log.head().mark
     now = rewards_of(newest.policy.relearned)
     then = WithLate(Relearned(head.position, head.time, reward_text(newest.reward)))
     log.check_archive(id_, after=Time(0), late=head)
     found = Survey(waiting=_has_open_windows_of_another_definition(log, newest, head))
+    left_out = stretches(log.leave_outs(id_), head.position)
     for old, new in _both(now.read, then.read, log, id_, head):
+        if any(stretch.holds(old.deadline) for stretch in left_out):
+            continue
         version = log.version_at(old.decision.version)
         if version.learns_from(old.decision.reason, activated=old.activated, overridden=old.overridden):
             late = old.rewards != new.rewards
@@ -93,12 +98,6 @@ def _both(
     """Everything that is sealed, as it is learned and as it would be."""
     old, new = (read(log, id_, after=Time(0), until=head.time) for read in (now, then))
     return zip(old, new, strict=True)
-
-
-def _newest(log: LogReader, id_: ExperimentId) -> Experiment | None:
-    lineup = Lineup(log)
-    lineup.follow(log.follow(START))
-    return log.version_at(lineup[id_].newest.position).experiment if id_ in lineup else None
 
 
 def _has_open_windows_of_another_definition(log: LogReader, newest: Experiment, head: Mark) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from decider.experiment.definition import ExperimentVersion
-from decider.learn.trainer import Trainer
+from decider.learn.trainer import Steps, Trainer
 from decider.log.protocol import LogReader, Mark
 from decider.serving.follower import Owner, owner_of
 from decider.serving.lineup import Lineup, Rollout
@@ -34,7 +34,7 @@ class Training:
 
     at: position up to which the log is learned. named: position of the newest published model, which is learned again
     first. mark: the end of the stride under way. due: when it learns again, on the monotonic clock. reached: whether it
-    has ever caught up. seconds: of learning since the last model was published. published, stored: `trainer.learned` at
+    has ever caught up. seconds: of learning since the last model was published. published, stored: `trainer.steps` at
     that time. published_at, stored_at: on the monotonic clock. stored_bytes: of the model last stored; None if there is
     none.
     """
@@ -47,9 +47,9 @@ class Training:
     due: float = 0.0
     reached: bool = False
     seconds: float = 0.0
-    published: int = 0
+    published: Steps = Steps()
     published_at: float = -math.inf
-    stored: int = 0
+    stored: Steps = Steps()
     stored_at: float = field(default_factory=time.monotonic)
     stored_bytes: float | None = None
     unstored_seconds: float = 0.0
@@ -61,8 +61,8 @@ class Training:
 
     @property
     def news(self) -> bool:
-        """Whether it has learned since its model was published."""
-        return self.trainer.learned > self.published
+        """Whether it has learned, or gone back, since its model was published."""
+        return self.trainer.steps != self.published
 
     def skip_to(self, mark: Mark) -> None:
         """Nothing was sealed between: the log is not asked."""

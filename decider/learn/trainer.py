@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from typing import NamedTuple
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogCorrupt, ModelMismatch
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.leave_out import NEVER, Stretch, first_change, stretches
 from decider.learn.rewards import rewards_of
-from decider.log.protocol import LogReader, Mark, SealedDecision
+from decider.log.protocol import LeaveOut, LogReader, Mark, ModelName, SealedDecision
 from decider.policy.make import load_model, make_policy, save_model
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model, Policy
@@ -27,12 +29,28 @@ from decider.types import START, ExperimentId, Position, Time
 logger = logging.getLogger(__name__)
 
 
+OnSealed = Callable[[SealedDecision, ExperimentVersion], None]
+"""Called with each sealed decision that a trainer reads, and its version; after going back with some of them again."""
+
+
+def ignore_sealed(sealed: SealedDecision, version: ExperimentVersion) -> None:
+    """Nobody watches."""
+
+
+class Steps(NamedTuple):
+    """Of a trainer since it began: decisions that it has learned, and how often it went back."""
+
+    learned: int = 0
+    went_back: int = 0
+
+
 class Trainer:
     """Owns one policy and teaches it. code: version of the learning code; by default the newest. memory: bounds
     the policy.
 
     position: the log position it has learned up to, as in the model's name; 0: nothing. time: the log time up to which
-    it has read sealed decisions. learned: decisions since this trainer began.
+    it has read sealed decisions. learned: decisions since this trainer began. went_back: how often it
+    has gone back since, to the time before a stretch that is left out.
     """
 
     def __init__(
@@ -43,20 +61,27 @@ class Trainer:
         *,
         code: int | None = None,
         memory: PolicyMemory | None = None,
+        on_sealed: OnSealed = ignore_sealed,
     ) -> None:
         self._log = log
+        self._on_sealed = on_sealed
         self._memory = memory
         self.experiment = experiment
         self.spec = spec
         self.signature = spec.signature if code is None else spec.signature_of(code)
         self._code = code
         self._rewards = rewards_of(spec.relearned)
+        self._resumes = False
+        self.learned = self.went_back = 0
+        self._way: Generator[None, None, None] | None = None
         self._begin()
 
-    def _begin(self) -> None:
-        """From the model that was kept where the log is cut off; from nothing where there is none."""
+    def _begin(self, *, before: Time = NEVER) -> None:
+        """From the model that was kept where the log is cut off; from nothing where there is none. before: it may have
+        learned up to there."""
         base = self._log.models.base(self.experiment, self.signature)
-        if base is not None and base.name.position > START and self.spec.resumable:
+        usable = base is not None and base.name.position > START and self.spec.resumable and base.time <= before
+        if base is not None and usable:
             self._restart(base.name.position, base.time, self._log.models.load_base(base))
         else:
             self.begin_with_nothing()
@@ -71,18 +96,24 @@ class Trainer:
         self._policy: Policy = bounded
         self.time: Time = at
         self.position = position
-        self.learned = 0
-        self._way: Generator[None, None, None] | None = None
+        self._left_out: list[Stretch] = []
+        self._known = position
 
     def resume(self) -> None:
         """Continue from the newest stored model, if there is one behind the base and the policy is resumable.
 
         Raises ModelMismatch if it is damaged; the trainer is then fresh and can learn everything from the log again.
         """
+        self._resumes = True
         stored = self._log.models.newest(self.experiment, self.signature)
         at = self._log.time_at(stored[0]) if stored is not None else START
         if stored is not None and at > START and self.spec.resumable and stored[0] > self.position:
             self._restart(stored[0], Time(at), stored[1])
+
+    @property
+    def steps(self) -> Steps:
+        """Another one where the policy is another one."""
+        return Steps(self.learned, self.went_back)
 
     def learn_up_to(self, mark: Mark) -> int:
         """Learn from every decision sealed up to `mark`, which must not lie behind. Returns their number."""
@@ -102,6 +133,8 @@ class Trainer:
                     return False
         except BaseException:
             self.begin_with_nothing()  # without reading: that is what may have failed
+            self.learned = self.went_back = 0
+            self._way = None
             self._begin()
             raise
         self._way = None
@@ -118,14 +151,41 @@ class Trainer:
 
     def _go(self, mark: Mark) -> Generator[None, None, None]:
         """Learn everything up to the mark; yields after each decision."""
-        before = self.learned
+        before = self.steps
+        self._follow_leave_outs(mark)
         with closing(self._read_sealed(mark)) as decisions:
             for sealed in decisions:
-                self._learn(sealed, self._log.version_at(sealed.decision.version))
+                version = self._log.version_at(sealed.decision.version)
+                self._on_sealed(sealed, version)
+                self._learn(sealed, version)
                 yield
         self.time = max(self.time, mark.time)
-        if self.learned > before:
+        if self.steps != before:
             self.position = mark.position
+
+    def _follow_leave_outs(self, mark: Mark) -> None:
+        """Know what is left out at a mark; go back where the policy has learned from some of it, or not learned from
+        what is not left out any more."""
+        entries = self._log.leave_outs(self.experiment)
+        first = first_change(entries, after=self._known, until=mark.position)
+        if first < self.time:
+            self._go_back(first, entries, mark)
+            self.went_back += 1
+        self._known = mark.position
+        self._left_out = stretches(entries, mark.position)
+
+    def _go_back(self, before: Time, entries: Sequence[LeaveOut], mark: Mark) -> None:
+        """To the newest stored model that follows the same entries, for a trainer that goes on from stored ones."""
+        self._begin(before=before)
+        if not (self._resumes and self.spec.resumable):
+            return
+        for position in reversed(self._log.models.stored_positions(self.experiment, self.signature)):
+            at = self._log.time_at(position)
+            if at <= first_change(entries, after=position, until=mark.position) and at > self.time:
+                saved = self._log.models.load(ModelName(self.experiment, position, self.signature))
+                if saved is not None:
+                    self._restart(position, at, saved)
+                    return
 
     def _read_sealed(self, mark: Mark) -> Generator[SealedDecision, None, None]:
         # A generator, so that it can be closed half way: an iterator of the log need not have `close`.
@@ -133,6 +193,8 @@ class Trainer:
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
+        if any(stretch.holds(sealed.deadline) for stretch in self._left_out):
+            return
         if not version.learns_from(decision.reason, activated=sealed.activated, overridden=sealed.overridden):
             return
         if sealed.overridden:
@@ -163,10 +225,15 @@ class Trainer:
 
 
 def resume_trainer(
-    log: LogReader, experiment: ExperimentId, spec: PolicySpec, *, memory: PolicyMemory | None = None
+    log: LogReader,
+    experiment: ExperimentId,
+    spec: PolicySpec,
+    *,
+    memory: PolicyMemory | None = None,
+    on_sealed: OnSealed = ignore_sealed,
 ) -> tuple[Trainer, ModelMismatch | None]:
     """A trainer that continues from the newest stored model; if that is damaged, a fresh trainer and the reason."""
-    trainer = Trainer(log, experiment, spec, memory=memory)
+    trainer = Trainer(log, experiment, spec, memory=memory, on_sealed=on_sealed)
     try:
         trainer.resume()
     except ModelMismatch as mismatch:

@@ -16,7 +16,7 @@ from decider.experiment.definition import Experiment, ExperimentVersion, RewardD
 from decider.experiment.schema import ONLY_RELEARN, definition_text, reward_text
 from decider.learn.limits import LimitChecker, Limits
 from decider.learn.trainer import check_learnable
-from decider.log.protocol import EventLog, NewVersion
+from decider.log.protocol import EventLog, LogReader, NewVersion
 from decider.policy.spec import Relearned
 from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
@@ -159,6 +159,13 @@ def _is_only_another_state(newest: ExperimentVersion | None, experiment: Experim
     return newest is not None and experiment == replace(
         newest.experiment, paused=experiment.paused, ended=experiment.ended
     )
+
+
+def newest_version(log: LogReader, id_: ExperimentId) -> ExperimentVersion | None:
+    """The one that was applied last; None: there is no such experiment."""
+    lineup = Lineup(log)
+    lineup.follow(log.follow(START))
+    return log.version_at(lineup[id_].newest.position) if id_ in lineup else None
 
 
 def learner(id_: ExperimentId, newest: Experiment | None) -> Experiment:

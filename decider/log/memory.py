@@ -36,6 +36,7 @@ from decider.log.protocol import (
     EarlyActivation,
     Entry,
     Head,
+    LeaveOut,
     LoggedDecision,
     LoggedReward,
     LogSizes,
@@ -44,6 +45,7 @@ from decider.log.protocol import (
     NamedModel,
     NewActivation,
     NewBuild,
+    NewLeaveOut,
     NewLink,
     NewModel,
     NewRecall,
@@ -494,7 +496,13 @@ class MemoryLog:
             versions=[(VersionName(p, e.experiment.id), e.waits) for p, e in new if isinstance(e, NewVersion)],
             serves=[(p, e.version) for p, e in new if isinstance(e, Serves)],
             models=sorted(models.values()),
+            leave_outs=[(p, e.experiment) for p, e in new if isinstance(e, NewLeaveOut)],
         )
+
+    def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
+        """See LogReader."""
+        made = [LeaveOut(*mark, entry) for mark, entry in self._of_kind(NewLeaveOut)]
+        return [one for one in made if one.entry.experiment == experiment]
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""
@@ -922,6 +930,8 @@ def _key(entry: Entry) -> Any:
             return "version", entry.experiment.id, entry.number
         case Serves():
             return "serves", entry.version
+        case NewLeaveOut() if entry.replaces is not None:
+            return "leave_out", entry.replaces
         case NewModel():
             return "model", entry.name
         case _:

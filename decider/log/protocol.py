@@ -299,6 +299,31 @@ MOST_OPEN = 1_000
 """Open decisions of a person that a reward by unit can reach: the newest ones."""
 
 
+@dataclass(frozen=True, slots=True)
+class NewLeaveOut:
+    """From this entry on, no model of an experiment learns from decisions that were sealed in (after, until].
+
+    until: None while nobody knows it. replaces: the position of an earlier one, which this one takes back; it may
+    leave out nothing itself (until = after). author, reason: for people.
+    """
+
+    experiment: ExperimentId
+    after: Time
+    until: Time | None
+    replaces: Position | None = None
+    author: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveOut:
+    """One of a log, with its position and time."""
+
+    position: Position
+    time: Time
+    entry: NewLeaveOut
+
+
 class UnitRewardRef(NamedTuple):
     """A reward by unit. last: of the entries that belong to it, which lie just behind it. experiment: the only one that
     it was for; None: any."""
@@ -390,6 +415,7 @@ Entry = (
     | NewUnitReward
     | NewUnitRewardChange
     | NewLink
+    | NewLeaveOut
     | NewActivation
     | NewWithheld
     | NewRecall
@@ -499,6 +525,8 @@ class ServingChanges:
     """(position of the entry, position of the version)."""
     models: Sequence[tuple[Position, ModelName]]
     """(position of the entry, name)."""
+    leave_outs: Sequence[tuple[Position, ExperimentId]] = ()
+    """(position of the entry, experiment)."""
 
 
 class ArrowBatches(NamedTuple):
@@ -601,6 +629,9 @@ class LogReader(Protocol):
 
     def follow(self, after: Position) -> ServingChanges:
         """The entries after a position that change what serves."""
+
+    def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
+        """What the models of an experiment leave out, in order of position; also what was taken back."""
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """The builds that wrote, by position."""

@@ -5,24 +5,32 @@ They are not counted from the log; `collector.py` has those that are. Called by 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from decider.learn.leader import Progress
 from decider.serving.current import Current
+from decider.types import ExperimentId
 
 
 class StateCollector(Collector):
-    """offset: seconds by which the wall clock is ahead of log time. progress: versions that wait for their models."""
+    """offset: seconds by which the wall clock is ahead of log time. progress: versions that wait for their models.
+    held: experiments whose learning the guard holds now."""
 
     def __init__(
-        self, current: Current, *, offset: Callable[[], float], progress: Callable[[], Sequence[Progress]]
+        self,
+        current: Current,
+        *,
+        offset: Callable[[], float],
+        progress: Callable[[], Sequence[Progress]],
+        held: Collection[ExperimentId] = (),
     ) -> None:
         self._current = current
         self._offset = offset
         self._progress = progress
+        self._held = held
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering calls nothing."""
@@ -36,6 +44,7 @@ class StateCollector(Collector):
             value=self._offset(),
         )
         yield self._waiting()
+        yield self._learning_held()
         yield self._features()
 
     def _waiting(self) -> Metric:
@@ -46,6 +55,17 @@ class StateCollector(Collector):
         )
         for one in self._progress():
             family.add_metric((one.experiment,), one.head - one.position)
+        return family
+
+    def _learning_held(self) -> Metric:
+        family = GaugeMetricFamily(
+            "decider_learning_held",
+            "1 while nothing is learned, since rewards are missing beyond doubt; 0 otherwise.",
+            labels=("experiment",),
+        )
+        for serving in self._current.all():
+            id_ = serving.version.experiment.id
+            family.add_metric((id_,), float(id_ in self._held))
         return family
 
     def _features(self) -> Metric:

@@ -6,7 +6,6 @@ import re
 import sys
 import time
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -17,6 +16,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
 from decider.log.open import open_to_cut, open_to_plan
 from decider.log.protocol import CuttableLog
+from decider.options import check_time, time_in, time_text
 from decider.server.daily_archive import remember_success
 from decider.types import Time
 
@@ -44,26 +44,10 @@ def check_age(context: click.Context, parameter: click.Parameter, value: str) ->
     return value
 
 
-def _check_time(_: click.Context, __: click.Parameter, value: str) -> str:
-    if microseconds_of(value) is None:
-        _time(value)
-    return value
-
-
-def _time(text: str) -> Time:
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is neither a time like 2026-10-01T06:00 nor an age like 30d, at most 36500d"
-        ) from error
-    return Time(round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1_000_000))
-
-
 @click.command("archive", epilog=EXAMPLES)
 @click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log.")
 @click.option(
-    "--before", required=True, callback=_check_time,
+    "--before", required=True, callback=check_time,
     help="Archive what was decided before this time (ISO, UTC), or longer ago than this age (30d), in log time.",
 )  # fmt: skip
 @click.option(
@@ -111,8 +95,7 @@ def _check_writable(dest: Path) -> None:
 
 
 def _limit(log: CuttableLog, before: str) -> Time:
-    age = microseconds_of(before)
-    return _time(before) if age is None else Time(log.head().time - age)
+    return time_in(before, log.head().time)
 
 
 def every_few_seconds() -> Say:
@@ -130,9 +113,9 @@ def every_few_seconds() -> Say:
 
 def _describe(plan: Plan) -> str:
     span = (
-        f"{_text(plan.after.time)} to {_text(plan.until.time)}"
+        f"{time_text(plan.after.time)} to {time_text(plan.until.time)}"
         if plan.after.time
-        else f"up to {_text(plan.until.time)}"
+        else f"up to {time_text(plan.until.time)}"
     )
     return (
         f"{plan.decisions} decisions and {plan.rewards} rewards, {span} "
@@ -142,7 +125,3 @@ def _describe(plan: Plan) -> str:
 
 def _describe_part(part: ArchivedPart) -> str:
     return f"{_describe(part.plan)}, {part.bytes} bytes, in {part.folder}"
-
-
-def _text(at: Time) -> str:
-    return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -17,6 +17,7 @@ from decider.log.clock import LogClock
 from decider.options import Finite
 from decider.server.archive_command import archive_command, check_age
 from decider.server.forget_command import forget_command
+from decider.server.leave_out_command import leave_out_command, rollback_command
 from decider.server.relearn_command import relearn_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, split_address, table
@@ -38,6 +39,8 @@ def main() -> None:
 main.add_command(forget_command)
 main.add_command(archive_command)
 main.add_command(relearn_command)
+main.add_command(leave_out_command)
+main.add_command(rollback_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -52,6 +55,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
     "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
+    "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
     "--http": {"callback": _address},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 
 from decider.decide.decide import RULES
 from decider.errors import DeciderError, LogError
+from decider.learn.guard import Guard, describe
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
@@ -164,6 +165,7 @@ class Server:
         self._opened.callback(evicted.close)
         self._memory = PolicyMemory(int(POLICIES_SHARE * settings.memory), evicted)
         self.current, copies = Current(), Copies()
+        self._guard = Guard(self.log)
         self._leader = Leader(
             self.log,
             self.log.lease(),
@@ -171,6 +173,7 @@ class Server:
             clock=self._clock,
             pace=Pace(settings.learn_interval, settings.store_interval, settings.store_bytes, settings.keep_bytes),
             memory=self._memory,
+            guard=self._guard if settings.guard == "on" else None,
             stopping=self._stopping.is_set,
             on_learned=process.observe_learning,
             on_failed=process.observe_failure,
@@ -218,7 +221,9 @@ class Server:
             LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._forget)
         )
         self._registry.register(
-            StateCollector(self.current, offset=lambda: self._clock.offset, progress=self._progress)
+            StateCollector(
+                self.current, offset=lambda: self._clock.offset, progress=self._progress, held=self._guard.held
+            )
         )
         self._registry.register(ArchiveCollector(self._archiver))
         self._threads = [
@@ -297,7 +302,8 @@ class Server:
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
-        warnings = [*problems, *self._missing.values(), *self.log.warnings, *self._disk.warnings]
+        held = map(describe, [*self._guard.held.values()])
+        warnings = [*problems, *held, *self._missing.values(), *self.log.warnings, *self._disk.warnings]
         return Readiness(True, "\n".join(["ok", *warnings, *learning]))
 
     def _follow(self) -> None:

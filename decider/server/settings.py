@@ -27,6 +27,9 @@ class Settings:
     store_bytes: int = _setting(
         150, "A model is stored earlier once this many bytes for each decision learned pay for its size."
     )
+    guard: str = _setting(
+        "on", "While rewards are missing beyond doubt, nothing is learned (on); or learn whatever comes (off)."
+    )
     keep_bytes: int = _setting(100_000_000, "Bytes that the stored models of an experiment may take.")
     disk_reserve: int = _setting(1_000_000_000, "Bytes that should be free on the log's disk; less is warned of.")
     memory: int = _setting(

@@ -14,6 +14,7 @@ from decider.log.sqlite.tables import BUILDS, EntryTable
 _INTEGERS = {
     *("position", "time", "number", "window", "waits", "version", "model", "build", "decision"),
     *("reward", "occurred_at", "learned", "seen_after", "seen_until", "seen_time", "last"),
+    *("sealed_after", "sealed_until", "replaces"),
 }
 _REALS = {"default_reward", "minimum_reward", "maximum_reward", "propensity", "value", "weight"}
 

@@ -20,6 +20,7 @@ from decider.log.protocol import Head, Mark
 from decider.log.sqlite.tables import (
     DECISIONS,
     ENTRY_TABLES,
+    LEAVE_OUTS,
     LINKS,
     RECALLS,
     REWARD_CHANGES,
@@ -58,7 +59,7 @@ def file_of(table: EntryTable) -> str:
 
 DECISIONS_FILE = file_of(DECISIONS)
 
-LATER_TABLES = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS, WITHHELD, RECALLS)
+LATER_TABLES = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS, WITHHELD, RECALLS, LEAVE_OUTS)
 """Of which parts of older releases have no file."""
 
 FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in LATER_TABLES], MARKS)

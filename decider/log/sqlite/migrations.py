@@ -144,6 +144,13 @@ def sum_rows_of_units(db: Database) -> None:
     )
 
 
+@MIGRATIONS()
+def know_leave_outs(db: Database) -> None:
+    """What models leave out: an older release must not learn from it."""
+    if db.conn is not None:
+        _create_missing(db.conn)
+
+
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number
 
 

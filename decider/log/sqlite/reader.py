@@ -29,12 +29,14 @@ from decider.log.protocol import (
     Damage,
     DecisionRef,
     Head,
+    LeaveOut,
     LoggedDecision,
     LoggedReward,
     LogSizes,
     Mark,
     ModelName,
     NamedModel,
+    NewLeaveOut,
     OnProgress,
     RewardRef,
     SealedDecision,
@@ -122,13 +124,19 @@ select time from entries where position = ? union all select time from archived_
 
 _LAST_NEWS = """
 select position, max((select coalesce(max(position), 0) from experiments),
-  (select coalesce(max(position), 0) from serves), (select coalesce(max(position), 0) from published)) as last
+  (select coalesce(max(position), 0) from serves), (select coalesce(max(position), 0) from published),
+  (select coalesce(max(position), 0) from leave_outs)) as last
 from head
 """
 _NEW_VERSIONS = """
 select position, experiment, waits from experiments where position > ? and position <= ? order by position
 """
 _SERVES = "select position, version from serves where position > ? and position <= ? order by position"
+_NEW_LEAVE_OUTS = "select position, experiment from leave_outs where position > ? and position <= ? order by position"
+_LEAVE_OUTS = """
+select position, time, experiment, sealed_after, sealed_until, replaces, author, reason
+from leave_outs where experiment = ? order by position
+"""
 
 # With `max` the other columns are those of the row that has it: so SQLite promises.
 _MODELS = """
@@ -348,7 +356,15 @@ class SqliteReader:
                 (row["position"], ModelName(row["experiment"], row["model"], row["signature"]))
                 for row in self._read(NEWEST_MODELS if after == START else _MODELS, part)
             ],
+            leave_outs=[(row["position"], row["experiment"]) for row in self._read(_NEW_LEAVE_OUTS, part)],
         )
+
+    def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
+        """See LogReader."""
+        return [
+            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:]))
+            for row in self._read(_LEAVE_OUTS, (experiment,))
+        ]
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""

@@ -157,6 +157,20 @@ create table links (
 
 create unique index links_once on links (unit_id, same_as);
 
+-- Sealed decisions from which no model learns, from here on; see learn/leave_out.py.
+create table leave_outs (
+  position integer primary key,
+  time integer not null,
+  experiment text not null,
+  sealed_after integer not null,        -- log time
+  sealed_until integer,                 -- log time; null: not known yet
+  replaces integer unique,              -- position of the one that this takes back; null: none
+  author text not null,
+  reason text not null
+);
+
+create index leave_outs_by_experiment on leave_outs (experiment);
+
 create table activations (
   position integer primary key,
   time integer not null,

@@ -16,6 +16,7 @@ from decider.log.chain import EntryRow, real
 from decider.log.protocol import (
     NewActivation,
     NewBuild,
+    NewLeaveOut,
     NewLink,
     NewModel,
     NewRecall,
@@ -117,6 +118,12 @@ UNIT_REWARDS = EntryTable(
     unique="unit_id, reward_id",
 )
 LINKS = EntryTable("link", "links", "unit_id same_as", unique="unit_id, same_as")
+LEAVE_OUTS = EntryTable(
+    "leave_out",
+    "leave_outs",
+    "experiment sealed_after sealed_until replaces author reason",
+    unique="replaces",
+)
 ACTIVATIONS = EntryTable("activation", "activations", "decision action", unique="decision")
 RECALLS = EntryTable("recall", "recalls", "decision seen_after seen_until seen_time", unique="decision")
 WITHHELD = EntryTable("withheld", "withheld", "decision rules", unique="decision")
@@ -138,6 +145,7 @@ ENTRY_TABLES = (
     SEALS,
     UNIT_REWARDS,
     LINKS,
+    LEAVE_OUTS,
     ACTIVATIONS,
     RECALLS,
     WITHHELD,
@@ -197,6 +205,7 @@ PlainEntry = (
     NewReward
     | NewSeal
     | NewLink
+    | NewLeaveOut
     | NewActivation
     | NewWithheld
     | NewRecall
@@ -220,6 +229,9 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return SEALS, (entry.decision, entry.version)
         case NewLink():
             return LINKS, (entry.unit, entry.same_as)
+        case NewLeaveOut():
+            row = (entry.experiment, entry.after, entry.until, entry.replaces, entry.author, entry.reason)
+            return LEAVE_OUTS, row
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
         case NewRecall():

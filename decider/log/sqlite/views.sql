@@ -10,6 +10,7 @@ create view entries as
   union all select position, time, 'seal' from seals
   union all select position, time, 'unit_reward' from unit_rewards
   union all select position, time, 'link' from links
+  union all select position, time, 'leave_out' from leave_outs
   union all select position, time, 'activation' from activations
   union all select position, time, 'recall' from recalls
   union all select position, time, 'withheld' from withheld

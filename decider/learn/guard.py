@@ -1,0 +1,144 @@
+"""The guard of learning: while rewards are missing beyond doubt, the stretch is left out. Called by the leader.
+
+It watches sealed decisions as the trainers read them, and writes what `decider leave-out` writes. So a replay knows
+nothing of it: the entries say what was learned. Where a person takes its entry back, it holds nothing until rewards
+have come again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from decider.estimate.outage import OutageTest, UsualShare
+from decider.experiment.definition import ExperimentVersion
+from decider.learn.versions import learns_alike
+from decider.log.log_totals import LogTotals
+from decider.log.protocol import EventLog, LeaveOut, NewLeaveOut, SealedDecision
+from decider.types import START, ExperimentId, Position, Reason, Time
+
+logger = logging.getLogger(__name__)
+
+AUTHOR = "guard"
+"""Of its entries."""
+
+Place = tuple[Time, Position]
+"""Of a decision in the order of sealing."""
+
+
+@dataclass(slots=True)
+class _Watch:
+    """One experiment. version: that of the last decision seen, at its place. held: its entry that is not over. turned:
+    what is to be written: whether rewards are missing, and since when."""
+
+    test: OutageTest
+    version: ExperimentVersion
+    at: Place
+    held: LeaveOut | None = None
+    turned: list[tuple[bool, Time]] = field(default_factory=list)
+
+
+class Guard:
+    """See above. From the leader's thread; `held` from any."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._watches: dict[ExperimentId, _Watch] = {}
+        self._begun: Place = (log.head().time, START)
+        self.held: dict[ExperimentId, LeaveOut] = {}
+        """What it leaves out now, by experiment."""
+
+    def watch(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
+        """A sealed decision, in its order; one that comes again, or is from before the start, is known."""
+        place = (sealed.deadline, sealed.position)
+        if place <= self._begun:
+            return
+        watch = self._watches.get(version.experiment.id) or self._begin(version)
+        if place <= watch.at or not _counts(sealed, version):
+            return
+        if version is not watch.version:
+            _follow_version(watch, version)
+        watch.at = place
+        holdout = sealed.decision.reason is Reason.HOLDOUT
+        since = watch.test.add(sealed.deadline, rewarded=bool(sealed.rewards), holdout=holdout)
+        if since is not None:
+            watch.turned.append((watch.test.missing, Time(since)))
+
+    def _begin(self, version: ExperimentVersion) -> _Watch:
+        """Go on from what the log says: an outage may have begun before the start."""
+        id_ = version.experiment.id
+        held = next(self._open(id_), None)
+        if held is not None:
+            self.held[id_] = held
+        test = OutageTest(self._usual_share(id_, held=held is not None), missing=held is not None)
+        watch = self._watches[id_] = _Watch(test, version, self._begun, held)
+        return watch
+
+    def _open(self, id_: ExperimentId) -> Iterator[LeaveOut]:
+        """Its entries that are not over, and that nobody has taken back."""
+        entries = self._log.leave_outs(id_)
+        replaced = {one.entry.replaces for one in entries}
+        own = (one for one in entries if one.entry.author == AUTHOR and one.entry.until is None)
+        return (one for one in own if one.position not in replaced)
+
+    def _usual_share(self, id_: ExperimentId, *, held: bool) -> UsualShare:
+        """As the stored totals have it; where it is held, counted to the end: without, no end would be found."""
+        counted = LogTotals(self._log)
+        if held:
+            counted.catch_up()
+        sealed, defaulted = counted.totals.sealed[id_,], counted.totals.defaulted[id_,]
+        return UsualShare.known(sealed, sealed - defaulted)
+
+    def follow(self, id_: ExperimentId) -> None:
+        """Somebody has left something out, or taken it back: if that was the guard's entry, it is over."""
+        watch = self._watches.get(id_)
+        if watch is not None and watch.held is not None and watch.held not in list(self._open(id_)):
+            self._release(id_, watch)
+
+    def _release(self, id_: ExperimentId, watch: _Watch) -> None:
+        watch.held = None
+        self.held.pop(id_, None)
+
+    def act(self) -> None:
+        """Write what was found since the last call. Raises LogError; the next call tries again."""
+        for id_, watch in self._watches.items():
+            while watch.turned:
+                missing, since = watch.turned[0]
+                if missing:
+                    self._hold(id_, watch, since)
+                elif watch.held is not None:
+                    self._go_on(id_, watch, watch.held, since)
+                watch.turned.pop(0)
+
+    def _hold(self, id_: ExperimentId, watch: _Watch, since: Time) -> None:
+        usual = f"usually {watch.test.share.value:.3g} of the decisions have a reward, now next to none has"
+        entry = NewLeaveOut(id_, since, None, None, AUTHOR, usual)
+        (mark,) = self._log.append([entry])
+        assert mark is not None, "it takes nothing back"
+        watch.held = self.held[id_] = LeaveOut(*mark, entry)
+        logger.warning("%s", describe(watch.held))
+
+    def _go_on(self, id_: ExperimentId, watch: _Watch, held: LeaveOut, since: Time) -> None:
+        self._log.append([NewLeaveOut(id_, held.entry.after, since, held.position, AUTHOR, "rewards are back")])
+        self._release(id_, watch)
+        logger.warning(
+            "experiment %s: rewards are back, learning goes on; what came meanwhile is left out (`decider leave-out %s "
+            "--db %s --list`)", id_, id_, self._log.name,
+        )  # fmt: skip
+
+
+def describe(held: LeaveOut) -> str:
+    """For people, one line."""
+    return f"experiment {held.entry.experiment}: rewards are missing, so nothing is learned: {held.entry.reason}"
+
+
+def _counts(sealed: SealedDecision, version: ExperimentVersion) -> bool:
+    """Whether a decision may be rewarded: where activation is required, only one that was shown."""
+    return sealed.activated or not version.experiment.needs_activation
+
+
+def _follow_version(watch: _Watch, version: ExperimentVersion) -> None:
+    if not learns_alike(watch.version.experiment.reward, version.experiment.reward):
+        watch.test.share = UsualShare()  # other rewards have another share
+    watch.version = version

@@ -1,0 +1,58 @@
+"""What models leave out: stretches of sealed decisions from which nobody learns. Pure; called by `trainer.py`.
+
+An entry of the log says so, for everything that is learned from then on: a model up to a position follows the entries
+up to there. So a replay finds the same models, and a model that has learned from a stretch which is left out later has
+to go back to the time before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from decider.log.protocol import LeaveOut
+from decider.types import Position, Time
+
+NEVER = Time(2**63 - 1)
+"""The end of a stretch that is not over."""
+
+
+class Stretch(NamedTuple):
+    """Decisions that are sealed in (after, until]."""
+
+    after: Time
+    until: Time
+
+    def holds(self, deadline: Time) -> bool:
+        """Whether a decision whose window ends there is left out."""
+        return self.after < deadline <= self.until
+
+
+def stretches(entries: Iterable[LeaveOut], until: Position) -> list[Stretch]:
+    """What is left out after the entries up to a position."""
+    known = [one for one in entries if one.position <= until]
+    replaced = {one.entry.replaces for one in known}
+    return [_stretch(one) for one in known if one.position not in replaced]
+
+
+def first_change(entries: Sequence[LeaveOut], *, after: Position, until: Position) -> Time:
+    """Up to this log time the entries behind a position, up to another, change nothing: whoever has learned up to there
+    need not go back. NEVER: they change nothing at all."""
+    by_position = {one.position: one for one in entries}
+    new = [one for one in entries if after < one.position <= until]
+    return min(
+        [_first_difference(one, by_position.get(one.entry.replaces or Position(0))) for one in new], default=NEVER
+    )
+
+
+def _stretch(one: LeaveOut) -> Stretch:
+    return Stretch(one.entry.after, NEVER if one.entry.until is None else one.entry.until)
+
+
+def _first_difference(new: LeaveOut, old: LeaveOut | None) -> Time:
+    """Where an entry begins to make a difference. old: the one that it takes back."""
+    here = _stretch(new)
+    if old is None:
+        return here.after
+    before = _stretch(old)
+    return min(here.after, before.after) if here.after != before.after else min(here.until, before.until)

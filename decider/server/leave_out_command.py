@@ -1,0 +1,183 @@
+"""`decider leave-out` and `decider rollback`. Added to the command in `command.py`."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+
+from decider.errors import DeciderError, LogError
+from decider.learn.bad_data import Note, close, in_force, leave_out, roll_back, take_back, wait_until_followed
+from decider.learn.versions import learner, newest_version
+from decider.log.open import is_led, open_log
+from decider.log.protocol import EventLog, LeaveOut
+from decider.options import check_time, time_in, time_text
+from decider.server.archive_command import every_few_seconds
+from decider.types import ExperimentId, Position, Time
+
+LEAVE_OUT_EXAMPLES = """
+\b
+Examples:
+  decider leave-out storefront --db shop.db --from 2026-11-28T12:56 --until 2026-11-28T12:58 --reason "pixel was down"
+  decider leave-out storefront --db shop.db --from 10m
+  decider leave-out storefront --db shop.db --until 0s
+  decider leave-out storefront --db shop.db --list
+  decider leave-out storefront --db shop.db --take-back 48211
+"""
+
+ROLLBACK_EXAMPLES = """
+\b
+Examples:
+  decider rollback storefront --db shop.db --list
+  decider rollback storefront --db shop.db --to 48211 --reason "a bot bought everything" --wait
+"""
+
+LISTED = 50
+"""Stored models that `rollback --list` shows."""
+
+Command = Callable[..., None]
+
+
+def _options(command: Command) -> Command:
+    """Those that both have."""
+    options = [
+        click.argument("experiment"),
+        click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log."),
+        click.option("--reason", default="", help="Why, for people; it is kept."),
+        click.option("--author", default=getpass.getuser, show_default="the user", help="Who says so; it is kept."),
+        click.option("--wait", is_flag=True, help="End once a model that follows serves; needs a server on the log."),
+        click.option(
+            "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+            help="Folder with parts of this log's archive that were moved; may be repeated.",
+        ),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def _log(db: Path, archives: tuple[Path, ...], *, wait: bool) -> Iterator[EventLog]:
+    """The log, for a command whose errors are for people."""
+    try:
+        if not db.is_file():
+            raise LogError(f"{db}: there is no such log")
+        if wait and not is_led(db):
+            raise LogError(f"{db}: no server runs on this log, so nobody would learn; start one, or leave out --wait")
+        with closing(open_log(db, archives=archives)) as log:
+            yield log
+    except DeciderError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@click.command("leave-out", epilog=LEAVE_OUT_EXAMPLES)
+@_options
+@click.option("--from", "begin", callback=check_time, help="When it began (ISO, UTC), or how long ago (10m).")
+@click.option("--until", callback=check_time, help="When it was over, or how long ago. Not given: it is not over.")
+@click.option(
+    "--take-back",
+    "taken_back",
+    type=click.IntRange(1),
+    help="Learn again from what the entry at this position left out.",
+)
+@click.option("--list", "list_", is_flag=True, help="Say what is left out, and change nothing.")
+def leave_out_command(
+    experiment: str, db: Path, reason: str, author: str, wait: bool, archives: tuple[Path, ...], begin: str | None,
+    until: str | None, taken_back: int | None, list_: bool,
+) -> None:  # fmt: skip
+    """Let the model of EXPERIMENT forget a stretch of time, in which rewards were missing or wrong.
+
+    Decisions whose reward window touches the stretch are learned by no model from now on. A running server goes back
+    to the newest stored model from before it, and learns again what came after; the model that serves goes on
+    meanwhile. The entry stays in the log, with author and reason, and replay follows it. Estimates, metrics and
+    `simulator` still read these decisions. With --until alone, the stretch that is not over ends.
+    """
+    id_ = ExperimentId(experiment)
+    _check_use(list_, taken_back, begin, until)
+    with _log(db, archives, wait=wait) as log:
+        if list_:
+            _list_left_out(log, id_)
+            return
+        now, note = log.head().time, Note(author, reason)
+        if taken_back is not None:
+            made = take_back(log, id_, Position(taken_back), note=note)
+        elif begin is None:
+            made = close(log, id_, end=time_in(str(until), now), note=note)
+        else:
+            end = None if until is None else time_in(until, now)
+            made = leave_out(log, id_, begin=time_in(begin, now), end=end, note=note)
+        click.echo(_told(made))
+        _finish(log, made, db, wait=wait)
+
+
+def _check_use(list_: bool, take_back: int | None, begin: str | None, until: str | None) -> None:
+    ways = [list_, take_back is not None, begin is not None or until is not None]
+    if sum(ways) != 1:
+        raise click.UsageError("give --from (with or without --until), --until alone, --take-back, or --list")
+
+
+@click.command("rollback", epilog=ROLLBACK_EXAMPLES)
+@_options
+@click.option("--to", type=click.IntRange(0), help="Position up to which the model had learned; 0: nothing.")
+@click.option("--list", "list_", is_flag=True, help="Say which models are stored, and change nothing.")
+def rollback_command(
+    experiment: str, db: Path, reason: str, author: str, wait: bool, archives: tuple[Path, ...], to: int | None,
+    list_: bool,
+) -> None:  # fmt: skip
+    """Serve an older model of EXPERIMENT again: the one that had learned up to a position of the log.
+
+    Everything that was sealed since is left out (see `decider leave-out --list`, which also names the way back), and
+    learning goes on from here. A running server does it within a second where that model is stored; otherwise it learns
+    it again from the log, and the present model serves until then.
+    """
+    id_ = ExperimentId(experiment)
+    if (to is None) != list_:
+        raise click.UsageError("give either --to or --list")
+    with _log(db, archives, wait=wait) as log:
+        if to is None:
+            _list_models(log, id_)
+            return
+        made = roll_back(log, id_, Position(to), note=Note(author, reason))
+        click.echo(_told(made))
+        _finish(log, made, db, wait=wait)
+
+
+def _finish(log: EventLog, made: LeaveOut, db: Path, *, wait: bool) -> None:
+    if wait:
+        position = wait_until_followed(log, made, is_led=partial(is_led, db), say=every_few_seconds())
+        click.echo(f"the model at position {position} follows it and is published")
+
+
+def _told(made: LeaveOut) -> str:
+    entry = made.entry
+    if entry.until == entry.after:
+        return f"position {made.position}: what the entry at {entry.replaces} left out is learned again"
+    return f"position {made.position}: leaves out what is sealed {_span(entry.after, entry.until)}"
+
+
+def _span(after: Time, until: Time | None) -> str:
+    begin = f"after {time_text(after)}" if after else "from the first decision on"
+    return f"{begin}, and it is not over" if until is None else f"{begin}, up to {time_text(until)}"
+
+
+def _list_left_out(log: EventLog, id_: ExperimentId) -> None:
+    found = in_force(log, id_)
+    for one in found:
+        by = " ".join(part for part in (one.entry.author and f"by {one.entry.author}", one.entry.reason) if part)
+        click.echo(f"{one.position}: sealed {_span(one.entry.after, one.entry.until)}{': ' * bool(by)}{by}")
+    if not found:
+        click.echo("nothing is left out")
+
+
+def _list_models(log: EventLog, id_: ExperimentId) -> None:
+    newest = newest_version(log, id_)
+    policy = learner(id_, newest.experiment if newest else None).policy
+    positions = log.models.stored_positions(id_, policy.signature)
+    for position in positions[-LISTED:]:
+        click.echo(f"{position}: {time_text(log.time_at(position))}")
+    if not positions:
+        click.echo("no model is stored yet; any position can be named, and is learned again from the log")
