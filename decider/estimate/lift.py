@@ -38,8 +38,8 @@ POLICY, HOLDOUT = 0, 1
 
 LEVEL = 0.95
 
-START = 30.0
-"""Effective clusters that each group needs: with fewer, some heavy rewards may have everything to say. See `make lift`."""
+START = 15.0
+"""Effective clusters that each group needs: with fewer, some heavy rewards may have everything to say."""
 
 STRATUM_START = 15.0
 """Effective units that each group needs in a stratum: with fewer, its variance cannot be told."""
@@ -148,7 +148,7 @@ class LiftSums:
 
 
 def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
-    """The lift over strata of the same reward. Only those count in which both groups have STRATUM_START effective units."""
+    """The lift over strata of the same reward, of those in which both groups have STRATUM_START effective units."""
     used = [sums for sums in strata.values() if effective_units(sums.decisions).min() >= STRATUM_START]
     if not used:
         return _nothing(strata)
@@ -221,21 +221,23 @@ def effective_clusters(residual: Floats) -> Floats:
     nothing varies.
 
     residual: (2, clusters), rewards less what their decisions earn on average; the sum of each row is 0. It looks at
-    how rewards vary alone: neither their sign nor a default that everybody gets matters.
+    how rewards vary alone: neither their sign nor a default that everybody gets matters. Of two measures the larger
+    one: fourth moments are too strict for heavy tails, first moments for light ones.
 
     >>> rewards = np.zeros((2, 100)); rewards[0, :10] = 5.0; rewards[1, 0] = 3.0
     >>> effective_clusters(rewards - rewards.mean(axis=1, keepdims=True)).round(2).tolist()
-    [9.0, 0.99]
+    [12.33, 1.02]
     """
     largest = np.abs(residual).max(axis=1, keepdims=True)
     share = np.abs(residual) / np.where(largest > 0, largest, 1.0)  # so that nothing overflows
-    return np.asarray(share.sum(axis=1) ** 2 / np.maximum(4.0 * (share**2).sum(axis=1), 1.0))
+    first, second, fourth = (np.maximum((share**power).sum(axis=1), 1e-9) for power in (1, 2, 4))
+    return np.asarray(np.where(largest[:, 0] > 0, np.maximum(second**2 / fourth, first**2 / second / 8.0), 0.0))
 
 
 def _relative(mean: Floats, variance: Floats, factor: float) -> Interval:
     """Fieller's set: each ratio of the means that the same sequence does not exclude.
 
-    Fieller, Journal of the Royal Statistical Society B 1954. Unbounded where the holdout's mean could be 0: no interval.
+    Fieller, Journal of the Royal Statistical Society B 1954. Unbounded where the holdout's mean could be 0.
     """
     (policy, holdout), (spread, base) = mean.tolist(), (factor**2 * variance).tolist()
     a = holdout**2 - base
@@ -244,4 +246,3 @@ def _relative(mean: Floats, variance: Floats, factor: float) -> Interval:
     root = math.sqrt(max(0.0, base * policy**2 + spread * holdout**2 - base * spread))
     low, high = ((policy * holdout - root) / a, (policy * holdout + root) / a)
     return Interval(policy / holdout - 1.0, low - 1.0, high - 1.0)
-

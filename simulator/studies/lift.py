@@ -8,23 +8,15 @@ for all of them at once; `tests/test_lift.py` holds the two against each other. 
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass
 from typing import NamedTuple
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
-from decider.estimate.lift import LEVEL, SCALE, START, STRATUM_START, LiftSums
+from decider.estimate.lift import LEVEL, SCALE, START, STRATUM_START
 from decider.estimate.sample import Floats, Longs
 from decider.experiment.strata import BUCKETS
-from simulator.studies.published import publish
-from simulator.text import percent
 
 DECISIONS, LOOKS, SEGMENTS, PAUSE = 20_000, 30, 12, 200
 WALD = 1.959964
@@ -88,7 +80,7 @@ class Log(NamedTuple):
     more: Floats
 
 
-class Path_(NamedTuple):
+class LiftPath(NamedTuple):
     """After every decision. error: the standard error; half: of the interval's width, infinite without a claim."""
 
     value: Floats
@@ -143,7 +135,7 @@ def before(cluster: Longs, x: Floats) -> tuple[Floats, Floats]:
     return after - x, after
 
 
-def path(log: Log, cluster: Longs, *, buckets: int | None = None, level: float = LEVEL) -> Path_:
+def path(log: Log, cluster: Longs, *, buckets: int | None = None, level: float = LEVEL) -> LiftPath:
     """The lift after every decision of a log with one stratum. buckets: how many clusters there can be; None: any.
 
     Only whether there is enough to claim something is asked after every PAUSE decisions.
@@ -156,7 +148,7 @@ def path(log: Log, cluster: Longs, *, buckets: int | None = None, level: float =
     clock = 1 / (1 / np.maximum(groups[0].units, 1e-9) + 1 / np.maximum(groups[1].units, 1e-9)) / SCALE
     factor = np.sqrt((1 + 1 / clock) * np.log((1 + clock) / (1 - level) ** 2))
     error = np.sqrt(groups[0].variance + groups[1].variance)
-    return Path_(groups[0].mean - groups[1].mean, error, np.where(known, factor * error, math.inf))
+    return LiftPath(groups[0].mean - groups[1].mean, error, np.where(known, factor * error, math.inf))
 
 
 class _Group(NamedTuple):
@@ -194,5 +186,6 @@ def _clusters(key: Longs, reward: Floats) -> Floats:
         s, n = sums[:, group::2], sizes[:, group::2]
         mean = s.sum(axis=1, keepdims=True) / np.maximum(n.sum(axis=1, keepdims=True), 1.0)
         residual = np.abs(s - mean * n)
-        found.append(residual.sum(axis=1) ** 2 / np.maximum(4 * (residual**2).sum(axis=1), 1e-12))
+        first, second, fourth = (np.maximum((residual**power).sum(axis=1), 1e-9) for power in (1, 2, 4))
+        found.append(np.maximum(second**2 / fourth, first**2 / second / 8.0))
     return np.repeat(np.r_[0.0, np.minimum(*found)], PAUSE)[: len(key)]
