@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import NamedTuple
 
-from decider.experiment.definition import ExperimentVersion
-from decider.types import Position, Reason
+from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
+from decider.types import ExperimentId, Position, Reason
 
 BUCKETS = 512
 
@@ -41,22 +41,51 @@ class Stratum(NamedTuple):
     first: Position
 
 
+def next_stratum(before: Stratum | None, last: ExperimentVersion | None, version: ExperimentVersion) -> Stratum | None:
+    """Of a version; None where nobody or everybody is in the holdout. last: the newest version before it that has a
+    stratum, which is `before`: it goes on if nothing that matters has changed, also behind versions without one."""
+    new = version.experiment
+    if not 0 < new.control_share < 1:
+        return None
+    if before is None or last is None or _measure(last.experiment) != _measure(new):
+        return Stratum(version.position, version.position)
+    old = last.experiment
+    if (old.control_share, old.salt) != (new.control_share, new.salt):
+        return Stratum(before.measure, version.position)
+    return before
+
+
+def _measure(experiment: Experiment) -> tuple[RewardDefinition, bool]:
+    return experiment.reward, experiment.needs_activation
+
+
+class Strata:
+    """Of one experiment's versions, which come in their order."""
+
+    def __init__(self) -> None:
+        self.found: dict[Position, Stratum] = {}
+        self._last: ExperimentVersion | None = None
+        self._stratum: Stratum | None = None
+
+    def add(self, version: ExperimentVersion) -> None:
+        """The next version."""
+        stratum = next_stratum(self._stratum, self._last, version)
+        if stratum is not None:
+            self.found[version.position] = self._stratum = stratum
+            self._last = version
+
+
 def strata_of(versions: Iterable[ExperimentVersion]) -> dict[Position, Stratum]:
-    """By version, of one experiment's versions in their order. Versions in which nobody or everybody is in the holdout
-    belong to none; the stratum goes on behind them if nothing else has changed."""
-    found: dict[Position, Stratum] = {}
-    before = None
-    stratum = Stratum(Position(0), Position(0))
+    """By version, of one experiment's versions in their order; those with a stratum."""
+    strata = Strata()
     for version in versions:
-        one = version.experiment
-        if not 0 < one.control_share < 1:
-            continue
-        measure = (one.reward, one.needs_activation)
-        group = (one.control_share, one.salt)
-        if before is None or before[0] != measure:
-            stratum = Stratum(version.position, version.position)
-        elif before[1] != group:
-            stratum = Stratum(stratum.measure, version.position)
-        found[version.position] = stratum
-        before = (measure, group)
-    return found
+        strata.add(version)
+    return strata.found
+
+
+def strata_of_all(versions: Iterable[ExperimentVersion]) -> dict[Position, Stratum]:
+    """The same of the versions of any experiments."""
+    by_experiment: dict[ExperimentId, Strata] = {}
+    for version in versions:
+        by_experiment.setdefault(version.experiment.id, Strata()).add(version)
+    return {position: stratum for strata in by_experiment.values() for position, stratum in strata.found.items()}

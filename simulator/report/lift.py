@@ -122,8 +122,8 @@ def sentences(found: LiftResult) -> Iterator[str]:
     poor = next((row for row in found.rows if row.answer == "too little"), None)
     if poor is not None:
         yield (
-            f"An interval needs the rewards of about {figure(poor.needed)} units in each group, and of more where a few "
-            f"amounts are large; one group has {rough(poor.clusters)} so far. Wait, or make the holdout larger."
+            f"An interval needs the rewards of about {figure(poor.needed)} units in each group, and of more where "
+            f"a few amounts are large; one group has {rough(poor.clusters)} so far. Wait, or make the holdout larger."
         )
     if found.cost is not None:
         told = "what its units do not earn without the policy"
