@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from decider.decide.decide import in_holdout
 from decider.estimate.lift import HOLDOUT, POLICY, START, GroupSums, Lift, LiftSums
@@ -26,8 +28,14 @@ from simulator.logs.groups import LEARNED, OTHER_REWARD, load_groups
 from simulator.studies import lift as study
 from tests.lift_logs import shop, visits_db
 
-Decisions = tuple[Longs, np.ndarray, Floats, Longs]
-"""Bucket, holdout, reward and stratum of each."""
+
+class Decisions(NamedTuple):
+    """(n,) each."""
+
+    bucket: Longs
+    holdout: NDArray[np.bool_]
+    reward: Floats
+    stratum: Longs
 
 
 def decisions(seed: int, count: int = 4_000, *, strata: int = 1, spread: float = 0.0) -> Decisions:
@@ -35,15 +43,25 @@ def decisions(seed: int, count: int = 4_000, *, strata: int = 1, spread: float =
     rng = np.random.default_rng(seed)
     holdout = rng.random(count) < 0.3
     reward = (rng.random(count) < np.where(holdout, 0.2, 0.3)) * np.exp(spread * rng.standard_normal(count))
-    return rng.integers(0, BUCKETS, count), holdout, reward, rng.integers(0, strata, count)
+    return Decisions(rng.integers(0, BUCKETS, count), holdout, reward, rng.integers(0, strata, count))
 
 
 def sums_of(made: Decisions, rows: slice | Longs = slice(None), *, scale: float = 1.0, swap: bool = False) -> LiftSums:
     """Added up in one go."""
-    bucket, holdout, reward, stratum = [column[rows] for column in made]
     sums = LiftSums(BUCKETS)
-    sums.add_many(bucket=bucket, holdout=holdout ^ swap, reward=scale * reward, stratum=stratum)
+    sums.add_many(
+        bucket=made.bucket[rows],
+        holdout=made.holdout[rows] ^ swap,
+        reward=scale * made.reward[rows],
+        stratum=made.stratum[rows],
+    )
     return sums
+
+
+def flat(holdout: NDArray[np.bool_], reward: Floats, *, seed: int = 1) -> Decisions:
+    """Of one stratum."""
+    n = len(holdout)
+    return Decisions(np.random.default_rng(seed).integers(0, BUCKETS, n), holdout, reward, np.zeros(n, np.int64))
 
 
 def figures(found: Lift) -> list[float]:
@@ -95,9 +113,10 @@ def test_swapped_groups_change_the_sign(seed: int, strata: int) -> None:
 @given(seed=st.integers(0, 1_000))
 def test_strata_of_equal_groups_are_one(seed: int) -> None:
     """Where nothing differs between two halves it does not matter that they were apart; up to chance."""
-    bucket, holdout, reward, _ = decisions(seed)
-    made = (np.tile(bucket, 2), np.tile(holdout, 2), np.tile(reward, 2), np.repeat([0, 1], 4_000))
-    apart, one = sums_of(made).lift(), sums_of((*made[:3], np.zeros(8_000, np.int64))).lift()
+    made = decisions(seed)
+    twice = Decisions(*[np.tile(column, 2) for column in made])
+    apart = sums_of(twice._replace(stratum=np.repeat([0, 1], 4_000))).lift()
+    one = sums_of(twice).lift()
     assert apart.interval.value == pytest.approx(one.interval.value)
     assert apart.interval.high == pytest.approx(one.interval.high, rel=0.02)
 
@@ -110,9 +129,8 @@ def test_the_lift_is_within_strata() -> None:
     holdout = rng.random(40_000) < np.where(stratum, 0.1, 0.5)
     base = np.where(stratum, 0.7, 0.1)
     reward = (rng.random(40_000) < base + np.where(holdout, 0.0, 0.1)).astype(float)
-    bucket = rng.integers(0, BUCKETS, 40_000)
-    apart = sums_of((bucket, holdout, reward, stratum)).lift().interval
-    pooled = sums_of((bucket, holdout, reward, 0 * stratum)).lift().interval
+    pooled = sums_of(flat(holdout, reward)).lift().interval
+    apart = sums_of(flat(holdout, reward)._replace(stratum=stratum)).lift().interval
     assert apart.low < 0.1 < apart.high
     assert apart.high - apart.low < 0.07
     assert pooled.low > 0.25
@@ -121,8 +139,7 @@ def test_the_lift_is_within_strata() -> None:
 @pytest.mark.parametrize("reward", [0.0, 0.7, -3.0])
 def test_equal_rewards_claim_nothing(reward: float) -> None:
     """A name that was never sent, or a default that everybody gets: there is no variance to tell anything by."""
-    bucket, holdout, _, stratum = decisions(1)
-    found = sums_of((bucket, holdout, np.full(4_000, reward), stratum)).lift()
+    found = sums_of(decisions(1)._replace(reward=np.full(4_000, reward))).lift()
     assert not found.is_known
     assert math.isinf(found.interval.high)
     assert found.clusters == 0.0
@@ -130,20 +147,18 @@ def test_equal_rewards_claim_nothing(reward: float) -> None:
 
 def test_one_heavy_reward_claims_nothing() -> None:
     """One large order in one group is no lift, however large."""
-    bucket, holdout, _, stratum = decisions(1)
-    reward = np.zeros(4_000)
-    reward[np.flatnonzero(~holdout)[:200]] = 1.0
-    reward[np.flatnonzero(holdout)[:3]] = 1.0
-    reward[np.flatnonzero(~holdout)[0]] = 1e6
-    found = sums_of((bucket, holdout, reward, stratum)).lift()
+    made, reward = decisions(1), np.zeros(4_000)
+    reward[np.flatnonzero(~made.holdout)[:200]] = 1.0
+    reward[np.flatnonzero(made.holdout)[:3]] = 1.0
+    reward[np.flatnonzero(~made.holdout)[0]] = 1e6
+    found = sums_of(made._replace(reward=reward)).lift()
     assert not found.is_known
     assert found.clusters < START
 
 
 def test_negative_rewards_are_rewards() -> None:
     """A refund of 4: the policy's lift is negative, and known."""
-    bucket, holdout, reward, stratum = decisions(1)
-    interval = sums_of((bucket, holdout, -4.0 * reward, stratum)).lift().interval
+    interval = sums_of(decisions(1), scale=-4.0).lift().interval
     assert interval.high < 0
 
 
@@ -157,10 +172,9 @@ def test_nothing_is_known_of_nothing() -> None:
 
 def test_the_lift_in_per_cent_is_unbounded_where_the_holdout_may_earn_nothing() -> None:
     """Dividing by what may be 0 gives any number."""
-    bucket, holdout, _, stratum = decisions(1)
-    rng = np.random.default_rng(2)
-    reward = np.where(holdout, 0.05, 1.0) + rng.standard_normal(4_000)
-    found = sums_of((bucket, holdout, reward, stratum)).lift()
+    made = decisions(1)
+    reward = np.where(made.holdout, 0.05, 1.0) + np.random.default_rng(2).standard_normal(4_000)
+    found = sums_of(made._replace(reward=reward)).lift()
     assert found.interval.low > 0
     assert math.isinf(found.relative.high)
 
@@ -168,10 +182,8 @@ def test_the_lift_in_per_cent_is_unbounded_where_the_holdout_may_earn_nothing() 
 def test_visits_of_one_unit_are_not_independent() -> None:
     """Forty visits of a unit say hardly more than one: the interval must not shrink with them."""
     rng = np.random.default_rng(5)
-    bucket, holdout = rng.integers(0, BUCKETS, 3_000), rng.random(3_000) < 0.3
-    reward = (rng.random(3_000) < 0.3).astype(float)
-    once = sums_of((bucket, holdout, reward, np.zeros(3_000, np.int64))).lift()
-    often = sums_of(tuple(np.tile(c, 40) for c in (bucket, holdout, reward, np.zeros(3_000, np.int64)))).lift()  # type: ignore[arg-type]
+    made = flat(rng.random(3_000) < 0.3, (rng.random(3_000) < 0.3).astype(float))
+    once, often = sums_of(made).lift(), sums_of(Decisions(*[np.tile(column, 40) for column in made])).lift()
     assert often.interval.high - often.interval.low == pytest.approx(once.interval.high - once.interval.low, rel=0.05)
     assert often.units == pytest.approx(once.units, rel=0.15)
 

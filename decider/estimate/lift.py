@@ -23,7 +23,7 @@ it. Asymptotics need some data: until the rewards of each group are spread over 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -47,6 +47,8 @@ STRATUM_START = 15.0
 SCALE = 100.0
 """Effective units at which the interval is narrowest, compared with that of one look; around it matters little."""
 
+ROUNDING = 1e-9
+
 UNKNOWN = Interval(math.nan, -math.inf, math.inf)
 
 
@@ -55,6 +57,11 @@ class GroupSums(NamedTuple):
 
     decisions: Floats
     rewards: Floats
+
+    @classmethod
+    def of(cls, decisions: Sequence[float], rewards: Sequence[float]) -> GroupSums:
+        """From those of the policy's buckets, then of the holdout's."""
+        return cls(np.array(decisions, np.float64).reshape(2, -1), np.array(rewards, np.float64).reshape(2, -1))
 
     def plus(self, more: GroupSums) -> GroupSums:
         """Of both parts of a log."""
@@ -160,7 +167,7 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
         size = sums.decisions.sum(axis=1, keepdims=True)
         own = sums.rewards.sum(axis=1, keepdims=True) / size
         mean += weight * own[:, 0]
-        residual += weight * (sums.rewards - own * sums.decisions) / size
+        residual += weight * _residual(sums.rewards, own * sums.decisions) / size
     filled = np.count_nonzero(sum(sums.decisions for sums in used), axis=1)
     clusters = float(effective_clusters(residual).min())
     known = clusters >= START
@@ -180,6 +187,13 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
         units=(float(units[:, POLICY].sum()), float(units[:, HOLDOUT].sum())),
         clusters=clusters,
     )
+
+
+def _residual(rewards: Floats, expected: Floats) -> Floats:
+    """What is left of equal rewards is rounding, and no variance."""
+    left = rewards - expected
+    left[np.abs(left) < ROUNDING * (np.abs(rewards) + np.abs(expected))] = 0.0
+    return left
 
 
 def _nothing(strata: Mapping[Hashable, GroupSums]) -> Lift:

@@ -10,7 +10,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 
 from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
-from decider.types import ExperimentId, Position, Reason
+from decider.types import START, ExperimentId, Position, Reason
 
 BUCKETS = 512
 
@@ -64,11 +64,13 @@ class Strata:
 
     def __init__(self) -> None:
         self.found: dict[Position, Stratum] = {}
+        self.until = START
         self._last: ExperimentVersion | None = None
         self._stratum: Stratum | None = None
 
     def add(self, version: ExperimentVersion) -> None:
         """The next version."""
+        self.until = version.position
         stratum = next_stratum(self._stratum, self._last, version)
         if stratum is not None:
             self.found[version.position] = self._stratum = stratum

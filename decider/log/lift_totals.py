@@ -73,6 +73,15 @@ class PlaceSums:
         for place, odd in more.odd.items():
             self.odd[place] = self.odd.get(place, ZERO) + odd
 
+    def floats(self) -> list[float]:
+        """The nearest float of each sum."""
+        upper, lower, rest = self.digits
+        found = [((a << 66) + (b << 34) + c) / (1 << 65) for a, b, c in zip(upper, lower, rest, strict=True)]
+        for place, odd in self.odd.items():
+            exact = sum((ExactSum.of_scaled(n[place], e).units for n, e in zip(self.digits, DIGITS, strict=True)))
+            found[place] = float(ExactSum(odd.units + exact))
+        return found
+
     def by_group(self) -> PlaceSums:
         """All buckets of a group in its first one."""
         return PlaceSums(tuple(map(_by_group, self.digits)), _odd_by_group(self.odd))

@@ -221,7 +221,7 @@ class LabelTotals:
         return rest
 
     def without_units(self) -> LabelTotals:
-        """A copy in which the lift has one bucket a group: what is the same under other ids of units."""
+        """A copy whose lift has one bucket a group: what is the same under other ids of units."""
         return replace(
             self,
             lift={
@@ -240,10 +240,12 @@ class LabelTotals:
             setattr(rest, name, total)
         return rest
 
-    @property
-    def has_unknown_groups(self) -> bool:
-        """Whether an older release counted a part, which did not know the groups."""
-        return any(not group for name in _BY_GROUP for _, group in getattr(self, name))
+    def agrees_with(self, stored: LabelTotals, *, forgotten: bool) -> bool:
+        """Whether these, counted anew, are what is stored, as far as that can be told: an older release knew no groups,
+        and where units are forgotten they have other ids since."""
+        if any(not group for name in _BY_GROUP for _, group in getattr(stored, name)):
+            return self.without_groups() == stored.without_groups()
+        return self.without_units() == stored.without_units() if forgotten else self == stored
 
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
