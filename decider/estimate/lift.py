@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,12 @@ SCALE = 100.0
 """Effective units at which the interval is narrowest, compared with that of one look; around it matters little."""
 
 ROUNDING = 1e-9
+"""Of a residual, relative to what it is the difference of: a smaller one is none."""
+
+LARGEST = 1e150
+"""Of a sum of rewards: the squares of larger ones are no floats."""
+
+NumberT = TypeVar("NumberT")
 
 UNKNOWN = Interval(math.nan, -math.inf, math.inf)
 
@@ -157,25 +163,19 @@ class LiftSums:
 def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
     """The lift over strata of the same reward, of those in which both groups have STRATUM_START effective units."""
     used = [sums for sums in strata.values() if effective_units(sums.decisions).min() >= STRATUM_START]
-    if not used:
+    if not used or max(np.abs(sums.rewards).max() for sums in used) > LARGEST:
         return _nothing(strata)
     units = np.array([effective_units(sums.decisions) for sums in used])
-    total = sum(float(sums.decisions.sum()) for sums in used)
-    weights = np.array([float(sums.decisions.sum()) / total for sums in used])
-    mean, residual = np.zeros(2), np.zeros_like(used[0].rewards)
-    for weight, sums in zip(weights, used, strict=True):
-        size = sums.decisions.sum(axis=1, keepdims=True)
-        own = sums.rewards.sum(axis=1, keepdims=True) / size
-        mean += weight * own[:, 0]
-        residual += weight * _residual(sums.rewards, own * sums.decisions) / size
-    filled = np.count_nonzero(sum(sums.decisions for sums in used), axis=1)
+    sizes = np.array([sums.decisions.sum(axis=1) for sums in used])
+    weights = sizes.sum(axis=1) / sizes.sum()
+    mean, residual = _weighted(used, weights)
     clusters = float(effective_clusters(residual).min())
     known = clusters >= START
     clock = 1.0 / float(np.sum(weights**2 * (1.0 / units).sum(axis=1)))
     factor = boundary(clock, level) if known else math.inf
     # The two groups of a bucket have no unit in common, so each has a square of its own.
+    filled = np.count_nonzero(sum(sums.decisions for sums in used), axis=1)
     variance = (residual**2).sum(axis=1) * filled / np.maximum(filled - 1, 1)
-    decisions = sum(sums.decisions.sum(axis=1) for sums in used)
     value = float(mean[POLICY] - mean[HOLDOUT])
     half = factor * math.sqrt(float(variance.sum())) if known else math.inf
     return Lift(
@@ -183,10 +183,21 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
         relative=_relative(mean, variance, factor) if known else UNKNOWN,
         policy=float(mean[POLICY]),
         holdout=float(mean[HOLDOUT]),
-        decisions=(int(decisions[POLICY]), int(decisions[HOLDOUT])),
-        units=(float(units[:, POLICY].sum()), float(units[:, HOLDOUT].sum())),
+        decisions=_pair(sizes.sum(axis=0).astype(int).tolist()),
+        units=_pair(units.sum(axis=0).tolist()),
         clusters=clusters,
     )
+
+
+def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Floats]:
+    """(2,) means of the groups, and (2, buckets) what each bucket adds to their errors."""
+    mean, residual = np.zeros(2), np.zeros_like(used[0].rewards)
+    for weight, sums in zip(weights, used, strict=True):
+        size = sums.decisions.sum(axis=1, keepdims=True)
+        own = sums.rewards.sum(axis=1, keepdims=True) / size
+        mean += weight * own[:, 0]
+        residual += weight * _residual(sums.rewards, own * sums.decisions) / size
+    return mean, residual
 
 
 def _residual(rewards: Floats, expected: Floats) -> Floats:
@@ -199,10 +210,12 @@ def _residual(rewards: Floats, expected: Floats) -> Floats:
 def _nothing(strata: Mapping[Hashable, GroupSums]) -> Lift:
     decisions = sum((sums.decisions.sum(axis=1) for sums in strata.values()), np.zeros(2))
     units = sum((effective_units(sums.decisions) for sums in strata.values()), np.zeros(2))
-    return Lift(
-        UNKNOWN, UNKNOWN, math.nan, math.nan,
-        (int(decisions[POLICY]), int(decisions[HOLDOUT])), (float(units[POLICY]), float(units[HOLDOUT])), 0.0,
-    )  # fmt: skip
+    counts = _pair(decisions.astype(int).tolist()), _pair(units.tolist())
+    return Lift(UNKNOWN, UNKNOWN, math.nan, math.nan, *counts, clusters=0.0)
+
+
+def _pair(values: Sequence[NumberT]) -> tuple[NumberT, NumberT]:
+    return values[POLICY], values[HOLDOUT]
 
 
 def boundary(units: float, level: float = LEVEL) -> float:

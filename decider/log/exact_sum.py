@@ -54,7 +54,7 @@ class ExactSum:
         try:
             return self.units / (1 << _SMALLEST)  # the division of whole numbers rounds correctly
         except OverflowError:
-            return math.copysign(math.inf, self.units)
+            return math.inf if self.units > 0 else -math.inf
 
     def pair(self) -> tuple[int, int]:
         """The shortest (number, exponent), to be stored as text.

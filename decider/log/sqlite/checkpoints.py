@@ -65,18 +65,23 @@ class Stored:
     @property
     def is_old(self) -> bool:
         """Whether an older release counted it, and it can be counted anew."""
-        return self.row.format == WITHOUT_GROUPS and not self.kept
+        return self.row.format == WITHOUT_GROUPS and not self.kept and self._is_as_written
 
     @property
     def totals(self) -> LabelTotals:
         """The content. Raises ValueError, TypeError or KeyError where it is none."""
         return LabelTotals.from_json(self.row.content)
 
+    @property
+    def _is_as_written(self) -> bool:
+        checksum: str = self.row.checksum
+        return checksum == _checksum(*self.row[:-1])
+
     def problem(self, connection: sqlite3.Connection) -> str:
         """Why it cannot be used; nothing if it can."""
         if self.row.format not in (FORMAT, WITHOUT_GROUPS):
             return f"it has format {self.row.format}, this release reads {FORMAT}"
-        if self.row.checksum != _checksum(*self.row[:-1]):
+        if not self._is_as_written:
             return "its checksum is wrong"
         return self._problem_of_place(connection)
 

@@ -205,9 +205,11 @@ def _add_all(
     condition, values = where
     _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
     if stratum is not None:
-        lift = totals.lift.setdefault(stratum, StratumTotals())
-        _add_units(lift, connection.execute(_units_where(condition), values))
-        _add_named(lift, connection.execute(_named_where(condition), values))
+        units = connection.execute(_units_where(condition), values).fetchall()
+        if units:  # one without decisions would take the place of older strata
+            lift = totals.lift.setdefault(stratum, StratumTotals())
+            _add_units(lift, units)
+            _add_named(lift, connection.execute(_named_where(condition), values))
 
 
 def _add_units(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
