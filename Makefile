@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench growth soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench growth lift soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -85,6 +85,9 @@ wide: $(READY) ## more features than there is room for: lift, speed and size of 
 coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, then right and wrong logs (see kinds)
 	@$(BIN)/python -m simulator.studies.coverage $(ARGS)
 	@$(BIN)/python -m simulator.studies.kinds $(KINDS)
+
+lift: $(READY) ## how often the lift over the holdout claims something where nothing is (ARGS="--logs 200 --publish")
+	@$(BIN)/python -m simulator.studies.lift $(ARGS)
 
 kinds: $(READY) ## right and wrong logs through the evaluation: verdicts, alarms, coverage (ARGS="--logs 300 --publish")
 	@$(BIN)/python -m simulator.studies.kinds $(ARGS)

@@ -35,6 +35,7 @@ from decider.log.protocol import (
     Tick,
     UnitDecision,
 )
+from decider.log.totals import POLICY
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
 from decider.types import ActionId, Context, DecisionId, Time
@@ -197,7 +198,7 @@ def test_totals_leave_out_what_was_not_activated_and_count_it(log: EventLog, clo
     found = made.end()
     totals = LogTotals(log)
     totals.catch_up()
-    counted, key = totals.totals, (HOME,)
+    counted, key = totals.totals, (HOME, POLICY)
     needed = log.versions()[0].position
     seen = [one for one in found if one.activated or one.decision.version != needed]
     assert counted.not_activated[key] == len(found) - len(seen) > 5
@@ -416,7 +417,9 @@ def test_metrics_show_what_was_left_out_and_the_rate_of_overrides(tmp_path: Path
         text = client.fetch("/metrics")[1]
         found = {
             name: float(value)
-            for name, value in re.findall(r'^decider_(\w+)\{experiment="home"\} (\S+)$', text, re.MULTILINE)
+            for name, value in re.findall(
+                r'^decider_(\w+)\{experiment="home"(?:,group="policy")?\} (\S+)$', text, re.MULTILINE
+            )
         }
         names = ("sealed_total", "sealed_activated_total", "sealed_overridden_total", "sealed_not_activated_total")
         assert {name: found[name] for name in names} == dict(zip(names, (2.0, 2.0, 1.0, 1.0), strict=True))

@@ -30,6 +30,7 @@ SIMULATED = (
     "simulator.datasets",
     "simulator.logs",
     "simulator.evaluate",
+    "simulator.lift",
     "simulator.agreement",
     "simulator.worlds",
     "simulator.run",

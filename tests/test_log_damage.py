@@ -47,6 +47,7 @@ from decider.log.protocol import (
 from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
+from decider.log.totals import POLICY
 from decider.policy.saved import SavedModel
 from decider.types import NOTHING_REACHED, ActionId, Context, DecisionId, ExperimentId, Position, Time
 from tests.conftest import SECOND, Clock, names, sample_experiment, texts
@@ -339,7 +340,7 @@ def test_stored_totals_that_are_not_those_of_the_entries_are_found(file: Path, w
         row = db.execute(f"select {which}(position) from totals_checkpoints").fetchone()  # noqa: S608 - above
         (stored,) = [one for one in stored_checkpoints(db) if one.position == row[0]]
         totals = stored.totals
-        totals.sealed_reward[HOME,] += ExactSum.of(5e-324)
+        totals.sealed_reward[HOME, POLICY] += ExactSum.of(5e-324)
         write_checkpoint(db, stored.checkpoint._replace(content=totals.to_json()))
         db.commit()
     assert [str(one) for one in damage(file)] == [

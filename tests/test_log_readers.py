@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -368,6 +369,10 @@ def plain(totals: Totals) -> dict[str, object]:
         "sealed": {
             key: (one.count, one.defaulted, one.overridden, round(float(one.reward), 9), round(float(one.squared), 9))
             for key, one in totals.sealed.items()
+        },
+        "lift": {
+            stratum: (one.decisions, {name: np.round(sums.floats(), 9).tolist() for name, sums in one.rewards.items()})
+            for stratum, one in totals.lift.items()
         },
     }
 

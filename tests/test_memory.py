@@ -376,7 +376,10 @@ def test_a_log_with_ended_experiments_replays(tmp_path: Path) -> None:
             client.decide("e", f"u{unit}")
         client.apply(experiment("e", window=0.2, policy=squarecb(), state="EXPERIMENT_STATE_ENDED"))
         assert reason_of(status_of(lambda: client.decide("e"))) == "EXPERIMENT_ENDED"
-        until(lambda: 'decider_sealed_total{experiment="e"} 40.0' in client.fetch("/metrics")[1], what="sealed")
+        until(
+            lambda: 'decider_sealed_total{experiment="e",group="policy"} 40.0' in client.fetch("/metrics")[1],
+            what="sealed",
+        )
         metrics = client.fetch("/metrics")[1]
         assert "decider_model_position{" not in metrics
         assert "decider_open_decisions{" not in metrics
@@ -518,7 +521,10 @@ def test_more_models_than_fit_into_memory_are_all_served(tmp_path: Path) -> None
             for number in range(60):
                 assert client.decide(f"e{number}", f"u{turn}").reason != pb.REASON_FALLBACK
                 assert resident(server) < LITTLE
-        until(lambda: 'decider_sealed_total{experiment="e59"} 4.0' in client.fetch("/metrics")[1], what="all is sealed")
+        until(
+            lambda: 'decider_sealed_total{experiment="e59",group="policy"} 4.0' in client.fetch("/metrics")[1],
+            what="all is sealed",
+        )
         until(lambda: _learned(client) == 240, what="all is learned")
         assert client.decide("e0").model > 0
         assert resident(server) < LITTLE

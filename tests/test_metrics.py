@@ -44,7 +44,12 @@ FAMILIES = {
     "decider_commit_seconds": "histogram",
     "decider_decisions": "counter",
     "decider_disk_free_bytes": "gauge",
+    "decider_holdout_cost": "gauge",
+    "decider_holdout_ratio": "gauge",
     "decider_inverse_propensity": "counter",
+    "decider_lift": "gauge",
+    "decider_lift_high": "gauge",
+    "decider_lift_low": "gauge",
     "decider_learn_seconds": "histogram",
     "decider_learned": "counter",
     "decider_apprentice_agreement": "counter",
@@ -352,7 +357,7 @@ def test_an_ended_experiment_is_in_the_metrics_until_a_day_after_its_last_window
     shop.apply(from_message(experiment("old", "a", "b", window=HOUR, state=ENDED)))
     shop.wait(HOUR + DAY - 1)
     last = shop.samples("old")
-    assert last["decider_sealed_total [('experiment', 'old')]"] == 1
+    assert last["decider_sealed_total [('experiment', 'old'), ('group', 'policy')]"] == 1
     counted = shop.totals().to_json()
     shop.wait(2)
     assert shop.samples("old") == {}
@@ -373,7 +378,7 @@ def test_an_experiment_that_begins_again_has_its_totals_in_the_metrics(shop: Sho
     shop.apply(from_message(experiment("old", "a", "b", window=HOUR, state=ACTIVE)))
     assert last.items() <= shop.samples("old").items()
     shop.visit("old")
-    assert shop.samples("old")["decider_sealed_total [('experiment', 'old')]"] == 1
+    assert shop.samples("old")["decider_sealed_total [('experiment', 'old'), ('group', 'policy')]"] == 1
     assert sum(value for key, value in shop.samples("old").items() if key.startswith("decider_decisions_total")) == 2
 
 
@@ -383,7 +388,7 @@ def test_an_ended_experiment_with_open_decisions_is_in_the_metrics(shop: Shop) -
     shop.visit("new")
     shop.apply(from_message(experiment("new", "a", "b", window=HOUR, state=ENDED)))
     shop.wait(2 * DAY)
-    assert shop.samples("new")["decider_sealed_total [('experiment', 'new')]"] == 1
+    assert shop.samples("new")["decider_sealed_total [('experiment', 'new'), ('group', 'policy')]"] == 1
     shop.wait(DAY + HOUR)
     assert shop.samples("new") == {}
 

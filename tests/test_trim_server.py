@@ -72,7 +72,7 @@ def test_a_retry_is_answered_as_stated(client: SubprocessClient) -> None:
     assert rows(client.db, "select count(*) from rewards") == [(0,)]
     metrics = client.fetch("/metrics")[1]
     assert 'decider_rewards_total{experiment="",name="click",outcome="late"} 2.0' in metrics
-    assert 'decider_sealed_total{experiment="shop"} 20.0' in metrics
+    assert 'decider_sealed_total{experiment="shop",group="policy"} 20.0' in metrics
 
 
 def test_an_id_that_is_no_longer_remembered_is_unknown(client: SubprocessClient) -> None:

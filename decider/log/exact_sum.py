@@ -54,7 +54,7 @@ class ExactSum:
         try:
             return self.units / (1 << _SMALLEST)  # the division of whole numbers rounds correctly
         except OverflowError:
-            return math.copysign(math.inf, self.units)
+            return math.inf if self.units > 0 else -math.inf
 
     def pair(self) -> tuple[int, int]:
         """The shortest (number, exponent), to be stored as text.
@@ -74,3 +74,20 @@ class ExactSum:
 
 
 ZERO = ExactSum()
+
+DIGITS = (1, -31, -65)
+"""Exponents of the three whole numbers into which a float is cut."""
+
+
+def digits_of(value: float) -> tuple[int, int, int] | None:
+    """A float as upper * 2 + lower * 2**-31 + rest * 2**-65, as SQL cuts it (`sqlite/exact_sums.py`); None: it cannot.
+
+    >>> digits_of(3.5), digits_of(2.0**40)
+    ((1, 3221225472, 0), None)
+    """
+    if abs(value) >= 2.0**32:
+        return None
+    scaled = value * 2.0**31
+    whole = int(scaled)
+    rest = (scaled - whole) * 2.0**34
+    return (whole >> 32, whole & (2**32 - 1), int(rest)) if rest == int(rest) else None

@@ -78,10 +78,11 @@ def changed_commits(builds: Iterable[Mapping[str, Any]]) -> list[ChangedCommit]:
 
 
 class Originals:
-    """The digests that changed commits had when they were acknowledged."""
+    """The digests that changed commits had when they were acknowledged. are_known: there are some."""
 
     def __init__(self, changed: Iterable[ChangedCommit]) -> None:
         self._changed = tuple(changed)
+        self.are_known = bool(self._changed)
         self._before = {(one.first, one.last, one.after): one.before for one in self._changed}
 
     def with_more(self, changed: Iterable[ChangedCommit]) -> Originals:

@@ -17,11 +17,13 @@ from decider.experiment.aggregate import NamedReward, final_reward
 from decider.experiment.attribution import OpenDecision, SameId, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
+from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
+from decider.log.lift_totals import LEARNED, StratumTotals, place_of
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
     END,
@@ -72,6 +74,8 @@ from decider.log.protocol import (
 )
 from decider.log.totals import (
     DELAY_BUCKETS,
+    HOLDOUT,
+    POLICY,
     POLICY_DRAWS,
     ActionNames,
     RewardTotals,
@@ -784,6 +788,17 @@ class MemoryLog:
             shown=shown,
         )
 
+    def _named_in_time(self, logged: LoggedDecision) -> tuple[NamedReward, ...]:
+        """Rewards in force when the window was over, without their weights."""
+        end = self._end(logged)
+        return tuple(
+            [
+                NamedReward(reward.name, value)
+                for mark, reward in self._rewards.get(logged.position, [])
+                if _is_before(mark, end) and (value := self._in_force(mark, reward, end)) is not None
+            ]
+        )
+
     def _in_force(self, mark: Mark, reward: NewReward, end: Mark) -> float | None:
         """The value that the last change before the end gave it; None: it was taken back."""
         changes = [one.value for at, one in self._changes.get(mark.position, []) if _is_before(at, end)]
@@ -828,12 +843,13 @@ class MemoryLog:
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
-        totals = Totals()
+        totals, strata = Totals(), strata_of_all(self.versions())
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged.decision, names_of(self._version(logged)))
             if after.time < self._deadline(logged) <= until.time:
-                _count_sealed(totals, self._seal(logged), self._version(logged))
+                sealed = replace(self._seal(logged), named=self._named_in_time(logged))
+                _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version))
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -957,10 +973,17 @@ def _outcome_of_change(change: NewRewardChange) -> RewardOutcome:
     return RewardOutcome.RETRACTED if change.value is None else RewardOutcome.CORRECTED
 
 
-def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion) -> None:
-    totals.sealed[version.position] = totals.sealed.get(version.position, SealedTotals()) + _sealed_totals(
-        sealed, version
-    )
+def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, stratum: Stratum | None) -> None:
+    is_holdout = sealed.decision.reason in HOLDOUT_REASONS
+    key = (version.position, HOLDOUT if is_holdout else POLICY)
+    totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + _sealed_totals(sealed, version)
+    if stratum is not None and version.counts(activated=sealed.activated):
+        lift = totals.lift.setdefault(stratum, StratumTotals())
+        place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
+        lift.decisions[place] += 1
+        lift.of(LEARNED).add_float(place, final_reward(version.experiment.reward, sealed.rewards))
+        for name, value in sealed.named or ():
+            lift.of(name).add_float(place, value)
 
 
 def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:

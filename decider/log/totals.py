@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.exact_sum import ZERO, ExactSum
+from decider.log.lift_totals import StrataTotals, add_stratum, from_rows, to_rows
 from decider.types import ActionId, Position, Reason, RewardOutcome
 
 POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
@@ -21,6 +22,9 @@ POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 
 CALLED = ActionId("(called)")
 """Where others have an action: all that only calls knew, together. Their ids are no labels: there may be any number."""
+
+POLICY, HOLDOUT = "policy", "holdout"
+"""Groups of units, as labels. Older totals do not know them: there the label is empty."""
 
 DELAY_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800)
 """Seconds from decision to reward; one more bucket holds what is later."""
@@ -101,12 +105,15 @@ class Totals:
     """Rewards by (version, index into DELAY_BUCKETS)."""
     delay: Counter[Position] = field(default_factory=Counter)
     """Microseconds, all together."""
-    sealed: dict[Position, SealedTotals] = field(default_factory=dict)
+    sealed: dict[tuple[Position, str], SealedTotals] = field(default_factory=dict)
+    """By version and group."""
+    lift: StrataTotals = field(default_factory=dict)
+    """By stratum, whose `first` is a version of the experiment."""
 
     def versions(self) -> set[Position]:
         """Every version of which something was counted."""
-        by_label = (self.decisions, self.rewards, self.delays)
-        return {labels[0] for counts in by_label for labels in counts} | self.sealed.keys()
+        by_label = (self.decisions, self.rewards, self.delays, self.sealed)
+        return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in self.lift}
 
 
 MAX_REWARD_NAMES = 50
@@ -134,13 +141,15 @@ class LabelTotals:
     squared_values: LabelSums = field(default_factory=LabelSums)  # experiment, name
     delays: Counter[Labels] = field(default_factory=Counter)  # experiment, index of bucket
     delay: Counter[Labels] = field(default_factory=Counter)  # experiment; microseconds
-    sealed: Counter[Labels] = field(default_factory=Counter)  # experiment
-    defaulted: Counter[Labels] = field(default_factory=Counter)  # experiment
-    overridden: Counter[Labels] = field(default_factory=Counter)  # experiment
-    activated: Counter[Labels] = field(default_factory=Counter)  # experiment
-    not_activated: Counter[Labels] = field(default_factory=Counter)  # experiment
-    sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
-    squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment
+    sealed: Counter[Labels] = field(default_factory=Counter)  # experiment, group
+    defaulted: Counter[Labels] = field(default_factory=Counter)  # experiment, group
+    overridden: Counter[Labels] = field(default_factory=Counter)  # experiment, group
+    activated: Counter[Labels] = field(default_factory=Counter)  # experiment, group
+    not_activated: Counter[Labels] = field(default_factory=Counter)  # experiment, group
+    sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
+    squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
+    lift: dict[str, StrataTotals] = field(default_factory=dict)
+    """By experiment, of its newest strata."""
     _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     """By experiment, how many names of rewards have a label."""
 
@@ -149,6 +158,8 @@ class LabelTotals:
         self._add_decisions(counted, experiments)
         self._add_rewards(counted, experiments)
         self._add_sealed(counted, experiments)
+        for stratum, more in counted.lift.items():
+            add_stratum(self.lift.setdefault(experiments[stratum.first], {}), stratum, more)
 
     def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, action, reason), count in counted.decisions.items():
@@ -179,8 +190,8 @@ class LabelTotals:
         return name
 
     def _add_sealed(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
-        for version, sealed in counted.sealed.items():
-            key = (experiments[version],)
+        for (version, group), sealed in counted.sealed.items():
+            key = (experiments[version], group)
             self.sealed[key] += sealed.count
             self.defaulted[key] += sealed.defaulted
             self.overridden[key] += sealed.overridden
@@ -194,8 +205,9 @@ class LabelTotals:
         open_: Counter[Labels] = Counter()
         for (experiment, _, _), count in self.decisions.items():
             open_[experiment,] += count
-        for key in open_:
-            open_[key] -= self.sealed[key] + self.not_activated[key]
+        for over in (self.sealed, self.not_activated):
+            for (experiment, _), count in over.items():
+                open_[experiment,] -= count
         return open_
 
     def without(self, experiments: Collection[str]) -> LabelTotals:
@@ -205,11 +217,40 @@ class LabelTotals:
             kept = {key: total for key, total in getattr(self, name).items() if key[0] not in experiments}
             getattr(rest, name).update(kept)
         rest._names.update([experiment for experiment, _ in rest.values])
+        rest.lift = {experiment: strata for experiment, strata in self.lift.items() if experiment not in experiments}
         return rest
+
+    def without_units(self) -> LabelTotals:
+        """A copy whose lift has one bucket a group: what is the same under other ids of units."""
+        return replace(
+            self,
+            lift={
+                experiment: {stratum: totals.by_group() for stratum, totals in strata.items()}
+                for experiment, strata in self.lift.items()
+            },
+        )
+
+    def without_groups(self) -> LabelTotals:
+        """A copy that knows no groups: what older releases counted."""
+        rest = replace(self, lift={})
+        for name in _BY_GROUP:
+            total = type(getattr(self, name))()
+            for (experiment, _), count in getattr(self, name).items():
+                total[experiment, ""] += count
+            setattr(rest, name, total)
+        return rest
+
+    def agrees_with(self, stored: LabelTotals, *, forgotten: bool) -> bool:
+        """Whether these, counted anew, are what is stored, as far as that can be told: an older release knew no groups,
+        and where units are forgotten they have other ids since."""
+        if any(not group for name in _BY_GROUP for _, group in getattr(stored, name)):
+            return self.without_groups() == stored.without_groups()
+        return self.without_units() == stored.without_units() if forgotten else self == stored
 
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
-        content = {name: [_to_row(*item) for item in getattr(self, name).items()] for name in _STORED}
+        content: dict[str, Any] = {name: [_to_row(*item) for item in getattr(self, name).items()] for name in _STORED}
+        content["lift"] = to_rows(self.lift)
         return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -219,11 +260,20 @@ class LabelTotals:
         totals, content = cls(), json.loads(text)
         for name in _STORED:
             getattr(totals, name).update(dict(map(_from_row, content.get(name, ()))))
+        for name in _BY_GROUP:
+            total = getattr(totals, name)
+            for labels in [labels for labels in total if len(labels) == 1]:
+                total[(*labels, "")] = total.pop(labels)
+        totals.lift = from_rows(content.get("lift", ()))
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
 
 
-_STORED = [one.name for one in fields(LabelTotals) if one.init]
+_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name != "lift"]
+_BY_GROUP = (
+    *("sealed", "defaulted", "overridden", "activated", "not_activated"),
+    *("sealed_reward", "squared_sealed_reward"),
+)
 
 Row = tuple[list[str], int] | tuple[list[str], int, int]
 """Labels with a count, or with the pair of an ExactSum."""

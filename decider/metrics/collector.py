@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 
 from decider.log.protocol import LogReader, Mark
 from decider.log.totals import DELAY_BUCKETS, LabelTotals
+from decider.metrics.lift import lift_metrics
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
 from decider.types import ExperimentId, Time
@@ -53,7 +54,7 @@ class LogCollector(Collector):
             past = _past(counted.totals, ended, self._clock())
             totals = counted.totals.without(past)
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
-            from_totals += _shares(totals, ended)
+            from_totals += [*_shares(totals, ended), *lift_metrics(totals.lift)]
             end = counted.mark
         for id_ in past:
             self._forget(id_)
@@ -67,6 +68,8 @@ class LogCollector(Collector):
             (version.experiment.id,): (now - (self._log.time_at(position) or version.time)) / MICROSECONDS
             for version, position in models
         }
+        holdouts = {(s.version.experiment.id,): s.version.experiment.control_share for s in self._current.all()}
+        yield _gauge("decider_holdout_ratio", "Share of units in the holdout, as declared.", ("experiment",), holdouts)
         yield _gauge("decider_model_position", "Log position that the model has learned.", ("experiment",), positions)
         yield _gauge("decider_model_age_seconds", "Age of the newest decision learned.", ("experiment",), ages)
         yield _gauge(
@@ -98,7 +101,7 @@ def _past(totals: LabelTotals, ended: Mapping[ExperimentId, Time], now: Time) ->
 
 
 def _counters(totals: LabelTotals) -> Iterator[Metric]:
-    experiment, action, name = ("experiment",), ("experiment", "action"), ("experiment", "name")
+    action, name, group = ("experiment", "action"), ("experiment", "name"), ("experiment", "group")
     yield _counter("decider_decisions", "Decisions.", ("experiment", "action", "reason"), totals.decisions)
     yield _counter(
         "decider_inverse_propensity", "Sum of 1/propensity over draws of the action.", action,
@@ -107,21 +110,19 @@ def _counters(totals: LabelTotals) -> Iterator[Metric]:
     yield _counter("decider_possible", "Draws from a pmf that could give the action.", action, totals.possible)
     yield _counter("decider_reward_value", "Sum of the rewards' values, as sent.", name, totals.values)
     yield _counter("decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values)
-    yield _counter("decider_sealed", "Decisions whose window is over.", experiment, totals.sealed)
-    yield _counter("decider_sealed_default", "Of these, without any reward.", experiment, totals.defaulted)
+    yield _counter("decider_sealed", "Decisions whose window is over.", group, totals.sealed)
+    yield _counter("decider_sealed_default", "Of these, without any reward.", group, totals.defaulted)
+    yield _counter("decider_sealed_overridden", "Of these, where another action was shown.", group, totals.overridden)
     yield _counter(
-        "decider_sealed_overridden", "Of these, where another action was shown.", experiment, totals.overridden
+        "decider_sealed_activated", "Of these, with a word in time that it was shown.", group, totals.activated
     )
     yield _counter(
-        "decider_sealed_activated", "Of these, with a word in time that it was shown.", experiment, totals.activated
-    )
-    yield _counter(
-        "decider_sealed_not_activated", "Decisions left out: their experiment counts only activated ones.", experiment,
+        "decider_sealed_not_activated", "Decisions left out: their experiment counts only activated ones.", group,
         totals.not_activated,
     )  # fmt: skip
-    yield _counter("decider_sealed_reward", "Sum of their final rewards.", experiment, totals.sealed_reward)
+    yield _counter("decider_sealed_reward", "Sum of their final rewards.", group, totals.sealed_reward)
     yield _counter(
-        "decider_sealed_squared_reward", "Sum of their squared final rewards.", experiment,
+        "decider_sealed_squared_reward", "Sum of their squared final rewards.", group,
         totals.squared_sealed_reward,
     )  # fmt: skip
 

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": "logs",
     "import": "logs",
     "inspect": "evaluate",
+    "lift": "lift",
     "run": "run",
     "verify": "verify",
     "worlds": "worlds",

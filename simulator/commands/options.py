@@ -146,6 +146,17 @@ archive_option = click.option(
 
 experiment_option = click.option("--experiment", metavar="ID", help="Which one, where a log of ours has several.")
 
+span_options = with_options(
+    click.option(
+        "--since",
+        default="",
+        callback=_moment,
+        metavar="TIME",
+        help="Only decisions from then on: 2026-11-28, a time in UTC, or 7d before the last one.",
+    ),
+    click.option("--until", default="", callback=_moment, metavar="TIME", help="Only decisions before that time."),
+)
+
 read_options = with_options(
     click.option(
         "--column",
@@ -186,14 +197,7 @@ read_options = with_options(
         metavar="N",
         help="Of the experiment, or N-M; may be repeated.  [default: the newest that agree]",
     ),
-    click.option(
-        "--since",
-        default="",
-        callback=_moment,
-        metavar="TIME",
-        help="Only decisions from then on: 2026-11-28, a time in UTC, or 7d before the last one.",
-    ),
-    click.option("--until", default="", callback=_moment, metavar="TIME", help="Only decisions before that time."),
+    span_options,
     archive_option,
 )
 """How to read a log of which the experiment is known."""

@@ -12,8 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,14 +24,14 @@ from numpy.typing import NDArray
 
 from decider.decide.slots import SLOTS
 from decider.errors import DeciderError
-from decider.experiment.aggregate import final_reward
-from decider.experiment.definition import KIND, Action, Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.definition import KIND, Action, Experiment, ExperimentVersion
 from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
 from simulator.logs.arrow import category, distinct
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
 from simulator.logs.errors import BadLog
+from simulator.logs.final_rewards import Counted, Rewards, check_names, concatenate, final_rewards
 from simulator.logs.holdout_split import split_of
 from simulator.logs.options import reward_range as seen_range
 from simulator.logs.slates import pages_of
@@ -91,13 +90,13 @@ def load(
     if rewards:
         on_note(f"{path}: counts {_weighted(rewards)} in place of what the policy learned from")
     with closing(open_reader(path, archive=archive)) as log:
-        return _load(log, _versions(log, experiment), version, span, Counted(rewards, reward_range))
+        return _load(log, experiment_versions(log, experiment), version, span, Counted(rewards, reward_range))
 
 
 def newest_definition(path: Path, *, experiment: str | None = None) -> Experiment | None:
     """The newest version of the experiment that `load` reads; None where the log has none. Raises as `load` does."""
     with closing(open_reader(path)) as log:
-        versions = _versions(log, experiment)
+        versions = experiment_versions(log, experiment)
         return versions[-1].experiment if versions else None
 
 
@@ -113,13 +112,14 @@ def _ids(versions: Sequence[ExperimentVersion]) -> Sequence[str]:
 
 def only_experiment(log: LogReader, wanted: str | None) -> str:
     """The id of the one that was named, or of the only one. Raises AmbiguousExperiment."""
-    versions = _versions(log, wanted)
+    versions = experiment_versions(log, wanted)
     if not versions:
         raise AmbiguousExperiment(f"{log.name} has no experiment")
     return versions[0].experiment.id
 
 
-def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]:
+def experiment_versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]:
+    """Of the one that was named, or of the only one; none in a log without any. Raises AmbiguousExperiment."""
     versions = log.versions()
     ids = _ids(versions)
     if wanted is None and len(ids) > 1:
@@ -131,21 +131,6 @@ def _versions(log: LogReader, wanted: str | None) -> Sequence[ExperimentVersion]
     return [version for version in versions if wanted in (None, version.experiment.id)]
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
-    """Which rewards count: see `load`."""
-
-    weights: Mapping[str, float]
-    range: tuple[float, float] | None
-
-    def definition(self, declared: RewardDefinition) -> RewardDefinition:
-        """How the rewards of a decision become one. declared: in the version that made the decision."""
-        if not self.weights:
-            return declared
-        low, high = self.range or (-inf, inf)
-        return replace(declared, minimum=low, maximum=high, default=min(max(declared.default, low), high))
-
-
 def _load(
     log: LogReader, versions: Sequence[ExperimentVersion], wanted: tuple[int, ...], span: Span, counted: Counted
 ) -> Columns:
@@ -155,13 +140,13 @@ def _load(
     raw = _Raw(logged.decisions)
     actions = (*declared, *_called(log.name, raw.eligible, declared))
     sets, eligible = _sets(raw.eligible, versions, actions)
-    sent = _Rewards(logged.rewards, named=bool(counted.weights))
+    sent = Rewards(logged.rewards, named=bool(counted.weights))
     if counted.weights:
-        _check_names(log.name, sent, counted.weights)
-    reward, delay = _final_rewards(sent, versions, raw, counted)
+        check_names(log.name, sent, counted.weights)
+    version = _version_of(versions, raw)
+    reward, delay = final_rewards(sent, counted, versions, version=version, position=raw.position, time=raw.time)
     outside = span.outside(log.name, raw.time)
     inside = ~np.logical_or.reduce([np.zeros(len(raw.time), np.bool_), *outside.values()])
-    version = _version_of(versions, raw)
     made = np.bincount(version[inside & raw.sealed], minlength=len(versions))
     read = choose_versions(versions, made.tolist(), wanted)
     is_read = np.array([one.number in read.numbers for one in versions], np.bool_)[version]
@@ -169,7 +154,7 @@ def _load(
     control = _equals(raw.reasons, Reason.HOLDOUT) | _equals(raw.reasons, Reason.HOLDOUT_UNAVAILABLE)
     # In logs of earlier builds HOLDOUT are also units of the group that could not get the baseline action.
     clean = _has_baseline(versions, version, raw.eligible)
-    left_out = _one_kind_each(
+    left_out = one_kind_each(
         {
             **outside,
             "window open": ~raw.sealed,
@@ -193,7 +178,7 @@ def _load(
         time=raw.time,
         known=raw.deadline,
         unit=raw.units,
-        fields=_fields(raw),
+        fields=fields_of(raw.context, raw.features),
         sets=sets,
         eligible=eligible,
         eligible_logged=True,
@@ -227,7 +212,7 @@ def _load(
     return replace(policy, holdout=columns.take(left_out[HOLDOUT])) if left_out[HOLDOUT].any() else policy
 
 
-def _one_kind_each(kinds: Mapping[str, Flags]) -> dict[str, Flags]:
+def one_kind_each(kinds: Mapping[str, Flags]) -> dict[str, Flags]:
     """Every decision only with the first kind that it is of."""
     found: dict[str, Flags] = {}
     for kind, rows in kinds.items():
@@ -264,12 +249,12 @@ class _Raw:
             self.whole_pmfs &= int(slots.sum()) == SLOTS * len(batch)
             pmfs.append((slots / SLOTS).astype(np.float32))
         self.position, self.time, self.version, self.model, self.deadline, sealed, overridden, activated = (
-            _concatenate(numbers[name], np.int64) for name in _NUMBERS
+            concatenate(numbers[name], np.int64) for name in _NUMBERS
         )
         self.sealed, self.overridden, self.activated = (
             flags.astype(np.bool_) for flags in (sealed, overridden, activated)
         )
-        self.propensity: Floats = _concatenate(numbers["propensity"], np.float64)
+        self.propensity: Floats = concatenate(numbers["propensity"], np.float64)
         self.pmf = np.concatenate(pmfs)
         self.units = distinct(texts["unit_id"]).astype(np.int64)
         self.eligible = category(texts["eligible"])
@@ -278,39 +263,10 @@ class _Raw:
         )
 
 
-class _Rewards:
-    """The rewards as they stand in the log, in the order of their decisions and of their arrival. named: names are
-    read, too."""
-
-    def __init__(self, batches: Iterable[Any], *, named: bool) -> None:
-        found = list(batches)
-        self.decision: Longs = _concatenate([batch["decision"].to_numpy() for batch in found], np.int64)
-        self.time: Longs = _concatenate([batch["time"].to_numpy() for batch in found], np.int64)
-        self.value: Floats = _concatenate([batch["value"].to_numpy() for batch in found], np.float64)
-        self.unweighted: Floats = _concatenate([batch["unweighted"].to_numpy() for batch in found], np.float64)
-        self.joined, self.retracted = (
-            _concatenate([batch[name].to_numpy() for batch in found], np.int64).astype(np.bool_)
-            for name in ("joined", "retracted")
-        )
-        self.names = category([batch["name"] for batch in found]) if named else None
-
-    def select(self, weights: Mapping[str, float]) -> tuple[Flags, Floats]:
-        """Which rewards count, and what each is worth. weights: see `Counted`; none: those of the experiment."""
-        in_force = self.joined & ~self.retracted
-        if self.names is None:
-            return in_force, self.value
-        given = np.array([*[weights.get(name, np.nan) for name in self.names.values], np.nan])[self.names.codes]
-        return in_force & ~np.isnan(given), self.unweighted * given
-
-
 def _eligible(batch: Any) -> Any:
     """What names the eligible actions: a list, or the version all of whose active actions they are."""
     given = batch["eligible"]
     return pc.if_else(pc.equal(given, ""), pc.cast(batch["version"], pa.string()), given)
-
-
-def _concatenate(arrays: list[NDArray[Any]], dtype: Any) -> Any:
-    return np.concatenate([np.zeros(0, dtype), *arrays])
 
 
 def _slots(texts: Any) -> Longs:
@@ -375,41 +331,17 @@ def _weighted(weights: Mapping[str, float]) -> str:
     return " and ".join(name if weight == 1 else f"{name} x {weight:g}" for name, weight in weights.items())
 
 
-def _check_names(log: str, sent: _Rewards, weights: Mapping[str, float]) -> None:
-    known = sorted(sent.names.values) if sent.names else []
-    for name in weights:
-        if name not in known:
-            raise BadLog(f"{log}: --reward {name}: no reward has that name; there are {', '.join(known) or 'none'}")
-
-
 def _widest(ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
-def _final_rewards(
-    sent: _Rewards, versions: Sequence[ExperimentVersion], raw: _Raw, counted: Counted
-) -> tuple[Floats, Floats]:
-    """Final rewards; seconds to the first one in time that is in force, nan where the default was taken."""
-    definitions = [counted.definition(version.experiment.reward) for version in versions]
-    version_of = _version_of(versions, raw)
-    reward = np.array([definition.default for definition in definitions])[version_of]
-    delay = np.full(len(reward), np.nan)
-    selected, worth = sent.select(counted.weights)
-    row = np.searchsorted(raw.position, sent.decision[selected])
-    time, value = sent.time[selected], worth[selected]
-    rewarded, first = np.unique(row, return_index=True)
-    delay[rewarded] = (time[first] - raw.time[rewarded]) / 1e6
-    for where, values in zip(rewarded.tolist(), np.split(value, first[1:]), strict=False):
-        reward[where] = final_reward(definitions[version_of[where]], values.tolist())
-    return reward, delay
+def fields_of(context: Sequence[Category], features: Category) -> dict[str, Field]:
+    """The five context fields, and every feature by its name; a field that nobody gave is not there.
 
-
-def _fields(raw: _Raw) -> dict[str, Field]:
-    """The five context fields, and every feature by its name; a field that nobody gave is not there."""
-    given: dict[str, Field] = {
-        name: texts for name, texts in zip(CONTEXT_FIELDS, raw.context, strict=True) if texts.values
-    }
-    return given | _features(raw.features)
+    context: in the order of CONTEXT_FIELDS. features: JSON objects.
+    """
+    given: dict[str, Field] = {name: texts for name, texts in zip(CONTEXT_FIELDS, context, strict=True) if texts.values}
+    return given | _features(features)
 
 
 def _features(objects: Category) -> dict[str, Field]:
@@ -453,7 +385,7 @@ def _traits(
     return traits
 
 
-def _counts(log: LogReader, sent: _Rewards) -> dict[str, int]:
+def _counts(log: LogReader, sent: Rewards) -> dict[str, int]:
     """Rewards by what became of them; the refused ones are counted for the whole log."""
     late, retracted = ~sent.joined, sent.joined & sent.retracted
     counted = Counter(joined=int(sent.joined.sum()), late=int(late.sum()), retracted=int(retracted.sum()))

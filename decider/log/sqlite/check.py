@@ -83,7 +83,7 @@ def check(
         _check_seals(connection),
         _check_exposures(connection),
         _check_models(connection),
-        _check_totals(connection),
+        _check_totals(connection, changed),
     )
     return [damage for part in parts for damage in _unreadable_too(part)]
 
@@ -483,9 +483,10 @@ def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
     return not complete or read_whole(data, checksums[0]) is not None
 
 
-def _check_totals(connection: sqlite3.Connection) -> Iterator[Damage]:
+def _check_totals(connection: sqlite3.Connection, changed: Sequence[ChangedCommit]) -> Iterator[Damage]:
     """Count anew, and compare with what is stored; from the totals that are kept where entries before are gone."""
     yield from _check_kept_totals(connection)
+    forgotten = bool(changed) or originals(connection).are_known
     usable: list[Stored] = []
     for stored in stored_checkpoints(connection):
         problem = stored.problem(connection)
@@ -499,7 +500,7 @@ def _check_totals(connection: sqlite3.Connection) -> Iterator[Damage]:
         until = stored.checkpoint.mark
         if whole or not stored.kept:
             add_totals(totals, connection, after=mark, until=until)
-            if totals != stored.totals:
+            if not totals.agrees_with(stored.totals, forgotten=forgotten):
                 yield Damage(until.position, until.position, "the totals stored there are not those of the entries")
         else:
             totals = stored.totals

@@ -21,8 +21,12 @@ from decider.types import START, Position, Time
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-"""Of the content: to be raised when its meaning changes. Others are not read."""
+FORMAT = 2
+"""Of the content: to be raised when its meaning changes."""
+
+WITHOUT_GROUPS = 1
+"""The format of older releases, which did not count the policy and the holdout apart. It is only used where the entries
+may be gone; others are counted anew, once."""
 
 ORDINARY = 2
 """So many are left beside the kept ones: the newest, and one more if that is damaged."""
@@ -30,10 +34,11 @@ ORDINARY = 2
 _ROW = row_type("position, time, chain, format, kept, content, checksum")
 _SELECT = f"select {_ROW.columns} from totals_checkpoints"  # noqa: S608 - a constant
 _INSERT = f"insert into totals_checkpoints ({_ROW.columns}) values (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-_FORGET = """
-delete from totals_checkpoints where position < (select coalesce(max(position), 0) from totals_checkpoints where kept)
+_FORGET = f"""
+delete from totals_checkpoints where (format = {WITHOUT_GROUPS} and not kept)
+  or position < (select coalesce(max(position), 0) from totals_checkpoints where kept)
   or (not kept and position not in (select position from totals_checkpoints order by position desc limit ?))
-"""
+"""  # noqa: S608 - a constant
 
 
 class Stored:
@@ -58,15 +63,25 @@ class Stored:
         return bool(self.row.kept)
 
     @property
+    def is_old(self) -> bool:
+        """Whether an older release counted it, and it can be counted anew."""
+        return self.row.format == WITHOUT_GROUPS and not self.kept and self._is_as_written
+
+    @property
     def totals(self) -> LabelTotals:
         """The content. Raises ValueError, TypeError or KeyError where it is none."""
         return LabelTotals.from_json(self.row.content)
 
+    @property
+    def _is_as_written(self) -> bool:
+        checksum: str = self.row.checksum
+        return checksum == _checksum(*self.row[:-1])
+
     def problem(self, connection: sqlite3.Connection) -> str:
         """Why it cannot be used; nothing if it can."""
-        if self.row.format != FORMAT:
+        if self.row.format not in (FORMAT, WITHOUT_GROUPS):
             return f"it has format {self.row.format}, this release reads {FORMAT}"
-        if self.row.checksum != _checksum(*self.row[:-1]):
+        if not self._is_as_written:
             return "its checksum is wrong"
         return self._problem_of_place(connection)
 
@@ -89,6 +104,8 @@ def stored_checkpoints(connection: sqlite3.Connection, until: Mark | None = None
     """Those stored, the newest first; usable or not."""
     rows = connection.execute(f"{_SELECT} order by position desc").fetchall()
     for row in map(Stored, rows):
+        if row.is_old:
+            continue
         if until is None or (row.position <= until.position and row.row.time <= until.time):
             yield row
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from decider.log.exact_sum import ExactSum
+from decider.log.exact_sum import DIGITS, ExactSum
 
-_EXPONENTS = {"upper": 1, "lower": -31, "rest": -65}
+_EXPONENTS = dict(zip(("upper", "lower", "rest"), DIGITS, strict=True))
 
 
 def sum_columns(value: str, name: str) -> str:

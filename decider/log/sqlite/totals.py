@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
 from decider.log.exact_sum import ZERO
+from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
 from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
     DELAY_BUCKETS,
+    HOLDOUT,
+    POLICY,
     POLICY_DRAWS,
     ActionNames,
     LabelTotals,
@@ -60,19 +65,37 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS)
 """Of entries by position."""
 
 
+_HOLDOUT = f"reason in {tuple(map(str, HOLDOUT_REASONS))}"
+
+
 def _sealed_where(condition: str) -> str:
     return f"""
-select sum(not left_out) as count, sum(rewards = 0 and not left_out) as defaulted,
+select {_HOLDOUT} as holdout, sum(not left_out) as count, sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by reward_odd, squared_odd
+group by holdout, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
-_SEALED_TOTALS = _sealed_where("version = :version and time > :after and time <= :until and seal is null")
+def _units_where(condition: str) -> str:
+    return f"""
+select {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("reward", "value")}
+from sealed_decisions where {condition} and not left_out group by holdout, unit_id, value_odd
+"""  # noqa: S608 - our names
+
+
+def _named_where(condition: str) -> str:
+    return f"""
+select name, {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("in_force", "value")}
+from decision_rewards where {condition} and reward is not null and not left_out
+group by name, holdout, unit_id, value_odd
+"""  # noqa: S608 - our names
+
+
+_SEALED = "version = :version and time > :after and time <= :until and seal is null"
 _CLOSED = "select decision from seals where version = :version and time >= :after and time < :until order by time"
 _CLOSED_AT_ONCE = 500
 _WINDOW = "select window from experiments where position = ?"
@@ -83,11 +106,12 @@ def count_totals(
     names: Callable[[Position], ActionNames],
     due: Iterable[Position],
     *,
+    strata: Callable[[Position], Stratum | None],
     after: Mark,
     until: Mark,
 ) -> Totals:
     """Everything in (after, until]. names: of a version's actions. due: the versions with decisions that were sealed
-    between."""
+    between. strata: of versions, for the lift."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     known = _KnownNames(names)
@@ -95,7 +119,7 @@ def count_totals(
     _count_possible(totals, connection, span, known)
     _count_rewards(totals, connection, span)
     for version in due:
-        _count_sealed(totals, connection, version, after=after.time, until=until.time)
+        _count_sealed(totals, connection, version, strata(version), after=after.time, until=until.time)
     return totals
 
 
@@ -151,17 +175,61 @@ def _add_rewards(totals: Totals, row: sqlite3.Row, more: RewardTotals) -> None:
 
 
 def _count_sealed(
-    totals: Totals, connection: sqlite3.Connection, version: Position, *, after: Time, until: Time
+    totals: Totals,
+    connection: sqlite3.Connection,
+    version: Position,
+    stratum: Stratum | None,
+    *,
+    after: Time,
+    until: Time,
 ) -> None:
     # Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
     (window,) = connection.execute(_WINDOW, (version,)).fetchone()
     part = {"version": version, "after": after - window, "until": until - window}
-    _add_sealed(totals, version, read(connection, _SEALED_TOTALS, part))
+    _add_all(totals, connection, version, stratum, (_SEALED, part))
     closed = connection.execute(_CLOSED, {"version": version, "after": after, "until": until})
     while some := closed.fetchmany(_CLOSED_AT_ONCE):
         # A list, not a query: see above.
         places = f"position in ({','.join([str(position) for (position,) in some])})"
-        _add_sealed(totals, version, read(connection, _sealed_where(places)))
+        _add_all(totals, connection, version, stratum, (places, {}))
+
+
+def _add_all(
+    totals: Totals,
+    connection: sqlite3.Connection,
+    version: Position,
+    stratum: Stratum | None,
+    where: tuple[str, Mapping[str, int]],
+) -> None:
+    """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
+    condition, values = where
+    _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
+    if stratum is not None:
+        units = connection.execute(_units_where(condition), values).fetchall()
+        if units:  # one without decisions would take the place of older strata
+            lift = totals.lift.setdefault(stratum, StratumTotals())
+            _add_units(lift, units)
+            _add_named(lift, connection.execute(_named_where(condition), values))
+
+
+def _add_units(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
+    learned = lift.of(LEARNED)
+    for holdout, unit, count, *digits, odd in rows:
+        place = place_of(bucket_of(unit), holdout=holdout)
+        lift.decisions[place] += count
+        _add_value(learned, place, digits, odd, count)
+
+
+def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
+    for name, holdout, unit, count, *digits, odd in rows:
+        _add_value(lift.of(name), place_of(bucket_of(unit), holdout=holdout), digits, odd, count)
+
+
+def _add_value(sums: PlaceSums, place: int, digits: Sequence[int], odd: float | None, count: int) -> None:
+    if odd is None:
+        sums.add(place, digits)
+    else:
+        sums.add_odd(place, odd, count)
 
 
 def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) -> None:
@@ -171,12 +239,16 @@ def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) 
             reward=exact_sum(row, "reward"),
             squared=exact_sum(row, "squared"),
         )
-        totals.sealed[version] = totals.sealed.get(version, SealedTotals()) + more
+        key = (version, HOLDOUT if row["holdout"] else POLICY)
+        totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + more
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
     """Add everything in (after, until] to totals by labels, from one connection: for a check, which has no reader."""
     rows = read(connection, "select position, time, number, definition from experiments")
     versions = {row["position"]: experiment_version(row) for row in rows}
-    counted = count_totals(connection, lambda at: names_of(versions[at]), versions, after=after, until=until)
+    strata = strata_of_all(versions.values())
+    counted = count_totals(
+        connection, lambda at: names_of(versions[at]), versions, strata=strata.get, after=after, until=until
+    )
     totals.add(counted, {position: version.experiment.id for position, version in versions.items()})

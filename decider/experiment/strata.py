@@ -1,0 +1,93 @@
+"""How units and versions are grouped to compare the policy with the holdout: buckets, groups and strata. Pure.
+
+Called by the totals of every log, and by the simulator's reader: live metrics and `simulator lift` count the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import NamedTuple
+
+from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
+from decider.types import START, ExperimentId, Position, Reason
+
+BUCKETS = 512
+
+HOLDOUT_REASONS = (Reason.HOLDOUT, Reason.HOLDOUT_UNAVAILABLE)
+"""Of decisions of the holdout's units, whatever they got. All other units are the policy's group."""
+
+
+def bucket_of(unit_id: str) -> int:
+    """Where a unit's decisions and rewards are added up, always: in every experiment, version and group.
+
+    Its hash knows nothing of the one that draws the holdout: within a bucket, units fall into the groups as everywhere.
+
+    >>> bucket_of("ann"), bucket_of("bob")
+    (431, 157)
+    """
+    text = unit_id.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(text, digest_size=8, person=b"lift").digest()) % BUCKETS
+
+
+class Stratum(NamedTuple):
+    """A time in which the same share of units was drawn into the holdout by the same salt, and rewards meant the same.
+
+    measure: the first version since which a reward, and what counts as a decision, is what it is: strata with the same
+    one can be combined. first: the first version of the stratum itself. Larger ones are newer.
+    """
+
+    measure: Position
+    first: Position
+
+
+def next_stratum(before: Stratum | None, last: ExperimentVersion | None, version: ExperimentVersion) -> Stratum | None:
+    """Of a version; None where nobody or everybody is in the holdout. last: the newest version before it that has a
+    stratum, which is `before`: it goes on if nothing that matters has changed, also behind versions without one."""
+    new = version.experiment
+    if not 0 < new.control_share < 1:
+        return None
+    if before is None or last is None or _measure(last.experiment) != _measure(new):
+        return Stratum(version.position, version.position)
+    old = last.experiment
+    if (old.control_share, old.salt) != (new.control_share, new.salt):
+        return Stratum(before.measure, version.position)
+    return before
+
+
+def _measure(experiment: Experiment) -> tuple[RewardDefinition, bool]:
+    return experiment.reward, experiment.needs_activation
+
+
+class Strata:
+    """Of one experiment's versions, which come in their order."""
+
+    def __init__(self) -> None:
+        self.found: dict[Position, Stratum] = {}
+        self.until = START
+        self._last: ExperimentVersion | None = None
+        self._stratum: Stratum | None = None
+
+    def add(self, version: ExperimentVersion) -> None:
+        """The next version."""
+        self.until = version.position
+        stratum = next_stratum(self._stratum, self._last, version)
+        if stratum is not None:
+            self.found[version.position] = self._stratum = stratum
+            self._last = version
+
+
+def strata_of(versions: Iterable[ExperimentVersion]) -> dict[Position, Stratum]:
+    """By version, of one experiment's versions in their order; those with a stratum."""
+    strata = Strata()
+    for version in versions:
+        strata.add(version)
+    return strata.found
+
+
+def strata_of_all(versions: Iterable[ExperimentVersion]) -> dict[Position, Stratum]:
+    """The same of the versions of any experiments."""
+    by_experiment: dict[ExperimentId, Strata] = {}
+    for version in versions:
+        by_experiment.setdefault(version.experiment.id, Strata()).add(version)
+    return {position: stratum for strata in by_experiment.values() for position, stratum in strata.found.items()}

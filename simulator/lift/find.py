@@ -1,0 +1,125 @@
+"""Grouped decisions -> the lift, in all and by the values of fields. Called by `simulator lift`.
+
+The estimator is the service's (`decider/estimate/lift.py`). Many rows are many chances to be wrong: with a family of
+rows each interval is made so wide that all of them hold together (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums
+from decider.estimate.mean import Interval
+from decider.experiment.strata import BUCKETS
+from simulator.lift.result import Answer, LiftResult, LiftRow
+from simulator.logs.columns import Category, Field, Flags
+from simulator.logs.errors import BadLog
+from simulator.logs.groups import LEARNED, GroupedDecisions
+
+MOST_VALUES = 20
+"""Of a field that get a row: those with most decisions. The others are one row."""
+
+OTHER, NOT_GIVEN = "(other)", "(not given)"
+
+DAY, WEEK = 86_400e6, 604_800e6
+"""Microseconds."""
+
+
+def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float = LEVEL) -> LiftResult:
+    """The lift of every reward of the log, and of the first by the values of each field. Raises BadLog."""
+    everything = np.ones(len(log), np.bool_)
+    of_all = 1.0 - (1.0 - level) / len(log.rewards)
+    groups = list(_groups(log, fields))
+    by_level = 1.0 - (1.0 - level) / max(1, len(groups) * len(log.rewards))
+    whole = _lift(log, LEARNED, everything, of_all)
+    return LiftResult(
+        log=log.log,
+        experiment=log.experiment,
+        level=level,
+        rows=tuple([_row(log, name, "", "", everything, of_all) for name in log.rewards]),
+        by=tuple([_row(log, name, *group, by_level) for group in groups for name in log.rewards]),
+        by_level=level,
+        cost=whole.cost if whole.is_known else None,
+        strata=log.strata,
+        begin=int(log.time.min()) if len(log) else 0,
+        end=int(log.time.max()) if len(log) else 0,
+        left_out=log.left_out,
+    )
+
+
+def _groups(log: GroupedDecisions, fields: Sequence[str]) -> Iterator[tuple[str, str, Flags]]:
+    """Each field and value with its decisions."""
+    for name in dict.fromkeys(fields):
+        if name not in log.fields:
+            has = ", ".join(log.fields) or "none"
+            raise BadLog(f"{log.log}: --by {name}: no decision has such a field; there are {has}")
+        for value, rows in _values(log.fields[name]).items():
+            yield name, value, rows
+
+
+def _values(given: Field) -> Mapping[str, Flags]:
+    """Which decisions have each value, the most frequent first."""
+    texts = given if isinstance(given, Category) else Category.of(_texts(given.values.tolist()))
+    made = np.bincount(texts.codes + 1, minlength=len(texts.values) + 1)
+    order = [int(code) for code in np.argsort(-made, kind="stable") if made[code]]
+    names = (NOT_GIVEN, *texts.values)
+    found = {names[code]: texts.codes + 1 == code for code in order[:MOST_VALUES]}
+    rest = order[MOST_VALUES:]
+    return {**found, OTHER: np.isin(texts.codes + 1, rest)} if rest else found
+
+
+def _texts(numbers: list[float]) -> list[str]:
+    return ["" if math.isnan(number) else f"{number:g}" for number in numbers]
+
+
+def _lift(log: GroupedDecisions, reward: str, rows: Flags, level: float) -> Lift:
+    sums = LiftSums(BUCKETS)
+    sums.add_many(
+        bucket=log.bucket[rows], holdout=log.holdout[rows], reward=log.rewards[reward][rows], stratum=log.stratum[rows]
+    )
+    return sums.lift(level)
+
+
+def _row(log: GroupedDecisions, reward: str, field: str, value: str, rows: Flags, level: float) -> LiftRow:
+    found = _lift(log, reward, rows, level)
+    units = [len(np.unique(log.unit[rows & (log.holdout == one)])) for one in (False, True)]
+    return LiftRow(
+        reward=reward,
+        field=field,
+        value=value,
+        answer=answer(found),
+        lift=found.interval,
+        relative=found.relative,
+        per_week=_per_week(found, log) if found.is_known else None,
+        policy=found.policy,
+        holdout=found.holdout,
+        decisions=found.decisions,
+        units=(units[POLICY], units[HOLDOUT]),
+        clusters=found.clusters,
+        needed=START,
+    )
+
+
+def answer(found: Lift) -> Answer:
+    """Whether the policy earns more than the holdout.
+
+    >>> answer(LiftSums(BUCKETS).lift())
+    'too little'
+    """
+    if not found.is_known:
+        return "too little"
+    if found.interval.low > 0:
+        return "yes"
+    return "no" if found.interval.high < 0 else "not yet"
+
+
+def _per_week(found: Lift, log: GroupedDecisions) -> Interval | None:
+    took = int(log.time.max() - log.time.min())
+    if took < DAY:
+        return None
+    often = found.decisions[POLICY] * WEEK / took
+    interval = found.interval
+    return Interval(interval.value * often, interval.low * often, interval.high * often)

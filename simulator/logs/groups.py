@@ -1,0 +1,201 @@
+"""Our own log as two groups, the policy's units and the holdout's, as columns. Called by `simulator/lift/`.
+
+What counts is what the server counts for its metrics: every sealed decision of the strata that mean the same by a
+reward (`decider/experiment/strata.py`), whatever it got and whatever was shown in its place. The group of a unit was
+drawn before all that, so comparing anything less than all of it would compare different units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from decider.experiment.definition import ExperimentVersion
+from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of
+from decider.log.open import archived, open_reader
+from decider.log.protocol import ArrowBatches, LogReader
+from decider.types import CONTEXT_FIELDS
+from simulator.logs.arrow import category
+from simulator.logs.columns import Category, Field, Flags, Floats, Longs
+from simulator.logs.decider_log import EVER, NOT_ACTIVATED, experiment_versions, fields_of, one_kind_each
+from simulator.logs.errors import BadLog
+from simulator.logs.final_rewards import Counted, Rewards, check_names, concatenate, final_rewards
+from simulator.logs.span import Span
+
+NO_HOLDOUT = "in versions without a holdout"
+OTHER_REWARD = "in versions with another reward"
+WINDOW_OPEN = "window open"
+"""Kinds of decisions that are left out."""
+
+LEARNED = "(learned)"
+"""In place of a name of rewards: the final reward, from which the policy learns."""
+
+_LEARNED_AS_DECLARED = Counted({}, None)
+
+_NUMBERS = ("position", "time", "version", "sealed", "activated")
+_TEXTS = ("unit_id", "reason", "features", *CONTEXT_FIELDS)
+
+
+@dataclass(frozen=True, slots=True)
+class StratumRead:
+    """A stratum of the log. share: of units in the holdout. versions: its numbers."""
+
+    share: float
+    versions: tuple[int, ...]
+    decisions: int
+
+
+@dataclass(frozen=True, slots=True)
+class GroupedDecisions:
+    """n sealed decisions. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,) each.
+
+    rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. fields: the
+    context, by name. left_out: decisions by kind. names: of all rewards in the log.
+    """
+
+    log: str
+    experiment: str
+    strata: tuple[StratumRead, ...]
+    stratum: Longs
+    bucket: Longs
+    unit: Longs
+    holdout: Flags
+    time: Longs
+    rewards: Mapping[str, Floats]
+    fields: Mapping[str, Field]
+    left_out: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.stratum)
+
+
+def load_groups(
+    path: Path,
+    *,
+    experiment: str | None = None,
+    rewards: Sequence[str] = (),
+    span: Span = EVER,
+    archive: Sequence[Path] = (),
+    on_note: Callable[[str], None] = lambda _: None,
+) -> GroupedDecisions:
+    """The sealed decisions of the newest strata of one experiment. rewards: names that are wanted beside LEARNED.
+
+    Raises AmbiguousExperiment, BadLog where there is no holdout or no such reward, or LogError where there is no log.
+    """
+    elsewhere = archived(path, archive)
+    if elsewhere:
+        on_note(f"{path}: {elsewhere}")
+    with closing(open_reader(path, archive=archive)) as log:
+        versions = experiment_versions(log, experiment)
+        strata = strata_of(versions)
+        if not strata:
+            raise BadLog(_no_holdout(log.name, versions))
+        return _load(log, versions, strata, rewards, span)
+
+
+def _no_holdout(name: str, versions: Sequence[ExperimentVersion]) -> str:
+    which = f"{versions[0].experiment.id!r} never had" if versions else "has no experiment, so it has"
+    return (
+        f"{name}: {which} a holdout, so nobody knows what would have been earned without the policy. Declare one from "
+        'now on, in the experiment\'s file: holdout = 0.1 and baseline_action = "ID". What other policies would have '
+        "earned can be estimated: simulator evaluate"
+    )
+
+
+class _Decisions:
+    """The decisions as they stand in the log."""
+
+    def __init__(self, logged: ArrowBatches) -> None:
+        found = [{name: batch[name] for name in (*_NUMBERS, *_TEXTS)} for batch in logged.decisions]
+        self.position, self.time, self.version, sealed, activated = (
+            concatenate([batch[name].to_numpy() for batch in found], np.int64) for name in _NUMBERS
+        )
+        self.sealed, self.activated = sealed.astype(np.bool_), activated.astype(np.bool_)
+        self.unit, self.reason, self.features, *self.context = (
+            category([batch[name] for batch in found]) for name in _TEXTS
+        )
+
+
+def _load(
+    log: LogReader,
+    versions: Sequence[ExperimentVersion],
+    strata: Mapping[Any, Stratum],
+    names: Sequence[str],
+    span: Span,
+) -> GroupedDecisions:
+    logged = log.arrow(versions[-1].experiment.id, log.head())
+    raw, sent = _Decisions(logged), Rewards(logged.rewards, named=True)
+    check_names(log.name, sent, dict.fromkeys(names, 1.0))
+    version = np.searchsorted([one.position for one in versions], raw.version)
+    measure = np.array([strata[one.position].measure if one.position in strata else 0 for one in versions])[version]
+    needs_activation = np.array([one.experiment.needs_activation for one in versions], np.bool_)
+    first = {
+        **span.outside(log.name, raw.time),
+        WINDOW_OPEN: ~raw.sealed,
+        NO_HOLDOUT: measure == 0,
+        NOT_ACTIVATED: needs_activation[version] & ~raw.activated,
+    }
+    counted = ~np.logical_or.reduce(list(first.values()))
+    newest = measure[counted].max(initial=0)
+    left_out = one_kind_each({**first, OTHER_REWARD: measure != newest})
+    used = ~np.logical_or.reduce(list(left_out.values()))
+    learned, _ = final_rewards(
+        sent, _LEARNED_AS_DECLARED, versions, version=version, position=raw.position, time=raw.time
+    )
+    rewards = {LEARNED: learned, **{name: _values(sent, name, raw.position) for name in names}}
+    read, stratum = _strata(versions, strata, version[used])
+    buckets = np.array([*map(bucket_of, raw.unit.values), bucket_of("")])
+    return GroupedDecisions(
+        log=log.name,
+        experiment=versions[-1].experiment.id,
+        strata=read,
+        stratum=stratum,
+        bucket=buckets[raw.unit.codes][used],
+        unit=raw.unit.codes.astype(np.int64)[used],
+        holdout=_is_holdout(raw.reason)[used],
+        time=raw.time[used],
+        rewards={name: values[used] for name, values in rewards.items()},
+        fields={name: field.take(used) for name, field in fields_of(raw.context, raw.features).items()},
+        left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
+    )
+
+
+def _is_holdout(reason: Category) -> Flags:
+    return np.array([*[text in HOLDOUT_REASONS for text in reason.values], False])[reason.codes]
+
+
+def _values(sent: Rewards, name: str, position: Longs) -> Floats:
+    """(n,) what the rewards of a name in force come to, without its weight."""
+    assert sent.names is not None
+    mine = sent.joined & ~sent.retracted & (sent.names.codes == sent.names.values.index(name))
+    row = np.searchsorted(position, sent.decision[mine])
+    values: Floats = np.bincount(row, weights=sent.unweighted[mine], minlength=len(position)).astype(np.float64)
+    return values
+
+
+def _strata(
+    versions: Sequence[ExperimentVersion], strata: Mapping[Any, Stratum], version: Longs
+) -> tuple[tuple[StratumRead, ...], Longs]:
+    """The strata that have decisions; (n,) the index of each decision's. version: (n,) index into `versions`."""
+    made = np.bincount(version, minlength=len(versions))
+    used = [(index, one, strata[one.position]) for index, one in enumerate(versions) if made[index]]
+    order = list(dict.fromkeys(stratum for _, _, stratum in used))
+    found = []
+    for stratum in order:
+        mine = [(index, one) for index, one, its in used if its == stratum]
+        found.append(
+            StratumRead(
+                share=mine[0][1].experiment.control_share,
+                versions=tuple([one.number for _, one in mine]),
+                decisions=int(sum(made[index] for index, _ in mine)),
+            )
+        )
+    place = np.zeros(len(versions), np.int64)
+    for index, _, stratum in used:
+        place[index] = order.index(stratum)
+    return tuple(found), place[version]

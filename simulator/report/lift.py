@@ -1,0 +1,152 @@
+"""What `simulator lift` prints: one short table, then plain sentences. Called by its command and by the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+
+import numpy as np
+from rich.console import RenderableType
+from rich.text import Text
+
+from decider.estimate.mean import Interval
+from simulator.lift.result import LiftResult, LiftRow
+from simulator.logs.groups import LEARNED
+from simulator.report.table import Cell, Column, Table, Tone, in_terminal
+from simulator.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
+
+TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use"}
+
+
+def lift_parts(found: LiftResult) -> Iterator[RenderableType]:
+    """Everything in the order in which it should be read."""
+    yield Text(printable(conclusion(found)), "bold")
+    yield in_terminal(table(found, found.rows))
+    for _, rows in groupby(found.by, key=attrgetter("field")):
+        yield in_terminal(table(found, list(rows)))
+    yield from map(Text, map(printable, sentences(found)))
+
+
+def conclusion(found: LiftResult) -> str:
+    """The answer in one sentence."""
+    row = found.rows[0]
+    about = f"{found.experiment}: "
+    if row.answer == "too little":
+        return f"{about}too little is known to say what the policy brings."
+    interval = f"({percent(found.level)}, valid at every look: {_signed(row.lift)})"
+    if row.answer == "not yet":
+        return f"{about}nobody can say yet whether the policy earns more than the holdout {interval}."
+    more = "more" if row.answer == "yes" else "less"
+    return f"{about}the policy earns {figure(abs(row.lift.value))} {more} a decision than the holdout {interval}."
+
+
+def table(found: LiftResult, rows: Sequence[LiftRow]) -> Table[LiftRow]:
+    """One family of rows."""
+    by = bool(rows and rows[0].field)
+    shown: list[Column[LiftRow]] = [
+        Column("Decisions" if by else "Reward", _name, "name"),
+        Column("More?", lambda row: Cell(row.answer, tone=TONES.get(row.answer, "")), "verdict", narrow="joined"),
+        Column("Lift", _lift, "number"),
+        Column("In per cent", _relative, "number"),
+        Column("Per week", _per_week, "number"),
+        Column("Policy", lambda row: _group(row, 0), "number", narrow="left out"),
+        Column("Holdout", lambda row: _group(row, 1), "number", narrow="left out"),
+    ]
+    if not any(row.per_week for row in rows):
+        shown = [column for column in shown if column.heading != "Per week"]
+    return Table(
+        title=f"By {rows[0].field}" if by else "Lift over the holdout",
+        columns=shown,
+        rows=rows,
+        note=note(found, rows),
+    )
+
+
+def note(found: LiftResult, rows: Sequence[LiftRow]) -> str:
+    """What the intervals promise."""
+    told = f"{percent(found.level)} intervals by unit, valid at every look"
+    family = found.by if rows[0].field else found.rows
+    return f"{told}, all {len(family)} of them together" if len(family) > 1 else told
+
+
+def _name(row: LiftRow) -> Cell:
+    reward = "" if row.reward == LEARNED else row.reward
+    if row.field:
+        return Cell(row.value, note=reward)
+    return Cell(reward or "as learned")
+
+
+def _lift(row: LiftRow) -> Cell:
+    if row.answer == "too little":
+        return Cell("-")
+    return Cell(signed(row.lift.value), _signed(row.lift))
+
+
+def _relative(row: LiftRow) -> Cell:
+    if row.answer == "too little":
+        return Cell("-")
+    if not np.isfinite(row.relative.low):
+        return Cell("-", note="the holdout's mean could be 0")
+    return Cell(
+        signed_percent(row.relative.value), between(row.relative.low, row.relative.high, written=signed_percent)
+    )
+
+
+def _per_week(row: LiftRow) -> Cell:
+    if row.per_week is None:
+        return Cell("-")
+    return Cell(_about(row.per_week.value), between(*_ends(row.per_week), written=_about))
+
+
+def _about(x: float) -> str:
+    return rough(x, digits=3, written=signed)
+
+
+def _ends(interval: Interval) -> tuple[float, float]:
+    return interval.low, interval.high
+
+
+def _signed(interval: Interval) -> str:
+    return between(*_ends(interval), written=signed)
+
+
+def _group(row: LiftRow, group: int) -> Cell:
+    return Cell(figure((row.policy, row.holdout)[group]), note=f"{count(row.units[group])} units")
+
+
+def sentences(found: LiftResult) -> Iterator[str]:
+    """What was compared, what was left out, and why."""
+    yield f"Compared: {_strata(found)}, over {duration((found.end - found.begin) / 1e6)}."
+    yield f"The policy served {_made(found.rows[0], 0)}, the holdout {_made(found.rows[0], 1)}."
+    poor = next((row for row in found.rows if row.answer == "too little"), None)
+    if poor is not None:
+        yield (
+            f"An interval needs the rewards of about {figure(poor.needed)} units in each group, and of more where "
+            f"a few amounts are large; one group has {rough(poor.clusters)} so far. Wait, or make the holdout larger."
+        )
+    if found.cost is not None:
+        told = "what its units do not earn without the policy"
+        yield f"The holdout costs {rough(found.cost, digits=3)} a decision: {told}."
+    if found.left_out:
+        kinds = [f"{count(number)} {kind}" for kind, number in found.left_out.items()]
+        yield f"Left out: {', '.join(kinds)}."
+
+
+def _made(row: LiftRow, group: int) -> str:
+    made = f"{count(row.decisions[group])} decisions of {count(row.units[group])} units"
+    return f"{made} (mean {figure((row.policy, row.holdout)[group])})"
+
+
+def _strata(found: LiftResult) -> str:
+    parts = [f"{_versions(one.versions)} with a holdout of {percent(one.share)}" for one in found.strata]
+    told = ", ".join(parts)
+    return f"{told}; each within itself, then weighted by its decisions" if len(parts) > 1 else told
+
+
+def _versions(numbers: Sequence[int]) -> str:
+    """
+    >>> _versions((3,)), _versions((3, 4, 6))
+    ('version 3', 'versions 3 to 6')
+    """
+    return f"version {numbers[0]}" if len(numbers) == 1 else f"versions {numbers[0]} to {numbers[-1]}"

@@ -1,0 +1,285 @@
+"""The lift as a server has it, counted on from the log: exact, bounded, and what `simulator lift` says."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from decider.errors import DeciderError
+from decider.estimate.lift import LEVEL
+from decider.experiment.strata import BUCKETS, Stratum
+from decider.log.exact_sum import ExactSum, digits_of
+from decider.log.lift_totals import (
+    LEARNED,
+    MOST_NAMES,
+    MOST_STRATA,
+    PlaceSums,
+    StratumTotals,
+    add_stratum,
+    from_rows,
+    place_of,
+    to_rows,
+)
+from decider.log.log_totals import LogTotals
+from decider.log.memory import MemoryLog
+from decider.log.open import open_log
+from decider.log.protocol import EventLog, Mark, Tick
+from decider.log.sqlite.checkpoints import WITHOUT_GROUPS, _checksum, stored_checkpoints
+from decider.log.totals import LabelTotals
+from decider.server.forget_command import forget_command
+from decider.types import START, Position, Time
+from simulator.lift.find import find_lift
+from simulator.logs.groups import load_groups
+from simulator.verify import verify
+from tests.lift_logs import shop, visits_db, write_visits
+from tests.long_logs import PastClock
+from tests.rpc_clients import ServerProcess, fetch
+
+FIGURES = ("decider_lift", "decider_lift_low", "decider_lift_high")
+
+
+def counted(log: EventLog, slice_: int = 1_000_000) -> LabelTotals:
+    """From what is stored on."""
+    totals = LogTotals(log)
+    while not totals.advance(slice_):
+        pass
+    return totals.totals
+
+
+def anew(log: EventLog) -> LabelTotals:
+    """From the first entry on, at once."""
+    found, totals = log.totals(Mark(START, Time(0)), log.head().mark), LabelTotals()
+    totals.add(found, log.experiment_ids(found.versions()))
+    return totals
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of two strata; nothing writes it."""
+    return visits_db(
+        tmp_path_factory.mktemp("lift") / "log.db", shop(), shop(holdout=0.3), decisions=3_000, units=2_000
+    )
+
+
+@pytest.fixture
+def db(made: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(tmp_path / "log.db")) as copy:
+        source.backup(copy)
+    return tmp_path / "log.db"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.floats(allow_nan=False, allow_infinity=False)), max_size=30))
+def test_sums_are_exact_and_survive_their_text(values: list[tuple[int, float]]) -> None:
+    """Amounts of any size, in any order: what is counted anew is what is stored."""
+    sums, backwards = PlaceSums(), PlaceSums()
+    for place, value in values:
+        sums.add_float(place, value)
+    for place, value in reversed(values):
+        backwards.add_float(place, value)
+    assert sums == backwards == PlaceSums.from_json(sums.to_json())
+    for place in range(6):
+        exact = sum((ExactSum.of(value) for at, value in values if at == place), ExactSum())
+        assert sums.floats()[place] == float(exact)
+        assert digits_of(float("0.1")) is not None
+
+
+def test_counting_in_pieces_is_counting_at_once(db: Path) -> None:
+    """A server that is restarted at any moment has the same sums as one that counts for the first time."""
+    with closing(open_log(db)) as log:
+        whole = anew(log)
+        assert set(whole.lift) == {"shop"}
+        assert len(whole.lift["shop"]) == 2
+        totals = LogTotals(log)
+        while not totals.advance(777):
+            log.store_totals(totals.checkpoint())
+            totals = LogTotals(log)
+        assert totals.totals == whole
+        assert counted(log) == whole == LabelTotals.from_json(whole.to_json())
+        assert log.check(lambda _: None) == []
+
+
+def test_every_log_counts_the_same(tmp_path: Path) -> None:
+    """In SQL, and in Python."""
+    clock = PastClock(4 * 86_400.0)
+    versions = [shop(), shop(holdout=0.0), shop(holdout=0.3, salt="x"), shop(activation="ACTIVATION_REQUIRED")]
+    memory = MemoryLog(clock=clock)
+    write_visits(memory, clock, versions, decisions=120)
+    found = anew(memory).lift["shop"]
+    assert {stratum.measure for stratum in found} == {1}
+    clock = PastClock(4 * 86_400.0)
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        write_visits(log, clock, versions, decisions=120)
+        same = anew(log).lift["shop"]
+    assert found.keys() == same.keys()
+    for stratum, one in found.items():
+        assert one.decisions == same[stratum].decisions
+        assert one.rewards[LEARNED].floats() == pytest.approx(same[stratum].rewards[LEARNED].floats(), rel=1e-12)
+        assert one.rewards["purchase"] == same[stratum].rewards["purchase"]
+
+
+def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
+    """Nobody can explain two lifts of one experiment."""
+    server = ServerProcess(db)
+    try:
+        status, text = fetch(f"http://{server.http}/metrics")
+    finally:
+        server.terminate()
+    assert status == 200
+    live = {
+        (sample.name, sample.labels.get("name", "")): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name in (*FIGURES, "decider_holdout_cost", "decider_holdout_ratio")
+    }
+    for name in (LEARNED, "click", "purchase"):
+        log = load_groups(db, rewards=[] if name == LEARNED else [name])
+        found = find_lift(log, level=LEVEL if name == LEARNED else 1 - (1 - LEVEL) * 2)
+        row = found.rows[-1]
+        interval = (row.lift.value, row.lift.low, row.lift.high)
+        if row.answer == "too little":
+            assert (FIGURES[0], name) not in live
+        else:
+            assert [live[figure, name] for figure in FIGURES] == pytest.approx(interval, rel=1e-12)
+    assert find_lift(load_groups(db)).rows[0].answer == "yes"
+    assert live["decider_holdout_cost", ""] == pytest.approx(find_lift(load_groups(db)).cost, rel=1e-12)
+    assert live["decider_holdout_ratio", ""] == 0.3
+    groups = [line for line in text.splitlines() if line.startswith("decider_sealed_total")]
+    assert len(groups) == 2
+    with closing(open_log(db)) as opened:
+        assert verify(opened).first is None
+
+
+def test_only_the_newest_strata_and_some_names_stay() -> None:
+    """Whoever changes the holdout every day, or puts an id into a reward's name, must not fill memory."""
+    strata: dict[Stratum, StratumTotals] = {}
+    for number in range(1, MOST_STRATA + 4):
+        add_stratum(strata, Stratum(Position(1), Position(number)), StratumTotals())
+    assert sorted(one.first for one in strata) == list(range(4, MOST_STRATA + 4))
+    add_stratum(strata, Stratum(Position(50), Position(50)), StratumTotals())
+    assert list(strata) == [Stratum(Position(50), Position(50))]
+    add_stratum(strata, Stratum(Position(1), Position(20)), StratumTotals())
+    assert list(strata) == [Stratum(Position(50), Position(50))], "seals of an older one, that come late"
+    many = StratumTotals()
+    for number in range(2 * MOST_NAMES):
+        many.of(f"name-{number:03}")
+    add_stratum(strata, Stratum(Position(50), Position(50)), many)
+    (totals,) = strata.values()
+    assert sorted(totals.rewards) == [LEARNED, *[f"name-{number:03}" for number in range(MOST_NAMES)]]
+
+
+def test_stored_sums_are_short() -> None:
+    """They are written with every checkpoint."""
+    totals = StratumTotals()
+    for place in range(2 * BUCKETS):
+        totals.decisions[place] = 100 + place % 37
+        totals.of(LEARNED).add(place, (place % 13, 0, 0))
+    (row,) = to_rows({"shop": {Stratum(Position(1), Position(1)): totals}})
+    assert len(str(row)) < 4_000
+    assert from_rows([row])["shop"] == {Stratum(Position(1), Position(1)): totals}
+    with pytest.raises(ValueError, match="damaged sums of shop"):
+        from_rows([[*row[:3], "!!", {}]])
+
+
+def test_a_changed_sum_is_damage(db: Path) -> None:
+    """A lift that nobody earned must not be shown for ever."""
+    with closing(open_log(db)) as log:
+        totals = LogTotals(log)
+        totals.catch_up()
+        (stratum, *_) = totals.totals.lift["shop"].values()
+        stratum.of(LEARNED).add_float(place_of(3, holdout=True), 5e-324)
+        log.store_totals(totals.checkpoint())
+        (damage,) = log.check(lambda _: None)
+        assert "the totals stored there are not those of the entries" in str(damage)
+
+
+# Totals of an older release.
+
+
+def as_an_older_release(db: Path) -> None:
+    """What is stored, without groups and lift."""
+    with closing(sqlite3.connect(db)) as other:
+        (stored, *_) = stored_checkpoints(other)
+        old = stored.totals.without_groups().to_json().replace('"lift":[]', '"x":[]').replace(',""],', "],")
+        row = (*stored.row[:3], WITHOUT_GROUPS, 0, old)
+        other.execute("delete from totals_checkpoints")
+        other.execute("insert into totals_checkpoints values (?, ?, ?, ?, ?, ?, ?)", (*row, _checksum(*row)))
+        other.commit()
+
+
+@pytest.fixture
+def old(db: Path) -> Iterator[EventLog]:
+    """A log with totals of an older release, which is upgraded."""
+    with closing(open_log(db)) as log:
+        totals = LogTotals(log)
+        totals.catch_up()
+        log.store_totals(totals.checkpoint())
+    as_an_older_release(db)
+    with closing(open_log(db)) as log:
+        yield log
+
+
+def test_after_an_upgrade_the_lift_is_counted_from_the_start_once(old: EventLog, db: Path) -> None:
+    """What was sealed before the upgrade is the larger part of the answer."""
+    whole = anew(old)
+    assert old.check(lambda _: None) == []
+    assert LogTotals(old).mark.position == START
+    assert counted(old) == whole
+    totals = LogTotals(old)
+    totals.advance(1_024)
+    old.store_totals(totals.checkpoint())
+    with closing(sqlite3.connect(db)) as other:
+        assert other.execute("select position from totals_checkpoints").fetchall() == [(totals.mark.position,)]
+    assert LogTotals(old).mark == totals.mark
+
+
+def test_totals_of_archived_entries_know_no_groups_and_stay(old: EventLog, db: Path) -> None:
+    """They are nowhere else; the lift then begins behind them."""
+    whole = anew(old)
+    with closing(sqlite3.connect(db)) as other:
+        other.execute("update totals_checkpoints set kept = 1")
+        row = other.execute("select position, time, chain, format, kept, content from totals_checkpoints").fetchone()
+        other.execute("update totals_checkpoints set checksum = ?", (_checksum(*row),))
+        other.commit()
+    found = counted(old)
+    assert found.sealed == {("shop", ""): sum(whole.sealed.values())}
+    assert found.lift == {}
+    old.append([Tick()])
+    assert counted(old).open_decisions() == whole.open_decisions()
+    assert old.check(lambda _: None) == []
+
+
+# Other ways in which entries change.
+
+
+def test_a_forgotten_unit_is_no_damage(db: Path) -> None:
+    """Its decisions have other ids since, and so another bucket where they are counted anew."""
+    with closing(open_log(db)) as log:
+        totals = LogTotals(log)
+        totals.catch_up()
+        log.store_totals(totals.checkpoint())
+        before = totals.totals
+    ran = CliRunner().invoke(forget_command, ["unit-7", "--db", str(db)])
+    assert ran.exit_code == 0, ran.output
+    with closing(open_log(db)) as log:
+        assert counted(log) == before, "what is counted stays"
+        assert anew(log) != before
+        assert anew(log).agrees_with(before, forgotten=True)
+        assert log.check(lambda _: None) == []
+
+
+def test_a_log_without_a_holdout_has_no_sums(tmp_path: Path) -> None:
+    """Nothing is counted that nobody can use."""
+    db = visits_db(tmp_path / "log.db", shop(holdout=0.0), decisions=200)
+    with closing(open_log(db)) as log:
+        assert anew(log).lift == {}
+    with pytest.raises(DeciderError, match="never had a holdout"):
+        load_groups(db)
