@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import Attribution
 from decider.experiment.limits import Cap
+from decider.experiment.origin import Origin
 from decider.experiment.unit_history import Seen
 from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
@@ -56,7 +57,8 @@ HOME = ExperimentId("home")
 
 def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
     """Every kind of entry, in commits of one and of many, with the clock moving and not."""
-    log.append([NewVersion(sample_experiment(sticky=600 * SECOND), 1, waits=True)])
+    origin = Origin("ann", "api", "for the test")
+    log.append([NewVersion(sample_experiment(sticky=600 * SECOND), 1, waits=True, origin=origin)])
     version = log.versions()[-1]
     log.name_build({"decider": "1"})
     log.append([Serves(version.position)])
@@ -231,7 +233,7 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
 @pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "recalls", "published", "builds", "serves",
                                    "ticks", "experiments", "refused_rewards", "early_activations", "head",
                                    "chain_start", "open_versions", "closed_until", "model_bytes", "withheld",
-                                   "exposures"])  # fmt: skip
+                                   "exposures", "version_notes"])  # fmt: skip
 @pytest.mark.parametrize("which", ["min", "max"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
     """The last decision as well as the first."""
