@@ -1,4 +1,4 @@
-"""The one reader of durations that people write: "10m", "1h30m", "7d". Imports nothing of ours.
+"""The one reader and writer of durations as people write them: "10m", "1h30m", "7d". Imports nothing of ours.
 
 Called for experiment files (`experiment/shape.py`) and for the ages of `decider archive` and `--archive-after`.
 """
@@ -38,3 +38,20 @@ def microseconds_of(text: str) -> int | None:
         return None
     total = sum(float(number) * MICROSECONDS[unit] for number, unit in parts)
     return round(total) if total <= LONGEST else None
+
+
+def duration_text(microseconds: int) -> str:
+    """The shortest text that `microseconds_of` reads as this duration, which is not below 0.
+
+    >>> [duration_text(n) for n in (600_000_000, 5_400_000_000, 604_800_000_000, 1_500_000, 1, 0)]
+    ['10m', '1h30m', '7d', '1s500ms', '0.001ms', '0s']
+    """
+    parts = []
+    for unit, size in MICROSECONDS.items():
+        if unit == "ms":
+            break
+        count, microseconds = divmod(microseconds, size)
+        parts.append(f"{count}{unit}" if count else "")
+    if microseconds:
+        parts.append(f"{microseconds / MICROSECONDS['ms']:.10g}ms")
+    return "".join(parts) or "0s"

@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 from decider.experiment.schema import to_message
 from decider.log.open import open_reader
 from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
 from decider.v1.decider_service_pb2_grpc import DeciderServiceServicer, add_DeciderServiceServicer_to_server
 from simulator.commands.group import main
 from simulator.drive import calls, live
@@ -683,6 +684,33 @@ def test_a_wrong_log_is_refused_before_the_server_is_changed(fresh: InProcessCli
     result = run("rare", "--target", fresh.target, "--visitors", "5", "--db", str(tmp_path / "none.db"))
     assert (result.exit_code, "there is no such log" in result.output) == (2, True)
     assert rows(fresh.db, "select count(*) from experiments where experiment = 'rare'") == [(0,)]
+
+
+def drive_twice(fresh: InProcessClient, *more: str) -> tuple[experiment_pb2.Experiment, str]:
+    """What runs after a drive of a server with a control group, and what the command said."""
+    world = replace(find("rare").experiment, holdout=0.4, salt="spring", description="ours")
+    apply(fresh.target, to_message(world))
+    result = run("rare", "--target", fresh.target, "--visitors", "60", "--window", "0.1", *more)
+    assert result.exit_code == 0, result.output
+    return fresh.get("rare").experiment, " ".join(result.output.split())
+
+
+def test_a_drive_keeps_the_control_group_of_what_runs(fresh: InProcessClient) -> None:
+    """Whoever tries the product's own control group must not lose it to the trial, nor its units to another salt."""
+    runs, said = drive_twice(fresh)
+    assert (runs.holdout, runs.salt) == (0.4, "spring")
+    assert "rare: 0.4 of the units are the control group, as before" in said
+    assert 'this drive has applied version 2: description ours -> "", reward.window' in said
+    assert fresh.rows("select count(*) > 0 from decisions where reason = 'HOLDOUT'") == [(1,)]
+    assert fresh.get("rare").note == "simulator drive rare"
+
+
+def test_a_drive_has_the_control_group_that_it_is_told(fresh: InProcessClient) -> None:
+    """None at all, too."""
+    for share in ("0", "0.75"):
+        runs, said = drive_twice(fresh, "--holdout", share)
+        assert runs.holdout == float(share)
+        assert f"rare: {share} of the units are the control group rare:" in said
 
 
 def test_another_servers_output_is_kept(tmp_path: Path) -> None:

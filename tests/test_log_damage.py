@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from decider.errors import LogCorrupt, LogError
 from decider.experiment.definition import Attribution
 from decider.experiment.limits import Cap
+from decider.experiment.origin import Origin
 from decider.experiment.unit_history import Seen
 from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
@@ -59,7 +60,8 @@ HOME = ExperimentId("home")
 
 def fill(log: SqliteLog, clock: Clock, rounds: int = 12) -> None:
     """Every kind of entry, in commits of one and of many, with the clock moving and not."""
-    log.append([NewVersion(sample_experiment(sticky=600 * SECOND), 1, waits=True)])
+    origin = Origin("ann", "api", "for the test")
+    log.append([NewVersion(sample_experiment(sticky=600 * SECOND), 1, waits=True, origin=origin)])
     version = log.versions()[-1]
     log.name_build({"decider": "1"})
     log.append([Serves(version.position)])
@@ -241,7 +243,7 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
                                    "chain_start", "open_versions", "closed_until", "model_bytes", "withheld",
                                    "exposures", "reward_changes", "seals", "unit_rewards", "links", "marks",
                                    "signatures", "assignments", "persons", "creditable_decisions", "unit_decisions",
-                                   "daily_counts", "action_kinds", "row_sums"])  # fmt: skip
+                                   "daily_counts", "action_kinds", "row_sums", "version_notes", "leave_outs"])  # fmt: skip
 @pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, *, last: bool) -> None:
     """The last decision as well as the first; and of what follows from entries, too, since it decides what comes."""

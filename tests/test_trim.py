@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from decider.errors import ArchiveDamaged, ArchiveMissing, FailedPrecondition, LogFull, LogLocked
 from decider.experiment.definition import RewardDefinition
+from decider.experiment.origin import Origin
 from decider.experiment.unit_history import Seen
 from decider.learn.archive import ArchivedPart, _write, archive, make_plan
 from decider.learn.leader import Pace
@@ -459,6 +460,8 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             eventful(drive, visits=8)
             drive.apply(sample_experiment(policy=spec("squarecb")))
             drive.visits(20)
+            origin = Origin("ann", "api", f"after {seconds} s")
+            Versions(log).apply(sample_experiment(policy=spec("squarecb"), salt=str(seconds)), origin=origin)
             log.append([Orphan("click"), EarlyActivation(DecisionId(f"early-{seconds}"), ActionId("sale")), Tick()])
             assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
         eventful(drive, visits=8)

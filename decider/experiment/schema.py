@@ -32,7 +32,7 @@ from decider.experiment.history_checks import DEFAULT_MOST_DECISIONS, DEFAULT_PE
 from decider.experiment.limit_checks import shares_of
 from decider.experiment.limits import UTC_NAME, Cap
 from decider.experiment.schema_checks import feature_type
-from decider.experiment.shape import shape_violations, to_json_mapping
+from decider.experiment.shape import from_json_mapping, shape_violations, to_json_mapping
 from decider.experiment.unit_history import HistoryDefinition
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM, DEFAULT_INTERACTIONS
 from decider.policy.spec import PolicySpec, Relearned
@@ -109,6 +109,28 @@ def definition_text(experiment: Experiment) -> str:
     if experiment.actions:
         content["actions"] = [_action_content(action) for action in experiment.actions]
     return _canonical(content)
+
+
+def file_content(experiment: Experiment) -> dict[str, Any]:
+    """What a file that defines it would hold, complete."""
+    return _as_in_a_file(json.loads(definition_text(experiment)))
+
+
+def file_content_of(message: pb.Experiment) -> dict[str, Any]:
+    """What a file would hold that defines the same; `parse_toml` of its text gives an equal message. What only
+    `decider relearn` sets is left out: it stays as it is.
+
+    >>> file_content_of(pb.Experiment(id="home", state=pb.EXPERIMENT_STATE_PAUSED))
+    {'id': 'home', 'state': 'paused'}
+    """
+    content = _as_in_a_file(_plain(message))
+    content.pop("relearned", None)
+    return content
+
+
+def _as_in_a_file(content: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = from_json_mapping(content, pb.Experiment.DESCRIPTOR)
+    return found
 
 
 def _plain(message: Message) -> dict[str, Any]:

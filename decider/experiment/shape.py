@@ -1,18 +1,19 @@
 """The shape of an experiment file against the proto message, before protobuf reads it: unknown keys, wrong kinds.
 
 protobuf's own JSON errors speak of messages and camelCase; people who write TOML need the key and its possible values.
-Called by `schema.parse_toml`.
+Called by `schema.py`. Also the way back: what a file would say.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from decider.durations import EXAMPLES, MICROSECONDS, microseconds_of
+from decider.durations import EXAMPLES, MICROSECONDS, duration_text, microseconds_of
 from decider.errors import Violation
 
 _DURATION = "google.protobuf.Duration"
@@ -50,7 +51,7 @@ def _suggestion(name: str, descriptor: Descriptor) -> str:
 
 
 def _field_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator[Violation]:
-    if _is_map(field):
+    if is_map(field):
         yield from _map_violations(value, field.message_type.fields_by_name["value"], path)
     elif not field.is_repeated:
         yield from _value_violations(value, field, path)
@@ -69,7 +70,8 @@ def _map_violations(content: Any, value: FieldDescriptor, path: str) -> Iterator
         yield from _value_violations(item, value, f"{path}[{name}]")
 
 
-def _is_map(field: FieldDescriptor) -> bool:
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether a field holds names and values of its own choice."""
     return field.message_type is not None and bool(field.message_type.GetOptions().map_entry)
 
 
@@ -155,9 +157,34 @@ def _to_json(value: Any, field: FieldDescriptor) -> Any:
     message = field.message_type
     if message is None or message.full_name in (_STRUCT, _TIMESTAMP):
         return value
-    if _is_map(field):
+    if is_map(field):
         return {name: _to_json(item, message.fields_by_name["value"]) for name, item in value.items()}
     if message.full_name == _DURATION:
         seconds, rest = divmod(microseconds_of(value) or 0, MICROSECONDS["s"])
         return f"{seconds}.{rest:06d}s"
     return to_json_mapping(value, message)
+
+
+def from_json_mapping(value: Any, descriptor: Descriptor) -> Any:
+    """The opposite of `to_json_mapping`: what a person would write in a file.
+
+    >>> from decider.v1.experiment_pb2 import Experiment
+    >>> from_json_mapping({"state": "EXPERIMENT_STATE_PAUSED", "reward": {"window": "5400s"}}, Experiment.DESCRIPTOR)
+    {'state': 'paused', 'reward': {'window': '1h30m'}}
+    """
+    return {name: _from_json(item, descriptor.fields_by_name[name]) for name, item in value.items()}
+
+
+def _from_json(value: Any, field: FieldDescriptor) -> Any:
+    if isinstance(value, list):
+        return [_from_json(item, field) for item in value]
+    if field.enum_type is not None:
+        return _short(value, field)
+    message = field.message_type
+    if message is None or message.full_name in (_STRUCT, _TIMESTAMP):
+        return value
+    if is_map(field):
+        return {name: _from_json(item, message.fields_by_name["value"]) for name, item in value.items()}
+    if message.full_name == _DURATION:
+        return duration_text(int(Decimal(value.removesuffix("s")) * MICROSECONDS["s"]))
+    return from_json_mapping(value, message)

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from decider.errors import FailedPrecondition, InvalidExperiment, NotFound, Violation
+from decider.experiment.changes import changes
 from decider.experiment.checks import check_successor, check_work
 from decider.experiment.combinations import check_combinations, default_action_warnings
 from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.origin import UNKNOWN, Origin
 from decider.experiment.schema import ONLY_RELEARN, definition_text, reward_text
 from decider.learn.limits import LimitChecker, Limits
 from decider.learn.trainer import check_learnable
@@ -27,11 +29,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """changed: whether it is a new version. waits: it serves once its policy has learned the log."""
+    """changed: whether it is a new version. waits: it serves once its policy has learned the log. before: the newest
+    version until then; None: there was none."""
 
     version: ExperimentVersion
     changed: bool
     waits: bool
+    before: Experiment | None = None
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What differs from the version before, in words."""
+        return changes(self.before, self.version.experiment) if self.changed else ()
 
 
 class Versions:
@@ -54,12 +63,20 @@ class Versions:
         self._budget = budget
         self._archived = archived
 
-    def apply(self, experiment: Experiment, *, keep_state: bool = False, validate_only: bool = False) -> ApplyResult:
+    def apply(
+        self,
+        experiment: Experiment,
+        *,
+        keep_state: bool = False,
+        validate_only: bool = False,
+        origin: Origin = UNKNOWN,
+    ) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: it stays paused, active or ended. Raises InvalidExperiment where it contradicts earlier versions or
-        itself, or its decisions would cost too much, LimitReached where all experiments together would be too much,
-        FailedPrecondition where its policy would have to learn from a part of the archive that is not there.
+        keep_state: it stays paused, active or ended. origin: of the new version. Raises InvalidExperiment where it
+        contradicts earlier versions or itself, or its decisions would cost too much, LimitReached where all experiments
+        together would be too much, FailedPrecondition where its policy would have to learn from a part of the archive
+        that is not there.
         """
 
         def content(newest: Experiment | None) -> Experiment:
@@ -68,9 +85,9 @@ class Versions:
                 return kept
             return replace(kept, paused=newest.paused, ended=newest.ended)
 
-        return self._apply(experiment.id, content, validate_only=validate_only)
+        return self._apply(experiment.id, content, origin, validate_only=validate_only)
 
-    def relearn(self, id_: ExperimentId) -> ApplyResult:
+    def relearn(self, id_: ExperimentId, *, origin: Origin = UNKNOWN) -> ApplyResult:
         """Learn the log anew, with what came late and by the newest reward definition: a new version, which waits for
         its model. Raises NotFound, FailedPrecondition where there is nothing that could learn, and as `apply`."""
 
@@ -79,22 +96,27 @@ class Versions:
             head = self._log.head()  # behind the newest version, so that its decisions are learned by this definition
             return _relearned(known, Relearned(head.position, head.time, reward_text(known.reward)))
 
-        return self._apply(id_, content)
+        return self._apply(id_, content, origin)
 
-    def undo_relearning(self, id_: ExperimentId) -> ApplyResult:
+    def undo_relearning(self, id_: ExperimentId, *, origin: Origin = UNKNOWN) -> ApplyResult:
         """Back to the model that learned each decision as it was sealed: a new version. Raises as `relearn`."""
-        return self._apply(id_, lambda newest: _relearned(learner(id_, newest), None))
+        return self._apply(id_, lambda newest: _relearned(learner(id_, newest), None), origin)
 
-    def set_paused(self, id_: ExperimentId, *, paused: bool) -> ApplyResult:
+    def set_paused(self, id_: ExperimentId, *, paused: bool, origin: Origin = UNKNOWN) -> ApplyResult:
         """Pause or resume: a new version with the other state. Raises NotFound, FailedPrecondition if it has ended."""
 
         def content(newest: Experiment | None) -> Experiment:
             return replace(_running(id_, newest), paused=paused)
 
-        return self._apply(id_, content)
+        return self._apply(id_, content, origin)
 
     def _apply(
-        self, id_: ExperimentId, content: Callable[[Experiment | None], Experiment], *, validate_only: bool = False
+        self,
+        id_: ExperimentId,
+        content: Callable[[Experiment | None], Experiment],
+        origin: Origin,
+        *,
+        validate_only: bool = False,
     ) -> ApplyResult:
         # Compare-and-set: the log's unique key (experiment, number) refuses the entry where another process has applied
         # a version meanwhile; then everything is computed anew from what that process has applied.
@@ -117,15 +139,15 @@ class Versions:
             number = newest.number + 1 if newest else 1
             if validate_only:
                 version = ExperimentVersion(experiment, number=number, position=START, time=self._log.head().time)
-                return ApplyResult(version, changed=True, waits=waits)
-            (mark,) = self._log.append([NewVersion(experiment, number, waits)])
+                return ApplyResult(version, True, waits, newest.experiment if newest else None)
+            (mark,) = self._log.append([NewVersion(experiment, number, waits, origin)])
             if mark is not None:
                 self._warn_of_whole_log(experiment)
                 for warning in default_action_warnings(experiment):
                     logger.warning("experiment %s: %s", experiment.id, warning)
                 self._warn_of_old_rewards(newest, experiment)
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)
-                return ApplyResult(version, changed=True, waits=waits)
+                return ApplyResult(version, True, waits, newest.experiment if newest else None)
 
     def _warn_of_whole_log(self, experiment: Experiment) -> None:
         policy = experiment.policy

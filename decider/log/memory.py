@@ -17,6 +17,7 @@ from decider.experiment.aggregate import NamedReward, final_reward
 from decider.experiment.attribution import OpenDecision, SameId, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
+from decider.experiment.origin import Origin
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.exact_sum import ZERO, ExactSum
@@ -58,6 +59,7 @@ from decider.log.protocol import (
     NewUnitReward,
     NewUnitRewardChange,
     NewVersion,
+    NewVersionNote,
     NewWithheld,
     OnProgress,
     Orphan,
@@ -185,6 +187,7 @@ class MemoryLog:
         self._build = START
         self._entries: list[tuple[Mark, Entry]] = []
         self._versions: dict[Position, ExperimentVersion] = {}
+        self._origins: dict[Position, Origin] = {}
         self._decisions: dict[DecisionId, LoggedDecision] = {}
         self._rewards: dict[Position, list[tuple[Mark, NewReward]]] = {}
         self._by_id: dict[tuple[Position, str], RewardRef] = {}
@@ -243,8 +246,16 @@ class MemoryLog:
                 return self._append_unit_change(entry, at)
             case NewLink():
                 return self._append_link(entry, at)
+            case NewVersion():
+                return self._append_version(entry, at)
             case _:
                 return self._append(entry, at)
+
+    def _append_version(self, version: NewVersion, at: Time) -> Mark | None:
+        mark = self._append(version, at)
+        if mark is not None and any(version.origin):
+            self._append(NewVersionNote(mark.position, version.origin), at)
+        return mark
 
     def _append_of_unit(self, new: UnitDecision, at: Time) -> Mark | None:
         """The decision and what belongs to it; or nothing."""
@@ -442,6 +453,8 @@ class MemoryLog:
                 self._versions[mark.position] = ExperimentVersion(
                     entry.experiment, number=entry.number, position=mark.position, time=mark.time
                 )
+            case NewVersionNote():
+                self._origins[entry.version] = entry.origin
 
     def name_build(self, build: Mapping[str, Any]) -> Position:
         """See EventLog."""
@@ -480,6 +493,10 @@ class MemoryLog:
     def version_at(self, position: Position) -> ExperimentVersion:
         """See LogReader."""
         return self._versions[position]
+
+    def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
+        """See LogReader."""
+        return {position: self._origins[position] for position in versions if position in self._origins}
 
     def experiment_ids(self, positions: Collection[Position]) -> Mapping[Position, ExperimentId]:
         """See LogReader."""
@@ -944,6 +961,8 @@ def _key(entry: Entry) -> Any:
             return "withheld", entry.decision
         case NewVersion():
             return "version", entry.experiment.id, entry.number
+        case NewVersionNote():
+            return "version_note", entry.version
         case Serves():
             return "serves", entry.version
         case NewLeaveOut() if entry.replaces is not None:

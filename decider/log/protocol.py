@@ -19,6 +19,7 @@ from decider.experiment.aggregate import NamedReward
 from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts
+from decider.experiment.origin import UNKNOWN, Origin
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import Removal
@@ -61,11 +62,21 @@ class NewVersion:
     """A version of an experiment; `number` counts from 1.
 
     waits: its policy has to learn first; the version before it serves until a `Serves` entry names this one.
+    origin: written as an entry of its own just behind it, in the same transaction, unless nothing is known.
     """
 
     experiment: Experiment
     number: int
     waits: bool = False
+    origin: Origin = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersionNote:
+    """Who made the version at a position, whence it came, and why. The log writes it with the version."""
+
+    version: Position
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +432,7 @@ Entry = (
     | NewRecall
     | EarlyActivation
     | NewVersion
+    | NewVersionNote
     | Serves
     | NewModel
     | NewBuild
@@ -620,6 +632,9 @@ class LogReader(Protocol):
 
     def version_at(self, position: Position) -> ExperimentVersion:
         """The version applied there; the same object as long as somebody keeps it. Raises KeyError if there is none."""
+
+    def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
+        """Who made the versions at these positions, whence, and why; those of which nothing is known are left out."""
 
     def experiment_ids(self, positions: Collection[Position]) -> Mapping[Position, ExperimentId]:
         """The experiments of the versions at these positions."""

@@ -16,6 +16,7 @@ from decider.errors import DeciderError
 from decider.log.clock import LogClock
 from decider.options import Finite
 from decider.server.archive_command import archive_command, check_age
+from decider.server.experiment_commands import apply_command, get_command, pause_command, resume_command
 from decider.server.forget_command import forget_command
 from decider.server.leave_out_command import leave_out_command, rollback_command
 from decider.server.relearn_command import relearn_command
@@ -41,6 +42,10 @@ main.add_command(archive_command)
 main.add_command(relearn_command)
 main.add_command(leave_out_command)
 main.add_command(rollback_command)
+main.add_command(get_command)
+main.add_command(apply_command)
+main.add_command(pause_command)
+main.add_command(resume_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:

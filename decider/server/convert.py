@@ -16,6 +16,7 @@ from decider.experiment.checks import LARGEST_REWARD, MAX_ACTIONS, payload_viola
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import read_features
 from decider.experiment.ids import id_violation
+from decider.experiment.origin import UNKNOWN, Origin
 from decider.experiment.schema import to_message
 from decider.types import (
     CONTEXT_FIELDS,
@@ -382,11 +383,19 @@ def check_batch(size: int) -> None:
 
 
 def version_message(
-    version: ExperimentVersion, *, model: Position = START, waiting: experiment_pb.WaitingVersion | None = None
+    version: ExperimentVersion,
+    *,
+    model: Position = START,
+    waiting: experiment_pb.WaitingVersion | None = None,
+    origin: Origin = UNKNOWN,
 ) -> experiment_pb.VersionedExperiment:
-    """The message of a version, the model that serves it, and the newer version that waits."""
+    """The message of a version, the model that serves it, the newer version that waits, and who made it."""
     message = experiment_pb.VersionedExperiment(
-        experiment=to_message(version.experiment), version=version.number, model=model, waiting=waiting
+        experiment=to_message(version.experiment),
+        version=version.number,
+        model=model,
+        waiting=waiting,
+        **origin._asdict(),
     )
     message.applied_at.FromMicroseconds(version.time)
     return message

@@ -6,6 +6,8 @@ import bisect
 from collections.abc import Callable, Sequence
 
 from decider.errors import InvalidArgument, Violation
+from decider.experiment.definition import ExperimentVersion
+from decider.experiment.origin import FROM_API, UNKNOWN, Origin, check_origin
 from decider.experiment.schema import from_message
 from decider.learn.leader import Progress
 from decider.learn.versions import ApplyResult, Versions
@@ -41,17 +43,33 @@ class ExperimentService:
 
     def ApplyExperiment(self, request: pb.ApplyExperimentRequest) -> pb.ApplyExperimentResponse:
         """Create or change; a state left out keeps the running one."""
+        origin = _origin(request)
         applied = self._versions.apply(
             from_message(request.experiment),
             keep_state=says_no_state(request.experiment),
             validate_only=request.validate_only,
+            origin=origin,
         )
         self._follower.follow()
         return pb.ApplyExperimentResponse(
-            applied=version_message(applied.version, model=self._model(applied)),
+            applied=self._applied(applied),
             changed=applied.changed,
             waits=applied.waits,
+            changes=applied.changes,
         )
+
+    def _applied(self, applied: ApplyResult) -> pb.VersionedExperiment:
+        return self._message(applied.version, model=self._model(applied))
+
+    def _message(
+        self, version: ExperimentVersion, *, model: Position = START, waiting: pb.WaitingVersion | None = None
+    ) -> pb.VersionedExperiment:
+        return version_message(version, model=model, waiting=waiting, origin=self._origins(version)[0])
+
+    def _origins(self, *versions: ExperimentVersion) -> Sequence[Origin]:
+        positions = [version.position for version in versions]
+        known = self._log.origins(positions)
+        return [known.get(position, UNKNOWN) for position in positions]
 
     def _model(self, applied: ApplyResult) -> Position:
         """The model that serves this very version, if one does."""
@@ -66,12 +84,13 @@ class ExperimentService:
         rollout = self._follower.lineup.get(id_)
         if id_ in self._current.ended and rollout is not None:
             ended = self._log.version_at(rollout.serving.position)  # what serves it no longer is in the log alone
-            return version_message(ended, waiting=self._waiting(id_))
-        return self._serving(self._current[id_])
+            return self._message(ended, waiting=self._waiting(id_))
+        serving = self._current[id_]
+        return self._serving(serving, *self._origins(serving.version))
 
-    def _serving(self, serving: Serving) -> pb.VersionedExperiment:
+    def _serving(self, serving: Serving, origin: Origin) -> pb.VersionedExperiment:
         waiting = self._waiting(serving.version.experiment.id)
-        return version_message(serving.version, model=serving.model.position, waiting=waiting)
+        return version_message(serving.version, model=serving.model.position, waiting=waiting, origin=origin)
 
     def _waiting(self, id_: ExperimentId) -> pb.WaitingVersion | None:
         waiting = self._follower.lineup[id_].waiting
@@ -95,24 +114,29 @@ class ExperimentService:
         page = everything[first : first + size]
         more = first + size < len(everything)
         return pb.ListExperimentsResponse(
-            experiments=map(self._serving, page),
+            experiments=map(self._serving, page, self._origins(*[serving.version for serving in page])),
             next_page_token=page[-1].version.experiment.id if more else "",
         )
 
     def PauseExperiment(self, request: pb.PauseExperimentRequest) -> pb.PauseExperimentResponse:
         """A new version that refuses decisions, at once."""
-        return pb.PauseExperimentResponse(experiment=self._set_paused(ExperimentId(request.id), paused=True))
+        return pb.PauseExperimentResponse(experiment=self._set_paused(request, paused=True))
 
     def ResumeExperiment(self, request: pb.ResumeExperimentRequest) -> pb.ResumeExperimentResponse:
         """A new version that decides again."""
-        return pb.ResumeExperimentResponse(experiment=self._set_paused(ExperimentId(request.id), paused=False))
+        return pb.ResumeExperimentResponse(experiment=self._set_paused(request, paused=False))
 
-    def _set_paused(self, id_: ExperimentId, *, paused: bool) -> pb.VersionedExperiment:
-        applied = self._versions.set_paused(id_, paused=paused)
+    def _set_paused(
+        self, request: pb.PauseExperimentRequest | pb.ResumeExperimentRequest, *, paused: bool
+    ) -> pb.VersionedExperiment:
+        id_ = ExperimentId(request.id)
+        applied = self._versions.set_paused(id_, paused=paused, origin=_origin(request))
         self._follower.follow()
-        if applied.waits:
-            return self._newest(id_)
-        return version_message(applied.version, model=self._model(applied))
+        return self._newest(id_) if applied.waits else self._applied(applied)
+
+
+def _origin(request: pb.ApplyExperimentRequest | pb.PauseExperimentRequest | pb.ResumeExperimentRequest) -> Origin:
+    return check_origin(author=request.author, source=FROM_API, note=request.note)
 
 
 def says_no_state(message: experiment_pb2.Experiment) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from decider.errors import FailedPrecondition, InvalidArgument, InvalidExperiment, LimitReached, Violation
+from decider.experiment.origin import from_file
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.learn.versions import Versions
@@ -101,12 +102,16 @@ class ExperimentFiles:
         message = read_toml(path)
         self._check_only_one(path, ExperimentId(message.id))
         try:
-            applied = self._versions.apply(from_message(message), keep_state=says_no_state(message))
+            applied = self._versions.apply(
+                from_message(message), keep_state=says_no_state(message), origin=from_file(path.name)
+            )
         except InvalidExperiment as error:
             violations = [Violation(f"{path}: {v.field}", v.description) for v in error.violations]
             raise InvalidExperiment(violations) from error
         version = applied.version
         self._defined[path] = version.experiment.id
+        if applied.changed and not (version.experiment.paused and says_no_state(message)):
+            return  # `serving/change_lines.py` tells of it
         news = "new version" if applied.changed else "unchanged, version"
         ended = ", ended" if version.experiment.ended else ""
         stays = ' as before (state = "active" in the file resumes it)' if says_no_state(message) else ""

@@ -10,11 +10,13 @@ from pathlib import Path
 import click
 
 from decider.errors import DeciderError, LogError
+from decider.experiment.origin import Origin, check_origin
 from decider.learn.relearn import survey, wait_until_it_serves
 from decider.learn.versions import ApplyResult, Versions
 from decider.log.open import has_missing_parts, is_led, open_log, open_to_plan
 from decider.log.protocol import EventLog
 from decider.server.archive_command import every_few_seconds
+from decider.server.origin_options import origin_options
 from decider.types import ExperimentId
 
 EXAMPLES = """
@@ -39,12 +41,20 @@ ELSEWHERE = (
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--undo", is_flag=True, help="Go back to the model that learned each decision as it was sealed.")
 @click.option("--wait", is_flag=True, help="End once the new version serves; needs a server on the log.")
+@origin_options
 @click.option(
     "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
     help="Folder with parts of this log's archive that were moved; may be repeated.",
 )  # fmt: skip
 def relearn_command(
-    experiment: str, db: Path, dry_run: bool, undo: bool, wait: bool, archives: tuple[Path, ...]
+    experiment: str,
+    db: Path,
+    dry_run: bool,
+    undo: bool,
+    wait: bool,
+    author: str,
+    note: str,
+    archives: tuple[Path, ...],
 ) -> None:
     """Let the model of EXPERIMENT learn its log anew, with what came after the windows and by the newest rewards.
 
@@ -67,7 +77,8 @@ def relearn_command(
                 click.echo(f"would learn anew {found}" if found.changes else NOTHING)
             return
         with closing(open_log(db, archives=archives)) as log:
-            _undo(log, id_) if undo else _relearn(log, id_)
+            origin = check_origin(author=author, source="command relearn", note=note)
+            _undo(log, id_, origin) if undo else _relearn(log, id_, origin)
             if archives and has_missing_parts(db):
                 click.echo(ELSEWHERE)
             if wait:
@@ -76,17 +87,17 @@ def relearn_command(
         raise click.ClickException(str(error)) from error
 
 
-def _relearn(log: EventLog, id_: ExperimentId) -> None:
+def _relearn(log: EventLog, id_: ExperimentId, origin: Origin) -> None:
     found = survey(log, id_, say=every_few_seconds())
     if not found.changes:
         click.echo(NOTHING)
         return
     click.echo(f"learning anew {found}")
-    _say(Versions(log).relearn(id_))
+    _say(Versions(log).relearn(id_, origin=origin))
 
 
-def _undo(log: EventLog, id_: ExperimentId) -> None:
-    applied = Versions(log).undo_relearning(id_)
+def _undo(log: EventLog, id_: ExperimentId, origin: Origin) -> None:
+    applied = Versions(log).undo_relearning(id_, origin=origin)
     if applied.changed:
         _say(applied)
     else:

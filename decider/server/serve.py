@@ -47,6 +47,7 @@ from decider.server.grpc_port import GrpcPort
 from decider.server.http import HttpPort, Readiness
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
+from decider.serving.change_lines import ChangeLines
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower, Owner
 from decider.types import ExperimentId
@@ -180,11 +181,13 @@ class Server:
         )
         budget = Budget(settings.decide_budget)
         self.log.name_build({**build(), "budget": budget._asdict()})  # a replay needs both
-        self._follower = Follower(self.log, self.current, copies, memory=self._memory)
+        lines = ChangeLines(self.log)
+        self._follower = Follower(self.log, self.current, copies, memory=self._memory, tell=lines.tell)
         limits = Limits(settings.max_experiments, settings.memory)
         versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
         self._files = ExperimentFiles(settings.experiments, versions)
         self._files.apply_all()
+        lines.look()  # the follower reads them only once all policies have learned
         self._calls = CommitExecutor(self.log.append, threads=settings.threads)
         self._opened.callback(self._calls.shutdown)
         self._grpc = GrpcPort(

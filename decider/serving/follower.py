@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 from decider.errors import DeciderError
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import LogReader, ModelName
+from decider.log.protocol import LogReader, ModelName, ServingChanges
 from decider.policy.make import load_model, make_policy
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model, Policy
@@ -47,15 +48,28 @@ class Copies:
         self._models.pop(owner, None)
 
 
+def _tell_nobody(news: ServingChanges) -> None:
+    pass
+
+
 class Follower:
     """Keeps `current` up to date with the log. `lineup`: which version serves and which one waits. memory: bounds the
-    models that it loads."""
+    models that it loads. tell: called with what is new, once."""
 
-    def __init__(self, log: LogReader, current: Current, copies: Copies, *, memory: PolicyMemory | None = None) -> None:
+    def __init__(
+        self,
+        log: LogReader,
+        current: Current,
+        copies: Copies,
+        *,
+        memory: PolicyMemory | None = None,
+        tell: Callable[[ServingChanges], None] = _tell_nobody,
+    ) -> None:
         self._log = log
         self._current = current
         self._copies = copies
         self._memory = memory
+        self._tell = tell
         self._lock = threading.Lock()
         self._position = START
         self._due: set[ExperimentId] = set()
@@ -73,6 +87,8 @@ class Follower:
                 self._names[name.experiment, name.signature] = name
                 self._due.add(name.experiment)
             self._position = news.head
+            if news.versions:
+                self._tell(news)
             self._swap_due()
 
     def hold(self, owner: Owner, problem: str) -> None:

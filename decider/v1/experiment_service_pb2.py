@@ -26,7 +26,7 @@ from decider.v1 import experiment_pb2 as decider_dot_v1_dot_experiment__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#decider/v1/experiment_service.proto\x12\ndecider.v1\x1a\x1b\x64\x65\x63ider/v1/experiment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x01\n\x13VersionedExperiment\x12*\n\nexperiment\x18\x01 \x01(\x0b\x32\x16.decider.v1.Experiment\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12.\n\napplied_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\x03\x12+\n\x07waiting\x18\x05 \x01(\x0b\x32\x1a.decider.v1.WaitingVersion\"Q\n\x0eWaitingVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x18\n\x10learned_position\x18\x02 \x01(\x03\x12\x14\n\x0clog_position\x18\x03 \x01(\x03\"[\n\x16\x41pplyExperimentRequest\x12*\n\nexperiment\x18\x01 \x01(\x0b\x32\x16.decider.v1.Experiment\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\"k\n\x17\x41pplyExperimentResponse\x12\x30\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\r\n\x05waits\x18\x03 \x01(\x08\"\"\n\x14GetExperimentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"L\n\x15GetExperimentResponse\x12\x33\n\nexperiment\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment\"?\n\x16ListExperimentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x17ListExperimentsResponse\x12\x34\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x1f.decider.v1.VersionedExperiment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x16PauseExperimentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"N\n\x17PauseExperimentResponse\x12\x33\n\nexperiment\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment\"%\n\x17ResumeExperimentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"O\n\x18ResumeExperimentResponse\x12\x33\n\nexperiment\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment2\xdc\x03\n\x11\x45xperimentService\x12Z\n\x0f\x41pplyExperiment\x12\".decider.v1.ApplyExperimentRequest\x1a#.decider.v1.ApplyExperimentResponse\x12T\n\rGetExperiment\x12 .decider.v1.GetExperimentRequest\x1a!.decider.v1.GetExperimentResponse\x12Z\n\x0fListExperiments\x12\".decider.v1.ListExperimentsRequest\x1a#.decider.v1.ListExperimentsResponse\x12Z\n\x0fPauseExperiment\x12\".decider.v1.PauseExperimentRequest\x1a#.decider.v1.PauseExperimentResponse\x12]\n\x10ResumeExperiment\x12#.decider.v1.ResumeExperimentRequest\x1a$.decider.v1.ResumeExperimentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#decider/v1/experiment_service.proto\x12\ndecider.v1\x1a\x1b\x64\x65\x63ider/v1/experiment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x13VersionedExperiment\x12*\n\nexperiment\x18\x01 \x01(\x0b\x32\x16.decider.v1.Experiment\x12\x0f\n\x07version\x18\x02 \x01(\x05\x12.\n\napplied_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05model\x18\x04 \x01(\x03\x12+\n\x07waiting\x18\x05 \x01(\x0b\x32\x1a.decider.v1.WaitingVersion\x12\x0e\n\x06\x61uthor\x18\x06 \x01(\t\x12\x0e\n\x06source\x18\x07 \x01(\t\x12\x0c\n\x04note\x18\x08 \x01(\t\"Q\n\x0eWaitingVersion\x12\x0f\n\x07version\x18\x01 \x01(\x05\x12\x18\n\x10learned_position\x18\x02 \x01(\x03\x12\x14\n\x0clog_position\x18\x03 \x01(\x03\"y\n\x16\x41pplyExperimentRequest\x12*\n\nexperiment\x18\x01 \x01(\x0b\x32\x16.decider.v1.Experiment\x12\x15\n\rvalidate_only\x18\x02 \x01(\x08\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0c\n\x04note\x18\x04 \x01(\t\"|\n\x17\x41pplyExperimentResponse\x12\x30\n\x07\x61pplied\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\r\n\x05waits\x18\x03 \x01(\x08\x12\x0f\n\x07\x63hanges\x18\x04 \x03(\t\"\"\n\x14GetExperimentRequest\x12\n\n\x02id\x18\x01 \x01(\t\"L\n\x15GetExperimentResponse\x12\x33\n\nexperiment\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment\"?\n\x16ListExperimentsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"h\n\x17ListExperimentsResponse\x12\x34\n\x0b\x65xperiments\x18\x01 \x03(\x0b\x32\x1f.decider.v1.VersionedExperiment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x16PauseExperimentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"N\n\x17PauseExperimentResponse\x12\x33\n\nexperiment\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment\"C\n\x17ResumeExperimentRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x61uthor\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"O\n\x18ResumeExperimentResponse\x12\x33\n\nexperiment\x18\x01 \x01(\x0b\x32\x1f.decider.v1.VersionedExperiment2\xdc\x03\n\x11\x45xperimentService\x12Z\n\x0f\x41pplyExperiment\x12\".decider.v1.ApplyExperimentRequest\x1a#.decider.v1.ApplyExperimentResponse\x12T\n\rGetExperiment\x12 .decider.v1.GetExperimentRequest\x1a!.decider.v1.GetExperimentResponse\x12Z\n\x0fListExperiments\x12\".decider.v1.ListExperimentsRequest\x1a#.decider.v1.ListExperimentsResponse\x12Z\n\x0fPauseExperiment\x12\".decider.v1.PauseExperimentRequest\x1a#.decider.v1.PauseExperimentResponse\x12]\n\x10ResumeExperiment\x12#.decider.v1.ResumeExperimentRequest\x1a$.decider.v1.ResumeExperimentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,29 +34,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'decider.v1.experiment_servi
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_VERSIONEDEXPERIMENT']._serialized_start=114
-  _globals['_VERSIONEDEXPERIMENT']._serialized_end=304
-  _globals['_WAITINGVERSION']._serialized_start=306
-  _globals['_WAITINGVERSION']._serialized_end=387
-  _globals['_APPLYEXPERIMENTREQUEST']._serialized_start=389
-  _globals['_APPLYEXPERIMENTREQUEST']._serialized_end=480
-  _globals['_APPLYEXPERIMENTRESPONSE']._serialized_start=482
-  _globals['_APPLYEXPERIMENTRESPONSE']._serialized_end=589
-  _globals['_GETEXPERIMENTREQUEST']._serialized_start=591
-  _globals['_GETEXPERIMENTREQUEST']._serialized_end=625
-  _globals['_GETEXPERIMENTRESPONSE']._serialized_start=627
-  _globals['_GETEXPERIMENTRESPONSE']._serialized_end=703
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=705
-  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=768
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=770
-  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=874
-  _globals['_PAUSEEXPERIMENTREQUEST']._serialized_start=876
-  _globals['_PAUSEEXPERIMENTREQUEST']._serialized_end=912
-  _globals['_PAUSEEXPERIMENTRESPONSE']._serialized_start=914
-  _globals['_PAUSEEXPERIMENTRESPONSE']._serialized_end=992
-  _globals['_RESUMEEXPERIMENTREQUEST']._serialized_start=994
-  _globals['_RESUMEEXPERIMENTREQUEST']._serialized_end=1031
-  _globals['_RESUMEEXPERIMENTRESPONSE']._serialized_start=1033
-  _globals['_RESUMEEXPERIMENTRESPONSE']._serialized_end=1112
-  _globals['_EXPERIMENTSERVICE']._serialized_start=1115
-  _globals['_EXPERIMENTSERVICE']._serialized_end=1591
+  _globals['_VERSIONEDEXPERIMENT']._serialized_end=350
+  _globals['_WAITINGVERSION']._serialized_start=352
+  _globals['_WAITINGVERSION']._serialized_end=433
+  _globals['_APPLYEXPERIMENTREQUEST']._serialized_start=435
+  _globals['_APPLYEXPERIMENTREQUEST']._serialized_end=556
+  _globals['_APPLYEXPERIMENTRESPONSE']._serialized_start=558
+  _globals['_APPLYEXPERIMENTRESPONSE']._serialized_end=682
+  _globals['_GETEXPERIMENTREQUEST']._serialized_start=684
+  _globals['_GETEXPERIMENTREQUEST']._serialized_end=718
+  _globals['_GETEXPERIMENTRESPONSE']._serialized_start=720
+  _globals['_GETEXPERIMENTRESPONSE']._serialized_end=796
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_start=798
+  _globals['_LISTEXPERIMENTSREQUEST']._serialized_end=861
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_start=863
+  _globals['_LISTEXPERIMENTSRESPONSE']._serialized_end=967
+  _globals['_PAUSEEXPERIMENTREQUEST']._serialized_start=969
+  _globals['_PAUSEEXPERIMENTREQUEST']._serialized_end=1035
+  _globals['_PAUSEEXPERIMENTRESPONSE']._serialized_start=1037
+  _globals['_PAUSEEXPERIMENTRESPONSE']._serialized_end=1115
+  _globals['_RESUMEEXPERIMENTREQUEST']._serialized_start=1117
+  _globals['_RESUMEEXPERIMENTREQUEST']._serialized_end=1184
+  _globals['_RESUMEEXPERIMENTRESPONSE']._serialized_start=1186
+  _globals['_RESUMEEXPERIMENTRESPONSE']._serialized_end=1265
+  _globals['_EXPERIMENTSERVICE']._serialized_start=1268
+  _globals['_EXPERIMENTSERVICE']._serialized_end=1744
 # @@protoc_insertion_point(module_scope)

@@ -11,18 +11,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class VersionedExperiment(_message.Message):
-    __slots__ = ("experiment", "version", "applied_at", "model", "waiting")
+    __slots__ = ("experiment", "version", "applied_at", "model", "waiting", "author", "source", "note")
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     APPLIED_AT_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     WAITING_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     experiment: _experiment_pb2.Experiment
     version: int
     applied_at: _timestamp_pb2.Timestamp
     model: int
     waiting: WaitingVersion
-    def __init__(self, experiment: _Optional[_Union[_experiment_pb2.Experiment, _Mapping]] = ..., version: _Optional[int] = ..., applied_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[int] = ..., waiting: _Optional[_Union[WaitingVersion, _Mapping]] = ...) -> None: ...
+    author: str
+    source: str
+    note: str
+    def __init__(self, experiment: _Optional[_Union[_experiment_pb2.Experiment, _Mapping]] = ..., version: _Optional[int] = ..., applied_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., model: _Optional[int] = ..., waiting: _Optional[_Union[WaitingVersion, _Mapping]] = ..., author: _Optional[str] = ..., source: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class WaitingVersion(_message.Message):
     __slots__ = ("version", "learned_position", "log_position")
@@ -35,22 +41,28 @@ class WaitingVersion(_message.Message):
     def __init__(self, version: _Optional[int] = ..., learned_position: _Optional[int] = ..., log_position: _Optional[int] = ...) -> None: ...
 
 class ApplyExperimentRequest(_message.Message):
-    __slots__ = ("experiment", "validate_only")
+    __slots__ = ("experiment", "validate_only", "author", "note")
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     VALIDATE_ONLY_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     experiment: _experiment_pb2.Experiment
     validate_only: bool
-    def __init__(self, experiment: _Optional[_Union[_experiment_pb2.Experiment, _Mapping]] = ..., validate_only: _Optional[bool] = ...) -> None: ...
+    author: str
+    note: str
+    def __init__(self, experiment: _Optional[_Union[_experiment_pb2.Experiment, _Mapping]] = ..., validate_only: _Optional[bool] = ..., author: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class ApplyExperimentResponse(_message.Message):
-    __slots__ = ("applied", "changed", "waits")
+    __slots__ = ("applied", "changed", "waits", "changes")
     APPLIED_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     WAITS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
     applied: VersionedExperiment
     changed: bool
     waits: bool
-    def __init__(self, applied: _Optional[_Union[VersionedExperiment, _Mapping]] = ..., changed: _Optional[bool] = ..., waits: _Optional[bool] = ...) -> None: ...
+    changes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, applied: _Optional[_Union[VersionedExperiment, _Mapping]] = ..., changed: _Optional[bool] = ..., waits: _Optional[bool] = ..., changes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetExperimentRequest(_message.Message):
     __slots__ = ("id",)
@@ -81,10 +93,14 @@ class ListExperimentsResponse(_message.Message):
     def __init__(self, experiments: _Optional[_Iterable[_Union[VersionedExperiment, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class PauseExperimentRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "author", "note")
     ID_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    author: str
+    note: str
+    def __init__(self, id: _Optional[str] = ..., author: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class PauseExperimentResponse(_message.Message):
     __slots__ = ("experiment",)
@@ -93,10 +109,14 @@ class PauseExperimentResponse(_message.Message):
     def __init__(self, experiment: _Optional[_Union[VersionedExperiment, _Mapping]] = ...) -> None: ...
 
 class ResumeExperimentRequest(_message.Message):
-    __slots__ = ("id",)
+    __slots__ = ("id", "author", "note")
     ID_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     id: str
-    def __init__(self, id: _Optional[str] = ...) -> None: ...
+    author: str
+    note: str
+    def __init__(self, id: _Optional[str] = ..., author: _Optional[str] = ..., note: _Optional[str] = ...) -> None: ...
 
 class ResumeExperimentResponse(_message.Message):
     __slots__ = ("experiment",)

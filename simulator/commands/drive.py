@@ -113,6 +113,12 @@ world_options = with_options(
         metavar="P",
         help="default, ALGORITHM[:parameter=value,...], FILE.toml or fixed:ACTION.  [default: the world's]",
     ),
+    click.option(
+        "--holdout",
+        type=SHARE,
+        metavar="SHARE",
+        help="Share of units in the control group, which gets the baseline action.  [default: as what runs there]",
+    ),
     json_option,
     report_option,
 )

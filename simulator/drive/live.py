@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import SystemRandom
 
 import numpy as np
 
 from decider.errors import LogError
+from decider.experiment.changes import in_one_line
 from decider.experiment.schema import to_message
 from decider.log.open import open_reader
 from decider.log.protocol import LogReader
+from decider.v1 import experiment_pb2
 from simulator.drive import reconcile
 from simulator.drive.earnings import measure
 from simulator.drive.kills import killer
@@ -24,14 +26,15 @@ from simulator.drive.plan import BadDrive, Plan, Shares, plan
 from simulator.drive.result import DriveResult, Fate
 from simulator.drive.send import Drive
 from simulator.drive.server import serving, wait_until_sealed
-from simulator.drive.target import apply
+from simulator.drive.target import apply, running
 from simulator.run.policies import served_experiment
 from simulator.worlds.world import World
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """As on the command line. Either a target, perhaps with the path of its log, or a log to serve."""
+    """As on the command line. Either a target, perhaps with the path of its log, or a log to serve. holdout: None: as
+    on the target."""
 
     target: str = ""
     db: Path | None = None
@@ -44,6 +47,7 @@ class Options:
     window: float | None = None
     shares: Shares = field(default_factory=Shares)
     policy: str = ""
+    holdout: float | None = None
 
 
 LONG = 30.0
@@ -89,6 +93,9 @@ def drive(
         shares=options.shares,
     )
     with open_server(options) as at:
+        if at.db is not None:
+            open_reader(at.db).close()  # what cannot be read is said before anything is changed
+        made = _with_control_group(made, running(at.target, made.experiment.id), options.holdout, note)
         version, duplicates = _apply(made, at, note)
         note(_describe(made, at))
         driven = Drive(made, at.target)
@@ -127,15 +134,28 @@ def open_server(options: Options) -> Iterator[DrivenServer]:
         yield DrivenServer(server.target, options.serve, kills)
 
 
+def _with_control_group(made: Plan, runs: experiment_pb2.Experiment | None, share: float | None, note: Note) -> Plan:
+    """The plan with the control group that was asked for, else with the one of what runs there: whoever tries a server
+    tries its control group, too. The salt is a part of it: another one would choose other units."""
+    ours = made.experiment
+    if share is None and (ours.holdout or runs is None or not runs.holdout):
+        return made
+    wanted = runs.holdout if share is None and runs is not None else share or 0.0
+    if wanted and not ours.baseline:
+        raise BadDrive(f"{ours.id}: has no baseline action for a control group of {wanted:g}; give --holdout 0")
+    note(f"{ours.id}: {wanted:.4g} of the units are the control group" + ("" if share is not None else ", as before"))
+    salt = runs.salt if runs is not None and not ours.salt else ours.salt
+    return replace(made, world=replace(made.world, experiment=replace(ours, holdout=wanted, salt=salt)))
+
+
 def _apply(made: Plan, at: DrivenServer, note: Note) -> tuple[int, int]:
     """The version that runs now, and how many duplicates the log has counted so far."""
     id_ = made.experiment.id
-    if at.db is not None:
-        open_reader(at.db).close()  # what cannot be read is said before anything is changed
-    reply = apply(at.target, to_message(made.experiment))
+    reply = apply(at.target, to_message(made.experiment), note=f"simulator drive {made.world.name}")
     version = reply.applied.version
     if reply.changed and version > 1:
-        note(f"{id_}: what ran there had other content; this drive has applied version {version}")
+        changed = in_one_line(reply.changes)
+        note(f"{id_}: what ran there had other content; this drive has applied version {version}: {changed}")
     if at.db is None:
         if reply.applied.model:
             note(f"Warning: {at.target} has learned {id_} before; take a fresh log to see it learn from the start")

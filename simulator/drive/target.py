@@ -37,12 +37,28 @@ class DriveFailed(DeciderError):
     reason = "DRIVE_FAILED"
 
 
-def apply(target: str, definition: experiment_pb2.Experiment) -> experiment_service_pb2.ApplyExperimentResponse:
+def running(target: str, id_: str) -> experiment_pb2.Experiment | None:
+    """What runs there under this id. Raises DriveFailed."""
+    request = experiment_service_pb2.GetExperimentRequest(id=id_)
+    with failures(target), grpc.insecure_channel(target) as channel:
+        stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
+        try:
+            found: experiment_pb2.Experiment = stub.GetExperiment(request, timeout=TIMEOUT).experiment.experiment
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
+        return found
+
+
+def apply(
+    target: str, definition: experiment_pb2.Experiment, *, note: str = ""
+) -> experiment_service_pb2.ApplyExperimentResponse:
     """Make the experiment run, and wait until its policy has learned what the log knows; how it runs now.
 
-    Raises DriveFailed.
+    note: kept in the log with the version. Raises DriveFailed.
     """
-    request = experiment_service_pb2.ApplyExperimentRequest(experiment=definition)
+    request = experiment_service_pb2.ApplyExperimentRequest(experiment=definition, note=note)
     with failures(target), grpc.insecure_channel(target) as channel:
         stub = ExperimentServiceStub(channel)  # type: ignore[no-untyped-call]
         reply: experiment_service_pb2.ApplyExperimentResponse = stub.ApplyExperiment(request, timeout=TIMEOUT)

@@ -26,6 +26,7 @@ from decider.log.sqlite.tables import (
     REWARD_CHANGES,
     SEALS,
     UNIT_REWARDS,
+    VERSION_NOTES,
     WITHHELD,
     EntryTable,
 )
@@ -59,7 +60,7 @@ def file_of(table: EntryTable) -> str:
 
 DECISIONS_FILE = file_of(DECISIONS)
 
-LATER_TABLES = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS, WITHHELD, RECALLS, LEAVE_OUTS)
+LATER_TABLES = (REWARD_CHANGES, SEALS, UNIT_REWARDS, LINKS, WITHHELD, RECALLS, LEAVE_OUTS, VERSION_NOTES)
 """Of which parts of older releases have no file."""
 
 FILES = (*[file_of(table) for table in ENTRY_TABLES if table not in LATER_TABLES], MARKS)

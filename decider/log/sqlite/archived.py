@@ -18,7 +18,15 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
 from decider.log.protocol import Mark, SealedDecision
 from decider.log.sqlite.read_rows import DECISION, decision, read, row_type
-from decider.log.sqlite.tables import BUILDS, EXPERIMENTS, PUBLISHED_MODELS, SERVES, EntryTable, json_text
+from decider.log.sqlite.tables import (
+    BUILDS,
+    EXPERIMENTS,
+    PUBLISHED_MODELS,
+    SERVES,
+    VERSION_NOTES,
+    EntryTable,
+    json_text,
+)
 from decider.types import START, ExperimentId, Position, Time
 
 ARCHIVED_DECISION = row_type(
@@ -28,7 +36,7 @@ ARCHIVED_DECISION = row_type(
 CUT = "coalesce((select position from cut), 0)"
 """In SQL: the last position that is in an archive."""
 
-KEPT = (EXPERIMENTS, SERVES, BUILDS)
+KEPT = (EXPERIMENTS, SERVES, BUILDS, VERSION_NOTES)
 """Tables of which every row stays."""
 
 _ARCHIVED_SEALED = f"""

@@ -17,6 +17,7 @@ from decider.errors import EntriesArchived, LogCorrupt, LogError
 from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
+from decider.experiment.origin import Origin
 from decider.experiment.schema import active_actions
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.archive.part import Part, check_sizes
@@ -92,6 +93,10 @@ select version, coalesce(build, 0), min(model) from decisions not indexed where 
 
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
 _VERSION = "select position, time, number, definition from experiments where position = ?"
+
+_ORIGINS = """
+select version, author, source, note from version_notes where version in (select value from json_each(?))
+"""
 
 _DECISIONS = f"select {DECISION.columns} from decisions"  # noqa: S608 - a constant
 
@@ -328,6 +333,11 @@ class SqliteReader:
     def _version_in(self, row: Any) -> ExperimentVersion:
         known = self._versions.get(row["position"])
         return known or self._versions.put(experiment_version(row), characters=len(row["definition"]))
+
+    def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
+        """See LogReader."""
+        rows = self._read(_ORIGINS, (json.dumps(list(versions)),))
+        return {version: Origin(*origin) for version, *origin in rows}
 
     def experiment_ids(self, positions: Collection[Position]) -> Mapping[Position, ExperimentId]:
         """See LogReader."""

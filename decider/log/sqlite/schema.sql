@@ -47,6 +47,17 @@ create table experiments (
   unique (experiment, number)
 );
 
+-- Who made a version, as the caller said, whence it came, and why. Just behind the version, in its commit; no row where
+-- nothing of it is known.
+create table version_notes (
+  position integer primary key,
+  time integer not null,
+  version integer not null unique,      -- experiments.position
+  author text not null,                 -- empty: not said; so for the next two
+  source text not null,                 -- api, file NAME, command NAME
+  note text not null
+);
+
 -- So that the views need not read a definition for each decision.
 create index versions_that_need_activation on experiments (position)
 where case when json_valid(definition) then json_extract(definition, '$.activation') end = 'ACTIVATION_REQUIRED';

@@ -25,6 +25,7 @@ from decider.log.protocol import (
     NewSeal,
     NewUnitReward,
     NewVersion,
+    NewVersionNote,
     NewWithheld,
     Serves,
     Tick,
@@ -91,6 +92,7 @@ EXPERIMENTS = EntryTable(
     "experiment number definition window default_reward minimum_reward maximum_reward aggregation waits",
     unique="experiment, number",
 )
+VERSION_NOTES = EntryTable("version_note", "version_notes", "version author source note", unique="version")
 DECISIONS = EntryTable(
     "decision",
     "decisions",
@@ -139,6 +141,7 @@ INTERN_SIGNATURE = "insert into signatures (signature) values (?) on conflict (s
 
 ENTRY_TABLES = (
     EXPERIMENTS,
+    VERSION_NOTES,
     DECISIONS,
     REWARDS,
     REWARD_CHANGES,
@@ -210,6 +213,7 @@ PlainEntry = (
     | NewWithheld
     | NewRecall
     | NewVersion
+    | NewVersionNote
     | Serves
     | NewModel
     | NewBuild
@@ -240,6 +244,8 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
             return WITHHELD, (entry.decision, json_text(dict(entry.rules)))
         case NewVersion():
             return EXPERIMENTS, version_row(entry.experiment, entry.number, waits=entry.waits)
+        case NewVersionNote():
+            return VERSION_NOTES, (entry.version, *entry.origin)
         case Serves():
             return SERVES, (entry.version,)
         case NewModel():

@@ -4,6 +4,7 @@
 
 create view entries as
   select position, time, 'experiment' as kind from experiments
+  union all select position, time, 'version_note' from version_notes
   union all select position, time, 'decision' from decisions
   union all select position, time, 'reward' from rewards
   union all select position, time, 'reward_change' from reward_changes
@@ -18,6 +19,15 @@ create view entries as
   union all select position, time, 'model' from published
   union all select position, time, 'build' from builds
   union all select position, time, 'tick' from ticks;
+
+-- Every version: when it was applied, by whom, whence and why. Texts of people, to show and not to run. Empty: not known.
+create view changes as
+  select strftime('%Y-%m-%dT%H:%M:%fZ', e.time / 1e6, 'unixepoch') as changed_at, e.experiment, e.number,
+    coalesce(n.author, '') as author, coalesce(n.source, '') as source, coalesce(n.note, '') as note,
+    lower(replace(case when json_valid(e.definition) then json_extract(e.definition, '$.state') end,
+      'EXPERIMENT_STATE_', '')) as state,
+    e.waits, e.position, e.time
+  from experiments e left join version_notes n on n.version = e.position;
 
 -- Every decision with its experiment and the end of its window: once the log's time has come there it is sealed. A final
 -- reward ends the window, at the next microsecond; seal: where that is written, behind what counts.

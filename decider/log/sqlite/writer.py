@@ -42,6 +42,8 @@ from decider.log.protocol import (
     NewSlate,
     NewUnitReward,
     NewUnitRewardChange,
+    NewVersion,
+    NewVersionNote,
     NewWithheld,
     Orphan,
     RefusedReward,
@@ -319,6 +321,8 @@ class SqliteLog(SqliteReader):
                 return [self._insert_unit_change(commit, one) for one in entries]
             case NewLink():
                 return [self._insert_link(commit, one) for one in entries]
+            case NewVersion():
+                return [self._insert_version(commit, one) for one in entries]
             case _:
                 return self._insert_in(commit, *self._table_and_rows(entries))
 
@@ -418,6 +422,13 @@ class SqliteLog(SqliteReader):
         (mark,) = self._insert_in(commit, *self._table_and_rows([link]))
         if mark is None:
             raise sqlite3.IntegrityError("a link is refused that was not there")
+        return mark
+
+    def _insert_version(self, commit: OpenCommit, version: NewVersion) -> Mark | None:
+        """A version, and just behind it who made it."""
+        (mark,) = self._insert_in(commit, *self._table_and_rows([version]))
+        if mark is not None and any(version.origin):
+            self._insert(commit, [NewVersionNote(mark.position, version.origin)])
         return mark
 
     def _insert_in(self, commit: OpenCommit, table: EntryTable, rows: list[chain.EntryRow]) -> list[Mark | None]:
