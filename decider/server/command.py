@@ -19,7 +19,7 @@ from decider.server.archive_command import archive_command, check_age
 from decider.server.forget_command import forget_command
 from decider.server.relearn_command import relearn_command
 from decider.server.serve import Server
-from decider.server.settings import Settings, split_address, table
+from decider.server.settings import Settings, join_address, split_address, table
 
 EXAMPLES = """
 \b
@@ -123,6 +123,7 @@ def _tell_addresses(server: Server, settings: Settings) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
-    host, web = split_address(settings.listen)[0], split_address(settings.http)[0]
-    click.echo(f"gRPC on {host}:{server.port}, metrics on http://{web}:{server.http_port}/metrics")
+    grpc = join_address(split_address(settings.listen)[0], server.port)
+    http = join_address(split_address(settings.http)[0], server.http_port)
+    click.echo(f"gRPC on {grpc}, metrics on http://{http}/metrics")
     sys.stdout.flush()
