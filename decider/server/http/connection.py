@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
+import struct
 import time
 
 import h11
@@ -23,12 +25,17 @@ LAST_BYTES = 0.2
 MOST_CONNECTIONS = 256
 """At once. One more takes the place of the one whose caller has kept us waiting longest."""
 
-BACKLOG = 64
-"""Connections that wait to be accepted. Far fewer than MOST_CONNECTIONS: as many may come at once, before what earlier
-ones have sent is read."""
+AT_ONCE = 64
+"""Connections that are accepted before what earlier ones have sent is read. Far fewer than MOST_CONNECTIONS, so that
+nobody is dropped before."""
+
+BACKLOG = 1024
+"""Connections that wait to be accepted; the system lets more callers wait for a second and try again."""
 
 LARGEST_HEAD = 16_384
 """Bytes of a request's first line and headers."""
+
+_RESET = struct.pack("ii", 1, 0)
 
 SAY_AGAIN = 60.0
 """Seconds until the same complaint about callers is logged again."""
@@ -73,6 +80,13 @@ class Connection(H11Protocol):
             self._drop()
         else:
             self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """What arrived is no HTTP."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # its answer has no place any more
+            self.cycle.message_event.set()
+        super().send_400_response(msg)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """A caller that has closed its half, as `nc -N` does, still gets its answer."""
@@ -123,6 +137,8 @@ class Connection(H11Protocol):
     def _drop(self) -> None:
         self._stop_watching()
         self.connections.discard(self)
+        # A reset: otherwise the system keeps what was not read for minutes, with nobody left to send it.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
 

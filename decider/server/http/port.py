@@ -23,7 +23,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from decider.errors import AddressInUse, DeciderError
-from decider.server.http.connection import BACKLOG, LARGEST_HEAD, Connection
+from decider.server.http.connection import AT_ONCE, BACKLOG, LARGEST_HEAD, Connection
 from decider.server.settings import join_address
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class HttpPort:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                backlog=BACKLOG,
+                backlog=AT_ONCE,
                 timeout_keep_alive=KEEP_ALIVE,
                 h11_max_incomplete_event_size=LARGEST_HEAD,
             )
@@ -85,6 +85,11 @@ class HttpPort:
 
 
 class _Server(uvicorn.Server):
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for one in sockets or []:
+            one.listen(BACKLOG)  # for asyncio, `backlog` is also how many it accepts in one go
+
     async def main_loop(self) -> None:
         await super().main_loop()
         for server in self.servers:
