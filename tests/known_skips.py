@@ -24,6 +24,8 @@ class KnownSkip:
 
 KNOWN = (
     KnownSkip("there is no /usr/bin/prometheus", 1, "Only root may install it: see .ci/run."),
+    KnownSkip("there is no /usr/bin/promtool", 1, "Comes with Prometheus."),
+    KnownSkip("no IPv6 on this machine", 3, "Some containers have none."),
     KnownSkip("no Chromium on the PATH", 22, "Only root may install it: see .ci/run."),
     KnownSkip("no Node.js on the PATH", 1, "Only root may install it."),
     KnownSkip("the rivals' environment is not there", 4, "Some 500 MB that nothing else needs: make side-by-side."),

@@ -97,9 +97,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "prometheus_client": (
         "decider.metrics",
         "decider.server.serve",
-        "decider.server.http",
+        "decider.server.http.exposition",
         "simulator.studies.walk",  # a registry for the handler that it walks through
     ),
+    "starlette": ("decider.server.http",),
+    "uvicorn": ("decider.server.http.port", "decider.server.http.connection"),
+    "anyio": ("decider.server.http.port", "decider.server.http.turns"),
+    "h11": ("decider.server.http.connection",),
     "google": ("decider.v1", "decider.experiment", "decider.server", "decider.client", "simulator"),
     "click": (
         "decider.server.command",

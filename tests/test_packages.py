@@ -104,7 +104,7 @@ def test_the_client_loads_nothing_heavy() -> None:
     """A frontend pays for each package at every start, also where all of them are installed."""
     heavy = (
         *("click", "greenlet", "jinja2", "matplotlib", "numpy", "pandas", "prometheus_client", "pyarrow", "rich"),
-        *("scipy", "sqlite3", "sqlite_utils", "uuid_utils", "vowpal_wabbit_next"),
+        *("scipy", "sqlite3", "sqlite_utils", "starlette", "uuid_utils", "uvicorn", "vowpal_wabbit_next"),
     )
     code = f"import sys, {CLIENT}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from decider.errors import LogError
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import EventLog
 
@@ -24,10 +25,11 @@ RETRY_AFTER = 60.0
 
 
 class SharedTotals:
-    """See above; from any thread."""
+    """See above; from any thread. stopping: whether the server stops; a scrape that has much to count ends then."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, *, stopping: Callable[[], bool] = lambda: False) -> None:
         self._log = log
+        self._stopping = stopping
         self._totals = LogTotals(log)
         self._lock = threading.Lock()
         self._stored = self._totals.mark.position
@@ -36,9 +38,10 @@ class SharedTotals:
 
     @contextmanager
     def read(self) -> Iterator[LogTotals]:
-        """The totals up to the log's end, which stay as they are meanwhile."""
+        """The totals up to the log's end, which stay as they are meanwhile. Raises LogError."""
         while not self._advance():  # slice by slice: others who count wait for one at most
-            pass
+            if self._stopping():
+                raise LogError("the server stops; the log is counted on after its next start")
         with self._lock:
             yield self._totals
 

@@ -21,7 +21,7 @@ from decider.server.forget_command import forget_command
 from decider.server.leave_out_command import leave_out_command, rollback_command
 from decider.server.relearn_command import relearn_command
 from decider.server.serve import Server
-from decider.server.settings import Settings, split_address, table
+from decider.server.settings import Settings, join_address, split_address, table
 
 EXAMPLES = """
 \b
@@ -132,6 +132,7 @@ def _tell_addresses(server: Server, settings: Settings) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
-    host, web = split_address(settings.listen)[0], split_address(settings.http)[0]
-    click.echo(f"gRPC on {host}:{server.port}, metrics on http://{web}:{server.http_port}/metrics")
+    grpc = join_address(split_address(settings.listen)[0], server.port)
+    http = join_address(split_address(settings.http)[0], server.http_port)
+    click.echo(f"gRPC on {grpc}, metrics on http://{http}/metrics")
     sys.stdout.flush()

@@ -44,7 +44,9 @@ from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
-from decider.server.http import HttpPort, Readiness
+from decider.server.http.exposition import exposition
+from decider.server.http.port import HttpPort
+from decider.server.http.probes import Readiness, probes
 from decider.server.service import DeciderService
 from decider.server.settings import Settings, split_address
 from decider.serving.change_lines import ChangeLines
@@ -78,6 +80,9 @@ ARCHIVE_INTERVAL = 2.0
 
 LAST_WRITES = 0.3
 """Share of the grace period for storing models and flushing the log."""
+
+LAST_ANSWERS = 0.5
+"""Seconds for answers over HTTP that are still under way when the grace period is over."""
 
 PROBE_AFTER = 1.0
 """Seconds without a failed call before a write is tried."""
@@ -140,7 +145,8 @@ class Server:
 
     def _open(self) -> None:
         settings = self._settings
-        self._http = HttpPort(*split_address(settings.http), registry=self._registry, ready=self._readiness)
+        routes = [exposition(self._registry), *probes(self._readiness)]
+        self._http = HttpPort(*split_address(settings.http), routes=routes)
         self.http_port = self._http.port
         self._opened.callback(self._http.stop)
         self._http.start()
@@ -219,7 +225,7 @@ class Server:
         if not self._catch_up():
             return False
         self._follower.follow()
-        self._totals = totals = SharedTotals(self.log)
+        self._totals = totals = SharedTotals(self.log, stopping=self._stopping.is_set)
         self._registry.register(
             LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._forget)
         )
@@ -388,6 +394,10 @@ class Server:
             if not self._phase:
                 self._try_to(lambda: self._totals.finish(deadline))
             self._try_to(self._leader.finish)
+        if not self._http.stop(max(LAST_ANSWERS, deadline - time.monotonic())):
+            logger.error("a request over HTTP is still at work; its work ends with the process")
+            self._opened.pop_all()  # it reads the log
+            return
         self._try_to(self._opened.close)
 
     def _drain(self, deadline: float) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 MIB = 2**20
+
+LAST_PORT = 65_535
+
+_ADDRESS = re.compile(r"(?:\[(?P<ipv6>[^\[\]\s]*:[^\[\]\s]*)\]|(?P<host>[^:\[\]\s]+)):(?P<port>[0-9]{1,5})")
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -19,7 +24,7 @@ class Settings:
 
     experiments: tuple[Path, ...] = _setting((), "Experiment file (TOML) or folder of such files; may be repeated.")
     db: Path = _setting(Path("decider.db"), "The log, one SQLite file; made if there is none.")
-    listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one.")
+    listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one, [::1]:50051 is IPv6.")
     http: str = _setting("127.0.0.1:9464", "HOST:PORT for /metrics, /healthz and /readyz.")
     synchronous: str = _setting("NORMAL", "NORMAL survives kill -9; FULL also power loss, with one fsync per commit.")
     learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
@@ -61,12 +66,21 @@ def table() -> list[tuple[str, Any, str]]:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """HOST:PORT. Raises ValueError.
+    """HOST:PORT; an IPv6 address stands in brackets. Raises ValueError.
 
-    >>> split_address("127.0.0.1:50051")
-    ('127.0.0.1', 50051)
+    >>> split_address("127.0.0.1:50051"), split_address("[::1]:50051")
+    (('127.0.0.1', 50051), ('::1', 50051))
     """
-    host, colon, port = address.rpartition(":")
-    if not (colon and host and port.isdigit() and int(port) < 65536):
-        raise ValueError(f"{address!r} is not HOST:PORT, like 127.0.0.1:50051")
-    return host, int(port)
+    found = _ADDRESS.fullmatch(address)
+    if not found or int(found["port"]) > LAST_PORT:
+        raise ValueError(f"{address!r} is not HOST:PORT, like 127.0.0.1:50051 or [::1]:50051")
+    return found["ipv6"] or found["host"], int(found["port"])
+
+
+def join_address(host: str, port: int) -> str:
+    """As people write it.
+
+    >>> join_address("::1", 50051)
+    '[::1]:50051'
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,161 @@
+"""One HTTP connection, and what a caller may cost. Called by uvicorn for every connection of `port.py`.
+
+uvicorn bounds how long a connection may be idle after an answer. It does not bound how long a request may take to
+arrive, how long an answer may take to be read, or how many connections there are: this does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+import socket
+import struct
+import time
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+PATIENCE = 10.0
+"""Seconds that a caller may take to send a whole request, or to read a whole answer."""
+
+LAST_BYTES = 0.2
+"""Of these, where the server stops."""
+
+MOST_CONNECTIONS = 256
+"""At once. One more takes the place of the one whose caller has kept us waiting longest."""
+
+AT_ONCE = 64
+"""Connections that are accepted before what earlier ones have sent is read. Far fewer than MOST_CONNECTIONS, so that
+nobody is dropped before."""
+
+BACKLOG = 1024
+"""Connections that wait to be accepted; the system lets more callers wait for a second and try again."""
+
+LARGEST_HEAD = 16_384
+"""Bytes of a request's first line and headers."""
+
+_RESET = struct.pack("ii", 1, 0)
+
+SAY_AGAIN = 60.0
+"""Seconds until the same complaint about callers is logged again."""
+
+
+def most_connections() -> int:
+    """At most a quarter of the descriptors that this process may have: the log and gRPC need some, too."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(MOST_CONNECTIONS, max(1, descriptors // 4)) if descriptors > 0 else MOST_CONNECTIONS
+
+
+class Connection(H11Protocol):
+    """See above. A caller *owes* while we wait for the rest of its request, or for it to read our answer. Nothing that
+    arrives begins that time anew, so a byte now and then does not help."""
+
+    _over: asyncio.TimerHandle | None = None
+    """Runs while the caller owes."""
+
+    _patience = PATIENCE
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """One more connection."""
+        super().connection_made(transport)
+        self._watch()
+        if len(self.connections) > most_connections():
+            self._make_room()
+
+    def _make_room(self) -> None:
+        owing = [other for other in self.connections if isinstance(other, Connection) and other._over is not None]
+        min(owing, key=lambda other: other._over.when() if other._over else 0.0)._drop()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        super().connection_lost(exc)
+        self._stop_watching()
+
+    def handle_events(self) -> None:
+        """Something arrived, or can be looked at now."""
+        try:
+            super().handle_events()
+        except h11.LocalProtocolError:  # what arrived is no HTTP, and an answer has begun: nothing more can be said
+            self._drop()
+        else:
+            self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """What arrived is no HTTP."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # its answer has no place any more
+            self.cycle.message_event.set()
+        super().send_400_response(msg)
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """A caller that has closed its half, as `nc -N` does, still gets its answer."""
+        if self._owes():
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def on_response_complete(self) -> None:
+        """All of an answer is written, though perhaps not read."""
+        super().on_response_complete()
+        self._watch()
+
+    def pause_writing(self) -> None:
+        """The caller does not read as fast as we write."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """It has read."""
+        super().resume_writing()
+        self._watch()
+
+    def shutdown(self) -> None:
+        """The server stops: answers under way get finished, nobody who owes is waited for."""
+        self._patience = LAST_BYTES
+        if self._owes():
+            self._stop_watching()
+            self.transport.close()  # after what is still to be read
+            self._watch()
+        else:
+            self.cycle.keep_alive = False
+
+    def _owes(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete or self.cycle.more_body or self.flow.write_paused
+
+    def _watch(self) -> None:
+        if not self._owes():
+            self._stop_watching()
+        elif self._over is None and self in self.connections:
+            self._over = self.loop.call_later(self._patience, self._drop)
+
+    def _stop_watching(self) -> None:
+        if self._over is not None:
+            self._over.cancel()
+            self._over = None
+
+    def _drop(self) -> None:
+        self._stop_watching()
+        self.connections.discard(self)
+        # A reset: otherwise the system keeps what was not read for minutes, with nobody left to send it.
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.transport.abort()
+
+
+class SayOnce(logging.Filter):
+    """Anybody can send what is no HTTP, as often as they like: each such warning is logged once a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log it. The texts are uvicorn's, so they are few."""
+        text, now = str(record.msg), time.monotonic()
+        if record.levelno != logging.WARNING or now - self._said.get(text, -SAY_AGAIN) >= SAY_AGAIN:
+            self._said[text] = now
+            return True
+        return False
+
+
+logging.getLogger("uvicorn.error").addFilter(SayOnce())
