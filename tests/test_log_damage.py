@@ -243,7 +243,8 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
                                    "chain_start", "open_versions", "closed_until", "model_bytes", "withheld",
                                    "exposures", "reward_changes", "seals", "unit_rewards", "links", "marks",
                                    "signatures", "assignments", "persons", "creditable_decisions", "unit_decisions",
-                                   "daily_counts", "action_kinds", "row_sums", "version_notes", "leave_outs"])  # fmt: skip
+                                   "daily_counts", "action_kinds", "row_sums", "version_notes",
+                                   "leave_outs"])  # fmt: skip
 @pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, *, last: bool) -> None:
     """The last decision as well as the first; and of what follows from entries, too, since it decides what comes."""

@@ -19,7 +19,7 @@ from simulator.studies.served import serving
 
 
 class Phase(NamedTuple):
-    """Visits of one kind. lost: the share of their rewards that is never sent. rate: visits a second; None: no limit."""
+    """Visits of one kind. lost: share of their rewards that is never sent. rate: visits a second; None: no limit."""
 
     name: str
     visitors: int
