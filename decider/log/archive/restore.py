@@ -45,6 +45,9 @@ insert into cut (position, time, chain, counted, sealed, remember, digest, archi
 _MARK = "insert into marks (position, chain) values (?, ?) on conflict (position) do nothing"
 _COPIED = ("refused_rewards", "early_activations", "models", "persons")
 """Tables of the live log that are no entries."""
+_COPY_SUM = """
+update main.row_sums set sum = (select sum from live.row_sums where name = 'persons') where name = 'persons'
+"""
 
 
 def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
@@ -91,6 +94,7 @@ def _let_ids_repeat(connection: sqlite3.Connection) -> None:
     for sql in [*made, _INDEX_OF_IDS]:
         connection.execute(sql.replace(_UNIQUE_ID, _ID))
     connection.execute("drop trigger keep_creditable_decision")  # needs an index; nothing is credited in a copy
+    connection.execute("drop trigger counted_by_unit")  # what was written was looked at then
     # So it is with rewards by unit, once the first one is archived.
     connection.execute("drop index unit_rewards_once")
     connection.execute("create index unit_rewards_once on unit_rewards (unit_id, reward_id)")
@@ -134,12 +138,12 @@ def _insert_named(connection: sqlite3.Connection, part: Part) -> None:
 
 
 def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
-    """The log is cut before a part: what was learned up to there is not in it."""
+    """The log is cut before a part: what was learned and counted up to there is not in it."""
     cut, before = part.after, part.folder.with_name(f"parts before {part.name}")
     connection.execute(_MARK, (cut.position, cut.chain))
     connection.execute(_MISSING_PARTS, (cut.position, 1, cut.time, str(before), ""))
     connection.execute(_NOT_LEARNED)
-    connection.execute(_CUT, (*cut, cut.position, cut.time, 0, "", 0))
+    connection.execute(_CUT, (*cut, START, cut.time, 0, "", 0))
     entries, models = digest_of_entries(connection, KEPT, cut.position), digest_of_models(connection, cut.position)
     connection.execute("update cut set digest = ?", (digest_of_cut(connection, entries=entries, models=models),))
 
@@ -165,6 +169,7 @@ def _copy_live(connection: sqlite3.Connection, live: Path, target: Path, last: P
     connection.execute("insert into main.chain_start select * from live.chain_start")
     for table_name in _COPIED:
         connection.execute(f"insert into main.{table_name} select * from live.{table_name}")  # noqa: S608 - our names
+    connection.execute(_COPY_SUM)  # not that over assignments: a copy has none
     connection.execute("delete from main.head")
     connection.execute("insert into main.head select * from live.head")
     connection.execute("commit")
