@@ -25,6 +25,7 @@ from decider.log.sqlite.log_files import witness_path
 from decider.log.sqlite.migrations import migrate
 from decider.log.sqlite.read_rows import version_reader
 from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
+from decider.log.sqlite.units import join_all
 from decider.types import START, Position
 
 _OF_DECISIONS = (
@@ -71,6 +72,8 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
             _copy_live(connection, live, target, whole[-1].last if whole else START)
         _mark_joints(connection, whole)
         _recount(connection)
+        if live is None:
+            _join_persons(connection)
 
 
 def _make(target: Path) -> sqlite3.Connection:
@@ -180,6 +183,13 @@ def _recount(connection: sqlite3.Connection) -> None:
     (end,) = connection.execute("select time from main.head").fetchone()
     connection.execute("begin")
     recount(connection, version_reader(connection), end)
+    connection.execute("commit")
+
+
+def _join_persons(connection: sqlite3.Connection) -> None:
+    """Parts have links, and no persons."""
+    connection.execute("begin")
+    join_all(connection)
     connection.execute("commit")
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import ExperimentVersion
+from decider.log.forgotten import MADE_UP
 from decider.log.protocol import MOST_OPEN, MOST_UNITS, UnitRewardRef
 from decider.types import ExperimentId, Position, Time
 
@@ -23,9 +24,18 @@ order by 1
 """
 """All units of the person that a unit is; itself where it was never linked."""
 
+PERSONS = """
+select unit_id, name from persons join (select person, min(unit_id) as name from persons group by person) using (person)
+"""
+
 _JOIN = """
 insert into persons (unit_id, person) select value, :person from json_each(:units) where true
 on conflict (unit_id) do update set person = excluded.person
+"""
+
+_LINKS = """
+select position, unit_id, same_as from links where unit_id not glob :made_up and same_as not glob :made_up
+order by position
 """
 
 UNIT_REWARD = """
@@ -125,6 +135,12 @@ def join_persons(connection: sqlite3.Connection, unit: str, same_as: str, person
         return False
     connection.execute(_JOIN, {"units": json.dumps([*ours, *theirs]), "person": person})
     return True
+
+
+def join_all(connection: sqlite3.Connection) -> None:
+    """Make the persons that the links of the log say. Links of forgotten units join nobody."""
+    for position, unit, same_as in connection.execute(_LINKS, {"made_up": f"{MADE_UP}*"}).fetchall():
+        join_persons(connection, unit, same_as, position)
 
 
 def has_over(connection: sqlite3.Connection, at: Time) -> bool:
