@@ -94,7 +94,12 @@ def figures(found: Evaluation) -> Sequence[object]:
     """Every number that has an interval."""
     log = found.log
     mean = (log.decisions, log.units, log.mean_reward, log.mean_reward_low, log.mean_reward_high)
-    return [mean, *[(one.estimates, one.difference, one.diagnostics.ess, one.segments) for one in found.policies]]
+    periods = [one.mean_reward for one in found.over_time.periods] if found.over_time else []
+    return [
+        mean,
+        *periods,
+        *[(one.estimates, one.difference, one.diagnostics.ess, one.segments) for one in found.policies],
+    ]
 
 
 def test_linked_units_have_the_intervals_of_one_unit(tmp_path: Path) -> None:
@@ -111,6 +116,45 @@ def test_linked_units_have_the_intervals_of_one_unit(tmp_path: Path) -> None:
     assert figures(found) == figures(same)
     wide, narrow = (one.log.mean_reward_high - one.log.mean_reward_low for one in (found, wrong))
     assert wide > 1.5 * narrow
+
+
+@pytest.mark.parametrize("attribution", [True, False])
+def test_pages_of_linked_units_are_one_persons(attribution: bool, tmp_path: Path) -> None:
+    """Each page stays the page of its own unit; intervals over pages are by person. attribution: a purchase counts for
+    all pages; else each page is clicked or not."""
+    linked, one = (
+        load(pages(tmp_path / f"{name.__name__}.db", name, attribution=attribution)) for name in (several, single)
+    )
+    assert linked.pages is not None
+    assert one.pages is not None
+    assert linked.pages.page.tolist() == one.pages.page.tolist()
+    found, same = (evaluate(columns, candidates(), force=True, breakdown=False).slates for columns in (linked, one))
+    assert found is not None
+    assert same is not None
+    assert found.pages == 2 * PERSONS
+    assert found.mean_reward == same.mean_reward
+    assert [policy.estimates for policy in found.policies] == [policy.estimates for policy in same.policies]
+
+
+def pages(db: Path, name: Callable[[int, int], str], *, attribution: bool) -> Path:
+    """A page on each of two devices of every person."""
+    random, made = np.random.default_rng(4), SCENES["slates"].experiment(salt="p")
+    credit_all(made)
+    with open_shop(db, made) as shop:
+        for person in range(PERSONS):
+            for device in range(2):
+                unit, slate = name(person, device), f"s{person}-{device}"
+                if unit != single(person, device):
+                    shop.link(unit, single(person, device))
+                request = pb.DecideSlateRequest(unit_id=unit, slate_id=slate, slots=[pb.Slot()] * 2)
+                request.context.segment = "new"
+                reply = shop.decide_slate(request)
+                clicked = [one.decision_id for one in reply.decisions if random.random() < 0.5]
+                shop.reward(*clicked * (not attribution))
+            if attribution and random.random() < 0.5:
+                shop.send([pb.RewardRequest(unit_id=f"customer-{person}", name="store", reward_id="till")])
+        shop.wait(60)
+    return db
 
 
 def test_links_that_join_no_two_units_of_the_log_change_nothing(tmp_path: Path) -> None:
