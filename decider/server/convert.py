@@ -12,9 +12,10 @@ from uuid_utils import uuid7
 from decider.decide.slate import slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
-from decider.experiment.checks import LARGEST_REWARD, MAX_ACTIONS, id_violation, payload_violation
+from decider.experiment.checks import LARGEST_REWARD, MAX_ACTIONS, payload_violation
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import read_features
+from decider.experiment.ids import id_violation
 from decider.experiment.schema import to_message
 from decider.types import (
     CONTEXT_FIELDS,

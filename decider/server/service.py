@@ -186,7 +186,7 @@ class DeciderService(Feedback):
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
                 reason="EXPERIMENT_STICKY",
             )
-        fit = [self._fit_slot(version, place, slot) for place, slot in enumerate(slots)]
+        fit = self._fit_slots(version, slots)
         asked, seen = self._recall(version, [slot for slot, _ in fit])
         counts = self._limit_counts(version, request.unit_id)
         filled = decide_slate(asked, version, model, cache, self._budget, counts)
@@ -205,6 +205,21 @@ class DeciderService(Feedback):
         for answer in answers:
             self._count(answer)
         return answers
+
+    def _fit_slots(
+        self, version: ExperimentVersion, slots: Sequence[DecisionRequest]
+    ) -> Sequence[tuple[DecisionRequest, Sequence[ActionId]]]:
+        """All of them before the first error, so that what any slot ignores is counted. Raises as `_fit_slot` does."""
+        fit: list[tuple[DecisionRequest, Sequence[ActionId]]] = []
+        errors: list[DeciderError] = []
+        for place, slot in enumerate(slots):
+            try:
+                fit.append(self._fit_slot(version, place, slot))
+            except DeciderError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return fit
 
     def _refused_slate(self, request: pb.DecideSlateRequest, caller: Caller, *, retry: bool) -> Sequence[_Answer]:
         """What another call with this id, that was quicker, has written; none where it may be decided anew."""
@@ -276,7 +291,9 @@ class DeciderService(Feedback):
         reached = version.limits.reached(counts) if version.limits and counts else None
         eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
         if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
-            return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
+            of = self._log.version_at(kept.decision.version)
+            if _same_chooser(of, version):
+                return _Answer(kept.decision, of, True, ignored, STICKY)
         made = decide(asked, version, model, slots, self._budget, eligible=eligible)
         depends = reached or eligible.withheld or seen or version.experiment.sticky
         new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen) if depends else None
@@ -299,7 +316,7 @@ class DeciderService(Feedback):
         if history is None:
             return asked, None
         for one in asked:
-            check_call(one.context)
+            check_call(one.context, version.experiment.id)
         seen, past = self._log.unit_history(version.experiment.id, asked[0].unit_id, history, at=self._clock())
         known = history_features(history, past, seen.time)
         return [one._replace(context=with_history(one.context, known)) for one in asked], seen
@@ -430,6 +447,12 @@ def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion
     if version.default_reason is not None and default_action(version, shown, default) not in (None, action):
         return False
     return action in eligible.actions or is_limit(eligible.withheld.get(action, ""))
+
+
+def _same_chooser(kept: ExperimentVersion, version: ExperimentVersion) -> bool:
+    """Whether callers choose in both versions, or the policy and the control group in both: what one of them has chosen
+    is not what the other one would."""
+    return (kept.default_reason is None) == (version.default_reason is None)
 
 
 def _too_many_tries(unit: str) -> LogError:

@@ -89,15 +89,29 @@ class LeftOutRows:
 class Pages:
     """Decisions that are the slots of pages. page: (n,) its number, -1 where the decision is no slot.
 
-    slots: (n,) how many slots its page has in the log, of which some may have been left out here.
+    slots: (n,) how many slots its page has in the log, of which some may have been left out here. left_out: how many
+    pages have been left out with all of their slots.
     """
 
     page: Longs
     slots: Longs
+    left_out: int = 0
 
     def take(self, rows: Rows) -> Pages:
         """Of some decisions."""
-        return Pages(self.page[rows], self.slots[rows])
+        return Pages(self.page[rows], self.slots[rows], self.left_out)
+
+    def without(self, rows: Flags, *, wanted: Flags) -> Pages:
+        """The same decisions, with the count of the pages that are lost once these rows are left out. wanted: the
+        decisions that were asked for: of a page without any of them nothing is lost.
+
+        >>> pages = Pages(np.array([0, 0, 1, 1, 2, -1]), np.array([2, 2, 2, 2, 1, 1]))
+        >>> everything, some = np.ones(6, np.bool_), np.array([True, True, True, False, False, False])
+        >>> pages.without(some, wanted=everything).left_out, pages.without(~some, wanted=some).left_out
+        (1, 0)
+        """
+        asked, left = self.page[wanted & (self.page >= 0)], self.page[~rows & (self.page >= 0)]
+        return replace(self, left_out=len(np.setdiff1d(asked, left)))
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,10 @@ def _load(
             rows=inside & is_read,
         ),
     )
-    evaluated = ~np.logical_or.reduce(list(left_out.values()))
+    lost = np.logical_or.reduce(list(left_out.values()))
+    evaluated = ~lost
+    if columns.pages is not None:
+        columns = replace(columns, pages=columns.pages.without(lost, wanted=inside & is_read))
     begins = _first_times(versions, version[evaluated], raw.time[evaluated])
     policy = replace(columns.take(evaluated), versions=replace(read, begins=begins))
     return replace(policy, holdout=columns.take(left_out[HOLDOUT])) if left_out[HOLDOUT].any() else policy
