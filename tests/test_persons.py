@@ -37,6 +37,7 @@ from simulator.logs.holdout_split import Split
 from simulator.logs.import_log import import_log
 from simulator.logs.open import ReadOptions
 from simulator.logs.open import open_log as read_log
+from simulator.studies.semantics.judge import check
 from simulator.studies.semantics.scenes import SCENES, candidates, credit_all, credit_devices
 from simulator.studies.semantics.shop import open_shop
 from tests.archives import archive, ends
@@ -63,6 +64,13 @@ def apprentice(experiment: experiment_pb2.Experiment) -> None:
     experiment.baseline_action = experiment.actions[0].id
 
 
+def checked(db: Path) -> Path:
+    """The log, which replays."""
+    found = check(db)
+    assert found.equal == found.decisions
+    return db
+
+
 def write(
     db: Path,
     name: Callable[[int, int], str],
@@ -87,7 +95,7 @@ def write(
             if random.random() < 0.5:
                 shop.send([pb.RewardRequest(unit_id=f"customer-{person}", name="store", reward_id=f"till-{person}")])
         shop.wait(4_000)
-    return db
+    return checked(db)
 
 
 def figures(found: Evaluation) -> Sequence[object]:
@@ -154,7 +162,7 @@ def pages(db: Path, name: Callable[[int, int], str], *, attribution: bool) -> Pa
             if attribution and random.random() < 0.5:
                 shop.send([pb.RewardRequest(unit_id=f"customer-{person}", name="store", reward_id="till")])
         shop.wait(60)
-    return db
+    return checked(db)
 
 
 def test_links_that_join_no_two_units_of_the_log_change_nothing(tmp_path: Path) -> None:
