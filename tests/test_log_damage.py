@@ -43,6 +43,7 @@ from decider.log.protocol import (
     Tick,
     UnitDecision,
 )
+from decider.log.sqlite import action_counts
 from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
@@ -118,6 +119,13 @@ def fill_persons(log: EventLog, clock: Clock) -> None:
             log.append([NewReward(sealed.position, "click", 1.0, final=True)])
 
 
+def count_actions(log: EventLog) -> None:
+    """As in a log that is longer than a piece."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(action_counts, "PIECE", 20)
+        log.maintain()
+
+
 def store_totals(log: EventLog) -> None:
     """The totals up to the end of the log."""
     counted = LogTotals(log)
@@ -141,6 +149,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill(log, clock)
         fill_limited(log, clock)
         fill_persons(log, clock)
+        count_actions(log)
         assert log.check(lambda _: None) == []
     return path
 
@@ -181,6 +190,7 @@ KEYS = {
     "creditable_decisions": "unit_id, decision",
     "persons": "unit_id",
     "daily_counts": "experiment, day_end, day_begin, action",
+    "action_counts": "version, action, drawn",
 }
 """Of tables without row ids."""
 
