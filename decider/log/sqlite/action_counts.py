@@ -40,7 +40,7 @@ def count_piece(connection: sqlite3.Connection) -> None:
     """Count the next piece, in an open transaction."""
     (after,) = connection.execute(_UNTIL).fetchone()
     connection.execute(_ADD, {"sign": 1, "after": after, "until": after + PIECE})
-    connection.execute("update action_counts_until set position = ?", (after + PIECE,))
+    connection.execute("update action_counts_until set position = :end, again = :end", {"end": after + PIECE})
 
 
 def take_out(connection: sqlite3.Connection, *, first: int, last: int) -> None:
@@ -58,9 +58,9 @@ union all select * from (select * from ({_SUMS}) except select * from action_cou
 
 def problems(connection: sqlite3.Connection) -> Iterator[str]:
     """What is not as the decisions say."""
-    rows = connection.execute("select id, position from action_counts_until").fetchall()
-    if [id_ for id_, _ in rows] != [1]:
-        yield "table action_counts_until has another row than its own"
+    rows = connection.execute("select id, position, again from action_counts_until").fetchall()
+    if [(id_, position) for id_, position, _ in rows] != [(1, again) for _, _, again in rows] or len(rows) != 1:
+        yield "table action_counts_until is not as it was written"
         return
     for version, action, *_ in connection.execute(_WRONG, {"after": 0, "until": rows[0][1]}):
         yield f"the count of decisions of the version at position {version} with {action!r} was changed"

@@ -519,10 +519,11 @@ create table action_counts (
 
 create table action_counts_until (
   id integer primary key,               -- 1: there is one row
-  position integer not null
+  position integer not null,
+  again integer not null                -- the same, so that a change of one of them is found
 );
 
-insert into action_counts_until (id, position) values (1, 0);
+insert into action_counts_until (id, position, again) values (1, 0, 0);
 
 -- The bytes of all stored models, one row.
 create table model_bytes (
