@@ -13,7 +13,7 @@ from decider.errors import DeciderError, LogError
 from decider.experiment.origin import Origin, check_origin
 from decider.learn.relearn import survey, wait_until_it_serves
 from decider.learn.versions import ApplyResult, Versions
-from decider.log.open import is_led, open_log, open_to_plan
+from decider.log.open import has_missing_parts, is_led, open_log, open_to_plan
 from decider.log.protocol import EventLog
 from decider.server.archive_command import every_few_seconds
 from decider.server.origin_options import origin_options
@@ -28,6 +28,11 @@ Examples:
 """
 
 NOTHING = "nothing to learn anew: nothing came late that counts, and the reward definition is the one that was learned"
+
+ELSEWHERE = (
+    "the archive is not where the log says: the server learns once it finds it, so start it with --archive DIR, too; "
+    "or put the parts back"
+)
 
 
 @click.command("relearn", epilog=EXAMPLES)
@@ -74,6 +79,8 @@ def relearn_command(
         with closing(open_log(db, archives=archives)) as log:
             origin = check_origin(author=author, source="command relearn", note=note)
             _undo(log, id_, origin) if undo else _relearn(log, id_, origin)
+            if archives and has_missing_parts(db):
+                click.echo(ELSEWHERE)
             if wait:
                 _wait(log, id_, partial(is_led, db))
     except DeciderError as error:
