@@ -139,6 +139,9 @@ def only(start: str) -> str:
     return found[0]
 
 
+FOR_EXPERIMENTS = tuple(f".venv/bin/decider {name} storefront" for name in ("get", "apply", "pause", "resume"))
+"""Run by test_changes.py."""
+
 TESTED_BELOW = (
     "make demo",
     "make test",
@@ -152,6 +155,7 @@ TESTED_BELOW = (
     ".venv/bin/decider relearn storefront --db demo.db",
     ".venv/bin/decider leave-out storefront --db demo.db",
     ".venv/bin/decider rollback storefront --db demo.db",
+    *FOR_EXPERIMENTS,
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
     ".venv/bin/simulator evaluate demo.db",
