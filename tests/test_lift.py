@@ -338,6 +338,20 @@ def test_the_command_prints_answer_table_and_sentences(tmp_path: Path) -> None:
     assert "By device" in page
 
 
+def example_output(folder: Path) -> str:
+    """Of the command in simulator/README.md."""
+    db = visits_db(folder / "shop.db", shop(), shop(holdout=0.2), decisions=8_000, units=5_000, pause=7_200.0)
+    result = CliRunner(env={"COLUMNS": "100"}).invoke(lift_command, [str(db), "--by", "device"])
+    assert result.exit_code == 0, result.output
+    return "\n".join([line.rstrip() for line in result.output.splitlines()])
+
+
+def test_the_text_shows_what_the_command_prints(tmp_path: Path) -> None:
+    """A reader compares them."""
+    text = (Path(__file__).parents[1] / "simulator" / "README.md").read_text(encoding="utf-8")
+    assert example_output(tmp_path) in text
+
+
 def test_a_log_without_a_holdout_is_refused(tmp_path: Path) -> None:
     """There is no answer in it; the message says how to get one."""
     db = visits_db(tmp_path / "log.db", shop(holdout=0.0), decisions=10)
