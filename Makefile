@@ -92,7 +92,7 @@ lift: $(READY) ## how often the lift over the holdout claims something where not
 kinds: $(READY) ## right and wrong logs through the evaluation: verdicts, alarms, coverage (ARGS="--logs 300 --publish")
 	@$(BIN)/python -m simulator.studies.kinds $(ARGS)
 
-semantics: $(READY) ## sticky, overrides, activation, caps and slates against a known truth (ARGS="--logs 200 --publish")
+semantics: $(READY) ## sticky, overrides, activation, caps, shares, returns, attribution and slates against a known truth (ARGS="--logs 200 --publish")
 	@$(BIN)/python -m simulator.studies.semantics $(ARGS)
 
 $(RIVALS): simulator/studies/rivals/requirements.txt

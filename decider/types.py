@@ -107,8 +107,8 @@ class CalledAction(NamedTuple):
 
 class DecisionRequest(NamedTuple):
     """One call of Decide, checked, with its decision id. called: actions that it brings; `fit_actions` puts them among
-    the others. at: when it came; None, as in a replay: the actions are those that were available then. default: what
-    the caller would show by itself; None where it names nothing."""
+    the others. at: when it came; None: whatever the time, all actions are available. default: what the caller would
+    show by itself; None where it names nothing."""
 
     decision_id: DecisionId
     unit_id: str

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.limits import CAPS, Limits, is_limit
+from decider.experiment.limits import CAPS, LONGEST_DAY, Limits, is_limit
 from decider.experiment.unit_history import HistoryDefinition, Seen, history_features, with_history, without_history
-from decider.log.exposures import Exposures, ShownActivation
+from decider.log.exposures import Exposures, FollowUp
 from decider.log.forgotten import KEY
 from decider.log.protocol import LoggedDecision, LogReader
 from decider.types import (
@@ -24,10 +24,8 @@ from decider.types import (
     Position,
     Reached,
     Reason,
+    Time,
 )
-
-LONGEST_DAY = 25 * 3_600_000_000
-"""Microseconds."""
 
 
 class Past:
@@ -52,10 +50,10 @@ class Past:
 
     def _count(self) -> None:
         self._head = self._log.head().position
-        exposures, activations = Exposures(), list[ShownActivation]()
-        for shown, activation in self._log.shown_decisions():
-            while activations and activations[0].position < shown.position:
-                exposures.activate(heappop(activations))
+        exposures, coming = Exposures(), list[FollowUp]()
+        for shown, said in self._log.shown_decisions():
+            while coming and coming[0].position < shown.position:
+                exposures.follow(heappop(coming))
             limits = shown.version.limits
             if limits is not None:
                 exposures.end_windows(shown.time)
@@ -63,8 +61,8 @@ class Past:
                 if reached != NOTHING_REACHED:
                     self._reached[shown.position] = reached
             exposures.add(shown)
-            if activation is not None:
-                heappush(activations, activation)
+            if said is not None:
+                heappush(coming, said)
 
 
 def _named(limits: Limits, withheld: Mapping[ActionId, str]) -> Reached:
@@ -134,6 +132,27 @@ def request_of(decision: Decision, version: ExperimentVersion, withheld: Mapping
     )
 
 
-def of_rules(withheld: Mapping[ActionId, str]) -> Mapping[ActionId, str]:
-    """What can be computed again of what was withheld: not what depends on the moment at which the call came."""
-    return {action: rule for action, rule in withheld.items() if not rule.startswith("available_")}
+SLACK = 600_000_000
+"""Microseconds from the look at what is available to the commit, whose time an entry has; more are not believed: a call
+that waits for so long is one whose server stood still."""
+
+
+def moments(version: ExperimentVersion, time: Time) -> Iterator[Time]:
+    """The times at which a decision with this log time may have been made, as far as schedules tell them apart.
+
+    Its own, and the one before each begin or end that is within SLACK.
+
+    >>> from decider.experiment.definition import Action, Experiment
+    >>> action = Action(ActionId("sale"), available_from=Time(50), available_until=Time(99))
+    >>> made = Experiment(ExperimentId("e"), (action,))
+    >>> version = ExperimentVersion(made, number=1, position=Position(1), time=Time(0))
+    >>> list(moments(version, Time(100))), list(moments(version, Time(2 * SLACK)))
+    ([100, 98, 49], [1200000000])
+    """
+    yield time
+    edges: set[Time | None] = {
+        edge for one in version.scheduled.values() for edge in (one.available_from, one.available_until)
+    }
+    yield from sorted(
+        [Time(edge - 1) for edge in edges if edge is not None and time - SLACK < edge <= time], reverse=True
+    )

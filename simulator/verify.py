@@ -25,8 +25,8 @@ from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
 from decider.policy.spec import PolicySpec
 from decider.policy.work import ESTIMATE, Budget
-from decider.types import START, Decision, ExperimentId, Position, Time
-from simulator.past import Past, UnitHistories, of_rules, request_of
+from decider.types import START, ActionId, Decision, DecisionRequest, ExperimentId, History, Position, Time
+from simulator.past import Past, UnitHistories, moments, request_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,15 +147,39 @@ def _compare(
     if not models.published(owner, logged.decision.model):
         return Mismatch(logged, None, f"model: none was published at position {logged.decision.model}")
     try:
-        model = models.that_served(logged, version)
-        budget, rules = models.budget(logged), models.rules(logged)
-        restricted = version.rules or version.scheduled or version.limits
-        withheld = of_rules(log.withheld(logged.position)) if restricted else {}
         context = histories.context(logged, version)
         if context is None:
             return Mismatch(logged, None, "context: no entry says from what the unit's history was read")
+        restricted = version.rules or version.scheduled or version.limits
+        withheld = log.withheld(logged.position) if restricted else {}
         request = request_of(logged.decision, version, withheld)._replace(context=context)
-        eligible = eligible_actions(version, request, past.history(logged, version, withheld))
+        history = past.history(logged, version, withheld)
+        first = None
+        for at in moments(version, logged.time) if version.scheduled else (None,):
+            difference = _compare_at(logged, version, request._replace(at=at), models, history, withheld)
+            if difference is None:
+                return None
+            first = first or difference
+    except (UnknownCode, ArchiveMissing, ArchiveDamaged):
+        raise
+    except DeciderError as error:
+        return Mismatch(logged, None, f"{type(error).__name__}: {error}")
+    return first
+
+
+def _compare_at(
+    logged: LoggedDecision,
+    version: ExperimentVersion,
+    request: DecisionRequest,
+    models: Models,
+    history: History,
+    withheld: Mapping[ActionId, str],
+) -> Mismatch | None:
+    """As if the request had come at that time."""
+    try:
+        model = models.that_served(logged, version)
+        budget, rules = models.budget(logged), models.rules(logged)
+        eligible = eligible_actions(version, request, history)
         recomputed = decide(request, version, model, budget=budget, rules=rules, eligible=eligible)
     except (UnknownCode, ArchiveMissing, ArchiveDamaged):
         raise
@@ -164,9 +188,7 @@ def _compare(
     names = [n for n in Decision._fields if getattr(recomputed, n) != getattr(logged.decision, n)]
     if eligible.withheld != withheld and (rules >= LOGS_WITHHELD or version.limits):
         names.append(f"withheld: {dict(eligible.withheld)}, logged as {dict(withheld)}")
-    if not names:
-        return None
-    return Mismatch(logged, recomputed, ", ".join(names))
+    return Mismatch(logged, recomputed, ", ".join(names)) if names else None
 
 
 class Gaps:

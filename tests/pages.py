@@ -43,6 +43,10 @@ def _decided(client: Client, unit: str) -> pb.DecideResponse | None:
     return reply if reply.decision_id else None
 
 
+def _filled(client: Client, unit: str) -> str:
+    return client.decide_slate(SHOP, unit, [{}, {}], fallback=["none", "sale"]).slate_id
+
+
 async def _answered(twin: AsyncClient, unit: str) -> bool:
     return (await twin.decide(SHOP, unit, fallback="none")).decision_id != ""
 
@@ -80,6 +84,7 @@ def _child(client: Client, twin: AsyncClient, number: int) -> int:
     assert (client.waiting, client.fallbacks.total()) == (0, 0)
     mine = decide(client, f"child-{number}")
     until(lambda: asyncio.run(_answered(twin, f"child-{number}")), what="the twin is answered")
+    until(lambda: _filled(client, f"child-{number}"), what="a page is filled")
     client.reward(mine, "click")
     assert client.flush(PATIENCE)
     os.write(1, f"{mine}\n".encode())  # whole, beside the other children

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ from decider.decide.decide import decide
 from decider.errors import InvalidExperiment
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.limits import Cap, Counts
 from decider.experiment.schema import definition_text, from_message, parse_toml, to_message
 from decider.learn.archive import archive
 from decider.learn.trainer import Trainer
@@ -31,11 +33,12 @@ from decider.log.protocol import (
     NewVersion,
     SealedDecision,
     Tick,
+    UnitDecision,
 )
 from decider.log.totals import POLICY
 from decider.policy.algorithms import ALGORITHMS
 from decider.policy.make import make_policy
-from decider.types import ActionId, Context, Time
+from decider.types import ActionId, Context, DecisionId, Time
 from simulator.logs.decider_log import load
 from simulator.verify import verify
 from tests.conftest import LEARNING, SECOND, Clock, sample_experiment, sample_version, spec
@@ -150,6 +153,27 @@ def test_an_override_by_an_unknown_action_is_not_learned(log: EventLog, clock: C
     (one,) = made.end()
     assert (one.overridden, one.shown) == (True, "of the page")
     assert pmfs(log, version) == taught(version, [])
+
+
+def test_an_unknown_action_that_came_before_its_decision_is_an_override(log: EventLog, clock: Clock) -> None:
+    """Before the decision nobody can tell which actions there are. The page has shown something else, so the drawn
+    action is not learned from, uses up no cap and no budget, and the override is counted."""
+    made = sample_experiment(holdout=0.0, caps=(Cap(1, 600 * SECOND, action=ActionId("sale")),))
+    sale = replace(made.actions[0], daily_budget=1)
+    log.append([NewVersion(replace(made, actions=(sale, *made.actions[1:])), 1)])
+    version = log.versions()[-1]
+    log.append([EarlyActivation(DecisionId("d"), ActionId("not-one-of-ours"))])
+    (mark,) = log.append([UnitDecision(decision(version, "d", "unit", action=ActionId("sale")))])
+    assert mark is not None
+    assert log.limit_counts(version, "unit", at=clock()) == Counts((0,), (0,))
+    clock.advance(60)
+    log.append([Tick()])
+    (sealed,) = log.sealed_decisions(HOME, after=Time(0), until=log.head().time)
+    assert (sealed.activated, sealed.overridden, sealed.shown) == (True, True, "not-one-of-ours")
+    assert log.count_learned(HOME) == 0
+    counted = LogTotals(log)
+    counted.catch_up()
+    assert counted.totals.overridden[HOME,] == 1
 
 
 def test_a_policy_that_uses_propensities_does_not_learn_overrides_of_earlier_versions(

@@ -36,7 +36,7 @@ from hypothesis import strategies as st
 from decider.client import NOTHING, QUEUED, REFUSED, AsyncClient, Client, Consequence, Failure, Fallback, Kind
 from decider.client.connection import RECONNECT
 from decider.client.failures import MOST_KINDS, Failures, NotSent
-from decider.client.messages import DECIDE_FIELDS, decide_request
+from decider.client.messages import DECIDE_FIELDS, SLATE_FIELDS, SLOT_FIELDS, decide_request
 from decider.client.outbox import Call, Outbox
 from decider.client.values import feature
 from decider.log.open import open_reader
@@ -236,6 +236,23 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
 
 WRONG_IDS = [f"{field}-{number}" for number, (field, _) in enumerate(WRONG)]
 
+NO_SLOTS: tuple[Any, ...] = (None, 5, "top", {}, [], {"features": {}}, [{}, 5], [{}, None], ["top"] * 2, [{}, []])
+
+WRONG_SLATES: list[tuple[str, dict[str, Any]]] = [
+    *((field, changes) for field, changes in WRONG if not {*DECIDE_FIELDS} - {*SLATE_FIELDS} & {*changes}),
+    *(("slots", {"slots": value}) for value in NO_SLOTS),
+    ("slots[1].place", {"slots": [{}, {"place": "top"}]}),
+    ("slots[0].features", {"slots": [{"features": 5}, {}]}),
+    ("slots[1].features.place", {"slots": [{}, {"features": {"place": [1]}}]}),
+    *(("slots[1].eligible_actions", {"slots": [{}, {"eligible_actions": value}]}) for value in ([], *NO_ACTIONS)),
+    *(("slots[1].excluded_actions", {"slots": [{}, {"excluded_actions": value}]}) for value in NO_ACTIONS),
+    *(("slots[1].default_action", {"slots": [{}, {"default_action": value}]}) for value in (5, b"sale", ["sale"])),
+    *(("slate_id", {"slate_id": value}) for value in (5, b"id")),
+    *((name, {name: "sale"}) for name in ("decision_id", "default_action")),
+    *((name, {name: ["sale"]}) for name in ("eligible_actions", "excluded_actions")),
+]
+"""As above, of a slate."""
+
 REFUSED_BY_THE_SERVER: dict[str, dict[str, Any]] = {
     "EXPERIMENT_NOT_FOUND": {"experiment": "storefrnt"},
     "EXPERIMENT_PAUSED": {"experiment": PAUSED},
@@ -243,6 +260,20 @@ REFUSED_BY_THE_SERVER: dict[str, dict[str, Any]] = {
     "NO_ELIGIBLE_ACTION": {"excluded_actions": ACTIONS},
 }
 """By the server's reason."""
+
+
+REFUSED_SLATES: dict[str, dict[str, Any]] = {
+    "EXPERIMENT_NOT_FOUND": {"experiment": "storefrnt"},
+    "EXPERIMENT_PAUSED": {"experiment": PAUSED},
+    "INVALID_ARGUMENT": {"slate_id": "x" * 121},
+    "NO_ELIGIBLE_ACTION": {"slots": [{"eligible_actions": ["sale"]}] * 2},
+}
+"""By the server's reason."""
+
+
+def slate(changes: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of a page with two slots, with these changes."""
+    return asked({"slots": [{}, {}], **changes})
 
 
 def asked(changes: dict[str, Any]) -> dict[str, Any]:
@@ -625,6 +656,295 @@ def test_a_batch_without_a_server_is_fallbacks(make: MakeClient) -> None:
     assert [one.response.action.id for one in results] == ["sale", "sale"]
     with pytest.raises(grpc.RpcError):
         client.decide_batch([asked({})])
+
+
+# Slates.
+
+
+@pytest.mark.parametrize(
+    ("field", "changes"), WRONG_SLATES, ids=[f"{field}-{number}" for number, (field, _) in enumerate(WRONG_SLATES)]
+)
+def test_a_wrong_slate_gives_the_fallback_and_names_the_field(
+    make: MakeClient, field: str, changes: dict[str, Any]
+) -> None:
+    """As of a decision: the page is shown, and the developer hears which field of which slot is wrong."""
+    told: list[Failure] = []
+    client = make("127.0.0.1:1", on_error=told.append)
+    reply = client.decide_slate(**slate(changes), fallback=["sale", Fallback("none", payload={"title": "own"})])
+    assert [one.action.id for one in reply.decisions] == ["sale", "none"]
+    assert reply.decisions[1].action.payload["title"] == "own"
+    assert {(one.reason, one.decision_id) for one in reply.decisions} == {(pb.REASON_FALLBACK, "")}
+    assert reply.slate_id == ""
+    assert client.fallbacks == {Kind("INVALID_ARGUMENT", "WRONG_ARGUMENT"): 1}
+    assert [(one.message.startswith(field), one.shown) for one in told] == [(True, "sale, none")], told
+    assert client.waiting == 0
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(field)}.*: "):
+        client.decide_slate(**slate(changes))
+
+
+def test_what_a_pages_own_slots_raise_gives_the_fallback(make: MakeClient) -> None:
+    """They may be read from a database while they are asked for."""
+
+    def slots() -> Iterator[dict[str, Any]]:
+        yield {}
+        raise ZeroDivisionError("no")
+
+    client = make("127.0.0.1:1")
+    assert len(client.decide_slate(SHOP, "visitor-1", slots(), fallback=["sale", "none"]).decisions) == 2
+    angry = [{"features": {"price": Angry()}}]
+    assert client.decide_slate(SHOP, "visitor-1", angry, fallback=["sale"]).decisions[0].action.id == "sale"
+
+
+@pytest.mark.parametrize("reason", REFUSED_SLATES)
+def test_a_slate_that_the_server_refuses_gives_the_fallback(
+    make: MakeClient, server: ServerProcess, reason: str
+) -> None:
+    """As of a decision."""
+    client = make(server.target)
+    reply = client.decide_slate(**slate(REFUSED_SLATES[reason]), fallback=["sale", "none"])
+    assert [one.action.id for one in reply.decisions] == ["sale", "none"]
+    ((kind, count),) = client.fallbacks.items()
+    assert (kind.reason, count) == (reason, 1)
+    assert client.waiting == 0  # the server says that nothing was done
+    with pytest.raises(grpc.RpcError):
+        client.decide_slate(**slate(REFUSED_SLATES[reason]))
+
+
+@pytest.mark.parametrize(
+    "fallback",
+    [
+        *(None, "", 5, "sale", b"sale", Fallback("sale"), {"sale": "none"}, {"sale", "none"}, iter(["sale", "none"])),
+        *([], ["sale"], ["sale", "none", "new"], ["sale", ""], ["sale", None], ["sale", 5], ["sale", {"id": "none"}]),
+        *([pb.DecidedAction(), "sale"], pb.DecideSlateResponse()),
+    ],
+    ids=lambda fallback: type(fallback).__name__,
+)
+def test_a_wrong_fallback_of_a_slate_is_an_error_at_once(
+    make: MakeClient, server: ServerProcess, fallback: Any
+) -> None:
+    """A page with two places and one fallback has an empty place in the first outage."""
+    with pytest.raises((TypeError, ValueError), match=r"^fallback"):
+        make(server.target).decide_slate(SHOP, "visitor-1", [{}, {}], fallback=fallback)
+    with pytest.raises((TypeError, ValueError), match=r"^fallback"):
+        make(server.target).decide_slate(SHOP, "visitor-1", ({} for _ in range(2)), price=[1], fallback=fallback)
+
+
+def test_every_field_of_a_slate_is_a_keyword(make: MakeClient, server: ServerProcess) -> None:
+    """Nobody should have to build messages for a page with two places."""
+    fields = {*pb.DecideSlateRequest.DESCRIPTOR.fields_by_name}
+    assert {*SLATE_FIELDS} - {"features", "fallback"} == fields - {"context"}
+    assert {*SLOT_FIELDS} == {*pb.Slot.DESCRIPTOR.fields_by_name}
+    assert {*SLATE_FIELDS} == {*inspect.signature(Client.decide_slate).parameters} - {"self", "context"}
+    client = make(server.target)
+    id_ = f"page-{uuid.uuid4()}"
+    reply = client.decide_slate(
+        SHOP,
+        "visitor-1",
+        [
+            {
+                "features": {"place": "top", "rank": Decimal(1), "unknown": None},
+                "eligible_actions": {"article", "sale"},
+            },
+            {"excluded_actions": ["none", "new"], "default_action": "sale", "features": None},
+        ],
+        slate_id=id_,
+        actions=[{"id": "article", "kind": "news", "features": {"words": 9}, "payload": {"url": "/article"}}],
+        action_features={"sale": {"price": Decimal("9.5")}},
+        with_ranking=True,
+        segment=Segment.VIP,
+        price=np.float32(0.5),
+        features={"slots": 3.0},
+    )
+    assert (reply.slate_id, [one.decision_id for one in reply.decisions]) == (id_, [f"{id_}/0", f"{id_}/1"])
+    assert sorted(one.action.id for one in reply.decisions) == ["article", "sale"]
+    (brought,) = [one.action for one in reply.decisions if one.action.id == "article"]
+    assert (brought.kind, brought.payload["url"]) == ("news", "/article")
+    assert {one.action for one in reply.decisions[0].ranking} == {"article", "sale"}
+    assert json.loads(decision(server.db, f"{id_}/0")["features"]) == {
+        **{"place": "top", "rank": 1.0, "price": 0.5, "slots": 3.0}
+    }
+    assert decision(server.db, f"{id_}/1")["segment"] == "vip"
+    again = client.decide_slate(SHOP, "visitor-1", [{}, {}], slate_id=id_)
+    assert [one.action.id for one in again.decisions] == [one.action.id for one in reply.decisions]
+    certain = client.decide_slate(experiment=SHOP, unit_id="visitor-1", slots=[{}], explore=False, self="a feature")
+    assert certain.decisions[0].propensity == 1.0
+    assert certain.slate_id
+
+
+def test_rewards_and_activations_take_a_slate_or_a_slot(make: MakeClient, server: ServerProcess) -> None:
+    """What was bought cannot be given to one place of the page; a click can."""
+    client = make(server.target)
+    reply = client.decide_slate(SHOP, "visitor-1", [{}, {}], fallback=["sale", "none"])
+    first, second = [one.decision_id for one in reply.decisions]
+    assert client.reward(reply.slate_id, "purchase", 7, reward_id="order") == "joined"
+    assert client.reward(second, "click") == "joined"
+    assert client.reward(reply.slate_id, "purchase", 5, reward_id="order", correct=True) == "corrected"
+    assert [rewards(server.db, id_) for id_ in (first, second)] == [[7.0], [7.0, 1.0]]
+    assert client.activate(first, "none" if reply.decisions[0].action.id != "none" else "sale") == "overridden"
+    assert client.activate(reply.slate_id) == "activated"
+    assert client.activate(reply.slate_id) == "duplicate"
+    assert [len(activations(server.db, id_)) for id_ in (first, second)] == [1, 1]
+    shown = make("127.0.0.1:1").decide_slate(SHOP, "visitor-1", [{}], fallback=["sale"])
+    assert (client.reward(shown.slate_id), client.activate(shown.slate_id)) == (NOTHING, NOTHING)
+
+
+def test_what_waits_about_a_slot_goes_before_what_is_said_of_its_slate(make: MakeClient, tmp_path: Path) -> None:
+    """The first activation counts: the other way round the page would have shown what it did not."""
+    first = start(tmp_path / "log.db")
+    client = make(first.target)
+    reply = client.decide_slate(SHOP, "visitor-1", [{}, {}])
+    slot = reply.decisions[1]
+    other = next(action for action in ACTIONS if action != slot.action.id)
+    first.kill()
+    assert client.activate(slot.decision_id, other) == QUEUED
+    assert client.activate(reply.slate_id) == QUEUED
+    second = start(first.db, "--listen", first.target)
+    until(lambda: client.waiting == 0, what="all is delivered")
+    assert activations(first.db, slot.decision_id) == [other]
+    assert activations(first.db, reply.decisions[0].decision_id) == [None]
+    end(second)
+
+
+def test_messages_about_slots_and_their_slate_are_about_one_thing() -> None:
+    """Else the one that comes later may overtake the one that waits."""
+    subjects = [Call("Activate", pb.ActivateRequest(decision_id=id_)).subject for id_ in ("p", "p/0", "p/19", "p/20")]
+    assert subjects == ["p", "p", "p", "p/20"]
+
+
+def test_a_slate_without_a_server_is_fallbacks(make: MakeClient) -> None:
+    """And nothing is reported of a call that was never sent; each place is counted with its page."""
+    told: list[Failure] = []
+    client = make(free_target(), on_error=told.append)
+    reply = client.decide_slate(**slate({}), slate_id="page-7", fallback=["sale", "none"])
+    assert [one.action.id for one in reply.decisions] == ["sale", "none"]
+    assert (client.fallbacks, client.waiting) == ({Kind("UNAVAILABLE", ""): 1}, 0)
+    (failure,) = told
+    assert (failure.call, failure.experiment, failure.decision_id) == ("DecideSlate", SHOP, "page-7")
+    assert (failure.shown, failure.consequence) == ("sale, none", Consequence.FALLBACK)
+    client.close()
+    assert client.decide_slate(**slate({}), fallback=["sale", "none"]).decisions[0].action.id == "sale"
+    with pytest.raises(NotSent, match="closed"):
+        client.decide_slate(**slate({}))
+
+
+def test_the_fallbacks_of_a_slate_that_may_be_committed_are_reported(make: MakeClient, server: ServerProcess) -> None:
+    """Slot by slot: what was drawn for the page was seen by nobody."""
+    client, patient = make(server.target, timeout=0.2), make(server.target)
+    reply = patient.decide_slate(SHOP, "visitor-1", [{}, {}])
+    drawn = [one.action.id for one in reply.decisions]
+    with stopped(server):
+        # The same id as that of a committed slate: as if the call had been committed unanswered.
+        shown = client.decide_slate(SHOP, "visitor-1", [{}, {}], slate_id=reply.slate_id, fallback=drawn[::-1])
+        assert ([one.action.id for one in shown.decisions], shown.slate_id) == (drawn[::-1], "")
+        assert (client.fallbacks, client.waiting) == ({Kind("DEADLINE_EXCEEDED", ""): 1}, 2)
+    until(lambda: client.waiting == 0, what="all is delivered")
+    assert [activations(server.db, one.decision_id) for one in reply.decisions] == [[drawn[1]], [drawn[0]]]
+    assert client.undelivered == {}
+
+
+def test_a_cancelled_slate_is_reported(server: ServerProcess) -> None:
+    """Who waits with a timeout of their own shows their fallback."""
+
+    async def page() -> list[list[str | None]]:
+        async with AsyncClient(server.target, timeout=LONG) as client:
+            reply = await client.decide_slate(SHOP, "visitor-1", [{}, {}])
+            shown = [one.action.id for one in reply.decisions][::-1]
+            with stopped(server):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await client.decide_slate(SHOP, "visitor-1", [{}, {}], slate_id=reply.slate_id, fallback=shown)
+                assert client.waiting == 2
+            assert await client.flush(LONG)
+            found = [activations(server.db, one.decision_id) for one in reply.decisions]
+            assert found == [[one] for one in shown]
+            return found
+
+    assert asyncio.run(page())
+
+
+def seen_otherwise(db: Path, shown: dict[str, str]) -> list[str]:
+    """Decisions of slots that the log says were shown with another action than the page has shown."""
+    sql = """
+      select d.decision_id, coalesce(a.action, d.action) from decisions d
+      left join activations a on a.decision = d.position
+    """
+    return [id_ for id_, action in rows(db, sql) if id_ in shown and shown[id_] != action]
+
+
+def test_no_slot_is_learned_as_shown_where_the_page_showed_its_fallback(server: ServerProcess) -> None:
+    """Half a page cannot be answered: where the answer is late, the log must know it of every slot."""
+    shown: dict[str, str] = {}
+    late: set[str] = set()
+    stop_at = threading.Event()
+
+    def stop_and_go() -> None:
+        while not stop_at.wait(0.5):
+            with stopped(server):
+                stop_at.wait(0.5)
+
+    async def page(client: AsyncClient, numbers: Iterator[int]) -> None:
+        for number in numbers:
+            id_ = f"slate-{number}"
+            reply = await client.decide_slate(
+                SHOP, f"visitor-{number}", [{}, {}], slate_id=id_, fallback=["none", "sale"]
+            )
+            shown.update({f"{id_}/{place}": one.action.id for place, one in enumerate(reply.decisions)})
+            late.update([] if reply.slate_id else [id_])
+
+    async def pages() -> None:
+        async with AsyncClient(server.target, timeout=0.2) as client:
+            numbers = iter(range(2000))
+            await asyncio.gather(*(page(client, numbers) for _ in range(50)))
+            stop_at.set()
+            assert await client.flush(LONG)
+            assert client.undelivered == {}
+            assert client.fallbacks.total() == len(late)
+
+    nudge = threading.Thread(target=stop_and_go)
+    nudge.start()
+    try:
+        asyncio.run(pages())
+    finally:
+        stop_at.set()
+        nudge.join()
+    assert 0 < len(late) < 2000
+    assert seen_otherwise(server.db, shown) == []
+
+
+def test_slates_go_on_through_kills_and_drains(make: MakeClient, tmp_path: Path) -> None:
+    """Whatever ends the server: the page is shown, and the log has what was shown on it."""
+    running = start(tmp_path / "log.db", "--grace", "0.2")
+    client = make(running.target)
+    over = threading.Event()
+    shown: dict[str, str] = {}
+    failed: list[BaseException] = []
+
+    def page() -> None:
+        try:
+            while not over.is_set():
+                id_ = f"slate-{len(shown)}"
+                reply = client.decide_slate(SHOP, id_, [{}, {}], slate_id=id_, fallback=["none", "sale"])
+                shown.update({f"{id_}/{place}": one.action.id for place, one in enumerate(reply.decisions)})
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=page)
+    thread.start()
+    for drained in (True, False, True):
+        before = len(shown)
+        until(lambda before=before: len(shown) > before + 60, what="pages are shown")  # type: ignore[misc]
+        if drained:
+            assert running.terminate() == 0
+        else:
+            running.kill()
+        running = start(running.db, "--listen", running.target, "--grace", "0.2")
+    over.set()
+    thread.join(LONG)
+    assert failed == []
+    assert client.flush(LONG)
+    assert client.undelivered == {}
+    assert seen_otherwise(running.db, shown) == []
+    end(running)
 
 
 def test_rewards_and_activations_say_what_became_of_them(make: MakeClient, server: ServerProcess) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +26,7 @@ from decider.experiment.schema import (
     to_message,
     write_json,
 )
+from decider.experiment.shape import shape_violations
 from decider.experiment_files import read_toml
 from decider.policy.algorithms import ALGORITHMS, DEFAULT_ALGORITHM
 from decider.policy.make import make_policy
@@ -273,6 +276,61 @@ def test_a_bad_file_is_refused_with_its_name_and_the_key(tmp_path: Path, text: s
         toml(tmp_path, text)
     assert "experiment.toml" in str(refused.value)
     assert named in str(refused.value)
+
+
+def scalars(of: Descriptor, *path: FieldDescriptor) -> Iterator[tuple[FieldDescriptor, ...]]:
+    """The way to every field of a definition that holds one value."""
+    for field in of.fields:
+        inside = field.message_type
+        if inside is None:
+            yield (*path, field)
+        elif not inside.full_name.startswith("google."):
+            yield from scalars(inside, *path, field)
+
+
+def written(path: Sequence[FieldDescriptor], value: object) -> tuple[dict[str, Any], str]:
+    """A file's content with a value there, and the field's name in an error."""
+    content, name = value, ""
+    for field in reversed(path):
+        if field.containing_type.GetOptions().map_entry:
+            content, name = {"x": content}, f"[x]{name}"
+            continue
+        if field.is_repeated and not (field.message_type and field.message_type.GetOptions().map_entry):
+            content, name = [content], f"[0]{name}"
+        content, name = {field.name: content}, f".{field.name}{name}"
+    assert isinstance(content, dict)
+    return content, name.removeprefix(".")
+
+
+SCALARS = [path for path in scalars(pb.Experiment.DESCRIPTOR) if path[-1].name != "key"]
+
+
+@pytest.mark.parametrize("path", SCALARS, ids=lambda path: ".".join([field.name for field in path]))
+def test_a_value_of_another_type_is_refused_by_its_field(path: Sequence[FieldDescriptor]) -> None:
+    """`max_share = true` would be a share of 1: a bound that somebody wrote, and nobody keeps."""
+    field = path[-1]
+    wrong: list[object] = [[], {}]
+    if field.cpp_type != FieldDescriptor.CPPTYPE_BOOL:
+        wrong += [True, False]
+    else:
+        wrong += [1, 0.5, "true"]
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        wrong += [1, 0.5]
+    elif field.cpp_type not in (FieldDescriptor.CPPTYPE_BOOL, FieldDescriptor.CPPTYPE_DOUBLE):
+        wrong += ["many", 1.5, -1, 10**30, float("inf"), float("nan")]
+    else:
+        wrong += ["many", "", 10**400]
+    for value in wrong:
+        content, name = written(path, value)
+        assert name in [one.field for one in shape_violations(content, pb.Experiment.DESCRIPTOR)], value
+
+
+def test_numbers_are_read_as_they_are_written(tmp_path: Path) -> None:
+    """In quotation marks, too, as before."""
+    made = toml(tmp_path, 'id = "x"\nactions = [{ id = "a" }, { id = "b" }]\nminimum_propensity = "0.25"')
+    assert made.minimum_propensity == 0.25
+    text = 'id = "x"\nactions = [{ id = "a", daily_budget = 3.0 }, { id = "b", max_share = 1 }]'
+    assert toml(tmp_path, text).actions[0].daily_budget == 3
 
 
 def test_a_missing_or_unreadable_file_is_refused(tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ def test_a_final_reward_seals_its_decision_at_the_next_microsecond(log: EventLog
     assert log.next_deadline(after=Time(clock.now)) == clock.now + 1
 
 
+def test_a_writer_that_knows_of_no_seals_sees_those_of_another_one(tmp_path: Path, clock: Clock) -> None:
+    """It need not ask a log that has none; but another process may close a decision at any moment."""
+    path = tmp_path / "log.db"
+    with closing(SqliteLog(path, clock=clock)) as log, closing(SqliteLog(path, clock=clock)) as other:
+        at = decide(log, apply(log, WHOLE))
+        (before,) = log.append([NewReward(at, "purchase", 1.0)])
+        other.append([final(at)])
+        (after,) = log.append([NewReward(at, "purchase", 1.0)])
+        assert before is not None
+        assert after is not None
+        assert log.seals([at], until=before.position) == {}
+        assert log.seals([at], until=after.position) == log.seals([at]) == {at: Position(before.position + 2)}
+        assert log.seals([at], until=Position(before.position + 1)) == {}
+
+
 def test_nothing_behind_it_counts_also_of_its_own_commit(log: EventLog, clock: Clock) -> None:
     """One batch has one time; the order in it is what the caller meant."""
     version = apply(log, WHOLE)

@@ -10,12 +10,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from decider.learn.archive import archive
 from decider.log.archive.find import parts_of
+from decider.log.forgotten import KEY
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import NewReward
+from decider.log.protocol import NewReward, Tick
 from decider.types import Position, Time
+from simulator.commands.group import main as simulator
 from simulator.verify import Verification, verify
 from tests.conftest import Clock, sample_experiment, spec
 from tests.rpc_clients import rows
@@ -127,6 +130,30 @@ def test_a_part_that_was_archived_after_a_removal_is_proved_alone(log: Path) -> 
     result = _verified(log.parent / "archive")
     assert result.first is None
     assert result.forgotten > 0
+
+
+def test_verify_says_where_the_removals_stand(log: Path, clock: Clock) -> None:
+    """An archive that is read alone has not all entries about it, and its reader has to know where to look."""
+    folder = log.parent / "archive"
+    behind = "not recomputed: see the entries of the log behind this archive\n"
+    forget(log)
+    assert behind in _said(folder)
+    own = ", ".join(str(row[0]) for row in rows(log, "select position from builds where build like ?", f"%{KEY}%"))
+    assert f"not recomputed: see entries {own}\n" in _said(log, "--archive", str(folder))
+    clock.advance(3 * 86_400)
+    with closing(open_log(log, clock=clock)) as opened:
+        opened.append([Tick()])
+        end = opened.head().time
+    _archive(log, before=end)
+    assert f"not recomputed: see entries {own}\n" in _said(folder), "now they lie in it"
+    forget(log, unit=OTHER)
+    assert f"not recomputed: see entries {own} and the entries of the log behind this archive\n" in _said(folder)
+
+
+def _said(*arguments: Path | str) -> str:
+    ran = CliRunner().invoke(simulator, ["verify", *map(str, arguments)])
+    assert ran.exit_code == 0, ran.output
+    return ran.output
 
 
 def test_several_units_are_forgotten_one_after_the_other(log: Path) -> None:

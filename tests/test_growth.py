@@ -11,8 +11,8 @@ import pytest
 from decider.learn.leader import Leader, Pace
 from decider.learn.versions import Versions
 from decider.log.log_totals import LogTotals
-from decider.log.protocol import NewReward, Tick
-from decider.log.sqlite.sealed import LAST, PAGE_VALUES, InTime, Place, sealed_page
+from decider.log.protocol import END, NewReward, Tick
+from decider.log.sqlite.sealed import PAGE_VALUES, InTimeRows, Place, sealed_page
 from decider.log.sqlite.writer import SqliteLog
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
@@ -121,9 +121,9 @@ def test_wide_decisions_are_read_a_few_at_a_time(tmp_path: Path) -> None:
         clock.advance(2.0)
         log.append([Tick()])
         with log._snapshot() as connection:
-            place, end = Place(Time(0), LAST), log.head().time
+            place, end = Place(Time(0), END), log.head().time
             page = sealed_page(
-                connection, log.version_at, ExperimentId("shop"), InTime(), beyond=place, until=end, cut=START
+                connection, log.version_at, ExperimentId("shop"), InTimeRows(), beyond=place, until=end, cut=START
             )
         assert 0 < len(page.decisions) <= PAGE_VALUES // 2_000 + 1
         read = log.sealed_decisions(ExperimentId("shop"), after=Time(0), until=end)

@@ -127,6 +127,18 @@ def test_no_right_log_is_accused(with_pmf: bool) -> None:
         assert verdict_of(log_findings(log), BALANCE) == "fine"
 
 
+def test_a_log_without_any_draw_is_read_without_a_warning(tmp_path: Path) -> None:
+    """Log-only experiments, and logs of rule-based shops: every action came with probability 1. Warnings of numpy are
+    errors here; in a terminal they stood between the lines of the answer."""
+    path = tmp_path / "rules.csv"
+    rows = [f"{'ab'[number % 2]},{number % 3 == 0:d},{20 + number % 7},1" for number in range(60)]
+    path.write_text("\n".join(["action,reward,age,propensity", *rows]) + "\n", encoding="utf-8")
+    columns = set_leaks_aside(open_log(str(path), ReadOptions()))
+    assert columns.set_aside == {}
+    assert log_findings(columns)
+    assert CliRunner().invoke(main, ["import", str(path), str(tmp_path / "log.db")]).exit_code == 0
+
+
 def test_a_disagreement_of_model_and_weights_is_told() -> None:
     """What the checks of the log do not see still shows where it does harm: the paired test of DR against IPS."""
     made = world(4)

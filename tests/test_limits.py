@@ -27,7 +27,7 @@ from decider.decide.slots import SLOTS, bounded_slots, to_slots
 from decider.errors import FailedPrecondition, InvalidExperiment
 from decider.experiment.combinations import check_combinations
 from decider.experiment.definition import Action, Experiment, ExperimentVersion, RewardDefinition
-from decider.experiment.limits import Cap, Counts, day_at, zone_of
+from decider.experiment.limits import LONGEST_DAY, Cap, Counts, day_at, zone_of
 from decider.experiment.schema import definition_text, from_message, parse_toml, read_json
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_forget
@@ -111,17 +111,22 @@ def visit(
         ("Africa/Cairo", "2026-04-24T12:00+00:00", "2026-04-23T22:00+00:00", 23),  # there is no midnight
         ("America/Havana", "2026-11-01T12:00+00:00", "2026-11-01T04:00+00:00", 25),  # there are two
         ("Asia/Kathmandu", "2026-01-01T12:00+00:00", "2025-12-31T18:15+00:00", 24),
+        ("Antarctica/Troll", "2026-03-29T12:00+00:00", "2026-03-29T00:00+00:00", 22),
+        ("Antarctica/Troll", "2026-10-25T12:00+00:00", "2026-10-24T22:00+00:00", 26),
+        ("Antarctica/Casey", "2023-03-09T12:00+00:00", "2023-03-08T13:00+00:00", 27),
+        ("Antarctica/Vostok", "1994-01-31T12:00+00:00", "1994-01-30T17:00+00:00", 31),
     ],
 )
 def test_a_day_is_the_calendar_s(zone: str, at: str, begin: str, hours: int) -> None:
-    """A budget of a day in Berlin begins at Berlin's midnight, and some days have 23 or 25 hours."""
+    """A budget of a day in Berlin begins at Berlin's midnight, and some days have 23 or 25 hours; others are odder. A
+    day's count must be kept for the longest one."""
 
     def moment(text: str) -> Time:
         return Time(round(datetime.fromisoformat(text).astimezone(UTC).timestamp()) * SECOND)
 
     day = day_at(moment(at), zone_of(zone))
     assert day.begin == moment(begin)
-    assert day.end - day.begin == hours * HOUR * SECOND
+    assert day.end - day.begin == hours * HOUR * SECOND <= LONGEST_DAY
     assert day_at(day.begin, zone_of(zone)) == day == day_at(Time(day.end - 1), zone_of(zone))
     assert day_at(day.end, zone_of(zone)).begin == day.end
 
@@ -304,6 +309,20 @@ def test_a_wrong_limit_is_named(old: str, new: str, field: str) -> None:
     assert field in [violation.field for violation in caught.value.violations]
 
 
+@pytest.mark.parametrize("text", ["two words", "x" * 65, "a|b", "é"])
+@pytest.mark.parametrize("field", ["action", "kind"])
+def test_a_cap_of_what_calls_bring_names_what_they_can_bring(field: str, text: str) -> None:
+    """Nobody knows these actions beforehand; but a call could never send such an id or kind."""
+    made = experiment("home", "none", baseline_action="none", caps=[cap(1, 60, **{field: text})])
+    made.actions_in_calls.most = 20
+    made.policy.squarecb.SetInParent()
+    with pytest.raises(InvalidExperiment) as caught:
+        from_message(made)
+    assert [violation.field for violation in caught.value.violations] == [f"caps[0].{field}"]
+    made.caps[0].CopyFrom(cap(1, 60, **{field: "article-7"}))
+    assert getattr(from_message(made).caps[0], field) == "article-7"
+
+
 # What counts, on every implementation of the log.
 
 
@@ -363,12 +382,14 @@ def test_a_slate_counts_slot_by_slot(log: EventLog, clock: Clock) -> None:
     assert log.head().position == 1
     right = NewSlate((*slots[:2], replace(slots[2], reached=Reached((0,)))))
     assert log.append([right]) != [None]
-    assert log.limit_counts(version, "unit", at=clock()) == Counts((3,), ())
+    assert log.limit_counts(version, "unit", at=clock()) == Counts((2,), ()), "no further than is asked for"
+    wider = apply(log, shop(caps=(Cap(9, 60 * SECOND, kind="offer"),)))
+    assert log.limit_counts(wider, "unit", at=clock()) == Counts((3,), ())
 
 
 def test_only_what_was_activated_counts(log: EventLog, clock: Clock) -> None:
     """Where it is required. Until its window is over a decision holds its place: two that wait may both be shown."""
-    version = apply(log, with_budget(shop(needs_activation=True, caps=(Cap(2, 60 * SECOND, SALE),)), sale=5, news=5))
+    version = apply(log, with_budget(shop(needs_activation=True, caps=(Cap(5, 60 * SECOND, SALE),)), sale=5, news=5))
 
     def counts(unit: str = "unit") -> tuple[int, int, int]:
         found = log.limit_counts(version, unit, at=clock())
@@ -500,7 +521,7 @@ def test_what_no_longer_counts_is_deleted(tmp_path: Path, clock: Clock) -> None:
         log.maintain()
         assert rows(tmp_path / "log.db", "select count(*) from exposures") == [(1,)]
         assert rows(tmp_path / "log.db", "select sum(count) from daily_counts") == [(701,)]
-        clock.advance(2 * DAY)
+        clock.advance(4 * DAY)
         log.append([Tick()])
         log.maintain()
         assert rows(tmp_path / "log.db", "select count(*) from daily_counts") == [(0,)]

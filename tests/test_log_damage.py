@@ -23,6 +23,7 @@ from decider.experiment.limits import Cap
 from decider.experiment.unit_history import Seen
 from decider.log.exact_sum import ExactSum
 from decider.log.log_totals import LogTotals
+from decider.log.open import open_to_forget
 from decider.log.protocol import (
     Damage,
     EarlyActivation,
@@ -176,6 +177,7 @@ KEYS = {
     "refused_rewards": "name, outcome",
     "action_kinds": "experiment, action",
     "assignments": "experiment, unit_id",
+    "row_sums": "name",
     "unit_decisions": "experiment, unit_id, decision",
     "creditable_decisions": "unit_id, decision",
     "persons": "unit_id",
@@ -232,18 +234,80 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
 @pytest.mark.parametrize("table", ["decisions", "rewards", "activations", "recalls", "published", "builds", "serves",
                                    "ticks", "experiments", "refused_rewards", "early_activations", "head",
                                    "chain_start", "open_versions", "closed_until", "model_bytes", "withheld",
-                                   "exposures"])  # fmt: skip
-@pytest.mark.parametrize("which", ["min", "max"])
-def test_a_row_that_was_taken_away_is_found(file: Path, table: str, which: str) -> None:
-    """The last decision as well as the first."""
+                                   "exposures", "reward_changes", "seals", "unit_rewards", "links", "marks",
+                                   "signatures", "assignments", "persons", "creditable_decisions", "unit_decisions",
+                                   "daily_counts", "action_kinds", "row_sums"])  # fmt: skip
+@pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
+def test_a_row_that_was_taken_away_is_found(file: Path, table: str, *, last: bool) -> None:
+    """The last decision as well as the first; and of what follows from entries, too, since it decides what comes."""
+    take_away(file, table, last=last)
+    assert damage(file) != []
+
+
+def take_away(file: Path, table: str, *, last: bool) -> None:
+    """One row."""
+    key = KEYS.get(table, "rowid")
     with closing(sqlite3.connect(file)) as db:
-        if table == "refused_rewards":
-            db.execute("delete from refused_rewards where outcome = 'orphan'")
-        else:
-            sql = f"delete from {table} where rowid = (select {which}(rowid) from {table})"  # noqa: S608 - above
-            db.execute(sql)
+        found = db.execute(f"select {key} from {table} order by {key}").fetchall()  # noqa: S608 - from the schema
+        where = " and ".join(f"{name} = ?" for name in key.split(", "))
+        db.execute(f"delete from {table} where {where}", found[-1 if last else 0])  # noqa: S608 - from the schema
+        db.commit()
+
+
+ADDED = {
+    "assignments": "select experiment, 'another', until, decision from assignments limit 1",
+    "persons": "select 'another', person from persons limit 1",
+    "creditable_decisions": "select 'another', decision, until from creditable_decisions limit 1",
+    "unit_decisions": "select experiment, 'another', decision from unit_decisions limit 1",
+    "exposures": "select 1, experiment, unit_id, action, kind, time, until, reserved_until, day_begin, day_end "
+                 "from exposures limit 1",
+    "daily_counts": "select experiment, day_end, day_begin, 'none', 1 from daily_counts limit 1",
+    "action_kinds": "select experiment, 'another', kind from action_kinds limit 1",
+    "row_sums": "select 'another', 0",
+    "early_activations": "select id + 99, 'another', action, time from early_activations limit 1",
+    "refused_rewards": "select 'another', outcome, 1 from refused_rewards limit 1",
+    "open_versions": "select position, 'another' from experiments where position not in "
+                     "(select version from open_versions) union all select 9999, 'another' limit 1",
+    "marks": "select position, zeroblob(32) from decisions where position not in (select position from marks) limit 1",
+}  # fmt: skip
+"""A row that could stand there, of tables without positions."""
+
+
+@pytest.mark.parametrize("table", sorted(ADDED))
+def test_a_row_that_nobody_wrote_is_found(file: Path, table: str) -> None:
+    """It would make somebody a person with strangers, or use up a budget."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute(f"insert into {table} {ADDED[table]}")
         db.commit()
     assert damage(file) != []
+
+
+def test_two_persons_that_were_made_one_are_found(file: Path) -> None:
+    """Every link still joins what it says: that no link joins them shows in the sum alone."""
+    with closing(sqlite3.connect(file)) as db:
+        (one, other, *_) = db.execute("select distinct person from persons order by person").fetchall()
+        db.execute("update persons set person = ? where person = ?", (*one, *other))
+        db.commit()
+    assert [str(one) for one in damage(file)] == ["table persons has other rows than were written"]
+
+
+def test_what_is_dropped_and_forgotten_is_no_damage(tmp_path: Path) -> None:
+    """Sums follow whatever the log does with its rows itself: over, replaced, forgotten, linked over several steps."""
+    path, clock = tmp_path / "log.db", Clock()
+    with closing(SqliteLog(path, clock=clock)) as log:
+        log.append([NewVersion(sample_experiment(sticky=5 * SECOND), 1)])
+        version = log.versions()[-1]
+        for number in range(12):
+            clock.advance(2)
+            one = decision(version, f"d-{number}", f"unit-{number % 4}")
+            log.append([UnitDecision(one, keep=5 * SECOND, replaces=None)])
+            log.append([NewLink(f"unit-{number % 5}", f"unit-{number % 3}")])
+            log.maintain()
+            assert log.check(lambda _: None) == []
+        assert 0 < len(rows(path, "select 1 from assignments")) < 4
+    with closing(open_to_forget(path)) as log:
+        log.forget("unit-1", pseudonym=False, context=False, rebuild=False)
+        assert log.check(lambda _: None) == []
 
 
 @pytest.mark.parametrize("table", ["head", "chain_start", "model_bytes"])

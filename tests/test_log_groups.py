@@ -13,9 +13,11 @@ from tempfile import TemporaryDirectory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decider.experiment.attribution import MOST_CREDITED
 from decider.log.group_commit import CommitExecutor
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
+    MOST_ROWS,
     Awaited,
     Caller,
     DecisionRef,
@@ -25,6 +27,7 @@ from decider.log.protocol import (
     NewActivation,
     NewReward,
     NewRewardChange,
+    NewUnitReward,
     NewVersion,
     Orphan,
     Tick,
@@ -133,6 +136,31 @@ def test_calls_of_a_thread_share_look_ups_and_then_a_commit() -> None:
 
 class Request:
     """What a call is about."""
+
+
+def test_pieces_of_large_batches_share_no_commit_and_let_others_in_between() -> None:
+    """Two imports of purchases must not hold up a visitor's page until both are done."""
+    commits: list[list[object]] = []
+
+    def append(entries: Sequence[Entry]) -> list[Mark | None]:
+        commits.append([getattr(entry, "unit", "") or getattr(entry, "name", "") for entry in entries])
+        if len(commits) == 1:
+            executor.submit(lambda: executor.append([Orphan("page")]))
+        return [None] * len(entries)
+
+    executor = CommitExecutor(append, threads=1)
+    piece = [NewUnitReward("till", "purchase", 1.0) for _ in range(MOST_ROWS // MOST_CREDITED)]
+
+    def send_all() -> None:
+        for _ in range(5):
+            executor.append(piece)
+
+    for _ in range(2):
+        executor.submit(send_all)
+    executor.wait_until_idle(10)
+    executor.shutdown()
+    assert [one.count("till") for one in commits if "till" in one] == [len(piece)] * 10
+    assert "page" in commits[1]
 
 
 def test_an_idle_thread_keeps_no_request() -> None:

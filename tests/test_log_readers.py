@@ -320,6 +320,7 @@ def told(log: EventLog) -> dict[str, object]:
         "refused": log.refused_rewards(),
         "decided": list(log.versions_with_decisions()),
         "counts": [log.count_decisions(one) for one in (None, HOME, OTHER)],
+        "learned": [log.count_learned(one) for one in (HOME, OTHER)],
         "decisions": [list(log.decisions(version)) for version in log.versions_with_decisions()],
         "found": [log.find(one.decision.decision_id) for one in log.decisions_between("", "z")],
         "places": [log.locate(one.decision.decision_id) for one in log.decisions_between("", "z")],

@@ -245,6 +245,25 @@ def test_a_unit_that_keeps_its_decision_gets_what_its_caller_shows(client: RpcCl
     assert client.decide(mine, "visitor", default_action="c").decision_id == other.decision_id
 
 
+def test_what_callers_chose_is_not_kept_once_the_policy_chooses(client: RpcClient, mine: str) -> None:
+    """Else the first weeks online would show what the apprentice's callers did, to the control group, too."""
+    message = apprentice(mine, holdout=0.5)
+    message.sticky.FromSeconds(600)
+    units = [f"visitor-{number}" for number in range(20)]
+    seen = []
+    for learning in (APPRENTICE, LOG_ONLY, experiment_pb2.LEARNING_ONLINE, experiment_pb2.LEARNING_FROZEN, APPRENTICE):
+        message.learning = learning
+        client.apply(message)
+        seen.append([client.decide(mine, unit, default_action="c") for unit in units])
+    first, same, online, frozen, again = seen
+    assert [one.decision_id for one in same] == [one.decision_id for one in first]
+    assert [one.decision_id for one in frozen] == [one.decision_id for one in online]
+    assert {one.reason for one in frozen} == {pb.REASON_STICKY}
+    assert {one.action.id for one in online if one.reason == pb.REASON_HOLDOUT} == {"a"}
+    assert pb.REASON_STICKY not in {one.reason for one in [*online, *again]}
+    assert [served(one) for one in again] == [("c", "APPRENTICE", 1.0)] * 20
+
+
 # What is learned.
 
 

@@ -140,6 +140,21 @@ def test_in_a_batch_each_result_says_what_it_ignored(client: InProcessClient) ->
     assert (third.response.action.id, [*third.response.ignored_actions]) == ("b", [])
 
 
+@pytest.mark.parametrize(
+    ("slots", "wrong", "count"), [([["old"], ["gone", "nowhere"]], 0, 3), ([["a", "old"], ["gone"]], 1, 2)]
+)
+def test_a_page_counts_what_all_of_its_slots_ignore(
+    client: InProcessClient, slots: list[list[str]], wrong: int, count: int
+) -> None:
+    """A page is refused as a whole, at its first slot: the others are as old, and the error says which slot it was."""
+    before = metric(client, "decider_ignored_actions_total", experiment="e")
+    asked = pb.DecideSlateRequest(experiment="e", unit_id="u", slots=[pb.Slot(eligible_actions=one) for one in slots])
+    status = status_of(lambda: client.call("DeciderService", "DecideSlate", asked))
+    assert reason_of(status) == "NO_ELIGIBLE_ACTION"
+    assert status.message.startswith(f"slots[{wrong}]: ")
+    assert metric(client, "decider_ignored_actions_total", experiment="e") == before + count
+
+
 def test_ignored_actions_are_bounded_and_counted(client: InProcessClient) -> None:
     """A caller may send anything, and the answer must stay small; metrics show that frontends are old."""
     before = metric(client, "decider_ignored_actions_total", experiment="e")

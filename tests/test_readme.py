@@ -278,10 +278,12 @@ def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: P
             output = place.run(f"{sys.executable} {script}")
             assert output.strip()
             assert "Failure" not in output
+            if "decide_slate" in client:
+                assert output.splitlines()[2:] == ["activated", "joined"]
         assert '"decisionId"' in place.run(curl("storefront"))
     finally:
         assert stop(server) == 0
-    assert place.run(".venv/bin/simulator verify shop.db") == "4 of 4 decisions equal\n"
+    assert place.run(".venv/bin/simulator verify shop.db") == "6 of 6 decisions equal\n"
 
 
 def test_the_clients_example_shows_actions_with_and_without_a_payload(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from decider.decide.decide import slots_of
 from decider.errors import ArchiveMissing, FailedPrecondition, InvalidExperiment, NotFound
 from decider.experiment.aggregate import NamedReward, final_reward, rewards_under
-from decider.experiment.definition import RewardDefinition
+from decider.experiment.definition import Learning, RewardDefinition
 from decider.experiment.schema import definition_text, from_message, parse_toml, read_json, reward_text
 from decider.learn.archive import archive as archive_old
 from decider.learn.relearn import survey
@@ -444,8 +444,28 @@ def test_a_changed_definition_says_what_stays_learned(drive: Drive, caplog: pyte
     drive.apply(changed)
     drive.apply(changed)
     (said,) = [one.getMessage() for one in caplog.records if "reward definition" in one.getMessage()]
-    assert f"Its {drive.log.count_decisions(HOME)} decisions" in said
+    assert f" {drive.log.count_learned(HOME)} decisions" in said
     assert f"`decider relearn home --db {drive.log.name}`" in said
+
+
+def test_the_count_of_a_changed_definition_is_of_what_was_learned(
+    drive: Drive, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who reads it decides whether learning anew is worth it. Frozen versions, the control group and windows that are
+    open have taught nothing; the dry run of the command says the same number."""
+    drive.apply(sample_experiment(learning=Learning.FROZEN))
+    drive.visits(15)
+    drive.apply(sample_experiment(holdout=0.5))
+    drive.visits(15)
+    drive.clock.advance(20)
+    drive.step()
+    changed = RewardDefinition(window=WINDOW, weights={"click": 2.0})
+    drive.apply(sample_experiment(holdout=0.5, reward=changed))
+    learned = survey(drive.log, HOME).decisions
+    assert 0 < learned < drive.log.count_decisions(HOME) - 15
+    assert drive.log.count_learned(HOME) == learned
+    (said,) = [one.getMessage() for one in caplog.records if "reward definition" in one.getMessage()]
+    assert f" {learned} decisions in the log" in said
 
 
 # --- and the archive
@@ -610,6 +630,27 @@ def test_waiting_needs_a_server(tmp_path: Path) -> None:
     write_past(tmp_path / "log.db", 5, shop())
     ran = run("shop", "--db", tmp_path / "log.db", "--wait")
     assert (ran.exit_code, "no server runs on this log" in ran.output) == (1, True)
+
+
+def test_an_archive_that_only_the_command_knows_is_told_once_and_can_be_undone(
+    filed: Drive, file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server was not told where the parts lie now. It said so twice a second, and the version waited for ever."""
+    folder = cut(file, age=1).parent
+    moved = folder.rename(tmp_path / "moved")
+    ran = run("home", "--db", file, "--archive", moved)
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.endswith("start it with --archive DIR, too; or put the parts back\n")
+    for _ in range(3):
+        assert filed.leader.step(), "it tries again"
+    (said,) = [one.getMessage() for one in caplog.records if "could not learn" in one.getMessage()]
+    assert said.endswith(f"--archive DIR (of this server); or go back: decider relearn home --db {file} --undo")
+    assert filed.current[HOME].version.number == 1
+    assert run("home", "--db", file, "--undo").stdout == "version 3 is there\n"
+    filed.step()
+    assert filed.current[HOME].version.number == 3
+    filed.visits(3)
+    assert verify(filed.log).first is None
 
 
 # --- a real server

@@ -51,7 +51,7 @@ from decider.types import START, Context, DecisionId, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.commands.group import main as simulator
-from simulator.drive import returns
+from simulator.drive import returns, shops
 from simulator.logs.decider_log import load
 from simulator.logs.errors import BadLog
 from simulator.verify import verify
@@ -576,10 +576,10 @@ def test_the_messages_in_the_text_do_what_it_says(tmp_path: Path) -> None:
 def test_what_is_returned_is_not_learned_by_a_real_server(tmp_path: Path) -> None:
     """The truth is what customers keep; where returns are not told, log and policy take what was sold for it."""
     db = tmp_path / "returns.db"
-    played = returns.play(db, visitors=1500, seed=3)
+    played = shops.play(returns.SHOP, db, persons=1500, seed=3)
     for told, actions in played.items():
         for one in actions:
-            assert abs(one.mean - (one.truth if told else one.sold)) < 5 * one.error, one
+            assert abs(one.mean - (one.truth if told else one.apparent)) < 5 * one.error, one
     share = {told: {one.action: one.share for one in actions} for told, actions in played.items()}
     assert share[True]["full-price"] > max(0.5, share[False]["full-price"] + 0.15)
     with closing(open_reader(db)) as log:

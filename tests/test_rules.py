@@ -5,24 +5,26 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decider.decide.decide import decide, eligible_actions
+from decider.decide.decide import RULES, decide, eligible_actions
 from decider.decide.slots import SLOTS
 from decider.errors import FailedPrecondition, InvalidExperiment
 from decider.experiment.definition import Action, ExperimentVersion
 from decider.experiment.rules import LONGEST_RULE, rule_problem
 from decider.experiment.schema import from_message, parse_toml
 from decider.log.open import open_reader
+from decider.log.protocol import EventLog, NewVersion, UnitDecision
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, Features, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from simulator.verify import verify
-from tests.conftest import SECOND, contexts, sample_experiment
+from tests.conftest import SECOND, Clock, contexts, sample_experiment, spec
 from tests.rpc_clients import InProcessClient, RpcClient, code_of, experiment, reason_of, status_of
 
 A, B, C = map(ActionId, "abc")
@@ -126,13 +128,69 @@ def test_a_wrong_rule_is_refused_by_name(rule: str, problem: str) -> None:
 
 
 def test_times_hold_to_the_microsecond() -> None:
-    """From is included, until is not. A replay takes the actions that were available then."""
+    """From is included, until is not."""
     action = Action(A, available_from=Time(10 * SECOND), available_until=Time(20 * SECOND))
     home = sample_experiment(actions=(action, Action(B)), baseline=None, holdout=0.0)
     of = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
     found = {at: eligible(of, at=Time(at)) for at in (10 * SECOND - 1, 10 * SECOND, 20 * SECOND - 1, 20 * SECOND)}
     assert list(found.values()) == ["b", "ab", "ab", "b"]
     assert eligible(of, at=None) == "ab"
+
+
+def sold(log: EventLog, made: DecisionRequest) -> ExperimentVersion:
+    """A log's experiment in which `a` can be had from second 1000 to 2000 of `made.at`, and its first version."""
+    assert made.at is not None
+    log.name_build({"rules": RULES})
+    begin, end = Time(made.at + 1000 * SECOND), Time(made.at + 2000 * SECOND)
+    actions = (Action(A, available_from=begin, available_until=end), Action(B), Action(C))
+    log.append([NewVersion(sample_experiment(actions=actions, baseline=None, holdout=0.0, policy=spec("uniform")), 1)])
+    return log.versions()[-1]
+
+
+def write(log: EventLog, of: ExperimentVersion, request: DecisionRequest, **changes: Any) -> None:
+    """A decision for a request, and what was withheld; or something else in its place."""
+    found = eligible_actions(of, request)
+    decided = decide(request, of, Model(make_policy(of.experiment.policy)), eligible=found)
+    log.append([UnitDecision(decided, **{"withheld": found.withheld, **changes})])
+
+
+def test_times_are_computed_again(log: EventLog, clock: Clock) -> None:
+    """Whoever reads that an offer was not to be had then can prove it; also where a commit has waited."""
+    of = sold(log, DecisionRequest(DecisionId("first"), "u", at=clock()))
+    for number, seconds in enumerate((0, 500, 499, 1, 900, 99, 1, 500)):
+        at = clock()
+        clock.advance(seconds)
+        write(log, of, DecisionRequest(DecisionId(f"d-{number}"), "u", at=at if seconds == 99 else clock()))
+    rules = [log.withheld(one.position).get(A) for one in log.decisions(of.position)]
+    assert rules == ["available_from"] * 3 + [None] * 3 + ["available_until"] * 2
+    result = verify(log)
+    assert (result.first, result.equal, result.decisions) == (None, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "without", "changes", "what"),
+    [
+        (0, "", {}, "eligible"),
+        (1500, "a", {"withheld": {A: "available_until"}}, "eligible"),
+        (0, "a", {"withheld": {A: "available_until"}}, "withheld"),
+        (2700, "", {}, "eligible"),
+        (2700, "a", {"withheld": {A: "available_from"}}, "withheld"),
+        (2700, "a", {"withheld": {A: "eligible_if"}}, "withheld"),
+    ],
+    ids=["before", "withheld within", "other rule before", "behind", "other rule behind", "no such rule"],
+)
+def test_what_contradicts_the_times_is_found(
+    log: EventLog, clock: Clock, seconds: int, without: str, changes: dict[str, Any], what: str
+) -> None:
+    """An offer that is served after its end costs money, and one that is held back is not offered."""
+    request = DecisionRequest(DecisionId("wrong"), "u", at=clock())
+    of = sold(log, request)
+    clock.advance(seconds)
+    write(log, of, request._replace(at=None, excluded=(A,) if without else ()), **changes)
+    result = verify(log)
+    assert (result.equal, result.decisions) == (0, 1)
+    assert result.first is not None
+    assert what in result.first.what
 
 
 def test_a_file_says_rules_and_times() -> None:

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy import stats
 
+from decider.experiment.aggregate import final_reward
+from decider.log.open import open_log
+from decider.log.protocol import EventLog
+from decider.types import Time
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
 from simulator.evaluate.checks.log import log_findings
+from simulator.evaluate.run import evaluate
 from simulator.logs.decider_log import load
+from simulator.studies.prepared import SetClock
 from simulator.studies.semantics.__main__ import main
 from simulator.studies.semantics.judge import Judged, Learned, Sums, check, judge, play, run
 from simulator.studies.semantics.judge import Task as StudyTask
 from simulator.studies.semantics.scenes import BUDGET, CANDIDATES, SCENES, Scene, candidates
+from simulator.studies.semantics.shop import BEGIN, Shop
 from simulator.studies.semantics.table import MARKERS, placed
+from tests.rpc_clients import rows
 
 LOGS, VISITS, SEED = 6, 240, 5
 CHANCE = 1e-4
@@ -76,6 +89,102 @@ def test_caps_and_budgets_hold_in_their_scenes(tmp_path: Path) -> None:
     columns = load(tmp_path / "budgets.db")
     drawn = Counter([columns.actions[action] for action in columns.action.tolist()])
     assert drawn["sale"] == drawn["outfit"] == BUDGET < drawn["none"]
+
+
+def test_shares_hold_in_their_scene(tmp_path: Path) -> None:
+    """Every pmf of the log keeps them, and some are at the bound: what the policy alone wants is something else."""
+    play(SCENES["shares"], tmp_path / "log.db", visits=VISITS, seed=SEED, number=0)
+    columns = load(tmp_path / "log.db")
+    pmfs = dict(zip(columns.actions, columns.dense_pmf().T, strict=True))
+    assert pmfs["sale"].max() == pytest.approx(0.3, abs=1e-6)
+    assert pmfs["gift"].min() == pytest.approx(0.25, abs=1e-6)
+    assert pmfs["none"].min() == pytest.approx(0.1, abs=1e-6)
+
+
+class Recorder(Shop):
+    """Remembers rewards and their changes as they were sent."""
+
+    def __init__(self, log: EventLog, experiment: experiment_pb2.Experiment, clock: SetClock) -> None:
+        super().__init__(log, experiment, clock)
+        self.sent: list[pb.RewardRequest] = []
+
+    def send(self, rewards: Sequence[pb.RewardRequest]) -> list[pb.RewardOutcome]:
+        """As the shop does."""
+        self.sent += rewards
+        return super().send(rewards)
+
+
+def kept(sent: Sequence[pb.RewardRequest]) -> dict[str, float]:
+    """What is left of each order: its last change, whether it came before its order or after that."""
+    found: dict[str, float] = {}
+    for text in dict.fromkeys([one.SerializeToString() for one in sent]):  # a copy changes nothing
+        one = pb.RewardRequest.FromString(text)
+        if one.retract or one.correct:
+            found[one.reward_id] = one.value
+        else:
+            found.setdefault(one.reward_id, 1.0)
+    return found
+
+
+@pytest.mark.parametrize("name", ["returns", "returns, by unit"])
+def test_what_visitors_kept_is_what_is_learned(name: str, tmp_path: Path) -> None:
+    """Of each decision, to the last cent: by what was sent, and by nothing of the service's."""
+    clock, scene = SetClock(BEGIN), SCENES[name]
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        with closing(Recorder(log, scene.experiment(salt="1"), clock)) as shop:
+            scene.play(shop, VISITS, np.random.default_rng(SEED))
+        (version,) = log.versions()
+        sealed = log.sealed_decisions(version.experiment.id, after=Time(0), until=log.head().time)
+        learned = {one.decision.unit_id: final_reward(version.experiment.reward, one.rewards) for one in sealed}
+    orders = kept(shop.sent)
+    assert learned == {f"u{number}": orders.get(f"order-{number}", 0.0) for number in range(VISITS)}
+    assert {0.0, 0.5, 1.0} == set(orders.values())
+    columns = load(tmp_path / "log.db")
+    assert sorted(columns.reward.tolist()) == sorted(learned.values())
+
+
+CREDITED = """
+select c.reward_id, d.unit_id from credited_rewards c left join decisions d on d.position = c.decision
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "devices"), [("attribution, last", ["u-laptop"]), ("attribution, all", ["u-laptop", "u-phone"])]
+)
+def test_a_store_s_purchase_reaches_the_pages_of_its_person(name: str, devices: list[str], tmp_path: Path) -> None:
+    """As the experiment says, once, and never one that is over: a customer's name is all that the till knows."""
+    db = tmp_path / "log.db"
+    play(SCENES[name], db, visits=VISITS, seed=SEED, number=0)
+    credited: dict[str, list[str]] = {}
+    for till, unit in rows(db, CREDITED):
+        credited.setdefault(till, []).append(unit)
+    person = {till: till.removeprefix("till-") for till in credited}
+    in_time = {till: sorted(units) for till, units in credited.items() if units != [None]}
+    assert in_time == {till: [f"{device}-{person[till]}" for device in devices] for till in in_time}
+    assert 0 < len(credited) - len(in_time) < len(in_time)  # too late: nobody's
+    assert {int(one) % 2 for one in person.values()} == {0, 1}  # signed in before, and at the till
+
+
+def test_a_page_s_reward_is_that_of_each_slot_and_counts_once(tmp_path: Path) -> None:
+    """Each slot's decision learns from it; an estimate of pages that added them up would promise twice what comes."""
+    play(SCENES["slates, one reward"], tmp_path / "log.db", visits=VISITS // 2, seed=SEED, number=0)
+    columns = load(tmp_path / "log.db")
+    first, second = columns.reward.reshape(-1, 2).T
+    assert first.tolist() == second.tolist()
+    assert 0 < first.mean() < 1
+    found = evaluate(columns, candidates(), force=True, breakdown=False).slates
+    assert found is not None
+    assert (found.pages, found.reward) == (VISITS // 2, "page")
+    assert found.mean_reward.value == pytest.approx(first.mean())
+
+
+@pytest.mark.parametrize(("name", "sign"), [("returns, untold", 1), ("attribution, the page alone", -1)])
+def test_what_nobody_says_is_missed(name: str, sign: int) -> None:
+    """Returns that are not told are earnings, and a store that is silent makes pages look bad that lead to it: so the
+    scenes in which both are said would show it if the service did not listen."""
+    judged, (learned,) = results(name)
+    for off in (learned.off, *[one.off for one in judged]):
+        assert sign * off.mean > 2 * off.error
 
 
 def test_what_was_not_rendered_is_not_learned() -> None:

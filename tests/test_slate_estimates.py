@@ -178,6 +178,41 @@ def test_a_page_that_lost_a_slot_is_left_out_and_counted(tmp_path: Path, clock: 
     assert (found.pages, found.incomplete, found.slots, found.most_slots) == (33, 7, 66, 2)
 
 
+def test_a_page_that_lost_all_slots_is_counted_as_well(tmp_path: Path, clock: Clock) -> None:
+    """A reader compares the pages of the evaluation with those of the shop: none may be gone without a word."""
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        log.append([NewVersion(HOME, 1)])
+        made = write_pages(log, pages=40)
+        for page in made[:7]:
+            for slot in page:
+                other = next(one for one in HOME.actions if one.id != slot.action)
+                log.append([NewActivation(position_of(log, slot), other.id)])
+        half = next(one for one in made[7][1].eligible if one != made[7][1].action)
+        log.append([NewActivation(position_of(log, made[7][1]), half)])
+        clock.advance(60)
+        log.append([NewVersion(replace(HOME, paused=True), 2)])
+    columns = load(tmp_path / "log.db")
+    found = asked(columns, UniformPolicy())
+    assert (len(columns), columns.left_out["overridden"]) == (65, 15)
+    assert (found.pages, found.incomplete) == (32, 8)
+
+
+def test_pages_that_nobody_asked_for_are_not_left_out(tmp_path: Path, clock: Clock) -> None:
+    """A version is the choice of the reader: its pages are counted where the choice is told."""
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        log.append([NewVersion(HOME, 1)])
+        write_pages(log, pages=40)
+        log.append([NewVersion(replace(HOME, reward=replace(HOME.reward, maximum=9.0)), 2)])
+        version, model = serving(log)
+        for number in range(5):
+            page = decide_slate(requests(f"new{number}", 2), version, model)
+            log.append([NewSlate(tuple([slot.decision for slot in page]))])
+        clock.advance(60)
+        log.append([NewVersion(replace(HOME, paused=True), 3)])
+    found = asked(load(tmp_path / "log.db", version=(1,)), UniformPolicy())
+    assert (found.pages, found.incomplete) == (40, 0)
+
+
 # Rewards.
 
 

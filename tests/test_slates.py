@@ -14,6 +14,8 @@ from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decider.decide.decide import decide
+from decider.decide.named_actions import fit_actions, inactive_actions
 from decider.decide.slate import decide_slate, slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import FailedPrecondition
@@ -22,11 +24,26 @@ from decider.log.open import open_reader
 from decider.log.protocol import EventLog, NewSlate, NewVersion, units_of
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
-from decider.types import ActionId, Context, DecisionRequest, ExperimentId, Position, Time
+from decider.types import ActionId, CalledAction, Context, DecisionRequest, ExperimentId, Position, Time
 from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
+from simulator.evaluate.candidates import UniformPolicy
+from simulator.evaluate.run import evaluate
+from simulator.logs.decider_log import load
+from simulator.past import request_of
 from simulator.verify import verify
 from tests.conftest import sample_experiment, spec
-from tests.rpc_clients import InProcessClient, RpcClient, code_of, detail, experiment, reason_of, status_of
+from tests.rpc_clients import (
+    InProcessClient,
+    RpcClient,
+    ServerProcess,
+    code_of,
+    detail,
+    experiment,
+    fields_of,
+    reason_of,
+    status_of,
+)
 
 
 @pytest.fixture
@@ -267,3 +284,266 @@ def test_pages_come_as_often_as_the_product_of_their_propensities() -> None:
         drawn[tuple(slot.decision.action for slot in decide_slate(requests, version, model))] += 1
     for page in itertools.permutations("abc", 2):
         assert abs(drawn[page] - 1_000) < 4 * (6_000 * (1 / 6) * (5 / 6)) ** 0.5
+
+
+# Actions that the call brings.
+
+
+def article(id_: str, kind: str = "article", **features: Any) -> pb.CalledAction:
+    """An action of a call."""
+    made = pb.CalledAction(id=id_, kind=kind)
+    made.features.update(features)
+    made.payload.update({"url": f"/{id_}"})
+    return made
+
+
+def news(id_: str, most: int = 6, **fields: Any) -> experiment_pb2.Experiment:
+    """An experiment with `none` and `sale` of its own, and others from the calls."""
+    message = experiment(id_, "none", "sale", baseline_action="none", **fields)
+    message.policy.squarecb.SetInParent()
+    message.actions_in_calls.most = most
+    return message
+
+
+@pytest.fixture
+def called(mine: str, client: RpcClient) -> str:
+    """The test's own experiment that takes actions from calls."""
+    client.apply(news(f"{mine[:59]}-news"))
+    return f"{mine[:59]}-news"
+
+
+def scored(client: RpcClient, slate_id: str) -> list[tuple[str | None, str | None]]:
+    """Of each slot, what could be chosen (None: all active ones) and what was known about it."""
+    sql = "select eligible, action_features from decisions where decision_id like ? order by position"
+    return [(eligible, features) for eligible, features in client.rows(sql, f"{slate_id}/%")]
+
+
+def test_an_action_of_the_call_takes_one_slot_at_most(client: RpcClient, called: str) -> None:
+    """Today's articles are in no file, and none may be on the page twice. What is shown has its kind and payload."""
+    brought = [article("z-late", topic="sport"), article("early", topic="politics", words=800)]
+    seen = Counter[str]()
+    for number in range(30):
+        reply = slate(client, called, *[pb.Slot()] * 4, unit_id=f"u{number}", actions=brought, with_ranking=True)
+        assert sorted(actions(reply)) == ["early", "none", "sale", "z-late"]
+        for place, decision in enumerate(reply.decisions):
+            left = {"early", "none", "sale", "z-late"} - set(actions(reply)[:place])
+            assert {one.action for one in decision.ranking} == left
+            if decision.action.id in ("early", "z-late"):
+                seen[f"{decision.action.id}-{place}"] += 1
+                assert decision.action.kind == "article"
+                assert decision.action.payload["url"] == f"/{decision.action.id}"
+    assert len(seen) > 4, "they are drawn for several slots"
+
+
+def test_the_log_has_of_each_slot_the_called_actions_that_were_left(client: RpcClient, called: str) -> None:
+    """An action that is known and not declared could be chosen, to a replay. So a taken one leaves nothing behind."""
+    brought = [article("x", words=9), article("y")]
+    only = pb.Slot(eligible_actions=["x"])
+    slate(client, called, only, pb.Slot(), slate_id=f"{called}-1", actions=brought)
+    x, y = '"x":{"kind":"article","words":9.0}', '"y":{"kind":"article"}'
+    assert scored(client, f"{called}-1") == [('["x"]', f"{{{x}}}"), ('["none","sale","y"]', f"{{{y}}}")]
+    slate(client, called, only, pb.Slot(), slate_id=f"{called}-2", actions=brought[:1])
+    assert scored(client, f"{called}-2") == [('["x"]', f"{{{x}}}"), (None, None)], "all of its own"
+    slate(client, called, only, pb.Slot(eligible_actions=["sale"]), slate_id=f"{called}-3", actions=brought)
+    assert scored(client, f"{called}-3") == [('["x"]', f"{{{x}}}"), ('["sale"]', None)]
+
+
+def test_slots_name_actions_of_the_call_as_any_other(client: RpcClient, called: str) -> None:
+    """One list of names for both kinds, in each slot its own; unknown names are told for the slot that has them."""
+    named = pb.Slot(eligible_actions=["x", "sale", "gone"], excluded_actions=["sale"])
+    reply = slate(client, called, named, pb.Slot(excluded_actions=["y"]), actions=[article("x"), article("y")])
+    assert actions(reply)[0] == "x"
+    assert actions(reply)[1] in ("none", "sale")
+    assert [[*one.ignored_actions] for one in reply.decisions] == [["gone"], []]
+    status = status_of(lambda: slate(client, called, *[pb.Slot(eligible_actions=["x"])] * 2, actions=[article("x")]))
+    assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION")
+    assert "slots[1]" in status.message
+    status = status_of(lambda: slate(client, called, pb.Slot(), pb.Slot(eligible_actions=["gone"])))
+    assert status.message.startswith("slots[1]: eligible_actions names no active action")
+
+
+def test_a_retry_of_a_slate_with_actions_is_answered_as_the_first_time(client: RpcClient, called: str) -> None:
+    """Kinds come from the log, payloads and what was ignored from the call."""
+    fields: dict[str, Any] = {"slate_id": f"{called}-1", "actions": [article("x"), article("y"), article("z")]}
+    slots = [pb.Slot(eligible_actions=["x", "y", "gone"]), pb.Slot(eligible_actions=["x", "y", "z"])]
+    first = slate(client, called, *slots, **fields)
+    assert [one.action.payload["url"] for one in first.decisions] == [f"/{id_}" for id_ in actions(first)]
+    assert slate(client, called, *slots, **fields) == first
+    bare = slate(client, called, pb.Slot(), pb.Slot(), slate_id=f"{called}-1")
+    assert [(one.action.id, one.action.kind) for one in bare.decisions] == [(id_, "article") for id_ in actions(first)]
+
+
+def test_features_of_unknown_actions_are_named_again_in_a_retry(client: RpcClient, mine: str) -> None:
+    """Equal to the bit: a page must not be told of stale names the first time alone."""
+    request = pb.DecideSlateRequest(experiment=mine, unit_id="unit", slate_id=f"{mine}-1", slots=[pb.Slot()])
+    request.action_features["gone"].update({"price": 5})
+    first = client.call("DeciderService", "DecideSlate", request)
+    assert [*first.decisions[0].ignored_actions] == ["gone"]
+    assert client.call("DeciderService", "DecideSlate", request) == first
+
+
+@pytest.mark.parametrize(
+    ("brought", "field", "text"),
+    [
+        ([article(f"x{i}") for i in range(5)], "actions", "would make 7 with the 2 active ones"),
+        ([article("x"), article("two words")], "actions[1].id", "is not 1 to 64 letters"),
+        ([article("x", kind="?")], "actions[0].kind", "is not 1 to 64 letters"),
+        ([article("sale", kind="offer")], "actions[0].kind", "is of kind 'content'"),
+        ([article("x"), article("x")], "actions[1].id", "is there twice"),
+        ([article("x", id=3)], "actions[0].features[id]", "is reserved"),
+        ([article("x", words=float("nan"))], "actions[0].features[words]", "is not a finite number"),
+        ([pb.CalledAction(id=f"x{i}") for i in range(1001)], "actions", "at most 1000 are possible"),
+    ],
+)
+def test_what_a_slate_may_not_bring_is_refused(
+    client: RpcClient, called: str, brought: list[pb.CalledAction], field: str, text: str
+) -> None:
+    """The same bounds as of Decide: whatever reaches Vowpal Wabbit and the log has been checked."""
+    status = status_of(lambda: slate(client, called, pb.Slot(), pb.Slot(), slate_id=f"{called}-1", actions=brought))
+    assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", [field])
+    assert text in status.message
+    assert scored(client, f"{called}-1") == []
+
+
+def test_an_experiment_says_whether_slates_bring_actions(client: RpcClient, mine: str) -> None:
+    """Else any caller could add what it likes to a shop's page."""
+    status = status_of(lambda: slate(client, mine, pb.Slot(), actions=[article("x")]))
+    assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["actions"])
+    assert "takes no actions from calls" in status.message
+
+
+def test_a_wrong_default_action_names_its_slot(client: RpcClient, mine: str) -> None:
+    """A page has several: `default_action` alone does not say which."""
+    message = experiment(f"{mine}-apprentice", baseline_action="a")
+    message.learning = experiment_pb2.LEARNING_APPRENTICE
+    client.apply(message)
+    wrong = pb.Slot(default_action="b", excluded_actions=["b"])
+    status = status_of(lambda: slate(client, f"{mine}-apprentice", pb.Slot(default_action="a"), wrong))
+    assert fields_of(status) == ["slots[1].default_action"]
+
+
+def test_the_default_action_of_a_slot_may_come_with_the_call(tmp_path: Path) -> None:
+    """What the page would show by itself is today's article, and what is second is another one."""
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        client.apply(news("front", learning=experiment_pb2.LEARNING_APPRENTICE))
+        brought = [article("x"), article("y")]
+        slots = [pb.Slot(default_action="y"), pb.Slot(default_action="y"), pb.Slot(default_action="x")]
+        reply = slate(client, "front", *slots, actions=brought)
+        assert actions(reply) == ["y", "none", "x"], "the baseline action in place of what is taken"
+        assert {one.propensity for one in reply.decisions} == {1.0}
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        found = verify(log)
+    assert found.equal == found.decisions == 3
+
+
+def test_caps_on_a_kind_count_actions_of_calls_slot_by_slot(tmp_path: Path) -> None:
+    """Two articles of one page are two. What a cap takes out is in the log with its kind, and replays."""
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        message = news("front")
+        cap = message.caps.add(kind="article", most=1)
+        cap.per.FromSeconds(3600)
+        client.apply(message)
+        for number in range(20):
+            brought = [article("x", words=number), article("y")]
+            only = pb.Slot(eligible_actions=["x", "y"])
+            reply = slate(client, "front", only, pb.Slot(), only, unit_id=f"u{number}", actions=brought)
+            first, second, third = actions(reply)
+            assert first in ("x", "y")
+            assert second in ("none", "sale")
+            assert (third, reply.decisions[2].reason) == ("none", pb.REASON_WITHHELD)
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        assert log.check(lambda _: None) == []
+        found = verify(log)
+    assert found.equal == found.decisions == 60
+
+
+def test_slates_with_actions_of_calls_replay_after_a_kill_and_are_estimated(tmp_path: Path) -> None:
+    """What was scored of them is in the log, slot by slot; and they are learned about by what they are."""
+    server = ServerProcess(tmp_path / "log.db", "--learn-interval", "0.05")
+    with closing(server.client()) as client:
+        client.apply(news("front", window=0.3))
+        for number in range(150):
+            brought = [article(f"game-{number}", topic="sport"), article(f"poll-{number}", topic="politics")]
+            reply = slate(client, "front", pb.Slot(), pb.Slot(), pb.Slot(), unit_id=f"u{number}", actions=brought)
+            assert len(set(actions(reply))) == 3
+            for decision in reply.decisions:
+                if decision.action.id.startswith("game"):
+                    client.reward(decision.decision_id, name="click")
+        kept = slate(client, "front", pb.Slot(), pb.Slot(), slate_id="kept", actions=[article("x"), article("y")])
+    server.kill()
+    server = ServerProcess(tmp_path / "log.db", "--learn-interval", "0.05")
+    with closing(server.client()) as client:
+        again = slate(client, "front", pb.Slot(), pb.Slot(), slate_id="kept", actions=[article("x"), article("y")])
+        assert again == kept
+        sealed = "select count(*) from sealed_decisions"
+        client.until(lambda: client.rows(sealed)[0][0] == 452, what="all windows are over")
+        client.until(lambda: client.rows("select count(*) from published")[0][0] > 0, what="a model is published")
+        new = [article("next-game", topic="sport"), article("next-poll", topic="politics")]
+        slate(client, "front", pb.Slot(), pb.Slot(), actions=new)
+    assert server.terminate() == 0
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        assert log.check(lambda _: None) == []
+        found = verify(log)
+    assert found.equal == found.decisions == 454
+    columns = load(tmp_path / "log.db")
+    found_pages = evaluate(columns, [UniformPolicy()], force=True, breakdown=False).slates
+    assert found_pages is not None
+    assert found_pages.pages >= 151, "the window of the last page may be open"
+    assert found_pages.incomplete == 0
+    (uniform,) = found_pages.policies
+    assert abs(uniform.estimates["snips"].value - 0.75) < 0.25, "3 of 4 actions are on the page"
+
+
+def test_what_a_page_of_called_actions_earns_is_known_from_its_own_log(tmp_path: Path) -> None:
+    """The policy that made the log, asked about its own pages, weighs each of them 1."""
+    with closing(InProcessClient(tmp_path / "log.db")) as client:
+        message = news("front", window=0.2)
+        message.policy.uniform.SetInParent()
+        client.apply(message)
+        for number in range(100):
+            brought = [article(f"game-{number}"), article(f"poll-{number}")]
+            reply = slate(client, "front", pb.Slot(), pb.Slot(excluded_actions=["none"]), unit_id=f"u{number}",
+                          actions=brought)  # fmt: skip
+            if actions(reply)[1].startswith("game"):
+                client.reward(reply.decisions[1].decision_id, name="click")
+        client.until(lambda: client.rows("select count(*) from sealed_decisions")[0][0] == 200, what="all are sealed")
+        client.decide("front", "later")
+    found = evaluate(load(tmp_path / "log.db"), [UniformPolicy()], breakdown=False).slates
+    assert found is not None
+    (uniform,) = found.policies
+    assert (found.pages, uniform.refused) == (100, False)
+    for name in ("ips", "snips", "rips"):
+        assert uniform.estimates[name].value == pytest.approx(found.mean_reward.value, rel=1e-4)
+
+
+ids = st.lists(st.sampled_from("abcdef"), max_size=4, unique=True).map(lambda some: tuple(map(ActionId, some)))
+
+
+@given(brought=ids, slots=st.lists(st.tuples(ids, ids), min_size=1, max_size=4), id_=st.text(min_size=1, max_size=8))
+def test_what_a_slot_logs_is_what_it_was_drawn_from(
+    brought: tuple[ActionId, ...], slots: list[tuple[tuple[ActionId, ...], tuple[ActionId, ...]]], id_: str
+) -> None:
+    """A replay has nothing but the log's row of a slot, whatever the call brought and the slots before it took."""
+    home = Experiment(
+        ExperimentId("home"), tuple([Action(ActionId(name)) for name in "abc"]), policy=spec("squarecb"), most_actions=6
+    )
+    version = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
+    called = tuple([CalledAction(one, "article", {"topic": one}) for one in brought if one not in "abc"])
+    model = Model(make_policy(home.policy))
+    try:
+        requests = []
+        for place, (eligible, excluded) in enumerate(slots):
+            asked = DecisionRequest(slot_id(id_, place), "unit", eligible=eligible, excluded=excluded, called=called)
+            unknown = inactive_actions(version, (*eligible, *excluded), [one.id for one in called])
+            requests.append(fit_actions(version, asked, unknown))
+        filled = decide_slate(requests, version, model)
+    except FailedPrecondition:
+        return
+    taken = [one.decision.action for one in filled]
+    assert len(set(taken)) == len(taken)
+    for place, one in enumerate(filled):
+        assert decide(request_of(one.decision, version, one.withheld), version, model) == one.decision
+        eligible, excluded = slots[place]
+        known = {"a", "b", "c", *[action.id for action in called]}
+        assert {*one.decision.eligible} == ({*eligible} & known or known) - {*excluded} - {*taken[:place]}
+        assert one.decision.action_features.keys() == {*one.decision.eligible} - {"a", "b", "c"}

@@ -462,7 +462,7 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             log.append([Orphan("click"), EarlyActivation(DecisionId(f"early-{seconds}"), ActionId("sale")), Tick()])
             assert cut(file, folder / "archive", age=seconds, remember=1e6) is not None
         eventful(drive, visits=8)
-        clock.advance(2 * 86_400)  # what counted for limits before the cut counts no more, and is dropped
+        clock.advance(4 * 86_400)  # what counted for limits before the cut counts no more, and is dropped
         log.append([Tick()])
         log.maintain()
         fill_limited(log, clock)
@@ -510,6 +510,18 @@ def test_a_row_that_was_taken_away_from_a_cut_log_is_found(
         db.execute(f"delete from {table} where rowid = (select {which}(rowid) from {table})")  # noqa: S608 - above
         db.commit()
     assert damage(file) != []
+
+
+@pytest.mark.parametrize("table", ["assignments", "persons", "totals_checkpoints"])
+def test_rows_that_no_entry_explains_are_missed_all_the_same(trimmed: Path, tmp_path: Path, table: str) -> None:
+    """Their entries may lie in the archive: all of them gone at once must not look like a log that never had any."""
+    file = Path(shutil.copy(trimmed, tmp_path / "log.db"))
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("delete from links")
+        before = {str(one) for one in damage(file)}
+        db.execute(f"delete from {table}")  # noqa: S608 - above
+        db.commit()
+    assert len({str(one) for one in damage(file)} - before) > 0
 
 
 @pytest.mark.parametrize("at", [1, 20])

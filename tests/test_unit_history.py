@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
@@ -74,6 +75,9 @@ from decider.types import (
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.commands.group import main as simulator
+from simulator.logs.columns import Number
+from simulator.logs.example import example
+from simulator.logs.import_features import sent_features
 from simulator.run.task import Task, run
 from simulator.run.unit_pasts import UnitPasts
 from simulator.verify import verify
@@ -331,6 +335,23 @@ def test_a_unit_s_decisions_and_what_became_of_them(log: EventLog, clock: Clock)
     assert features(log, "nobody", clock()) == history_features(ALL, [], Time(0))
 
 
+def test_a_final_reward_ends_the_wait_for_a_result(log: EventLog, clock: Clock) -> None:
+    """What comes behind it is late, so nothing is open any more; who looked before it has seen it open."""
+    version = apply(log)
+    first = decide(log, version, "one")
+    before, _ = log.unit_history(HOME, "unit", ALL, at=clock())
+    assert features(log, "unit", clock())["history.last_result"] == "open"
+    log.append([NewReward(first.position, "click", 0.0, final=True)])
+    for _ in range(2):
+        assert features(log, "unit", clock())["history.last_result"] == "unrewarded"
+        then = log.unit_history_at(HOME, "unit", ALL, before)
+        assert history_features(ALL, then, before.time)["history.last_result"] == "open"
+        clock.advance(1)
+    second = decide(log, version, "two")
+    log.append([NewReward(second.position, "click", 1.0, final=True)])
+    assert features(log, "unit", clock())["history.last_result"] == "rewarded"
+
+
 def test_an_idle_log_s_units_grow_older(log: EventLog, clock: Clock) -> None:
     """The last entry may be days ago: recency is that of the call, not of the entry."""
     version = apply(log)
@@ -529,7 +550,17 @@ def test_a_call_cannot_say_what_a_unit_did(client: RpcClient, mine: str) -> None
     assert code_of(status) == "INVALID_ARGUMENT"
     assert fields_of(status) == ["context.features[history.decisions]"]
     assert "take another name" in status.message
+    assert f"experiment '{mine}' declares a history" in status.message
     assert client.decide(f"{mine}-2", context=context).action.id
+
+
+def test_an_import_says_who_has_to_send_what_units_did() -> None:
+    """A model that learned from another system's `history.visits` scores 0 for it, where nobody is told to send it."""
+    fields = {"history.visits": Number(np.array([1.0, 2.0])), "age": Number(np.array([30.0, 40.0]))}
+    columns = replace(example(), fields=fields)
+    age, visits = "context.features[age]", "context.features[history.visits]"
+    assert sent_features(columns) == {age: "number", visits: "number"}
+    assert sent_features(columns, history=True) == {age: "number"}
 
 
 def test_a_batch_and_a_slate_know_it_as_well(client: RpcClient, mine: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,13 +25,14 @@ from decider.log.protocol import (
     NewActivation,
     NewLink,
     NewReward,
+    NewRewardChange,
     NewUnitReward,
     NewUnitRewardChange,
     NewVersion,
     Tick,
 )
 from decider.log.sqlite.writer import SqliteLog
-from decider.types import START, ExperimentId, Position, Time
+from decider.types import START, ActionId, ExperimentId, Position, Time
 from tests.archives import archive, ends
 from tests.conftest import SECOND, Clock, sample_experiment
 from tests.test_log_readers import plain
@@ -44,7 +46,7 @@ def apply(
     log: EventLog, rule: Attribution | None = Attribution.LAST, id_: ExperimentId = HOME, **more: Any
 ) -> ExperimentVersion:
     """A version of an experiment that credits rewards by unit like this."""
-    activation = {"needs_activation": more.pop("needs_activation", False)}
+    activation = {name: more.pop(name, False) for name in ("needs_activation", "learns_overrides")}
     reward = RewardDefinition(window=WINDOW, maximum=500.0, attribution=rule, **more)
     number = sum(version.experiment.id == id_ for version in log.versions()) + 1
     log.append([NewVersion(sample_experiment(id=id_, reward=reward, **activation), number)])
@@ -118,6 +120,19 @@ def test_where_activation_is_required_only_what_was_shown_is_credited(log: Event
     assert drawn > shown
 
 
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("learned", [False, True])
+def test_an_overridden_decision_is_credited_only_where_it_is_learned(
+    log: EventLog, required: bool, learned: bool
+) -> None:
+    """Its action was not shown: what is earned is due to the last decision whose action was."""
+    version = apply(log, needs_activation=required, learns_overrides=learned)
+    shown, overridden = decide(log, version), decide(log, version)
+    log.append([NewActivation(shown), NewActivation(overridden, ActionId("b"))])
+    log.append([buy()])
+    assert earned(log) == {overridden if learned else shown: (80.0,)}
+
+
 def test_every_experiment_with_a_rule_is_credited_or_the_one_that_is_named(log: EventLog) -> None:
     """One purchase may be due to a page and to a mail."""
     page, mail, other = apply(log), apply(log, Attribution.FIRST, MAIL), apply(log, None, ExperimentId("other"))
@@ -178,6 +193,56 @@ def test_a_reward_by_decision_and_one_by_unit_with_one_id_are_one(log: EventLog)
     assert log.append([buy()]) == [None]
     assert log.append([buy(id_="other"), NewReward(at, "purchase", 80.0, 1.0, "other")])[1] is None
     assert earned(log) == {at: (80.0, 80.0)}
+
+
+def test_a_purchase_counts_once_whichever_way_it_comes_first(log: EventLog) -> None:
+    """The page names one decision, the till the person, whose newest decision is another one: it is one order."""
+    version = apply(log)
+    old, new = decide(log, version), decide(log, version)
+    by_page = NewReward(old, "purchase", 80.0, 1.0, "order")
+    assert log.append([buy()])[0] is not None
+    assert log.append([by_page]) == [None]
+    assert earned(log) == {new: (80.0,)}
+    assert log.append([replace(by_page, reward_id="other")])[0] is not None
+    assert log.append([buy(id_="other")]) == [None]
+    assert earned(log) == {new: (80.0,), old: (80.0,)}
+    assert log.refused_rewards() == {("purchase", "duplicate"): 2}
+    assert log.check(lambda _: None) == []
+
+
+SAME_OR_NOT: dict[str, tuple[str, dict[str, Any], dict[str, Any], list[float]]] = {
+    "the same": ("anna", {}, {}, [80.0, 80.0]),
+    "the page says its last word": ("anna", {"final": True}, {}, [80.0, 80.0]),
+    "on another device": ("phone", {}, {}, [80.0, 80.0]),
+    "another person": ("bert", {}, {}, [80.0, 80.0, 80.0]),
+    "another name": ("anna", {"name": "click"}, {}, [80.0, 80.0, 80.0]),
+    "another experiment": ("anna", {}, {"experiment": MAIL}, [80.0, 80.0]),
+    "no id": ("anna", {"reward_id": None}, {}, [80.0, 80.0, 80.0]),
+}
+
+
+@pytest.mark.parametrize("case", SAME_OR_NOT)
+@pytest.mark.parametrize("page_first", [True, False])
+def test_which_purchase_is_the_same_does_not_depend_on_the_order(log: EventLog, case: str, page_first: bool) -> None:
+    """By id, person, experiment and name. An experiment that has it is no reason to keep it from another one."""
+    unit, of_page, of_till, expected = SAME_OR_NOT[case]
+    page, mail = apply(log), apply(log, id_=MAIL)
+    log.append([NewLink("anna", "phone")])
+    at = decide(log, page, unit)
+    decide(log, page), decide(log, mail)
+    sent: list[Entry] = [replace(NewReward(at, "purchase", 80.0, 1.0, "order"), **of_page), buy(**of_till)]
+    for one in sent if page_first else reversed(sent):
+        log.append([one])
+    assert [value for values in earned(log).values() for value in values] == expected
+
+
+def test_a_change_of_a_decision_makes_no_second_purchase(log: EventLog) -> None:
+    """What the till has sent is changed as the till sends it; a correction must not count beside it."""
+    version = apply(log)
+    old, new = decide(log, version), decide(log, version)
+    log.append([buy()])
+    assert log.append([NewRewardChange(old, "order", 60.0, "purchase")]) == [None]
+    assert earned(log) == {new: (80.0,)}
 
 
 def test_without_an_id_each_is_a_reward(log: EventLog) -> None:
@@ -258,6 +323,7 @@ def test_links_are_transitive_idempotent_and_reach_what_was_decided_before(log: 
     assert log.append(again) == [None] * 4
     assert log.units_of("laptop") == ["customer", "laptop", "phone"]
     assert log.units_of("nobody") == ["nobody"]
+    assert log.persons() == dict.fromkeys(["phone", "laptop", "customer"], "customer")
     log.append([buy("customer")])
     assert earned(log) == {phone: (80.0,), laptop: (80.0,)}
 
@@ -308,11 +374,30 @@ class Brute:
             for one in self.decisions
             if one["unit"] in units and at < one["time"] + WINDOW and not one["closed"]
             and experiment in (None, one["experiment"]) and (one["activated"] or not self.activation)
+            and not one["overridden"]
         ]  # fmt: skip
+
+    def told(self, at: int, units: set[str], order: str, experiment: int | None) -> set[int]:
+        """The experiments that have an order by a decision."""
+        return {
+            one["experiment"]
+            for one in self.decisions
+            if one["unit"] in units and at < one["time"] + WINDOW and order in one["rewards"]
+            and experiment in (None, one["experiment"])
+        }  # fmt: skip
+
+    def by_unit(self, one: dict[str, Any], order: str) -> bool:
+        """Whether the experiment of a decision has an order by unit."""
+        return any(
+            who in self.person[one["unit"]]
+            and id_ == order
+            and one["experiment"] in {c["experiment"] for c in credited}
+            for (who, id_), credited in self.orders.items()
+        )
 
     def known(self, unit: str, order: str) -> list[dict[str, Any]] | None:
         """To which an order was credited; None: it has not come."""
-        found = [told for (who, id_), told in self.orders.items() if who in self.person[unit] and id_ == order]
+        found = [credited for (who, id_), credited in self.orders.items() if who in self.person[unit] and id_ == order]
         return found[-1] if found else None
 
     def buy(self, at: int, unit: str, order: str, value: float, experiment: int | None = None) -> None:
@@ -324,8 +409,9 @@ class Brute:
             ours = self.open(at, self.person[unit], number)
             ours = ours if experiment in (None, number) else []
             chosen += {"first": ours[:1], "last": ours[-1:], "all": ours}[rule]
-        new = [one for one in chosen if order not in one["rewards"]]
-        if chosen and not new:
+        told = self.told(at, self.person[unit], order, experiment)
+        new = [one for one in chosen if one["experiment"] not in told]
+        if (chosen or told) and not new:
             return
         self.orders[unit, order] = new
         for one in new:
@@ -361,7 +447,9 @@ def play(log: EventLog, clock: Clock, brute: Brute, script: Sequence[tuple[Any, 
             case "decide":
                 position = decide(log, versions[second % 2], unit)
                 fresh = {"unit": unit, "experiment": second % 2, "time": at, "position": position}
-                brute.decisions.append(fresh | {"closed": False, "activated": False, "rewards": {}, "changes": set()})
+                brute.decisions.append(
+                    fresh | {"closed": False, "activated": False, "overridden": False, "rewards": {}, "changes": set()}
+                )
             case "buy":
                 experiment = [None, HOME, MAIL][number % 3]
                 brute.buy(at, unit, order, number, [None, 0, 1][number % 3])
@@ -374,16 +462,20 @@ def play(log: EventLog, clock: Clock, brute: Brute, script: Sequence[tuple[Any, 
                 brute.link(unit, other)
                 entries = [NewLink(unit, other)]
             case "activate" if one and at < one["time"] + WINDOW and not one["closed"]:
+                action = None if one["overridden"] or number % 3 else ActionId("b")
+                one["overridden"] |= action is not None and not one["activated"]
                 one["activated"] = True
-                entries = [NewActivation(one["position"])]
+                entries = [NewActivation(one["position"], action)]
             case "close" | "reward" if one:
                 if at < one["time"] + WINDOW and not one["closed"]:
-                    one["rewards"].setdefault(order, 7.0)
-                    one["closed"] = kind == "close" and one["rewards"][order] == 7.0
                     entries = [NewReward(one["position"], "purchase", 7.0, 1.0, order, final=kind == "close")]
+                    if not brute.by_unit(one, order):
+                        one["rewards"].setdefault(order, 7.0)
+                        one["closed"] = kind == "close" and one["rewards"][order] == 7.0
         log.append(entries)
         for person in UNITS:
             assert log.units_of(person) == sorted(brute.person[person])
+    assert log.persons() == {unit: min(units) for unit, units in brute.person.items() if len(units) > 1}
     clock.advance(100)
     log.append([Tick()])
     expected = {one["position"]: sorted(v for v in one["rewards"].values() if v is not None) for one in brute.decisions}
@@ -414,8 +506,9 @@ def test_attribution_is_what_the_rules_in_words_say(
                 memory.credits(Position(at)) for at in range(memory.head().position)
             ]
             assert log.check(lambda _: None) == []
-            before = earned(log)
+            before, persons = earned(log), log.persons()
         archive(path, Path(folder) / "archive", [ends(path)[-1]])
         with closing(open_reader(Path(folder) / "archive")) as restored:
             assert earned(restored) == before  # type: ignore[arg-type]
+            assert restored.persons() == persons
             assert restored.check(lambda _: None) == []

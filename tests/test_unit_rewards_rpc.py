@@ -17,15 +17,32 @@ import pytest
 from click.testing import CliRunner
 
 from decider.decide.decide import decide
+from decider.errors import LogFull
 from decider.experiment.definition import Attribution, RewardDefinition
 from decider.learn.archive import archive as archive_old
+from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import MOST_UNITS, NewLink, NewReward, NewUnitReward, Tick
+from decider.log.protocol import (
+    MOST_ROWS,
+    MOST_UNITS,
+    Entry,
+    Mark,
+    NewLink,
+    NewReward,
+    NewUnitReward,
+    NewVersion,
+    Tick,
+)
+from decider.policy.protocol import Model
+from decider.policy.static import Uniform
 from decider.server.command import main
+from decider.server.service import DeciderService
+from decider.serving.current import Current
 from decider.types import DecisionId, DecisionRequest, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.drive import stores
+from simulator.drive.shops import play
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment
 from tests.rpc_clients import (
@@ -46,11 +63,13 @@ from tests.two_writers import decision
 LAST, ALL = experiment_pb2.ATTRIBUTION_LAST, experiment_pb2.ATTRIBUTION_ALL
 
 
-def apply(client: RpcClient, id_: str, attribution: Any = LAST, **fields: Any) -> None:
+def apply(client: RpcClient, id_: str, attribution: Any = LAST, names: Sequence[str] = (), **fields: Any) -> None:
     """An experiment that credits rewards by unit like this."""
     message = experiment(id_, window=60, **fields)
     message.reward.range.maximum = 100
     message.reward.attribution = attribution
+    for name in names:
+        message.reward.weights[name] = 1.0
     client.apply(message)
 
 
@@ -147,6 +166,88 @@ def test_experiments_say_whether_they_take_rewards_by_unit(client: RpcClient, mi
     assert after["out_of_range"] == before.get("out_of_range", 0) + 1
 
 
+@pytest.mark.parametrize("names", [[], ["purchase"], ["purchase", "click"]])
+def test_a_retraction_without_a_name_may_overtake_its_reward(client: RpcClient, mine: str, names: list[str]) -> None:
+    """Queues reorder: a return that was refused would leave the purchase standing."""
+    apply(client, mine, names=names)
+    unit = uuid.uuid4().hex
+    at = client.decide(mine, unit).decision_id
+    taken_back = ("no_decision", []) if len(names) > 1 else ("retracted", [at])  # of several names it is none
+    assert reward(client, unit, reward_id="1", retract=True, experiment=mine) == taken_back
+    name = names[0] if names else ""
+    assert reward(client, unit, reward_id="1", value=9, name=name)[0] == "duplicate"
+    if len(names) > 1:
+        request = pb.RewardRequest(unit_id=unit, reward_id="2", correct=True, value=7, experiment=mine)
+        status = status_of(lambda: client.call("DeciderService", "Reward", request))
+        assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["name"]), (
+            "it counts, so its name is needed"
+        )
+    else:
+        assert reward(client, unit, reward_id="2", correct=True, value=7, experiment=mine) == ("corrected", [at])
+        assert reward(client, unit, reward_id="2", value=9, name=name) == ("duplicate", [at])
+    assert reward(client, unit, reward_id="3", value=9, name=name, experiment=mine) == ("joined", [at])
+    values = client.rows("select in_force from joined_rewards where decision_id = ? and in_force is not null", at)
+    assert values == ([(9.0,)] if len(names) > 1 else [(7.0,), (9.0,)])
+
+
+def test_a_change_that_names_another_experiment_is_refused(client: RpcClient, mine: str) -> None:
+    """It would change what it does not name, or seem to have changed what it names."""
+    page, mail = mine[:50] + "-page", mine[:50] + "-mail"
+    apply(client, page)
+    apply(client, mail)
+    unit = uuid.uuid4().hex
+    pages, letter = client.decide(page, unit).decision_id, client.decide(mail, unit).decision_id
+    assert reward(client, unit, reward_id="1", experiment=page) == ("joined", [pages])
+    assert reward(client, unit, reward_id="2") == ("joined", [pages, letter])
+    for id_, experiment_ in (("1", mail), ("1", "nobody"), ("2", page), ("2", mail)):
+        for what in ({"retract": True}, {"correct": True, "value": 3}):
+            request = pb.RewardRequest(unit_id=unit, reward_id=id_, experiment=experiment_, **what)
+            status = status_of(lambda request=request: client.call("DeciderService", "Reward", request))  # type: ignore[misc]
+            assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", ["experiment"])
+    assert reward(client, unit, reward_id="1", retract=True, experiment=page) == ("retracted", [pages])
+    assert reward(client, unit, reward_id="2", retract=True) == ("retracted", [pages, letter])
+    lone = uuid.uuid4().hex
+    at = client.decide(mail, lone).decision_id
+    assert reward(client, lone, reward_id="1") == ("joined", [at])
+    assert reward(client, lone, reward_id="1", retract=True, experiment=mail) == ("retracted", [at]), (
+        "it means all of it"
+    )
+
+
+def test_a_rule_that_is_taken_away_holds_for_what_was_decided_under_it(client: RpcClient, mine: str) -> None:
+    """A release of the experiment file must not make a purchase that was counted impossible to take back."""
+    apply(client, mine, names=["purchase"])
+    unit = uuid.uuid4().hex
+    at = client.decide(mine, unit).decision_id
+    assert reward(client, unit, reward_id="1", value=9, name="purchase", experiment=mine) == ("joined", [at])
+    apply(client, mine, experiment_pb2.ATTRIBUTION_UNSPECIFIED, names=["order"])
+    client.decide(mine, unit)
+    assert reward(client, unit, reward_id="1", correct=True, value=5) == ("corrected", [at])
+    assert reward(client, unit, reward_id="1", retract=True, experiment=mine) == ("retracted", [at])
+    assert reward(client, unit, reward_id="2", value=9, name="purchase", experiment=mine) == ("joined", [at])
+    assert reward(client, unit, reward_id="3", retract=True, experiment=mine) == ("retracted", [at])
+    for id_, name in ((unit, "order"), (uuid.uuid4().hex, "purchase")):
+        request = pb.RewardRequest(unit_id=id_, name=name, experiment=mine)
+        status = status_of(lambda request=request: client.call("DeciderService", "Reward", request))  # type: ignore[misc]
+        assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "NO_ATTRIBUTION")
+
+
+def test_a_purchase_of_the_page_is_a_duplicate_for_the_till_and_the_other_way_round(
+    client: RpcClient, mine: str
+) -> None:
+    """Whichever is first: counted once, and both hear so."""
+    apply(client, mine)
+    unit = uuid.uuid4().hex
+    old, new = [client.decide(mine, unit).decision_id for _ in range(2)]
+    assert client.reward(old, reward_id="1") == "joined"
+    assert reward(client, unit, reward_id="1") == ("duplicate", [])
+    assert reward(client, unit, reward_id="1", retract=True) == ("duplicate", [])
+    assert reward(client, unit, reward_id="2") == ("joined", [new])
+    assert client.reward(old, reward_id="2") == "duplicate"
+    assert client.reward(old, reward_id="2", correct=True, value=3) == "duplicate"
+    assert client.rows("select count(*) from joined_rewards where decision_id in (?, ?)", old, new) == [(2,)]
+
+
 def test_links_of_a_unit_with_itself_and_of_too_many_are_refused(client: RpcClient) -> None:
     """A till that sends one shared id for everybody would make all customers one."""
     status = status_of(lambda: link(client, "a", "a"))
@@ -155,6 +256,53 @@ def test_links_of_a_unit_with_itself_and_of_too_many_are_refused(client: RpcClie
     assert {link(client, person, f"{person}-{number}") for number in range(1, MOST_UNITS)} == {"linked"}
     status = status_of(lambda: link(client, f"{person}-1", "one too many"))
     assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "TOO_MANY_UNITS")
+
+
+# --- a batch that writes much
+
+
+def purchases(unit: str, count: int) -> pb.RewardBatchRequest:
+    """So many purchases of a person."""
+    return pb.RewardBatchRequest(requests=[pb.RewardRequest(unit_id=unit, reward_id=str(n)) for n in range(count)])
+
+
+def test_a_batch_that_credits_much_is_written_in_pieces(client: RpcClient, mine: str) -> None:
+    """1,000 rewards, credited to 50 decisions each, would keep every other caller waiting for seconds."""
+    apply(client, mine, ALL)
+    unit = uuid.uuid4().hex
+    made = [client.decide(mine, unit).decision_id for _ in range(55)]
+    results = client.reward_batch(purchases(unit, 60).requests)
+    told = [(outcome_name(one.response.outcome), list(one.response.decision_ids)) for one in results]
+    assert told == [("joined", made[-10:])] * 60, "the reply has a bounded size, too"
+    assert client.rows("select count(*) from credited_rewards where unit_id = ?", unit) == [(60 * 50,)]
+    commits = client.rows("select count(*) from credited_rewards where unit_id = ? group by time", unit)
+    assert max(commits)[0] <= MOST_ROWS
+    again = client.reward_batch(purchases(unit, 60).requests)
+    assert {outcome_name(one.response.outcome) for one in again} == {"duplicate"}
+
+
+def test_of_a_batch_each_reward_is_written_or_has_an_error(clock: Clock) -> None:
+    """The disk may fill between two pieces: what was written is acknowledged, and only the others are sent again."""
+    log = MemoryLog(clock=clock)
+    log.append([NewVersion(sample_experiment(reward=RewardDefinition(attribution=Attribution.ALL)), 1)])
+    version, current, left = log.versions()[-1], Current(), iter([True, False])
+    current.put(version, Model(Uniform()))
+    log.append([decision(version, f"d-{number}", "anna") for number in range(50)])
+
+    def append(entries: Sequence[Entry]) -> list[Mark | None]:
+        if not next(left, True):
+            raise LogFull("the disk is full")
+        return log.append(entries)
+
+    service = DeciderService(current, log, append=append)
+    request = purchases("anna", 60)
+    results = service.RewardBatch(request).results
+    written = [one for one in results if one.HasField("response")]
+    assert 0 < len(written) < 60
+    assert [one.HasField("response") for one in results] == [True] * len(written) + [False] * (60 - len(written))
+    assert len(log.refused_rewards()) == 0
+    outcomes = [outcome_name(one.response.outcome) for one in service.RewardBatch(request).results]
+    assert outcomes == ["duplicate"] * len(written) + ["joined"] * (60 - len(written))
 
 
 # --- two processes, killed
@@ -219,10 +367,10 @@ def test_two_processes_and_sigkill_lose_and_double_nothing(tmp_path: Path) -> No
 def test_purchases_in_stores_reach_the_pages_that_led_to_them(tmp_path: Path) -> None:
     """The truth is what people buy anywhere. By the page alone, the message that sells in stores is the worse."""
     db = tmp_path / "stores.db"
-    played = stores.play(db, persons=700, seed=3)
+    played = play(stores.SHOP, db, persons=700, seed=3)
     for told, actions in played.items():
         for one in actions:
-            assert abs(one.mean - (one.truth if told else one.page)) < 5 * one.error, one
+            assert abs(one.mean - (one.truth if told else one.apparent)) < 5 * one.error, one
     deliver, collect = played[True]
     assert collect.mean > deliver.mean
     deliver, collect = played[False]

@@ -14,7 +14,7 @@ from decider.client.core import Core
 from decider.client.decisions import Steps
 from decider.client.deliveries import Outcome
 from decider.client.failures import Kind, OnError
-from decider.client.fallback import ABSENT, Absent, GivenFallback
+from decider.client.fallback import ABSENT, Absent, GivenFallback, GivenFallbacks
 from decider.v1 import decider_service_pb2 as pb
 
 T = TypeVar("T")
@@ -74,6 +74,37 @@ class AsyncClient:
             **context,
         }
         return await self._take(self._core.decisions.decide(asked, fallback))
+
+    async def decide_slate(
+        self,
+        /,
+        experiment: str,
+        unit_id: str,
+        slots: Iterable[Mapping[str, object]],
+        *,
+        fallback: GivenFallbacks = ABSENT,
+        slate_id: str | None = None,
+        action_features: Mapping[str, Mapping[str, object]] | None = None,
+        actions: Iterable[Mapping[str, object]] | None = None,
+        explore: bool | None = None,
+        with_ranking: bool | None = None,
+        features: Mapping[str, object] | None = None,
+        **context: object,
+    ) -> pb.DecideSlateResponse:
+        """See `Client.decide_slate`."""
+        asked = {
+            "experiment": experiment,
+            "unit_id": unit_id,
+            "slots": slots,
+            "slate_id": slate_id,
+            "action_features": action_features,
+            "actions": actions,
+            "explore": explore,
+            "with_ranking": with_ranking,
+            "features": features,
+            **context,
+        }
+        return await self._take(self._core.decisions.decide_slate(asked, fallback))
 
     async def decide_batch(
         self, requests: Iterable[Mapping[str, object]], *, fallback: GivenFallback = ABSENT

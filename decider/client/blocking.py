@@ -13,7 +13,7 @@ from decider.client.core import Core
 from decider.client.decisions import Steps
 from decider.client.deliveries import Outcome
 from decider.client.failures import Kind, OnError
-from decider.client.fallback import ABSENT, Absent, GivenFallback
+from decider.client.fallback import ABSENT, Absent, GivenFallback, GivenFallbacks
 from decider.v1 import decider_service_pb2 as pb
 
 T = TypeVar("T")
@@ -92,6 +92,46 @@ class Client:
         }
         return self._take(self._core.decisions.decide(asked, fallback))
 
+    def decide_slate(
+        self,
+        /,
+        experiment: str,
+        unit_id: str,
+        slots: Iterable[Mapping[str, object]],
+        *,
+        fallback: GivenFallbacks = ABSENT,
+        slate_id: str | None = None,
+        action_features: Mapping[str, Mapping[str, object]] | None = None,
+        actions: Iterable[Mapping[str, object]] | None = None,
+        explore: bool | None = None,
+        with_ranking: bool | None = None,
+        features: Mapping[str, object] | None = None,
+        **context: object,
+    ) -> pb.DecideSlateResponse:
+        """Fill several slots of a page, the first one first; no action is taken twice.
+
+        slots: of each place a mapping with `features` of the place, `eligible_actions`, `excluded_actions` and
+        `default_action`, each where it has any: {} is a place that may get everything. The other keywords are those of
+        `decide`. The reply has a decision for each slot; `reward` and `activate` take the id of one of them, or the
+        `slate_id` for all.
+
+        With `fallback`, a list with an action for each slot, nothing raises but a wrong fallback, as in `decide`: then
+        there is neither a slate id nor a decision id, and the server is told what was shown in each slot.
+        """
+        asked = {
+            "experiment": experiment,
+            "unit_id": unit_id,
+            "slots": slots,
+            "slate_id": slate_id,
+            "action_features": action_features,
+            "actions": actions,
+            "explore": explore,
+            "with_ranking": with_ranking,
+            "features": features,
+            **context,
+        }
+        return self._take(self._core.decisions.decide_slate(asked, fallback))
+
     def decide_batch(
         self, requests: Iterable[Mapping[str, object]], *, fallback: GivenFallback = ABSENT
     ) -> list[pb.DecideResult]:
@@ -114,8 +154,8 @@ class Client:
         retract: bool = False,
         final: bool = False,
     ) -> Outcome:
-        """Say how well a decision went: a `name` (default: "reward") and a `value` (default: 1). For a fallback's empty
-        decision id nothing is sent, and the outcome is NOTHING.
+        """Say how well a decision went, or with a slate's id a whole page: a `name` (default: "reward") and a `value`
+        (default: 1). For a fallback's empty id nothing is sent, and the outcome is NOTHING.
 
         It never raises. What the server answers is the outcome. Where no answer comes, it is QUEUED and sent again
         until it is answered or too old. Without a `reward_id` each call makes one, so that sending again counts once;
@@ -176,12 +216,13 @@ class Client:
         return self._take(self._core.deliveries.reward_batch(rewards))
 
     def activate(self, decision_id: str | None, action: str | None = None) -> Outcome:
-        """Say that the decision's action was shown, or which other one was. It never raises, as `reward`."""
+        """Say that the decision's action was shown, or which other one was. With a slate's id: that all were shown. It
+        never raises, as `reward`."""
         return self._take(self._core.deliveries.activate({"decision_id": decision_id, "action": action}))
 
     @property
     def fallbacks(self) -> Counter[Kind]:
-        """Fallbacks shown by this process, by (code, reason)."""
+        """Calls of this process for which fallbacks were shown, by (code, reason); of a batch, requests."""
         return self._core.fallbacks
 
     @property

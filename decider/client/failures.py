@@ -73,7 +73,8 @@ class Kind(NamedTuple):
 class Failure:
     """A call that failed. call: the RPC's name. message: for people; names the field where one was wrong.
 
-    shown: the fallback action, if one was shown. error: what was raised, if anything was.
+    decision_id: of a slate, its id. shown: the fallback action, if one was shown; of a slate, those of its slots.
+    error: what was raised, if anything was.
     """
 
     call: str
@@ -126,9 +127,8 @@ def failure_of_status(call: str, request: Message, status: status_pb2.Status) ->
 
 
 def _about(request: Message, failure: Failure) -> Failure:
-    return replace(
-        failure, experiment=getattr(request, "experiment", ""), decision_id=getattr(request, "decision_id", "")
-    )
+    id_ = getattr(request, "decision_id", "") or getattr(request, "slate_id", "")
+    return replace(failure, experiment=getattr(request, "experiment", ""), decision_id=id_)
 
 
 def _rich_status(error: grpc.RpcError) -> status_pb2.Status:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from decider.client.fallback import ABSENT
-from decider.client.values import features, flag, full_text, number, text, texts, tree
+from decider.client.values import features, flag, full_text, number, text, texts, tree, type_of
 from decider.types import CONTEXT_FIELDS
 from decider.v1 import decider_service_pb2 as pb
 
@@ -26,6 +26,18 @@ DECIDE_FIELDS = (
     *("actions", "default_action", "explore", "with_ranking", "features", "fallback"),
 )
 """Keywords of `decide` besides the context."""
+
+SLATE_FIELDS = (
+    *("experiment", "unit_id", "slots", "slate_id", "action_features", "actions", "explore", "with_ranking"),
+    *("features", "fallback"),
+)
+"""Keywords of `decide_slate` besides the context."""
+
+SLOT_FIELDS = ("features", "eligible_actions", "excluded_actions", "default_action")
+"""What a slot has."""
+
+ACTION_FIELDS = ("id", "kind", "features", "payload")
+"""What an action of a call has."""
 
 
 def new_id() -> str:
@@ -55,45 +67,118 @@ def decide_request(asked: Mapping[str, object]) -> pb.DecideRequest:
         excluded_actions=_actions("excluded_actions", asked),
         eligible_actions=_eligible_actions(asked),
     )
-    for name in ("explore", "with_ranking"):
-        if asked.get(name) is not None:
-            setattr(request, name, flag(name, asked[name]))
-    _write_context(request.context, asked)
-    _write_action_features(request, asked)
-    _write_actions(request, asked)
+    _write_context(request.context, asked, DECIDE_FIELDS)
+    _write_rest(request, asked)
     return request
 
 
-def _text(field: str, asked: Mapping[str, object]) -> str:
-    return "" if asked.get(field) is None else text(field, asked[field])
+def slate_request(asked: Mapping[str, object]) -> pb.DecideSlateRequest:
+    """From the keywords of `Client.decide_slate`, as above. It always has a slate id.
+
+    >>> slate_request({"experiment": "cart", "unit_id": "visitor-1", "slots": [{}, {"features": {"place": ["top"]}}]})
+    Traceback (most recent call last):
+        ...
+    TypeError: slots[1].features.place: is of type list; give a text, a number, a flag, or None where it is unknown
+    """
+    for name in sorted({*DECIDE_FIELDS} - {*SLATE_FIELDS}):
+        if asked.get(name) is not None:  # else it would be a feature
+            raise ValueError(
+                f"{name}: is for one decision; a slate has slate_id, and {', '.join(SLOT_FIELDS)} in slots"
+            )
+    request = pb.DecideSlateRequest(
+        experiment=full_text("experiment", asked.get("experiment")),
+        unit_id=full_text("unit_id", asked.get("unit_id")),
+        slate_id=_text("slate_id", asked) or new_id(),
+        slots=[_slot(f"slots[{place}]", one) for place, one in enumerate(as_list(asked.get("slots")))],
+    )
+    if not request.slots:
+        raise ValueError("slots: is empty; give a mapping for each place, {} where it has nothing of its own")
+    _write_context(request.context, asked, SLATE_FIELDS)
+    _write_rest(request, asked)
+    return request
 
 
-def _actions(field: str, asked: Mapping[str, object]) -> list[str]:
-    return [] if asked.get(field) is None else texts(field, asked[field])
+def _slot(path: str, given: object) -> pb.Slot:
+    fields = _fields(path, given, SLOT_FIELDS, "a slot")
+    made = pb.Slot(
+        eligible_actions=_eligible_actions(fields, f"{path}."),
+        excluded_actions=_actions("excluded_actions", fields, f"{path}."),
+        default_action=_text("default_action", fields, f"{path}."),
+    )
+    known = {} if fields.get("features") is None else features(f"{path}.features.", fields["features"])
+    if known:
+        made.features.update(known)
+    return made
 
 
-def _eligible_actions(asked: Mapping[str, object]) -> list[str]:
-    found = _actions("eligible_actions", asked)
+def as_list(slots: object) -> list[object]:
+    """The slots of a slate, which may come from a generator."""
+    return list(_mappings("slots", slots))
+
+
+def decision_ids(request: pb.DecideRequest | pb.DecideSlateRequest) -> list[str]:
+    """Of what was asked for: of each slot of a slate.
+
+    >>> decision_ids(pb.DecideSlateRequest(slate_id="page-7", slots=[pb.Slot(), pb.Slot()]))
+    ['page-7/0', 'page-7/1']
+    """
+    if isinstance(request, pb.DecideRequest):
+        return [request.decision_id]
+    return [f"{request.slate_id}/{place}" for place in range(len(request.slots))]
+
+
+def _mappings(field: str, given: object) -> Iterable[object]:
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise TypeError(f"{field}: is {type_of(given)}; give a list of mappings")
+    return given
+
+
+def _fields(path: str, given: object, names: Collection[str], what: str) -> Mapping[str, object]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{path}: is {type_of(given)}; give a mapping")
+    for name in given.keys() - {*names}:
+        raise ValueError(f"{path}.{name}: is no field of {what}; it has {', '.join(names)}")
+    return given
+
+
+def _write_rest(request: pb.DecideRequest | pb.DecideSlateRequest, asked: Mapping[str, object]) -> None:
+    for name in ("explore", "with_ranking"):
+        if asked.get(name) is not None:
+            setattr(request, name, flag(name, asked[name]))
+    _write_action_features(request, asked)
+    _write_actions(request, asked)
+
+
+def _text(field: str, asked: Mapping[str, object], path: str = "") -> str:
+    return "" if asked.get(field) is None else text(f"{path}{field}", asked[field])
+
+
+def _actions(field: str, asked: Mapping[str, object], path: str = "") -> list[str]:
+    return [] if asked.get(field) is None else texts(f"{path}{field}", asked[field])
+
+
+def _eligible_actions(asked: Mapping[str, object], path: str = "") -> list[str]:
+    found = _actions("eligible_actions", asked, path)
     # To the server, no names mean all actions: the opposite of what a page means that found none to be possible.
     if not found and asked.get("eligible_actions") is not None:
-        raise ValueError("eligible_actions: is empty, so nothing may be chosen; leave it out where all may be")
+        raise ValueError(f"{path}eligible_actions: is empty, so nothing may be chosen; leave it out where all may be")
     return found
 
 
-def _write_context(context: pb.Context, asked: Mapping[str, object]) -> None:
+def _write_context(context: pb.Context, asked: Mapping[str, object], others: Collection[str]) -> None:
     for name in CONTEXT_FIELDS:
         if asked.get(name) is not None:
             setattr(context, name, text(name, asked[name]))
-    apart = {*DECIDE_FIELDS, *CONTEXT_FIELDS}
+    apart = {*others, *CONTEXT_FIELDS}
     by_keyword = features("", {name: value for name, value in asked.items() if name not in apart})
-    others = {} if asked.get("features") is None else features("", asked["features"])
-    for name in by_keyword.keys() & others.keys():
+    by_name = {} if asked.get("features") is None else features("", asked["features"])
+    for name in by_keyword.keys() & by_name.keys():
         raise ValueError(f"{name}: is given twice, as a keyword and in features")
-    if by_keyword or others:
-        context.features.update({**by_keyword, **others})
+    if by_keyword or by_name:
+        context.features.update({**by_keyword, **by_name})
 
 
-def _write_action_features(request: pb.DecideRequest, asked: Mapping[str, object]) -> None:
+def _write_action_features(request: pb.DecideRequest | pb.DecideSlateRequest, asked: Mapping[str, object]) -> None:
     given = asked.get("action_features")
     if given is None:
         return
@@ -105,26 +190,19 @@ def _write_action_features(request: pb.DecideRequest, asked: Mapping[str, object
             request.action_features[name].update(features(f"action_features[{name}].", known))
 
 
-def _write_actions(request: pb.DecideRequest, asked: Mapping[str, object]) -> None:
+def _write_actions(request: pb.DecideRequest | pb.DecideSlateRequest, asked: Mapping[str, object]) -> None:
     given = asked.get("actions")
-    if given is None:
-        return
-    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise TypeError(f"actions: is of type {type(given).__name__}; give a list of mappings")
-    for index, one in enumerate(given):
+    for index, one in enumerate(_mappings("actions", given) if given is not None else ()):
         _write_action(request.actions.add(), f"actions[{index}]", one)
 
 
 def _write_action(made: pb.CalledAction, path: str, given: object) -> None:
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{path}: is of type {type(given).__name__}; give a mapping with an id")
-    for name in given.keys() - {"id", "kind", "features", "payload"}:
-        raise ValueError(f"{path}.{name}: is no field of an action; it has id, kind, features and payload")
-    made.id, made.kind = full_text(f"{path}.id", given.get("id")), _text("kind", given)
-    if given.get("features") is not None:
-        made.features.update(features(f"{path}.features.", given["features"]))
-    if given.get("payload") is not None:
-        made.payload.update(tree(f"{path}.payload", given["payload"]))
+    fields = _fields(path, given, ACTION_FIELDS, "an action")
+    made.id, made.kind = full_text(f"{path}.id", fields.get("id")), _text("kind", fields, f"{path}.")
+    if fields.get("features") is not None:
+        made.features.update(features(f"{path}.features.", fields["features"]))
+    if fields.get("payload") is not None:
+        made.payload.update(tree(f"{path}.payload", fields["payload"]))
 
 
 def reward_request(asked: Mapping[str, object]) -> pb.RewardRequest | None:

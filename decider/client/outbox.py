@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import random
+import re
 import threading
 import time
 from collections import Counter, deque
@@ -28,6 +29,9 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 MOST_ANSWERS = 10
 """Tries of a message that the server answers with an error of its own, which another message need not meet."""
 
+_SLOT = re.compile(r"/1?[0-9]\Z")
+"""What the id of a slot's decision has behind that of its slate, which has 20 slots at most."""
+
 ANSWERED = frozenset(("INTERNAL", "UNKNOWN"))
 
 EXIT_PATIENCE = 2.0
@@ -42,8 +46,9 @@ class Call(NamedTuple):
 
     @property
     def subject(self) -> str:
-        """Messages about the same decision, or about units, are delivered in the order in which they came."""
-        return getattr(self.request, "decision_id", "") or "units"
+        """Messages about the same decision or slate, or about units, are delivered in the order in which they came: the
+        first activation of a slot counts, also that of its slate."""
+        return _SLOT.sub("", getattr(self.request, "decision_id", "")) or "units"
 
 
 @dataclass(slots=True)

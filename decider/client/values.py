@@ -25,7 +25,7 @@ def text(field: str, value: object) -> str:
     """
     value = _content(value)
     if not isinstance(value, str):
-        raise TypeError(f"{field}: is {_type(value)}; give a text, for example str(...)")
+        raise TypeError(f"{field}: is {type_of(value)}; give a text, for example str(...)")
     plain = str.__str__(value)  # a subclass may print as something else
     try:
         plain.encode()
@@ -51,7 +51,7 @@ def texts(field: str, value: object) -> list[str]:
     TypeError: eligible_actions: is of type str; give a list of texts
     """
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise TypeError(f"{field}: is {_type(value)}; give a list of texts")
+        raise TypeError(f"{field}: is {type_of(value)}; give a list of texts")
     return [full_text(f"{field}[{index}]", one) for index, one in enumerate(value)]
 
 
@@ -59,7 +59,7 @@ def flag(field: str, value: object) -> bool:
     """True or False."""
     value = _content(value)
     if not isinstance(value, bool):
-        raise TypeError(f"{field}: is {_type(value)}; give True or False")
+        raise TypeError(f"{field}: is {type_of(value)}; give True or False")
     return value
 
 
@@ -72,11 +72,11 @@ def number(field: str, value: object) -> float:
     """
     value = _content(value)
     if not _is_number(value):
-        raise TypeError(f"{field}: is {_type(value)}; give a number")
+        raise TypeError(f"{field}: is {type_of(value)}; give a number")
     try:
         found = float(value)
     except Exception as error:  # whatever the number's own code raises
-        raise ValueError(f"{field}: {_type(value)} that is no finite number ({error})") from error
+        raise ValueError(f"{field}: {type_of(value)} that is no finite number ({error})") from error
     if not math.isfinite(found):
         raise ValueError(f"{field}: is {found}; give a finite number")
     return found
@@ -97,13 +97,13 @@ def feature(field: str, value: object) -> FeatureValue | None:
         return text(field, value)
     if _is_number(value):
         return number(field, value)
-    raise TypeError(f"{field}: is {_type(value)}; give a text, a number, a flag, or None where it is unknown")
+    raise TypeError(f"{field}: is {type_of(value)}; give a text, a number, a flag, or None where it is unknown")
 
 
 def features(path: str, known: object) -> dict[str, FeatureValue]:
     """Features by name, without the unknown ones. path: what stands before a name in errors."""
     if not isinstance(known, Mapping):
-        raise TypeError(f"{path.rstrip('.') or 'features'}: is {_type(known)}; give a mapping of names to values")
+        raise TypeError(f"{path.rstrip('.') or 'features'}: is {type_of(known)}; give a mapping of names to values")
     found = {}
     for name, value in known.items():
         name = text(f"{path.rstrip('.') or 'features'}: a name", name)
@@ -136,6 +136,10 @@ def _is_number(value: object) -> TypeGuard[SupportsFloat]:
     return isinstance(value, Number) or (hasattr(value, "__float__") and not hasattr(value, "__len__"))
 
 
-def _type(value: object) -> str:
-    """Values may be personal: an error names the type alone."""
+def type_of(value: object) -> str:
+    """For an error: values may be personal, so it names the type alone.
+
+    >>> type_of(None), type_of("sale")
+    ('None', 'of type str')
+    """
     return "None" if value is None else f"of type {type(value).__name__}"

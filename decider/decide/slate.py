@@ -54,7 +54,7 @@ def decide_slate(
     decisions = []
     for place, slot in enumerate(slots):
         try:
-            filled = _fill(slot._replace(excluded=(*slot.excluded, *taken)), version, model, cache, budget, counts)
+            filled = _fill(slot, taken, version, model, cache, budget, counts)
         except FailedPrecondition as error:
             raise FailedPrecondition(
                 f"slots[{place}]: {error}; the slots before it took {', '.join(taken) or 'none'}", reason=error.reason
@@ -68,7 +68,8 @@ def decide_slate(
 
 
 def _fill(
-    request: DecisionRequest,
+    slot: DecisionRequest,
+    taken: Sequence[ActionId],
     version: ExperimentVersion,
     model: Model,
     cache: SlotsCache | None,
@@ -76,5 +77,21 @@ def _fill(
     counts: Counts | None,
 ) -> SlotDecision:
     reached = version.limits.reached(counts) if version.limits and counts else NOTHING_REACHED
-    eligible = eligible_actions(version, request, History(reached))
-    return SlotDecision(decide(request, version, model, cache, budget, eligible=eligible), reached, eligible.withheld)
+    eligible = eligible_actions(version, _exclude(slot, taken, version), History(reached))
+    slot = _forget_called(slot, taken, version)
+    return SlotDecision(decide(slot, version, model, cache, budget, eligible=eligible), reached, eligible.withheld)
+
+
+def _exclude(slot: DecisionRequest, taken: Sequence[ActionId], version: ExperimentVersion) -> DecisionRequest:
+    """Without what is taken. Of the actions that only the call knows, a slot knows those that can be chosen for it."""
+    known = version.choices.keys() | slot.action_features.keys() if slot.action_features else version.choices.keys()
+    return slot._replace(excluded=(*slot.excluded, *[id_ for id_ in taken if id_ in known]))
+
+
+def _forget_called(slot: DecisionRequest, taken: Sequence[ActionId], version: ExperimentVersion) -> DecisionRequest:
+    """Without the taken actions of the call: in the log, an action that has features there and is not declared is one
+    that could be chosen."""
+    called = {id_ for id_ in taken if id_ in slot.action_features and id_ not in version.choices}
+    if not called:
+        return slot
+    return slot._replace(action_features={id_: f for id_, f in slot.action_features.items() if id_ not in called})

@@ -17,6 +17,7 @@ from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
 from decider.experiment.history_checks import history_violations
+from decider.experiment.ids import id_violation
 from decider.experiment.limit_checks import limit_violations
 from decider.experiment.rules import rule_problem
 from decider.experiment.schema_checks import enum_violation, schema_violations
@@ -31,7 +32,6 @@ MICROSECONDS = 1_000_000
 LARGEST_REWARD = 1e12
 SHORTEST_WINDOW, LONGEST_WINDOW = 1_000, 90 * 86_400 * MICROSECONDS
 
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TERM = re.compile(r"[CA]{2,4}")
 
 
@@ -129,21 +129,6 @@ def _called_violations(message: pb.Experiment, active: Sequence[str]) -> Iterabl
             f"{name} learns about each action by itself: it knows nothing about an action that it has not seen, and "
             "needs more memory for each one. Take squarecb, which shares what it learns by features",
         )
-
-
-def is_id(text: str) -> bool:
-    """Whether it can be an id of an experiment or action.
-
-    >>> is_id("article-7"), is_id("two words")
-    (True, False)
-    """
-    return _ID.fullmatch(text) is not None
-
-
-def id_violation(path: str, id_: str) -> Iterable[Violation]:
-    """What is wrong with an id, or a kind."""
-    if not is_id(id_):
-        yield Violation(path, f"{id_[:80]!r} is not 1 to 64 letters, digits, '-', '_' or '.'")
 
 
 def payload_violation(path: str, payload: Struct) -> Iterable[Violation]:

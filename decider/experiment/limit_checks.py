@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from decider.errors import Violation
+from decider.experiment.ids import id_violation
 from decider.experiment.limits import zone_of
 from decider.v1 import experiment_pb2 as pb
 
 MAX_CAPS = 100
 MOST = 1_000
-"""Of a cap: what counts of a unit is read for every decision."""
+"""Of a cap: no more of what counts of a unit is read for every decision."""
 
 SHORTEST_PERIOD, LONGEST_PERIOD = 1_000, 366 * 86_400_000_000
 """Microseconds."""
@@ -43,6 +44,8 @@ def _cap_violations(path: str, cap: pb.Cap, message: pb.Experiment) -> Iterator[
         seconds = cap.per.ToMicroseconds() / 1_000_000
         yield Violation(f"{path}.per", f'{seconds:g} s is not in [0.001 s, 366 days]; give it like "7d"')
     if message.HasField("actions_in_calls"):  # they may bring every action and kind
+        for field, text in (("action", cap.action), ("kind", cap.kind)):
+            yield from id_violation(f"{path}.{field}", text) if text else ()
         return
     if cap.action and cap.action not in {action.id for action in message.actions}:
         yield Violation(f"{path}.action", f"{cap.action[:64]!r} is not one of the actions")

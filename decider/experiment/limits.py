@@ -6,7 +6,7 @@ withheld, by the logs, which count, and by `simulator verify`, which counts agai
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import NamedTuple
@@ -16,6 +16,10 @@ from decider.types import NOTHING_REACHED, ActionId, Reached, Time
 
 MICROSECONDS = 1_000_000
 UTC_NAME = "UTC"
+
+LONGEST_DAY = (24 + 26) * 3_600 * MICROSECONDS
+"""Of any zone: clocks tell UTC-12 to UTC+14, and one day Antarctica/Vostok went from +7 to 0. For so long a day that is
+over may overlap today's in another zone, which a new version may have."""
 
 CAPS, DAILY_BUDGET, ELIGIBLE_IF = "caps", "daily_budget", "eligible_if"
 """Names of rules that withhold actions: fields of the definition."""
@@ -48,7 +52,8 @@ class Day(NamedTuple):
 
 
 def day_at(at: Time, zone: tzinfo) -> Day:
-    """The calendar day of a time. It has 23 or 25 hours where clocks are changed.
+    """The calendar day of a time. Where clocks are changed it has 23 or 25 hours, or others: 22 and 26 in
+    Antarctica/Troll.
 
     >>> spring = day_at(Time(1_774_742_400_000_000), zone_of("Europe/Berlin"))  # 2026-03-29
     >>> (spring.end - spring.begin) / 3_600_000_000
@@ -80,7 +85,8 @@ class Cap:
 
 
 class Counts(NamedTuple):
-    """What counts at a time for the limits of a version: for each cap and for each budget, in their order."""
+    """What counts at a time for the limits of a version: for each cap and for each budget, in their order. Of a cap it
+    is counted no further than its `most`: so a decision costs the same, however often its unit was shown something."""
 
     caps: tuple[int, ...]
     budgets: tuple[int, ...]
@@ -113,13 +119,9 @@ class Limits:
             day = self._day = day_at(at, self._zone)
         return day
 
-    def counts(self, shown: Iterable[tuple[ActionId, str, Time]], spent: Mapping[ActionId, int], at: Time) -> Counts:
-        """shown: (action, kind, time) of what counts of a unit, as far back as a cap looks. spent: of the day."""
-        known = list(shown)
-        caps = [
-            sum(cap.covers(action, kind) and time > at - cap.per for action, kind, time in known) for cap in self.caps
-        ]
-        return Counts(tuple(caps), tuple([spent.get(id_, 0) for id_ in self.budgets]))
+    def counts(self, shown: Sequence[int], spent: Mapping[ActionId, int]) -> Counts:
+        """shown: to the unit, of each cap. spent: of the day, by action."""
+        return Counts(tuple(shown), tuple([spent.get(id_, 0) for id_ in self.budgets]))
 
     def with_one(self, counts: Counts, action: ActionId, kind: str) -> Counts:
         """The counts after one more decision at the same time."""

@@ -19,6 +19,12 @@ _DURATION = "google.protobuf.Duration"
 _TIMESTAMP = "google.protobuf.Timestamp"
 _STRUCT = "google.protobuf.Struct"
 
+_LARGEST = {
+    FieldDescriptor.CPPTYPE_INT64: 2**63 - 1,
+    FieldDescriptor.CPPTYPE_UINT32: 2**32 - 1,
+}
+"""Of the whole numbers that a definition has."""
+
 
 def shape_violations(content: Mapping[str, Any], descriptor: Descriptor, path: str = "") -> Iterator[Violation]:
     """Every key that does not fit.
@@ -73,8 +79,9 @@ def _value_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator
         if _short(value, field) not in _short_names(field):
             yield Violation(path, f"{value!r} is none of {', '.join(_short_names(field))}")
     elif message is None:
-        if isinstance(value, Mapping | list):
-            yield Violation(path, "must be a single value, not a table or list")
+        problem = _scalar_problem(value, field)
+        if problem:
+            yield Violation(path, problem)
     elif message.full_name == _DURATION:
         if not isinstance(value, str) or microseconds_of(value) is None:
             yield Violation(path, f"must be a duration like {EXAMPLES}")
@@ -86,6 +93,34 @@ def _value_violations(value: Any, field: FieldDescriptor, path: str) -> Iterator
         yield Violation(path, f"must be a table with {names or 'nothing in it: {}'}")
     elif message.full_name != _STRUCT:
         yield from shape_violations(value, message, f"{path}.")
+
+
+def _scalar_problem(value: Any, field: FieldDescriptor) -> str | None:
+    """protobuf takes true for 1."""
+    if isinstance(value, Mapping | list):
+        return "must be a single value, not a table or list"
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return None if isinstance(value, bool) else "must be true or false, without quotation marks"
+    if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        return None if isinstance(value, str) else 'must be a text in quotation marks, like "abc"'
+    number = _number(value)
+    if number is None:
+        return f"must be a number, not {str(value).lower()[:64] if isinstance(value, bool) else repr(value)[:64]}"
+    largest = _LARGEST.get(field.cpp_type)
+    if largest is not None and not (number % 1 == 0 and 0 <= number <= largest):
+        return f"must be a whole number from 0 to {largest}, not {number}"
+    return None
+
+
+def _number(value: Any) -> float | None:
+    """The number that a value says; in quotation marks, too. None: it says none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if isinstance(value, str) else value
 
 
 def _short_names(field: FieldDescriptor) -> list[str]:

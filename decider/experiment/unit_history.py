@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from decider.errors import InvalidArgument, Violation
-from decider.types import ActionId, Context, Features, FeatureValue, Position, Time
+from decider.types import ActionId, Context, ExperimentId, Features, FeatureValue, Position, Time
 
 PREFIX = "history."
-"""Begins the name of each of these features; no call may send such a name."""
+"""Begins the name of each of these features. A call to an experiment that declares a history may send no such name: the
+log would not say whose it is. To others it is a name as any."""
 
 REWARD_FEATURES = ("recency", "frequency", "money")
 """Of each name of rewards: how long ago the last one was, how many there were, what they came to."""
@@ -75,7 +76,8 @@ class PastReward(NamedTuple):
 
 class PastDecision(NamedTuple):
     """A decision of the unit, with what became of it. action: what was shown, as far as the log knows. deadline: of its
-    rewards. counts: whether somebody can have seen it, where the experiment counts only what was activated."""
+    rewards; it is that of the seal where a final reward had closed it. counts: whether somebody can have seen it, where
+    the experiment counts only what was activated."""
 
     position: Position
     time: Time
@@ -92,11 +94,15 @@ def with_history(context: Context, known: Features) -> Context:
     return context._replace(features={**context.features, **known})
 
 
-def check_call(context: Context) -> None:
-    """Raises InvalidArgument where a call sends a feature that is the server's to make."""
+def check_call(context: Context, experiment: ExperimentId) -> None:
+    """Raises InvalidArgument where a call sends a feature that is the server's to make. experiment: declares a
+    history."""
     sent = [name for name in context.features if name.startswith(PREFIX)]
     if sent:
-        problem = f"names that begin with {PREFIX!r} are those of the unit's history; take another name"
+        problem = (
+            f"experiment {experiment!r} declares a history, so the server itself makes what begins with {PREFIX!r}; "
+            "leave it out, or take another name"
+        )
         raise InvalidArgument([Violation(f"context.features[{name}]", problem) for name in sent])
 
 

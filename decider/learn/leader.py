@@ -118,6 +118,8 @@ class Leader:
         self._not_maintained = ""
         self.unlearned: dict[Owner, str] = {}
         """Models that could not be learned at the start, and why."""
+        self._failures: dict[Owner, str] = {}
+        """Of those that tried and failed: why the last time."""
 
     def catch_up(self) -> bool:
         """At the start: learn until every serving model has learned the log; False if `stopping` came first.
@@ -278,6 +280,7 @@ class Leader:
         for owner in self._roster.keys() - wanted.keys():
             self._store(self._roster[owner])
             self._roster.pop(owner).trainer.close()
+            self._failures.pop(owner, None)
             self._copies.drop(owner)
         for owner, version in wanted.items():
             if owner in self._roster:
@@ -356,8 +359,19 @@ class Leader:
         self._roster[training.owner] = again
         self._on_failed(id_)
         unexpected = None if isinstance(error, DeciderError) else error
-        if self.unlearned.get(training.owner) != str(error):  # that was told at the start
-            logger.error("experiment %s could not learn; it tries again: %s", id_, error, exc_info=unexpected)
+        if str(error) not in (self.unlearned.get(training.owner), self._failures.get(training.owner)):  # told before
+            way_out = self._way_out(training, error)
+            logger.error(
+                "experiment %s could not learn; it tries again: %s%s", id_, error, way_out, exc_info=unexpected
+            )
+        self._failures[training.owner] = str(error)
+
+    def _way_out(self, training: Training, error: Exception) -> str:
+        """Where the version before serves as long as a part of the archive is not found."""
+        if not (isinstance(error, ArchiveMissing | ArchiveDamaged) and training.version.experiment.policy.relearned):
+            return ""
+        id_ = training.version.experiment.id
+        return f" (of this server); or go back: decider relearn {id_} --db {self._log.name} --undo"
 
     def _learn(self, training: Training, end: Mark) -> None:
         """Learn a slice. The model is published once it has caught up, and from time to time on the way."""
@@ -373,6 +387,7 @@ class Leader:
             return
         training.due = time.monotonic() + self._pace.interval
         first, training.reached = not training.reached, True
+        self._failures.pop(training.owner, None)
         self._publish(training, first=first, store=first or self._store_is_due(training))
 
     def _publish_on_the_way(self, training: Training) -> None:

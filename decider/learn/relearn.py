@@ -106,8 +106,8 @@ def _has_open_windows_of_another_definition(log: LogReader, newest: Experiment, 
         return False
     relearned = newest.policy.relearned
     until = relearned.until if relearned else START
-    later = [one for one in log.versions() if one.experiment.id == newest.id and one.position > until]
-    learned = [one.experiment.reward for one in later] + ([read_reward(relearned.reward)] if relearned else [])
+    later = [one.experiment for one in log.versions() if one.experiment.id == newest.id and one.position > until]
+    learned = [one.reward for one in later if one.learns] + ([read_reward(relearned.reward)] if relearned else [])
     return not all(learns_alike(one, newest.reward) for one in learned)
 
 

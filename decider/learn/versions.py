@@ -139,11 +139,11 @@ class Versions:
     def _warn_of_old_rewards(self, before: ExperimentVersion | None, experiment: Experiment) -> None:
         if before is None or not experiment.policy.learns or learns_alike(before.experiment.reward, experiment.reward):
             return
-        count = self._log.count_decisions(experiment.id)
+        count = self._log.count_learned(experiment.id)
         if count:
             logger.warning(
-                "experiment %s: its reward definition is another one now. Its %d decisions in the log stay learned by "
-                "the one that they were made with; `decider relearn %s --db %s` learns them anew by this one",
+                "experiment %s: its reward definition is another one now. %d decisions in the log stay learned by the "
+                "one that they were made with; `decider relearn %s --db %s` learns them anew by this one",
                 experiment.id, count, experiment.id, self._log.name,
             )  # fmt: skip
 

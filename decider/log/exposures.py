@@ -6,13 +6,14 @@ the same in tables.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heappop, heappush
 from typing import NamedTuple
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.limits import Counts, Day, Limits
+from decider.experiment.limits import LONGEST_DAY, Cap, Counts, Day, Limits
 from decider.types import ActionId, Decision, ExperimentId, Features, Position, Reached, Time
 
 
@@ -59,6 +60,18 @@ class ShownActivation(NamedTuple):
     action: ActionId | None
 
 
+class ShownSeal(NamedTuple):
+    """The seal of a decision that a final reward has closed: what is said behind it comes too late."""
+
+    position: Position
+    time: Time
+    decision: Position
+
+
+FollowUp = ShownActivation | ShownSeal
+"""What has settled whether a decision was shown: its activation in time, or else its seal. None: neither is there."""
+
+
 def exposure(shown: ShownDecision, action: ActionId | None = None, *, activated: bool = False) -> Exposure | None:
     """Of a decision; None where no cap or budget counts its action. action: shown in place of the drawn one."""
     limits, id_ = shown.version.limits, action or shown.action
@@ -71,6 +84,16 @@ def exposure(shown: ShownDecision, action: ActionId | None = None, *, activated:
     return Exposure(
         shown.position, shown.version.experiment.id, shown.unit_id, id_, kind, shown.time, until, reserved, day
     )
+
+
+def settled_exposure(shown: ShownDecision, said: FollowUp | None) -> Exposure | None:
+    """Of a decision with what followed, as it stands where nothing is deleted."""
+    if isinstance(said, ShownActivation) and said.time < shown.deadline:
+        return exposure(shown, said.action, activated=True)
+    one = exposure(shown)
+    if one is None or one.reserved_until is None or not isinstance(said, ShownSeal):
+        return one
+    return one._replace(reserved_until=said.time)
 
 
 def are_reached(version: ExperimentVersion, new: Iterable[tuple[Decision, Reached | None]], counts: Counts) -> bool:
@@ -86,17 +109,22 @@ def are_reached(version: ExperimentVersion, new: Iterable[tuple[Decision, Reache
     return True
 
 
+_Counted = tuple[ExperimentId, str, ActionId | None, str | None]
+"""What a cap counts: an experiment, a unit, and the action or the kind."""
+
+
 class Exposures:
     """Those of a log, up to the entry that was added last."""
 
     def __init__(self) -> None:
         self._decisions: dict[Position, ShownDecision] = {}
         self._known: dict[Position, Exposure] = {}
-        self._of_units: defaultdict[tuple[ExperimentId, str], list[Position]] = defaultdict(list)
+        self._counted: dict[_Counted, list[tuple[Time, Position]]] = {}
         self._spent: defaultdict[ExperimentId, Counter[tuple[Day, ActionId]]] = defaultdict(Counter)
         self._reserved: list[tuple[Time, Position]] = []
         self._over: list[tuple[Time, Position]] = []
         self._windows: list[tuple[Time, Position]] = []
+        self._days: list[tuple[Time, ExperimentId, Day, ActionId]] = []
 
     def add(self, shown: ShownDecision) -> None:
         """A decision, at the end."""
@@ -115,16 +143,37 @@ class Exposures:
             self._drop(shown.position)
             self._put(exposure(shown, activation.action, activated=True))
 
+    def seal(self, seal: ShownSeal) -> None:
+        """A seal, at the end: nobody can say any more that the decision was shown."""
+        self.end_windows(seal.time)
+        shown = self._decisions.pop(seal.decision, None)
+        one = self._known.get(seal.decision)
+        if shown is not None and one is not None and one.reserved_until is not None:
+            self._drop(seal.decision)
+
+    def follow(self, said: FollowUp) -> None:
+        """An activation or a seal, at the end."""
+        if isinstance(said, ShownActivation):
+            self.activate(said)
+        else:
+            self.seal(said)
+
     def counts(self, version: ExperimentVersion, unit: str, at: Time) -> Counts:
         """What counts for a decision at the end."""
         limits = version.limits
         assert limits is not None, "only called for versions with limits"
-        of_unit = list(self._of_unit(version.experiment.id, unit, at)) if limits.caps else []
-        return limits.counts([(e.action, e.kind, e.time) for e in of_unit], self._spent_on(version, limits, at), at)
+        shown = [self._count(version.experiment.id, unit, cap, at) for cap in limits.caps]
+        return limits.counts(shown, self._spent_on(version, limits, at))
 
-    def _of_unit(self, experiment: ExperimentId, unit: str, at: Time) -> Iterator[Exposure]:
-        known = [self._known[decision] for decision in self._of_units.get((experiment, unit), ())]
-        return (e for e in known if e.until > at and (e.reserved_until is None or e.reserved_until > at))
+    def _count(self, experiment: ExperimentId, unit: str, cap: Cap, at: Time) -> int:
+        """Of a cap, from the newest one back; at most `cap.most`."""
+        count = 0
+        for time, decision in reversed(self._counted.get((experiment, unit, cap.action, cap.kind), ())):
+            if count == cap.most or time <= at - cap.per:
+                break
+            one = self._known[decision]
+            count += one.until > at and (one.reserved_until is None or one.reserved_until > at)
+        return count
 
     def _spent_on(self, version: ExperimentVersion, limits: Limits, at: Time) -> Mapping[ActionId, int]:
         today, spent = limits.day(at), Counter[ActionId]()
@@ -150,9 +199,9 @@ class Exposures:
             return
         self._known[one.decision] = one
         heappush(self._over, (one.until, one.decision))
-        self._of_units[one.experiment, one.unit_id].append(one.decision)
-        if one.day is not None:
-            self._spent[one.experiment][one.day, one.action] += 1
+        for counted in _counted(one):
+            insort(self._counted.setdefault(counted, []), (one.time, one.decision))
+        self._spend(one, 1)
         if one.reserved_until is not None:
             heappush(self._reserved, (one.reserved_until, one.decision))
 
@@ -160,9 +209,22 @@ class Exposures:
         one = self._known.pop(decision, None)
         if one is None:
             return
-        self._of_units[one.experiment, one.unit_id].remove(decision)
+        self._count_no_more(one)
+        self._spend(one, -1)
+
+    def _spend(self, one: Exposure, count: int) -> None:
         if one.day is not None:
-            self._spent[one.experiment][one.day, one.action] -= 1
+            spent, key = self._spent[one.experiment], (one.day, one.action)
+            if key not in spent:
+                heappush(self._days, (one.day.end, one.experiment, *key))
+            spent[key] += count
+
+    def _count_no_more(self, one: Exposure) -> None:
+        for counted in _counted(one):
+            places = self._counted[counted]
+            del places[bisect_left(places, (one.time, one.decision))]
+            if not places:
+                del self._counted[counted]
 
     def end_windows(self, at: Time) -> None:
         """Forget what counts for nothing any more at a time, to which the log has come."""
@@ -173,9 +235,16 @@ class Exposures:
             one = self._known.get(decision)
             if one is not None and one.until <= at:
                 del self._known[decision]
-                self._of_units[one.experiment, one.unit_id].remove(decision)
+                self._count_no_more(one)
         for decision in _until(self._windows, at):
             self._decisions.pop(decision, None)
+        while self._days and self._days[0][0] <= at - LONGEST_DAY:
+            _, experiment, *key = heappop(self._days)
+            del self._spent[experiment][key[0], key[1]]
+
+
+def _counted(one: Exposure) -> tuple[_Counted, _Counted]:
+    return (one.experiment, one.unit_id, one.action, None), (one.experiment, one.unit_id, None, one.kind)
 
 
 def _until(heap: list[tuple[Time, Position]], at: Time) -> Iterator[Position]:

@@ -22,9 +22,12 @@ from typing import Any, Generic, TypeVar
 
 from greenlet import getcurrent, greenlet
 
-from decider.log.protocol import Append, Awaited, Entry, Mark
+from decider.experiment.attribution import MOST_CREDITED
+from decider.log.protocol import MOST_ROWS, Append, Awaited, Entry, Mark, NewUnitReward, NewUnitRewardChange
 
 logger = logging.getLogger(__name__)
+
+_BY_UNIT = (NewUnitReward, NewUnitRewardChange)
 
 MOST_WAITING = 32
 """Most calls of one thread that share a commit; with more, all would only wait longer."""
@@ -212,11 +215,19 @@ class CommitExecutor(Executor):
         """The work of a thread: start calls until none is left, then do what they wait for, for all at once."""
         runners = _Runners()
         while (call := self._calls.get()) is not None:
-            waiting = runners.start(call)
-            while len(waiting) < MOST_WAITING and (call := self._next()) is not None:
-                waiting += runners.start(call)
+            waiting = self._start_more(runners.start(call), runners)
+            del call  # while the thread waits for the next one, it must not keep this one's request
             while waiting:
-                waiting = self._answer(waiting, runners)
+                # Commits last: then those that look something up first are in the same commit.
+                work = next((work for _, (work, _) in waiting if work != self._append), self._append)
+                waiting = self._answer(work, waiting, runners)
+                if waiting and work == self._append:  # others must not wait until the last piece of a batch is written
+                    waiting = self._start_more(waiting, runners)
+
+    def _start_more(self, waiting: list[_Waiting], runners: _Runners) -> list[_Waiting]:
+        while len(waiting) < MOST_WAITING and (call := self._next()) is not None:
+            waiting += runners.start(call)
+        return waiting
 
     def _next(self) -> Call | None:
         """The next call; None if none is queued, or the executor ends."""
@@ -228,14 +239,17 @@ class CommitExecutor(Executor):
             self._calls.put(None)  # back into the queue: `_serve` ends with it, once no call waits
         return call
 
-    def _answer(self, waiting: list[_Waiting], runners: _Runners) -> list[_Waiting]:
+    def _answer(self, work: _Work, waiting: list[_Waiting], runners: _Runners) -> list[_Waiting]:
         """Do one kind of work for all that wait for it. Returns those that wait afterwards."""
-        # Commits last: then those that look something up first are in the same commit.
-        work = next((work for _, (work, _) in waiting if work != self._append), self._append)
         these = [(runner, items) for runner, (kind, items) in waiting if kind == work]
         again = [one for one in waiting if one[1][0] != work]
-        # Entries of one kind after each other: the log writes them with one statement.
-        these.sort(key=lambda one: type(one[1][0]).__name__ if one[1] else "")
+        # Entries of one kind after each other: the log writes them with one statement. What writes much comes last, so
+        # that only this waits where not all fit.
+        these.sort(key=lambda one: _order(one[1]))
+        if work == self._append:
+            fit = _count_fitting([items for _, items in these])
+            again += [(runner, (work, items)) for runner, items in these[fit:]]
+            these = these[:fit]
         try:
             results = work([item for _, items in these for item in items])
         except Exception as error:
@@ -247,6 +261,21 @@ class CommitExecutor(Executor):
             again += runners.still_waiting(runner, runner.switch(results[first : first + len(items)]))
             first += len(items)
         return again
+
+
+def _order(entries: Sequence[Any]) -> tuple[bool, str]:
+    kind = type(entries[0]) if entries else object
+    return kind in _BY_UNIT, kind.__name__
+
+
+def _count_fitting(calls: Sequence[Sequence[Any]]) -> int:
+    """How many of these calls, from the first on, share a commit: one more than writes less than MOST_ROWS entries."""
+    rows = 0
+    for count, entries in enumerate(calls):
+        if rows >= MOST_ROWS:
+            return count
+        rows += sum([MOST_CREDITED if type(entry) in _BY_UNIT else 1 for entry in entries])
+    return len(calls)
 
 
 class _Runners:

@@ -14,18 +14,19 @@ from typing import Any
 
 from decider.errors import LogError, LogLocked
 from decider.experiment.aggregate import NamedReward, final_reward
-from decider.experiment.attribution import OpenDecision, credited
+from decider.experiment.attribution import OpenDecision, SameId, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.exact_sum import ZERO, ExactSum
-from decider.log.exposures import Exposures, ShownActivation, ShownDecision, are_reached
+from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
 from decider.log.lift_totals import LEARNED, StratumTotals, place_of
 from decider.log.protocol import (
     EARLY_MICROSECONDS,
+    END,
     MOST_EARLY,
     MOST_OPEN,
     MOST_UNITS,
@@ -262,13 +263,10 @@ class MemoryLog:
             self._append(NewRecall(mark.position, new.seen), mark.time)
 
     def _append_unit_reward(self, reward: NewUnitReward, at: Time) -> Mark | None:
-        found = self._open_decisions(self.units_of(reward.unit), reward.experiment, at)
-        new = credited(found, reward.name, reward.value)
-        was_sent = reward.reward_id is not None and (
-            self.find_unit_reward(reward.unit, reward.reward_id) is not None
-            or any((one.position, reward.reward_id) in self._by_id for one in found)
-        )
-        if was_sent:
+        open_, same = self._open_decisions(reward.unit, reward.experiment, at), self._same_id(reward, at)
+        new = credited(open_, reward.name, reward.value, same)
+        was_sent = reward.reward_id is not None and self.find_unit_reward(reward.unit, reward.reward_id) is not None
+        if was_sent or new is None:
             self._refused[reward.name, RewardOutcome.DUPLICATE] += 1
             return None
         mark = self._append(reward, at)
@@ -280,19 +278,55 @@ class MemoryLog:
             self._refused[reward.name, RewardOutcome.NO_DECISION] += 1
         return mark
 
-    def _open_decisions(
-        self, units: Sequence[str], experiment: ExperimentId | None, at: Time
-    ) -> Sequence[OpenDecision]:
-        found = [
-            OpenDecision(logged.position, self._version(logged), logged.position in self._activations)
+    def _creditable(self, unit: str, at: Time) -> list[LoggedDecision]:
+        """The person's decisions whose windows would be open at a time, if no final reward had closed them."""
+        units = self.units_of(unit)
+        return [
+            logged
             for logged in self._logged_decisions()
             if logged.decision.unit_id in units
             and self._version(logged).experiment.reward.attribution is not None
-            and experiment in (None, self._version(logged).experiment.id)
-            and logged.position not in self._seals
-            and at < self._deadline(logged)
+            and at < self._usual_deadline(logged)
         ]
-        return found[-MOST_OPEN:]
+
+    def _open_decisions(self, unit: str, experiment: ExperimentId | None, at: Time) -> Sequence[OpenDecision]:
+        found = [
+            logged
+            for logged in self._creditable(unit, at)
+            if experiment in (None, self._version(logged).experiment.id) and logged.position not in self._seals
+        ]
+        return [self._open_decision(logged) for logged in found[-MOST_OPEN:]]
+
+    def _open_decision(self, logged: LoggedDecision) -> OpenDecision:
+        _, activation = self._activations.get(logged.position, (None, None))
+        overridden = activation is not None and activation.action is not None
+        return OpenDecision(logged.position, self._version(logged), activation is not None, overridden)
+
+    def _same_id(self, reward: NewUnitReward, at: Time) -> Sequence[SameId]:
+        """The rewards with its id that named a decision."""
+        if reward.reward_id is None:
+            return ()
+        found = [
+            SameId(logged.position, self._version(logged).experiment.id, ref.name)
+            for logged in self._creditable(reward.unit, at)[-MOST_OPEN:]
+            if (ref := self._by_id.get((logged.position, reward.reward_id))) is not None
+        ]
+        return [one for one in found if reward.experiment in (None, one.experiment)]
+
+    def _is_by_unit(self, reward: NewReward) -> bool:
+        """Whether the reward of a decision is one by unit, which was credited in its experiment."""
+        logged = self._located.get(reward.decision)
+        if reward.reward_id is None or logged is None:
+            return False
+        units, experiment = self.units_of(logged.decision.unit_id), self._version(logged).experiment.id
+        return any(
+            sent.unit in units
+            and (sent.reward_id, sent.name) == (reward.reward_id, reward.name)
+            and any(
+                self._version(self._located[one.decision]).experiment.id == experiment for one in self._credited(at)
+            )
+            for at, (sent, _) in self._unit_rewards.items()
+        )
 
     def _append_unit_change(self, change: NewUnitRewardChange, at: Time) -> Mark | None:
         found = self.find_unit_reward(change.unit, change.reward_id)
@@ -341,10 +375,11 @@ class MemoryLog:
     def _append(self, entry: Entry, at: Time) -> Mark | None:
         if isinstance(entry, EarlyActivation):
             return self._remember(entry, at)
-        if isinstance(entry, NewRewardChange) and (entry.decision, entry.reward_id) not in self._by_id:
-            self._append(entry.missing_reward(), at)
+        if isinstance(entry, NewRewardChange) and not self._has_reward(entry, at):
+            return None
         key = _key(entry)
-        if isinstance(entry, Orphan | RefusedReward) or (key is not None and key in self._unique):
+        is_by_unit = isinstance(entry, NewReward) and self._is_by_unit(entry)
+        if isinstance(entry, Orphan | RefusedReward) or is_by_unit or (key is not None and key in self._unique):
             self._count_refused(entry)
             return None
         self._unique.add(key)
@@ -357,6 +392,11 @@ class MemoryLog:
         if isinstance(entry, NewReward | NewRewardChange) and entry.final:
             self._seal_early(self._located[entry.decision], mark)
         return mark
+
+    def _has_reward(self, change: NewRewardChange, at: Time) -> bool:
+        """Whether there is a reward to change: it is made where it has not come yet."""
+        there = (change.decision, change.reward_id) in self._by_id
+        return there or self._append(change.missing_reward(), at) is not None
 
     def _seal_early(self, logged: LoggedDecision, last: Mark) -> None:
         if self._in_time(last, logged) and last.time < self._deadline(logged):
@@ -393,6 +433,7 @@ class MemoryLog:
                 self._recalls[entry.decision] = entry.seen
             case NewSeal():
                 self._seals[entry.decision] = mark
+                self._exposures.seal(ShownSeal(*mark, entry.decision))
             case NewWithheld():
                 self._withheld[entry.decision] = entry.rules
             case NewVersion():
@@ -507,9 +548,13 @@ class MemoryLog:
             channel=logged.decision.context.channel,
             activated=activated,
             counts=self._version(logged).counts(activated=activated),
-            deadline=self._deadline(logged),
+            deadline=self._deadline_then(logged, seen),
             rewards=self._past_rewards(logged.position, seen),
         )
+
+    def _deadline_then(self, logged: LoggedDecision, seen: Seen) -> Time:
+        seal = self._seals.get(logged.position)
+        return seal.time if seal is not None and seal.position <= seen.until else self._usual_deadline(logged)
 
     def _past_rewards(self, decision: Position, seen: Seen) -> tuple[PastReward, ...]:
         """Those that had come by then, with the values that they had then."""
@@ -540,14 +585,17 @@ class MemoryLog:
         """See LogReader."""
         return self._withheld.get(decision, {})
 
-    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
         """See LogReader."""
-        said = {
-            one.decision: ShownActivation(*mark, one.decision, one.action) for mark, one in self._of_kind(NewActivation)
-        }
         for mark, entry in self._of_kind(Decision):
             if self._versions[entry.version].limits is not None:
-                yield self._shown(mark, entry), said.get(mark.position)
+                yield self._shown(mark, entry), self._follow_up(mark.position)
+
+    def _follow_up(self, decision: Position) -> FollowUp | None:
+        said, seal = self._activations.get(decision), self._seals.get(decision)
+        if said is not None and (seal is None or said[0].position < seal.position):
+            return ShownActivation(*said[0], decision, said[1].action)
+        return None if seal is None else ShownSeal(*seal, decision)
 
     def _shown(self, mark: Mark, entry: Decision) -> ShownDecision:
         return ShownDecision(*mark, self._versions[entry.version], entry.unit_id, entry.action, entry.action_features)
@@ -573,12 +621,24 @@ class MemoryLog:
         """See LogReader."""
         return sorted(self._persons.get(unit, {unit}))
 
+    def persons(self) -> Mapping[str, str]:
+        """See LogReader."""
+        return {unit: min(units) for unit, units in self._persons.items()}
+
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """See LogReader."""
         units, sent = self.units_of(unit), reversed(self._unit_rewards.items())
         found = [one for one in sent if one[1][0].unit in units and one[1][0].reward_id == reward_id]
         found.sort(key=lambda one: one[1][0].unit != unit)  # its own first
-        return UnitRewardRef(found[0][0], found[0][1][0].name, found[0][1][1]) if found else None
+        return (
+            UnitRewardRef(found[0][0], found[0][1][0].name, found[0][1][1], found[0][1][0].experiment)
+            if found
+            else None
+        )
+
+    def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
+        """See LogReader."""
+        return self._open_decisions(unit, experiment, self.head().time)
 
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
         """See LogReader."""
@@ -592,9 +652,10 @@ class MemoryLog:
             for logged, reward in found
         ]
 
-    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+    def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
         """See LogReader."""
-        return {one: self._seals[one].position for one in decisions if one in self._seals}
+        found = {one: self._seals[one].position for one in decisions if one in self._seals}
+        return {one: seal for one, seal in found.items() if seal <= until}
 
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
@@ -636,6 +697,15 @@ class MemoryLog:
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """See LogReader."""
         return sum(experiment in (None, self._version(logged).experiment.id) for logged in self._logged_decisions())
+
+    def count_learned(self, experiment: ExperimentId) -> int:
+        """See LogReader."""
+        return sum(
+            self._versions[one.decision.version].learns_from(
+                one.decision.reason, activated=one.activated, overridden=one.overridden
+            )
+            for one in self.sealed_decisions(experiment, after=Time(0), until=self.head().time)
+        )
 
     def _version(self, logged: LoggedDecision) -> ExperimentVersion:
         return self._versions[logged.decision.version]

@@ -36,6 +36,7 @@ __all__ = [
     "DECISIONS_FILE",
     "archived",
     "check_unused",
+    "has_missing_parts",
     "identity_of",
     "is_archive",
     "is_led",
@@ -46,6 +47,11 @@ __all__ = [
     "open_to_forget",
     "open_to_plan",
 ]
+
+
+def has_missing_parts(path: Path) -> bool:
+    """Whether a part of the log's archive is not where it was written. Raises LogError."""
+    return any(one.part is None for one in parts_of(path))
 
 
 def open_log(

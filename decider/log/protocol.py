@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, Protocol
 
 from decider.errors import LogError
 from decider.experiment.aggregate import NamedReward
+from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
-from decider.log.exposures import ShownActivation, ShownDecision
+from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
@@ -234,7 +235,8 @@ class NewUnitReward:
     that the unit is, as `experiment/attribution.py` says: with ordinary rewards just behind this entry.
 
     experiment: for this one alone; None: for all. final: every credited decision is sealed. A reward id counts once for
-    a person.
+    a person. Where a decision of the person has a reward with that id and name, the experiment has it already; and one
+    that names a decision is refused where its experiment has it by unit. So the order does not matter.
     """
 
     unit: str
@@ -287,6 +289,9 @@ class NewLink:
     same_as: str
 
 
+MOST_ROWS = 1_000
+"""Entries that a commit should write, about: other writers wait for it. Whoever has more appends them in pieces."""
+
 MOST_UNITS = 20
 """Of one person."""
 
@@ -295,11 +300,13 @@ MOST_OPEN = 1_000
 
 
 class UnitRewardRef(NamedTuple):
-    """A reward by unit. last: of the entries that belong to it, which lie just behind it."""
+    """A reward by unit. last: of the entries that belong to it, which lie just behind it. experiment: the only one that
+    it was for; None: any."""
 
     position: Position
     name: str
     last: Position
+    experiment: ExperimentId | None
 
 
 class CreditedDecision(NamedTuple):
@@ -309,6 +316,9 @@ class CreditedDecision(NamedTuple):
     place: DecisionRef
     worth: float
 
+
+END = Position(2**63 - 1)
+"""Behind every entry."""
 
 EARLY_MICROSECONDS = 600_000_000
 """Of log time, for which an activation without a decision is remembered."""
@@ -627,8 +637,8 @@ class LogReader(Protocol):
     def withheld(self, decision: Position) -> Mapping[ActionId, str]:
         """What rules took out for the decision there: see NewWithheld."""
 
-    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
-        """The decisions of all versions with limits, in order of position, with their activations."""
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
+        """The decisions of all versions with limits, in order of position, with what followed."""
 
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """The part of the decision with this id that rewards need; cheaper than `find`."""
@@ -642,14 +652,25 @@ class LogReader(Protocol):
     def units_of(self, unit: str) -> Sequence[str]:
         """All units of the person that a unit is, sorted; itself where it was never linked."""
 
+    def persons(self) -> Mapping[str, str]:
+        """Every unit that is linked, with the name of its person: the first of the person's units, sorted.
+
+        As all links of the log say it, whenever they were made. Parts of an archive know the links in them.
+        """
+
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """The reward by unit with this id, of any unit of the person; the newest one."""
+
+    def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
+        """The person's decisions, of one experiment or of all, that a reward by unit could reach now; newest MOST_OPEN.
+        Each by the rule of its own version."""
 
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
         """The decisions that a reward by unit was credited to, as far as the log has them; by position."""
 
-    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
-        """The seals of those of these decisions that a final reward has closed."""
+    def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
+        """The seals up to a position of those of these decisions that a final reward has closed. Costs nothing right
+        after an append up to there, where the log has none."""
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
@@ -668,6 +689,9 @@ class LogReader(Protocol):
 
     def count_decisions(self, experiment: ExperimentId | None = None) -> int:
         """How many decisions the log holds, of one experiment or of all."""
+
+    def count_learned(self, experiment: ExperimentId) -> int:
+        """How many sealed decisions of an experiment the log holds from which a policy learns."""
 
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """The decisions of all versions of an experiment whose window ended in (after, until], in the order of

@@ -12,9 +12,10 @@ from uuid_utils import uuid7
 from decider.decide.slate import slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import InvalidArgument, Violation
-from decider.experiment.checks import LARGEST_REWARD, MAX_ACTIONS, id_violation, payload_violation
+from decider.experiment.checks import LARGEST_REWARD, MAX_ACTIONS, payload_violation
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.features import read_features
+from decider.experiment.ids import id_violation
 from decider.experiment.schema import to_message
 from decider.types import (
     CONTEXT_FIELDS,
@@ -86,6 +87,7 @@ def slate_requests(message: pb.DecideSlateRequest) -> tuple[str, list[DecisionRe
         violations.append(Violation("slots", f"has {len(message.slots)} slots; 1 to {MAX_SLOTS} are possible"))
     context = _context(message.context, violations)
     action_features = _action_features(message.action_features, violations)
+    called = _called_actions(message.actions, violations) if message.actions else ()
     contexts = [_slot_context(context, slot, f"slots[{place}]", violations) for place, slot in enumerate(message.slots)]
     if violations:
         raise InvalidArgument(violations)
@@ -100,6 +102,7 @@ def slate_requests(message: pb.DecideSlateRequest) -> tuple[str, list[DecisionRe
             tuple(map(ActionId, slot.excluded_actions)),
             action_features,
             explore,
+            called,
             default=_default_action(slot),
         )
         for place, (slot, of_slot) in enumerate(zip(message.slots, contexts, strict=True))

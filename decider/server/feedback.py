@@ -7,10 +7,19 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 
 from decider.decide.slate import slot_id
-from decider.errors import DeciderError, FailedPrecondition, InvalidArgument, NotFound, RewardOutOfRange, Violation
-from decider.experiment.checks import is_id
+from decider.errors import (
+    DeciderError,
+    FailedPrecondition,
+    InvalidArgument,
+    LogError,
+    NotFound,
+    RewardOutOfRange,
+    Violation,
+)
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.ids import is_id
 from decider.log.protocol import (
+    MOST_ROWS,
     MOST_UNITS,
     Append,
     DecisionRef,
@@ -46,6 +55,12 @@ class _Prepared(NamedTuple):
     entry: NewReward | NewRewardChange | UnitEntry
     place: DecisionRef | None
     outcome: RewardOutcome
+
+
+_Group = list[_Prepared] | DeciderError
+"""Of one request: what is to be written, or why nothing is."""
+
+_Written = list[tuple[_Prepared, Mark | None]] | DeciderError
 
 
 class Feedback:
@@ -114,7 +129,7 @@ class Feedback:
         return reward
 
     def RewardBatch(self, request: pb.RewardBatchRequest) -> pb.RewardBatchResponse:
-        """Append all in one commit, answer each."""
+        """Append all in as few commits as others can wait for, answer each."""
         convert.check_batch(len(request.requests))
         results = [
             pb.RewardResult(error=to_status(reward))
@@ -133,11 +148,44 @@ class Feedback:
             reward if isinstance(reward, DeciderError) else attempt(partial(self._prepare_all, reward), places)
             for reward in sent
         ]
-        marks = iter(self._append(_entries(prepared, requests)))
-        written = [p if isinstance(p, DeciderError) else [(one, next(marks)) for one in p] for p in prepared]
+        written = self._append_groups(prepared, _counted(prepared, requests))
         said = [(one.place, mark) for w in written if isinstance(w, list) for one, mark in w if one.place]
         late = iter(are_late(self._log, said) if said else ())
         return [w if isinstance(w, DeciderError) else self._reply(w, late) for w in written]
+
+    def _append_groups(self, prepared: Sequence[_Group], counted: Sequence[Entry]) -> list[_Written]:
+        """In one commit; in several where they write many entries. Raises LogError where the first one fails; a later
+        one's is the result of what is left."""
+        written: list[_Written] = []
+        for piece in self._pieces(prepared):
+            entries = [one.entry for group in piece if isinstance(group, list) for one in group]
+            try:
+                marks = iter(self._append([*entries, *counted]))
+            except LogError as error:
+                if not written:
+                    raise
+                return written + [
+                    group if isinstance(group, DeciderError) else error for group in prepared[len(written) :]
+                ]
+            written += [g if isinstance(g, DeciderError) else [(one, next(marks)) for one in g] for g in piece]
+            counted = ()
+        return written
+
+    def _pieces(self, prepared: Sequence[_Group]) -> Iterator[Sequence[_Group]]:
+        """Such that each writes about MOST_ROWS entries at most."""
+        first = rows = 0
+        for place, group in enumerate(prepared):
+            more = self._rows(group)
+            if rows and rows + more > MOST_ROWS:
+                yield prepared[first:place]
+                first, rows = place, 0
+            rows += more
+        yield prepared[first:]
+
+    def _rows(self, group: _Group) -> int:
+        if isinstance(group, DeciderError):
+            return 0
+        return sum([self._unit_rewards.rows(o.entry) if isinstance(o.entry, UnitEntry) else 1 for o in group])
 
     def _prepare_all(self, sent: SentReward | SentChange, places: Iterator[DecisionRef | None]) -> list[_Prepared]:
         """For the unit or decision that is named, whose place comes next; for each slot where a slate is."""
@@ -234,16 +282,14 @@ def _activation_reply(outcome: ActivationOutcome, *, first: bool) -> pb.Activate
     return pb.ActivateResponse(first=first, outcome=pb.ActivationOutcome.Value(f"ACTIVATION_OUTCOME_{outcome.name}"))
 
 
-def _entries(prepared: Sequence[list[_Prepared] | DeciderError], requests: Sequence[pb.RewardRequest]) -> list[Entry]:
-    """The rewards and changes, then what is only counted: those without a decision, those that their experiment
-    refuses."""
-    entries: list[Entry] = [one.entry for group in prepared if isinstance(group, list) for one in group]
+def _counted(prepared: Sequence[_Group], requests: Sequence[pb.RewardRequest]) -> list[Entry]:
+    """What is only counted: rewards without a decision, and those that their experiment refuses."""
     refused = [(p, convert.reward_name(r)) for p, r in zip(prepared, requests, strict=True) if _is_counted(p)]
-    entries += [Orphan(name) for error, name in refused if isinstance(error, NotFound)]
-    return entries + [RefusedReward(name) for error, name in refused if isinstance(error, RewardOutOfRange)]
+    orphans: list[Entry] = [Orphan(name) for error, name in refused if isinstance(error, NotFound)]
+    return orphans + [RefusedReward(name) for error, name in refused if isinstance(error, RewardOutOfRange)]
 
 
-def _is_counted(prepared: list[_Prepared] | DeciderError) -> bool:
+def _is_counted(prepared: _Group) -> bool:
     return isinstance(prepared, NotFound | RewardOutOfRange)
 
 

@@ -12,7 +12,7 @@ import click
 from decider.errors import DeciderError, LogError
 from decider.learn.relearn import survey, wait_until_it_serves
 from decider.learn.versions import ApplyResult, Versions
-from decider.log.open import is_led, open_log, open_to_plan
+from decider.log.open import has_missing_parts, is_led, open_log, open_to_plan
 from decider.log.protocol import EventLog
 from decider.server.archive_command import every_few_seconds
 from decider.types import ExperimentId
@@ -26,6 +26,11 @@ Examples:
 """
 
 NOTHING = "nothing to learn anew: nothing came late that counts, and the reward definition is the one that was learned"
+
+ELSEWHERE = (
+    "the archive is not where the log says: the server learns once it finds it, so start it with --archive DIR, too; "
+    "or put the parts back"
+)
 
 
 @click.command("relearn", epilog=EXAMPLES)
@@ -63,6 +68,8 @@ def relearn_command(
             return
         with closing(open_log(db, archives=archives)) as log:
             _undo(log, id_) if undo else _relearn(log, id_)
+            if archives and has_missing_parts(db):
+                click.echo(ELSEWHERE)
             if wait:
                 _wait(log, id_, partial(is_led, db))
     except DeciderError as error:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from decider.errors import InvalidArgument, RewardOutOfRange, Violation
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion, OutOfRange
-from decider.log.protocol import DecisionRef, LogReader, Mark
+from decider.log.protocol import END, DecisionRef, LogReader, Mark
 from decider.types import START
 
 
@@ -50,11 +50,12 @@ def are_late(log: LogReader, said: Collection[tuple[DecisionRef, Mark | None]]) 
     """For each decision, whether its window was over when something was said about it. No mark: it was refused, and is
     late where the decision is archived."""
     cut = log.cut().position if any(mark is None for _, mark in said) else START
-    seals = log.seals([place.position for place, mark in said if mark is not None])
+    last = max((mark.position for _, mark in said if mark is not None), default=START)
+    seals = log.seals([place.position for place, mark in said if mark is not None], until=last)
     return [
         place.position <= cut
         if mark is None
-        else mark.position > seals.get(place.position, mark.position)
+        else mark.position > seals.get(place.position, END)
         or mark.time >= place.time + log.version_at(place.version).experiment.reward.window
         for place, mark in said
     ]

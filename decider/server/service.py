@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from decider.decide.agreement import Agreement, agreement_of
@@ -14,7 +15,9 @@ from decider.errors import (
     AlreadyExists,
     DeciderError,
     FailedPrecondition,
+    InvalidArgument,
     LogError,
+    Violation,
 )
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.limits import Counts, is_limit
@@ -72,6 +75,9 @@ class _Answer(NamedTuple):
 MOST_TRIES = 100
 """To decide for a unit. Each but the last one fails because another decision was written between the look at what the
 unit has had and the commit, and used up or freed a limit: that ends once nobody is quicker."""
+
+OF_SLOT = {field.name for field in pb.Slot.DESCRIPTOR.fields}
+"""Fields that each slot has, and not the slate."""
 
 PATIENT = Caller(math.inf, lambda: True)
 """A caller that never gives up."""
@@ -131,7 +137,7 @@ class DeciderService(Feedback):
             chosen.decision,
             chosen.version,
             with_ranking=request.with_ranking,
-            called=request.actions if isinstance(request, pb.DecideRequest) else (),
+            called=request.actions,
             reason=chosen.reason,
         )
         if chosen.ignored:
@@ -152,7 +158,8 @@ class DeciderService(Feedback):
 
     def DecideSlate(self, request: pb.DecideSlateRequest, caller: Caller = PATIENT) -> pb.DecideSlateResponse:
         """Choose for each slot, append all in one commit, answer; a slate id in the log gets the stored slate."""
-        stored = self._find_slate(request) if request.slate_id else ()
+        sane = request.slate_id and len(request.slots) <= convert.MAX_SLOTS  # else it is refused, and not looked for
+        stored = self._find_slate(request) if sane else ()
         slate_id, answers = (request.slate_id, stored) if stored else self._new_slate(request, caller)
         response = pb.DecideSlateResponse(slate_id=slate_id)
         for answer in answers:
@@ -179,7 +186,7 @@ class DeciderService(Feedback):
                 f"experiment {request.experiment!r} is sticky, slates cannot be: send the session's id as slate_id",
                 reason="EXPERIMENT_STICKY",
             )
-        fit = [self._fit(version, slot) for slot in slots]
+        fit = self._fit_slots(version, slots)
         asked, seen = self._recall(version, [slot for slot, _ in fit])
         counts = self._limit_counts(version, request.unit_id)
         filled = decide_slate(asked, version, model, cache, self._budget, counts)
@@ -199,6 +206,21 @@ class DeciderService(Feedback):
             self._count(answer)
         return answers
 
+    def _fit_slots(
+        self, version: ExperimentVersion, slots: Sequence[DecisionRequest]
+    ) -> Sequence[tuple[DecisionRequest, Sequence[ActionId]]]:
+        """All of them before the first error, so that what any slot ignores is counted. Raises as `_fit_slot` does."""
+        fit: list[tuple[DecisionRequest, Sequence[ActionId]]] = []
+        errors: list[DeciderError] = []
+        for place, slot in enumerate(slots):
+            try:
+                fit.append(self._fit_slot(version, place, slot))
+            except DeciderError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return fit
+
     def _refused_slate(self, request: pb.DecideSlateRequest, caller: Caller, *, retry: bool) -> Sequence[_Answer]:
         """What another call with this id, that was quicker, has written; none where it may be decided anew."""
         check_caller(caller)
@@ -210,19 +232,24 @@ class DeciderService(Feedback):
     def _find_slate(self, request: pb.DecideSlateRequest) -> Sequence[_Answer]:
         """The slate with this id; empty if there is none. Raises AlreadyExists if it belongs to another unit or
         experiment, has another number of slots, or if a slot leaves out its action."""
+        ids = [slot_id(request.slate_id, place) for place in range(len(request.slots) + 1)]
+        *there, beyond = self._log.locate_all(ids)
+        if not (beyond or any(there)):  # as for most calls, which need not be copied for each slot then
+            return ()
         wanted = [
             pb.DecideRequest(
                 experiment=request.experiment,
                 unit_id=request.unit_id,
-                decision_id=slot_id(request.slate_id, place),
+                decision_id=id_,
                 eligible_actions=slot.eligible_actions,
                 excluded_actions=slot.excluded_actions,
+                action_features=request.action_features,
+                actions=request.actions,
                 default_action=slot.default_action,
             )
-            for place, slot in enumerate(request.slots)
+            for id_, slot in zip(ids, request.slots, strict=False)  # one id more, which is none of this slate
         ]
         found = [answer for answer in map(self._find_stored, wanted) if answer is not None]
-        beyond = self._log.locate(slot_id(request.slate_id, len(request.slots)))
         if (found or beyond) and (len(found) < len(wanted) or beyond):
             raise AlreadyExists(
                 f"slate_id {request.slate_id!r} belongs to a slate with another number of slots; take a new id",
@@ -264,7 +291,9 @@ class DeciderService(Feedback):
         reached = version.limits.reached(counts) if version.limits and counts else None
         eligible = eligible_actions(version, asked, History(reached) if reached else NO_HISTORY)
         if kept is not None and _may_repeat(kept.decision.action, eligible, version, asked.default):
-            return _Answer(kept.decision, self._log.version_at(kept.decision.version), True, ignored, STICKY)
+            of = self._log.version_at(kept.decision.version)
+            if _same_chooser(of, version):
+                return _Answer(kept.decision, of, True, ignored, STICKY)
         made = decide(asked, version, model, slots, self._budget, eligible=eligible)
         depends = reached or eligible.withheld or seen or version.experiment.sticky
         new = _of_unit(made, version.experiment, kept, reached, eligible.withheld, seen) if depends else None
@@ -287,7 +316,7 @@ class DeciderService(Feedback):
         if history is None:
             return asked, None
         for one in asked:
-            check_call(one.context)
+            check_call(one.context, version.experiment.id)
         seen, past = self._log.unit_history(version.experiment.id, asked[0].unit_id, history, at=self._clock())
         known = history_features(history, past, seen.time)
         return [one._replace(context=with_history(one.context, known)) for one in asked], seen
@@ -307,6 +336,17 @@ class DeciderService(Feedback):
         if asked.eligible or asked.excluded or asked.action_features or asked.called:
             return self._checks.fit(version, asked._replace(default=None))
         return asked, ()
+
+    def _fit_slot(
+        self, version: ExperimentVersion, place: int, slot: DecisionRequest
+    ) -> tuple[DecisionRequest, Sequence[ActionId]]:
+        """`_fit`; errors about what each slot has for itself say which slot it is."""
+        try:
+            return self._fit(version, slot)
+        except FailedPrecondition as error:
+            raise FailedPrecondition(f"slots[{place}]: {error}", reason=error.reason) from error
+        except InvalidArgument as error:
+            raise InvalidArgument([_of_slot(place, one) for one in error.violations]) from error
 
     def _kept(self, version: ExperimentVersion, unit: str) -> LoggedDecision | None:
         return self._log.assigned(version.experiment.id, unit, at=self._clock())
@@ -366,6 +406,10 @@ class DeciderService(Feedback):
         return _Answer(logged.decision, version, stored=True, ignored=_ignored(request, logged.decision, version))
 
 
+def _of_slot(place: int, wrong: Violation) -> Violation:
+    return replace(wrong, field=f"slots[{place}].{wrong.field}") if wrong.field in OF_SLOT else wrong
+
+
 def _ignored(request: pb.DecideRequest, decision: Decision, version: ExperimentVersion) -> Sequence[ActionId]:
     """Of a call that is sent again: as in the first answer. Its other fields are not read."""
     brought = [*decision.eligible, *[action.id for action in request.actions]]
@@ -403,6 +447,12 @@ def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion
     if version.default_reason is not None and default_action(version, shown, default) not in (None, action):
         return False
     return action in eligible.actions or is_limit(eligible.withheld.get(action, ""))
+
+
+def _same_chooser(kept: ExperimentVersion, version: ExperimentVersion) -> bool:
+    """Whether callers choose in both versions, or the policy and the control group in both: what one of them has chosen
+    is not what the other one would."""
+    return (kept.default_reason is None) == (version.default_reason is None)
 
 
 def _too_many_tries(unit: str) -> LogError:

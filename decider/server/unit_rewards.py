@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
+
 from decider.errors import FailedPrecondition, InvalidArgument, Violation
-from decider.experiment.attribution import takes
-from decider.experiment.definition import ExperimentVersion, RewardDefinition
+from decider.experiment.attribution import MOST_CREDITED, knows, takes
+from decider.experiment.definition import Attribution, ExperimentVersion
 from decider.log.protocol import LogReader, Mark, NewUnitReward, NewUnitRewardChange, UnitRewardRef
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
@@ -13,6 +15,9 @@ from decider.serving.current import Current
 from decider.types import DecisionId, ExperimentId, RewardOutcome
 
 UnitEntry = NewUnitReward | NewUnitRewardChange
+
+MOST_TOLD = 10
+"""Credited decisions that a reply names: one of a batch has to fit into a message, however long their ids are."""
 
 _WAY_OUT = "declare it (last, first or all), or name the decision"
 
@@ -27,33 +32,76 @@ class UnitRewards:
     def prepare(self, sent: SentReward | SentChange) -> UnitEntry:
         """What is to be written. Raises FailedPrecondition, NotFound, InvalidArgument."""
         experiment = ExperimentId(sent.experiment) if sent.experiment else None
-        if isinstance(sent, SentReward):
-            self._check(experiment, sent.name, sent.value)
-            return NewUnitReward(
-                sent.unit_id, sent.name, sent.value, sent.reward_id, sent.occurred_at, experiment, sent.final
-            )
+        if isinstance(sent, SentChange):
+            return self._prepare_change(sent, experiment)
+        self._check(sent.unit_id, experiment, sent.name, sent.value)
+        return NewUnitReward(
+            sent.unit_id, sent.name, sent.value, sent.reward_id, sent.occurred_at, experiment, sent.final
+        )
+
+    def _prepare_change(self, sent: SentChange, experiment: ExperimentId | None) -> NewUnitRewardChange:
+        """Under the name of the reward that is changed; under its own where that reward has not come yet."""
         found = self._log.find_unit_reward(sent.unit_id, sent.reward_id)
-        name = sent.name or (found.name if found else convert.DEFAULT_REWARD_NAME)
-        if found and found.name != name:
-            raise InvalidArgument(
-                [Violation("name", f"the reward was sent as {found.name!r}; send that name, or none")]
-            )
-        self._check(experiment, name, sent.value)
+        name = sent.name or (found.name if found else self._name_of_missing(sent.unit_id, experiment))
+        if found:
+            self._check_found(found, sent, experiment)
+        else:
+            # Taken back before it came: it counts nothing, whatever its name will be.
+            is_named = sent.name or sent.value is not None
+            self._check(sent.unit_id, experiment, name if is_named else None, sent.value)
         return NewUnitRewardChange(
             sent.unit_id, sent.reward_id, sent.value, name, sent.occurred_at, experiment, sent.final
         )
 
-    def _check(self, experiment: ExperimentId | None, name: str, value: float | None) -> None:
+    def _check_found(self, found: UnitRewardRef, sent: SentChange, experiment: ExperimentId | None) -> None:
+        """By the versions of the decisions that are credited, whatever serves now."""
+        if sent.name not in ("", found.name):
+            raise InvalidArgument([_other_name(found)])
+        versions = [self._log.version_at(one.place.version) for one in self._log.credits(found.position)]
+        if experiment is not None:
+            _check_experiment(experiment, found, {one.experiment.id for one in versions})
+        if sent.value is not None and versions and not _any_takes(versions, found.name, sent.value):
+            check_value(versions[0], sent.value, weight_of(versions[0], found.name))
+
+    def _name_of_missing(self, unit: str, experiment: ExperimentId | None) -> str:
+        """Of a reward that is changed before it came, where the change names none: the only one that can be meant."""
+        able = [one.experiment.reward for one in [*self._serving(experiment), *self._open(unit, experiment)]]
+        names = {name for reward in able if reward.attribution is not None for name in reward.weights}
+        return names.pop() if len(names) == 1 else convert.DEFAULT_REWARD_NAME
+
+    def _check(self, unit: str, experiment: ExperimentId | None, name: str | None, value: float | None) -> None:
+        """Whether such a reward may be credited: as what serves says, or the versions of the unit's open decisions. No
+        name: any may be meant."""
+        if experiment in self._current.ended:  # its last windows may still be open
+            return
+        serving = self._serving(experiment)
+        if not (_any_takes(serving, name, value) or _any_takes(self._open(unit, experiment), name, value)):
+            _refuse(serving, experiment, name or convert.DEFAULT_REWARD_NAME, value)
+
+    def _serving(self, experiment: ExperimentId | None) -> Sequence[ExperimentVersion]:
         if experiment is None:
-            _check_some([serving.version.experiment.reward for serving in self._current.all()], name, value)
-        elif experiment not in self._current.ended:  # its last windows may still be open
-            _check_one(self._current[experiment].version, name, value)
+            return [serving.version for serving in self._current.all()]
+        return [] if experiment in self._current.ended else [self._current[experiment].version]
+
+    def _open(self, unit: str, experiment: ExperimentId | None) -> Sequence[ExperimentVersion]:
+        """The versions of the unit's open decisions: what they said about rewards holds until their windows end."""
+        return [one.version for one in self._log.open_decisions(unit, experiment)]
+
+    def rows(self, entry: UnitEntry) -> int:
+        """How many entries it writes, about, at most."""
+        rules = [one.experiment.reward.attribution for one in self._named(entry.experiment)]
+        credited = [MOST_CREDITED if rule is Attribution.ALL else 1 for rule in rules if rule is not None]
+        return 1 + (sum(credited) or MOST_CREDITED)
+
+    def _named(self, experiment: ExperimentId | None) -> Iterable[ExperimentVersion]:
+        versions = [serving.version for serving in self._current.all()]
+        return [one for one in versions if experiment in (None, one.experiment.id)]
 
     def reply(self, entry: UnitEntry, mark: Mark | None) -> tuple[RewardOutcome, list[DecisionId]]:
-        """The outcome, and the decisions that are credited."""
+        """The outcome, and the newest decisions that are credited."""
         found = self._find(entry, mark)
         credited = self._log.credits(found.position) if found else ()
-        ids = [one.decision_id for one in credited]
+        ids = [one.decision_id for one in credited[-MOST_TOLD:]]
         if isinstance(entry, NewUnitRewardChange):
             late = all(are_late(self._log, [(one.place, mark) for one in credited]))
             return _outcome_of_change(entry, found, mark, credited=bool(ids), late=late), ids
@@ -66,21 +114,74 @@ class UnitRewards:
 
     def _find(self, entry: UnitEntry, mark: Mark | None) -> UnitRewardRef | None:
         if isinstance(entry, NewUnitReward) and mark is not None:
-            return UnitRewardRef(mark.position, entry.name, mark.position)
+            return UnitRewardRef(mark.position, entry.name, mark.position, entry.experiment)
         return self._log.find_unit_reward(entry.unit, entry.reward_id) if entry.reward_id else None
 
 
 def _outcome_of_change(
     change: NewUnitRewardChange, found: UnitRewardRef | None, mark: Mark | None, *, credited: bool, late: bool
 ) -> RewardOutcome:
+    if found is None:
+        return RewardOutcome.DUPLICATE  # it has come for a decision
     if not credited:
         # Where it was credited to something, that is archived.
-        return RewardOutcome.LATE if found and found.last > found.position else RewardOutcome.NO_DECISION
+        return RewardOutcome.LATE if found.last > found.position else RewardOutcome.NO_DECISION
     if late:
         return RewardOutcome.LATE
     if mark is None:
         return RewardOutcome.DUPLICATE
     return RewardOutcome.RETRACTED if change.value is None else RewardOutcome.CORRECTED
+
+
+def _other_name(found: UnitRewardRef) -> Violation:
+    return Violation("name", f"the reward was sent as {found.name!r}; send that name, or none")
+
+
+def _check_experiment(experiment: ExperimentId, found: UnitRewardRef, credited: Collection[ExperimentId]) -> None:
+    """Whether a change that names an experiment means all of the reward. Raises InvalidArgument."""
+    others = {*credited, found.experiment or experiment} - {experiment}
+    if others:
+        raise InvalidArgument(
+            [
+                Violation(
+                    "experiment",
+                    f"the reward counts in {', '.join(map(repr, sorted(others)))}, too; leave experiment out: a change "
+                    "holds wherever the reward was credited"
+                    if found.experiment is None
+                    else f"the reward was sent for {found.experiment!r}; send that, or none",
+                )
+            ]
+        )
+
+
+def _any_takes(versions: Iterable[ExperimentVersion], name: str | None, value: float | None) -> bool:
+    """Whether one of them takes such a reward by unit. No name: any; no value: it is taken back."""
+    rewards = [version.experiment.reward for version in versions]
+    if name is None:
+        return any(reward.attribution is not None for reward in rewards)
+    return any(knows(reward, name) if value is None else takes(reward, name, value) for reward in rewards)
+
+
+def _refuse(
+    serving: Sequence[ExperimentVersion], experiment: ExperimentId | None, name: str, value: float | None
+) -> None:
+    """Raise an error that says why: none of these takes it."""
+    if experiment is not None:
+        _check_one(serving[0], name, value)
+    if all(version.experiment.reward.attribution is None for version in serving):
+        raise FailedPrecondition(
+            f"no experiment has reward.attribution, so rewards by unit_id are not taken; {_WAY_OUT}",
+            reason="NO_ATTRIBUTION",
+        )
+    raise InvalidArgument(
+        [
+            Violation(
+                "name",
+                f"no experiment that has reward.attribution takes a reward {name!r} with this value; name one in "
+                "`experiment` to learn why",
+            )
+        ]
+    )
 
 
 def _check_one(version: ExperimentVersion, name: str, value: float | None) -> None:
@@ -93,22 +194,3 @@ def _check_one(version: ExperimentVersion, name: str, value: float | None) -> No
     weight = weight_of(version, name)
     if value is not None:
         check_value(version, value, weight)
-
-
-def _check_some(rewards: list[RewardDefinition], name: str, value: float | None) -> None:
-    able = [reward for reward in rewards if reward.attribution is not None]
-    if not able:
-        raise FailedPrecondition(
-            f"no experiment has reward.attribution, so rewards by unit_id are not taken; {_WAY_OUT}",
-            reason="NO_ATTRIBUTION",
-        )
-    if not any(takes(reward, name, 0.0 if value is None else value) for reward in able):
-        raise InvalidArgument(
-            [
-                Violation(
-                    "name",
-                    f"no experiment that has reward.attribution takes a reward {name!r} with this value; name one in "
-                    "`experiment` to learn why",
-                )
-            ]
-        )

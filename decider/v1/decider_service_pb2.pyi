@@ -202,7 +202,7 @@ class DecideResult(_message.Message):
     def __init__(self, response: _Optional[_Union[DecideResponse, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class DecideSlateRequest(_message.Message):
-    __slots__ = ("experiment", "unit_id", "context", "slate_id", "slots", "action_features", "explore", "with_ranking")
+    __slots__ = ("experiment", "unit_id", "context", "slate_id", "slots", "action_features", "explore", "with_ranking", "actions")
     class ActionFeaturesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -218,6 +218,7 @@ class DecideSlateRequest(_message.Message):
     ACTION_FEATURES_FIELD_NUMBER: _ClassVar[int]
     EXPLORE_FIELD_NUMBER: _ClassVar[int]
     WITH_RANKING_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
     experiment: str
     unit_id: str
     context: Context
@@ -226,7 +227,8 @@ class DecideSlateRequest(_message.Message):
     action_features: _containers.MessageMap[str, _struct_pb2.Struct]
     explore: bool
     with_ranking: bool
-    def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., slate_id: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ...) -> None: ...
+    actions: _containers.RepeatedCompositeFieldContainer[CalledAction]
+    def __init__(self, experiment: _Optional[str] = ..., unit_id: _Optional[str] = ..., context: _Optional[_Union[Context, _Mapping]] = ..., slate_id: _Optional[str] = ..., slots: _Optional[_Iterable[_Union[Slot, _Mapping]]] = ..., action_features: _Optional[_Mapping[str, _struct_pb2.Struct]] = ..., explore: _Optional[bool] = ..., with_ranking: _Optional[bool] = ..., actions: _Optional[_Iterable[_Union[CalledAction, _Mapping]]] = ...) -> None: ...
 
 class Slot(_message.Message):
     __slots__ = ("features", "eligible_actions", "excluded_actions", "default_action")

@@ -117,7 +117,9 @@ class DeciderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RewardBatch(self, request, context):
-        """Many rewards in one call and one commit. Results in the order of the requests, each with its own status.
+        """Many rewards in one call and one commit; in several, one after the other, where they write more than 1000 entries,
+        as rewards by unit may. Results in the order of the requests, each with its own status: a reward is stored whole, or
+        has an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

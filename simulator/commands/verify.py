@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from decider.errors import ArchiveMissing, DeciderError
-from decider.log.forgotten import KEY
+from decider.log.forgotten import KEY, removals
 from decider.log.open import archived, open_reader
 from decider.log.protocol import Damage, LogReader
 from decider.types import START
@@ -60,7 +60,7 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
                 damages += _compare_kept(kept, log)
             task = progress.add_task("decisions", total=log.count_decisions())
             result = verify(log, on_decision=lambda: progress.advance(task))
-            removed_by = [position for position, build in log.builds().items() if KEY in build]
+            removed_by = _entries_of_removals(log)
     except DeciderError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(2)
@@ -68,8 +68,7 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
     for source, count in result.imported.items():
         click.echo(f"{count} decisions imported from {source} are not recomputed: another system drew them")
     if result.forgotten:
-        positions = ", ".join([str(position) for position in removed_by])
-        click.echo(f"{result.forgotten} decisions of forgotten units are not recomputed: see entries {positions}")
+        click.echo(f"{result.forgotten} decisions of forgotten units are not recomputed: see {removed_by}")
     if result.unlearned:
         click.echo(
             f"{result.unlearned} decisions are not recomputed: their models learned from contexts that were removed"
@@ -84,6 +83,15 @@ def verify_command(db: Path, archive: tuple[Path, ...]) -> None:
         sys.exit(1)
     if damages:
         sys.exit(2)
+
+
+def _entries_of_removals(log: LogReader) -> str:
+    """Where it stands what `decider forget` has removed: parts of an archive are read without the entries behind."""
+    entries = {position: build for position, build in log.builds().items() if KEY in build}
+    named = {decision for removal in removals(entries.values()) for decision in removal.decisions}
+    here = [f"entries {', '.join(map(str, entries))}"] if entries else []
+    is_all = all(named.issuperset(removal.decisions) for removal in log.removals())
+    return " and ".join([*here, *([] if is_all else ["the entries of the log behind this archive"])])
 
 
 def _open_what_is_kept(db: Path, archive: Sequence[Path], opened: ExitStack) -> LogReader | None:

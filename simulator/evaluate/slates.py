@@ -48,7 +48,7 @@ IIPS_NOTE = "biased where a slot's reward, or this policy's choice for it, depen
 class Layout:
     """The slots of the whole pages, (slots,) each: row among the decisions, number of its page, and place there.
 
-    incomplete: pages of which a slot was left out.
+    incomplete: pages of which a slot was left out, or all of them.
     """
 
     row: Longs
@@ -69,7 +69,7 @@ class Layout:
         row = slot[whole]
         _, first, number = np.unique(page[whole], return_index=True, return_inverse=True)
         place = np.arange(len(row)) - first[number]
-        return cls(row, number.astype(np.int64), place, incomplete=len(seen) - len(first))
+        return cls(row, number.astype(np.int64), place, incomplete=len(seen) - len(first) + pages.left_out)
 
     def __len__(self) -> int:
         return int(self.page[-1]) + 1 if len(self.page) else 0
@@ -164,6 +164,7 @@ def as_pages(columns: Columns, layout: Layout, kind: PageReward) -> Columns:
         time=columns.time[layout.first],
         known=columns.known[layout.first],
         unit=columns.unit[layout.first],
+        person=None if columns.person is None else columns.person[layout.first],
         fields={},
         sets=(),
         eligible=np.zeros(len(layout), np.int32),

@@ -180,9 +180,10 @@ def _without_known(features: Mapping[str, FeatureValue], own: Action) -> Feature
 # What has to be sent from now on.
 
 
-def sent_features(columns: Columns) -> dict[str, str]:
-    """What the decisions had, as fields of a DecideRequest, each with its kind. What a unit did before is not sent: the
-    server knows it.
+def sent_features(columns: Columns, *, history: bool = False) -> dict[str, str]:
+    """What the decisions had, as fields of a DecideRequest, each with its kind.
+
+    history: the experiment declares one, so the server says what a unit did before; else such names are as any other.
 
     >>> from simulator.logs.example import example
     >>> sent_features(example())
@@ -191,7 +192,7 @@ def sent_features(columns: Columns) -> dict[str, str]:
     context = {
         f"context.{name}" if name in CONTEXT_FIELDS else f"context.features[{name}]": _kind(field)
         for name, field in columns.fields.items()
-        if _given(field).any() and not name.startswith(PREFIX)
+        if _given(field).any() and not (history and name.startswith(PREFIX))
     }
     kinds: dict[str, str] = {}
     for text in columns.action_features.values if columns.action_features else ():

@@ -25,6 +25,7 @@ from decider.log.sqlite.log_files import witness_path
 from decider.log.sqlite.migrations import migrate
 from decider.log.sqlite.read_rows import version_reader
 from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
+from decider.log.sqlite.units import join_all
 from decider.types import START, Position
 
 _OF_DECISIONS = (
@@ -45,6 +46,9 @@ insert into cut (position, time, chain, counted, sealed, remember, digest, archi
 _MARK = "insert into marks (position, chain) values (?, ?) on conflict (position) do nothing"
 _COPIED = ("refused_rewards", "early_activations", "models", "persons")
 """Tables of the live log that are no entries."""
+_COPY_SUM = """
+update main.row_sums set sum = (select sum from live.row_sums where name = 'persons') where name = 'persons'
+"""
 
 
 def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
@@ -55,22 +59,29 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
     """
     check_joined(parts)
     whole = [read_part(part.folder) for part in parts]
-    with sqlite_errors(target), closing(_make(target)) as connection, _without_indexes(connection):
-        if live is not None:
-            connection.execute("attach ? as live", (f"{live.absolute().as_uri()}?mode=ro",))
-            connection.execute("insert into main.signatures select * from live.signatures")
-        if whole and whole[0].first > 1:
-            _insert_named(connection, whole[0])
-        for part in whole:
-            _insert_part(connection, part)
-        if whole and whole[0].first > 1:
-            _begin_with(connection, whole[0])
+    with sqlite_errors(target), closing(_make(target)) as connection:
+        with _without_indexes(connection):
+            _fill(connection, whole, live, target)
         if live is None:
-            _end_with(connection, whole[-1])
-        else:
-            _copy_live(connection, live, target, whole[-1].last if whole else START)
-        _mark_joints(connection, whole)
-        _recount(connection)
+            _join_persons(connection)
+
+
+def _fill(connection: sqlite3.Connection, whole: Sequence[Part], live: Path | None, target: Path) -> None:
+    if live is not None:
+        connection.execute("attach ? as live", (f"{live.absolute().as_uri()}?mode=ro",))
+        connection.execute("insert into main.signatures select * from live.signatures")
+    if whole and whole[0].first > 1:
+        _insert_named(connection, whole[0])
+    for part in whole:
+        _insert_part(connection, part)
+    if whole and whole[0].first > 1:
+        _begin_with(connection, whole[0])
+    if live is None:
+        _end_with(connection, whole[-1])
+    else:
+        _copy_live(connection, live, target, whole[-1].last if whole else START)
+    _mark_joints(connection, whole)
+    _recount(connection)
 
 
 def _make(target: Path) -> sqlite3.Connection:
@@ -91,6 +102,7 @@ def _let_ids_repeat(connection: sqlite3.Connection) -> None:
     for sql in [*made, _INDEX_OF_IDS]:
         connection.execute(sql.replace(_UNIQUE_ID, _ID))
     connection.execute("drop trigger keep_creditable_decision")  # needs an index; nothing is credited in a copy
+    connection.execute("drop trigger counted_by_unit")  # what was written was looked at then
     # So it is with rewards by unit, once the first one is archived.
     connection.execute("drop index unit_rewards_once")
     connection.execute("create index unit_rewards_once on unit_rewards (unit_id, reward_id)")
@@ -134,12 +146,12 @@ def _insert_named(connection: sqlite3.Connection, part: Part) -> None:
 
 
 def _begin_with(connection: sqlite3.Connection, part: Part) -> None:
-    """The log is cut before a part: what was learned up to there is not in it."""
+    """The log is cut before a part: what was learned and counted up to there is not in it."""
     cut, before = part.after, part.folder.with_name(f"parts before {part.name}")
     connection.execute(_MARK, (cut.position, cut.chain))
     connection.execute(_MISSING_PARTS, (cut.position, 1, cut.time, str(before), ""))
     connection.execute(_NOT_LEARNED)
-    connection.execute(_CUT, (*cut, cut.position, cut.time, 0, "", 0))
+    connection.execute(_CUT, (*cut, START, cut.time, 0, "", 0))
     entries, models = digest_of_entries(connection, KEPT, cut.position), digest_of_models(connection, cut.position)
     connection.execute("update cut set digest = ?", (digest_of_cut(connection, entries=entries, models=models),))
 
@@ -165,6 +177,7 @@ def _copy_live(connection: sqlite3.Connection, live: Path, target: Path, last: P
     connection.execute("insert into main.chain_start select * from live.chain_start")
     for table_name in _COPIED:
         connection.execute(f"insert into main.{table_name} select * from live.{table_name}")  # noqa: S608 - our names
+    connection.execute(_COPY_SUM)  # not that over assignments: a copy has none
     connection.execute("delete from main.head")
     connection.execute("insert into main.head select * from live.head")
     connection.execute("commit")
@@ -180,6 +193,13 @@ def _recount(connection: sqlite3.Connection) -> None:
     (end,) = connection.execute("select time from main.head").fetchone()
     connection.execute("begin")
     recount(connection, version_reader(connection), end)
+    connection.execute("commit")
+
+
+def _join_persons(connection: sqlite3.Connection) -> None:
+    """Parts have links, and no persons."""
+    connection.execute("begin")
+    join_all(connection)
     connection.execute("commit")
 
 

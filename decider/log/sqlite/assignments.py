@@ -30,10 +30,18 @@ _ASSIGN = """
 insert into assignments (experiment, unit_id, until, decision) values (?, ?, ?, ?)
 on conflict (experiment, unit_id) do update set until = excluded.until, decision = excluded.decision
 """
+_COUNT_NEW = """
+update row_sums set sum = sum + :decision - coalesce(
+  (select decision from assignments where experiment = :experiment and unit_id = :unit), 0)
+where name = 'assignments'
+"""
+_COUNT_GONE = "update row_sums set sum = sum - ? where name = 'assignments'"
 _DROP_OVER = f"""
 delete from assignments where (experiment, unit_id) in (
   select experiment, unit_id from assignments where until <= ? order by until limit {AT_ONCE})
+returning decision
 """  # noqa: S608 - a number
+_FORGET = "delete from assignments where unit_id = ? returning decision"
 
 
 def kept_decision(connection: sqlite3.Connection, experiment: ExperimentId, unit: str, at: Time) -> Position | None:
@@ -46,6 +54,7 @@ def assign(
     connection: sqlite3.Connection, experiment: ExperimentId, unit: str, *, until: Time, decision: Position
 ) -> None:
     """The unit keeps this decision from now on, in the open transaction."""
+    connection.execute(_COUNT_NEW, {"experiment": experiment, "unit": unit, "decision": decision})
     connection.execute(_ASSIGN, (experiment, unit, until, decision))
 
 
@@ -56,9 +65,14 @@ def has_over(connection: sqlite3.Connection, at: Time) -> bool:
 
 def drop_over(connection: sqlite3.Connection, at: Time) -> None:
     """Delete some that count no longer."""
-    connection.execute(_DROP_OVER, (at,))
+    _delete(connection, _DROP_OVER, at)
 
 
 def forget_assignments(connection: sqlite3.Connection, unit: str) -> None:
     """Delete those of a unit."""
-    connection.execute("delete from assignments where unit_id = ?", (unit,))
+    _delete(connection, _FORGET, unit)
+
+
+def _delete(connection: sqlite3.Connection, sql: str, parameter: Time | str) -> None:
+    gone = [decision for (decision,) in connection.execute(sql, (parameter,)).fetchall()]
+    connection.execute(_COUNT_GONE, (sum(gone),))

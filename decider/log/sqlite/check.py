@@ -17,11 +17,12 @@ from itertools import groupby
 from operator import itemgetter
 
 from decider.errors import InvalidExperiment, LogCorrupt
+from decider.experiment.limits import LONGEST_DAY
 from decider.experiment.schema import from_message, read_json
 from decider.log import chain
 from decider.log.forgotten import MADE_UP, ChangedCommit, Originals
 from decider.log.protocol import Damage, Head, Mark, OnProgress
-from decider.log.sqlite import early
+from decider.log.sqlite import early, units
 from decider.log.sqlite.archived import (
     ARCHIVED_DECISION,
     KEPT,
@@ -76,6 +77,7 @@ def check(
         _check_refused(connection),
         _check_early(connection),
         _check_assignments(connection),
+        _check_row_sums(connection),
         _check_unit_decisions(connection),
         _check_units(connection),
         _check_seals(connection),
@@ -330,6 +332,19 @@ where a.decision > coalesce((select position from cut), 0) or d.position is not 
 """
 
 
+def _check_row_sums(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Whether tables that entries alone do not explain have the rows that were written, no more and no fewer: units
+    were linked by entries that may be archived or forgotten, and assignments are dropped by a clock."""
+    (decisions,) = connection.execute("select coalesce(sum(decision), 0) from assignments").fetchone()
+    persons = units.sum_of_persons(connection.execute("select unit_id, person from persons"))
+    written = dict(connection.execute("select name, sum from row_sums"))
+    for table, total in (("assignments", decisions), ("persons", persons)):
+        if written.pop(table, None) != total:
+            yield Damage(*NOWHERE, f"table {table} has other rows than were written")
+    for name in written:
+        yield Damage(*NOWHERE, f"table row_sums has a row {name!r}, which nobody wrote")
+
+
 def _check_unit_decisions(connection: sqlite3.Connection) -> Iterator[Damage]:
     """That each unit has the decisions with a history, and no others. Those of a forgotten unit are nobody's."""
     for (decision,) in connection.execute(_WRONG_UNIT_DECISIONS, {"made_up": f"{MADE_UP}*"}):
@@ -404,7 +419,8 @@ def _check_daily_counts(
     written = {row[:4]: row[4] for row in connection.execute(_DAILY_COUNTS)}
     for day in written.keys() | spent.keys():
         _, end, begin, _ = day
-        gone = day not in written and end <= now
+        # What becomes of a decision of a day that nobody asks for any more may be counted without those that are gone.
+        gone = end <= now if day not in written else end <= now - LONGEST_DAY
         if begin >= cut and not gone and written.get(day, 0) != spent.get(day, 0):
             yield Damage(*NOWHERE, f"the count of a day's decisions of {day[0]} with {day[3]!r} was changed")
 
@@ -469,6 +485,7 @@ def _are_intact(pieces: Sequence[tuple[int, int, str, bytes]]) -> bool:
 
 def _check_totals(connection: sqlite3.Connection, changed: Sequence[ChangedCommit]) -> Iterator[Damage]:
     """Count anew, and compare with what is stored; from the totals that are kept where entries before are gone."""
+    yield from _check_kept_totals(connection)
     forgotten = bool(changed) or originals(connection).are_known
     usable: list[Stored] = []
     for stored in stored_checkpoints(connection):
@@ -488,6 +505,14 @@ def _check_totals(connection: sqlite3.Connection, changed: Sequence[ChangedCommi
         else:
             totals = stored.totals
         mark = until
+
+
+def _check_kept_totals(connection: sqlite3.Connection) -> Iterator[Damage]:
+    """Before the first archived entry is deleted, what is counted up to there is kept."""
+    cut, counted = connection.execute("select position, counted from cut").fetchone() or (START, START)
+    has_any = connection.execute("select 1 from totals_checkpoints where kept = 1").fetchone() is not None
+    if counted > START and not has_any and not _is_whole(connection, cut):
+        yield Damage(Position(1), cut, "the totals of these archived entries are gone")
 
 
 def _is_whole(connection: sqlite3.Connection, until: Position) -> bool:

@@ -10,19 +10,24 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.limits import Counts, Day
-from decider.log.exposures import Exposure, ShownActivation, ShownDecision, exposure
+from decider.experiment.limits import LONGEST_DAY, Counts, Day
+from decider.log.exposures import (
+    Exposure,
+    FollowUp,
+    ShownActivation,
+    ShownDecision,
+    ShownSeal,
+    settled_exposure,
+)
 from decider.types import ActionId, Position, Time
 
 VersionAt = Callable[[Position], ExperimentVersion]
 
 AT_ONCE = 500
 """Rows that are deleted in one transaction, while writers wait."""
-
-LONGEST_DAY = 25 * 3_600_000_000
-"""Microseconds. For so long a day that is over may overlap today's in another zone, which a new version may have."""
 
 _INSERT = """
 insert into exposures (decision, experiment, unit_id, action, kind, time, until, reserved_until, day_begin, day_end)
@@ -32,11 +37,9 @@ _SPEND = """
 insert into daily_counts (experiment, day_end, day_begin, action, count) values (?, ?, ?, ?, ?)
 on conflict (experiment, day_end, day_begin, action) do update set count = count + excluded.count
 """
-_OF_UNIT = """
-select action, kind, time from exposures
-where unit_id = :unit and experiment = :experiment and time > :since and until > :at
-  and (reserved_until is null or reserved_until > :at)
-"""
+_OF_CAP = """(select count(*) from (select 1 from exposures
+  where unit_id = :unit and experiment = :experiment and {of} = :of_{index} and time > :since_{index}
+    and until > :at and (reserved_until is null or reserved_until > :at) limit :most_{index}))"""
 # A day of another zone, which the experiment had before, counts as a whole: a budget is never exceeded. Reservations
 # that have ended are taken out by `drop_over`, some time later.
 _SPENT = """
@@ -61,10 +64,15 @@ select 1 where exists (select 1 from exposures where reserved_until <= :at)
 _LIMITED = """
 select position from experiments where definition like '%"caps"%' or definition like '%"daily_budget"%'
 """
-_DECISION = "select position, time, version, unit_id, action, action_features from decisions where position = ?"
+_OPEN_DECISION = """
+select position, time, version, unit_id, action, action_features from decisions
+where position = :decision and not exists (select 1 from seals where decision = :decision)
+"""
 _ALL = """
-select d.position, d.time, d.version, d.unit_id, d.action, d.action_features, a.position, a.time, a.action
-from decisions d left join activations a on a.decision = d.position
+select d.position, d.time, d.version, d.unit_id, d.action, d.action_features,
+  a.position, a.time, a.action, s.position, s.time
+from decisions d left join seals s on s.decision = d.position
+  left join activations a on a.decision = d.position and (s.position is null or a.position < s.position)
 where d.version in (select value from json_each(?)) order by d.position
 """
 
@@ -74,13 +82,24 @@ def counts(connection: sqlite3.Connection, version: ExperimentVersion, unit: str
     limits = version.limits
     assert limits is not None, "only called for versions with limits"
     day = limits.day(at)
-    asked = {
-        "experiment": version.experiment.id, "unit": unit, "at": at, "since": at - limits.longest,
-        "day_begin": day.begin, "day_end": day.end,
+    asked: dict[str, int | str | None] = {
+        "experiment": version.experiment.id, "unit": unit, "at": at, "day_begin": day.begin, "day_end": day.end,
     }  # fmt: skip
-    shown = connection.execute(_OF_UNIT, asked).fetchall() if limits.caps else []
     spent = dict(connection.execute(_SPENT, asked).fetchall()) if limits.budgets else {}
-    return limits.counts(shown, spent, at)
+    for index, cap in enumerate(limits.caps):
+        asked |= {f"of_{index}": cap.action or cap.kind, f"since_{index}": at - cap.per, f"most_{index}": cap.most}
+    sql = _of_caps(tuple([cap.kind is None for cap in limits.caps]))
+    return limits.counts(connection.execute(sql, asked).fetchone() if limits.caps else (), spent)
+
+
+@lru_cache
+def _of_caps(of_actions: tuple[bool, ...]) -> str:
+    """One statement for all caps: each statement releases the interpreter lock and has to win it back. of_actions: of
+    each, whether it is of an action; else it is of a kind."""
+    counts = [
+        _OF_CAP.format(of="action" if of_action else "kind", index=index) for index, of_action in enumerate(of_actions)
+    ]
+    return f"select {', '.join(counts)}"
 
 
 def put(connection: sqlite3.Connection, one: Exposure | None) -> None:
@@ -102,9 +121,9 @@ def _spend(connection: sqlite3.Connection, experiment: str, action: str, day: Da
         connection.execute(_SPEND, (experiment, day.end, day.begin, action, count))
 
 
-def shown_decision(connection: sqlite3.Connection, decision: Position, version_at: VersionAt) -> ShownDecision | None:
-    """The part of the decision there that limits need; None where no limit counts."""
-    row = connection.execute(_DECISION, (decision,)).fetchone()
+def open_decision(connection: sqlite3.Connection, decision: Position, version_at: VersionAt) -> ShownDecision | None:
+    """The part of the decision there that limits need; None where no limit counts, or a final reward has closed it."""
+    row = connection.execute(_OPEN_DECISION, {"decision": decision}).fetchone()
     return None if row is None or version_at(row[2]).limits is None else _shown(row, version_at)
 
 
@@ -127,11 +146,23 @@ def limited_versions(connection: sqlite3.Connection) -> list[Position]:
 
 def all_shown(
     connection: sqlite3.Connection, limited: Iterable[Position], version_at: VersionAt
-) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
-    """The decisions of some versions, in order of position, with their activations."""
+) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
+    """The decisions of some versions, in order of position, with what followed."""
     for row in connection.execute(_ALL, (json.dumps(list(limited)),)):
-        activation = ShownActivation(row[6], row[7], row[0], row[8]) if row[6] is not None else None
-        yield _shown(row[:6], version_at), activation
+        yield _shown(row[:6], version_at), _follow_up(row[0], *row[6:])
+
+
+def _follow_up(
+    decision: Position,
+    activation: Position | None,
+    activated_at: Time,
+    action: ActionId | None,
+    seal: Position | None,
+    sealed_at: Time,
+) -> FollowUp | None:
+    if activation is not None:
+        return ShownActivation(activation, activated_at, decision, action)
+    return None if seal is None else ShownSeal(seal, sealed_at, decision)
 
 
 def recount(connection: sqlite3.Connection, version_at: VersionAt, at: Time) -> None:
@@ -147,9 +178,8 @@ def recount(connection: sqlite3.Connection, version_at: VersionAt, at: Time) -> 
 
 def counted(connection: sqlite3.Connection, version_at: VersionAt) -> Iterator[Exposure]:
     """The exposures of all decisions of a log, whether they still count or not."""
-    for shown, activation in all_shown(connection, limited_versions(connection), version_at):
-        known = activation if activation is not None and activation.time < shown.deadline else None
-        one = exposure(shown, known and known.action, activated=known is not None)
+    for shown, said in all_shown(connection, limited_versions(connection), version_at):
+        one = settled_exposure(shown, said)
         if one is not None:
             yield one
 

@@ -34,6 +34,7 @@ from decider.log.sqlite.tables import (
     TICKS,
     build_row,
 )
+from decider.log.sqlite.units import sum_of_persons
 from decider.types import START, Position, Time, now
 
 MIGRATIONS = Migrations("decider.log")
@@ -112,6 +113,35 @@ def know_activations(db: Database) -> None:
     connection.execute("alter table archived_decisions add column shown text")
     rows = connection.execute(f"select {ARCHIVED_DECISION.columns} from archived_decisions")  # noqa: S608 - a constant
     connection.execute("update cut set archived = ?", (sum(map(archived_sum, rows)) & chain.REFUSED_BITS,))
+
+
+@MIGRATIONS()
+def bound_limits(db: Database) -> None:
+    """What caps count is found by action and by kind; and a final reward ends a reservation."""
+    if db.conn is not None:
+        _create_missing(db.conn)
+        db.conn.execute("drop index if exists exposures_by_unit")
+        db.conn.execute(_END_RESERVATIONS)
+
+
+_END_RESERVATIONS = """
+update exposures set reserved_until = s.time from seals s
+where s.decision = exposures.decision and exposures.reserved_until > s.time
+"""
+
+
+@MIGRATIONS()
+def sum_rows_of_units(db: Database) -> None:
+    """Checksums over tables about units, as they are now."""
+    connection = db.conn
+    if connection is None:
+        return
+    _create_missing(connection)
+    persons = connection.execute("select unit_id, person from persons")
+    connection.execute("update row_sums set sum = ? where name = 'persons'", (sum_of_persons(persons),))
+    connection.execute(
+        "update row_sums set sum = (select coalesce(sum(decision), 0) from assignments) where name = 'assignments'"
+    )
 
 
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number

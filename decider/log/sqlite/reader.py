@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from decider.errors import EntriesArchived, LogCorrupt, LogError
+from decider.experiment.attribution import OpenDecision
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.schema import active_actions
 from decider.experiment.unit_history import HistoryDefinition, PastDecision, Seen
 from decider.log.archive.part import Part, check_sizes
-from decider.log.exposures import ShownActivation, ShownDecision
+from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
+    END,
     ArrowBatches,
     CreditedDecision,
     Damage,
@@ -65,21 +67,22 @@ from decider.log.sqlite.read_rows import (
     read_one,
 )
 from decider.log.sqlite.sealed import (
-    END,
-    LAST,
+    LAST_PLACE,
     ArchiveStream,
-    InTime,
+    InTimeRows,
     Place,
-    WithLate,
+    WithLateRows,
     first_after,
     place_of,
     sealed_page,
 )
 from decider.log.sqlite.totals import count_totals
-from decider.log.sqlite.units import CREDITS, UNIT_REWARD, UNITS
+from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, open_decisions
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
+
+_SEALS = "select decision, position from seals where decision in (select value from json_each(?)) and position <= ?"
 
 _NAMED_MODELS = """
 select version, coalesce(build, 0), min(model) from decisions not indexed where position > ? group by 1, 2 order by 1, 2
@@ -106,6 +109,13 @@ _COUNT = f"""
 select (select count(*) from decisions) - (select count(*) from decisions where position <= {CUT}) as count
 """  # noqa: S608 - a constant
 """The smallest index counts the whole table, so nothing is read but what is still to be deleted."""
+
+_SEALED_ALIKE = f"""
+select version, reason, activated, overridden, count(*) as count from decision_windows
+where position > {CUT} and version in (select position from experiments where experiment = :experiment)
+  and deadline <= (select time from head)
+group by version, reason, activated, overridden
+"""  # noqa: S608 - a constant
 
 _TIME_AT = """
 select time from entries where position = ? union all select time from archived_times where position = ? limit 1
@@ -282,7 +292,7 @@ class SqliteReader:
     def check_archive(self, experiment: ExperimentId, *, after: Time, late: Mark | None = None) -> None:
         """See LogReader."""
         with self._snapshot() as connection:
-            cut = (WithLate(late) if late else InTime()).cut_to_read(connection, experiment, after)
+            cut = (WithLateRows(late) if late else InTimeRows()).cut_to_read(connection, experiment, after)
         if cut > START:
             for part in self._parts():
                 check_sizes(part)
@@ -400,7 +410,7 @@ class SqliteReader:
         found: Mapping[ActionId, str] = json.loads(row["rules"]) if row else {}
         return found
 
-    def shown_decisions(self) -> Iterator[tuple[ShownDecision, ShownActivation | None]]:
+    def shown_decisions(self) -> Iterator[tuple[ShownDecision, FollowUp | None]]:
         """See LogReader."""
         with self._connection() as connection:
             yield from all_shown(connection, limited_versions(connection), self.version_at)
@@ -426,11 +436,21 @@ class SqliteReader:
         """See LogReader."""
         return [row["unit_id"] for row in self._read(UNITS, {"unit": unit})]
 
+    def persons(self) -> Mapping[str, str]:
+        """See LogReader."""
+        return {row["unit_id"]: row["name"] for row in self._read(PERSONS)}
+
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """See LogReader."""
         units = json.dumps(self.units_of(unit))
         row = self._one(UNIT_REWARD, {"unit": unit, "units": units, "id": reward_id})
         return UnitRewardRef(*row) if row else None
+
+    def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
+        """See LogReader."""
+        units, at = self.units_of(unit), self.head().time
+        with self._connection() as connection:
+            return list(open_decisions(connection, self.version_at, units, experiment, at))
 
     def credits(self, unit_reward: Position) -> Sequence[CreditedDecision]:
         """See LogReader."""
@@ -443,10 +463,10 @@ class SqliteReader:
             for row in self._read(CREDITS, (unit_reward,))
         ]
 
-    def seals(self, decisions: Collection[Position]) -> Mapping[Position, Position]:
+    def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
         """See LogReader."""
-        sql = "select decision, position from seals where decision in (select value from json_each(?))"
-        return {row["decision"]: row["position"] for row in self._read(sql, (json.dumps(list(decisions)),))}
+        rows = self._read(_SEALS, (json.dumps(list(decisions)), until))
+        return {row["decision"]: row["position"] for row in rows}
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         try:
@@ -506,28 +526,38 @@ class SqliteReader:
         count: int = self._one(sql, {"experiment": experiment})["count"]
         return count
 
+    def count_learned(self, experiment: ExperimentId) -> int:
+        """See LogReader."""
+        return sum(
+            row["count"]
+            for row in self._read(_SEALED_ALIKE, {"experiment": experiment})
+            if self.version_at(row["version"]).learns_from(
+                row["reason"], activated=bool(row["activated"]), overridden=bool(row["overridden"])
+            )
+        )
+
     def sealed_decisions(self, experiment: ExperimentId, *, after: Time, until: Time) -> Iterator[SealedDecision]:
         """See LogReader. In pages: see `sealed.py`."""
-        return self._sealed(experiment, InTime(), self._archived_in_time, after=after, until=until)
+        return self._sealed(experiment, InTimeRows(), self._archived_in_time, after=after, until=until)
 
     def sealed_with_late(
         self, experiment: ExperimentId, *, after: Time, until: Time, late: Mark
     ) -> Iterator[SealedDecision]:
         """See LogReader."""
         archived = partial(self._archived_with_late, late=late)
-        return self._sealed(experiment, WithLate(late), archived, after=after, until=until)
+        return self._sealed(experiment, WithLateRows(late), archived, after=after, until=until)
 
     def _sealed(
         self,
         experiment: ExperimentId,
-        which: InTime | WithLate,
+        which: InTimeRows | WithLateRows,
         archived: Callable[[Position, ExperimentId, Place, Time], Iterator[SealedDecision]],
         *,
         after: Time,
         until: Time,
     ) -> Iterator[SealedDecision]:
         """archived: gives those from the parts up to a cut, beyond a place, until a time."""
-        beyond, archive = Place(after, LAST), ArchiveStream(START, iter(()))
+        beyond, archive = Place(after, END), ArchiveStream(START, iter(()))
         while True:
             with self._snapshot() as connection:
                 cut = which.cut_to_read(connection, experiment, beyond.deadline)
@@ -537,9 +567,9 @@ class SqliteReader:
             if cut != archive.cut:
                 there = archived(cut, experiment, beyond, until) if cut > START else iter(())
                 archive = ArchiveStream(cut, (sealed for sealed in there if place_of(sealed) > beyond))
-            last = END if page.is_last else place_of(page.decisions[-1])
+            last = LAST_PLACE if page.is_last else place_of(page.decisions[-1])
             yield from merge_sorted(page.decisions, archive.up_to(last), key=place_of)
-            if last is END:
+            if last is LAST_PLACE:
                 return
             beyond = last
 

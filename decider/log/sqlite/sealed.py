@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from decider.experiment.aggregate import NamedReward
 from decider.experiment.definition import ExperimentVersion
-from decider.log.protocol import Mark, SealedDecision
+from decider.log.protocol import END, Mark, SealedDecision
 from decider.log.sqlite.archived import ArchivedSealed, archived_sealed, read_cut
 from decider.log.sqlite.deadlines import FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.merge import merge
@@ -89,8 +89,8 @@ Span = Mapping[str, int]
 
 Stream = Iterator[SealedDecision]
 
-LAST = Position(2**63 - 1)
-END = Place(Time(2**63 - 1), LAST)
+
+LAST_PLACE = Place(Time(2**63 - 1), END)
 
 
 class Page(NamedTuple):
@@ -105,7 +105,7 @@ def place_of(sealed: SealedDecision) -> Place:
     return Place(sealed.deadline, sealed.position)
 
 
-class InTime:
+class InTimeRows:
     """The rewards that came in the window."""
 
     def cut_to_read(self, connection: sqlite3.Connection, experiment: ExperimentId, after: Time) -> Position:
@@ -127,21 +127,21 @@ class InTime:
         return archived.sealed
 
 
-class WithLate:
+class WithLateRows:
     """Every reward up to a mark, where the window was over there."""
 
     def __init__(self, late: Mark) -> None:
         self._late = late
 
     def cut_to_read(self, connection: sqlite3.Connection, experiment: ExperimentId, after: Time) -> Position:
-        """As of InTime. Rewards that came late lie in the archive."""
+        """As of InTimeRows. Rewards that came late lie in the archive."""
         row = connection.execute(_COMPLETE_AFTER, (experiment,)).fetchone()
         return read_cut(connection).position if row is not None and after < max(row[0], self._late.time) else START
 
     def of_version(
         self, connection: sqlite3.Connection, version: ExperimentVersion, span: Span, *, closed: bool
     ) -> Stream:
-        """As of InTime."""
+        """As of InTimeRows."""
         sql = CLOSED_WITH_LATE_OF_VERSION if closed else SEALED_WITH_LATE_OF_VERSION
         late = {"late": self._late.position, "late_time": self._late.time}
         values = {"version": version.position, **span, **late}
@@ -151,7 +151,7 @@ class WithLate:
             yield replace(sealed, named=tuple([NamedReward(row.name, row.in_force) for row in counted]))
 
     def kept(self, archived: ArchivedSealed) -> SealedDecision:
-        """As of InTime. It was sealed behind the mark, so its rewards are those in time."""
+        """As of InTimeRows. It was sealed behind the mark, so its rewards are those in time."""
         return replace(archived.sealed, named=archived.named)
 
 
@@ -159,7 +159,7 @@ def sealed_page(
     connection: sqlite3.Connection,
     version_at: Callable[[Position], ExperimentVersion],
     experiment: ExperimentId,
-    which: InTime | WithLate,
+    which: InTimeRows | WithLateRows,
     *,
     beyond: Place,
     until: Time,
@@ -167,12 +167,13 @@ def sealed_page(
 ) -> Page:
     """The next decisions that the log has. cut: what lies up to there is left out."""
     after = first_after(beyond)
-    due = due_until(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}), until)
+    ends = list(read(connection, FIRST_DEADLINES_OF, {"after": after, "experiment": experiment}))
+    due, closed = due_until(ends, until), {row["position"] for row in ends if (row["closed"] or END) <= until}
     span: Span = {"after": after, "until": until, "cut": cut}
     streams = [
-        ((deadline, START), which.of_version(connection, version_at(version), span, closed=closed))
+        ((deadline, START), which.of_version(connection, version_at(version), span, closed=early))
         for version, deadline in due.items()
-        for closed in (False, True)
+        for early in ((False, True) if version in closed else (False,))
     ]
     if cut == START:
         kept = archived_sealed(connection, version_at, experiment, after=after, until=until)
@@ -198,7 +199,7 @@ def _values(decision: Decision) -> int:
 
 def first_after(beyond: Place) -> Time:
     """The time after which all windows beyond a place end: others may end at its very time."""
-    return beyond.deadline if beyond.position == LAST else Time(beyond.deadline - 1)
+    return beyond.deadline if beyond.position == END else Time(beyond.deadline - 1)
 
 
 def _by_decision(rows: Iterator[Any]) -> Iterator[list[Any]]:

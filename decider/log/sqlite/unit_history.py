@@ -19,7 +19,7 @@ from decider.types import Position, Time
 
 ROW = row_type(
     "seen_after, seen_until, seen_time, position, time, version, action, channel, shown, activated, reward_position, "
-    "reward_time, name, value, weight"
+    "reward_time, name, value, weight, closed_at"
 )
 
 # The newest decisions first, then those of the period: so that no older ones are read, however many there are. What was
@@ -28,7 +28,7 @@ _HISTORY = f"""
 with seen (seen_after, seen_until, seen_time) as materialized ({{seen}})
 select s.seen_after, s.seen_until, s.seen_time, d.position, d.time, d.version, d.action, d.channel, a.action,
   a.position is not null, r.position, r.time, r.name,
-  case when c.position is null then r.value else c.value end, r.weight
+  case when c.position is null then r.value else c.value end, r.weight, e.time
 from seen s
 left join (
   select u.decision from seen s cross join unit_decisions u
@@ -36,6 +36,7 @@ left join (
   order by u.decision desc limit :most) newest
 left join decisions d on d.position = newest.decision and d.time > s.seen_time - :period
 left join activations a on a.decision = d.position and a.position <= s.seen_until
+left join seals e on e.decision = d.position and e.position <= s.seen_until
 left join rewards r on r.position in (
   select f.position from rewards f indexed by rewards_once
   where f.decision = d.position and f.position <= s.seen_until
@@ -74,7 +75,7 @@ def _past_decision(rows: list[Any], version: ExperimentVersion) -> PastDecision:
         channel=first.channel or "",
         activated=activated,
         counts=version.counts(activated=activated),
-        deadline=Time(first.time + version.experiment.reward.window),
+        deadline=Time(first.time + version.experiment.reward.window) if first.closed_at is None else first.closed_at,
         rewards=tuple(
             [
                 PastReward(row.reward_position, row.reward_time, row.name, row.value, row.weight)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from decider.log.exposures import ShownDecision, are_reached, exposure
 from decider.log.protocol import Mark, NewActivation, UnitDecision
 from decider.log.sqlite.assignments import assign, kept_decision
-from decider.log.sqlite.exposures import VersionAt, counts, put, shown_decision, take_out
+from decider.log.sqlite.exposures import VersionAt, counts, open_decision, put, take_out
 from decider.types import ExperimentId, Time
 
 
@@ -53,8 +53,8 @@ class UnitState:
             put(self._writer, exposure(shown))
 
     def note_override(self, activation: NewActivation, at: Time) -> None:
-        """Another action than the drawn one was shown: that one counts."""
-        shown = shown_decision(self._writer, activation.decision, self._version_at)
+        """Another action than the drawn one was shown: that one counts, where nothing has closed the decision."""
+        shown = open_decision(self._writer, activation.decision, self._version_at)
         if shown is not None and at < shown.deadline:
             take_out(self._writer, shown.position)
             put(self._writer, exposure(shown, activation.action, activated=True))

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from decider.experiment.attribution import OpenDecision
+from decider.experiment.attribution import OpenDecision, SameId
 from decider.experiment.definition import ExperimentVersion
+from decider.log.chain import REFUSED_BITS
+from decider.log.forgotten import MADE_UP
 from decider.log.protocol import MOST_OPEN, MOST_UNITS, UnitRewardRef
+from decider.log.sqlite.archived import archived_sum
 from decider.types import ExperimentId, Position, Time
 
 AT_ONCE = 500
@@ -23,13 +26,22 @@ order by 1
 """
 """All units of the person that a unit is; itself where it was never linked."""
 
+PERSONS = """
+select unit_id, name from persons join (select person, min(unit_id) as name from persons group by person) using (person)
+"""
+
 _JOIN = """
 insert into persons (unit_id, person) select value, :person from json_each(:units) where true
 on conflict (unit_id) do update set person = excluded.person
 """
 
+_LINKS = """
+select position, unit_id, same_as from links where unit_id not glob :made_up and same_as not glob :made_up
+order by position
+"""
+
 UNIT_REWARD = """
-select position, name, last from unit_rewards
+select position, name, last, experiment from unit_rewards
 where unit_id in (select value from json_each(:units)) and reward_id = :id
 order by unit_id = :unit desc, position desc limit 1
 """
@@ -48,27 +60,41 @@ where u.position = ? order by r.position
 """
 
 _OPEN = f"""
-select d.position, d.version, exists (select 1 from activations a where a.decision = d.position) as activated
+select d.position, d.version, a.position is not null as activated, a.action is not null as overridden
 from creditable_decisions u join decisions d on d.position = u.decision and d.unit_id = u.unit_id
+  left join activations a on a.decision = d.position
 where u.unit_id in (select value from json_each(:units)) and u.until > :at
   and not exists (select 1 from seals s where s.decision = u.decision)
   and (:experiment is null or d.version in (select position from experiments where experiment = :experiment))
 order by u.decision desc limit {MOST_OPEN}
 """  # noqa: S608 - a number
 
-_HAS_ID = """
-select decision from rewards where decision in (select value from json_each(:decisions)) and reward_id = :id
-"""
+# Those that a final reward has closed, too.
+_SAME_ID = f"""
+select r.decision, e.experiment, r.name
+from (select unit_id, decision from creditable_decisions
+    where unit_id in (select value from json_each(:units)) and until > :at order by decision desc limit {MOST_OPEN}) u
+  join decisions d on d.position = u.decision and d.unit_id = u.unit_id join experiments e on e.position = d.version
+  join rewards r on r.decision = u.decision and r.reward_id = :id
+where :experiment is null or e.experiment = :experiment
+"""  # noqa: S608 - a number
 
 _DROP_OVER = f"""
 delete from creditable_decisions where (unit_id, decision) in (
   select unit_id, decision from creditable_decisions where until <= ? order by until limit {AT_ONCE})
 """  # noqa: S608 - a number
 
+_ROWS_OF_PERSONS = """
+select unit_id, person from persons where unit_id in (select value from json_each(?)) order by unit_id
+"""
+
+_COUNT_SUM = f"update row_sums set sum = (sum + ?) & {REFUSED_BITS} where name = 'persons'"  # noqa: S608 - a number
+
 _FORGET_PERSON = """
 delete from persons where unit_id = :unit or (
   person = (select person from persons where unit_id = :unit)
   and (select count(*) from persons where person = (select person from persons where unit_id = :unit)) = 2)
+returning unit_id, person
 """
 
 
@@ -103,14 +129,16 @@ def open_decisions(
 ) -> Iterator[OpenDecision]:
     """The newest decisions of these units that a reward by unit may be credited to at a time."""
     parameters = {"units": json.dumps(units), "experiment": experiment, "at": at}
-    for position, version, activated in connection.execute(_OPEN, parameters).fetchall():
-        yield OpenDecision(position, version_at(version), bool(activated))
+    for position, version, activated, overridden in connection.execute(_OPEN, parameters).fetchall():
+        yield OpenDecision(position, version_at(version), bool(activated), bool(overridden))
 
 
-def rewarded_with(connection: sqlite3.Connection, decisions: Sequence[Position], reward_id: str) -> set[Position]:
-    """Those of these decisions that have a reward with this id."""
-    rows = connection.execute(_HAS_ID, {"decisions": json.dumps(decisions), "id": reward_id})
-    return {row[0] for row in rows}
+def same_id(
+    connection: sqlite3.Connection, units: Sequence[str], experiment: ExperimentId | None, at: Time, reward_id: str
+) -> Sequence[SameId]:
+    """The rewards with this id of these units' newest decisions, whose windows would be open at a time."""
+    parameters = {"units": json.dumps(units), "experiment": experiment, "at": at, "id": reward_id}
+    return [SameId(*row) for row in connection.execute(_SAME_ID, parameters)]
 
 
 def credited_rewards(connection: sqlite3.Connection, unit_reward: Position) -> Sequence[CreditedReward]:
@@ -123,8 +151,23 @@ def join_persons(connection: sqlite3.Connection, unit: str, same_as: str, person
     ours, theirs = units_of(connection, unit), units_of(connection, same_as)
     if same_as in ours or len(ours) + len(theirs) > MOST_UNITS:
         return False
-    connection.execute(_JOIN, {"units": json.dumps([*ours, *theirs]), "person": person})
+    units = json.dumps([*ours, *theirs])
+    before = connection.execute(_ROWS_OF_PERSONS, (units,)).fetchall()
+    connection.execute(_JOIN, {"units": units, "person": person})
+    added = sum_of_persons((unit, person) for unit in (*ours, *theirs)) - sum_of_persons(before)
+    connection.execute(_COUNT_SUM, (added & REFUSED_BITS,))
     return True
+
+
+def join_all(connection: sqlite3.Connection) -> None:
+    """Make the persons that the links of the log say. Links of forgotten units join nobody."""
+    for position, unit, same_as in connection.execute(_LINKS, {"made_up": f"{MADE_UP}*"}).fetchall():
+        join_persons(connection, unit, same_as, position)
+
+
+def sum_of_persons(rows: Iterable[Sequence[str | int]]) -> int:
+    """What rows of `persons` (unit, person) add to the checksum over all."""
+    return sum(archived_sum(row) for row in rows) & REFUSED_BITS
 
 
 def has_over(connection: sqlite3.Connection, at: Time) -> bool:
@@ -142,6 +185,7 @@ def drop_over(connection: sqlite3.Connection, at: Time) -> None:
 def forget_unit(connection: sqlite3.Connection, unit: str) -> Sequence[str]:
     """Nothing links a unit any more, and no reward reaches its decisions. Returns the others of its person."""
     others = [one for one in units_of(connection, unit) if one != unit]
-    connection.execute(_FORGET_PERSON, {"unit": unit})
+    gone = connection.execute(_FORGET_PERSON, {"unit": unit}).fetchall()
+    connection.execute(_COUNT_SUM, (-sum_of_persons(gone) & REFUSED_BITS,))
     connection.execute("delete from creditable_decisions where unit_id = ?", (unit,))
     return others

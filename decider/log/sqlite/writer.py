@@ -13,7 +13,7 @@ import math
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import lru_cache
 from itertools import groupby
@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from decider.errors import LogCorrupt, LogError, LogLocked
-from decider.experiment.attribution import OpenDecision, credited
+from decider.experiment.attribution import Credit, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.log import chain
 from decider.log.archive.last_part import LastPart
 from decider.log.group_commit import GroupCommit, write_wanted
 from decider.log.protocol import (
+    END,
     EarlyActivation,
     Entry,
     Head,
@@ -65,6 +66,7 @@ from decider.log.sqlite.tables import (
     PUBLISHED_MODELS,
     REWARD_CHANGES,
     REWARDS,
+    SEALS,
     UNIT_REWARDS,
     EntryTable,
     change_row,
@@ -86,6 +88,8 @@ MOST_AT_ONCE = 200
 
 DECISION_ID, ACTION = map(DECISIONS.columns.index, ("decision_id", "action"))
 _REWARD = "select position from rewards where decision = ? and reward_id = ?"
+
+_HEAD = "select position, time, chain, exists (select 1 from seals) from head"
 
 _VERSION_AND_TIME = "select version, time from decisions where position = ?"
 
@@ -139,6 +143,7 @@ class SqliteLog(SqliteReader):
         self._build: Position | None = None
         self._last_version: ExperimentVersion | None = None
         self._closed_at = -math.inf
+        self._unsealed = START  # up to here the log has no seals
         with ExitStack() as opened:
             self._file = _open_file(path, opened)
             with sqlite_errors(path), self._file.alone_or_waiting():  # one process at a time makes or upgrades a log
@@ -266,7 +271,7 @@ class SqliteLog(SqliteReader):
     def _write_any(self, entries: list[Entry]) -> list[Mark | None]:
         """Entries of any kind, some of which a unique key may refuse, in one transaction."""
         with transaction(self._writer):  # nobody moves the head in between
-            (row,) = self._writer.execute("select position, time, chain from head")
+            (*row, has_seals) = self._writer.execute(_HEAD).fetchone()
             head = Head(*row)
             commit = OpenCommit(head, self._time_after(head))
             marks: list[Mark | None] = []
@@ -277,7 +282,13 @@ class SqliteLog(SqliteReader):
             if after is not head:
                 self._writer.execute("update head set position = ?, time = ?, chain = ?", after)
         self._head = after
+        if not (has_seals or commit.has_seals):
+            self._unsealed = after.position
         return marks
+
+    def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
+        """See LogReader."""
+        return {} if until <= self._unsealed else super().seals(decisions, until=until)
 
     def _with_unit(self, entry: Entry) -> Entry:
         """A decision for which others of its unit will ask, as one that says so."""
@@ -331,14 +342,16 @@ class SqliteLog(SqliteReader):
             self._insert(commit, [NewSeal(decision, version)])
 
     def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
-        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
+        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet.
+        None where a reward by unit is the same purchase."""
         if self._is_archived(change):
             return None
         found = self._writer.execute(_REWARD, (change.decision, change.reward_id)).fetchone()
         reward = Position(found[0]) if found else None
         if reward is None:
             (made,) = self._insert(commit, [change.missing_reward()])
-            assert made is not None, "nobody else writes, and the id was not there"
+            if made is None:
+                return None
             reward = made.position
         return self._change_reward(commit, change, reward)
 
@@ -359,13 +372,10 @@ class SqliteLog(SqliteReader):
 
     def _insert_unit_reward(self, commit: OpenCommit, reward: NewUnitReward) -> Mark | None:
         """A reward by unit, then what is credited. The lock is held: nobody decides or rewards in between."""
-        persons, id_ = units.units_of(self._writer, reward.unit), reward.reward_id
-        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, commit.last.time)
-        possible = list(found)
-        if id_ is not None and self._was_sent(reward.unit, persons, possible, id_):
+        new = self._credited(reward, commit.last.time)
+        if new is None:
             self._count_refused([reward.name], RewardOutcome.DUPLICATE)
             return None
-        new = credited(possible, reward.name, reward.value)
         last = Position(commit.last.position + 1 + len(new) * (2 if reward.final else 1))
         (mark,) = self._insert_in(commit, UNIT_REWARDS, [unit_reward_row(reward, last)])
         if mark is None:
@@ -377,11 +387,14 @@ class SqliteLog(SqliteReader):
             self._count_refused([reward.name], RewardOutcome.NO_DECISION)
         return mark
 
-    def _was_sent(self, unit: str, persons: Sequence[str], possible: Sequence[OpenDecision], reward_id: str) -> bool:
-        """Whether the person has a reward with this id: by unit, or by one of its open decisions."""
-        return units.find_unit_reward(self._writer, unit, persons, reward_id) is not None or bool(
-            units.rewarded_with(self._writer, [one.position for one in possible], reward_id)
-        )
+    def _credited(self, reward: NewUnitReward, at: Time) -> Sequence[Credit] | None:
+        """To what it is credited; None where the person has it already."""
+        persons, id_ = units.units_of(self._writer, reward.unit), reward.reward_id
+        if id_ is not None and units.find_unit_reward(self._writer, reward.unit, persons, id_):
+            return None
+        same = () if id_ is None else units.same_id(self._writer, persons, reward.experiment, at, id_)
+        found = units.open_decisions(self._writer, self.version_at, persons, reward.experiment, at)
+        return credited(found, reward.name, reward.value, same)
 
     def _insert_unit_change(self, commit: OpenCommit, change: NewUnitRewardChange) -> Mark | None:
         """A change of each reward that was credited; the first one's mark."""
@@ -673,6 +686,11 @@ class OpenCommit:
     def last(self) -> Mark:
         """The last position, and the time of the commit."""
         return Mark(Position(self._head.position + len(self._rows)), self._at)
+
+    @property
+    def has_seals(self) -> bool:
+        """Whether one of them is a seal."""
+        return SEALS.kind in self._kinds
 
     def add(self, table: EntryTable, rows: Sequence[chain.EntryRow]) -> Iterator[Mark]:
         """Note entries that were written. Returns their marks."""

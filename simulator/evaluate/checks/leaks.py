@@ -63,6 +63,8 @@ def set_leaks_aside(columns: Columns) -> Columns:
         return columns
     columns = replace(columns, screened=True)
     judged = independent_draws(columns, repeated_draws(columns))
+    if not (judged.propensity < 1.0).any():  # default actions alone: without a draw no field was made after one
+        return columns
     cells = {one.field: one for one in cells_of(judged)}
     for name in _suspects(judged):
         for reason in _pure(judged, cells[name]):

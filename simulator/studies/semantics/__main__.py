@@ -1,4 +1,4 @@
-"""`make semantics`: sticky, overrides, activation, caps and slates against a known truth, by the code that serves."""
+"""`make semantics`: what a decision and a reward mean, against a known truth, by the code that serves."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from decider.types import Time
 from simulator.evaluate.result import Evaluation, PolicyResult
 from simulator.evaluate.run import evaluate
 from simulator.logs.decider_log import load
-from simulator.studies.semantics.scenes import ACTIONS, SCENES, SEGMENTS, Scene, candidates
+from simulator.studies.semantics.scenes import ACTIONS, DEVICES, SCENES, SEGMENTS, Scene, candidates
 from simulator.studies.semantics.shop import open_shop
 from simulator.verify import Verification, verify
 
@@ -149,9 +149,10 @@ def _learned(scene: Scene, db: Path) -> Learned:
             if not version.learns_from(one.decision.reason, activated=one.activated, overridden=one.overridden):
                 continue
             action = one.shown if one.overridden else one.decision.action
-            segment = SEGMENTS.index(one.decision.context.segment)
-            truth = scene.lesson[segment, ACTIONS.index(action or "")]
-            apart.add(final_reward(version.experiment.reward, one.rewards) - float(truth))
+            context = one.decision.context
+            means = scene.lesson if scene.lesson.ndim == 2 else scene.lesson[DEVICES.index(context.device)]
+            truth = float(means[SEGMENTS.index(context.segment), ACTIONS.index(action or "")])
+            apart.add(final_reward(version.experiment.reward, one.rewards) - truth)
     result = Learned(scene.name)
     result.lessons.add(apart.count)
     result.off.add(apart.mean)

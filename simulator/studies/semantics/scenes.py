@@ -22,6 +22,7 @@ from simulator.studies.prepared import SECOND
 from simulator.studies.semantics.shop import Shop
 
 SEGMENTS = ("new", "vip")
+DEVICES = ("phone", "laptop")
 SHARES = np.array([0.6, 0.4])
 ACTIONS = ("sale", "outfit", "gift", "none")
 CLICKS = np.array([[0.10, 0.35, 0.20, 0.15], [0.45, 0.10, 0.30, 0.05]])
@@ -46,9 +47,10 @@ Must = Literal["hold", "be noticed", "miss"]
 class Scene:
     """text: what happens. play: so many visits. truth: of a candidate, in this log. experiment: what it changes.
 
-    estimators: which are judged; "" is the headline; they are of whole pages where `pages`. lesson: what a decision of
-    a segment teaches of an action on average; None where that depends on more. must: what is to be expected: intervals
-    that hold, a log that is refused, or intervals that miss and cannot know it. times: its logs are longer by so much.
+    estimators: which are judged; "" is the headline; they are of whole pages where `pages`. lesson: what a decision
+    teaches on average, (segments, actions) or (devices, segments, actions); None where that depends on more. must: what
+    is to be expected: intervals that hold, a log that is refused, or intervals that miss and cannot know it. times: its
+    logs are longer by so much.
     """
 
     name: str
@@ -268,6 +270,211 @@ def behind_caps(columns: Columns, policy: TablePolicy) -> float:
     return float((policy.pmf(columns) * means).sum(axis=1).mean())
 
 
+# Shares.
+
+
+def share_out(experiment: experiment_pb2.Experiment) -> None:
+    """One segment may not have its favourite, and both see what earns less."""
+    sale, _, gift, none = experiment.actions
+    sale.max_share, gift.min_share, none.min_share = 0.3, 0.25, 0.1
+
+
+# Purchases that are returned or changed.
+
+RETURNED = np.array([0.5, 0.2, 0.0, 0.0])
+"""By action: how many purchases come back within the window. What is cheap is returned most."""
+
+REDUCED = np.array([0.0, 0.2, 0.6, 0.0])
+"""How many are corrected to half of their value."""
+
+LEFT_OF_PURCHASES = CLICKS * (1 - RETURNED - REDUCED / 2)
+
+
+def _changes(purchase: pb.RewardRequest, shown: str, random: np.random.Generator) -> list[pb.RewardRequest]:
+    """What becomes of a purchase. Every second correction mends a wrong one."""
+    luck, action = random.random(), ACTIONS.index(shown)
+    if luck < RETURNED[action]:
+        return [_changed(purchase, None)]
+    if luck < RETURNED[action] + REDUCED[action]:
+        return [_changed(purchase, value) for value in (0.0, 0.5)[random.integers(2) :]]
+    return []
+
+
+def _changed(purchase: pb.RewardRequest, value: float | None) -> pb.RewardRequest:
+    """None: it is taken back."""
+    change = pb.RewardRequest(retract=value is None, correct=value is not None, value=value)
+    change.MergeFrom(purchase)
+    return change
+
+
+def play_purchases(
+    shop: Shop, count: int, random: np.random.Generator, *, by_unit: bool = False, told: bool = True
+) -> None:
+    """Visitors buy, and return some of it. A quarter of the messages comes in the wrong order, and everything that was
+    sent two seconds ago is sent once more. by_unit: purchases name the visitor. told: so are returns."""
+    before: list[pb.RewardRequest] = []
+    for first in range(0, count, TOGETHER):
+        segments = _segments(TOGETHER, random)
+        replies = shop.decide(*[_request(first + n, one) for n, one in enumerate(segments)])
+        now, later = list[pb.RewardRequest](), list[pb.RewardRequest]()
+        for number, (reply, segment) in enumerate(zip(replies, segments, strict=True), first):
+            if not _clicks(segment, reply.action.id, random):
+                continue
+            purchase = pb.RewardRequest(name="click", reward_id=f"order-{number}")
+            if by_unit:
+                purchase.unit_id = f"u{number}"
+            else:
+                purchase.decision_id = reply.decision_id
+            changes = _changes(purchase, reply.action.id, random) if told else []
+            ordered = random.random() < 0.75
+            now += [purchase] if ordered else changes
+            later += changes if ordered else [purchase]
+        shop.send(now)
+        shop.send(before)
+        shop.wait(2)
+        shop.send(later)
+        before = now + later
+    shop.wait(60)
+
+
+def play_purchases_of_units(shop: Shop, count: int, random: np.random.Generator) -> None:
+    """A till that knows its customer and no decision."""
+    play_purchases(shop, count, random, by_unit=True)
+
+
+def play_untold_returns(shop: Shop, count: int, random: np.random.Generator) -> None:
+    """A frontend that says what was bought, and never what came back."""
+    play_purchases(shop, count, random, told=False)
+
+
+# Purchases in a store.
+
+IN_A_STORE = np.array([[0.05, 0.10, 0.60, 0.30], [0.05, 0.50, 0.20, 0.40]])
+"""(segments, actions): the chance that a page sends its visitor to a store, who buys there within the window."""
+
+TOO_LATE = 0.25
+"""Of those that are sent there: how many come when every window is over."""
+
+ON_THE_LAST_PAGE = np.array([CLICKS, CLICKS + IN_A_STORE * (1 - TOO_LATE)])
+"""(devices, segments, actions): what a page earns where its person's last one is credited with the store."""
+
+ON_BOTH_PAGES = CLICKS + IN_A_STORE * (1 - TOO_LATE) / 2
+"""What it earns by itself where both have a part in the purchase."""
+
+
+def play_stores(
+    shop: Shop, count: int, random: np.random.Generator, *, every_page: bool = False, told: bool = True
+) -> None:
+    """A person looks on a phone, then on a laptop, as two visitors. The laptop's page sends some to a store. That knows
+    its customers: half of them sign in before they look, the others when they pay.
+
+    every_page: the phone's page does so, too, each with half of the chance. told: the store says what was bought.
+    """
+    late = []
+    for first in range(0, count // 2, TOGETHER):
+        persons = range(first, min(first + TOGETHER, count // 2))
+        segments = _segments(len(persons), random)
+        chances = np.zeros(len(persons))
+        for person in persons[::2]:
+            _sign_in(shop, person)
+        for device, heeded in zip(DEVICES, (0.5, 0.5) if every_page else (0.0, 1.0), strict=True):
+            pages = shop.decide(*[_look(device, *one) for one in zip(persons, segments, strict=True)])
+            shown = [one.action.id for one in pages]
+            found = zip(pages, segments, shown, strict=True)
+            shop.reward(*[page.decision_id for page, segment, action in found if _clicks(segment, action, random)])
+            chances += [
+                heeded * IN_A_STORE[s, ACTIONS.index(action)] for s, action in zip(segments, shown, strict=True)
+            ]
+            shop.wait(2)
+        for person in persons[1::2]:
+            _sign_in(shop, person)
+        bought = [one for one, chance in zip(persons, chances.tolist(), strict=True) if random.random() < chance]
+        in_time = [one for one in bought if random.random() >= TOO_LATE]
+        late += [one for one in bought if one not in in_time]
+        if told:
+            shop.send([_at_the_till(one) for one in in_time])
+            shop.send([_at_the_till(one) for one in in_time[::3]])  # sent again
+    shop.wait(60)
+    if told:
+        shop.send([_at_the_till(one) for one in late])
+
+
+def _look(device: str, person: int, segment: int) -> pb.DecideRequest:
+    request = _request(f"-{device}-{person}", segment)
+    request.context.device = device
+    return request
+
+
+def _sign_in(shop: Shop, person: int) -> None:
+    for device in DEVICES:
+        shop.link(f"u-{device}-{person}", f"customer-{person}")
+
+
+def _at_the_till(person: int) -> pb.RewardRequest:
+    return pb.RewardRequest(unit_id=f"customer-{person}", name="store", reward_id=f"till-{person}")
+
+
+def play_stores_of_every_page(shop: Shop, count: int, random: np.random.Generator) -> None:
+    """Both pages have a part in a purchase."""
+    play_stores(shop, count, random, every_page=True)
+
+
+def play_silent_stores(shop: Shop, count: int, random: np.random.Generator) -> None:
+    """The page is all that is counted."""
+    play_stores(shop, count, random, told=False)
+
+
+def take_units(experiment: experiment_pb2.Experiment) -> None:
+    """Rewards that name a unit, for its last page."""
+    experiment.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
+
+
+def credit_last(experiment: experiment_pb2.Experiment) -> None:
+    """So are purchases in a store."""
+    take_units(experiment)
+    experiment.reward.range.maximum = 2.0  # one on the page and one in a store
+
+
+def credit_all(experiment: experiment_pb2.Experiment) -> None:
+    """To each page of the person."""
+    credit_last(experiment)
+    experiment.reward.attribution = experiment_pb2.ATTRIBUTION_ALL
+
+
+def with_the_other_page(columns: Columns, policy: TablePolicy) -> float:
+    """Each page has the whole purchase, so the other page's part of it, too: as that one was decided in the log."""
+    segment = columns.fields["segment"]
+    assert isinstance(segment, Category)
+    codes = np.array([SEGMENTS.index(one) for one in segment.values])[segment.codes]
+    other = columns.dense_pmf() * (ON_BOTH_PAGES - CLICKS)[codes]
+    return by_segment(SHARES, ON_BOTH_PAGES)(columns, policy) + float(other.sum(axis=1).mean())
+
+
+LOOKS = 6
+"""Linked units of a person."""
+
+OFTEN = np.full((2, len(ACTIONS)), 0.5)
+"""(segments, actions): a purchase that does not depend on the page."""
+
+
+def play_devices(shop: Shop, count: int, random: np.random.Generator) -> None:
+    """A person looks on several devices, and every second person buys in a store, whatever the pages were."""
+    for person, segment in enumerate(_segments(count // LOOKS, random)):
+        for look in range(LOOKS):
+            shop.link(f"u-{look}-{person}", f"customer-{person}")
+        shop.decide(*[_request(f"-{look}-{person}", segment) for look in range(LOOKS)])
+        if random.random() < OFTEN[segment, 0]:
+            shop.send([_at_the_till(person)])
+        shop.wait(1)
+    shop.wait(60)
+
+
+def credit_devices(experiment: experiment_pb2.Experiment) -> None:
+    """All of them, and all actions alike: weights near 1 leave nothing but the purchases to be uncertain of."""
+    credit_all(experiment)
+    experiment.policy.uniform.SetInParent()
+
+
 # Slates.
 
 PLACES = 2
@@ -434,6 +641,68 @@ SCENES = {
             behind_caps,
             spend,
             lesson=CLICKS,
+        ),
+        Scene(
+            "shares",
+            "one action is shown at most to 30 % (the favourite of a segment), two others at least to 25 and 10 %",
+            play_visits,
+            PLAIN,
+            share_out,
+            lesson=CLICKS,
+        ),
+        Scene(
+            "returns",
+            "purchases are returned (up to half of an action's) or corrected, in any order, and sent twice",
+            play_purchases,
+            by_segment(SHARES, LEFT_OF_PURCHASES),
+            lesson=LEFT_OF_PURCHASES,
+        ),
+        Scene(
+            "returns, by unit",
+            "the same; purchases and changes name the visitor",
+            play_purchases_of_units,
+            by_segment(SHARES, LEFT_OF_PURCHASES),
+            take_units,
+            lesson=LEFT_OF_PURCHASES,
+        ),
+        Scene(
+            "returns, untold",
+            "the same, and the frontend says nothing of returns and corrections",
+            play_untold_returns,
+            by_segment(SHARES, LEFT_OF_PURCHASES),
+            lesson=LEFT_OF_PURCHASES,
+            must="miss",
+        ),
+        Scene(
+            "attribution, last",
+            "a person's phone and laptop are two units; the last page sends them to a store; a quarter comes too late",
+            play_stores,
+            by_segment(SHARES, ON_THE_LAST_PAGE.mean(axis=0)),
+            credit_last,
+            lesson=ON_THE_LAST_PAGE,
+        ),
+        Scene(
+            "attribution, all",
+            "both pages send them to the store, and both get the purchase",
+            play_stores_of_every_page,
+            with_the_other_page,
+            credit_all,
+        ),
+        Scene(
+            "attribution, the page alone",
+            "as `attribution, last`, and the store says nothing",
+            play_silent_stores,
+            by_segment(SHARES, ON_THE_LAST_PAGE.mean(axis=0)),
+            credit_last,
+            lesson=ON_THE_LAST_PAGE,
+            must="miss",
+        ),
+        Scene(
+            "attribution, many devices",
+            "six linked units of a person get one purchase, which does not depend on pages; evaluations count persons",
+            play_devices,
+            by_segment(SHARES, OFTEN),
+            credit_devices,
         ),
         Scene(
             "slates",

@@ -68,9 +68,20 @@ class Shop:
 
     def reward(self, *decisions: str) -> None:
         """A click for each, or for all slots of a slate."""
-        if decisions:
-            requests = [pb.RewardRequest(decision_id=one, name="click") for one in decisions]
-            self._service.RewardBatch(pb.RewardBatchRequest(requests=requests))
+        self.send([pb.RewardRequest(decision_id=one, name="click") for one in decisions])
+
+    def send(self, rewards: Sequence[pb.RewardRequest]) -> list[pb.RewardOutcome]:
+        """Rewards of any kind, and changes of them, in one call. What became of each; none may be refused."""
+        if not rewards:
+            return []
+        results = self._service.RewardBatch(pb.RewardBatchRequest(requests=rewards)).results
+        if refused := [one.error.message for one in results if one.HasField("error")]:
+            raise ValueError(refused[0])
+        return [one.response.outcome for one in results]
+
+    def link(self, unit: str, same_as: str) -> None:
+        """They are one person."""
+        self._service.LinkUnits(pb.LinkUnitsRequest(unit_id=unit, same_as=same_as))
 
     def close(self) -> None:
         """The last round of the leader."""
