@@ -1,0 +1,41 @@
+"""Makes HTML of templates; every name in it came with a log or a command line, and is written as text.
+
+Called by the page beside this file and by the simulator's reports: they share the base, its macros and its style.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from decider import text
+
+SHARED = Path(__file__).parent
+"""The templates that every page is made with."""
+
+
+def environment(*folders: Path) -> Environment:
+    """The templates of some folders and the shared ones, and how their figures are written."""
+    made = Environment(
+        loader=FileSystemLoader([*folders, SHARED]),
+        autoescape=True,
+        finalize=_clean,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "figure": text.figure,
+        "count": text.count,
+        "words": lambda name: name.replace("_", " "),
+    }
+    made.filters |= filters
+    return made
+
+
+def _clean(value: Any) -> Any:
+    """Plain texts pass through here on their way into the page; `Markup` is the template's own."""
+    return text.printable(value) if type(value) is str else value
