@@ -48,6 +48,9 @@ cells = st.builds(
 days = st.builds(DayGroup, st.sampled_from([*EXPERIMENTS]), st.integers(0, MOST_DAYS + 20), st.sampled_from([POLICY]))
 
 
+Piece = tuple[dict[DayCell, int], dict[DayGroup, Earned]]
+
+
 def counted(log: EventLog, slice_: int = 1_000_000) -> LabelTotals:
     """From the start on."""
     totals = LogTotals(log)
@@ -59,13 +62,13 @@ def counted(log: EventLog, slice_: int = 1_000_000) -> LabelTotals:
 @given(st.lists(st.tuples(cells, st.integers(1, 9)), max_size=80), st.lists(days, max_size=40))
 def test_the_order_of_counting_does_not_matter(decisions: list[tuple[DayCell, int]], earned: list[DayGroup]) -> None:
     """A check counts anew at once what a server counted in pieces, and they have to be equal: also what is left out."""
-    pieces = [({cell: count}, {}) for cell, count in decisions]
-    sealed = [({}, {one: Earned(1, ExactSum.of(0.1))}) for one in earned]
+    pieces: list[Piece] = [({cell: count}, {}) for cell, count in decisions]
+    sealed: list[Piece] = [({}, {one: Earned(1, ExactSum.of(0.1))}) for one in earned]
     found: list[dict[str, DailyTotals]] = []
     for order in (pieces + sealed, (sealed + pieces)[::-1]):
         daily: dict[str, DailyTotals] = {}
         for some, more in order:
-            add_days(daily, some, more, EXPERIMENTS)  # type: ignore[arg-type]
+            add_days(daily, some, more, EXPERIMENTS)
         found.append(daily)
     assert found[0] == found[1] == from_rows(to_rows(found[0]))
 
@@ -111,7 +114,7 @@ def test_every_log_counts_the_same_days(tmp_path: Path) -> None:
     assert len(days) > 1
     for day, holdout, count, reward in expected:
         earned = days[day].earned[HOLDOUT if holdout else POLICY]
-        assert (earned.count, round(float(earned.reward), 9)) == (count, round(reward, 9))
+        assert (earned.decisions, round(float(earned.reward), 9)) == (count, round(reward, 9))
     for day, segment, action, count in shares:
         assert days[day].segments[segment][action] == count
 

@@ -54,17 +54,17 @@ class DayGroup(NamedTuple):
 class Earned(NamedTuple):
     """Sealed decisions and the sum of their final rewards."""
 
-    count: int = 0
+    decisions: int = 0
     reward: ExactSum = ZERO
 
     def plus(self, more: Earned) -> Earned:
         """Of both."""
-        return Earned(self.count + more.count, self.reward + more.reward)
+        return Earned(self.decisions + more.decisions, self.reward + more.reward)
 
     @property
     def mean(self) -> float | None:
         """Of a decision."""
-        return float(self.reward) / self.count if self.count else None
+        return float(self.reward) / self.decisions if self.decisions else None
 
 
 @dataclass(slots=True)
@@ -92,7 +92,7 @@ class DayTotals:
 
     def to_row(self, day: int) -> list[Any]:
         """As JSON."""
-        earned = {group: [one.count, *one.reward.pair()] for group, one in self.earned.items()}
+        earned = {group: [one.decisions, *one.reward.pair()] for group, one in self.earned.items()}
         return [day, self.actions, self.segments, earned]
 
     @classmethod

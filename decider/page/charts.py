@@ -163,7 +163,7 @@ def _means(day: Day) -> dict[str, float]:
     return {
         group: earned.mean
         for group, earned in day.totals.earned.items()
-        if earned.count >= LEAST and earned.mean is not None
+        if earned.decisions >= LEAST and earned.mean is not None
     }
 
 

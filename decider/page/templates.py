@@ -5,8 +5,9 @@ Called by the page beside this file and by the simulator's reports: they share t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -17,8 +18,11 @@ SHARED = Path(__file__).parent
 """The templates that every page is made with."""
 
 
-def environment(*folders: Path) -> Environment:
-    """The templates of some folders and the shared ones, and how their figures are written."""
+Filters = Mapping[str, Callable[..., Any]]
+
+
+def environment(*folders: Path, filters: Filters = MappingProxyType({})) -> Environment:
+    """The templates of some folders and the shared ones, and how their figures are written; filters: more of those."""
     made = Environment(
         loader=FileSystemLoader([*folders, SHARED]),
         autoescape=True,
@@ -27,12 +31,12 @@ def environment(*folders: Path) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[..., Any]] = {
+    shared: Filters = {
         "figure": text.figure,
         "count": text.count,
         "words": lambda name: name.replace("_", " "),
     }
-    made.filters |= filters
+    made.filters |= {**shared, **filters}
     return made
 
 

@@ -12,9 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from decider.page.templates import Environment, environment
+from decider.page.templates import Filters, environment
 from simulator.evaluate.verdicts import by_severity
 from simulator.report.plots.canvas import Plot
+
+FILTERS: Filters = {
+    "data_uri": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}",
+    "by_severity": by_severity,
+}
 
 
 def write_page(folder: Path, template: str, plots: Sequence[Plot], **values: Any) -> Path:
@@ -26,15 +31,6 @@ def write_page(folder: Path, template: str, plots: Sequence[Plot], **values: Any
     for plot in plots:
         (folder / f"{plot.file}.png").write_bytes(plot.png)
     page = folder / "index.html"
-    page.write_text(_environment().get_template(template).render(plots=plots, **values), encoding="utf-8")
+    made = environment(Path(__file__).parent, filters=FILTERS).get_template(template)
+    page.write_text(made.render(plots=plots, **values), encoding="utf-8")
     return page
-
-
-def _environment() -> Environment:
-    """The templates of all reports."""
-    made = environment(Path(__file__).parent)
-    made.filters |= {
-        "data_uri": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}",
-        "by_severity": by_severity,
-    }
-    return made
