@@ -335,6 +335,14 @@ def day(number: int, decisions: int) -> Day:
     return Day(number, totals)
 
 
+def test_decisions_without_a_segment_are_not_taken_for_all() -> None:
+    """Beside named segments "all" would say something that is not so."""
+    one, other = Segment("", Counter({"a": 3})), Segment("s", Counter({"a": 2}))
+    assert [row.name for row in charts.segment_rows([one], charts.Colours(["a"]))] == ["all"]
+    rows = charts.segment_rows([one, other], charts.Colours(["a"]))
+    assert [row.name for row in rows] == ["no segment given", "s"]
+
+
 def test_a_thin_segment_is_greyed_and_its_shares_are_whole() -> None:
     """Few decisions say little about what a segment gets."""
     known_colours = charts.Colours([f"a{number}" for number in range(charts.COLOURS + 3)])

@@ -111,7 +111,13 @@ def colours(days: Sequence[Day]) -> Colours:
     return Colours(by_frequency([day.totals.actions for day in days]))
 
 
-def segment_row(segment: Segment, known: Colours) -> SegmentRow:
+def segment_rows(segments: Sequence[Segment], known: Colours) -> Sequence[SegmentRow]:
+    """One bar of shares for each; where no decision names a segment, one for all."""
+    nameless = "no segment given" if len(segments) > 1 else "all"
+    return [segment_row(segment, known, nameless) for segment in segments]
+
+
+def segment_row(segment: Segment, known: Colours, nameless: str = "all") -> SegmentRow:
     """One bar of shares."""
     bars, shares, x = [], [], 0.0
     for name, colour, number in known.parts(segment.actions):
@@ -121,7 +127,7 @@ def segment_row(segment: Segment, known: Colours) -> SegmentRow:
             bars.append(Bar(x, 0.0, 100.0 * share, 1.0, colour, f"{name} {told}"))
             shares.append(Share(name, colour, told))
         x += 100.0 * share
-    return SegmentRow(segment.name or "all", segment.decisions, segment.decisions < FEW, bars, shares)
+    return SegmentRow(segment.name or nameless, segment.decisions, segment.decisions < FEW, bars, shares)
 
 
 def daily(days: Sequence[Day], known: Colours, versions: Sequence[tuple[int, int]]) -> Daily | None:

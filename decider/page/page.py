@@ -149,7 +149,7 @@ class Page:
             known = charts.colours(found.days)
             daily = charts.daily(found.days, known, [(one.told.number, one.told.day) for one in history])
             asof = self._asof(counted)
-        segments = [charts.segment_row(segment, known) for segment in found.segments]
+        segments = charts.segment_rows(found.segments, known)
         definition = self._definition(id_)
         return Answer(
             200,
