@@ -20,6 +20,7 @@ from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
+from decider.log.daily_totals import DayCell, DayGroup, Earned, day_of
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
@@ -494,6 +495,11 @@ class MemoryLog:
         """See LogReader."""
         return self._versions[position]
 
+    def newest_versions(self, experiment: ExperimentId, *, most: int) -> Sequence[Position]:
+        """See LogReader."""
+        found = [version.position for version in self.versions() if version.experiment.id == experiment]
+        return found[::-1][:most]
+
     def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
         """See LogReader."""
         return {position: self._origins[position] for position in versions if position in self._origins}
@@ -867,10 +873,10 @@ class MemoryLog:
         totals, strata = Totals(), strata_of_all(self.versions())
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
-                _count_decision(totals, logged.decision, names_of(self._version(logged)))
+                _count_decision(totals, logged, names_of(self._version(logged)))
             if after.time < self._deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
-                _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version))
+                _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -977,9 +983,12 @@ def _key(entry: Entry) -> Any:
             return None
 
 
-def _count_decision(totals: Totals, decision: Decision, names: ActionNames) -> None:
+def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames) -> None:
+    decision = logged.decision
     version, action = decision.version, names.counted_as(decision.action)
     totals.decisions[version, action, decision.reason] += 1
+    if decision.reason not in HOLDOUT_REASONS:
+        totals.days[DayCell(version, day_of(logged.time), decision.context.segment, action)] += 1
     if decision.reason in POLICY_DRAWS:
         key = (version, action)
         totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
@@ -996,10 +1005,16 @@ def _outcome_of_change(change: NewRewardChange) -> RewardOutcome:
     return RewardOutcome.RETRACTED if change.value is None else RewardOutcome.CORRECTED
 
 
-def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, stratum: Stratum | None) -> None:
+def _count_sealed(
+    totals: Totals, sealed: SealedDecision, version: ExperimentVersion, stratum: Stratum | None, decided: Time
+) -> None:
     is_holdout = sealed.decision.reason in HOLDOUT_REASONS
     key = (version.position, HOLDOUT if is_holdout else POLICY)
-    totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + _sealed_totals(sealed, version)
+    more = _sealed_totals(sealed, version)
+    totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + more
+    if more.count:
+        day = DayGroup(version.position, day_of(decided), key[1])
+        totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
     if stratum is not None and version.counts(activated=sealed.activated):
         lift = totals.lift.setdefault(stratum, StratumTotals())
         place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)

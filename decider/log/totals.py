@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
 from decider.experiment.definition import ExperimentVersion
+from decider.log import daily_totals
+from decider.log.daily_totals import DailyTotals, DayCell, DayGroup, Earned, add_days, without_segments
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.lift_totals import StrataTotals, add_stratum, from_rows, to_rows
 from decider.types import ActionId, Position, Reason, RewardOutcome
@@ -109,6 +111,9 @@ class Totals:
     """By version and group."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
+    days: Counter[DayCell] = field(default_factory=Counter)
+    """Decisions of units that are not in the holdout."""
+    earned: dict[DayGroup, Earned] = field(default_factory=dict)
 
     def versions(self) -> set[Position]:
         """Every version of which something was counted."""
@@ -150,6 +155,8 @@ class LabelTotals:
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
+    daily: dict[str, DailyTotals] = field(default_factory=dict)
+    """By experiment, of its newest days."""
     _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     """By experiment, how many names of rewards have a label."""
 
@@ -160,6 +167,7 @@ class LabelTotals:
         self._add_sealed(counted, experiments)
         for stratum, more in counted.lift.items():
             add_stratum(self.lift.setdefault(experiments[stratum.first], {}), stratum, more)
+        add_days(self.daily, counted.days, counted.earned, experiments)
 
     def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, action, reason), count in counted.decisions.items():
@@ -218,21 +226,24 @@ class LabelTotals:
             getattr(rest, name).update(kept)
         rest._names.update([experiment for experiment, _ in rest.values])
         rest.lift = {experiment: strata for experiment, strata in self.lift.items() if experiment not in experiments}
+        rest.daily = {experiment: days for experiment, days in self.daily.items() if experiment not in experiments}
         return rest
 
     def without_units(self) -> LabelTotals:
-        """A copy whose lift has one bucket a group: what is the same under other ids of units."""
+        """A copy whose lift has one bucket a group, and whose days know no segments: what is the same where units have
+        other ids and contexts are gone."""
         return replace(
             self,
             lift={
                 experiment: {stratum: totals.by_group() for stratum, totals in strata.items()}
                 for experiment, strata in self.lift.items()
             },
+            daily=without_segments(self.daily),
         )
 
     def without_groups(self) -> LabelTotals:
         """A copy that knows no groups: what older releases counted."""
-        rest = replace(self, lift={})
+        rest = replace(self, lift={}, daily={})
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():
@@ -251,6 +262,7 @@ class LabelTotals:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
         content: dict[str, Any] = {name: [_to_row(*item) for item in getattr(self, name).items()] for name in _STORED}
         content["lift"] = to_rows(self.lift)
+        content["daily"] = daily_totals.to_rows(self.daily)
         return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -265,11 +277,12 @@ class LabelTotals:
             for labels in [labels for labels in total if len(labels) == 1]:
                 total[(*labels, "")] = total.pop(labels)
         totals.lift = from_rows(content.get("lift", ()))
+        totals.daily = daily_totals.from_rows(content.get("daily", ()))
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
 
 
-_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name != "lift"]
+_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in ("lift", "daily")]
 _BY_GROUP = (
     *("sealed", "defaulted", "overridden", "activated", "not_activated"),
     *("sealed_reward", "squared_sealed_reward"),

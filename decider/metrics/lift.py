@@ -1,15 +1,16 @@
-"""The metrics of the lift over the holdout, from the log's totals. Called by `collector.py`.
+"""The metrics of the lift over the holdout, from the log's totals. Called by `collector.py`
+and, for the same figures, by the page.
 
 PromQL could compute none of them: it knows neither units nor how often somebody looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from decider.estimate.lift import GroupSums, Lift, lift
+from decider.estimate.lift import LEVEL, GroupSums, Lift, lift
 from decider.log.lift_totals import LEARNED, PLACES, StrataTotals
 
 _FIGURES = {
@@ -39,8 +40,17 @@ def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
 
 def lifts(strata: StrataTotals) -> dict[str, Lift]:
     """By name of reward, each for itself."""
-    names = dict.fromkeys(name for totals in strata.values() for name in totals.rewards)
-    return {name: lift(_sums(strata, name)) for name in names}
+    return {name: lift_of(strata, name) for name in names_in(strata)}
+
+
+def names_in(strata: StrataTotals) -> Sequence[str]:
+    """The names of rewards, LEARNED among them."""
+    return [*dict.fromkeys(name for totals in strata.values() for name in totals.rewards)]
+
+
+def lift_of(strata: StrataTotals, name: str, level: float = LEVEL) -> Lift:
+    """Of one name of rewards, or LEARNED."""
+    return lift(_sums(strata, name), level)
 
 
 def _sums(strata: StrataTotals, name: str) -> dict[object, GroupSums]:

@@ -14,7 +14,7 @@ import numpy as np
 from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums
 from decider.estimate.mean import Interval
 from decider.experiment.strata import BUCKETS
-from simulator.lift.result import Answer, LiftResult, LiftRow
+from simulator.lift.result import LiftResult, LiftRow
 from simulator.logs.columns import Category, Field, Flags
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, GroupedDecisions
@@ -90,7 +90,7 @@ def _row(log: GroupedDecisions, reward: str, field: str, value: str, rows: Flags
         reward=reward,
         field=field,
         value=value,
-        answer=answer(found),
+        answer=found.answer,
         lift=found.interval,
         relative=found.relative,
         per_week=_per_week(found, log) if found.is_known else None,
@@ -101,19 +101,6 @@ def _row(log: GroupedDecisions, reward: str, field: str, value: str, rows: Flags
         clusters=found.clusters,
         needed=START,
     )
-
-
-def answer(found: Lift) -> Answer:
-    """Whether the policy earns more than the holdout.
-
-    >>> answer(LiftSums(BUCKETS).lift())
-    'too little'
-    """
-    if not found.is_known:
-        return "too little"
-    if found.interval.low > 0:
-        return "yes"
-    return "no" if found.interval.high < 0 else "not yet"
 
 
 def _per_week(found: Lift, log: GroupedDecisions) -> Interval | None:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
+from decider.estimate.lift import Answer
 from decider.estimate.mean import Interval
 from simulator.logs.groups import StratumRead
 
 SCHEMA = 1
-
-Answer = Literal["yes", "no", "not yet", "too little"]
-"""Does the policy earn more? `no`: it earns less. `too little`: there is no interval yet."""
 
 
 @dataclass(frozen=True, slots=True)

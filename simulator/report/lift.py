@@ -11,10 +11,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from decider.estimate.mean import Interval
+from decider.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
 from simulator.lift.result import LiftResult, LiftRow
 from simulator.logs.groups import LEARNED
 from simulator.report.table import Cell, Column, Table, Tone, in_terminal
-from simulator.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
 
 TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use"}
 

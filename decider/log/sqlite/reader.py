@@ -92,6 +92,7 @@ select version, coalesce(build, 0), min(model) from decisions not indexed where 
 """
 
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
+_NEWEST_VERSIONS = "select position from experiments where experiment = ? order by number desc limit ?"
 _VERSION = "select position, time, number, definition from experiments where position = ?"
 
 _ORIGINS = """
@@ -333,6 +334,10 @@ class SqliteReader:
     def _version_in(self, row: Any) -> ExperimentVersion:
         known = self._versions.get(row["position"])
         return known or self._versions.put(experiment_version(row), characters=len(row["definition"]))
+
+    def newest_versions(self, experiment: ExperimentId, *, most: int) -> Sequence[Position]:
+        """See LogReader."""
+        return [row["position"] for row in self._read(_NEWEST_VERSIONS, (experiment, most))]
 
     def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
         """See LogReader."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
+from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
 from decider.log.protocol import Mark
@@ -61,22 +62,26 @@ select version, case
   count(*) as count, sum(cast(round(delay_seconds * 1e6) as integer)) as delay
 from joined_rewards where position > :after and position <= :until group by version, bucket
 """  # noqa: S608 - a constant
-STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS)
-"""Of entries by position."""
-
-
 _HOLDOUT = f"reason in {tuple(map(str, HOLDOUT_REASONS))}"
+
+_DAYS = f"""
+select version, time / {DAY} as day, coalesce(segment, '') as segment, action, count(*) as count
+from decisions where position > :after and position <= :until and not {_HOLDOUT} group by version, day, segment, action
+"""  # noqa: S608 - constants
+STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS, _DAYS)
+"""Of entries by position."""
 
 
 def _sealed_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, sum(not left_out) as count, sum(rewards = 0 and not left_out) as defaulted,
+select {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
+  sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by holdout, reward_odd, squared_odd
+group by holdout, day, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
@@ -118,6 +123,7 @@ def count_totals(
     _count_decisions(totals, connection, span, known)
     _count_possible(totals, connection, span, known)
     _count_rewards(totals, connection, span)
+    _count_days(totals, connection, span, known)
     for version in due:
         _count_sealed(totals, connection, version, strata(version), after=after.time, until=until.time)
     return totals
@@ -157,6 +163,15 @@ def _count_possible(
         version = row["version"]
         eligible = json.loads(row["eligible"]) if row["eligible"] else names[version].active
         totals.possible[version, names[version].counted_as(eligible[row["key"]])] += row["count"]
+
+
+def _count_days(
+    totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position], names: _KnownNames
+) -> None:
+    for row in read(connection, _DAYS, span):
+        version = row["version"]
+        action = names[version].counted_as(row["action"])
+        totals.days[DayCell(version, row["day"], row["segment"], action)] += row["count"]
 
 
 def _count_rewards(totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position]) -> None:
@@ -239,8 +254,11 @@ def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) 
             reward=exact_sum(row, "reward"),
             squared=exact_sum(row, "squared"),
         )
-        key = (version, HOLDOUT if row["holdout"] else POLICY)
-        totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + more
+        group = HOLDOUT if row["holdout"] else POLICY
+        totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
+        if more.count:
+            day = DayGroup(version, row["day"], group)
+            totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
