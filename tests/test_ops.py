@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.promtool import ALERTS, RULES, World, check_alerts, counter, gauge, promtool
+from tests.test_architecture import ROOT
+
+README = (ROOT / "decider" / "README.md").read_text(encoding="utf-8")
 
 BEFORE, DURING, AFTER = 20, 40, 65
 """Minutes of a healthy server, of a fault, and of a healthy server again."""
@@ -147,10 +152,51 @@ def test_promtool_takes_the_rules() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_the_configuration_shown_is_taken(tmp_path: Path) -> None:
+    """People copy it: Prometheus and Alertmanager check it with their own programs."""
+    amtool = shutil.which("amtool", path="/usr/bin")
+    if amtool is None:
+        pytest.skip("there is no /usr/bin/amtool")
+    blocks = re.findall(r"```yaml\n# ([\w.]+)(.*?)```", README, re.DOTALL)
+    for name, content in blocks:
+        (tmp_path / name).write_text(f"#{content}", encoding="utf-8")
+    shutil.copy(RULES, tmp_path / "decider-rules.yml")
+    assert "scrape_configs" in (tmp_path / "prometheus.yml").read_text()
+    for command in ([promtool(), "check", "config", "prometheus.yml"], [amtool, "check-config", "alertmanager.yml"]):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_every_alert_has_a_fault_that_brings_it() -> None:
     """A rule that no test has seen fire is a rule that may never fire."""
     assert FAULTS.keys() | LOOK_BACK == set(ALERTS)
     assert len(ALERTS) == 21
+
+
+TEXTS = dict(
+    re.findall(
+        r"^      - alert: (\w+)\n(.*?)(?=^      - |^  - |\Z)", RULES.read_text("utf-8"), re.DOTALL | re.MULTILINE
+    )
+)
+"""What the file says of each alert."""
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_an_alert_says_what_it_means_and_what_to_do(alert: str) -> None:
+    """Whoever is woken at night has only this: the runbook's paragraph has to be there, and every label that a text
+    names has to be one that the expression keeps."""
+    text = TEXTS[alert]
+    assert re.search(r"severity: (page|ticket)\n", text)
+    assert re.search(r"summary: ", text)
+    assert len(re.findall(r"description: >-\n((?: {12}.*\n)+)", text)[0]) > 100
+    assert re.findall(r"runbook: (.*)\n", text) == [f"decider/README.md#{alert.lower()}"]
+    assert re.search(rf"^### {alert}\n\n.{{80,}}$", README, re.MULTILINE)
+    kept = {*re.split(r"[(), ]+", " ".join(re.findall(r"by \(([\w, ]+)\)", text))), *LABELS_OF_RECORDED}
+    assert set(re.findall(r"\$labels\.(\w+)", text)) <= kept
+
+
+LABELS_OF_RECORDED = {"experiment", "grpc_method"}
+"""Labels that the recorded series have beside `job`."""
 
 
 @pytest.mark.parametrize("alert", FAULTS)

@@ -186,7 +186,7 @@ class Traffic:
 def shop() -> experiment_pb2.Experiment:
     """An experiment with a short window, a holdout, and a policy that many features make dear."""
     made = experiment("shop", "sale", "outfit", "none", window=0.5, holdout=0.2, baseline_action="none")
-    made.policy.CopyFrom(experiment_pb2.Policy(squarecb=experiment_pb2.SquareCb(), interactions=["CA", "CCC"]))
+    made.policy.CopyFrom(experiment_pb2.Policy(squarecb=experiment_pb2.SquareCb(), interactions=["CCCC"]))
     return made
 
 
@@ -196,7 +196,7 @@ MANY = {f"x{number}": float(number) for number in range(60)}
 
 def test_rewards_that_stop_wake_somebody_and_a_pause_does_not(monitor: Monitor) -> None:
     """The way from a broken pixel to a pager, through all of the programs on it; and back."""
-    seen = monitor("--decide-budget", "0.01")
+    seen = monitor("--decide-budget", "0.005")
     seen.client.apply(shop())
     with closing(Traffic(seen.client, "shop")) as traffic:
         until(
