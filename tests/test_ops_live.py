@@ -152,8 +152,8 @@ def monitor(tmp_path: Path) -> Iterator[Monitor]:
 class Traffic:
     """Visitors, 20 at a time, until `close`; what they do can be changed meanwhile."""
 
-    def __init__(self, client: GrpcClient, id_: str) -> None:
-        self.client, self.id = client, id_
+    def __init__(self, client: GrpcClient, id_: str, *, pause: float = 0.1) -> None:
+        self.client, self.id, self.pause = client, id_, pause
         self.rewards = True
         self.features: dict[str, float] = {}
         self._over = threading.Event()
@@ -162,7 +162,7 @@ class Traffic:
 
     def _run(self) -> None:
         random = Random(3)
-        while not self._over.wait(0.1):
+        while not self._over.wait(self.pause):
             with suppress(grpc.RpcError):
                 self._visit(random)
 
@@ -223,7 +223,7 @@ def test_rewards_that_stop_wake_somebody_and_a_pause_does_not(monitor: Monitor) 
     seen.server.terminate()
     with closing(open_reader(seen.db)) as log:
         checked = verify(log)
-    assert checked.equal == checked.total > 0
+    assert checked.equal == checked.decisions > 0
 
 
 def test_a_server_that_is_gone_wakes_somebody(monitor: Monitor) -> None:
@@ -261,7 +261,7 @@ def test_a_full_disk_wakes_somebody(small_disk: Path, monitor: Monitor) -> None:
     seen.client.apply(shop())
     told = seen.fires("pager DeciderDiskLow")
     assert re.match(r"Only [\d.]+[Mk]iB are free on the disk", told["summary"])
-    with closing(Traffic(seen.client, "shop")):
+    with closing(Traffic(seen.client, "shop", pause=0.02)):
         seen.fires("pager DeciderNotReady")
         seen.fires("pager DeciderErrors")
         subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
