@@ -135,9 +135,10 @@ Monitor = Callable[..., Monitored]
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[Monitor]:
     """Starts one; options are those of the server."""
-    for program in ("prometheus", "prometheus-alertmanager"):
-        if shutil.which(program, path="/usr/bin") is None:
-            pytest.skip(f"there is no /usr/bin/{program}")
+    if shutil.which("prometheus", path="/usr/bin") is None:
+        pytest.skip("there is no /usr/bin/prometheus")
+    if shutil.which("prometheus-alertmanager", path="/usr/bin") is None:
+        pytest.skip("there is no /usr/bin/prometheus-alertmanager")
     opened: list[Monitored] = []
 
     def start(*options: str, db: Path | None = None) -> Monitored:
