@@ -114,6 +114,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.server.experiment_commands",
         "decider.server.forget_command",
         "decider.server.leave_out_command",
+        "decider.server.ops_command",
         "decider.server.origin_options",
         "decider.server.relearn_command",
         "simulator",

@@ -68,6 +68,7 @@ FAMILIES = {
     "decider_model_position": "gauge",
     "decider_open_decisions": "gauge",
     "decider_possible": "counter",
+    "decider_ready": "gauge",
     "decider_reward_delay_seconds": "histogram",
     "decider_reward_squared_value": "counter",
     "decider_reward_value": "counter",

@@ -156,7 +156,8 @@ class Server:
         self._http.start()
         self._archiver = DailyArchive(settings)
         self._opened.callback(self._archiver.stop)
-        self._process = process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
+        names = {name: str(value) for name, value in build().items()}
+        self._process = process = ProcessMetrics(self._registry, names, ready=lambda: self._readiness().ready)
         self._agreement = AgreementMetrics(self._registry)
         self.log = open_log(
             settings.db,
