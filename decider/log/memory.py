@@ -79,11 +79,14 @@ from decider.log.totals import (
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
+    SLOTS,
     ActionNames,
     RewardTotals,
     SealedTotals,
     Totals,
+    day_of,
     names_of,
+    slots_variance,
 )
 from decider.policy.saved import SavedModel
 from decider.types import (
@@ -863,7 +866,7 @@ class MemoryLog:
         totals, strata = Totals(), strata_of_all(self.versions())
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
-                _count_decision(totals, logged.decision, names_of(self._version(logged)))
+                _count_decision(totals, logged.decision, names_of(self._version(logged)), day_of(logged.time))
             if after.time < self._deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version))
@@ -973,14 +976,18 @@ def _key(entry: Entry) -> Any:
             return None
 
 
-def _count_decision(totals: Totals, decision: Decision, names: ActionNames) -> None:
+def _count_decision(totals: Totals, decision: Decision, names: ActionNames, day: int) -> None:
     version, action = decision.version, names.counted_as(decision.action)
     totals.decisions[version, action, decision.reason] += 1
     if decision.reason in POLICY_DRAWS:
         key = (version, action)
         totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
+        totals.excess[*key, day] += SLOTS
         for eligible, slots in zip(decision.eligible, decision.pmf, strict=True):
-            totals.possible[version, names.counted_as(eligible)] += slots > 0
+            key = (version, names.counted_as(eligible))
+            totals.possible[key] += slots > 0
+            totals.excess[*key, day] -= slots
+            totals.variance[*key, day] += slots_variance(slots)
 
 
 def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
@@ -996,9 +1003,13 @@ def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVer
     is_holdout = sealed.decision.reason in HOLDOUT_REASONS
     key = (version.position, HOLDOUT if is_holdout else POLICY)
     totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + _sealed_totals(sealed, version)
-    if stratum is not None and version.counts(activated=sealed.activated):
-        lift = totals.lift.setdefault(stratum, StratumTotals())
-        place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
+    if stratum is None:
+        return
+    lift = totals.lift.setdefault(stratum, StratumTotals())
+    place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
+    if not version.counts(activated=sealed.activated):
+        lift.left_out[place] += 1
+    else:
         lift.decisions[place] += 1
         lift.of(LEARNED).add_float(place, final_reward(version.experiment.reward, sealed.rewards))
         for name, value in sealed.named or ():

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 from decider.experiment.definition import ExperimentVersion
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.lift_totals import StrataTotals, add_stratum, from_rows, to_rows
-from decider.types import ActionId, Position, Reason, RewardOutcome
+from decider.types import ActionId, Position, Reason, RewardOutcome, Time
 
 POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 """The reasons of draws from a policy's pmf."""
@@ -28,6 +28,35 @@ POLICY, HOLDOUT = "policy", "holdout"
 
 DELAY_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800)
 """Seconds from decision to reward; one more bucket holds what is later."""
+
+
+SLOTS = 1_000_000
+"""A pmf in the log is in millionths."""
+
+VARIANCE_UNIT = 1e-9
+"""Of `slots_variance`: small enough for rare actions, and sums over a log are no larger than SQL's whole numbers."""
+
+
+def slots_variance(slots: int) -> int:
+    """p (1 - p) of an action with so many slots, rounded up.
+
+    >>> slots_variance(500_000), slots_variance(1)
+    (250000000, 1000)
+    """
+    return -(slots * (slots - SLOTS) // 1000)
+
+
+DAYS, BEFORE = 7, ""
+"""So many days with draws are counted apart, and all earlier ones together: what begins to go wrong after years must
+not be lost among what was right."""
+
+DAY = 86_400_000_000
+"""Microseconds."""
+
+
+def day_of(time: Time) -> int:
+    """Of log time."""
+    return time // DAY
 
 
 class ActionNames(NamedTuple):
@@ -98,6 +127,10 @@ class Totals:
     """Sum of 1/propensity of draws from a policy's pmf (reasons EXPLOIT and EXPLORE)."""
     possible: Counter[tuple[Position, ActionId]] = field(default_factory=Counter)
     """Draws from a policy's pmf in which the action had a slot."""
+    excess: Counter[tuple[Position, ActionId, int]] = field(default_factory=Counter)
+    """How often a policy's pmf gave the action, less the sum of its probabilities, in slots; by `day_of` decisions."""
+    variance: Counter[tuple[Position, ActionId, int]] = field(default_factory=Counter)
+    """Of that, as `slots_variance` has it."""
     rewards: dict[tuple[Position, str, RewardOutcome], RewardTotals] = field(default_factory=dict)
     """By (version, name, outcome), in the order in which the names first came. Changes of rewards are counted with
     their own outcome and no value: so the values are those that were sent."""
@@ -136,6 +169,8 @@ class LabelTotals:
     decisions: Counter[Labels] = field(default_factory=Counter)  # experiment, action, reason
     inverse_propensity: LabelSums = field(default_factory=LabelSums)  # experiment, action; drawn from a pmf
     possible: Counter[Labels] = field(default_factory=Counter)  # experiment, action; its pmf was above 0
+    excess: Counter[Labels] = field(default_factory=Counter)  # experiment, action, day or BEFORE; in slots
+    variance: Counter[Labels] = field(default_factory=Counter)  # the same; as `slots_variance`
     rewards: Counter[Labels] = field(default_factory=Counter)  # experiment, name, outcome
     values: LabelSums = field(default_factory=LabelSums)  # experiment, name
     squared_values: LabelSums = field(default_factory=LabelSums)  # experiment, name
@@ -168,6 +203,20 @@ class LabelTotals:
             self.inverse_propensity[experiments[version], action] += inverse
         for (version, action), count in counted.possible.items():
             self.possible[experiments[version], action] += count
+        for (version, action, day), slots in counted.excess.items():
+            self.excess[experiments[version], action, str(day)] += slots
+        for (version, action, day), variance in counted.variance.items():
+            self.variance[experiments[version], action, str(day)] += variance
+        for experiment in {experiments[version] for version, _, _ in counted.excess}:
+            self._merge_old_days(experiment)
+
+    def _merge_old_days(self, experiment: str) -> None:
+        """Entries come in the order of their time, so what is old stays so, wherever counting is interrupted."""
+        days = {day for id_, _, day in self.excess if id_ == experiment and day != BEFORE}
+        old = set(sorted(days, key=int)[:-DAYS])
+        for counts in (self.excess, self.variance):
+            for key in [key for key in counts if key[0] == experiment and key[2] in old]:
+                counts[(*key[:2], BEFORE)] += counts.pop(key)
 
     def _add_rewards(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, name, outcome), rewards in counted.rewards.items():
@@ -231,8 +280,8 @@ class LabelTotals:
         )
 
     def without_groups(self) -> LabelTotals:
-        """A copy that knows no groups: what older releases counted."""
-        rest = replace(self, lift={})
+        """A copy that knows no groups, and not how draws vary: what older releases counted."""
+        rest = replace(self, lift={}, excess=Counter(), variance=Counter())
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():

@@ -9,8 +9,10 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, Mark
 from decider.log.totals import DELAY_BUCKETS, LabelTotals
+from decider.metrics.alarms import alarm_metrics
 from decider.metrics.lift import lift_metrics
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
@@ -55,6 +57,7 @@ class LogCollector(Collector):
             totals = counted.totals.without(past)
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
             from_totals += [*_shares(totals, ended), *lift_metrics(totals.lift)]
+            from_totals += alarm_metrics(totals, self._log.version_at)
             end = counted.mark
         for id_ in past:
             self._forget(id_)
@@ -70,6 +73,14 @@ class LogCollector(Collector):
         }
         holdouts = {(s.version.experiment.id,): s.version.experiment.control_share for s in self._current.all()}
         yield _gauge("decider_holdout_ratio", "Share of units in the holdout, as declared.", ("experiment",), holdouts)
+        windows = {
+            (s.version.experiment.id,): s.version.experiment.reward.window / MICROSECONDS for s in self._current.all()
+        }
+        yield _gauge("decider_window_seconds", "How long a decision waits for rewards.", ("experiment",), windows)
+        yield _gauge(
+            "decider_experiment_info", "What serves: 1.", ("experiment", "version", "state", "learning", "policy"),
+            {_info_labels(s.version): 1.0 for s in self._current.all()},
+        )  # fmt: skip
         yield _gauge("decider_model_position", "Log position that the model has learned.", ("experiment",), positions)
         yield _gauge("decider_model_age_seconds", "Age of the newest decision learned.", ("experiment",), ages)
         yield _gauge(
@@ -92,6 +103,13 @@ class LogCollector(Collector):
         first = self._log.next_deadline(after=end.time)
         due = 0.0 if first is None else (now - first) / MICROSECONDS
         return max(0.0, due, self._learning_lag())
+
+
+def _info_labels(version: ExperimentVersion) -> tuple[str, ...]:
+    """One series at a time: a dashboard marks where it changes."""
+    experiment = version.experiment
+    state = "paused" if experiment.paused else "active"
+    return (experiment.id, str(version.number), state, str(experiment.learning), experiment.policy.algorithm)
 
 
 def _past(totals: LabelTotals, ended: Mapping[ExperimentId, Time], now: Time) -> set[ExperimentId]:
@@ -155,7 +173,7 @@ def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
         if count and key[0] not in ended
     }
     yield _gauge(
-        "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
+        "decider_weight_mean", "Mean of 1{action drawn}/propensity; 1 on average, but far from it by chance alone.",
         ("experiment", "action"), weights,
     )  # fmt: skip
 
