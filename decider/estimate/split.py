@@ -80,7 +80,7 @@ def _squared_visits(everything: Floats) -> Floats:
     Units fall into buckets by chance, so a bucket's decisions vary as much as the squared visits say.
     """
     apart = everything - everything.mean(axis=1, keepdims=True)
-    found = np.maximum(apart @ apart.T, 0.0)
+    found: Floats = np.maximum(apart @ apart.T, 0.0)
     np.fill_diagonal(found, np.maximum(np.diag(found), everything.sum(axis=1)))  # nobody comes less than once
     return found
 
