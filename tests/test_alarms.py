@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decider.decide.decide import decide, in_holdout
+from decider.estimate.missing_rewards import MissingRewards
+from decider.estimate.outage import UsualShare
 from decider.estimate.propensities import RATES, propensity_log_evalue
 from decider.estimate.split import StratumSplit, split_log_evalue
 from decider.experiment.definition import Experiment
@@ -22,11 +26,22 @@ from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Mark, Tick
-from decider.log.totals import BEFORE, DAYS, LabelTotals, slots_variance
+from decider.log.totals import (
+    ALL,
+    BEFORE,
+    DAYS,
+    HOLDOUT,
+    MAX_REWARD_NAMES,
+    POLICY,
+    LabelTotals,
+    Totals,
+    slots_variance,
+)
 from decider.metrics.alarms import propensity_evidence, split_evidence
+from decider.metrics.missing_rewards import RewardsWatch
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
-from decider.types import START, ActionId, Context, Decision, DecisionId, DecisionRequest, Time
+from decider.types import START, ActionId, Context, Decision, DecisionId, DecisionRequest, Position, Time
 from simulator.studies.lift import Scene, simulate
 from simulator.verify import verify
 from tests.lift_logs import shop, write_visits
@@ -232,6 +247,88 @@ def test_the_split_counts_whatever_was_drawn(log: EventLog, clock_: PastClock, f
     write(log, clock_, made)
     split, _ = evidence(log)
     assert split < 1
+
+
+# Missing rewards.
+
+
+def looks(test: MissingRewards, rates: Sequence[float], a_look: int = 50, seed: int = 1) -> list[float]:
+    """The evidence after each look; rates: of rewarded decisions, each for one look."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for rate in rates:
+        test.add(decisions=a_look, rewarded=int(rng.binomial(a_look, rate)))
+        found.append(test.value)
+    return found
+
+
+def test_a_season_is_no_alarm_and_an_outage_is() -> None:
+    """Shares of half to one and a half of the mean, from day to night for two months; then nothing comes."""
+    test = MissingRewards(UsualShare.known(10_000, 1_000))
+    season = [0.1 * (1 + 0.5 * math.sin(look / 20)) for look in range(8_000)]
+    assert max(looks(test, season)) < 4
+    found = looks(test, [0.0] * 20)
+    assert found[12] > ALARM, "after 65 rewards that were to come"
+    assert looks(test, [0.1] * 10)[-1] == 0, "and it ends"
+
+
+def test_rewards_that_stay_away_become_usual() -> None:
+    """Whoever stops to send a name on purpose must not be told so for ever."""
+    test = MissingRewards(UsualShare.known(10_000, 1_000))
+    looks(test, [0.0] * 50)
+    test.get_used_to(UsualShare.known(70_000, 4_000))
+    assert test.value > ALARM
+    test.get_used_to(UsualShare.known(70_000, 1_000))
+    assert test.value == 0
+    assert max(looks(test, [0.0] * 50)) == 0 or test.share.is_known
+
+
+def rewarded(clicks: dict[str, int], purchases: dict[str, int], sealed: dict[str, int]) -> LabelTotals:
+    """Totals of one day, by group."""
+    totals = LabelTotals()
+    for name, counts in ((ALL, sealed), ("click", clicks), ("purchase", purchases)):
+        for group, count in counts.items():
+            totals.rewarded["shop", name, group, "20000"] = count
+    return totals
+
+
+def test_the_name_and_the_group_that_are_missing_are_told() -> None:
+    """Both groups: lost on the way. The policy alone: nobody wants what it shows."""
+    watch = RewardsWatch()
+    watch.look(rewarded({POLICY: 9_000, HOLDOUT: 1_000}, {POLICY: 900, HOLDOUT: 100}, {POLICY: 90_000, HOLDOUT: 9_000}))
+    found = watch.look(
+        rewarded({POLICY: 9_000, HOLDOUT: 1_100}, {POLICY: 1_000, HOLDOUT: 110}, {POLICY: 99_000, HOLDOUT: 9_900})
+    )
+    assert set(found) == {("shop", "click", POLICY), ("shop", "click", HOLDOUT), ("shop", "purchase", POLICY)}
+    assert [key for key, value in found.items() if value > ALARM] == [("shop", "click", POLICY)]
+    assert watch.look(LabelTotals()) == {}
+
+
+def test_names_of_rewards_are_bounded_in_any_order() -> None:
+    """Whoever puts an id into a name must not fill the metrics, nor damage what is stored."""
+    names = [f"name-{number:03}" for number in range(2 * MAX_REWARD_NAMES)]
+    totals = []
+    for order in (names, names[::-1]):
+        counted = LabelTotals()
+        for name in order:
+            counted.add(Totals(rewarded=Counter({(Position(1), name, POLICY, 20_000): 1})), {Position(1): "shop"})
+        totals.append(counted)
+    assert totals[0] == totals[1]
+    assert len(totals[0].rewarded) == MAX_REWARD_NAMES + 1
+    assert totals[0].rewarded["shop", "other", POLICY, "20000"] == MAX_REWARD_NAMES
+
+
+def test_every_log_counts_rewarded_decisions_alike(tmp_path: Path) -> None:
+    """By name and group: two clicks of one decision are one."""
+    found = []
+    for opened in (MemoryLog, partial(open_log, tmp_path / "log.db")):
+        clock = PastClock(4 * 86_400.0)
+        with closing(opened(clock=clock)) as log:
+            write_visits(log, clock, [shop(), shop(holdout=0.0), shop(activation="ACTIVATION_REQUIRED")], decisions=150)
+            found.append(log.totals(Mark(START, Time(0)), log.head().mark).rewarded)
+    assert found[0] == found[1]
+    assert {name for _, name, _, _ in found[0]} == {ALL, "click", "purchase"}
+    assert {group for _, _, group, _ in found[0]} == {POLICY, HOLDOUT}
 
 
 # What is stored.

@@ -75,6 +75,7 @@ from decider.log.protocol import (
     units_of,
 )
 from decider.log.totals import (
+    ALL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
@@ -870,6 +871,7 @@ class MemoryLog:
             if after.time < self._deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version))
+                _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -1014,6 +1016,13 @@ def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVer
         lift.of(LEARNED).add_float(place, final_reward(version.experiment.reward, sealed.rewards))
         for name, value in sealed.named or ():
             lift.of(name).add_float(place, value)
+
+
+def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, day: int) -> None:
+    if version.counts(activated=sealed.activated):
+        group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
+        for name in {ALL, *[name for name, _ in sealed.named]}:
+            totals.rewarded[version.position, name, group, day] += 1
 
 
 def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:

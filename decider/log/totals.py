@@ -140,6 +140,8 @@ class Totals:
     """Microseconds, all together."""
     sealed: dict[tuple[Position, str], SealedTotals] = field(default_factory=dict)
     """By version and group."""
+    rewarded: Counter[tuple[Position, str, str, int]] = field(default_factory=Counter)
+    """Sealed decisions by version, name of a reward that they have, group and day; ALL: of any, and of none."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
 
@@ -151,6 +153,9 @@ class Totals:
 
 MAX_REWARD_NAMES = 50
 """Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
+
+OTHER, ALL = "other", ""
+"""In place of a name of rewards: of the rest; and of all, also those without any."""
 
 Labels = tuple[str, ...]
 
@@ -183,6 +188,7 @@ class LabelTotals:
     not_activated: Counter[Labels] = field(default_factory=Counter)  # experiment, group
     sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
+    rewarded: Counter[Labels] = field(default_factory=Counter)  # experiment, name or ALL, group, day or BEFORE
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
     _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
@@ -208,15 +214,7 @@ class LabelTotals:
         for (version, action, day), variance in counted.variance.items():
             self.variance[experiments[version], action, str(day)] += variance
         for experiment in {experiments[version] for version, _, _ in counted.excess}:
-            self._merge_old_days(experiment)
-
-    def _merge_old_days(self, experiment: str) -> None:
-        """Entries come in the order of their time, so what is old stays so, wherever counting is interrupted."""
-        days = {day for id_, _, day in self.excess if id_ == experiment and day != BEFORE}
-        old = set(sorted(days, key=int)[:-DAYS])
-        for counts in (self.excess, self.variance):
-            for key in [key for key in counts if key[0] == experiment and key[2] in old]:
-                counts[(*key[:2], BEFORE)] += counts.pop(key)
+            _merge_old_days(experiment, self.excess, self.variance)
 
     def _add_rewards(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, name, outcome), rewards in counted.rewards.items():
@@ -234,7 +232,7 @@ class LabelTotals:
         if (experiment, name) in self.values:
             return name
         if self._names[experiment] >= MAX_REWARD_NAMES:
-            return "other"
+            return OTHER
         self._names[experiment] += 1
         return name
 
@@ -248,6 +246,11 @@ class LabelTotals:
             self.not_activated[key] += sealed.not_activated
             self.sealed_reward[key] += sealed.reward
             self.squared_sealed_reward[key] += sealed.squared
+        for (version, name, group, day), count in counted.rewarded.items():
+            self.rewarded[experiments[version], name, group, str(day)] += count
+        for experiment in {experiments[version] for version, _, _, _ in counted.rewarded}:
+            _merge_old_days(experiment, self.rewarded)
+            _merge_names(experiment, self.rewarded)
 
     def open_decisions(self) -> Counter[Labels]:
         """Decisions that are not sealed, of every experiment that has decisions."""
@@ -280,8 +283,8 @@ class LabelTotals:
         )
 
     def without_groups(self) -> LabelTotals:
-        """A copy that knows no groups, and not how draws vary: what older releases counted."""
-        rest = replace(self, lift={}, excess=Counter(), variance=Counter())
+        """A copy that knows no groups, no days and no strata: what older releases counted."""
+        rest = replace(self, lift={}, excess=Counter(), variance=Counter(), rewarded=Counter())
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():
@@ -316,6 +319,24 @@ class LabelTotals:
         totals.lift = from_rows(content.get("lift", ()))
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
+
+
+def _merge_old_days(experiment: str, *counts: Counter[Labels]) -> None:
+    """Counts by labels, of which the last is the day. Which days are old depends on the days alone, and a day that is
+    old stays so: so it does not matter where counting is interrupted, nor in which order days come."""
+    days = {day for id_, *_, day in counts[0] if id_ == experiment and day != BEFORE}
+    old = set(sorted(days, key=int)[:-DAYS])
+    for count in counts:
+        for key in [key for key in count if key[0] == experiment and key[-1] in old]:
+            count[(*key[:-1], BEFORE)] += count.pop(key)
+
+
+def _merge_names(experiment: str, counts: Counter[Labels]) -> None:
+    """Names that come late in the alphabet count together: that does not depend on the order in which they came."""
+    names = sorted({name for id_, name, *_ in counts if id_ == experiment} - {ALL, OTHER})
+    late = set(names[MAX_REWARD_NAMES:])
+    for key in [key for key in counts if key[0] == experiment and key[1] in late]:
+        counts[(experiment, OTHER, *key[2:])] += counts.pop(key)
 
 
 _STORED = [one.name for one in fields(LabelTotals) if one.init and one.name != "lift"]

@@ -11,9 +11,10 @@ from prometheus_client.registry import Collector
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, Mark
-from decider.log.totals import DELAY_BUCKETS, LabelTotals
+from decider.log.totals import ALL, DELAY_BUCKETS, LabelTotals
 from decider.metrics.alarms import alarm_metrics
 from decider.metrics.lift import lift_metrics
+from decider.metrics.missing_rewards import RewardsWatch, missing_metrics, sums_by_name
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
 from decider.types import ExperimentId, Time
@@ -44,6 +45,7 @@ class LogCollector(Collector):
         self._clock = clock
         self._learning_lag = lag
         self._forget = forget
+        self._rewards = RewardsWatch()
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
@@ -57,7 +59,7 @@ class LogCollector(Collector):
             totals = counted.totals.without(past)
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
             from_totals += [*_shares(totals, ended), *lift_metrics(totals.lift)]
-            from_totals += alarm_metrics(totals, self._log.version_at)
+            from_totals += [*alarm_metrics(totals, self._log.version_at), *missing_metrics(totals, self._rewards)]
             end = counted.mark
         for id_ in past:
             self._forget(id_)
@@ -130,6 +132,11 @@ def _counters(totals: LabelTotals) -> Iterator[Metric]:
     yield _counter("decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values)
     yield _counter("decider_sealed", "Decisions whose window is over.", group, totals.sealed)
     yield _counter("decider_sealed_default", "Of these, without any reward.", group, totals.defaulted)
+    rewarded = {key: count for key, count in sums_by_name(totals).items() if key[1] != ALL}
+    yield _counter(
+        "decider_sealed_rewarded", "Of these, with a reward of the name in time.", ("experiment", "name", "group"),
+        rewarded,
+    )  # fmt: skip
     yield _counter("decider_sealed_overridden", "Of these, where another action was shown.", group, totals.overridden)
     yield _counter(
         "decider_sealed_activated", "Of these, with a word in time that it was shown.", group, totals.activated

@@ -18,6 +18,7 @@ from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
+    ALL,
     DAY,
     DELAY_BUCKETS,
     HOLDOUT,
@@ -74,13 +75,21 @@ _HOLDOUT = f"reason in {tuple(map(str, HOLDOUT_REASONS))}"
 
 def _sealed_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, sum(not left_out) as count, sum(rewards = 0 and not left_out) as defaulted,
+select {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
+  sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by holdout, reward_odd, squared_odd
+group by holdout, day, reward_odd, squared_odd
+"""  # noqa: S608 - our names
+
+
+def _rewarded_where(condition: str) -> str:
+    return f"""
+select name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
+from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day
 """  # noqa: S608 - our names
 
 
@@ -212,6 +221,8 @@ def _add_all(
     """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
     condition, values = where
     _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
+    for name, holdout, day, count in connection.execute(_rewarded_where(condition), values):
+        totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
     if stratum is not None:
         units = connection.execute(_units_where(condition), values).fetchall()
         if units:  # one without decisions would take the place of older strata
@@ -252,6 +263,8 @@ def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) 
         )
         key = (version, HOLDOUT if row["holdout"] else POLICY)
         totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + more
+        if more.count:
+            totals.rewarded[version, ALL, key[1], row["day"]] += more.count
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
