@@ -157,7 +157,7 @@ def judge(case: Case, logs: int) -> Judged:
 
 def line(case: Case, found: Judged) -> str:
     """A row of the table."""
-    shares = [_share(found.highest >= level) for level in (LOW, ALARM)]
+    shares = [_share((found.highest >= level).astype(np.float64)) for level in (LOW, ALARM)]
     later = np.quantile(found.after, [0.5, 0.9], method="higher")
     times = [f"{one:,.0f}" if math.isfinite(one) else "not found" for one in later] if case.fault else ["-", "-"]
     return f"| {case.alarm} | {case.name} | {' | '.join([shares[0] if not case.fault else '-', shares[1], *times])} |"
