@@ -76,15 +76,18 @@ from decider.log.protocol import (
     units_of,
 )
 from decider.log.totals import (
+    ALL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
+    SLOTS,
     ActionNames,
     RewardTotals,
     SealedTotals,
     Totals,
     names_of,
+    slots_variance,
 )
 from decider.policy.saved import SavedModel
 from decider.types import (
@@ -873,10 +876,11 @@ class MemoryLog:
         totals, strata = Totals(), strata_of_all(self.versions())
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
-                _count_decision(totals, logged, names_of(self._version(logged)))
+                _count_decision(totals, logged, names_of(self._version(logged)), day_of(logged.time))
             if after.time < self._deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
+                _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -983,17 +987,21 @@ def _key(entry: Entry) -> Any:
             return None
 
 
-def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames) -> None:
+def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, day: int) -> None:
     decision = logged.decision
     version, action = decision.version, names.counted_as(decision.action)
     totals.decisions[version, action, decision.reason] += 1
     if decision.reason not in HOLDOUT_REASONS:
-        totals.days[DayCell(version, day_of(logged.time), decision.context.segment, action)] += 1
+        totals.days[DayCell(version, day, decision.context.segment, action)] += 1
     if decision.reason in POLICY_DRAWS:
         key = (version, action)
         totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
+        totals.excess[*key, day] += SLOTS
         for eligible, slots in zip(decision.eligible, decision.pmf, strict=True):
-            totals.possible[version, names.counted_as(eligible)] += slots > 0
+            key = (version, names.counted_as(eligible))
+            totals.possible[key] += slots > 0
+            totals.excess[*key, day] -= slots
+            totals.variance[*key, day] += slots_variance(slots)
 
 
 def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
@@ -1015,13 +1023,24 @@ def _count_sealed(
     if more.count:
         day = DayGroup(version.position, day_of(decided), key[1])
         totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
-    if stratum is not None and version.counts(activated=sealed.activated):
-        lift = totals.lift.setdefault(stratum, StratumTotals())
-        place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
+    if stratum is None:
+        return
+    lift = totals.lift.setdefault(stratum, StratumTotals())
+    place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
+    if not version.counts(activated=sealed.activated):
+        lift.left_out[place] += 1
+    else:
         lift.decisions[place] += 1
         lift.of(LEARNED).add_float(place, final_reward(version.experiment.reward, sealed.rewards))
         for name, value in sealed.named or ():
             lift.of(name).add_float(place, value)
+
+
+def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, day: int) -> None:
+    if version.counts(activated=sealed.activated):
+        group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
+        for name in {ALL, *[name for name, _ in sealed.named]}:
+            totals.rewarded[version.position, name, group, day] += 1
 
 
 def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:

@@ -32,6 +32,26 @@ DELAY_BUCKETS = (1, 5, 15, 60, 300, 900, 3600, 14400, 86400, 604800)
 """Seconds from decision to reward; one more bucket holds what is later."""
 
 
+SLOTS = 1_000_000
+"""A pmf in the log is in millionths."""
+
+VARIANCE_UNIT = 1e-9
+"""Of `slots_variance`: small enough for rare actions, and sums over a log are no larger than SQL's whole numbers."""
+
+
+def slots_variance(slots: int) -> int:
+    """p (1 - p) of an action with so many slots, rounded up.
+
+    >>> slots_variance(500_000), slots_variance(1)
+    (250000000, 1000)
+    """
+    return -(slots * (slots - SLOTS) // 1000)
+
+
+DAYS, BEFORE = 7, ""
+"""So many days with draws are counted apart, and all earlier ones together: what begins to go wrong after years must
+not be lost among what was right."""
+
 class ActionNames(NamedTuple):
     """active: the active actions of a version. open: calls may bring others."""
 
@@ -100,6 +120,10 @@ class Totals:
     """Sum of 1/propensity of draws from a policy's pmf (reasons EXPLOIT and EXPLORE)."""
     possible: Counter[tuple[Position, ActionId]] = field(default_factory=Counter)
     """Draws from a policy's pmf in which the action had a slot."""
+    excess: Counter[tuple[Position, ActionId, int]] = field(default_factory=Counter)
+    """How often a policy's pmf gave the action, less the sum of its probabilities, in slots; by `day_of` decisions."""
+    variance: Counter[tuple[Position, ActionId, int]] = field(default_factory=Counter)
+    """Of that, as `slots_variance` has it."""
     rewards: dict[tuple[Position, str, RewardOutcome], RewardTotals] = field(default_factory=dict)
     """By (version, name, outcome), in the order in which the names first came. Changes of rewards are counted with
     their own outcome and no value: so the values are those that were sent."""
@@ -109,6 +133,8 @@ class Totals:
     """Microseconds, all together."""
     sealed: dict[tuple[Position, str], SealedTotals] = field(default_factory=dict)
     """By version and group."""
+    rewarded: Counter[tuple[Position, str, str, int]] = field(default_factory=Counter)
+    """Sealed decisions by version, name of a reward that they have, group and day; ALL: of any, and of none."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
     days: Counter[DayCell] = field(default_factory=Counter)
@@ -123,6 +149,9 @@ class Totals:
 
 MAX_REWARD_NAMES = 50
 """Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
+
+OTHER, ALL = "other", ""
+"""In place of a name of rewards: of the rest; and of all, also those without any."""
 
 Labels = tuple[str, ...]
 
@@ -141,6 +170,8 @@ class LabelTotals:
     decisions: Counter[Labels] = field(default_factory=Counter)  # experiment, action, reason
     inverse_propensity: LabelSums = field(default_factory=LabelSums)  # experiment, action; drawn from a pmf
     possible: Counter[Labels] = field(default_factory=Counter)  # experiment, action; its pmf was above 0
+    excess: Counter[Labels] = field(default_factory=Counter)  # experiment, action, day or BEFORE; in slots
+    variance: Counter[Labels] = field(default_factory=Counter)  # the same; as `slots_variance`
     rewards: Counter[Labels] = field(default_factory=Counter)  # experiment, name, outcome
     values: LabelSums = field(default_factory=LabelSums)  # experiment, name
     squared_values: LabelSums = field(default_factory=LabelSums)  # experiment, name
@@ -153,6 +184,7 @@ class LabelTotals:
     not_activated: Counter[Labels] = field(default_factory=Counter)  # experiment, group
     sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
+    rewarded: Counter[Labels] = field(default_factory=Counter)  # experiment, name or ALL, group, day or BEFORE
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
     daily: dict[str, DailyTotals] = field(default_factory=dict)
@@ -176,6 +208,12 @@ class LabelTotals:
             self.inverse_propensity[experiments[version], action] += inverse
         for (version, action), count in counted.possible.items():
             self.possible[experiments[version], action] += count
+        for (version, action, day), slots in counted.excess.items():
+            self.excess[experiments[version], action, str(day)] += slots
+        for (version, action, day), variance in counted.variance.items():
+            self.variance[experiments[version], action, str(day)] += variance
+        for experiment in {experiments[version] for version, _, _ in counted.excess}:
+            _merge_old_days(experiment, self.excess, self.variance)
 
     def _add_rewards(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, name, outcome), rewards in counted.rewards.items():
@@ -193,7 +231,7 @@ class LabelTotals:
         if (experiment, name) in self.values:
             return name
         if self._names[experiment] >= MAX_REWARD_NAMES:
-            return "other"
+            return OTHER
         self._names[experiment] += 1
         return name
 
@@ -207,6 +245,11 @@ class LabelTotals:
             self.not_activated[key] += sealed.not_activated
             self.sealed_reward[key] += sealed.reward
             self.squared_sealed_reward[key] += sealed.squared
+        for (version, name, group, day), count in counted.rewarded.items():
+            self.rewarded[experiments[version], name, group, str(day)] += count
+        for experiment in {experiments[version] for version, _, _, _ in counted.rewarded}:
+            _merge_old_days(experiment, self.rewarded)
+            _merge_names(experiment, self.rewarded)
 
     def open_decisions(self) -> Counter[Labels]:
         """Decisions that are not sealed, of every experiment that has decisions."""
@@ -242,8 +285,8 @@ class LabelTotals:
         )
 
     def without_groups(self) -> LabelTotals:
-        """A copy that knows no groups: what older releases counted."""
-        rest = replace(self, lift={}, daily={})
+        """A copy that knows no groups, no days and no strata: what older releases counted."""
+        rest = replace(self, lift={}, daily={}, excess=Counter(), variance=Counter(), rewarded=Counter())
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():
@@ -280,6 +323,24 @@ class LabelTotals:
         totals.daily = daily_totals.from_rows(content.get("daily", ()))
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
+
+
+def _merge_old_days(experiment: str, *counts: Counter[Labels]) -> None:
+    """Counts by labels, of which the last is the day. Which days are old depends on the days alone, and a day that is
+    old stays so: so it does not matter where counting is interrupted, nor in which order days come."""
+    days = {day for id_, *_, day in counts[0] if id_ == experiment and day != BEFORE}
+    old = set(sorted(days, key=int)[:-DAYS])
+    for count in counts:
+        for key in [key for key in count if key[0] == experiment and key[-1] in old]:
+            count[(*key[:-1], BEFORE)] += count.pop(key)
+
+
+def _merge_names(experiment: str, counts: Counter[Labels]) -> None:
+    """Names that come late in the alphabet count together: that does not depend on the order in which they came."""
+    names = sorted({name for id_, name, *_ in counts if id_ == experiment} - {ALL, OTHER})
+    late = set(names[MAX_REWARD_NAMES:])
+    for key in [key for key in counts if key[0] == experiment and key[1] in late]:
+        counts[(experiment, OTHER, *key[2:])] += counts.pop(key)
 
 
 _STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in ("lift", "daily")]

@@ -19,10 +19,12 @@ from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
+    ALL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
+    SLOTS,
     ActionNames,
     LabelTotals,
     RewardTotals,
@@ -37,13 +39,15 @@ _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 _INVERSE = sum_columns(f"(case when reason in {_DRAW_REASONS} then 1.0 / propensity end)", "inverse")
 
 _DECISIONS = f"""
-select version, action, reason, count(*) as count, {_INVERSE}
-from decisions where position > :after and position <= :until group by version, action, reason, inverse_odd
+select version, action, reason, time / {DAY} as day, count(*) as count, {_INVERSE}
+from decisions where position > :after and position <= :until group by version, action, reason, day, inverse_odd
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
-select version, eligible, key, count(*) as count from decisions not indexed, json_each(pmf)
+select version, eligible, key, time / {DAY} as day, count(*) as count, sum(value) as slots,
+  sum((value * ({SLOTS} - value) + 999) / 1000) as variance
+from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
-group by version, eligible, key
+group by version, eligible, key, day
 """  # noqa: S608 - a constant
 _REWARDS = f"""
 select version, name, outcome, count(*) as count, {sum_columns("value", "value")},
@@ -85,10 +89,17 @@ group by holdout, day, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
+def _rewarded_where(condition: str) -> str:
+    return f"""
+select name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
+from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day
+"""  # noqa: S608 - our names
+
+
 def _units_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("reward", "value")}
-from sealed_decisions where {condition} and not left_out group by holdout, unit_id, value_odd
+select {_HOLDOUT} as holdout, left_out, unit_id, count(*) as count, {sum_columns("reward", "value")}
+from sealed_decisions where {condition} group by holdout, left_out, unit_id, value_odd
 """  # noqa: S608 - our names
 
 
@@ -151,6 +162,7 @@ def _count_decisions(
         if reason in POLICY_DRAWS:
             key = (version, action)
             totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + exact_sum(row, "inverse")
+            totals.excess[*key, row["day"]] += SLOTS * row["count"]
 
 
 def _count_possible(
@@ -162,7 +174,10 @@ def _count_possible(
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
         eligible = json.loads(row["eligible"]) if row["eligible"] else names[version].active
-        totals.possible[version, names[version].counted_as(eligible[row["key"]])] += row["count"]
+        key = (version, names[version].counted_as(eligible[row["key"]]))
+        totals.possible[key] += row["count"]
+        totals.excess[*key, row["day"]] -= row["slots"]
+        totals.variance[*key, row["day"]] += row["variance"]
 
 
 def _count_days(
@@ -219,6 +234,8 @@ def _add_all(
     """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
     condition, values = where
     _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
+    for name, holdout, day, count in connection.execute(_rewarded_where(condition), values):
+        totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
     if stratum is not None:
         units = connection.execute(_units_where(condition), values).fetchall()
         if units:  # one without decisions would take the place of older strata
@@ -229,10 +246,13 @@ def _add_all(
 
 def _add_units(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
     learned = lift.of(LEARNED)
-    for holdout, unit, count, *digits, odd in rows:
+    for holdout, left_out, unit, count, *digits, odd in rows:
         place = place_of(bucket_of(unit), holdout=holdout)
-        lift.decisions[place] += count
-        _add_value(learned, place, digits, odd, count)
+        if left_out:
+            lift.left_out[place] += count
+        else:
+            lift.decisions[place] += count
+            _add_value(learned, place, digits, odd, count)
 
 
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -257,6 +277,7 @@ def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) 
         group = HOLDOUT if row["holdout"] else POLICY
         totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
         if more.count:
+            totals.rewarded[version, ALL, group, row["day"]] += more.count
             day = DayGroup(version, row["day"], group)
             totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
 
