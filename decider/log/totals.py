@@ -109,11 +109,14 @@ class Totals:
     """By version and group."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
+    exploration: StrataTotals = field(default_factory=dict)
+    """Of draws from a policy's pmf, by measure (`whole`): in place of LEARNED what exploration has cost."""
 
     def versions(self) -> set[Position]:
         """Every version of which something was counted."""
         by_label = (self.decisions, self.rewards, self.delays, self.sealed)
-        return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in self.lift}
+        strata = (*self.lift, *self.exploration)
+        return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in strata}
 
 
 MAX_REWARD_NAMES = 50
@@ -150,6 +153,8 @@ class LabelTotals:
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
+    exploration: dict[str, StrataTotals] = field(default_factory=dict)
+    """By experiment, of its newest measure."""
     _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     """By experiment, how many names of rewards have a label."""
 
@@ -160,6 +165,8 @@ class LabelTotals:
         self._add_sealed(counted, experiments)
         for stratum, more in counted.lift.items():
             add_stratum(self.lift.setdefault(experiments[stratum.first], {}), stratum, more)
+        for stratum, more in counted.exploration.items():
+            add_stratum(self.exploration.setdefault(experiments[stratum.first], {}), stratum, more)
 
     def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, action, reason), count in counted.decisions.items():
@@ -217,22 +224,18 @@ class LabelTotals:
             kept = {key: total for key, total in getattr(self, name).items() if key[0] not in experiments}
             getattr(rest, name).update(kept)
         rest._names.update([experiment for experiment, _ in rest.values])
-        rest.lift = {experiment: strata for experiment, strata in self.lift.items() if experiment not in experiments}
+        for name in _BY_UNIT:
+            by_unit: Mapping[str, StrataTotals] = getattr(self, name)
+            setattr(rest, name, {id_: strata for id_, strata in by_unit.items() if id_ not in experiments})
         return rest
 
     def without_units(self) -> LabelTotals:
-        """A copy whose lift has one bucket a group: what is the same under other ids of units."""
-        return replace(
-            self,
-            lift={
-                experiment: {stratum: totals.by_group() for stratum, totals in strata.items()}
-                for experiment, strata in self.lift.items()
-            },
-        )
+        """A copy that has one bucket a group: what is the same under other ids of units."""
+        return replace(self, lift=_by_group(self.lift), exploration=_by_group(self.exploration))
 
     def without_groups(self) -> LabelTotals:
         """A copy that knows no groups: what older releases counted."""
-        rest = replace(self, lift={})
+        rest = replace(self, lift={}, exploration={})
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():
@@ -250,7 +253,8 @@ class LabelTotals:
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
         content: dict[str, Any] = {name: [_to_row(*item) for item in getattr(self, name).items()] for name in _STORED}
-        content["lift"] = to_rows(self.lift)
+        for name in _BY_UNIT:
+            content[name] = to_rows(getattr(self, name))
         return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -264,12 +268,21 @@ class LabelTotals:
             total = getattr(totals, name)
             for labels in [labels for labels in total if len(labels) == 1]:
                 total[(*labels, "")] = total.pop(labels)
-        totals.lift = from_rows(content.get("lift", ()))
+        for name in _BY_UNIT:
+            setattr(totals, name, from_rows(content.get(name, ())))
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
 
 
-_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name != "lift"]
+def _by_group(totals: Mapping[str, StrataTotals]) -> dict[str, StrataTotals]:
+    return {
+        experiment: {stratum: one.by_group() for stratum, one in strata.items()}
+        for experiment, strata in totals.items()
+    }
+
+
+_BY_UNIT = ("lift", "exploration")
+_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in _BY_UNIT]
 _BY_GROUP = (
     *("sealed", "defaulted", "overridden", "activated", "not_activated"),
     *("sealed_reward", "squared_sealed_reward"),

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from decider.log.protocol import LogReader, Mark
 from decider.log.totals import DELAY_BUCKETS, LabelTotals
-from decider.metrics.lift import lift_metrics
+from decider.metrics.lift import exploration_metrics, lift_metrics
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
 from decider.types import ExperimentId, Time
@@ -55,6 +55,7 @@ class LogCollector(Collector):
             totals = counted.totals.without(past)
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
             from_totals += [*_shares(totals, ended), *lift_metrics(totals.lift)]
+            from_totals += exploration_metrics(totals.exploration)
             end = counted.mark
         for id_ in past:
             self._forget(id_)
