@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
@@ -32,6 +33,10 @@ from decider.metrics import lift as metrics
 from decider.policy.protocol import Choice, Model
 from decider.policy.static import Uniform
 from decider.types import START, ActionId, Context, Decision, DecisionId, DecisionRequest, Position, Reason, Time
+from simulator.commands.lift import lift_command
+from simulator.lift.find import find_lift
+from simulator.logs.groups import load_groups
+from simulator.text import rough
 from tests import rpc_clients
 from tests.long_logs import PastClock
 from tests.rpc_clients import ServerProcess, fetch
@@ -209,11 +214,18 @@ def test_what_is_archived_still_counts(tmp_path: Path) -> None:
         assert log.check(lambda _: None) == []
 
 
-def test_a_server_shows_it(tmp_path: Path) -> None:
-    """With its interval; and an experiment without draws has none."""
-    db = db_of(tmp_path / "log.db", decisions=6_000)
+def test_a_server_and_the_command_show_it(tmp_path: Path) -> None:
+    """Beside the cost of the holdout; with the same interval, over versions without a holdout as well."""
+    db = db_of(tmp_path / "log.db", shop(holdout=0.0), shop(), decisions=4_000)
     with closing(open_log(db)) as log:
         found = cost_in(anew(log).exploration["shop"])
+    told = find_lift(load_groups(db))
+    assert told.exploration is not None
+    ends = [told.exploration.value, told.exploration.low, told.exploration.high]
+    assert ends == pytest.approx([found.interval.value, found.interval.low, found.interval.high], rel=1e-12)
+    text = " ".join(CliRunner().invoke(lift_command, [str(db)]).output.split())
+    assert "The holdout costs 0." in text
+    assert f"Exploration costs {rough(ends[0], digits=3)} a draw (" in text
     server = ServerProcess(db)
     try:
         _, text = fetch(f"http://{server.http}/metrics")
