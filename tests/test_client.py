@@ -717,7 +717,7 @@ def test_a_slate_that_the_server_refuses_gives_the_fallback(
         *([], ["sale"], ["sale", "none", "new"], ["sale", ""], ["sale", None], ["sale", 5], ["sale", {"id": "none"}]),
         *([pb.DecidedAction(), "sale"], pb.DecideSlateResponse()),
     ],
-    ids=repr,
+    ids=lambda fallback: type(fallback).__name__,
 )
 def test_a_wrong_fallback_of_a_slate_is_an_error_at_once(
     make: MakeClient, server: ServerProcess, fallback: Any

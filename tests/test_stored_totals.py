@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from decider.errors import EntriesArchived
+from decider.errors import EntriesArchived, LogError
 from decider.log.exact_sum import ZERO
 from decider.log.log_totals import SLICE, LogTotals
 from decider.log.open import open_log
@@ -253,6 +253,17 @@ def test_counting_an_old_log_goes_on_slice_by_slice(log: EventLog, monkeypatch: 
     checkpoint = log.totals_checkpoint()
     assert checkpoint is not None
     assert checkpoint.mark == log.head().mark
+
+
+def test_a_scrape_of_an_old_log_ends_when_the_server_stops(log: EventLog) -> None:
+    """A stop waits for answers under way: counting a long log would take all of its grace period."""
+    totals = SharedTotals(log, stopping=lambda: True)
+    for _ in range(3):
+        log.append([Tick()] * SLICE)
+    with pytest.raises(LogError, match="the server stops"), totals.read():
+        pass
+    with SharedTotals(log).read() as counted:
+        assert counted.mark == log.head().mark
 
 
 def test_totals_with_many_labels_are_stored_more_rarely(log: EventLog, monkeypatch: pytest.MonkeyPatch) -> None:
