@@ -57,7 +57,8 @@ class World:
         rates = rewards.mean + more
         if not rewards.is_rate:
             share = rates / rewards.mean * SHARE_BOUGHT
-            return (self._rng.random(len(more)) < share) * np.exp(SPREAD * self._rng.standard_normal(len(more)))
+            amount = np.exp(SPREAD * self._rng.standard_normal(len(more)))
+            return np.where(self._rng.random(len(more)) < share, amount, 0.0)
         if rewards.correlation:
             size = 1.0 / rewards.correlation - 1.0
             rates = self._rng.beta(rates * size, (1.0 - rates) * size)
@@ -73,14 +74,15 @@ def found_after(design: Design, seed: int, around: float) -> float:
         at = until
         found = lift({0: world.sums}, design.level)
         if found.is_known and found.interval.low > 0:
-            return at
+            return float(at)
     return float("inf")
 
 
 def looks(start: float, around: float) -> Floats:
     """Decisions at which somebody looks."""
     first, often, last = np.log([min(start, around / 3), 0.6 * around, 1.3 * around])
-    return np.exp(np.r_[np.arange(first, often, 3 * LOOKS), np.arange(often, last, LOOKS)])
+    found: Floats = np.exp(np.r_[np.arange(first, often, 3 * LOOKS), np.arange(often, last, LOOKS)])
+    return found
 
 
 DESIGNS = {

@@ -221,12 +221,12 @@ def _rewards(
     correlation: float | None,
 ) -> Rewards:
     """What was stated, else what the log says. Raises BadLog."""
-    repeats = {"visits": visits or 1.0, "correlation": correlation or 0.0}
+    often, alike = visits or 1.0, correlation or 0.0
     match rate, mean, deviation:
         case float(), None, None:
-            return Rewards.of_rate(rate, **repeats)
+            return Rewards.of_rate(rate, visits=often, correlation=alike)
         case None, float(), float():
-            return Rewards(mean, deviation, **repeats)
+            return Rewards(mean, deviation, visits=often, correlation=alike)
         case None, None, None:
             return _seen_rewards(seen, are_repeated=visits is not None or correlation is not None)
         case None, _, _:

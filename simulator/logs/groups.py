@@ -218,14 +218,16 @@ def _load(
 def _not_activated(versions: Sequence[ExperimentVersion], version: Longs, raw: _Decisions) -> Flags:
     """Those that had to be and were not. version: index into `versions`."""
     needs_activation = np.array([one.experiment.needs_activation for one in versions], np.bool_)
-    return needs_activation[version] & ~raw.activated
+    missing: Flags = needs_activation[version] & ~raw.activated
+    return missing
 
 
 def _newest(versions: Sequence[ExperimentVersion], version: Longs, rows: Flags) -> Flags:
     """Those of the rows in which a reward means what it does in the newest of them. version: index into `versions`."""
     measures = measures_of_all(versions)
     measure = np.array([measures[one.position].measure for one in versions])[version]
-    return rows & (measure == measure[rows].max(initial=0))
+    newest: Flags = rows & (measure == measure[rows].max(initial=0))
+    return newest
 
 
 def _is_holdout(reason: Category) -> Flags:
