@@ -212,11 +212,11 @@ def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Float
         size = sums.decisions.sum(axis=1, keepdims=True)
         own = sums.rewards.sum(axis=1, keepdims=True) / size
         mean += weight * own[:, 0]
-        residual += weight * _residual(sums.rewards, own * sums.decisions) / size
+        residual += weight * residuals(sums.rewards, own * sums.decisions) / size
     return mean, residual
 
 
-def _residual(rewards: Floats, expected: Floats) -> Floats:
+def residuals(rewards: Floats, expected: Floats) -> Floats:
     """What is left of equal rewards is rounding, and no variance."""
     left = rewards - expected
     left[np.abs(left) < ROUNDING * (np.abs(rewards) + np.abs(expected))] = 0.0

@@ -18,10 +18,11 @@ from decider.experiment.attribution import OpenDecision, SameId, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
-from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
+from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
 from decider.log.daily_totals import DayCell, DayGroup, Earned, day_of
 from decider.log.exact_sum import ZERO, ExactSum
+from decider.log.exploration import exploration_cost
 from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
@@ -873,7 +874,8 @@ class MemoryLog:
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
-        totals, strata = Totals(), strata_of_all(self.versions())
+        totals, versions = Totals(), self.versions()
+        strata, measures = strata_of_all(versions), measures_of_all(versions)
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged, names_of(self._version(logged)), day_of(logged.time))
@@ -881,6 +883,7 @@ class MemoryLog:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
                 _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))
+                _count_exploration(totals, sealed, self._version(logged), measures[logged.decision.version])
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -1041,6 +1044,16 @@ def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentV
         group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
         for name in {ALL, *[name for name, _ in sealed.named]}:
             totals.rewarded[version.position, name, group, day] += 1
+
+
+def _count_exploration(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, measure: Stratum) -> None:
+    decision = sealed.decision
+    if decision.reason in POLICY_DRAWS and version.counts(activated=sealed.activated):
+        draws = totals.exploration.setdefault(measure, StratumTotals())
+        place = place_of(bucket_of(decision.unit_id), holdout=False)
+        draws.decisions[place] += 1
+        reward = final_reward(version.experiment.reward, sealed.rewards)
+        draws.of(LEARNED).add_float(place, exploration_cost(decision, reward))
 
 
 def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:

@@ -52,6 +52,7 @@ DAYS, BEFORE = 7, ""
 """So many days with draws are counted apart, and all earlier ones together: what begins to go wrong after years must
 not be lost among what was right."""
 
+
 class ActionNames(NamedTuple):
     """active: the active actions of a version. open: calls may bring others."""
 
@@ -140,11 +141,14 @@ class Totals:
     days: Counter[DayCell] = field(default_factory=Counter)
     """Decisions of units that are not in the holdout."""
     earned: dict[DayGroup, Earned] = field(default_factory=dict)
+    exploration: StrataTotals = field(default_factory=dict)
+    """Of draws from a policy's pmf, by measure (`whole`): in place of LEARNED what exploration has cost."""
 
     def versions(self) -> set[Position]:
         """Every version of which something was counted."""
         by_label = (self.decisions, self.rewards, self.delays, self.sealed)
-        return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in self.lift}
+        strata = (*self.lift, *self.exploration)
+        return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in strata}
 
 
 MAX_REWARD_NAMES = 50
@@ -189,6 +193,8 @@ class LabelTotals:
     """By experiment, of its newest strata."""
     daily: dict[str, DailyTotals] = field(default_factory=dict)
     """By experiment, of its newest days."""
+    exploration: dict[str, StrataTotals] = field(default_factory=dict)
+    """By experiment, of its newest measure."""
     _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     """By experiment, how many names of rewards have a label."""
 
@@ -200,6 +206,8 @@ class LabelTotals:
         for stratum, more in counted.lift.items():
             add_stratum(self.lift.setdefault(experiments[stratum.first], {}), stratum, more)
         add_days(self.daily, counted.days, counted.earned, experiments)
+        for stratum, more in counted.exploration.items():
+            add_stratum(self.exploration.setdefault(experiments[stratum.first], {}), stratum, more)
 
     def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, action, reason), count in counted.decisions.items():
@@ -268,25 +276,22 @@ class LabelTotals:
             kept = {key: total for key, total in getattr(self, name).items() if key[0] not in experiments}
             getattr(rest, name).update(kept)
         rest._names.update([experiment for experiment, _ in rest.values])
-        rest.lift = {experiment: strata for experiment, strata in self.lift.items() if experiment not in experiments}
+        for name in _BY_UNIT:
+            by_unit: Mapping[str, StrataTotals] = getattr(self, name)
+            setattr(rest, name, {id_: strata for id_, strata in by_unit.items() if id_ not in experiments})
         rest.daily = {experiment: days for experiment, days in self.daily.items() if experiment not in experiments}
         return rest
 
     def without_units(self) -> LabelTotals:
-        """A copy whose lift has one bucket a group, and whose days know no segments: what is the same where units have
-        other ids and contexts are gone."""
-        return replace(
-            self,
-            lift={
-                experiment: {stratum: totals.by_group() for stratum, totals in strata.items()}
-                for experiment, strata in self.lift.items()
-            },
-            daily=without_segments(self.daily),
-        )
+        """A copy that has one bucket a group, and whose days know no segments: what is the same where units have other
+        ids and contexts are gone."""
+        lift, exploration = _by_group(self.lift), _by_group(self.exploration)
+        return replace(self, lift=lift, exploration=exploration, daily=without_segments(self.daily))
 
     def without_groups(self) -> LabelTotals:
         """A copy that knows no groups, no days and no strata: what older releases counted."""
-        rest = replace(self, lift={}, daily={}, excess=Counter(), variance=Counter(), rewarded=Counter())
+        counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded")}
+        rest = replace(self, lift={}, exploration={}, daily={}, **counts)
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():
@@ -304,7 +309,8 @@ class LabelTotals:
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
         content: dict[str, Any] = {name: [_to_row(*item) for item in getattr(self, name).items()] for name in _STORED}
-        content["lift"] = to_rows(self.lift)
+        for name in _BY_UNIT:
+            content[name] = to_rows(getattr(self, name))
         content["daily"] = daily_totals.to_rows(self.daily)
         return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
@@ -319,7 +325,8 @@ class LabelTotals:
             total = getattr(totals, name)
             for labels in [labels for labels in total if len(labels) == 1]:
                 total[(*labels, "")] = total.pop(labels)
-        totals.lift = from_rows(content.get("lift", ()))
+        for name in _BY_UNIT:
+            setattr(totals, name, from_rows(content.get(name, ())))
         totals.daily = daily_totals.from_rows(content.get("daily", ()))
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
@@ -343,7 +350,15 @@ def _merge_names(experiment: str, counts: Counter[Labels]) -> None:
         counts[(experiment, OTHER, *key[2:])] += counts.pop(key)
 
 
-_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in ("lift", "daily")]
+def _by_group(totals: Mapping[str, StrataTotals]) -> dict[str, StrataTotals]:
+    return {
+        experiment: {stratum: one.by_group() for stratum, one in strata.items()}
+        for experiment, strata in totals.items()
+    }
+
+
+_BY_UNIT = ("lift", "exploration")
+_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in (*_BY_UNIT, "daily")]
 _BY_GROUP = (
     *("sealed", "defaulted", "overridden", "activated", "not_activated"),
     *("sealed_reward", "squared_sealed_reward"),

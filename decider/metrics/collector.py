@@ -13,7 +13,7 @@ from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, Mark
 from decider.log.totals import ALL, DELAY_BUCKETS, LabelTotals
 from decider.metrics.alarms import alarm_metrics
-from decider.metrics.lift import lift_metrics
+from decider.metrics.lift import exploration_metrics, lift_metrics
 from decider.metrics.missing_rewards import RewardsWatch, missing_metrics, sums_by_name
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
@@ -60,6 +60,7 @@ class LogCollector(Collector):
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
             from_totals += [*_shares(totals, ended), *lift_metrics(totals.lift)]
             from_totals += [*alarm_metrics(totals, self._log.version_at), *missing_metrics(totals, self._rewards)]
+            from_totals += exploration_metrics(totals.exploration)
             end = counted.mark
         for id_ in past:
             self._forget(id_)

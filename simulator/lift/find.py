@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from decider.estimate.exploration import mean_cost
 from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums
 from decider.estimate.mean import Interval
 from decider.experiment.strata import BUCKETS
@@ -43,11 +44,19 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
         by=tuple([_row(log, name, *group, by_level) for group in groups for name in log.rewards]),
         by_level=level,
         cost=whole.cost if whole.is_known else None,
+        exploration=_exploration(log, level),
         strata=log.strata,
         begin=int(log.time.min()) if len(log) else 0,
         end=int(log.time.max()) if len(log) else 0,
         left_out=log.left_out,
     )
+
+
+def _exploration(log: GroupedDecisions, level: float) -> Interval | None:
+    bucket = log.draws.bucket
+    draws, costs = (np.bincount(bucket, weights, BUCKETS).astype(np.float64) for weights in (None, log.draws.cost))
+    found = mean_cost(draws, costs, level)
+    return found.interval if found.is_known else None
 
 
 def _groups(log: GroupedDecisions, fields: Sequence[str]) -> Iterator[tuple[str, str, Flags]]:
