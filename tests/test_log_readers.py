@@ -552,7 +552,7 @@ def plan(path: Path, sql: str) -> list[str]:
         deadlines.FIRST_DEADLINES_OF,
         *totals.STATEMENTS,
     ],
-    ids=["sealed", "closed", "first deadlines", "decisions", "possible", "rewards", "changes", "delays"],
+    ids=["sealed", "closed", "first deadlines", "decisions", "possible", "rewards", "changes", "delays", "days"],
 )
 def test_reading_what_is_new_does_not_read_what_is_old(many: EventLog, sql: str) -> None:
     """A step and a scrape must not take longer in a longer log."""
