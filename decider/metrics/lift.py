@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from decider.estimate.lift import GroupSums, Lift, lift
-from decider.log.lift_totals import LEARNED, PLACES, StrataTotals
+from decider.estimate.lift import Lift, lift
+from decider.learn.group_sums import group_sums
+from decider.log.lift_totals import LEARNED, StrataTotals
 
 _FIGURES = {
     "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's; absent with too few.",
@@ -40,14 +41,4 @@ def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
 def lifts(strata: StrataTotals) -> dict[str, Lift]:
     """By name of reward, each for itself."""
     names = dict.fromkeys(name for totals in strata.values() for name in totals.rewards)
-    return {name: lift(_sums(strata, name)) for name in names}
-
-
-def _sums(strata: StrataTotals, name: str) -> dict[object, GroupSums]:
-    nothing = [0.0] * PLACES
-    return {
-        stratum: GroupSums.of(
-            totals.decisions.tolist(), totals.rewards[name].floats() if name in totals.rewards else nothing
-        )
-        for stratum, totals in strata.items()
-    }
+    return {name: lift(group_sums(strata, name)) for name in names}
