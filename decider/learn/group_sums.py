@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 from decider.estimate.lift import GroupSums
-from decider.experiment.strata import Stratum
 from decider.log.lift_totals import PLACES, StrataTotals
 
 
-def group_sums(strata: StrataTotals, name: str) -> dict[Stratum, GroupSums]:
+def group_sums(strata: StrataTotals, name: str) -> dict[Hashable, GroupSums]:
     """Of one reward, by stratum; all 0 where it never came."""
     nothing = [0.0] * PLACES
     return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,7 +20,7 @@ from decider.estimate.lift import GroupSums
 from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.guardrails import Guardrail
 from decider.experiment.origin import Origin
-from decider.experiment.strata import JudgedSince, Stratum
+from decider.experiment.strata import JudgedSince
 from decider.learn.group_sums import group_sums
 from decider.learn.versions import Versions
 from decider.log.lift_totals import StrataTotals
@@ -177,7 +177,7 @@ def judge(experiment: Experiment, strata: StrataTotals, *, since: Position) -> t
     )
 
 
-def evidence_of(guardrail: Guardrail, strata: Mapping[Stratum, GroupSums], alpha: float) -> Evidence:
+def evidence_of(guardrail: Guardrail, strata: Mapping[Hashable, GroupSums], alpha: float) -> Evidence:
     """Against one guardrail."""
     is_upper = guardrail.at_most is not None
     return guardrail_evidence(strata, margin=guardrail.margin, is_upper=is_upper, alpha=alpha)

@@ -18,6 +18,11 @@ Answer = Literal["yes", "no", "not yet", "too little"]
 """Does the policy earn more? `no`: it earns less. `too little`: there is no interval yet."""
 
 
+GuardrailAnswer = Literal["crossed", "held", "too little"]
+"""`held`: nothing says beyond doubt that the lift is beyond the margin. `crossed`: also where it was, and everybody
+gets the baseline since."""
+
+
 @dataclass(frozen=True, slots=True)
 class LiftRow:
     """reward: the name, or `(learned)`. field, value: of which decisions; empty: all.
@@ -43,12 +48,34 @@ class LiftRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailRow:
+    """A guardrail of the newest version. lift: of the values of its reward; None where too little is known, as bound:
+    the lift is beyond it for sure. log_evalue: against "within the margin"; it is crossed at `needed`. crossed_at:
+    since when everybody gets the baseline, microseconds since 1970; None: nobody does because of it. decisions:
+    (policy, holdout), those that it is judged by.
+    """
+
+    reward: str
+    at_most: float | None
+    at_least: float | None
+    answer: GuardrailAnswer
+    lift: float | None
+    bound: float | None
+    log_evalue: float
+    needed: float
+    policy: float | None
+    holdout: float | None
+    decisions: tuple[int, int]
+    crossed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LiftResult:
     """rows: of all decisions, one for each reward. by: of the values of the fields that were named.
 
     level: all intervals of `rows` together hold it at every look; by_level: those of `by`. begin, end: microseconds
     since 1970, of the first and the last decision. cost: of the holdout, reward/decision; None where nothing is known.
-    left_out: decisions, by kind.
+    left_out: decisions, by kind. guardrails: together they are crossed by chance in 5 % of the cases at most.
     """
 
     log: str
@@ -62,4 +89,5 @@ class LiftResult:
     begin: int
     end: int
     left_out: Mapping[str, int]
+    guardrails: tuple[GuardrailRow, ...] = ()
     schema: int = field(default=SCHEMA)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of
+from decider.experiment.guardrails import Guardrail
+from decider.experiment.strata import HOLDOUT_REASONS, JudgedSince, Stratum, bucket_of, strata_of
 from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS
@@ -51,11 +52,21 @@ class StratumRead:
 
 
 @dataclass(frozen=True, slots=True)
+class Guarded:
+    """guardrails: none where only a span of the log is read, since the server judges all of it. counted: (n,) whether
+    they are judged by a decision; values: (n,) by name of reward."""
+
+    guardrails: Sequence[Guardrail]
+    counted: Flags
+    values: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, slots=True)
 class GroupedDecisions:
     """n sealed decisions. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,) each.
 
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. fields: the
-    context, by name. left_out: decisions by kind. names: of all rewards in the log.
+    context, by name. left_out: decisions by kind. guarded: what the newest version's guardrails are judged by.
     """
 
     log: str
@@ -69,6 +80,7 @@ class GroupedDecisions:
     rewards: Mapping[str, Floats]
     fields: Mapping[str, Field]
     left_out: Mapping[str, int]
+    guarded: Guarded
 
     def __len__(self) -> int:
         return len(self.stratum)
@@ -162,7 +174,21 @@ def _load(
         rewards={name: values[used] for name, values in rewards.items()},
         fields={name: field.take(used) for name, field in fields_of(raw.context, raw.features).items()},
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
+        guarded=_guarded(versions, sent, raw, version, used, whole=span == EVER),
     )
+
+
+def _guarded(
+    versions: Sequence[ExperimentVersion], sent: Rewards, raw: _Decisions, version: Longs, used: Flags, *, whole: bool
+) -> Guarded:
+    """version: (n,) index into `versions`; used: (n,) which decisions are read."""
+    since = JudgedSince()
+    for one in versions:
+        since.add(one)
+    positions = np.array([one.position for one in versions])
+    guardrails = versions[-1].experiment.guardrails if whole else ()
+    values = {one.reward: _values(sent, one.reward, raw.position)[used] for one in guardrails}
+    return Guarded(guardrails, (positions[version] >= since.position)[used], values)
 
 
 def _is_holdout(reason: Category) -> Flags:
@@ -172,6 +198,8 @@ def _is_holdout(reason: Category) -> Flags:
 def _values(sent: Rewards, name: str, position: Longs) -> Floats:
     """(n,) what the rewards of a name in force come to, without its weight."""
     assert sent.names is not None
+    if name not in sent.names.values:
+        return np.zeros(len(position))
     mine = sent.joined & ~sent.retracted & (sent.names.codes == sent.names.values.index(name))
     row = np.searchsorted(position, sent.decision[mine])
     values: Floats = np.bincount(row, weights=sent.unweighted[mine], minlength=len(position)).astype(np.float64)
