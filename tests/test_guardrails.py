@@ -43,7 +43,7 @@ from decider.policy.protocol import Model
 from decider.server.command import main as decider
 from decider.server.files import ExperimentFiles
 from decider.types import Context, DecisionId, DecisionRequest, Position, Reason, Time
-from simulator.cli import main
+from simulator.commands.group import main
 from simulator.lift.find import find_lift
 from simulator.logs.groups import load_groups
 from simulator.verify import verify
@@ -110,7 +110,7 @@ def test_a_guardrail_that_nobody_could_judge_is_refused_with_a_way_out() -> None
     assert "add it there, with the weight 0" in other["guardrails[1].reward"]
     assert "one of the two" in violations("at_least = 0.1")["guardrails[0]"]
     assert "one of the two" in violations(without="at_most")["guardrails[0]"]
-    assert "within +-1e+12" in violations("at_most = inf", without="at_most")["guardrails[0].at_most"]
+    assert "within +-1e+12" in violations("at_most = 1e13", without="at_most")["guardrails[0].at_most"]
     assert "[1 s, 366 days]" in violations('again_after = "5ms"')["guardrails[0].again_after"]
     alarm = violations('again_after = "7d"', without="on_crossing")
     assert 'needs on_crossing = "baseline"' in alarm["guardrails[0].again_after"]
@@ -144,7 +144,7 @@ def test_few_unsubscribes_in_both_groups_are_no_alarm() -> None:
     """As a growth team met it: 26 of 4,066 under the policy, 4 of 434 in the holdout."""
     found = guardrail_evidence({1: sums((4_066, 434), (26, 4))}, margin=0.002, is_upper=True)
     assert not found.crossed
-    assert found.log_evalue < 0
+    assert (found.log_evalue, found.decisions) == (0.0, (4_066, 434)), "the holdout has too few to say anything"
 
 
 def test_harm_is_found_although_the_holdout_has_none() -> None:
@@ -420,10 +420,8 @@ def test_the_command_judges_as_the_server_does(log: EventLog, clock: PastClock, 
     assert {name: row.answer for name, row in rows.items()} == {"unsubscribe": "crossed", "click": "too little"}
     assert rows["unsubscribe"].crossed_at == log.versions()[-1].experiment.guardrails[0].crossed_at
     for name, row in rows.items():
-        assert (row.log_evalue, row.decisions) == (
-            pytest.approx(judged[name].log_evalue, rel=1e-9),
-            judged[name].decisions,
-        )
+        assert row.log_evalue == pytest.approx(judged[name].log_evalue, rel=1e-9)
+        assert row.decisions == judged[name].decisions
     ran = CliRunner().invoke(
         main, ["lift", str(tmp_path / "email.db"), "--json", str(tmp_path / "a.json"), "--report", str(tmp_path / "r")]
     )
