@@ -462,7 +462,7 @@ def visit(client: GrpcClient, units: range) -> set[str]:
 def test_a_server_falls_back_by_itself_and_stays_there_through_a_kill(tmp_path: Path) -> None:
     """Nobody is awake when an experiment begins to harm; and a crash must not begin it again."""
     file, db = tmp_path / "email.toml", tmp_path / "email.db"
-    file.write_text(f'state = "active"\n{DEFINITION}')
+    file.write_text(f'state = "active"\nsticky = "1d"\n{DEFINITION}')
     options = ("--experiments", str(file), "--learn-interval", "0.05")
     server = ServerProcess(db, *options)
     try:
@@ -475,6 +475,7 @@ def test_a_server_falls_back_by_itself_and_stays_there_through_a_kill(tmp_path: 
             client.until(lambda: "everybody gets" in client.fetch("/readyz")[1] or None, what="it falls back")
             assert client.fetch("/readyz")[0] == 200
             assert visit(client, range(1_200, 1_250)) == {"none"}
+            assert visit(client, range(50)) == {"none"}, "also who kept an offer"
             found = live(client)
             assert found["decider_guardrail_crossed"] == 1
             assert found["decider_guardrail_log_evalue"] > 3
@@ -499,4 +500,4 @@ def test_a_server_falls_back_by_itself_and_stays_there_through_a_kill(tmp_path: 
         with suppress(ProcessLookupError):
             server.kill()
     verified = CliRunner().invoke(main, ["verify", str(db)])
-    assert "1350 of 1350" in verified.output.replace(",", ""), verified.output
+    assert "1400 of 1400" in verified.output.replace(",", ""), verified.output
