@@ -45,6 +45,8 @@ FAMILIES = {
     "decider_decisions": "counter",
     "decider_disk_free_bytes": "gauge",
     "decider_holdout_cost": "gauge",
+    "decider_guardrail_crossed": "gauge",
+    "decider_guardrail_log_evalue": "gauge",
     "decider_holdout_ratio": "gauge",
     "decider_inverse_propensity": "counter",
     "decider_lift": "gauge",
