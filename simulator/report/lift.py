@@ -11,10 +11,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from decider.estimate.mean import Interval
+from decider.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
 from simulator.lift.result import GuardrailRow, LiftResult, LiftRow
 from simulator.logs.groups import LEARNED
 from simulator.report.table import Cell, Column, Table, Tone, in_terminal
-from simulator.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
 
 TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use"}
 
@@ -166,12 +166,20 @@ def sentences(found: LiftResult) -> Iterator[str]:
                 f"Since the guardrail {guardrail.reward} was crossed everybody gets the baseline action; "
                 f"`decider resume {found.experiment}` ends that."
             )
-    if found.cost is not None:
-        told = "what its units do not earn without the policy"
-        yield f"The holdout costs {rough(found.cost, digits=3)} a decision: {told}."
+    yield from _costs(found)
     if found.left_out:
         kinds = [f"{count(number)} {kind}" for kind, number in found.left_out.items()]
         yield f"Left out: {', '.join(kinds)}."
+
+
+def _costs(found: LiftResult) -> Iterator[str]:
+    if found.cost is not None:
+        told = "what its units do not earn without the policy"
+        yield f"The holdout costs {rough(found.cost, digits=3)} a decision: {told}."
+    if found.exploration is not None:
+        cost = found.exploration
+        told = "what the policy's most probable action would have earned more"
+        yield f"Exploration costs {rough(cost.value, digits=3)} a draw ({_signed(cost)}): {told}, in one step."
 
 
 def _made(row: LiftRow, group: int) -> str:
