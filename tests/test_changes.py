@@ -29,6 +29,7 @@ from decider.experiment.definition import (
     RewardDefinition,
 )
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema
+from decider.experiment.guardrails import Guardrail
 from decider.experiment.limits import Cap
 from decider.experiment.origin import MAX_NOTE, Origin, check_origin, from_file
 from decider.experiment.schema import file_content_of, from_message, parse_toml, to_message
@@ -121,6 +122,7 @@ CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "history, field": ({"history": replace(HISTORY, most=30)}, "history.most 20 -> 30"),
     "caps": ({"caps": ()}, "caps [{"),
     "caps, field": ({"caps": (Cap(4, 60 * SECOND, kind="offer"),)}, "caps [{"),
+    "guardrails": ({"guardrails": (Guardrail("click", at_least=0.0),)}, "guardrail click: added"),
     "time_zone": ({"time_zone": "Europe/Berlin"}, 'time_zone "" -> "Europe/Berlin"'),
     "reward, window": (with_reward(window=3600 * SECOND), "reward.window 10s -> 1h"),
     "reward, default": (with_reward(default=0.5), "reward.default_value 0 -> 0.5"),

@@ -15,12 +15,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from decider.errors import DeciderError
 from decider.estimate.lift import LEVEL
+from decider.experiment.guardrails import MOST_NAMES
 from decider.experiment.strata import BUCKETS, Stratum
 from decider.learn.archive import archive
 from decider.log.exact_sum import ExactSum, digits_of
 from decider.log.lift_totals import (
     LEARNED,
-    MOST_NAMES,
     MOST_STRATA,
     PlaceSums,
     StratumTotals,

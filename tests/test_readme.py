@@ -494,7 +494,7 @@ def test_the_experiment_file_shown_is_valid(tmp_path: Path) -> None:
         ids.append(made.id)
     assert ids == [
         *("storefront", "checkout-offer", "newsletter", "cart-offer", "home-offer", "front-page", "homepage"),
-        "pick-up",
+        *("weekly-mail", "pick-up"),
     ]
 
 

@@ -129,6 +129,8 @@ def _slots(
 ) -> SlotsAndReason:
     if version.default_reason is not None:
         return _default_slots(version, eligible, request.default, version.default_reason)
+    if version.falls_back:
+        return _default_slots(version, eligible, None, Reason.BASELINE)
     if version.experiment.holdout and in_holdout(version, request.unit_id):
         return baseline_slots(version, eligible), _holdout_reason(version, eligible, rules)
     if budget is not None and not fits_budget(request, version, eligible, budget):

@@ -176,22 +176,55 @@ class LiftSums:
         return lift(self._strata, level)
 
 
-def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
-    """The lift over strata of the same reward, of those in which both groups have STRATUM_START effective units."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Of both groups, over strata; (2,) each, by POLICY and HOLDOUT. mean: weighted as the lift is; variance: of it;
+    clusters: that carry it; units: effective ones; decisions: in the strata that count. clocks: of how many units in
+    one stratum a mean would have that variance; clock: of both groups, effective units."""
+
+    mean: Floats
+    variance: Floats
+    clusters: Floats
+    units: Floats
+    decisions: tuple[int, int]
+    clocks: Floats
+
+    @property
+    def clock(self) -> float:
+        """Of the difference."""
+        return 1.0 / float((1.0 / self.clocks).sum())
+
+
+def compare(strata: Mapping[Hashable, GroupSums]) -> Compared | None:
+    """The groups in the strata in which both have STRATUM_START effective units; None: there is none."""
     used = [sums for sums in strata.values() if effective_units(sums.decisions).min() >= STRATUM_START]
     if not used or max(np.abs(sums.rewards).max() for sums in used) > LARGEST:
-        return _nothing(strata)
+        return None
     units = np.array([effective_units(sums.decisions) for sums in used])
     sizes = np.array([sums.decisions.sum(axis=1) for sums in used])
     weights = sizes.sum(axis=1) / sizes.sum()
     mean, residual = _weighted(used, weights)
-    clusters = float(effective_clusters(residual).min())
-    known = clusters >= START
-    clock = 1.0 / float(np.sum(weights**2 * (1.0 / units).sum(axis=1)))
-    factor = boundary(clock, level) if known else math.inf
     # The two groups of a bucket have no unit in common, so each has a square of its own.
     filled = np.count_nonzero(sum(sums.decisions for sums in used), axis=1)
-    variance = (residual**2).sum(axis=1) * filled / np.maximum(filled - 1, 1)
+    return Compared(
+        mean=mean,
+        variance=(residual**2).sum(axis=1) * filled / np.maximum(filled - 1, 1),
+        clusters=effective_clusters(residual),
+        units=units.sum(axis=0),
+        decisions=_pair(sizes.sum(axis=0).astype(int).tolist()),
+        clocks=1.0 / (weights[:, None] ** 2 / units).sum(axis=0),
+    )
+
+
+def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
+    """The lift over strata of the same reward."""
+    compared = compare(strata)
+    if compared is None:
+        return _nothing(strata)
+    mean, variance = compared.mean, compared.variance
+    clusters = float(compared.clusters.min())
+    known = clusters >= START
+    factor = boundary(compared.clock, level) if known else math.inf
     value = float(mean[POLICY] - mean[HOLDOUT])
     half = factor * math.sqrt(float(variance.sum())) if known else math.inf
     return Lift(
@@ -199,8 +232,8 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
         relative=_relative(mean, variance, factor) if known else UNKNOWN,
         policy=float(mean[POLICY]),
         holdout=float(mean[HOLDOUT]),
-        decisions=_pair(sizes.sum(axis=0).astype(int).tolist()),
-        units=_pair(units.sum(axis=0).tolist()),
+        decisions=compared.decisions,
+        units=_pair(compared.units.tolist()),
         clusters=clusters,
     )
 

@@ -27,6 +27,9 @@ MOST_CHANGES = 20
 _WHOLE = {"payload", "relearned", "range"}
 """Fields that are told of as one."""
 
+_KEYS = ("id", "reward")
+"""Of items of a list, by which each is told of for itself."""
+
 _NOTHING = "none"
 
 _PLAIN = re.compile(
@@ -84,8 +87,9 @@ def _choice(content: Mapping[str, Any], names: Sequence[str], *, short: bool = F
 
 def _field_changes(old: Any, new: Any, field: FieldDescriptor, path: str) -> Iterator[str]:
     message = field.message_type
-    if field.is_repeated and message is not None and "id" in message.fields_by_name and not is_map(field):
-        yield from _by_id(old or [], new or [], message, path)
+    key = _key_of(field)
+    if message is not None and key:
+        yield from _by_id(old or [], new or [], message, path, key)
     elif field.name in _WHOLE or message is None or not (isinstance(old, Mapping) and isinstance(new, Mapping)):
         yield f"{path} {_text(old, field)} -> {_text(new, field)}"
     elif is_map(field) or message.full_name == "google.protobuf.Struct":
@@ -100,8 +104,14 @@ def _entries(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Itera
             yield f"{path}.{name} {_text(old.get(name))} -> {_text(new.get(name))}"
 
 
-def _by_id(old: Sequence[Any], new: Sequence[Any], message: Descriptor, path: str) -> Iterator[str]:
-    olds, news = {one["id"]: one for one in old}, {one["id"]: one for one in new}
+def _key_of(field: FieldDescriptor) -> str:
+    """What tells the items of a list apart; empty: nothing does, or it is none."""
+    names = field.message_type.fields_by_name if field.message_type is not None else ()
+    return next((name for name in _KEYS if name in names), "") if field.is_repeated and not is_map(field) else ""
+
+
+def _by_id(old: Sequence[Any], new: Sequence[Any], message: Descriptor, path: str, key: str) -> Iterator[str]:
+    olds, news = {one[key]: one for one in old}, {one[key]: one for one in new}
     name = path.removesuffix("s")
     yield from (f"{name} {id_}: removed" for id_ in olds if id_ not in news)
     yield from (f"{name} {id_}: added" for id_ in news if id_ not in olds)

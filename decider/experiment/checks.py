@@ -16,6 +16,7 @@ from google.protobuf.struct_pb2 import Struct
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.definition import Experiment
 from decider.experiment.features import read_features
+from decider.experiment.guardrails import guardrail_violations
 from decider.experiment.history_checks import history_violations
 from decider.experiment.ids import id_violation
 from decider.experiment.limit_checks import limit_violations
@@ -73,6 +74,7 @@ def _violations(message: pb.Experiment, of_features: Sequence[list[Violation]]) 
     if message.HasField("history"):
         yield from history_violations(message)
     yield from limit_violations(message)
+    yield from guardrail_violations(message)
     yield from _floor_violations(message, active)
     yield from _holdout_violations(message, active)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from decider.experiment.feature_schema import FeatureSchema
+from decider.experiment.guardrails import Guardrail
 from decider.experiment.limits import UTC_NAME, Cap, Limits
 from decider.experiment.rules import Rules
 from decider.experiment.unit_history import HistoryDefinition
@@ -120,7 +121,7 @@ class Experiment:
     whose place another action was shown is learned as that one. most_actions: of one decision, where calls may bring
     actions; 0: they may not. schema: of the features of contexts; None: they are not checked. sticky:
     microseconds for which a unit keeps a decision; 0: each call draws. time_zone: of the days of budgets. history:
-    features of what the unit did before; None: there are none."""
+    features of what the unit did before; None: there are none. guardrails: of rewards that the policy must not harm."""
 
     id: ExperimentId
     actions: tuple[Action, ...]
@@ -142,16 +143,28 @@ class Experiment:
     history: HistoryDefinition | None = None
     caps: tuple[Cap, ...] = ()
     time_zone: str = UTC_NAME
+    guardrails: tuple[Guardrail, ...] = ()
+
+    @property
+    def fallback(self) -> Guardrail | None:
+        """The guardrail for which everybody gets the baseline action; None: none was crossed, or it is over."""
+        return next((one for one in self.guardrails if one.crossed_at is not None), None)
+
+    def without_fallback(self) -> Experiment:
+        """As before a guardrail was crossed."""
+        return replace(self, guardrails=tuple([replace(one, crossed_at=None) for one in self.guardrails]))
 
     @property
     def learns(self) -> bool:
-        """Whether the policy, if it can, learns from the decisions."""
-        return self.learning in (Learning.ONLINE, Learning.APPRENTICE)
+        """Whether the policy, if it can, learns from the decisions. What the baseline action earns where everybody gets
+        it would only make it forget the others."""
+        return self.learning in (Learning.ONLINE, Learning.APPRENTICE) and self.fallback is None
 
     @property
     def control_share(self) -> float:
-        """The share of units in the control group: there is none where everybody gets a default action."""
-        return 0.0 if self.learning in DEFAULT_ACTION_REASONS else self.holdout
+        """The share of units in the control group: there is none where everybody gets a default or the baseline
+        action."""
+        return 0.0 if self.learning in DEFAULT_ACTION_REASONS or self.fallback is not None else self.holdout
 
 
 class ExperimentVersion:
@@ -159,7 +172,8 @@ class ExperimentVersion:
 
     scheduled: the actions that can be chosen at some times only. limits: caps and budgets; None: there are none.
     shares: (smallest, largest) share, by action; those of others are 0 and 1. default_reason: where the caller's
-    default action is served, why; None: the policy decides.
+    default action is served, why; None: the policy decides. falls_back: everybody gets the baseline action, since a
+    guardrail was crossed; then neither counts.
 
     position, time: of its entry in the log. number: counted from 1 for each experiment.
     """
@@ -172,6 +186,7 @@ class ExperimentVersion:
         "choices",
         "default_reason",
         "experiment",
+        "falls_back",
         "limits",
         "number",
         "position",
@@ -187,7 +202,8 @@ class ExperimentVersion:
         self.number = number
         self.position = position
         self.time = time
-        self.default_reason = DEFAULT_ACTION_REASONS.get(experiment.learning)
+        self.falls_back = experiment.fallback is not None
+        self.default_reason = None if self.falls_back else DEFAULT_ACTION_REASONS.get(experiment.learning)
         self.active: dict[ActionId, Action] = {a.id: a for a in experiment.actions if not a.retired}
         self.all_active: tuple[ActionId, ...] = tuple(self.active)
         self.choices: dict[ActionId, Choice] = {a.id: Choice(a.id, a.kind, a.features) for a in experiment.actions}

@@ -28,6 +28,7 @@ from decider.experiment.definition import (
     RewardDefinition,
 )
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
+from decider.experiment.guardrails import ONLY_SERVER, Guardrail
 from decider.experiment.history_checks import DEFAULT_MOST_DECISIONS, DEFAULT_PERIOD
 from decider.experiment.limit_checks import shares_of
 from decider.experiment.limits import UTC_NAME, Cap
@@ -52,7 +53,7 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
         content = tomllib.loads(text)
         violations = [
             Violation(f"{name}: {v.field}", v.description)
-            for v in (*shape_violations(content, pb.Experiment.DESCRIPTOR), *_relearned_violations(content))
+            for v in (*shape_violations(content, pb.Experiment.DESCRIPTOR), *_set_by_us(content))
         ]
         if violations:
             raise InvalidExperiment(violations)
@@ -63,9 +64,14 @@ def parse_toml(text: str, name: str) -> pb.Experiment:
     return message
 
 
-def _relearned_violations(content: Mapping[str, Any]) -> Iterator[Violation]:
+def _set_by_us(content: Mapping[str, Any]) -> Iterator[Violation]:
     if "relearned" in content:
         yield Violation("relearned", f"{ONLY_RELEARN}; leave it out: the running one stays")
+    guardrails = content.get("guardrails")
+    for index, guardrail in enumerate(guardrails if isinstance(guardrails, list) else ()):
+        if isinstance(guardrail, Mapping) and "crossed_at" in guardrail:
+            problem = f"{ONLY_SERVER}; leave it out: it stays until the experiment is resumed"
+            yield Violation(f"guardrails[{index}].crossed_at", problem)
 
 
 def read_json(text: str) -> pb.Experiment:
@@ -118,13 +124,15 @@ def file_content(experiment: Experiment) -> dict[str, Any]:
 
 def file_content_of(message: pb.Experiment) -> dict[str, Any]:
     """What a file would hold that defines the same; `parse_toml` of its text gives an equal message. What only
-    `decider relearn` sets is left out: it stays as it is.
+    `decider relearn` or the server sets is left out: it stays as it is.
 
     >>> file_content_of(pb.Experiment(id="home", state=pb.EXPERIMENT_STATE_PAUSED))
     {'id': 'home', 'state': 'paused'}
     """
     content = _as_in_a_file(_plain(message))
     content.pop("relearned", None)
+    for guardrail in content.get("guardrails", ()):
+        guardrail.pop("crossed_at", None)
     return content
 
 
@@ -210,7 +218,34 @@ def from_message(message: pb.Experiment) -> Experiment:
         most_actions=most,
         schema=_feature_schema(message.schema) if message.HasField("schema") else None,
         history=_history(message.history) if message.HasField("history") else None,
+        guardrails=tuple([_guardrail(one) for one in message.guardrails]),
     )
+
+
+def _guardrail(message: pb.Guardrail) -> Guardrail:
+    given = message.HasField
+    return Guardrail(
+        message.reward,
+        at_most=message.at_most if given("at_most") else None,
+        at_least=message.at_least if given("at_least") else None,
+        falls_back=message.on_crossing == pb.ON_CROSSING_BASELINE,
+        again_after=message.again_after.ToMicroseconds(),
+        crossed_at=Time(message.crossed_at.ToMicroseconds()) if given("crossed_at") else None,
+    )
+
+
+def _guardrail_message(guardrail: Guardrail) -> pb.Guardrail:
+    message = pb.Guardrail(
+        reward=guardrail.reward,
+        at_most=guardrail.at_most,
+        at_least=guardrail.at_least,
+        on_crossing=pb.ON_CROSSING_BASELINE if guardrail.falls_back else pb.ON_CROSSING_ALARM,
+    )
+    if guardrail.again_after:
+        message.again_after.FromMicroseconds(guardrail.again_after)
+    if guardrail.crossed_at is not None:
+        message.crossed_at.FromMicroseconds(guardrail.crossed_at)
+    return message
 
 
 def _history(message: pb.HistoryDefinition) -> HistoryDefinition:
@@ -354,6 +389,7 @@ def to_message(experiment: Experiment) -> pb.Experiment:
         actions_in_calls=pb.ActionsInCalls(most=experiment.most_actions) if experiment.most_actions else None,
         schema=_schema_message(experiment.schema) if experiment.schema is not None else None,
         caps=[_cap_message(cap) for cap in experiment.caps],
+        guardrails=[_guardrail_message(one) for one in experiment.guardrails],
         time_zone="" if experiment.time_zone == UTC_NAME else experiment.time_zone,
         relearned=_relearned_message(experiment.policy.relearned) if experiment.policy.relearned is not None else None,
     )

@@ -41,16 +41,19 @@ class Stratum(NamedTuple):
     first: Position
 
 
-def next_stratum(before: Stratum | None, last: ExperimentVersion | None, version: ExperimentVersion) -> Stratum | None:
+def next_stratum(
+    before: Stratum | None, last: ExperimentVersion | None, version: ExperimentVersion, *, anew: bool = False
+) -> Stratum | None:
     """Of a version; None where nobody or everybody is in the holdout. last: the newest version before it that has a
-    stratum, which is `before`: it goes on if nothing that matters has changed, also behind versions without one."""
+    stratum, which is `before`: it goes on if nothing that matters has changed, also behind versions without one. anew:
+    another one begins in any case."""
     new = version.experiment
     if not 0 < new.control_share < 1:
         return None
     if before is None or last is None or _measure(last.experiment) != _measure(new):
         return Stratum(version.position, version.position)
     old = last.experiment
-    if (old.control_share, old.salt) != (new.control_share, new.salt):
+    if anew or (old.control_share, old.salt) != (new.control_share, new.salt):
         return Stratum(before.measure, version.position)
     return before
 
@@ -72,14 +75,33 @@ class Strata:
         self.until = START
         self._last: ExperimentVersion | None = None
         self._stratum: Stratum | None = None
+        self._fell_back = False
 
     def add(self, version: ExperimentVersion) -> None:
         """The next version."""
         self.until = version.position
-        stratum = next_stratum(self._stratum, self._last, version)
+        self._fell_back |= version.experiment.fallback is not None
+        # Behind a fallback guardrails are judged by what comes from then on, so its sums have to be found.
+        stratum = next_stratum(self._stratum, self._last, version, anew=self._fell_back)
         if stratum is not None:
             self.found[version.position] = self._stratum = stratum
             self._last = version
+            self._fell_back = False
+
+
+class JudgedSince:
+    """From which version on guardrails are judged, of one experiment's versions, which come in their order: the newest
+    one that ended a fallback."""
+
+    def __init__(self) -> None:
+        self.position = START
+        self._falls_back = False
+
+    def add(self, version: ExperimentVersion) -> None:
+        """The next version."""
+        if self._falls_back and version.experiment.fallback is None:
+            self.position = version.position
+        self._falls_back = version.experiment.fallback is not None
 
 
 def strata_of(versions: Iterable[ExperimentVersion]) -> dict[Position, Stratum]:

@@ -14,6 +14,7 @@ from decider.experiment.changes import changes
 from decider.experiment.checks import check_successor, check_work
 from decider.experiment.combinations import check_combinations, default_action_warnings
 from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
+from decider.experiment.guardrails import ONLY_SERVER, Guardrail
 from decider.experiment.origin import UNKNOWN, Origin
 from decider.experiment.schema import ONLY_RELEARN, definition_text, reward_text
 from decider.learn.limits import LimitChecker, Limits
@@ -22,7 +23,7 @@ from decider.log.protocol import EventLog, LogReader, NewVersion
 from decider.policy.spec import Relearned
 from decider.policy.work import Budget
 from decider.serving.lineup import Lineup
-from decider.types import START, ExperimentId
+from decider.types import START, ExperimentId, Time
 
 logger = logging.getLogger(__name__)
 
@@ -68,19 +69,21 @@ class Versions:
         experiment: Experiment,
         *,
         keep_state: bool = False,
+        end_fallback: bool = False,
         validate_only: bool = False,
         origin: Origin = UNKNOWN,
     ) -> ApplyResult:
         """Make an experiment, or a new version of one; the same content changes nothing.
 
-        keep_state: it stays paused, active or ended. origin: of the new version. Raises InvalidExperiment where it
+        keep_state: it stays paused, active or ended. end_fallback: the policy decides again where everybody got the
+        baseline after a guardrail was crossed. origin: of the new version. Raises InvalidExperiment where it
         contradicts earlier versions or itself, or its decisions would cost too much, LimitReached where all experiments
         together would be too much, FailedPrecondition where its policy would have to learn from a part of the archive
         that is not there.
         """
 
         def content(newest: Experiment | None) -> Experiment:
-            kept = _keep_relearned(experiment, newest)
+            kept = _keep_fallback(_keep_relearned(experiment, newest), newest, ends=end_fallback)
             if not (keep_state and newest):
                 return kept
             return replace(kept, paused=newest.paused, ended=newest.ended)
@@ -103,10 +106,35 @@ class Versions:
         return self._apply(id_, lambda newest: _relearned(learner(id_, newest), None), origin)
 
     def set_paused(self, id_: ExperimentId, *, paused: bool, origin: Origin = UNKNOWN) -> ApplyResult:
-        """Pause or resume: a new version with the other state. Raises NotFound, FailedPrecondition if it has ended."""
+        """Pause or resume: a new version with the other state. To resume what is not paused ends a fallback to the
+        baseline. Raises NotFound, FailedPrecondition if it has ended."""
 
         def content(newest: Experiment | None) -> Experiment:
-            return replace(_running(id_, newest), paused=paused)
+            running = _running(id_, newest)
+            return replace(running, paused=paused) if paused or running.paused else running.without_fallback()
+
+        return self._apply(id_, content, origin)
+
+    def fall_back(self, id_: ExperimentId, crossed: Guardrail, *, at: Time, origin: Origin) -> ApplyResult:
+        """Everybody gets the baseline, since a guardrail was crossed: a new version. Where a person has changed the
+        guardrail meanwhile, or it fell back already, nothing changes. Raises as `set_paused`."""
+
+        def content(newest: Experiment | None) -> Experiment:
+            running = _running(id_, newest)
+            if running.fallback is not None:
+                return running
+            marked = [replace(one, crossed_at=at) if one == crossed else one for one in running.guardrails]
+            return replace(running, guardrails=tuple(marked))
+
+        return self._apply(id_, content, origin)
+
+    def end_fallback(self, id_: ExperimentId, fallback: Guardrail, *, origin: Origin) -> ApplyResult:
+        """The policy decides again: a new version. Where that fallback is over already, nothing changes. Raises as
+        `set_paused`."""
+
+        def content(newest: Experiment | None) -> Experiment:
+            running = _running(id_, newest)
+            return running.without_fallback() if running.fallback == fallback else running
 
         return self._apply(id_, content, origin)
 
@@ -134,7 +162,8 @@ class Versions:
                 return ApplyResult(newest, changed=False, waits=rollout.waiting is not None)
             if newest and experiment.policy.signature != newest.experiment.policy.signature:
                 check_learnable(self._log, id_, experiment.policy)  # a pause keeps the policy, so nothing stops it
-            if self._budget is not None and not (experiment.paused or experiment.ended):  # these are never refused
+            asks = not (experiment.paused or experiment.ended or experiment.fallback is not None)
+            if self._budget is not None and asks:  # others are never refused
                 check_work(experiment, self._budget)
             number = newest.number + 1 if newest else 1
             if validate_only:
@@ -178,8 +207,8 @@ class Versions:
 
 
 def _is_only_another_state(newest: ExperimentVersion | None, experiment: Experiment) -> bool:
-    return newest is not None and experiment == replace(
-        newest.experiment, paused=experiment.paused, ended=experiment.ended
+    return newest is not None and experiment.without_fallback() == replace(
+        newest.experiment.without_fallback(), paused=experiment.paused, ended=experiment.ended
     )
 
 
@@ -224,3 +253,19 @@ def _keep_relearned(experiment: Experiment, newest: Experiment | None) -> Experi
     if experiment.policy.relearned not in (None, running):
         raise InvalidExperiment([Violation("relearned", f"{ONLY_RELEARN}; leave it out: the running one stays")])
     return _relearned(experiment, running)
+
+
+def _keep_fallback(experiment: Experiment, newest: Experiment | None, *, ends: bool) -> Experiment:
+    """A fallback to the baseline goes on, also with other margins; it ends with its guardrail, or where somebody says
+    so. Raises InvalidExperiment for one that there is not."""
+    running = {one.reward: one.crossed_at for one in newest.guardrails} if newest else {}
+    for index, one in enumerate(experiment.guardrails):
+        if one.crossed_at not in (None, running.get(one.reward)):
+            problem = f"{ONLY_SERVER}; leave it out: a fallback goes on until the experiment is resumed"
+            raise InvalidExperiment([Violation(f"guardrails[{index}].crossed_at", problem)])
+    if ends:
+        return experiment
+    kept = [
+        replace(one, crossed_at=running.get(one.reward)) if one.falls_back else one for one in experiment.guardrails
+    ]
+    return replace(experiment, guardrails=tuple(kept))

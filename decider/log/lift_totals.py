@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from decider.experiment.guardrails import MOST_NAMES
 from decider.experiment.strata import BUCKETS, Stratum
 from decider.log.exact_sum import DIGITS, ZERO, ExactSum, digits_of
 from decider.types import START, Position
@@ -24,9 +25,9 @@ PLACES = 2 * BUCKETS
 LEARNED = "(learned)"
 """Beside the names of rewards: the final reward, from which the policy learns."""
 
-MOST_STRATA, MOST_NAMES = 8, 50
-"""Of an experiment. The newest strata stay, and the names that come first in the alphabet: what stays once more is
-known does not depend on the order in which it came."""
+MOST_STRATA = 8
+"""Of an experiment. The newest strata stay, and the MOST_NAMES names that come first in the alphabet: what stays once
+more is known does not depend on the order in which it came."""
 
 
 def place_of(bucket: int, *, holdout: bool) -> int:

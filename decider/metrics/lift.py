@@ -12,9 +12,10 @@ import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from decider.estimate.exploration import ExplorationCost, mean_cost
-from decider.estimate.lift import LEVEL, GroupSums, Lift, lift
+from decider.estimate.lift import LEVEL, Lift, lift
 from decider.experiment.strata import BUCKETS
-from decider.log.lift_totals import LEARNED, PLACES, StrataTotals, StratumTotals
+from decider.learn.group_sums import group_sums
+from decider.log.lift_totals import LEARNED, StrataTotals, StratumTotals
 
 _FIGURES = {
     "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's; absent with too few.",
@@ -60,17 +61,7 @@ def names_in(strata: StrataTotals) -> Sequence[str]:
 
 def lift_of(strata: StrataTotals, name: str, level: float = LEVEL) -> Lift:
     """Of one name of rewards, or LEARNED."""
-    return lift(_sums(strata, name), level)
-
-
-def _sums(strata: StrataTotals, name: str) -> dict[object, GroupSums]:
-    nothing = [0.0] * PLACES
-    return {
-        stratum: GroupSums.of(
-            totals.decisions.tolist(), totals.rewards[name].floats() if name in totals.rewards else nothing
-        )
-        for stratum, totals in strata.items()
-    }
+    return lift(group_sums(strata, name), level)
 
 
 def exploration_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:

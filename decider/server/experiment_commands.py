@@ -115,9 +115,12 @@ def pause_command(experiment: str, target: str, author: str, note: str) -> None:
 @_target
 @origin_options
 def resume_command(experiment: str, target: str, author: str, note: str) -> None:
-    """End the pause of EXPERIMENT."""
+    """End the pause of EXPERIMENT; where there is none, its fallback to the baseline after a guardrail was crossed."""
     with _service(target) as service:
         request = pb.ResumeExperimentRequest(id=experiment, author=author, note=note)
         version = service.ResumeExperiment(request, timeout=TIMEOUT).experiment
     waits = ", and a newer one waits for its policy" if version.HasField("waiting") else ""
+    crossed = [one.reward for one in version.experiment.guardrails if one.HasField("crossed_at")]
+    if crossed:
+        waits = f"; everybody still gets the baseline, since the guardrail {crossed[0]} was crossed: resume it again"
     click.echo(f"experiment {experiment} decides: version {version.version}{waits}")

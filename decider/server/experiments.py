@@ -42,11 +42,12 @@ class ExperimentService:
         self._progress = progress
 
     def ApplyExperiment(self, request: pb.ApplyExperimentRequest) -> pb.ApplyExperimentResponse:
-        """Create or change; a state left out keeps the running one."""
+        """Create or change; a state left out keeps the running one, and a fallback to the baseline."""
         origin = _origin(request)
         applied = self._versions.apply(
             from_message(request.experiment),
             keep_state=says_no_state(request.experiment),
+            end_fallback=says_active(request.experiment),
             validate_only=request.validate_only,
             origin=origin,
         )
@@ -142,3 +143,8 @@ def _origin(request: pb.ApplyExperimentRequest | pb.PauseExperimentRequest | pb.
 def says_no_state(message: experiment_pb2.Experiment) -> bool:
     """Whether a definition leaves it open if the experiment is active, paused or ended."""
     return message.state == experiment_pb2.EXPERIMENT_STATE_UNSPECIFIED
+
+
+def says_active(message: experiment_pb2.Experiment) -> bool:
+    """Whether a definition asks by itself that the policy decides: that ends a fallback to the baseline."""
+    return message.state == experiment_pb2.EXPERIMENT_STATE_ACTIVE

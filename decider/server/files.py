@@ -15,7 +15,7 @@ from decider.experiment.origin import from_file
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.learn.versions import Versions
-from decider.server.experiments import says_no_state
+from decider.server.experiments import says_active, says_no_state
 from decider.types import ExperimentId
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class ExperimentFiles:
         """At the start: raises InvalidExperiment for the first bad file, since no earlier version serves yet. Files
         that are right but cannot be applied now are refused one by one, and the others go on."""
         for path, digest in self._changed_files():
-            self._apply_or_keep(path)
+            self._apply_or_keep(path, edited=False)
             self._seen[path] = digest
 
     def apply_changes(self) -> None:
@@ -48,16 +48,16 @@ class ExperimentFiles:
         """
         for path, digest in self._changed_files():
             try:
-                self._apply_or_keep(path)
+                self._apply_or_keep(path, edited=path in self._seen)
             except InvalidArgument as error:
                 logger.error("refused, the running version stays: %s", error)
             self._seen[path] = digest
         self._retry()
         self._warn_of_removed()
 
-    def _apply_or_keep(self, path: Path) -> None:
+    def _apply_or_keep(self, path: Path, *, edited: bool) -> None:
         try:
-            self._apply_file(path)
+            self._apply_file(path, edited=edited)
         except _REFUSED_FOR_NOW as error:
             logger.error("%s: refused, and tried again from time to time: %s", path, error)
             if path not in self._refused:
@@ -98,25 +98,36 @@ class ExperimentFiles:
             else:
                 yield path
 
-    def _apply_file(self, path: Path) -> None:
+    def _apply_file(self, path: Path, *, edited: bool = False) -> None:
+        """edited: while the server runs. At a start nobody knows whether a person has seen that a guardrail was
+        crossed, so a file does not end the fallback then, whatever state it says."""
         message = read_toml(path)
         self._check_only_one(path, ExperimentId(message.id))
         try:
             applied = self._versions.apply(
-                from_message(message), keep_state=says_no_state(message), origin=from_file(path.name)
+                from_message(message),
+                keep_state=says_no_state(message),
+                end_fallback=edited and says_active(message),
+                origin=from_file(path.name),
             )
         except InvalidExperiment as error:
             violations = [Violation(f"{path}: {v.field}", v.description) for v in error.violations]
             raise InvalidExperiment(violations) from error
         version = applied.version
         self._defined[path] = version.experiment.id
-        if applied.changed and not (version.experiment.paused and says_no_state(message)):
+        fallback = version.experiment.fallback
+        if applied.changed and fallback is None and not (version.experiment.paused and says_no_state(message)):
             return  # `serving/change_lines.py` tells of it
         news = "new version" if applied.changed else "unchanged, version"
         ended = ", ended" if version.experiment.ended else ""
         stays = ' as before (state = "active" in the file resumes it)' if says_no_state(message) else ""
         paused = f", paused{stays}" if version.experiment.paused else ended
         waits = ", serves once its policy has learned the log" if applied.waits else ""
+        if fallback is not None:
+            waits = (
+                f"; everybody gets the baseline as before, since the guardrail {fallback.reward} was crossed (`decider "
+                f"resume {version.experiment.id}` ends that)"
+            )
         logger.info("%s: experiment %s, %s %d%s%s", path, version.experiment.id, news, version.number, paused, waits)
 
     def _check_only_one(self, path: Path, id_: ExperimentId) -> None:

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from decider.decide.decide import RULES
 from decider.errors import DeciderError, LogError
 from decider.learn.guard import Guard, describe
+from decider.learn.guardrails import Guardrails
 from decider.learn.leader import Leader, Pace, Progress
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
@@ -32,6 +33,7 @@ from decider.log.protocol import EventLog, Tick
 from decider.metrics.agreement import AgreementMetrics
 from decider.metrics.archive import ArchiveCollector
 from decider.metrics.collector import LogCollector
+from decider.metrics.guardrails import GuardrailCollector
 from decider.metrics.requests import RequestMetrics
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
 from decider.metrics.shared_totals import SharedTotals
@@ -195,7 +197,7 @@ class Server:
         lines = ChangeLines(self.log)
         self._follower = Follower(self.log, self.current, copies, memory=self._memory, tell=lines.tell)
         limits = Limits(settings.max_experiments, settings.memory)
-        versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
+        self._versions = versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
         self._files = ExperimentFiles(settings.experiments, versions)
         self._files.apply_all()
         lines.look()  # the follower reads them only once all policies have learned
@@ -240,6 +242,8 @@ class Server:
             )
         )
         self._registry.register(ArchiveCollector(self._archiver))
+        self._guardrails = Guardrails(self.log, self._versions, totals.read, clock=self._clock)
+        self._registry.register(GuardrailCollector(self._guardrails))
         self._page = Page(
             self.log,
             totals,
@@ -325,7 +329,14 @@ class Server:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
         held = map(describe, [*self._guard.held.values()])
-        warnings = [*problems, *held, *self._missing.values(), *self.log.warnings, *self._disk.warnings]
+        warnings = [
+            *problems,
+            *held,
+            *self._guardrails.warnings(),
+            *self._missing.values(),
+            *self.log.warnings,
+            *self._disk.warnings,
+        ]
         return Readiness(True, "\n".join(["ok", *warnings, *learning]))
 
     def _follow(self) -> None:
@@ -349,6 +360,8 @@ class Server:
             behind = self._try_to(self._running_leader.step)
             self._try_to(self._release_learned)
             uncounted = self._try_to(self._totals.store_if_due)
+            if not uncounted:  # to count much more would hold up learning
+                self._try_to(self._guardrails.look)
             pause = 0.0 if behind or uncounted else min(self._settings.learn_interval, self._files_interval)
             if time.monotonic() >= next_look:
                 self._try_to(self._disk.look)

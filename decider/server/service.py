@@ -450,9 +450,10 @@ def _may_repeat(action: ActionId, eligible: Eligible, version: ExperimentVersion
 
 
 def _same_chooser(kept: ExperimentVersion, version: ExperimentVersion) -> bool:
-    """Whether callers choose in both versions, or the policy and the control group in both: what one of them has chosen
-    is not what the other one would."""
-    return (kept.default_reason is None) == (version.default_reason is None)
+    """Whether callers choose in both versions, or the policy and the control group, or a crossed guardrail: what one of
+    them has chosen is not what the other one would."""
+    one, other = ((of.default_reason is None, of.falls_back) for of in (kept, version))
+    return one == other
 
 
 def _too_many_tries(unit: str) -> LogError:

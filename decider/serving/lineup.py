@@ -30,10 +30,11 @@ class Rollout:
         return self.waiting or self.serving
 
     def must_wait(self, experiment: Experiment) -> bool:
-        """Whether a new version of this content has to learn before it serves. A pause or an end never waits."""
+        """Whether a new version of this content has to learn before it serves. A pause, an end or a fallback to the
+        baseline never waits."""
         policy = experiment.policy
-        refuses = experiment.paused or experiment.ended
-        return policy.learns and not refuses and policy.signature != self.warm
+        asks = not (experiment.paused or experiment.ended or experiment.fallback is not None)
+        return policy.learns and asks and policy.signature != self.warm
 
 
 class _Places(NamedTuple):

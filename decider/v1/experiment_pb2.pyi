@@ -12,6 +12,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class OnCrossing(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ON_CROSSING_UNSPECIFIED: _ClassVar[OnCrossing]
+    ON_CROSSING_ALARM: _ClassVar[OnCrossing]
+    ON_CROSSING_BASELINE: _ClassVar[OnCrossing]
+
 class Activation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ACTIVATION_UNSPECIFIED: _ClassVar[Activation]
@@ -80,6 +86,9 @@ class Aggregation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGGREGATION_MAX: _ClassVar[Aggregation]
     AGGREGATION_MIN: _ClassVar[Aggregation]
     AGGREGATION_MEAN: _ClassVar[Aggregation]
+ON_CROSSING_UNSPECIFIED: OnCrossing
+ON_CROSSING_ALARM: OnCrossing
+ON_CROSSING_BASELINE: OnCrossing
 ACTIVATION_UNSPECIFIED: Activation
 ACTIVATION_IMMEDIATE: Activation
 ACTIVATION_REQUIRED: Activation
@@ -121,7 +130,7 @@ AGGREGATION_MIN: Aggregation
 AGGREGATION_MEAN: Aggregation
 
 class Experiment(_message.Message):
-    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "caps", "time_zone", "history", "relearned")
+    __slots__ = ("id", "description", "state", "actions", "baseline_action", "policy", "minimum_propensity", "holdout", "reward", "learning", "salt", "activation", "override", "actions_in_calls", "schema", "sticky", "caps", "time_zone", "history", "relearned", "guardrails")
     ID_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +151,7 @@ class Experiment(_message.Message):
     TIME_ZONE_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     RELEARNED_FIELD_NUMBER: _ClassVar[int]
+    GUARDRAILS_FIELD_NUMBER: _ClassVar[int]
     id: str
     description: str
     state: ExperimentState
@@ -162,7 +172,24 @@ class Experiment(_message.Message):
     time_zone: str
     history: HistoryDefinition
     relearned: Relearned
-    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ..., time_zone: _Optional[str] = ..., history: _Optional[_Union[HistoryDefinition, _Mapping]] = ..., relearned: _Optional[_Union[Relearned, _Mapping]] = ...) -> None: ...
+    guardrails: _containers.RepeatedCompositeFieldContainer[Guardrail]
+    def __init__(self, id: _Optional[str] = ..., description: _Optional[str] = ..., state: _Optional[_Union[ExperimentState, str]] = ..., actions: _Optional[_Iterable[_Union[Action, _Mapping]]] = ..., baseline_action: _Optional[str] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., minimum_propensity: _Optional[float] = ..., holdout: _Optional[float] = ..., reward: _Optional[_Union[RewardDefinition, _Mapping]] = ..., learning: _Optional[_Union[Learning, str]] = ..., salt: _Optional[str] = ..., activation: _Optional[_Union[Activation, str]] = ..., override: _Optional[_Union[Override, str]] = ..., actions_in_calls: _Optional[_Union[ActionsInCalls, _Mapping]] = ..., schema: _Optional[_Union[FeatureSchema, _Mapping]] = ..., sticky: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., caps: _Optional[_Iterable[_Union[Cap, _Mapping]]] = ..., time_zone: _Optional[str] = ..., history: _Optional[_Union[HistoryDefinition, _Mapping]] = ..., relearned: _Optional[_Union[Relearned, _Mapping]] = ..., guardrails: _Optional[_Iterable[_Union[Guardrail, _Mapping]]] = ...) -> None: ...
+
+class Guardrail(_message.Message):
+    __slots__ = ("reward", "at_most", "at_least", "on_crossing", "again_after", "crossed_at")
+    REWARD_FIELD_NUMBER: _ClassVar[int]
+    AT_MOST_FIELD_NUMBER: _ClassVar[int]
+    AT_LEAST_FIELD_NUMBER: _ClassVar[int]
+    ON_CROSSING_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_AFTER_FIELD_NUMBER: _ClassVar[int]
+    CROSSED_AT_FIELD_NUMBER: _ClassVar[int]
+    reward: str
+    at_most: float
+    at_least: float
+    on_crossing: OnCrossing
+    again_after: _duration_pb2.Duration
+    crossed_at: _timestamp_pb2.Timestamp
+    def __init__(self, reward: _Optional[str] = ..., at_most: _Optional[float] = ..., at_least: _Optional[float] = ..., on_crossing: _Optional[_Union[OnCrossing, str]] = ..., again_after: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., crossed_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class Cap(_message.Message):
     __slots__ = ("action", "kind", "most", "per")

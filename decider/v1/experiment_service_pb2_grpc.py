@@ -96,7 +96,8 @@ class ExperimentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeExperiment(self, request, context):
-        """Ends a pause. A new version in the log. An experiment that has ended begins again by ApplyExperiment.
+        """Ends a pause; where there is none, the fallback to the baseline action after a guardrail was crossed. A new version
+        in the log. An experiment that has ended begins again by ApplyExperiment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -12,11 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from decider.estimate.exploration import mean_cost
+from decider.estimate.guardrail import alpha_of
 from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums
 from decider.estimate.mean import Interval
+from decider.experiment.guardrails import Guardrail
 from decider.experiment.strata import BUCKETS
-from simulator.lift.result import LiftResult, LiftRow
-from simulator.logs.columns import Category, Field, Flags
+from decider.learn.guardrails import Judged, evidence_of
+from simulator.lift.result import GuardrailRow, LiftResult, LiftRow
+from simulator.logs.columns import Category, Field, Flags, Floats
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, GroupedDecisions
 
@@ -49,6 +52,29 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
         begin=int(log.time.min()) if len(log) else 0,
         end=int(log.time.max()) if len(log) else 0,
         left_out=log.left_out,
+        guardrails=tuple([_guardrail(log, one) for one in log.guarded.guardrails]),
+    )
+
+
+def _guardrail(log: GroupedDecisions, guardrail: Guardrail) -> GuardrailRow:
+    """As the server judges it."""
+    alpha = alpha_of(len(log.guarded.guardrails))
+    sums = _sums(log, log.guarded.values[guardrail.reward], log.guarded.counted)
+    judged = Judged(guardrail, evidence_of(guardrail, sums.strata, alpha))
+    found = judged.evidence
+    return GuardrailRow(
+        reward=guardrail.reward,
+        at_most=guardrail.at_most,
+        at_least=guardrail.at_least,
+        answer="crossed" if judged.crossed else "held" if found.is_known else "too little",
+        lift=found.lift if found.is_known else None,
+        bound=found.bound if found.is_known else None,
+        log_evalue=found.log_evalue,
+        needed=found.needed,
+        policy=found.policy if found.is_known else None,
+        holdout=found.holdout if found.is_known else None,
+        decisions=found.decisions,
+        crossed_at=guardrail.crossed_at,
     )
 
 
@@ -85,11 +111,13 @@ def _texts(numbers: list[float]) -> list[str]:
 
 
 def _lift(log: GroupedDecisions, reward: str, rows: Flags, level: float) -> Lift:
+    return _sums(log, log.rewards[reward], rows).lift(level)
+
+
+def _sums(log: GroupedDecisions, values: Floats, rows: Flags) -> LiftSums:
     sums = LiftSums(BUCKETS)
-    sums.add_many(
-        bucket=log.bucket[rows], holdout=log.holdout[rows], reward=log.rewards[reward][rows], stratum=log.stratum[rows]
-    )
-    return sums.lift(level)
+    sums.add_many(bucket=log.bucket[rows], holdout=log.holdout[rows], reward=values[rows], stratum=log.stratum[rows])
+    return sums
 
 
 def _row(log: GroupedDecisions, reward: str, field: str, value: str, rows: Flags, level: float) -> LiftRow:

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from decider.estimate.lift import Answer
 from decider.estimate.mean import Interval
 from simulator.logs.groups import StratumRead
 
 SCHEMA = 1
+
+
+GuardrailAnswer = Literal["crossed", "held", "too little"]
+"""`held`: nothing says beyond doubt that the lift is beyond the margin. `crossed`: also where it was, and everybody
+gets the baseline since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +46,35 @@ class LiftRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardrailRow:
+    """A guardrail of the newest version. lift: of the values of its reward; None where too little is known, as bound:
+    the lift is beyond it for sure. log_evalue: against "within the margin"; it is crossed at `needed`. crossed_at:
+    since when everybody gets the baseline, microseconds since 1970; None: nobody does because of it. decisions:
+    (policy, holdout), those that it is judged by.
+    """
+
+    reward: str
+    at_most: float | None
+    at_least: float | None
+    answer: GuardrailAnswer
+    lift: float | None
+    bound: float | None
+    log_evalue: float
+    needed: float
+    policy: float | None
+    holdout: float | None
+    decisions: tuple[int, int]
+    crossed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class LiftResult:
     """rows: of all decisions, one for each reward. by: of the values of the fields that were named.
 
     level: all intervals of `rows` together hold it at every look; by_level: those of `by`. begin, end: microseconds
     since 1970, of the first and the last decision. cost: of the holdout, reward/decision; exploration: its cost,
     reward/draw, over all versions since a reward has meant the same; None where nothing is known.
-    left_out: decisions, by kind.
+    left_out: decisions, by kind. guardrails: together they are crossed by chance in 5 % of the cases at most.
     """
 
     log: str
@@ -61,4 +89,5 @@ class LiftResult:
     begin: int
     end: int
     left_out: Mapping[str, int]
+    guardrails: tuple[GuardrailRow, ...] = ()
     schema: int = field(default=SCHEMA)

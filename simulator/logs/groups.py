@@ -19,7 +19,15 @@ from typing import Any
 import numpy as np
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of
+from decider.experiment.guardrails import Guardrail
+from decider.experiment.strata import (
+    HOLDOUT_REASONS,
+    JudgedSince,
+    Stratum,
+    bucket_of,
+    measures_of_all,
+    strata_of,
+)
 from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS
@@ -54,13 +62,23 @@ class StratumRead:
     decisions: int
 
 
+@dataclass(frozen=True, slots=True)
+class Guarded:
+    """guardrails: none where only a span of the log is read, since the server judges all of it. counted: (n,) whether
+    they are judged by a decision; values: (n,) by name of reward."""
+
+    guardrails: Sequence[Guardrail]
+    counted: Flags
+    values: Mapping[str, Floats]
+
+
 @dataclass(frozen=True)
 class GroupedDecisions:
     """n sealed decisions. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,) each.
 
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
     the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind. draws: those of which exploration
-    cost something.
+    cost something. guarded: what the newest version's guardrails are judged by.
     """
 
     log: str
@@ -75,6 +93,7 @@ class GroupedDecisions:
     context: tuple[Category, ...]
     features: Category
     left_out: Mapping[str, int]
+    guarded: Guarded
     draws: Draws
 
     def __len__(self) -> int:
@@ -212,7 +231,21 @@ def _load(
         features=raw.features.take(used),
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
         draws=Draws(bucket[drawn], costs),
+        guarded=_guarded(versions, sent, raw, version, used, whole=span == EVER),
     )
+
+
+def _guarded(
+    versions: Sequence[ExperimentVersion], sent: Rewards, raw: _Decisions, version: Longs, used: Flags, *, whole: bool
+) -> Guarded:
+    """version: (n,) index into `versions`; used: (n,) which decisions are read."""
+    since = JudgedSince()
+    for one in versions:
+        since.add(one)
+    positions = np.array([one.position for one in versions])
+    guardrails = versions[-1].experiment.guardrails if whole else ()
+    values = {one.reward: _values(sent, one.reward, raw.position)[used] for one in guardrails}
+    return Guarded(guardrails, (positions[version] >= since.position)[used], values)
 
 
 def _not_activated(versions: Sequence[ExperimentVersion], version: Longs, raw: _Decisions) -> Flags:
@@ -237,6 +270,8 @@ def _is_holdout(reason: Category) -> Flags:
 def _values(sent: Rewards, name: str, position: Longs) -> Floats:
     """(n,) what the rewards of a name in force come to, without its weight."""
     assert sent.names is not None
+    if name not in sent.names.values:
+        return np.zeros(len(position))
     mine = sent.joined & ~sent.retracted & (sent.names.codes == sent.names.values.index(name))
     row = np.searchsorted(position, sent.decision[mine])
     values: Floats = np.bincount(row, weights=sent.unweighted[mine], minlength=len(position)).astype(np.float64)

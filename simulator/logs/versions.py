@@ -103,6 +103,8 @@ def differences(one: Experiment, other: Experiment) -> tuple[str, ...]:
 
 def _served(experiment: Experiment) -> str:
     """Decisions of the two kinds are not pooled: what a default action never showed has a weight in the other alone."""
+    if experiment.fallback is not None:
+        return "the baseline action"
     return "default actions" if experiment.learning in DEFAULT_ACTION_REASONS else "the policy's draws"
 
 

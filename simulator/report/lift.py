@@ -12,7 +12,7 @@ from rich.text import Text
 
 from decider.estimate.mean import Interval
 from decider.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
-from simulator.lift.result import LiftResult, LiftRow
+from simulator.lift.result import GuardrailRow, LiftResult, LiftRow
 from simulator.logs.groups import LEARNED
 from simulator.report.table import Cell, Column, Table, Tone, in_terminal
 
@@ -25,6 +25,8 @@ def lift_parts(found: LiftResult) -> Iterator[RenderableType]:
     yield in_terminal(table(found, found.rows))
     for _, rows in groupby(found.by, key=attrgetter("field")):
         yield in_terminal(table(found, list(rows)))
+    if found.guardrails:
+        yield in_terminal(guardrail_table(found))
     yield from map(Text, map(printable, sentences(found)))
 
 
@@ -61,6 +63,39 @@ def table(found: LiftResult, rows: Sequence[LiftRow]) -> Table[LiftRow]:
         rows=rows,
         note=note(found, rows),
     )
+
+
+def guardrail_table(found: LiftResult) -> Table[GuardrailRow]:
+    """Those that are declared now."""
+    tone: dict[str, Tone] = {"crossed": "do not use", "held": "fine"}
+    return Table(
+        title="Guardrails",
+        columns=[
+            Column("Reward", lambda row: row.reward, "name"),
+            Column("Crossed?", lambda row: Cell(row.answer, tone=tone.get(row.answer, "")), "verdict", narrow="joined"),
+            Column("Lift", _guardrail_lift, "number"),
+            Column("Declared", _declared, "number"),
+            Column("Policy", lambda row: _guardrail_group(row.policy, row.decisions[0]), "number", narrow="left out"),
+            Column("Holdout", lambda row: _guardrail_group(row.holdout, row.decisions[1]), "number", narrow="left out"),
+        ],
+        rows=found.guardrails,
+        note="valid at every look; all together are crossed by chance in 5 % of the cases at most",
+    )
+
+
+def _guardrail_lift(row: GuardrailRow) -> Cell:
+    if row.lift is None or row.bound is None:
+        return Cell("-")
+    return Cell(signed(row.lift), note=f"{'above' if row.at_least is None else 'below'} {signed(row.bound)} for sure")
+
+
+def _declared(row: GuardrailRow) -> Cell:
+    margin = row.at_most if row.at_most is not None else row.at_least or 0.0
+    return Cell(f"at {'least' if row.at_most is None else 'most'} {signed(margin)}")
+
+
+def _guardrail_group(mean: float | None, decisions: int) -> Cell:
+    return Cell("-" if mean is None else figure(mean), note=f"{count(decisions)} decisions")
 
 
 def note(found: LiftResult, rows: Sequence[LiftRow]) -> str:
@@ -125,6 +160,12 @@ def sentences(found: LiftResult) -> Iterator[str]:
             f"An interval needs the rewards of about {figure(poor.needed)} units in each group, and of more where "
             f"a few amounts are large; one group has {rough(poor.clusters)} so far. Wait, or make the holdout larger."
         )
+    for guardrail in found.guardrails:
+        if guardrail.crossed_at is not None:
+            yield (
+                f"Since the guardrail {guardrail.reward} was crossed everybody gets the baseline action; "
+                f"`decider resume {found.experiment}` ends that."
+            )
     yield from _costs(found)
     if found.left_out:
         kinds = [f"{count(number)} {kind}" for kind, number in found.left_out.items()]
