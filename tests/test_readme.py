@@ -92,7 +92,9 @@ class Place:
         for name in FILES:
             text = re.sub(rf"(?<!\S){name}(?!\S)", str(self.folder / name), text)
         text = re.sub(r"(?<!\S)\.venv/bin/", f"{Path(sys.executable).parent}/", text)
-        return text.replace("127.0.0.1:50051", f"127.0.0.1:{self.port}")
+        return text.replace("127.0.0.1:50051", f"127.0.0.1:{self.port}").replace(
+            "127.0.0.1:9464", f"127.0.0.1:{self.http}"
+        )
 
     @property
     def environment(self) -> dict[str, str]:
@@ -148,6 +150,7 @@ TESTED_BELOW = (
     "make demo",
     "make test",
     ".venv/bin/buf curl",
+    "curl -s http://127.0.0.1:9464/experiments",
     ".venv/bin/simulator verify demo.db",
     ".venv/bin/simulator verify obd.db",
     ".venv/bin/simulator agreement shop.db",
@@ -291,6 +294,7 @@ def test_client_and_buf_curl_reach_a_server_started_as_the_texts_say(tmp_path: P
             if "decide_slate" in client:
                 assert output.splitlines()[2:] == ["activated", "joined"]
         assert '"decisionId"' in place.run(curl("storefront"))
+        assert place.run(only("curl -s http://127.0.0.1:9464/experiments")).startswith("Figures as of")
     finally:
         assert stop(server) == 0
     assert place.run(".venv/bin/simulator verify shop.db") == "6 of 6 decisions equal\n"

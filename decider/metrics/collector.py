@@ -111,7 +111,8 @@ class LogCollector(Collector):
 def _info_labels(version: ExperimentVersion) -> tuple[str, ...]:
     """One series at a time: a dashboard marks where it changes."""
     experiment = version.experiment
-    state = "paused" if experiment.paused else "active"
+    serves = "active" if experiment.fallback is None else "baseline"
+    state = "paused" if experiment.paused else serves
     return (experiment.id, str(version.number), state, str(experiment.learning), experiment.policy.algorithm)
 
 

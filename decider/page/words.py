@@ -167,6 +167,8 @@ def state(experiment: Experiment, *, held: bool = False) -> str:
         return "ended"
     if experiment.paused:
         return "paused"
+    if experiment.fallback is not None:
+        return "baseline only, a guardrail was crossed"
     if held:
         return "learning held"
     words = {Learning.FROZEN: "learning frozen", Learning.APPRENTICE: "apprentice", Learning.LOG_ONLY: "only logs"}
