@@ -17,14 +17,20 @@ ROOT = Path(__file__).parent.parent
 WORDS = {"decider.types", "decider.errors", "decider.durations"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
-SERVED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics", "decider.experiment_files", "decider.v1"}
+SERVED = LOGGED | {
+    "decider.learn",
+    "decider.replay",
+    "decider.estimate",
+    "decider.metrics",
+    "decider.experiment_files",
+    "decider.v1",
+}
 SERVER = SERVED | {"decider.options"}
 BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 
 SIMULATED = (
     "simulator.text",
     "simulator.load_policy",
-    "simulator.past",
     "simulator.verify",
     "simulator.kept",
     "simulator.datasets",
@@ -57,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.estimate": set(),
     "decider.log": DOMAIN,
     "decider.learn": LOGGED | {"decider.estimate"},
+    "decider.replay": LOGGED | {"decider.learn"},  # above `learn`: it learns models again
     "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
     "decider.server": SERVER,
     "decider.extras": set(),
