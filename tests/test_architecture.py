@@ -20,6 +20,7 @@ LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
 SERVED = LOGGED | {
     "decider.learn",
     "decider.replay",
+    "decider.page",
     "decider.estimate",
     "decider.metrics",
     "decider.experiment_files",
@@ -64,6 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.log": DOMAIN,
     "decider.learn": LOGGED | {"decider.estimate"},
     "decider.replay": LOGGED | {"decider.learn"},  # above `learn`: it learns models again
+    "decider.page": LOGGED | {"decider.learn", "decider.replay"},
     "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
     "decider.server": SERVER,
     "decider.extras": set(),
@@ -117,6 +119,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.options",
         "decider.server.archive_command",
         "decider.server.experiment_commands",
+        "decider.server.explain_command",
         "decider.server.forget_command",
         "decider.server.origin_options",
         "decider.server.relearn_command",
@@ -140,7 +143,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.soak",
     ),
     "cattrs": ("simulator.run.result_store",),
-    "jinja2": ("simulator.report",),
+    "jinja2": ("decider.page", "simulator.report"),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 
