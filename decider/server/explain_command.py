@@ -62,7 +62,8 @@ def explain_command(decision_id: str, db: Path, as_json: bool, archives: tuple[P
 def lines(account: dict[str, Any]) -> Iterator[str]:
     """What `words.to_json` gives, for a terminal."""
     yield f"{account['decision_id']}: {account['action']}, with probability {percent(account['propensity'])}"
-    yield f"unit {account['unit_id']}, {account['time']}, experiment {account['experiment']} version {account['version']}"
+    yield f"experiment {account['experiment']}, version {account['version']}; unit {account['unit_id']}"
+    yield str(account["time"])
     yield f"{account['reason']}: {account['why']}"
     yield account["check"]["text"]
     yield f"model: {account['model']['text']}; {account['model']['policy']}"
