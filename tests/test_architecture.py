@@ -282,6 +282,7 @@ def test_only_its_own_room_knows_the_text_of_vowpal_wabbit() -> None:
     users = [name for name in OURS if "decider.policy.vw.encode" in imports(name)]
     assert set(users) <= {
         "decider.policy.vw.workspace",
+        "decider.policy.vw.scores",
         "simulator.studies.rivals.known",
     }  # the latter feeds VW's own program
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from decider.replay.words import figure, percent, printable
+from decider.replay.words import figure, percent, printable, value_text
 
 TONES = {"equal": "fine", "different": "do-not-use", "unchecked": "caution"}
 """How the result of making a decision again looks."""
@@ -37,5 +37,5 @@ def _template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "percent": percent}
+    environment.filters |= {"figure": figure, "percent": percent, "value": value_text}
     return environment.get_template(f"{name}.html.j2")

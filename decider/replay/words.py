@@ -14,7 +14,7 @@ from decider.experiment.definition import ExperimentVersion, Learning
 from decider.experiment.limits import CAPS, DAILY_BUDGET, ELIGIBLE_IF
 from decider.policy.contributions import Gap
 from decider.replay.explain import Check, Compared, Explanation
-from decider.types import START, ActionId, Reason, Time
+from decider.types import START, ActionId, FeatureValue, Reason, Time
 
 REASONS = {
     Reason.EXPLOIT: "The policy drew it: its most probable action.",
@@ -216,6 +216,17 @@ def figure(number: float) -> str:
     ('0.1235', '-2', '0')
     """
     return f"{number:.4g}" if abs(number) >= 1e-9 else "0"
+
+
+def value_text(value: FeatureValue) -> str:
+    """What a field had.
+
+    >>> value_text(True), value_text(77.2812174568), value_text("1e3")
+    ('true', '77.2812', '1e3')
+    """
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
 
 
 def percent(share: float) -> str:

@@ -13,7 +13,7 @@ import click
 from decider.errors import DeciderError, LogError
 from decider.log.open import open_reader
 from decider.replay.explain import Check, explain
-from decider.replay.words import figure, percent, printable, time_text, to_json
+from decider.replay.words import figure, percent, printable, time_text, to_json, value_text
 from decider.server.archive_command import every_few_seconds
 from decider.types import DecisionId
 
@@ -84,7 +84,7 @@ def _gap_lines(two: dict[str, Any]) -> Iterator[str]:
     first, second = two["first"], two["second"]
     yield f"{first['action']} rather than {second['action']}: {_expected(first)} expected against {_expected(second)}"
     for one in two["contributions"]:
-        yield f"  {figure(one['reward']):>12}  {one['field']} = {one['value']}"
+        yield f"  {figure(one['reward']):>12}  {one['field']} = {value_text(one['value'])}"
     yield f"  {figure(two['constant']):>12}  the actions themselves, whatever the context"
     yield f"  {figure(two['together']):>12}  three and more fields together"
     yield f"  {figure(two['gap']):>12}  the gap"
