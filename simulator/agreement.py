@@ -46,11 +46,11 @@ class NoApprentice(DeciderError):
 
 
 class Compared(NamedTuple):
-    """A decision and what the policy would have done. reward: None where it is not known, for a reason that the report
-    counts."""
+    """A decision and what the policy would have done. person: equal where units are linked. reward: None where it is
+    not known, for a reason that the report counts."""
 
     position: Position
-    unit: str
+    person: str
     action: ActionId
     agreement: Agreement
     reward: float | None
@@ -67,9 +67,10 @@ class Shares(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Earned:
-    """Rewards of a decision, with intervals by unit. served: of what was served. least, most: bounds of what the policy
-    would have earned. agreeing: the mean where the policy agrees, each decision as much as it does; nan where it
-    never does. kept: the part of the reward served that the policy would have earned in any case; nan without one."""
+    """Rewards of a decision, with intervals by unit; linked units are one. served: of what was served. least, most:
+    bounds of what the policy would have earned. agreeing: the mean where the policy agrees, each decision as much as it
+    does; nan where it never does. kept: the part of the reward served that the policy would have earned in any case;
+    nan without one."""
 
     decisions: int
     served: Interval
@@ -109,8 +110,8 @@ class AgreementReport:
         if not known:
             return None
         agreed = np.array([one.agreement.probability for one, _ in known])
-        codes = {unit: code for code, unit in enumerate(dict.fromkeys([one.unit for one, _ in known]))}
-        units = Units(np.array([codes[one.unit] for one, _ in known], np.int64))
+        codes = {person: code for code, person in enumerate(dict.fromkeys([one.person for one, _ in known]))}
+        units = Units(np.array([codes[one.person] for one, _ in known], np.int64))
         return _earned(np.array([reward for _, reward in known]), agreed, units, self.reward_range)
 
 
@@ -153,7 +154,7 @@ def compare(
     unrewarded: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     compared: list[Compared] = []
-    models, gaps = Models(log), Gaps(log)
+    models, gaps, persons = Models(log), Gaps(log), log.persons()
     for version in versions:
         alike = not differences(version.experiment, newest)
         for logged in _of_apprentice(log, version):
@@ -168,7 +169,8 @@ def compare(
                 if isinstance(reward, str):
                     unrewarded[reward] += 1
                 known = None if isinstance(reward, str) else reward
-                compared.append(Compared(logged.position, made.unit_id, made.action, agreement, known))
+                person = persons.get(made.unit_id, made.unit_id)
+                compared.append(Compared(logged.position, person, made.action, agreement, known))
     compared.sort()
     return AgreementReport(
         experiment=experiment,

@@ -379,7 +379,7 @@ def test_what_is_seldom_rendered_is_judged_by_those_who_saw_it(tmp_path: Path, c
         clock.advance(60)
         log.append([Tick()])
         sale, outfit, _ = pmfs(log, version)[1]
-    means = dict(rows(path, "select action, raw_mean_reward from action_summary"))
+    means = dict(rows(path, "select action, confounded_mean_reward from action_summary"))
     columns = load(path)
     evaluated = {action: float(columns.reward[columns.action == code].mean())
                  for code, action in enumerate(columns.actions) if action in TRUTH}  # fmt: skip

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,7 @@ from tests.rpc_clients import (
     status_of,
 )
 from tests.test_experiment import experiments
+from tests.test_readme import COMMANDS, FOR_EXPERIMENTS
 
 ANN = Origin("ann", "api", "before Christmas\n<b>sale</b>")
 
@@ -293,7 +296,7 @@ def test_a_text_that_cannot_be_kept_is_refused(client: RpcClient, mine: str, fie
         ("ResumeExperiment", pb.ResumeExperimentRequest(id=mine)),
     ):
         setattr(request, field, text)
-        status = status_of(lambda method=method, request=request: client.call("ExperimentService", method, request))
+        status = status_of(partial(client.call, "ExperimentService", method, request))
         assert (code_of(status), fields_of(status)) == ("INVALID_ARGUMENT", [field])
     assert client.get(mine).version == version
 
@@ -366,6 +369,24 @@ def test_what_get_writes_apply_takes_back(served: SubprocessClient, tmp_path: Pa
     run("apply", str(file), *target, "--note", "control group")
     found = served.get("purchases")
     assert (found.experiment.holdout, found.note, bool(found.author)) == (0.25, "control group", True)
+
+
+def test_the_commands_of_the_readme_work(
+    served: SubprocessClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order in which they stand there."""
+    run("apply", "simulator/storefront.toml", "--target", served.target)
+    commands = [command for command in COMMANDS if command.startswith(FOR_EXPERIMENTS)]
+    assert len(commands) == 4
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        words = shlex.split(command, comments=True)[1:]
+        if ">" in words:
+            Path(words.pop()).write_text(run(*words[:-1], "--target", served.target))
+        else:
+            run(*words, "--target", served.target)
+    versions = served.rows("select author <> '', note <> '', state from changes where experiment = 'storefront'")
+    assert versions == [(1, 0, "active"), (1, 1, "paused"), (1, 0, "active")]
 
 
 def test_commands_name_what_is_wrong(served: SubprocessClient, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from simulator.lift.find import find_lift
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, OTHER_REWARD, load_groups
 from simulator.studies import lift as study
+from tests.browser import assert_readable, browser
 from tests.lift_logs import shop, visits_db
 
 
@@ -336,6 +337,29 @@ def test_the_command_prints_answer_table_and_sentences(tmp_path: Path) -> None:
     page = (tmp_path / "page" / "index.html").read_text()
     assert "Does it pay?" in page
     assert "By device" in page
+
+
+def test_the_page_is_readable_on_a_phone(tmp_path: Path) -> None:
+    """Growth teams read it there; every width and scheme of the other pages."""
+    db = visits_db(tmp_path / "log.db", shop(), shop(holdout=0.2), decisions=3_000, units=2_500, pause=14_400.0)
+    result = CliRunner().invoke(lift_command, [str(db), "--by", "segment", "--report", str(tmp_path / "page")])
+    assert result.exit_code == 0, result.output
+    with browser() as opened:
+        assert_readable(opened.page(tmp_path / "page" / "index.html"))
+
+
+def example_output(folder: Path) -> str:
+    """Of the command in simulator/README.md."""
+    db = visits_db(folder / "shop.db", shop(), shop(holdout=0.2), decisions=8_000, units=5_000, pause=7_200.0)
+    result = CliRunner(env={"COLUMNS": "100"}).invoke(lift_command, [str(db), "--by", "device"])
+    assert result.exit_code == 0, result.output
+    return "\n".join([line.rstrip() for line in result.output.splitlines()])
+
+
+def test_the_text_shows_what_the_command_prints(tmp_path: Path) -> None:
+    """A reader compares them."""
+    text = (Path(__file__).parents[1] / "simulator" / "README.md").read_text(encoding="utf-8")
+    assert example_output(tmp_path) in text
 
 
 def test_a_log_without_a_holdout_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from decider.errors import DeciderError
 from decider.estimate.lift import LEVEL
 from decider.experiment.strata import BUCKETS, Stratum
+from decider.learn.archive import archive
 from decider.log.exact_sum import ExactSum, digits_of
 from decider.log.lift_totals import (
     LEARNED,
@@ -30,12 +31,13 @@ from decider.log.lift_totals import (
 )
 from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
-from decider.log.open import open_log
+from decider.log.open import open_log, open_reader, open_to_cut
 from decider.log.protocol import EventLog, Mark, Tick
 from decider.log.sqlite.checkpoints import WITHOUT_GROUPS, _checksum, stored_checkpoints
 from decider.log.totals import LabelTotals
 from decider.server.forget_command import forget_command
 from decider.types import START, Position, Time
+from simulator.kept import compare_totals
 from simulator.lift.find import find_lift
 from simulator.logs.groups import load_groups
 from simulator.verify import verify
@@ -274,6 +276,23 @@ def test_a_forgotten_unit_is_no_damage(db: Path) -> None:
         assert anew(log) != before
         assert anew(log).agrees_with(before, forgotten=True)
         assert log.check(lambda _: None) == []
+
+
+def test_what_is_archived_stays_in_the_lift(db: Path, tmp_path: Path) -> None:
+    """An archive run deletes entries, not what was counted; with the archive the command reads all of them."""
+    whole = load_groups(db)
+    with closing(open_to_cut(db)) as log:
+        before = anew(log)
+        at = Time(log.head().time - 1)
+        log.append([Tick()])
+        assert archive(log, tmp_path / "archive", before=at, remember=0, say=lambda _: None) is not None
+        assert log.count_decisions() == 0
+        assert counted(log) == before
+        assert log.check(lambda _: None) == []
+    again = load_groups(db, archive=[tmp_path / "archive"])
+    assert find_lift(again).rows == find_lift(whole).rows
+    with closing(open_reader(db)) as live, closing(open_reader(db, archive=[tmp_path / "archive"])) as everything:
+        assert list(compare_totals(live, everything)) == []
 
 
 def test_a_log_without_a_holdout_has_no_sums(tmp_path: Path) -> None:

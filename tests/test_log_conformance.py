@@ -934,7 +934,8 @@ def test_action_summary_weighs_by_inverse_propensity(views: SqliteLog, clock: Cl
     clock.advance(10)
     views.append([Tick()])
     rows = {row[0]: row[1:] for row in rows_of(views,
-        "select action, sealed, rewarded, mean_propensity, raw_mean_reward, weighted_mean_reward from action_summary"
+        "select action, sealed, rewarded, mean_propensity, confounded_mean_reward, weighted_mean_reward "
+        "from action_summary"
     )}  # fmt: skip
     action, why, propensity = (
         np.array([getattr(d, name) for d, _ in made]) for name in ("action", "reason", "propensity")

@@ -45,6 +45,7 @@ from decider.log.protocol import (
     Tick,
     UnitDecision,
 )
+from decider.log.sqlite import action_counts
 from decider.log.sqlite.checkpoints import stored_checkpoints, write_checkpoint
 from decider.log.sqlite.reader import SqliteReader
 from decider.log.sqlite.writer import SqliteLog
@@ -125,6 +126,14 @@ def fill_persons(log: EventLog, clock: Clock) -> None:
         log.append([NewLeaveOut(made.id, known, log.head().time, left_out.position, "Ada", "it is back")])
 
 
+def count_actions(log: EventLog) -> None:
+    """As in a log that is longer than a piece."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(action_counts, "PIECE", 20)
+        for _ in range(50):
+            log.maintain()
+
+
 def store_totals(log: EventLog) -> None:
     """The totals up to the end of the log."""
     counted = LogTotals(log)
@@ -148,6 +157,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fill(log, clock)
         fill_limited(log, clock)
         fill_persons(log, clock)
+        count_actions(log)
         assert log.check(lambda _: None) == []
     return path
 
@@ -189,6 +199,7 @@ KEYS = {
     "creditable_decisions": "unit_id, decision",
     "persons": "unit_id",
     "daily_counts": "experiment, day_end, day_begin, action",
+    "action_counts": "version, action, drawn",
 }
 """Of tables without row ids."""
 
@@ -244,7 +255,7 @@ def test_a_changed_value_is_found(file: Path, table: str, column: str, *, last: 
                                    "exposures", "reward_changes", "seals", "unit_rewards", "links", "marks",
                                    "signatures", "assignments", "persons", "creditable_decisions", "unit_decisions",
                                    "daily_counts", "action_kinds", "row_sums", "version_notes",
-                                   "leave_outs"])  # fmt: skip
+                                   "leave_outs", "action_counts", "action_counts_until"])  # fmt: skip
 @pytest.mark.parametrize("last", [False, True], ids=["first", "last"])
 def test_a_row_that_was_taken_away_is_found(file: Path, table: str, *, last: bool) -> None:
     """The last decision as well as the first; and of what follows from entries, too, since it decides what comes."""

@@ -35,6 +35,7 @@ from simulator.commands.group import main as simulator_command
 from simulator.datasets import open_bandit
 from simulator.studies.samples import output_of, samples
 from simulator.worlds.registry import find
+from tests.lift_logs import visits_db
 from tests.personalizer_logs import dsjson_line, events
 from tests.test_architecture import MAY_IMPORT
 
@@ -66,7 +67,7 @@ COMMANDS = [
 
 FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
-    *("result.json", "report", "run-report", "compare-storefront", "demo-archive"),
+    *("result.json", "report", "run-report", "compare-storefront", "demo-archive", "lift-page"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
 
@@ -139,6 +140,9 @@ def only(start: str) -> str:
     return found[0]
 
 
+FOR_EXPERIMENTS = tuple(f".venv/bin/decider {name} storefront" for name in ("get", "apply", "pause", "resume"))
+"""Run by test_changes.py."""
+
 TESTED_BELOW = (
     "make demo",
     "make test",
@@ -146,12 +150,14 @@ TESTED_BELOW = (
     ".venv/bin/simulator verify demo.db",
     ".venv/bin/simulator verify obd.db",
     ".venv/bin/simulator agreement shop.db",
+    ".venv/bin/simulator lift shop.db",
     ".venv/bin/decider serve --experiments",
     ".venv/bin/decider serve --db obd.db",
     ".venv/bin/decider archive --db demo.db",
     ".venv/bin/decider relearn storefront --db demo.db",
     ".venv/bin/decider leave-out storefront --db demo.db",
     ".venv/bin/decider rollback storefront --db demo.db",
+    *FOR_EXPERIMENTS,
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
     ".venv/bin/simulator evaluate demo.db",
@@ -173,6 +179,14 @@ TESTED_BELOW = (
 def test_every_command_has_a_test() -> None:
     """A command that nobody runs is soon wrong."""
     assert [command for command in COMMANDS if not command.startswith(TESTED_BELOW)] == []
+
+
+def test_the_lift_of_a_log(tmp_path: Path) -> None:
+    """The command of the chapter, on a log with a holdout."""
+    visits_db(tmp_path / "shop.db", decisions=2_000, units=1_500)
+    place = Place(tmp_path)
+    assert "The policy served" in place.run(only(".venv/bin/simulator lift shop.db"))
+    assert (tmp_path / "lift-page" / "index.html").exists()
 
 
 @pytest.fixture(scope="module")

@@ -488,8 +488,8 @@ def test_slates_with_actions_of_calls_replay_after_a_kill_and_are_estimated(tmp_
     columns = load(tmp_path / "log.db")
     found_pages = evaluate(columns, [UniformPolicy()], force=True, breakdown=False).slates
     assert found_pages is not None
-    assert found_pages.pages >= 151, "the window of the last page may be open"
-    assert found_pages.incomplete == 0
+    assert found_pages.pages >= 151
+    assert found_pages.pages + found_pages.incomplete == 152, "the window of the last page may be open"
     (uniform,) = found_pages.policies
     assert abs(uniform.estimates["snips"].value - 0.75) < 0.25, "3 of 4 actions are on the page"
 

@@ -45,7 +45,16 @@ from decider.types import ActionId, Context, DecisionId, ExperimentId, Position,
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import rows
-from tests.test_log_damage import ARCHIVE_TABLES, HARMLESS, change, columns, damage, fill_limited, fill_persons
+from tests.test_log_damage import (
+    ARCHIVE_TABLES,
+    HARMLESS,
+    change,
+    columns,
+    count_actions,
+    damage,
+    fill_limited,
+    fill_persons,
+)
 from tests.test_verify import HOME, OTHER, Drive, eventful
 from tests.two_writers import decision
 
@@ -481,6 +490,7 @@ def trimmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         counted = LogTotals(log)
         counted.catch_up()
         log.store_totals(counted.checkpoint())
+        count_actions(log)
         assert log.check(lambda _: None) == []
     return file
 

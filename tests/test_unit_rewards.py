@@ -323,6 +323,7 @@ def test_links_are_transitive_idempotent_and_reach_what_was_decided_before(log: 
     assert log.append(again) == [None] * 4
     assert log.units_of("laptop") == ["customer", "laptop", "phone"]
     assert log.units_of("nobody") == ["nobody"]
+    assert log.persons() == dict.fromkeys(["phone", "laptop", "customer"], "customer")
     log.append([buy("customer")])
     assert earned(log) == {phone: (80.0,), laptop: (80.0,)}
 
@@ -474,6 +475,7 @@ def play(log: EventLog, clock: Clock, brute: Brute, script: Sequence[tuple[Any, 
         log.append(entries)
         for person in UNITS:
             assert log.units_of(person) == sorted(brute.person[person])
+    assert log.persons() == {unit: min(units) for unit, units in brute.person.items() if len(units) > 1}
     clock.advance(100)
     log.append([Tick()])
     expected = {one["position"]: sorted(v for v in one["rewards"].values() if v is not None) for one in brute.decisions}
@@ -504,8 +506,9 @@ def test_attribution_is_what_the_rules_in_words_say(
                 memory.credits(Position(at)) for at in range(memory.head().position)
             ]
             assert log.check(lambda _: None) == []
-            before = earned(log)
+            before, persons = earned(log), log.persons()
         archive(path, Path(folder) / "archive", [ends(path)[-1]])
         with closing(open_reader(Path(folder) / "archive")) as restored:
             assert earned(restored) == before  # type: ignore[arg-type]
+            assert restored.persons() == persons
             assert restored.check(lambda _: None) == []

@@ -646,6 +646,10 @@ class MemoryLog:
         """See LogReader."""
         return sorted(self._persons.get(unit, {unit}))
 
+    def persons(self) -> Mapping[str, str]:
+        """See LogReader."""
+        return {unit: min(units) for unit, units in self._persons.items()}
+
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """See LogReader."""
         units, sent = self.units_of(unit), reversed(self._unit_rewards.items())

@@ -698,6 +698,12 @@ class LogReader(Protocol):
     def units_of(self, unit: str) -> Sequence[str]:
         """All units of the person that a unit is, sorted; itself where it was never linked."""
 
+    def persons(self) -> Mapping[str, str]:
+        """Every unit that is linked, with the name of its person: the first of the person's units, sorted.
+
+        As all links of the log say it, whenever they were made. Parts of an archive know the links in them.
+        """
+
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """The reward by unit with this id, of any unit of the person; the newest one."""
 

@@ -2,13 +2,17 @@
 
 Called by `run.py`. Its units always get the baseline action, so their rewards answer directly what a candidate would
 have earned that does the same. The decisions of the policy answer it, too, weighted; the two groups have no unit in
-common. So the best mean of both is used, and its interval is that of a sum of independent estimates.
+common. So the best mean of both is used, and its interval is that of a sum of independent estimates. Where persons have
+linked units in both groups, it is that of correlated ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import sqrt
+
+import numpy as np
 
 from decider.estimate.default_interval import NAME as DEFAULT
 from decider.estimate.independent import share_of, weighted_sum
@@ -19,7 +23,7 @@ from simulator.evaluate.estimates import Estimator, Terms, estimate_mean, mean_r
 from simulator.evaluate.result import Diagnostics, Difference, Estimate, Finding, HoldoutMean, PolicyResult
 from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.verdicts import ENOUGH_ESS, LEAST_ESS, at_least, reasons, worst_verdict
-from simulator.logs.columns import Columns, Flags
+from simulator.logs.columns import Columns, Flags, Floats
 from simulator.text import count, figure, percent
 
 TWO_GROUPS = f"{DEFAULT}, of two groups"
@@ -41,11 +45,12 @@ def holdout_mean(columns: Columns, logged: Estimate) -> HoldoutMean | None:
     if group is None or not len(group):
         return None
     estimate, units = _own_mean(group), len(group.units.size)
-    apart = versions_apart(columns)
+    apart, served = versions_apart(columns), columns
     could = _with_baseline(columns)
     if could is not None and could.any():
         alike = columns.take(could)
         logged = mean_reward(alike.reward, alike.units, possible_rewards(alike))
+        served = alike
     elif could is not None:
         apart = apart or "The policy made no decision for which the control group's action was eligible."
     return HoldoutMean(
@@ -54,7 +59,7 @@ def holdout_mean(columns: Columns, logged: Estimate) -> HoldoutMean | None:
         decisions=len(group),
         units=units,
         estimate=estimate,
-        lift=_lift(logged, estimate) if len(columns) and not apart else None,
+        lift=_lift(logged, estimate, correlation(served, served.reward, group)) if len(columns) and not apart else None,
         verdict=worst_verdict([Finding(HOLDOUT, split_verdict(columns), ""), _enough(units, len(group))]),
         no_lift=apart,
     )
@@ -68,9 +73,27 @@ def _with_baseline(columns: Columns) -> Flags | None:
     return None if could.all() else could
 
 
-def _lift(logged: Estimate, own: Estimate) -> Difference:
-    more = weighted_sum((1.0, _interval(logged)), (-1.0, _interval(own)))
+def _lift(logged: Estimate, own: Estimate, correlation: float) -> Difference:
+    more = weighted_sum((1.0, _interval(logged)), (-1.0, _interval(own)), correlation=correlation)
     return Difference(HOLDOUT, "mean", more.value, more.low, more.high, TWO_GROUPS)
+
+
+def correlation(columns: Columns, terms: Floats, group: Columns) -> float:
+    """Of the mean term of the policy's decisions and the control group's mean reward: what persons with linked units in
+    both add to both. 0 where no units are linked.
+
+    >>> from simulator.logs.example import example
+    >>> linked = replace(example(), person=np.array([0, 1]))
+    >>> correlation(linked, linked.reward, linked), correlation(example(), example().reward, example())
+    (1.0, 0.0)
+    """
+    if columns.person is None or group.person is None:
+        return 0.0
+    persons = int(max(columns.person.max(initial=0), group.person.max(initial=0))) + 1
+    one = np.bincount(columns.person, terms - terms.mean(), persons)
+    other = np.bincount(group.person, group.reward - group.reward.mean(), persons)
+    scale = sqrt(float(one @ one) * float(other @ other))
+    return float(one @ other) / scale if scale else 0.0
 
 
 def with_control_group(
@@ -91,21 +114,22 @@ def with_control_group(
     if unusable or units < LEAST_ESS or not columns.has_propensities or not len(columns):
         return result
     own = _own_mean(group)
+    shared = correlation(columns, estimator.terms.terms, group)
     if result.diagnostics.verdict == "do not use":
         return _alone(result, own, estimator, _too_little(group))
-    if disagree(result.estimates[result.headline], own):
+    if disagree(result.estimates[result.headline], own, shared):
         return _alone(result, own, estimator, _disagreement(result, own))
-    return _combined(result, own, estimator, group)
+    return _combined(result, own, estimator, shared)
 
 
-def disagree(one: Estimate, other: Estimate) -> bool:
-    """Whether chance cannot explain the difference of two independent estimates of the same.
+def disagree(one: Estimate, other: Estimate, correlation: float = 0.0) -> bool:
+    """Whether chance cannot explain the difference of two estimates of the same.
 
     >>> low, high = Estimate(0.1, 0.08, 0.12, ""), Estimate(0.2, 0.17, 0.23, "")
     >>> disagree(low, high), disagree(low, low)
     (True, False)
     """
-    less = weighted_sum((1.0, _interval(one)), (-1.0, _interval(other)))
+    less = weighted_sum((1.0, _interval(one)), (-1.0, _interval(other)), correlation=correlation)
     return less.value - WIDER * (less.value - less.low) > 0 or less.value + WIDER * (less.high - less.value) < 0
 
 
@@ -138,11 +162,11 @@ def always_drew(group: Columns, action: int) -> bool:
     return bool(could.any()) and bool((group.action[could] == action).all())
 
 
-def _combined(result: PolicyResult, own: Estimate, estimator: Estimator, group: Columns) -> PolicyResult:
-    """Both groups: share x the policy's decisions + (1 - share) x the control group's mean."""
-    weighted = result.estimates[result.headline]
-    share = share_of(_interval(weighted), _interval(own))
-    both = weighted_sum((share, _interval(weighted)), (1 - share, _interval(own)))
+def _combined(result: PolicyResult, own: Estimate, estimator: Estimator, shared: float) -> PolicyResult:
+    """Both groups: share x the policy's decisions + (1 - share) x the control group's mean. shared: `correlation`."""
+    weighted, group = result.estimates[result.headline], _group(estimator)
+    share = share_of(_interval(weighted), _interval(own), shared)
+    both = weighted_sum((share, _interval(weighted)), (1 - share, _interval(own)), correlation=shared)
     low, high = estimator.value_range
     both = Interval(both.value, max(both.low, low), min(both.high, high))
     name = f"{result.headline}_and_{HOLDOUT}"
@@ -160,6 +184,12 @@ def _combined(result: PolicyResult, own: Estimate, estimator: Estimator, group: 
     )
 
 
+def _group(estimator: Estimator) -> Columns:
+    group = estimator.columns.holdout
+    assert group is not None
+    return group
+
+
 def _too_little(group: Columns) -> Finding:
     enough = _enough(len(group.units.size), len(group))
     text = f"{enough.text} They alone are the estimate: the policy's decisions cannot carry it."
@@ -170,7 +200,8 @@ def _alone(result: PolicyResult, own: Estimate, estimator: Estimator, finding: F
     """The policy's decisions have no weight. finding: why."""
     columns = estimator.columns
     logged = mean_reward(columns.reward, columns.units, possible_rewards(columns))
-    less = weighted_sum((1.0, _interval(own)), (-1.0, _interval(logged)))
+    shared = correlation(columns, columns.reward, _group(estimator))
+    less = weighted_sum((1.0, _interval(own)), (-1.0, _interval(logged)), correlation=shared)
     return replace(
         result,
         refused=False,
@@ -212,7 +243,8 @@ def _difference(estimator: Estimator, own: Estimate, share: float, name: str) ->
         unseen=terms.unseen and terms.unseen.times(share),
     )
     policy = estimate_mean(estimator.samples(less), (share * low - high, share * high - low))
-    both = weighted_sum((1.0, _interval(policy)), (1 - share, _interval(own)))
+    shared = correlation(estimator.columns, less.terms, _group(estimator))
+    both = weighted_sum((1.0, _interval(policy)), (1 - share, _interval(own)), correlation=shared)
     width = high - low
     return Difference("logged", name, both.value, max(both.low, -width), min(both.high, width), TWO_GROUPS)
 

@@ -95,7 +95,7 @@ def _periods(columns: Columns, grid: Grid, shown: list[int]) -> Iterator[Period]
             begins=_written(grid.start + round(place * grid.width)),
             place=place,
             decisions=len(rows),
-            mean_reward=mean_reward(columns.reward[rows], Units(columns.unit[rows]), value_range),
+            mean_reward=mean_reward(columns.reward[rows], Units(columns.cluster[rows]), value_range),
             shares=tuple((drawn[shown] / len(rows)).tolist()),
         )
 

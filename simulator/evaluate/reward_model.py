@@ -64,7 +64,7 @@ class RewardModel:
         )
 
     def fold(self, columns: Columns) -> Longs:
-        """(n,) in [0, folds): the same for all decisions of a unit; independent of the order of the units."""
+        """(n,) in [0, folds): the same for all decisions of a person; independent of the order of the units."""
         return fold_of(columns, self._folds)
 
     def predict(self, block: Columns) -> Floats:
@@ -104,13 +104,13 @@ class RewardModel:
 
 
 def fold_of(columns: Columns, folds: int) -> Longs:
-    """(n,) in [0, folds): the same for all decisions of a unit; independent of the order of the units.
+    """(n,) in [0, folds): the same for all decisions of a person; independent of the order of the units.
 
     >>> from simulator.logs.example import example
     >>> bool((fold_of(example(), 5) < 5).all())
     True
     """
-    mixed = columns.unit.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = columns.cluster.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return ((mixed >> np.uint64(32)) % np.uint64(folds)).astype(np.int64)
 
 

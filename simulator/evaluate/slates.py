@@ -164,6 +164,7 @@ def as_pages(columns: Columns, layout: Layout, kind: PageReward) -> Columns:
         time=columns.time[layout.first],
         known=columns.known[layout.first],
         unit=columns.unit[layout.first],
+        person=None if columns.person is None else columns.person[layout.first],
         fields={},
         sets=(),
         eligible=np.zeros(len(layout), np.int32),

@@ -61,7 +61,7 @@ def undrawn_cells(columns: Columns) -> UndrawnCells:
     counted = [(levels, *_count(levels, columns)) for levels in places]
     number = sum(drawn.size for _, drawn, _ in counted)
     usual = np.log1p(-np.minimum(usual_propensities(columns), 1 - 1e-12))
-    draws = len(columns.units.size) / len(columns)  # a unit may keep its action: then it is one draw
+    draws = columns.unit_count / len(columns)  # a unit may keep its action: then it is one draw
     found = [
         (levels, (drawn == 0) & (usual * eligible * draws < np.log(ALARM / number)))
         for levels, drawn, eligible in counted

@@ -5,6 +5,7 @@ What cannot be read comes back as nan (or 0) beside a mask, so that the caller c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,17 @@ def category(chunks: list[Any]) -> Category:
     column = pa.chunked_array(chunks, pa.string()).combine_chunks()
     encoded = pc.if_else(pc.equal(column, ""), None, column).dictionary_encode()
     return Category(_codes(encoded), tuple(encoded.dictionary.to_pylist()))
+
+
+def distinct_by(chunks: list[Any], names: Mapping[str, str]) -> Codes:
+    """The same where some texts have another name: codes are equal where the names are.
+
+    >>> distinct_by([pa.array(["b", "a", "c"])], {"b": "x", "c": "x"}).tolist()
+    [0, 1, 0]
+    """
+    encoded = pa.chunked_array(chunks, pa.string()).combine_chunks().dictionary_encode()
+    named = [names.get(text, text) for text in encoded.dictionary.to_pylist()]
+    return distinct([pa.array(named, pa.string())])[_codes(encoded)]
 
 
 def distinct(chunks: list[Any]) -> Codes:

@@ -121,7 +121,8 @@ class Columns:
     name: of the log. actions: the ids of all actions. action: (n,), the drawn one as index into `actions`.
     propensity: (n,) in (0, 1]; nan where the log does not say. reward: (n,), final. reward_range: declared (or seen).
     time, known: (n,) microseconds since 1970, of the decision and of the moment when its reward is final.
-    unit: (n,), equal where the unit is. fields: the context, by name.
+    unit: (n,), equal where the unit is. person: (n,), equal where the person is, who may be several linked units; None
+    where each unit is a person of its own. fields: the context, by name.
     sets: the distinct sets of eligible actions, as indexes into `actions`; eligible: (n,), index into `sets`.
     pmf: the logged pmfs one after the other, each in the order of its eligible set; None where the log has none.
     default: (n,), no reward arrived. delay: (n,) seconds from the decision to its first reward, nan where none.
@@ -171,6 +172,7 @@ class Columns:
     split: Split | None = None
     versions: VersionsRead | None = None
     pages: Pages | None = None
+    person: Longs | None = None
 
     def __len__(self) -> int:
         return len(self.action)
@@ -189,10 +191,20 @@ class Columns:
         sizes = np.array([len(members) for members in self.sets], np.int64)
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[self.eligible])])
 
+    @property
+    def cluster(self) -> Longs:
+        """(n,): equal where decisions depend on each other. Linked units are one: they may share a reward."""
+        return self.unit if self.person is None else self.person
+
     @cached_property
     def units(self) -> Units:
-        """Which decisions are of the same unit."""
-        return Units(self.unit)
+        """Which decisions are of the same unit; linked units are one."""
+        return Units(self.cluster)
+
+    @cached_property
+    def unit_count(self) -> int:
+        """Of units as they were sent: each has draws of its own, linked or not."""
+        return len(self.units.size) if self.person is None else len(np.unique(self.unit))
 
     @property
     def id_prefix(self) -> str:
@@ -268,7 +280,9 @@ class Columns:
             yield rows, self.take(rows)
 
 
-_BY_DECISION = ("action", "propensity", "reward", "time", "known", "unit", "eligible", "default", "delay", "model")
+_BY_DECISION = (
+    "action", "propensity", "reward", "time", "known", "unit", "person", "eligible", "default", "delay", "model",
+)  # fmt: skip
 """The plain arrays of a `Columns`: one value a decision."""
 
 

@@ -28,7 +28,7 @@ from decider.experiment.definition import KIND, Action, Experiment, ExperimentVe
 from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS, ActionId, Position, Reason
-from simulator.logs.arrow import category, distinct
+from simulator.logs.arrow import category, distinct, distinct_by
 from simulator.logs.columns import Category, Codes, Columns, Field, Flags, Floats, Longs, Number, first_of_each
 from simulator.logs.errors import BadLog
 from simulator.logs.final_rewards import Counted, Rewards, check_names, concatenate, final_rewards
@@ -137,7 +137,7 @@ def _load(
     head = log.head()  # read first: what a server appends meanwhile belongs to the next evaluation
     declared = tuple(dict.fromkeys(action.id for version in versions for action in version.experiment.actions))
     logged = log.arrow(versions[-1].experiment.id, head) if versions else ArrowBatches(iter(()), iter(()))
-    raw = _Raw(logged.decisions)
+    raw = _Raw(logged.decisions, log.persons())
     actions = (*declared, *_called(log.name, raw.eligible, declared))
     sets, eligible = _sets(raw.eligible, versions, actions)
     sent = Rewards(logged.rewards, named=bool(counted.weights))
@@ -178,6 +178,7 @@ def _load(
         time=raw.time,
         known=raw.deadline,
         unit=raw.units,
+        person=raw.persons,
         fields=fields_of(raw.context, raw.features),
         sets=sets,
         eligible=eligible,
@@ -233,9 +234,10 @@ def _first_times(versions: Sequence[ExperimentVersion], version: Longs, time: Lo
 
 
 class _Raw:
-    """The decisions as they stand in the log. whole_pmfs: not where an imported log knew only propensities."""
+    """The decisions as they stand in the log. whole_pmfs: not where an imported log knew only propensities. persons:
+    by linked unit; afterwards codes, None where no unit of the decisions is linked to another one of them."""
 
-    def __init__(self, batches: Iterable[Any]) -> None:
+    def __init__(self, batches: Iterable[Any], persons: Mapping[str, str]) -> None:
         numbers: dict[str, list[NDArray[Any]]] = {name: [] for name in (*_NUMBERS, "propensity")}
         texts: dict[str, list[Any]] = {name: [] for name in (*_TEXTS, "unit_id", "eligible")}
         pmfs = [np.zeros(0, np.float32)]
@@ -257,6 +259,8 @@ class _Raw:
         self.propensity: Floats = concatenate(numbers["propensity"], np.float64)
         self.pmf = np.concatenate(pmfs)
         self.units = distinct(texts["unit_id"]).astype(np.int64)
+        codes = distinct_by(texts["unit_id"], persons).astype(np.int64) if persons else self.units
+        self.persons = None if np.array_equal(codes, self.units) else codes
         self.eligible = category(texts["eligible"])
         self.action, self.reasons, self.features, self.action_features, self.slot, *self.context = (
             category(texts[name]) for name in _TEXTS

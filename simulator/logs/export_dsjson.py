@@ -30,7 +30,7 @@ def dsjson_lines(columns: Columns) -> Iterator[str]:
         raise BadLog(f"{columns.name}: dsjson requires propensities, and it has none; export it to CSV or Parquet")
     multi = _Multi(columns)
     prefix = columns.id_prefix
-    units = len(np.unique(columns.unit)) < len(columns)
+    units = len(columns.units.size) < len(columns)
     for rows, block in columns.blocks():
         yield from _block_lines(block, rows.start, prefix, multi, units=units)
 
@@ -98,7 +98,7 @@ def _times(times: Any) -> list[str]:
 
 
 def _events(block: Columns, ids: Sequence[str], *, units: bool) -> list[str]:
-    found = [f'"UnitId":"{unit}",' for unit in block.unit.tolist()] if units else [""] * len(block)
+    found = [f'"UnitId":"{unit}",' for unit in block.cluster.tolist()] if units else [""] * len(block)
     rows = zip(ids, _times(block.time), found, strict=True)
     return [f'"Timestamp":"{time}Z","Version":"1","EventId":"{id_}",{unit}' for id_, time, unit in rows]
 

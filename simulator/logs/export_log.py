@@ -1,7 +1,7 @@
 """Columns of any log -> a file that others read: dsjson, CSV or Parquet, by its suffix. Called by `simulator export`.
 
 Kept by all: decisions in their order, actions and eligible sets, propensities to the last bit, pmfs as float32,
-rewards, contexts, times, which decisions have one unit. What a format cannot hold is reported (`lost`).
+rewards, contexts, times, which decisions are of one person. What a format cannot hold is reported (`lost`).
 """
 
 from __future__ import annotations
@@ -91,6 +91,7 @@ def lost_in(columns: Columns, form: str) -> tuple[str, ...]:
     always = {
         "the baseline action": columns.baseline is not None,
         "why an action was drawn": columns.reason is not None,
+        "which units of a person are linked: a person is one unit": columns.person is not None,
     }
     if form in DSJSON:
         return tuple([what for what, there in {**always, **_lost_in_dsjson(columns)}.items() if there])

@@ -74,7 +74,7 @@ class _Schema:
         found: dict[str, Any] = {}
         if self._timed:
             found["time"] = pa.array(block.time, pa.timestamp("us", "UTC"))
-        found["unit_id"] = pa.array(block.unit)
+        found["unit_id"] = pa.array(block.cluster)
         found["action"] = _dictionary(Category(block.action, block.actions))
         if self._kinds.values:
             found["action_kind"] = _dictionary(Category(self._kinds.codes[block.action], self._kinds.values))

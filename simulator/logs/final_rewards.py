@@ -86,6 +86,7 @@ def final_rewards(
 
 
 def check_names(log: str, sent: Rewards, weights: Mapping[str, float]) -> None:
+    """Raises BadLog where no reward has one of the names."""
     known = sorted(sent.names.values) if sent.names else []
     for name in weights:
         if name not in known:
@@ -93,4 +94,5 @@ def check_names(log: str, sent: Rewards, weights: Mapping[str, float]) -> None:
 
 
 def concatenate(arrays: list[NDArray[Any]], dtype: Any) -> Any:
+    """Of that type, also where there are none."""
     return np.concatenate([np.zeros(0, dtype), *arrays])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +51,12 @@ class StratumRead:
     decisions: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GroupedDecisions:
     """n sealed decisions. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,) each.
 
-    rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. fields: the
-    context, by name. left_out: decisions by kind. names: of all rewards in the log.
+    rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
+    the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind.
     """
 
     log: str
@@ -67,11 +68,17 @@ class GroupedDecisions:
     holdout: Flags
     time: Longs
     rewards: Mapping[str, Floats]
-    fields: Mapping[str, Field]
+    context: tuple[Category, ...]
+    features: Category
     left_out: Mapping[str, int]
 
     def __len__(self) -> int:
         return len(self.stratum)
+
+    @cached_property
+    def fields(self) -> Mapping[str, Field]:
+        """The context by name. Features are parsed for it, each object once."""
+        return fields_of(self.context, self.features)
 
 
 def load_groups(
@@ -160,7 +167,8 @@ def _load(
         holdout=_is_holdout(raw.reason)[used],
         time=raw.time[used],
         rewards={name: values[used] for name, values in rewards.items()},
-        fields={name: field.take(used) for name, field in fields_of(raw.context, raw.features).items()},
+        context=tuple([field.take(used) for field in raw.context]),
+        features=raw.features.take(used),
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
     )
 

@@ -115,7 +115,7 @@ def unit_by_shape(columns: Columns, found: Mapping[str, str]) -> Columns:
         return columns
     name = min(again, key=lambda one: number[one])
     reason = f"{found[name]}; {TAKEN_FOR_UNIT}"
-    return replace(columns, unit=codes[name], set_aside={**columns.set_aside, name: reason})
+    return replace(columns, unit=codes[name], person=None, set_aside={**columns.set_aside, name: reason})
 
 
 def names_of_actions(columns: Columns, found: Mapping[str, str]) -> frozenset[str]:

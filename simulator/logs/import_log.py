@@ -136,6 +136,8 @@ def _counts(
 def _lost(columns: Columns, *, history: bool) -> Iterator[str]:
     """What no imported log has, as far as this source has it. history: the experiment declares one."""
     yield "ids of decisions and units: new ones tell which decisions are of one unit"
+    if columns.person is not None:
+        yield "which units of a person are linked: a person is one unit"
     if history and any(name.startswith(PREFIX) for name in columns.fields):
         yield "what units did before: each begins a new history and new caps, though the model has learned from theirs"
     if not columns.time.any():
@@ -299,7 +301,7 @@ def _decisions(
     slots = whole_slots(block)
     reasons = reasons_of(block, slots)
     rows = zip(
-        block.action.tolist(), block.propensity.tolist(), block.eligible.tolist(), block.unit.tolist(), strict=True
+        block.action.tolist(), block.propensity.tolist(), block.eligible.tolist(), block.cluster.tolist(), strict=True
     )
     for row, (action, propensity, eligible, unit) in enumerate(rows):
         yield Decision(

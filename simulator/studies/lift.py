@@ -320,10 +320,7 @@ def report(found: Found, logs: int) -> str:
             cells = [*[_share(rows, key) for key in ("every", "units", "daily", "wald", "decisions")]]
             lines["null"].append(_line(name, *cells, _width(rows), _known(rows)))
         elif kind == "real":
-            after = np.nanmedian([row["after"] for row in rows] + [math.nan])
-            lines["real"].append(
-                _line(name, _share(rows, "every"), _width(rows), _share(rows, "found"), f"{after:,.0f}")
-            )
+            lines["real"].append(_line(name, _share(rows, "every"), _width(rows), _share(rows, "found"), _after(rows)))
         else:
             key, what = ("pooled", "pooled") if kind == "ramp" else ("wald", "Wald, one look at each")
             lines["other"].append(_line(name, _share(rows, "every"), f"{what}: {_share(rows, key)}"))
@@ -348,6 +345,11 @@ def _share(rows: Sequence[dict[str, float]], key: str) -> str:
 def _width(rows: Sequence[dict[str, float]]) -> str:
     widths = [row["width"] for row in rows if math.isfinite(row["width"])]
     return f"{np.mean(widths):.2f}" if widths else "-"
+
+
+def _after(rows: Sequence[dict[str, float]]) -> str:
+    found = [row["after"] for row in rows if row["found"]]
+    return f"{np.median(found):,.0f}" if found else "-"
 
 
 def _known(rows: Sequence[dict[str, float]]) -> str:

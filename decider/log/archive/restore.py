@@ -25,6 +25,7 @@ from decider.log.sqlite.log_files import witness_path
 from decider.log.sqlite.migrations import migrate
 from decider.log.sqlite.read_rows import version_reader
 from decider.log.sqlite.tables import BUILDS, ENTRY_TABLES, EXPERIMENTS, INTERN_SIGNATURE, PUBLISHED_MODELS, EntryTable
+from decider.log.sqlite.units import join_all
 from decider.types import START, Position
 
 _OF_DECISIONS = (
@@ -58,22 +59,29 @@ def restore(parts: Sequence[Part], live: Path | None, target: Path) -> None:
     """
     check_joined(parts)
     whole = [read_part(part.folder) for part in parts]
-    with sqlite_errors(target), closing(_make(target)) as connection, _without_indexes(connection):
-        if live is not None:
-            connection.execute("attach ? as live", (f"{live.absolute().as_uri()}?mode=ro",))
-            connection.execute("insert into main.signatures select * from live.signatures")
-        if whole and whole[0].first > 1:
-            _insert_named(connection, whole[0])
-        for part in whole:
-            _insert_part(connection, part)
-        if whole and whole[0].first > 1:
-            _begin_with(connection, whole[0])
+    with sqlite_errors(target), closing(_make(target)) as connection:
+        with _without_indexes(connection):
+            _fill(connection, whole, live, target)
         if live is None:
-            _end_with(connection, whole[-1])
-        else:
-            _copy_live(connection, live, target, whole[-1].last if whole else START)
-        _mark_joints(connection, whole)
-        _recount(connection)
+            _join_persons(connection)
+
+
+def _fill(connection: sqlite3.Connection, whole: Sequence[Part], live: Path | None, target: Path) -> None:
+    if live is not None:
+        connection.execute("attach ? as live", (f"{live.absolute().as_uri()}?mode=ro",))
+        connection.execute("insert into main.signatures select * from live.signatures")
+    if whole and whole[0].first > 1:
+        _insert_named(connection, whole[0])
+    for part in whole:
+        _insert_part(connection, part)
+    if whole and whole[0].first > 1:
+        _begin_with(connection, whole[0])
+    if live is None:
+        _end_with(connection, whole[-1])
+    else:
+        _copy_live(connection, live, target, whole[-1].last if whole else START)
+    _mark_joints(connection, whole)
+    _recount(connection)
 
 
 def _make(target: Path) -> sqlite3.Connection:
@@ -185,6 +193,13 @@ def _recount(connection: sqlite3.Connection) -> None:
     (end,) = connection.execute("select time from main.head").fetchone()
     connection.execute("begin")
     recount(connection, version_reader(connection), end)
+    connection.execute("commit")
+
+
+def _join_persons(connection: sqlite3.Connection) -> None:
+    """Parts have links, and no persons."""
+    connection.execute("begin")
+    join_all(connection)
     connection.execute("commit")
 
 

@@ -22,7 +22,7 @@ from decider.experiment.schema import from_message, read_json
 from decider.log import chain
 from decider.log.forgotten import MADE_UP, ChangedCommit, Originals
 from decider.log.protocol import Damage, Head, Mark, OnProgress
-from decider.log.sqlite import early, units
+from decider.log.sqlite import action_counts, early, units
 from decider.log.sqlite.archived import (
     ARCHIVED_DECISION,
     KEPT,
@@ -76,6 +76,7 @@ def check(
         _check_open_versions(connection),
         _check_refused(connection),
         _check_early(connection),
+        _check_action_counts(connection),
         _check_assignments(connection),
         _check_row_sums(connection),
         _check_unit_decisions(connection),
@@ -437,6 +438,11 @@ _DAILY_COUNTS = "select experiment, day_end, day_begin, action, count from daily
 
 def _check_early(connection: sqlite3.Connection) -> Iterator[Damage]:
     for problem in early.problems(connection):
+        yield Damage(*NOWHERE, problem)
+
+
+def _check_action_counts(connection: sqlite3.Connection) -> Iterator[Damage]:
+    for problem in action_counts.problems(connection):
         yield Damage(*NOWHERE, problem)
 
 

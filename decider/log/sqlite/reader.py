@@ -80,7 +80,7 @@ from decider.log.sqlite.sealed import (
     sealed_page,
 )
 from decider.log.sqlite.totals import count_totals
-from decider.log.sqlite.units import CREDITS, UNIT_REWARD, UNITS, open_decisions
+from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, open_decisions
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
@@ -461,6 +461,10 @@ class SqliteReader:
     def units_of(self, unit: str) -> Sequence[str]:
         """See LogReader."""
         return [row["unit_id"] for row in self._read(UNITS, {"unit": unit})]
+
+    def persons(self) -> Mapping[str, str]:
+        """See LogReader."""
+        return {row["unit_id"]: row["name"] for row in self._read(PERSONS)}
 
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """See LogReader."""

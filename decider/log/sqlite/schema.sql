@@ -548,6 +548,27 @@ create table totals_checkpoints (
   checksum text not null                -- sha256 of all of these
 );
 
+-- Decisions by version and action up to a position, so that the view of actions need not read them all. Not part of the
+-- order: it follows from the decisions that the log still has. See action_counts.py.
+create table action_counts (
+  version integer not null,             -- experiments.position
+  action text not null,
+  drawn integer not null,               -- 1: from a policy's pmf
+  decisions integer not null,
+  propensity integer not null,          -- sum, in millionths
+  inverse integer not null,             -- sum of 1 / propensity, in millionths
+  squared integer not null,             -- sum of 1 / propensity^2, in ten thousandths
+  primary key (version, action, drawn)
+) without rowid;
+
+create table action_counts_until (
+  id integer primary key,               -- 1: there is one row
+  position integer not null,
+  again integer not null                -- the same, so that a change of one of them is found
+);
+
+insert into action_counts_until (id, position, again) values (1, 0, 0);
+
 -- The bytes of all stored models, one row.
 create table model_bytes (
   bytes integer not null

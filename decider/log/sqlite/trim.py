@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
+from decider.log.sqlite.action_counts import take_out
 from decider.log.sqlite.archived import ARCHIVED_DECISION, archived_sum
 from decider.log.sqlite.checkpoints import keep_checkpoint
 from decider.log.sqlite.connection import transaction
@@ -207,6 +208,7 @@ class Trimmer:
         self._connection.executemany(_INSERT, rows)
         if rows:
             self._connection.execute(_COUNT, (sum(map(archived_sum, rows)) & REFUSED_BITS,))
+        take_out(self._connection, first=first, last=last)
         for sql in _DELETE:
             self._connection.execute(sql, {name: span[name] for name in span if f":{name}" in sql})
 

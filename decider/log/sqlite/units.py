@@ -12,6 +12,7 @@ from typing import NamedTuple
 from decider.experiment.attribution import OpenDecision, SameId
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
+from decider.log.forgotten import MADE_UP
 from decider.log.protocol import MOST_OPEN, MOST_UNITS, UnitRewardRef
 from decider.log.sqlite.archived import archived_sum
 from decider.types import ExperimentId, Position, Time
@@ -25,9 +26,18 @@ order by 1
 """
 """All units of the person that a unit is; itself where it was never linked."""
 
+PERSONS = """
+select unit_id, name from persons join (select person, min(unit_id) as name from persons group by person) using (person)
+"""
+
 _JOIN = """
 insert into persons (unit_id, person) select value, :person from json_each(:units) where true
 on conflict (unit_id) do update set person = excluded.person
+"""
+
+_LINKS = """
+select position, unit_id, same_as from links where unit_id not glob :made_up and same_as not glob :made_up
+order by position
 """
 
 UNIT_REWARD = """
@@ -147,6 +157,12 @@ def join_persons(connection: sqlite3.Connection, unit: str, same_as: str, person
     added = sum_of_persons((unit, person) for unit in (*ours, *theirs)) - sum_of_persons(before)
     connection.execute(_COUNT_SUM, (added & REFUSED_BITS,))
     return True
+
+
+def join_all(connection: sqlite3.Connection) -> None:
+    """Make the persons that the links of the log say. Links of forgotten units join nobody."""
+    for position, unit, same_as in connection.execute(_LINKS, {"made_up": f"{MADE_UP}*"}).fetchall():
+        join_persons(connection, unit, same_as, position)
 
 
 def sum_of_persons(rows: Iterable[Sequence[str | int]]) -> int:

@@ -139,16 +139,122 @@ create view sealed_decisions as
   where deadline <= (select time from head)
   group by position, time, version, decision_id, experiment;
 
--- One row an action, over the decisions that were shown as drawn, as far as the log knows. The raw mean is confounded: a
--- policy gives an action to those who like it. The weighted mean estimates what the action would earn if everybody
--- got it (inverse propensity, over decisions drawn from a policy): unbiased, but no better than a plain mean of so many draws as effective_sample_size says.
+-- The final rewards of sealed decisions that have any reward, found by their rewards: for sums over a log of millions,
+-- of which few are rewarded. `sealed_decisions` defines them; a test holds the two equal. unrewarded: what it would be.
+create view rewarded_decisions as
+  select position, version, experiment, action, reason, propensity, overridden, left_out, count(reward) as rewards,
+    max(minimum_reward, min(maximum_reward, coalesce(
+      case aggregation
+        when 'sum' then sum(reward)
+        when 'max' then max(reward)
+        when 'min' then min(reward)
+        when 'mean' then avg(reward)
+        when 'first' then (select f.reward from decision_rewards f
+          where f.position = r.decision and f.reward is not null order by f.reward_position limit 1)
+        when 'last' then (select l.reward from decision_rewards l
+          where l.position = r.decision and l.reward is not null order by l.reward_position desc limit 1)
+      end, default_reward))) as reward,
+    max(minimum_reward, min(maximum_reward, default_reward)) as unrewarded
+  from (
+    select r.decision, w.position, w.version, w.experiment, w.action, w.reason, w.propensity, w.overridden, w.left_out,
+      w.aggregation, w.minimum_reward, w.maximum_reward, w.default_reward,
+      case when case when w.seal is null then r.time < w.deadline else r.position < w.seal end
+      then case when c.position is null then r.value else c.value end * r.weight end as reward
+    from rewards r indexed by rewards_once cross join decision_windows w on w.position = r.decision
+      left join reward_changes c on c.position = (select max(last.position) from reward_changes last
+        where last.reward = r.position
+          and case when w.seal is null then last.time < w.deadline else last.position < w.seal end)
+    where w.deadline <= (select time from head)) r
+  group by decision;
+
+-- Sums over sealed decisions by version and action, in one pass over the decisions and one over the rewards: all
+-- decisions are counted as unrewarded, what is still open or does not count is taken out again, and rewards are added.
+-- drawn: from a policy's pmf. weighted: reward / propensity of these. What `action_counts` holds is not counted again.
+create view action_sums as
+  with counted as (
+    select c.version, c.action, c.decisions, c.decisions * c.drawn as drawn, c.propensity / 1e6 as propensity,
+      c.drawn * c.inverse / 1e6 as inverse, c.drawn * c.squared / 1e4 as squared
+    from action_counts c
+    union all
+    select version, action, count(*), sum(q > 0), sum(abs(q)), total(case when q > 0 then 1 / q end),
+      total(case when q > 0 then 1 / (q * q) end)
+    from (select version, action, case when reason in ('EXPLOIT', 'EXPLORE') then propensity else -propensity end as q
+      from decisions not indexed where position > (select position from action_counts_until))
+    group by version, action
+    union all
+    select version, action, -1, -q, -propensity, -q / propensity, -q / (propensity * propensity)
+    from (select *, reason in ('EXPLOIT', 'EXPLORE') as q from decision_windows
+      where position in (
+        select d.position from experiments e cross join decisions d indexed by decisions_by_version
+          on d.version = e.position and d.time > (select time from head) - e.window
+        union select decision from activations where action is not null
+        union select d.position from experiments n indexed by versions_that_need_activation cross join decisions d
+          on d.version = n.position
+          where case when json_valid(n.definition) then json_extract(n.definition, '$.activation') end
+            = 'ACTIVATION_REQUIRED')
+      and (deadline > (select time from head) or overridden or left_out)))
+  select c.version, c.action, c.decisions, c.drawn, c.propensity, c.inverse, c.squared, 0 as rewarded,
+    c.decisions * e.unrewarded as reward, c.inverse * e.unrewarded as weighted,
+    c.squared * e.unrewarded * e.unrewarded as weighted_squared
+  from counted c join (
+    select position, max(minimum_reward, min(maximum_reward, default_reward)) as unrewarded from experiments) e
+    on e.position = c.version
+  union all
+  select version, action, 0, 0, 0, 0, 0, sum(rewards > 0), sum(reward - unrewarded), sum(q * (reward - unrewarded)),
+    sum(q * q * (reward * reward - unrewarded * unrewarded))
+  from (select version, action, rewards, reward, unrewarded,
+      case when reason in ('EXPLOIT', 'EXPLORE') then 1 / propensity else 0 end as q
+    from rewarded_decisions where not overridden and not left_out)
+  group by version, action;
+
+-- One row an action, over the decisions that were shown as drawn, as far as the log knows.
+-- weighted_mean_reward: what the action would earn if everybody got it (inverse propensity, over decisions drawn from a
+-- policy); unbiased, but no better than a plain mean of so many draws as effective_sample_size says. low_95_any_time,
+-- high_95_any_time: it lies between them with 95 %, for all actions of the experiment together and however often one
+-- looks (an asymptotic confidence sequence: Waudby-Smith and others, 2021, theorem 2.2; tightest at 10,000 draws). They
+-- take decisions as independent, so they are too narrow where units come back often; null below 30 effective draws.
+-- confounded_mean_reward: a policy gives an action to those who like it, so this compares visitors, not actions.
 create view action_summary as
-  select experiment, action, count(*) as sealed, sum(rewards > 0) as rewarded,
-    avg(propensity) as mean_propensity, avg(reward) as raw_mean_reward,
-    sum(case when reason in ('EXPLOIT', 'EXPLORE') then reward / propensity end) * 1.0
-      / sum(sum(reason in ('EXPLOIT', 'EXPLORE'))) over (partition by experiment) as weighted_mean_reward,
-    sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / propensity end)
-      * sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / propensity end)
-      / sum(case when reason in ('EXPLOIT', 'EXPLORE') then 1 / (propensity * propensity) end)
-      as effective_sample_size
-  from sealed_decisions where not overridden and not left_out group by experiment, action;
+  select experiment, action, sealed, rewarded, weighted_mean_reward,
+    case when effective_sample_size >= 30 then weighted_mean_reward - width end as low_95_any_time,
+    case when effective_sample_size >= 30 then weighted_mean_reward + width end as high_95_any_time,
+    effective_sample_size, mean_propensity, confounded_mean_reward
+  from (
+    select *, sqrt(max(variance, 0) * 2 * (draws * rho + 1) / (draws * draws * rho)
+        * ln(sqrt(draws * rho + 1) / alpha)) as width
+    from (
+      select *, (-2 * ln(alpha) + ln(1 - 2 * ln(alpha))) / 1e4 as rho,
+        weighted_squared / draws - weighted_mean_reward * weighted_mean_reward as variance
+      from (
+        select experiment, action, sealed, rewarded, weighted_squared, draws, 0.05 / actions as alpha,
+          case when drawn > 0 then weighted / draws end as weighted_mean_reward,
+          case when drawn > 0 then inverse * inverse / squared end as effective_sample_size,
+          propensity / sealed as mean_propensity, reward / sealed as confounded_mean_reward
+        from (
+          select e.experiment, action, sum(decisions) as sealed, sum(rewarded) as rewarded, sum(drawn) as drawn,
+            sum(propensity) as propensity, sum(inverse) as inverse, sum(squared) as squared, sum(reward) as reward,
+            sum(weighted) as weighted, sum(weighted_squared) as weighted_squared,
+            sum(sum(drawn)) over (partition by e.experiment) as draws,
+            count(*) over (partition by e.experiment) as actions
+          from action_sums s join experiments e on e.position = s.version
+          group by e.experiment, action having sum(decisions) > 0))));
+
+-- The control group beside the units that the policy serves, over sealed decisions, for each version with a holdout: a
+-- mean over several versions would compare times. Decisions for which the baseline action was not eligible are in neither.
+-- standard_error: of the mean, by unit, since visits of one unit are alike; two of them are good for one look.
+create view holdout_summary as
+  select experiment, experiment_version, "group", sum(decisions) as decisions, count(*) as units,
+    sum(reward) / sum(decisions) as mean_reward,
+    sqrt(max(0, total(reward * reward) - 2 * sum(reward) / sum(decisions) * total(reward * decisions)
+      + sum(reward) / sum(decisions) * sum(reward) / sum(decisions) * total(decisions * decisions))
+      * count(*) / nullif(count(*) - 1, 0)) / sum(decisions) as standard_error
+  from (
+    select w.experiment, w.experiment_version, case reason when 'HOLDOUT' then 'holdout' else 'policy' end as "group",
+      count(*) as decisions,
+      sum(coalesce(r.reward, max(w.minimum_reward, min(w.maximum_reward, w.default_reward)))) as reward
+    from experiments e cross join decision_windows w on w.version = e.position
+      left join (select position, reward from rewarded_decisions) r on r.position = w.position
+    where case when json_valid(e.definition) then json_extract(e.definition, '$.holdout') end > 0
+      and deadline <= (select time from head) and reason <> 'HOLDOUT_UNAVAILABLE' and not left_out
+    group by w.version, unit_id, reason = 'HOLDOUT')
+  group by experiment, experiment_version, "group";

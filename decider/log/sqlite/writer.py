@@ -51,7 +51,7 @@ from decider.log.protocol import (
     UnitDecision,
     units_of,
 )
-from decider.log.sqlite import assignments, early, exposures, units
+from decider.log.sqlite import action_counts, assignments, early, exposures, units
 from decider.log.sqlite.archived import CUT
 from decider.log.sqlite.checkpoints import write_checkpoint
 from decider.log.sqlite.connection import open_to_read, roll_back, transaction
@@ -97,6 +97,9 @@ _VERSION_AND_TIME = "select version, time from decisions where position = ?"
 
 MOST_DROPS = 20
 """Pieces of what counts no longer that one look deletes."""
+
+MOST_COUNTS = 5
+"""Pieces of decisions that one look counts."""
 
 MAX_REFUSED_NAMES = 50
 OTHER_NAME = "other"
@@ -606,6 +609,7 @@ class SqliteLog(SqliteReader):
             return
         self._close_versions()
         self._drop_state_of_units()
+        self._count_actions()
         self._write_ahead.write_back()
         with self._file.try_to_archive() as mine:
             if mine and self.cut().position > START:
@@ -652,6 +656,14 @@ class SqliteLog(SqliteReader):
         if self._one("select 1 from early_activations limit 1"):
             with self._exclusive(), transaction(self._writer):
                 early.drop_old(self._writer, at)
+
+    def _count_actions(self) -> None:
+        for _ in range(MOST_COUNTS):
+            with self._connection() as reader:
+                if not action_counts.is_behind(reader):
+                    return
+            with self._exclusive(), transaction(self._writer) as writer:
+                action_counts.count_piece(writer)
 
     def _drop_state_of_units(self) -> None:
         # What counts for limits, and windows, end in the log's time: a clock that is ahead must not end them too early.

@@ -118,7 +118,7 @@ def _propensities_changed(columns: Columns, blocks: int) -> bool:
     if float(np.var(apart)) < SAME_PROPENSITY:
         return False
     block = np.arange(len(apart)) * blocks // len(apart)
-    return _blocks(apart, block, columns.unit[order], columns.time[:0]).p < POLICY_CHANGED
+    return _blocks(apart, block, columns.cluster[order], columns.time[:0]).p < POLICY_CHANGED
 
 
 def _cells(columns: Columns) -> Longs:
@@ -163,7 +163,7 @@ def _equal_blocks(columns: Columns) -> _Blocks | None:
         return None
     block = np.arange(len(reward)) * blocks // len(reward)
     starts = columns.time[order][np.searchsorted(block, np.arange(blocks))]
-    return _blocks(reward, block, columns.unit[order], starts)
+    return _blocks(reward, block, columns.cluster[order], starts)
 
 
 def _blocks(reward: Floats, block: Longs, unit: Longs, starts: Longs) -> _Blocks:
@@ -196,7 +196,7 @@ def _moves_apart(blocks: _Blocks, holdout: Columns) -> bool:
     seen = counts > 0
     means = np.bincount(block, weights=holdout.reward, minlength=len(counts))[seen] / counts[seen]
     apart = holdout.reward - holdout.reward.mean()
-    spread = float(np.dot(apart, apart)) / len(apart) * design_effect(apart, holdout.unit)
+    spread = float(np.dot(apart, apart)) / len(apart) * design_effect(apart, holdout.cluster)
     weight = 1.0 / (blocks.variance[seen] + spread / counts[seen])
     distance = blocks.means[seen] - means
     statistic = float(np.dot(weight, (distance - np.average(distance, weights=weight)) ** 2))

@@ -200,7 +200,7 @@ def dependences(columns: Columns) -> list[Dependence]:
 
 def _rows_of_a_unit(columns: Columns) -> float:
     """How many rows the unit of a row has on average: as many may have been lost together, and be alike."""
-    sizes = np.unique(columns.unit, return_counts=True)[1].astype(np.float64)
+    sizes = np.unique(columns.cluster, return_counts=True)[1].astype(np.float64)
     return float(np.dot(sizes, sizes) / sizes.sum())
 
 

@@ -101,15 +101,17 @@ def choice(columns: Columns) -> Finding:
 
 
 def repeated_units(columns: Columns) -> Finding:
-    """Units that come back: their decisions are not independent."""
-    sizes = np.unique(columns.unit, return_counts=True)[1]
+    """Units that come back: their decisions are not independent. Linked units are one."""
+    sizes = np.unique(columns.cluster, return_counts=True)[1]
     share = _share(int(sizes[sizes > 1].sum()), len(columns))
     largest = _share(int(sizes.max(initial=0)), len(columns))
+    alone = columns.person is None
     if not share:
         return Finding("repeated units", "fine", "Every decision is of another unit.", 0.0)
+    whose = _units(columns, len(sizes))
     text = (
-        f"{percent(share)} of the decisions are of units that come back ({len(sizes):,} units, the largest with "
-        f"{percent(largest)} of the decisions): intervals are clustered by unit."
+        f"{percent(share)} of the decisions are of units that come back ({whose}, the largest with "
+        f"{percent(largest)} of the decisions): intervals are clustered by {'unit' if alone else 'person'}."
     )
     dominant = largest > MATERIAL
     if dominant:
@@ -117,6 +119,10 @@ def repeated_units(columns: Columns) -> Finding:
     one_id = largest > NEARLY_ALL and len(columns) > FEW
     verdict = "do not use" if one_id else caution_if(dominant)
     return Finding("repeated units", verdict, text, share, "An id for every visitor." if dominant else "")
+
+
+def _units(columns: Columns, persons: int) -> str:
+    return f"{persons:,} units" if columns.person is None else f"{persons:,} persons with {columns.unit_count:,} units"
 
 
 def default_share(columns: Columns) -> Finding | None:

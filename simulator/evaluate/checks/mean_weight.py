@@ -30,7 +30,7 @@ def mean_of_weights(overlap: Overlap) -> Finding:
     """The mean weight should be 1, less what the log could not draw."""
     missing = float(overlap.missing.mean())
     expected = 1.0 - missing
-    mean = mean_weight(overlap.weight + overlap.missing, overlap.columns.unit)
+    mean = mean_weight(overlap.weight + overlap.missing, overlap.columns.cluster)
     value = mean.value - missing
     if abs(mean.value - 1) <= MATERIAL:
         text = f"The mean weight is {figure(value)}; {figure(expected)} is right."

@@ -53,7 +53,7 @@ def _is_chance(columns: Columns, p: Floats, eligible: Longs, never: Longs) -> bo
     even = len(columns) / eligible.sum()
     if not columns.has_propensities or not (p[never] >= SMALL * even).all():
         return False
-    draws = len(columns.units.size) / len(columns)  # a unit may keep its action: then it is one draw
+    draws = columns.unit_count / len(columns)  # a unit may keep its action: then it is one draw
     undrawn = np.exp(np.log1p(-np.minimum(p, 1 - 1e-12)) * eligible * draws)
     so_many = float(poisson.sf(len(never) - 1, undrawn[could].sum()))
     return bool((undrawn[never] > ALARM / len(never)).all()) and so_many > ALARM

@@ -79,7 +79,7 @@ def units_in_both(columns: Columns) -> Finding | None:
         return None
     both = columns.split.in_both
     if not both:
-        return Finding("units in both groups", "fine", "No unit is both in the holdout and served by the policy.", 0.0)
+        return _linked_in_both(columns)
     return Finding(
         "units in both groups",
         "caution",
@@ -87,6 +87,27 @@ def units_in_both(columns: Columns) -> Finding | None:
         "groups are not independent, and the comparison between them is too small.",
         float(both),
         "The same unit_id at every call, and a log that only our service wrote.",
+    )
+
+
+def _linked_in_both(columns: Columns) -> Finding:
+    """Links change nobody's group, so a person's devices may be of both. value: how many such persons there are."""
+    group = columns.holdout
+    if group is None or columns.person is None or group.person is None:
+        both = 0
+    else:
+        both = len(np.intersect1d(columns.person, group.person))
+    if group is None or not both:
+        return Finding("units in both groups", "fine", "No unit is both in the holdout and served by the policy.", 0.0)
+    share = both / len(group.units.size)
+    return Finding(
+        "units in both groups",
+        caution_if(share > MATERIAL),
+        f"{count(both)} persons ({percent(share)} of those in the holdout) have linked units in both groups: what one "
+        "group sees may bring rewards to the other. The interval of their difference counts with that; the difference "
+        "itself can be too small.",
+        float(both),
+        "One unit_id for all devices of a person, where it is known before the first decision.",
     )
 
 

@@ -699,11 +699,10 @@ SCENES = {
         ),
         Scene(
             "attribution, many devices",
-            "six linked units of a person get one purchase, which does not depend on pages; evaluations count units",
+            "six linked units of a person get one purchase, which does not depend on pages; evaluations count persons",
             play_devices,
             by_segment(SHARES, OFTEN),
             credit_devices,
-            must="miss",
         ),
         Scene(
             "slates",
