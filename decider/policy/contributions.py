@@ -24,7 +24,8 @@ class Gap(NamedTuple):
     """What a policy expects of one action more than of another one, and where that comes from.
 
     constant: without any context. contributions: of every field, in the order of the context. together: of three and
-    more fields at once, which belongs to none of them; 0 (but for rounding) where a model multiplies two at most.
+    more fields at once, which belongs to none of them; 0 (but for rounding) where a model multiplies two at most,
+    unless Vowpal Wabbit cuts a prediction off at the largest or smallest cost that it has seen.
     The constant, all contributions and `together` sum to the difference of `expected`. spread: see `Scores`.
     """
 
