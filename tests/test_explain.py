@@ -33,6 +33,8 @@ from tests.conftest import Clock, sample_experiment, spec
 from tests.rpc_clients import InProcessClient, SubprocessClient, experiment, rows
 from tests.test_forget import forget
 from tests.test_http import ask
+from tests.test_old_logs import DATA
+from tests.test_old_logs import DECISIONS as OLD_LOGS
 from tests.test_trim import cut
 from tests.test_verify import HOME, Drive, eventful
 
@@ -418,3 +420,12 @@ def test_the_command_and_its_json_say_the_same_beside_a_server(tmp_path: Path) -
         assert "segment = vip" in lines
     finally:
         opened.close()
+
+
+@pytest.mark.parametrize("name", OLD_LOGS)
+def test_decisions_of_earlier_releases_are_explained(name: str) -> None:
+    """A complaint may come months after the release that decided: every thirtieth decision of the logs that we keep."""
+    with closing(open_reader(DATA / f"{name}.db")) as opened:
+        found = [explain(opened, id_) for id_ in ids(opened)[::30]]
+    assert {one.check for one in found} == {Check.EQUAL}
+    assert any(one.compared for one in found)
