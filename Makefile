@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench growth lift soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift alarms soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -56,6 +56,7 @@ check: $(READY) ## formatting, lint, types, generated code up to date, buf lint
 	$(BIN)/mypy
 	cd proto && ../$(BIN)/buf lint
 	rm -rf build/proto && mkdir -p build/proto && $(PROTOC) --python_out=build/proto --pyi_out=build/proto --grpc_python_out=build/proto
+	$(BIN)/python -m simulator.studies.dashboard | diff decider/metrics/ops/dashboard.json - || { echo "the dashboard is not what its code makes: run make dashboard"; exit 1; }
 	diff -r -x __pycache__ -x __init__.py build/proto/decider/v1 decider/v1 || { echo "decider/v1 is not what proto/ gives: run make proto"; exit 1; }
 
 format: $(READY) ## format the code and mend what can be mended
@@ -64,6 +65,9 @@ format: $(READY) ## format the code and mend what can be mended
 
 proto: $(READY) ## rebuild decider/v1 from proto/
 	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=.
+
+dashboard: $(READY) ## rebuild the dashboard for Grafana from simulator/studies/dashboard.py
+	$(BIN)/python -m simulator.studies.dashboard > dashboard.new && mv dashboard.new decider/metrics/ops/dashboard.json
 
 bench: $(READY) $(RIVALS) ## speed, as ratios: serving against a bare echo server, evaluating against other libraries
 	@$(BIN)/python -m simulator.studies.bench $(ARGS)
@@ -88,6 +92,9 @@ coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, th
 
 lift: $(READY) ## how often the lift over the holdout claims something where nothing is (ARGS="--logs 200 --publish")
 	@$(BIN)/python -m simulator.studies.lift $(ARGS)
+
+alarms: $(READY) ## how often alarms ring where nothing is wrong, and how soon where something is (ARGS="--logs 50 --publish")
+	@$(BIN)/python -m simulator.studies.alarms $(ARGS)
 
 kinds: $(READY) ## right and wrong logs through the evaluation: verdicts, alarms, coverage (ARGS="--logs 300 --publish")
 	@$(BIN)/python -m simulator.studies.kinds $(ARGS)

@@ -105,6 +105,11 @@ class Page:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._send("Emulation.setEmulatedMedia", media=medium, features=features)
 
+    def press_tab(self) -> None:
+        """As a reader without a mouse does."""
+        for kind in ("keyDown", "keyUp"):
+            self._send("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+
     def screenshot(self, file: Path) -> None:
         """The whole page as a picture, for people."""
         shot = self._send("Page.captureScreenshot", format="png", captureBeyondViewport=True)
@@ -145,10 +150,14 @@ class Browser:
 
     def page(self, file: Path, *, width: int = 1280) -> Page:
         """Open a file from the disk in a window of its own."""
+        return self.visit(file.resolve().as_uri(), width=width)
+
+    def visit(self, address: str, *, width: int = 1280) -> Page:
+        """Open any address in a window of its own."""
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         page = Page(self, self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"])
         page.resize(width)
-        page.open(file.resolve().as_uri())
+        page.open(address)
         return page
 
     def send(self, method: str, *, session: str | None = None, **parameters: Any) -> dict[str, Any]:

@@ -23,15 +23,17 @@ class KnownSkip:
 
 
 KNOWN = (
-    KnownSkip("there is no /usr/bin/prometheus", 1, "Only root may install it: see .ci/run."),
-    KnownSkip("there is no /usr/bin/promtool", 1, "Comes with Prometheus."),
+    KnownSkip("there is no /usr/bin/prometheus-alertmanager", 4, "Only root may install it: see .ci/run."),
+    KnownSkip("there is no /usr/bin/prometheus", 5, "Only root may install it: see .ci/run."),
+    KnownSkip("there is no /usr/bin/promtool", 42, "Comes with Prometheus."),
+    KnownSkip("there is no /usr/bin/amtool", 1, "Comes with the Alertmanager."),
     KnownSkip("no IPv6 on this machine", 3, "Some containers have none."),
     KnownSkip("no Chromium on the PATH", 22, "Only root may install it: see .ci/run."),
     KnownSkip("no Node.js on the PATH", 1, "Only root may install it."),
     KnownSkip("the rivals' environment is not there", 4, "Some 500 MB that nothing else needs: make side-by-side."),
     KnownSkip("the bake-off's environment is not there", 1, "One rival is built by a C++ compiler: make bakeoff."),
-    KnownSkip("only root may mount", 1, "A disk that is really full is a small file system."),
-    KnownSkip("mount does not work here", 1, "Containers without CAP_SYS_ADMIN."),
+    KnownSkip("only root may mount", 2, "A disk that is really full is a small file system."),
+    KnownSkip("mount does not work here", 2, "Containers without CAP_SYS_ADMIN."),
 )
 
 
@@ -40,8 +42,8 @@ def unknown_skips(reasons: Iterable[str]) -> list[str]:
 
     >>> unknown_skips(["only root may mount a small file system"])
     []
-    >>> unknown_skips(["only root may mount a small file system"] * 2)
-    ['2 skipped, at most 1 may be: only root may mount a small file system']
+    >>> unknown_skips(["only root may mount a small file system"] * 3)
+    ['3 skipped, at most 2 may be: only root may mount a small file system']
     >>> unknown_skips(["no time"])
     ['1 skipped, at most 0 may be: no time']
     """

@@ -173,7 +173,7 @@ def test_an_unknown_action_that_came_before_its_decision_is_an_override(log: Eve
     assert log.count_learned(HOME) == 0
     counted = LogTotals(log)
     counted.catch_up()
-    assert counted.totals.overridden[HOME,] == 1
+    assert counted.totals.overridden[HOME, "policy"] == 1
 
 
 def test_a_policy_that_uses_propensities_does_not_learn_overrides_of_earlier_versions(

@@ -14,23 +14,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
-WORDS = {"decider.types", "decider.errors", "decider.durations"}
+WORDS = {"decider.types", "decider.errors", "decider.durations", "decider.text"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
-SERVED = LOGGED | {
-    "decider.learn",
-    "decider.replay",
-    "decider.page",
-    "decider.estimate",
-    "decider.metrics",
-    "decider.experiment_files",
-    "decider.v1",
-}
+COUNTED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics"}
+SERVED = COUNTED | {"decider.replay", "decider.page", "decider.experiment_files", "decider.v1"}
 SERVER = SERVED | {"decider.options"}
 BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 
 SIMULATED = (
-    "simulator.text",
     "simulator.load_policy",
     "simulator.verify",
     "simulator.kept",
@@ -56,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.types": set(),
     "decider.errors": set(),
     "decider.durations": set(),
+    "decider.text": set(),
     "decider.policy": WORDS,  # before `experiment`: a definition holds its policy's spec and its actions as choices
     "decider.experiment": WORDS | {"decider.policy", "decider.v1"},
     "decider.experiment_files": {"decider.errors", "decider.experiment", "decider.v1"},  # above `experiment`: it reads
@@ -65,11 +58,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.log": DOMAIN,
     "decider.learn": LOGGED | {"decider.estimate"},
     "decider.replay": LOGGED | {"decider.learn"},  # above `learn`: it learns models again
-    "decider.page": LOGGED | {"decider.learn", "decider.replay"},
     "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
+    "decider.page": COUNTED | {"decider.replay"},
     "decider.server": SERVER,
     "decider.extras": set(),
-    "decider.options": set(),
+    "decider.options": {"decider.durations", "decider.types"},
     "decider.cli": {"decider.extras", "decider.server"},
     "decider.client": WORDS | {"decider.v1"},
     "simulator": set(),
@@ -121,6 +114,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.server.experiment_commands",
         "decider.server.explain_command",
         "decider.server.forget_command",
+        "decider.server.leave_out_command",
+        "decider.server.ops_command",
         "decider.server.origin_options",
         "decider.server.relearn_command",
         "simulator",
@@ -143,7 +138,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "simulator.studies.soak",
     ),
     "cattrs": ("simulator.run.result_store",),
-    "jinja2": ("decider.page", "simulator.report"),
+    "jinja2": ("decider.page",),
 }
 """Each library with the only rooms (or modules) that import it; what else names it is explained on its line."""
 

@@ -12,6 +12,7 @@ from decider.learn.leader import Leader, Pace
 from decider.learn.versions import Versions
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import END, NewReward, Tick
+from decider.log.sqlite import action_counts
 from decider.log.sqlite.sealed import PAGE_VALUES, InTimeRows, Place, sealed_page
 from decider.log.sqlite.writer import SqliteLog
 from decider.metrics.shared_totals import SharedTotals
@@ -87,7 +88,9 @@ def follow(log: SqliteLog) -> Callable[[], object]:
 
 
 def maintain(log: SqliteLog) -> Callable[[], object]:
-    """Housekeeping."""
+    """Housekeeping, once it has counted what a log from before this release has, a piece a round."""
+    for _ in range(LONG // action_counts.PIECE + 2):
+        log.maintain()
     return log.maintain
 
 

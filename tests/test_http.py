@@ -96,11 +96,11 @@ def test_other_methods_are_refused_with_those_that_are_possible(
     assert body == b"Method Not Allowed\n"
 
 
-@pytest.mark.parametrize("path", ["/", "/nothing", "/metrics/", "//healthz", "/../../etc/passwd"])
+@pytest.mark.parametrize("path", ["/nothing", "/metrics/", "//healthz", "/../../etc/passwd"])
 def test_an_unknown_path_says_what_there_is(client: InProcessClient, path: str) -> None:
     """Whoever mistypes the path of a probe finds the right one in the answer, and is sent nowhere else."""
     status, headers, body = ask(client.http, path, Host="elsewhere.example")
-    assert (status, body) == (404, b"there are /metrics, /healthz, /readyz and /decisions/{decision_id:path}\n")
+    assert (status, body) == (404, b"there are /metrics, /healthz, /readyz, /, /experiments/ and /decisions/\n")
     assert "Location" not in headers
 
 

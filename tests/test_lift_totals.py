@@ -116,7 +116,9 @@ def test_every_log_counts_the_same(tmp_path: Path) -> None:
     memory = MemoryLog(clock=clock)
     write_visits(memory, clock, versions, decisions=120)
     found = anew(memory).lift["shop"]
-    assert {stratum.measure for stratum in found} == {1}
+    assert {stratum.measure for stratum, one in found.items() if not one.is_empty} == {1}
+    (last,) = [one for one in found.values() if one.is_empty]
+    assert sum(last.left_out) == 120, "nothing was shown, and the split is known"
     clock = PastClock(4 * 86_400.0)
     with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
         write_visits(log, clock, versions, decisions=120)
@@ -124,8 +126,9 @@ def test_every_log_counts_the_same(tmp_path: Path) -> None:
     assert found.keys() == same.keys()
     for stratum, one in found.items():
         assert one.decisions == same[stratum].decisions
+        assert one.left_out == same[stratum].left_out
         assert one.rewards[LEARNED].floats() == pytest.approx(same[stratum].rewards[LEARNED].floats(), rel=1e-12)
-        assert one.rewards["purchase"] == same[stratum].rewards["purchase"]
+        assert one.rewards.get("purchase") == same[stratum].rewards.get("purchase")
 
 
 def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
@@ -160,15 +163,26 @@ def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
         assert verify(opened).first is None
 
 
+def one_decision() -> StratumTotals:
+    """Of the policy's units."""
+    totals = StratumTotals()
+    totals.decisions[0] = 1
+    return totals
+
+
 def test_only_the_newest_strata_and_some_names_stay() -> None:
     """Whoever changes the holdout every day, or puts an id into a reward's name, must not fill memory."""
     strata: dict[Stratum, StratumTotals] = {}
     for number in range(1, MOST_STRATA + 4):
-        add_stratum(strata, Stratum(Position(1), Position(number)), StratumTotals())
+        add_stratum(strata, Stratum(Position(1), Position(number)), one_decision())
     assert sorted(one.first for one in strata) == list(range(4, MOST_STRATA + 4))
-    add_stratum(strata, Stratum(Position(50), Position(50)), StratumTotals())
+    nothing_shown = StratumTotals()
+    nothing_shown.left_out[0] = 1
+    add_stratum(strata, Stratum(Position(50), Position(50)), nothing_shown)
+    assert len(strata) == MOST_STRATA, "another reward, of which nothing is known yet"
+    add_stratum(strata, Stratum(Position(50), Position(50)), one_decision())
     assert list(strata) == [Stratum(Position(50), Position(50))]
-    add_stratum(strata, Stratum(Position(1), Position(20)), StratumTotals())
+    add_stratum(strata, Stratum(Position(1), Position(20)), one_decision())
     assert list(strata) == [Stratum(Position(50), Position(50))], "seals of an older one, that come late"
     many = StratumTotals()
     for number in range(2 * MOST_NAMES):
@@ -188,7 +202,7 @@ def test_stored_sums_are_short() -> None:
     assert len(str(row)) < 4_000
     assert from_rows([row])["shop"] == {Stratum(Position(1), Position(1)): totals}
     with pytest.raises(ValueError, match="damaged sums of shop"):
-        from_rows([[*row[:3], "!!", {}]])
+        from_rows([[*row[:3], "!!", "", {}]])
 
 
 def test_a_changed_sum_is_damage(db: Path) -> None:

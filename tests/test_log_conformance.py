@@ -437,6 +437,9 @@ def test_versions_are_read_as_they_were_applied(log: EventLog, clock: Clock) -> 
     assert [v.experiment for v in read] == experiments
     assert [(v.number, v.position) for v in read] == [(1, 2), (1, 4), (2, 6)]
     assert [v.time for v in read] == [log.time_at(v.position) for v in read]
+    assert list(log.newest_versions(HOME, most=9)) == [6, 2]
+    assert list(log.newest_versions(HOME, most=1)) == [6]
+    assert list(log.newest_versions(ExperimentId("none"), most=1)) == []
 
 
 HOME = ExperimentId("home")

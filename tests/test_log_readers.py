@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from decider.experiment.definition import ExperimentVersion, RewardDefinition
 from decider.experiment.schema import from_message, to_message
+from decider.log.lift_totals import LEARNED
 from decider.log.log_totals import LogTotals, totals_at
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
@@ -373,6 +374,10 @@ def plain(totals: Totals) -> dict[str, object]:
         "lift": {
             stratum: (one.decisions, {name: np.round(sums.floats(), 9).tolist() for name, sums in one.rewards.items()})
             for stratum, one in totals.lift.items()
+        },
+        "exploration": {
+            measure: (one.decisions, np.round(one.rewards[LEARNED].floats(), 9).tolist())
+            for measure, one in totals.exploration.items()
         },
     }
 

@@ -169,7 +169,15 @@ def test_the_wheel_has_what_the_checkout_has_but_for_the_studies(wheel: Path) ->
     with ZipFile(wheel) as file:
         names = {name for name in file.namelist() if ".dist-info/" not in name}
     assert names == {name for name in shipped if not name.startswith("simulator/studies/")}
-    assert {Path(name).suffix for name in names} >= {".sql", ".j2", ".css", ".toml", ".typed", ".pyi"}
+    assert {Path(name).suffix for name in names} >= {".sql", ".j2", ".css", ".toml", ".typed", ".pyi", ".yml", ".json"}
+
+
+@pytest.mark.parametrize(("what", "name"), [("rules", "rules.yml"), ("dashboard", "dashboard.json")])
+def test_the_installed_command_prints_what_is_shipped(environments: Environments, what: str, name: str) -> None:
+    """Who runs Prometheus has the wheel, and no checkout."""
+    done = run(environments["server"], START.format("decider"), "ops", what)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == (ROOT / "decider/metrics/ops" / name).read_text(encoding="utf-8")
 
 
 def test_the_lower_bounds_are_what_the_generated_code_asks_for() -> None:

@@ -72,6 +72,7 @@ COMMANDS = [
 FILES = (
     *("demo.db", "shop.db", "obd.db", "drive.db", "demo.parquet", "imported.db", "personalizer-logs", "warm.db"),
     *("result.json", "report", "run-report", "compare-storefront", "demo-archive", "lift-page"),
+    *("decider-rules.yml", "decider-dashboard.json"),
 )
 """Files and folders that the texts' commands name; the tests move them."""
 
@@ -178,6 +179,7 @@ TESTED_BELOW = (
     ".venv/bin/simulator import personalizer-logs",
     ".venv/bin/simulator verify warm.db",
     ".venv/bin/decider serve --db warm.db",
+    ".venv/bin/decider ops",
 )
 
 
@@ -360,6 +362,17 @@ def test_features_from_node_arrive(tmp_path: Path) -> None:
     assert rewarded == ["click", "click"]
     assert "the fallback sale is shown" in place.run(f"node {scripts['node-0']} 2>&1")  # nobody listens any more
     assert place.run(".venv/bin/simulator verify shop.db") == "2 of 2 decisions equal\n"
+
+
+def test_rules_and_dashboard_are_printed(tmp_path: Path) -> None:
+    """Prometheus and Grafana read these files; nobody has to look for them in the package."""
+    place = Place(tmp_path)
+    for what, written, shipped in (
+        ("rules", "decider-rules.yml", "rules.yml"),
+        ("dashboard", "decider-dashboard.json", "dashboard.json"),
+    ):
+        place.run(only(f".venv/bin/decider ops {what}"))
+        assert (tmp_path / written).read_bytes() == (ROOT / "decider" / "metrics" / "ops" / shipped).read_bytes()
 
 
 def curl(experiment: str) -> str:

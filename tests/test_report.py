@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.image import imread
 
+from decider.text import printable
 from simulator.evaluate.answer import answer, best_first, conclude, log_answer, with_answers
 from simulator.evaluate.result import (
     ActionShare,
@@ -38,7 +39,6 @@ from simulator.report.pages.evaluation import summary, unexplained, write_report
 from simulator.report.plots.estimates import shown_segments
 from simulator.report.plots.forest import PLAIN, Mark, Row, can_be_drawn, forest, window
 from simulator.report.plots.policy import of_policy
-from simulator.text import printable
 from tests.browser import FAINT, OVERFLOWING, UNDRAWN, Browser, Page
 from tests.evaluations import ACTIONS, EVALUATION, FORCED, HOSTILE, LEARNED, LOG, REFUSED, THOMPSON
 

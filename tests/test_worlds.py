@@ -26,6 +26,7 @@ from decider.policy.make import make_policy
 from decider.policy.protocol import Choice, UnusablePmf
 from decider.policy.static import Uniform
 from decider.server.convert import decision_request, reward_name
+from decider.text import figure
 from decider.types import CONTEXT_FIELDS, ActionId, Context
 from decider.v1 import decider_service_pb2 as pb
 from simulator.commands.group import main
@@ -34,7 +35,6 @@ from simulator.report.pages.worlds import write_worlds
 from simulator.report.world_figures import TIME, UNKNOWN, Portrait, plain, portrait
 from simulator.report.worlds import SHADES
 from simulator.run.play import Way, play, play_reference
-from simulator.text import figure
 from simulator.worlds import scenes
 from simulator.worlds.logistic import FIELDS, LEAST, MOST, SPREAD, mean_purchase
 from simulator.worlds.registry import find, names

@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,9 @@ LARGEST = 1e150
 """Of a sum of rewards: the squares of larger ones are no floats."""
 
 NumberT = TypeVar("NumberT")
+
+Answer = Literal["yes", "no", "not yet", "too little"]
+"""Does the policy earn more? `no`: it earns less. `too little`: there is no interval yet."""
 
 UNKNOWN = Interval(math.nan, -math.inf, math.inf)
 
@@ -95,6 +98,19 @@ class Lift:
     def is_known(self) -> bool:
         """Whether there is enough for an interval."""
         return math.isfinite(self.interval.low)
+
+    @property
+    def answer(self) -> Answer:
+        """Whether the policy earns more than the holdout.
+
+        >>> LiftSums(512).lift().answer
+        'too little'
+        """
+        if not self.is_known:
+            return "too little"
+        if self.interval.low > 0:
+            return "yes"
+        return "no" if self.interval.high < 0 else "not yet"
 
     @property
     def cost(self) -> float:
@@ -196,11 +212,11 @@ def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Float
         size = sums.decisions.sum(axis=1, keepdims=True)
         own = sums.rewards.sum(axis=1, keepdims=True) / size
         mean += weight * own[:, 0]
-        residual += weight * _residual(sums.rewards, own * sums.decisions) / size
+        residual += weight * residuals(sums.rewards, own * sums.decisions) / size
     return mean, residual
 
 
-def _residual(rewards: Floats, expected: Floats) -> Floats:
+def residuals(rewards: Floats, expected: Floats) -> Floats:
     """What is left of equal rewards is rounding, and no variance."""
     left = rewards - expected
     left[np.abs(left) < ROUNDING * (np.abs(rewards) + np.abs(expected))] = 0.0

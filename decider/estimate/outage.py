@@ -55,6 +55,13 @@ class UsualShare:
         forgets = 1 - 0.5 ** (self.value / HALF)
         self.value += (rewarded - self.value) * max(forgets, 1 / self.decisions)
 
+    def add_many(self, decisions: int, rewarded: int) -> None:
+        """More decisions at once: at least one."""
+        self.decisions += decisions
+        self.rewarded += rewarded
+        forgets = 1 - 0.5 ** (self.value * decisions / HALF)
+        self.value += (rewarded / decisions - self.value) * max(forgets, decisions / self.decisions)
+
     @property
     def is_known(self) -> bool:
         """Whether it can be relied on. Where all decisions are rewarded nothing can be told from that."""

@@ -59,6 +59,11 @@ def _measure(experiment: Experiment) -> tuple[RewardDefinition, bool]:
     return experiment.reward, experiment.needs_activation
 
 
+def means_the_same(one: ExperimentVersion, other: ExperimentVersion) -> bool:
+    """Whether rewards, and what counts as a decision, are the same in two versions."""
+    return _measure(one.experiment) == _measure(other.experiment)
+
+
 class Strata:
     """Of one experiment's versions, which come in their order."""
 
@@ -91,3 +96,21 @@ def strata_of_all(versions: Iterable[ExperimentVersion]) -> dict[Position, Strat
     for version in versions:
         by_experiment.setdefault(version.experiment.id, Strata()).add(version)
     return {position: stratum for strata in by_experiment.values() for position, stratum in strata.found.items()}
+
+
+def whole(measure: Position) -> Stratum:
+    """All versions of a measure as one stratum: for figures in which the holdout plays no part."""
+    return Stratum(measure, measure)
+
+
+def measures_of_all(versions: Iterable[ExperimentVersion]) -> dict[Position, Stratum]:
+    """By version, of any experiments' versions in their order: `whole` of the first one since which a reward means the
+    same without a break. With or without a holdout."""
+    last: dict[ExperimentId, ExperimentVersion] = {}
+    found: dict[Position, Stratum] = {}
+    for version in versions:
+        before = last.get(version.experiment.id)
+        same = before is not None and means_the_same(before, version)
+        found[version.position] = found[before.position] if before and same else whole(version.position)
+        last[version.experiment.id] = version
+    return found

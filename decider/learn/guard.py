@@ -87,7 +87,10 @@ class Guard:
         counted = LogTotals(self._log)
         if held:
             counted.catch_up()
-        sealed, defaulted = counted.totals.sealed[id_,], counted.totals.defaulted[id_,]
+        sealed, defaulted = (
+            sum(count for (experiment, _), count in counts.items() if experiment == id_)
+            for counts in (counted.totals.sealed, counted.totals.defaulted)
+        )
         return UsualShare.known(sealed, sealed - defaulted)
 
     def follow(self, id_: ExperimentId) -> None:

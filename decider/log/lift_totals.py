@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from decider.experiment.strata import BUCKETS, Stratum
 from decider.log.exact_sum import DIGITS, ZERO, ExactSum, digits_of
-from decider.types import Position
+from decider.types import START, Position
 
 PLACES = 2 * BUCKETS
 """Of the policy's buckets, then the holdout's."""
@@ -100,18 +100,25 @@ class PlaceSums:
 @dataclass(slots=True)
 class StratumTotals:
     """Of sealed decisions of one stratum. decisions: by place; rewards: by name, values without the name's weight, and
-    LEARNED."""
+    LEARNED. left_out: by place, decisions that had to be activated and were not; they are in none of the others."""
 
     decisions: array[int] = field(default_factory=_numbers)
+    left_out: array[int] = field(default_factory=_numbers)
     rewards: dict[str, PlaceSums] = field(default_factory=lambda: {LEARNED: PlaceSums()})
 
     def of(self, name: str) -> PlaceSums:
         """To be added to."""
         return self.rewards.setdefault(name, PlaceSums())
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no decision counts."""
+        return not any(self.decisions)
+
     def add(self, more: StratumTotals) -> None:
         """Other decisions."""
         _add(self.decisions, more.decisions)
+        _add(self.left_out, more.left_out)
         for name, sums in more.rewards.items():
             self.of(name).add_all(sums)
         for name in sorted(self.rewards.keys() - {LEARNED})[MOST_NAMES:]:
@@ -119,24 +126,30 @@ class StratumTotals:
 
     def by_group(self) -> StratumTotals:
         """All buckets of a group in its first one."""
-        return StratumTotals(_by_group(self.decisions), {name: sums.by_group() for name, sums in self.rewards.items()})
+        rewards = {name: sums.by_group() for name, sums in self.rewards.items()}
+        return StratumTotals(_by_group(self.decisions), _by_group(self.left_out), rewards)
 
 
 StrataTotals = dict[Stratum, StratumTotals]
 
 
 def add_stratum(strata: StrataTotals, stratum: Stratum, more: StratumTotals) -> None:
-    """More of a stratum of an experiment; older ones go where another reward or too many others have come."""
+    """More of a stratum of an experiment; older ones go where another reward or too many others have come. One whose
+    decisions are all left out takes the place of none with another reward."""
     strata.setdefault(stratum, StratumTotals()).add(more)
     newest = sorted(strata, reverse=True)
-    for old in newest[MOST_STRATA:] + [one for one in newest[:MOST_STRATA] if one.measure < newest[0].measure]:
+    measure = max((one.measure for one in newest if not strata[one].is_empty), default=START)
+    for old in newest[MOST_STRATA:] + [one for one in newest[:MOST_STRATA] if one.measure < measure]:
         del strata[old]
 
 
 def to_rows(lift: Mapping[str, StrataTotals]) -> list[Any]:
-    """As JSON: experiment, stratum, decisions, and the sums by name."""
+    """As JSON: experiment, stratum, decisions, those left out, and the sums by name."""
     return [
-        [experiment, *stratum, _packed(one.decisions), {name: sums.to_json() for name, sums in one.rewards.items()}]
+        [
+            *(experiment, *stratum, _packed(one.decisions), _packed(one.left_out)),
+            {name: sums.to_json() for name, sums in one.rewards.items()},
+        ]
         for experiment, strata in lift.items()
         for stratum, one in strata.items()
     ]
@@ -145,11 +158,11 @@ def to_rows(lift: Mapping[str, StrataTotals]) -> list[Any]:
 def from_rows(rows: Iterable[Any]) -> dict[str, StrataTotals]:
     """The opposite of `to_rows`. Raises ValueError, TypeError or KeyError where it cannot be."""
     found: dict[str, StrataTotals] = {}
-    for experiment, measure, first, decisions, rewards in rows:
+    for experiment, measure, first, decisions, left_out, rewards in rows:
         stratum = Stratum(Position(measure), Position(first))
         try:
             sums = {name: PlaceSums.from_json(content) for name, content in rewards.items()}
-            found.setdefault(experiment, {})[stratum] = StratumTotals(_unpacked(decisions), sums)
+            found.setdefault(experiment, {})[stratum] = StratumTotals(_unpacked(decisions), _unpacked(left_out), sums)
         except zlib.error as error:
             raise ValueError(f"damaged sums of {experiment}: {error}") from error
     return found

@@ -18,9 +18,11 @@ from decider.experiment.attribution import OpenDecision, SameId, credited
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
-from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
+from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
+from decider.log.daily_totals import DayCell, DayGroup, Earned, day_of
 from decider.log.exact_sum import ZERO, ExactSum
+from decider.log.exploration import exploration_cost
 from decider.log.exposures import Exposures, FollowUp, ShownActivation, ShownDecision, ShownSeal, are_reached
 from decider.log.forgotten import Removal, removals
 from decider.log.group_commit import write_wanted
@@ -75,15 +77,18 @@ from decider.log.protocol import (
     units_of,
 )
 from decider.log.totals import (
+    ALL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
+    SLOTS,
     ActionNames,
     RewardTotals,
     SealedTotals,
     Totals,
     names_of,
+    slots_variance,
 )
 from decider.policy.saved import SavedModel
 from decider.types import (
@@ -494,6 +499,11 @@ class MemoryLog:
         """See LogReader."""
         return self._versions[position]
 
+    def newest_versions(self, experiment: ExperimentId, *, most: int) -> Sequence[Position]:
+        """See LogReader."""
+        found = [version.position for version in self.versions() if version.experiment.id == experiment]
+        return found[::-1][:most]
+
     def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
         """See LogReader."""
         return {position: self._origins[position] for position in versions if position in self._origins}
@@ -864,13 +874,16 @@ class MemoryLog:
 
     def totals(self, after: Mark, until: Mark) -> Totals:
         """See LogReader."""
-        totals, strata = Totals(), strata_of_all(self.versions())
+        totals, versions = Totals(), self.versions()
+        strata, measures = strata_of_all(versions), measures_of_all(versions)
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
-                _count_decision(totals, logged.decision, names_of(self._version(logged)))
+                _count_decision(totals, logged, names_of(self._version(logged)), day_of(logged.time))
             if after.time < self._deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
-                _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version))
+                _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
+                _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))
+                _count_exploration(totals, sealed, self._version(logged), measures[logged.decision.version])
         sent = [
             (mark, reward, logged)
             for logged in self._logged_decisions()
@@ -977,14 +990,21 @@ def _key(entry: Entry) -> Any:
             return None
 
 
-def _count_decision(totals: Totals, decision: Decision, names: ActionNames) -> None:
+def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, day: int) -> None:
+    decision = logged.decision
     version, action = decision.version, names.counted_as(decision.action)
     totals.decisions[version, action, decision.reason] += 1
+    if decision.reason not in HOLDOUT_REASONS:
+        totals.days[DayCell(version, day, decision.context.segment, action)] += 1
     if decision.reason in POLICY_DRAWS:
         key = (version, action)
         totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + ExactSum.of(1 / decision.propensity)
+        totals.excess[*key, day] += SLOTS
         for eligible, slots in zip(decision.eligible, decision.pmf, strict=True):
-            totals.possible[version, names.counted_as(eligible)] += slots > 0
+            key = (version, names.counted_as(eligible))
+            totals.possible[key] += slots > 0
+            totals.excess[*key, day] -= slots
+            totals.variance[*key, day] += slots_variance(slots)
 
 
 def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
@@ -996,17 +1016,44 @@ def _outcome_of_change(change: NewRewardChange) -> RewardOutcome:
     return RewardOutcome.RETRACTED if change.value is None else RewardOutcome.CORRECTED
 
 
-def _count_sealed(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, stratum: Stratum | None) -> None:
+def _count_sealed(
+    totals: Totals, sealed: SealedDecision, version: ExperimentVersion, stratum: Stratum | None, decided: Time
+) -> None:
     is_holdout = sealed.decision.reason in HOLDOUT_REASONS
     key = (version.position, HOLDOUT if is_holdout else POLICY)
-    totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + _sealed_totals(sealed, version)
-    if stratum is not None and version.counts(activated=sealed.activated):
-        lift = totals.lift.setdefault(stratum, StratumTotals())
-        place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
+    more = _sealed_totals(sealed, version)
+    totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + more
+    if more.count:
+        day = DayGroup(version.position, day_of(decided), key[1])
+        totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
+    if stratum is None:
+        return
+    lift = totals.lift.setdefault(stratum, StratumTotals())
+    place = place_of(bucket_of(sealed.decision.unit_id), holdout=is_holdout)
+    if not version.counts(activated=sealed.activated):
+        lift.left_out[place] += 1
+    else:
         lift.decisions[place] += 1
         lift.of(LEARNED).add_float(place, final_reward(version.experiment.reward, sealed.rewards))
         for name, value in sealed.named or ():
             lift.of(name).add_float(place, value)
+
+
+def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, day: int) -> None:
+    if version.counts(activated=sealed.activated):
+        group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
+        for name in {ALL, *[name for name, _ in sealed.named]}:
+            totals.rewarded[version.position, name, group, day] += 1
+
+
+def _count_exploration(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, measure: Stratum) -> None:
+    decision = sealed.decision
+    if decision.reason in POLICY_DRAWS and version.counts(activated=sealed.activated):
+        draws = totals.exploration.setdefault(measure, StratumTotals())
+        place = place_of(bucket_of(decision.unit_id), holdout=False)
+        draws.decisions[place] += 1
+        reward = final_reward(version.experiment.reward, sealed.rewards)
+        draws.of(LEARNED).add_float(place, exploration_cost(decision, reward))
 
 
 def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:

@@ -633,6 +633,9 @@ class LogReader(Protocol):
     def version_at(self, position: Position) -> ExperimentVersion:
         """The version applied there; the same object as long as somebody keeps it. Raises KeyError if there is none."""
 
+    def newest_versions(self, experiment: ExperimentId, *, most: int) -> Sequence[Position]:
+        """The positions of an experiment's newest versions, the newest first; at most so many."""
+
     def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
         """Who made the versions at these positions, whence, and why; those of which nothing is known are left out."""
 

@@ -9,9 +9,12 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LogReader, Mark
-from decider.log.totals import DELAY_BUCKETS, LabelTotals
-from decider.metrics.lift import lift_metrics
+from decider.log.totals import ALL, DELAY_BUCKETS, LabelTotals
+from decider.metrics.alarms import alarm_metrics
+from decider.metrics.lift import exploration_metrics, lift_metrics
+from decider.metrics.missing_rewards import RewardsWatch, missing_metrics, sums_by_name
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
 from decider.types import ExperimentId, Time
@@ -42,6 +45,7 @@ class LogCollector(Collector):
         self._clock = clock
         self._learning_lag = lag
         self._forget = forget
+        self._rewards = RewardsWatch()
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
@@ -55,6 +59,8 @@ class LogCollector(Collector):
             totals = counted.totals.without(past)
             from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
             from_totals += [*_shares(totals, ended), *lift_metrics(totals.lift)]
+            from_totals += [*alarm_metrics(totals, self._log.version_at), *missing_metrics(totals, self._rewards)]
+            from_totals += exploration_metrics(totals.exploration)
             end = counted.mark
         for id_ in past:
             self._forget(id_)
@@ -70,6 +76,14 @@ class LogCollector(Collector):
         }
         holdouts = {(s.version.experiment.id,): s.version.experiment.control_share for s in self._current.all()}
         yield _gauge("decider_holdout_ratio", "Share of units in the holdout, as declared.", ("experiment",), holdouts)
+        windows = {
+            (s.version.experiment.id,): s.version.experiment.reward.window / MICROSECONDS for s in self._current.all()
+        }
+        yield _gauge("decider_window_seconds", "How long a decision waits for rewards.", ("experiment",), windows)
+        yield _gauge(
+            "decider_experiment_info", "What serves: 1.", ("experiment", "version", "state", "learning", "policy"),
+            {_info_labels(s.version): 1.0 for s in self._current.all()},
+        )  # fmt: skip
         yield _gauge("decider_model_position", "Log position that the model has learned.", ("experiment",), positions)
         yield _gauge("decider_model_age_seconds", "Age of the newest decision learned.", ("experiment",), ages)
         yield _gauge(
@@ -94,6 +108,13 @@ class LogCollector(Collector):
         return max(0.0, due, self._learning_lag())
 
 
+def _info_labels(version: ExperimentVersion) -> tuple[str, ...]:
+    """One series at a time: a dashboard marks where it changes."""
+    experiment = version.experiment
+    state = "paused" if experiment.paused else "active"
+    return (experiment.id, str(version.number), state, str(experiment.learning), experiment.policy.algorithm)
+
+
 def _past(totals: LabelTotals, ended: Mapping[ExperimentId, Time], now: Time) -> set[ExperimentId]:
     """Ended experiments of which nothing new is to be told."""
     open_ = totals.open_decisions()  # an earlier version's window may have been longer
@@ -112,6 +133,11 @@ def _counters(totals: LabelTotals) -> Iterator[Metric]:
     yield _counter("decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values)
     yield _counter("decider_sealed", "Decisions whose window is over.", group, totals.sealed)
     yield _counter("decider_sealed_default", "Of these, without any reward.", group, totals.defaulted)
+    rewarded = {key: count for key, count in sums_by_name(totals).items() if key[1] != ALL}
+    yield _counter(
+        "decider_sealed_rewarded", "Of these, with a reward of the name in time.", ("experiment", "name", "group"),
+        rewarded,
+    )  # fmt: skip
     yield _counter("decider_sealed_overridden", "Of these, where another action was shown.", group, totals.overridden)
     yield _counter(
         "decider_sealed_activated", "Of these, with a word in time that it was shown.", group, totals.activated
@@ -155,7 +181,7 @@ def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
         if count and key[0] not in ended
     }
     yield _gauge(
-        "decider_weight_mean", "Mean of 1{action drawn}/propensity; about 1 if propensities are right.",
+        "decider_weight_mean", "Mean of 1{action drawn}/propensity; 1 on average, but far from it by chance alone.",
         ("experiment", "action"), weights,
     )  # fmt: skip
 

@@ -1,21 +1,32 @@
-"""The metrics of the lift over the holdout, from the log's totals. Called by `collector.py`.
+"""The metrics of the lift over the holdout and of what exploration costs, from the log's totals. Called by
+`collector.py` and, for the same figures, by the page.
 
 PromQL could compute none of them: it knows neither units nor how often somebody looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from decider.estimate.lift import GroupSums, Lift, lift
-from decider.log.lift_totals import LEARNED, PLACES, StrataTotals
+from decider.estimate.exploration import ExplorationCost, mean_cost
+from decider.estimate.lift import LEVEL, GroupSums, Lift, lift
+from decider.experiment.strata import BUCKETS
+from decider.log.lift_totals import LEARNED, PLACES, StrataTotals, StratumTotals
 
 _FIGURES = {
     "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's; absent with too few.",
     "decider_lift_low": "Lower end of its 95 % interval, which holds at every look.",
     "decider_lift_high": "Upper end of its 95 % interval, which holds at every look.",
+}
+
+_COSTS = {
+    "decider_exploration_cost": "What a draw of the policy earns less than its most probable action; absent with too "
+    "few.",
+    "decider_exploration_cost_low": "Lower end of its 95 % interval, which holds at every look.",
+    "decider_exploration_cost_high": "Upper end of its 95 % interval, which holds at every look.",
 }
 
 
@@ -39,8 +50,17 @@ def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
 
 def lifts(strata: StrataTotals) -> dict[str, Lift]:
     """By name of reward, each for itself."""
-    names = dict.fromkeys(name for totals in strata.values() for name in totals.rewards)
-    return {name: lift(_sums(strata, name)) for name in names}
+    return {name: lift_of(strata, name) for name in names_in(strata)}
+
+
+def names_in(strata: StrataTotals) -> Sequence[str]:
+    """The names of rewards, LEARNED among them."""
+    return [*dict.fromkeys(name for totals in strata.values() for name in totals.rewards)]
+
+
+def lift_of(strata: StrataTotals, name: str, level: float = LEVEL) -> Lift:
+    """Of one name of rewards, or LEARNED."""
+    return lift(_sums(strata, name), level)
 
 
 def _sums(strata: StrataTotals, name: str) -> dict[object, GroupSums]:
@@ -51,3 +71,22 @@ def _sums(strata: StrataTotals, name: str) -> dict[object, GroupSums]:
         )
         for stratum, totals in strata.items()
     }
+
+
+def exploration_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
+    """Of every experiment whose policy draws."""
+    families = [GaugeMetricFamily(name, text, labels=("experiment",)) for name, text in _COSTS.items()]
+    for experiment, measures in totals.items():
+        for draws in measures.values():
+            found = exploration_cost(draws)
+            if found.is_known:
+                interval = found.interval
+                for family, value in zip(families, (interval.value, interval.low, interval.high), strict=True):
+                    family.add_metric((experiment,), value)
+    yield from families
+
+
+def exploration_cost(draws: StratumTotals) -> ExplorationCost:
+    """Of the draws of one measure."""
+    costs = np.array(draws.of(LEARNED).floats()[:BUCKETS])
+    return mean_cost(np.array(draws.decisions[:BUCKETS], np.float64), costs)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from decider.types import ExperimentId
 
@@ -68,9 +68,10 @@ def _camel(code: str) -> str:
 
 
 class ProcessMetrics:
-    """Commits, rounds of learning, and the build of this process."""
+    """Commits, rounds of learning, and the build of this process. ready: whether /readyz answers 200."""
 
-    def __init__(self, registry: CollectorRegistry, build: dict[str, str]) -> None:
+    def __init__(self, registry: CollectorRegistry, build: dict[str, str], *, ready: Callable[[], bool]) -> None:
+        Gauge("decider_ready", "1 while /readyz answers 200, 0 while 503.", registry=registry).set_function(ready)
         self._commits = Histogram(
             "decider_commit_entries", "Log entries in one commit.", buckets=_BATCH_BUCKETS, registry=registry
         )

@@ -45,6 +45,14 @@ class SharedTotals:
         with self._lock:
             yield self._totals
 
+    @contextmanager
+    def glance(self) -> Iterator[LogTotals]:
+        """The totals as far as they are counted, at most one slice further than before: in bounded time, also where the
+        log was never counted. They stay as they are meanwhile. Raises LogError."""
+        self._advance()
+        with self._lock:
+            yield self._totals
+
     def _advance(self) -> bool:
         with self._lock:
             return self._totals.advance()

@@ -20,6 +20,7 @@ from decider.server.experiment_commands import apply_command, get_command, pause
 from decider.server.explain_command import explain_command
 from decider.server.forget_command import forget_command
 from decider.server.leave_out_command import leave_out_command, rollback_command
+from decider.server.ops_command import ops_command
 from decider.server.relearn_command import relearn_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, join_address, split_address, table
@@ -48,6 +49,7 @@ main.add_command(get_command)
 main.add_command(apply_command)
 main.add_command(pause_command)
 main.add_command(resume_command)
+main.add_command(ops_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:

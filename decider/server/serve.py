@@ -36,6 +36,7 @@ from decider.metrics.requests import RequestMetrics
 from decider.metrics.rpc import ProcessMetrics, RpcMetrics
 from decider.metrics.shared_totals import SharedTotals
 from decider.metrics.state import StateCollector
+from decider.page.page import Page
 from decider.policy.algorithms import code_versions
 from decider.policy.memory import PolicyMemory
 from decider.policy.protocol import Model
@@ -49,6 +50,7 @@ from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
 from decider.server.http.decisions import decisions
 from decider.server.http.exposition import exposition
+from decider.server.http.pages import pages
 from decider.server.http.port import HttpPort
 from decider.server.http.probes import Readiness, probes
 from decider.server.service import DeciderService
@@ -133,6 +135,7 @@ class Server:
         self._behind = ""
         self._given_back = 0
         self._missing: dict[Owner, str] = {}
+        self._page: Page | None = None
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -152,14 +155,16 @@ class Server:
 
     def _open(self) -> None:
         settings = self._settings
-        routes = [exposition(self._registry), *probes(self._readiness), *decisions(self._explain, settings.db)]
+        routes = [exposition(self._registry), *probes(self._readiness)]
+        routes += [*pages(lambda: self._page, self._readiness), *decisions(self._explain, settings.db)]
         self._http = HttpPort(*split_address(settings.http), routes=routes)
         self.http_port = self._http.port
         self._opened.callback(self._http.stop)
         self._http.start()
         self._archiver = DailyArchive(settings)
         self._opened.callback(self._archiver.stop)
-        self._process = process = ProcessMetrics(self._registry, {name: str(value) for name, value in build().items()})
+        names = {name: str(value) for name, value in build().items()}
+        self._process = process = ProcessMetrics(self._registry, names, ready=lambda: self._readiness().ready)
         self._agreement = AgreementMetrics(self._registry)
         self.log = open_log(
             settings.db,
@@ -242,6 +247,14 @@ class Server:
             )
         )
         self._registry.register(ArchiveCollector(self._archiver))
+        self._page = Page(
+            self.log,
+            totals,
+            self.current,
+            clock=self._clock,
+            readiness=lambda: self._readiness().text,
+            held=self._guard.held,
+        )
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),
             threading.Thread(target=self._follow, name="follower", daemon=True),

@@ -16,6 +16,7 @@ COMMANDS = {
     "import": "logs",
     "inspect": "evaluate",
     "lift": "lift",
+    "plan": "plan",
     "run": "run",
     "verify": "verify",
     "worlds": "worlds",

@@ -9,6 +9,15 @@ import math
 from collections.abc import Iterable
 from dataclasses import replace
 
+from decider.text import (
+    between,
+    count,
+    figure,
+    more_decisions,
+    rough,
+    signed,
+    signed_percent,
+)
 from simulator.evaluate.result import (
     Answer,
     Conclusion,
@@ -21,15 +30,6 @@ from simulator.evaluate.result import (
     PolicyResult,
 )
 from simulator.evaluate.verdicts import MATERIAL, by_severity
-from simulator.text import (
-    between,
-    count,
-    figure,
-    more_decisions,
-    rough,
-    signed,
-    signed_percent,
-)
 
 LOGGED = "logged"
 """The name of the policies that made the log."""

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from decider.estimate.sample import Units
+from decider.text import figure
 from simulator.evaluate.result import ActionShare, Histogram
 from simulator.evaluate.scores import Scores
 from simulator.logs.columns import Category, Columns, Flags, Floats, Longs, Number
-from simulator.text import figure
 
 BINS = 30
 MOST_VALUES = 8

@@ -17,6 +17,7 @@ import numpy as np
 from decider.estimate.default_interval import NAME as DEFAULT
 from decider.estimate.independent import share_of, weighted_sum
 from decider.estimate.mean import Interval
+from decider.text import count, figure, percent
 from simulator.evaluate.candidates import Candidate, FixedAction
 from simulator.evaluate.checks.split import split_verdict, versions_apart
 from simulator.evaluate.estimates import Estimator, Terms, estimate_mean, mean_reward
@@ -24,7 +25,6 @@ from simulator.evaluate.result import Diagnostics, Difference, Estimate, Finding
 from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.verdicts import ENOUGH_ESS, LEAST_ESS, at_least, reasons, worst_verdict
 from simulator.logs.columns import Columns, Flags, Floats
-from simulator.text import count, figure, percent
 
 TWO_GROUPS = f"{DEFAULT}, of two groups"
 

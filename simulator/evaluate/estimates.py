@@ -32,13 +32,13 @@ from decider.estimate.sndr import Sndr
 from decider.estimate.snips import Snips
 from decider.estimate.switch_dr import SwitchDr
 from decider.estimate.weights import effective_size
+from decider.text import figure, percent
 from simulator.evaluate.result import Difference, Estimate
 from simulator.evaluate.reward_bounds import possible_rewards
 from simulator.evaluate.scores import GroupProbabilities, Scores
 from simulator.evaluate.support import Samples, Unseen, difference_of, samples_of
 from simulator.evaluate.verdicts import LEAST_ESS, Z_95
 from simulator.logs.columns import Floats, Longs
-from simulator.text import figure, percent
 
 REPLAY_SEED = 1
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from decider.estimate.iips import Iips
 from decider.estimate.rips import Rips
+from decider.text import percent
 from simulator.evaluate.answer import of_pages
 from simulator.evaluate.candidates import Candidate, LoggedPolicies
 from simulator.evaluate.checks.answer import Answer, answer_findings
@@ -35,7 +36,6 @@ from simulator.evaluate.scores import Scores
 from simulator.evaluate.support import Unseen, samples_of
 from simulator.evaluate.verdicts import NEGLIGIBLE, caution_if
 from simulator.logs.columns import Columns, Flags, Floats, Longs, Pages
-from simulator.text import percent
 
 SHOWN = ("ips", "snips")
 """Of the estimates that decisions have: those that say something of pages."""

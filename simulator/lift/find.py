@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from decider.estimate.exploration import mean_cost
 from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums
 from decider.estimate.mean import Interval
 from decider.experiment.strata import BUCKETS
-from simulator.lift.result import Answer, LiftResult, LiftRow
+from simulator.lift.result import LiftResult, LiftRow
 from simulator.logs.columns import Category, Field, Flags
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, GroupedDecisions
@@ -43,11 +44,19 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
         by=tuple([_row(log, name, *group, by_level) for group in groups for name in log.rewards]),
         by_level=level,
         cost=whole.cost if whole.is_known else None,
+        exploration=_exploration(log, level),
         strata=log.strata,
         begin=int(log.time.min()) if len(log) else 0,
         end=int(log.time.max()) if len(log) else 0,
         left_out=log.left_out,
     )
+
+
+def _exploration(log: GroupedDecisions, level: float) -> Interval | None:
+    bucket = log.draws.bucket
+    draws, costs = (np.bincount(bucket, weights, BUCKETS).astype(np.float64) for weights in (None, log.draws.cost))
+    found = mean_cost(draws, costs, level)
+    return found.interval if found.is_known else None
 
 
 def _groups(log: GroupedDecisions, fields: Sequence[str]) -> Iterator[tuple[str, str, Flags]]:
@@ -90,7 +99,7 @@ def _row(log: GroupedDecisions, reward: str, field: str, value: str, rows: Flags
         reward=reward,
         field=field,
         value=value,
-        answer=answer(found),
+        answer=found.answer,
         lift=found.interval,
         relative=found.relative,
         per_week=_per_week(found, log) if found.is_known else None,
@@ -101,19 +110,6 @@ def _row(log: GroupedDecisions, reward: str, field: str, value: str, rows: Flags
         clusters=found.clusters,
         needed=START,
     )
-
-
-def answer(found: Lift) -> Answer:
-    """Whether the policy earns more than the holdout.
-
-    >>> answer(LiftSums(BUCKETS).lift())
-    'too little'
-    """
-    if not found.is_known:
-        return "too little"
-    if found.interval.low > 0:
-        return "yes"
-    return "no" if found.interval.high < 0 else "not yet"
 
 
 def _per_week(found: Lift, log: GroupedDecisions) -> Interval | None:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
+from decider.estimate.lift import Answer
 from decider.estimate.mean import Interval
 from simulator.logs.groups import StratumRead
 
 SCHEMA = 1
-
-Answer = Literal["yes", "no", "not yet", "too little"]
-"""Does the policy earn more? `no`: it earns less. `too little`: there is no interval yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,8 @@ class LiftResult:
     """rows: of all decisions, one for each reward. by: of the values of the fields that were named.
 
     level: all intervals of `rows` together hold it at every look; by_level: those of `by`. begin, end: microseconds
-    since 1970, of the first and the last decision. cost: of the holdout, reward/decision; None where nothing is known.
+    since 1970, of the first and the last decision. cost: of the holdout, reward/decision; exploration: its cost,
+    reward/draw, over all versions since a reward has meant the same; None where nothing is known.
     left_out: decisions, by kind.
     """
 
@@ -58,6 +56,7 @@ class LiftResult:
     by: tuple[LiftRow, ...]
     by_level: float
     cost: float | None
+    exploration: Interval | None
     strata: tuple[StratumRead, ...]
     begin: int
     end: int

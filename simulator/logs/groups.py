@@ -1,8 +1,10 @@
-"""Our own log as two groups, the policy's units and the holdout's, as columns. Called by `simulator/lift/`.
+"""Our own log as two groups, the policy's units and the holdout's, as columns; or as what it served, whether there is a
+holdout or not. Called by `simulator/lift/`.
 
 What counts is what the server counts for its metrics: every sealed decision of the strata that mean the same by a
 reward (`decider/experiment/strata.py`), whatever it got and whatever was shown in its place. The group of a unit was
-drawn before all that, so comparing anything less than all of it would compare different units.
+drawn before all that, so comparing anything less than all of it would compare different units. What exploration costs
+is counted over all draws since a reward has meant the same, with or without a holdout.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of
+from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of
 from decider.log.open import archived, open_reader
 from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS
 from simulator.logs.arrow import category
 from simulator.logs.columns import Category, Field, Flags, Floats, Longs
 from simulator.logs.decider_log import EVER, NOT_ACTIVATED, experiment_versions, fields_of, one_kind_each
+from simulator.logs.draws import Draws, exploration_costs, is_draw
 from simulator.logs.errors import BadLog
 from simulator.logs.final_rewards import Counted, Rewards, check_names, concatenate, final_rewards
 from simulator.logs.span import Span
@@ -39,7 +42,7 @@ LEARNED = "(learned)"
 _LEARNED_AS_DECLARED = Counted({}, None)
 
 _NUMBERS = ("position", "time", "version", "sealed", "activated")
-_TEXTS = ("unit_id", "reason", "features", *CONTEXT_FIELDS)
+_TEXTS = ("unit_id", "reason", "pmf", "features", *CONTEXT_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,8 @@ class GroupedDecisions:
     """n sealed decisions. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,) each.
 
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
-    the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind.
+    the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind. draws: those of which exploration
+    cost something.
     """
 
     log: str
@@ -71,6 +75,7 @@ class GroupedDecisions:
     context: tuple[Category, ...]
     features: Category
     left_out: Mapping[str, int]
+    draws: Draws
 
     def __len__(self) -> int:
         return len(self.stratum)
@@ -79,6 +84,39 @@ class GroupedDecisions:
     def fields(self) -> Mapping[str, Field]:
         """The context by name. Features are parsed for it, each object once."""
         return fields_of(self.context, self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """n sealed decisions of the versions in which a reward means what it does in the newest one. reward: the final one;
+    (n,) each."""
+
+    log: str
+    unit: Longs
+    holdout: Flags
+    time: Longs
+    reward: Floats
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+
+def load_served(path: Path, *, experiment: str | None = None, archive: Sequence[Path] = ()) -> Served:
+    """What one experiment has served, with a holdout or without. Raises AmbiguousExperiment, BadLog where it has served
+    nothing, or LogError where there is no log."""
+    with closing(open_reader(path, archive=archive)) as log:
+        versions = experiment_versions(log, experiment)
+        if not versions:
+            raise BadLog(f"{log.name}: has no experiment, so it says nothing about traffic")
+        logged = log.arrow(versions[-1].experiment.id, log.head())
+        raw, sent = _Decisions(logged), Rewards(logged.rewards, named=False)
+        version = np.searchsorted([one.position for one in versions], raw.version)
+        used = _newest(versions, version, raw.sealed & ~_not_activated(versions, version, raw))
+        learned, _ = final_rewards(
+            sent, _LEARNED_AS_DECLARED, versions, version=version, position=raw.position, time=raw.time
+        )
+        unit, holdout = raw.unit.codes.astype(np.int64), _is_holdout(raw.reason)
+        return Served(log.name, unit[used], holdout[used], raw.time[used], learned[used])
 
 
 def load_groups(
@@ -118,12 +156,13 @@ class _Decisions:
     """The decisions as they stand in the log."""
 
     def __init__(self, logged: ArrowBatches) -> None:
-        found = [{name: batch[name] for name in (*_NUMBERS, *_TEXTS)} for batch in logged.decisions]
+        found = [{name: batch[name] for name in (*_NUMBERS, "propensity", *_TEXTS)} for batch in logged.decisions]
         self.position, self.time, self.version, sealed, activated = (
             concatenate([batch[name].to_numpy() for batch in found], np.int64) for name in _NUMBERS
         )
         self.sealed, self.activated = sealed.astype(np.bool_), activated.astype(np.bool_)
-        self.unit, self.reason, self.features, *self.context = (
+        self.propensity = concatenate([batch["propensity"].to_numpy() for batch in found], np.float64)
+        self.unit, self.reason, self.pmf, self.features, *self.context = (
             category([batch[name] for batch in found]) for name in _TEXTS
         )
 
@@ -140,12 +179,11 @@ def _load(
     check_names(log.name, sent, dict.fromkeys(names, 1.0))
     version = np.searchsorted([one.position for one in versions], raw.version)
     measure = np.array([strata[one.position].measure if one.position in strata else 0 for one in versions])[version]
-    needs_activation = np.array([one.experiment.needs_activation for one in versions], np.bool_)
     first = {
         **span.outside(log.name, raw.time),
         WINDOW_OPEN: ~raw.sealed,
         NO_HOLDOUT: measure == 0,
-        NOT_ACTIVATED: needs_activation[version] & ~raw.activated,
+        NOT_ACTIVATED: _not_activated(versions, version, raw),
     }
     counted = ~np.logical_or.reduce(list(first.values()))
     newest = measure[counted].max(initial=0)
@@ -156,13 +194,16 @@ def _load(
     )
     rewards = {LEARNED: learned, **{name: _values(sent, name, raw.position) for name in names}}
     read, stratum = _strata(versions, strata, version[used])
-    buckets = np.array([*map(bucket_of, raw.unit.values), bucket_of("")])
+    bucket = np.array([*map(bucket_of, raw.unit.values), bucket_of("")])[raw.unit.codes]
+    sealed = ~np.logical_or.reduce([rows for kind, rows in first.items() if kind != NO_HOLDOUT])
+    drawn = _newest(versions, version, sealed & is_draw(raw.reason))
+    costs = exploration_costs(raw.reason.take(drawn), raw.propensity[drawn], raw.pmf.take(drawn), learned[drawn])
     return GroupedDecisions(
         log=log.name,
         experiment=versions[-1].experiment.id,
         strata=read,
         stratum=stratum,
-        bucket=buckets[raw.unit.codes][used],
+        bucket=bucket[used],
         unit=raw.unit.codes.astype(np.int64)[used],
         holdout=_is_holdout(raw.reason)[used],
         time=raw.time[used],
@@ -170,7 +211,23 @@ def _load(
         context=tuple([field.take(used) for field in raw.context]),
         features=raw.features.take(used),
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
+        draws=Draws(bucket[drawn], costs),
     )
+
+
+def _not_activated(versions: Sequence[ExperimentVersion], version: Longs, raw: _Decisions) -> Flags:
+    """Those that had to be and were not. version: index into `versions`."""
+    needs_activation = np.array([one.experiment.needs_activation for one in versions], np.bool_)
+    missing: Flags = needs_activation[version] & ~raw.activated
+    return missing
+
+
+def _newest(versions: Sequence[ExperimentVersion], version: Longs, rows: Flags) -> Flags:
+    """Those of the rows in which a reward means what it does in the newest of them. version: index into `versions`."""
+    measures = measures_of_all(versions)
+    measure = np.array([measures[one.position].measure for one in versions])[version]
+    newest: Flags = rows & (measure == measure[rows].max(initial=0))
+    return newest
 
 
 def _is_holdout(reason: Category) -> Flags:

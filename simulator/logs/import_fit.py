@@ -20,11 +20,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from decider.experiment.definition import Experiment
+from decider.text import figure
 from simulator.logs.columns import Columns, Longs
 from simulator.logs.errors import BadLog
 from simulator.logs.import_experiment import legal
 from simulator.logs.import_features import call_features, usable_context
-from simulator.text import figure
 
 
 @dataclass(frozen=True, slots=True)

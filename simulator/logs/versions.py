@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 
 from decider.experiment.definition import DEFAULT_ACTION_REASONS, Experiment, ExperimentVersion, RewardDefinition
+from decider.text import figure
 from simulator.logs.errors import BadLog
-from simulator.text import figure
 
 
 @dataclass(frozen=True, slots=True)

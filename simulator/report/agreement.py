@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from decider.estimate.mean import Interval
+from decider.text import between, count, figure, percent
 from simulator.agreement import AgreementReport, Earned, Shares
 from simulator.report.table import Column, Table, in_terminal
-from simulator.text import between, count, figure, percent
 
 NEWEST = 1_000
 """Decisions that show how far the policy is now."""

@@ -12,11 +12,11 @@ from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.text import Text
 
+from decider.text import between, count, duration, figure, percent, printable
 from simulator.evaluate.answer import log_answer
 from simulator.evaluate.result import Diagnostics, Finding, LogSummary, Verdict
 from simulator.evaluate.verdicts import by_severity
 from simulator.report.table import STYLES, Cell, Column, Facts, Table, estimate, facts_in_terminal, in_terminal
-from simulator.text import between, count, duration, figure, percent, printable
 
 FINDINGS: Sequence[Column[Finding]] = (
     Column("Verdict", lambda one: Cell(one.verdict, tone=one.verdict), "verdict"),

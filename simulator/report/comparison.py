@@ -12,11 +12,11 @@ from dataclasses import replace
 from rich.console import RenderableType
 from rich.text import Text
 
+from decider.text import figure, percent, signed, signed_percent
 from simulator.compare.on_world import SHARE
 from simulator.compare.paired import Comparison
 from simulator.compare.result import ComparisonResult, Family, Standing
 from simulator.report.table import Cell, Column, Table, Tone, estimate, in_terminal
-from simulator.text import figure, percent, signed, signed_percent
 
 TONES: Mapping[str, Tone] = {"better": "fine", "worse": "do not use"}
 PAIRS = 30

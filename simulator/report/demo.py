@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 from decider.estimate.mean import Interval
+from decider.text import count, figure, signed
 from simulator.drive.demo import Group, GroupRewards
 from simulator.drive.returning import VISITS, Place
 from simulator.report.table import Cell, Column, Table
-from simulator.text import count, figure, signed
 
 NamedGroup = tuple[str, Group]
 """A group of visitors by its name."""

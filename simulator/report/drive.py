@@ -8,12 +8,12 @@ from typing import NamedTuple
 from rich.console import RenderableType
 from rich.text import Text
 
+from decider.text import count, figure, percent
 from simulator.drive.earnings import Earnings
 from simulator.drive.latency import Percentiles
 from simulator.drive.reconcile import SentCounts
 from simulator.drive.result import DriveResult
 from simulator.report.table import Cell, Column, Facts, Table, facts_in_terminal, in_terminal
-from simulator.text import count, figure, percent
 
 Sent = tuple[str, SentCounts]
 Calls = tuple[str, Percentiles]

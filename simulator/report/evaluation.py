@@ -12,6 +12,7 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from decider.text import between, count, figure, printable, signed, signed_between
 from simulator.evaluate.answer import LOGGED, best_first, conclude
 from simulator.evaluate.result import (
     Conclusion,
@@ -29,7 +30,6 @@ from simulator.evaluate.verdicts import LEAST_ESS
 from simulator.report.checks import candidate_panel, log_panel, notable
 from simulator.report.slates import page_estimates_table, pages_table, pages_text
 from simulator.report.table import STYLES, Cell, Column, Table, Tone, difference, estimate, in_terminal
-from simulator.text import between, count, figure, printable, signed, signed_between
 
 INTERVAL = "95 % interval"
 HOLDOUT = "holdout"

@@ -11,10 +11,10 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from decider.estimate.mean import Interval
+from decider.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
 from simulator.lift.result import LiftResult, LiftRow
 from simulator.logs.groups import LEARNED
 from simulator.report.table import Cell, Column, Table, Tone, in_terminal
-from simulator.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
 
 TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use"}
 
@@ -125,12 +125,20 @@ def sentences(found: LiftResult) -> Iterator[str]:
             f"An interval needs the rewards of about {figure(poor.needed)} units in each group, and of more where "
             f"a few amounts are large; one group has {rough(poor.clusters)} so far. Wait, or make the holdout larger."
         )
-    if found.cost is not None:
-        told = "what its units do not earn without the policy"
-        yield f"The holdout costs {rough(found.cost, digits=3)} a decision: {told}."
+    yield from _costs(found)
     if found.left_out:
         kinds = [f"{count(number)} {kind}" for kind, number in found.left_out.items()]
         yield f"Left out: {', '.join(kinds)}."
+
+
+def _costs(found: LiftResult) -> Iterator[str]:
+    if found.cost is not None:
+        told = "what its units do not earn without the policy"
+        yield f"The holdout costs {rough(found.cost, digits=3)} a decision: {told}."
+    if found.exploration is not None:
+        cost = found.exploration
+        told = "what the policy's most probable action would have earned more"
+        yield f"Exploration costs {rough(cost.value, digits=3)} a draw ({_signed(cost)}): {told}, in one step."
 
 
 def _made(row: LiftRow, group: int) -> str:

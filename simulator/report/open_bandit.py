@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from decider.estimate.binomial import Proportion, part_less_whole, proportion_interval
 from decider.estimate.mean import Interval
+from decider.text import count, percent, signed_percent
 from simulator.drive.open_bandit import WINDOW, DriveSummary, Pass
 from simulator.report.table import Cell, Column, Table, estimate
-from simulator.text import count, percent, signed_percent
 
 
 class Rate(NamedTuple):

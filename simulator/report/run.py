@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from rich.console import RenderableType
 from rich.text import Text
 
+from decider.text import count, figure, percent
 from simulator.report.table import Cell, Column, Facts, Table, in_terminal, sparkline
 from simulator.run.result import LEARNS, SINGLE, Band, Figures, PolicyRuns, WorldRuns
-from simulator.text import count, figure, percent
 
 
 def terminal_parts(found: WorldRuns) -> Iterator[RenderableType]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from decider.text import between, count, figure
 from simulator.evaluate.answer import LOGGED, conclude
 from simulator.evaluate.result import Estimate, PageResults, PageReward, PolicyResult
 from simulator.report.table import Cell, Column, Table, difference, estimate
-from simulator.text import between, count, figure
 
 INTERVAL = "95 % interval"
 

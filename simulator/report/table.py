@@ -16,7 +16,7 @@ from rich import table as rich_table
 from rich.box import SIMPLE_HEAD
 from rich.text import Text
 
-from simulator.text import NOTHING, between, figure, printable, signed
+from decider.text import NOTHING, between, figure, printable, signed
 
 RowT = TypeVar("RowT")
 

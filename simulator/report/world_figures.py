@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from decider.text import figure, percent
 from decider.types import CONTEXT_FIELDS, Context, FeatureValue
 from simulator.run.play import play_reference
 from simulator.run.task import share_of_lift
-from simulator.text import figure, percent
 from simulator.worlds.world import Floats, Indexes, Visits, World
 
 SEED, ROUNDS = 1, 12_000

@@ -19,9 +19,9 @@ from rich.style import Style
 from rich.text import Text
 
 from decider.experiment.definition import Action
+from decider.text import count, duration, figure, percent, shortened, signed_between
 from simulator.report.table import Cell, Column, Facts, Table, facts_in_terminal, in_terminal
 from simulator.report.world_figures import Portrait
-from simulator.text import count, duration, figure, percent, shortened, signed_between
 
 SHADES = "·░▒▓█"
 LOW, MIDDLE, HIGH = (48, 84, 150), (70, 160, 140), (240, 200, 60)

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from decider.text import figure as written
 from simulator.report.plots.canvas import CANDIDATE, MUTED, house_style
-from simulator.text import figure as written
 
 Point = tuple[str, int, Mapping[str, float]]
 """(what grows, how many, figures by name)."""

@@ -55,7 +55,7 @@ from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
 from decider.log.sqlite.exposures import all_shown, counts, limited_versions
-from decider.log.sqlite.known_strata import KnownStrata
+from decider.log.sqlite.known_strata import KnownMeasures, KnownStrata
 from decider.log.sqlite.locks import hold, let_go
 from decider.log.sqlite.log_files import last_acknowledged
 from decider.log.sqlite.models import SqliteModelReader
@@ -79,7 +79,7 @@ from decider.log.sqlite.sealed import (
     place_of,
     sealed_page,
 )
-from decider.log.sqlite.totals import count_totals
+from decider.log.sqlite.totals import Grouped, count_totals
 from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, open_decisions
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
@@ -92,6 +92,7 @@ select version, coalesce(build, 0), min(model) from decisions not indexed where 
 """
 
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
+_NEWEST_VERSIONS = "select position from experiments where experiment = ? order by number desc limit ?"
 _VERSION = "select position, time, number, definition from experiments where position = ?"
 
 _ORIGINS = """
@@ -189,6 +190,7 @@ class SqliteReader:
         self._connections: list[sqlite3.Connection] = []
         self._versions = VersionCache()
         self._strata = KnownStrata(self.version_at)
+        self._measures = KnownMeasures(self.version_at)
         try:
             self._check_tables()
         except BaseException:
@@ -333,6 +335,10 @@ class SqliteReader:
     def _version_in(self, row: Any) -> ExperimentVersion:
         known = self._versions.get(row["position"])
         return known or self._versions.put(experiment_version(row), characters=len(row["definition"]))
+
+    def newest_versions(self, experiment: ExperimentId, *, most: int) -> Sequence[Position]:
+        """See LogReader."""
+        return [row["position"] for row in self._read(_NEWEST_VERSIONS, (experiment, most))]
 
     def origins(self, versions: Collection[Position]) -> Mapping[Position, Origin]:
         """See LogReader."""
@@ -652,8 +658,8 @@ class SqliteReader:
             if may_be_gone(connection, after.position):
                 raise EntriesArchived(f"{self.path}: entries behind position {after.position} are archived")
             due = due_until(read(connection, FIRST_DEADLINES, {"after": after.time}), until.time)
-            strata = partial(self._strata.of, connection)
-            return count_totals(connection, self._action_names, due, strata=strata, after=after, until=until)
+            grouped = Grouped(partial(self._strata.of, connection), partial(self._measures.of, connection))
+            return count_totals(connection, self._action_names, due, grouped=grouped, after=after, until=until)
 
     def totals_checkpoint(self, until: Mark | None = None) -> TotalsCheckpoint | None:
         """See LogReader."""

@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, strata_of_all
+from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
+from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
 from decider.log.protocol import Mark
 from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
+    ALL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
+    SLOTS,
     ActionNames,
     LabelTotals,
     RewardTotals,
@@ -36,13 +39,15 @@ _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 _INVERSE = sum_columns(f"(case when reason in {_DRAW_REASONS} then 1.0 / propensity end)", "inverse")
 
 _DECISIONS = f"""
-select version, action, reason, count(*) as count, {_INVERSE}
-from decisions where position > :after and position <= :until group by version, action, reason, inverse_odd
+select version, action, reason, time / {DAY} as day, count(*) as count, {_INVERSE}
+from decisions where position > :after and position <= :until group by version, action, reason, day, inverse_odd
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
-select version, eligible, key, count(*) as count from decisions not indexed, json_each(pmf)
+select version, eligible, key, time / {DAY} as day, count(*) as count, sum(value) as slots,
+  sum((value * ({SLOTS} - value) + 999) / 1000) as variance
+from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
-group by version, eligible, key
+group by version, eligible, key, day
 """  # noqa: S608 - a constant
 _REWARDS = f"""
 select version, name, outcome, count(*) as count, {sum_columns("value", "value")},
@@ -61,29 +66,33 @@ select version, case
   count(*) as count, sum(cast(round(delay_seconds * 1e6) as integer)) as delay
 from joined_rewards where position > :after and position <= :until group by version, bucket
 """  # noqa: S608 - a constant
-STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS)
-"""Of entries by position."""
-
-
 _HOLDOUT = f"reason in {tuple(map(str, HOLDOUT_REASONS))}"
+
+_DAYS = f"""
+select version, time / {DAY} as day, coalesce(segment, '') as segment, action, count(*) as count
+from decisions where position > :after and position <= :until and not {_HOLDOUT} group by version, day, segment, action
+"""  # noqa: S608 - constants
+STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS, _DAYS)
+"""Of entries by position."""
 
 
 def _sealed_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, sum(not left_out) as count, sum(rewards = 0 and not left_out) as defaulted,
+select {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
+  sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by holdout, reward_odd, squared_odd
+group by holdout, day, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
-def _units_where(condition: str) -> str:
+def _rewarded_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("reward", "value")}
-from sealed_decisions where {condition} and not left_out group by holdout, unit_id, value_odd
+select name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
+from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day
 """  # noqa: S608 - our names
 
 
@@ -95,10 +104,52 @@ group by name, holdout, unit_id, value_odd
 """  # noqa: S608 - our names
 
 
+# Only where a pmf's maximum is at most a half may several actions share it; only where the propensity is that of an
+# even draw may the pmf be flat. So hardly any pmf is read place by place.
+_MOST = """case when propensity > 0.5 then 1 else (select count(*) from json_each(pmf)
+  where value = (select max(value) from json_each(pmf))) end"""
+_IS_FLAT = """abs(propensity * json_array_length(pmf) - 1.0) <= json_array_length(pmf) * 0.000002
+  and (select max(value) <= min(value) + 1 from json_each(pmf))"""
+
+
+def _units_where(condition: str) -> str:
+    """By unit: decisions and their rewards; draws and what exploration cost (`exploration_cost`). Both in one, since
+    most of the time goes into reading the decisions."""
+    return f"""
+with sealed as materialized (
+  select {_HOLDOUT} as holdout, left_out, unit_id, propensity, reason, reward,
+    case when reason in {_DRAW_REASONS} and not left_out
+      then (select d.pmf from decisions d where d.position = s.position) end as pmf
+  from sealed_decisions s where {condition}),
+costs as materialized (
+  select holdout, left_out, unit_id, reward, case when pmf is not null then reward
+    * (case when reason = '{Reason.EXPLOIT}' then 1.0 / (propensity * {_MOST}) when {_IS_FLAT} then 1.0 else 0.0 end
+      - 1.0) end as cost
+  from sealed)
+select holdout, left_out, unit_id, count(*) as count, count(cost) as draws, {sum_columns("reward", "value")},
+  {sum_columns("cost", "cost")}
+from costs group by holdout, left_out, unit_id, value_odd, cost_odd
+"""  # noqa: S608 - our names
+
+
 _SEALED = "version = :version and time > :after and time <= :until and seal is null"
 _CLOSED = "select decision from seals where version = :version and time >= :after and time < :until order by time"
 _CLOSED_AT_ONCE = 500
 _WINDOW = "select window from experiments where position = ?"
+
+
+class Grouped(NamedTuple):
+    """Of a version. strata: for the lift; None where it has no holdout. measures: for the cost of exploration."""
+
+    strata: Callable[[Position], Stratum | None]
+    measures: Callable[[Position], Stratum]
+
+
+class Places(NamedTuple):
+    """Where the sealed decisions of a version belong."""
+
+    stratum: Stratum | None
+    measure: Stratum
 
 
 def count_totals(
@@ -106,20 +157,22 @@ def count_totals(
     names: Callable[[Position], ActionNames],
     due: Iterable[Position],
     *,
-    strata: Callable[[Position], Stratum | None],
+    grouped: Grouped,
     after: Mark,
     until: Mark,
 ) -> Totals:
     """Everything in (after, until]. names: of a version's actions. due: the versions with decisions that were sealed
-    between. strata: of versions, for the lift."""
+    between."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     known = _KnownNames(names)
     _count_decisions(totals, connection, span, known)
     _count_possible(totals, connection, span, known)
     _count_rewards(totals, connection, span)
+    _count_days(totals, connection, span, known)
     for version in due:
-        _count_sealed(totals, connection, version, strata(version), after=after.time, until=until.time)
+        places = Places(grouped.strata(version), grouped.measures(version))
+        _count_sealed(totals, connection, version, places, after=after.time, until=until.time)
     return totals
 
 
@@ -145,6 +198,7 @@ def _count_decisions(
         if reason in POLICY_DRAWS:
             key = (version, action)
             totals.inverse_propensity[key] = totals.inverse_propensity.get(key, ZERO) + exact_sum(row, "inverse")
+            totals.excess[*key, row["day"]] += SLOTS * row["count"]
 
 
 def _count_possible(
@@ -156,7 +210,19 @@ def _count_possible(
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
         eligible = json.loads(row["eligible"]) if row["eligible"] else names[version].active
-        totals.possible[version, names[version].counted_as(eligible[row["key"]])] += row["count"]
+        key = (version, names[version].counted_as(eligible[row["key"]]))
+        totals.possible[key] += row["count"]
+        totals.excess[*key, row["day"]] -= row["slots"]
+        totals.variance[*key, row["day"]] += row["variance"]
+
+
+def _count_days(
+    totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position], names: _KnownNames
+) -> None:
+    for row in read(connection, _DAYS, span):
+        version = row["version"]
+        action = names[version].counted_as(row["action"])
+        totals.days[DayCell(version, row["day"], row["segment"], action)] += row["count"]
 
 
 def _count_rewards(totals: Totals, connection: sqlite3.Connection, span: Mapping[str, Position]) -> None:
@@ -178,7 +244,7 @@ def _count_sealed(
     totals: Totals,
     connection: sqlite3.Connection,
     version: Position,
-    stratum: Stratum | None,
+    places: Places,
     *,
     after: Time,
     until: Time,
@@ -186,38 +252,71 @@ def _count_sealed(
     # Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
     (window,) = connection.execute(_WINDOW, (version,)).fetchone()
     part = {"version": version, "after": after - window, "until": until - window}
-    _add_all(totals, connection, version, stratum, (_SEALED, part))
+    _add_all(totals, connection, version, places, (_SEALED, part))
     closed = connection.execute(_CLOSED, {"version": version, "after": after, "until": until})
     while some := closed.fetchmany(_CLOSED_AT_ONCE):
         # A list, not a query: see above.
-        places = f"position in ({','.join([str(position) for (position,) in some])})"
-        _add_all(totals, connection, version, stratum, (places, {}))
+        listed = f"position in ({','.join([str(position) for (position,) in some])})"
+        _add_all(totals, connection, version, places, (listed, {}))
 
 
 def _add_all(
     totals: Totals,
     connection: sqlite3.Connection,
     version: Position,
-    stratum: Stratum | None,
+    places: Places,
     where: tuple[str, Mapping[str, int]],
 ) -> None:
     """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
     condition, values = where
     _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
-    if stratum is not None:
-        units = connection.execute(_units_where(condition), values).fetchall()
-        if units:  # one without decisions would take the place of older strata
-            lift = totals.lift.setdefault(stratum, StratumTotals())
-            _add_units(lift, units)
-            _add_named(lift, connection.execute(_named_where(condition), values))
+    for name, holdout, day, count in connection.execute(_rewarded_where(condition), values):
+        totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
+    units = list(map(_UnitRow._make, connection.execute(_units_where(condition), values)))
+    draws = [row for row in units if row.draws]
+    if draws:
+        _add_draws(totals.exploration.setdefault(places.measure, StratumTotals()), draws)
+    if units and places.stratum is not None:  # one without decisions would take the place of older strata
+        lift = totals.lift.setdefault(places.stratum, StratumTotals())
+        _add_units(lift, units)
+        _add_named(lift, connection.execute(_named_where(condition), values))
 
 
-def _add_units(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
+class _UnitRow(NamedTuple):
+    """Of `_units_where`."""
+
+    holdout: int
+    left_out: int
+    unit: str
+    decisions: int
+    draws: int
+    upper: int
+    lower: int
+    rest: int
+    odd: float | None
+    cost_upper: int
+    cost_lower: int
+    cost_rest: int
+    cost_odd: float | None
+
+
+def _add_units(lift: StratumTotals, rows: Iterable[_UnitRow]) -> None:
     learned = lift.of(LEARNED)
-    for holdout, unit, count, *digits, odd in rows:
-        place = place_of(bucket_of(unit), holdout=holdout)
-        lift.decisions[place] += count
-        _add_value(learned, place, digits, odd, count)
+    for row in rows:
+        place = place_of(bucket_of(row.unit), holdout=bool(row.holdout))
+        if row.left_out:
+            lift.left_out[place] += row.decisions
+        else:
+            lift.decisions[place] += row.decisions
+            _add_value(learned, place, (row.upper, row.lower, row.rest), row.odd, row.decisions)
+
+
+def _add_draws(exploration: StratumTotals, rows: Iterable[_UnitRow]) -> None:
+    costs = exploration.of(LEARNED)
+    for row in rows:
+        place = place_of(bucket_of(row.unit), holdout=False)
+        exploration.decisions[place] += row.draws
+        _add_value(costs, place, (row.cost_upper, row.cost_lower, row.cost_rest), row.cost_odd, row.draws)
 
 
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
@@ -239,16 +338,20 @@ def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) 
             reward=exact_sum(row, "reward"),
             squared=exact_sum(row, "squared"),
         )
-        key = (version, HOLDOUT if row["holdout"] else POLICY)
-        totals.sealed[key] = totals.sealed.get(key, SealedTotals()) + more
+        group = HOLDOUT if row["holdout"] else POLICY
+        totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
+        if more.count:
+            totals.rewarded[version, ALL, group, row["day"]] += more.count
+            day = DayGroup(version, row["day"], group)
+            totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
     """Add everything in (after, until] to totals by labels, from one connection: for a check, which has no reader."""
     rows = read(connection, "select position, time, number, definition from experiments")
     versions = {row["position"]: experiment_version(row) for row in rows}
-    strata = strata_of_all(versions.values())
+    grouped = Grouped(strata_of_all(versions.values()).get, measures_of_all(versions.values()).__getitem__)
     counted = count_totals(
-        connection, lambda at: names_of(versions[at]), versions, strata=strata.get, after=after, until=until
+        connection, lambda at: names_of(versions[at]), versions, grouped=grouped, after=after, until=until
     )
     totals.add(counted, {position: version.experiment.id for position, version in versions.items()})

@@ -111,7 +111,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _app(routes: Sequence[Route]) -> Starlette:
-    *others, last = [route.path for route in routes]
+    *others, last = [route.path.partition("{")[0] for route in routes]
     paths = f"{', '.join(others)} and {last}" if others else last
 
     async def say_paths(_: Request, __: Exception) -> Response:

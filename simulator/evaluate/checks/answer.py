@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from decider.estimate.sample import Floats
 from decider.estimate.weights import largest_share
+from decider.text import figure, more_decisions, percent
 from simulator.evaluate.result import Estimate, Finding
 from simulator.evaluate.verdicts import (
     DOMINATES,
@@ -22,7 +23,6 @@ from simulator.evaluate.verdicts import (
     at_least,
     caution_if,
 )
-from simulator.text import figure, more_decisions, percent
 
 
 @dataclass(frozen=True, slots=True)

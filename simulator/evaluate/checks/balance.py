@@ -16,9 +16,9 @@ from scipy.special import chdtrc, gammaincc
 
 from decider.estimate.sample import Floats, Longs
 from decider.estimate.sample_ratio import freedman
+from decider.text import figure
 from simulator.evaluate.reward_model import Levels, levels_of
 from simulator.logs.columns import Category, Columns, Field
-from simulator.text import figure
 
 MOST_LEVELS = 100
 """Values of a field that are looked at on their own, texts and numbers; the others together."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decider.estimate.weights import effective_size, top_share, usual_value
+from decider.text import figure, more_decisions, percent
 from simulator.evaluate.checks.answer import Answer, answer_findings
 from simulator.evaluate.checks.dr_against_ips import dr_against_ips
 from simulator.evaluate.checks.mean_weight import mean_of_weights
@@ -37,7 +38,6 @@ from simulator.evaluate.verdicts import (
     worst_verdict,
 )
 from simulator.logs.columns import Category, Columns, Field
-from simulator.text import figure, more_decisions, percent
 
 Floats = NDArray[np.float64]
 Longs = NDArray[np.int64]

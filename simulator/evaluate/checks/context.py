@@ -12,13 +12,13 @@ from itertools import combinations
 
 import numpy as np
 
+from decider.text import figure, percent
 from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
 from simulator.evaluate.checks.direction import ANY_FIELD, Preference, preferences
 from simulator.evaluate.result import Finding, Verdict
 from simulator.evaluate.reward_model import levels_of
 from simulator.evaluate.verdicts import BALANCE, MATERIAL, ORDER, alarm
 from simulator.logs.columns import Category, Columns, Field, Number
-from simulator.text import figure, percent
 
 NAME = BALANCE
 

@@ -13,10 +13,10 @@ import numpy as np
 
 from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import freedman
+from decider.text import figure
 from simulator.evaluate.checks.overlap import Overlap
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM, alarm
-from simulator.text import figure
 
 NAME = "reward model against weights"
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from decider.estimate.sample import Floats
 from decider.estimate.sample_ratio import Skew, freedman, weight_evidence
+from decider.text import figure, percent
 from simulator.evaluate.checks.context import context_balance
 from simulator.evaluate.result import Finding
 from simulator.evaluate.tally import Tally, bin_edges, divide, tally
 from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, caution_if
 from simulator.logs.columns import Columns, first_of_each
-from simulator.text import figure, percent
 
 LIKELIEST = "the most probable action"
 """An event of the sample ratio test besides the actions: it finds a server that draws the argmax and logs a softmax."""

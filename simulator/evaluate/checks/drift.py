@@ -14,10 +14,10 @@ from scipy.special import chdtrc
 
 from decider.estimate.sample import Floats, Longs, Units
 from decider.estimate.weights import usual_value
+from decider.text import figure
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM, MATERIAL, Z_ALARM
 from simulator.logs.columns import Category, Columns
-from simulator.text import figure
 
 BLOCKS = 10
 """Of time, to test for drift: few enough that each has rewards."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from decider.estimate.weights import usual_value
+from decider.text import figure, percent
 from decider.types import CONTEXT_FIELDS
 from simulator.evaluate.checks.balance import Cells, cells_of, name_of_level
 from simulator.evaluate.checks.direction import Preference, preferences
@@ -23,7 +24,6 @@ from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM, LEAKS
 from simulator.logs.columns import Columns
 from simulator.logs.id_fields import is_only_an_id
-from simulator.text import figure, percent
 
 SUSPICION = 0.05
 """Chance, over all fields of a right log, of an alarm here; by the bounds used it is far less (see RESULTS.md). The

@@ -14,10 +14,10 @@ import numpy as np
 from scipy.special import kl_div
 
 from decider.estimate.sample import Floats, Longs
+from decider.text import figure, percent
 from simulator.evaluate.result import Finding, Verdict
 from simulator.evaluate.verdicts import ALARM, MATERIAL, caution_if
 from simulator.logs.columns import Codes, Columns, LeftOutRows
-from simulator.text import figure, percent
 
 REPEATED_IDS = ("repeated decision id of another row", "repeated id of another decision")
 """Of a table, of dsjson: rows with an id that stood before and with something else in them. Second deliveries are no

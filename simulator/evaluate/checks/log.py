@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from decider.estimate.weights import usual_value
+from decider.text import duration, figure, more_decisions, percent
 from decider.types import Reason
 from simulator.evaluate.checks.draw import draw_findings
 from simulator.evaluate.checks.drift import drift
@@ -22,7 +23,6 @@ from simulator.evaluate.checks.time import time_gaps
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ENOUGH_SUCCESSES, MATERIAL, caution_if
 from simulator.logs.columns import Columns, Floats
-from simulator.text import duration, figure, more_decisions, percent
 
 NEARLY_ALL, FEW = 0.9, 20
 """A unit with nine in ten decisions, of more than twenty, leaves nothing that an interval could be made of."""

@@ -13,11 +13,11 @@ from scipy.stats import poisson
 
 from decider.estimate.sample_ratio import freedman
 from decider.estimate.weights import MeanWeight, mean_weight
+from decider.text import count, figure
 from simulator.evaluate.checks.overlap import Overlap
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import ALARM, MATERIAL, MORE_LIKE_IT, Z_ALARM, alarm
 from simulator.logs.columns import Columns
-from simulator.text import count, figure
 
 FEW_HEAVY = 1e-4
 """Chance of an alarm for a mean below 1. At 1e-3 the skew of weights gave 2 false ones in 900 right logs."""

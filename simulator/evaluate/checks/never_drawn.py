@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import poisson
 
+from decider.text import figure
 from simulator.evaluate.result import Finding
 from simulator.evaluate.support import usual_propensities
 from simulator.evaluate.verdicts import ALARM
 from simulator.logs.columns import Columns, Floats, Longs
-from simulator.text import figure
 
 SMALL = 0.05
 """Share of an even chance below which a propensity is the reason: more decisions like these would help too little."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from decider.text import between, figure
 from simulator.evaluate.result import Finding
 from simulator.evaluate.reward_bounds import ends_are_bounds, is_two_valued, possible_rewards
 from simulator.logs.columns import Columns
-from simulator.text import between, figure
 
 _DECLARE = "Declare what one decision can earn: --reward-range LOW HIGH."
 

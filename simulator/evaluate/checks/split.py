@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from decider.estimate.sample_ratio import SampleRatio
+from decider.text import count, figure, percent
 from simulator.evaluate.result import Finding, Verdict
 from simulator.evaluate.verdicts import ALARM, MATERIAL, alarm, caution_if
 from simulator.logs.columns import Columns
 from simulator.logs.holdout_split import Split
-from simulator.text import count, figure, percent
 
 LOOK = 1024
 """Units from one look at the evidence to the next; it holds at every look."""

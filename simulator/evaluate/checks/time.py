@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from decider.text import duration
 from simulator.evaluate.result import Finding
 from simulator.evaluate.verdicts import MATERIAL, caution_if
 from simulator.logs.columns import Columns
-from simulator.text import duration
 
 
 def time_gaps(columns: Columns) -> Finding | None:

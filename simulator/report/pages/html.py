@@ -1,21 +1,25 @@
 """How every page is made of its template, and written with its plots beside it. Called by the pages.
 
 A page holds everything that it shows: it opens from a disk or an attachment, needs no script and loads nothing. Every
-name in it comes from a log or a command line and is written as text. The same values give the same bytes.
+name in it comes from a log or a command line and is written as text. The same values give the same bytes. What all
+pages share is in `decider/page/`.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from simulator import text
+from decider.page.templates import Filters, environment
 from simulator.evaluate.verdicts import by_severity
 from simulator.report.plots.canvas import Plot
+
+FILTERS: Filters = {
+    "data_uri": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}",
+    "by_severity": by_severity,
+}
 
 
 def write_page(folder: Path, template: str, plots: Sequence[Plot], **values: Any) -> Path:
@@ -27,31 +31,6 @@ def write_page(folder: Path, template: str, plots: Sequence[Plot], **values: Any
     for plot in plots:
         (folder / f"{plot.file}.png").write_bytes(plot.png)
     page = folder / "index.html"
-    page.write_text(_environment().get_template(template).render(plots=plots, **values), encoding="utf-8")
+    made = environment(Path(__file__).parent, filters=FILTERS).get_template(template)
+    page.write_text(made.render(plots=plots, **values), encoding="utf-8")
     return page
-
-
-def _environment() -> Environment:
-    """The templates of all pages, and how their figures are written."""
-    made = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        finalize=_clean,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., Any]] = {
-        "figure": text.figure,
-        "count": text.count,
-        "words": lambda name: name.replace("_", " "),
-        "data_uri": lambda svg: f"data:image/svg+xml;base64,{b64encode(svg).decode()}",
-        "by_severity": by_severity,
-    }
-    made.filters |= filters
-    return made
-
-
-def _clean(value: Any) -> Any:
-    """Plain texts pass through here on their way into the page; `Markup` is the template's own."""
-    return text.printable(value) if type(value) is str else value

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from simulator.text import shortened
+from decider.text import shortened
 
 INK, MUTED, GRID = "#1f2933", "#5f6b7a", "#e3e7ec"
 CANDIDATE, LOGGED, BIASED = "#0072b2", "#5f6b7a", "#b84a00"

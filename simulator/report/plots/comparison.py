@@ -15,12 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from decider.text import between, figure, percent, printable, shortened
 from simulator.compare.paired import Comparison
 from simulator.compare.result import ComparisonResult, Family, ShareCurve, Standing, Value
 from simulator.report.comparison import signed_writer, writer
 from simulator.report.plots.canvas import GRID, INK, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.plots.forest import PLAIN, Look, Mark, Row, forest
-from simulator.text import between, figure, percent, printable, shortened
 
 REAL, NOT_REAL = PLAIN, Look(LOGGED, filled=False)
 LINES: tuple[tuple[str, Literal["-", "--", "-.", ":"]], ...] = (

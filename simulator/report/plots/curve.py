@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from decider.text import between, count, figure, printable
 from simulator.evaluate.result import Curve, LogSummary
 from simulator.report.plots.canvas import CANDIDATE, LOGGED, Plot, count_along, finished, frame, house_style
 from simulator.report.plots.forest import can_be_drawn
-from simulator.text import between, count, figure, printable
 
 CURVE_POINTS = 300
 SETTLED = 0.1

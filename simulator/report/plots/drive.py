@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from decider.text import figure
 from simulator.drive.latency import CURVE, Percentiles
 from simulator.drive.result import DriveResult
 from simulator.report.drive import measured_from
 from simulator.report.plots.canvas import BIASED, CANDIDATE, KEY, Plot, explain, finished, frame, house_style
-from simulator.text import figure
 
 TICKS = (50.0, 90.0, 99.0, 99.9)
 

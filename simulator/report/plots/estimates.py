@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 
+from decider.text import between, count, figure, printable, rough, signed
 from simulator.evaluate.result import Estimate, LogSummary, PolicyResult, Segment
 from simulator.report.evaluation import HOLDOUT, TOO_FEW, heading, headline_first
 from simulator.report.plots.canvas import Plot, finished, house_style
 from simulator.report.plots.forest import AS_LOGGED, NOT_UNBIASED, PLAIN, Mark, Row, forest
-from simulator.text import between, count, figure, printable, rough, signed
 
 UNIT = "reward per decision, with 95 % interval"
 MOST_SEGMENTS, MOST_OF_A_FIELD, FEWEST_OF_A_FIELD = 40, 10, 3

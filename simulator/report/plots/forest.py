@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from decider.text import between, cells, figure, shortened
 from simulator.report.plots.canvas import BIASED, CANDIDATE, GRID, INK, KEY, LOGGED, MUTED, count_along, explain, frame
-from simulator.text import between, cells, figure, shortened
 
 ROW, HEADING = 0.28, 0.32
 LABEL_WIDTH, CELL = 22, 0.078

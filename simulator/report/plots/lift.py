@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
+from decider.text import between, percent, printable, signed
 from simulator.lift.result import LiftResult, LiftRow
 from simulator.logs.groups import LEARNED
 from simulator.report.plots.canvas import Plot, finished, house_style
 from simulator.report.plots.forest import AS_LOGGED, PLAIN, Mark, Row, forest
-from simulator.text import between, percent, printable, signed
 
 MOST_ROWS = 40
 

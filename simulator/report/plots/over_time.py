@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
+from decider.text import ROUNDING_ERROR, between, count, figure, percent, printable, shortened
 from simulator.evaluate.result import LogSummary, OverTime, Period, PeriodUnit, VersionChange
 from simulator.report.plots.canvas import (
     CANDIDATE,
@@ -28,7 +29,6 @@ from simulator.report.plots.canvas import (
     house_style,
 )
 from simulator.report.plots.forest import can_be_drawn
-from simulator.text import ROUNDING_ERROR, between, count, figure, percent, printable, shortened
 
 REWARD, SHARES, LINE, AIR = 1.25, 1.1, 0.19, 0.16
 """Inches: of the two parts, of a line of the key between them, and above and below that."""

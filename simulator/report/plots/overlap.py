@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
+from decider.text import cells, count, figure, percent, printable, shortened
 from simulator.evaluate.result import ActionShare, Histogram
 from simulator.report.plots.canvas import (
     CANDIDATE,
@@ -28,7 +29,6 @@ from simulator.report.plots.canvas import (
     house_style,
 )
 from simulator.report.plots.forest import CELL, LABEL_WIDTH, can_be_drawn
-from simulator.text import cells, count, figure, percent, printable, shortened
 
 LARGEST_SHIFTS = 20
 MOST_LABELS = 8

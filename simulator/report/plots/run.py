@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from decider.text import figure, percent, printable, shortened
 from simulator.report.plots.canvas import KEY, LOGGED, Plot, count_along, explain, finished, frame, house_style
 from simulator.report.run import label
 from simulator.run.result import LearningCurve, Line, PolicyRuns, WorldRuns
-from simulator.text import figure, percent, printable, shortened
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 """Apart for every kind of colour vision (Okabe & Ito 2008)."""

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from decider.text import figure, printable, shortened
 from simulator.report.plots.canvas import INK, Plot, finished, frame, house_style
 from simulator.report.world_figures import SEED, Portrait
 from simulator.report.worlds import alone
-from simulator.text import figure, printable, shortened
 
 ROW, LABEL_WIDTH, INCHES = 0.3, 20, 0.078
 GROUP_WIDTH = 11

@@ -1,0 +1,77 @@
+"""The metrics of evidence that something is wrong, from the log's totals. Called by `collector.py`.
+
+Each is the natural logarithm of an e-value: compare it with ln 1000 = 6.9, however often you look. PromQL could compute
+none of them: it knows no units, and an interval for one look is wrong at the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+from prometheus_client.core import GaugeMetricFamily, Metric
+
+from decider.estimate.propensities import propensity_log_evalue
+from decider.estimate.split import StratumSplit, split_log_evalue, with_left_out
+from decider.experiment.definition import ExperimentVersion
+from decider.log.lift_totals import StrataTotals
+from decider.log.totals import BEFORE, DAYS, SLOTS, VARIANCE_UNIT, LabelTotals
+from decider.types import Position
+
+VersionAt = Callable[[Position], ExperimentVersion]
+
+
+def alarm_metrics(totals: LabelTotals, version_at: VersionAt) -> Iterator[Metric]:
+    """Of every experiment. version_at: reads a version."""
+    yield _gauge(
+        "decider_split_log_evalue",
+        "Log evidence that units are not in the holdout with the declared share; above 6.9 it is wrong.",
+        {experiment: split_evidence(strata, version_at) for experiment, strata in totals.lift.items()},
+    )
+    yield _gauge(
+        "decider_propensity_log_evalue",
+        "Log evidence that actions are not drawn with their logged propensities; above 6.9 they are wrong.",
+        propensity_evidence(totals),
+    )
+
+
+def split_evidence(strata: StrataTotals, version_at: VersionAt) -> float:
+    """Of one experiment; nan with too few units."""
+    versions = {stratum: version_at(stratum.first).experiment for stratum in strata}
+    return split_log_evalue(
+        [
+            StratumSplit(
+                versions[stratum].control_share, versions[stratum].salt, with_left_out(one.decisions, one.left_out)
+            )
+            for stratum, one in strata.items()
+        ]
+    )
+
+
+def propensity_evidence(totals: LabelTotals) -> dict[str, float]:
+    """By experiment with draws from a policy's pmf."""
+    actions: dict[str, dict[str, int]] = {}
+    days: dict[str, dict[str, int]] = {}
+    for experiment, action, _ in totals.excess:
+        known = actions.setdefault(experiment, {})
+        known.setdefault(action, len(known))
+    for experiment, day in sorted({(id_, day) for id_, _, day in totals.excess}, key=lambda one: one[1]):
+        known = days.setdefault(experiment, {BEFORE: 0})
+        known.setdefault(day, len(known))
+    sums = {id_: np.zeros((2, len(days[id_]), len(actions[id_]))) for id_ in actions}
+    for row, counts in enumerate((totals.excess, totals.variance)):
+        for (experiment, action, day), count in counts.items():
+            sums[experiment][row, days[experiment][day], actions[experiment][action]] = count
+    return {
+        id_: propensity_log_evalue(excess / SLOTS, variance * VARIANCE_UNIT, days=DAYS)
+        for id_, (excess, variance) in sums.items()
+    }
+
+
+def _gauge(name: str, text: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=("experiment",))
+    for experiment, value in values.items():
+        if not math.isnan(value):
+            family.add_metric((experiment,), value)
+    return family

@@ -1,0 +1,144 @@
+"""What the page says of experiments, as plain data: of the log's totals, so it costs the same however long the log is.
+
+Called by `page.py` while it holds the totals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from decider.estimate.lift import LEVEL, Lift
+from decider.estimate.mean import Interval
+from decider.log.daily_totals import DailyTotals, DayTotals
+from decider.log.lift_totals import LEARNED, StrataTotals
+from decider.log.totals import LabelTotals
+from decider.metrics.lift import lift_of, names_in
+from decider.types import ExperimentId, Position
+
+WEEK_DAYS = 7
+
+MOST_NAMES = 12
+"""Names of rewards with a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Week:
+    """What the policy's decisions of a week bring more, at the traffic of so many whole days."""
+
+    more: Interval
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """What the list says of an experiment. lift: None without a holdout."""
+
+    lift: Lift | None
+    week: Week | None
+
+
+@dataclass(frozen=True, slots=True)
+class NamedLift:
+    """Of one name of rewards."""
+
+    name: str
+    lift: Lift
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Who gets what: decisions of the policy's units of one segment, by action."""
+
+    name: str
+    actions: Counter[str]
+
+    @property
+    def decisions(self) -> int:
+        """All of them."""
+        return self.actions.total()
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """One day, of the policy's units and of the holdout."""
+
+    number: int
+    totals: DayTotals
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """What an experiment's own page says of it.
+
+    names: of rewards, all together at LEVEL; left_out: how many more names there are. since: the version from which on
+    groups are compared. days: rising. segments: of segment_days, those with most decisions first.
+    """
+
+    brief: Brief
+    names: Sequence[NamedLift]
+    left_out: int
+    since: Position | None
+    days: Sequence[Day]
+    segments: Sequence[Segment]
+    segment_days: int
+
+
+def brief(totals: LabelTotals, experiment: ExperimentId) -> Brief:
+    """The answer alone."""
+    strata = totals.lift.get(experiment)
+    if not strata:
+        return Brief(None, None)
+    found = lift_of(strata, LEARNED)
+    return Brief(found, _week(found, totals.daily.get(experiment, {})))
+
+
+def _week(found: Lift, daily: DailyTotals) -> Week | None:
+    """The first day and the last are not whole."""
+    if not found.is_known or not daily:
+        return None
+    last = max(daily)
+    whole = range(max(last - WEEK_DAYS, min(daily) + 1), last)
+    if not whole:
+        return None
+    often = sum([daily[day].actions.total() for day in whole if day in daily]) * WEEK_DAYS / len(whole)
+    more = found.interval
+    return Week(Interval(more.value * often, more.low * often, more.high * often), len(whole))
+
+
+def sheet(totals: LabelTotals, experiment: ExperimentId) -> Sheet:
+    """Everything."""
+    strata = totals.lift.get(experiment, {})
+    names = sorted(set(names_in(strata)) - {LEARNED})
+    days = [Day(number, day) for number, day in sorted(totals.daily.get(experiment, {}).items())]
+    return Sheet(
+        brief=brief(totals, experiment),
+        names=_named(strata, names[:MOST_NAMES]),
+        left_out=len(names[MOST_NAMES:]),
+        since=min([stratum.first for stratum in strata], default=None),
+        days=days,
+        segments=_segments(days),
+        segment_days=len([day for day in days if day.totals.segments]),
+    )
+
+
+def _named(strata: StrataTotals, names: Sequence[str]) -> Sequence[NamedLift]:
+    level = 1.0 - (1.0 - LEVEL) / max(1, len(names))  # all of them hold together (Bonferroni)
+    return [NamedLift(name, lift_of(strata, name, level)) for name in names]
+
+
+def _segments(days: Sequence[Day]) -> Sequence[Segment]:
+    found: dict[str, Counter[str]] = {}
+    for day in days:
+        for segment, actions in day.totals.segments.items():
+            found.setdefault(segment, Counter()).update(actions)
+    return sorted([Segment(*one) for one in found.items()], key=lambda one: (-one.decisions, one.name))
+
+
+def by_frequency(counts: Sequence[Mapping[str, int]]) -> Sequence[str]:
+    """The actions, the most frequent first."""
+    together: Counter[str] = Counter()
+    for one in counts:
+        together.update(one)
+    return [action for action, _ in sorted(together.items(), key=lambda item: (-item[1], item[0]))]

@@ -1,0 +1,290 @@
+"""The page for people: does it pay, what else changed, who gets what, what changed when, is all well. HTML, no script.
+
+Called by the HTTP port. It reads totals, versions and sizes, never the decisions of the log, so it takes as long in a
+long log as in a short one; and it holds nothing that a Decide waits for.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from decider.estimate.lift import LEVEL
+from decider.experiment.definition import Experiment
+from decider.learn.guard import describe
+from decider.log.log_totals import LogTotals
+from decider.log.protocol import LeaveOut, LogReader
+from decider.metrics.shared_totals import SharedTotals
+from decider.page import charts, words
+from decider.page.figures import Brief, Sheet, brief, sheet
+from decider.page.history import History
+from decider.page.templates import SHARED, environment
+from decider.serving.current import Current
+from decider.text import NOTHING, count, duration, percent
+from decider.types import ExperimentId, Time
+
+LISTED = 100
+"""Experiments on one page of the list."""
+
+HEALTH_LINES = 20
+"""Of what /readyz says."""
+
+SEGMENTS = 6
+"""That are shown at once; the others are folded."""
+
+MICROSECONDS = 1e6
+
+
+class Answer(NamedTuple):
+    """What the port sends."""
+
+    status: int
+    html: str
+
+
+class Health(NamedTuple):
+    """is_fine: nothing is to be looked at."""
+
+    is_fine: bool
+    lines: Sequence[str]
+
+
+class Asof(NamedTuple):
+    """Of which moment the figures are. behind: entries that are not counted yet."""
+
+    time: str
+    behind: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListRow:
+    """One experiment of the list."""
+
+    id: ExperimentId
+    address: str
+    state: str
+    verdict: words.Verdict
+    relative: words.Fact
+    week: words.Fact
+
+
+class Page:
+    """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds."""
+
+    def __init__(
+        self,
+        log: LogReader,
+        totals: SharedTotals,
+        current: Current,
+        *,
+        clock: Callable[[], Time],
+        readiness: Callable[[], str],
+        held: Mapping[ExperimentId, LeaveOut],
+    ) -> None:
+        self._log = log
+        self._totals = totals
+        self._current = current
+        self._clock = clock
+        self._readiness = readiness
+        self._held = held
+        self._history = History(log)
+
+    def overview(self, number: int = 1) -> Answer:
+        """The list of experiments; number: of its page. Raises LogError."""
+        ids = self._ids()
+        pages = max(1, -(-len(ids) // LISTED))
+        if not 1 <= number <= pages:
+            return self._missing(f"there is no page {number} of the list; it has {count(pages)}")
+        shown = ids[(number - 1) * LISTED : number * LISTED]
+        with self._totals.glance() as counted:
+            briefs = {id_: brief(counted.totals, id_) for id_ in shown}
+            asof = self._asof(counted)
+        rows = [self._row(id_, briefs[id_]) for id_ in shown]
+        values = {"rows": rows, "all": len(ids), "number": number, "pages": pages, "health": self._health()}
+        return Answer(200, _render("list.html.j2", title="Does it pay?", subject="Experiments", asof=asof, **values))
+
+    def _ids(self) -> Sequence[ExperimentId]:
+        """Those that serve or will, then those that have ended."""
+        current = self._current
+        live = {*current, *current.held.copy()}
+        return [*sorted(live), *sorted({*current.ended.copy()} - live)]
+
+    def _asof(self, counted: LogTotals) -> Asof:
+        return Asof(words.moment(counted.mark.time), max(0, self._log.head().position - counted.mark.position))
+
+    def _row(self, id_: ExperimentId, found: Brief) -> ListRow:
+        serving = self._current.get(id_)
+        definition = serving.version.experiment if serving else None
+        week = words.per_week(found.week, words.only_reward(definition) if definition else "")
+        return ListRow(
+            id=id_,
+            address=address(id_),
+            state=self._state(id_),
+            verdict=words.verdict(found.lift, definition),
+            relative=words.in_per_cent(found.lift),
+            week=week if found.week else words.Fact(NOTHING),
+        )
+
+    def _state(self, id_: ExperimentId) -> str:
+        serving = self._current.get(id_)
+        if serving is not None:
+            return words.state(serving.version.experiment, held=id_ in self._held)
+        return "cannot serve yet" if id_ in self._current.held else "ended"
+
+    def experiment(self, id_: ExperimentId) -> Answer:
+        """All about one. Raises LogError."""
+        history = self._history.newest(id_)
+        if not history:
+            return self._missing(f"there is no experiment {id_!r}")
+        with self._totals.glance() as counted:
+            found = sheet(counted.totals, id_)
+            known = charts.colours(found.days)
+            daily = charts.daily(found.days, known, [(one.told.number, one.told.day) for one in history])
+            asof = self._asof(counted)
+        segments = charts.segment_rows(found.segments, known)
+        definition = self._definition(id_)
+        return Answer(
+            200,
+            _render(
+                "experiment.html.j2",
+                title="Does it pay?",
+                subject=id_,
+                asof=asof,
+                state=self._state(id_),
+                verdict=words.verdict(found.brief.lift, definition),
+                facts=words.facts(found.brief, definition),
+                needed=words.needed(found.brief.lift),
+                promise=self._promise(found, definition),
+                others=[words.other(one, definition) for one in found.names],
+                left_out=found.left_out,
+                key=known.key,
+                segments=segments[:SEGMENTS],
+                more_segments=segments[SEGMENTS:],
+                segment_days=found.segment_days,
+                few=charts.FEW,
+                least=charts.LEAST,
+                daily=daily,
+                history=history,
+                health=self._health(*self._own_health(id_)),
+            ),
+        )
+
+    def _definition(self, id_: ExperimentId) -> Experiment:
+        serving = self._current.get(id_)
+        if serving is not None:
+            return serving.version.experiment
+        (newest,) = self._log.newest_versions(id_, most=1)
+        return self._log.version_at(newest).experiment
+
+    def _promise(self, found: Sheet, definition: Experiment) -> str:
+        """What is compared, and what the band means."""
+        if found.brief.lift is None or found.since is None:
+            return ""
+        since = self._log.version_at(found.since)
+        share = f" The holdout has {percent(definition.holdout)} of the units." if definition.holdout else ""
+        return (
+            f"Average since version {since.number} ({words.moment(since.time)}).{share} The band is right with "
+            f"{percent(LEVEL)}, at every look: look as often as you like. Units that come back are counted as one."
+        )
+
+    def _missing(self, text: str) -> Answer:
+        return Answer(404, _render("missing.html.j2", title="Not here", subject="Nothing to show", text=text))
+
+    def _own_health(self, id_: ExperimentId) -> Iterator[str]:
+        serving = self._current.get(id_)
+        if serving is None:
+            reason = self._current.held.get(id_)
+            yield f"It cannot serve before its policy has learned: {reason}" if reason else "It has ended."
+            return
+        if id_ in self._held:
+            yield f"Learning is held. {describe(self._held[id_])}."
+        version, model = serving.version, serving.model
+        policy = version.experiment.policy
+        yield f"Version {version.number} is {words.state(version.experiment)}, with the policy {policy.algorithm}."
+        if policy.learns and version.experiment.learns:
+            time = self._log.time_at(model.position)
+            age = duration(max(0.0, (self._clock() - time) / MICROSECONDS))
+            yield f"Its model knows what was earned until {age} ago." if time else "Its model has learned nothing yet."
+
+    def _health(self, *own: str) -> Health:
+        """Of the server, in plain words; own: of one experiment."""
+        first, *others = self._readiness().splitlines()
+        said = ["The server takes calls." if first == "ok" else f"The server does not take calls: {first}", *others]
+        hidden = len(said) - HEALTH_LINES
+        more = [f"{count(hidden)} more lines are on /readyz."] if hidden > 0 else []
+        return Health(first == "ok" and not others, [*own, *said[:HEALTH_LINES], *more, self._sizes()])
+
+    def _sizes(self) -> str:
+        sizes = self._log.sizes()
+        free = f", with {words.in_bytes(sizes.free)} free on its disk" if sizes.free is not None else ""
+        return f"The log takes {words.in_bytes(sizes.database + sizes.wal)}{free}."
+
+
+def address(id_: ExperimentId) -> str:
+    """Where an experiment's page is. Ids of old logs may be any text.
+
+    >>> address(ExperimentId("a/b?<c>"))
+    '/experiments/a%2Fb%3F%3Cc%3E'
+    """
+    return f"/experiments/{quote(id_, safe='')}"
+
+
+@cache
+def _environment() -> Environment:
+    return environment()
+
+
+@cache
+def _style() -> Markup:
+    files: Collection[str] = ("style.css", "live.css")
+    return Markup("\n" + "\n".join([(SHARED / name).read_text(encoding="utf-8") for name in files]))
+
+
+@cache
+def security_policy() -> str:
+    """Of every answer: nothing is loaded, nothing runs, and the only style is ours."""
+    digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
+    return (
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
+
+
+def _render(template: str, **values: Any) -> str:
+    return _environment().get_template(template).render(style=_style(), glossary=TERMS, **values)
+
+
+class Term(NamedTuple):
+    """A word of the page."""
+
+    title: str
+    meaning: str
+
+
+TERMS = (
+    Term("Policy", "What decides which action a unit gets, and learns from the rewards."),
+    Term("Holdout", "Units drawn into a control group, which always gets the baseline action."),
+    Term("Reward", "What a decision earned: a click, a purchase, an amount."),
+    Term("In per cent", "What the policy's units earn more a decision than the holdout's, as a part of the latter."),
+    Term(
+        "Per week",
+        "The same for all of the policy's decisions of a week, counted over the last seven whole days. The band is "
+        "that of the lift; the traffic is taken as it was.",
+    ),
+    Term(
+        "Band",
+        "The truth is in it with 95 %, at all looks together. It gets narrower with time. Yes: all of it is above 0. "
+        "No: all of it is below 0. Not yet: 0 is in it, or there is too little data for a band.",
+    ),
+    Term("Other rewards", "Each name of rewards by itself. Their bands hold all together. More is not always good."),
+    Term("Who gets what", "Parts of the policy's decisions; they are counted, not estimated."),
+    Term("By day", "Days in UTC. A point of a day has no band: whether it pays is said above."),
+)

@@ -1,0 +1,76 @@
+"""`/` and `/experiments/ID`: the page for people. Called by `server/serve.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from decider.page.page import Answer, Page, security_policy
+from decider.server.http.probes import Readiness
+from decider.server.http.turns import Turns
+from decider.types import ExperimentId
+
+LARGEST_NUMBER = 1_000_000
+"""Of a page of the list; whoever asks for more gets the same answer."""
+
+
+@dataclass(frozen=True)
+class _Overview:
+    """Work that is the same for all who ask for it at once (see `Turns`)."""
+
+    page: Page
+    number: int
+
+    def __call__(self) -> Answer:
+        return self.page.overview(self.number)
+
+
+@dataclass(frozen=True)
+class _Experiment:
+    page: Page
+    id: ExperimentId
+
+    def __call__(self) -> Answer:
+        return self.page.experiment(self.id)
+
+
+def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> list[Route]:
+    """The routes. find: None as long as the server does not serve; then the answer is what /readyz says."""
+    turns = Turns()
+
+    async def show(make: Callable[[Page], Callable[[], Answer]]) -> Response:
+        page = find()
+        if page is None:
+            text = (await turns.run(ready)).text
+            raise HTTPException(503, f"the page is there once the server takes calls: {text}", {"Retry-After": "1"})
+        status, html = await turns.run(make(page))
+        return HTMLResponse(html, status, _headers())
+
+    async def overview(request: Request) -> Response:
+        number = _number(request.query_params.get("page", "1"))
+        return await show(lambda page: _Overview(page, number))
+
+    async def experiment(request: Request) -> Response:
+        id_ = ExperimentId(request.path_params["id"])
+        return await show(lambda page: _Experiment(page, id_))
+
+    return [Route("/", overview), Route("/experiments/{id:path}", experiment)]
+
+
+def _headers() -> dict[str, str]:
+    return {
+        "Content-Security-Policy": security_policy(),
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-store",
+    }
+
+
+def _number(text: str) -> int:
+    """Of a page; 0, which is none, for what is no number."""
+    return min(int(text), LARGEST_NUMBER) if text.isascii() and text.isdigit() and len(text) < 8 else 0
