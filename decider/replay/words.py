@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from decider import text
 from decider.decide.slots import SLOTS
 from decider.durations import duration_text
 from decider.experiment.definition import ExperimentVersion, Learning
@@ -151,13 +152,13 @@ def _actions(explanation: Explanation) -> Iterator[dict[str, Any]]:
     for id_, slots in pairs:
         yield {"action": id_, "probability": slots / SLOTS, "drawn": id_ == decision.action, "withheld": "", "text": ""}
     for id_, rule in explanation.withheld.items():
-        text = rule_text(explanation.version, id_, rule)
+        words = rule_text(explanation.version, id_, rule)
         drawn = id_ == decision.action
         if id_ not in decision.eligible:
-            yield {"action": id_, "probability": 0.0, "drawn": drawn, "withheld": rule, "text": text}
+            yield {"action": id_, "probability": 0.0, "drawn": drawn, "withheld": rule, "text": words}
     for id_ in explanation.left_out:
-        text = "taken by a slot before" if id_ in explanation.slots[:-1] else "not allowed by the call"
-        yield {"action": id_, "probability": 0.0, "drawn": False, "withheld": "call", "text": text}
+        words = "taken by a slot before" if id_ in explanation.slots[:-1] else "not allowed by the call"
+        yield {"action": id_, "probability": 0.0, "drawn": False, "withheld": "call", "text": words}
 
 
 def rule_text(version: ExperimentVersion, action: ActionId, rule: str) -> str:
@@ -209,13 +210,13 @@ def time_text(at: Time) -> str:
     return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
 
 
-def figure(number: float) -> str:
-    """An amount with four significant digits.
+def figure(amount: float) -> str:
+    """An amount; what is left of two equal sums is 0.
 
     >>> figure(0.123456), figure(-2.0), figure(1e-17)
     ('0.1235', '-2', '0')
     """
-    return f"{number:.4g}" if abs(number) >= 1e-9 else "0"
+    return text.figure(amount if abs(amount) >= text.ROUNDING_ERROR else 0.0)
 
 
 def value_text(value: FeatureValue) -> str:
@@ -227,21 +228,3 @@ def value_text(value: FeatureValue) -> str:
     if isinstance(value, str):
         return value
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
-
-
-def percent(share: float) -> str:
-    """A probability.
-
-    >>> percent(0.25), percent(0.001), percent(1e-06), percent(1.0)
-    ('25 %', '0.1 %', '0.0001 %', '100 %')
-    """
-    return f"{100 * share:.6g} %" if share >= 1e-4 else f"{100 * share:.4f} %"
-
-
-def printable(text: str) -> str:
-    """A text of a call or a log, that cannot steer a terminal or turn the direction of a page.
-
-    >>> printable("caf\\u00e9\\x1b[2J\\u202e")
-    'café\\\\x1b[2J\\\\u202e'
-    """
-    return "".join([sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text])

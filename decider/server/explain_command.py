@@ -13,8 +13,9 @@ import click
 from decider.errors import DeciderError, LogError
 from decider.log.open import open_reader
 from decider.replay.explain import Check, explain
-from decider.replay.words import figure, percent, printable, time_text, to_json, value_text
+from decider.replay.words import figure, time_text, to_json, value_text
 from decider.server.archive_command import every_few_seconds
+from decider.text import percent, printable
 from decider.types import DecisionId
 
 EXAMPLES = """
@@ -54,9 +55,18 @@ def explain_command(decision_id: str, db: Path, as_json: bool, archives: tuple[P
     except DeciderError as error:
         raise click.ClickException(printable(str(error))) from error
     account = to_json(explanation)
-    click.echo(json.dumps(account, indent=2) if as_json else "\n".join(map(printable, lines(account))))
+    click.echo(json.dumps(account, indent=2) if as_json else "\n".join(lines(_printable(account))))
     if explanation.check is Check.DIFFERENT:
         raise SystemExit(1)
+
+
+def _printable(content: Any) -> Any:
+    """With every text as one that cannot steer a terminal."""
+    if isinstance(content, dict):
+        return {name: _printable(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [_printable(one) for one in content]
+    return printable(content) if isinstance(content, str) else content
 
 
 def lines(account: dict[str, Any]) -> Iterator[str]:

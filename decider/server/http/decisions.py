@@ -21,6 +21,7 @@ from decider.errors import NotFound
 from decider.page.decision import decision_page, missing_page
 from decider.replay.explain import Explanation
 from decider.replay.words import to_json
+from decider.server.http.pages import page_headers
 from decider.server.http.turns import Turns
 from decider.types import DecisionId
 
@@ -28,15 +29,6 @@ JSON, HTML = "application/json", "text/html; charset=utf-8"
 
 SUFFIX = ".json"
 """Of a path, where the caller cannot send an Accept header."""
-
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",  # a context is somebody's
-    "Vary": "Accept",
-}
 
 Explain = Callable[[DecisionId], Explanation | None]
 """None as long as the server does not serve. Raises NotFound."""
@@ -73,15 +65,20 @@ def _answer(explain: Explain, path: str, db: Path, wants_json: bool) -> Response
         return _refusal(404, str(error), wants_json)
     account = to_json(explanation)
     if wants_json:
-        return Response(json.dumps(account), headers=HEADERS, media_type=JSON)
+        return Response(json.dumps(account), headers=_headers(), media_type=JSON)
     command = shlex.join(["decider", "explain", account["decision_id"], "--db", str(db)])
-    return Response(decision_page(account, command=command), headers={**HEADERS, "Content-Type": HTML})
+    return Response(decision_page(account, command=command), headers={**_headers(), "Content-Type": HTML})
 
 
 def _refusal(status: int, text: str, wants_json: bool) -> Response:
     if wants_json:
-        return Response(json.dumps({"error": text}), status, HEADERS, JSON)
-    return Response(missing_page(text), status, {**HEADERS, "Content-Type": HTML})
+        return Response(json.dumps({"error": text}), status, _headers(), JSON)
+    return Response(missing_page(text), status, {**_headers(), "Content-Type": HTML})
+
+
+def _headers() -> dict[str, str]:
+    """No store: a context is somebody's."""
+    return {**page_headers(), "Vary": "Accept"}
 
 
 def _explain(explain: Explain, path: str) -> Explanation:
