@@ -26,10 +26,11 @@ from decider.estimate.sample import Floats, Units
 from decider.experiment.aggregate import final_reward
 from decider.experiment.definition import ExperimentVersion
 from decider.log.protocol import LoggedDecision, LogReader, SealedDecision
+from decider.replay.gaps import Gaps
+from decider.replay.models import Models
+from decider.replay.past import request_of
 from decider.types import ActionId, ExperimentId, Position, Reason, Time
 from simulator.logs.versions import differences
-from simulator.past import request_of
-from simulator.verify import Gaps, Models
 
 OPEN, NOT_ACTIVATED, OVERRIDDEN = "window open", "not activated", "overridden"
 """Decisions that are compared, and of which no reward is known."""

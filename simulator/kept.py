@@ -19,8 +19,8 @@ from decider.policy.make import load_model
 from decider.policy.protocol import Choice, Policy
 from decider.policy.saved import SavedModel
 from decider.policy.spec import PolicySpec
+from decider.replay.gaps import Gaps
 from decider.types import START, Context, ExperimentId, Position, Time
-from simulator.verify import Gaps
 
 COMPARED = 200
 """Logged contexts on which a model is compared that may be saved with other bytes."""

@@ -18,13 +18,12 @@ WORDS = {"decider.types", "decider.errors", "decider.durations", "decider.text"}
 DOMAIN = WORDS | {"decider.policy", "decider.experiment"}
 LOGGED = DOMAIN | {"decider.decide", "decider.log", "decider.serving"}
 COUNTED = LOGGED | {"decider.learn", "decider.estimate", "decider.metrics"}
-SERVED = COUNTED | {"decider.page", "decider.experiment_files", "decider.v1"}
+SERVED = COUNTED | {"decider.replay", "decider.page", "decider.experiment_files", "decider.v1"}
 SERVER = SERVED | {"decider.options"}
 BELOW_SIMULATOR = SERVER | {"decider.client", "decider.extras"}
 
 SIMULATED = (
     "simulator.load_policy",
-    "simulator.past",
     "simulator.verify",
     "simulator.kept",
     "simulator.datasets",
@@ -58,8 +57,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "decider.estimate": set(),
     "decider.log": DOMAIN,
     "decider.learn": LOGGED | {"decider.estimate"},
+    "decider.replay": LOGGED | {"decider.learn"},  # above `learn`: it learns models again
     "decider.metrics": LOGGED | {"decider.learn", "decider.estimate"},
-    "decider.page": COUNTED,
+    "decider.page": COUNTED | {"decider.replay"},
     "decider.server": SERVER,
     "decider.extras": set(),
     "decider.options": {"decider.durations", "decider.types"},
@@ -112,6 +112,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "decider.options",
         "decider.server.archive_command",
         "decider.server.experiment_commands",
+        "decider.server.explain_command",
         "decider.server.forget_command",
         "decider.server.leave_out_command",
         "decider.server.ops_command",
@@ -276,6 +277,7 @@ def test_only_its_own_room_knows_the_text_of_vowpal_wabbit() -> None:
     users = [name for name in OURS if "decider.policy.vw.encode" in imports(name)]
     assert set(users) <= {
         "decider.policy.vw.workspace",
+        "decider.policy.vw.scores",
         "simulator.studies.rivals.known",
     }  # the latter feeds VW's own program
 

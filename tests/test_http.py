@@ -100,7 +100,7 @@ def test_other_methods_are_refused_with_those_that_are_possible(
 def test_an_unknown_path_says_what_there_is(client: InProcessClient, path: str) -> None:
     """Whoever mistypes the path of a probe finds the right one in the answer, and is sent nowhere else."""
     status, headers, body = ask(client.http, path, Host="elsewhere.example")
-    assert (status, body) == (404, b"there are /metrics, /healthz, /readyz, / and /experiments/\n")
+    assert (status, body) == (404, b"there are /metrics, /healthz, /readyz, /, /experiments/ and /decisions/\n")
     assert "Location" not in headers
 
 

@@ -29,15 +29,19 @@ from decider.client import Client
 from decider.experiment.combinations import check_combinations
 from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
+from decider.log.open import open_log
 from decider.server.command import main as decider_command
 from decider.server.settings import table
+from decider.types import Context, DecisionId, DecisionRequest
 from simulator.commands.group import main as simulator_command
 from simulator.datasets import open_bandit
 from simulator.studies.samples import output_of, samples
 from simulator.worlds.registry import find
+from tests.conftest import Clock, sample_experiment
 from tests.lift_logs import visits_db
 from tests.personalizer_logs import dsjson_line, events
 from tests.test_architecture import MAY_IMPORT
+from tests.test_verify import HOME, Drive
 
 ROOT = Path(__file__).parent.parent
 FIRST_PAGE, SERVICE, SIMULATOR = "README.md", "decider/README.md", "simulator/README.md"
@@ -161,6 +165,7 @@ TESTED_BELOW = (
     ".venv/bin/decider relearn storefront --db demo.db",
     ".venv/bin/decider leave-out storefront --db demo.db",
     ".venv/bin/decider rollback storefront --db demo.db",
+    ".venv/bin/decider explain visit-4711 --db shop.db",
     *FOR_EXPERIMENTS,
     ".venv/bin/sqlite-utils query demo.db",
     ".venv/bin/simulator inspect demo.db",
@@ -192,6 +197,17 @@ def test_the_lift_of_a_log(tmp_path: Path) -> None:
     place = Place(tmp_path)
     assert "The policy served" in place.run(only(".venv/bin/simulator lift shop.db"))
     assert (tmp_path / "lift-page" / "index.html").exists()
+
+
+def test_one_decision_is_explained(tmp_path: Path) -> None:
+    """The command of the chapter, on a log that has such a decision."""
+    with closing(open_log(tmp_path / "shop.db")) as log:
+        drive = Drive(log, Clock())
+        drive.apply(sample_experiment())
+        drive.decide(DecisionRequest(DecisionId("visit-4711"), "visitor", Context(segment="vip")), HOME)
+    told = Place(tmp_path).run(only(".venv/bin/decider explain visit-4711"))
+    assert told.startswith("visit-4711: ")
+    assert "equal to the log" in told
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,13 @@ from decider.log.open import open_reader
 from decider.log.protocol import EventLog, NewSlate, NewVersion, units_of
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
+from decider.replay.past import request_of
 from decider.types import ActionId, CalledAction, Context, DecisionRequest, ExperimentId, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.evaluate.candidates import UniformPolicy
 from simulator.evaluate.run import evaluate
 from simulator.logs.decider_log import load
-from simulator.past import request_of
 from simulator.verify import verify
 from tests.conftest import sample_experiment, spec
 from tests.rpc_clients import (

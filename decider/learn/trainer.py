@@ -110,6 +110,20 @@ class Trainer:
         if stored is not None and at > START and self.spec.resumable and stored[0] > self.position:
             self._restart(stored[0], Time(at), stored[1])
 
+    def resume_up_to(self, mark: Mark) -> None:
+        """Continue from the newest stored model that has learned no further than a mark; where learning begins behind
+        the mark, with nothing. Raises ModelMismatch as `resume`."""
+        self._resumes = True
+        if self.position > mark.position:
+            self.begin_with_nothing()
+        stored = self._log.models.stored_positions(self.experiment, self.signature) if self.spec.resumable else ()
+        for position in reversed(stored):
+            if self.position < position <= mark.position:
+                saved = self._log.models.load(ModelName(self.experiment, position, self.signature))
+                if saved is not None:
+                    self._restart(position, self._log.time_at(position), saved)
+                    return
+
     @property
     def steps(self) -> Steps:
         """Another one where the policy is another one."""

@@ -27,6 +27,7 @@ from decider.page import charts, words
 from decider.page.figures import Brief, Sheet, brief, sheet
 from decider.page.history import History
 from decider.page.templates import SHARED, environment
+from decider.replay.words import figure, value_text
 from decider.serving.current import Current
 from decider.text import NOTHING, count, duration, percent
 from decider.types import ExperimentId, Time
@@ -109,7 +110,7 @@ class Page:
             asof = self._asof(counted)
         rows = [self._row(id_, briefs[id_]) for id_ in shown]
         values = {"rows": rows, "all": len(ids), "number": number, "pages": pages, "health": self._health()}
-        return Answer(200, _render("list.html.j2", title="Does it pay?", subject="Experiments", asof=asof, **values))
+        return Answer(200, render("list.html.j2", title="Does it pay?", subject="Experiments", asof=asof, **values))
 
     def _ids(self) -> Sequence[ExperimentId]:
         """Those that serve or will, then those that have ended."""
@@ -153,7 +154,7 @@ class Page:
         definition = self._definition(id_)
         return Answer(
             200,
-            _render(
+            render(
                 "experiment.html.j2",
                 title="Does it pay?",
                 subject=id_,
@@ -196,7 +197,7 @@ class Page:
         )
 
     def _missing(self, text: str) -> Answer:
-        return Answer(404, _render("missing.html.j2", title="Not here", subject="Nothing to show", text=text))
+        return Answer(404, render("missing.html.j2", title="Not here", subject="Nothing to show", text=text))
 
     def _own_health(self, id_: ExperimentId) -> Iterator[str]:
         serving = self._current.get(id_)
@@ -239,7 +240,7 @@ def address(id_: ExperimentId) -> str:
 
 @cache
 def _environment() -> Environment:
-    return environment()
+    return environment(filters={"percent": percent, "value": value_text, "amount": figure})
 
 
 @cache
@@ -258,8 +259,9 @@ def security_policy() -> str:
     )
 
 
-def _render(template: str, **values: Any) -> str:
-    return _environment().get_template(template).render(style=_style(), glossary=TERMS, **values)
+def render(template: str, **values: Any) -> str:
+    """A page in the style that `security_policy` allows."""
+    return _environment().get_template(template).render(**{"style": _style(), "glossary": TERMS, **values})
 
 
 class Term(NamedTuple):

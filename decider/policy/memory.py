@@ -18,7 +18,7 @@ from itertools import count
 from typing import Protocol
 
 from decider.errors import DeciderError
-from decider.policy.protocol import Choice, Policy, Vocabulary
+from decider.policy.protocol import Choice, Policy, Scores, Vocabulary
 from decider.types import Context
 
 logger = logging.getLogger(__name__)
@@ -209,6 +209,11 @@ class EvictablePolicy:
         """See `Policy`. It loads nothing: a scrape asks every policy."""
         with self._lock:
             return self._vocabulary if self._policy is None else self._policy.vocabulary()
+
+    def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores] | None:
+        """See `Policy`."""
+        with self._lock:
+            return self._loaded().scores(contexts, actions)
 
     def measure(self) -> None:
         """Bring `measured` up to date."""

@@ -76,6 +76,17 @@ class Vocabulary(NamedTuple):
     left_out: int
 
 
+class Scores(NamedTuple):
+    """What a policy expects of each action, in their order and in the experiment's unit.
+
+    expected: rewards. spread: how unsure of each its pmf takes it to be, as a standard deviation; empty where the pmf
+    does not depend on that.
+    """
+
+    expected: tuple[float, ...]
+    spread: tuple[float, ...] = ()
+
+
 class Policy(PlainPolicy, Protocol):
     """A policy that can be served, stored, and pickled within the process.
 
@@ -98,6 +109,10 @@ class Policy(PlainPolicy, Protocol):
 
     def vocabulary(self) -> Vocabulary | None:
         """None where a policy has room for every feature."""
+
+    def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores] | None:
+        """From which it makes the pmf of each context: for explanations, not for calls. None where the context makes
+        no difference to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,9 @@ class Uniform:
     def vocabulary(self) -> None:
         """It knows no features."""
 
+    def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> None:
+        """It expects nothing."""
+
 
 class Fixed(Uniform):
     """The baseline action is taken by a rule of `decide/decide.py`, which knows it by this class."""

@@ -17,6 +17,7 @@ from decider.log.clock import LogClock
 from decider.options import Finite
 from decider.server.archive_command import archive_command, check_age
 from decider.server.experiment_commands import apply_command, get_command, pause_command, resume_command
+from decider.server.explain_command import explain_command
 from decider.server.forget_command import forget_command
 from decider.server.leave_out_command import leave_out_command, rollback_command
 from decider.server.ops_command import ops_command
@@ -39,6 +40,7 @@ def main() -> None:
 
 
 main.add_command(forget_command)
+main.add_command(explain_command)
 main.add_command(archive_command)
 main.add_command(relearn_command)
 main.add_command(leave_out_command)

@@ -41,12 +41,16 @@ from decider.metrics.state import StateCollector
 from decider.page.page import Page
 from decider.policy.algorithms import code_versions
 from decider.policy.memory import PolicyMemory
+from decider.policy.protocol import Model
 from decider.policy.work import Budget
+from decider.replay.explain import Explanation, Patience, explain
+from decider.replay.models import Owner as ModelOwner
 from decider.server import allocator
 from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
+from decider.server.http.decisions import decisions
 from decider.server.http.exposition import exposition
 from decider.server.http.pages import pages
 from decider.server.http.port import HttpPort
@@ -56,7 +60,7 @@ from decider.server.settings import Settings, split_address
 from decider.serving.change_lines import ChangeLines
 from decider.serving.current import Current
 from decider.serving.follower import Copies, Follower, Owner
-from decider.types import ExperimentId
+from decider.types import DecisionId, ExperimentId, Position
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +91,9 @@ LAST_WRITES = 0.3
 
 LAST_ANSWERS = 0.5
 """Seconds for answers over HTTP that are still under way when the grace period is over."""
+
+PATIENCE = Patience(learning=2.0, asking=1.0)
+"""What the explanation of a decision over HTTP may cost."""
 
 PROBE_AFTER = 1.0
 """Seconds without a failed call before a write is tried."""
@@ -151,7 +158,7 @@ class Server:
     def _open(self) -> None:
         settings = self._settings
         routes = [exposition(self._registry), *probes(self._readiness)]
-        routes += pages(lambda: self._page, self._readiness)
+        routes += [*pages(lambda: self._page, self._readiness), *decisions(self._explain, settings.db)]
         self._http = HttpPort(*split_address(settings.http), routes=routes)
         self.http_port = self._http.port
         self._opened.callback(self._http.stop)
@@ -338,6 +345,18 @@ class Server:
             *self._disk.warnings,
         ]
         return Readiness(True, "\n".join(["ok", *warnings, *learning]))
+
+    def _explain(self, decision_id: DecisionId) -> Explanation | None:
+        """The answer of /decisions/ID."""
+        if self._phase or self._stopping.is_set():
+            return None
+        return explain(self.log, decision_id, patience=PATIENCE, in_memory=self._model_in_memory)
+
+    def _model_in_memory(self, owner: ModelOwner, position: Position) -> Model | None:
+        serving = self.current.get(owner.experiment)
+        if serving is None or serving.model.position != position:
+            return None
+        return serving.model if serving.version.experiment.policy.signature == owner.key[1] else None
 
     def _follow(self) -> None:
         """The follower's thread. It reads often, so it logs the same failure once."""

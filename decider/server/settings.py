@@ -25,7 +25,7 @@ class Settings:
     experiments: tuple[Path, ...] = _setting((), "Experiment file (TOML) or folder of such files; may be repeated.")
     db: Path = _setting(Path("decider.db"), "The log, one SQLite file; made if there is none.")
     listen: str = _setting("127.0.0.1:50051", "HOST:PORT for gRPC; port 0 takes a free one, [::1]:50051 is IPv6.")
-    http: str = _setting("127.0.0.1:9464", "HOST:PORT for the page, /metrics, /healthz and /readyz.")
+    http: str = _setting("127.0.0.1:9464", "HOST:PORT for the page, /decisions/ID, /metrics, /healthz and /readyz.")
     synchronous: str = _setting("NORMAL", "NORMAL survives kill -9; FULL also power loss, with one fsync per commit.")
     learn_interval: float = _setting(0.5, "Seconds between rounds of sealing and learning.")
     store_interval: float = _setting(300.0, "Seconds of learning, at most, that a kill costs: then a model is stored.")

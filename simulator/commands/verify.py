@@ -15,10 +15,11 @@ from decider.errors import ArchiveMissing, DeciderError
 from decider.log.forgotten import KEY, removals
 from decider.log.open import archived, open_reader
 from decider.log.protocol import Damage, LogReader
+from decider.replay.recompute import Mismatch
 from decider.types import START
 from simulator.commands.options import archive_option
 from simulator.kept import compare_bases, compare_totals
-from simulator.verify import Mismatch, verify
+from simulator.verify import verify
 
 DB = click.Path(path_type=Path)
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from decider.policy.features import CACHED_CHARACTERS, Vector, category, fields_vector, vector_of
-from decider.policy.protocol import Choice, Policy, Vocabulary
+from decider.policy.protocol import Choice, Policy, Scores, Vocabulary
 from decider.policy.thompson.admission import LITTLE_WORK, WORK, Admission, FirstCome, MostFrequent
 from decider.policy.thompson.arrays import FEATURE, Cache, Floats, floats_of, json_from_array, json_to_array
 from decider.policy.thompson.features import CONSTANT, OF_ACTION
@@ -82,7 +82,7 @@ class ThompsonPolicy:
         admission: Callable[[int], Admission] = MostFrequent,
         saved: bytes | None = None,
     ) -> None:
-        self._to_pmf = _PmfFromPosterior(width, draws)
+        self._to_pmf = _PmfFromPosterior(width, draws, reward_range)
         self._minimum, self._maximum = reward_range
         self._admission = admission
         self._warned = False
@@ -136,6 +136,10 @@ class ThompsonPolicy:
     def vocabulary(self) -> Vocabulary:
         """Numbers of features that the serving regression knows and has left out."""
         return self._best_predictor().vocabulary
+
+    def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores]:
+        """See `Policy`."""
+        return [self._to_pmf.scores(self._best_predictor(), context, actions) for context in contexts]
 
     def snapshot(self) -> Policy:
         """A copy that serves: the same pmfs as a policy that continues from `save()`, at a small part of the cost."""
@@ -215,6 +219,10 @@ class ThompsonSnapshot:
         """The policy's vocabulary when the snapshot was taken."""
         return self._vocabulary
 
+    def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores]:
+        """See `Policy`."""
+        return [self._to_pmf.scores(self._predictor, context, actions) for context in contexts]
+
     def save(self) -> NoReturn:
         """Raises TypeError: it does not have the sums that learning needs."""
         raise TypeError("a snapshot cannot be saved; save the policy that it was taken from")
@@ -223,20 +231,31 @@ class ThompsonSnapshot:
 class _PmfFromPosterior:
     """Turns posteriors into pmfs; see `ThompsonPolicy`."""
 
-    def __init__(self, width: float, draws: int) -> None:
+    def __init__(self, width: float, draws: int, reward_range: tuple[float, float]) -> None:
         self._width, self._draws = width, draws
+        self._minimum, self._maximum = reward_range
         self._last: tuple[tuple[Choice, ...] | None, _ActionNames] = (None, ((), ()))
 
     def __call__(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> list[float]:
-        ids, own = self._names_of(tuple(actions))
-        mean, variance = predictor.posterior(ids, _context_features(context), own)
-        deviation = self._width * np.sqrt(variance) + 1e-9
+        mean, deviation = self._believed(predictor, context, actions)
         best = best_of(mean, deviation) if len(deviation) <= CANDIDATES else _best_of_many(mean, deviation)
         power = best
         for _ in range(self._draws - 1):  # multiplied, not `**`: its last bits depend on the C library
             power = power * best
         pmf: list[float] = (power / power.sum()).tolist()
         return pmf
+
+    def scores(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> Scores:
+        """In the reward's unit, what the pmf is made from."""
+        mean, deviation = self._believed(predictor, context, actions)
+        size = self._maximum - self._minimum
+        return Scores(tuple((self._minimum + size * mean).tolist()), tuple((size * deviation).tolist()))
+
+    def _believed(self, predictor: Predictor, context: Context, actions: Sequence[Choice]) -> tuple[Floats, Floats]:
+        """(actions,) each: mean and standard deviation of the normal distributions of which one is the largest."""
+        ids, own = self._names_of(tuple(actions))
+        mean, variance = predictor.posterior(ids, _context_features(context), own)
+        return mean, self._width * np.sqrt(variance) + 1e-9
 
     def _names_of(self, actions: tuple[Choice, ...]) -> _ActionNames:
         # The same object as before in most calls: an `is` is cheaper than hashing all choices for the cache.

@@ -15,8 +15,9 @@ from vowpal_wabbit_next import CBLabel, Workspace
 from vowpal_wabbit_next import _core as core
 
 from decider.policy.features import Vector, vector_of
-from decider.policy.protocol import Choice, UnusablePmf
+from decider.policy.protocol import Choice, Scores, UnusablePmf
 from decider.policy.vw.encode import action_line, context_line
+from decider.policy.vw.scores import expected_costs
 from decider.types import Context, Features
 
 WORKSPACE_BYTES = 10_000_000
@@ -260,6 +261,18 @@ class VwPolicy:
 
     def vocabulary(self) -> None:
         """Features share a table of fixed size by their hashes: none is left out."""
+
+    def scores(self, contexts: Sequence[Context], actions: Sequence[Choice]) -> Sequence[Scores]:
+        """See `Policy`. Asked of a copy: VW says what it expects only in a workspace that is made for that."""
+        costs = expected_costs(self._arguments, self.save(), contexts, actions)
+        size = self._maximum - self._minimum
+        return [
+            Scores(
+                tuple([self._maximum - size * cost for cost in of_one.mean]),
+                tuple([size * deviation for deviation in of_one.deviation]),
+            )
+            for of_one in costs
+        ]
 
 
 def _load(arguments: str, reward_range: tuple[float, float], saved: bytes | None) -> VwPolicy:

@@ -49,7 +49,7 @@ def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> li
             text = (await turns.run(ready)).text
             raise HTTPException(503, f"the page is there once the server takes calls: {text}", {"Retry-After": "1"})
         status, html = await turns.run(make(page))
-        return HTMLResponse(html, status, _headers())
+        return HTMLResponse(html, status, page_headers())
 
     async def overview(request: Request) -> Response:
         number = _number(request.query_params.get("page", "1"))
@@ -62,7 +62,8 @@ def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> li
     return [Route("/", overview), Route("/experiments/{id:path}", experiment)]
 
 
-def _headers() -> dict[str, str]:
+def page_headers() -> dict[str, str]:
+    """Of every page: it loads nothing, and nobody keeps it."""
     return {
         "Content-Security-Policy": security_policy(),
         "X-Content-Type-Options": "nosniff",

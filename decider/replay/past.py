@@ -1,4 +1,6 @@
-"""What a decision depends on of its unit's past, counted again from the entries before it. Called by `verify.py`."""
+"""What a decision depends on of its unit's past, counted again from the entries before it. Called by
+`recompute.py` and `simulator verify`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ class Past:
         if limits is None:
             return NO_HISTORY
         if logged.time - max(limits.longest, LONGEST_DAY) < self._cut.time:
-            return History(_named(limits, withheld))
+            return as_logged(version, withheld)
         if logged.position > self._head:
             self._count()
         return History(self._reached.get(logged.position, NOTHING_REACHED))
@@ -63,6 +65,11 @@ class Past:
             exposures.add(shown)
             if said is not None:
                 heappush(coming, said)
+
+
+def as_logged(version: ExperimentVersion, withheld: Mapping[ActionId, str]) -> History:
+    """Of a decision, where what counts for its limits is not counted again: what is logged with it is believed."""
+    return History(_named(version.limits, withheld)) if version.limits is not None else NO_HISTORY
 
 
 def _named(limits: Limits, withheld: Mapping[ActionId, str]) -> Reached:
