@@ -99,5 +99,6 @@ def _with_only(context: Context, field: str) -> Context:
 
 
 def _keeping(context: Context, wanted: Callable[[str], bool]) -> Context:
-    own = [value if wanted(name) else "" for name, value in zip(CONTEXT_FIELDS, context[:5], strict=True)]
-    return Context(*own, {name: value for name, value in context.features.items() if wanted(f"{FEATURES}{name}")})
+    features = {name: value for name, value in context.features.items() if wanted(f"{FEATURES}{name}")}
+    left_out = {name: "" for name in CONTEXT_FIELDS if not wanted(name)}
+    return context._replace(**{**left_out, "features": features})
