@@ -171,13 +171,14 @@ def test_a_server_says_that_it_holds_and_goes_on_after_a_kill(tmp_path: Path) ->
     server = ServerProcess(db, *options)
 
     def visit(client: GrpcClient, count: int, *, rewards: bool) -> None:
-        made = [client.decide("shop", f"u{number}") for number in range(count)]
-        for one in made if rewards else ():
-            client.reward(one.decision_id, name="click")
+        for number in range(count):
+            made = client.decide("shop", f"u{number}")
+            if rewards:
+                client.reward(made.decision_id, name="click")
 
     try:
         with closing(server.client()) as client:
-            client.apply(experiment("shop", "a", "b", window=0.5))
+            client.apply(experiment("shop", "a", "b", window=2.0))
             visit(client, 400, rewards=True)
             visit(client, 300, rewards=False)
             client.until(lambda: "rewards are missing" in client.fetch("/readyz")[1] or None, what="it holds")

@@ -6,7 +6,7 @@ Called by `replay/explain.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from decider.policy.protocol import Choice, Policy
 from decider.types import CONTEXT_FIELDS, Context, FeatureValue
@@ -100,5 +100,5 @@ def _with_only(context: Context, field: str) -> Context:
 
 def _keeping(context: Context, wanted: Callable[[str], bool]) -> Context:
     features = {name: value for name, value in context.features.items() if wanted(f"{FEATURES}{name}")}
-    left_out = {name: "" for name in CONTEXT_FIELDS if not wanted(name)}
-    return context._replace(**{**left_out, "features": features})
+    changed: dict[str, Any] = {name: "" for name in CONTEXT_FIELDS if not wanted(name)}
+    return context._replace(**changed, features=features)
