@@ -56,7 +56,7 @@ def decide_slate(
     wanted = _wanted(slots, version, counts)
     decisions = []
     for place, slot in enumerate(slots):
-        left_out = [*taken, *_needed_behind(wanted, place, taken)]
+        left_out = [*taken, *_needed_behind(wanted, place, taken)] if wanted else taken
         try:
             filled = _fill(slot, left_out, version, model, cache, budget, counts)
         except FailedPrecondition as error:
@@ -92,10 +92,9 @@ def _wanted(slots: Sequence[DecisionRequest], version: ExperimentVersion, counts
             eligible = eligible_actions(version, slot, History(reached))
         except FailedPrecondition as error:
             raise FailedPrecondition(f"slots[{place}]: {error}", reason=error.reason) from error
-        if version.limits is None or not any(map(is_limit, eligible.withheld.values())):
+        is_short = len(eligible.actions) < len(slots)  # others have one left, whatever all the other slots get
+        if is_short and not any(map(is_limit, eligible.withheld.values())):
             allowed[place] = eligible.actions
-    if all(len(actions) >= len(slots) for actions in allowed.values()):
-        return {}
     short = fill(allowed).short
     if short and version.limits is None:
         raise _too_few(short, allowed)
@@ -103,15 +102,18 @@ def _wanted(slots: Sequence[DecisionRequest], version: ExperimentVersion, counts
 
 
 def _is_usual(slots: Sequence[DecisionRequest], version: ExperimentVersion) -> bool:
-    """Whether nothing takes actions out of a slot, and there are enough: seen without looking at any action."""
-    restricted = version.rules or version.scheduled or any(slot.eligible or slot.excluded for slot in slots)
-    return not restricted and len(version.all_active) >= len(slots)
+    """Whether each slot has as many actions as there are slots: seen from numbers alone."""
+    active, most_taken = len(version.all_active), len(slots)
+    if version.rules or version.scheduled:
+        return False
+    for slot in slots:
+        if (len({*slot.eligible}) if slot.eligible else active) - len(slot.excluded) < most_taken:
+            return False
+    return True
 
 
 def _needed_behind(wanted: _Wanted, place: int, taken: Sequence[ActionId]) -> Sequence[ActionId]:
     """What a slot must leave to those behind it."""
-    if not wanted:
-        return ()
     behind = {at: [id_ for id_ in actions if id_ not in taken] for at, actions in wanted.items() if at > place}
     return sorted(needed(behind) - {*taken})
 
