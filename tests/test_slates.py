@@ -124,6 +124,27 @@ def test_a_slate_id_with_another_number_of_slots_is_refused(client: RpcClient, m
     assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
 
 
+def test_a_slate_does_not_take_the_id_of_a_decision(client: RpcClient, mine: str) -> None:
+    """A reward for the page would be one for that decision."""
+    client.decide(mine, "visitor", decision_id=f"{mine}-1")
+    status = status_of(lambda: slate(client, mine, pb.Slot(), slate_id=f"{mine}-1"))
+    assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
+
+
+def test_a_slate_does_not_take_decisions_that_are_there_for_its_slots(client: RpcClient, mine: str) -> None:
+    """A reward for the page would be one for them, too."""
+    client.decide(mine, "visitor", decision_id=f"{mine}-1/7")
+    status = status_of(lambda: slate(client, mine, pb.Slot(), slate_id=f"{mine}-1"))
+    assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
+
+
+def test_a_slate_is_answered_again_although_a_decision_has_its_id_now(client: RpcClient, mine: str) -> None:
+    """A retry must not fail by what came later."""
+    first = slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1")
+    client.decide(mine, "visitor", decision_id=f"{mine}-1")
+    assert slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1") == first
+
+
 def test_a_slate_with_more_slots_than_actions_is_refused_and_nothing_is_logged(client: RpcClient, mine: str) -> None:
     """The message names the slot, and the slots before it are not left behind in the log."""
     status = status_of(lambda: slate(client, mine, *[pb.Slot()] * 4, slate_id=f"{mine}-1"))
