@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from decider.decide.slate import decide_slate, slot_id
 from decider.decide.slots import SLOTS
 from decider.errors import FailedPrecondition
 from decider.experiment.definition import Action, Experiment, ExperimentVersion
+from decider.experiment.limits import Cap, Counts
 from decider.log.open import open_reader
 from decider.log.protocol import EventLog, NewSlate, NewVersion, units_of
 from decider.policy.make import make_policy
@@ -118,6 +122,27 @@ def test_a_slate_id_with_another_number_of_slots_is_refused(client: RpcClient, m
     slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-{slots}")
     status = status_of(lambda: slate(client, mine, *[pb.Slot()] * slots, slate_id=f"{mine}-{slots}"))
     assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
+
+
+def test_a_slate_does_not_take_the_id_of_a_decision(client: RpcClient, mine: str) -> None:
+    """A reward for the page would be one for that decision."""
+    client.decide(mine, "visitor", decision_id=f"{mine}-1")
+    status = status_of(lambda: slate(client, mine, pb.Slot(), slate_id=f"{mine}-1"))
+    assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
+
+
+def test_a_slate_does_not_take_decisions_that_are_there_for_its_slots(client: RpcClient, mine: str) -> None:
+    """A reward for the page would be one for them, too."""
+    client.decide(mine, "visitor", decision_id=f"{mine}-1/7")
+    status = status_of(lambda: slate(client, mine, pb.Slot(), slate_id=f"{mine}-1"))
+    assert (code_of(status), reason_of(status)) == ("ALREADY_EXISTS", "DECISION_ID_REUSED")
+
+
+def test_a_slate_is_answered_again_although_a_decision_has_its_id_now(client: RpcClient, mine: str) -> None:
+    """A retry must not fail by what came later."""
+    first = slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1")
+    client.decide(mine, "visitor", decision_id=f"{mine}-1")
+    assert slate(client, mine, pb.Slot(), pb.Slot(), slate_id=f"{mine}-1") == first
 
 
 def test_a_slate_with_more_slots_than_actions_is_refused_and_nothing_is_logged(client: RpcClient, mine: str) -> None:
@@ -251,26 +276,110 @@ names = st.lists(st.sampled_from("abcdefg"), min_size=1, max_size=7, unique=True
 
 @given(eligible=st.lists(names, min_size=1, max_size=4), id_=st.text(min_size=1, max_size=8))
 def test_a_slate_is_a_draw_without_replacement(eligible: list[list[str]], id_: str) -> None:
-    """Whatever the slots allow: each gets one of its own actions that no slot before it has, with a pmf of what was
-    left, or the slate is refused."""
-    home = Experiment(ExperimentId("home"), tuple([Action(ActionId(name)) for name in "abcdefg"]))
-    version = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
-    requests = [
+    """Whatever the slots allow: each gets one of its own actions that no slot before it has and that those behind it
+    can spare, with a pmf of these; or there are no such pages, and the slate is refused."""
+    pages = pages_of(eligible)
+    requests = slots_with(eligible, id_)
+    if not pages:
+        with pytest.raises(FailedPrecondition, match=r"slots\[\d\].*together they have"):
+            decide_slate(requests, HOME, UNIFORM)
+        return
+    decisions = [slot.decision for slot in decide_slate(requests, HOME, UNIFORM)]
+    taken: tuple[str, ...] = ()
+    for place, decision in enumerate(decisions):
+        assert list(decision.eligible) == sorted({page[place] for page in pages if page[:place] == taken})
+        assert sum(decision.pmf) == SLOTS
+        assert decision.propensity == decision.pmf[decision.eligible.index(decision.action)] / SLOTS
+        taken = (*taken, decision.action)
+    assert taken in pages
+
+
+HOME = ExperimentVersion(
+    Experiment(ExperimentId("home"), tuple([Action(ActionId(name)) for name in "abcdefg"]), policy=spec("uniform")),
+    number=1,
+    position=Position(1),
+    time=Time(0),
+)
+UNIFORM = Model(make_policy(HOME.experiment.policy))
+
+
+def pages_of(eligible: list[list[str]]) -> set[tuple[str, ...]]:
+    """All that could be shown, by trying."""
+    return {page for page in itertools.product(*eligible) if len(set(page)) == len(page)}
+
+
+def slots_with(eligible: list[list[str]], id_: str) -> list[DecisionRequest]:
+    """Slots that allow these actions."""
+    return [
         DecisionRequest(slot_id(id_, place), "unit", eligible=tuple(map(ActionId, allowed)))
         for place, allowed in enumerate(eligible)
     ]
+
+
+@pytest.mark.parametrize(
+    "eligible",
+    [["ab", "a"], ["abc", "ab", "a"], ["abcd", "bc", "bc"], ["abc", "abc", "abc"], ["abcdefg", "ab", "abc", "g"]],
+)
+def test_pages_of_slots_that_compete_weigh_one_on_average(eligible: list[str]) -> None:
+    """No page is lost to what was drawn, so importance weights are right: each page that another uniform draw over all
+    pages could show comes as often as its propensity says."""
+    lists = [list(names) for names in eligible]
+    pages = pages_of(lists)
+    weights = []
+    for number in range(3_000):
+        page = [slot.decision for slot in decide_slate(slots_with(lists, f"page-{number}"), HOME, UNIFORM)]
+        weights.append(1 / len(pages) / math.prod([one.propensity for one in page]))
+    error = statistics.stdev(weights) / len(weights) ** 0.5
+    assert abs(statistics.fmean(weights) - 1) <= 4 * error + 1e-5
+
+
+def test_a_slot_leaves_the_only_action_of_another_one(client: RpcClient, mine: str) -> None:
+    """Else the page fails or not by what was drawn, and the log has only those that did not."""
+    for number in range(20):
+        reply = slate(
+            client, mine, pb.Slot(eligible_actions=["a", "b"]), pb.Slot(eligible_actions=["a"]),
+            slate_id=f"{mine}-{number}",
+        )  # fmt: skip
+        assert actions(reply) == ["b", "a"]
+        assert [one.propensity for one in reply.decisions] == [1, 1]
+
+
+def test_a_slate_that_is_impossible_names_the_slots_that_compete(client: RpcClient, mine: str) -> None:
+    """Whoever reads it must not look for a fault in the slot that came last."""
+    a = pb.Slot(eligible_actions=["a"])
+    status = status_of(lambda: slate(client, mine, a, pb.Slot(), a, slate_id=f"{mine}-1"))
+    assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION")
+    assert status.message.startswith("slots[0], slots[2]: there are 2 of them, and together they have no other")
+
+
+@given(
+    kinds=st.lists(st.sampled_from(["offer", "article"]), min_size=6, max_size=6),
+    eligible=st.lists(names, min_size=1, max_size=5),
+    most=st.integers(1, 3),
+    shown=st.integers(0, 3),
+    id_=st.text(min_size=1, max_size=8),
+)
+def test_with_caps_a_page_that_could_be_filled_without_is_never_refused(
+    kinds: list[str], eligible: list[list[str]], most: int, shown: int, id_: str
+) -> None:
+    """What earlier slots use up ends in the baseline, not in an error that depends on what was drawn."""
+    made = [Action(ActionId(name), kind) for name, kind in zip("abcdef", kinds, strict=True)]
+    home = replace(
+        HOME.experiment,
+        actions=(*made, Action(ActionId("g"), "none")),
+        baseline=ActionId("g"),
+        caps=(Cap(most, 3_600_000_000, kind="offer"),),
+    )
+    version = ExperimentVersion(home, number=1, position=Position(1), time=Time(0))
+    counts = Counts((min(shown, most),), ())
     try:
-        decisions = [slot.decision for slot in decide_slate(requests, version, Model(make_policy(home.policy)))]
+        filled = decide_slate(slots_with(eligible, id_), version, UNIFORM, counts=counts)
     except FailedPrecondition:
-        assert len(eligible) > 1
+        assert not pages_of(eligible)
         return
-    taken: list[str] = []
-    for decision, allowed in zip(decisions, eligible, strict=True):
-        assert list(decision.eligible) == [name for name in "abcdefg" if name in allowed and name not in taken]
-        assert sum(decision.pmf) == SLOTS
-        assert decision.propensity == decision.pmf[decision.eligible.index(decision.action)] / SLOTS
-        taken.append(decision.action)
-    assert len(set(taken)) == len(taken)
+    shown_actions = [one.decision.action for one in filled if one.decision.action != "g"]
+    assert len(set(shown_actions)) == len(shown_actions)
+    assert sum(version.kind_of(id_, {}) == "offer" for id_ in shown_actions) <= max(most - shown, 0)
 
 
 def test_pages_come_as_often_as_the_product_of_their_propensities() -> None:
@@ -539,11 +648,11 @@ def test_what_a_slot_logs_is_what_it_was_drawn_from(
         filled = decide_slate(requests, version, model)
     except FailedPrecondition:
         return
-    taken = [one.decision.action for one in filled]
+    taken = tuple([one.decision.action for one in filled])
     assert len(set(taken)) == len(taken)
+    known = {"a", "b", "c", *[action.id for action in called]}
+    pages = pages_of([sorted(({*eligible} & known or known) - {*excluded}) for eligible, excluded in slots])
     for place, one in enumerate(filled):
         assert decide(request_of(one.decision, version, one.withheld), version, model) == one.decision
-        eligible, excluded = slots[place]
-        known = {"a", "b", "c", *[action.id for action in called]}
-        assert {*one.decision.eligible} == ({*eligible} & known or known) - {*excluded} - {*taken[:place]}
+        assert {*one.decision.eligible} == {page[place] for page in pages if page[:place] == taken[:place]}
         assert one.decision.action_features.keys() == {*one.decision.eligible} - {"a", "b", "c"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -12,12 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.versions import Versions
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log, open_reader, open_to_forget
-from decider.log.protocol import EventLog, NewVersion, UnitDecision
+from decider.log.protocol import EarlyActivation, Entry, EventLog, NewActivation, NewReward, NewVersion, UnitDecision
 from decider.log.sqlite import assignments, writer
 from decider.log.sqlite.writer import SqliteLog
-from decider.types import ExperimentId
+from decider.types import ActionId, DecisionId, ExperimentId, Position
 from decider.v1 import decider_service_pb2 as pb
 from decider.v1 import experiment_pb2
 from simulator.verify import verify
@@ -129,6 +132,42 @@ def test_a_batch_with_a_unit_twice_is_one_draw(client: RpcClient, mine: str) -> 
     assert logged(client, mine) == 2
 
 
+def test_an_action_that_was_not_shown_is_not_kept(client: RpcClient, mine: str) -> None:
+    """The client gave up and showed its fallback: nobody has seen the drawn action, so the next page draws anew, and
+    its clicks belong to a decision that shows what it says."""
+    client.apply(sticky(mine))
+    first = client.decide(mine, "visitor")
+    other = next(id_ for id_ in "abc" if id_ != first.action.id)
+    assert client.activate(first.decision_id, other)
+    again = client.decide(mine, "visitor")
+    assert again.decision_id != first.decision_id
+    assert again.reason != pb.REASON_STICKY
+    assert client.activate(again.decision_id, again.action.id)
+    assert client.decide(mine, "visitor").decision_id == again.decision_id
+
+
+def test_an_override_that_comes_first_keeps_nothing(client: RpcClient, mine: str) -> None:
+    """The report of a call that timed out can be quicker than the call."""
+    client.apply(sticky(mine))
+    for number in range(8):  # some of them draw what was shown
+        unit = f"visitor-{number}"
+        client.activate(f"{mine}-{number}", "a")
+        first = client.decide(mine, unit, decision_id=f"{mine}-{number}")
+        again = client.decide(mine, unit)
+        assert (again.decision_id == first.decision_id) == (first.action.id == "a")
+
+
+def test_after_the_last_word_a_unit_is_drawn_anew(client: RpcClient, mine: str) -> None:
+    """What it buys next would be late for the sealed decision."""
+    client.apply(sticky(mine))
+    first = client.decide(mine, "visitor")
+    assert client.reward(first.decision_id, name="purchase", final=True) == "joined"
+    again = client.decide(mine, "visitor")
+    assert again.decision_id != first.decision_id
+    assert client.reward(again.decision_id, name="purchase") == "joined"
+    assert client.decide(mine, "visitor").decision_id == again.decision_id
+
+
 def test_slates_are_refused(client: RpcClient, mine: str) -> None:
     """Which slot a unit keeps is not said; a slate's id does the same."""
     client.apply(sticky(mine))
@@ -161,12 +200,24 @@ def test_a_killed_server_s_units_keep_theirs(tmp_path: Path) -> None:
     assert found.equal == found.decisions == 30
 
 
+def test_a_window_that_ends_before_units_are_drawn_anew_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What later visits earn would be late, and nothing else would say so."""
+    with closing(open_log(tmp_path / "log.db")) as log, caplog.at_level(logging.WARNING):
+        service = Versions(log)
+        service.apply(sample_experiment(sticky=10 * SECOND))
+        assert not caplog.records
+        service.apply(sample_experiment(sticky=20 * SECOND))
+    assert [("sticky" in line, "reward.window" in line) for line in caplog.messages] == [(True, True)]
+
+
 # Laws, on every implementation of the log.
 
 
-def version_of(log: EventLog) -> ExperimentVersion:
+def version_of(log: EventLog, **changes: Any) -> ExperimentVersion:
     """The sample experiment."""
-    log.append([NewVersion(sample_experiment(), 1)])
+    log.append([NewVersion(sample_experiment(**changes), 1)])
     return log.versions()[-1]
 
 
@@ -209,6 +260,66 @@ def test_a_decision_id_that_is_there_is_not_assigned(log: EventLog, clock: Clock
     log.append([decision(version, "once", "other")])
     assert log.append([UnitDecision(decision(version, "once"), keep=SECOND)]) == [None]
     assert kept(log, clock) is None
+
+
+def test_the_override_of_a_decision_that_was_replaced_ends_nothing(log: EventLog, clock: Clock) -> None:
+    """Only the decision that is kept ends, and the override of a unit's old one says nothing of its new one."""
+    version = version_of(log)
+    (old,) = log.append([UnitDecision(decision(version, "old"), keep=SECOND)])
+    assert old is not None
+    log.append([UnitDecision(decision(version, "new"), keep=SECOND, replaces=old.position)])
+    log.append([NewActivation(old.position, ActionId("other")), NewReward(old.position, "buy", 1.0, final=True)])
+    assert kept(log, clock) == "new"
+
+
+def test_whoever_replaces_what_has_ended_meanwhile_wins(log: EventLog, clock: Clock) -> None:
+    """A call has seen what its unit keeps; then that is overridden, and then the call's own decision is written."""
+    version = version_of(log)
+    (old,) = log.append([UnitDecision(decision(version, "old"), keep=SECOND)])
+    assert old is not None
+    log.append([NewActivation(old.position, ActionId("other"))])
+    assert kept(log, clock) is None
+    two, three = (UnitDecision(decision(version, id_), keep=SECOND, replaces=old.position) for id_ in ("two", "three"))
+    assert [mark is not None for mark in log.append([two, three])] == [True, False]
+    assert kept(log, clock) == "two"
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.sampled_from(["shown", "other", "final", "early"])),
+        max_size=25,
+    )
+)
+def test_all_logs_end_the_same(tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[str, int, str]]) -> None:
+    """What overrides and last words end, in any history; and `check` counts what is left."""
+    clock, path = Clock(), tmp_path_factory.mktemp("log") / "log.db"
+    with closing(SqliteLog(path, clock=clock)) as sqlite, closing(MemoryLog(clock=clock)) as memory:
+        logs: tuple[EventLog, EventLog] = (sqlite, memory)
+        versions = [version_of(log, sticky=5 * SECOND) for log in logs]
+        for number, (unit, seconds, event) in enumerate(calls):
+            clock.now += seconds * SECOND
+            id_ = DecisionId(f"d{number}")
+            entries: list[Entry] = [UnitDecision(decision(versions[0], id_, unit), keep=5 * SECOND)]
+            if event == "early":
+                entries.insert(0, EarlyActivation(id_, ActionId("other")))
+            for log, version in zip(logs, versions, strict=True):
+                assert version.position == versions[0].position
+                log.append(entries)
+                found = log.assigned(HOME, unit, at=clock())
+                if found is not None:
+                    log.append(list(said(event, found.position)))
+            assert len({kept(log, clock, unit) for log in logs}) == 1
+            assert event != "final" or kept(sqlite, clock, unit) is None
+    with closing(open_reader(path)) as reader:
+        assert reader.check(lambda _: None) == []
+
+
+def said(event: str, at: Position) -> Iterator[Entry]:
+    """What came about a decision."""
+    if event == "final":
+        yield NewReward(at, "purchase", 1.0, final=True)
+    else:
+        yield NewActivation(at, None if event == "shown" else ActionId("other"))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 4), st.booleans()), max_size=25))

@@ -106,8 +106,19 @@ def _apprentice_violations(experiment: Experiment) -> Iterator[Violation]:
         yield Violation("learning", f"APPRENTICE is not for {name}: {why}. Take LOG_ONLY, or another policy")
 
 
-def default_action_warnings(experiment: Experiment) -> Iterator[str]:
-    """What surprises where default actions are served, in words."""
+def warnings_of(experiment: Experiment) -> Iterator[str]:
+    """What works and may surprise, in words."""
+    yield from _default_action_warnings(experiment)
+    if experiment.sticky > experiment.reward.window:
+        seconds = experiment.sticky / 1_000_000, experiment.reward.window / 1_000_000
+        yield (
+            f"units keep a decision for {seconds[0]:g} s (sticky), and rewards count for {seconds[1]:g} s "
+            "(reward.window): what later visits earn is LATE and is not learned. Make reward.window as long as sticky"
+        )
+
+
+def _default_action_warnings(experiment: Experiment) -> Iterator[str]:
+    """What surprises where default actions are served."""
     if experiment.learning not in DEFAULT_ACTION_REASONS:
         return
     mode = experiment.learning.upper()

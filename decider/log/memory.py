@@ -267,11 +267,20 @@ class MemoryLog:
         experiment = self._versions[new.decision.version].experiment.id
         if not self._is_current(new, experiment, at):
             return None
-        mark = self._append(new.decision, at)
-        if mark is not None and new.keep:
+        if new.keep and _key(new.decision) not in self._unique:  # first: an early override ends it
             self._assignments[experiment, new.decision.unit_id] = (Time(at + new.keep), new.decision.decision_id)
+        mark = self._append(new.decision, at)
         self._append_beside(mark, new)
         return mark
+
+    def _end_assignment(self, decision: Position) -> None:
+        """What SQLite's `end_assignment` does."""
+        logged = self._located.get(decision)
+        if logged is None or logged.decision.version not in self._versions:
+            return
+        kept = self._version(logged).experiment.id, logged.decision.unit_id
+        if self._assignments.get(kept, (Time(0), None))[1] == logged.decision.decision_id:
+            del self._assignments[kept]
 
     def _append_beside(self, mark: Mark | None, new: UnitDecision) -> None:
         """What was withheld for a decision that was written, and from what its unit's history was read."""
@@ -447,11 +456,14 @@ class MemoryLog:
             case NewActivation():
                 self._activations[entry.decision] = (mark, entry)
                 self._exposures.activate(ShownActivation(*mark, entry.decision, entry.action))
+                if entry.action is not None:
+                    self._end_assignment(entry.decision)
             case NewRecall():
                 self._recalls[entry.decision] = entry.seen
             case NewSeal():
                 self._seals[entry.decision] = mark
                 self._exposures.seal(ShownSeal(*mark, entry.decision))
+                self._end_assignment(entry.decision)
             case NewWithheld():
                 self._withheld[entry.decision] = entry.rules
             case NewVersion():

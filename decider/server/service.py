@@ -231,11 +231,18 @@ class DeciderService(Feedback):
 
     def _find_slate(self, request: pb.DecideSlateRequest) -> Sequence[_Answer]:
         """The slate with this id; empty if there is none. Raises AlreadyExists if it belongs to another unit or
-        experiment, has another number of slots, or if a slot leaves out its action."""
-        ids = [slot_id(request.slate_id, place) for place in range(len(request.slots) + 1)]
-        *there, beyond = self._log.locate_all(ids)
-        if not (beyond or any(there)):  # as for most calls, which need not be copied for each slot then
+        experiment, is a decision's, has another number of slots, or if a slot leaves out its action."""
+        ids = [slot_id(request.slate_id, place) for place in range(convert.MAX_SLOTS)]
+        decision, *there = self._log.locate_all([DecisionId(request.slate_id), *ids])
+        if decision is not None and not any(there):
+            raise AlreadyExists(
+                f"slate_id {request.slate_id!r} is the id of a decision, which would get the page's rewards; take a "
+                "new id",
+                reason="DECISION_ID_REUSED",
+            )
+        if not any(there):  # as for most calls, which need not be copied for each slot then
             return ()
+        beyond = any(there[len(request.slots) :][:1])
         wanted = [
             pb.DecideRequest(
                 experiment=request.experiment,
@@ -247,10 +254,10 @@ class DeciderService(Feedback):
                 actions=request.actions,
                 default_action=slot.default_action,
             )
-            for id_, slot in zip(ids, request.slots, strict=False)  # one id more, which is none of this slate
+            for id_, slot in zip(ids, request.slots, strict=False)  # the others are none of this slate
         ]
         found = [answer for answer in map(self._find_stored, wanted) if answer is not None]
-        if (found or beyond) and (len(found) < len(wanted) or beyond):
+        if len(found) < len(wanted) or beyond:
             raise AlreadyExists(
                 f"slate_id {request.slate_id!r} belongs to a slate with another number of slots; take a new id",
                 reason="DECISION_ID_REUSED",

@@ -42,6 +42,12 @@ delete from assignments where (experiment, unit_id) in (
 returning decision
 """  # noqa: S608 - a number
 _FORGET = "delete from assignments where unit_id = ? returning decision"
+_OF_DECISION = """
+delete from assignments where decision = :decision and (experiment, unit_id) = (
+  select e.experiment, d.unit_id from decisions d join experiments e on e.position = d.version
+  where d.position = :decision)
+returning decision
+"""
 
 
 def kept_decision(connection: sqlite3.Connection, experiment: ExperimentId, unit: str, at: Time) -> Position | None:
@@ -71,6 +77,12 @@ def drop_over(connection: sqlite3.Connection, at: Time) -> None:
 def forget_assignments(connection: sqlite3.Connection, unit: str) -> None:
     """Delete those of a unit."""
     _delete(connection, _FORGET, unit)
+
+
+def end_assignment(connection: sqlite3.Connection, decision: Position) -> None:
+    """Delete the one to this decision, if its unit still keeps it."""
+    if connection.execute(_OF_DECISION, {"decision": decision}).fetchall():
+        connection.execute(_COUNT_GONE, (decision,))
 
 
 def _delete(connection: sqlite3.Connection, sql: str, parameter: Time | str) -> None:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from decider.log.exposures import ShownDecision, are_reached, exposure
 from decider.log.protocol import Mark, NewActivation, UnitDecision
-from decider.log.sqlite.assignments import assign, kept_decision
+from decider.log.sqlite.assignments import assign, end_assignment, kept_decision
 from decider.log.sqlite.exposures import VersionAt, counts, open_decision, put, take_out
-from decider.types import ExperimentId, Time
+from decider.types import ExperimentId, Position, Time
 
 
 class UnitState:
@@ -53,11 +53,17 @@ class UnitState:
             put(self._writer, exposure(shown))
 
     def note_override(self, activation: NewActivation, at: Time) -> None:
-        """Another action than the drawn one was shown: that one counts, where nothing has closed the decision."""
+        """Another action than the drawn one was shown: that one counts, where nothing has closed the decision. In any
+        case the unit keeps the drawn one no longer, since it has not seen it."""
+        end_assignment(self._writer, activation.decision)
         shown = open_decision(self._writer, activation.decision, self._version_at)
         if shown is not None and at < shown.deadline:
             take_out(self._writer, shown.position)
             put(self._writer, exposure(shown, activation.action, activated=True))
+
+    def note_seal(self, decision: Position) -> None:
+        """A final reward has closed the decision: a unit that kept it could not be rewarded any more."""
+        end_assignment(self._writer, decision)
 
     def _experiment(self, new: UnitDecision) -> ExperimentId:
         return self._version_at(new.decision.version).experiment.id

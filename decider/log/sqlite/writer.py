@@ -347,6 +347,7 @@ class SqliteLog(SqliteReader):
         version, time = self._writer.execute(_VERSION_AND_TIME, (decision,)).fetchone()
         if last.time < time + self.version_at(version).experiment.reward.window:
             self._insert(commit, [NewSeal(decision, version)])
+            self._units.note_seal(decision)
 
     def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
         """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet.
