@@ -38,7 +38,7 @@ from decider.log.protocol import (
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
 from decider.server.reward_checks import are_late, check_value, weight_of
-from decider.server.rpc import to_status
+from decider.server.rpc import to_status, unexpected
 from decider.server.unit_rewards import UnitEntry, UnitRewards
 from decider.serving.current import Current
 from decider.types import START, ActionId, ActivationOutcome, DecisionId, LinkOutcome, RewardOutcome
@@ -294,8 +294,10 @@ def _is_counted(prepared: _Group) -> bool:
 
 
 def attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:
-    """One request of a batch: its error must not fail the others."""
+    """One request of a batch: its error must not fail the others, an unexpected one neither."""
     try:
         return prepare(request)
     except DeciderError as error:
         return error
+    except Exception as error:
+        return unexpected(error)
