@@ -15,10 +15,11 @@ from decider.durations import microseconds_of
 from decider.errors import InvalidExperiment
 from decider.experiment.definition import Action, Learning, RewardDefinition
 from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
-from decider.experiment.schema import parse_toml
+from decider.experiment.schema import from_message, parse_toml
 from decider.learn.versions import Versions
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import NewVersion
+from decider.policy.algorithms import ALGORITHMS
 from decider.types import ActionId, Time
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment, spec
@@ -206,3 +207,22 @@ def test_a_duration_is_the_sum_of_its_parts(numbers: list[int]) -> None:
     units = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
     text = "".join(f"{number}{unit}" for number, (unit, _) in zip(numbers, units, strict=True))
     assert microseconds_of(text) == sum(number * size for number, (_, size) in zip(numbers, units, strict=True))
+
+
+@pytest.mark.parametrize("name", ["thompson", "uniform", "fixed", "squarecb", "epsilon_greedy"])
+def test_overrides_are_learned_by_policies_without_propensities_alone(name: str) -> None:
+    """What was shown in place of the drawn action has no known propensity; those that learn nothing need none."""
+    text = f"""
+        id = "page"
+        override = "learn"
+        baseline_action = "a"
+        actions = [{{ id = "a" }}, {{ id = "b" }}]
+        policy.{name} = {{}}
+        """
+    if ALGORITHMS[name].uses_propensity:
+        with pytest.raises(InvalidExperiment) as told:
+            from_message(parse_toml(text, name="page.toml"))
+        assert [violation.field for violation in told.value.violations] == ["override"]
+    else:
+        assert from_message(parse_toml(text, name="page.toml")).learns_overrides
+    assert ALGORITHMS[name].uses_propensity == (name in ("squarecb", "epsilon_greedy"))
