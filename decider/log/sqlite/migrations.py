@@ -144,6 +144,14 @@ def sum_rows_of_units(db: Database) -> None:
     )
 
 
+@MIGRATIONS()
+def know_any_name(db: Database) -> None:
+    """A reward without a name, taken back before it came, is the same as one with a name."""
+    if db.conn is not None:
+        db.conn.execute("drop trigger if exists counted_by_unit")
+        _create_missing(db.conn)
+
+
 COUNT_REFUSED_SUM = f"update head set refused = (refused + ?) & {chain.REFUSED_BITS}"  # noqa: S608 - a number
 
 
