@@ -52,6 +52,19 @@ STICKY = "STICKY"
 """The reason of an answer that repeats a decision; no decision is logged with it."""
 
 
+ANY_NAME = ""
+"""Of a reward whose change came first and named none, where several names are possible: it stands for each of them."""
+
+
+def same_name(one: str, other: str) -> bool:
+    """Whether two rewards with one id are the same as far as their names go.
+
+    >>> same_name("purchase", "purchase"), same_name("purchase", ANY_NAME), same_name("purchase", "visit")
+    (True, True, False)
+    """
+    return ANY_NAME in (one, other) or one == other
+
+
 class RewardOutcome(enum.StrEnum):
     """What became of a reward that was sent."""
 

@@ -13,14 +13,19 @@ from hypothesis import strategies as st
 
 from decider.durations import microseconds_of
 from decider.errors import InvalidExperiment
-from decider.experiment.definition import Learning, RewardDefinition
-from decider.experiment.schema import parse_toml
+from decider.experiment.definition import Action, Learning, RewardDefinition
+from decider.experiment.feature_schema import FeatureRule, FeatureSchema, FeatureType
+from decider.experiment.schema import from_message, parse_toml
 from decider.learn.versions import Versions
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import NewVersion
+from decider.policy.algorithms import ALGORITHMS
+from decider.types import ActionId, Time
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment, spec
 from tests.rpc_clients import InProcessClient, experiment, fields_of, reason_of, refused, status_of
+
+A, B = ActionId("a"), ActionId("b")
 
 
 def weighted(weights: dict[str, float], minimum: float = 0.0, maximum: float = 1.0, default: float = 0.0) -> Any:
@@ -49,6 +54,64 @@ def test_what_cannot_work_is_refused_with_the_reason(
         assert not log.versions()
     assert [violation.field for violation in told.value.violations] == [field]
     assert text in str(told.value)
+
+
+def acting(**first: Any) -> dict[str, Any]:
+    """The field `actions`: the first one has something special, the second one a rule that is never true."""
+    return {"actions": (Action(ActionId("a"), **first), Action(ActionId("b"), eligible_if="1 == 2")), "baseline": None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "text"),
+    [
+        (acting(eligible_if="false"), "actions", "change a rule"),
+        (acting(eligible_if="1 / 0 == 1"), "actions", "change a rule"),
+        (acting(eligible_if="false", retired=True), "actions", "change a rule"),
+        ({"actions": (Action(A), Action(B, eligible_if="false", min_share=0.5))}, "actions[1].min_share", "never true"),
+    ],
+)
+def test_rules_that_are_never_true_are_refused_where_they_contradict_the_rest(
+    tmp_path: Path, clock: Clock, changes: dict[str, Any], field: str, text: str
+) -> None:
+    """Each call would be refused, or the share would never be reached."""
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        with pytest.raises(InvalidExperiment) as told:
+            Versions(log).apply(sample_experiment(**{"baseline": None, "holdout": 0.0} | changes))
+        assert not log.versions()
+    assert [violation.field for violation in told.value.violations] == [field]
+    assert text in str(told.value)
+
+
+PLAN = FeatureSchema({"segment": FeatureRule(values=("vip",)), "age": FeatureRule(FeatureType.NUMBER)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "warning"),
+    [
+        (acting(available_until=Time(1)), "available_until of action 'a' is over"),
+        (acting(eligible_if="segment == 'vpi'") | {"schema": PLAN}, "'vpi', which is not among"),
+        (acting(eligible_if="features.age == 'old'") | {"schema": PLAN}, "that it is a number"),
+        (acting() | {"minimum_propensity": 0.5}, "decides nothing"),
+        (acting(available_until=Time(3 * 10**15)), None),
+        (acting(available_until=Time(1), retired=True) | {"actions": (Action(A), Action(B))}, None),
+        (acting(eligible_if="segment == 'vip'") | {"schema": PLAN}, None),
+        (acting(eligible_if="segment == ''") | {"schema": PLAN}, None),
+        (acting(eligible_if="features.segment == 'vpi'") | {"schema": PLAN}, None),
+        (acting(eligible_if="segment != 'vpi'") | {"schema": PLAN}, None),
+        (acting(eligible_if="segment == 'vpi' || true") | {"schema": PLAN}, None),
+        (acting(eligible_if="location == 'here'") | {"schema": PLAN}, None),
+        (acting() | {"minimum_propensity": 0.4}, None),
+        (acting() | {"minimum_propensity": 0.5, "policy": spec("uniform")}, None),
+    ],
+)
+def test_what_may_be_a_mistake_is_said(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], warning: str | None
+) -> None:
+    """It can be meant: a file that is applied again after an end, a value that callers will send. So it is no error."""
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        Versions(log).apply(sample_experiment(**{"holdout": 0.0, "minimum_propensity": 0.0} | changes))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * (warning is not None)
+    assert (warning or "") in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -144,3 +207,22 @@ def test_a_duration_is_the_sum_of_its_parts(numbers: list[int]) -> None:
     units = (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000))
     text = "".join(f"{number}{unit}" for number, (unit, _) in zip(numbers, units, strict=True))
     assert microseconds_of(text) == sum(number * size for number, (_, size) in zip(numbers, units, strict=True))
+
+
+@pytest.mark.parametrize("name", ["thompson", "uniform", "fixed", "squarecb", "epsilon_greedy"])
+def test_overrides_are_learned_by_policies_without_propensities_alone(name: str) -> None:
+    """What was shown in place of the drawn action has no known propensity; those that learn nothing need none."""
+    text = f"""
+        id = "page"
+        override = "learn"
+        baseline_action = "a"
+        actions = [{{ id = "a" }}, {{ id = "b" }}]
+        policy.{name} = {{}}
+        """
+    if ALGORITHMS[name].uses_propensity:
+        with pytest.raises(InvalidExperiment) as told:
+            from_message(parse_toml(text, name="page.toml"))
+        assert [violation.field for violation in told.value.violations] == ["override"]
+    else:
+        assert from_message(parse_toml(text, name="page.toml")).learns_overrides
+    assert ALGORITHMS[name].uses_propensity == (name in ("squarecb", "epsilon_greedy"))

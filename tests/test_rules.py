@@ -3,11 +3,13 @@ name where they are wrong."""
 
 from __future__ import annotations
 
+import uuid
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from google.rpc import code_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,10 +19,13 @@ from decider.errors import FailedPrecondition, InvalidExperiment
 from decider.experiment.definition import Action, ExperimentVersion
 from decider.experiment.rules import LONGEST_RULE, rule_problem
 from decider.experiment.schema import from_message, parse_toml
+from decider.log.memory import MemoryLog
 from decider.log.open import open_reader
-from decider.log.protocol import EventLog, NewVersion, UnitDecision
+from decider.log.protocol import EventLog, LoggedDecision, NewVersion, UnitDecision
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
+from decider.server.service import DeciderService
+from decider.serving.current import Current
 from decider.types import ActionId, Context, DecisionId, DecisionRequest, Features, Position, Time
 from decider.v1 import decider_service_pb2 as pb
 from simulator.verify import verify
@@ -29,6 +34,10 @@ from tests.rpc_clients import InProcessClient, RpcClient, code_of, experiment, r
 
 A, B, C = map(ActionId, "abc")
 NOBODY = Context()
+ENDLESS = "features.all(a, features.all(b, features.all(c, features[a] != 'spam')))"
+"""Takes more iterations than CEL allows, where a context has many features."""
+
+MANY = Context(features={f"f{number}": "v" for number in range(99)})
 
 
 def version(**rules: str) -> ExperimentVersion:
@@ -61,6 +70,9 @@ def eligible(of: ExperimentVersion, context: Context = NOBODY, at: Time | None =
         ("1 / 0 == 1", Context(), "bc"),
         ("segment == 'vip'", Context(segment="vip\0"), "bc"),
         ("features.size == 'xl'", Context(features={"size": "xl\0"}), "bc"),
+        (ENDLESS, Context(features={"a": "b"}), "abc"),
+        (ENDLESS, MANY, "bc"),
+        (f"true || {ENDLESS}", MANY, "abc"),
     ],
 )
 def test_a_rule_leaves_out_what_it_does_not_allow(rule: str, context: Context, expected: str) -> None:
@@ -242,17 +254,60 @@ def test_a_frontend_gets_what_is_allowed(client: RpcClient) -> None:
     assert (code_of(status), reason_of(status)) == ("FAILED_PRECONDITION", "NO_ELIGIBLE_ACTION")
 
 
+def test_a_rule_that_takes_too_long_leaves_out_its_action_and_nothing_else(client: RpcClient) -> None:
+    """Whatever a caller sends: neither its call nor others of its batch fail; `simulator verify` computes the same."""
+    message = experiment(uuid.uuid4().hex)
+    message.actions[1].eligible_if = ENDLESS
+    client.apply(message)
+    asked = [pb.DecideRequest(experiment=message.id, unit_id="u", decision_id=uuid.uuid4().hex) for _ in range(2)]
+    asked[1].context.features.update(MANY.features)
+    results = client.call("DeciderService", "DecideBatch", pb.DecideBatchRequest(requests=asked)).results
+    assert [one.WhichOneof("result") for one in results] == ["response", "response"]
+    assert results[1].response.action.id != message.actions[1].id
+    alone = pb.DecideRequest(experiment=message.id, unit_id="u", context=asked[1].context)
+    assert client.call("DeciderService", "Decide", alone).action.id != message.actions[1].id
+
+
+class BrokenLog(MemoryLog):
+    """A fault that nobody thought of, in one decision."""
+
+    def find(self, decision_id: DecisionId) -> LoggedDecision | None:
+        """Raises for one id."""
+        if decision_id == "bad":
+            raise ZeroDivisionError("a bug")
+        return super().find(decision_id)
+
+
+def test_an_unexpected_error_is_that_of_its_request_alone(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """A page of many places must not go dark for a fault in one; the server's log says it once."""
+    log = BrokenLog(clock=clock)
+    log.append([NewVersion(version().experiment, 1)])
+    current = Current()
+    current.put(log.versions()[-1], Model(make_policy(version().experiment.policy)))
+    service = DeciderService(current, log, append=log.append)
+    asked = [pb.DecideRequest(experiment=version().experiment.id, unit_id="u", decision_id=id_) for id_ in ("a", "bad")]
+    results = service.DecideBatch(pb.DecideBatchRequest(requests=[*asked, asked[0]])).results
+    assert [one.WhichOneof("result") for one in results] == ["response", "error", "response"]
+    assert (results[1].error.code, results[1].error.message) == (
+        code_pb2.INTERNAL,
+        "internal error; the server's log has the details",
+    )
+    assert [record.exc_text for record in caplog.records].count(None) == len(caplog.records) - 1
+    assert log.find(DecisionId("a")) is not None
+
+
 def test_decisions_under_rules_replay(tmp_path: Path) -> None:
     """Rules are computed from what the log has: the context, and the definition of the version."""
-    ages: list[Features] = [{"age": 12.0}, {"age": 40.0}, {}]
+    ages: list[Features] = [{"age": 12.0}, {"age": 40.0}, {}, {"age": 40.0, **MANY.features}]
     with closing(InProcessClient(tmp_path / "log.db")) as client:
         message = experiment("home")
         message.actions[0].eligible_if = "features.age >= 18"
         message.actions[1].available_until.FromSeconds(1)
+        message.actions[2].eligible_if = ENDLESS
         client.apply(message)
         for number in range(60):
             context = pb.Context()
-            context.features.update(ages[number % 3])
+            context.features.update(ages[number % 4])
             client.decide("home", f"u{number}", context=context)
     with closing(open_reader(tmp_path / "log.db")) as log:
         found = verify(log)

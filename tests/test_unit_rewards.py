@@ -32,7 +32,7 @@ from decider.log.protocol import (
     Tick,
 )
 from decider.log.sqlite.writer import SqliteLog
-from decider.types import START, ActionId, ExperimentId, Position, Time
+from decider.types import ANY_NAME, START, ActionId, ExperimentId, Position, Time
 from tests.archives import archive, ends
 from tests.conftest import SECOND, Clock, sample_experiment
 from tests.test_log_readers import plain
@@ -237,12 +237,80 @@ def test_which_purchase_is_the_same_does_not_depend_on_the_order(log: EventLog, 
 
 
 def test_a_change_of_a_decision_makes_no_second_purchase(log: EventLog) -> None:
-    """What the till has sent is changed as the till sends it; a correction must not count beside it."""
+    """A correction by the page must not count beside what the till has sent: it changes that."""
     version = apply(log)
     old, new = decide(log, version), decide(log, version)
     log.append([buy()])
+    assert log.append([NewRewardChange(old, "order", 60.0, "purchase")])[0] is not None
+    assert earned(log) == {new: (60.0,)}
     assert log.append([NewRewardChange(old, "order", 60.0, "purchase")]) == [None]
-    assert earned(log) == {new: (80.0,)}
+    assert log.append([NewRewardChange(old, "order", None, "visit")])[0] is not None, "another reward"
+    assert earned(log) == {new: (60.0,)}
+
+
+@pytest.mark.parametrize("on", ["phone", "anna"])
+@pytest.mark.parametrize("name", ["purchase", ANY_NAME])
+def test_a_till_takes_back_and_corrects_what_the_page_has_sent(log: EventLog, name: str, on: str) -> None:
+    """Goods that were bought on the page are returned in the store; a DUPLICATE that changes nothing would leave them
+    a success."""
+    page, mail = apply(log), apply(log, id_=MAIL)
+    log.append([NewLink("anna", "phone")])
+    old = decide(log, page, on)
+    new, letter = decide(log, page), decide(log, mail)
+    log.append([NewReward(old, "purchase", 80.0, 1.0, "order"), NewReward(new, "visit", 1.0, 1.0, "other")])
+    assert [one.name for one in log.by_decision("anna", "order", None)] == ["purchase"]
+    assert log.by_decision("anna", "order", MAIL) == log.by_decision("bert", "order", None) == []
+    assert log.append([change(60.0, experiment=HOME)])[0] is not None
+    assert earned(log) == {old: (60.0,), new: (1.0,)}
+    assert log.append([replace(change(None), name=name, experiment=HOME)])[0] is not None
+    assert earned(log) == {new: (1.0,)}
+    assert log.append([replace(change(None), name=name, experiment=HOME)]) == [None]
+    assert log.append([replace(change(None), name="visit", experiment=HOME)])[0] is not None
+    assert log.append([buy(experiment=HOME)]) == [None]
+    assert earned(log) == {new: (1.0,)}, letter
+    assert log.check(lambda _: None) == []
+
+
+@pytest.mark.parametrize("weights", [{}, {"purchase": 1.0, "visit": 0.1}])
+@pytest.mark.parametrize("page_first", [True, False])
+def test_a_retraction_without_a_name_crosses_between_page_and_till(
+    log: EventLog, page_first: bool, weights: dict[str, float]
+) -> None:
+    """Queues reorder: whichever way the return is sent, and whatever the name of the purchase will be."""
+    version = apply(log, weights=weights)
+    old, new = decide(log, version), decide(log, version)
+    by_page = NewRewardChange(old, "order", None, ANY_NAME, 0.0 if weights else 1.0)
+    by_till = replace(change(None), name=ANY_NAME)
+    assert log.append([by_page if page_first else by_till])[0] is not None
+    assert log.append([buy() if page_first else NewReward(old, "purchase", 80.0, 1.0, "order")]) == [None]
+    assert log.append([buy(), NewReward(old, "purchase", 80.0, 1.0, "order")]) == [None, None]
+    assert earned(log) == {}
+    log.append([change(60.0)])
+    assert earned(log) == ({} if weights else {old if page_first else new: (60.0,)}), "else nobody knows its weight"
+    assert log.check(lambda _: None) == []
+
+
+def test_a_correction_without_a_name_crosses_where_any_name_has_the_same_weight(log: EventLog) -> None:
+    """It counts at once; its purchase, whatever its name, must not count beside it."""
+    version = apply(log)
+    old, new = decide(log, version), decide(log, version)
+    log.append([replace(change(20.0), name=ANY_NAME)])
+    assert log.append([NewReward(old, "purchase", 80.0, 1.0, "order"), buy()]) == [None, None]
+    assert earned(log) == {new: (20.0,)}
+
+
+def test_an_old_log_learns_that_a_reward_without_a_name_is_any(tmp_path: Path, clock: Clock) -> None:
+    """What refuses the second one lies in the log: one from before is changed when it is opened."""
+    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+        version = apply(log)
+        at = decide(log, version)
+        (sql,) = log._writer.execute("select sql from sqlite_master where name = 'counted_by_unit'").fetchone()
+        log._writer.execute("drop trigger counted_by_unit")
+        log._writer.execute(sql.replace("(new.name = '' or u.name in (new.name, ''))", "u.name = new.name"))
+        log._writer.execute("delete from _sqlite_migrations where name = 'know_any_name'")
+        log.append([replace(change(None), name=ANY_NAME)])
+    with closing(SqliteLog(tmp_path / "log.db", clock=clock)) as log:
+        assert log.append([NewReward(at, "purchase", 80.0, 1.0, "order")]) == [None]
 
 
 def test_without_an_id_each_is_a_reward(log: EventLog) -> None:
@@ -421,7 +489,12 @@ class Brute:
         """What it is worth from here on."""
         if self.known(unit, order) is None:
             self.buy(at, unit, order, value or 0.0)
-        for one in self.known(unit, order) or []:
+        of_page = [
+            one
+            for one in self.decisions
+            if one["unit"] in self.person[unit] and at < one["time"] + WINDOW and order in one["by page"]
+        ]
+        for one in [*(self.known(unit, order) or []), *of_page]:
             if at < one["time"] + WINDOW and not one["closed"] and (order, value) not in one["changes"]:
                 one["rewards"][order] = value
             one["changes"].add((order, value))
@@ -448,7 +521,9 @@ def play(log: EventLog, clock: Clock, brute: Brute, script: Sequence[tuple[Any, 
                 position = decide(log, versions[second % 2], unit)
                 fresh = {"unit": unit, "experiment": second % 2, "time": at, "position": position}
                 brute.decisions.append(
-                    fresh | {"closed": False, "activated": False, "overridden": False, "rewards": {}, "changes": set()}
+                    fresh
+                    | {"closed": False, "activated": False, "overridden": False, "rewards": {}, "changes": set()}
+                    | {"by page": set()}
                 )
             case "buy":
                 experiment = [None, HOME, MAIL][number % 3]
@@ -470,6 +545,7 @@ def play(log: EventLog, clock: Clock, brute: Brute, script: Sequence[tuple[Any, 
                 if at < one["time"] + WINDOW and not one["closed"]:
                     entries = [NewReward(one["position"], "purchase", 7.0, 1.0, order, final=kind == "close")]
                     if not brute.by_unit(one, order):
+                        one["by page"] |= {order} - {*one["rewards"]}
                         one["rewards"].setdefault(order, 7.0)
                         one["closed"] = kind == "close" and one["rewards"][order] == 7.0
         log.append(entries)

@@ -172,8 +172,7 @@ def test_a_retraction_without_a_name_may_overtake_its_reward(client: RpcClient, 
     apply(client, mine, names=names)
     unit = uuid.uuid4().hex
     at = client.decide(mine, unit).decision_id
-    taken_back = ("no_decision", []) if len(names) > 1 else ("retracted", [at])  # of several names it is none
-    assert reward(client, unit, reward_id="1", retract=True, experiment=mine) == taken_back
+    assert reward(client, unit, reward_id="1", retract=True, experiment=mine) == ("retracted", [at])
     name = names[0] if names else ""
     assert reward(client, unit, reward_id="1", value=9, name=name)[0] == "duplicate"
     if len(names) > 1:
@@ -185,8 +184,22 @@ def test_a_retraction_without_a_name_may_overtake_its_reward(client: RpcClient, 
     else:
         assert reward(client, unit, reward_id="2", correct=True, value=7, experiment=mine) == ("corrected", [at])
         assert reward(client, unit, reward_id="2", value=9, name=name) == ("duplicate", [at])
-    assert reward(client, unit, reward_id="3", value=9, name=name, experiment=mine) == ("joined", [at])
-    values = client.rows("select in_force from joined_rewards where decision_id = ? and in_force is not null", at)
+    old = client.decide(mine, unit).decision_id
+    assert reward(client, unit, reward_id="4", retract=True)[0] == "retracted"
+    assert client.reward(at, reward_id="4", value=9, name=name) == "duplicate"
+    assert client.reward(old, reward_id="5", retract=True) == "retracted"
+    assert reward(client, unit, reward_id="5", value=9, name=name) == ("duplicate", [old])
+    if len(names) > 1:
+        for ask, field in (
+            (lambda: reward(client, unit, reward_id="4", correct=True, value=7), "reward_id"),
+            (lambda: client.reward(old, reward_id="5", correct=True, value=7), "reward_id"),
+            (lambda: client.reward(old, reward_id="6", correct=True, value=7), "name"),
+        ):
+            assert (code_of(status_of(ask)), fields_of(status_of(ask))) == ("INVALID_ARGUMENT", [field])
+    assert reward(client, unit, reward_id="3", value=9, name=name, experiment=mine) == ("joined", [old])
+    values = client.rows(
+        "select in_force from joined_rewards where decision_id in (?, ?) and in_force is not null order by 1", at, old
+    )
     assert values == ([(9.0,)] if len(names) > 1 else [(7.0,), (9.0,)])
 
 
@@ -240,11 +253,15 @@ def test_a_purchase_of_the_page_is_a_duplicate_for_the_till_and_the_other_way_ro
     unit = uuid.uuid4().hex
     old, new = [client.decide(mine, unit).decision_id for _ in range(2)]
     assert client.reward(old, reward_id="1") == "joined"
-    assert reward(client, unit, reward_id="1") == ("duplicate", [])
-    assert reward(client, unit, reward_id="1", retract=True) == ("duplicate", [])
+    assert reward(client, unit, reward_id="1") == ("duplicate", [old])
+    assert reward(client, unit, reward_id="1", correct=True, value=7) == ("corrected", [old])
+    assert reward(client, unit, reward_id="1", retract=True) == ("retracted", [old])
+    assert reward(client, unit, reward_id="1", retract=True) == ("duplicate", [old])
     assert reward(client, unit, reward_id="2") == ("joined", [new])
     assert client.reward(old, reward_id="2") == "duplicate"
-    assert client.reward(old, reward_id="2", correct=True, value=3) == "duplicate"
+    assert client.reward(old, reward_id="2", correct=True, value=3) == "corrected"
+    values = client.rows("select decision_id, in_force from joined_rewards where decision_id in (?, ?)", old, new)
+    assert sorted(values) == sorted([(old, None), (new, 3.0)])
     assert client.rows("select count(*) from joined_rewards where decision_id in (?, ?)", old, new) == [(2,)]
 
 

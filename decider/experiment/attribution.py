@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import Attribution, ExperimentVersion, OutOfRange, RewardDefinition
-from decider.types import ExperimentId, Position
+from decider.types import ANY_NAME, ExperimentId, Position, same_name
 
 MOST_CREDITED = 50
 """Decisions of an experiment, the newest ones, that one reward is credited to by `all`: other writers wait for that."""
@@ -47,13 +47,15 @@ class Credit(NamedTuple):
 
 def knows(reward: RewardDefinition, name: str) -> bool:
     """Whether rewards by unit with that name may be credited: there is a rule, and the name is known."""
-    return reward.attribution is not None and (not reward.weights or name in reward.weights)
+    return reward.attribution is not None and (not reward.weights or name in {*reward.weights, ANY_NAME})
 
 
 def takes(reward: RewardDefinition, name: str, value: float) -> bool:
     """Whether a reward by unit may be credited: its value is not refused either."""
     if not knows(reward, name):
         return False
+    if name == ANY_NAME and (reward.weights or not value):  # taken back before it came; else its weight is needed
+        return not value
     worth = value * reward.weights.get(name, 1.0)
     return reward.holds(worth) or (reward.out_of_range is OutOfRange.CLIP and abs(worth) <= LARGEST_REWARD)
 
@@ -64,14 +66,20 @@ def credited(
     """Of a unit's open decisions those that get a reward, by position. Each experiment by its own rule: where versions
     have several, by that of the newest decision. Each gets the whole value.
 
-    same: an experiment that has it under that name by a decision has it already. None: all of them have.
+    same: an experiment that has it under that name, or under none, by a decision has it already. None: all of them
+    have.
     """
     chosen = _chosen(decisions, name, value)
-    told, ids = {one.experiment for one in same if one.name == name}, {one.decision for one in same}
+    told, ids = {one.experiment for one in same if same_name(one.name, name)}, {one.decision for one in same}
     left = [one for one in chosen if one.version.experiment.id not in told and one.position not in ids]
     if not left and (chosen or told):
         return None
-    return [Credit(one.position, one.version.experiment.reward.weights.get(name, 1.0)) for one in left]
+    return [Credit(one.position, weight_of(one.version.experiment.reward, name)) for one in left]
+
+
+def weight_of(reward: RewardDefinition, name: str) -> float:
+    """Of a name that is known; 0 of any name, where names have weights: nobody knows which one it will be."""
+    return reward.weights.get(name, 0.0 if reward.weights and name == ANY_NAME else 1.0)
 
 
 def _chosen(decisions: Iterable[OpenDecision], name: str, value: float) -> Sequence[OpenDecision]:

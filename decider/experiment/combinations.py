@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from decider.errors import InvalidExperiment, Violation
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import DEFAULT_ACTION_REASONS, Action, Experiment, Learning, RewardDefinition
+from decider.experiment.feature_schema import FeatureSchema, FeatureType
+from decider.experiment.rules import equality, is_never
 from decider.policy.algorithms import ALGORITHMS
+from decider.types import Time
 
 SLACK = 1e-9
 """Of sums of shares: 0.1 + 0.2 is more than 0.3."""
@@ -24,6 +27,7 @@ def check_combinations(experiment: Experiment, before: Experiment | None) -> Non
         *_reward_violations(experiment.reward),
         *_limit_violations(experiment),
         *_share_violations(experiment),
+        *_rule_violations(experiment),
         *_apprentice_violations(experiment),
         *_succession_violations(experiment, before),
     ]
@@ -106,14 +110,62 @@ def _apprentice_violations(experiment: Experiment) -> Iterator[Violation]:
         yield Violation("learning", f"APPRENTICE is not for {name}: {why}. Take LOG_ONLY, or another policy")
 
 
-def warnings_of(experiment: Experiment) -> Iterator[str]:
-    """What works and may surprise, in words."""
+def _rule_violations(experiment: Experiment) -> Iterator[Violation]:
+    """Rules that hold for nobody. On one action they are a switch; here they contradict what else is said."""
+    active = [action for action in experiment.actions if not action.retired]
+    never = [action for action in active if is_never(action.eligible_if)]
+    for action in never:
+        if action.min_share > 0:
+            yield Violation(
+                f"actions[{experiment.actions.index(action)}].min_share",
+                f"{action.min_share:g} of an action whose eligible_if, {action.eligible_if!r}, is never true: take out "
+                "one of the two",
+            )
+    if active and len(never) == len(active) and not experiment.most_actions:
+        yield Violation("actions", "each has an eligible_if that is never true, so no call gets one: change a rule")
+
+
+def combination_warnings(experiment: Experiment, at: Time) -> Iterator[str]:
+    """What can be meant, and surprises, in words. at: when it is applied."""
     yield from _default_action_warnings(experiment)
+    yield from _sticky_warnings(experiment)
+    active = [action for action in experiment.actions if not action.retired]
+    for action in active:
+        if action.unavailable(at) == "available_until":
+            yield f"available_until of action {action.id!r} is over: it is not chosen; set a later time, or retire it"
+        yield from _value_warnings(action, experiment.schema)
+    count = max(len(active), experiment.most_actions)
+    if count > 1 and experiment.policy.learns and experiment.minimum_propensity * count >= 1 - SLACK:
+        yield (
+            f"its minimum_propensity {experiment.minimum_propensity:g} x {count} actions is 1, so each gets the same "
+            f"share and {experiment.policy.algorithm} decides nothing where all may be chosen; take a smaller one, or "
+            "the uniform policy"
+        )
+
+
+def _sticky_warnings(experiment: Experiment) -> Iterator[str]:
     if experiment.sticky > experiment.reward.window:
         seconds = experiment.sticky / 1_000_000, experiment.reward.window / 1_000_000
         yield (
             f"units keep a decision for {seconds[0]:g} s (sticky), and rewards count for {seconds[1]:g} s "
             "(reward.window): what later visits earn is LATE and is not learned. Make reward.window as long as sticky"
+        )
+
+
+def _value_warnings(action: Action, schema: FeatureSchema | None) -> Iterator[str]:
+    wanted = equality(action.eligible_if)
+    rule = schema.rules.get(wanted.feature) if schema and wanted else None
+    if not (wanted and wanted.value and rule):
+        return
+    if rule.type is not FeatureType.CATEGORY:
+        yield (
+            f"eligible_if of action {action.id!r} compares {wanted.feature} with a text, and the schema says "
+            f"that it is a {rule.type}; change one of the two"
+        )
+    elif rule.values and wanted.value not in rule.values:
+        yield (
+            f"eligible_if of action {action.id!r} wants {wanted.feature} == {wanted.value!r}, which is not among the "
+            "schema's values; change one of the two"
         )
 
 

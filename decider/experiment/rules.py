@@ -7,9 +7,10 @@ same on every machine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from cel_expr_python import cel
 
@@ -54,6 +55,52 @@ def _compiled(text: str) -> cel.Expression:
     return _ENVIRONMENT.compile(text)
 
 
+_CONSTANTS = cel.NewEnv(variables={})
+
+_EQUALITY = re.compile(
+    r"""\s*(?:(?P<field>\w+)|features\.(?P<name>\w+)|features\['(?P<key>[^'\\]+)'\])"""
+    r"""\s*==\s*(?:'(?P<one>[^'\\]*)'|"(?P<other>[^"\\]*)")\s*"""
+)
+
+
+def is_never(text: str) -> bool:
+    """Whether a right rule holds for no context: it looks at none, and is not true.
+
+    >>> is_never("false"), is_never("1 == 2"), is_never("true"), is_never("segment == 'vip'")
+    (True, True, False, False)
+    """
+    if not text:
+        return False
+    try:
+        found = _CONSTANTS.compile(text)
+    except RuntimeError:  # it names a part of the context
+        return False
+    return not _is_true(found, _CONSTANTS.Activation({}))
+
+
+class Equality(NamedTuple):
+    """A rule that wants one value of one feature. feature: its name in a schema, where context fields stand, too."""
+
+    feature: str
+    value: str
+
+
+def equality(text: str) -> Equality | None:
+    """What a rule says that is nothing but this; None for others.
+
+    >>> equality("features.plan == 'gold'")
+    Equality(feature='plan', value='gold')
+    >>> equality("segment == 'vip' || features.plan == 'gold'")
+    """
+    found = _EQUALITY.fullmatch(text)
+    if found is None:
+        return None
+    name = found["name"] or found["key"]
+    if name in CONTEXT_FIELDS:  # a feature that has the name of a field
+        return None
+    return Equality(name or found["field"], found["one"] or found["other"] or "")
+
+
 class Rules:
     """The rules of a version's actions: texts by action; those without one are always allowed."""
 
@@ -80,5 +127,12 @@ def _known(value: Any) -> Any:
 
 
 def _holds(text: str, activation: cel.Activation) -> bool:
+    return _is_true(_compiled(text), activation)
+
+
+def _is_true(rule: cel.Expression, activation: cel.Activation) -> bool:
     """False, too, where the rule cannot be computed: an error is a value of another type."""
-    return _compiled(text).eval(activation).value() is True
+    try:
+        return rule.eval(activation).value() is True
+    except RuntimeError:  # it would take too many iterations: CEL's bound, a number, so the same in a replay
+        return False

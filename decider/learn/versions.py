@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from decider.errors import FailedPrecondition, InvalidExperiment, NotFound, Violation
 from decider.experiment.changes import changes
 from decider.experiment.checks import check_successor, check_work
-from decider.experiment.combinations import check_combinations, warnings_of
+from decider.experiment.combinations import check_combinations, combination_warnings
 from decider.experiment.definition import Experiment, ExperimentVersion, RewardDefinition
 from decider.experiment.guardrails import ONLY_SERVER, Guardrail
 from decider.experiment.origin import UNKNOWN, Origin
@@ -172,7 +172,7 @@ class Versions:
             (mark,) = self._log.append([NewVersion(experiment, number, waits, origin)])
             if mark is not None:
                 self._warn_of_whole_log(experiment)
-                for warning in warnings_of(experiment):
+                for warning in combination_warnings(experiment, mark.time):
                     logger.warning("experiment %s: %s", experiment.id, warning)
                 self._warn_of_old_rewards(newest, experiment)
                 version = ExperimentVersion(experiment, number=number, position=mark.position, time=mark.time)

@@ -38,6 +38,7 @@ from decider.log.protocol import (
     CreditedDecision,
     Damage,
     DecisionRef,
+    DirectReward,
     EarlyActivation,
     Entry,
     Head,
@@ -74,6 +75,7 @@ from decider.log.protocol import (
     UnitDecision,
     UnitRewardRef,
     VersionName,
+    can_change,
     units_of,
 )
 from decider.log.totals import (
@@ -101,6 +103,7 @@ from decider.types import (
     RewardOutcome,
     Time,
     now,
+    same_name,
 )
 
 
@@ -249,6 +252,8 @@ class MemoryLog:
                 return self._append_unit_reward(entry, at)
             case NewUnitRewardChange():
                 return self._append_unit_change(entry, at)
+            case NewRewardChange() if (entry.decision, entry.reward_id) not in self._by_id:
+                return self._append_early_change(entry, at)
             case NewLink():
                 return self._append_link(entry, at)
             case NewVersion():
@@ -289,12 +294,13 @@ class MemoryLog:
         if mark is not None and new.seen is not None:
             self._append(NewRecall(mark.position, new.seen), mark.time)
 
-    def _append_unit_reward(self, reward: NewUnitReward, at: Time) -> Mark | None:
+    def _append_unit_reward(self, reward: NewUnitReward, at: Time, *, told: bool = False) -> Mark | None:
         open_, same = self._open_decisions(reward.unit, reward.experiment, at), self._same_id(reward, at)
         new = credited(open_, reward.name, reward.value, same)
         was_sent = reward.reward_id is not None and self.find_unit_reward(reward.unit, reward.reward_id) is not None
         if was_sent or new is None:
-            self._refused[reward.name, RewardOutcome.DUPLICATE] += 1
+            if not told:
+                self._refused[reward.name, RewardOutcome.DUPLICATE] += 1
             return None
         mark = self._append(reward, at)
         assert mark is not None, "it was not there"
@@ -340,29 +346,50 @@ class MemoryLog:
         ]
         return [one for one in found if reward.experiment in (None, one.experiment)]
 
-    def _is_by_unit(self, reward: NewReward) -> bool:
-        """Whether the reward of a decision is one by unit, which was credited in its experiment."""
+    def _credited_in_experiment(self, reward: NewReward | NewRewardChange) -> Position | None:
+        """The reward by unit that the experiment of a decision has under that id and name."""
         logged = self._located.get(reward.decision)
         if reward.reward_id is None or logged is None:
-            return False
-        units, experiment = self.units_of(logged.decision.unit_id), self._version(logged).experiment.id
-        return any(
-            sent.unit in units
-            and (sent.reward_id, sent.name) == (reward.reward_id, reward.name)
+            return None
+        own, experiment = logged.decision.unit_id, self._version(logged).experiment.id
+        found = [
+            (sent.unit == own, at)
+            for at, (sent, _) in self._unit_rewards.items()
+            if sent.unit in self.units_of(own)
+            and sent.reward_id == reward.reward_id
+            and same_name(sent.name, reward.name)
             and any(
                 self._version(self._located[one.decision]).experiment.id == experiment for one in self._credited(at)
             )
-            for at, (sent, _) in self._unit_rewards.items()
-        )
+        ]
+        return max(found)[1] if found else None
+
+    def _append_early_change(self, change: NewRewardChange, at: Time) -> Mark | None:
+        """Of each reward that was credited, where the same purchase has come by unit."""
+        of = self._credited_in_experiment(change)
+        if of is None:
+            return self._append(change, at)
+        changes = [
+            replace(change, decision=one.decision, name=one.name, weight=one.weight) for one in self._credited(of)
+        ]
+        marks = [self._append_change(one, at) for one in changes]
+        return next((mark for mark in marks if mark is not None), None)
+
+    def _append_change(self, change: NewRewardChange, at: Time) -> Mark | None:
+        if can_change(change.name, change.weight, change.value):
+            return self._append(change, at)
+        self._refused[change.name, RewardOutcome.DUPLICATE] += 1
+        return None
 
     def _append_unit_change(self, change: NewUnitRewardChange, at: Time) -> Mark | None:
         found = self.find_unit_reward(change.unit, change.reward_id)
-        made = self._append_unit_reward(change.missing_reward(), at) if found is None else None
+        named = self._by_decision(change.unit, change.reward_id, change.experiment, at)
+        meant = [one for one in named if one.is_changed_by(change)]
+        made = self._append_unit_reward(change.missing_reward(), at, told=bool(meant)) if found is None else None
         of = found.position if found else made.position if made else START
-        marks = [
-            self._append(change.of_credited(reward.decision, reward.name, reward.weight), at)
-            for reward in self._credited(of)
-        ]
+        changes = [change.of_credited(one.decision, one.name, one.weight) for one in self._credited(of)]
+        changes += [change.of_credited(one.place.position, one.name, one.weight) for one in meant]
+        marks = [self._append_change(one, at) for one in changes]
         return next((mark for mark in marks if mark is not None), None)
 
     def _credited(self, unit_reward: Position) -> Sequence[NewReward]:
@@ -405,7 +432,7 @@ class MemoryLog:
         if isinstance(entry, NewRewardChange) and not self._has_reward(entry, at):
             return None
         key = _key(entry)
-        is_by_unit = isinstance(entry, NewReward) and self._is_by_unit(entry)
+        is_by_unit = isinstance(entry, NewReward) and self._credited_in_experiment(entry) is not None
         if isinstance(entry, Orphan | RefusedReward) or is_by_unit or (key is not None and key in self._unique):
             self._count_refused(entry)
             return None
@@ -650,11 +677,7 @@ class MemoryLog:
     def locate(self, decision_id: DecisionId) -> DecisionRef | None:
         """See LogReader."""
         logged = self.find(decision_id)
-        return (
-            DecisionRef(logged.position, logged.time, logged.decision.version, logged.decision.action)
-            if logged
-            else None
-        )
+        return _ref(logged) if logged else None
 
     def locate_all(self, ids: Sequence[DecisionId]) -> list[DecisionRef | None]:
         """See LogReader."""
@@ -683,6 +706,25 @@ class MemoryLog:
             else None
         )
 
+    def by_decision(self, unit: str, reward_id: str, experiment: ExperimentId | None) -> Sequence[DirectReward]:
+        """See LogReader."""
+        return self._by_decision(unit, reward_id, experiment, self.head().time)
+
+    def _by_decision(
+        self, unit: str, reward_id: str, experiment: ExperimentId | None, at: Time
+    ) -> Sequence[DirectReward]:
+        credited = {
+            (one.decision, one.reward_id) for position in self._unit_rewards for one in self._credited(position)
+        }
+        return [
+            DirectReward(logged.decision.decision_id, _ref(logged), mark.position, one.name, one.value, one.weight)
+            for logged in self._creditable(unit, at)[-MOST_OPEN:]
+            if experiment in (None, self._version(logged).experiment.id)
+            and (logged.position, reward_id) not in credited
+            for mark, one in self._rewards.get(logged.position, [])
+            if one.reward_id == reward_id
+        ]
+
     def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
         """See LogReader."""
         return self._open_decisions(unit, experiment, self.head().time)
@@ -693,7 +735,7 @@ class MemoryLog:
         return [
             CreditedDecision(
                 logged.decision.decision_id,
-                DecisionRef(logged.position, logged.time, logged.decision.version, logged.decision.action),
+                _ref(logged),
                 reward.value * reward.weight,
             )
             for logged, reward in found
@@ -969,6 +1011,10 @@ def _activation(position: Position, decision: Decision, early: EarlyActivation) 
 
 def _is_before(mark: Mark, end: Mark) -> bool:
     return mark.position <= end.position and mark.time < end.time
+
+
+def _ref(logged: LoggedDecision) -> DecisionRef:
+    return DecisionRef(logged.position, logged.time, logged.decision.version, logged.decision.action)
 
 
 def _key(entry: Entry) -> Any:

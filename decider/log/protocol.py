@@ -25,7 +25,18 @@ from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
-from decider.types import ActionId, Decision, DecisionId, ExperimentId, Position, Reached, RewardOutcome, Time
+from decider.types import (
+    ANY_NAME,
+    ActionId,
+    Decision,
+    DecisionId,
+    ExperimentId,
+    Position,
+    Reached,
+    RewardOutcome,
+    Time,
+    same_name,
+)
 
 
 class Head(NamedTuple):
@@ -185,7 +196,8 @@ class NewRewardChange:
 
     name, weight: of that reward. Where it has not come yet the log writes it first, with the changed value (0 of a
     retraction), in the same transaction: the one that comes later is then a duplicate, so that the order in which the
-    two come does not matter. A change is known by its content: reward, value and occurred_at. final: as of a reward.
+    two come does not matter. Where its experiment has that reward by unit, each decision that was credited is changed.
+    A change is known by its content: reward, value and occurred_at. final: as of a reward.
     """
 
     decision: Position
@@ -267,8 +279,8 @@ class NewUnitReward:
 class NewUnitRewardChange:
     """What counts from here on of a reward by unit, in every decision that it was credited to; None: nothing of it.
 
-    No entry of its own: one change of each credited reward. Where the reward has not come yet the log writes it first,
-    and credits it, with the changed value.
+    No entry of its own: one change of each credited reward, and of each with that id and name that named a decision of
+    the person. Where the reward has not come yet the log writes it first, and credits it, with the changed value.
     """
 
     unit: str
@@ -343,6 +355,26 @@ class UnitRewardRef(NamedTuple):
     name: str
     last: Position
     experiment: ExperimentId | None
+
+
+class DirectReward(NamedTuple):
+    """A reward that named a decision, and has an id. reward: its position."""
+
+    decision_id: DecisionId
+    place: DecisionRef
+    reward: Position
+    name: str
+    value: float
+    weight: float
+
+    def is_changed_by(self, change: NewUnitRewardChange) -> bool:
+        """Whether a change that names the unit means it, too."""
+        return same_name(self.name, change.name) and can_change(self.name, self.weight, change.value)
+
+
+def can_change(name: str, weight: float, value: float | None) -> bool:
+    """Whether a reward can be worth that; not where it was taken back before it came, and nobody knows its weight."""
+    return value is None or name != ANY_NAME or weight != 0
 
 
 class CreditedDecision(NamedTuple):
@@ -709,6 +741,10 @@ class LogReader(Protocol):
 
     def find_unit_reward(self, unit: str, reward_id: str) -> UnitRewardRef | None:
         """The reward by unit with this id, of any unit of the person; the newest one."""
+
+    def by_decision(self, unit: str, reward_id: str, experiment: ExperimentId | None) -> Sequence[DirectReward]:
+        """The rewards with this id that named a decision of the person, as far as `open_decisions` looks; final ones,
+        too."""
 
     def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
         """The person's decisions, of one experiment or of all, that a reward by unit could reach now; newest MOST_OPEN.

@@ -16,6 +16,7 @@ from decider.errors import (
     RewardOutOfRange,
     Violation,
 )
+from decider.experiment import attribution
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.ids import is_id
 from decider.log.protocol import (
@@ -34,14 +35,24 @@ from decider.log.protocol import (
     NewRewardChange,
     Orphan,
     RefusedReward,
+    can_change,
 )
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
-from decider.server.reward_checks import are_late, check_value, weight_of
-from decider.server.rpc import to_status
+from decider.server.reward_checks import are_late, check_value, no_weight, weight_of
+from decider.server.rpc import to_status, unexpected
 from decider.server.unit_rewards import UnitEntry, UnitRewards
 from decider.serving.current import Current
-from decider.types import START, ActionId, ActivationOutcome, DecisionId, LinkOutcome, RewardOutcome
+from decider.types import (
+    ANY_NAME,
+    START,
+    ActionId,
+    ActivationOutcome,
+    DecisionId,
+    LinkOutcome,
+    RewardOutcome,
+    same_name,
+)
 from decider.v1 import decider_service_pb2 as pb
 
 Request = TypeVar("Request")
@@ -240,16 +251,19 @@ class Feedback:
         version = self._log.version_at(place.version)
         reward = self._log.find_reward(place.position, sent.reward_id)
         name = sent.name or (reward.name if reward else _name_of_missing(version))
-        if reward and reward.name != name:
+        if reward and not same_name(reward.name, name):
             raise InvalidArgument(
                 [Violation("name", f"reward {sent.reward_id!r} was sent as {reward.name!r}; send that name, or none")]
             )
         if reward:
-            weight = reward.weight
-        elif sent.name or sent.value is not None:
-            weight = weight_of(version, name)
+            name, weight = reward.name, reward.weight
+        elif name == ANY_NAME and sent.value is None:
+            # Taken back before it came: it counts nothing, whatever its name will be.
+            weight = attribution.weight_of(version.experiment.reward, name)
         else:
-            weight = 0.0  # taken back before it came: it counts nothing, whatever its name will be
+            weight = weight_of(version, name)
+        if not can_change(name, weight, sent.value):
+            raise InvalidArgument([no_weight(sent.reward_id)])
         if sent.value is not None:
             check_value(version, sent.value, weight)
         entry = NewRewardChange(place.position, sent.reward_id, sent.value, name, weight, sent.occurred_at, sent.final)
@@ -260,7 +274,7 @@ class Feedback:
 def _name_of_missing(version: ExperimentVersion) -> str:
     """Of a reward that is changed before it came, where the change names none: the only one that the experiment has."""
     names = [*version.experiment.reward.weights]
-    return names[0] if len(names) == 1 else convert.DEFAULT_REWARD_NAME
+    return names[0] if len(names) == 1 else ANY_NAME
 
 
 def _reward_outcome(prepared: _Prepared, mark: Mark | None, *, late: bool) -> RewardOutcome:
@@ -294,8 +308,10 @@ def _is_counted(prepared: _Group) -> bool:
 
 
 def attempt(prepare: Callable[[Request], Result], request: Request) -> Result | DeciderError:
-    """One request of a batch: its error must not fail the others."""
+    """One request of a batch: its error must not fail the others, an unexpected one neither."""
     try:
         return prepare(request)
     except DeciderError as error:
         return error
+    except Exception as error:
+        return unexpected(error)

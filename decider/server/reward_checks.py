@@ -9,18 +9,34 @@ from decider.errors import InvalidArgument, RewardOutOfRange, Violation
 from decider.experiment.checks import LARGEST_REWARD
 from decider.experiment.definition import ExperimentVersion, OutOfRange
 from decider.log.protocol import END, DecisionRef, LogReader, Mark
-from decider.types import START
+from decider.types import ANY_NAME, START
 
 
 def weight_of(version: ExperimentVersion, name: str) -> float:
-    """The weight of a reward's name. Raises InvalidArgument for an unknown name."""
+    """The weight of a reward's name. Raises InvalidArgument for an unknown name, or none where it is needed."""
     reward = version.experiment.reward
     if reward.weights and name not in reward.weights:
         known = ", ".join(reward.weights)
+        if name == ANY_NAME:
+            raise InvalidArgument([Violation("name", name_needed(version.experiment.id, known))])
         raise InvalidArgument(
             [Violation("name", f"experiment {version.experiment.id!r} has no reward {name!r}; it has {known}")]
         )
     return reward.weights.get(name, 1.0)
+
+
+def no_weight(reward_id: str) -> Violation:
+    """Why a reward cannot be corrected that was taken back, without a name, before it came."""
+    problem = f"{reward_id!r} was taken back before it came, without a name; send what counts under another reward_id"
+    return Violation("reward_id", problem)
+
+
+def name_needed(experiment: str, known: str) -> str:
+    """What is wrong with a correction that names none, where its reward is not known."""
+    return (
+        f"is needed: the reward that this corrects is not known, and experiment {experiment!r} has {known}; send the "
+        "name that the reward has, or retract"
+    )
 
 
 def check_value(version: ExperimentVersion, value: float, weight: float) -> bool:

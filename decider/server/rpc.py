@@ -64,13 +64,18 @@ MOST_DETAILS = 4_000
 def to_status(error: Exception) -> status_pb2.Status:
     """A google.rpc.Status with ErrorInfo and, where fields are wrong, BadRequest. Unknown errors say nothing more."""
     if not isinstance(error, DeciderError):
-        logger.exception("internal error", exc_info=error)
-        return status_pb2.Status(code=code_pb2.INTERNAL, message="internal error; the server's log has the details")
+        return status_pb2.Status(code=code_pb2.INTERNAL, message=str(unexpected(error)))
     code = next((code for kind, code in _CODES if isinstance(error, kind)), code_pb2.INTERNAL)
     details = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidArgument):
         details.append(_bad_request(error.violations))
     return status_pb2.Status(code=code, message=_truncate(str(error), LONGEST_MESSAGE), details=map(_to_any, details))
+
+
+def unexpected(error: Exception) -> DeciderError:
+    """What callers hear of an error that nobody raises on purpose; it is logged here."""
+    logger.exception("internal error", exc_info=error)
+    return DeciderError("internal error; the server's log has the details")
 
 
 def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:

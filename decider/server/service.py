@@ -272,14 +272,15 @@ class DeciderService(Feedback):
         marks: Iterator[Mark | None],
         caller: Caller,
     ) -> None:
+        result = response.results.add()
         try:
             if isinstance(chosen, DeciderError):
                 raise chosen
             if not chosen.stored:
                 chosen = self._confirm(request, chosen, next(marks), caller) or self._decide(request, caller)
-            self._write(response.results.add().response, chosen, request)
-        except DeciderError as error:
-            response.results.add(error=to_status(error))
+            self._write(result.response, chosen, request)
+        except Exception as error:
+            result.error.CopyFrom(to_status(error))
 
     def _choose(self, request: pb.DecideRequest) -> _Answer:
         if request.decision_id:

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Sequence
 from decider.errors import FailedPrecondition, InvalidArgument, Violation
 from decider.experiment.attribution import MOST_CREDITED, knows, takes
 from decider.experiment.definition import Attribution, ExperimentVersion
-from decider.log.protocol import LogReader, Mark, NewUnitReward, NewUnitRewardChange, UnitRewardRef
+from decider.log.protocol import DirectReward, LogReader, Mark, NewUnitReward, NewUnitRewardChange, UnitRewardRef
 from decider.server import convert
 from decider.server.convert import SentChange, SentReward
-from decider.server.reward_checks import are_late, check_value, weight_of
+from decider.server.reward_checks import are_late, check_value, no_weight, weight_of
 from decider.serving.current import Current
-from decider.types import DecisionId, ExperimentId, RewardOutcome
+from decider.types import ANY_NAME, DecisionId, ExperimentId, RewardOutcome, same_name
 
 UnitEntry = NewUnitReward | NewUnitRewardChange
 
@@ -42,22 +42,34 @@ class UnitRewards:
     def _prepare_change(self, sent: SentChange, experiment: ExperimentId | None) -> NewUnitRewardChange:
         """Under the name of the reward that is changed; under its own where that reward has not come yet."""
         found = self._log.find_unit_reward(sent.unit_id, sent.reward_id)
-        name = sent.name or (found.name if found else self._name_of_missing(sent.unit_id, experiment))
+        named: Sequence[DirectReward] = () if found else self._log.by_decision(sent.unit_id, sent.reward_id, experiment)
+        names = [found.name] if found else [one.name for one in named]
+        name = sent.name or (names[0] if names else self._name_of_missing(sent.unit_id, experiment))
         if found:
             self._check_found(found, sent, experiment)
+        elif named:
+            self._check_named(named, name, sent.value)
         else:
             # Taken back before it came: it counts nothing, whatever its name will be.
-            is_named = sent.name or sent.value is not None
-            self._check(sent.unit_id, experiment, name if is_named else None, sent.value)
+            self._check(sent.unit_id, experiment, name if sent.value is not None else sent.name or None, sent.value)
         return NewUnitRewardChange(
             sent.unit_id, sent.reward_id, sent.value, name, sent.occurred_at, experiment, sent.final
         )
 
+    def _check_named(self, named: Sequence[DirectReward], name: str, value: float | None) -> None:
+        """Each one's version says whether the new value is right. Raises InvalidArgument, RewardOutOfRange."""
+        for one in named:
+            if value is not None and one.name == name:
+                check_value(self._log.version_at(one.place.version), value, one.weight)
+
     def _check_found(self, found: UnitRewardRef, sent: SentChange, experiment: ExperimentId | None) -> None:
         """By the versions of the decisions that are credited, whatever serves now."""
-        if sent.name not in ("", found.name):
+        if sent.name and not same_name(sent.name, found.name):
             raise InvalidArgument([_other_name(found)])
-        versions = [self._log.version_at(one.place.version) for one in self._log.credits(found.position)]
+        credited = self._log.credits(found.position)
+        versions = [self._log.version_at(one.place.version) for one in credited]
+        if found.name == ANY_NAME and sent.value is not None and any(v.experiment.reward.weights for v in versions):
+            raise InvalidArgument([no_weight(sent.reward_id)])
         if experiment is not None:
             _check_experiment(experiment, found, {one.experiment.id for one in versions})
         if sent.value is not None and versions and not _any_takes(versions, found.name, sent.value):
@@ -66,8 +78,8 @@ class UnitRewards:
     def _name_of_missing(self, unit: str, experiment: ExperimentId | None) -> str:
         """Of a reward that is changed before it came, where the change names none: the only one that can be meant."""
         able = [one.experiment.reward for one in [*self._serving(experiment), *self._open(unit, experiment)]]
-        names = {name for reward in able if reward.attribution is not None for name in reward.weights}
-        return names.pop() if len(names) == 1 else convert.DEFAULT_REWARD_NAME
+        names = {name for one in able if one.attribution is not None for name in one.weights or (ANY_NAME,)}
+        return names.pop() if len(names) == 1 else ANY_NAME
 
     def _check(self, unit: str, experiment: ExperimentId | None, name: str | None, value: float | None) -> None:
         """Whether such a reward may be credited: as what serves says, or the versions of the unit's open decisions. No
@@ -103,14 +115,22 @@ class UnitRewards:
         credited = self._log.credits(found.position) if found else ()
         ids = [one.decision_id for one in credited[-MOST_TOLD:]]
         if isinstance(entry, NewUnitRewardChange):
-            late = all(are_late(self._log, [(one.place, mark) for one in credited]))
+            named = [one for one in self._named_decision(entry) if one.is_changed_by(entry)]
+            ids = (ids + [one.decision_id for one in named])[-MOST_TOLD:]
+            places = [one.place for one in credited] + [one.place for one in named]
+            late = all(are_late(self._log, [(place, mark) for place in places]))
             return _outcome_of_change(entry, found, mark, credited=bool(ids), late=late), ids
         if mark is None:
-            return RewardOutcome.DUPLICATE, ids
+            named = [one for one in self._named_decision(entry) if same_name(one.name, entry.name)]
+            return RewardOutcome.DUPLICATE, (ids + [one.decision_id for one in named])[-MOST_TOLD:]
         if not ids:
             return RewardOutcome.NO_DECISION, ids
         inside = [self._log.version_at(one.place.version).experiment.reward.holds(one.worth) for one in credited]
         return RewardOutcome.JOINED if any(inside) else RewardOutcome.CLIPPED, ids
+
+    def _named_decision(self, entry: UnitEntry) -> Sequence[DirectReward]:
+        """The rewards with its id that the page has sent for a decision."""
+        return self._log.by_decision(entry.unit, entry.reward_id, entry.experiment) if entry.reward_id else ()
 
     def _find(self, entry: UnitEntry, mark: Mark | None) -> UnitRewardRef | None:
         if isinstance(entry, NewUnitReward) and mark is not None:
@@ -121,9 +141,9 @@ class UnitRewards:
 def _outcome_of_change(
     change: NewUnitRewardChange, found: UnitRewardRef | None, mark: Mark | None, *, credited: bool, late: bool
 ) -> RewardOutcome:
-    if found is None:
+    if found is None and not credited:
         return RewardOutcome.DUPLICATE  # it has come for a decision
-    if not credited:
+    if found is not None and not credited:
         # Where it was credited to something, that is archived.
         return RewardOutcome.LATE if found.last > found.position else RewardOutcome.NO_DECISION
     if late:

@@ -145,6 +145,14 @@ def sum_rows_of_units(db: Database) -> None:
 
 
 @MIGRATIONS()
+def know_any_name(db: Database) -> None:
+    """A reward without a name, taken back before it came, is the same as one with a name."""
+    if db.conn is not None:
+        db.conn.execute("drop trigger if exists counted_by_unit")
+        _create_missing(db.conn)
+
+
+@MIGRATIONS()
 def know_leave_outs(db: Database) -> None:
     """What models leave out: an older release must not learn from it."""
     if db.conn is not None:

@@ -29,6 +29,7 @@ from decider.log.protocol import (
     CreditedDecision,
     Damage,
     DecisionRef,
+    DirectReward,
     Head,
     LeaveOut,
     LoggedDecision,
@@ -80,7 +81,7 @@ from decider.log.sqlite.sealed import (
     sealed_page,
 )
 from decider.log.sqlite.totals import Grouped, count_totals
-from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, open_decisions
+from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, by_decision, open_decisions
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
 from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
@@ -477,6 +478,12 @@ class SqliteReader:
         units = json.dumps(self.units_of(unit))
         row = self._one(UNIT_REWARD, {"unit": unit, "units": units, "id": reward_id})
         return UnitRewardRef(*row) if row else None
+
+    def by_decision(self, unit: str, reward_id: str, experiment: ExperimentId | None) -> Sequence[DirectReward]:
+        """See LogReader."""
+        units, at = self.units_of(unit), self.head().time
+        with self._connection() as connection:
+            return by_decision(connection, units, experiment, at, reward_id)
 
     def open_decisions(self, unit: str, experiment: ExperimentId | None) -> Sequence[OpenDecision]:
         """See LogReader."""

@@ -518,12 +518,13 @@ create trigger no_late_reward before insert on rewards when new.decision <= (sel
 end;
 
 -- A purchase counts once in an experiment: one with the id and name of a reward by unit of the person, which was credited
--- in the same experiment, is refused, whichever decision it names. What a reward by unit credits stands up to its `last`:
+-- in the same experiment, is refused, whichever decision it names; an empty name is any. What a reward by unit credits stands up to its `last`:
 -- `cross join` begins there, and not with all decisions of the experiment.
 create trigger counted_by_unit before insert on rewards
 when new.reward_id is not null and exists (select 1 from unit_rewards) begin
   select raise(ignore) from decisions d join experiments e on e.position = d.version
-    join unit_rewards u on u.reward_id = new.reward_id and u.name = new.name and u.last < new.position
+    join unit_rewards u on u.reward_id = new.reward_id and (new.name = '' or u.name in (new.name, ''))
+      and u.last < new.position
       and u.unit_id in (select d.unit_id union all select p.unit_id from persons p
         where p.person = (select person from persons where unit_id = d.unit_id))
   where d.position = new.decision and exists (

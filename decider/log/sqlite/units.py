@@ -13,7 +13,7 @@ from decider.experiment.attribution import OpenDecision, SameId
 from decider.experiment.definition import ExperimentVersion
 from decider.log.chain import REFUSED_BITS
 from decider.log.forgotten import MADE_UP
-from decider.log.protocol import MOST_OPEN, MOST_UNITS, UnitRewardRef
+from decider.log.protocol import MOST_OPEN, MOST_UNITS, DecisionRef, DirectReward, UnitRewardRef
 from decider.log.sqlite.archived import archived_sum
 from decider.types import ExperimentId, Position, Time
 
@@ -79,6 +79,31 @@ from (select unit_id, decision from creditable_decisions
 where :experiment is null or e.experiment = :experiment
 """  # noqa: S608 - a number
 
+# Those that named a decision: what is credited of a reward by unit of the person lies just behind it.
+_BY_DECISION = f"""
+select d.decision_id, d.position, d.time, d.version, d.action, r.position as reward, r.name, r.value, r.weight
+from (select unit_id, decision from creditable_decisions
+    where unit_id in (select value from json_each(:units)) and until > :at order by decision desc limit {MOST_OPEN}) u
+  join decisions d on d.position = u.decision and d.unit_id = u.unit_id join experiments e on e.position = d.version
+  join rewards r on r.decision = u.decision and r.reward_id = :id
+where (:experiment is null or e.experiment = :experiment) and not exists (
+  select 1 from unit_rewards s where s.reward_id = r.reward_id and r.position > s.position and r.position <= s.last)
+order by d.position
+"""  # noqa: S608 - a number
+
+# As the trigger `counted_by_unit`.
+_CREDITED_IN_EXPERIMENT = """
+select u.position, u.name from decisions d join experiments e on e.position = d.version
+  join unit_rewards u on u.reward_id = :id and (:name = '' or u.name in (:name, ''))
+    and u.unit_id in (select d.unit_id union all select p.unit_id from persons p
+      where p.person = (select person from persons where unit_id = d.unit_id))
+where d.position = :decision and exists (
+  select 1 from rewards r cross join decisions c on c.position = r.decision
+    cross join experiments ce on ce.position = c.version
+  where r.position > u.position and r.position <= u.last and ce.experiment = e.experiment)
+order by u.unit_id = d.unit_id desc, u.position desc limit 1
+"""
+
 _DROP_OVER = f"""
 delete from creditable_decisions where (unit_id, decision) in (
   select unit_id, decision from creditable_decisions where until <= ? order by until limit {AT_ONCE})
@@ -139,6 +164,29 @@ def same_id(
     """The rewards with this id of these units' newest decisions, whose windows would be open at a time."""
     parameters = {"units": json.dumps(units), "experiment": experiment, "at": at, "id": reward_id}
     return [SameId(*row) for row in connection.execute(_SAME_ID, parameters)]
+
+
+def by_decision(
+    connection: sqlite3.Connection, units: Sequence[str], experiment: ExperimentId | None, at: Time, reward_id: str
+) -> Sequence[DirectReward]:
+    """The rewards with this id that named one of these units' newest decisions, whose windows would be open."""
+    parameters = {"units": json.dumps(units), "experiment": experiment, "at": at, "id": reward_id}
+    return [
+        DirectReward(id_, DecisionRef(*place), *reward)
+        for id_, *place, reward in (
+            (row[0], row[1], row[2], row[3], row[4], row[5:])
+            for row in connection.execute(_BY_DECISION, parameters).fetchall()
+        )
+    ]
+
+
+def credited_in_experiment(
+    connection: sqlite3.Connection, decision: Position, reward_id: str, name: str
+) -> tuple[Position, str] | None:
+    """The reward by unit, and its name, that the experiment of a decision has under this id."""
+    parameters = {"decision": decision, "id": reward_id, "name": name}
+    row: tuple[Position, str] | None = connection.execute(_CREDITED_IN_EXPERIMENT, parameters).fetchone()
+    return row
 
 
 def credited_rewards(connection: sqlite3.Connection, unit_reward: Position) -> Sequence[CreditedReward]:

@@ -49,6 +49,7 @@ from decider.log.protocol import (
     RefusedReward,
     TotalsCheckpoint,
     UnitDecision,
+    can_change,
     units_of,
 )
 from decider.log.sqlite import action_counts, assignments, early, exposures, units
@@ -350,18 +351,26 @@ class SqliteLog(SqliteReader):
             self._units.note_seal(decision)
 
     def _insert_change(self, commit: OpenCommit, change: NewRewardChange) -> Mark | None:
-        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet.
-        None where a reward by unit is the same purchase."""
+        """A change of a reward, which is looked up here, where nobody writes beside; made where it has not come yet."""
         if self._is_archived(change):
             return None
         found = self._writer.execute(_REWARD, (change.decision, change.reward_id)).fetchone()
         reward = Position(found[0]) if found else None
         if reward is None:
+            by_unit = units.credited_in_experiment(self._writer, change.decision, change.reward_id, change.name)
+            if by_unit:
+                return self._change_by_unit(commit, change, *by_unit)
             (made,) = self._insert(commit, [change.missing_reward()])
             if made is None:
                 return None
             reward = made.position
         return self._change_reward(commit, change, reward)
+
+    def _change_by_unit(self, commit: OpenCommit, change: NewRewardChange, of: Position, name: str) -> Mark | None:
+        """A change of each reward that was credited with the same purchase; the first one's mark."""
+        by_unit = NewUnitRewardChange("", change.reward_id, change.value, name, change.occurred_at, final=change.final)
+        marks = [self._change_credited(commit, by_unit, one) for one in units.credited_rewards(self._writer, of)]
+        return next((mark for mark in marks if mark is not None), None)
 
     def _is_archived(self, change: NewRewardChange) -> bool:
         """Whether it is of an archived decision, whose window is over: then it is only counted."""
@@ -378,11 +387,13 @@ class SqliteLog(SqliteReader):
             self._seal(commit, change.decision, mark)
         return mark
 
-    def _insert_unit_reward(self, commit: OpenCommit, reward: NewUnitReward) -> Mark | None:
-        """A reward by unit, then what is credited. The lock is held: nobody decides or rewards in between."""
+    def _insert_unit_reward(self, commit: OpenCommit, reward: NewUnitReward, *, told: bool = False) -> Mark | None:
+        """A reward by unit, then what is credited. The lock is held: nobody decides or rewards in between. told: it is
+        no duplicate where all have it already; those are changed."""
         new = self._credited(reward, commit.last.time)
         if new is None:
-            self._count_refused([reward.name], RewardOutcome.DUPLICATE)
+            if not told:
+                self._count_refused([reward.name], RewardOutcome.DUPLICATE)
             return None
         last = Position(commit.last.position + 1 + len(new) * (2 if reward.final else 1))
         (mark,) = self._insert_in(commit, UNIT_REWARDS, [unit_reward_row(reward, last)])
@@ -405,12 +416,17 @@ class SqliteLog(SqliteReader):
         return credited(found, reward.name, reward.value, same)
 
     def _insert_unit_change(self, commit: OpenCommit, change: NewUnitRewardChange) -> Mark | None:
-        """A change of each reward that was credited; the first one's mark."""
-        persons = units.units_of(self._writer, change.unit)
+        """A change of each reward that was credited, or sent for a decision; the first one's mark."""
+        persons, at = units.units_of(self._writer, change.unit), commit.last.time
         found = units.find_unit_reward(self._writer, change.unit, persons, change.reward_id)
-        made = self._insert_unit_reward(commit, change.missing_reward()) if found is None else None
+        sent = units.by_decision(self._writer, persons, change.experiment, at, change.reward_id)
+        meant = [one for one in sent if one.is_changed_by(change)]
+        made = self._insert_unit_reward(commit, change.missing_reward(), told=bool(meant)) if found is None else None
         of = found.position if found else made.position if made else START
         marks = [self._change_credited(commit, change, one) for one in units.credited_rewards(self._writer, of)]
+        for one in meant:
+            credit = units.CreditedReward(one.place.position, one.reward, one.name, one.weight)
+            marks.append(self._change_credited(commit, change, credit))
         return next((mark for mark in marks if mark is not None), None)
 
     def _change_credited(
@@ -418,6 +434,9 @@ class SqliteLog(SqliteReader):
     ) -> Mark | None:
         """By the place of the reward, not by its id: that may be forgotten."""
         new = change.of_credited(credit.decision, credit.name, credit.weight)
+        if not can_change(credit.name, credit.weight, change.value):
+            self._count_refused([change.name], RewardOutcome.DUPLICATE)
+            return None
         return None if self._is_archived(new) else self._change_reward(commit, new, credit.position)
 
     def _insert_link(self, commit: OpenCommit, link: NewLink) -> Mark | None:
