@@ -330,6 +330,7 @@ def test_locked_log_is_unavailable_and_recovers(client: InProcessClient) -> None
         ("build", 1),
         ("decision", 1),
         ("experiment", 1),
+        ("version_note", 1),
     ]
     assert client.decide("e", decision_id="locked").decision_id == "locked"
     assert client.fetch("/readyz") == (200, "ok\n")

@@ -132,6 +132,7 @@ class Server:
         self._opened = ExitStack()
         self._phase = "opening the log"
         self._leader: Leader | None = None
+        self._http: HttpPort | None = None
         self._trouble: LogError | None = None
         self._troubled_at = 0.0
         self._behind = ""
@@ -159,10 +160,10 @@ class Server:
         settings = self._settings
         routes = [exposition(self._registry), *probes(self._readiness)]
         routes += [*pages(lambda: self._page, self._readiness), *decisions(self._explain, settings.db)]
-        self._http = HttpPort(*split_address(settings.http), routes=routes)
-        self.http_port = self._http.port
-        self._opened.callback(self._http.stop)
-        self._http.start()
+        self._http = http = HttpPort(*split_address(settings.http), routes=routes)
+        self.http_port = http.port
+        self._opened.callback(http.stop)
+        http.start()
         self._archiver = DailyArchive(settings)
         self._opened.callback(self._archiver.stop)
         names = {name: str(value) for name, value in build().items()}
@@ -178,7 +179,7 @@ class Server:
         # Closed in reverse order: the HTTP port (a second time does nothing) before the log, which probes and scrapes
         # read.
         self._opened.callback(self.log.close)
-        self._opened.callback(self._http.stop)
+        self._opened.callback(http.stop)
         self._disk = DiskWatch(self.log, reserve=settings.disk_reserve)
         self._clock.start(self.log.head().time)
         allocator.set_up()
@@ -439,7 +440,7 @@ class Server:
             if not self._phase:
                 self._try_to(lambda: self._totals.finish(deadline))
             self._try_to(self._leader.finish)
-        if not self._http.stop(max(LAST_ANSWERS, deadline - time.monotonic())):
+        if self._http is not None and not self._http.stop(max(LAST_ANSWERS, deadline - time.monotonic())):
             logger.error("a request over HTTP is still at work; its work ends with the process")
             self._opened.pop_all()  # it reads the log
             return

@@ -110,7 +110,7 @@ def decisions_needed(design: Design, power: float = POWER) -> float:
     """Until the interval has excluded 0 with that probability.
 
     >>> round(decisions_needed(Design(Rewards.of_rate(0.1), share=0.1, lift=0.02)), -2)
-    37100.0
+    33000.0
     """
     last, far = design.start, NormalDist().inv_cdf(power) + 1.0
     while design.drift(last) < design.bound(last) + far:  # more than that share is above there
