@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from decider.errors import FailedPrecondition, InvalidArgument, LogError, NotFound, Violation
 from decider.experiment.definition import Experiment
+from decider.learn.leave_out import not_taken_back
 from decider.learn.versions import learner, newest_version
 from decider.log.protocol import EventLog, LeaveOut, LogReader, NewLeaveOut
 from decider.types import START, ExperimentId, Position, Time
@@ -39,9 +40,7 @@ class Note:
 
 def in_force(log: LogReader, id_: ExperimentId) -> list[LeaveOut]:
     """What is left out now: neither taken back nor empty."""
-    entries = log.leave_outs(id_)
-    replaced = {one.entry.replaces for one in entries}
-    return [one for one in entries if one.position not in replaced and one.entry.until != one.entry.after]
+    return [one for one in not_taken_back(log.leave_outs(id_)) if one.entry.until != one.entry.after]
 
 
 def leave_out(log: EventLog, id_: ExperimentId, *, begin: Time, end: Time | None, note: Note) -> LeaveOut:

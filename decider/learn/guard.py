@@ -8,11 +8,11 @@ have come again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from decider.estimate.outage import OutageTest, UsualShare
 from decider.experiment.definition import ExperimentVersion
+from decider.learn.leave_out import not_taken_back
 from decider.learn.versions import learns_alike
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import EventLog, LeaveOut, NewLeaveOut, SealedDecision
@@ -68,19 +68,17 @@ class Guard:
     def _begin(self, version: ExperimentVersion) -> _Watch:
         """Go on from what the log says: an outage may have begun before the start."""
         id_ = version.experiment.id
-        held = next(self._open(id_), None)
+        held = next(iter(self._open(id_)), None)
         if held is not None:
             self.held[id_] = held
         test = OutageTest(self._usual_share(id_, held=held is not None), missing=held is not None)
         watch = self._watches[id_] = _Watch(test, version, self._begun, held)
         return watch
 
-    def _open(self, id_: ExperimentId) -> Iterator[LeaveOut]:
+    def _open(self, id_: ExperimentId) -> list[LeaveOut]:
         """Its entries that are not over, and that nobody has taken back."""
-        entries = self._log.leave_outs(id_)
-        replaced = {one.entry.replaces for one in entries}
-        own = (one for one in entries if one.entry.author == AUTHOR and one.entry.until is None)
-        return (one for one in own if one.position not in replaced)
+        in_force = not_taken_back(self._log.leave_outs(id_))
+        return [one for one in in_force if one.entry.author == AUTHOR and one.entry.until is None]
 
     def _usual_share(self, id_: ExperimentId, *, held: bool) -> UsualShare:
         """As the stored totals have it; where it is held, counted to the end: without, no end would be found."""
@@ -96,7 +94,7 @@ class Guard:
     def follow(self, id_: ExperimentId) -> None:
         """Somebody has left something out, or taken it back: if that was the guard's entry, it is over."""
         watch = self._watches.get(id_)
-        if watch is not None and watch.held is not None and watch.held not in list(self._open(id_)):
+        if watch is not None and watch.held is not None and watch.held not in self._open(id_):
             self._release(id_, watch)
 
     def _release(self, id_: ExperimentId, watch: _Watch) -> None:

@@ -30,9 +30,13 @@ class Stretch(NamedTuple):
 
 def stretches(entries: Iterable[LeaveOut], until: Position) -> list[Stretch]:
     """What is left out after the entries up to a position."""
-    known = [one for one in entries if one.position <= until]
-    replaced = {one.entry.replaces for one in known}
-    return [_stretch(one) for one in known if one.position not in replaced]
+    return [_stretch(one) for one in not_taken_back([one for one in entries if one.position <= until])]
+
+
+def not_taken_back(entries: Sequence[LeaveOut]) -> list[LeaveOut]:
+    """Those of an experiment's entries that no later one takes back."""
+    replaced = {one.entry.replaces for one in entries}
+    return [one for one in entries if one.position not in replaced]
 
 
 def first_change(entries: Sequence[LeaveOut], *, after: Position, until: Position) -> Time:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -17,6 +16,7 @@ from decider.log.open import is_led, open_log
 from decider.log.protocol import EventLog, LeaveOut
 from decider.options import check_time, time_in, time_text
 from decider.server.archive_command import every_few_seconds
+from decider.server.origin_options import person
 from decider.types import ExperimentId, Position, Time
 
 LEAVE_OUT_EXAMPLES = """
@@ -48,7 +48,7 @@ def _options(command: Command) -> Command:
         click.argument("experiment"),
         click.option("--db", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The log."),
         click.option("--reason", default="", help="Why, for people; it is kept."),
-        click.option("--author", default=getpass.getuser, show_default="the user", help="Who says so; it is kept."),
+        click.option("--author", default=person, show_default="who runs this command", help="Who says so; it is kept."),
         click.option("--wait", is_flag=True, help="End once a model that follows serves; needs a server on the log."),
         click.option(
             "--archive", "archives", multiple=True, type=click.Path(path_type=Path, file_okay=False),
