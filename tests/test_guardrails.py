@@ -103,6 +103,15 @@ def test_a_definition_is_read_and_written() -> None:
     assert "guardrails" not in definition_text(replace(made, guardrails=()))
 
 
+def test_a_file_written_after_a_crossing_does_not_end_the_fallback() -> None:
+    """Whoever gets the file, changes a word and applies it would send the harm out again."""
+    made = email()
+    crossed = replace(made, guardrails=(replace(made.guardrails[0], crossed_at=Time(10**15)),))
+    assert "state" not in file_content_of(to_message(crossed))
+    assert file_content_of(to_message(replace(crossed, paused=True)))["state"] == "paused"
+    assert file_content_of(to_message(made))["state"] == "active"
+
+
 def test_a_guardrail_that_nobody_could_judge_is_refused_with_a_way_out() -> None:
     """It would look as if all were well for ever."""
     assert "take a share above 0 and below 1" in violations(without="holdout")["holdout"]

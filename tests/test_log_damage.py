@@ -410,6 +410,29 @@ def test_values_of_another_type_are_damage(file: Path) -> None:
     assert damage(file) != []
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "update builds set build = replace(build, '{', '{!')",
+        "update builds set build = '[]'",
+        "update totals_checkpoints set chain = 'x'",
+        "delete from model_bytes",
+    ],
+)
+def test_what_is_no_build_no_chain_and_no_number_is_damage(file: Path, broken: str) -> None:
+    """A traceback says neither that the log is damaged nor where."""
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("pragma ignore_check_constraints = on")
+        db.execute(broken)
+        db.commit()
+    with closing(SqliteReader(file)) as log:
+        assert log.check(lambda _: None) != []
+        assert log.sizes().database > 0
+        if "builds" in broken:
+            with pytest.raises(LogCorrupt, match="the build at position"):
+                log.builds()
+
+
 # --- rows read back give the text that was written
 
 odd_floats = st.floats(allow_nan=False) | st.sampled_from([-0.0, 0.1, 1e300, 5e-324, float("inf"), 2.0**53 + 1, 1e16])

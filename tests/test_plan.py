@@ -55,6 +55,8 @@ class World:
     def _earned(self, more: Floats, visits: int) -> Floats:
         rewards = self.design.rewards
         rates = rewards.mean + more
+        if rewards.deviation < rewards.mean and not rewards.is_rate:
+            return np.asarray(rates + rewards.deviation * self._rng.standard_normal(len(more)))
         if not rewards.is_rate:
             share = rates / rewards.mean * SHARE_BOUGHT
             amount = np.exp(SPREAD * self._rng.standard_normal(len(more)))
@@ -89,6 +91,7 @@ DESIGNS = {
     "half": Design(Rewards.of_rate(0.1), share=0.5, lift=0.04),
     "visits": Design(Rewards.of_rate(0.2, visits=5, correlation=0.2), share=0.2, lift=0.05),
     "amounts": Design(amounts(), share=0.2, lift=0.02),
+    "hardly any spread": Design(Rewards(100.0, 2.0), share=0.1, lift=1.0),
 }
 
 

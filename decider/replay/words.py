@@ -73,8 +73,13 @@ def to_json(explanation: Explanation) -> dict[str, Any]:
 
 def why(explanation: Explanation) -> str:
     """Why this action, in one or two sentences."""
-    decision = explanation.logged.decision
-    if decision.reason is Reason.BASELINE and explanation.version.experiment.learning is Learning.LOG_ONLY:
+    decision, experiment = explanation.logged.decision, explanation.version.experiment
+    if decision.reason is Reason.BASELINE and experiment.fallback is not None:
+        return (
+            f"The guardrail {experiment.fallback.reward} was crossed, so everybody gets the baseline action until "
+            "somebody resumes the experiment."
+        )
+    if decision.reason is Reason.BASELINE and experiment.learning is Learning.LOG_ONLY:
         return LOG_ONLY
     if decision.reason is Reason.EXPLORE and max(decision.pmf) <= min(decision.pmf) + 1:
         return FLAT

@@ -62,12 +62,20 @@ class Rewards:
 
     @property
     def unit_kurtosis(self) -> float:
-        """Of what a unit earns. Two values with that mean and deviation are the least skewed guess."""
+        """Of what a unit earns. Of amounts with that mean and deviation, 0 and one other value are the least skewed
+        guess; where the mean is large beside the deviation these are not rare amounts, but as a normal's.
+
+        >>> Rewards(mean=1.0, deviation=10.0).unit_kurtosis, Rewards(mean=100.0, deviation=2.0).unit_kurtosis
+        (98.00990099009901, 3.0)
+        """
         if self.kurtosis is not None:
             return self.kurtosis
         share = 1.0 / (1.0 + (self.deviation / self.mean) ** 2) if self.mean else 0.5
         spread = max(share * (1.0 - share), 1e-9)
-        return 3.0 + ((1.0 - 3.0 * spread) / spread - 3.0) / self.visits
+        of_one = (1.0 - 3.0 * spread) / spread
+        if not self.is_rate:
+            of_one = 3.0 if share > 0.5 else max(of_one, 3.0)
+        return 3.0 + (of_one - 3.0) / self.visits
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ class Stored:
 
 
 def _checksum(position: int, time: int, chain: bytes, format_: int, kept: int, content: str) -> str:
-    place = f"{position} {time} {chain.hex()} {format_} {kept} "
+    place = f"{position} {time} {chain.hex() if isinstance(chain, bytes) else chain} {format_} {kept} "
     return sha256((place + content).encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -52,6 +52,7 @@ from decider.log.sqlite.archived import CUT, FIRST_ARCHIVED_DEADLINE, read_cut
 from decider.log.sqlite.assignments import ASSIGNED
 from decider.log.sqlite.check import check
 from decider.log.sqlite.checkpoints import known_place, may_be_gone, newest_checkpoint
+from decider.log.sqlite.commits import build_of
 from decider.log.sqlite.connection import open_to_read
 from decider.log.sqlite.deadlines import FIRST_DEADLINES, FIRST_DEADLINES_OF, due_until
 from decider.log.sqlite.errors import SQLITE_ERRORS, SqliteError, log_error
@@ -388,7 +389,7 @@ class SqliteReader:
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""
         rows = self._read("select position, build from builds order by position")
-        return {row["position"]: json.loads(row["build"]) for row in rows}
+        return {row["position"]: build_of(row["position"], row["build"]) for row in rows}
 
     def removals(self) -> Sequence[Removal]:
         """See LogReader."""
@@ -684,7 +685,7 @@ class SqliteReader:
         return LogSizes(
             database=_size(real),
             wal=_size(real.with_name(f"{real.name}-wal")),
-            models=self._one("select bytes from model_bytes")["bytes"],
+            models=sum(row["bytes"] for row in self._read("select bytes from model_bytes")),  # a damaged log has no row
             free=shutil.disk_usage(real.parent).free,
         )
 
