@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 
 from decider.errors import EntriesArchived, LogError
-from decider.log.exact_sum import ZERO
+from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.log_totals import SLICE, LogTotals
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Mark, Tick
 from decider.log.sqlite import checkpoints
 from decider.log.totals import MAX_REWARD_NAMES, LabelTotals, RewardTotals, Totals
 from decider.metrics import shared_totals
+from decider.metrics.alarms import propensity_evidence
 from decider.metrics.shared_totals import SharedTotals
-from decider.types import START, Position, RewardOutcome, Time
+from decider.types import START, ActionId, Position, Reason, RewardOutcome, Time
 from tests.long_logs import shop, write_past
 from tests.rpc_clients import InProcessClient, experiment, until
 from tests.sqlite_steps import steps
@@ -143,6 +144,34 @@ def test_names_of_rewards_are_counted_on_from_stored_totals() -> None:
     assert totals.rewards["shop", "other", "joined"] == 1
     assert totals.rewards["shop", "name-0", "joined"] == 2
     assert len(totals.rewards) == MAX_REWARD_NAMES + 1
+
+
+def test_actions_of_all_versions_have_so_many_labels_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who offers other actions every day must not fill Prometheus in a year; and which of them have a label must not
+    depend on when the server was started."""
+    monkeypatch.setattr("decider.log.totals.MAX_ACTION_NAMES", 10)
+    days = [[ActionId(f"article-{(7 * day + index) % 60}") for index in range(5)] for day in range(12)]
+
+    def add(totals: LabelTotals, *actions: ActionId) -> None:
+        counted = Totals()
+        counted.decisions.update((Position(1), action, Reason.EXPLORE) for action in actions)
+        counted.possible.update((Position(1), action) for action in actions)
+        counted.inverse_propensity.update({(Position(1), action): ExactSum.of(5.0) for action in actions})
+        counted.excess.update({(Position(1), action, 3): 800_000 for action in actions})
+        counted.variance.update({(Position(1), action, 3): 160_000_000 for action in actions})
+        totals.add(counted, {Position(1): "shop"})
+
+    whole, restarted = LabelTotals(), LabelTotals()
+    for actions in days:
+        add(whole, *actions)
+        restarted = LabelTotals.from_json(restarted.to_json())
+        for action in reversed(actions):
+            add(restarted, action)
+    assert restarted == whole
+    assert {name for _, name, _ in whole.decisions} == {*sorted({name for day in days for name in day})[:10], "(other)"}
+    assert sum(whole.decisions.values()) == sum(whole.possible.values()) == 60
+    assert float(sum(whole.inverse_propensity.values(), ZERO)) == 300
+    assert propensity_evidence(whole).keys() == {"shop"}
 
 
 def test_only_the_newest_totals_stay(db: Path, log: EventLog) -> None:
