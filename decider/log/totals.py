@@ -377,10 +377,10 @@ def _late_names(
     return {id_: set(sorted(known - {other})[most:]) for id_, known in names.items() if len(known) > most}
 
 
-def _pour(counts: Counter[Labels] | LabelSums, late: Mapping[str, set[str]], other: str) -> None:
+def _pour(counts: dict[Labels, Any], late: Mapping[str, set[str]], other: str) -> None:
     """Count these names, which are the second label, as the other one."""
     for key in [key for key in counts if key[1] in late.get(key[0], ())]:
-        counts[(key[0], other, *key[2:])] += counts.pop(key)  # type: ignore[operator]
+        counts[(key[0], other, *key[2:])] += counts.pop(key)
 
 
 def _labels_of(experiments: Collection[str], pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
