@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import ItemsView, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -183,11 +183,6 @@ class Passes(Counter[Labels]):
     def __iter__(self) -> Iterator[Labels]:
         self.passes += 1
         return super().__iter__()
-
-    def items(self) -> ItemsView[Labels, int]:
-        """A pass as well."""
-        self.passes += 1
-        return super().items()
 
 
 def passes(experiments: int) -> int:
