@@ -35,6 +35,20 @@ def check_time(_: click.Context, __: click.Parameter, value: str | None) -> str 
     return value
 
 
+def age_of(_: click.Context, __: click.Parameter, value: str) -> int:
+    """An option that must be an age; in microseconds."""
+    found = microseconds_of(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no age like 7d, 12h, 1h30m or 90s, at most 36500d")
+    return found
+
+
+def check_age(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """The same; as it was written."""
+    age_of(context, parameter, value)
+    return value
+
+
 def time_in(text: str, now: Time) -> Time:
     """Log time of such an option. now: from which an age counts back.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from decider.policy.algorithms import ALGORITHMS
 from tests.promtool import ALERTS, RULES, World, check_alerts, counter, gauge, promtool
 from tests.test_architecture import ROOT
 
@@ -245,6 +246,14 @@ def test_a_pause_and_its_end_set_nothing_off(tmp_path: Path) -> None:
 def test_an_experiment_that_is_meant_to_learn_nothing_sets_nothing_off(learning: str, tmp_path: Path) -> None:
     """Frozen by a person, it looks like a broken learner."""
     made = world(12, 24, fault={"decider_learned_total": 0}, learning=learning)
+    check_alerts(made, {35: []}, tmp_path, interval=LONG)
+
+
+@pytest.mark.parametrize("policy", [name for name, algorithm in ALGORITHMS.items() if not algorithm.learns])
+def test_a_policy_that_never_learns_sets_nothing_off(policy: str, tmp_path: Path) -> None:
+    """A first week with `uniform` is usual: it seals decisions, and has nothing to learn."""
+    made = world(12, 24, fault={"decider_learned_total": None})
+    made = {name.replace('policy="thompson"', f'policy="{policy}"'): values for name, values in made.items()}
     check_alerts(made, {35: []}, tmp_path, interval=LONG)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, NamedTuple, Self
+from itertools import chain
+from typing import Any, NamedTuple, Self, cast
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log import daily_totals
@@ -154,6 +155,12 @@ class Totals:
 MAX_REWARD_NAMES = 50
 """Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
 
+MAX_ACTION_NAMES = 2_000
+"""Actions that get a label of their own, for each experiment, over all of its versions: twice as many as one version
+may have. The rest counts as OTHER_ACTION."""
+
+OTHER_ACTION = "(other)"
+
 OTHER, ALL = "other", ""
 """In place of a name of rewards: of the rest; and of all, also those without any."""
 
@@ -220,8 +227,16 @@ class LabelTotals:
             self.excess[experiments[version], action, str(day)] += slots
         for (version, action, day), variance in counted.variance.items():
             self.variance[experiments[version], action, str(day)] += variance
-        for experiment in {experiments[version] for version, _, _ in counted.excess}:
-            _merge_old_days(experiment, self.excess, self.variance)
+        _merge_old_days({experiments[version] for version, _, _ in counted.excess}, self.excess, self.variance)
+        self._merge_actions({experiments[version] for version, _, _ in counted.decisions})
+
+    def _merge_actions(self, experiments: Collection[str]) -> None:
+        """Excess and variance of several actions add up to those of the group: its variance is no larger."""
+        named = chain(((id_, name) for id_, name, _ in self.decisions), self.possible)
+        late = _late_names(cast(Iterable[tuple[str, str]], named), experiments, MAX_ACTION_NAMES, OTHER_ACTION)
+        if late:
+            for counts in (self.decisions, self.inverse_propensity, self.possible, self.excess, self.variance):
+                _pour(counts, late, OTHER_ACTION)
 
     def _add_rewards(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, name, outcome), rewards in counted.rewards.items():
@@ -255,9 +270,9 @@ class LabelTotals:
             self.squared_sealed_reward[key] += sealed.squared
         for (version, name, group, day), count in counted.rewarded.items():
             self.rewarded[experiments[version], name, group, str(day)] += count
-        for experiment in {experiments[version] for version, _, _, _ in counted.rewarded}:
-            _merge_old_days(experiment, self.rewarded)
-            _merge_names(experiment, self.rewarded)
+        sealed_now = {experiments[version] for version, _, _, _ in counted.rewarded}
+        _merge_old_days(sealed_now, self.rewarded)
+        _merge_names(sealed_now, self.rewarded)
 
     def open_decisions(self) -> Counter[Labels]:
         """Decisions that are not sealed, of every experiment that has decisions."""
@@ -328,26 +343,53 @@ class LabelTotals:
         for name in _BY_UNIT:
             setattr(totals, name, from_rows(content.get(name, ())))
         totals.daily = daily_totals.from_rows(content.get("daily", ()))
+        totals._merge_actions({experiment for experiment, _, _ in totals.decisions})
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
 
 
-def _merge_old_days(experiment: str, *counts: Counter[Labels]) -> None:
-    """Counts by labels, of which the last is the day. Which days are old depends on the days alone, and a day that is
-    old stays so: so it does not matter where counting is interrupted, nor in which order days come."""
-    days = {day for id_, *_, day in counts[0] if id_ == experiment and day != BEFORE}
-    old = set(sorted(days, key=int)[:-DAYS])
+def _merge_old_days(experiments: Collection[str], *counts: Counter[Labels]) -> None:
+    """Counts by labels, of which the last is the day, of these experiments. Which days are old depends on the days
+    alone, and a day that is old stays so: so it does not matter where counting is interrupted, nor in which order days
+    come."""
+    # One pass for all experiments: a scrape may bring entries of hundreds, each with hundreds of labels.
+    days = _labels_of(experiments, ((id_, day) for id_, *_, day in counts[0] if day != BEFORE))
+    old = {id_: set(sorted(known, key=int)[:-DAYS]) for id_, known in days.items() if len(known) > DAYS}
+    if not old:
+        return
     for count in counts:
-        for key in [key for key in count if key[0] == experiment and key[-1] in old]:
+        for key in [key for key in count if key[-1] in old.get(key[0], ())]:
             count[(*key[:-1], BEFORE)] += count.pop(key)
 
 
-def _merge_names(experiment: str, counts: Counter[Labels]) -> None:
-    """Names that come late in the alphabet count together: that does not depend on the order in which they came."""
-    names = sorted({name for id_, name, *_ in counts if id_ == experiment} - {ALL, OTHER})
-    late = set(names[MAX_REWARD_NAMES:])
-    for key in [key for key in counts if key[0] == experiment and key[1] in late]:
-        counts[(experiment, OTHER, *key[2:])] += counts.pop(key)
+def _merge_names(experiments: Collection[str], counts: Counter[Labels]) -> None:
+    late = _late_names(((id_, name) for id_, name, *_ in counts if name != ALL), experiments, MAX_REWARD_NAMES, OTHER)
+    if late:
+        _pour(counts, late, OTHER)
+
+
+def _late_names(
+    pairs: Iterable[tuple[str, str]], experiments: Collection[str], most: int, other: str
+) -> dict[str, set[str]]:
+    """By experiment, the names that have no label of their own. Those that come late in the alphabet: that does not
+    depend on the order in which they came."""
+    names = _labels_of(experiments, pairs)
+    return {id_: set(sorted(known - {other})[most:]) for id_, known in names.items() if len(known) > most}
+
+
+def _pour(counts: dict[Labels, Any], late: Mapping[str, set[str]], other: str) -> None:
+    """Count these names, which are the second label, as the other one."""
+    for key in [key for key in counts if key[1] in late.get(key[0], ())]:
+        counts[(key[0], other, *key[2:])] += counts.pop(key)
+
+
+def _labels_of(experiments: Collection[str], pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """The second of each pair, by experiment."""
+    found: dict[str, set[str]] = {}
+    for experiment, label in pairs:
+        if experiment in experiments:
+            found.setdefault(experiment, set()).add(label)
+    return found
 
 
 def _by_group(totals: Mapping[str, StrataTotals]) -> dict[str, StrataTotals]:

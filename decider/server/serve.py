@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+import socket
 import sqlite3
 import threading
 import time
@@ -115,7 +116,8 @@ def build() -> dict[str, object]:
 class Server:
     """Everything in one process. `start`, then `stop`; `port` and `http_port` are the real ones.
 
-    clock: of the log; the wall clock, as far as elapsed time confirms it. files_interval: see FILES_INTERVAL.
+    listening: the socket of the HTTP port, where it is open already. clock: of the log; the wall clock, as far as
+    elapsed time confirms it. files_interval: see FILES_INTERVAL.
     """
 
     port: int
@@ -123,9 +125,15 @@ class Server:
     log: EventLog
 
     def __init__(
-        self, settings: Settings, *, clock: LogClock | None = None, files_interval: float = FILES_INTERVAL
+        self,
+        settings: Settings,
+        *,
+        listening: socket.socket | None = None,
+        clock: LogClock | None = None,
+        files_interval: float = FILES_INTERVAL,
     ) -> None:
         self._settings = settings
+        self._listening = listening
         self._files_interval = files_interval
         self._clock = clock or LogClock()
         self._stopping = threading.Event()
@@ -160,7 +168,8 @@ class Server:
         settings = self._settings
         routes = [exposition(self._registry), *probes(self._readiness)]
         routes += [*pages(lambda: self._page, self._readiness), *decisions(self._explain, settings.db)]
-        self._http = http = HttpPort(*split_address(settings.http), routes=routes)
+        address = split_address(settings.http)
+        self._http = http = HttpPort(*address, routes=routes, listening=self._listening)
         self.http_port = http.port
         self._opened.callback(http.stop)
         http.start()
@@ -169,6 +178,7 @@ class Server:
         names = {name: str(value) for name, value in build().items()}
         self._process = process = ProcessMetrics(self._registry, names, ready=lambda: self._readiness().ready)
         self._agreement = AgreementMetrics(self._registry)
+        self._requests = RequestMetrics(self._registry)
         self.log = open_log(
             settings.db,
             synchronous="FULL" if settings.synchronous == "FULL" else "NORMAL",
@@ -219,7 +229,7 @@ class Server:
                 append=self._calls.append,
                 budget=budget,
                 locate_all=self._calls.share(self.log.locate_all),
-                metrics=RequestMetrics(self._registry),
+                metrics=self._requests,
                 agreement=self._agreement,
                 clock=self._clock,
             ),
@@ -231,8 +241,8 @@ class Server:
         self._opened.callback(self._grpc.stop)
 
     def _forget(self, experiment: ExperimentId) -> None:
-        self._process.forget(experiment)
-        self._agreement.forget(experiment)
+        for named in (self._process, self._agreement, self._requests):
+            named.forget(experiment)
 
     def _serve(self) -> bool:
         leader = self._running_leader

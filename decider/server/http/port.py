@@ -22,9 +22,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from decider.errors import AddressInUse, DeciderError
-from decider.server.http.connection import AT_ONCE, BACKLOG, LARGEST_HEAD, Connection
-from decider.server.settings import join_address
+from decider.errors import DeciderError
+from decider.server.http.connection import AT_ONCE, LARGEST_HEAD, Connection
+from decider.server.http.listen import BACKLOG, open_socket
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +43,12 @@ LAST_ANSWERS = 1.0
 
 class HttpPort:
     """Listens from the first moment on, answers from `start` to `stop`. `port`: the real one, also where 0 was asked
-    for. Raises AddressInUse."""
+    for. listening: the socket, where it is open already. Raises AddressInUse."""
 
-    def __init__(self, host: str, port: int, *, routes: Sequence[Route]) -> None:
-        self._socket = _listen(host, port)
+    def __init__(
+        self, host: str, port: int, *, routes: Sequence[Route], listening: socket.socket | None = None
+    ) -> None:
+        self._socket = listening or open_socket(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._server = _Server(
             uvicorn.Config(
@@ -95,19 +97,6 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await asyncio.sleep(0.01)  # what was accepted in this moment becomes a connection, which `shutdown` closes
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket of IPv4 or IPv6; of both for `::`, as gRPC's. A name that has addresses of both is its IPv4 one."""
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = min(found, key=lambda one: one[0] != socket.AF_INET)
-        return socket.create_server(
-            address, family=family, backlog=BACKLOG, dualstack_ipv6=host == "::" and socket.has_dualstack_ipv6()
-        )
-    except (OSError, UnicodeError) as error:
-        reason = str(error).partition(" (while")[0]
-        raise AddressInUse(f"cannot listen on {join_address(host, port)} for HTTP: {reason}") from error
 
 
 def _app(routes: Sequence[Route]) -> Starlette:
