@@ -91,6 +91,8 @@ FAMILIES = {
     "decider_sealed_overridden": "counter",
     "decider_sealed_reward": "counter",
     "decider_sealed_squared_reward": "counter",
+    "decider_sealed_squared_value": "counter",
+    "decider_sealed_value": "counter",
     "decider_split_log_evalue": "gauge",
     "decider_weight_mean": "gauge",
     "decider_window_seconds": "gauge",

@@ -180,7 +180,8 @@ class LiftSums:
 class Compared:
     """Of both groups, over strata; (2,) each, by POLICY and HOLDOUT. mean: weighted as the lift is; variance: of it;
     clusters: that carry it; units: effective ones; decisions: in the strata that count. clocks: of how many units in
-    one stratum a mean would have that variance; clock: of both groups, effective units."""
+    one stratum a mean would have that variance; clock: of both groups, effective units. difference: variance of the
+    lift where somebody in a bucket may be in both groups."""
 
     mean: Floats
     variance: Floats
@@ -188,6 +189,7 @@ class Compared:
     units: Floats
     decisions: tuple[int, int]
     clocks: Floats
+    difference: float
 
     @property
     def clock(self) -> float:
@@ -206,13 +208,15 @@ def compare(strata: Mapping[Hashable, GroupSums]) -> Compared | None:
     mean, residual = _weighted(used, weights)
     # The two groups of a bucket have no unit in common, so each has a square of its own.
     filled = np.count_nonzero(sum(sums.decisions for sums in used), axis=1)
+    unbiased = filled / np.maximum(filled - 1, 1)
     return Compared(
         mean=mean,
-        variance=(residual**2).sum(axis=1) * filled / np.maximum(filled - 1, 1),
+        variance=(residual**2).sum(axis=1) * unbiased,
         clusters=effective_clusters(residual),
         units=units.sum(axis=0),
         decisions=_pair(sizes.sum(axis=0).astype(int).tolist()),
         clocks=1.0 / (weights[:, None] ** 2 / units).sum(axis=0),
+        difference=float(((residual[POLICY] - residual[HOLDOUT]) ** 2).sum() * unbiased.max()),
     )
 
 
@@ -236,6 +240,18 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
         units=_pair(compared.units.tolist()),
         clusters=clusters,
     )
+
+
+def interval_by_person(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Interval | None:
+    """Of the lift, where buckets are unions of persons: units that are linked, in one group or in both. None: too
+    little is known. `lift` is for units, which the groups are drawn by; it is too narrow where one purchase counts for
+    several units of a person."""
+    compared = compare(strata)
+    if compared is None or compared.clusters.min() < START:
+        return None
+    value = float(compared.mean[POLICY] - compared.mean[HOLDOUT])
+    half = boundary(compared.clock, level) * math.sqrt(compared.difference)
+    return Interval(value, value - half, value + half)
 
 
 def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Floats]:

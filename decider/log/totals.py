@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, MutableMapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, Self
 
@@ -111,6 +111,23 @@ class RewardTotals:
         return RewardTotals(self.count + more.count, self.value + more.value, self.squared + more.squared)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedTotals:
+    """Of sealed decisions with rewards of one name. value: their sum, as they are in force and without the name's
+    weight; squared: of the square of what each decision has of them."""
+
+    value: ExactSum = ZERO
+    squared: ExactSum = ZERO
+
+    @classmethod
+    def of(cls, value: float) -> NamedTotals:
+        """Of one decision."""
+        return cls(ExactSum.of(value), ExactSum.of(value * value))
+
+    def __add__(self, more: NamedTotals) -> NamedTotals:
+        return NamedTotals(self.value + more.value, self.squared + more.squared)
+
+
 @dataclass(slots=True)
 class Totals:
     """`version` is the position of an experiment version everywhere, an action what `ActionNames` counts it as. Entries
@@ -136,6 +153,8 @@ class Totals:
     """By version and group."""
     rewarded: Counter[tuple[Position, str, str, int]] = field(default_factory=Counter)
     """Sealed decisions by version, name of a reward that they have, group and day; ALL: of any, and of none."""
+    named: dict[tuple[Position, str, str], NamedTotals] = field(default_factory=dict)
+    """By version, name of a reward and group."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
     days: Counter[DayCell] = field(default_factory=Counter)
@@ -189,6 +208,8 @@ class LabelTotals:
     sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     rewarded: Counter[Labels] = field(default_factory=Counter)  # experiment, name or ALL, group, day or BEFORE
+    sealed_values: LabelSums = field(default_factory=LabelSums)  # experiment, name, group
+    squared_sealed_values: LabelSums = field(default_factory=LabelSums)  # experiment, name, group
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
     daily: dict[str, DailyTotals] = field(default_factory=dict)
@@ -255,9 +276,13 @@ class LabelTotals:
             self.squared_sealed_reward[key] += sealed.squared
         for (version, name, group, day), count in counted.rewarded.items():
             self.rewarded[experiments[version], name, group, str(day)] += count
+        for (version, name, group), named in counted.named.items():
+            self.sealed_values[experiments[version], name, group] += named.value
+            self.squared_sealed_values[experiments[version], name, group] += named.squared
         for experiment in {experiments[version] for version, _, _, _ in counted.rewarded}:
             _merge_old_days(experiment, self.rewarded)
-            _merge_names(experiment, self.rewarded)
+            for by_name in (self.rewarded, self.sealed_values, self.squared_sealed_values):
+                _merge_names(experiment, by_name)
 
     def open_decisions(self) -> Counter[Labels]:
         """Decisions that are not sealed, of every experiment that has decisions."""
@@ -291,6 +316,7 @@ class LabelTotals:
     def without_groups(self) -> LabelTotals:
         """A copy that knows no groups, no days and no strata: what older releases counted."""
         counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded")}
+        counts |= {name: LabelSums() for name in ("sealed_values", "squared_sealed_values")}
         rest = replace(self, lift={}, exploration={}, daily={}, **counts)
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
@@ -342,7 +368,7 @@ def _merge_old_days(experiment: str, *counts: Counter[Labels]) -> None:
             count[(*key[:-1], BEFORE)] += count.pop(key)
 
 
-def _merge_names(experiment: str, counts: Counter[Labels]) -> None:
+def _merge_names(experiment: str, counts: MutableMapping[Labels, Any]) -> None:
     """Names that come late in the alphabet count together: that does not depend on the order in which they came."""
     names = sorted({name for id_, name, *_ in counts if id_ == experiment} - {ALL, OTHER})
     late = set(names[MAX_REWARD_NAMES:])

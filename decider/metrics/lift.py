@@ -18,7 +18,8 @@ from decider.learn.group_sums import group_sums
 from decider.log.lift_totals import LEARNED, StrataTotals, StratumTotals
 
 _FIGURES = {
-    "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's; absent with too few.",
+    "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's, over the newest 8 "
+    "times with another holdout; absent with too few.",
     "decider_lift_low": "Lower end of its 95 % interval, which holds at every look.",
     "decider_lift_high": "Upper end of its 95 % interval, which holds at every look.",
 }
