@@ -262,6 +262,7 @@ def test_the_study_of_guardrails_judges_as_the_service_does() -> None:
     path = guardrail_study.evidence_path(log, 0.01)
     ends, found = guardrail_study.evidence_at_looks(log, 0.01, looks=100)
     both = np.isfinite(path[ends]) & np.isfinite(found)
+    both[:20] = False  # whether a group has enough of its own is asked at the pauses alone
     assert both.sum() > 60
     assert path[ends][both] == pytest.approx(found[both], rel=1e-6, abs=1e-6)
     assert found[-1] > math.log(20)
@@ -376,9 +377,8 @@ def test_the_command_prints_answer_table_and_sentences(tmp_path: Path) -> None:
     text = " ".join(result.output.split())
     assert "shop: the policy earns 0." in text
     assert "more a decision than the holdout (95 %, valid at every look: +0." in text
-    assert re.search(
-        r"earns 0\.\d+ \(\d+ %\) more a decision .* to \+0\.\d+, that is \+[\d.]+ % to \+[\d.]+ %\)\.", text
-    )
+    in_percent = r"that is \+[\d.]+ % to \+[\d.]+ %\)\."
+    assert re.search(rf"earns 0\.\d+ \([\d.]+ %\) more a decision .* to \+0\.\d+, {in_percent}", text)
     assert "There are rewards with a lift of their own: --reward click, --reward purchase." in text
     assert "Compared: version 1 with a holdout of 10 %" in text
     assert "The holdout costs 0.0" in text

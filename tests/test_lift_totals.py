@@ -151,7 +151,7 @@ def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
         (sample.name, sample.labels.get("name", "")): sample.value
         for family in text_string_to_metric_families(text)
         for sample in family.samples
-        if sample.name in (*FIGURES, "decider_holdout_cost", "decider_holdout_ratio")
+        if sample.name in FIGURES or sample.name.startswith("decider_holdout_")
     }
     for name in (LEARNED, "click", "purchase"):
         log = load_groups(db, rewards=[] if name == LEARNED else [name])
@@ -163,7 +163,10 @@ def test_a_server_and_the_command_have_the_same_figures(db: Path) -> None:
         else:
             assert [live[figure, name] for figure in FIGURES] == pytest.approx(interval, rel=1e-12)
     assert find_lift(load_groups(db)).rows[0].answer == "yes"
-    assert live["decider_holdout_cost", ""] == pytest.approx(find_lift(load_groups(db)).cost, rel=1e-12)
+    cost = find_lift(load_groups(db)).cost
+    assert cost is not None
+    ends = [live[f"decider_holdout_cost{end}", ""] for end in ("", "_low", "_high")]
+    assert ends == pytest.approx([cost.value, cost.low, cost.high], rel=1e-12)
     assert live["decider_holdout_ratio", ""] == 0.3
     groups = [line for line in text.splitlines() if line.startswith("decider_sealed_total")]
     assert len(groups) == 2
@@ -187,9 +190,12 @@ def test_what_the_server_left_out_is_said(tmp_path: Path) -> None:
     text = " ".join(sentences(whole))
     assert "know the newest 8 of these 10 times with another holdout" in text
     newest, sums = found.stratum >= 2, LiftSums(BUCKETS)
-    columns = (found.bucket, found.holdout, found.rewards[LEARNED], found.stratum)
-    bucket, holdout, reward, stratum = (column[newest] for column in columns)
-    sums.add_many(bucket=bucket, holdout=holdout, reward=reward, stratum=stratum)
+    sums.add_many(
+        bucket=found.bucket[newest],
+        holdout=found.holdout[newest],
+        reward=found.rewards[LEARNED][newest],
+        stratum=found.stratum[newest],
+    )
     same = sums.lift()
     assert same.is_known
     assert (live.interval.value, live.interval.low) == pytest.approx((same.interval.value, same.interval.low))

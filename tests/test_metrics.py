@@ -49,6 +49,8 @@ FAMILIES = {
     "decider_exploration_cost_high": "gauge",
     "decider_exploration_cost_low": "gauge",
     "decider_holdout_cost": "gauge",
+    "decider_holdout_cost_high": "gauge",
+    "decider_holdout_cost_low": "gauge",
     "decider_guardrail_crossed": "gauge",
     "decider_guardrail_log_evalue": "gauge",
     "decider_holdout_ratio": "gauge",

@@ -115,7 +115,15 @@ class Lift:
     @property
     def cost(self) -> float:
         """Of the holdout: what a decision loses on average because some units are in it; nan where nothing is known."""
-        return self.interval.value * self.decisions[HOLDOUT] / sum(self.decisions) if self.is_known else math.nan
+        return self.cost_interval.value
+
+    @property
+    def cost_interval(self) -> Interval:
+        """Of the cost. It holds whenever that of the lift does: the share of the decisions is known."""
+        if not self.is_known:
+            return UNKNOWN
+        share = self.decisions[HOLDOUT] / sum(self.decisions)
+        return Interval(*[share * one for one in (self.interval.value, self.interval.low, self.interval.high)])
 
 
 class LiftSums:

@@ -97,7 +97,7 @@ class LiftResult:
     rows: tuple[LiftRow, ...]
     by: tuple[LiftRow, ...]
     by_level: float
-    cost: float | None
+    cost: Interval | None
     exploration: Interval | None
     strata: tuple[StratumRead, ...]
     begin: int

@@ -222,11 +222,15 @@ def _persons(found: PersonsFound) -> str:
 def _costs(found: LiftResult) -> Iterator[str]:
     if found.cost is not None:
         told = "what its units do not earn without the policy"
-        yield f"The holdout costs {rough(found.cost, digits=3)} a decision: {told}."
+        yield f"The holdout costs {rough(found.cost.value, digits=3)} a decision ({_roughly(found.cost)}): {told}."
     if found.exploration is not None:
         cost = found.exploration
         told = "what the policy's most probable action would have earned more"
-        yield f"Exploration costs {rough(cost.value, digits=3)} a draw ({_signed(cost)}): {told}, in one step."
+        yield f"Exploration costs {rough(cost.value, digits=3)} a draw ({_roughly(cost)}): {told}, in one step."
+
+
+def _roughly(cost: Interval) -> str:
+    return between(*_ends(cost), written=_about)
 
 
 def _made(row: LiftRow, group: int) -> str:
