@@ -258,7 +258,7 @@ def test_the_study_looks_at_what_the_service_computes() -> None:
 
 def test_the_study_of_guardrails_judges_as_the_service_does() -> None:
     """Looks after every decision are computed in another way there, too."""
-    log = study.simulate(study.Scene("", visits=4, rate=0.05, apart=0.5, harm=1.0, since=0.5), 3)
+    log = study.simulate(study.Scene("", visits=4, rate=0.05, apart=0.5, harm=3.0, since=0.5), 3)
     path = guardrail_study.evidence_path(log, 0.01)
     ends, found = guardrail_study.evidence_at_looks(log, 0.01, looks=100)
     both = np.isfinite(path[ends]) & np.isfinite(found)
