@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift alarms soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift guardrails plan alarms soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -92,6 +92,12 @@ coverage: $(READY) ## do intervals and verdicts hold: coverage by simulation, th
 
 lift: $(READY) ## how often the lift over the holdout claims something where nothing is (ARGS="--logs 200 --publish")
 	@$(BIN)/python -m simulator.studies.lift $(ARGS)
+
+guardrails: $(READY) ## how often guardrails are crossed where nothing harms, and how soon where something does (ARGS="--logs 200 --publish")
+	@$(BIN)/python -m simulator.studies.guardrails $(ARGS)
+
+plan: $(READY) ## whether planned days are those after which the lift is found (ARGS="--logs 100 --publish")
+	@$(BIN)/python -m simulator.studies.plan $(ARGS)
 
 alarms: $(READY) ## how often alarms ring where nothing is wrong, and how soon where something is (ARGS="--logs 50 --publish")
 	@$(BIN)/python -m simulator.studies.alarms $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,20 +15,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from decider.decide.decide import in_holdout
-from decider.estimate.lift import HOLDOUT, POLICY, START, GroupSums, Lift, LiftSums
+from decider.decide.decide import decide, in_holdout
+from decider.estimate.lift import (
+    HOLDOUT,
+    POLICY,
+    START,
+    GroupSums,
+    Lift,
+    LiftSums,
+    boundary,
+    interval_by_person,
+)
 from decider.estimate.mean import Interval
 from decider.estimate.sample import Floats, Longs
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.strata import BUCKETS, Stratum, bucket_of, strata_of
-from decider.types import Position, Time
+from decider.learn.versions import Versions
+from decider.log.open import open_log
+from decider.log.protocol import NewLink, NewReward, Tick
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
+from decider.types import Context, DecisionId, DecisionRequest, Position, Time
 from simulator.commands.lift import lift_command
 from simulator.lift.find import find_lift
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, OTHER_REWARD, load_groups
+from simulator.report import lift as report
+from simulator.studies import guardrails as guardrail_study
 from simulator.studies import lift as study
 from tests.browser import assert_readable, browser
-from tests.lift_logs import shop, visits_db
+from tests.lift_logs import shop, visits_db, write_visits
+from tests.long_logs import PastClock
 
 
 class Decisions(NamedTuple):
@@ -238,6 +256,37 @@ def test_the_study_looks_at_what_the_service_computes() -> None:
     assert found[-1].is_known
 
 
+def test_the_study_of_guardrails_judges_as_the_service_does() -> None:
+    """Looks after every decision are computed in another way there, too."""
+    log = study.simulate(study.Scene("", visits=4, rate=0.05, apart=0.5, harm=3.0, since=0.5), 3)
+    path = guardrail_study.evidence_path(log, 0.01)
+    ends, found = guardrail_study.evidence_at_looks(log, 0.01, looks=100)
+    both = np.isfinite(path[ends]) & np.isfinite(found)
+    both[:20] = False  # whether a group has enough of its own is asked at the pauses alone
+    assert both.sum() > 60
+    assert path[ends][both] == pytest.approx(found[both], rel=1e-6, abs=1e-6)
+    assert found[-1] > math.log(20)
+
+
+def test_guardrails_are_crossed_where_something_harms_alone() -> None:
+    """One in twenty right ones at most, at any decision; RESULTS.md has more logs and cases."""
+    right, harmed = (
+        next(one for one in guardrail_study.CASES if one.scene.name == name)
+        for name in ("right, 10 %", "10 % becomes 13 %")
+    )
+    rows = {case: [guardrail_study.judge(case, seed) for seed in range(40)] for case in (right, harmed)}
+    assert sum(math.isfinite(one.after) for one in rows[right]) <= 7, "P(more) < 1 % at 5 %"
+    assert sum(math.isfinite(one.after) for one in rows[harmed]) >= 30
+    text = guardrail_study.report([*rows.items()])
+    assert text.count("\n| ") == 3
+    assert (
+        study.placed(f"{guardrail_study.MARKERS[0]}{guardrail_study.MARKERS[1]}", text, guardrail_study.MARKERS).count(
+            text
+        )
+        == 1
+    )
+
+
 # Buckets and strata.
 
 
@@ -328,6 +377,9 @@ def test_the_command_prints_answer_table_and_sentences(tmp_path: Path) -> None:
     text = " ".join(result.output.split())
     assert "shop: the policy earns 0." in text
     assert "more a decision than the holdout (95 %, valid at every look: +0." in text
+    in_percent = r"that is \+[\d.]+ % to \+[\d.]+ %\)\."
+    assert re.search(rf"earns 0\.\d+ \([\d.]+ %\) more a decision .* to \+0\.\d+, {in_percent}", text)
+    assert "There are rewards with a lift of their own: --reward click, --reward purchase." in text
     assert "Compared: version 1 with a holdout of 10 %" in text
     assert "The holdout costs 0.0" in text
     found = json.loads((tmp_path / "lift.json").read_text())
@@ -367,6 +419,97 @@ def test_a_log_without_a_holdout_is_refused(tmp_path: Path) -> None:
     db = visits_db(tmp_path / "log.db", shop(holdout=0.0), decisions=10)
     with pytest.raises(BadLog, match=r"never had a holdout.*holdout = 0.1 and baseline_action"):
         load_groups(db)
+
+
+def test_why_there_is_no_holdout_is_said(tmp_path: Path) -> None:
+    """ "Declare one" helps nobody who has declared one."""
+    empty = tmp_path / "empty.db"
+    open_log(empty).close()
+    with pytest.raises(BadLog, match="has no experiment, so nobody knows"):
+        load_groups(empty)
+    apprentice = visits_db(tmp_path / "apprentice.db", shop(learning="LEARNING_APPRENTICE"), decisions=10)
+    with pytest.raises(BadLog, match="'shop' declares a holdout, but everybody got a default action"):
+        load_groups(apprentice)
+
+
+def test_a_log_whose_windows_are_open_is_no_error(tmp_path: Path) -> None:
+    """Whoever looks in the first hour sees that it is too early, on the page, too."""
+    clock = PastClock(60.0)
+    log = open_log(tmp_path / "log.db", clock=clock)
+    write_visits(log, clock, [shop(window=86_400.0)], decisions=300, pause=0.0)
+    log.close()
+    args = [str(tmp_path / "log.db"), "--by", "device", "--reward", "click", "--report", str(tmp_path / "page")]
+    result = CliRunner().invoke(lift_command, args)
+    assert result.exit_code == 0, result.output
+    text = " ".join(result.output.split())
+    assert "shop: too little is known to say what the policy brings." in text
+    assert "There is nothing to compare yet: no decision counts." in text
+    assert "Left out: 300 window open." in text
+    assert "no decisions yet" in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_what_a_part_of_a_log_cannot_promise_is_said(tmp_path: Path) -> None:
+    """The last 7 days are other decisions every day: nothing holds over all those looks together."""
+    db = visits_db(tmp_path / "log.db", decisions=2_000, units=1_500, pause=14_400.0)
+    result = CliRunner().invoke(lift_command, [str(db), "--since", "1d"])
+    text = " ".join(result.output.split())
+    assert "One that moves, like the last 7 days, is another question every day." in text
+    assert "before --since" in text
+    assert "Only a part" not in CliRunner().invoke(lift_command, [str(db)]).output
+
+
+def test_a_row_with_too_little_is_named(tmp_path: Path) -> None:
+    """ "One group has 3" of which row?"""
+    db = visits_db(tmp_path / "log.db", decisions=1_500, units=1_200)
+    found = find_lift(load_groups(db), ["segment"])
+    poor = next(row for row in found.by if row.answer == "too little")
+    assert found.rows[0].answer != "too little"
+    assert any(f"one group of segment {poor.value} has " in text for text in report.sentences(found))
+
+
+def test_linked_units_are_told_with_their_own_interval(tmp_path: Path) -> None:
+    """Groups are drawn by unit, so the figures are by unit, as the server's. One purchase that counts for each of five
+    linked units is one, though: by unit the interval promises five times the evidence."""
+    clock = PastClock(4 * 86_400.0)
+    log = open_log(tmp_path / "log.db", clock=clock)
+    Versions(log).apply(shop(holdout=0.5))
+    version = log.versions()[-1]
+    bought = np.random.default_rng(2).random(400) < 0.3
+    model = Model(make_policy(version.experiment.policy))
+    for person, buys in enumerate(bought.tolist()):
+        units = [f"{person}-{device}" for device in range(5)]
+        marks = log.append([decide(DecisionRequest(DecisionId(f"d{u}"), u, Context()), version, model) for u in units])
+        log.append([NewLink(units[0], other) for other in units[1:]])
+        log.append([NewReward(mark.position, "purchase", 1.0) for mark in marks if mark and buys])
+    clock.advance(60.0)
+    log.append([Tick()])
+    log.close()
+    found = find_lift(load_groups(tmp_path / "log.db"))
+    assert found.persons is not None
+    assert (found.persons.units, found.persons.persons) == (2_000, 400)
+    assert 340 < found.persons.in_both < 400
+    assert found.persons.lift is not None
+    assert found.persons.lift.value == pytest.approx(found.rows[0].lift.value)
+    text = " ".join(report.sentences(found))
+    assert "2,000 units are linked: they are 400 persons" in text
+    assert find_lift(load_groups(visits_db(tmp_path / "other.db", decisions=300))).persons is None
+
+
+def test_an_interval_by_person_is_as_wide_as_lifts_differ() -> None:
+    """Five units of a person in the same group are one; where they are in both, a purchase of all is no difference."""
+    lifts, by_unit, by_person = [], [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        held, buys = rng.random(1_500) < 0.3, rng.random(1_500) < 0.3
+        made = flat(np.repeat(held, 5), np.repeat(buys, 5).astype(float))
+        sums = sums_of(made._replace(bucket=np.repeat(rng.integers(0, BUCKETS, 1_500), 5)))
+        found = interval_by_person(sums.strata)
+        assert found is not None
+        lifts.append(found.value)
+        by_person.append(width(found) / 2 / boundary(1_500 * 0.3 * 0.7))
+        by_unit.append(width(sums_of(made).lift().interval) / 2 / boundary(7_500 * 0.3 * 0.7))
+    assert np.mean(by_person) == pytest.approx(np.std(lifts), rel=0.25)
+    assert np.mean(by_unit) < 0.6 * np.std(lifts)
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:

@@ -115,7 +115,15 @@ class Lift:
     @property
     def cost(self) -> float:
         """Of the holdout: what a decision loses on average because some units are in it; nan where nothing is known."""
-        return self.interval.value * self.decisions[HOLDOUT] / sum(self.decisions) if self.is_known else math.nan
+        return self.cost_interval.value
+
+    @property
+    def cost_interval(self) -> Interval:
+        """Of the cost. It holds whenever that of the lift does: the share of the decisions is known."""
+        if not self.is_known:
+            return UNKNOWN
+        share = self.decisions[HOLDOUT] / sum(self.decisions)
+        return Interval(*[share * one for one in (self.interval.value, self.interval.low, self.interval.high)])
 
 
 class LiftSums:
@@ -178,9 +186,13 @@ class LiftSums:
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Of both groups, over strata; (2,) each, by POLICY and HOLDOUT. mean: weighted as the lift is; variance: of it;
-    clusters: that carry it; units: effective ones; decisions: in the strata that count. clocks: of how many units in
-    one stratum a mean would have that variance; clock: of both groups, effective units."""
+    """Of both groups, over strata; (2,) each, by POLICY and HOLDOUT.
+
+    mean: weighted as the lift is; variance: of it, with what only the other group has seen; clusters: that carry it;
+    units: effective ones; decisions: in the strata that count. clocks: of how many units in one stratum a mean would
+    have that variance; clock: of both groups, effective units. difference: variance of the lift where somebody in a
+    bucket may be in both groups.
+    """
 
     mean: Floats
     variance: Floats
@@ -188,6 +200,7 @@ class Compared:
     units: Floats
     decisions: tuple[int, int]
     clocks: Floats
+    difference: float
 
     @property
     def clock(self) -> float:
@@ -206,13 +219,16 @@ def compare(strata: Mapping[Hashable, GroupSums]) -> Compared | None:
     mean, residual = _weighted(used, weights)
     # The two groups of a bucket have no unit in common, so each has a square of its own.
     filled = np.count_nonzero(sum(sums.decisions for sums in used), axis=1)
+    unbiased = filled / np.maximum(filled - 1, 1)
+    clocks = 1.0 / (weights[:, None] ** 2 / units).sum(axis=0)
     return Compared(
         mean=mean,
-        variance=(residual**2).sum(axis=1) * filled / np.maximum(filled - 1, 1),
+        variance=_with_unseen(mean, (residual**2).sum(axis=1) * unbiased, clocks),
         clusters=effective_clusters(residual),
         units=units.sum(axis=0),
         decisions=_pair(sizes.sum(axis=0).astype(int).tolist()),
-        clocks=1.0 / (weights[:, None] ** 2 / units).sum(axis=0),
+        clocks=clocks,
+        difference=float(((residual[POLICY] - residual[HOLDOUT]) ** 2).sum() * unbiased.max()),
     )
 
 
@@ -238,6 +254,18 @@ def lift(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Lift:
     )
 
 
+def interval_by_person(strata: Mapping[Hashable, GroupSums], level: float = LEVEL) -> Interval | None:
+    """Of the lift, where buckets are unions of persons: units that are linked, in one group or in both. None: too
+    little is known. `lift` is for units, which the groups are drawn by; it is too narrow where one purchase counts for
+    several units of a person."""
+    compared = compare(strata)
+    if compared is None or compared.clusters.min() < START:
+        return None
+    value = float(compared.mean[POLICY] - compared.mean[HOLDOUT])
+    half = boundary(compared.clock, level) * math.sqrt(compared.difference)
+    return Interval(value, value - half, value + half)
+
+
 def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Floats]:
     """(2,) means of the groups, and (2, buckets) what each bucket adds to their errors."""
     mean, residual = np.zeros(2), np.zeros_like(used[0].rewards)
@@ -247,6 +275,18 @@ def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Float
         mean += weight * own[:, 0]
         residual += weight * residuals(sums.rewards, own * sums.decisions) / size
     return mean, residual
+
+
+def _with_unseen(mean: Floats, variance: Floats, clocks: Floats) -> Floats:
+    """(2,) variances of the means, each at least what the other group's is by unit, as far as it earns as much.
+
+    A small holdout has not seen the largest of heavy amounts yet: its mean and its variance are too low together, and
+    the lift looks sure. Amounts of the policy's many units say how large they get. Where the policy earns twice as much
+    because twice as many units buy, its variance by unit is twice as large, too: then nothing is added.
+    """
+    means = np.abs(mean)
+    share = np.minimum(1.0, means / np.maximum(means[::-1], 1e-300))
+    return np.maximum(variance, share * (variance * clocks)[::-1] / clocks)
 
 
 def residuals(rewards: Floats, expected: Floats) -> Floats:

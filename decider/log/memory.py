@@ -86,6 +86,7 @@ from decider.log.totals import (
     POLICY_DRAWS,
     SLOTS,
     ActionNames,
+    NamedTotals,
     RewardTotals,
     SealedTotals,
     Totals,
@@ -1098,10 +1099,17 @@ def _count_sealed(
 
 
 def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, day: int) -> None:
-    if version.counts(activated=sealed.activated):
-        group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
-        for name in {ALL, *[name for name, _ in sealed.named]}:
-            totals.rewarded[version.position, name, group, day] += 1
+    if not version.counts(activated=sealed.activated):
+        return
+    group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
+    values: dict[str, float] = {}
+    for name, value in sealed.named:
+        values[name] = values.get(name, 0.0) + value
+    for name in (ALL, *values):
+        totals.rewarded[version.position, name, group, day] += 1
+    for name, value in values.items():
+        key = (version.position, name, group)
+        totals.named[key] = totals.named.get(key, NamedTotals()) + NamedTotals.of(value)
 
 
 def _count_exploration(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, measure: Stratum) -> None:

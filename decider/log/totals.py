@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import Any, NamedTuple, Self, cast
@@ -112,6 +112,23 @@ class RewardTotals:
         return RewardTotals(self.count + more.count, self.value + more.value, self.squared + more.squared)
 
 
+@dataclass(frozen=True, slots=True)
+class NamedTotals:
+    """Of sealed decisions with rewards of one name. value: their sum, as they are in force and without the name's
+    weight; squared: of the square of what each decision has of them."""
+
+    value: ExactSum = ZERO
+    squared: ExactSum = ZERO
+
+    @classmethod
+    def of(cls, value: float) -> NamedTotals:
+        """Of one decision."""
+        return cls(ExactSum.of(value), ExactSum.of(value * value))
+
+    def __add__(self, more: NamedTotals) -> NamedTotals:
+        return NamedTotals(self.value + more.value, self.squared + more.squared)
+
+
 @dataclass(slots=True)
 class Totals:
     """`version` is the position of an experiment version everywhere, an action what `ActionNames` counts it as. Entries
@@ -137,6 +154,8 @@ class Totals:
     """By version and group."""
     rewarded: Counter[tuple[Position, str, str, int]] = field(default_factory=Counter)
     """Sealed decisions by version, name of a reward that they have, group and day; ALL: of any, and of none."""
+    named: dict[tuple[Position, str, str], NamedTotals] = field(default_factory=dict)
+    """By version, name of a reward and group."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
     days: Counter[DayCell] = field(default_factory=Counter)
@@ -196,6 +215,8 @@ class LabelTotals:
     sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     rewarded: Counter[Labels] = field(default_factory=Counter)  # experiment, name or ALL, group, day or BEFORE
+    sealed_values: LabelSums = field(default_factory=LabelSums)  # experiment, name, group
+    squared_sealed_values: LabelSums = field(default_factory=LabelSums)  # experiment, name, group
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
     daily: dict[str, DailyTotals] = field(default_factory=dict)
@@ -270,9 +291,13 @@ class LabelTotals:
             self.squared_sealed_reward[key] += sealed.squared
         for (version, name, group, day), count in counted.rewarded.items():
             self.rewarded[experiments[version], name, group, str(day)] += count
+        for (version, name, group), named in counted.named.items():
+            self.sealed_values[experiments[version], name, group] += named.value
+            self.squared_sealed_values[experiments[version], name, group] += named.squared
         sealed_now = {experiments[version] for version, _, _, _ in counted.rewarded}
         _merge_old_days(sealed_now, self.rewarded)
-        _merge_names(sealed_now, self.rewarded)
+        for by_name in (self.rewarded, self.sealed_values, self.squared_sealed_values):
+            _merge_names(sealed_now, by_name)
 
     def open_decisions(self) -> Counter[Labels]:
         """Decisions that are not sealed, of every experiment that has decisions."""
@@ -306,6 +331,7 @@ class LabelTotals:
     def without_groups(self) -> LabelTotals:
         """A copy that knows no groups, no days and no strata: what older releases counted."""
         counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded")}
+        counts |= {name: LabelSums() for name in ("sealed_values", "squared_sealed_values")}
         rest = replace(self, lift={}, exploration={}, daily={}, **counts)
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
@@ -362,7 +388,7 @@ def _merge_old_days(experiments: Collection[str], *counts: Counter[Labels]) -> N
             count[(*key[:-1], BEFORE)] += count.pop(key)
 
 
-def _merge_names(experiments: Collection[str], counts: Counter[Labels]) -> None:
+def _merge_names(experiments: Collection[str], counts: MutableMapping[Labels, Any]) -> None:
     late = _late_names(((id_, name) for id_, name, *_ in counts if name != ALL), experiments, MAX_REWARD_NAMES, OTHER)
     if late:
         _pour(counts, late, OTHER)
@@ -377,7 +403,7 @@ def _late_names(
     return {id_: set(sorted(known - {other})[most:]) for id_, known in names.items() if len(known) > most}
 
 
-def _pour(counts: dict[Labels, Any], late: Mapping[str, set[str]], other: str) -> None:
+def _pour(counts: MutableMapping[Labels, Any], late: Mapping[str, set[str]], other: str) -> None:
     """Count these names, which are the second label, as the other one."""
     for key in [key for key in counts if key[1] in late.get(key[0], ())]:
         counts[(key[0], other, *key[2:])] += counts.pop(key)

@@ -139,6 +139,14 @@ def _counters(totals: LabelTotals) -> Iterator[Metric]:
         "decider_sealed_rewarded", "Of these, with a reward of the name in time.", ("experiment", "name", "group"),
         rewarded,
     )  # fmt: skip
+    by_name = ("experiment", "name", "group")
+    yield _counter(
+        "decider_sealed_value", "Sum of their rewards of the name, unweighted.", by_name, totals.sealed_values
+    )
+    yield _counter(
+        "decider_sealed_squared_value", "Sum of the squares of what each has of the name.", by_name,
+        totals.squared_sealed_values,
+    )  # fmt: skip
     yield _counter("decider_sealed_overridden", "Of these, where another action was shown.", group, totals.overridden)
     yield _counter(
         "decider_sealed_activated", "Of these, with a word in time that it was shown.", group, totals.activated

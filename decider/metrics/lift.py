@@ -13,14 +13,22 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 
 from decider.estimate.exploration import ExplorationCost, mean_cost
 from decider.estimate.lift import LEVEL, Lift, lift
+from decider.estimate.mean import Interval
 from decider.experiment.strata import BUCKETS
 from decider.learn.group_sums import group_sums
-from decider.log.lift_totals import LEARNED, StrataTotals, StratumTotals
+from decider.log.lift_totals import LEARNED, MOST_STRATA, StrataTotals, StratumTotals
 
 _FIGURES = {
-    "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's; absent with too few.",
+    "decider_lift": "Mean reward of a decision of the policy's units, less that of the holdout's, over the newest "
+    f"{MOST_STRATA} times with another holdout; absent with too few.",
     "decider_lift_low": "Lower end of its 95 % interval, which holds at every look.",
     "decider_lift_high": "Upper end of its 95 % interval, which holds at every look.",
+}
+
+_HOLDOUT_COSTS = {
+    "decider_holdout_cost": "Lift x share of decisions in the holdout: what one loses.",
+    "decider_holdout_cost_low": "Lower end of its 95 % interval, which holds at every look.",
+    "decider_holdout_cost_high": "Upper end of its 95 % interval, which holds at every look.",
 }
 
 _COSTS = {
@@ -34,19 +42,20 @@ _COSTS = {
 def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
     """Of every experiment with a holdout: of the final reward, and of each name of rewards apart."""
     families = [GaugeMetricFamily(name, text, labels=("experiment", "name")) for name, text in _FIGURES.items()]
-    cost = GaugeMetricFamily(
-        "decider_holdout_cost", "Lift x share of decisions in the holdout: what one loses.", labels=("experiment",)
-    )
+    costs = [GaugeMetricFamily(name, text, labels=("experiment",)) for name, text in _HOLDOUT_COSTS.items()]
     for experiment, strata in totals.items():
         for name, found in lifts(strata).items():
             if not found.is_known:
                 continue
-            interval = found.interval
-            for family, value in zip(families, (interval.value, interval.low, interval.high), strict=True):
-                family.add_metric((experiment, name), value)
+            _add(families, (experiment, name), found.interval)
             if name == LEARNED:
-                cost.add_metric((experiment,), found.cost)
-    yield from (*families, cost)
+                _add(costs, (experiment,), found.cost_interval)
+    yield from (*families, *costs)
+
+
+def _add(families: Sequence[GaugeMetricFamily], labels: Sequence[str], interval: Interval) -> None:
+    for family, value in zip(families, (interval.value, interval.low, interval.high), strict=True):
+        family.add_metric(labels, value)
 
 
 def lifts(strata: StrataTotals) -> dict[str, Lift]:
@@ -71,9 +80,7 @@ def exploration_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
         for draws in measures.values():
             found = exploration_cost(draws)
             if found.is_known:
-                interval = found.interval
-                for family, value in zip(families, (interval.value, interval.low, interval.high), strict=True):
-                    family.add_metric((experiment,), value)
+                _add(families, (experiment,), found.interval)
     yield from families
 
 

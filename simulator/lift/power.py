@@ -168,11 +168,6 @@ def crossing(design: Design, last: float) -> tuple[Floats, Floats]:
     return time, np.minimum(1.0, np.r_[0.0, np.cumsum(steps)] + 1.0 - below.sum())
 
 
-def _edge(design: Design, time: Floats) -> Floats:
-    """What the sum has to be above to be found."""
-    return np.array([design.bound(n) for n in time.tolist()]) * np.sqrt(time / design.variance)
-
-
 def _above(time: Floats, height: Floats, drift: float) -> Floats:
     """Probability to be higher by more than `height` after that time."""
     return np.asarray(ndtr((drift * time - height) / np.sqrt(time)))

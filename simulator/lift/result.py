@@ -68,13 +68,27 @@ class GuardrailRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PersonsFound:
+    """Linked units are one person. units: that are linked; in_both: persons with units in both groups. lift: the first
+    row's, with an interval by person; None: too little is known."""
+
+    units: int
+    persons: int
+    in_both: int
+    lift: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
 class LiftResult:
     """rows: of all decisions, one for each reward. by: of the values of the fields that were named.
 
     level: all intervals of `rows` together hold it at every look; by_level: those of `by`. begin, end: microseconds
     since 1970, of the first and the last decision. cost: of the holdout, reward/decision; exploration: its cost,
     reward/draw, over all versions since a reward has meant the same; None where nothing is known.
-    left_out: decisions, by kind. guardrails: together they are crossed by chance in 5 % of the cases at most.
+    left_out: decisions, by kind. guardrails: together they are crossed by chance in 5 % of the cases at most. since,
+    until: as they were asked for. other_rewards: names that were sent and have no row, the most frequent first.
+    live_strata: so many of the newest strata are in the metrics and on the page; 0: all. persons: None where no two
+    units are linked.
     """
 
     log: str
@@ -83,11 +97,16 @@ class LiftResult:
     rows: tuple[LiftRow, ...]
     by: tuple[LiftRow, ...]
     by_level: float
-    cost: float | None
+    cost: Interval | None
     exploration: Interval | None
     strata: tuple[StratumRead, ...]
     begin: int
     end: int
     left_out: Mapping[str, int]
     guardrails: tuple[GuardrailRow, ...] = ()
+    since: str = ""
+    until: str = ""
+    other_rewards: tuple[str, ...] = ()
+    live_strata: int = 0
+    persons: PersonsFound | None = None
     schema: int = field(default=SCHEMA)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,13 +72,22 @@ class Guarded:
     values: Mapping[str, Floats]
 
 
+class Persons(NamedTuple):
+    """Linked units are one. code, bucket: (n,) each."""
+
+    code: Longs
+    bucket: Longs
+
+
 @dataclass(frozen=True)
 class GroupedDecisions:
     """n sealed decisions. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,) each.
 
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
     the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind. draws: those of which exploration
-    cost something. guarded: what the newest version's guardrails are judged by.
+    cost something. guarded: what the newest version's guardrails are judged by. names: of all rewards that were sent,
+    the most frequent first. span: the part of the log that was asked for. persons: None where no two of the units are
+    linked.
     """
 
     log: str
@@ -95,6 +104,9 @@ class GroupedDecisions:
     left_out: Mapping[str, int]
     guarded: Guarded
     draws: Draws
+    names: tuple[str, ...]
+    span: Span
+    persons: Persons | None
 
     def __len__(self) -> int:
         return len(self.stratum)
@@ -163,12 +175,20 @@ def load_groups(
 
 
 def _no_holdout(name: str, versions: Sequence[ExperimentVersion]) -> str:
-    which = f"{versions[0].experiment.id!r} never had" if versions else "has no experiment, so it has"
     return (
-        f"{name}: {which} a holdout, so nobody knows what would have been earned without the policy. Declare one from "
-        'now on, in the experiment\'s file: holdout = 0.1 and baseline_action = "ID". What other policies would have '
-        "earned can be estimated: simulator evaluate"
+        f"{name}: {_why_none(versions)}, so nobody knows what would have been earned without the policy. Declare one "
+        'from now on, in the experiment\'s file: holdout = 0.1 and baseline_action = "ID". What other policies would '
+        "have earned can be estimated: simulator evaluate"
     )
+
+
+def _why_none(versions: Sequence[ExperimentVersion]) -> str:
+    if not versions:
+        return "has no experiment"
+    id_, declared = versions[0].experiment.id, {one.experiment.holdout for one in versions}
+    if any(0 < share < 1 for share in declared):
+        return f"{id_!r} declares a holdout, but everybody got a default action or the baseline action"
+    return f"every unit of {id_!r} was in the holdout" if 1 in declared else f"{id_!r} never had a holdout"
 
 
 class _Decisions:
@@ -232,7 +252,26 @@ def _load(
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
         draws=Draws(bucket[drawn], costs),
         guarded=_guarded(versions, sent, raw, version, used, whole=span == EVER),
+        names=_names(sent),
+        span=span,
+        persons=_persons(raw.unit, log.persons(), used),
     )
+
+
+def _persons(unit: Category, names: Mapping[str, str], used: Flags) -> Persons | None:
+    named = [names.get(text, text) for text in unit.values]
+    number = {name: code for code, name in enumerate(dict.fromkeys(named))}
+    codes = unit.codes[used]
+    code = np.array([number[name] for name in named], np.int64)[codes]
+    if len(np.unique(code)) == len(np.unique(codes)):
+        return None
+    return Persons(code, np.array([bucket_of(name) for name in named])[codes])
+
+
+def _names(sent: Rewards) -> tuple[str, ...]:
+    assert sent.names is not None
+    often = np.bincount(sent.names.codes + 1, minlength=len(sent.names.values) + 1)[1:]
+    return tuple([sent.names.values[code] for code in np.argsort(-often, kind="stable") if often[code]])
 
 
 def _guarded(

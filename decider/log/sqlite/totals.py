@@ -27,6 +27,7 @@ from decider.log.totals import (
     SLOTS,
     ActionNames,
     LabelTotals,
+    NamedTotals,
     RewardTotals,
     SealedTotals,
     Totals,
@@ -91,8 +92,12 @@ group by holdout, day, reward_odd, squared_odd
 
 def _rewarded_where(condition: str) -> str:
     return f"""
-select name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
-from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day
+with rewarded as materialized (
+  select name, {_HOLDOUT} as holdout, time / {DAY} as day, sum(in_force) as value
+  from decision_rewards where {condition} and reward is not null and not left_out group by position, name)
+select name, holdout, day, count(*) as count, {sum_columns("value", "value")},
+  {sum_columns("(value * value)", "squared")}
+from rewarded group by name, holdout, day, value_odd, squared_odd
 """  # noqa: S608 - our names
 
 
@@ -270,8 +275,13 @@ def _add_all(
     """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
     condition, values = where
     _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
-    for name, holdout, day, count in connection.execute(_rewarded_where(condition), values):
-        totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
+    for row in read(connection, _rewarded_where(condition), values):
+        group = HOLDOUT if row["holdout"] else POLICY
+        totals.rewarded[version, row["name"], group, row["day"]] += row["count"]
+        more = NamedTotals(exact_sum(row, "value"), exact_sum(row, "squared"))
+        totals.named[version, row["name"], group] = (
+            totals.named.get((version, row["name"], group), NamedTotals()) + more
+        )
     units = list(map(_UnitRow._make, connection.execute(_units_where(condition), values)))
     draws = [row for row in units if row.draws]
     if draws:

@@ -38,7 +38,7 @@ def write_lift_report(found: LiftResult, folder: Path) -> Path:
         [lift_by_value(found)] if any(row.answer != "too little" for row in found.by) else [],
         title="Does it pay?",
         subject=found.experiment,
-        span=f"{_day(found.begin)} to {_day(found.end)}",
+        span=f"{_day(found.begin)} to {_day(found.end)}" if found.strata else "no decisions yet",
         found=found,
         glossary=TERMS,
         tables=lift,
