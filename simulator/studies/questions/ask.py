@@ -44,6 +44,9 @@ OUTAGE = 2_000
 
 RATE = 200.0
 
+MAILS = 500.0
+"""A second: one batch in each, so that the policy learns from one to the next."""
+
 
 class Row(NamedTuple):
     """Of the table. seconds: from the question to the figure."""
@@ -111,7 +114,7 @@ def winners(stage: Stage) -> Rows:
 
 def revenue(stage: Stage) -> Rows:
     """d: in money."""
-    truth = stage.truth(MONEY, stage.visitors // 2)
+    truth = stage.truth(MONEY, stage.visitors)
     seconds, found = stage.simulator("lift", str(stage.db), "--experiment", MONEY.experiment.id)
     yield Row("d revenue", "simulator lift", seconds, _band(found["rows"][0]["lift"]), _number(truth.lift()))
 
@@ -119,7 +122,7 @@ def revenue(stage: Stage) -> Rows:
 def guardrail(stage: Stage) -> Rows:
     """d': unsubscribes."""
     for world in (MAIL, RISKY):
-        truth = stage.truth(world, stage.visitors // 2)
+        truth = stage.truth(world, stage.visitors // 2, rate=MAILS)
         id_ = world.experiment.id
         seconds, found = stage.simulator("lift", str(stage.db), "--experiment", id_, "--reward", "unsubscribe")
         true = _number(truth.lift(means=_unsubscribes(world, truth)))
@@ -169,15 +172,15 @@ def plan(stage: Stage) -> Rows:
 def candidate(stage: Stage) -> Rows:
     """i: what another policy would have earned. The truth of one that learns is what it earns in the world."""
     truth, file = _shop(stage), stage.db.with_suffix(".candidate.toml")
-    running = run("decider.cli", "get", SHOP_ID, "--target", stage.target).found
-    file.write_text(re.sub(r"thompson = .*", "squarecb = {}", running), encoding="utf-8")
+    file.write_text(re.sub(r"thompson = .*", "squarecb = {}", _definition(stage)), encoding="utf-8")
     policies = ("--policy", str(file), "--policy", "uniform", "--policy", "baseline")
     seconds, found = stage.simulator("evaluate", str(stage.db), "--experiment", SHOP_ID, *policies)
     seen = ~truth.holdout
     rounds = ("--rounds", str(seen.sum()), "--seeds", "2")
     _, played = stage.simulator("run", "storefront", "--policy", "squarecb", *rounds)
+    (learned,) = [one for one in played["policies"] if not one["reference"]]
     true = {
-        str(file): played["policies"][0]["reward"]["value"],
+        str(file): learned["whole"]["reward"]["mean"],
         "uniform": float(truth.means[seen].mean()),
         "baseline": float(truth.means[seen, truth.baseline].mean()),
     }
@@ -204,7 +207,8 @@ def explained(stage: Stage) -> Rows:
     )
     took, _ = stage.get(f"/decisions/{id_}.json")
     yield Row("j", "page /decisions/ID", took, account["check"]["result"], "equal")
-    file, asked = stage.db.with_suffix(".candidate.toml"), ("--importance", "--importance-seconds", "30")
+    file, asked = stage.db.with_suffix(".running.toml"), ("--importance", "--importance-seconds", "30")
+    file.write_text(_definition(stage), encoding="utf-8")
     seconds, found = stage.simulator("evaluate", str(stage.db), "--experiment", SHOP_ID, "--policy", str(file), *asked)
     useful = [
         f"{one['field']} {_number(one['loss']['value'])}" for one in found["importance"] if one["answer"] == "useful"
@@ -295,6 +299,11 @@ def changes(stage: Stage) -> Rows:
 QUESTIONS: tuple[Callable[[Stage], Rows], ...] = (
     pays, winners, revenue, guardrail, exploration, plan, candidate, explained, page, broken, rolled_back, changes,
 )  # fmt: skip
+
+
+def _definition(stage: Stage) -> str:
+    """Of the shop's experiment, as a file."""
+    return str(run("decider.cli", "get", SHOP_ID, "--target", stage.target).found)
 
 
 def _shop(stage: Stage) -> Truth:

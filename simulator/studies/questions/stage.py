@@ -20,8 +20,8 @@ from simulator.studies.served import Served, scrape
 from simulator.worlds.world import World
 
 HOLDOUT = 0.1
-WINDOW = 1.0
-"""Seconds."""
+WINDOW = 2.0
+"""Seconds: long enough that on a busy machine, too, every reward comes in time."""
 
 CAN_BE_ANSWERED = (0, 1)
 """Exit codes: 1 says that the log cannot tell, which is an answer."""
@@ -55,12 +55,12 @@ class Stage:
         )
         return drive(world, options)
 
-    def truth(self, world: World, visitors: int) -> Truth:
-        """Of the experiment's visitors, who are sent now if they were not."""
+    def truth(self, world: World, visitors: int, *, rate: float | None = None) -> Truth:
+        """Of the experiment's visitors, who are sent now if they were not. rate: of a second."""
         id_ = world.experiment.id
         noted = json.loads(self._noted.read_text(encoding="utf-8")) if self._noted.exists() else {}
         if id_ not in noted:
-            result = self.drive(world, visitors)
+            result = self.drive(world, visitors, rate=rate)
             noted[id_] = {"run": result.run, "seed": result.seed, "visitors": visitors}
             self._noted.write_text(json.dumps(noted), encoding="utf-8")
             time.sleep(2 * WINDOW + 0.5)  # until the last windows are over and a round of the leader has been
