@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import json
 import re
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -28,6 +27,7 @@ from simulator.worlds.world import Floats, World
 
 SHOP, MONEY, MAIL = find("storefront"), find("purchases"), find("email")
 SHOP_ID = SHOP.experiment.id
+OF_SHOP = f"experiment = '{SHOP_ID}'"
 RISKY = replace(
     MAIL,
     experiment=replace(
@@ -41,6 +41,9 @@ RISKY = replace(
 
 OUTAGE = 2_000
 """Visits without rewards, and behind them."""
+
+FEW = 300
+"""Visits in which a model is seen, and that take less than a window: it learns nothing from them meanwhile."""
 
 RATE = 200.0
 
@@ -87,14 +90,10 @@ def _by_value(truth: Truth, seconds: float, rows: list[dict[str, Any]]) -> Rows:
 def winners(stage: Stage) -> Rows:
     """c: which action wins for whom."""
     truth = _shop(stage)
-    started = time.monotonic()
-    with closing(sqlite3.connect(stage.db)) as log:
-        query = "select action, low_95_any_time, high_95_any_time from action_summary where experiment = ?"
-        rows = log.execute(query, (SHOP_ID,)).fetchall()
-    seconds = time.monotonic() - started
+    seconds, rows = stage.view("action_summary", where=OF_SHOP)
     means = dict(zip(truth.actions, truth.means[~truth.holdout].mean(axis=0).tolist(), strict=True))
-    known = [row for row in rows if row[1] is not None]
-    right = sum([low <= means[action] <= high for action, low, high in known])
+    known = [row for row in rows if row["low_95_any_time"] is not None]
+    right = sum([row["low_95_any_time"] <= means[row["action"]] <= row["high_95_any_time"] for row in known])
     yield Row("c actions", "view action_summary", seconds, f"{right} of {len(known)} intervals hold the truth", "all")
     policies = [part for action in truth.actions for part in ("--policy", f"fixed:{action}")]
     report = ("--report", str(stage.db.with_suffix("")))
@@ -193,11 +192,7 @@ def candidate(stage: Stage) -> Rows:
 def explained(stage: Stage) -> Rows:
     """j: why this choice, and which fields matter. By leaving them out of the world: segment and intent stage do."""
     _shop(stage)
-    query = (
-        "select decision_id from sealed_decisions where experiment = ? and reason = 'EXPLOIT' order by position desc"
-    )
-    with closing(sqlite3.connect(stage.db)) as log:
-        ((id_,),) = log.execute(f"{query} limit 1", (SHOP_ID,)).fetchall()
+    id_ = stage.view("sealed_decisions", where=f"{OF_SHOP} and reason = 'EXPLOIT'", newest=1).found[0]["decision_id"]
     seconds, text = run("decider.cli", "explain", id_, "--db", str(stage.db), "--json")
     account = json.loads(text)
     two = account["comparison"]
@@ -265,16 +260,17 @@ def _watched(seen: Callable[[], bool]) -> Iterator[list[float]]:
 
 
 def rolled_back(stage: Stage) -> Rows:
-    """i: back to an older model."""
-    log = ("--db", str(stage.db))
+    """i: back to an older model. The truth is what that model was worth when it served."""
+    truth, log = _shop(stage), ("--db", str(stage.db))
     models = run("decider.cli", "rollback", SHOP_ID, *log, "--list").found.split()
-    position = int(models[0].rstrip(":"))
+    stored = [int(one.rstrip(":")) for one in models if one.endswith(":")]
+    position = next(one for one in stored if (truth.model == one).sum() >= FEW)
+    before = stage.truth_of(SHOP, stage.drive(SHOP, FEW, seed=5, rate=RATE))
     to = ("--to", str(position), "--reason", "the model from before the sale", "--author", "ann", "--wait")
     seconds, _ = run("decider.cli", "rollback", SHOP_ID, *log, *to)
-    stage.drive(SHOP, 1, seed=5)
-    with closing(sqlite3.connect(stage.db)) as rows:
-        ((model,),) = rows.execute("select model from decisions order by position desc limit 1").fetchall()
-    yield Row("i roll back", "decider rollback", seconds, f"a model named {model}", f"knows {position} entries")
+    after = stage.truth_of(SHOP, stage.drive(SHOP, FEW, seed=5, rate=RATE))
+    figure = f"lift {_number(after.lift())}, before it {_number(before.lift())}"
+    yield Row("i roll back", "decider rollback", seconds, figure, _number(truth.lift(truth.model == position)))
 
 
 def changes(stage: Stage) -> Rows:
@@ -283,13 +279,9 @@ def changes(stage: Stage) -> Rows:
     made = [("pause", "the pixel is broken"), ("resume", "the pixel is mended")]
     for command, note in made:
         run("decider.cli", command, SHOP_ID, *said, note)
-    started = time.monotonic()
-    query = "select author, source, note, state from changes where experiment = ? order by position desc limit 2"
-    with closing(sqlite3.connect(stage.db)) as log:
-        rows = log.execute(query, (SHOP_ID,)).fetchall()
-    seconds = time.monotonic() - started
-    right = [(row[0], row[2]) for row in reversed(rows)] == [("ann", note) for _, note in made]
-    figure = f"{rows[1][3]}, {rows[0][3]}; by {rows[0][0]}, {rows[0][1]}"
+    seconds, (after, before) = stage.view("changes", where=OF_SHOP, newest=2)
+    right = [(one["author"], one["note"]) for one in (before, after)] == [("ann", note) for _, note in made]
+    figure = f"{before['state']}, {after['state']}; by {after['author']}, {after['source']}"
     yield Row("h, l", "view changes", seconds, figure, "as made" if right else "NOT as made")
     seconds, text = stage.get(f"/experiments/{SHOP_ID}")
     shown = sum([note in text and "ann" in text for _, note in made])

@@ -55,6 +55,11 @@ class Stage:
         )
         return drive(world, options)
 
+    def truth_of(self, world: World, result: DriveResult) -> Truth:
+        """Of a drive whose windows are over in a moment."""
+        time.sleep(2 * WINDOW + 0.5)
+        return read_truth(self.db, world, run=result.run, seed=result.seed, visitors=result.visitors)
+
     def truth(self, world: World, visitors: int, *, rate: float | None = None) -> Truth:
         """Of the experiment's visitors, who are sent now if they were not. rate: of a second."""
         id_ = world.experiment.id
@@ -74,6 +79,14 @@ class Stage:
         seconds, _ = run("simulator.cli", name, *arguments, "--json", str(file))
         return Timed(seconds, json.loads(file.read_text(encoding="utf-8")))
 
+    def view(self, name: str, *, where: str = "1", newest: int = 1_000) -> Timed:
+        """The rows of a view or table of the log, the newest ones, by sqlite-utils."""
+        order = ("--order", "position desc") if name != "action_summary" else ()
+        seconds, text = run(
+            "sqlite_utils", "rows", str(self.db), name, "--where", where, "--limit", str(newest), *order
+        )
+        return Timed(seconds, json.loads(text))
+
     def get(self, path: str) -> Timed:
         """The text of the HTTP port."""
         started = time.monotonic()
@@ -84,7 +97,7 @@ class Stage:
     def metric(self, family: str, /, **labels: str) -> Timed:
         """One sample, 0 where there is none."""
         found = scrape(self.server.http)
-        wanted = ",".join([f'{label}="{value}"' for label, value in labels.items()])
+        wanted = ",".join([f'{label}="{value}"' for label, value in sorted(labels.items())])
         values = [
             line.rpartition(" ")[2] for line in found.text.splitlines() if line.startswith(f"{family}{{{wanted}}} ")
         ]

@@ -15,17 +15,18 @@ import numpy as np
 from decider.decide.slots import SLOTS
 from decider.log.open import open_reader
 from decider.types import Context, ExperimentId, Reason, Time
-from simulator.worlds.world import Flags, Floats, World
+from simulator.worlds.world import Flags, Floats, Indexes, World
 
 
 @dataclass(frozen=True)
 class Truth:
     """Of the sealed decisions of one drive. holdout: (n,). pmf, means: (n, actions); pmf is 0 where an action was not
-    eligible.
+    eligible. model: (n,) what each had learned up to.
 
     >>> pmf, means = np.array([[0.0, 1.0], [0.25, 0.75], [1.0, 0.0]]), np.array([[0.1, 0.3], [0.2, 0.1], [0.5, 0.0]])
     >>> held = np.array([False, False, True])
-    >>> truth = Truth(("none", "sale"), (Context("vip"), Context("new"), Context("vip")), held, pmf, means, baseline=0)
+    >>> contexts = (Context("vip"), Context("new"), Context("vip"))
+    >>> truth = Truth(("none", "sale"), contexts, held, pmf, means, np.zeros(3, np.int64), baseline=0)
     >>> round(truth.lift(), 4), round(truth.lift(truth.where("segment", "vip")), 4), round(truth.exploration(), 4)
     (0.0625, 0.2, -0.0125)
     >>> truth.best(truth.where("segment", "vip"))
@@ -37,6 +38,7 @@ class Truth:
     holdout: Flags
     pmf: Floats
     means: Floats
+    model: Indexes
     baseline: int
 
     def lift(self, rows: Flags | None = None, means: Floats | None = None) -> float:
@@ -76,5 +78,6 @@ def read_truth(db: Path, world: World, *, run: str, seed: int, visitors: int) ->
         holdout=np.array([one.reason == Reason.HOLDOUT for one in made]),
         pmf=pmf,
         means=visits.means[visits.seen[[int(one.decision_id.rpartition("-")[2]) for one in made]]],
+        model=np.array([one.model for one in made]),
         baseline=world.actions.index(world.experiment.baseline or ""),
     )
