@@ -33,6 +33,7 @@ RISKY = replace(
     experiment=replace(
         MAIL.experiment,
         id=ExperimentId("mail-or-none"),
+        holdout=0.3,
         baseline=ActionId("none"),
         guardrails=(Guardrail("unsubscribe", at_most=0.002, falls_back=True),),
     ),

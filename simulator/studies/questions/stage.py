@@ -49,9 +49,10 @@ class Stage:
 
     def drive(self, world: World, visitors: int, *, seed: int = 1, lost: float = 0.0, **more: Any) -> DriveResult:
         """Send a world's visitors."""
+        holdout = world.experiment.holdout or HOLDOUT
         shares = Shares(lost=lost, late=0.0, duplicate=0.0, reordered=0.0)
         options = Options(
-            self.target, visitors=visitors, seed=seed, window=WINDOW, shares=shares, holdout=HOLDOUT, **more
+            self.target, visitors=visitors, seed=seed, window=WINDOW, shares=shares, holdout=holdout, **more
         )
         return drive(world, options)
 

@@ -68,7 +68,8 @@ def read_truth(db: Path, world: World, *, run: str, seed: int, visitors: int) ->
     visits = world.draw(seed, visitors)
     with closing(open_reader(db)) as log:
         sealed = log.sealed_decisions(ExperimentId(world.experiment.id), after=Time(0), until=log.head().time)
-        made = [one.decision for one in sealed if one.decision.decision_id.startswith(f"{run}-")]
+        mine = [one.decision for one in sealed if one.decision.decision_id.startswith(f"{run}-")]
+    made = [one for one in mine if one.reason != Reason.BASELINE]  # behind a crossed guardrail nothing is compared
     pmf = np.zeros((len(made), len(world.actions)))
     for row, one in zip(pmf, made, strict=True):
         row[[world.actions.index(action) for action in one.eligible]] = np.array(one.pmf) / SLOTS
