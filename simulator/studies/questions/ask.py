@@ -206,10 +206,9 @@ def explained(stage: Stage) -> Rows:
     file, asked = stage.db.with_suffix(".running.toml"), ("--importance", "--importance-seconds", "30")
     file.write_text(_definition(stage), encoding="utf-8")
     seconds, found = stage.simulator("evaluate", str(stage.db), "--experiment", SHOP_ID, "--policy", str(file), *asked)
-    useful = [
-        f"{one['field']} {_number(one['loss']['value'])}" for one in found["importance"] if one["answer"] == "useful"
-    ]
-    yield Row("j fields", "evaluate --importance", seconds, ", ".join(useful) or "none", "segment, intent_stage")
+    first = sorted(found["importance"], key=lambda one: -one["loss"]["value"])[:2]
+    figure = ", ".join([f"{one['field']} {_number(one['loss']['value'])} ({one['answer']})" for one in first])
+    yield Row("j fields", "evaluate --importance", seconds, figure, "segment, intent_stage")
 
 
 def page(stage: Stage) -> Rows:
