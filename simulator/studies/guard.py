@@ -11,15 +11,16 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import numpy as np
 
-from decider.estimate.outage import OutageTest, UsualShare
+from decider.estimate.outage import OutageTest
 from decider.estimate.sample import Floats
 
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -40,9 +41,9 @@ def seasons(hours: Floats, source: np.random.Generator) -> Floats:
     return day * np.where(hours % WEEK >= 5 * HOUR, 0.7, 1.0)
 
 
-def quiet_nights(hours: Floats, source: np.random.Generator) -> Floats:
-    """Eight hours in which hardly anybody buys: a fifth of the share of the day."""
-    return np.where((hours + source.integers(HOUR)) % HOUR < 8, 0.2, 1.0)
+def quiet_nights(hours: Floats, source: np.random.Generator, share: float = 0.2, length: int = 8) -> Floats:
+    """So many hours in which hardly anybody buys: that much of the share of the day."""
+    return np.where((hours + source.integers(HOUR)) % HOUR < length, share, 1.0)
 
 
 def learning(hours: Floats, source: np.random.Generator) -> Floats:
@@ -74,9 +75,10 @@ SCENES = (
     Scene("seasons of day and week", 0.1, 2_000, seasons),
     Scene("a policy that learns, from 2 to 4 %", 0.02, 5_000, learning),
     Scene("low: 0.3 %", 0.003, 10_000, seasons),
-    Scene("busy", 0.1, 20_000, seasons),
-    Scene("quiet nights: a fifth of the day's share", 0.1, 5_000, quiet_nights),
-    Scene("quiet nights, busy", 0.05, 20_000, quiet_nights),
+    Scene("busy", 0.1, 10_000, seasons),
+    Scene("nights at a fifth of the day's share", 0.05, 10_000, quiet_nights),
+    Scene("nights at a tenth", 0.1, 5_000, partial(quiet_nights, share=0.1)),
+    Scene("an hour a day at a twentieth (a mailing)", 0.1, 5_000, partial(quiet_nights, share=0.05, length=1)),
     Scene("another policy every 4 weeks", 0.1, 2_000, changes),
     Scene("campaigns, 5 times the share, 2 days", 0.05, 2_000, campaigns),
     Scene("campaigns, 10 times the share, 2 days", 0.03, 2_000, partial(campaigns, factor=10.0)),
@@ -132,8 +134,8 @@ FAULTS = (
     Fault("half lost, share 10 %", 0.1, 0.5),
 )
 
-AGES = 100
-"""Expected rewards after which a fault that nobody has found ends: so many times the rewards that tell one."""
+A_DAY, BEFORE, LONGEST = 100, 14, 10
+"""Rewarded decisions of a day; days before the fault; days that it lasts at most, and that are waited for its end."""
 
 
 class Found(NamedTuple):
@@ -144,20 +146,23 @@ class Found(NamedTuple):
 
 
 def found(fault: Fault, seed: int) -> Found:
-    """How soon a fault is found, and its end. Where it never is found, the end is no question."""
-    source = np.random.default_rng(seed)
-    test = OutageTest(UsualShare.known(100_000, round(100_000 * fault.share)))
-    longest = round(AGES * 46 / fault.share)
-    share = fault.share * (1 - fault.lost)
-    after = _first_turn(test, source, share, fault.holdout, longest)
-    return Found(after, _first_turn(test, source, fault.share, fault.holdout, longest) if after < math.inf else 0.0)
+    """How soon a fault is found, and its end, in the seasons of days and weeks. One that is not found has no end."""
+    scene = Scene("", fault.share, round(A_DAY / fault.share), seasons)
+    coming = zip(*visits(scene, seed, days=BEFORE + 2 * LONGEST + 1, holdout=fault.holdout), strict=True)
+    source = np.random.default_rng([seed, 1])
+    test, begin = OutageTest(), round((BEFORE + source.random()) * scene.a_day)
+    for at, rewarded, holdout in islice(coming, begin):
+        test.add(at, rewarded=rewarded, holdout=holdout)
+    kept = (source.random(LONGEST * scene.a_day) >= fault.lost).tolist()
+    wrong = ((at, rewarded and keep, holdout) for keep, (at, rewarded, holdout) in zip(kept, coming, strict=False))
+    after = _first_turn(test, wrong)
+    return Found(after, _first_turn(test, islice(coming, LONGEST * scene.a_day)) if after < math.inf else 0.0)
 
 
-def _first_turn(test: OutageTest, source: np.random.Generator, share: float, holdout: float, most: int) -> float:
+def _first_turn(test: OutageTest, coming: Iterable[tuple[int, bool, bool]]) -> float:
     missing = test.missing
-    drawn = zip((source.random(most) < share).tolist(), (source.random(most) < holdout).tolist(), strict=True)
-    for number, (rewarded, held_out) in enumerate(drawn, 1):
-        test.add(number, rewarded=rewarded, holdout=held_out)
+    for number, (at, rewarded, holdout) in enumerate(coming, 1):
+        test.add(at, rewarded=rewarded, holdout=holdout)
         if test.missing != missing:
             return float(number)
     return math.inf
