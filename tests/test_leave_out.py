@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -429,6 +430,12 @@ def test_what_cannot_be_is_refused(arguments: list[str], said: str, shop_log: Pa
     assert head_of(shop_log) == before
 
 
+def rows(file: Path, sql: str) -> list[tuple[object, ...]]:
+    """As Datasette reads them."""
+    with closing(sqlite3.connect(file)) as connection:
+        return connection.execute(sql).fetchall()
+
+
 def head_of(file: Path) -> Position:
     """The last position of a log."""
     with closing(open_reader(file)) as log:
@@ -442,6 +449,8 @@ def test_a_stretch_is_opened_closed_listed_and_taken_back(shop_log: Path) -> Non
     assert "and it is not over" in opened.output
     listed = run("leave-out", "shop", "--db", shop_log, "--list").output
     assert "and it is not over; by Ada, command leave-out: pixel down" in listed
+    (row,) = rows(shop_log, "select author, source, note, number, sealed_until from changes where sealed_after > 0")
+    assert row == ("Ada", "command leave-out", "pixel down", None, None)
     closed = run("leave-out", "shop", "--db", shop_log, "--until", "0s")
     assert ", up to " in closed.output
     position = run("leave-out", "shop", "--db", shop_log, "--list").output.split(":")[0]

@@ -112,6 +112,10 @@ def false_holds(scene: Scene, seed: int, *, days: int = DAYS) -> int:
     return holds
 
 
+def _holds(scene: Scene, seed: int) -> Sequence[float]:
+    return [false_holds(scene, seed)]
+
+
 class Fault(NamedTuple):
     """Rewards that get lost. share: of rewarded decisions before. lost: of them. holdout: share of the units."""
 
@@ -204,8 +208,11 @@ class Store:
     def fill(self, name: str, logs: int, run: Callable[[int], Sequence[float]], *, deadline: float) -> None:
         """Run the seeds that are missing, until the monotonic clock reads `deadline`."""
         rows = self.known.setdefault(name, [])
+        if len(rows) >= logs:
+            return
         while len(rows) < logs and time.monotonic() < deadline:
             rows.append([*run(len(rows))])
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(self.known))
 
 
@@ -236,16 +243,17 @@ def placed(page: str, text: str) -> str:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--logs", type=click.IntRange(min=1), default=100, show_default=True, help="Of each kind.")
 @click.option("--seconds", type=float, default=math.inf, help="End after so long; the next run goes on.")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("guard.json"), show_default=True,
+@click.option("--results", type=click.Path(path_type=Path), default=Path(".cache/guard.json"), show_default=True,
               help="Where results are kept, to go on from.")  # fmt: skip
 @click.option("--publish", is_flag=True, help="Write the tables into simulator/studies/RESULTS.md.")
 def main(logs: int, seconds: float, results: Path, publish: bool) -> None:
     """How often the guard holds where nothing is wrong, and after how many decisions where rewards are missing."""
     store, deadline = Store(results), time.monotonic() + seconds
-    for fault in FAULTS:
-        store.fill(fault.name, logs, partial(found, fault), deadline=deadline)
-    for scene in SCENES:
-        store.fill(scene.name, logs, lambda seed, scene=scene: [false_holds(scene, seed)], deadline=deadline)  # type: ignore[misc]
+    for count in range(1, logs + 1):  # all rows alike, so that an interrupted run says something of each
+        for fault in FAULTS:
+            store.fill(fault.name, count, partial(found, fault), deadline=deadline)
+        for scene in SCENES:
+            store.fill(scene.name, count, partial(_holds, scene), deadline=deadline)
     text = report(store.known)
     click.echo(text, nl=False)
     if publish:
