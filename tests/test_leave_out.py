@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -261,7 +261,7 @@ def test_relearning_and_leaving_out_meet_in_any_order(first: str, tmp_path: Path
         ended = log.head().time
         late_click(drive)
         plain = log.versions()[-1].experiment.policy
-        steps = [
+        steps: list[Callable[[], object]] = [
             lambda: leave_out(log, HOME, begin=begun, end=ended, origin=UNKNOWN),
             lambda: drive.versions.relearn(HOME),
         ]
@@ -339,7 +339,7 @@ def test_a_rollback_over_a_change_of_the_policy_is_refused(drive: Drive) -> None
         roll_back(drive.log, HOME, before, origin=UNKNOWN)
     assert refused.value.reason == "ANOTHER_POLICY"
     assert drive.log.head() == head
-    roll_back(drive.log, HOME, head.position - 1, origin=UNKNOWN)
+    roll_back(drive.log, HOME, Position(head.position - 1), origin=UNKNOWN)
     drive.apply(sample_experiment(policy=spec("squarecb")))
     drive.visits(5)
     roll_back(drive.log, HOME, before, origin=UNKNOWN)

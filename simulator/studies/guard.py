@@ -48,7 +48,8 @@ def quiet_nights(hours: Floats, source: np.random.Generator, share: float = 0.2,
 
 def learning(hours: Floats, source: np.random.Generator) -> Floats:
     """A policy that doubles the share within weeks, with the seasons."""
-    return seasons(hours, source) * (2 - np.exp(-hours / (14 * HOUR)))
+    factor: Floats = seasons(hours, source) * (2 - np.exp(-hours / (14 * HOUR)))
+    return factor
 
 
 def changes(hours: Floats, source: np.random.Generator) -> Floats:

@@ -382,7 +382,17 @@ class SqliteReader:
     def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
         """See LogReader."""
         return [
-            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:6], origin=Origin(*row[6:])))
+            LeaveOut(
+                row["position"],
+                row["time"],
+                NewLeaveOut(
+                    row["experiment"],
+                    row["sealed_after"],
+                    row["sealed_until"],
+                    row["replaces"],
+                    Origin(row["author"], row["source"], row["note"]),
+                ),
+            )
             for row in self._read(_LEAVE_OUTS, (experiment,))
         ]
 
