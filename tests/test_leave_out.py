@@ -200,6 +200,11 @@ def test_a_log_with_what_is_left_out_replays(policy: str, tmp_path: Path) -> Non
         drive.visits(10)
         assert verify(log).equal == verify(log).decisions < everything
         assert log.check(lambda _: None) == []
+        for change, damage in ((1, "was changed"), (-1, "[]")):
+            with closing(sqlite3.connect(file)) as other, other:
+                sql = "update leave_outs set sealed_after = sealed_after + ? where position = ?"
+                other.execute(sql, (change, made.position))
+            assert damage in str(log.check(lambda _: None)), "it is behind the cut, and still says what was learned"
     with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
         result = verify(whole)
         assert result.equal == result.decisions > everything

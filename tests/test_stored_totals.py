@@ -296,7 +296,7 @@ def counted_by_hand(path: Path, seconds: Sequence[int], experiments: int) -> tup
     clock = PastClock(86_400.0)
     with closing(open_log(path, clock=clock)) as log:
         for number in range(experiments):
-            made = shop(f"e{number}", holdout=0.2)
+            made = shop(f"e{number}", holdout=0.2, baseline_action="a")
             window = seconds[number % len(seconds)] * 1_000_000
             Versions(log).apply(replace(made, reward=replace(made.reward, window=window)))
         versions = {one.position: one for one in log.versions()}
