@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from decider.log.daily_totals import MOST_DAYS
 from decider.log.totals import HOLDOUT, POLICY
-from decider.page.figures import Day, Segment, by_frequency
-from decider.page.words import date
+from decider.page.figures import ActionMean, Day, Means, Segment, by_frequency
+from decider.page.words import Fact, date, would_earn
 from decider.text import count, figure, percent
 
 COLOURS = 6
@@ -49,14 +50,26 @@ class Share:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionRow:
+    """share: of the segment's decisions. earns: what it would earn there if everybody got it."""
+
+    name: str
+    colour: int
+    share: str
+    earns: Fact
+    is_best: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """is_thin: too little data to say much."""
+    """is_thin: too little data to say much. actions: each with what it would earn; empty where nothing is estimated."""
 
     name: str
     decisions: int
     is_thin: bool
     bars: Sequence[Bar]
     shares: Sequence[Share]
+    actions: Sequence[ActionRow] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +124,17 @@ def colours(days: Sequence[Day]) -> Colours:
     return Colours(by_frequency([day.totals.actions for day in days]))
 
 
-def segment_rows(segments: Sequence[Segment], known: Colours) -> Sequence[SegmentRow]:
-    """One bar of shares for each; where no decision names a segment, one for all."""
+def segment_rows(
+    segments: Sequence[Segment], known: Colours, means: Means = MappingProxyType({})
+) -> Sequence[SegmentRow]:
+    """One bar of shares for each, with what actions would earn; where no decision names a segment, one for all."""
     nameless = "no segment given" if len(segments) > 1 else "all"
-    return [segment_row(segment, known, nameless) for segment in segments]
+    return [segment_row(segment, known, nameless, means.get(segment.name, ())) for segment in segments]
 
 
-def segment_row(segment: Segment, known: Colours, nameless: str = "all") -> SegmentRow:
+def segment_row(
+    segment: Segment, known: Colours, nameless: str = "all", means: Sequence[ActionMean] = ()
+) -> SegmentRow:
     """One bar of shares."""
     bars, shares, x = [], [], 0.0
     for name, colour, number in known.parts(segment.actions):
@@ -127,7 +144,13 @@ def segment_row(segment: Segment, known: Colours, nameless: str = "all") -> Segm
             bars.append(Bar(x, 0.0, 100.0 * share, 1.0, colour, f"{name} {told}"))
             shares.append(Share(name, colour, told))
         x += 100.0 * share
-    return SegmentRow(segment.name or nameless, segment.decisions, segment.decisions < FEW, bars, shares)
+    actions = [_action_row(one, segment, known) for one in means]
+    return SegmentRow(segment.name or nameless, segment.decisions, segment.decisions < FEW, bars, shares, actions)
+
+
+def _action_row(one: ActionMean, segment: Segment, known: Colours) -> ActionRow:
+    share = percent(float(f"{segment.actions[one.action] / segment.decisions:.2g}"))
+    return ActionRow(one.action, known.of(one.action), share, would_earn(one.mean), one.is_best)
 
 
 def daily(days: Sequence[Day], known: Colours, versions: Sequence[tuple[int, int]]) -> Daily | None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
+from decider.log.cell_totals import Cell, Cells, cell_of
 from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
@@ -20,6 +21,7 @@ from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
     ALL,
+    CALLED,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
@@ -32,7 +34,7 @@ from decider.log.totals import (
     Totals,
     names_of,
 )
-from decider.types import Position, Reason, RewardOutcome, Time
+from decider.types import ActionId, Position, Reason, RewardOutcome, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -43,11 +45,11 @@ select version, action, reason, time / {DAY} as day, count(*) as count, {_INVERS
 from decisions where position > :after and position <= :until group by version, action, reason, day, inverse_odd
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
-select version, eligible, key, time / {DAY} as day, count(*) as count, sum(value) as slots,
-  sum((value * ({SLOTS} - value) + 999) / 1000) as variance
+select version, eligible, key, time / {DAY} as day, coalesce(segment, '') as segment, count(*) as count,
+  sum(value) as slots, sum((value * ({SLOTS} - value) + 999) / 1000) as variance, sum(1000000000 / value) as inverse
 from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
-group by version, eligible, key, day
+group by version, eligible, key, day, segment
 """  # noqa: S608 - a constant
 _REWARDS = f"""
 select version, name, outcome, count(*) as count, {sum_columns("value", "value")},
@@ -113,22 +115,24 @@ _IS_FLAT = """abs(propensity * json_array_length(pmf) - 1.0) <= json_array_lengt
 
 
 def _units_where(condition: str) -> str:
-    """By unit: decisions and their rewards; draws and what exploration cost (`exploration_cost`). Both in one, since
-    most of the time goes into reading the decisions."""
+    """By unit: decisions and their rewards; draws, what exploration cost (`exploration_cost`), their weights and
+    weighted rewards. All in one, since most of the time goes into reading the decisions."""
     return f"""
 with sealed as materialized (
-  select {_HOLDOUT} as holdout, left_out, unit_id, propensity, reason, reward,
+  select {_HOLDOUT} as holdout, left_out, unit_id, coalesce(segment, '') as segment, action, propensity, reason, reward,
     case when reason in {_DRAW_REASONS} and not left_out
       then (select d.pmf from decisions d where d.position = s.position) end as pmf
   from sealed_decisions s where {condition}),
 costs as materialized (
-  select holdout, left_out, unit_id, reward, case when pmf is not null then reward
+  select holdout, left_out, unit_id, segment, action, reward, case when pmf is not null then 1.0 / propensity end as
+    weight, case when pmf is not null then reward / propensity end as weighted, case when pmf is not null then reward
     * (case when reason = '{Reason.EXPLOIT}' then 1.0 / (propensity * {_MOST}) when {_IS_FLAT} then 1.0 else 0.0 end
       - 1.0) end as cost
   from sealed)
-select holdout, left_out, unit_id, count(*) as count, count(cost) as draws, {sum_columns("reward", "value")},
-  {sum_columns("cost", "cost")}
-from costs group by holdout, left_out, unit_id, value_odd, cost_odd
+select holdout, left_out, unit_id, segment, action, count(*) as count, count(cost) as draws,
+  {sum_columns("reward", "value")}, {sum_columns("cost", "cost")}, {sum_columns("weight", "weight")},
+  {sum_columns("weighted", "weighted")}
+from costs group by holdout, left_out, unit_id, segment, action, value_odd, cost_odd, weight_odd, weighted_odd
 """  # noqa: S608 - our names
 
 
@@ -150,6 +154,7 @@ class Places(NamedTuple):
 
     stratum: Stratum | None
     measure: Stratum
+    names: ActionNames
 
 
 def count_totals(
@@ -167,11 +172,11 @@ def count_totals(
     span = {"after": after.position, "until": until.position}
     known = _KnownNames(names)
     _count_decisions(totals, connection, span, known)
-    _count_possible(totals, connection, span, known)
+    _count_possible(totals, connection, span, known, grouped.measures)
     _count_rewards(totals, connection, span)
     _count_days(totals, connection, span, known)
     for version in due:
-        places = Places(grouped.strata(version), grouped.measures(version))
+        places = Places(grouped.strata(version), grouped.measures(version), known[version])
         _count_sealed(totals, connection, version, places, after=after.time, until=until.time)
     return totals
 
@@ -206,6 +211,7 @@ def _count_possible(
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
     names: _KnownNames,
+    measures: Callable[[Position], Stratum],
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
@@ -214,6 +220,9 @@ def _count_possible(
         totals.possible[key] += row["count"]
         totals.excess[*key, row["day"]] -= row["slots"]
         totals.variance[*key, row["day"]] += row["variance"]
+        if key[1] != CALLED:
+            cell = Cell(measures(version).first, row["segment"], key[1])
+            cell_of(totals.cells, cell).add_possible(row["count"], row["inverse"])
 
 
 def _count_days(
@@ -276,6 +285,7 @@ def _add_all(
     draws = [row for row in units if row.draws]
     if draws:
         _add_draws(totals.exploration.setdefault(places.measure, StratumTotals()), draws)
+        _add_cells(totals.cells, draws, places)
     if units and places.stratum is not None:  # one without decisions would take the place of older strata
         lift = totals.lift.setdefault(places.stratum, StratumTotals())
         _add_units(lift, units)
@@ -288,6 +298,8 @@ class _UnitRow(NamedTuple):
     holdout: int
     left_out: int
     unit: str
+    segment: str
+    action: ActionId
     decisions: int
     draws: int
     upper: int
@@ -298,6 +310,14 @@ class _UnitRow(NamedTuple):
     cost_lower: int
     cost_rest: int
     cost_odd: float | None
+    weight_upper: int
+    weight_lower: int
+    weight_rest: int
+    weight_odd: float | None
+    weighted_upper: int
+    weighted_lower: int
+    weighted_rest: int
+    weighted_odd: float | None
 
 
 def _add_units(lift: StratumTotals, rows: Iterable[_UnitRow]) -> None:
@@ -317,6 +337,17 @@ def _add_draws(exploration: StratumTotals, rows: Iterable[_UnitRow]) -> None:
         place = place_of(bucket_of(row.unit), holdout=False)
         exploration.decisions[place] += row.draws
         _add_value(costs, place, (row.cost_upper, row.cost_lower, row.cost_rest), row.cost_odd, row.draws)
+
+
+def _add_cells(cells: Cells, rows: Iterable[_UnitRow], places: Places) -> None:
+    for row in rows:
+        action = places.names.counted_as(row.action)
+        if action == CALLED:
+            continue
+        weights = (row.weight_upper, row.weight_lower, row.weight_rest)
+        rewards = (row.weighted_upper, row.weighted_lower, row.weighted_rest) if row.weighted_odd is None else None
+        sums = cell_of(cells, Cell(places.measure.first, row.segment, action))
+        sums.add_draws(bucket_of(row.unit), row.draws, weights, rewards, row.weighted_odd or 0.0)
 
 
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:

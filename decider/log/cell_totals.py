@@ -1,0 +1,189 @@
+"""Totals by segment and action, from which the page estimates what an action would earn in a segment. Called by
+`totals.py` and by every log.
+
+Of draws from a policy's pmf alone, since of them it is known how probable they were. Sums are exact, by bucket of units
+and bounded: so many segments and actions of an experiment have cells, and which ones does not depend on the order of
+counting.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+from decider.log.exact_sum import DIGITS, ZERO, ExactSum, digits_of
+from decider.log.lift_totals import packed, unpacked
+from decider.types import ActionId, Position
+
+CELL_BUCKETS = 128
+"""Of units; each is made of several of those of the lift."""
+
+MOST_SEGMENTS, MOST_ACTIONS = 12, 12
+"""With cells: those that come first in the alphabet. Of the others nothing is estimated."""
+
+MOST_CELLS = MOST_SEGMENTS * MOST_ACTIONS
+
+PRUNE_AT = 4_000
+"""Each time that so many more cells are counted, those of too many segments and actions go: any text may be a
+segment, and memory has to be bounded."""
+
+INVERSE_UNIT = 1e-3
+"""Of `inverse`: whole numbers, so that they are exact."""
+
+_COLUMNS = 7
+"""For each bucket: draws, the digits of their weights, and those of their weighted rewards."""
+
+
+def inverse_of(slots: int) -> int:
+    """1 / probability of an action with so many slots.
+
+    >>> inverse_of(250_000), inverse_of(3)
+    (4000, 333333333)
+    """
+    return 1_000_000_000 // slots
+
+
+class Cell(NamedTuple):
+    """measure: the first version since which a reward means the same (`measures_of_all`). segment: "": not given."""
+
+    measure: Position
+    segment: str
+    action: ActionId
+
+
+def _numbers() -> array[int]:
+    return array("q", bytes(8 * _COLUMNS * CELL_BUCKETS))
+
+
+@dataclass(slots=True)
+class CellSums:
+    """possible: draws in which the action could come; inverse: the sum of 1 / its probability over them. The rest is of
+    sealed decisions in which it came: numbers and odd, as in `PlaceSums`."""
+
+    possible: int = 0
+    inverse: int = 0
+    numbers: array[int] = field(default_factory=_numbers)
+    odd: dict[int, ExactSum] = field(default_factory=dict)
+
+    def add_possible(self, count: int, inverse: int) -> None:
+        """More draws in which the action could come."""
+        self.possible += count
+        self.inverse += inverse
+
+    def add_draws(
+        self, bucket: int, count: int, weights: Sequence[int], rewards: Sequence[int] | None, odd: float = 0.0
+    ) -> None:
+        """So many draws of units of one of the lift's buckets, with the digits of the sum of their weights and of that
+        of their weighted rewards. rewards: None where these have no digits; then each is `odd`."""
+        place = bucket % CELL_BUCKETS
+        more = (count, *weights, *(rewards or (0, 0, 0)))
+        for column, number in enumerate(more):
+            self.numbers[column * CELL_BUCKETS + place] += number
+        if rewards is None:
+            self.odd[place] = self.odd.get(place, ZERO) + ExactSum.of(odd, count)
+
+    def add_draw(self, bucket: int, propensity: float, reward: float) -> None:
+        """One."""
+        weight, weighted = digits_of(1.0 / propensity), reward / propensity
+        assert weight is not None, "a propensity is at least a millionth"
+        self.add_draws(bucket, 1, weight, digits_of(weighted), weighted)
+
+    def add(self, more: CellSums) -> None:
+        """Other decisions."""
+        self.add_possible(more.possible, more.inverse)
+        for place, number in enumerate(more.numbers):
+            if number:
+                self.numbers[place] += number
+        for place, odd in more.odd.items():
+            self.odd[place] = self.odd.get(place, ZERO) + odd
+
+    @property
+    def draws(self) -> int:
+        """All of them."""
+        return sum(self.numbers[:CELL_BUCKETS])
+
+    def weights(self) -> list[float]:
+        """By bucket."""
+        return self._sums(1)
+
+    def rewards(self) -> list[float]:
+        """By bucket, weighted."""
+        found = self._sums(1 + len(DIGITS))
+        for place, odd in self.odd.items():
+            found[place] += float(odd)
+        return found
+
+    def _sums(self, column: int) -> list[float]:
+        """Of the digits in three columns."""
+        columns = [self.numbers[n * CELL_BUCKETS : (n + 1) * CELL_BUCKETS] for n in range(column, column + len(DIGITS))]
+        return [((a << 66) + (b << 34) + c) / (1 << 65) for a, b, c in zip(*columns, strict=True)]
+
+    def to_json(self) -> list[Any]:
+        """As short as it can be."""
+        odd = [[place, *sums.pair()] for place, sums in sorted(self.odd.items())]
+        return [self.possible, self.inverse, packed(self.numbers), odd]
+
+    @classmethod
+    def from_json(cls, content: Iterable[Any]) -> Self:
+        """The opposite of `to_json`. Raises ValueError or TypeError."""
+        possible, inverse, numbers, odd = content
+        sums = {place: ExactSum.from_pair((a, b)) for place, a, b in odd}
+        return cls(possible, inverse, unpacked(numbers, _COLUMNS * CELL_BUCKETS), sums)
+
+
+Cells = dict[Cell, CellSums]
+
+
+def cell_of(cells: Cells, cell: Cell) -> CellSums:
+    """To be added to, among those of a piece of a log."""
+    if cell not in cells and len(cells) % PRUNE_AT == PRUNE_AT - 1:
+        bound_cells(cells)
+    return cells.setdefault(cell, CellSums())
+
+
+def add_cells(known: dict[str, Cells], counted: Cells, experiments: Mapping[Position, str]) -> None:
+    """What was counted between two marks. An experiment has cells of its newest measure alone."""
+    changed = set()
+    for cell, more in counted.items():
+        experiment = experiments[cell.measure]
+        changed.add(experiment)
+        known.setdefault(experiment, {}).setdefault(cell, CellSums()).add(more)
+    for experiment in changed:
+        cells = known[experiment]
+        newest = max(cell.measure for cell in cells)
+        for old in [cell for cell in cells if cell.measure < newest]:
+            del cells[old]
+        bound_cells(cells)
+
+
+def bound_cells(cells: Cells) -> None:
+    """Keep the first segments and actions of each measure. More of what has gone goes again, so the order in which they
+    come does not matter."""
+    names: dict[Position, tuple[set[str], set[str]]] = {}
+    for cell in cells:
+        segments, actions = names.setdefault(cell.measure, (set(), set()))
+        segments.add(cell.segment)
+        actions.add(cell.action)
+    kept = {
+        measure: (set(sorted(segments)[:MOST_SEGMENTS]), set(sorted(actions)[:MOST_ACTIONS]))
+        for measure, (segments, actions) in names.items()
+    }
+    for cell in [*cells]:
+        segments, actions = kept[cell.measure]
+        if cell.segment not in segments or cell.action not in actions:
+            del cells[cell]
+
+
+def to_rows(known: Mapping[str, Cells]) -> list[Any]:
+    """As JSON."""
+    return [[id_, [[*cell, *sums.to_json()] for cell, sums in cells.items()]] for id_, cells in known.items()]
+
+
+def from_rows(rows: Iterable[Any]) -> dict[str, Cells]:
+    """The opposite of `to_rows`. Raises ValueError or TypeError where it cannot be."""
+    return {
+        id_: {Cell(measure, segment, action): CellSums.from_json(sums) for measure, segment, action, *sums in cells}
+        for id_, cells in rows
+    }
