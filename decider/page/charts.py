@@ -62,7 +62,8 @@ class ActionRow:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """is_thin: too little data to say much. actions: each with what it would earn; empty where nothing is estimated."""
+    """is_thin: too little data to say much. actions: each with what it would earn; empty where that is known of none.
+    best_known: then, how far the one is of which most is known."""
 
     name: str
     decisions: int
@@ -70,6 +71,7 @@ class SegmentRow:
     bars: Sequence[Bar]
     shares: Sequence[Share]
     actions: Sequence[ActionRow] = ()
+    best_known: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +146,13 @@ def segment_row(
             bars.append(Bar(x, 0.0, 100.0 * share, 1.0, colour, f"{name} {told}"))
             shares.append(Share(name, colour, told))
         x += 100.0 * share
+    name, is_thin = segment.name or nameless, segment.decisions < FEW
     actions = [_action_row(one, segment, known) for one in means]
-    return SegmentRow(segment.name or nameless, segment.decisions, segment.decisions < FEW, bars, shares, actions)
+    if any(one.mean.is_known for one in means):
+        return SegmentRow(name, segment.decisions, is_thin, bars, shares, actions)
+    best = max(means, key=lambda one: one.mean.effective, default=None)
+    told = f"{best.action}: {would_earn(best.mean).note}" if best is not None else ""
+    return SegmentRow(name, segment.decisions, is_thin, bars, shares, best_known=told)
 
 
 def _action_row(one: ActionMean, segment: Segment, known: Colours) -> ActionRow:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from decider.durations import duration_text
-from decider.estimate.cells import CellMean
+from decider.estimate.cells import EFFECTIVE_DRAWS, CellMean
 from decider.estimate.exploration import ExplorationCost
 from decider.estimate.lift import HOLDOUT, POLICY, START, Lift
 from decider.estimate.mean import Interval
@@ -146,10 +146,19 @@ def _mean(found: Lift, group: int) -> Fact:
     return Fact(figure(mean), note=f"a decision, of {count(found.decisions[group])} decisions")
 
 
+def worth(found: CellMean) -> str:
+    """Of the draws that an estimate needs.
+
+    >>> worth(CellMean(UNKNOWN, draws=2_132, effective=19.4))
+    '2,132 draws, worth 19 of 50'
+    """
+    return f"{count(found.draws)} draws, worth {rough(found.effective)} of {figure(EFFECTIVE_DRAWS)}"
+
+
 def would_earn(found: CellMean) -> Fact:
     """Of an action in a segment."""
     if not found.is_known:
-        return Fact(NOTHING, note=f"too little data: {count(found.draws)} draws, worth {rough(found.effective)}")
+        return Fact("too little data", note=worth(found) if found.effective < EFFECTIVE_DRAWS else "too few rewards")
     short = partial(rough, digits=3)
     return Fact(short(found.interval.value), between(found.interval.low, found.interval.high, written=short))
 
