@@ -112,7 +112,7 @@ def test_every_log_counts_the_same_cells_and_they_are_those_of_the_rows(tmp_path
             """select count(*) from decisions where segment = 's1' and reason in ('EXPLOIT', 'EXPLORE')
             and version > (select min(position) from experiments)"""
         ).fetchone()
-    known = {(cell.segment, cell.action): sums for cell, sums in found[0].cells["shop"].items()}
+    known = {(cell.segment, str(cell.action)): sums for cell, sums in found[0].cells["shop"].items()}
     assert len(rows) == len(known) == 6
     for segment, action, count, weights, rewards in rows:
         sums = known[segment, action]
@@ -195,9 +195,10 @@ def test_a_band_gets_narrower_and_finds_the_truth() -> None:
     for end, wide in ((6_000, 0.12), (60_000, 0.05)):
         here = np.flatnonzero(mine[:end])
         weight = np.where(log.action[here] == 0, 1 / log.pmf[here, 0], 0.0)
+        weights, rewards = (np.bincount(log.bucket[here], x, CELL_BUCKETS) for x in (weight, weight * log.reward[here]))
         found = cell_mean(
-            np.bincount(log.bucket[here], weight, CELL_BUCKETS),
-            np.bincount(log.bucket[here], weight * log.reward[here], CELL_BUCKETS),
+            weights.astype(float),
+            rewards.astype(float),
             draws=int((weight > 0).sum()),
             possible=float(len(here)),
             inverse=float((1 / log.pmf[here, 0]).sum()),
@@ -212,8 +213,8 @@ def test_what_was_hardly_tried_is_not_known() -> None:
     drawn = np.zeros(CELL_BUCKETS)
     drawn[:100] = 1 / 0.9
     earned = drawn * (np.arange(CELL_BUCKETS) % 2)
-    tried = {"draws": 100, "possible": 10_100.0, "cells": 1}
-    assert not cell_mean(drawn, earned, inverse=100 / 0.9 + 10_000 / 0.001, **tried).is_known
+    inverse = 100 / 0.9 + 10_000 / 0.001
+    assert not cell_mean(drawn, earned, draws=100, possible=10_100.0, inverse=inverse, cells=1).is_known
     assert cell_mean(drawn, earned, draws=100, possible=111.0, inverse=123.0, cells=1).is_known
 
 

@@ -403,9 +403,9 @@ def test_a_crossed_guardrail_says_what_follows_and_the_way_out() -> None:
 
 def test_guardrails_are_on_the_page(tmp_path: Path) -> None:
     """As declared, also before they are judged for the first time."""
-    watched = {"reward": "click", "at_least": -0.01}
-    with closing(open_log(visits_db(tmp_path / "log.db", decisions=250))) as log:
-        experiment = replace(log.versions()[0].experiment, guardrails=(Guardrail(**watched),))  # type: ignore[arg-type]
+    rewards = replace(shop().reward, weights={"click": 1.0})
+    experiment = replace(shop(), reward=rewards, guardrails=(Guardrail("click", at_least=-0.01),))
+    with closing(open_log(tmp_path / "log.db")) as log:
         Versions(log).apply(experiment)
         seen = Seen(page_of(log).experiment(ExperimentId("shop")).html)
     assert "Does it harm anything?" in seen.texts

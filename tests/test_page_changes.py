@@ -98,7 +98,7 @@ def test_what_cannot_be_done_changes_nothing_and_says_why(server: Shop) -> None:
         ({"do": "rollback", "to": "x"}, 400, "choose one of the stored models"),
         ({"do": "rollback", "to": "9999999"}, 400, "to: is not in the log"),
     ):
-        got, html, _ = server.post(**fields)
+        got, html, _ = server.post(None, **fields)
         assert got == status, fields
         assert "Nothing has changed" in html
         assert text in html
