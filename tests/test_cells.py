@@ -1,4 +1,4 @@
-"""What an action would earn in a segment: the same sums in every log, bounded, and bands that hold the truth."""
+"""What an action earns in a segment: the same sums in every log, bounded, and bands that hold the truth."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from decider.estimate.cells import EFFECTIVE_DRAWS, CellMean, cell_mean
 from decider.estimate.mean import Interval
 from decider.log.cell_totals import (
     CELL_BUCKETS,
+    INVERSE_UNIT,
+    LEAST,
+    LEAST_SLOTS,
     MOST_ACTIONS,
     MOST_CELLS,
     MOST_SEGMENTS,
@@ -33,7 +36,7 @@ from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.totals import LabelTotals
 from decider.page.charts import Colours, segment_row
-from decider.page.figures import ActionMean, Segment, _compared, mean_of
+from decider.page.figures import ActionMean, Segment, mean_of
 from decider.types import ActionId, Position
 from tests.lift_logs import shop, write_visits
 from tests.long_logs import PastClock
@@ -47,14 +50,15 @@ cells = st.builds(
     st.sampled_from([f"s{number}" for number in range(MOST_SEGMENTS + 3)]),
     st.sampled_from([ActionId(f"a{number}") for number in range(MOST_ACTIONS + 3)]),
 )
-draws = st.tuples(st.integers(0, 511), st.floats(1e-6, 1.0), st.sampled_from([0.0, 0.1, -3.5, 1e12]))
+draws = st.tuples(st.integers(0, 511), st.floats(LEAST, 1.0), st.sampled_from([0.0, 0.1, -3.5, 1e12]))
 
 
 def sums_of(bucket: int, propensity: float, reward: float) -> CellSums:
     """Of one draw."""
     sums = CellSums()
-    sums.add_possible(2, 7)
-    sums.add_draw(bucket, round(propensity, 6) or 1e-6, reward)
+    sums.add_pmf(round(1e6 * propensity))
+    sums.add_pmf(LEAST_SLOTS - 1)
+    sums.add_draw(bucket, round(propensity, 6), reward)
     return sums
 
 
@@ -81,7 +85,7 @@ def test_any_text_may_be_a_segment_and_memory_stays_bounded() -> None:
     """Segments come with calls: somebody may send a million."""
     piece: Cells = {}
     for number in range(9_000):
-        cell_of(piece, Cell(Position(1), f"s{number:05}", ActionId("a"))).add_possible(1, 1000)
+        cell_of(piece, Cell(Position(1), f"s{number:05}", ActionId("a"))).add_pmf(1_000_000)
         assert len(piece) < 4_100
     known: dict[str, Cells] = {}
     add_cells(known, piece, EXPERIMENTS)
@@ -106,10 +110,11 @@ def test_every_log_counts_the_same_cells_and_they_are_those_of_the_rows(tmp_path
         rows = db.execute(
             """select segment, action, count(*), sum(1 / propensity), sum(reward / propensity) from sealed_decisions
             where version > (select min(position) from experiments) and reason in ('EXPLOIT', 'EXPLORE')
-            group by 1, 2"""
+            and propensity >= 0.02 group by 1, 2"""
         ).fetchall()
-        (possible,) = db.execute(
-            """select count(*) from decisions where segment = 's1' and reason in ('EXPLOIT', 'EXPLORE')
+        (eligible, probable, inverse) = db.execute(
+            """select count(*), sum(value >= 20000), sum(case when value >= 20000 then 1e6 / value else 0 end)
+            from decisions, json_each(pmf) where segment = 's1' and reason in ('EXPLOIT', 'EXPLORE') and key = 0
             and version > (select min(position) from experiments)"""
         ).fetchone()
     known = {(cell.segment, str(cell.action)): sums for cell, sums in found[0].cells["shop"].items()}
@@ -119,8 +124,9 @@ def test_every_log_counts_the_same_cells_and_they_are_those_of_the_rows(tmp_path
         assert sums.draws == count
         assert sum(sums.weights()) == pytest.approx(weights)
         assert sum(sums.rewards()) == pytest.approx(rewards)
-    assert known["s1", "a"].possible == possible
-    assert known["s1", "a"].inverse >= 1000 * possible
+    first = known["s1", "a"]
+    assert (first.eligible, first.probable) == (eligible, probable)
+    assert first.inverse * INVERSE_UNIT == pytest.approx(inverse, rel=1e-3)
 
 
 class World(NamedTuple):
@@ -134,7 +140,7 @@ class World(NamedTuple):
     mean: np.ndarray
 
 
-def world(seed: int, n: int, *, segments: int = 3, actions: int = 4, visits: int = 4) -> World:
+def world(seed: int, n: int, *, segments: int = 3, actions: int = 4, visits: int = 4, sharpness: float = 8.0) -> World:
     """Units come back and differ, the policy learns whom to give what (by what the segment does not tell), rates drift:
     a plain mean by action would be wrong by much."""
     rng = np.random.default_rng(seed)
@@ -142,9 +148,9 @@ def world(seed: int, n: int, *, segments: int = 3, actions: int = 4, visits: int
     unit = rng.integers(units, size=n)
     segment, taste, time = unit % segments, unit // segments % 5, np.arange(n) / n
     base = 0.2 * np.exp(rng.normal(0, 0.5, (segments, 5, actions)))
-    logits = (1 + 3 * time)[:, None] * base[segment, taste] / base.max()
+    logits = (sharpness * time)[:, None] * base[segment, taste] / base.max()
     pmf = np.exp(logits)
-    pmf = 0.01 + (1 - 0.01 * actions) * pmf / pmf.sum(axis=1, keepdims=True)
+    pmf = 0.001 + (1 - 0.001 * actions) * pmf / pmf.sum(axis=1, keepdims=True)
     action = (pmf.cumsum(axis=1) > rng.random(n)[:, None]).argmax(axis=1)
     season = 1 + 0.3 * np.sin(6 * np.pi * time)
     mean = np.minimum(1.0, base[segment, taste] * (rng.gamma(2.0, 0.5, units)[unit] * season)[:, None])
@@ -156,7 +162,9 @@ def misses(log: World, looks: int, cells_together: int) -> tuple[int, int]:
     """(cells that leave out the truth at any look, intervals that are known)."""
     n, (segments, actions) = len(log.action), (log.segment.max() + 1, log.pmf.shape[1])
     place = (log.segment * actions + log.action) * CELL_BUCKETS + log.bucket
-    weight = 1 / log.pmf[np.arange(n), log.action]
+    drawn = log.pmf[np.arange(n), log.action]
+    weight = np.where(drawn >= LEAST, 1 / drawn, 0.0)
+    probable = log.pmf >= LEAST
     missed, known = set(), 0
     for end in np.unique(np.geomspace(200, n, looks).astype(int)):
         size = segments * actions * CELL_BUCKETS
@@ -165,13 +173,16 @@ def misses(log: World, looks: int, cells_together: int) -> tuple[int, int]:
         rewards = np.bincount(place[:end], (weight * log.reward)[:end], size).reshape(shape)
         for segment in range(segments):
             mine = np.flatnonzero(log.segment[:end] == segment)
-            inverse, truth = (1 / log.pmf[mine]).sum(axis=0), log.mean[mine].mean(axis=0)
+            counts = probable[mine].sum(axis=0)
+            inverse = np.where(probable[mine], 1 / log.pmf[mine], 0.0).sum(axis=0)
+            truth = np.where(probable[mine], log.mean[mine], 0.0).sum(axis=0) / np.maximum(counts, 1)
             for action in range(actions):
                 found = cell_mean(
                     weights[segment, action],
                     rewards[segment, action],
                     draws=0,
-                    possible=float(len(mine)),
+                    probable=float(counts[action]),
+                    eligible=float(len(mine)),
                     inverse=float(inverse[action]),
                     cells=cells_together,
                 )
@@ -190,7 +201,7 @@ def test_the_bands_hold_the_truth_all_together_and_at_every_look() -> None:
 
 def test_a_band_gets_narrower_and_finds_the_truth() -> None:
     """A band that says nothing is always right."""
-    log = world(1, 60_000, visits=1)
+    log = world(1, 60_000, visits=1, sharpness=1.0)
     mine = log.segment == 0
     for end, wide in ((6_000, 0.12), (60_000, 0.05)):
         here = np.flatnonzero(mine[:end])
@@ -200,7 +211,8 @@ def test_a_band_gets_narrower_and_finds_the_truth() -> None:
             weights.astype(float),
             rewards.astype(float),
             draws=int((weight > 0).sum()),
-            possible=float(len(here)),
+            probable=float(len(here)),
+            eligible=float(len(here)),
             inverse=float((1 / log.pmf[here, 0]).sum()),
             cells=MOST_CELLS,
         )
@@ -213,41 +225,30 @@ def test_what_was_hardly_tried_is_not_known() -> None:
     drawn = np.zeros(CELL_BUCKETS)
     drawn[:100] = 1 / 0.9
     earned = drawn * (np.arange(CELL_BUCKETS) % 2)
-    inverse = 100 / 0.9 + 10_000 / 0.001
-    assert not cell_mean(drawn, earned, draws=100, possible=10_100.0, inverse=inverse, cells=1).is_known
-    assert cell_mean(drawn, earned, draws=100, possible=111.0, inverse=123.0, cells=1).is_known
+    inverse = 100 / 0.9 + 10_000 / 0.02
+    counts = {"draws": 100, "cells": 1, "eligible": 20_000.0}
+    assert not cell_mean(drawn, earned, probable=1_000.0, inverse=inverse, **counts).is_known  # type: ignore[arg-type]
+    found = cell_mean(drawn, earned, probable=111.0, inverse=123.0, **counts)  # type: ignore[arg-type]
+    assert found.is_known
+    assert found.coverage == 111 / 20_000
 
 
 def mean(low: float, high: float) -> CellMean:
     """With this band."""
-    return CellMean(Interval((low + high) / 2, low, high), 100, 80.0)
+    return CellMean(Interval((low + high) / 2, low, high), 100, 80.0, 0.956)
 
 
-UNKNOWN = CellMean(Interval(math.nan, -math.inf, math.inf), 3, 1.5)
-
-
-def test_best_is_what_is_above_each_other_one_for_sure() -> None:
-    """One whose rival is not known may be second."""
-
-    def best(**means: CellMean) -> list[str]:
-        return [one.action for one in _compared(means) if one.is_best]
-
-    assert best(a=mean(0.3, 0.4), b=mean(0.1, 0.2)) == ["a"]
-    assert best(a=mean(0.15, 0.4), b=mean(0.1, 0.2)) == []
-    assert best(a=mean(0.3, 0.4), b=UNKNOWN) == []
-    assert best(a=mean(0.3, 0.4)) == []
-    assert [one.action for one in _compared({"a": UNKNOWN, "b": mean(0, 1), "c": mean(0, 2)})] == ["c", "b", "a"]
+UNKNOWN = CellMean(Interval(math.nan, -math.inf, math.inf), 3, 1.5, 0.1)
 
 
 def test_too_little_data_is_said_and_not_shown_as_a_figure() -> None:
     """Grey, without a number that somebody would read."""
     segment, known = Segment("s", Counter({"a": 9, "b": 1})), Colours(["a"])
-    unknown, other = ActionMean("b", UNKNOWN, is_best=False), ActionMean("a", mean(0.1, 0.2), is_best=False)
-    both = segment_row(segment, known, means=[other, unknown]).actions
-    assert [(one.name, one.share, one.earns.text) for one in both] == [
-        ("a", "90 %", "0.15"),
-        ("b", "10 %", "too little data"),
+    both = segment_row(segment, known, means=[ActionMean("a", mean(0.1, 0.2)), ActionMean("b", UNKNOWN)]).actions
+    assert [(one.name, one.share, one.earns.text, one.covers) for one in both] == [
+        ("a", "90 %", "0.15", "96 %"),
+        ("b", "10 %", "too little data", "10 %"),
     ]
-    alone = segment_row(segment, known, means=[unknown])
+    alone = segment_row(segment, known, means=[ActionMean("b", UNKNOWN)])
     assert (alone.actions, alone.best_known) == ((), "b: 3 draws, worth 1.5 of 50")
     assert mean_of(CellSums()).effective < EFFECTIVE_DRAWS

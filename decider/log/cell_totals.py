@@ -1,7 +1,8 @@
 """Totals by segment and action, from which the page estimates what an action would earn in a segment. Called by
 `totals.py` and by every log.
 
-Of draws from a policy's pmf alone, since of them it is known how probable they were. Sums are exact, by bucket of units
+Of draws from a policy's pmf alone, since of them it is known how probable they were, and of those alone in which the
+action was not too improbable: else a few with enormous weights would have everything to say. Sums are exact, by bucket of units
 and bounded: so many segments and actions of an experiment have cells, and which ones does not depend on the order of
 counting.
 """
@@ -28,6 +29,9 @@ MOST_CELLS = MOST_SEGMENTS * MOST_ACTIONS
 PRUNE_AT = 4_000
 """Each time that so many more cells are counted, those of too many segments and actions go: any text may be a
 segment, and memory has to be bounded."""
+
+LEAST_SLOTS, LEAST = 20_000, 0.02
+"""Probability of an action that a draw needs to count for its cell: whole slots, and as a float."""
 
 INVERSE_UNIT = 1e-3
 """Of `inverse`: whole numbers, so that they are exact."""
@@ -59,18 +63,26 @@ def _numbers() -> array[int]:
 
 @dataclass(slots=True)
 class CellSums:
-    """possible: draws in which the action could come; inverse: the sum of 1 / its probability over them. The rest is of
-    sealed decisions in which it came: numbers and odd, as in `PlaceSums`."""
+    """eligible: draws in which the action could come; probable: those in which that had LEAST; inverse: the sum of 1 /
+    its probability over the latter. The rest is of such ones that are sealed, and in which it came: numbers and odd, as
+    in `PlaceSums`."""
 
-    possible: int = 0
+    eligible: int = 0
+    probable: int = 0
     inverse: int = 0
     numbers: array[int] = field(default_factory=_numbers)
     odd: dict[int, ExactSum] = field(default_factory=dict)
 
-    def add_possible(self, count: int, inverse: int) -> None:
+    def add_eligible(self, count: int, probable: int, inverse: int) -> None:
         """More draws in which the action could come."""
-        self.possible += count
+        self.eligible += count
+        self.probable += probable
         self.inverse += inverse
+
+    def add_pmf(self, slots: int) -> None:
+        """One, in which the action had so many slots."""
+        is_probable = slots >= LEAST_SLOTS
+        self.add_eligible(1, int(is_probable), inverse_of(slots) if is_probable else 0)
 
     def add_draws(
         self, bucket: int, count: int, weights: Sequence[int], rewards: Sequence[int] | None, odd: float = 0.0
@@ -85,14 +97,14 @@ class CellSums:
             self.odd[place] = self.odd.get(place, ZERO) + ExactSum.of(odd, count)
 
     def add_draw(self, bucket: int, propensity: float, reward: float) -> None:
-        """One."""
+        """One, of a probability of LEAST or more."""
         weight, weighted = digits_of(1.0 / propensity), reward / propensity
         assert weight is not None, "a propensity is at least a millionth"
         self.add_draws(bucket, 1, weight, digits_of(weighted), weighted)
 
     def add(self, more: CellSums) -> None:
         """Other decisions."""
-        self.add_possible(more.possible, more.inverse)
+        self.add_eligible(more.eligible, more.probable, more.inverse)
         for place, number in enumerate(more.numbers):
             if number:
                 self.numbers[place] += number
@@ -123,14 +135,14 @@ class CellSums:
     def to_json(self) -> list[Any]:
         """As short as it can be."""
         odd = [[place, *sums.pair()] for place, sums in sorted(self.odd.items())]
-        return [self.possible, self.inverse, packed(self.numbers), odd]
+        return [self.eligible, self.probable, self.inverse, packed(self.numbers), odd]
 
     @classmethod
     def from_json(cls, content: Iterable[Any]) -> Self:
         """The opposite of `to_json`. Raises ValueError or TypeError."""
-        possible, inverse, numbers, odd = content
+        eligible, probable, inverse, numbers, odd = content
         sums = {place: ExactSum.from_pair((a, b)) for place, a, b in odd}
-        return cls(possible, inverse, unpacked(numbers, _COLUMNS * CELL_BUCKETS), sums)
+        return cls(eligible, probable, inverse, unpacked(numbers, _COLUMNS * CELL_BUCKETS), sums)
 
 
 Cells = dict[Cell, CellSums]

@@ -20,7 +20,7 @@ from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
-from decider.log.cell_totals import Cell, cell_of, inverse_of
+from decider.log.cell_totals import LEAST, Cell, cell_of
 from decider.log.daily_totals import DayCell, DayGroup, Earned, day_of
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.exploration import exploration_cost
@@ -1076,7 +1076,7 @@ def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, 
             totals.variance[*key, day] += slots_variance(slots)
             if slots and key[1] != CALLED:
                 cell = Cell(measure, decision.context.segment, key[1])
-                cell_of(totals.cells, cell).add_possible(1, inverse_of(slots))
+                cell_of(totals.cells, cell).add_pmf(slots)
 
 
 def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
@@ -1127,7 +1127,7 @@ def _count_exploration(totals: Totals, sealed: SealedDecision, version: Experime
         reward = final_reward(version.experiment.reward, sealed.rewards)
         draws.of(LEARNED).add_float(place, exploration_cost(decision, reward))
         action = names_of(version).counted_as(decision.action)
-        if action != CALLED:
+        if action != CALLED and decision.propensity >= LEAST:
             cell = Cell(measure.first, decision.context.segment, action)
             cell_of(totals.cells, cell).add_draw(bucket_of(decision.unit_id), decision.propensity, reward)
 

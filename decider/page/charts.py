@@ -12,7 +12,7 @@ from types import MappingProxyType
 from decider.log.daily_totals import MOST_DAYS
 from decider.log.totals import HOLDOUT, POLICY
 from decider.page.figures import ActionMean, Day, Means, Segment, by_frequency
-from decider.page.words import Fact, date, would_earn
+from decider.page.words import Fact, date, earns
 from decider.text import count, figure, percent
 
 COLOURS = 6
@@ -51,18 +51,18 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ActionRow:
-    """share: of the segment's decisions. earns: what it would earn there if everybody got it."""
+    """share: of the segment's decisions. earns: what it earns there. covers: in which part of them that is known."""
 
     name: str
     colour: int
     share: str
     earns: Fact
-    is_best: bool
+    covers: str
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """is_thin: too little data to say much. actions: each with what it would earn; empty where that is known of none.
+    """is_thin: too little data to say much. actions: each with what it earns; empty where that is known of none.
     best_known: then, how far the one is of which most is known."""
 
     name: str
@@ -129,7 +129,7 @@ def colours(days: Sequence[Day]) -> Colours:
 def segment_rows(
     segments: Sequence[Segment], known: Colours, means: Means = MappingProxyType({})
 ) -> Sequence[SegmentRow]:
-    """One bar of shares for each, with what actions would earn; where no decision names a segment, one for all."""
+    """One bar of shares for each, with what actions earn; where no decision names a segment, one for all."""
     nameless = "no segment given" if len(segments) > 1 else "all"
     return [segment_row(segment, known, nameless, means.get(segment.name, ())) for segment in segments]
 
@@ -151,13 +151,14 @@ def segment_row(
     if any(one.mean.is_known for one in means):
         return SegmentRow(name, segment.decisions, is_thin, bars, shares, actions)
     best = max(means, key=lambda one: one.mean.effective, default=None)
-    told = f"{best.action}: {would_earn(best.mean).note}" if best is not None else ""
+    told = f"{best.action}: {earns(best.mean).note}" if best is not None else ""
     return SegmentRow(name, segment.decisions, is_thin, bars, shares, best_known=told)
 
 
 def _action_row(one: ActionMean, segment: Segment, known: Colours) -> ActionRow:
     share = percent(float(f"{segment.actions[one.action] / segment.decisions:.2g}"))
-    return ActionRow(one.action, known.of(one.action), share, would_earn(one.mean), one.is_best)
+    covers = percent(float(f"{one.mean.coverage:.2g}"))
+    return ActionRow(one.action, known.of(one.action), share, earns(one.mean), covers)
 
 
 def daily(days: Sequence[Day], known: Colours, versions: Sequence[tuple[int, int]]) -> Daily | None:

@@ -5,7 +5,6 @@ Called by `page.py` while it holds the totals.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,11 +68,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class ActionMean:
-    """What an action would earn in a segment. is_best: it earns more than each other for sure."""
+    """What an action earns in a segment."""
 
     action: str
     mean: CellMean
-    is_best: bool
 
 
 Means = Mapping[str, Sequence[ActionMean]]
@@ -159,23 +157,14 @@ def _means(cells: Cells) -> Means:
     found: dict[str, dict[str, CellMean]] = {}
     for cell, sums in cells.items():
         found.setdefault(cell.segment, {})[cell.action] = mean_of(sums)
-    return {segment: _compared(means) for segment, means in found.items()}
+    return {segment: _sorted(means) for segment, means in found.items()}
 
 
-def _compared(means: Mapping[str, CellMean]) -> Sequence[ActionMean]:
+def _sorted(means: Mapping[str, CellMean]) -> Sequence[ActionMean]:
     """The one that earns most first, those of which nothing is known last."""
     known = sorted([a for a in means if means[a].is_known], key=lambda a: (-means[a].interval.value, a))
     others = sorted([action for action in means if action not in known])
-    highs = {action: means[action].interval.high for action in means}
-    return [
-        ActionMean(action, means[action], _is_best(means[action].interval.low, {**highs, action: -math.inf}))
-        for action in (*known, *others)
-    ]
-
-
-def _is_best(low: float, others: Mapping[str, float]) -> bool:
-    """others: upper ends, infinite where nothing is known."""
-    return len(others) > 1 and low > max(others.values())
+    return [ActionMean(action, means[action]) for action in (*known, *others)]
 
 
 def mean_of(sums: CellSums) -> CellMean:
@@ -184,7 +173,8 @@ def mean_of(sums: CellSums) -> CellMean:
         np.array(sums.weights()),
         np.array(sums.rewards()),
         draws=sums.draws,
-        possible=float(sums.possible),
+        probable=float(sums.probable),
+        eligible=float(sums.eligible),
         inverse=sums.inverse * INVERSE_UNIT,
         cells=MOST_CELLS,
     )

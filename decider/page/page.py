@@ -22,7 +22,7 @@ from decider.estimate.lift import LEVEL
 from decider.experiment.definition import Experiment
 from decider.learn.guard import describe
 from decider.learn.guardrails import Judged
-from decider.log.cell_totals import MOST_ACTIONS, MOST_SEGMENTS
+from decider.log.cell_totals import LEAST, MOST_ACTIONS, MOST_SEGMENTS
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import LeaveOut, LogReader
 from decider.metrics.shared_totals import SharedTotals
@@ -229,11 +229,12 @@ class Page:
             return ""
         since = self._log.version_at(found.means_since)
         return (
-            f"Would earn: reward of a decision if everybody in the segment got the action, estimated from all draws "
-            f"since version {since.number} ({words.moment(since.time)}): doubly robust, by unit. All bands together "
-            f"are right with {percent(LEVEL)}, at every look. Best: above each other one for sure. Too little data: "
-            f"the draws are worth less than {figure(EFFECTIVE_DRAWS)}, or carry too few rewards. Estimated for at most "
-            f"{MOST_SEGMENTS} segments and {MOST_ACTIONS} actions, the first in the alphabet."
+            f"Earns: reward of a decision, estimated from the draws since version {since.number} "
+            f"({words.moment(since.time)}) that could give the action with {percent(LEAST)} or more: doubly robust, by "
+            "unit. Known for: their part of the decisions. Of the others nothing is known, so compare actions that are "
+            f"known for most. All bands together are right with {percent(LEVEL)}, at every look. Too little data: the "
+            f"draws are worth less than {figure(EFFECTIVE_DRAWS)}, or carry too few rewards. At most {MOST_SEGMENTS} "
+            f"segments and {MOST_ACTIONS} actions have estimates, the first in the alphabet."
         )
 
     def _missing(self, text: str) -> Answer:
@@ -344,9 +345,10 @@ TERMS = (
     ),
     Term("Who gets what", "Parts of the policy's decisions; they are counted, not estimated."),
     Term(
-        "Would earn",
-        "What an action would earn on average if everybody in the segment got it. It is estimated from the decisions "
-        "that gave it, each weighted with 1 / its probability, so it does not matter to whom the policy gave it.",
+        "Earns",
+        "What an action would have earned on average if everybody had got it, of those in a segment whom the policy "
+        "gave it now and then. It is estimated from the decisions that gave it, each weighted with 1 / its "
+        "probability, so it does not matter to whom the policy gave it more often.",
     ),
     Term("By day", "Days in UTC. A point of a day has no band: whether it pays is said above."),
 )

@@ -149,13 +149,13 @@ def _mean(found: Lift, group: int) -> Fact:
 def worth(found: CellMean) -> str:
     """Of the draws that an estimate needs.
 
-    >>> worth(CellMean(UNKNOWN, draws=2_132, effective=19.4))
+    >>> worth(CellMean(UNKNOWN, draws=2_132, effective=19.4, coverage=0.9))
     '2,132 draws, worth 19 of 50'
     """
     return f"{count(found.draws)} draws, worth {rough(found.effective)} of {figure(EFFECTIVE_DRAWS)}"
 
 
-def would_earn(found: CellMean) -> Fact:
+def earns(found: CellMean) -> Fact:
     """Of an action in a segment."""
     if not found.is_known:
         return Fact("too little data", note=worth(found) if found.effective < EFFECTIVE_DRAWS else "too few rewards")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
-from decider.log.cell_totals import Cell, Cells, cell_of
+from decider.log.cell_totals import LEAST, LEAST_SLOTS, Cell, Cells, cell_of
 from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
@@ -46,7 +46,9 @@ from decisions where position > :after and position <= :until group by version, 
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
 select version, eligible, key, time / {DAY} as day, coalesce(segment, '') as segment, count(*) as count,
-  sum(value) as slots, sum((value * ({SLOTS} - value) + 999) / 1000) as variance, sum(1000000000 / value) as inverse
+  sum(value) as slots, sum((value * ({SLOTS} - value) + 999) / 1000) as variance,
+  sum(value >= {LEAST_SLOTS}) as probable,
+  sum(case when value >= {LEAST_SLOTS} then 1000000000 / value else 0 end) as inverse
 from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
 group by version, eligible, key, day, segment
@@ -124,13 +126,15 @@ with sealed as materialized (
       then (select d.pmf from decisions d where d.position = s.position) end as pmf
   from sealed_decisions s where {condition}),
 costs as materialized (
-  select holdout, left_out, unit_id, segment, action, reward, case when pmf is not null then 1.0 / propensity end as
-    weight, case when pmf is not null then reward / propensity end as weighted, case when pmf is not null then reward
+  select holdout, left_out, unit_id, segment, action, reward,
+    case when pmf is not null and propensity >= {LEAST} then 1.0 / propensity end as weight,
+    case when pmf is not null and propensity >= {LEAST} then reward / propensity end as weighted,
+    case when pmf is not null then reward
     * (case when reason = '{Reason.EXPLOIT}' then 1.0 / (propensity * {_MOST}) when {_IS_FLAT} then 1.0 else 0.0 end
       - 1.0) end as cost
   from sealed)
 select holdout, left_out, unit_id, segment, action, count(*) as count, count(cost) as draws,
-  {sum_columns("reward", "value")}, {sum_columns("cost", "cost")}, {sum_columns("weight", "weight")},
+  count(weight) as probable, {sum_columns("reward", "value")}, {sum_columns("cost", "cost")}, {sum_columns("weight", "weight")},
   {sum_columns("weighted", "weighted")}
 from costs group by holdout, left_out, unit_id, segment, action, value_odd, cost_odd, weight_odd, weighted_odd
 """  # noqa: S608 - our names
@@ -222,7 +226,7 @@ def _count_possible(
         totals.variance[*key, row["day"]] += row["variance"]
         if key[1] != CALLED:
             cell = Cell(measures(version).first, row["segment"], key[1])
-            cell_of(totals.cells, cell).add_possible(row["count"], row["inverse"])
+            cell_of(totals.cells, cell).add_eligible(row["count"], row["probable"], row["inverse"])
 
 
 def _count_days(
@@ -302,6 +306,7 @@ class _UnitRow(NamedTuple):
     action: ActionId
     decisions: int
     draws: int
+    probable: int
     upper: int
     lower: int
     rest: int
@@ -342,12 +347,12 @@ def _add_draws(exploration: StratumTotals, rows: Iterable[_UnitRow]) -> None:
 def _add_cells(cells: Cells, rows: Iterable[_UnitRow], places: Places) -> None:
     for row in rows:
         action = places.names.counted_as(row.action)
-        if action == CALLED:
+        if action == CALLED or not row.probable:
             continue
         weights = (row.weight_upper, row.weight_lower, row.weight_rest)
         rewards = (row.weighted_upper, row.weighted_lower, row.weighted_rest) if row.weighted_odd is None else None
         sums = cell_of(cells, Cell(places.measure.first, row.segment, action))
-        sums.add_draws(bucket_of(row.unit), row.draws, weights, rewards, row.weighted_odd or 0.0)
+        sums.add_draws(bucket_of(row.unit), row.probable, weights, rewards, row.weighted_odd or 0.0)
 
 
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
