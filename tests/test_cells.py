@@ -110,10 +110,10 @@ def test_every_log_counts_the_same_cells_and_they_are_those_of_the_rows(tmp_path
         rows = db.execute(
             """select segment, action, count(*), sum(1 / propensity), sum(reward / propensity) from sealed_decisions
             where version > (select min(position) from experiments) and reason in ('EXPLOIT', 'EXPLORE')
-            and propensity >= 0.02 group by 1, 2"""
+            and propensity >= 0.05 group by 1, 2"""
         ).fetchall()
         (eligible, probable, inverse) = db.execute(
-            """select count(*), sum(value >= 20000), sum(case when value >= 20000 then 1e6 / value else 0 end)
+            """select count(*), sum(value >= 50000), sum(case when value >= 50000 then 1e6 / value else 0 end)
             from decisions, json_each(pmf) where segment = 's1' and reason in ('EXPLOIT', 'EXPLORE') and key = 0
             and version > (select min(position) from experiments)"""
         ).fetchone()
@@ -225,7 +225,7 @@ def test_what_was_hardly_tried_is_not_known() -> None:
     drawn = np.zeros(CELL_BUCKETS)
     drawn[:100] = 1 / 0.9
     earned = drawn * (np.arange(CELL_BUCKETS) % 2)
-    inverse = 100 / 0.9 + 10_000 / 0.02
+    inverse = 100 / 0.9 + 10_000 / 0.05
     counts = {"draws": 100, "cells": 1, "eligible": 20_000.0}
     assert not cell_mean(drawn, earned, probable=1_000.0, inverse=inverse, **counts).is_known  # type: ignore[arg-type]
     found = cell_mean(drawn, earned, probable=111.0, inverse=123.0, **counts)  # type: ignore[arg-type]

@@ -2,9 +2,9 @@
 `totals.py` and by every log.
 
 Of draws from a policy's pmf alone, since of them it is known how probable they were, and of those alone in which the
-action was not too improbable: else a few with enormous weights would have everything to say. Sums are exact, by bucket of units
-and bounded: so many segments and actions of an experiment have cells, and which ones does not depend on the order of
-counting.
+action was not too improbable: else a few with enormous weights would have everything to say. Sums are exact, by bucket
+of units and bounded: so many segments and actions of an experiment have cells, and which ones does not depend on the
+order of counting.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRUNE_AT = 4_000
 """Each time that so many more cells are counted, those of too many segments and actions go: any text may be a
 segment, and memory has to be bounded."""
 
-LEAST_SLOTS, LEAST = 20_000, 0.02
+LEAST_SLOTS, LEAST = 50_000, 0.05
 """Probability of an action that a draw needs to count for its cell: whole slots, and as a float."""
 
 INVERSE_UNIT = 1e-3

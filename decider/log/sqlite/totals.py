@@ -134,8 +134,8 @@ costs as materialized (
       - 1.0) end as cost
   from sealed)
 select holdout, left_out, unit_id, segment, action, count(*) as count, count(cost) as draws,
-  count(weight) as probable, {sum_columns("reward", "value")}, {sum_columns("cost", "cost")}, {sum_columns("weight", "weight")},
-  {sum_columns("weighted", "weighted")}
+  count(weight) as probable, {sum_columns("reward", "value")}, {sum_columns("cost", "cost")},
+  {sum_columns("weight", "weight")}, {sum_columns("weighted", "weighted")}
 from costs group by holdout, left_out, unit_id, segment, action, value_odd, cost_odd, weight_odd, weighted_odd
 """  # noqa: S608 - our names
 
