@@ -250,5 +250,5 @@ def test_too_little_data_is_said_and_not_shown_as_a_figure() -> None:
         ("b", "10 %", "too little data", "10 %"),
     ]
     alone = segment_row(segment, known, means=[ActionMean("b", UNKNOWN)])
-    assert (alone.actions, alone.best_known) == ((), "b: 3 draws, worth 1.5 of 50")
+    assert (alone.actions, alone.nearest) == ((), "b: 3 draws, worth 1.5 of 50")
     assert mean_of(CellSums()).effective < EFFECTIVE_DRAWS

@@ -63,7 +63,7 @@ class ActionRow:
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
     """is_thin: too little data to say much. actions: each with what it earns; empty where that is known of none.
-    best_known: then, how far the one is of which most is known."""
+    nearest: then, how far the one is of which most is known."""
 
     name: str
     decisions: int
@@ -71,7 +71,7 @@ class SegmentRow:
     bars: Sequence[Bar]
     shares: Sequence[Share]
     actions: Sequence[ActionRow] = ()
-    best_known: str = ""
+    nearest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def segment_row(
         return SegmentRow(name, segment.decisions, is_thin, bars, shares, actions)
     best = max(means, key=lambda one: one.mean.effective, default=None)
     told = f"{best.action}: {earns(best.mean).note}" if best is not None else ""
-    return SegmentRow(name, segment.decisions, is_thin, bars, shares, best_known=told)
+    return SegmentRow(name, segment.decisions, is_thin, bars, shares, nearest=told)
 
 
 def _action_row(one: ActionMean, segment: Segment, known: Colours) -> ActionRow:

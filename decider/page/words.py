@@ -158,7 +158,10 @@ def worth(found: CellMean) -> str:
 def earns(found: CellMean) -> Fact:
     """Of an action in a segment."""
     if not found.is_known:
-        return Fact("too little data", note=worth(found) if found.effective < EFFECTIVE_DRAWS else "too few rewards")
+        return Fact(
+            "too little data",
+            note=worth(found) if found.effective < EFFECTIVE_DRAWS else "enough draws, but too few rewards",
+        )
     short = partial(rough, digits=3)
     return Fact(short(found.interval.value), between(found.interval.low, found.interval.high, written=short))
 
