@@ -149,7 +149,7 @@ def _mean(found: Lift, group: int) -> Fact:
 def worth(found: CellMean) -> str:
     """Of the draws that an estimate needs.
 
-    >>> worth(CellMean(UNKNOWN, draws=2_132, effective=19.4, coverage=0.9))
+    >>> worth(CellMean(Interval(0.2, 0.0, 1.0), draws=2_132, effective=19.4, coverage=0.9))
     '2,132 draws, worth 19 of 50'
     """
     return f"{count(found.draws)} draws, worth {rough(found.effective)} of {figure(EFFECTIVE_DRAWS)}"
