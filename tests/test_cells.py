@@ -6,6 +6,7 @@ import math
 import sqlite3
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -245,10 +246,18 @@ def test_too_little_data_is_said_and_not_shown_as_a_figure() -> None:
     """Grey, without a number that somebody would read."""
     segment, known = Segment("s", Counter({"a": 9, "b": 1})), Colours(["a"])
     both = segment_row(segment, known, means=[ActionMean("a", mean(0.1, 0.2)), ActionMean("b", UNKNOWN)]).actions
-    assert [(one.name, one.share, one.earns.text, one.covers) for one in both] == [
-        ("a", "90 %", "0.15", "96 %"),
-        ("b", "10 %", "too little data", "10 %"),
+    assert [(one.name, one.share, one.earns.text, one.covers, one.is_thin) for one in both] == [
+        ("a", "90 %", "0.15", "96 %", False),
+        ("b", "10 %", "too little data", "10 %", True),
     ]
     alone = segment_row(segment, known, means=[ActionMean("b", UNKNOWN)])
     assert (alone.actions, alone.nearest) == ((), "b: 3 draws, worth 1.5 of 50")
     assert mean_of(CellSums()).effective < EFFECTIVE_DRAWS
+
+
+def test_what_is_known_of_a_selection_is_grey() -> None:
+    """`finish-checkout` earns most among those who are about to pay, and little elsewhere: it must not look best."""
+    segment = Segment("s", Counter({"sale": 80, "finish-checkout": 20}))
+    means = [ActionMean("finish-checkout", replace(mean(0.3, 0.4), coverage=0.2)), ActionMean("sale", mean(0.1, 0.2))]
+    rows = segment_row(segment, Colours([]), means=means).actions
+    assert [(one.name, one.is_thin) for one in rows] == [("sale", False), ("finish-checkout", True)]

@@ -449,7 +449,7 @@ def test_what_actions_earn_is_told_by_segment(server: InProcessClient) -> None:
     """Beside what is counted: the plain mean of an action says to whom the policy gave it."""
     _, html = server.fetch("/experiments/shop")
     seen = Seen(html).texts
-    assert "Earns" in seen
+    assert "Earns there" in seen
     assert any("All bands together are right with 95 %, at every look" in text for text in seen)
     assert any(re.fullmatch(r"0\.[\d]+ to 0\.[\d]+", text) for text in seen)
 

@@ -24,6 +24,9 @@ HEIGHT, SLOT, GAP = 100.0, 10.0, 1.0
 LEAST = 30
 """Decisions of a group on a day: with fewer its mean is not drawn."""
 
+MOST = 0.5
+"""Part of a segment's decisions for which it must be known what an action earns: with less it is greyed."""
+
 FEW = 100
 """Decisions of a segment: with fewer it is greyed."""
 
@@ -51,13 +54,15 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ActionRow:
-    """share: of the segment's decisions. earns: what it earns there. covers: in which part of them that is known."""
+    """share: of the segment's decisions. earns: what it earns there. covers: for which part of them that is known. is_thin:
+    nothing is known, or not for most: then it is about a selection, and no figure of the segment."""
 
     name: str
     colour: int
     share: str
     earns: Fact
     covers: str
+    is_thin: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +152,8 @@ def segment_row(
             shares.append(Share(name, colour, told))
         x += 100.0 * share
     name, is_thin = segment.name or nameless, segment.decisions < FEW
-    actions = [_action_row(one, segment, known) for one in means]
+    by_share = sorted(means, key=lambda one: (-segment.actions[one.action], one.action))
+    actions = [_action_row(one, segment, known) for one in by_share]
     if any(one.mean.is_known for one in means):
         return SegmentRow(name, segment.decisions, is_thin, bars, shares, actions)
     best = max(means, key=lambda one: one.mean.effective, default=None)
@@ -158,7 +164,14 @@ def segment_row(
 def _action_row(one: ActionMean, segment: Segment, known: Colours) -> ActionRow:
     share = percent(float(f"{segment.actions[one.action] / segment.decisions:.2g}"))
     covers = percent(float(f"{one.mean.coverage:.2g}"))
-    return ActionRow(one.action, known.of(one.action), share, earns(one.mean), covers)
+    return ActionRow(
+        one.action,
+        known.of(one.action),
+        share,
+        earns(one.mean),
+        covers,
+        not one.mean.is_known or one.mean.coverage < MOST,
+    )
 
 
 def daily(days: Sequence[Day], known: Colours, versions: Sequence[tuple[int, int]]) -> Daily | None:

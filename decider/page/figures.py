@@ -154,17 +154,10 @@ def sheet(totals: LabelTotals, experiment: ExperimentId) -> Sheet:
 
 
 def _means(cells: Cells) -> Means:
-    found: dict[str, dict[str, CellMean]] = {}
+    found: dict[str, list[ActionMean]] = {}
     for cell, sums in cells.items():
-        found.setdefault(cell.segment, {})[cell.action] = mean_of(sums)
-    return {segment: _sorted(means) for segment, means in found.items()}
-
-
-def _sorted(means: Mapping[str, CellMean]) -> Sequence[ActionMean]:
-    """The one that earns most first, those of which nothing is known last."""
-    known = sorted([a for a in means if means[a].is_known], key=lambda a: (-means[a].interval.value, a))
-    others = sorted([action for action in means if action not in known])
-    return [ActionMean(action, means[action]) for action in (*known, *others)]
+        found.setdefault(cell.segment, []).append(ActionMean(cell.action, mean_of(sums)))
+    return found
 
 
 def mean_of(sums: CellSums) -> CellMean:

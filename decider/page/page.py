@@ -229,10 +229,11 @@ class Page:
             return ""
         since = self._log.version_at(found.means_since)
         return (
-            f"Earns: reward of a decision, estimated from the draws since version {since.number} "
+            f"Earns there: reward of a decision, estimated from the draws since version {since.number} "
             f"({words.moment(since.time)}) that could give the action with {percent(LEAST)} or more: doubly robust, by "
-            "unit. Known for: their part of the decisions. Of the others nothing is known, so compare actions that are "
-            f"known for most. All bands together are right with {percent(LEVEL)}, at every look. Too little data: the "
+            "unit. Known for: the part of the segment's decisions for which that is known. Below "
+            f"{percent(charts.MOST)} it is grey: it is about those whom the policy chose for the action, so compare it "
+            f"with nothing. All bands together are right with {percent(LEVEL)}, at every look. Too little data: the "
             f"draws are worth less than {figure(EFFECTIVE_DRAWS)}, or carry too few rewards. At most {MOST_SEGMENTS} "
             f"segments and {MOST_ACTIONS} actions have estimates, the first in the alphabet."
         )
@@ -345,7 +346,7 @@ TERMS = (
     ),
     Term("Who gets what", "Parts of the policy's decisions; they are counted, not estimated."),
     Term(
-        "Earns",
+        "Earns there",
         "What an action would have earned on average if everybody had got it, of those in a segment whom the policy "
         "gave it now and then. It is estimated from the decisions that gave it, each weighted with 1 / its "
         "probability, so it does not matter to whom the policy gave it more often.",
