@@ -54,8 +54,8 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class ActionRow:
-    """share: of the segment's decisions. earns: what it earns there. covers: for which part of them that is known. is_thin:
-    nothing is known, or not for most: then it is about a selection, and no figure of the segment."""
+    """share: of the segment's decisions. earns: what it earns there. covers: for which part of them that is known.
+    is_thin: nothing is known, or not for most: then it is about a selection, and no figure of the segment."""
 
     name: str
     colour: int
