@@ -382,6 +382,7 @@ def test_a_guardrail_holds_is_crossed_or_is_not_told_yet(lift: float, bound: flo
     assert row.verdict.word == word
     assert row.bound == "at most +0.002"
     assert "an alarm" in row.follows.lower()
+    assert words.state(shop(), crossed=crossed) == ("running, a guardrail is crossed" if crossed else "running")
     at_least = Guardrail("click", at_least=-0.002)
     mirrored = words.rail(at_least, judged(at_least, -lift, -bound, crossed=crossed), ExperimentId("mail"))
     assert mirrored.verdict.word == word

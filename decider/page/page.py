@@ -147,7 +147,8 @@ class Page:
     def _state(self, id_: ExperimentId) -> str:
         serving = self._current.get(id_)
         if serving is not None:
-            return words.state(serving.version.experiment, held=id_ in self._held)
+            crossed = any(one.crossed for one in self._judged().get(id_, ()))
+            return words.state(serving.version.experiment, held=id_ in self._held, crossed=crossed)
         return "cannot serve yet" if id_ in self._current.held else "ended"
 
     def experiment(self, id_: ExperimentId, made: Position = START) -> Answer:

@@ -246,8 +246,8 @@ def _follows(guardrail: Guardrail, experiment: ExperimentId, *, crossed: bool) -
     return f"Everybody gets the baseline action since {since}. `decider resume {experiment}` ends that{again}."
 
 
-def state(experiment: Experiment, *, held: bool = False) -> str:
-    """What it does now, in one or two words."""
+def state(experiment: Experiment, *, held: bool = False, crossed: bool = False) -> str:
+    """What it does now, in a few words. crossed: a guardrail is, and the policy goes on."""
     if experiment.ended:
         return "ended"
     if experiment.paused:
@@ -257,7 +257,7 @@ def state(experiment: Experiment, *, held: bool = False) -> str:
     if held:
         return "learning held"
     words = {Learning.FROZEN: "learning frozen", Learning.APPRENTICE: "apprentice", Learning.LOG_ONLY: "only logs"}
-    return words.get(experiment.learning, "running")
+    return words.get(experiment.learning, "running") + ", a guardrail is crossed" * crossed
 
 
 def left_out(one: LeaveOut, *, log: str, in_force: bool) -> tuple[str, ...]:
