@@ -161,8 +161,11 @@ def from_rows(rows: Iterable[Any]) -> dict[str, StrataTotals]:
     found: dict[str, StrataTotals] = {}
     for experiment, measure, first, decisions, left_out, rewards in rows:
         stratum = Stratum(Position(measure), Position(first))
-        sums = {name: PlaceSums.from_json(content) for name, content in rewards.items()}
-        found.setdefault(experiment, {})[stratum] = StratumTotals(unpacked(decisions), unpacked(left_out), sums)
+        try:
+            sums = {name: PlaceSums.from_json(content) for name, content in rewards.items()}
+            found.setdefault(experiment, {})[stratum] = StratumTotals(unpacked(decisions), unpacked(left_out), sums)
+        except ValueError as error:
+            raise ValueError(f"damaged sums of {experiment}: {error}") from error
     return found
 
 
@@ -200,7 +203,7 @@ def unpacked(text: str, places: int = PLACES) -> array[int]:
     try:
         found = array("q", json.loads(zlib.decompress(b85decode(text))))
     except zlib.error as error:
-        raise ValueError(f"damaged sums: {error}") from error
+        raise ValueError(str(error)) from error
     if len(found) != places:
         raise ValueError(f"{len(found)} sums in place of {places}")
     return found
