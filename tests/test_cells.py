@@ -127,7 +127,7 @@ def test_every_log_counts_the_same_cells_and_they_are_those_of_the_rows(tmp_path
         assert sum(sums.rewards()) == pytest.approx(rewards)
     first = known["s1", "a"]
     assert (first.eligible, first.probable) == (eligible, probable)
-    assert first.inverse * INVERSE_UNIT == pytest.approx(inverse, rel=1e-3)
+    assert first.inverse * INVERSE_UNIT == pytest.approx(inverse, rel=1e-6)
 
 
 class World(NamedTuple):

@@ -2,19 +2,19 @@
 `totals.py` and by every log.
 
 Of draws from a policy's pmf alone, since of them it is known how probable they were, and of those alone in which the
-action was not too improbable: else a few with enormous weights would have everything to say. Sums are exact, by bucket
-of units and bounded: so many segments and actions of an experiment have cells, and which ones does not depend on the
-order of counting.
+action was not too improbable: else a few with enormous weights would have everything to say. Sums do not round, by
+bucket of units and bounded: so many segments and actions of an experiment have cells, and which ones does not depend on
+the order of counting.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
-from decider.log.exact_sum import DIGITS, ZERO, ExactSum, digits_of
+from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.lift_totals import packed, unpacked
 from decider.types import ActionId, Position
 
@@ -33,20 +33,54 @@ segment, and memory has to be bounded."""
 LEAST_SLOTS, LEAST = 50_000, 0.05
 """Probability of an action that a draw needs to count for its cell: whole slots, and as a float."""
 
-INVERSE_UNIT = 1e-3
-"""Of `inverse`: whole numbers, so that they are exact."""
+INVERSE_UNIT = 1e-6
+"""Of 1 / probability: whole numbers, so that sums do not round."""
 
-_COLUMNS = 7
-"""For each bucket: draws, the digits of their weights, and those of their weighted rewards."""
+_COLUMNS = 4
+"""For each bucket: draws, their weights, and the upper and lower halves of their weighted rewards."""
+
+_HALF, _LARGEST = 32, 2.0**32
+"""Bits of the lower half, in units of 2**-31; the rest of a value goes. Values from _LARGEST on are kept apart."""
 
 
 def inverse_of(slots: int) -> int:
     """1 / probability of an action with so many slots.
 
-    >>> inverse_of(250_000), inverse_of(3)
-    (4000, 333333333)
+    >>> inverse_of(250_000), inverse_of(300_000)
+    (4000000, 3333333)
     """
-    return 1_000_000_000 // slots
+    return 1_000_000_000_000 // slots
+
+
+class Weighted(NamedTuple):
+    """A sum of weighted rewards, in halves; odd: each of them, where it is too large."""
+
+    upper: int
+    lower: int
+    odd: float | None = None
+
+    @classmethod
+    def of(cls, value: float) -> Self:
+        """One.
+
+        >>> Weighted.of(2.5), Weighted.of(1e12).odd
+        (Weighted(upper=1, lower=1073741824, odd=None), 1000000000000.0)
+        """
+        if abs(value) >= _LARGEST:
+            return cls(0, 0, value)
+        whole = int(value * 2.0**31)
+        return cls(whole >> _HALF, whole & (2**_HALF - 1))
+
+
+def weighted_columns(value: str) -> str:
+    """The same in SQL: the columns `Weighted` has; group by `weighted_odd`, too. value: of a float or null."""
+    whole = f"cast({value} * {2.0**31} as integer)"
+    fits = f"abs({value}) < {_LARGEST}"
+    return (
+        f"sum(case when {fits} then {whole} >> {_HALF} end) as weighted_upper, "
+        f"sum(case when {fits} then {whole} & {2**_HALF - 1} end) as weighted_lower, "
+        f"case when not {fits} then {value} end as weighted_odd"
+    )
 
 
 class Cell(NamedTuple):
@@ -64,8 +98,8 @@ def _numbers() -> array[int]:
 @dataclass(slots=True)
 class CellSums:
     """eligible: draws in which the action could come; probable: those in which that had LEAST; inverse: the sum of 1 /
-    its probability over the latter. The rest is of such ones that are sealed, and in which it came: numbers and odd, as
-    in `PlaceSums`."""
+    its probability over the latter. The rest is of such ones that are sealed, and in which it came: numbers by column
+    and bucket; odd: by bucket, sums of what is too large for them."""
 
     eligible: int = 0
     probable: int = 0
@@ -84,23 +118,17 @@ class CellSums:
         is_probable = slots >= LEAST_SLOTS
         self.add_eligible(1, int(is_probable), inverse_of(slots) if is_probable else 0)
 
-    def add_draws(
-        self, bucket: int, count: int, weights: Sequence[int], rewards: Sequence[int] | None, odd: float = 0.0
-    ) -> None:
-        """So many draws of units of one of the lift's buckets, with the digits of the sum of their weights and of that
-        of their weighted rewards. rewards: None where these have no digits; then each is `odd`."""
+    def add_draws(self, bucket: int, count: int, weight: int, weighted: Weighted) -> None:
+        """So many draws of units of one of the lift's buckets. weight: the sum of `inverse_of` their slots."""
         place = bucket % CELL_BUCKETS
-        more = (count, *weights, *(rewards or (0, 0, 0)))
-        for column, number in enumerate(more):
+        for column, number in enumerate((count, weight, weighted.upper, weighted.lower)):
             self.numbers[column * CELL_BUCKETS + place] += number
-        if rewards is None:
-            self.odd[place] = self.odd.get(place, ZERO) + ExactSum.of(odd, count)
+        if weighted.odd is not None:
+            self.odd[place] = self.odd.get(place, ZERO) + ExactSum.of(weighted.odd, count)
 
     def add_draw(self, bucket: int, propensity: float, reward: float) -> None:
         """One, of a probability of LEAST or more."""
-        weight, weighted = digits_of(1.0 / propensity), reward / propensity
-        assert weight is not None, "a propensity is at least a millionth"
-        self.add_draws(bucket, 1, weight, digits_of(weighted), weighted)
+        self.add_draws(bucket, 1, inverse_of(round(propensity * 1e6)), Weighted.of(reward / propensity))
 
     def add(self, more: CellSums) -> None:
         """Other decisions."""
@@ -114,23 +142,22 @@ class CellSums:
     @property
     def draws(self) -> int:
         """All of them."""
-        return sum(self.numbers[:CELL_BUCKETS])
+        return sum(self._column(0))
 
     def weights(self) -> list[float]:
         """By bucket."""
-        return self._sums(1)
+        return [INVERSE_UNIT * number for number in self._column(1)]
 
     def rewards(self) -> list[float]:
         """By bucket, weighted."""
-        found = self._sums(1 + len(DIGITS))
+        halves = zip(self._column(2), self._column(3), strict=True)
+        found = [((upper << _HALF) + lower) / (1 << 31) for upper, lower in halves]
         for place, odd in self.odd.items():
             found[place] += float(odd)
         return found
 
-    def _sums(self, column: int) -> list[float]:
-        """Of the digits in three columns."""
-        columns = [self.numbers[n * CELL_BUCKETS : (n + 1) * CELL_BUCKETS] for n in range(column, column + len(DIGITS))]
-        return [((a << 66) + (b << 34) + c) / (1 << 65) for a, b, c in zip(*columns, strict=True)]
+    def _column(self, number: int) -> array[int]:
+        return self.numbers[number * CELL_BUCKETS : (number + 1) * CELL_BUCKETS]
 
     def to_json(self) -> list[Any]:
         """As short as it can be."""

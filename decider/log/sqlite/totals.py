@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
-from decider.log.cell_totals import LEAST, LEAST_SLOTS, Cell, Cells, cell_of
+from decider.log.cell_totals import LEAST, LEAST_SLOTS, Cell, Cells, Weighted, cell_of, weighted_columns
 from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
@@ -48,7 +48,7 @@ _POSSIBLE = f"""
 select version, eligible, key, time / {DAY} as day, coalesce(segment, '') as segment, count(*) as count,
   sum(value) as slots, sum((value * ({SLOTS} - value) + 999) / 1000) as variance,
   sum(value >= {LEAST_SLOTS}) as probable,
-  sum(case when value >= {LEAST_SLOTS} then 1000000000 / value else 0 end) as inverse
+  sum(case when value >= {LEAST_SLOTS} then 1000000000000 / value else 0 end) as inverse
 from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
 group by version, eligible, key, day, segment
@@ -127,7 +127,8 @@ with sealed as materialized (
   from sealed_decisions s where {condition}),
 costs as materialized (
   select holdout, left_out, unit_id, segment, action, reward,
-    case when pmf is not null and propensity >= {LEAST} then 1.0 / propensity end as weight,
+    case when pmf is not null and propensity >= {LEAST}
+      then 1000000000000 / cast(round(propensity * 1e6) as integer) end as weight,
     case when pmf is not null and propensity >= {LEAST} then reward / propensity end as weighted,
     case when pmf is not null then reward
     * (case when reason = '{Reason.EXPLOIT}' then 1.0 / (propensity * {_MOST}) when {_IS_FLAT} then 1.0 else 0.0 end
@@ -135,8 +136,8 @@ costs as materialized (
   from sealed)
 select holdout, left_out, unit_id, segment, action, count(*) as count, count(cost) as draws,
   count(weight) as probable, {sum_columns("reward", "value")}, {sum_columns("cost", "cost")},
-  {sum_columns("weight", "weight")}, {sum_columns("weighted", "weighted")}
-from costs group by holdout, left_out, unit_id, segment, action, value_odd, cost_odd, weight_odd, weighted_odd
+  sum(weight) as weight, {weighted_columns("weighted")}
+from costs group by holdout, left_out, unit_id, segment, action, value_odd, cost_odd, weighted_odd
 """  # noqa: S608 - our names
 
 
@@ -315,13 +316,9 @@ class _UnitRow(NamedTuple):
     cost_lower: int
     cost_rest: int
     cost_odd: float | None
-    weight_upper: int
-    weight_lower: int
-    weight_rest: int
-    weight_odd: float | None
-    weighted_upper: int
-    weighted_lower: int
-    weighted_rest: int
+    weight: int
+    weighted_upper: int | None
+    weighted_lower: int | None
     weighted_odd: float | None
 
 
@@ -349,10 +346,9 @@ def _add_cells(cells: Cells, rows: Iterable[_UnitRow], places: Places) -> None:
         action = places.names.counted_as(row.action)
         if action == CALLED or not row.probable:
             continue
-        weights = (row.weight_upper, row.weight_lower, row.weight_rest)
-        rewards = (row.weighted_upper, row.weighted_lower, row.weighted_rest) if row.weighted_odd is None else None
+        weighted = Weighted(row.weighted_upper or 0, row.weighted_lower or 0, row.weighted_odd)
         sums = cell_of(cells, Cell(places.measure.first, row.segment, action))
-        sums.add_draws(bucket_of(row.unit), row.probable, weights, rewards, row.weighted_odd or 0.0)
+        sums.add_draws(bucket_of(row.unit), row.probable, row.weight, weighted)
 
 
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
