@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections import Counter
@@ -33,13 +34,14 @@ from decider.log.cell_totals import (
     from_rows,
     to_rows,
 )
+from decider.log.log_totals import LogTotals
 from decider.log.memory import MemoryLog
 from decider.log.open import open_log
 from decider.log.totals import LabelTotals
 from decider.page.charts import Colours, segment_row
 from decider.page.figures import ActionMean, Segment, mean_of
 from decider.types import ActionId, Position
-from tests.lift_logs import shop, write_visits
+from tests.lift_logs import shop, visits_db, write_visits
 from tests.long_logs import PastClock
 from tests.test_daily_totals import counted
 
@@ -128,6 +130,25 @@ def test_every_log_counts_the_same_cells_and_they_are_those_of_the_rows(tmp_path
     first = known["s1", "a"]
     assert (first.eligible, first.probable) == (eligible, probable)
     assert first.inverse * INVERSE_UNIT == pytest.approx(inverse, rel=1e-6)
+
+
+def test_totals_of_a_build_that_knew_no_cells_are_no_damage(tmp_path: Path) -> None:
+    """Their checkpoint goes on to be counted: then it has the cells since the upgrade."""
+    with closing(open_log(visits_db(tmp_path / "log.db", decisions=600))) as log:
+        totals = LogTotals(log)
+        totals.advance(300)
+        older = json.loads(totals.totals.to_json())
+        del older["cells"]
+        for goes_on in (False, True):
+            totals.totals = LabelTotals.from_json(json.dumps(older))
+            if goes_on:
+                totals.catch_up()
+                assert 0 < sum([one.eligible for one in totals.totals.cells["shop"].values()]) < 600 * 2
+            log.store_totals(totals.checkpoint())
+            assert log.check(lambda _: None) == []
+        totals.totals.decisions["shop", "a", "EXPLOIT"] += 1
+        log.store_totals(totals.checkpoint())
+        assert log.check(lambda _: None) != []
 
 
 class World(NamedTuple):

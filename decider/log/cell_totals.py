@@ -215,6 +215,15 @@ def bound_cells(cells: Cells) -> None:
             del cells[cell]
 
 
+def began_later(some: Mapping[str, Cells], all_: Mapping[str, Cells]) -> bool:
+    """Whether the first can be what was counted since a build that knew no cells; of less than all."""
+    pairs = [(sums, all_.get(id_, {}).get(cell)) for id_, cells in some.items() for cell, sums in cells.items()]
+    known = sum([sums.eligible for cells in all_.values() for sums in cells.values()])
+    return known > sum([sums.eligible for sums, _ in pairs]) and all(
+        whole is not None and sums.eligible <= whole.eligible for sums, whole in pairs
+    )
+
+
 def to_rows(known: Mapping[str, Cells]) -> list[Any]:
     """As JSON."""
     return [[id_, [[*cell, *sums.to_json()] for cell, sums in cells.items()]] for id_, cells in known.items()]

@@ -311,7 +311,11 @@ class LabelTotals:
         and where units are forgotten they have other ids since."""
         if any(not group for name in _BY_GROUP for _, group in getattr(stored, name)):
             return self.without_groups() == stored.without_groups()
-        return self.without_units() == stored.without_units() if forgotten else self == stored
+        if forgotten:
+            return self.without_units() == stored.without_units()
+        return self == stored or (
+            cell_totals.began_later(stored.cells, self.cells) and replace(self, cells=stored.cells) == stored
+        )
 
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
