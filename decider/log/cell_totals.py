@@ -177,9 +177,13 @@ Cells = dict[Cell, CellSums]
 
 def cell_of(cells: Cells, cell: Cell) -> CellSums:
     """To be added to, among those of a piece of a log."""
-    if cell not in cells and len(cells) % PRUNE_AT == PRUNE_AT - 1:
+    known = cells.get(cell)
+    if known is not None:
+        return known
+    if len(cells) % PRUNE_AT == PRUNE_AT - 1:
         bound_cells(cells)
-    return cells.setdefault(cell, CellSums())
+    sums = cells[cell] = CellSums()
+    return sums
 
 
 def add_cells(known: dict[str, Cells], counted: Cells, experiments: Mapping[Position, str]) -> None:
