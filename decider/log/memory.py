@@ -20,6 +20,7 @@ from decider.experiment.limits import Counts
 from decider.experiment.origin import Origin
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
 from decider.experiment.unit_history import MAX_REWARDS, HistoryDefinition, PastDecision, PastReward, Seen
+from decider.log.cell_totals import LEAST, Cell, cell_of
 from decider.log.daily_totals import DayCell, DayGroup, Earned, day_of
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.exploration import exploration_cost
@@ -37,6 +38,7 @@ from decider.log.protocol import (
     Base,
     CreditedDecision,
     Damage,
+    DecisionLine,
     DecisionRef,
     DirectReward,
     EarlyActivation,
@@ -80,6 +82,7 @@ from decider.log.protocol import (
 )
 from decider.log.totals import (
     ALL,
+    CALLED,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
@@ -755,6 +758,13 @@ class MemoryLog:
         of_version = [logged for logged in self._logged_decisions() if logged.decision.version == version]
         return iter(sorted(of_version, key=lambda logged: (logged.decision.model, logged.position)))
 
+    def newest_decisions(self, version: Position, *, most: int) -> Sequence[DecisionLine]:
+        """See LogReader."""
+        newest = [*self.decisions(version)][::-1][:most]
+        return [
+            DecisionLine(one.decision.decision_id, one.time, one.decision.action, one.decision.reason) for one in newest
+        ]
+
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """See LogReader."""
         return iter([logged for logged in self._logged_decisions() if first <= logged.decision.decision_id < last])
@@ -933,7 +943,8 @@ class MemoryLog:
         strata, measures = strata_of_all(versions), measures_of_all(versions)
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
-                _count_decision(totals, logged, names_of(self._version(logged)), day_of(logged.time))
+                version = self._version(logged)
+                _count_decision(totals, logged, names_of(version), measures[logged.decision.version].first)
             if after.time < self._deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
@@ -1049,8 +1060,8 @@ def _key(entry: Entry) -> Any:
             return None
 
 
-def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, day: int) -> None:
-    decision = logged.decision
+def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, measure: Position) -> None:
+    decision, day = logged.decision, day_of(logged.time)
     version, action = decision.version, names.counted_as(decision.action)
     totals.decisions[version, action, decision.reason] += 1
     if decision.reason not in HOLDOUT_REASONS:
@@ -1064,6 +1075,9 @@ def _count_decision(totals: Totals, logged: LoggedDecision, names: ActionNames, 
             totals.possible[key] += slots > 0
             totals.excess[*key, day] -= slots
             totals.variance[*key, day] += slots_variance(slots)
+            if slots and key[1] != CALLED:
+                cell = Cell(measure, decision.context.segment, key[1])
+                cell_of(totals.cells, cell).add_pmf(slots)
 
 
 def _count_change(totals: Totals, change: NewRewardChange, name: str, version: Position, *, in_time: bool) -> None:
@@ -1120,6 +1134,10 @@ def _count_exploration(totals: Totals, sealed: SealedDecision, version: Experime
         draws.decisions[place] += 1
         reward = final_reward(version.experiment.reward, sealed.rewards)
         draws.of(LEARNED).add_float(place, exploration_cost(decision, reward))
+        action = names_of(version).counted_as(decision.action)
+        if action != CALLED and decision.propensity >= LEAST:
+            cell = Cell(measure.first, decision.context.segment, action)
+            cell_of(totals.cells, cell).add_draw(bucket_of(decision.unit_id), decision.propensity, reward)
 
 
 def _sealed_totals(sealed: SealedDecision, version: ExperimentVersion) -> SealedTotals:

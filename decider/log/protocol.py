@@ -34,6 +34,7 @@ from decider.types import (
     ExperimentId,
     Position,
     Reached,
+    Reason,
     RewardOutcome,
     Time,
     same_name,
@@ -497,6 +498,15 @@ class LoggedDecision:
     build: Position = Position(0)
 
 
+class DecisionLine(NamedTuple):
+    """What a list says of a decision."""
+
+    decision_id: DecisionId
+    time: Time
+    action: ActionId
+    reason: Reason
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedReward:
     """A reward with its decision's id and its outcome; `value` as sent, `in_force` as the last change in time has it,
@@ -772,6 +782,9 @@ class LogReader(Protocol):
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""
+
+    def newest_decisions(self, version: Position, *, most: int) -> Sequence[DecisionLine]:
+        """The newest decisions of a version, the newest first; at most so many, and no other is read."""
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """Those with first <= decision id < last, in order of position."""

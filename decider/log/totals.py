@@ -14,7 +14,8 @@ from itertools import chain
 from typing import Any, NamedTuple, Self, cast
 
 from decider.experiment.definition import ExperimentVersion
-from decider.log import daily_totals
+from decider.log import cell_totals, daily_totals
+from decider.log.cell_totals import Cells, add_cells
 from decider.log.daily_totals import DailyTotals, DayCell, DayGroup, Earned, add_days, without_segments
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.lift_totals import StrataTotals, add_stratum, from_rows, to_rows
@@ -163,12 +164,14 @@ class Totals:
     earned: dict[DayGroup, Earned] = field(default_factory=dict)
     exploration: StrataTotals = field(default_factory=dict)
     """Of draws from a policy's pmf, by measure (`whole`): in place of LEARNED what exploration has cost."""
+    cells: Cells = field(default_factory=dict)
+    """Of the same draws."""
 
     def versions(self) -> set[Position]:
         """Every version of which something was counted."""
         by_label = (self.decisions, self.rewards, self.delays, self.sealed)
-        strata = (*self.lift, *self.exploration)
-        return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in strata}
+        strata = {stratum.first for stratum in (*self.lift, *self.exploration)}
+        return {labels[0] for counts in by_label for labels in counts} | strata | {cell.measure for cell in self.cells}
 
 
 MAX_REWARD_NAMES = 50
@@ -223,6 +226,8 @@ class LabelTotals:
     """By experiment, of its newest days."""
     exploration: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest measure."""
+    cells: dict[str, Cells] = field(default_factory=dict)
+    """By experiment, of its newest measure."""
     _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     """By experiment, how many names of rewards have a label."""
 
@@ -236,6 +241,7 @@ class LabelTotals:
         add_days(self.daily, counted.days, counted.earned, experiments)
         for stratum, more in counted.exploration.items():
             add_stratum(self.exploration.setdefault(experiments[stratum.first], {}), stratum, more)
+        add_cells(self.cells, counted.cells, experiments)
 
     def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, action, reason), count in counted.decisions.items():
@@ -320,19 +326,20 @@ class LabelTotals:
             by_unit: Mapping[str, StrataTotals] = getattr(self, name)
             setattr(rest, name, {id_: strata for id_, strata in by_unit.items() if id_ not in experiments})
         rest.daily = {experiment: days for experiment, days in self.daily.items() if experiment not in experiments}
+        rest.cells = {experiment: cells for experiment, cells in self.cells.items() if experiment not in experiments}
         return rest
 
     def without_units(self) -> LabelTotals:
-        """A copy that has one bucket a group, and whose days know no segments: what is the same where units have other
-        ids and contexts are gone."""
+        """A copy that has one bucket a group, whose days know no segments and that has no cells: what is the same where
+        units have other ids and contexts are gone."""
         lift, exploration = _by_group(self.lift), _by_group(self.exploration)
-        return replace(self, lift=lift, exploration=exploration, daily=without_segments(self.daily))
+        return replace(self, lift=lift, exploration=exploration, daily=without_segments(self.daily), cells={})
 
     def without_groups(self) -> LabelTotals:
-        """A copy that knows no groups, no days and no strata: what older releases counted."""
+        """A copy that knows no groups, days, strata and cells: what older releases counted."""
         counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded")}
         counts |= {name: LabelSums() for name in ("sealed_values", "squared_sealed_values")}
-        rest = replace(self, lift={}, exploration={}, daily={}, **counts)
+        rest = replace(self, lift={}, exploration={}, daily={}, cells={}, **counts)
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():
@@ -345,7 +352,11 @@ class LabelTotals:
         and where units are forgotten they have other ids since."""
         if any(not group for name in _BY_GROUP for _, group in getattr(stored, name)):
             return self.without_groups() == stored.without_groups()
-        return self.without_units() == stored.without_units() if forgotten else self == stored
+        if forgotten:
+            return self.without_units() == stored.without_units()
+        return self == stored or (
+            cell_totals.began_later(stored.cells, self.cells) and replace(self, cells=stored.cells) == stored
+        )
 
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
@@ -353,6 +364,7 @@ class LabelTotals:
         for name in _BY_UNIT:
             content[name] = to_rows(getattr(self, name))
         content["daily"] = daily_totals.to_rows(self.daily)
+        content["cells"] = cell_totals.to_rows(self.cells)
         return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -369,6 +381,7 @@ class LabelTotals:
         for name in _BY_UNIT:
             setattr(totals, name, from_rows(content.get(name, ())))
         totals.daily = daily_totals.from_rows(content.get("daily", ()))
+        totals.cells = cell_totals.from_rows(content.get("cells", ()))
         totals._merge_actions({experiment for experiment, _, _ in totals.decisions})
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
@@ -426,7 +439,7 @@ def _by_group(totals: Mapping[str, StrataTotals]) -> dict[str, StrataTotals]:
 
 
 _BY_UNIT = ("lift", "exploration")
-_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in (*_BY_UNIT, "daily")]
+_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in (*_BY_UNIT, "daily", "cells")]
 _BY_GROUP = (
     *("sealed", "defaulted", "overridden", "activated", "not_activated"),
     *("sealed_reward", "squared_sealed_reward"),

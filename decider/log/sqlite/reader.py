@@ -28,6 +28,7 @@ from decider.log.protocol import (
     ArrowBatches,
     CreditedDecision,
     Damage,
+    DecisionLine,
     DecisionRef,
     DirectReward,
     Head,
@@ -85,7 +86,7 @@ from decider.log.sqlite.totals import Grouped, count_totals
 from decider.log.sqlite.units import CREDITS, PERSONS, UNIT_REWARD, UNITS, by_decision, open_decisions
 from decider.log.sqlite.version_cache import VersionCache
 from decider.log.totals import ActionNames, Totals, names_of
-from decider.types import START, ActionId, DecisionId, ExperimentId, Position, RewardOutcome, Time
+from decider.types import START, ActionId, DecisionId, ExperimentId, Position, Reason, RewardOutcome, Time
 
 _SEALS = "select decision, position from seals where decision in (select value from json_each(?)) and position <= ?"
 
@@ -95,6 +96,9 @@ select version, coalesce(build, 0), min(model) from decisions not indexed where 
 
 _ALL_VERSIONS = "select position, time, number, definition from experiments order by position"
 _NEWEST_VERSIONS = "select position from experiments where experiment = ? order by number desc limit ?"
+_NEWEST_DECISIONS = """
+select decision_id, time, action, reason from decisions where version = ? order by time desc, position desc limit ?
+"""
 _VERSION = "select position, time, number, definition from experiments where position = ?"
 
 _ORIGINS = """
@@ -535,6 +539,11 @@ class SqliteReader:
         sql = f"{_DECISIONS} where version = ? and position > {CUT} order by model, position"
         rows = self._read(sql, (version,), DECISION)
         return map(self._to_logged_decision, rows)
+
+    def newest_decisions(self, version: Position, *, most: int) -> Sequence[DecisionLine]:
+        """See LogReader."""
+        rows = self._read(_NEWEST_DECISIONS, (version, most))
+        return [DecisionLine(id_, time, action, Reason(reason)) for id_, time, action, reason in rows]
 
     def decisions_between(self, first: str, last: str) -> Iterator[LoggedDecision]:
         """See LogReader."""

@@ -15,6 +15,7 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
+from decider.log.cell_totals import LEAST, LEAST_SLOTS, Cell, Cells, Weighted, cell_of, weighted_columns
 from decider.log.daily_totals import DAY, DayCell, DayGroup, Earned
 from decider.log.exact_sum import ZERO
 from decider.log.lift_totals import LEARNED, PlaceSums, StratumTotals, place_of
@@ -23,6 +24,7 @@ from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
     ALL,
+    CALLED,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
@@ -36,7 +38,7 @@ from decider.log.totals import (
     Totals,
     names_of,
 )
-from decider.types import Position, Reason, RewardOutcome, Time
+from decider.types import ActionId, Position, Reason, RewardOutcome, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -47,11 +49,13 @@ select version, action, reason, time / {DAY} as day, count(*) as count, {_INVERS
 from decisions where position > :after and position <= :until group by version, action, reason, day, inverse_odd
 """  # noqa: S608 - a constant
 _POSSIBLE = f"""
-select version, eligible, key, time / {DAY} as day, count(*) as count, sum(value) as slots,
-  sum((value * ({SLOTS} - value) + 999) / 1000) as variance
+select version, eligible, key, time / {DAY} as day, coalesce(segment, '') as segment, count(*) as count,
+  sum(value) as slots, sum((value * ({SLOTS} - value) + 999) / 1000) as variance,
+  sum(value >= {LEAST_SLOTS}) as probable,
+  sum(case when value >= {LEAST_SLOTS} then 1000000000000 / value else 0 end) as inverse
 from decisions not indexed, json_each(pmf)
 where decisions.position > :after and decisions.position <= :until and reason in {_DRAW_REASONS} and value > 0
-group by version, eligible, key, day
+group by version, eligible, key, day, segment
 """  # noqa: S608 - a constant
 _REWARDS = f"""
 select version, name, outcome, count(*) as count, {sum_columns("value", "value")},
@@ -121,22 +125,28 @@ _IS_FLAT = """abs(propensity * json_array_length(pmf) - 1.0) <= json_array_lengt
 
 
 def _units_where(condition: str) -> str:
-    """By unit: decisions and their rewards; draws and what exploration cost (`exploration_cost`). Both in one, since
-    most of the time goes into reading the decisions."""
+    """By unit: decisions and their rewards; draws, what exploration cost (`exploration_cost`), their weights and
+    weighted rewards. All in one, since most of the time goes into reading the decisions."""
     return f"""
 with sealed as materialized (
-  select version, {_HOLDOUT} as holdout, left_out, unit_id, propensity, reason, reward,
+  select version, {_HOLDOUT} as holdout, left_out, unit_id, coalesce(segment, '') as segment, action, propensity,
+    reason, reward,
     case when reason in {_DRAW_REASONS} and not left_out
       then (select d.pmf from decisions d where d.position = s.position) end as pmf
   from sealed_decisions s where {condition}),
 costs as materialized (
-  select version, holdout, left_out, unit_id, reward, case when pmf is not null then reward
+  select version, holdout, left_out, unit_id, segment, action, reward,
+    case when pmf is not null and propensity >= {LEAST}
+      then 1000000000000 / cast(round(propensity * 1e6) as integer) end as weight,
+    case when pmf is not null and propensity >= {LEAST} then reward / propensity end as weighted,
+    case when pmf is not null then reward
     * (case when reason = '{Reason.EXPLOIT}' then 1.0 / (propensity * {_MOST}) when {_IS_FLAT} then 1.0 else 0.0 end
       - 1.0) end as cost
   from sealed)
-select version, holdout, left_out, unit_id, count(*) as count, count(cost) as draws, {sum_columns("reward", "value")},
-  {sum_columns("cost", "cost")}
-from costs group by version, holdout, left_out, unit_id, value_odd, cost_odd
+select version, holdout, left_out, unit_id, segment, action, count(*) as count, count(cost) as draws,
+  count(weight) as probable, {sum_columns("reward", "value")}, {sum_columns("cost", "cost")},
+  sum(weight) as weight, {weighted_columns("weighted")}
+from costs group by version, holdout, left_out, unit_id, segment, action, value_odd, cost_odd, weighted_odd
 """  # noqa: S608 - our names
 
 
@@ -174,10 +184,10 @@ def count_totals(
     span = {"after": after.position, "until": until.position}
     known = _KnownNames(names)
     _count_decisions(totals, connection, span, known)
-    _count_possible(totals, connection, span, known)
+    _count_possible(totals, connection, span, known, grouped.measures)
     _count_rewards(totals, connection, span)
     _count_days(totals, connection, span, known)
-    sealed = _Sealed(totals, connection, grouped)
+    sealed = _Sealed(totals, connection, grouped, known)
     versions = list(due)
     for first in range(0, len(versions), AT_ONCE):
         sealed.count(versions[first : first + AT_ONCE], after=after.time, until=until.time)
@@ -214,6 +224,7 @@ def _count_possible(
     connection: sqlite3.Connection,
     span: Mapping[str, Position],
     names: _KnownNames,
+    measures: Callable[[Position], Stratum],
 ) -> None:
     for row in read(connection, _POSSIBLE, span):
         version = row["version"]
@@ -222,6 +233,9 @@ def _count_possible(
         totals.possible[key] += row["count"]
         totals.excess[*key, row["day"]] -= row["slots"]
         totals.variance[*key, row["day"]] += row["variance"]
+        if key[1] != CALLED:
+            cell = Cell(measures(version).first, row["segment"], key[1])
+            cell_of(totals.cells, cell).add_eligible(row["count"], row["probable"], row["inverse"])
 
 
 def _count_days(
@@ -251,8 +265,10 @@ def _add_rewards(totals: Totals, row: sqlite3.Row, more: RewardTotals) -> None:
 class _Sealed:
     """Counts sealed decisions into totals, of many versions at once."""
 
-    def __init__(self, totals: Totals, connection: sqlite3.Connection, grouped: Grouped) -> None:
-        self._totals = totals
+    def __init__(
+        self, totals: Totals, connection: sqlite3.Connection, grouped: Grouped, names: Mapping[Position, ActionNames]
+    ) -> None:
+        self._totals, self._names = totals, names
         self._connection = connection
         self._stratum, self._measure = cache(grouped.strata), grouped.measures
 
@@ -281,7 +297,9 @@ class _Sealed:
     def _add_units(self, version: Position, rows: Sequence[_UnitRow]) -> None:
         draws = [row for row in rows if row.draws]
         if draws:
-            _add_draws(self._totals.exploration.setdefault(self._measure(version), StratumTotals()), draws)
+            measure = self._measure(version)
+            _add_draws(self._totals.exploration.setdefault(measure, StratumTotals()), draws)
+            _add_cells(self._totals.cells, draws, measure, self._names[version])
         stratum = self._stratum(version)
         if stratum is not None:
             _add_units(self._totals.lift.setdefault(stratum, StratumTotals()), rows)
@@ -321,8 +339,11 @@ class _UnitRow(NamedTuple):
     holdout: int
     left_out: int
     unit: str
+    segment: str
+    action: ActionId
     decisions: int
     draws: int
+    probable: int
     upper: int
     lower: int
     rest: int
@@ -331,6 +352,10 @@ class _UnitRow(NamedTuple):
     cost_lower: int
     cost_rest: int
     cost_odd: float | None
+    weight: int
+    weighted_upper: int | None
+    weighted_lower: int | None
+    weighted_odd: float | None
 
 
 def _add_units(lift: StratumTotals, rows: Iterable[_UnitRow]) -> None:
@@ -350,6 +375,16 @@ def _add_draws(exploration: StratumTotals, rows: Iterable[_UnitRow]) -> None:
         place = place_of(bucket_of(row.unit), holdout=False)
         exploration.decisions[place] += row.draws
         _add_value(costs, place, (row.cost_upper, row.cost_lower, row.cost_rest), row.cost_odd, row.draws)
+
+
+def _add_cells(cells: Cells, rows: Iterable[_UnitRow], measure: Stratum, names: ActionNames) -> None:
+    for row in rows:
+        action = names.counted_as(row.action)
+        if action == CALLED or not row.probable:
+            continue
+        weighted = Weighted(row.weighted_upper or 0, row.weighted_lower or 0, row.weighted_odd)
+        sums = cell_of(cells, Cell(measure.first, row.segment, action))
+        sums.add_draws(bucket_of(row.unit), row.probable, row.weight, weighted)
 
 
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
