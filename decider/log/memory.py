@@ -80,12 +80,14 @@ from decider.log.protocol import (
 )
 from decider.log.totals import (
     ALL,
+    CHANNEL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
     SLOTS,
     ActionNames,
+    FieldCell,
     RewardTotals,
     SealedTotals,
     Totals,
@@ -1100,8 +1102,12 @@ def _count_sealed(
 def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, day: int) -> None:
     if version.counts(activated=sealed.activated):
         group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
-        for name in {ALL, *[name for name, _ in sealed.named]}:
+        context, rewarded = sealed.decision.context, int(bool(sealed.rewards))
+        totals.rewarded[version.position, ALL, group, day] += 1
+        totals.count_fields(version.position, context, group, day, count=1, rewarded=rewarded)
+        for name in {name for name, _ in sealed.named}:
             totals.rewarded[version.position, name, group, day] += 1
+            totals.by_field[FieldCell(version.position, CHANNEL, context.channel, name, group, day)] += 1
 
 
 def _count_exploration(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, measure: Stratum) -> None:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple, Self
 
 from decider.experiment.definition import ExperimentVersion
 from decider.log import daily_totals
+from decider.log.daily_totals import OTHER as OTHER_VALUE
 from decider.log.daily_totals import DailyTotals, DayCell, DayGroup, Earned, add_days, without_segments
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.lift_totals import StrataTotals, add_stratum, from_rows, to_rows
-from decider.types import ActionId, Position, Reason, RewardOutcome
+from decider.types import ActionId, Context, Position, Reason, RewardOutcome
 
 POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 """The reasons of draws from a policy's pmf."""
@@ -111,6 +112,36 @@ class RewardTotals:
         return RewardTotals(self.count + more.count, self.value + more.value, self.squared + more.squared)
 
 
+MAX_REWARD_NAMES = 50
+"""Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
+
+OTHER, ALL = "other", ""
+"""In place of a name of rewards: of the rest; and of all, also those without any."""
+
+SEGMENT, DEVICE, CHANNEL = "segment", "device", "channel"
+"""Fields of the context by which rewarded decisions are counted."""
+
+ANY = "(any)"
+"""In place of a name of rewards: decisions with any reward."""
+
+MOST_VALUES = {SEGMENT: 20, DEVICE: 8, CHANNEL: 8}
+"""Of each field, for each experiment, that are counted apart: those that come first in the alphabet. The rest counts as
+OTHER; so do all but MOST_CHANNEL_NAMES names."""
+MOST_CHANNEL_NAMES = 8
+
+
+class FieldCell(NamedTuple):
+    """Sealed decisions of a version that are counted together. name: of a reward that they have, by channel; ANY, by
+    segment and device; ALL: of these and of those without any. group: by channel alone; "" otherwise."""
+
+    version: Position
+    field: str
+    value: str
+    name: str
+    group: str
+    day: int
+
+
 @dataclass(slots=True)
 class Totals:
     """`version` is the position of an experiment version everywhere, an action what `ActionNames` counts it as. Entries
@@ -136,6 +167,8 @@ class Totals:
     """By version and group."""
     rewarded: Counter[tuple[Position, str, str, int]] = field(default_factory=Counter)
     """Sealed decisions by version, name of a reward that they have, group and day; ALL: of any, and of none."""
+    by_field: Counter[FieldCell] = field(default_factory=Counter)
+    """The same by a field of the context."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
     days: Counter[DayCell] = field(default_factory=Counter)
@@ -144,18 +177,22 @@ class Totals:
     exploration: StrataTotals = field(default_factory=dict)
     """Of draws from a policy's pmf, by measure (`whole`): in place of LEARNED what exploration has cost."""
 
+    def count_fields(
+        self, version: Position, context: Context, group: str, day: int, *, count: int, rewarded: int
+    ) -> None:
+        """More sealed decisions of such a context, of which so many have a reward."""
+        for name, value in ((SEGMENT, context.segment), (DEVICE, context.device)):
+            self.by_field[FieldCell(version, name, value, ALL, "", day)] += count
+            if rewarded:
+                self.by_field[FieldCell(version, name, value, ANY, "", day)] += rewarded
+        self.by_field[FieldCell(version, CHANNEL, context.channel, ALL, group, day)] += count
+
     def versions(self) -> set[Position]:
         """Every version of which something was counted."""
         by_label = (self.decisions, self.rewards, self.delays, self.sealed)
         strata = (*self.lift, *self.exploration)
         return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in strata}
 
-
-MAX_REWARD_NAMES = 50
-"""Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
-
-OTHER, ALL = "other", ""
-"""In place of a name of rewards: of the rest; and of all, also those without any."""
 
 Labels = tuple[str, ...]
 
@@ -189,6 +226,7 @@ class LabelTotals:
     sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     squared_sealed_reward: LabelSums = field(default_factory=LabelSums)  # experiment, group
     rewarded: Counter[Labels] = field(default_factory=Counter)  # experiment, name or ALL, group, day or BEFORE
+    by_field: Counter[Labels] = field(default_factory=Counter)  # experiment, the rest of a FieldCell; day or BEFORE
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
     daily: dict[str, DailyTotals] = field(default_factory=dict)
@@ -258,6 +296,11 @@ class LabelTotals:
         for experiment in {experiments[version] for version, _, _, _ in counted.rewarded}:
             _merge_old_days(experiment, self.rewarded)
             _merge_names(experiment, self.rewarded)
+        for (version, *labels, day), count in counted.by_field.items():
+            self.by_field[experiments[version], *labels, str(day)] += count
+        for experiment in {experiments[cell.version] for cell in counted.by_field}:
+            _merge_old_days(experiment, self.by_field)
+            _merge_values(experiment, self.by_field)
 
     def open_decisions(self) -> Counter[Labels]:
         """Decisions that are not sealed, of every experiment that has decisions."""
@@ -283,14 +326,15 @@ class LabelTotals:
         return rest
 
     def without_units(self) -> LabelTotals:
-        """A copy that has one bucket a group, and whose days know no segments: what is the same where units have other
+        """A copy that has one bucket a group, and knows no fields of contexts: what is the same where units have other
         ids and contexts are gone."""
         lift, exploration = _by_group(self.lift), _by_group(self.exploration)
-        return replace(self, lift=lift, exploration=exploration, daily=without_segments(self.daily))
+        daily = without_segments(self.daily)
+        return replace(self, lift=lift, exploration=exploration, daily=daily, by_field=Counter())
 
     def without_groups(self) -> LabelTotals:
         """A copy that knows no groups, no days and no strata: what older releases counted."""
-        counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded")}
+        counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded", "by_field")}
         rest = replace(self, lift={}, exploration={}, daily={}, **counts)
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
@@ -348,6 +392,22 @@ def _merge_names(experiment: str, counts: Counter[Labels]) -> None:
     late = set(names[MAX_REWARD_NAMES:])
     for key in [key for key in counts if key[0] == experiment and key[1] in late]:
         counts[(experiment, OTHER, *key[2:])] += counts.pop(key)
+
+
+def _merge_values(experiment: str, counts: Counter[Labels]) -> None:
+    """Of `by_field`: as `_merge_names` does it."""
+    values: dict[str, set[str]] = {one: set() for one in MOST_VALUES}
+    names = set()
+    for id_, field_, value, name, *_ in counts:
+        if id_ == experiment:
+            values[field_].add(value)
+            names.add(name)
+    late = {one: set(sorted(known - {OTHER_VALUE})[MOST_VALUES[one] :]) for one, known in values.items()}
+    late_names = set(sorted(names - {ALL, ANY, OTHER})[MOST_CHANNEL_NAMES:])
+    for key in [key for key in counts if key[0] == experiment and (key[2] in late[key[1]] or key[3] in late_names)]:
+        value = OTHER_VALUE if key[2] in late[key[1]] else key[2]
+        name = OTHER if key[3] in late_names else key[3]
+        counts[(experiment, key[1], value, name, *key[4:])] += counts.pop(key)
 
 
 def _by_group(totals: Mapping[str, StrataTotals]) -> dict[str, StrataTotals]:

@@ -20,19 +20,21 @@ from decider.log.sqlite.exact_sums import exact_sum, sum_columns
 from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
     ALL,
+    CHANNEL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
     SLOTS,
     ActionNames,
+    FieldCell,
     LabelTotals,
     RewardTotals,
     SealedTotals,
     Totals,
     names_of,
 )
-from decider.types import Position, Reason, RewardOutcome, Time
+from decider.types import Context, Position, Reason, RewardOutcome, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -78,21 +80,21 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS, _DAYS)
 
 def _sealed_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
+select {_HOLDOUT} as holdout, time / {DAY} as day, segment, device, channel, sum(not left_out) as count,
   sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by holdout, day, reward_odd, squared_odd
+group by holdout, day, segment, device, channel, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
 def _rewarded_where(condition: str) -> str:
     return f"""
-select name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
-from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day
+select name, {_HOLDOUT} as holdout, time / {DAY} as day, coalesce(channel, '') as at, count(distinct position) as count
+from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day, at
 """  # noqa: S608 - our names
 
 
@@ -270,8 +272,10 @@ def _add_all(
     """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
     condition, values = where
     _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
-    for name, holdout, day, count in connection.execute(_rewarded_where(condition), values):
-        totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
+    for name, holdout, day, channel, count in connection.execute(_rewarded_where(condition), values):
+        group = HOLDOUT if holdout else POLICY
+        totals.rewarded[version, name, group, day] += count
+        totals.by_field[FieldCell(version, CHANNEL, channel, name, group, day)] += count
     units = list(map(_UnitRow._make, connection.execute(_units_where(condition), values)))
     draws = [row for row in units if row.draws]
     if draws:
@@ -344,6 +348,9 @@ def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) 
             totals.rewarded[version, ALL, group, row["day"]] += more.count
             day = DayGroup(version, row["day"], group)
             totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
+            context = Context(row["segment"] or "", row["device"] or "", row["channel"] or "")
+            rewarded = more.count - more.defaulted
+            totals.count_fields(version, context, group, row["day"], count=more.count, rewarded=rewarded)
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
