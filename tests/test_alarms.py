@@ -52,7 +52,8 @@ from decider.metrics.missing_rewards import RewardsWatch, SegmentsWatch, of_all,
 from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.types import START, ActionId, Context, Decision, DecisionId, DecisionRequest, Position, Time
-from simulator.studies.alarms import ALARM, CASES, Case, judge, line, placed, split_path
+from simulator.studies.alarm_logs import split_path
+from simulator.studies.alarms import ALARM, CASES, Case, judge, line, placed
 from simulator.studies.lift import Scene
 from simulator.verify import verify
 from tests.lift_logs import shop, write_visits
