@@ -1,7 +1,7 @@
 """Logs of months for `make alarms`, right ones and ones with a fault, with the evidence at every look.
 
-Called by `alarms.py`. The evidence is computed by the code of the service. Two rules that compare with the past have none; they are computed
-here as `decider/metrics/ops/rules.yml` has them, hour by hour.
+Called by `alarms.py`. The evidence is computed by the code of the service. Two rules that compare with the past have
+none; they are computed here as `decider/metrics/ops/rules.yml` has them, hour by hour.
 """
 
 from __future__ import annotations
