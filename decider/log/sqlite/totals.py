@@ -335,22 +335,45 @@ def _add_value(sums: PlaceSums, place: int, digits: Sequence[int], odd: float | 
         sums.add_odd(place, odd, count)
 
 
+_SEALED_COUNTS = ("count", "defaulted", "overridden", "activated", "not_activated")
+_SEALED_SUMS = (
+    *_SEALED_COUNTS,
+    *(f"{name}_{digit}" for name in ("reward", "squared") for digit in ("upper", "lower", "rest")),
+)
+
+
 def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) -> None:
-    for row in rows:
+    merged: dict[tuple[int, int, float | None, float | None], list[int]] = {}
+    for row in rows:  # one for each kind of context: of those there may be as many as decisions
+        key = (row["holdout"], row["day"], row["reward_odd"], row["squared_odd"])
+        sums = merged.setdefault(key, [0] * len(_SEALED_SUMS))
+        for place, name in enumerate(_SEALED_SUMS):
+            sums[place] += row[name] or 0
+        _add_fields(totals, version, row)
+    for (holdout, day, *odd), sums in merged.items():
+        values = dict(zip((*_SEALED_SUMS, "reward_odd", "squared_odd"), (*sums, *odd), strict=True))
         more = SealedTotals(
-            **{name: row[name] for name in ("count", "defaulted", "overridden", "activated", "not_activated")},
-            reward=exact_sum(row, "reward"),
-            squared=exact_sum(row, "squared"),
+            **{name: values[name] for name in _SEALED_COUNTS},
+            reward=exact_sum(values, "reward"),
+            squared=exact_sum(values, "squared"),
         )
+        _add_group(totals, version, HOLDOUT if holdout else POLICY, day, more)
+
+
+def _add_fields(totals: Totals, version: Position, row: sqlite3.Row) -> None:
+    count: int = row["count"]
+    if count:
+        context = Context(row["segment"] or "", row["device"] or "", row["channel"] or "")
         group = HOLDOUT if row["holdout"] else POLICY
-        totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
-        if more.count:
-            totals.rewarded[version, ALL, group, row["day"]] += more.count
-            day = DayGroup(version, row["day"], group)
-            totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
-            context = Context(row["segment"] or "", row["device"] or "", row["channel"] or "")
-            rewarded = more.count - more.defaulted
-            totals.count_fields(version, context, group, row["day"], count=more.count, rewarded=rewarded)
+        totals.count_fields(version, context, group, row["day"], count=count, rewarded=count - row["defaulted"])
+
+
+def _add_group(totals: Totals, version: Position, group: str, day: int, more: SealedTotals) -> None:
+    totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
+    if more.count:
+        totals.rewarded[version, ALL, group, day] += more.count
+        cell = DayGroup(version, day, group)
+        totals.earned[cell] = totals.earned.get(cell, Earned()).plus(Earned(more.count, more.reward))
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
