@@ -350,10 +350,11 @@ def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) 
         for place, name in enumerate(_SEALED_SUMS):
             sums[place] += row[name] or 0
         _add_fields(totals, version, row)
-    for (holdout, day, *odd), sums in merged.items():
-        values = dict(zip((*_SEALED_SUMS, "reward_odd", "squared_odd"), (*sums, *odd), strict=True))
+    for (holdout, day, reward_odd, squared_odd), sums in merged.items():
+        counts = dict(zip(_SEALED_SUMS, sums, strict=True))
+        values = {**counts, "reward_odd": reward_odd, "squared_odd": squared_odd}
         more = SealedTotals(
-            **{name: values[name] for name in _SEALED_COUNTS},
+            **{name: counts[name] for name in _SEALED_COUNTS},
             reward=exact_sum(values, "reward"),
             squared=exact_sum(values, "squared"),
         )
