@@ -83,12 +83,14 @@ from decider.log.protocol import (
 from decider.log.totals import (
     ALL,
     CALLED,
+    CHANNEL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
     SLOTS,
     ActionNames,
+    FieldCell,
     NamedTotals,
     RewardTotals,
     SealedTotals,
@@ -1116,14 +1118,17 @@ def _count_rewarded(totals: Totals, sealed: SealedDecision, version: ExperimentV
     if not version.counts(activated=sealed.activated):
         return
     group = HOLDOUT if sealed.decision.reason in HOLDOUT_REASONS else POLICY
+    context, rewarded = sealed.decision.context, int(bool(sealed.rewards))
     values: dict[str, float] = {}
     for name, value in sealed.named:
         values[name] = values.get(name, 0.0) + value
+    totals.count_fields(version.position, context, group, day, count=1, rewarded=rewarded)
     for name in (ALL, *values):
         totals.rewarded[version.position, name, group, day] += 1
     for name, value in values.items():
         key = (version.position, name, group)
         totals.named[key] = totals.named.get(key, NamedTotals()) + NamedTotals.of(value)
+        totals.by_field[FieldCell(version.position, CHANNEL, context.channel, name, group, day)] += 1
 
 
 def _count_exploration(totals: Totals, sealed: SealedDecision, version: ExperimentVersion, measure: Stratum) -> None:

@@ -25,12 +25,14 @@ from decider.log.sqlite.read_rows import experiment_version, read
 from decider.log.totals import (
     ALL,
     CALLED,
+    CHANNEL,
     DELAY_BUCKETS,
     HOLDOUT,
     POLICY,
     POLICY_DRAWS,
     SLOTS,
     ActionNames,
+    FieldCell,
     LabelTotals,
     NamedTotals,
     RewardTotals,
@@ -38,7 +40,7 @@ from decider.log.totals import (
     Totals,
     names_of,
 )
-from decider.types import ActionId, Position, Reason, RewardOutcome, Time
+from decider.types import ActionId, Context, Position, Reason, RewardOutcome, Time
 
 _DRAW_REASONS = str(tuple(map(str, POLICY_DRAWS)))
 
@@ -86,25 +88,25 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS, _DAYS)
 
 def _sealed_where(condition: str) -> str:
     return f"""
-select version, {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
+select version, {_HOLDOUT} as holdout, time / {DAY} as day, segment, device, channel, sum(not left_out) as count,
   sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by version, holdout, day, reward_odd, squared_odd
+group by version, holdout, day, segment, device, channel, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
 def _rewarded_where(condition: str) -> str:
     return f"""
 with rewarded as materialized (
-  select version, name, {_HOLDOUT} as holdout, time / {DAY} as day, sum(in_force) as value
+  select version, name, {_HOLDOUT} as holdout, time / {DAY} as day, coalesce(channel, '') as at, sum(in_force) as value
   from decision_rewards where {condition} and reward is not null and not left_out group by position, name)
-select version, name, holdout, day, count(*) as count, {sum_columns("value", "value")},
+select version, name, holdout, day, at, count(*) as count, {sum_columns("value", "value")},
   {sum_columns("(value * value)", "squared")}
-from rewarded group by version, name, holdout, day, value_odd, squared_odd
+from rewarded group by version, name, holdout, day, at, value_odd, squared_odd
 """  # noqa: S608 - our names
 
 
@@ -328,6 +330,7 @@ def _is_one_of(column: str, numbers: Sequence[int]) -> tuple[str, list[int]]:
 def _add_rewarded(totals: Totals, row: sqlite3.Row) -> None:
     version, name, group = row["version"], row["name"], HOLDOUT if row["holdout"] else POLICY
     totals.rewarded[version, name, group, row["day"]] += row["count"]
+    totals.by_field[FieldCell(version, CHANNEL, row["at"], name, group, row["day"])] += row["count"]
     more = NamedTotals(exact_sum(row, "value"), exact_sum(row, "squared"))
     totals.named[version, name, group] = totals.named.get((version, name, group), NamedTotals()) + more
 
@@ -399,20 +402,46 @@ def _add_value(sums: PlaceSums, place: int, digits: Sequence[int], odd: float | 
         sums.add_odd(place, odd, count)
 
 
+_SEALED_COUNTS = ("count", "defaulted", "overridden", "activated", "not_activated")
+_SEALED_SUMS = (
+    *_SEALED_COUNTS,
+    *(f"{name}_{digit}" for name in ("reward", "squared") for digit in ("upper", "lower", "rest")),
+)
+
+
 def _add_sealed(totals: Totals, rows: Iterable[sqlite3.Row]) -> None:
-    for row in rows:
-        version = Position(row["version"])
+    merged: dict[tuple[Position, int, int, float | None, float | None], list[int]] = {}
+    for row in rows:  # one for each kind of context: of those there may be as many as decisions
+        key = (row["version"], row["holdout"], row["day"], row["reward_odd"], row["squared_odd"])
+        sums = merged.setdefault(key, [0] * len(_SEALED_SUMS))
+        for place, name in enumerate(_SEALED_SUMS):
+            sums[place] += row[name] or 0
+        _add_fields(totals, row)
+    for (version, holdout, day, reward_odd, squared_odd), sums in merged.items():
+        counts = dict(zip(_SEALED_SUMS, sums, strict=True))
+        values = {**counts, "reward_odd": reward_odd, "squared_odd": squared_odd}
         more = SealedTotals(
-            **{name: row[name] for name in ("count", "defaulted", "overridden", "activated", "not_activated")},
-            reward=exact_sum(row, "reward"),
-            squared=exact_sum(row, "squared"),
+            **{name: counts[name] for name in _SEALED_COUNTS},
+            reward=exact_sum(values, "reward"),
+            squared=exact_sum(values, "squared"),
         )
+        _add_group(totals, version, HOLDOUT if holdout else POLICY, day, more)
+
+
+def _add_fields(totals: Totals, row: sqlite3.Row) -> None:
+    count: int = row["count"]
+    if count:
+        context = Context(row["segment"] or "", row["device"] or "", row["channel"] or "")
         group = HOLDOUT if row["holdout"] else POLICY
-        totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
-        if more.count:
-            totals.rewarded[version, ALL, group, row["day"]] += more.count
-            day = DayGroup(version, row["day"], group)
-            totals.earned[day] = totals.earned.get(day, Earned()).plus(Earned(more.count, more.reward))
+        totals.count_fields(row["version"], context, group, row["day"], count=count, rewarded=count - row["defaulted"])
+
+
+def _add_group(totals: Totals, version: Position, group: str, day: int, more: SealedTotals) -> None:
+    totals.sealed[version, group] = totals.sealed.get((version, group), SealedTotals()) + more
+    if more.count:
+        totals.rewarded[version, ALL, group, day] += more.count
+        cell = DayGroup(version, day, group)
+        totals.earned[cell] = totals.earned.get(cell, Earned()).plus(Earned(more.count, more.reward))
 
 
 def add_totals(totals: LabelTotals, connection: sqlite3.Connection, *, after: Mark, until: Mark) -> None:
