@@ -346,8 +346,9 @@ class LabelTotals:
         _merge_old_days(sealed_now, self.rewarded)
         for by_name in (self.rewarded, self.sealed_values, self.squared_sealed_values):
             _merge_names(sealed_now, by_name)
-        _merge_old_days(sealed_now, self.by_field)
-        _merge_values(sealed_now, self.by_field)
+        counted_by_field = {experiments[cell.version] for cell in counted.by_field}
+        _merge_old_days(counted_by_field, self.by_field)
+        _merge_values(counted_by_field, self.by_field)
 
     def open_decisions(self) -> Counter[Labels]:
         """Decisions that are not sealed, of every experiment that has decisions."""
