@@ -385,6 +385,8 @@ def test_many_closed_decisions_are_counted_and_read_in_pieces(log: EventLog, clo
     log.append([Tick()])
     found = sealed(log, version)
     assert [one.position for one in found] == places
+    clock.advance(WINDOW // SECOND)
+    log.append([Tick()])
     (totals,) = log.totals(Mark(START, Time(0)), log.head().mark).sealed.values()
     assert (totals.count, float(totals.reward)) == (1202, sum(float(at % 7) for at in places))
     log.append([NewVersion(sample_experiment(), 2)])

@@ -933,7 +933,7 @@ class MemoryLog:
         for logged in self._logged_decisions():
             if after.position < logged.position <= until.position:
                 _count_decision(totals, logged, names_of(self._version(logged)), day_of(logged.time))
-            if after.time < self._deadline(logged) <= until.time:
+            if after.time < self._usual_deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
                 _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))

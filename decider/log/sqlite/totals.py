@@ -132,9 +132,9 @@ from costs group by holdout, left_out, unit_id, value_odd, cost_odd
 """  # noqa: S608 - our names
 
 
-_SEALED = "version = :version and time > :after and time <= :until and seal is null"
-_CLOSED = "select decision from seals where version = :version and time >= :after and time < :until order by time"
-_CLOSED_AT_ONCE = 500
+# A decision that a final reward has sealed is counted when its window would have been over, as others of its time are.
+# Before, the rewarded ones among these would be there alone.
+_OVER = "version = :version and time > :after and time <= :until"
 _WINDOW = "select window from experiments where position = ?"
 
 
@@ -161,8 +161,8 @@ def count_totals(
     after: Mark,
     until: Mark,
 ) -> Totals:
-    """Everything in (after, until]. names: of a version's actions. due: the versions with decisions that were sealed
-    between."""
+    """Everything in (after, until]. names: of a version's actions. due: the versions with decisions whose window, as
+    their version declares it, ends between."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     known = _KnownNames(names)
@@ -252,12 +252,7 @@ def _count_sealed(
     # Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
     (window,) = connection.execute(_WINDOW, (version,)).fetchone()
     part = {"version": version, "after": after - window, "until": until - window}
-    _add_all(totals, connection, version, places, (_SEALED, part))
-    closed = connection.execute(_CLOSED, {"version": version, "after": after, "until": until})
-    while some := closed.fetchmany(_CLOSED_AT_ONCE):
-        # A list, not a query: see above.
-        listed = f"position in ({','.join([str(position) for (position,) in some])})"
-        _add_all(totals, connection, version, places, (listed, {}))
+    _add_all(totals, connection, version, places, (_OVER, part))
 
 
 def _add_all(
