@@ -35,6 +35,7 @@ from decider.log.protocol import (
     MOST_UNITS,
     ArrowBatches,
     Base,
+    ClosedDecision,
     CreditedDecision,
     Damage,
     DecisionRef,
@@ -745,6 +746,19 @@ class MemoryLog:
         """See LogReader."""
         found = {one: self._seals[one].position for one in decisions if one in self._seals}
         return {one: seal for one, seal in found.items() if seal <= until}
+
+    def closed_decisions(self, version: Position, *, after: Time, until: Time) -> Sequence[ClosedDecision]:
+        """See LogReader."""
+        ended = [
+            (self._usual_deadline(logged), self._seal(logged))
+            for logged in self._logged_decisions()
+            if logged.decision.version == version and logged.position in self._seals
+        ]
+        return [
+            ClosedDecision(end, sealed.position, sealed.decision.reason, bool(sealed.rewards))
+            for end, sealed in ended
+            if after < end <= until and self._versions[version].counts(activated=sealed.activated)
+        ]
 
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
