@@ -37,7 +37,7 @@ from simulator.studies.guard import (
     report,
 )
 from simulator.verify import verify
-from tests.conftest import Clock, sample_experiment, spec
+from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment
 from tests.test_relearn import simulator_verify
 from tests.test_verify import HOME, Drive
@@ -150,6 +150,66 @@ def test_an_outage_is_left_out_and_learning_goes_on_by_itself(drive: Drive) -> N
     assert result.equal == result.decisions > 1500
     sealed = drive.log.sealed_decisions(HOME, after=left_out.entry.after, until=left_out.entry.until)
     assert not any(one.rewards for one in sealed)
+
+
+LONG = 4_100
+"""Seconds of a window in which more rewarded decisions are sealed than the guard needs to know."""
+
+
+@pytest.fixture
+def final_drive(tmp_path: Path) -> Iterator[Drive]:
+    """On disk, with a long window."""
+    clock = Clock()
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb"), reward=RewardDefinition(window=LONG * SECOND)))
+        yield drive
+
+
+def final_visits(drive: Drive, count: int, *, every: int) -> None:
+    """Visits; one in so many has a final reward, with which its window ends at once. 0: none has."""
+    for number in range(count):
+        mark, _ = drive.decide(drive.request()._replace(eligible=(), excluded=()), HOME)
+        if every and number % every == 0:
+            drive.log.append([NewReward(mark.position, "click", 1.0, final=True)])
+        drive.clock.advance(1)
+        if number % 100 == 0:
+            drive.step()
+
+
+def end_windows(drive: Drive) -> None:
+    """Long after, with some visits of which the windows are open."""
+    drive.clock.advance(LONG)
+    final_visits(drive, 2, every=1)
+    drive.step()
+    drive.step()
+
+
+def test_final_rewards_are_no_outage_when_the_first_windows_end(final_drive: Drive) -> None:
+    """At first only rewarded decisions are sealed: their share is no usual one. A start in between knows no better."""
+    final_visits(final_drive, LONG + 400, every=20)
+    final_drive.restart()
+    final_visits(final_drive, 300, every=20)
+    end_windows(final_drive)
+    assert final_drive.log.leave_outs(HOME) == []
+
+
+@pytest.mark.parametrize(("every", "silent"), [(10, 700), (1, 200)])
+def test_an_outage_of_final_rewards_is_found_and_ends(final_drive: Drive, every: int, silent: int) -> None:
+    """Also where each decision has its last word at once, so that nothing waits for a window any more."""
+    final_visits(final_drive, 220 * every, every=every)
+    end_windows(final_drive)
+    final_visits(final_drive, silent, every=0)
+    end_windows(final_drive)
+    (held,) = in_force(final_drive.log, HOME)
+    assert held.entry.until is None
+    final_visits(final_drive, silent, every=every)
+    end_windows(final_drive)
+    (left_out,) = in_force(final_drive.log, HOME)
+    assert left_out.entry.until is not None
+    assert not final_drive.guard.held
+    result = verify(final_drive.log)
+    assert result.equal == result.decisions > 0
 
 
 def test_a_process_that_starts_in_the_outage_goes_on_holding(drive: Drive) -> None:

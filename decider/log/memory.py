@@ -36,6 +36,7 @@ from decider.log.protocol import (
     MOST_UNITS,
     ArrowBatches,
     Base,
+    ClosedDecision,
     CreditedDecision,
     Damage,
     DecisionLine,
@@ -752,6 +753,19 @@ class MemoryLog:
         found = {one: self._seals[one].position for one in decisions if one in self._seals}
         return {one: seal for one, seal in found.items() if seal <= until}
 
+    def closed_decisions(self, version: Position, *, after: Time, until: Time) -> Sequence[ClosedDecision]:
+        """See LogReader."""
+        ended = [
+            (self._usual_deadline(logged), self._seal(logged))
+            for logged in self._logged_decisions()
+            if logged.decision.version == version and logged.position in self._seals
+        ]
+        return [
+            ClosedDecision(end, sealed.position, sealed.decision.reason, bool(sealed.rewards))
+            for end, sealed in ended
+            if after < end <= until and self._versions[version].counts(activated=sealed.activated)
+        ]
+
     def _logged_decisions(self) -> list[LoggedDecision]:
         return list(self._decisions.values())
 
@@ -947,7 +961,7 @@ class MemoryLog:
             if after.position < logged.position <= until.position:
                 version = self._version(logged)
                 _count_decision(totals, logged, names_of(version), measures[logged.decision.version].first)
-            if after.time < self._deadline(logged) <= until.time:
+            if after.time < self._usual_deadline(logged) <= until.time:
                 sealed = replace(self._seal(logged), named=self._named_in_time(logged))
                 _count_sealed(totals, sealed, self._version(logged), strata.get(logged.decision.version), logged.time)
                 _count_rewarded(totals, sealed, self._version(logged), day_of(logged.time))

@@ -578,6 +578,16 @@ class LogSizes(NamedTuple):
     free: int | None
 
 
+class ClosedDecision(NamedTuple):
+    """A decision that a final reward has sealed before window_end, when its declared window was over. rewarded: some
+    reward is in force."""
+
+    window_end: Time
+    position: Position
+    reason: Reason
+    rewarded: bool
+
+
 @dataclass(frozen=True, slots=True)
 class ServingChanges:
     """The entries after a position that change what serves, each kind in order of position.
@@ -779,6 +789,10 @@ class LogReader(Protocol):
     def seals(self, decisions: Collection[Position], *, until: Position = END) -> Mapping[Position, Position]:
         """The seals up to a position of those of these decisions that a final reward has closed. Costs nothing right
         after an append up to there, where the log has none."""
+
+    def closed_decisions(self, version: Position, *, after: Time, until: Time) -> Sequence[ClosedDecision]:
+        """The decisions of a version that a final reward has closed, and whose declared window ended in (after, until],
+        in their order; but for those that had to be activated and were not."""
 
     def decisions(self, version: Position) -> Iterator[LoggedDecision]:
         """All decisions of one experiment version, by model and then by position."""

@@ -79,8 +79,8 @@ def names_of(version: ExperimentVersion) -> ActionNames:
 
 @dataclass(frozen=True, slots=True)
 class SealedTotals:
-    """Of decisions whose window ended. reward, squared: sums of their final rewards and of the squares. not_activated:
-    those that had to be and were not; they are in none of the others."""
+    """Of decisions whose declared window is over. reward, squared: sums of their final rewards and of the squares.
+    not_activated: those that had to be and were not; they are in none of the others."""
 
     count: int = 0
     defaulted: int = 0
@@ -170,7 +170,9 @@ class FieldCell(NamedTuple):
 @dataclass(slots=True)
 class Totals:
     """`version` is the position of an experiment version everywhere, an action what `ActionNames` counts it as. Entries
-    come with those of their own position; seals by the time of the deadline."""
+    come with those of their own position; sealed decisions by the time at which the window is over that their version
+    declares, also where a final reward has sealed them before: all decisions of a time come together, or whoever was
+    rewarded would come first, and be compared with others who were."""
 
     decisions: Counter[tuple[Position, ActionId, Reason]] = field(default_factory=Counter)
     inverse_propensity: dict[tuple[Position, ActionId], ExactSum] = field(default_factory=dict)
@@ -351,7 +353,7 @@ class LabelTotals:
         _merge_values(counted_by_field, self.by_field)
 
     def open_decisions(self) -> Counter[Labels]:
-        """Decisions that are not sealed, of every experiment that has decisions."""
+        """Decisions whose declared window is not over, of every experiment that has decisions."""
         open_: Counter[Labels] = Counter()
         for (experiment, _, _), count in self.decisions.items():
             open_[experiment,] += count

@@ -135,7 +135,7 @@ def _counters(totals: LabelTotals, serving: Sequence[ExperimentVersion]) -> Iter
     yield _counter("decider_possible", "Draws from a pmf that could give the action.", action, never | totals.possible)
     yield _counter("decider_reward_value", "Sum of the rewards' values, as sent.", name, totals.values)
     yield _counter("decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values)
-    yield _counter("decider_sealed", "Decisions whose window is over.", group, totals.sealed)
+    yield _counter("decider_sealed", "Decisions whose declared window is over.", group, totals.sealed)
     yield _counter("decider_sealed_default", "Of these, without any reward.", group, totals.defaulted)
     rewarded = {key: count for key, count in sums_by_name(totals).items() if key[1] != ALL}
     yield _counter(
@@ -186,7 +186,7 @@ def _delays(totals: LabelTotals) -> Metric:
 
 def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
     unsealed = {key: count for key, count in totals.open_decisions().items() if key[0] not in ended}
-    yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
+    yield _gauge("decider_open_decisions", "Decisions whose declared window is not over.", ("experiment",), unsealed)
     weights = {
         key: float(totals.inverse_propensity[key]) / count
         for key, count in totals.possible.items()

@@ -26,6 +26,7 @@ from decider.log.forgotten import ChangedCommit, Removal, removals
 from decider.log.protocol import (
     END,
     ArrowBatches,
+    ClosedDecision,
     CreditedDecision,
     Damage,
     DecisionLine,
@@ -146,6 +147,18 @@ select position, experiment, waits from experiments where position > ? and posit
 """
 _SERVES = "select position, version from serves where position > ? and position <= ? order by position"
 _NEW_LEAVE_OUTS = "select position, experiment from leave_outs where position > ? and position <= ? order by position"
+# The seals of a stretch of decisions: those of a version, without the sign, would be all that it ever had.
+_CLOSED = """
+select w.window_end, w.position, w.reason, exists (
+  select 1 from decision_rewards r where r.position = w.position and r.reward is not null) as rewarded
+from seals s cross join decision_windows w on w.position = s.decision
+where +s.version = :version and not w.left_out
+  and s.decision >= (select d.position from decisions d
+    where d.version = :version and d.time > :after order by d.time, d.position limit 1)
+  and s.decision <= (select d.position from decisions d
+    where d.version = :version and d.time <= :until order by d.time desc, d.position desc limit 1)
+order by s.decision
+"""
 _LEAVE_OUTS = """
 select l.position, l.time, l.experiment, sealed_after, sealed_until, replaces, coalesce(n.author, l.author) as author,
   coalesce(n.source, '') as source, coalesce(n.note, l.reason) as note
@@ -522,6 +535,15 @@ class SqliteReader:
         """See LogReader."""
         rows = self._read(_SEALS, (json.dumps(list(decisions)), until))
         return {row["decision"]: row["position"] for row in rows}
+
+    def closed_decisions(self, version: Position, *, after: Time, until: Time) -> Sequence[ClosedDecision]:
+        """See LogReader."""
+        window = self.version_at(version).experiment.reward.window
+        span = {"version": version, "after": after - window, "until": until - window}
+        return [
+            ClosedDecision(row["window_end"], row["position"], Reason(row["reason"]), bool(row["rewarded"]))
+            for row in self._read(_CLOSED, span)
+        ]
 
     def _to_logged_decision(self, row: Any) -> LoggedDecision:
         try:

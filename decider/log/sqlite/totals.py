@@ -152,16 +152,12 @@ from costs group by version, holdout, left_out, unit_id, segment, action, value_
 """  # noqa: S608 - our names
 
 
-_CLOSED = """
-select s.decision from json_each(:versions) v
-join seals s on s.version = v.value and s.time >= :after and s.time < :until
-"""
 _WINDOWS = """
 select position, window from experiments where position in (select value from json_each(?)) order by window, position
 """
 
 AT_ONCE = 500
-"""Versions, or decisions, that one statement counts: so the number of statements grows with neither."""
+"""Versions that one statement counts: so the number of statements does not grow with them."""
 
 
 class Grouped(NamedTuple):
@@ -180,8 +176,8 @@ def count_totals(
     after: Mark,
     until: Mark,
 ) -> Totals:
-    """Everything in (after, until]. names: of a version's actions. due: the versions with decisions that were sealed
-    between."""
+    """Everything in (after, until]. names: of a version's actions. due: the versions with decisions whose window, as
+    their version declares it, ends between."""
     totals = Totals()
     span = {"after": after.position, "until": until.position}
     known = _KnownNames(names)
@@ -275,13 +271,10 @@ class _Sealed:
         self._stratum, self._measure = cache(grouped.strata), grouped.measures
 
     def count(self, versions: Sequence[Position], *, after: Time, until: Time) -> None:
-        """Those whose window ended in (after, until]."""
-        named = {"versions": json.dumps(versions)}
-        windows = self._connection.execute(_WINDOWS, (named["versions"],))
+        """Those whose declared window ended in (after, until]: all decisions of a time together, also those that a
+        final reward has sealed before. By their seals the rewarded ones would come first, and for a while alone."""
+        windows = self._connection.execute(_WINDOWS, (json.dumps(versions),))
         self._add_all(*_by_window(windows, after=after, until=until))
-        closed = self._connection.execute(_CLOSED, {**named, "after": after, "until": until})
-        while some := closed.fetchmany(AT_ONCE):
-            self._add_all(*_is_one_of("position", [position for (position,) in some]))
 
     def _add_all(self, condition: str, values: Sequence[int]) -> None:
         """condition: of which decisions, in SQL."""
@@ -308,8 +301,7 @@ class _Sealed:
 
 
 def _by_window(windows: Iterable[tuple[int, int]], *, after: Time, until: Time) -> tuple[str, list[int]]:
-    """A condition with its values: decisions of versions, given with the length of their windows in rising order, that
-    no reward closed.
+    """A condition with its values: decisions of versions, given with the length of their windows in rising order.
 
     Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
     """
@@ -318,7 +310,7 @@ def _by_window(windows: Iterable[tuple[int, int]], *, after: Time, until: Time) 
         is_one, versions = _is_one_of("version", [version for version, _ in some])
         ranges.append(f"{is_one} and time > ? and time <= ?")
         values += [*versions, after - window, until - window]
-    return f"({' or '.join(ranges)}) and seal is null" if ranges else "0", values
+    return f"({' or '.join(ranges)})" if ranges else "0", values
 
 
 def _is_one_of(column: str, numbers: Sequence[int]) -> tuple[str, list[int]]:
