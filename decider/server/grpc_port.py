@@ -62,7 +62,7 @@ class GrpcPort:
             streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
         )
         self._server = grpc.server(
-            self._intake,  # type: ignore[arg-type]
+            self._intake,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),

@@ -19,7 +19,8 @@ SERVICE = "grpc.health.v1.Health"
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 
-Status = HealthCheckResponse.ServingStatus
+Status = int
+"""A `HealthCheckResponse.ServingStatus`."""
 
 
 class Health:
@@ -100,4 +101,4 @@ class _Watch:
 
 
 def _reply(status: Status) -> bytes:
-    return HealthCheckResponse(status=status).SerializeToString()
+    return bytes(HealthCheckResponse(status=status).SerializeToString())

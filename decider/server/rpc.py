@@ -77,7 +77,7 @@ def to_status(error: Exception) -> status_pb2.Status:
 
 def code_name(error: DeciderError) -> str:
     """The name of its status code."""
-    return _NAMES[to_status(error).code]
+    return str(_NAMES[to_status(error).code])
 
 
 def unexpected(error: Exception) -> DeciderError:
