@@ -33,15 +33,19 @@ Examples:
 COMMANDS = {
     "apply": "experiment_commands",
     "archive": "archive_command",
+    "backup": "backup_commands",
     "explain": "explain_command",
     "forget": "forget_command",
     "get": "experiment_commands",
     "leave-out": "leave_out_command",
+    "list": "experiment_commands",
     "ops": "ops_command",
     "pause": "experiment_commands",
     "relearn": "relearn_command",
+    "restore": "backup_commands",
     "resume": "experiment_commands",
     "rollback": "leave_out_command",
+    "validate": "validate_command",
 }
 """Each command that is not here, with its module."""
 
