@@ -34,6 +34,7 @@ COMMANDS = {
     "apply": "experiment_commands",
     "archive": "archive_command",
     "backup": "backup_commands",
+    "doctor": "doctor_command",
     "explain": "explain_command",
     "forget": "forget_command",
     "get": "experiment_commands",
