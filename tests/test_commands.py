@@ -20,6 +20,7 @@ from click.testing import CliRunner, Result
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import Head, Tick
 from decider.server.command import main
+from decider.types import ActionId, DecisionId
 from simulator.verify import verify
 from tests.long_logs import shop, write_past
 from tests.rpc_clients import COMMAND, ServerProcess, SubprocessClient
@@ -293,3 +294,60 @@ def test_a_log_of_an_older_release_is_backed_up_as_it_is(tmp_path: Path) -> None
     run("backup", tmp_path / "copy.db", "--db", tmp_path / "old.db")
     with closing(open_reader(tmp_path / "copy.db")) as copy:
         assert verify(copy).first is None
+
+
+# --- check
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log whose decisions were made with models that a server has learned."""
+    file = tmp_path_factory.mktemp("learned") / "shop.db"
+    write_past(file, 1000, shop())
+    served = SubprocessClient(file)
+    for n in range(30):
+        served.decide("shop", decision_id=f"new-{n}", unit_id=f"u{n}")
+    served.close()
+    return file
+
+
+def test_the_newest_decisions_are_made_again(learned: Path) -> None:
+    """From the stored models, by the code that serves: a build that decides otherwise is found before it is needed."""
+    content = run_json("check", "--db", learned, "--last", "1h")
+    assert (content["decisions"], content["equal"], content["skipped"]) == (30, 30, 0)
+    assert (content["damage"], content["first_difference"]) == ([], None)
+    assert content["bytes"]["database"] == learned.stat().st_size
+    assert run_json("check", "--db", learned, "--last", "10d", "--most", 50)["decisions"] == 50
+    assert run_json("check", "--db", learned, "--last", "10d")["equal"] == 1030
+    text = run("check", "--db", learned, "--last", "1h")
+    assert text.startswith(f"whole up to position {content['position']}, ")
+    assert "30 of 30 decisions of the last 1 h equal" in text or "30 of 30 decisions of the last 60 min equal" in text
+
+
+def test_a_log_that_is_damaged_or_gone_has_another_exit_code(learned: Path, tmp_path: Path) -> None:
+    """A script tells both from a decision that comes out otherwise."""
+    damaged = tmp_path / "damaged.db"
+    shutil.copy(learned, damaged)
+    with closing(sqlite3.connect(damaged)) as connection:
+        connection.execute("update decisions set unit_id = 'x' where position = (select max(position) from decisions)")
+        connection.commit()
+    done = invoke("check", "--db", damaged, "--json")
+    content = json.loads(done.stdout)
+    assert (done.exit_code, content["decisions"]) == (2, 0)
+    assert any("an entry was changed" in one["text"] for one in content["damage"])
+    done = invoke("check", "--db", tmp_path / "none.db", "--json")
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
+def test_a_decision_that_comes_out_otherwise_is_named(tmp_path: Path) -> None:
+    """Written with its checksum by something that does not decide as this code does."""
+    write_past(tmp_path / "shop.db", 5, shop())
+    with closing(open_log(tmp_path / "shop.db")) as log:
+        logged = log.find(DecisionId("d0"))
+        assert logged is not None
+        other = "b" if logged.decision.action == "a" else "a"
+        log.append([logged.decision._replace(decision_id=DecisionId("odd"), unit_id="u9", action=ActionId(other))])
+    done = invoke("check", "--db", tmp_path / "shop.db", "--json")
+    content = json.loads(done.stdout)
+    assert (done.exit_code, content["decisions"] - content["equal"]) == (1, 1)
+    assert "decision odd: " in content["first_difference"]

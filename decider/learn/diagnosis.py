@@ -227,7 +227,7 @@ def _no_decisions(patient: Patient) -> Iterator[Finding]:
     if not patient.sum("decisions"):
         yield patient.says(
             "no_decisions", "nobody has asked for a decision yet",
-            f"call Decide with experiment_id {patient.experiment.id!r}; a caller with another id gets NOT_FOUND",
+            f"call Decide with experiment = {patient.experiment.id!r}; a caller with another id gets NOT_FOUND",
             is_note=True,
         )  # fmt: skip
 

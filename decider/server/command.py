@@ -34,6 +34,7 @@ COMMANDS = {
     "apply": "experiment_commands",
     "archive": "archive_command",
     "backup": "backup_commands",
+    "check": "check_command",
     "doctor": "doctor_command",
     "explain": "explain_command",
     "forget": "forget_command",
