@@ -45,6 +45,7 @@ __all__ = [
     "is_archive",
     "is_led",
     "is_part",
+    "open_in_memory",
     "open_log",
     "open_reader",
     "open_to_cut",
@@ -98,6 +99,13 @@ def open_log(
     See SqliteLog. Raises LogError.
     """
     return SqliteLog(path, synchronous=synchronous, clock=clock, on_commit=on_commit, archives=archives)
+
+
+def open_in_memory() -> EventLog:
+    """An empty log without a file, to try something out."""
+    from decider.log.memory import MemoryLog  # whoever serves has no use for it
+
+    return MemoryLog(clock=now)
 
 
 def open_to_forget(path: Path, *, archives: Sequence[Path] = ()) -> ForgettingLog:

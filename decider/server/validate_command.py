@@ -15,7 +15,7 @@ from decider.experiment.schema import from_message
 from decider.experiment_files import read_toml
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
-from decider.log.memory import MemoryLog
+from decider.log.open import open_in_memory
 from decider.log.protocol import EventLog, NewVersion
 from decider.options import Finite
 from decider.policy.work import Budget
@@ -84,7 +84,7 @@ def validate_command(
 
 def check_files(paths: Iterable[Path], limits: Limits, budget: Budget) -> list[Checked]:
     """Each file by itself and beside those before it."""
-    log = MemoryLog(clock=now)
+    log = open_in_memory()
     versions = Versions(log, limits, budget)
     defined: dict[ExperimentId, Path] = {}
     return [_check(path, log, versions, defined) for path in dict.fromkeys(_files(paths))]
