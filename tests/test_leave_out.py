@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -12,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.errors import ArchiveMissing, FailedPrecondition
+from decider.experiment.definition import RewardDefinition
 from decider.experiment.origin import UNKNOWN, Origin
 from decider.learn.archive import archive
-from decider.learn.bad_data import close, leave_out, roll_back, take_back
-from decider.learn.leave_out import NEVER, Stretch, first_change, stretches
+from decider.learn.bad_data import close, in_force, leave_out, roll_back, take_back
+from decider.learn.leave_out import Stretch, first_change, stretches
 from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import EventLog, LeaveOut, LogReader, Mark, ModelName, NewLeaveOut, NewReward
+from decider.log.protocol import EventLog, LeaveOut, LogReader, Mark, ModelName, NewLeaveOut, NewReward, Tick
 from decider.policy.make import make_policy
 from decider.policy.spec import PolicySpec
 from decider.server.command import main as decider
@@ -34,33 +36,39 @@ from tests.test_verify import Drive
 places = st.sampled_from([*range(8), 12, 20, 40])
 """Half seconds from the story's beginning; few, so that many begin or end together."""
 
-leave_outs = st.lists(st.tuples(places, st.none() | places, st.booleans(), st.integers(0, 60)), max_size=4)
-"""(after, until, whether it takes back the newest, after how many steps it is said)."""
+ends = st.none() | st.tuples(places, st.booleans())
+"""Of what is left out: a place, and whether it is of when decisions were made; None: it is not over."""
+
+leave_outs = st.lists(st.tuples(places, ends, st.booleans(), st.integers(0, 60)), max_size=4)
+"""(after, end, whether it takes back the newest, after how many steps it is said)."""
 
 
-def told_with(steps: Sequence[tuple[str, int, float]], left_out: Sequence[tuple[int, int | None, bool, int]]) -> Story:
+def told_with(
+    steps: Sequence[tuple[str, int, float]], left_out: Sequence[tuple[int, tuple[int, bool] | None, bool, int]]
+) -> Story:
     """The story, with what is left out said in its middle."""
     story = told([])
     begin = story.clock()
     at = sorted(left_out, key=lambda one: one[3])
     for index in range(len(steps) + 1):
-        for after, until, replace, _ in [one for one in at if min(one[3], len(steps)) == index]:
-            say(
-                story,
-                Time(begin + after * SECOND // 2),
-                None if until is None else Time(begin + until * SECOND // 2),
-                replace,
-            )
+        for after, end, replace, _ in [one for one in at if min(one[3], len(steps)) == index]:
+            until, made = (None, None) if end is None else ends_at(Time(begin + end[0] * SECOND // 2), of_made=end[1])
+            say(story, Time(begin + after * SECOND // 2), until, replace, made_until=made)
         if index < len(steps):
             told([steps[index]], story)
     return story
 
 
-def say(story: Story, after: Time, until: Time | None, replace: bool) -> Position:
+def ends_at(end: Time, *, of_made: bool) -> tuple[Time | None, Time | None]:
+    """until and made_until of an entry."""
+    return (None, end) if of_made else (end, None)
+
+
+def say(story: Story, after: Time, until: Time | None, replace: bool, *, made_until: Time | None = None) -> Position:
     """Leave something out; replace: and take back what was left out last."""
     known = story.log.leave_outs(HOME)
     replaces = known[-1].position if replace and known else None
-    (mark,) = story.log.append([NewLeaveOut(HOME, after, until, replaces)])
+    (mark,) = story.log.append([NewLeaveOut(HOME, after, until, replaces, made_until=made_until)])
     assert mark is not None
     return mark.position
 
@@ -75,7 +83,10 @@ def learned_by_hand(story: Story) -> list[list[float]]:
     for sealed in log.sealed_decisions(HOME, after=Time(0), until=log.head().time):
         version = log.version_at(sealed.decision.version)
         if any(
-            o.entry.after < sealed.deadline <= (o.entry.until if o.entry.until is not None else NEVER) for o in in_force
+            o.entry.after < sealed.deadline
+            and (o.entry.until is None or sealed.deadline <= o.entry.until)
+            and (o.entry.made_until is None or sealed.time <= o.entry.made_until)
+            for o in in_force
         ):
             continue
         if version.learns_from(sealed.decision.reason, activated=sealed.activated, overridden=sealed.overridden):
@@ -93,7 +104,9 @@ def learned_by_hand(story: Story) -> list[list[float]]:
 @settings(max_examples=40)
 @given(steps=operations, left_out=leave_outs, cuts=st.lists(st.floats(0, 1), max_size=6))
 def test_a_model_is_the_same_however_it_came_there(
-    steps: list[tuple[str, int, float]], left_out: list[tuple[int, int | None, bool, int]], cuts: list[float]
+    steps: list[tuple[str, int, float]],
+    left_out: list[tuple[int, tuple[int, bool] | None, bool, int]],
+    cuts: list[float],
 ) -> None:
     """The server learns a bad stretch, is told to leave it out and goes back; `verify` learns in one go."""
     plain = [(kind, number, value) for kind, number, value in steps if kind not in ("version", "override")]
@@ -127,23 +140,81 @@ def entries(draw: st.DrawFn) -> list[LeaveOut]:
         before = draw(st.sampled_from([None, *made[-1:]]))
         after = before.entry.after if before and draw(st.booleans()) else Time(draw(places))
         replaces = before.position if before else None
-        left_out = NewLeaveOut(HOME, after, draw(st.none() | places.map(Time)), replaces)
+        end = draw(ends)
+        until, made_until = (None, None) if end is None else ends_at(Time(end[0]), of_made=end[1])
+        left_out = NewLeaveOut(HOME, after, until, replaces, made_until=made_until)
         made.append(LeaveOut(Position(number + 1), Time(0), left_out))
     return made
 
 
 @settings(max_examples=300)
-@given(entries(), st.integers(0, 7), st.integers(0, 7), st.integers(0, 45))
-def test_before_the_first_change_nothing_differs(made: list[LeaveOut], one: int, other: int, deadline: int) -> None:
+@given(entries(), st.integers(0, 7), st.integers(0, 7), st.integers(0, 45), st.integers(0, 45))
+def test_before_the_first_change_nothing_differs(
+    made: list[LeaveOut], one: int, other: int, deadline: int, lasted: int
+) -> None:
     """Whoever has learned up to there need not go back; and there is a difference just behind, or the bound is idle."""
     after, until = Position(min(one, other)), Position(max(one, other))
     first = first_change(made, after=after, until=until)
 
     def is_left_out(known: Sequence[Stretch]) -> bool:
-        return any(stretch.holds(Time(deadline)) for stretch in known)
+        return any(stretch.holds(made=Time(deadline - lasted), deadline=Time(deadline)) for stretch in known)
 
     if deadline <= first:
         assert is_left_out(stretches(made, after)) == is_left_out(stretches(made, until))
+
+
+@pytest.mark.parametrize("case", ["a last word", "a shorter window"])
+def test_only_decisions_whose_window_touches_the_stretch_are_left_out(log: EventLog, clock: Clock, case: str) -> None:
+    """A window of a day, in an earlier version or ended by last words, does not leave out what came afterwards. Among
+    the decisions of that day those with a last word would be the rewarded ones: a bias."""
+    drive, day = Drive(log, clock), RewardDefinition(window=86_400 * SECOND)
+    drive.apply(sample_experiment(policy=spec("squarecb"), reward=day))
+    if case == "a shorter window":
+        drive.apply(sample_experiment(policy=spec("squarecb"), reward=RewardDefinition(window=10 * SECOND)))
+
+    def learned_of(count: int) -> int:
+        before = drive.log.count_learned(HOME)
+        for _ in range(count):
+            mark, _ = drive.decide(drive.request()._replace(eligible=(), excluded=()), HOME)
+            if case == "a last word":
+                log.append([NewReward(mark.position, "click", 1.0, final=True)])
+            clock.advance(1)
+        clock.advance(20)
+        log.append([Tick()])
+        trainer = Trainer(log, HOME, spec("squarecb"))
+        trainer.learn_up_to(log.head().mark)
+        assert log.count_learned(HOME) - before == count
+        return trainer.learned
+
+    begin = log.head().time
+    assert learned_of(5) == 5
+    clock.advance(40)
+    log.append([Tick()])
+    leave_out(log, HOME, begin=begin, end=log.head().time, origin=UNKNOWN)
+    assert learned_of(0) == 0
+    clock.advance(600)
+    assert learned_of(10) == 10
+    assert verify(log).first is None
+
+
+def test_a_stretch_that_ends_leaves_out_what_was_made_before_its_end(drive: Drive) -> None:
+    """Also what is sealed hours later; what is made behind the end is learned, as the help says."""
+    opened = leave_out(drive.log, HOME, begin=drive.log.head().time, end=None, origin=UNKNOWN)
+    drive.visits(5)
+    end = drive.log.head().time
+    close(drive.log, HOME, end=end, origin=UNKNOWN)
+    drive.clock.advance(1)
+    drive.visits(5)
+    drive.clock.advance(60)
+    drive.step()
+    (ended,) = in_force(drive.log, HOME)
+    assert (ended.entry.until, ended.entry.made_until, ended.entry.replaces) == (None, end, opened.position)
+    (stretch,) = stretches(drive.log.leave_outs(HOME), drive.log.head().position)
+    sealed = list(drive.log.sealed_decisions(HOME, after=Time(0), until=drive.log.head().time))
+    held = [stretch.holds(made=one.time, deadline=one.deadline) for one in sealed]
+    assert held == [one.time <= end for one in sealed]
+    assert 0 < sum(held) < len(held)
+    assert_replays(drive.log)
 
 
 def test_a_trainer_goes_back_to_the_newest_stored_model_before_the_stretch() -> None:
@@ -443,7 +514,14 @@ def test_a_stretch_is_opened_closed_listed_and_taken_back(shop_log: Path) -> Non
     listed = run("leave-out", "shop", "--db", shop_log, "--list").output
     assert "and it is not over; by Ada, command leave-out: pixel down" in listed
     closed = run("leave-out", "shop", "--db", shop_log, "--until", "0s")
-    assert ", up to " in closed.output
+    assert ", made up to " in closed.output
+    with closing(sqlite3.connect(shop_log)) as db:
+        (until, made_until), _ = db.execute(
+            "select sealed_until, made_until from changes order by position desc limit 2"
+        )
+        (stored,) = db.execute("select max(time) from leave_outs").fetchone()
+    assert until is None
+    assert abs(made_until - stored) < 60 * SECOND
     position = run("leave-out", "shop", "--db", shop_log, "--list").output.split(":")[0]
     assert "learns again" in run("leave-out", "shop", "--db", shop_log, "--take-back", position).output
     assert run("leave-out", "shop", "--db", shop_log, "--list").output == "nothing is left out\n"

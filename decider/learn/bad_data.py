@@ -40,9 +40,8 @@ def leave_out(log: EventLog, id_: ExperimentId, *, begin: Time, end: Time | None
     _learner(log, id_)
     if end is not None and end <= begin:
         raise InvalidArgument([Violation("until", "is not later than the beginning; name a later time")])
-    until = None if end is None else Time(end + _longest_window(log, id_))
     log.check_archive(id_, after=begin)
-    return _append(log, NewLeaveOut(id_, begin, until, None, origin))
+    return _append(log, NewLeaveOut(id_, begin, None, origin=origin, made_until=end))
 
 
 def close(log: EventLog, id_: ExperimentId, *, end: Time, origin: Origin) -> LeaveOut:
@@ -50,14 +49,13 @@ def close(log: EventLog, id_: ExperimentId, *, end: Time, origin: Origin) -> Lea
 
     Raises NotFound where nothing is open, InvalidArgument where it would end before it begins.
     """
-    opened = [one for one in in_force(log, id_) if one.entry.until is None]
+    opened = [one for one in in_force(log, id_) if not one.entry.is_over]
     if not opened:
         raise NotFound(f"experiment {id_!r} leaves out nothing that is not over", reason="NOTHING_LEFT_OUT")
     newest = opened[-1]
-    until = Time(end + _longest_window(log, id_))
     if end <= newest.entry.after:
         raise InvalidArgument([Violation("until", "is before the beginning; name a later time, or take it back")])
-    return _append(log, NewLeaveOut(id_, newest.entry.after, until, newest.position, origin))
+    return _append(log, NewLeaveOut(id_, newest.entry.after, None, newest.position, origin, made_until=end))
 
 
 def take_back(log: EventLog, id_: ExperimentId, position: Position, *, origin: Origin) -> LeaveOut:
@@ -71,7 +69,7 @@ def take_back(log: EventLog, id_: ExperimentId, position: Position, *, origin: O
         )
     after = known[position].entry.after
     log.check_archive(id_, after=after)
-    return _append(log, NewLeaveOut(id_, after, after, position, origin))
+    return _append(log, NewLeaveOut(id_, after, after, position, origin=origin))
 
 
 def roll_back(log: EventLog, id_: ExperimentId, to: Position, *, origin: Origin) -> LeaveOut:
@@ -86,7 +84,7 @@ def roll_back(log: EventLog, id_: ExperimentId, to: Position, *, origin: Origin)
         raise InvalidArgument([Violation("to", f"is not in the log, which has positions up to {head.position}")])
     after = log.time_at(to) if to > START else Time(0)
     log.check_archive(id_, after=after)
-    return _append(log, NewLeaveOut(id_, after, head.time, None, origin))
+    return _append(log, NewLeaveOut(id_, after, head.time, origin=origin))
 
 
 def wait_until_followed(
@@ -142,8 +140,3 @@ def _check_policy(log: LogReader, newest: ExperimentVersion, to: Position) -> No
             f"since: decider leave-out {id_} --db {log.name} --from {time_text(log.time_at(to))} --until 0s",
             reason="ANOTHER_POLICY",
         )
-
-
-def _longest_window(log: LogReader, id_: ExperimentId) -> int:
-    """Microseconds: a decision of any version that was made by then is sealed by then and so much."""
-    return max(one.experiment.reward.window for one in log.versions() if one.experiment.id == id_)

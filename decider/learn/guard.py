@@ -84,7 +84,7 @@ class Guard:
     def _open(self, id_: ExperimentId) -> list[LeaveOut]:
         """Its entries that are not over, and that nobody has taken back."""
         in_force = not_taken_back(self._log.leave_outs(id_))
-        return [one for one in in_force if _is_ours(one) and one.entry.until is None]
+        return [one for one in in_force if _is_ours(one) and not one.entry.is_over]
 
     def follow(self, id_: ExperimentId) -> None:
         """Somebody has left something out, or taken it back: if that was the guard's entry, it is over."""
@@ -109,7 +109,7 @@ class Guard:
 
     def _hold(self, id_: ExperimentId, watch: _Watch, since: Time) -> None:
         usual = f"usually {watch.test.share.value:.3g} of the decisions have a reward, now next to none has"
-        entry = NewLeaveOut(id_, since, None, None, Origin(AUTHOR, SOURCE, usual))
+        entry = NewLeaveOut(id_, since, None, origin=Origin(AUTHOR, SOURCE, usual))
         (mark,) = self._log.append([entry])
         assert mark is not None, "it takes nothing back"
         watch.held = self.held[id_] = LeaveOut(*mark, entry)
@@ -117,7 +117,7 @@ class Guard:
 
     def _go_on(self, id_: ExperimentId, watch: _Watch, held: LeaveOut, since: Time) -> None:
         origin = Origin(AUTHOR, SOURCE, "rewards are back")
-        self._log.append([NewLeaveOut(id_, held.entry.after, since, held.position, origin)])
+        self._log.append([NewLeaveOut(id_, held.entry.after, since, held.position, origin=origin)])
         self._release(id_, watch)
         logger.warning(
             "experiment %s: rewards are back, learning goes on; what came meanwhile is left out (`decider leave-out %s "

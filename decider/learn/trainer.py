@@ -207,7 +207,7 @@ class Trainer:
 
     def _learn(self, sealed: SealedDecision, version: ExperimentVersion) -> None:
         decision = sealed.decision
-        if any(stretch.holds(sealed.deadline) for stretch in self._left_out):
+        if any(stretch.holds(made=sealed.time, deadline=sealed.deadline) for stretch in self._left_out):
             return
         if not version.learns_from(decision.reason, activated=sealed.activated, overridden=sealed.overridden):
             return

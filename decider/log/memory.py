@@ -859,6 +859,7 @@ class MemoryLog:
         shown = activation.action if activation is not None and activated else None
         return SealedDecision(
             position=logged.position,
+            time=logged.time,
             deadline=self._deadline(logged),
             decision=logged.decision,
             rewards=tuple(

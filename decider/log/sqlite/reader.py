@@ -38,7 +38,6 @@ from decider.log.protocol import (
     Mark,
     ModelName,
     NamedModel,
-    NewLeaveOut,
     OnProgress,
     RewardRef,
     SealedDecision,
@@ -66,6 +65,7 @@ from decider.log.sqlite.read_rows import (
     Parameters,
     RowType,
     experiment_version,
+    leave_out,
     logged_decision,
     read,
     read_one,
@@ -381,10 +381,7 @@ class SqliteReader:
 
     def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
         """See LogReader."""
-        return [
-            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:6], origin=Origin(*row[6:])))
-            for row in self._read(_LEAVE_OUTS, (experiment,))
-        ]
+        return [leave_out(row) for row in self._read(_LEAVE_OUTS, (experiment,))]
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""
