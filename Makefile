@@ -15,7 +15,7 @@ ARGS ?=
 KINDS ?=
 PROTOC = $(BIN)/python -m grpc_tools.protoc -Iproto $(wildcard proto/decider/v1/*.proto)
 
-.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift alarms soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
+.PHONY: help setup demo test lowest client check format proto bench dashboard growth lift alarms guard soak wide walk tour given-up cases coverage kinds semantics side-by-side bakeoff samples clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -129,6 +129,9 @@ walk: $(READY) ## the way of one Decide through the files and rooms
 
 given-up: $(READY) ## calls that are given up, against a server that stands still each second: is anything learned that nobody saw?
 	@$(BIN)/python -m simulator.studies.given_up $(ARGS)
+
+guard: $(READY) ## how often the guard of learning holds where nothing is wrong, and how soon an outage is found; resumes (half an hour; ARGS="--publish")
+	@$(BIN)/python -m simulator.studies.guard $(ARGS)
 
 outage: $(READY) ## rewards stop for a while: what does it cost, with the guard of learning and without? (a quarter of an hour)
 	@$(BIN)/python -m simulator.studies.outage $(ARGS)

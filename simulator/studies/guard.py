@@ -11,15 +11,16 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import click
 import numpy as np
 
-from decider.estimate.outage import OutageTest, UsualShare
+from decider.estimate.outage import OutageTest
 from decider.estimate.sample import Floats
 
 PAGE = Path(__file__).parent / "RESULTS.md"
@@ -40,14 +41,15 @@ def seasons(hours: Floats, source: np.random.Generator) -> Floats:
     return day * np.where(hours % WEEK >= 5 * HOUR, 0.7, 1.0)
 
 
-def quiet_nights(hours: Floats, source: np.random.Generator) -> Floats:
-    """Eight hours in which hardly anybody buys: a fifth of the share of the day."""
-    return np.where((hours + source.integers(HOUR)) % HOUR < 8, 0.2, 1.0)
+def quiet_nights(hours: Floats, source: np.random.Generator, share: float = 0.2, length: int = 8) -> Floats:
+    """So many hours in which hardly anybody buys: that much of the share of the day."""
+    return np.where((hours + source.integers(HOUR)) % HOUR < length, share, 1.0)
 
 
 def learning(hours: Floats, source: np.random.Generator) -> Floats:
     """A policy that doubles the share within weeks, with the seasons."""
-    return seasons(hours, source) * (2 - np.exp(-hours / (14 * HOUR)))
+    factor: Floats = seasons(hours, source) * (2 - np.exp(-hours / (14 * HOUR)))
+    return factor
 
 
 def changes(hours: Floats, source: np.random.Generator) -> Floats:
@@ -74,9 +76,10 @@ SCENES = (
     Scene("seasons of day and week", 0.1, 2_000, seasons),
     Scene("a policy that learns, from 2 to 4 %", 0.02, 5_000, learning),
     Scene("low: 0.3 %", 0.003, 10_000, seasons),
-    Scene("busy", 0.1, 20_000, seasons),
-    Scene("quiet nights: a fifth of the day's share", 0.1, 5_000, quiet_nights),
-    Scene("quiet nights, busy", 0.05, 20_000, quiet_nights),
+    Scene("busy", 0.1, 10_000, seasons),
+    Scene("nights at a fifth of the day's share", 0.05, 10_000, quiet_nights),
+    Scene("nights at a tenth", 0.1, 5_000, partial(quiet_nights, share=0.1)),
+    Scene("an hour a day at a twentieth (a mailing)", 0.1, 5_000, partial(quiet_nights, share=0.05, length=1)),
     Scene("another policy every 4 weeks", 0.1, 2_000, changes),
     Scene("campaigns, 5 times the share, 2 days", 0.05, 2_000, campaigns),
     Scene("campaigns, 10 times the share, 2 days", 0.03, 2_000, partial(campaigns, factor=10.0)),
@@ -110,6 +113,10 @@ def false_holds(scene: Scene, seed: int, *, days: int = DAYS) -> int:
     return holds
 
 
+def _holds(scene: Scene, seed: int) -> Sequence[float]:
+    return [false_holds(scene, seed)]
+
+
 class Fault(NamedTuple):
     """Rewards that get lost. share: of rewarded decisions before. lost: of them. holdout: share of the units."""
 
@@ -132,8 +139,8 @@ FAULTS = (
     Fault("half lost, share 10 %", 0.1, 0.5),
 )
 
-AGES = 100
-"""Expected rewards after which a fault that nobody has found ends: so many times the rewards that tell one."""
+A_DAY, BEFORE, LONGEST = 100, 14, 10
+"""Rewarded decisions of a day; days before the fault; days that it lasts at most, and that are waited for its end."""
 
 
 class Found(NamedTuple):
@@ -144,20 +151,23 @@ class Found(NamedTuple):
 
 
 def found(fault: Fault, seed: int) -> Found:
-    """How soon a fault is found, and its end. Where it never is found, the end is no question."""
-    source = np.random.default_rng(seed)
-    test = OutageTest(UsualShare.known(100_000, round(100_000 * fault.share)))
-    longest = round(AGES * 46 / fault.share)
-    share = fault.share * (1 - fault.lost)
-    after = _first_turn(test, source, share, fault.holdout, longest)
-    return Found(after, _first_turn(test, source, fault.share, fault.holdout, longest) if after < math.inf else 0.0)
+    """How soon a fault is found, and its end, in the seasons of days and weeks. One that is not found has no end."""
+    scene = Scene("", fault.share, round(A_DAY / fault.share), seasons)
+    coming = zip(*visits(scene, seed, days=BEFORE + 2 * LONGEST + 1, holdout=fault.holdout), strict=True)
+    source = np.random.default_rng([seed, 1])
+    test, begin = OutageTest(), round((BEFORE + source.random()) * scene.a_day)
+    for at, rewarded, holdout in islice(coming, begin):
+        test.add(at, rewarded=rewarded, holdout=holdout)
+    kept = (source.random(LONGEST * scene.a_day) >= fault.lost).tolist()
+    wrong = ((at, rewarded and keep, holdout) for keep, (at, rewarded, holdout) in zip(kept, coming, strict=False))
+    after = _first_turn(test, wrong)
+    return Found(after, _first_turn(test, islice(coming, LONGEST * scene.a_day)) if after < math.inf else 0.0)
 
 
-def _first_turn(test: OutageTest, source: np.random.Generator, share: float, holdout: float, most: int) -> float:
+def _first_turn(test: OutageTest, coming: Iterable[tuple[int, bool, bool]]) -> float:
     missing = test.missing
-    drawn = zip((source.random(most) < share).tolist(), (source.random(most) < holdout).tolist(), strict=True)
-    for number, (rewarded, held_out) in enumerate(drawn, 1):
-        test.add(number, rewarded=rewarded, holdout=held_out)
+    for number, (at, rewarded, holdout) in enumerate(coming, 1):
+        test.add(at, rewarded=rewarded, holdout=holdout)
         if test.missing != missing:
             return float(number)
     return math.inf
@@ -199,8 +209,11 @@ class Store:
     def fill(self, name: str, logs: int, run: Callable[[int], Sequence[float]], *, deadline: float) -> None:
         """Run the seeds that are missing, until the monotonic clock reads `deadline`."""
         rows = self.known.setdefault(name, [])
+        if len(rows) >= logs:
+            return
         while len(rows) < logs and time.monotonic() < deadline:
             rows.append([*run(len(rows))])
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(self.known))
 
 
@@ -231,16 +244,17 @@ def placed(page: str, text: str) -> str:
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--logs", type=click.IntRange(min=1), default=100, show_default=True, help="Of each kind.")
 @click.option("--seconds", type=float, default=math.inf, help="End after so long; the next run goes on.")
-@click.option("--results", type=click.Path(path_type=Path), default=Path("guard.json"), show_default=True,
+@click.option("--results", type=click.Path(path_type=Path), default=Path(".cache/guard.json"), show_default=True,
               help="Where results are kept, to go on from.")  # fmt: skip
 @click.option("--publish", is_flag=True, help="Write the tables into simulator/studies/RESULTS.md.")
 def main(logs: int, seconds: float, results: Path, publish: bool) -> None:
     """How often the guard holds where nothing is wrong, and after how many decisions where rewards are missing."""
     store, deadline = Store(results), time.monotonic() + seconds
-    for fault in FAULTS:
-        store.fill(fault.name, logs, partial(found, fault), deadline=deadline)
-    for scene in SCENES:
-        store.fill(scene.name, logs, lambda seed, scene=scene: [false_holds(scene, seed)], deadline=deadline)  # type: ignore[misc]
+    for count in range(1, logs + 1):  # all rows alike, so that an interrupted run says something of each
+        for fault in FAULTS:
+            store.fill(fault.name, count, partial(found, fault), deadline=deadline)
+        for scene in SCENES:
+            store.fill(scene.name, count, partial(_holds, scene), deadline=deadline)
     text = report(store.known)
     click.echo(text, nl=False)
     if publish:

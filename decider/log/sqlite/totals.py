@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from decider.experiment.strata import HOLDOUT_REASONS, Stratum, bucket_of, measures_of_all, strata_of_all
@@ -78,29 +81,29 @@ STATEMENTS = (_DECISIONS, _POSSIBLE, _REWARDS, _CHANGES, _DELAYS, _DAYS)
 
 def _sealed_where(condition: str) -> str:
     return f"""
-select {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
+select version, {_HOLDOUT} as holdout, time / {DAY} as day, sum(not left_out) as count,
   sum(rewards = 0 and not left_out) as defaulted,
   sum(overridden and not left_out) as overridden, sum(activated and not left_out) as activated,
   sum(left_out) as not_activated,
   {sum_columns("(case when not left_out then reward end)", "reward")},
   {sum_columns("(case when not left_out then reward * reward end)", "squared")}
 from sealed_decisions where {condition}
-group by holdout, day, reward_odd, squared_odd
+group by version, holdout, day, reward_odd, squared_odd
 """  # noqa: S608 - our names
 
 
 def _rewarded_where(condition: str) -> str:
     return f"""
-select name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
-from decision_rewards where {condition} and reward is not null and not left_out group by name, holdout, day
+select version, name, {_HOLDOUT} as holdout, time / {DAY} as day, count(distinct position) as count
+from decision_rewards where {condition} and reward is not null and not left_out group by version, name, holdout, day
 """  # noqa: S608 - our names
 
 
 def _named_where(condition: str) -> str:
     return f"""
-select name, {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("in_force", "value")}
+select version, name, {_HOLDOUT} as holdout, unit_id, count(*) as count, {sum_columns("in_force", "value")}
 from decision_rewards where {condition} and reward is not null and not left_out
-group by name, holdout, unit_id, value_odd
+group by version, name, holdout, unit_id, value_odd
 """  # noqa: S608 - our names
 
 
@@ -117,25 +120,31 @@ def _units_where(condition: str) -> str:
     most of the time goes into reading the decisions."""
     return f"""
 with sealed as materialized (
-  select {_HOLDOUT} as holdout, left_out, unit_id, propensity, reason, reward,
+  select version, {_HOLDOUT} as holdout, left_out, unit_id, propensity, reason, reward,
     case when reason in {_DRAW_REASONS} and not left_out
       then (select d.pmf from decisions d where d.position = s.position) end as pmf
   from sealed_decisions s where {condition}),
 costs as materialized (
-  select holdout, left_out, unit_id, reward, case when pmf is not null then reward
+  select version, holdout, left_out, unit_id, reward, case when pmf is not null then reward
     * (case when reason = '{Reason.EXPLOIT}' then 1.0 / (propensity * {_MOST}) when {_IS_FLAT} then 1.0 else 0.0 end
       - 1.0) end as cost
   from sealed)
-select holdout, left_out, unit_id, count(*) as count, count(cost) as draws, {sum_columns("reward", "value")},
+select version, holdout, left_out, unit_id, count(*) as count, count(cost) as draws, {sum_columns("reward", "value")},
   {sum_columns("cost", "cost")}
-from costs group by holdout, left_out, unit_id, value_odd, cost_odd
+from costs group by version, holdout, left_out, unit_id, value_odd, cost_odd
 """  # noqa: S608 - our names
 
 
-_SEALED = "version = :version and time > :after and time <= :until and seal is null"
-_CLOSED = "select decision from seals where version = :version and time >= :after and time < :until order by time"
-_CLOSED_AT_ONCE = 500
-_WINDOW = "select window from experiments where position = ?"
+_CLOSED = """
+select s.decision from json_each(:versions) v
+join seals s on s.version = v.value and s.time >= :after and s.time < :until
+"""
+_WINDOWS = """
+select position, window from experiments where position in (select value from json_each(?)) order by window, position
+"""
+
+AT_ONCE = 500
+"""Versions, or decisions, that one statement counts: so the number of statements grows with neither."""
 
 
 class Grouped(NamedTuple):
@@ -143,13 +152,6 @@ class Grouped(NamedTuple):
 
     strata: Callable[[Position], Stratum | None]
     measures: Callable[[Position], Stratum]
-
-
-class Places(NamedTuple):
-    """Where the sealed decisions of a version belong."""
-
-    stratum: Stratum | None
-    measure: Stratum
 
 
 def count_totals(
@@ -170,9 +172,10 @@ def count_totals(
     _count_possible(totals, connection, span, known)
     _count_rewards(totals, connection, span)
     _count_days(totals, connection, span, known)
-    for version in due:
-        places = Places(grouped.strata(version), grouped.measures(version))
-        _count_sealed(totals, connection, version, places, after=after.time, until=until.time)
+    sealed = _Sealed(totals, connection, grouped)
+    versions = list(due)
+    for first in range(0, len(versions), AT_ONCE):
+        sealed.count(versions[first : first + AT_ONCE], after=after.time, until=until.time)
     return totals
 
 
@@ -240,51 +243,69 @@ def _add_rewards(totals: Totals, row: sqlite3.Row, more: RewardTotals) -> None:
     totals.rewards[key] = totals.rewards.get(key, RewardTotals()) + more
 
 
-def _count_sealed(
-    totals: Totals,
-    connection: sqlite3.Connection,
-    version: Position,
-    places: Places,
-    *,
-    after: Time,
-    until: Time,
-) -> None:
-    # Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
-    (window,) = connection.execute(_WINDOW, (version,)).fetchone()
-    part = {"version": version, "after": after - window, "until": until - window}
-    _add_all(totals, connection, version, places, (_SEALED, part))
-    closed = connection.execute(_CLOSED, {"version": version, "after": after, "until": until})
-    while some := closed.fetchmany(_CLOSED_AT_ONCE):
-        # A list, not a query: see above.
-        listed = f"position in ({','.join([str(position) for (position,) in some])})"
-        _add_all(totals, connection, version, places, (listed, {}))
+class _Sealed:
+    """Counts sealed decisions into totals, of many versions at once."""
+
+    def __init__(self, totals: Totals, connection: sqlite3.Connection, grouped: Grouped) -> None:
+        self._totals = totals
+        self._connection = connection
+        self._stratum, self._measure = cache(grouped.strata), grouped.measures
+
+    def count(self, versions: Sequence[Position], *, after: Time, until: Time) -> None:
+        """Those whose window ended in (after, until]."""
+        named = {"versions": json.dumps(versions)}
+        windows = self._connection.execute(_WINDOWS, (named["versions"],))
+        self._add_all(*_by_window(windows, after=after, until=until))
+        closed = self._connection.execute(_CLOSED, {**named, "after": after, "until": until})
+        while some := closed.fetchmany(AT_ONCE):
+            self._add_all(*_is_one_of("position", [position for (position,) in some]))
+
+    def _add_all(self, condition: str, values: Sequence[int]) -> None:
+        """condition: of which decisions, in SQL."""
+        _add_sealed(self._totals, read(self._connection, _sealed_where(condition), values))
+        for version, name, holdout, day, count in self._connection.execute(_rewarded_where(condition), values):
+            self._totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
+        units = map(_UnitRow._make, self._connection.execute(_units_where(condition), values))
+        for version, of_version in groupby(units, key=itemgetter(0)):
+            self._add_units(version, list(of_version))
+        for version, rows in groupby(self._connection.execute(_named_where(condition), values), key=itemgetter(0)):
+            stratum = self._stratum(version)
+            if stratum is not None:
+                _add_named(self._totals.lift[stratum], rows)
+
+    def _add_units(self, version: Position, rows: Sequence[_UnitRow]) -> None:
+        draws = [row for row in rows if row.draws]
+        if draws:
+            _add_draws(self._totals.exploration.setdefault(self._measure(version), StratumTotals()), draws)
+        stratum = self._stratum(version)
+        if stratum is not None:
+            _add_units(self._totals.lift.setdefault(stratum, StratumTotals()), rows)
 
 
-def _add_all(
-    totals: Totals,
-    connection: sqlite3.Connection,
-    version: Position,
-    places: Places,
-    where: tuple[str, Mapping[str, int]],
-) -> None:
-    """Sealed decisions of a version. where: which, as a condition in SQL with its values."""
-    condition, values = where
-    _add_sealed(totals, version, read(connection, _sealed_where(condition), values))
-    for name, holdout, day, count in connection.execute(_rewarded_where(condition), values):
-        totals.rewarded[version, name, HOLDOUT if holdout else POLICY, day] += count
-    units = list(map(_UnitRow._make, connection.execute(_units_where(condition), values)))
-    draws = [row for row in units if row.draws]
-    if draws:
-        _add_draws(totals.exploration.setdefault(places.measure, StratumTotals()), draws)
-    if units and places.stratum is not None:  # one without decisions would take the place of older strata
-        lift = totals.lift.setdefault(places.stratum, StratumTotals())
-        _add_units(lift, units)
-        _add_named(lift, connection.execute(_named_where(condition), values))
+def _by_window(windows: Iterable[tuple[int, int]], *, after: Time, until: Time) -> tuple[str, list[int]]:
+    """A condition with its values: decisions of versions, given with the length of their windows in rising order, that
+    no reward closed.
+
+    Times of decisions, as numbers: with a query in their place SQLite would first group all decisions of the version.
+    """
+    ranges, values = [], list[int]()
+    for window, some in groupby(windows, key=itemgetter(1)):
+        is_one, versions = _is_one_of("version", [version for version, _ in some])
+        ranges.append(f"{is_one} and time > ? and time <= ?")
+        values += [*versions, after - window, until - window]
+    return f"({' or '.join(ranges)}) and seal is null" if ranges else "0", values
+
+
+def _is_one_of(column: str, numbers: Sequence[int]) -> tuple[str, list[int]]:
+    """The same. A list, not a query; of few lengths, since SQLite takes a millisecond to understand a new statement."""
+    length = 1 << (len(numbers) - 1).bit_length()
+    return f"{column} in ({','.join('?' * length)})", [*numbers, *[numbers[-1]] * (length - len(numbers))]
 
 
 class _UnitRow(NamedTuple):
     """Of `_units_where`."""
 
+    version: int
     holdout: int
     left_out: int
     unit: str
@@ -320,7 +341,7 @@ def _add_draws(exploration: StratumTotals, rows: Iterable[_UnitRow]) -> None:
 
 
 def _add_named(lift: StratumTotals, rows: Iterable[tuple[Any, ...]]) -> None:
-    for name, holdout, unit, count, *digits, odd in rows:
+    for _, name, holdout, unit, count, *digits, odd in rows:
         _add_value(lift.of(name), place_of(bucket_of(unit), holdout=holdout), digits, odd, count)
 
 
@@ -331,8 +352,9 @@ def _add_value(sums: PlaceSums, place: int, digits: Sequence[int], odd: float | 
         sums.add_odd(place, odd, count)
 
 
-def _add_sealed(totals: Totals, version: Position, rows: Iterable[sqlite3.Row]) -> None:
+def _add_sealed(totals: Totals, rows: Iterable[sqlite3.Row]) -> None:
     for row in rows:
+        version = Position(row["version"])
         more = SealedTotals(
             **{name: row[name] for name in ("count", "defaulted", "overridden", "activated", "not_activated")},
             reward=exact_sum(row, "reward"),
