@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from decider.estimate.outage import Lows, OutageTest, UsualShare
 from decider.experiment.definition import ExperimentVersion
 from decider.experiment.origin import Origin
+from decider.experiment.strata import bucket_of
 from decider.learn.leave_out import not_taken_back
 from decider.learn.usual_shares import UsualShares
 from decider.learn.versions import learns_alike
@@ -63,7 +64,8 @@ class Guard:
             _follow_version(watch, version)
         watch.at = place
         holdout = sealed.decision.reason is Reason.HOLDOUT
-        since = watch.test.add(sealed.deadline, rewarded=bool(sealed.rewards), holdout=holdout)
+        bucket = bucket_of(sealed.decision.unit_id)
+        since = watch.test.add(sealed.deadline, rewarded=bool(sealed.rewards), holdout=holdout, bucket=bucket)
         if since is not None:
             watch.turned.append((watch.test.missing, Time(since)))
 
