@@ -22,12 +22,17 @@ from decider.types import START, ExperimentId, Position, Time
 LOOK_EVERY = 0.1
 """Seconds between two looks whether a model is published."""
 
+EARLIEST, LATEST = Time(0), Time(221_845_392_000_000_000)
+"""1970 and 9000: times that a person names lie between."""
+
 MOST_VERSIONS = 10_000
 """Of an experiment, the newest ones, among which the one is looked for that a rollback goes back to."""
 
 
 def in_force(log: LogReader, id_: ExperimentId) -> list[LeaveOut]:
-    """What is left out now: neither taken back nor empty."""
+    """What is left out now: neither taken back nor empty. Raises NotFound where there is no such experiment."""
+    if newest_version(log, id_) is None:
+        raise NotFound(f"there is no experiment {id_!r}", reason="EXPERIMENT_NOT_FOUND")
     return [one for one in not_taken_back(log.leave_outs(id_)) if one.entry.until != one.entry.after]
 
 
@@ -35,9 +40,11 @@ def leave_out(log: EventLog, id_: ExperimentId, *, begin: Time, end: Time | None
     """Learn from no decision whose reward window touches [begin, end]. end: None until somebody closes it.
 
     Raises NotFound, FailedPrecondition where the experiment learns nothing, or where older decisions than the log has
-    would have to be learned again and their archive is not there, InvalidArgument where end is not behind begin.
+    would have to be learned again and their archive is not there, InvalidArgument where end is not behind begin, or
+    one of them is no time that a log could have.
     """
     _learner(log, id_)
+    _check_times(("from", begin), ("until", end))
     if end is not None and end <= begin:
         raise InvalidArgument([Violation("until", "is not later than the beginning; name a later time")])
     log.check_archive(id_, after=begin)
@@ -47,8 +54,10 @@ def leave_out(log: EventLog, id_: ExperimentId, *, begin: Time, end: Time | None
 def close(log: EventLog, id_: ExperimentId, *, end: Time, origin: Origin) -> LeaveOut:
     """End what is left out and not over: decisions that are made from then on are learned.
 
-    Raises NotFound where nothing is open, InvalidArgument where it would end before it begins.
+    Raises NotFound where nothing is open, InvalidArgument where it would end before it begins, or at no time that a log
+    could have.
     """
+    _check_times(("until", end))
     opened = [one for one in in_force(log, id_) if not one.entry.is_over]
     if not opened:
         raise NotFound(f"experiment {id_!r} leaves out nothing that is not over", reason="NOTHING_LEFT_OUT")
@@ -87,16 +96,30 @@ def roll_back(log: EventLog, id_: ExperimentId, to: Position, *, origin: Origin)
     return _append(log, NewLeaveOut(id_, after, head.time, origin=origin))
 
 
+def _check_times(*times: tuple[str, Time | None]) -> None:
+    """Of options and their values."""
+    wrong = [name for name, at in times if at is not None and not EARLIEST <= at < LATEST]
+    if wrong:
+        raise InvalidArgument(
+            [Violation(name, "lies before 1970 or after 8999; name a time between") for name in wrong]
+        )
+
+
 def wait_until_followed(
     log: LogReader, made: LeaveOut, *, is_led: Callable[[], bool], say: Callable[[str], None]
 ) -> Position:
     """Until a model that follows an entry is published; its position. is_led: whether a server learns.
 
-    Raises LogError where nobody learns any more.
+    Raises LogError where nobody learns any more, FailedPrecondition where the experiment does not learn now.
     """
     id_ = made.entry.experiment
-    signature = _learner(log, id_).policy.signature
-    while (named := log.models.last_published_position(id_, signature)) < made.position:
+    experiment = _learner(log, id_)
+    if not experiment.learns:
+        raise FailedPrecondition(
+            f"the entry at position {made.position} is written; experiment {id_!r} does not learn now, and follows it "
+            "when it learns again: do not wait for that"
+        )
+    while (named := log.models.last_published_position(id_, experiment.policy.signature)) < made.position:
         if not is_led():
             raise LogError(f"{log.name}: the server has ended; the next one that starts goes on")
         say(f"experiment {id_} learns again")
