@@ -12,11 +12,11 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decider.errors import ArchiveMissing, FailedPrecondition
-from decider.experiment.definition import RewardDefinition
+from decider.errors import ArchiveMissing, FailedPrecondition, LogCorrupt
+from decider.experiment.definition import Learning, RewardDefinition
 from decider.experiment.origin import UNKNOWN, Origin
 from decider.learn.archive import archive
-from decider.learn.bad_data import close, in_force, leave_out, roll_back, take_back
+from decider.learn.bad_data import close, in_force, leave_out, roll_back, take_back, wait_until_followed
 from decider.learn.leave_out import Stretch, first_change, stretches
 from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.open import open_log, open_reader, open_to_cut
@@ -25,6 +25,7 @@ from decider.policy.make import make_policy
 from decider.policy.spec import PolicySpec
 from decider.server.command import main as decider
 from decider.types import START, Position, Time
+from simulator.commands.group import main as simulator
 from simulator.verify import verify
 from tests.conftest import SECOND, Clock, sample_experiment, spec
 from tests.long_logs import shop, write_past
@@ -195,6 +196,41 @@ def test_only_decisions_whose_window_touches_the_stretch_are_left_out(log: Event
     clock.advance(600)
     assert learned_of(10) == 10
     assert verify(log).first is None
+
+
+def follow(drive: Drive, made: LeaveOut) -> Position:
+    """As `--wait` does it, while the leader works; it must need a few of its rounds."""
+    rounds = iter(range(5))
+
+    def is_led() -> bool:
+        drive.step()
+        return next(rounds, None) is not None
+
+    return wait_until_followed(drive.log, made, is_led=is_led, say=lambda _: None)
+
+
+def test_whoever_waits_is_told_also_where_nothing_changes(drive: Drive) -> None:
+    """From now on, with nothing sealed meanwhile; and a stretch in which there was nothing."""
+    drive.visits(10)
+    served(drive)
+    now = drive.log.head().time
+    opened = leave_out(drive.log, HOME, begin=now, end=None, origin=UNKNOWN)
+    assert follow(drive, opened) >= opened.position
+    taken_back = take_back(drive.log, HOME, opened.position, origin=UNKNOWN)
+    assert follow(drive, taken_back) >= taken_back.position
+    empty = leave_out(drive.log, HOME, begin=Time(1), end=Time(2), origin=UNKNOWN)
+    assert follow(drive, empty) >= empty.position
+    drive.visits(10)
+    assert_replays(drive.log)
+
+
+def test_nobody_waits_for_an_experiment_that_does_not_learn(drive: Drive) -> None:
+    """Frozen, it follows when it learns again, perhaps never."""
+    drive.visits(10)
+    drive.apply(sample_experiment(policy=spec("squarecb"), learning=Learning.FROZEN))
+    made = leave_out(drive.log, HOME, begin=drive.log.head().time, end=None, origin=UNKNOWN)
+    with pytest.raises(FailedPrecondition, match="does not learn now"):
+        follow(drive, made)
 
 
 def test_a_stretch_that_ends_leaves_out_what_was_made_before_its_end(drive: Drive) -> None:
@@ -490,6 +526,12 @@ def shop_log(tmp_path: Path) -> Path:
         (["leave-out", "shop", "--from", "1m", "--author", "x" * 101], "author: has 101 characters"),
         (["rollback", "shop", "--to", "1", "--note", "a\x07b"], "note: has a control character"),
         (["leave-out", "house", "--from", "1m"], "there is no experiment 'house'"),
+        (["leave-out", "house", "--list"], "there is no experiment 'house'"),
+        (["leave-out", "shop", "--from", "0001-01-01", "--until", "0001-01-02"], "from: lies before 1970"),
+        (["leave-out", "shop", "--from", "36500d"], "from: lies before 1970"),
+        (["leave-out", "shop", "--from", "1m", "--until", "9999-12-31T23:59:59.9"], "until: lies before 1970 or after"),
+        (["leave-out", "shop", "--until", "9999-12-31"], "until: lies before 1970 or after"),
+        (["leave-out", "shop", "--from", "1m", "--author", "\u202egard"], "author: has a control character"),
         (["rollback", "shop"], "give either --to or --list"),
         (["rollback", "shop", "--to", "99999"], "to: is not in the log, which has positions up to"),
         (["rollback", "house", "--to", "1"], "there is no experiment 'house'"),
@@ -509,6 +551,38 @@ def rows(file: Path, sql: str) -> list[tuple[object, ...]]:
     """As Datasette reads them."""
     with closing(sqlite3.connect(file)) as connection:
         return connection.execute(sql).fetchall()
+
+
+def test_whatever_stands_in_a_log_can_be_listed(shop_log: Path) -> None:
+    """Times that no calendar has, and texts that would turn the terminal: from a release that did not look."""
+    with closing(open_log(shop_log)) as log:
+        id_ = log.versions()[0].experiment.id
+        log.append([NewLeaveOut(id_, Time(-62_135_596_800_000_000), Time(253_402_300_800_000_000))])
+        log.append([NewLeaveOut(id_, Time(0), None, origin=Origin("\x1b[2J\u202e", "api", "a\x9bb"))])
+    ran = run("leave-out", "shop", "--db", shop_log, "--list")
+    assert ran.exit_code == 0, ran.output
+    first, second = ran.output.splitlines()
+    assert "after 0001-01-01T00:00:00Z, up to 253402300800 s after 1970" in first
+    assert not set("\x1b\u202e\x9b") & set(second)
+
+
+def test_a_damaged_entry_is_told_with_its_place(tmp_path: Path) -> None:
+    """Not a crash; and nobody learns past it."""
+    file, clock = tmp_path / "log.db", Clock()
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        drive.visits(30)
+        made = leave_out(log, HOME, begin=Time(log.head().time - SECOND), end=None, origin=UNKNOWN)
+        drive.visits(10)
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("update leave_outs set sealed_after = 'x'")
+        db.commit()
+    ran = CliRunner().invoke(simulator, ["verify", str(file)])
+    assert ran.exit_code == 2, ran.output
+    assert f"what the entry at position {made.position} leaves out is damaged: 'x'" in ran.output
+    with closing(open_log(file, clock=clock)) as log, pytest.raises(LogCorrupt, match="is damaged"):
+        Trainer(log, HOME, spec("squarecb")).learn_up_to(log.head().mark)
 
 
 def head_of(file: Path) -> Position:

@@ -381,7 +381,8 @@ class SqliteReader:
 
     def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
         """See LogReader."""
-        return [leave_out(row) for row in self._read(_LEAVE_OUTS, (experiment,))]
+        rows = [*self._read(_LEAVE_OUTS, (experiment,))]  # the statement is over before one of them is refused
+        return [leave_out(row) for row in rows]
 
     def builds(self) -> Mapping[Position, Mapping[str, Any]]:
         """See LogReader."""
