@@ -253,6 +253,17 @@ def test_a_stretch_that_ends_leaves_out_what_was_made_before_its_end(drive: Driv
     assert_replays(drive.log)
 
 
+def test_the_end_of_an_open_stretch_changes_what_is_made_behind_it() -> None:
+    """Whoever has skipped decisions behind that end has to go back there; whoever has not read so far need not."""
+    opened = LeaveOut(Position(1), Time(0), NewLeaveOut(HOME, Time(4), None))
+    ended = NewLeaveOut(HOME, Time(4), None, opened.position, made_until=Time(10))
+    entries = [opened, LeaveOut(Position(2), Time(0), ended)]
+    assert first_change(entries, after=Position(1), until=Position(2)) == 10
+    before, after = (stretches(entries, Position(until)) for until in (1, 2))
+    behind = {"made": Time(11), "deadline": Time(20)}
+    assert [one.holds(**behind) for one in (*before, *after)] == [True, False]
+
+
 def test_a_trainer_goes_back_to_the_newest_stored_model_before_the_stretch() -> None:
     """Not to the first decision: an hour of traffic would be learned again for every minute that is left out."""
     story = Story()
