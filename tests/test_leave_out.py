@@ -686,6 +686,9 @@ def test_a_server_says_who_left_what_out(tmp_path: Path) -> None:
             (position,) = client.rows("select position from leave_outs")[0]
             ran = run("leave-out", "shop", "--db", db, "--take-back", position, "--wait")
             assert ran.exit_code == 0, ran.output
+            for span in (("--from", "0s"), ("--until", "0s")):  # nothing is sealed meanwhile
+                ran = run("leave-out", "shop", "--db", db, *span, "--wait")
+                assert ran.exit_code == 0, ran.output
             assert run("relearn", "shop", "--db", db, "--undo", "--wait").exit_code == 0
             for number in range(20):
                 client.decide("shop", f"after-{number}")
