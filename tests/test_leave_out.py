@@ -481,6 +481,28 @@ def test_a_rollback_to_nothing_begins_anew_whatever_the_policy_was(drive: Drive)
     assert_replays(drive.log)
 
 
+def test_what_comes_behind_an_end_must_be_there_to_be_learned(tmp_path: Path) -> None:
+    """It was left out while nobody knew the end."""
+    clock = Clock()
+    file, folder = tmp_path / "log.db", tmp_path / "archive"
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        drive.visits(10)
+        begin = log.head().time
+        leave_out(log, HOME, begin=begin, end=None, origin=UNKNOWN)
+        drive.visits(20)
+        served(drive)
+        with closing(open_to_cut(file)) as cutter:
+            archive(cutter, folder, before=log.head().time, remember=0, say=lambda _: None)
+        drive.visits(5)
+        folder.rename(tmp_path / "elsewhere")
+        head = log.head().position
+        with pytest.raises(ArchiveMissing):
+            close(log, HOME, end=Time(begin + 5 * SECOND), origin=UNKNOWN)
+        assert log.head().position == head
+
+
 def test_what_is_taken_back_must_be_there_to_be_learned(tmp_path: Path) -> None:
     """As for a relearning: a missing part of the archive is named before anything is written."""
     clock = Clock()

@@ -54,8 +54,8 @@ def leave_out(log: EventLog, id_: ExperimentId, *, begin: Time, end: Time | None
 def close(log: EventLog, id_: ExperimentId, *, end: Time, origin: Origin) -> LeaveOut:
     """End what is left out and not over: decisions that are made from then on are learned.
 
-    Raises NotFound where nothing is open, InvalidArgument where it would end before it begins, or at no time that a log
-    could have.
+    Raises NotFound where nothing is open, ArchiveMissing or ArchiveDamaged where what is learned then is archived and
+    is not there, InvalidArgument where it would end before it begins, or at no time that a log could have.
     """
     _check_times(("until", end))
     opened = [one for one in in_force(log, id_) if not one.entry.is_over]
@@ -64,6 +64,7 @@ def close(log: EventLog, id_: ExperimentId, *, end: Time, origin: Origin) -> Lea
     newest = opened[-1]
     if end <= newest.entry.after:
         raise InvalidArgument([Violation("until", "is before the beginning; name a later time, or take it back")])
+    log.check_archive(id_, after=end)
     return _append(log, NewLeaveOut(id_, newest.entry.after, None, newest.position, origin, made_until=end))
 
 
