@@ -308,6 +308,15 @@ def _pair(values: Sequence[NumberT]) -> tuple[NumberT, NumberT]:
     return values[POLICY], values[HOLDOUT]
 
 
+def level_of_each(rows: int, level: float = LEVEL) -> float:
+    """Of each of so many intervals that hold together with `level` (Bonferroni).
+
+    >>> level_of_each(1), round(level_of_each(5), 6)
+    (0.95, 0.99)
+    """
+    return 1.0 - (1.0 - level) / rows if rows > 1 else level
+
+
 def boundary(units: float, level: float = LEVEL) -> float:
     """Standard errors on each side, for an interval that holds at every look. units: effective ones so far.
 

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from decider.estimate.lift import LEVEL, Lift
+from decider.estimate.lift import Lift
 from decider.estimate.mean import Interval
 from decider.log.daily_totals import DailyTotals, DayTotals
-from decider.log.lift_totals import LEARNED, StrataTotals
+from decider.log.lift_totals import LEARNED
 from decider.log.totals import LabelTotals
-from decider.metrics.lift import lift_of, names_in
+from decider.metrics.lift import lift_of, lifts
 from decider.types import ExperimentId, Position
 
 WEEK_DAYS = 7
@@ -72,8 +72,8 @@ class Day:
 class Sheet:
     """What an experiment's own page says of it.
 
-    names: of rewards, all together at LEVEL; left_out: how many more names there are. since: the version from which on
-    groups are compared. days: rising. segments: of segment_days, those with most decisions first.
+    names: of rewards, the first of those that hold together; left_out: how many more there are. since: the version from
+    which on groups are compared. days: rising. segments: of segment_days, those with most decisions first.
     """
 
     brief: Brief
@@ -110,22 +110,17 @@ def _week(found: Lift, daily: DailyTotals) -> Week | None:
 def sheet(totals: LabelTotals, experiment: ExperimentId) -> Sheet:
     """Everything."""
     strata = totals.lift.get(experiment, {})
-    names = sorted(set(names_in(strata)) - {LEARNED})
+    names = [NamedLift(name, found) for name, found in lifts(strata).items() if name != LEARNED]
     days = [Day(number, day) for number, day in sorted(totals.daily.get(experiment, {}).items())]
     return Sheet(
         brief=brief(totals, experiment),
-        names=_named(strata, names[:MOST_NAMES]),
+        names=names[:MOST_NAMES],
         left_out=len(names[MOST_NAMES:]),
         since=min([stratum.first for stratum in strata], default=None),
         days=days,
         segments=_segments(days),
         segment_days=len([day for day in days if day.totals.segments]),
     )
-
-
-def _named(strata: StrataTotals, names: Sequence[str]) -> Sequence[NamedLift]:
-    level = 1.0 - (1.0 - LEVEL) / max(1, len(names))  # all of them hold together (Bonferroni)
-    return [NamedLift(name, lift_of(strata, name, level)) for name in names]
 
 
 def _segments(days: Sequence[Day]) -> Sequence[Segment]:
