@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from decider.decide.decide import decide, in_holdout
 from decider.estimate.lift import (
+    BORROWED,
     HOLDOUT,
     POLICY,
     START,
@@ -235,15 +236,17 @@ def test_a_small_holdout_has_the_variance_of_amounts_that_it_has_not_seen_yet() 
 
 
 def test_what_the_other_group_has_seen_counts_as_far_as_this_one_earns_as_much() -> None:
-    """The variance by unit of a holdout with the same mean is the policy's at least. Where the policy earns more since
-    more units buy, its variance is larger by as much: then the holdout's own is right."""
+    """The variance by unit of a holdout with the same mean is four fifths of the policy's at least. Where the
+    policy earns more since more units buy, its variance is larger by as much: then the holdout's own is right."""
     *_, sums = heavy_study.sums_at_looks(heavy_study.SCENES[0], 1)
     rewards = sums.rewards.copy()
     rewards[HOLDOUT] = rewards[HOLDOUT].mean() + 0.01 * (rewards[HOLDOUT] - rewards[HOLDOUT].mean())
     even = compare({0: GroupSums(sums.decisions, rewards)})
     assert even is not None
     by_unit = even.variance * even.clocks
-    assert by_unit[HOLDOUT] == pytest.approx(by_unit[POLICY] * min(1.0, even.mean[HOLDOUT] / even.mean[POLICY]))
+    assert by_unit[HOLDOUT] == pytest.approx(
+        BORROWED * by_unit[POLICY] * min(1.0, even.mean[HOLDOUT] / even.mean[POLICY])
+    )
     four_times = compare({0: by_group(1e4, policy=rewarded_in(100), holdout=rewarded_in(25))})
     assert four_times is not None
     own = rewarded_in(25) - rewarded_in(25).mean()

@@ -36,9 +36,11 @@ from tests.processes import Process
 from tests.rpc_clients import GrpcClient, InProcessClient, ServerProcess, experiment, fetch, until
 
 FAMILIES = {
+    "decider_action_missing_log_evalue": "gauge",
     "decider_archive_failures": "counter",
     "decider_archive_last_success_time_seconds": "gauge",
     "decider_build_info": "gauge",
+    "decider_channel_rewards_missing_log_evalue": "gauge",
     "decider_clock_offset_seconds": "gauge",
     "decider_commit_entries": "histogram",
     "decider_commit_seconds": "histogram",
@@ -84,6 +86,7 @@ FAMILIES = {
     "decider_rewards": "counter",
     "decider_rewards_missing_log_evalue": "gauge",
     "decider_seal_lag_seconds": "gauge",
+    "decider_segment_rewards_missing_log_evalue": "gauge",
     "decider_abandoned_calls": "counter",
     "decider_sealed": "counter",
     "decider_sealed_activated": "counter",

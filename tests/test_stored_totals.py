@@ -7,26 +7,41 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from decider.errors import EntriesArchived, LogError
+from decider.experiment.definition import ExperimentVersion
+from decider.experiment.strata import measures_of_all, strata_of_all
+from decider.learn.versions import Versions
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.log_totals import SLICE, LogTotals
 from decider.log.open import open_log
 from decider.log.protocol import EventLog, Mark, Tick
 from decider.log.sqlite import checkpoints
-from decider.log.totals import MAX_REWARD_NAMES, Labels, LabelTotals, RewardTotals, Totals
+from decider.log.sqlite.totals import Grouped, count_totals
+from decider.log.totals import (
+    MAX_REWARD_NAMES,
+    ActionNames,
+    Labels,
+    LabelTotals,
+    RewardTotals,
+    Totals,
+    names_of,
+)
 from decider.metrics import shared_totals
 from decider.metrics.alarms import propensity_evidence
 from decider.metrics.shared_totals import SharedTotals
 from decider.types import START, ActionId, Position, Reason, RewardOutcome, Time
-from tests.long_logs import shop, write_past
+from tests.long_logs import PastClock, shop, write_past
 from tests.rpc_clients import InProcessClient, experiment, until
 from tests.sqlite_steps import steps
+from tests.two_writers import decision
 
 DECISIONS = 2_000
 
@@ -341,3 +356,40 @@ def test_totals_with_many_labels_are_stored_more_rarely(log: EventLog, monkeypat
     log.append([Tick()])
     totals.store_if_due()
     assert log.totals_checkpoint() != before
+
+
+def counted_by_hand(path: Path, seconds: Sequence[int], experiments: int) -> tuple[int, Totals]:
+    """Of a log with so many experiments and these windows: statements that count its totals, and the totals."""
+    clock = PastClock(86_400.0)
+    with closing(open_log(path, clock=clock)) as log:
+        for number in range(experiments):
+            made = shop(f"e{number}", holdout=0.2, baseline_action="a")
+            window = seconds[number % len(seconds)] * 1_000_000
+            Versions(log).apply(replace(made, reward=replace(made.reward, window=window)))
+        versions = {one.position: one for one in log.versions()}
+        for position, version in versions.items():
+            log.append([decision(version, f"{position}-{n}", f"u{n}") for n in range(5)])
+        clock.advance(60)
+        log.append([Tick()])
+        all_, expected = (Mark(START, Time(0)), log.head().mark), log.totals(Mark(START, Time(0)), log.head().mark)
+    grouped = Grouped(strata_of_all(versions.values()).get, measures_of_all(versions.values()).__getitem__)
+    statements: list[str] = []
+    with closing(sqlite3.connect(path)) as connection:
+        connection.set_trace_callback(statements.append)
+        names = partial(_names, versions)
+        found = count_totals(connection, names, versions, grouped=grouped, after=all_[0], until=all_[1])
+    assert found == expected
+    return len(statements), found
+
+
+def _names(versions: Mapping[Position, ExperimentVersion], at: Position) -> ActionNames:
+    return names_of(versions[at])
+
+
+@pytest.mark.parametrize("seconds", [(1,), (1, 2, 3)])
+def test_statements_do_not_grow_with_versions(seconds: Sequence[int], tmp_path: Path) -> None:
+    """A look at the totals of a thousand experiments must not cost a thousand times as much."""
+    few, _ = counted_by_hand(tmp_path / "few.db", seconds, 4)
+    many, found = counted_by_hand(tmp_path / "many.db", seconds, 40)
+    assert sum(one.count for one in found.sealed.values()) == 200
+    assert few == many

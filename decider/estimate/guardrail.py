@@ -51,6 +51,11 @@ class Evidence:
         return math.isfinite(self.bound)
 
     @property
+    def opposite(self) -> float:
+        """The bound on the other side, as far from the lift: valid at every look with the same probability."""
+        return 2.0 * self.lift - self.bound
+
+    @property
     def crossed(self) -> bool:
         """Whether the lift is beyond the margin for sure: so is the bound."""
         return self.log_evalue >= self.needed

@@ -48,6 +48,9 @@ SCALE = 100.0
 """Of the mixture, in effective units. Compared with that of one look the interval is narrowest with ten times as many:
 1.5 times as wide; with a million of them it is 2.0 times as wide."""
 
+BORROWED = 0.8
+"""Of the other group's variance: the rest is how far two estimates of one variance may lie apart."""
+
 ROUNDING = 1e-9
 """Of a residual, relative to what it is the difference of: a smaller one is none."""
 
@@ -224,7 +227,7 @@ def compare(strata: Mapping[Hashable, GroupSums]) -> Compared | None:
     clocks = 1.0 / (weights[:, None] ** 2 / units).sum(axis=0)
     return Compared(
         mean=mean,
-        variance=_with_unseen(mean, (residual**2).sum(axis=1) * unbiased, clocks),
+        variance=with_unseen(mean, (residual**2).sum(axis=1) * unbiased, clocks),
         clusters=effective_clusters(residual),
         units=units.sum(axis=0),
         decisions=_pair(sizes.sum(axis=0).astype(int).tolist()),
@@ -278,8 +281,8 @@ def _weighted(used: Sequence[GroupSums], weights: Floats) -> tuple[Floats, Float
     return mean, residual
 
 
-def _with_unseen(mean: Floats, variance: Floats, clocks: Floats) -> Floats:
-    """(2,) variances of the means, each at least what the other group's is by unit, as far as it earns as much.
+def with_unseen(mean: Floats, variance: Floats, clocks: Floats) -> Floats:
+    """(2, ...) variances of the means, each at least what the other group's is by unit, as far as it earns as much.
 
     A small holdout has not seen the largest of heavy amounts yet: its mean and its variance are too low together, and
     the lift looks sure. Amounts of the policy's many units say how large they get. Where the policy earns twice as much
@@ -287,7 +290,7 @@ def _with_unseen(mean: Floats, variance: Floats, clocks: Floats) -> Floats:
     """
     means = np.abs(mean)
     share = np.minimum(1.0, means / np.maximum(means[::-1], 1e-300))
-    return np.maximum(variance, share * (variance * clocks)[::-1] / clocks)
+    return np.maximum(variance, BORROWED * share * (variance * clocks)[::-1] / clocks)
 
 
 def residuals(rewards: Floats, expected: Floats) -> Floats:

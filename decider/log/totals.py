@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, Self, TypeVar, cast
 
 from decider.experiment.definition import ExperimentVersion
-from decider.log import daily_totals
+from decider.log import cell_totals, daily_totals
+from decider.log.cell_totals import Cells, add_cells
+from decider.log.daily_totals import OTHER as OTHER_VALUE
 from decider.log.daily_totals import DailyTotals, DayCell, DayGroup, Earned, add_days, without_segments
 from decider.log.exact_sum import ZERO, ExactSum
 from decider.log.lift_totals import StrataTotals, add_stratum, from_rows, to_rows
-from decider.types import ActionId, Position, Reason, RewardOutcome
+from decider.types import ActionId, Context, Position, Reason, RewardOutcome
 
 POLICY_DRAWS = (Reason.EXPLOIT, Reason.EXPLORE)
 """The reasons of draws from a policy's pmf."""
@@ -77,8 +79,8 @@ def names_of(version: ExperimentVersion) -> ActionNames:
 
 @dataclass(frozen=True, slots=True)
 class SealedTotals:
-    """Of decisions whose window ended. reward, squared: sums of their final rewards and of the squares. not_activated:
-    those that had to be and were not; they are in none of the others."""
+    """Of decisions whose declared window is over. reward, squared: sums of their final rewards and of the squares.
+    not_activated: those that had to be and were not; they are in none of the others."""
 
     count: int = 0
     defaulted: int = 0
@@ -129,10 +131,48 @@ class NamedTotals:
         return NamedTotals(self.value + more.value, self.squared + more.squared)
 
 
+MAX_REWARD_NAMES = 50
+"""Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
+
+MAX_ACTION_NAMES = 2_000
+"""Actions that get a label of their own, for each experiment, over all of its versions: twice as many as one version
+may have. The rest counts as OTHER_ACTION."""
+
+OTHER_ACTION = "(other)"
+
+OTHER, ALL = "other", ""
+"""In place of a name of rewards: of the rest; and of all, also those without any."""
+
+SEGMENT, DEVICE, CHANNEL = "segment", "device", "channel"
+"""Fields of the context by which rewarded decisions are counted."""
+
+ANY = "(any)"
+"""In place of a name of rewards: decisions with any reward."""
+
+MOST_VALUES = {SEGMENT: 20, DEVICE: 8, CHANNEL: 8}
+"""Of each field, for each experiment, that are counted apart: those that come first in the alphabet. The rest counts as
+OTHER; so do all but MOST_CHANNEL_NAMES names."""
+MOST_CHANNEL_NAMES = 8
+
+
+class FieldCell(NamedTuple):
+    """Sealed decisions of a version that are counted together. name: of a reward that they have, by channel; ANY, by
+    segment and device; ALL: of these and of those without any. group: by channel alone; "" otherwise."""
+
+    version: Position
+    field: str
+    value: str
+    name: str
+    group: str
+    day: int
+
+
 @dataclass(slots=True)
 class Totals:
     """`version` is the position of an experiment version everywhere, an action what `ActionNames` counts it as. Entries
-    come with those of their own position; seals by the time of the deadline."""
+    come with those of their own position; sealed decisions by the time at which the window is over that their version
+    declares, also where a final reward has sealed them before: all decisions of a time come together, or whoever was
+    rewarded would come first, and be compared with others who were."""
 
     decisions: Counter[tuple[Position, ActionId, Reason]] = field(default_factory=Counter)
     inverse_propensity: dict[tuple[Position, ActionId], ExactSum] = field(default_factory=dict)
@@ -156,6 +196,8 @@ class Totals:
     """Sealed decisions by version, name of a reward that they have, group and day; ALL: of any, and of none."""
     named: dict[tuple[Position, str, str], NamedTotals] = field(default_factory=dict)
     """By version, name of a reward and group."""
+    by_field: Counter[FieldCell] = field(default_factory=Counter)
+    """The same by a field of the context."""
     lift: StrataTotals = field(default_factory=dict)
     """By stratum, whose `first` is a version of the experiment."""
     days: Counter[DayCell] = field(default_factory=Counter)
@@ -163,27 +205,29 @@ class Totals:
     earned: dict[DayGroup, Earned] = field(default_factory=dict)
     exploration: StrataTotals = field(default_factory=dict)
     """Of draws from a policy's pmf, by measure (`whole`): in place of LEARNED what exploration has cost."""
+    cells: Cells = field(default_factory=dict)
+    """Of the same draws."""
+
+    def count_fields(
+        self, version: Position, context: Context, group: str, day: int, *, count: int, rewarded: int
+    ) -> None:
+        """More sealed decisions of such a context, of which so many have a reward."""
+        for name, value in ((SEGMENT, context.segment), (DEVICE, context.device)):
+            self.by_field[FieldCell(version, name, value, ALL, "", day)] += count
+            if rewarded:
+                self.by_field[FieldCell(version, name, value, ANY, "", day)] += rewarded
+        self.by_field[FieldCell(version, CHANNEL, context.channel, ALL, group, day)] += count
 
     def versions(self) -> set[Position]:
         """Every version of which something was counted."""
         by_label = (self.decisions, self.rewards, self.delays, self.sealed)
-        strata = (*self.lift, *self.exploration)
-        return {labels[0] for counts in by_label for labels in counts} | {stratum.first for stratum in strata}
+        strata = {stratum.first for stratum in (*self.lift, *self.exploration)}
+        return {labels[0] for counts in by_label for labels in counts} | strata | {cell.measure for cell in self.cells}
 
-
-MAX_REWARD_NAMES = 50
-"""Names of rewards that get a label of their own, for each experiment; the rest count as `other`."""
-
-MAX_ACTION_NAMES = 2_000
-"""Actions that get a label of their own, for each experiment, over all of its versions: twice as many as one version
-may have. The rest counts as OTHER_ACTION."""
-
-OTHER_ACTION = "(other)"
-
-OTHER, ALL = "other", ""
-"""In place of a name of rewards: of the rest; and of all, also those without any."""
 
 Labels = tuple[str, ...]
+
+LabelT = TypeVar("LabelT")
 
 
 class LabelSums(dict[Labels, ExactSum]):
@@ -217,11 +261,14 @@ class LabelTotals:
     rewarded: Counter[Labels] = field(default_factory=Counter)  # experiment, name or ALL, group, day or BEFORE
     sealed_values: LabelSums = field(default_factory=LabelSums)  # experiment, name, group
     squared_sealed_values: LabelSums = field(default_factory=LabelSums)  # experiment, name, group
+    by_field: Counter[Labels] = field(default_factory=Counter)  # experiment, the rest of a FieldCell; day or BEFORE
     lift: dict[str, StrataTotals] = field(default_factory=dict)
     """By experiment, of its newest strata."""
     daily: dict[str, DailyTotals] = field(default_factory=dict)
     """By experiment, of its newest days."""
     exploration: dict[str, StrataTotals] = field(default_factory=dict)
+    """By experiment, of its newest measure."""
+    cells: dict[str, Cells] = field(default_factory=dict)
     """By experiment, of its newest measure."""
     _names: Counter[str] = field(default_factory=Counter, init=False, repr=False, compare=False)
     """By experiment, how many names of rewards have a label."""
@@ -236,6 +283,7 @@ class LabelTotals:
         add_days(self.daily, counted.days, counted.earned, experiments)
         for stratum, more in counted.exploration.items():
             add_stratum(self.exploration.setdefault(experiments[stratum.first], {}), stratum, more)
+        add_cells(self.cells, counted.cells, experiments)
 
     def _add_decisions(self, counted: Totals, experiments: Mapping[Position, str]) -> None:
         for (version, action, reason), count in counted.decisions.items():
@@ -294,13 +342,18 @@ class LabelTotals:
         for (version, name, group), named in counted.named.items():
             self.sealed_values[experiments[version], name, group] += named.value
             self.squared_sealed_values[experiments[version], name, group] += named.squared
+        for (version, *labels, day), count in counted.by_field.items():
+            self.by_field[experiments[version], *labels, str(day)] += count
         sealed_now = {experiments[version] for version, _, _, _ in counted.rewarded}
         _merge_old_days(sealed_now, self.rewarded)
         for by_name in (self.rewarded, self.sealed_values, self.squared_sealed_values):
             _merge_names(sealed_now, by_name)
+        counted_by_field = {experiments[cell.version] for cell in counted.by_field}
+        _merge_old_days(counted_by_field, self.by_field)
+        _merge_values(counted_by_field, self.by_field)
 
     def open_decisions(self) -> Counter[Labels]:
-        """Decisions that are not sealed, of every experiment that has decisions."""
+        """Decisions whose declared window is not over, of every experiment that has decisions."""
         open_: Counter[Labels] = Counter()
         for (experiment, _, _), count in self.decisions.items():
             open_[experiment,] += count
@@ -320,19 +373,21 @@ class LabelTotals:
             by_unit: Mapping[str, StrataTotals] = getattr(self, name)
             setattr(rest, name, {id_: strata for id_, strata in by_unit.items() if id_ not in experiments})
         rest.daily = {experiment: days for experiment, days in self.daily.items() if experiment not in experiments}
+        rest.cells = {experiment: cells for experiment, cells in self.cells.items() if experiment not in experiments}
         return rest
 
     def without_units(self) -> LabelTotals:
-        """A copy that has one bucket a group, and whose days know no segments: what is the same where units have other
-        ids and contexts are gone."""
+        """A copy that has one bucket a group, whose days know no segments, and that has no cells and no fields of
+        contexts: what is the same where units have other ids and contexts are gone."""
         lift, exploration = _by_group(self.lift), _by_group(self.exploration)
-        return replace(self, lift=lift, exploration=exploration, daily=without_segments(self.daily))
+        daily = without_segments(self.daily)
+        return replace(self, lift=lift, exploration=exploration, daily=daily, cells={}, by_field=Counter())
 
     def without_groups(self) -> LabelTotals:
-        """A copy that knows no groups, no days and no strata: what older releases counted."""
-        counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded")}
+        """A copy that knows no groups, days, strata and cells: what older releases counted."""
+        counts: dict[str, Any] = {name: Counter() for name in ("excess", "variance", "rewarded", "by_field")}
         counts |= {name: LabelSums() for name in ("sealed_values", "squared_sealed_values")}
-        rest = replace(self, lift={}, exploration={}, daily={}, **counts)
+        rest = replace(self, lift={}, exploration={}, daily={}, cells={}, **counts)
         for name in _BY_GROUP:
             total = type(getattr(self, name))()
             for (experiment, _), count in getattr(self, name).items():
@@ -345,7 +400,11 @@ class LabelTotals:
         and where units are forgotten they have other ids since."""
         if any(not group for name in _BY_GROUP for _, group in getattr(stored, name)):
             return self.without_groups() == stored.without_groups()
-        return self.without_units() == stored.without_units() if forgotten else self == stored
+        if forgotten:
+            return self.without_units() == stored.without_units()
+        return self == stored or (
+            cell_totals.began_later(stored.cells, self.cells) and replace(self, cells=stored.cells) == stored
+        )
 
     def to_json(self) -> str:
         """One text for the same totals. Equal totals may differ in the order of their labels alone."""
@@ -353,6 +412,7 @@ class LabelTotals:
         for name in _BY_UNIT:
             content[name] = to_rows(getattr(self, name))
         content["daily"] = daily_totals.to_rows(self.daily)
+        content["cells"] = cell_totals.to_rows(self.cells)
         return json.dumps(content, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -369,6 +429,7 @@ class LabelTotals:
         for name in _BY_UNIT:
             setattr(totals, name, from_rows(content.get(name, ())))
         totals.daily = daily_totals.from_rows(content.get("daily", ()))
+        totals.cells = cell_totals.from_rows(content.get("cells", ()))
         totals._merge_actions({experiment for experiment, _, _ in totals.decisions})
         totals._names.update([experiment for experiment, _ in totals.values])
         return totals
@@ -409,13 +470,38 @@ def _pour(counts: MutableMapping[Labels, Any], late: Mapping[str, set[str]], oth
         counts[(key[0], other, *key[2:])] += counts.pop(key)
 
 
-def _labels_of(experiments: Collection[str], pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+def _labels_of(experiments: Collection[str], pairs: Iterable[tuple[str, LabelT]]) -> dict[str, set[LabelT]]:
     """The second of each pair, by experiment."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[LabelT]] = {}
     for experiment, label in pairs:
         if experiment in experiments:
             found.setdefault(experiment, set()).add(label)
     return found
+
+
+def _merge_values(experiments: Collection[str], counts: Counter[Labels]) -> None:
+    """Of `by_field`: as `_merge_names` does it."""
+    values = _labels_of(experiments, ((id_, (field_, value)) for id_, field_, value, *_ in counts))
+    names = _late_names(
+        ((id_, name) for id_, _, _, name, *_ in counts if name not in (ALL, ANY)),
+        experiments, MOST_CHANNEL_NAMES, OTHER,
+    )  # fmt: skip
+    late = {id_: _late_values(known) for id_, known in values.items()}
+    for key in [key for key in counts if key[0] in experiments]:
+        id_, field_, value, name, *rest = key
+        is_late, is_late_name = (field_, value) in late[id_], name in names.get(id_, ())
+        if is_late or is_late_name:
+            value, name = OTHER_VALUE if is_late else value, OTHER if is_late_name else name
+            counts[(id_, field_, value, name, *rest)] += counts.pop(key)
+
+
+def _late_values(known: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Of (field, value): those that come late in the alphabet."""
+    return {
+        (field_, value)
+        for field_, most in MOST_VALUES.items()
+        for value in sorted({value for one, value in known if one == field_} - {OTHER_VALUE})[most:]
+    }
 
 
 def _by_group(totals: Mapping[str, StrataTotals]) -> dict[str, StrataTotals]:
@@ -426,7 +512,7 @@ def _by_group(totals: Mapping[str, StrataTotals]) -> dict[str, StrataTotals]:
 
 
 _BY_UNIT = ("lift", "exploration")
-_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in (*_BY_UNIT, "daily")]
+_STORED = [one.name for one in fields(LabelTotals) if one.init and one.name not in (*_BY_UNIT, "daily", "cells")]
 _BY_GROUP = (
     *("sealed", "defaulted", "overridden", "activated", "not_activated"),
     *("sealed_reward", "squared_sealed_reward"),

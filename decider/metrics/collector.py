@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +14,7 @@ from decider.log.protocol import LogReader, Mark
 from decider.log.totals import ALL, DELAY_BUCKETS, LabelTotals
 from decider.metrics.alarms import alarm_metrics
 from decider.metrics.lift import exploration_metrics, lift_metrics
-from decider.metrics.missing_rewards import RewardsWatch, missing_metrics, sums_by_name
+from decider.metrics.missing_rewards import Watches, sums_by_name
 from decider.metrics.shared_totals import SharedTotals
 from decider.serving.current import Current
 from decider.types import ExperimentId, Time
@@ -45,7 +45,7 @@ class LogCollector(Collector):
         self._clock = clock
         self._learning_lag = lag
         self._forget = forget
-        self._rewards = RewardsWatch()
+        self._rewards = Watches()
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
@@ -57,9 +57,11 @@ class LogCollector(Collector):
         with self._totals.read() as counted:
             past = _past(counted.totals, ended, self._clock())
             totals = counted.totals.without(past)
-            from_totals = [*_counters(totals), _rewards(totals, counted.refused), _delays(totals)]
+            serving = [one.version for one in self._current.all()]
+            from_totals = [*_counters(totals, serving), _rewards(totals, counted.refused), _delays(totals)]
             from_totals += [*_shares(totals, ended), *lift_metrics(totals.lift)]
-            from_totals += [*alarm_metrics(totals, self._log.version_at), *missing_metrics(totals, self._rewards)]
+            from_totals += [*alarm_metrics(totals, self._log.version_at, serving)]
+            from_totals += [*self._rewards.look(totals)]
             from_totals += exploration_metrics(totals.exploration)
             end = counted.mark
         for id_ in past:
@@ -122,17 +124,18 @@ def _past(totals: LabelTotals, ended: Mapping[ExperimentId, Time], now: Time) ->
     return {id_ for id_, over in ended.items() if now - over > KEEP_ENDED * MICROSECONDS and not open_[id_,]}
 
 
-def _counters(totals: LabelTotals) -> Iterator[Metric]:
+def _counters(totals: LabelTotals, serving: Sequence[ExperimentVersion]) -> Iterator[Metric]:
     action, name, group = ("experiment", "action"), ("experiment", "name"), ("experiment", "group")
     yield _counter("decider_decisions", "Decisions.", ("experiment", "action", "reason"), totals.decisions)
     yield _counter(
         "decider_inverse_propensity", "Sum of 1/propensity over draws of the action.", action,
         totals.inverse_propensity,
     )  # fmt: skip
-    yield _counter("decider_possible", "Draws from a pmf that could give the action.", action, totals.possible)
+    never = {(one.experiment.id, id_): 0 for one in serving for id_ in one.all_active}
+    yield _counter("decider_possible", "Draws from a pmf that could give the action.", action, never | totals.possible)
     yield _counter("decider_reward_value", "Sum of the rewards' values, as sent.", name, totals.values)
     yield _counter("decider_reward_squared_value", "Sum of the rewards' squared values.", name, totals.squared_values)
-    yield _counter("decider_sealed", "Decisions whose window is over.", group, totals.sealed)
+    yield _counter("decider_sealed", "Decisions whose declared window is over.", group, totals.sealed)
     yield _counter("decider_sealed_default", "Of these, without any reward.", group, totals.defaulted)
     rewarded = {key: count for key, count in sums_by_name(totals).items() if key[1] != ALL}
     yield _counter(
@@ -183,7 +186,7 @@ def _delays(totals: LabelTotals) -> Metric:
 
 def _shares(totals: LabelTotals, ended: Collection[str]) -> Iterator[Metric]:
     unsealed = {key: count for key, count in totals.open_decisions().items() if key[0] not in ended}
-    yield _gauge("decider_open_decisions", "Decisions whose window is not over.", ("experiment",), unsealed)
+    yield _gauge("decider_open_decisions", "Decisions whose declared window is not over.", ("experiment",), unsealed)
     weights = {
         key: float(totals.inverse_propensity[key]) / count
         for key, count in totals.possible.items()

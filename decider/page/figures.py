@@ -9,12 +9,17 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from decider.estimate.cells import CellMean, cell_mean
+from decider.estimate.exploration import ExplorationCost
 from decider.estimate.lift import Lift
 from decider.estimate.mean import Interval
+from decider.log.cell_totals import INVERSE_UNIT, MOST_CELLS, Cells, CellSums
 from decider.log.daily_totals import DailyTotals, DayTotals
-from decider.log.lift_totals import LEARNED
+from decider.log.lift_totals import LEARNED, StrataTotals
 from decider.log.totals import LabelTotals
-from decider.metrics.lift import lift_of, lifts
+from decider.metrics.lift import exploration_cost, lift_of, lifts
 from decider.types import ExperimentId, Position
 
 WEEK_DAYS = 7
@@ -33,10 +38,11 @@ class Week:
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What the list says of an experiment. lift: None without a holdout."""
+    """What the list says of an experiment. lift: None without a holdout. exploration: None without draws."""
 
     lift: Lift | None
     week: Week | None
+    exploration: ExplorationCost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,18 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class ActionMean:
+    """What an action earns in a segment."""
+
+    action: str
+    mean: CellMean
+
+
+Means = Mapping[str, Sequence[ActionMean]]
+"""By segment."""
+
+
+@dataclass(frozen=True, slots=True)
 class Day:
     """One day, of the policy's units and of the holdout."""
 
@@ -73,7 +91,8 @@ class Sheet:
     """What an experiment's own page says of it.
 
     names: of rewards, the first of those that hold together; left_out: how many more there are. since: the version from
-    which on groups are compared. days: rising. segments: of segment_days, those with most decisions first.
+    which on groups are compared. days: rising. segments: of segment_days, those with most decisions first. means:
+    estimates of all draws since the version means_since.
     """
 
     brief: Brief
@@ -83,15 +102,23 @@ class Sheet:
     days: Sequence[Day]
     segments: Sequence[Segment]
     segment_days: int
+    means: Means
+    means_since: Position | None
 
 
 def brief(totals: LabelTotals, experiment: ExperimentId) -> Brief:
     """The answer alone."""
     strata = totals.lift.get(experiment)
+    cost = _exploration(totals.exploration.get(experiment, {}))
     if not strata:
-        return Brief(None, None)
+        return Brief(None, None, cost)
     found = lift_of(strata, LEARNED)
-    return Brief(found, _week(found, totals.daily.get(experiment, {})))
+    return Brief(found, _week(found, totals.daily.get(experiment, {})), cost)
+
+
+def _exploration(measures: StrataTotals) -> ExplorationCost | None:
+    """Of the newest measure."""
+    return exploration_cost(measures[max(measures)]) if measures else None
 
 
 def _week(found: Lift, daily: DailyTotals) -> Week | None:
@@ -111,6 +138,7 @@ def sheet(totals: LabelTotals, experiment: ExperimentId) -> Sheet:
     """Everything."""
     strata = totals.lift.get(experiment, {})
     names = [NamedLift(name, found) for name, found in lifts(strata).items() if name != LEARNED]
+    cells = totals.cells.get(experiment, {})
     days = [Day(number, day) for number, day in sorted(totals.daily.get(experiment, {}).items())]
     return Sheet(
         brief=brief(totals, experiment),
@@ -120,6 +148,28 @@ def sheet(totals: LabelTotals, experiment: ExperimentId) -> Sheet:
         days=days,
         segments=_segments(days),
         segment_days=len([day for day in days if day.totals.segments]),
+        means=_means(cells),
+        means_since=max([cell.measure for cell in cells], default=None),
+    )
+
+
+def _means(cells: Cells) -> Means:
+    found: dict[str, list[ActionMean]] = {}
+    for cell, sums in cells.items():
+        found.setdefault(cell.segment, []).append(ActionMean(cell.action, mean_of(sums)))
+    return found
+
+
+def mean_of(sums: CellSums) -> CellMean:
+    """Of one cell."""
+    return cell_mean(
+        np.array(sums.weights()),
+        np.array(sums.rewards()),
+        draws=sums.draws,
+        probable=float(sums.probable),
+        eligible=float(sums.eligible),
+        inverse=sums.inverse * INVERSE_UNIT,
+        cells=MOST_CELLS,
     )
 
 

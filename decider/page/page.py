@@ -1,7 +1,7 @@
-"""The page for people: does it pay, what else changed, who gets what, what changed when, is all well. HTML, no script.
+"""The page for people: does it pay, what does it harm, who gets what, what changed when, is all well. HTML, no script.
 
-Called by the HTTP port. It reads totals, versions and sizes, never the decisions of the log, so it takes as long in a
-long log as in a short one; and it holds nothing that a Decide waits for.
+Called by the HTTP port. It reads totals, versions, sizes and a bounded number of the newest decisions, so it takes as
+long in a long log as in a short one; and it holds nothing that a Decide waits for.
 """
 
 from __future__ import annotations
@@ -17,20 +17,25 @@ from urllib.parse import quote
 from jinja2 import Environment
 from markupsafe import Markup
 
+from decider.estimate.cells import EFFECTIVE_DRAWS
 from decider.estimate.lift import LEVEL
 from decider.experiment.definition import Experiment
 from decider.learn.guard import describe
+from decider.learn.guardrails import Judged
+from decider.log.cell_totals import LEAST, MOST_ACTIONS, MOST_SEGMENTS
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import LeaveOut, LogReader
 from decider.metrics.shared_totals import SharedTotals
 from decider.page import charts, words
+from decider.page.controls import controls
 from decider.page.figures import Brief, Sheet, brief, sheet
-from decider.page.history import History
+from decider.page.history import Change, History
+from decider.page.latest import latest
 from decider.page.templates import SHARED, environment
 from decider.replay.words import figure, value_text
 from decider.serving.current import Current
 from decider.text import NOTHING, count, duration, percent
-from decider.types import ExperimentId, Time
+from decider.types import START, ExperimentId, Position, Time
 
 LISTED = 100
 """Experiments on one page of the list."""
@@ -38,7 +43,7 @@ LISTED = 100
 HEALTH_LINES = 20
 """Of what /readyz says."""
 
-SEGMENTS = 6
+SEGMENTS = 4
 """That are shown at once; the others are folded."""
 
 MICROSECONDS = 1e6
@@ -78,7 +83,8 @@ class ListRow:
 
 
 class Page:
-    """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds."""
+    """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds. judged: the
+    guardrails, as of the last look. takes_changes: whether it has forms by which people change something."""
 
     def __init__(
         self,
@@ -89,6 +95,8 @@ class Page:
         clock: Callable[[], Time],
         readiness: Callable[[], str],
         held: Mapping[ExperimentId, LeaveOut],
+        judged: Callable[[], Mapping[ExperimentId, Sequence[Judged]]] = dict,
+        takes_changes: bool = False,
     ) -> None:
         self._log = log
         self._totals = totals
@@ -96,6 +104,8 @@ class Page:
         self._clock = clock
         self._readiness = readiness
         self._held = held
+        self._judged = judged
+        self._takes_changes = takes_changes
         self._history = History(log)
 
     def overview(self, number: int = 1) -> Answer:
@@ -137,21 +147,23 @@ class Page:
     def _state(self, id_: ExperimentId) -> str:
         serving = self._current.get(id_)
         if serving is not None:
-            return words.state(serving.version.experiment, held=id_ in self._held)
+            crossed = any(one.crossed for one in self._judged().get(id_, ()))
+            return words.state(serving.version.experiment, held=id_ in self._held, crossed=crossed)
         return "cannot serve yet" if id_ in self._current.held else "ended"
 
-    def experiment(self, id_: ExperimentId) -> Answer:
-        """All about one. Raises LogError."""
+    def experiment(self, id_: ExperimentId, made: Position = START) -> Answer:
+        """All about one. made: the change that somebody has just made here. Raises LogError."""
         history = self._history.newest(id_)
         if not history:
             return self._missing(f"there is no experiment {id_!r}")
         with self._totals.glance() as counted:
             found = sheet(counted.totals, id_)
             known = charts.colours(found.days)
-            daily = charts.daily(found.days, known, [(one.told.number, one.told.day) for one in history])
+            daily = charts.daily(found.days, known, versions_in(history))
             asof = self._asof(counted)
-        segments = charts.segment_rows(found.segments, known)
-        definition = self._definition(id_)
+        segments = charts.segment_rows(found.segments, known, found.means)
+        newest = self._newest(id_)
+        definition = self._definition(id_, newest)
         return Answer(
             200,
             render(
@@ -161,7 +173,11 @@ class Page:
                 asof=asof,
                 state=self._state(id_),
                 verdict=words.verdict(found.brief.lift, definition),
+                made=[one.told for one in history if one.told.position == made],
+                controls=controls(self._log, newest, history[0].told.position) if self._takes_changes else None,
+                address=address(id_),
                 facts=words.facts(found.brief, definition),
+                rails=self._rails(id_, definition),
                 needed=words.needed(found.brief.lift),
                 promise=self._promise(found, definition),
                 others=[words.other(one, definition) for one in found.names],
@@ -171,19 +187,31 @@ class Page:
                 more_segments=segments[SEGMENTS:],
                 segment_days=found.segment_days,
                 few=charts.FEW,
+                estimates=self._estimates(found),
                 least=charts.LEAST,
                 daily=daily,
                 history=history,
+                latest=latest(self._log, id_, self._clock()),
                 health=self._health(*self._own_health(id_)),
             ),
         )
 
-    def _definition(self, id_: ExperimentId) -> Experiment:
-        serving = self._current.get(id_)
-        if serving is not None:
-            return serving.version.experiment
+    def last_change(self, id_: ExperimentId) -> Position:
+        """Where the newest change of an experiment is."""
+        return self._history.last(id_)
+
+    def _newest(self, id_: ExperimentId) -> Experiment:
         (newest,) = self._log.newest_versions(id_, most=1)
         return self._log.version_at(newest).experiment
+
+    def _definition(self, id_: ExperimentId, newest: Experiment) -> Experiment:
+        """What serves; the newest version may wait."""
+        serving = self._current.get(id_)
+        return serving.version.experiment if serving is not None else newest
+
+    def _rails(self, id_: ExperimentId, definition: Experiment) -> Sequence[words.Rail]:
+        judged = {one.guardrail.reward: one for one in self._judged().get(id_, ())}
+        return [words.rail(one, judged.get(one.reward), id_) for one in definition.guardrails]
 
     def _promise(self, found: Sheet, definition: Experiment) -> str:
         """What is compared, and what the band means."""
@@ -194,6 +222,21 @@ class Page:
         return (
             f"Average since version {since.number} ({words.moment(since.time)}).{share} The band is right with "
             f"{percent(LEVEL)}, at every look: look as often as you like. Units that come back are counted as one."
+        )
+
+    def _estimates(self, found: Sheet) -> str:
+        """What the estimates by segment and action are, and what their bands mean."""
+        if found.means_since is None:
+            return ""
+        since = self._log.version_at(found.means_since)
+        return (
+            f"Earns there: reward of a decision, estimated from the draws since version {since.number} "
+            f"({words.moment(since.time)}) that could give the action with {percent(LEAST)} or more: doubly robust, by "
+            "unit. Known for: the part of the segment's decisions for which that is known. Below "
+            f"{percent(charts.MOST)} it is grey: it is about those whom the policy chose for the action, so compare it "
+            f"with nothing. All bands together are right with {percent(LEVEL)}, at every look. Too little data: the "
+            f"draws are worth less than {figure(EFFECTIVE_DRAWS)}, or carry too few rewards. At most {MOST_SEGMENTS} "
+            f"segments and {MOST_ACTIONS} actions have estimates, the first in the alphabet."
         )
 
     def _missing(self, text: str) -> Answer:
@@ -229,6 +272,11 @@ class Page:
         return f"The log takes {words.in_bytes(sizes.database + sizes.wal)}{free}."
 
 
+def versions_in(history: Sequence[Change]) -> Sequence[tuple[int, int]]:
+    """(number, day) of each change that is a version."""
+    return [(one.told.number, one.told.day) for one in history if one.told.number]
+
+
 def address(id_: ExperimentId) -> str:
     """Where an experiment's page is. Ids of old logs may be any text.
 
@@ -251,10 +299,10 @@ def _style() -> Markup:
 
 @cache
 def security_policy() -> str:
-    """Of every answer: nothing is loaded, nothing runs, and the only style is ours."""
+    """Of every answer: nothing is loaded, nothing runs, the only style is ours, and forms go nowhere else."""
     digest = base64.b64encode(hashlib.sha256(_style().encode()).digest()).decode()
     return (
-        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; "
+        f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
     )
 
@@ -262,6 +310,11 @@ def security_policy() -> str:
 def render(template: str, **values: Any) -> str:
     """A page in the style that `security_policy` allows."""
     return _environment().get_template(template).render(**{"style": _style(), "glossary": TERMS, **values})
+
+
+def refusal_page(text: str, id_: ExperimentId) -> str:
+    """Where a change was asked for and not made, and why."""
+    return render("refused.html.j2", title="Not done", subject=id_, text=text, address=address(id_))
 
 
 class Term(NamedTuple):
@@ -286,7 +339,21 @@ TERMS = (
         "The truth is in it with 95 %, at all looks together. It gets narrower with time. Yes: all of it is above 0. "
         "No: all of it is below 0. Not yet: 0 is in it, or there is too little data for a band.",
     ),
-    Term("Other rewards", "Each name of rewards by itself. Their bands hold all together. More is not always good."),
+    Term(
+        "Other rewards",
+        "Each name of rewards by itself. Their bands hold together, the answer's by itself. More is not always good.",
+    ),
+    Term(
+        "Guardrail",
+        "A reward that the policy must not harm, and by how much at most. Holds: its lift is within the bound for "
+        "sure. Crossed: it is beyond the bound for sure. Not told yet: it may be either.",
+    ),
     Term("Who gets what", "Parts of the policy's decisions; they are counted, not estimated."),
+    Term(
+        "Earns there",
+        "What an action would have earned on average if everybody had got it, of those in a segment whom the policy "
+        "gave it now and then. It is estimated from the decisions that gave it, each weighted with 1 / its "
+        "probability, so it does not matter to whom the policy gave it more often.",
+    ),
     Term("By day", "Days in UTC. A point of a day has no band: whether it pays is said above."),
 )

@@ -17,7 +17,7 @@ from decider.errors import DeciderError
 from decider.log.clock import LogClock
 from decider.options import Finite, check_age
 from decider.server.http.listen import Listening, listen
-from decider.server.settings import Settings, join_address, split_address, table
+from decider.server.settings import Settings, join_address, site_of, split_address, table
 
 if TYPE_CHECKING:
     from decider.server.serve import Server
@@ -76,6 +76,13 @@ def _address(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+def _sites(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple([site_of(value) for value in values])
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
     "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
@@ -83,6 +90,7 @@ _SPECIAL: dict[str, dict[str, Any]] = {
     "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
     "--http": {"callback": _address},
+    "--page-writes": {"callback": _sites, "multiple": True, "metavar": "URL"},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},
     "--store-interval": {"type": Finite(min=0.1, max=86_400)},
     "--store-bytes": {"type": click.IntRange(min=0)},

@@ -51,6 +51,7 @@ from decider.server.daily_archive import DailyArchive
 from decider.server.experiments import ExperimentService
 from decider.server.files import ExperimentFiles
 from decider.server.grpc_port import GrpcPort
+from decider.server.http.changes import Changes, changes
 from decider.server.http.decisions import decisions
 from decider.server.http.exposition import exposition
 from decider.server.http.pages import pages
@@ -147,6 +148,7 @@ class Server:
         self._given_back = 0
         self._missing: dict[Owner, str] = {}
         self._page: Page | None = None
+        self._changes: Changes | None = None
         self._registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self._registry)
@@ -168,6 +170,8 @@ class Server:
         settings = self._settings
         routes = [exposition(self._registry), *probes(self._readiness)]
         routes += [*pages(lambda: self._page, self._readiness), *decisions(self._explain, settings.db)]
+        if settings.page_writes:
+            routes += changes(lambda: self._changes, settings.page_writes)
         address = split_address(settings.http)
         self._http = http = HttpPort(*address, routes=routes, listening=self._listening)
         self.http_port = http.port
@@ -269,6 +273,11 @@ class Server:
             clock=self._clock,
             readiness=lambda: self._readiness().text,
             held=self._guard.held,
+            judged=lambda: self._guardrails.judged,
+            takes_changes=bool(self._settings.page_writes),
+        )
+        self._changes = Changes(
+            self.log, self._versions, last_change=self._page.last_change, follow=self._follower.follow
         )
         self._threads = [
             threading.Thread(target=self._lead, name="leader", daemon=True),

@@ -1,10 +1,11 @@
 """Our own log as two groups, the policy's units and the holdout's, as columns; or as what it served, whether there is a
 holdout or not. Called by `simulator/lift/`.
 
-What counts is what the server counts for its metrics: every sealed decision of the strata that mean the same by a
-reward (`decider/experiment/strata.py`), whatever it got and whatever was shown in its place. The group of a unit was
-drawn before all that, so comparing anything less than all of it would compare different units. What exploration costs
-is counted over all draws since a reward has meant the same, with or without a holdout.
+What counts is what the server counts for its metrics: every decision whose declared window is over, of the strata that
+mean the same by a reward (`decider/experiment/strata.py`), whatever it got and whatever was shown in its place. The
+group of a unit was drawn before all that, so comparing anything less than all of it would compare different units: as
+those whom a final reward has sealed in an open window. What exploration costs is counted over all draws since a reward
+has meant the same, with or without a holdout.
 """
 
 from __future__ import annotations
@@ -33,7 +34,14 @@ from decider.log.protocol import ArrowBatches, LogReader
 from decider.types import CONTEXT_FIELDS
 from simulator.logs.arrow import category
 from simulator.logs.columns import Category, Field, Flags, Floats, Longs
-from simulator.logs.decider_log import EVER, NOT_ACTIVATED, experiment_versions, fields_of, one_kind_each
+from simulator.logs.decider_log import (
+    EVER,
+    NOT_ACTIVATED,
+    experiment_versions,
+    fields_of,
+    is_window_over,
+    one_kind_each,
+)
 from simulator.logs.draws import Draws, exploration_costs, is_draw
 from simulator.logs.errors import BadLog
 from simulator.logs.final_rewards import Counted, Rewards, check_names, concatenate, final_rewards
@@ -49,7 +57,7 @@ LEARNED = "(learned)"
 
 _LEARNED_AS_DECLARED = Counted({}, None)
 
-_NUMBERS = ("position", "time", "version", "sealed", "activated")
+_NUMBERS = ("position", "time", "version", "activated")
 _TEXTS = ("unit_id", "reason", "pmf", "features", *CONTEXT_FIELDS)
 
 
@@ -81,7 +89,8 @@ class Persons(NamedTuple):
 
 @dataclass(frozen=True)
 class GroupedDecisions:
-    """n sealed decisions. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,) each.
+    """n decisions whose declared window is over. stratum: (n,) index into `strata`; bucket, unit, holdout, time: (n,)
+    each.
 
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
     the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind. draws: those of which exploration
@@ -120,8 +129,8 @@ class GroupedDecisions:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """n sealed decisions of the versions in which a reward means what it does in the newest one. reward: the final one;
-    (n,) each."""
+    """n decisions whose declared window is over, of the versions in which a reward means what it does in the newest
+    one. reward: the final one; (n,) each."""
 
     log: str
     unit: Longs
@@ -140,10 +149,12 @@ def load_served(path: Path, *, experiment: str | None = None, archive: Sequence[
         versions = experiment_versions(log, experiment)
         if not versions:
             raise BadLog(f"{log.name}: has no experiment, so it says nothing about traffic")
-        logged = log.arrow(versions[-1].experiment.id, log.head())
+        head = log.head()
+        logged = log.arrow(versions[-1].experiment.id, head)
         raw, sent = _Decisions(logged), Rewards(logged.rewards, named=False)
         version = np.searchsorted([one.position for one in versions], raw.version)
-        used = _newest(versions, version, raw.sealed & ~_not_activated(versions, version, raw))
+        over = is_window_over(versions, version, raw.time, head)
+        used = _newest(versions, version, over & ~_not_activated(versions, version, raw))
         learned, _ = final_rewards(
             sent, _LEARNED_AS_DECLARED, versions, version=version, position=raw.position, time=raw.time
         )
@@ -160,7 +171,7 @@ def load_groups(
     archive: Sequence[Path] = (),
     on_note: Callable[[str], None] = lambda _: None,
 ) -> GroupedDecisions:
-    """The sealed decisions of the newest strata of one experiment. rewards: names that are wanted beside LEARNED.
+    """The decisions of the newest strata of one experiment. rewards: names that are wanted beside LEARNED.
 
     Raises AmbiguousExperiment, BadLog where there is no holdout or no such reward, or LogError where there is no log.
     """
@@ -197,10 +208,10 @@ class _Decisions:
 
     def __init__(self, logged: ArrowBatches) -> None:
         found = [{name: batch[name] for name in (*_NUMBERS, "propensity", *_TEXTS)} for batch in logged.decisions]
-        self.position, self.time, self.version, sealed, activated = (
+        self.position, self.time, self.version, activated = (
             concatenate([batch[name].to_numpy() for batch in found], np.int64) for name in _NUMBERS
         )
-        self.sealed, self.activated = sealed.astype(np.bool_), activated.astype(np.bool_)
+        self.activated: Flags = activated.astype(np.bool_)
         self.propensity = concatenate([batch["propensity"].to_numpy() for batch in found], np.float64)
         self.unit, self.reason, self.pmf, self.features, *self.context = (
             category([batch[name] for batch in found]) for name in _TEXTS
@@ -214,14 +225,15 @@ def _load(
     names: Sequence[str],
     span: Span,
 ) -> GroupedDecisions:
-    logged = log.arrow(versions[-1].experiment.id, log.head())
+    head = log.head()
+    logged = log.arrow(versions[-1].experiment.id, head)
     raw, sent = _Decisions(logged), Rewards(logged.rewards, named=True)
     check_names(log.name, sent, dict.fromkeys(names, 1.0))
     version = np.searchsorted([one.position for one in versions], raw.version)
     measure = np.array([strata[one.position].measure if one.position in strata else 0 for one in versions])[version]
     first = {
         **span.outside(log.name, raw.time),
-        WINDOW_OPEN: ~raw.sealed,
+        WINDOW_OPEN: ~is_window_over(versions, version, raw.time, head),
         NO_HOLDOUT: measure == 0,
         NOT_ACTIVATED: _not_activated(versions, version, raw),
     }
@@ -235,8 +247,8 @@ def _load(
     rewards = {LEARNED: learned, **{name: _values(sent, name, raw.position) for name in names}}
     read, stratum = _strata(versions, strata, version[used])
     bucket = np.array([*map(bucket_of, raw.unit.values), bucket_of("")])[raw.unit.codes]
-    sealed = ~np.logical_or.reduce([rows for kind, rows in first.items() if kind != NO_HOLDOUT])
-    drawn = _newest(versions, version, sealed & is_draw(raw.reason))
+    over = ~np.logical_or.reduce([rows for kind, rows in first.items() if kind != NO_HOLDOUT])
+    drawn = _newest(versions, version, over & is_draw(raw.reason))
     costs = exploration_costs(raw.reason.take(drawn), raw.propensity[drawn], raw.pmf.take(drawn), learned[drawn])
     return GroupedDecisions(
         log=log.name,

@@ -101,7 +101,7 @@ ROWS: dict[str, tuple[Graph, ...]] = {
         Graph(
             "Evidence that something is wrong",
             "Log e-values. Above the line, ln 1000, the alerts fire: chance alone ever gets there with a probability "
-            "of at most 1 in 1000.",
+            "of at most 1 in 1000 (guardrails: see their own). Of channels, segments and actions: those with any.",
             "short",
             (
                 ("guardrail {{name}}", f"max by (name) (decider_guardrail_log_evalue{{{OF_EXPERIMENT}}})"),
@@ -110,6 +110,20 @@ ROWS: dict[str, tuple[Graph, ...]] = {
                 (
                     "missing {{name}} ({{group}})",
                     f"max by (name, group) (decider_rewards_missing_log_evalue{{{OF_EXPERIMENT}}})",
+                ),
+                (
+                    "missing {{name}} ({{group}}, {{channel}})",
+                    "topk(5, max by (name, group, channel) "
+                    f"(decider_channel_rewards_missing_log_evalue{{{OF_EXPERIMENT}}}) > 0)",
+                ),
+                (
+                    "{{field}} {{value}}",
+                    "topk(5, max by (field, value) "
+                    f"(decider_segment_rewards_missing_log_evalue{{{OF_EXPERIMENT}}}) > 0)",
+                ),
+                (
+                    "action {{action}}",
+                    f"topk(5, max by (action) (decider_action_missing_log_evalue{{{OF_EXPERIMENT}}}) > 0)",
                 ),
             ),
             line=6.907755,

@@ -19,7 +19,7 @@ from rich.console import Console
 from scipy.special import log_ndtr
 
 from decider.estimate.guardrail import ALPHA, alpha_of, guardrail_evidence
-from decider.estimate.lift import SCALE, START, STRATUM_START, LiftSums
+from decider.estimate.lift import SCALE, START, STRATUM_START, LiftSums, with_unseen
 from decider.estimate.sample import Floats, Longs
 from decider.experiment.strata import BUCKETS
 from simulator.commands.options import counted
@@ -90,8 +90,9 @@ def evidence_path(log: Log, margin: float) -> Floats:
     so is asked at the pauses of `cluster_paths`."""
     groups = group_paths(log, log.bucket, buckets=BUCKETS)
     lift = groups[0].mean - groups[1].mean
-    variance, units = (np.stack(both) for both in zip(*[(one.variance, one.units) for one in groups], strict=True))
+    mean, variance, units = (np.stack(both) for both in zip(*groups, strict=True))
     units, clusters = np.maximum(units, 1e-9), cluster_paths(log)
+    variance = with_unseen(mean, variance, units)
     by_unit = variance * units
     carry = np.take_along_axis(clusters, by_unit.argmax(axis=0)[None, :], axis=0)[0]
     square = np.where(clusters < START, by_unit.max(axis=0) / units, variance).sum(axis=0)

@@ -22,7 +22,16 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from decider.estimate.lift import LEVEL, SCALE, START, STRATUM_START, Lift, LiftSums, effective_clusters
+from decider.estimate.lift import (
+    LEVEL,
+    SCALE,
+    START,
+    STRATUM_START,
+    Lift,
+    LiftSums,
+    effective_clusters,
+    with_unseen,
+)
 from decider.estimate.sample import Floats, Longs
 from decider.experiment.strata import BUCKETS
 from simulator.commands.options import counted
@@ -162,10 +171,11 @@ def path(log: Log, cluster: Longs, *, buckets: int | None = None, level: float =
     """
     policy, holdout = group_paths(log, cluster, buckets=buckets)
     units = np.minimum(policy.units, holdout.units)
+    mean, variance, clocks = (np.stack(both) for both in zip(policy, holdout, strict=True))
     known = (units >= STRATUM_START) & (cluster_paths(log).min(axis=0) >= START)
     clock = 1 / (1 / np.maximum(policy.units, 1e-9) + 1 / np.maximum(holdout.units, 1e-9)) / SCALE
     factor = np.sqrt((1 + 1 / clock) * np.log((1 + clock) / (1 - level) ** 2))
-    error = np.sqrt(policy.variance + holdout.variance)
+    error = np.sqrt(with_unseen(mean, variance, np.maximum(clocks, 1e-9)).sum(axis=0))
     return LiftPath(policy.mean - holdout.mean, error, np.where(known, factor * error, math.inf))
 
 

@@ -21,6 +21,7 @@ from decider.log.sqlite.read_rows import DECISION, decision, read, row_type
 from decider.log.sqlite.tables import (
     BUILDS,
     EXPERIMENTS,
+    LEAVE_OUTS,
     PUBLISHED_MODELS,
     SERVES,
     VERSION_NOTES,
@@ -36,8 +37,9 @@ ARCHIVED_DECISION = row_type(
 CUT = "coalesce((select position from cut), 0)"
 """In SQL: the last position that is in an archive."""
 
-KEPT = (EXPERIMENTS, SERVES, BUILDS, VERSION_NOTES)
-"""Tables of which every row stays."""
+KEPT_AT_FIRST = (EXPERIMENTS, SERVES, BUILDS, VERSION_NOTES)
+KEPT = (*KEPT_AT_FIRST, LEAVE_OUTS)
+"""Tables of which every row stays. The digests of the first cuts did not cover the last one."""
 
 _ARCHIVED_SEALED = f"""
 select {ARCHIVED_DECISION.columns} from archived_decisions

@@ -100,7 +100,8 @@ class _Server(uvicorn.Server):
 
 
 def _app(routes: Sequence[Route]) -> Starlette:
-    *others, last = [route.path.partition("{")[0] for route in routes]
+    known = dict.fromkeys([route.path.partition("{")[0] for route in routes])
+    *others, last = [path for path in known if f"{path}/" not in known]
     paths = f"{', '.join(others)} and {last}" if others else last
 
     async def say_paths(_: Request, __: Exception) -> Response:
