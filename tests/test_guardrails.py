@@ -488,6 +488,9 @@ def test_a_server_falls_back_by_itself_and_stays_there_through_a_kill(tmp_path: 
             found = live(client)
             assert found["decider_guardrail_crossed"] == 1
             assert found["decider_guardrail_log_evalue"] > 3
+            shown = client.fetch("/metrics")[1]
+            assert re.search(r'^decider_experiment_info\{.*experiment="email".*state="baseline"', shown, re.MULTILINE)
+            assert re.search(r'^decider_model_position\{experiment="email"\}', shown, re.MULTILINE), "alerts need it"
             assert client.rows("select author, source from changes order by position desc limit 1") == [
                 ("guardrail", "server")
             ]

@@ -243,6 +243,21 @@ def test_an_experiment_that_does_not_serve_sets_nothing_off(tmp_path: Path) -> N
     check_alerts({**alarming, **ended}, {BEFORE + DURING - 1: []}, tmp_path)
 
 
+def test_a_fallback_is_told_and_what_still_serves_is_watched(tmp_path: Path) -> None:
+    """A guardrail that acted has changed the state by itself: nobody must have to find that out. Everybody gets the
+    baseline then, and its calls and rewards can stop as well."""
+    crossed = FAULTS["DeciderGuardrailCrossed"]
+    end = BEFORE + DURING
+    for state, names in {"active": ["DeciderGuardrailCrossed"], "baseline": ["DeciderGuardrailCrossed"]}.items():
+        made = world(BEFORE, DURING, AFTER, fault=crossed, state=state)
+        check_alerts(made, {BEFORE - 1: [], end - 1: names, end + AFTER - 1: []}, tmp_path)
+    check_alerts(world(BEFORE, DURING, fault=crossed, state="paused"), {end - 1: []}, tmp_path)
+    nearly = {"decider_guardrail_log_evalue": 50.0}
+    check_alerts(world(BEFORE, DURING, fault=nearly, state="baseline"), {end - 1: []}, tmp_path)
+    missing = FAULTS["DeciderRewardsMissing"]
+    check_alerts(world(BEFORE, DURING, fault=missing, state="baseline"), {end - 1: ["DeciderRewardsMissing"]}, tmp_path)
+
+
 def test_a_pause_and_its_end_set_nothing_off(tmp_path: Path) -> None:
     """Rewards of earlier decisions trickle in and stop; afterwards decisions come at once and rewards later."""
     parts = [(40, 1.0), (24, 0.0), (24, 1.0)]

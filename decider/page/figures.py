@@ -13,13 +13,13 @@ import numpy as np
 
 from decider.estimate.cells import CellMean, cell_mean
 from decider.estimate.exploration import ExplorationCost
-from decider.estimate.lift import LEVEL, Lift
+from decider.estimate.lift import Lift
 from decider.estimate.mean import Interval
 from decider.log.cell_totals import INVERSE_UNIT, MOST_CELLS, Cells, CellSums
 from decider.log.daily_totals import DailyTotals, DayTotals
 from decider.log.lift_totals import LEARNED, StrataTotals
 from decider.log.totals import LabelTotals
-from decider.metrics.lift import exploration_cost, lift_of, names_in
+from decider.metrics.lift import exploration_cost, lift_of, lifts
 from decider.types import ExperimentId, Position
 
 WEEK_DAYS = 7
@@ -90,9 +90,9 @@ class Day:
 class Sheet:
     """What an experiment's own page says of it.
 
-    names: of rewards, all together at LEVEL; left_out: how many more names there are. since: the version from which on
-    groups are compared. days: rising. segments: of segment_days, those with most decisions first. means: estimates of
-    all draws since the version means_since.
+    names: of rewards, the first of those that hold together; left_out: how many more there are. since: the version from
+    which on groups are compared. days: rising. segments: of segment_days, those with most decisions first. means:
+    estimates of all draws since the version means_since.
     """
 
     brief: Brief
@@ -137,12 +137,12 @@ def _week(found: Lift, daily: DailyTotals) -> Week | None:
 def sheet(totals: LabelTotals, experiment: ExperimentId) -> Sheet:
     """Everything."""
     strata = totals.lift.get(experiment, {})
-    names = sorted(set(names_in(strata)) - {LEARNED})
+    names = [NamedLift(name, found) for name, found in lifts(strata).items() if name != LEARNED]
     cells = totals.cells.get(experiment, {})
     days = [Day(number, day) for number, day in sorted(totals.daily.get(experiment, {}).items())]
     return Sheet(
         brief=brief(totals, experiment),
-        names=_named(strata, names[:MOST_NAMES]),
+        names=names[:MOST_NAMES],
         left_out=len(names[MOST_NAMES:]),
         since=min([stratum.first for stratum in strata], default=None),
         days=days,
@@ -171,11 +171,6 @@ def mean_of(sums: CellSums) -> CellMean:
         inverse=sums.inverse * INVERSE_UNIT,
         cells=MOST_CELLS,
     )
-
-
-def _named(strata: StrataTotals, names: Sequence[str]) -> Sequence[NamedLift]:
-    level = 1.0 - (1.0 - LEVEL) / max(1, len(names))  # all of them hold together (Bonferroni)
-    return [NamedLift(name, lift_of(strata, name, level)) for name in names]
 
 
 def _segments(days: Sequence[Day]) -> Sequence[Segment]:

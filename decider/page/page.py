@@ -339,7 +339,10 @@ TERMS = (
         "The truth is in it with 95 %, at all looks together. It gets narrower with time. Yes: all of it is above 0. "
         "No: all of it is below 0. Not yet: 0 is in it, or there is too little data for a band.",
     ),
-    Term("Other rewards", "Each name of rewards by itself. Their bands hold all together. More is not always good."),
+    Term(
+        "Other rewards",
+        "Each name of rewards by itself. Their bands hold together, the answer's by itself. More is not always good.",
+    ),
     Term(
         "Guardrail",
         "A reward that the policy must not harm, and by how much at most. Holds: its lift is within the bound for "

@@ -82,7 +82,8 @@ class PersonsFound:
 class LiftResult:
     """rows: of all decisions, one for each reward. by: of the values of the fields that were named.
 
-    level: all intervals of `rows` together hold it at every look; by_level: those of `by`. begin, end: microseconds
+    level: the first row's interval holds it at every look, and so do those of all other names together, other_names of
+    them, which need not have a row; by_level: those of `by` together. begin, end: microseconds
     since 1970, of the first and the last decision. cost: of the holdout, reward/decision; exploration: its cost,
     reward/draw, over all versions since a reward has meant the same; None where nothing is known.
     left_out: decisions, by kind. guardrails: together they are crossed by chance in 5 % of the cases at most. since,
@@ -103,6 +104,7 @@ class LiftResult:
     begin: int
     end: int
     left_out: Mapping[str, int]
+    other_names: int = 0
     guardrails: tuple[GuardrailRow, ...] = ()
     since: str = ""
     until: str = ""

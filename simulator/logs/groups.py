@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decider.experiment.definition import ExperimentVersion
-from decider.experiment.guardrails import Guardrail
+from decider.experiment.guardrails import MOST_NAMES, Guardrail
 from decider.experiment.strata import (
     HOLDOUT_REASONS,
     JudgedSince,
@@ -95,8 +95,8 @@ class GroupedDecisions:
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
     the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind. draws: those of which exploration
     cost something. guarded: what the newest version's guardrails are judged by. names: of all rewards that were sent,
-    the most frequent first. span: the part of the log that was asked for. persons: None where no two of the units are
-    linked.
+    the most frequent first; live_names: how many of them the server has a lift of. span: the part of the log that was
+    asked for. persons: None where no two of the units are linked.
     """
 
     log: str
@@ -114,6 +114,7 @@ class GroupedDecisions:
     guarded: Guarded
     draws: Draws
     names: tuple[str, ...]
+    live_names: int
     span: Span
     persons: Persons | None
 
@@ -265,6 +266,7 @@ def _load(
         draws=Draws(bucket[drawn], costs),
         guarded=_guarded(versions, sent, raw, version, used, whole=span == EVER),
         names=_names(sent),
+        live_names=_live_names(sent, raw.position[used]),
         span=span,
         persons=_persons(raw.unit, log.persons(), used),
     )
@@ -284,6 +286,13 @@ def _names(sent: Rewards) -> tuple[str, ...]:
     assert sent.names is not None
     often = np.bincount(sent.names.codes + 1, minlength=len(sent.names.values) + 1)[1:]
     return tuple([sent.names.values[code] for code in np.argsort(-often, kind="stable") if often[code]])
+
+
+def _live_names(sent: Rewards, position: Longs) -> int:
+    """Of the rewards in force of decisions at these positions; rising."""
+    assert sent.names is not None
+    mine = sent.joined & ~sent.retracted & np.isin(sent.decision, position)
+    return min(MOST_NAMES, len(np.unique(sent.names.codes[mine])))
 
 
 def _guarded(

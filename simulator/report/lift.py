@@ -111,8 +111,11 @@ def _guardrail_group(mean: float | None, decisions: int) -> Cell:
 def note(found: LiftResult, rows: Sequence[LiftRow]) -> str:
     """What the intervals promise."""
     told = f"{percent(found.level)} intervals by unit, valid at every look"
-    family = found.by if rows[0].field else found.rows
-    return f"{told}, all {len(family)} of them together" if len(family) > 1 else told
+    if rows[0].field:
+        return f"{told}, all {len(found.by)} of them together" if len(found.by) > 1 else told
+    if len(rows) == 1:
+        return told
+    return f"{told}; as learned: by itself; all other names of rewards together ({found.other_names})"
 
 
 def _name(row: LiftRow) -> Cell:
