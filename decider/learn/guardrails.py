@@ -150,10 +150,13 @@ class Guardrails:
                 return
 
     def _tell(self, id_: ExperimentId, judged: tuple[Judged, ...], before: tuple[Judged, ...]) -> None:
-        """One line in the output where one is crossed, or not any more."""
+        """One line in the output where one is crossed, or not any more, or cannot be judged any more."""
         known = {one.guardrail.reward: one.crossed for one in before}
+        outweighed = {one.guardrail.reward for one in before if one.evidence.outweighed}
         for one in judged:
             reward = one.guardrail.reward
+            if one.evidence.outweighed and reward not in outweighed:
+                logger.warning("experiment %s: guardrail %s: %s", id_, reward, in_words(one, alpha_of(len(judged))))
             if one.crossed and not known.get(reward, False):
                 logger.warning(
                     "experiment %s: guardrail %s is crossed: %s", id_, reward, in_words(one, alpha_of(len(judged)))
@@ -162,9 +165,12 @@ class Guardrails:
                 logger.warning("experiment %s: guardrail %s is not crossed any more", id_, reward)
 
     def warnings(self) -> list[str]:
-        """For people, one line for each that is crossed."""
+        """For people, one line for each that is crossed or cannot be judged."""
         return [
-            _warning(id_, one, len(judged)) for id_, judged in [*self.judged.items()] for one in judged if one.crossed
+            _warning(id_, one, len(judged))
+            for id_, judged in [*self.judged.items()]
+            for one in judged
+            if one.crossed or one.evidence.outweighed
         ]
 
 
@@ -186,6 +192,12 @@ def evidence_of(guardrail: Guardrail, strata: Mapping[Hashable, GroupSums], alph
 def in_words(judged: Judged, alpha: float) -> str:
     """The evidence, for a note and a line of output."""
     guardrail, found = judged
+    if found.outweighed:
+        return (
+            f"{guardrail.bound} is declared, and cannot be judged: a few units have nearly all of this reward, so that "
+            "all others say nothing beside them. Look for a value that was sent by mistake; a version with another "
+            "[reward] is judged by what comes from then on"
+        )
     if not found.is_known:
         return f"{guardrail.bound} is declared; too little is known now"
     side = "above" if guardrail.at_most is not None else "below"
@@ -197,7 +209,10 @@ def in_words(judged: Judged, alpha: float) -> str:
 
 
 def _warning(id_: ExperimentId, judged: Judged, guardrails: int) -> str:
-    what = f"experiment {id_}: guardrail {judged.guardrail.reward} is crossed"
+    name = f"experiment {id_}: guardrail {judged.guardrail.reward}"
+    if not judged.crossed:
+        return f"{name}: {in_words(judged, alpha_of(guardrails))}"
+    what = f"{name} is crossed"
     if judged.guardrail.crossed_at is not None:
         return f"{what}, so everybody gets the baseline action: `decider resume {id_}` ends that"
     return f"{what}: {in_words(judged, alpha_of(guardrails))}"

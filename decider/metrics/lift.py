@@ -37,8 +37,14 @@ def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
     cost = GaugeMetricFamily(
         "decider_holdout_cost", "Lift x share of decisions in the holdout: what one loses.", labels=("experiment",)
     )
+    outweighed = GaugeMetricFamily(
+        "decider_lift_outweighed", "1 where a few units have nearly all of a reward, so that its lift is absent.",
+        labels=("experiment", "name"),
+    )  # fmt: skip
     for experiment, strata in totals.items():
         for name, found in lifts(strata).items():
+            if found.outweighed:
+                outweighed.add_metric((experiment, name), 1.0)
             if not found.is_known:
                 continue
             interval = found.interval
@@ -46,7 +52,7 @@ def lift_metrics(totals: Mapping[str, StrataTotals]) -> Iterator[Metric]:
                 family.add_metric((experiment, name), value)
             if name == LEARNED:
                 cost.add_metric((experiment,), found.cost)
-    yield from (*families, cost)
+    yield from (*families, cost, outweighed)
 
 
 def lifts(strata: StrataTotals) -> dict[str, Lift]:
