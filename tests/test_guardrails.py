@@ -383,6 +383,25 @@ def test_a_guardrail_that_cannot_be_judged_says_so(
     assert len([line for line in caplog.messages if "cannot be judged" in line]) == 1
 
 
+def test_what_has_nothing_new_is_not_judged_anew(log: EventLog, clock: PastClock) -> None:
+    """Hundreds of experiments that rest cost nothing, although others have visits all the time."""
+    Versions(log).apply(email())
+    watch = watch_of(log, clock)
+    visits(log, clock, 500, (0.06, 0.0), seed=1)
+    watch.look()
+    before = watch.judged["email"]
+    log.append([Tick()])
+    watch.look()
+    assert watch.judged["email"] is before
+    visits(log, clock, 500, (0.06, 0.0), seed=2)
+    watch.look()
+    assert watch.judged["email"][0].evidence.decisions > before[0].evidence.decisions
+    before = watch.judged["email"]
+    Versions(log).apply(email("[[actions]]", 'id = "more"'))
+    watch.look()
+    assert watch.judged["email"] is not before
+
+
 def test_harm_brings_the_baseline_with_its_evidence_and_never_flaps(log: EventLog, clock: PastClock) -> None:
     """What a growth team reads afterwards is in the log; old evidence never speaks twice."""
     Versions(log).apply(email())

@@ -51,9 +51,12 @@ class Judged(NamedTuple):
 
 @dataclass(slots=True)
 class _Watch:
-    """One experiment with guardrails. version: the newest one."""
+    """One experiment with guardrails. version: the newest one. judged: as of the last look; of: what that was found
+    from, so that it is only computed where something is new."""
 
     version: ExperimentVersion
+    judged: tuple[Judged, ...] = ()
+    of: object = None
     since: JudgedSince = field(default_factory=JudgedSince)
 
     def add(self, version: ExperimentVersion) -> None:
@@ -63,6 +66,14 @@ class _Watch:
     @property
     def experiment(self) -> Experiment:
         return self.version.experiment
+
+    def judge(self, strata: StrataTotals) -> tuple[Judged, ...]:
+        # Sums of rewards change with the decisions that they belong to, and never without.
+        counted = {stratum: (sum(one.decisions), sum(one.left_out)) for stratum, one in strata.items()}
+        of = (self.version.position, self.since.position, counted)
+        if of != self.of:
+            self.judged, self.of = judge(self.experiment, strata, since=self.since.position), of
+        return self.judged
 
 
 class Guardrails:
@@ -99,12 +110,7 @@ class Guardrails:
             self.judged = {}
             return
         with self._totals() as counted:
-            found = {
-                one.experiment.id: judge(
-                    one.experiment, counted.totals.lift.get(one.experiment.id, {}), since=one.since.position
-                )
-                for one in watches
-            }
+            found = {one.experiment.id: one.judge(counted.totals.lift.get(one.experiment.id, {})) for one in watches}
         before, self.judged = self.judged, found
         for id_, judged in found.items():
             self._tell(id_, judged, before.get(id_, ()))
