@@ -44,7 +44,7 @@ from decider.policy.make import make_policy
 from decider.policy.protocol import Model
 from decider.server.command import main as decider
 from decider.server.files import ExperimentFiles
-from decider.types import Context, DecisionId, DecisionRequest, Position, Reason, Time
+from decider.types import Context, DecisionId, DecisionRequest, ExperimentId, Position, Reason, Time
 from simulator.commands.group import main
 from simulator.lift.find import find_lift
 from simulator.logs.groups import load_groups
@@ -77,6 +77,8 @@ on_crossing = "baseline"
 """
 
 MINUTE = 60.0
+
+EMAIL = ExperimentId("email")
 
 
 def email(*more: str, without: str = "", **fields: object) -> Experiment:
@@ -389,17 +391,17 @@ def test_what_has_nothing_new_is_not_judged_anew(log: EventLog, clock: PastClock
     watch = watch_of(log, clock)
     visits(log, clock, 500, (0.06, 0.0), seed=1)
     watch.look()
-    before = watch.judged["email"]
+    before = watch.judged[EMAIL]
     log.append([Tick()])
     watch.look()
-    assert watch.judged["email"] is before
+    assert watch.judged[EMAIL] is before
     visits(log, clock, 500, (0.06, 0.0), seed=2)
     watch.look()
-    assert watch.judged["email"][0].evidence.decisions > before[0].evidence.decisions
-    before = watch.judged["email"]
+    assert watch.judged[EMAIL][0].evidence.decisions > before[0].evidence.decisions
+    before = watch.judged[EMAIL]
     Versions(log).apply(email("[[actions]]", 'id = "more"'))
     watch.look()
-    assert watch.judged["email"] is not before
+    assert watch.judged[EMAIL] is not before
 
 
 def test_harm_brings_the_baseline_with_its_evidence_and_never_flaps(log: EventLog, clock: PastClock) -> None:
