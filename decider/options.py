@@ -45,15 +45,6 @@ def time_in(text: str, now: Time) -> Time:
     return _time(text) if age is None else Time(now - age)
 
 
-def time_text(at: Time) -> str:
-    """Log time for people, in whole seconds.
-
-    >>> time_text(Time(61_000_000))
-    '1970-01-01T00:01:01Z'
-    """
-    return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 def _time(text: str) -> Time:
     try:
         at = datetime.fromisoformat(text)

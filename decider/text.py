@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable
+from datetime import UTC, datetime
 from decimal import Decimal
 
 DIGITS = 4
@@ -23,6 +24,15 @@ _UNITS = ((259_200.0, "days", 86_400.0), (3_600.0, "h", 3_600.0), (60.0, "min", 
 
 _STEERING = frozenset("\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _UNPRINTABLE = ("Cc", "Cn", "Cs", "Zl", "Zp")
+
+
+def time_text(at: int) -> str:
+    """Log time (microseconds) for people, in whole seconds.
+
+    >>> time_text(61_000_000)
+    '1970-01-01T00:01:01Z'
+    """
+    return datetime.fromtimestamp(at / 1_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def figure(x: float | None) -> str:

@@ -12,12 +12,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from decider.estimate.outage import ALPHA, FLOOR, OutageTest, UsualShare, evidence
-from decider.learn.bad_data import Note, in_force, take_back
-from decider.learn.guard import AUTHOR
+from decider.estimate.outage import ALPHA, DAYS, FLOOR, LEAST, Lows, OutageTest, UsualShare, evidence
+from decider.experiment.definition import RewardDefinition
+from decider.experiment.origin import Origin
+from decider.learn.bad_data import in_force, leave_out, take_back
+from decider.learn.guard import AUTHOR, SOURCE
+from decider.learn.usual_shares import by_day, known
 from decider.log.log_totals import LogTotals
+from decider.log.memory import MemoryLog
 from decider.log.open import open_log
-from decider.log.protocol import EventLog, NewReward
+from decider.log.protocol import EventLog, LeaveOut, NewReward
+from decider.log.totals import ALL, BEFORE, POLICY, LabelTotals
+from decider.types import ExperimentId
+from simulator.studies.guard import (
+    FAULTS,
+    SCENES,
+    Fault,
+    Scene,
+    Store,
+    false_holds,
+    fault_line,
+    found,
+    placed,
+    report,
+)
 from simulator.verify import verify
 from tests.conftest import Clock, sample_experiment, spec
 from tests.rpc_clients import GrpcClient, ServerProcess, experiment
@@ -118,7 +136,7 @@ def test_an_outage_is_left_out_and_learning_goes_on_by_itself(drive: Drive) -> N
     begun = drive.log.head().time
     visit(drive, 300, rewards=False)
     (held,) = in_force(drive.log, HOME)
-    assert (held.entry.author, held.entry.until) == (AUTHOR, None)
+    assert (held.entry.origin[:2], held.entry.until) == ((AUTHOR, SOURCE), None)
     assert list(drive.guard.held) == [HOME]
     back = drive.log.head().time
     visit(drive, 300, rewards=True)
@@ -154,11 +172,154 @@ def test_what_a_person_takes_back_is_not_held_again(drive: Drive) -> None:
     visit(drive, 1000, rewards=True)
     visit(drive, 300, rewards=False)
     (held,) = in_force(drive.log, HOME)
-    take_back(drive.log, HOME, held.position, note=Note("Ada", "the sale is over"))
+    take_back(drive.log, HOME, held.position, origin=Origin("Ada", "api", "the sale is over"))
     visit(drive, 500, rewards=False)
     assert in_force(drive.log, HOME) == []
     assert not drive.guard.held
     assert verify(drive.log).first is None
+
+
+def held_shop(drive: Drive) -> LeaveOut:
+    """After an outage that is found and not over; the totals are stored from before it."""
+    visit(drive, 1000, rewards=True)
+    counted = LogTotals(drive.log)
+    counted.catch_up()
+    drive.log.store_totals(counted.checkpoint())
+    visit(drive, 300, rewards=False)
+    (held,) = in_force(drive.log, HOME)
+    return held
+
+
+def test_a_process_knows_from_its_start_that_learning_is_held(drive: Drive) -> None:
+    """Also where nothing is sealed for hours: /readyz must not say that all is well."""
+    held = held_shop(drive)
+    drive.restart()
+    assert drive.guard.held == {HOME: held}
+
+
+def test_other_rewards_in_an_outage_do_not_hold_for_ever(drive: Drive) -> None:
+    """The repaired pixel sends another name: it is usual once some hundred have come. So it is in a process that
+    starts then, which must not take what was sent before for usual."""
+    held_shop(drive)
+    other = RewardDefinition(window=sample_experiment().reward.window, default=0.01)
+    drive.apply(sample_experiment(policy=spec("squarecb"), reward=other))
+    visit(drive, 60, rewards=True)
+    drive.restart()
+    visit(drive, 600, rewards=True)
+    assert not drive.guard.held
+    assert verify(drive.log).first is None
+
+
+def test_a_start_after_other_rewards_takes_the_old_share_for_nothing(drive: Drive) -> None:
+    """From a click to a purchase the share falls a hundredfold, on purpose."""
+    held = held_shop(drive)
+    take_back(drive.log, HOME, held.position, origin=Origin("Ada", "api", "purchases only from now on"))
+    other = RewardDefinition(window=sample_experiment().reward.window, default=0.01)
+    drive.apply(sample_experiment(policy=spec("squarecb"), reward=other))
+    drive.restart()
+    visit(drive, 500, rewards=False)
+    assert in_force(drive.log, HOME) == []
+
+
+def test_a_person_may_be_called_guard(drive: Drive) -> None:
+    """Their entries stay theirs: the guard neither takes them for its own nor ends them."""
+    visit(drive, 50, rewards=True)
+    leave_out(drive.log, HOME, begin=drive.log.head().time, end=None, origin=Origin("guard", "api", "a bot"))
+    drive.restart()
+    visit(drive, 50, rewards=True)
+    assert not drive.guard.held
+    assert len(in_force(drive.log, HOME)) == 1
+
+
+@pytest.mark.parametrize("experiments", [1, 12])
+def test_stored_totals_are_read_once_for_all_experiments(experiments: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start must not read them once for each of a thousand."""
+    clock = Clock()
+    drive = Drive(MemoryLog(clock=clock), clock)
+    for number in range(experiments):
+        drive.apply(sample_experiment(id=ExperimentId(f"e{number}"), policy=spec("squarecb")))
+    reads, read = [], MemoryLog.totals_checkpoint
+    monkeypatch.setattr(MemoryLog, "totals_checkpoint", lambda log: reads.append(log) or read(log))  # type: ignore[func-returns-value]
+    drive.restart()
+    assert len(reads) == 1
+
+
+def test_shares_are_of_the_last_days() -> None:
+    """By experiment, for all names: of a day what most have; a year ago it was another one."""
+    totals = LabelTotals()
+    for name, counts in ((ALL, (50_000, 1_000, 2_000)), ("click", (25_000, 90, 100)), ("buy", (10, 20, 120))):
+        for day, count in zip((BEFORE, "20001", "20002"), counts, strict=True):
+            totals.rewarded["shop", name, POLICY, day] = count
+    counted = by_day(totals)["shop"]
+    assert counted == {BEFORE: (50_000, 25_000), "20001": (1_000, 90), "20002": (2_000, 120)}
+    share, lows = known(counted)
+    assert (share.value, lows.lowest) == (0.07, 0.06)
+
+
+# --- what was there before
+
+
+def day(hours: int) -> int:
+    """Log time."""
+    return hours * 3_600_000_000
+
+
+def test_a_low_counts_once_it_has_passed_and_for_some_days() -> None:
+    """One that lasts may be an outage; and what is nearly nothing is one."""
+    lows = Lows()
+    lows.add_run(day(1), 0.1, usual=0.1)
+    lows.add_run(day(2), 0.02, usual=0.1)
+    lows.add_run(day(3), 0.009, usual=0.1)
+    assert lows.lowest == 0.1
+    lows.add_run(day(8), 0.05, usual=0.1)
+    assert lows.lowest == 0.02
+    lows.add_run(day(8 + 24 * DAYS), 0.1, usual=0.1)
+    assert lows.lowest == 0.1
+
+
+@given(st.lists(st.floats(0.001, 1.0), max_size=40))
+def test_lows_are_never_below_what_was_seen(shares: list[float]) -> None:
+    """So the guard is never blind, whatever has happened."""
+    lows, usual = Lows(), 0.4
+    for number, share in enumerate(shares):
+        lows.add_run(day(number * 5), share, usual=usual)
+    assert lows.lowest >= LEAST * usual
+    assert len(lows.by_day) <= DAYS
+
+
+# --- the study
+
+
+@pytest.mark.parametrize("scene", SCENES, ids=lambda one: one.name)
+def test_the_guard_is_quiet_where_nothing_is_wrong(scene: Scene) -> None:
+    """A few days of each scene of `make guard`."""
+    assert false_holds(scene._replace(a_day=min(scene.a_day, 5_000)), 1, days=5) == 0
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda one: one.name)
+def test_what_the_study_says_of_faults(fault: Fault) -> None:
+    """All lost is always found, half lost never, and what is found is over soon."""
+    if fault.share < 0.01:
+        fault = fault._replace(share=0.02)
+    outcome = found(fault, 1)
+    assert (outcome.after < math.inf) >= (fault.lost == 1)
+    assert (outcome.after < math.inf) <= (fault.lost > 0.5)
+    assert outcome.back < 20 / fault.share
+    assert fault_line(fault, [outcome]).count("|") == 6
+
+
+def test_the_study_goes_on_where_it_was(tmp_path: Path) -> None:
+    """A row takes minutes."""
+    for logs in (1, 3):
+        store = Store(tmp_path / "results.json")
+        store.fill(SCENES[0].name, logs, lambda seed: [float(seed)], deadline=math.inf)
+    assert Store(tmp_path / "results.json").known == {SCENES[0].name: [[0.0], [1.0], [2.0]]}
+    assert "| 3 | 3 | 67 ± 27 % |" in report(store.known)
+    store.fill("another", 3, lambda seed: [float(seed)], deadline=-math.inf)
+    assert store.known["another"] == []
+    assert placed("a\n<!-- guard -->\nold\n<!-- /guard -->", "new\n") == "a\n<!-- guard -->\nnew\n<!-- /guard -->"
+    with pytest.raises(ValueError, match="lacks"):
+        placed("a", "new")
 
 
 # --- a real server

@@ -11,13 +11,16 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from decider.errors import ArchiveMissing, FailedPrecondition
+from decider.experiment.origin import UNKNOWN, Origin
 from decider.learn.archive import archive
-from decider.learn.bad_data import Note, leave_out, roll_back, take_back
+from decider.learn.bad_data import close, leave_out, roll_back, take_back
 from decider.learn.leave_out import NEVER, Stretch, first_change, stretches
 from decider.learn.trainer import Trainer, resume_trainer
 from decider.log.open import open_log, open_reader, open_to_cut
-from decider.log.protocol import LeaveOut, Mark, ModelName, NewLeaveOut
+from decider.log.protocol import EventLog, LeaveOut, LogReader, Mark, ModelName, NewLeaveOut, NewReward
 from decider.policy.make import make_policy
+from decider.policy.spec import PolicySpec
 from decider.server.command import main as decider
 from decider.types import START, Position, Time
 from simulator.verify import verify
@@ -178,11 +181,11 @@ def test_a_log_with_what_is_left_out_replays(policy: str, tmp_path: Path) -> Non
         drive.visits(30)
         begun = log.head().time
         drive.visits(30)
-        made = leave_out(log, HOME, begin=begun, end=log.head().time, note=Note("Ada", "the pixel was down"))
+        made = leave_out(log, HOME, begin=begun, end=log.head().time, origin=Origin("Ada", "api", "the pixel was down"))
         drive.visits(20)
-        rolled = roll_back(log, HOME, made.position, note=Note())
+        rolled = roll_back(log, HOME, made.position, origin=UNKNOWN)
         drive.visits(20)
-        take_back(log, HOME, made.position, note=Note())
+        take_back(log, HOME, made.position, origin=UNKNOWN)
         drive.visits(20)
         assert [one.position for one in log.leave_outs(HOME)][:2] == [made.position, rolled.position]
         everything = log.count_decisions()
@@ -199,6 +202,188 @@ def test_a_log_with_what_is_left_out_replays(policy: str, tmp_path: Path) -> Non
     with closing(open_reader(file, archive=[tmp_path / "archive"])) as whole:
         result = verify(whole)
         assert result.equal == result.decisions > everything
+
+
+# --- beside relearning, pauses and other policies
+
+
+@pytest.fixture
+def drive(log: EventLog, clock: Clock) -> Drive:
+    """A shop that learns, on each log."""
+    drive = Drive(log, clock)
+    drive.apply(sample_experiment(policy=spec("squarecb")))
+    return drive
+
+
+def assert_replays(log: LogReader) -> None:
+    """Every decision is recomputed as it was logged."""
+    result = verify(log)
+    assert result.first is None, result.first and result.first.what
+    assert result.equal == result.decisions == log.count_decisions()
+
+
+def late_click(drive: Drive) -> None:
+    """A click for every third decision whose window is over, so that there is something to learn anew."""
+    sealed = list(drive.log.sealed_decisions(HOME, after=Time(0), until=drive.log.head().time))
+    for one in sealed[::3]:
+        drive.log.append([NewReward(one.position, "click", 1.0, reward_id="late")])
+
+
+def served(drive: Drive) -> list[list[float]]:
+    """What the serving model gives now, once it has learned everything."""
+    drive.clock.advance(60)
+    for _ in range(3):
+        drive.step()
+    version, model, _ = drive.current[HOME]
+    return pmfs(model.policy, version)
+
+
+def learned_up_to(drive: Drive, position: Position, *, policy: PolicySpec | None = None) -> list[list[float]]:
+    """What a model gives that has learned up to a position, and nothing behind it. policy: of the newest version."""
+    version = [one for one in drive.log.versions() if one.experiment.id == HOME][-1]
+    trainer = Trainer(drive.log, HOME, policy or version.experiment.policy)
+    trainer.learn_up_to(Mark(position, drive.log.time_at(position)))
+    return pmfs(trainer.model().policy, version)
+
+
+@pytest.mark.parametrize("first", ["leave out", "relearn"])
+def test_relearning_and_leaving_out_meet_in_any_order(first: str, tmp_path: Path) -> None:
+    """What came late counts, what was wrong does not; each is undone by itself, also in a process that starts between;
+    and all of it replays."""
+    clock = Clock()
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        drive.visits(30)
+        begun = log.head().time
+        drive.visits(20)
+        ended = log.head().time
+        late_click(drive)
+        plain = log.versions()[-1].experiment.policy
+        steps = [
+            lambda: leave_out(log, HOME, begin=begun, end=ended, origin=UNKNOWN),
+            lambda: drive.versions.relearn(HOME),
+        ]
+        for step in steps if first == "leave out" else steps[::-1]:
+            step()
+            drive.step()
+            drive.restart()
+            drive.visits(10)
+        anew = log.versions()[-1].experiment.policy
+        assert anew.relearned is not None
+        (one,) = log.leave_outs(HOME)
+        both = served(drive)
+        assert both == learned_up_to(drive, log.head().position)
+        take_back(log, HOME, one.position, origin=UNKNOWN)
+        drive.restart()
+        only_anew = served(drive)
+        assert only_anew == learned_up_to(drive, log.head().position) != both
+        drive.versions.undo_relearning(HOME)
+        drive.visits(10)
+        drive.restart()
+        assert served(drive) == learned_up_to(drive, log.head().position, policy=plain) != only_anew
+        result = verify(log)
+        assert result.first is None
+        assert result.equal == result.decisions == log.count_decisions()
+        assert log.check(lambda _: None) == []
+
+
+def test_a_rollback_after_relearning_is_the_model_with_what_came_late(drive: Drive) -> None:
+    """Relearning is kept: only what was sealed since is left out."""
+    drive.visits(30)
+    drive.clock.advance(60)
+    drive.step()
+    to = drive.log.head().position
+    drive.visits(20)
+    late_click(drive)
+    drive.versions.relearn(HOME)
+    drive.visits(10)
+    expected = learned_up_to(drive, to)
+    served(drive)
+    roll_back(drive.log, HOME, to, origin=UNKNOWN)
+    assert served(drive) == expected
+    drive.visits(10)
+    assert_replays(drive.log)
+
+
+@pytest.mark.parametrize("paused_first", [True, False])
+def test_a_rollback_reaches_a_paused_experiment(drive: Drive, paused_first: bool) -> None:
+    """Pause, roll back, resume is what a person does who sees nonsense on the page."""
+    drive.visits(30)
+    drive.clock.advance(60)
+    drive.step()
+    to = drive.log.head().position
+    expected = learned_up_to(drive, to)
+    drive.visits(20)
+    served(drive)  # what is still open would be learned later on
+    for pauses in (paused_first, not paused_first):
+        drive.set_paused(HOME, paused=True) if pauses else roll_back(drive.log, HOME, to, origin=UNKNOWN)
+    served(drive)
+    drive.set_paused(HOME, paused=False)
+    assert served(drive) == expected
+    drive.visits(10)
+    assert_replays(drive.log)
+
+
+def test_a_rollback_over_a_change_of_the_policy_is_refused(drive: Drive) -> None:
+    """That model was another policy's: the text says which version had it, and how to leave the same data out."""
+    drive.visits(10)
+    before = drive.log.head().position
+    drive.apply(sample_experiment(policy=spec("softmax")))
+    drive.visits(10)
+    drive.set_paused(HOME, paused=True)
+    drive.set_paused(HOME, paused=False)
+    head = drive.log.head()
+    with pytest.raises(FailedPrecondition, match=r"version 1 .*squarecb.*version 4 .*softmax.*leave-out") as refused:
+        roll_back(drive.log, HOME, before, origin=UNKNOWN)
+    assert refused.value.reason == "ANOTHER_POLICY"
+    assert drive.log.head() == head
+    roll_back(drive.log, HOME, head.position - 1, origin=UNKNOWN)
+    drive.apply(sample_experiment(policy=spec("squarecb")))
+    drive.visits(5)
+    roll_back(drive.log, HOME, before, origin=UNKNOWN)
+    drive.visits(5)
+    assert_replays(drive.log)
+
+
+def test_a_rollback_to_nothing_begins_anew_whatever_the_policy_was(drive: Drive) -> None:
+    """Nothing is what every policy begins with."""
+    drive.visits(10)
+    drive.apply(sample_experiment(policy=spec("softmax")))
+    drive.visits(10)
+    served(drive)
+    roll_back(drive.log, HOME, START, origin=UNKNOWN)
+    version = drive.log.versions()[-1]
+    assert served(drive) == pmfs(make_policy(spec("softmax")), version)
+    assert_replays(drive.log)
+
+
+def test_what_is_taken_back_must_be_there_to_be_learned(tmp_path: Path) -> None:
+    """As for a relearning: a missing part of the archive is named before anything is written."""
+    clock = Clock()
+    file, folder = tmp_path / "log.db", tmp_path / "archive"
+    with closing(open_log(file, clock=clock)) as log:
+        drive = Drive(log, clock)
+        drive.apply(sample_experiment(policy=spec("squarecb")))
+        drive.visits(30)
+        made = leave_out(log, HOME, begin=Time(log.head().time - 30 * SECOND), end=None, origin=UNKNOWN)
+        drive.visits(30)
+        close(log, HOME, end=Time(log.head().time - 1), origin=UNKNOWN)
+        drive.visits(10)
+        served(drive)
+        with closing(open_to_cut(file)) as cutter:
+            archive(cutter, folder, before=log.head().time, remember=0, say=lambda _: None)
+        drive.visits(5)
+        folder.rename(tmp_path / "elsewhere")
+        (left,) = [one for one in log.leave_outs(HOME) if one.position != made.position]
+        head = log.head().position
+        with pytest.raises(ArchiveMissing):
+            take_back(log, HOME, left.position, origin=UNKNOWN)
+        assert log.head().position == head
+        (tmp_path / "elsewhere").rename(folder)
+        take_back(log, HOME, left.position, origin=UNKNOWN)
+        drive.visits(5)
+        assert_replays(log)
 
 
 # --- the commands
@@ -225,7 +410,9 @@ def shop_log(tmp_path: Path) -> Path:
         (["leave-out", "shop", "--from", "1m", "--until", "2m"], "until: is not later than the beginning"),
         (["leave-out", "shop", "--until", "0s"], "leaves out nothing that is not over"),
         (["leave-out", "shop", "--take-back", "7"], "no entry at 7 leaves something out of 'shop'; there are: none"),
-        (["leave-out", "shop", "--from", "1m", "--reason", "x" * 501], "reason: has 501 characters"),
+        (["leave-out", "shop", "--from", "1m", "--note", "x" * 501], "note: has 501 characters"),
+        (["leave-out", "shop", "--from", "1m", "--author", "x" * 101], "author: has 101 characters"),
+        (["rollback", "shop", "--to", "1", "--note", "a\x07b"], "note: has a control character"),
         (["leave-out", "house", "--from", "1m"], "there is no experiment 'house'"),
         (["rollback", "shop"], "give either --to or --list"),
         (["rollback", "shop", "--to", "99999"], "to: is not in the log, which has positions up to"),
@@ -251,14 +438,14 @@ def head_of(file: Path) -> Position:
 def test_a_stretch_is_opened_closed_listed_and_taken_back(shop_log: Path) -> None:
     """As the person does who hears of an outage while it lasts."""
     assert run("leave-out", "shop", "--db", shop_log, "--list").output == "nothing is left out\n"
-    opened = run("leave-out", "shop", "--db", shop_log, "--from", "1m", "--author", "Ada", "--reason", "pixel down")
+    opened = run("leave-out", "shop", "--db", shop_log, "--from", "1m", "--author", "Ada", "--note", "pixel down")
     assert "and it is not over" in opened.output
     listed = run("leave-out", "shop", "--db", shop_log, "--list").output
-    assert "it is not over: by Ada pixel down" in listed
+    assert "and it is not over; by Ada, command leave-out: pixel down" in listed
     closed = run("leave-out", "shop", "--db", shop_log, "--until", "0s")
     assert ", up to " in closed.output
     position = run("leave-out", "shop", "--db", shop_log, "--list").output.split(":")[0]
-    assert "is learned again" in run("leave-out", "shop", "--db", shop_log, "--take-back", position).output
+    assert "learns again" in run("leave-out", "shop", "--db", shop_log, "--take-back", position).output
     assert run("leave-out", "shop", "--db", shop_log, "--list").output == "nothing is left out\n"
     assert run("leave-out", "shop", "--db", shop_log, "--take-back", position).exit_code == 1
 
@@ -304,6 +491,38 @@ def test_a_server_goes_back_within_its_round_and_after_a_kill(tmp_path: Path) ->
     assert len(made) == 20
     assert " of " in (said := simulator_verify(db))
     assert said.split(" of ")[0].split()[-1] == said.split(" of ")[1].split()[0], said
+
+
+def test_a_server_says_who_left_what_out(tmp_path: Path) -> None:
+    """In its output, as for a version; SIGKILL between a relearning and what is left out, and N of N."""
+    db = tmp_path / "log.db"
+    server = ServerProcess(db, "--learn-interval", "0.05")
+    try:
+        with closing(server.client()) as client:
+            client.apply(experiment("shop", "a", "b", window=0.2))
+            made = [client.decide("shop", f"u{number}") for number in range(60)]
+            client.until(lambda: client.rows(SEALED) == [(60,)] or None, what="sealed")
+            for one in made[::2]:
+                client.reward(one.decision_id, name="click")
+            assert run("relearn", "shop", "--db", db, "--wait").exit_code == 0
+            who = ("--author", "Ada", "--note", "no")
+            ran = run("leave-out", "shop", "--db", db, "--from", "1h", "--until", "0s", *who)
+            assert ran.exit_code == 0, ran.output
+            client.until(lambda: "; by Ada, command leave-out: no" in server.output or None, what="it is told")
+        server.kill()
+        server = ServerProcess(db, "--learn-interval", "0.05")
+        with closing(server.client()) as client:
+            (position,) = client.rows("select position from leave_outs")[0]
+            ran = run("leave-out", "shop", "--db", db, "--take-back", position, "--wait")
+            assert ran.exit_code == 0, ran.output
+            assert run("relearn", "shop", "--db", db, "--undo", "--wait").exit_code == 0
+            for number in range(20):
+                client.decide("shop", f"after-{number}")
+        server.kill()
+    finally:
+        with suppress(ProcessLookupError):
+            server.kill()
+    assert "80 of 80" in simulator_verify(db)
 
 
 SEALED = "select count(*) from sealed_decisions"

@@ -121,9 +121,11 @@ def fill_persons(log: EventLog, clock: Clock) -> None:
         if sealed is not None:
             log.append([NewReward(sealed.position, "click", 1.0, final=True)])
     known = Time(log.head().time - SECOND)
-    (left_out,) = log.append([NewLeaveOut(made.id, known, None, author="Ada", reason="the pixel was down")])
+    (left_out,) = log.append([NewLeaveOut(made.id, known, None, origin=Origin("Ada", "api", "the pixel was down"))])
     if left_out is not None:
-        log.append([NewLeaveOut(made.id, known, log.head().time, left_out.position, "Ada", "it is back")])
+        log.append(
+            [NewLeaveOut(made.id, known, log.head().time, left_out.position, Origin("Ada", "api", "it is back"))]
+        )
 
 
 def count_actions(log: EventLog) -> None:

@@ -7,7 +7,8 @@ the earliest, however often one looks. It takes about ln(1 / ALPHA) / (FLOOR x u
 one in ten is rewarded.
 
 The usual share follows slowly (half of it is forgotten after HALF rewarded decisions), so that a season or a policy
-that learns moves it, and an outage does not before it is found. The holdout is a control: where its rewards go on
+that learns moves it, and an outage does not before it is found. What was there before and passed is no outage either:
+quiet nights, and the share from before a campaign (see `Lows`). The holdout is a control: where its rewards go on
 coming while the others stop, the policy earns nothing, which is to be learned and is no outage.
 """
 
@@ -33,6 +34,57 @@ HALF = 500
 
 ENOUGH = 200
 """Rewarded decisions that must be known before anything is told."""
+
+
+RUN = 12
+"""Rewarded decisions of a run, whose share is known well enough to be remembered."""
+
+LEAST = 0.1
+"""Of the usual share: a lower one is not remembered, however long it was and whatever came behind."""
+
+PASSED = 0.5
+"""Of the usual share: where that is reached again, what was lower has passed."""
+
+TWICE = 2.0
+"""A share counts as usual up to so many times the lowest one that has passed, so that FLOOR of it is below that."""
+
+DAY, DAYS = 86_400_000_000, 15
+"""Microseconds; so many days are remembered."""
+
+
+@dataclass(slots=True)
+class Lows:
+    """The lowest shares of the last days, in runs of RUN rewarded decisions each: an outage ends no run."""
+
+    by_day: dict[int, float] = field(default_factory=dict)
+    lowest: float = math.inf
+    _waits: float = math.inf
+    _decisions: int = 0
+    _rewarded: int = 0
+
+    def begin_run(self) -> None:
+        """Forget the run under way."""
+        self._decisions = self._rewarded = 0
+
+    def add(self, time: int, *, rewarded: bool, usual: float) -> None:
+        """One more decision. usual: the share of late."""
+        self._decisions += 1
+        if rewarded:
+            self._rewarded += 1
+            if self._rewarded >= RUN:
+                self.add_run(time, self._rewarded / self._decisions, usual=usual)
+                self.begin_run()
+
+    def add_run(self, time: int, share: float, *, usual: float) -> None:
+        """The share of a run, or of a longer time."""
+        if share >= LEAST * usual:
+            self._waits = min(self._waits, share)
+        if share >= PASSED * usual and self._waits < math.inf:
+            day = time // DAY
+            self.by_day[day] = min(self._waits, self.by_day.get(day, math.inf))
+            for old in [one for one in self.by_day if one <= day - DAYS]:
+                del self.by_day[old]
+            self.lowest, self._waits = min(self.by_day.values()), math.inf
 
 
 @dataclass(slots=True)
@@ -91,6 +143,7 @@ class OutageTest:
 
     share: UsualShare = field(default_factory=UsualShare)
     missing: bool = False
+    lows: Lows = field(default_factory=Lows)
     _since: int = 0
     _last: int = 0
     _evidence: float = 0.0
@@ -101,9 +154,10 @@ class OutageTest:
         decision from before the change, as far as can be told."""
         since = None
         if self.share.is_known:
-            more = evidence(self.share.value, rewarded=rewarded)
+            more = evidence(min(self.share.value, TWICE * self.lows.lowest), rewarded=rewarded)
             since = self._look_for_end(more, holdout) if self.missing else self._look_for_outage(more, holdout)
-        if not self.missing:
+            self.lows.add(time, rewarded=rewarded, usual=self.share.value)
+        if not (self.missing and self.share.is_known):
             self.share.add(rewarded)
         self._last = time
         return since
@@ -132,5 +186,6 @@ class OutageTest:
         if not turned:
             return None
         self.missing = not self.missing
+        self.lows.begin_run()
         self._evidence = self._control = 0.0
         return self._since

@@ -10,18 +10,19 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from decider.estimate.outage import OutageTest, UsualShare
+from decider.estimate.outage import Lows, OutageTest, UsualShare
 from decider.experiment.definition import ExperimentVersion
+from decider.experiment.origin import Origin
 from decider.learn.leave_out import not_taken_back
+from decider.learn.usual_shares import UsualShares
 from decider.learn.versions import learns_alike
-from decider.log.log_totals import LogTotals
 from decider.log.protocol import EventLog, LeaveOut, NewLeaveOut, SealedDecision
 from decider.types import START, ExperimentId, Position, Reason, Time
 
 logger = logging.getLogger(__name__)
 
-AUTHOR = "guard"
-"""Of its entries."""
+AUTHOR, SOURCE = "guard", "server"
+"""Of its entries. A person may have any name, but does not come from there."""
 
 Place = tuple[Time, Position]
 """Of a decision in the order of sealing."""
@@ -44,6 +45,7 @@ class Guard:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
+        self._shares = UsualShares(log)
         self._watches: dict[ExperimentId, _Watch] = {}
         self._begun: Place = (log.head().time, START)
         self.held: dict[ExperimentId, LeaveOut] = {}
@@ -54,7 +56,7 @@ class Guard:
         place = (sealed.deadline, sealed.position)
         if place <= self._begun:
             return
-        watch = self._watches.get(version.experiment.id) or self._begin(version)
+        watch = self.begin(version)
         if place <= watch.at or not _counts(sealed, version):
             return
         if version is not watch.version:
@@ -65,31 +67,24 @@ class Guard:
         if since is not None:
             watch.turned.append((watch.test.missing, Time(since)))
 
-    def _begin(self, version: ExperimentVersion) -> _Watch:
-        """Go on from what the log says: an outage may have begun before the start."""
+    def begin(self, version: ExperimentVersion) -> _Watch:
+        """Watch an experiment. Go on from what the log says: an outage may have begun before the start."""
         id_ = version.experiment.id
+        known = self._watches.get(id_)
+        if known is not None:
+            return known
         held = next(iter(self._open(id_)), None)
         if held is not None:
             self.held[id_] = held
-        test = OutageTest(self._usual_share(id_, held=held is not None), missing=held is not None)
+        share, lows = self._shares.of(version, held_since=held.entry.after if held else None)
+        test = OutageTest(share, missing=held is not None, lows=lows)
         watch = self._watches[id_] = _Watch(test, version, self._begun, held)
         return watch
 
     def _open(self, id_: ExperimentId) -> list[LeaveOut]:
         """Its entries that are not over, and that nobody has taken back."""
         in_force = not_taken_back(self._log.leave_outs(id_))
-        return [one for one in in_force if one.entry.author == AUTHOR and one.entry.until is None]
-
-    def _usual_share(self, id_: ExperimentId, *, held: bool) -> UsualShare:
-        """As the stored totals have it; where it is held, counted to the end: without, no end would be found."""
-        counted = LogTotals(self._log)
-        if held:
-            counted.catch_up()
-        sealed, defaulted = (
-            sum(count for (experiment, _), count in counts.items() if experiment == id_)
-            for counts in (counted.totals.sealed, counted.totals.defaulted)
-        )
-        return UsualShare.known(sealed, sealed - defaulted)
+        return [one for one in in_force if _is_ours(one) and one.entry.until is None]
 
     def follow(self, id_: ExperimentId) -> None:
         """Somebody has left something out, or taken it back: if that was the guard's entry, it is over."""
@@ -114,14 +109,15 @@ class Guard:
 
     def _hold(self, id_: ExperimentId, watch: _Watch, since: Time) -> None:
         usual = f"usually {watch.test.share.value:.3g} of the decisions have a reward, now next to none has"
-        entry = NewLeaveOut(id_, since, None, None, AUTHOR, usual)
+        entry = NewLeaveOut(id_, since, None, None, Origin(AUTHOR, SOURCE, usual))
         (mark,) = self._log.append([entry])
         assert mark is not None, "it takes nothing back"
         watch.held = self.held[id_] = LeaveOut(*mark, entry)
         logger.warning("%s", describe(watch.held))
 
     def _go_on(self, id_: ExperimentId, watch: _Watch, held: LeaveOut, since: Time) -> None:
-        self._log.append([NewLeaveOut(id_, held.entry.after, since, held.position, AUTHOR, "rewards are back")])
+        origin = Origin(AUTHOR, SOURCE, "rewards are back")
+        self._log.append([NewLeaveOut(id_, held.entry.after, since, held.position, origin)])
         self._release(id_, watch)
         logger.warning(
             "experiment %s: rewards are back, learning goes on; what came meanwhile is left out (`decider leave-out %s "
@@ -131,7 +127,11 @@ class Guard:
 
 def describe(held: LeaveOut) -> str:
     """For people, one line."""
-    return f"experiment {held.entry.experiment}: rewards are missing, so nothing is learned: {held.entry.reason}"
+    return f"experiment {held.entry.experiment}: rewards are missing, so nothing is learned: {held.entry.origin.note}"
+
+
+def _is_ours(one: LeaveOut) -> bool:
+    return one.entry.origin[:2] == (AUTHOR, SOURCE)
 
 
 def _counts(sealed: SealedDecision, version: ExperimentVersion) -> bool:
@@ -141,5 +141,5 @@ def _counts(sealed: SealedDecision, version: ExperimentVersion) -> bool:
 
 def _follow_version(watch: _Watch, version: ExperimentVersion) -> None:
     if not learns_alike(watch.version.experiment.reward, version.experiment.reward):
-        watch.test.share = UsualShare()  # other rewards have another share
+        watch.test.share, watch.test.lows = UsualShare(), Lows()  # other rewards have another share
     watch.version = version

@@ -259,15 +259,15 @@ class MemoryLog:
                 return self._append_early_change(entry, at)
             case NewLink():
                 return self._append_link(entry, at)
-            case NewVersion():
-                return self._append_version(entry, at)
+            case NewVersion() | NewLeaveOut():
+                return self._append_with_origin(entry, at)
             case _:
                 return self._append(entry, at)
 
-    def _append_version(self, version: NewVersion, at: Time) -> Mark | None:
-        mark = self._append(version, at)
-        if mark is not None and any(version.origin):
-            self._append(NewVersionNote(mark.position, version.origin), at)
+    def _append_with_origin(self, entry: NewVersion | NewLeaveOut, at: Time) -> Mark | None:
+        mark = self._append(entry, at)
+        if mark is not None and any(entry.origin):
+            self._append(NewVersionNote(mark.position, entry.origin), at)
         return mark
 
     def _append_of_unit(self, new: UnitDecision, at: Time) -> Mark | None:

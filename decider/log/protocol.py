@@ -25,6 +25,7 @@ from decider.log.exposures import FollowUp, ShownDecision
 from decider.log.forgotten import Removal
 from decider.log.totals import Totals
 from decider.policy.saved import SavedModel
+from decider.text import time_text
 from decider.types import (
     ANY_NAME,
     ActionId,
@@ -85,7 +86,8 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class NewVersionNote:
-    """Who made the version at a position, whence it came, and why. The log writes it with the version."""
+    """Who made what stands at a position (a version, or what is left out), whence it came, and why. The log writes it
+    just behind that, in the same transaction."""
 
     version: Position
     origin: Origin
@@ -328,15 +330,26 @@ class NewLeaveOut:
     """From this entry on, no model of an experiment learns from decisions that were sealed in (after, until].
 
     until: None while nobody knows it. replaces: the position of an earlier one, which this one takes back; it may
-    leave out nothing itself (until = after). author, reason: for people.
+    leave out nothing itself (until = after). origin: as of a version.
     """
 
     experiment: ExperimentId
     after: Time
     until: Time | None
     replaces: Position | None = None
-    author: str = ""
-    reason: str = ""
+    origin: Origin = UNKNOWN
+
+    def __str__(self) -> str:
+        """In one line, without who made it.
+
+        >>> print(NewLeaveOut(ExperimentId("shop"), Time(0), None))
+        leaves out what is sealed from the first decision on, and it is not over
+        """
+        if self.until == self.after:
+            return f"learns again what the entry at {self.replaces} left out" if self.replaces else "leaves out nothing"
+        begin = f"after {time_text(self.after)}" if self.after else "from the first decision on"
+        end = "and it is not over" if self.until is None else f"up to {time_text(self.until)}"
+        return f"leaves out what is sealed {begin}, {end}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,9 @@ from decider.errors import DeciderError, LogError
 from decider.learn.archive import ArchivedPart, Plan, Say, archive, make_plan
 from decider.log.open import open_to_cut, open_to_plan
 from decider.log.protocol import CuttableLog
-from decider.options import check_time, time_in, time_text
+from decider.options import check_time, time_in
 from decider.server.daily_archive import remember_success
+from decider.text import time_text
 from decider.types import Time
 
 EXAMPLES = """

@@ -87,7 +87,7 @@ class Follower:
                 self._names[name.experiment, name.signature] = name
                 self._due.add(name.experiment)
             self._position = news.head
-            if news.versions:
+            if news.versions or news.leave_outs:
                 self._tell(news)
             self._swap_due()
 

@@ -146,8 +146,9 @@ select position, experiment, waits from experiments where position > ? and posit
 _SERVES = "select position, version from serves where position > ? and position <= ? order by position"
 _NEW_LEAVE_OUTS = "select position, experiment from leave_outs where position > ? and position <= ? order by position"
 _LEAVE_OUTS = """
-select position, time, experiment, sealed_after, sealed_until, replaces, author, reason
-from leave_outs where experiment = ? order by position
+select l.position, l.time, l.experiment, sealed_after, sealed_until, replaces, coalesce(n.author, l.author) as author,
+  coalesce(n.source, '') as source, coalesce(n.note, l.reason) as note
+from leave_outs l left join version_notes n on n.version = l.position where l.experiment = ? order by l.position
 """
 
 # With `max` the other columns are those of the row that has it: so SQLite promises.
@@ -385,7 +386,7 @@ class SqliteReader:
     def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
         """See LogReader."""
         return [
-            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:]))
+            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:6], origin=Origin(*row[6:])))
             for row in self._read(_LEAVE_OUTS, (experiment,))
         ]
 

@@ -234,8 +234,7 @@ def table_and_row(entry: PlainEntry) -> tuple[EntryTable, EntryRow]:
         case NewLink():
             return LINKS, (entry.unit, entry.same_as)
         case NewLeaveOut():
-            row = (entry.experiment, entry.after, entry.until, entry.replaces, entry.author, entry.reason)
-            return LEAVE_OUTS, row
+            return LEAVE_OUTS, (entry.experiment, entry.after, entry.until, entry.replaces, "", "")
         case NewActivation():
             return ACTIVATIONS, (entry.decision, entry.action)
         case NewRecall():
