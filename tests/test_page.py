@@ -21,8 +21,8 @@ from decider.estimate.guardrail import Evidence
 from decider.estimate.lift import Lift
 from decider.estimate.mean import Interval
 from decider.experiment.guardrails import Guardrail
-from decider.experiment.origin import Origin
-from decider.learn.bad_data import Note, roll_back, take_back
+from decider.experiment.origin import UNKNOWN, Origin
+from decider.learn.bad_data import roll_back, take_back
 from decider.learn.guardrails import Judged
 from decider.learn.versions import Versions
 from decider.log.daily_totals import DayTotals, Earned, day_of
@@ -417,15 +417,15 @@ def test_what_learning_leaves_out_is_a_change(tmp_path: Path) -> None:
     """It changes what is served as much as a version does; and it names the way back."""
     id_ = ExperimentId("shop")
     with closing(open_log(visits_db(tmp_path / "log.db", decisions=250))) as log:
-        made = roll_back(log, id_, Position(0), note=Note("ann", "a bot bought everything"))
+        made = roll_back(log, id_, Position(0), origin=Origin("ann", "", "a bot bought everything"))
         seen = Seen(page_of(log).experiment(id_, made.position).html).texts
         assert "Learning" in seen
         assert "a bot bought everything" in seen
         assert any(text.endswith(f"--take-back {made.position}") for text in seen)
         assert any(text.startswith("Done: Learning") for text in seen)
-        take_back(log, id_, made.position, note=Note())
+        take_back(log, id_, made.position, origin=UNKNOWN)
         seen = Seen(page_of(log).experiment(id_).html).texts
-    assert f"what the entry {made.position} left out is learned after all" in seen
+    assert f"learns again what the entry at {made.position} left out" in seen
     assert "not in force any more" in seen
     assert not any("--take-back" in text for text in seen)
 

@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 import click
 import pytest
 
+from decider.experiment.origin import Origin
 from decider.log.open import open_reader
 from decider.server.command import serve
 from decider.server.settings import site_of
@@ -165,7 +166,7 @@ def test_a_rollback_goes_back_and_names_the_way_back(server: Shop) -> None:
     assert "--take-back" in html
     with closing(open_reader(server.db)) as log:
         (made,) = log.leave_outs(ExperimentId("shop"))
-    assert (made.entry.author, made.entry.reason) == ("bob", "bad day")
+    assert made.entry.origin == Origin("bob", "page", "bad day")
 
 
 def test_the_form_works_in_a_browser_by_keyboard(chromium: Browser, server: Shop) -> None:

@@ -89,4 +89,4 @@ class History:
     def _tell_left_out(self, one: LeaveOut, *, in_force: bool) -> Change:
         words = left_out(one, log=self._log.name, in_force=in_force)
         told = Told(one.position, "Learning", 0, moment(one.time), day_of(one.time), words)
-        return Change(told, Origin(one.entry.author, "", one.entry.reason))
+        return Change(told, one.entry.origin)

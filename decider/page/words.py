@@ -263,11 +263,9 @@ def state(experiment: Experiment, *, held: bool = False, crossed: bool = False) 
 def left_out(one: LeaveOut, *, log: str, in_force: bool) -> tuple[str, ...]:
     """What models leave out since an entry; and the way back, as long as there is one. log: its name."""
     entry = one.entry
+    said = str(entry)
     if entry.until == entry.after:
-        return (f"what the entry {entry.replaces} left out is learned after all",)
-    begin = f"after {moment(entry.after)}" if entry.after else "from the first decision on"
-    end = f", up to {moment(entry.until)}" if entry.until is not None else ", and that is not over"
-    said = f"left out: what was sealed {begin}{end}"
+        return (said,)
     if not in_force:
         return (said, "not in force any more")
     command = f"decider leave-out {entry.experiment} --db {log} --take-back {one.position}"

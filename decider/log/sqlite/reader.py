@@ -386,7 +386,7 @@ class SqliteReader:
     def leave_outs(self, experiment: ExperimentId) -> Sequence[LeaveOut]:
         """See LogReader."""
         return [
-            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:6], origin=Origin(*row[6:])))
+            LeaveOut(row["position"], row["time"], NewLeaveOut(*row[2:6], Origin(*row[6:])))
             for row in self._read(_LEAVE_OUTS, (experiment,))
         ]
 

@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from decider.errors import DeciderError, FailedPrecondition, InvalidArgument, NotFound, Violation
 from decider.experiment.origin import FROM_PAGE, Origin, check_origin
-from decider.learn.bad_data import Note, roll_back
+from decider.learn.bad_data import roll_back
 from decider.learn.versions import Versions
 from decider.log.protocol import EventLog
 from decider.page.page import address, refusal_page
@@ -96,8 +96,7 @@ class Changes:
             case "pause" | "resume":
                 return self._set_paused(id_, origin, paused=form.deed == "pause")
             case "rollback":
-                note = Note(origin.author, origin.note)
-                return roll_back(self._log, id_, _position(form.to), note=note).position
+                return roll_back(self._log, id_, _position(form.to), origin=origin).position
         raise InvalidArgument([Violation("do", f"{form.deed[:64]!r} is none of pause, resume and rollback")])
 
     def _set_paused(self, id_: ExperimentId, origin: Origin, *, paused: bool) -> Position:
