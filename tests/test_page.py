@@ -24,6 +24,7 @@ from decider.experiment.guardrails import Guardrail
 from decider.experiment.origin import UNKNOWN, Origin
 from decider.learn.bad_data import roll_back, take_back
 from decider.learn.guardrails import Judged
+from decider.learn.left_out import LeaveOuts
 from decider.learn.versions import Versions
 from decider.log.daily_totals import DayTotals, Earned, day_of
 from decider.log.exact_sum import ExactSum
@@ -104,7 +105,10 @@ def page_of(log: EventLog, readiness: str = "ok") -> Page:
     current = Current()
     for version in log.versions():
         current.put(version, Model(make_policy(version.experiment.policy)))
-    return Page(log, SharedTotals(log), current, clock=lambda: log.head().time, readiness=lambda: readiness, held={})
+    leave_outs = LeaveOuts(log)
+    leave_outs.tell(log.follow(Position(0)))
+    now, ready = lambda: log.head().time, lambda: readiness
+    return Page(log, SharedTotals(log), current, clock=now, readiness=ready, held={}, leave_outs=leave_outs)
 
 
 def metrics(server: InProcessClient) -> Mapping[tuple[str, str], float]:

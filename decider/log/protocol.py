@@ -339,6 +339,11 @@ class NewLeaveOut:
     replaces: Position | None = None
     origin: Origin = UNKNOWN
 
+    @property
+    def is_over(self) -> bool:
+        """Whether its end is known."""
+        return self.until is not None
+
     def __str__(self) -> str:
         """In one line, without who made it.
 

@@ -22,6 +22,7 @@ from decider.estimate.lift import LEVEL
 from decider.experiment.definition import Experiment
 from decider.learn.guard import describe
 from decider.learn.guardrails import Judged
+from decider.learn.left_out import LeaveOuts, in_force_at, knows_until, not_over, open_in_words
 from decider.log.cell_totals import LEAST, MOST_ACTIONS, MOST_SEGMENTS
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import LeaveOut, LogReader
@@ -83,8 +84,9 @@ class ListRow:
 
 
 class Page:
-    """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds. judged: the
-    guardrails, as of the last look. takes_changes: whether it has forms by which people change something."""
+    """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds. leave_outs:
+    what models leave out. judged: the guardrails, as of the last look. takes_changes: whether it has forms by which
+    people change something."""
 
     def __init__(
         self,
@@ -95,6 +97,7 @@ class Page:
         clock: Callable[[], Time],
         readiness: Callable[[], str],
         held: Mapping[ExperimentId, LeaveOut],
+        leave_outs: LeaveOuts,
         judged: Callable[[], Mapping[ExperimentId, Sequence[Judged]]] = dict,
         takes_changes: bool = False,
     ) -> None:
@@ -104,6 +107,7 @@ class Page:
         self._clock = clock
         self._readiness = readiness
         self._held = held
+        self._leave_outs = leave_outs
         self._judged = judged
         self._takes_changes = takes_changes
         self._history = History(log)
@@ -148,8 +152,14 @@ class Page:
         serving = self._current.get(id_)
         if serving is not None:
             crossed = any(one.crossed for one in self._judged().get(id_, ()))
-            return words.state(serving.version.experiment, held=id_ in self._held, crossed=crossed)
+            held = id_ in self._held or bool(self._open(id_))
+            return words.state(serving.version.experiment, held=held, crossed=crossed)
         return "cannot serve yet" if id_ in self._current.held else "ended"
+
+    def _open(self, id_: ExperimentId) -> Sequence[LeaveOut]:
+        """What is left out and not over, but for what the guard holds."""
+        held = self._held.get(id_)
+        return [one for one in not_over(self._leave_outs.of(id_)) if one != held]
 
     def experiment(self, id_: ExperimentId, made: Position = START) -> Answer:
         """All about one. made: the change that somebody has just made here. Raises LogError."""
@@ -250,13 +260,23 @@ class Page:
             return
         if id_ in self._held:
             yield f"Learning is held. {describe(self._held[id_])}."
+        yield from [open_in_words(one, self._log.name) for one in self._open(id_)]
         version, model = serving.version, serving.model
         policy = version.experiment.policy
         yield f"Version {version.number} is {words.state(version.experiment)}, with the policy {policy.algorithm}."
         if policy.learns and version.experiment.learns:
-            time = self._log.time_at(model.position)
-            age = duration(max(0.0, (self._clock() - time) / MICROSECONDS))
-            yield f"Its model knows what was earned until {age} ago." if time else "Its model has learned nothing yet."
+            yield self._age_of(id_, model.position)
+
+    def _age_of(self, id_: ExperimentId, position: Position) -> str:
+        """How old the newest is that a model knows."""
+        entries = self._leave_outs.of(id_)
+        time = knows_until(self._log, id_, position, entries)
+        age = duration(max(0.0, (self._clock() - time) / MICROSECONDS))
+        told = f"Its model knows what was earned until {age} ago." if time else "Its model knows nothing yet."
+        if time == self._log.time_at(position):
+            return told
+        newest = in_force_at(entries, position)[-1]
+        return f"{told} It is newer than that, but it {newest.entry} (position {newest.position})."
 
     def _health(self, *own: str) -> Health:
         """Of the server, in plain words; own: of one experiment."""

@@ -22,6 +22,7 @@ from decider.errors import DeciderError, LogError
 from decider.learn.guard import Guard, describe
 from decider.learn.guardrails import Guardrails
 from decider.learn.leader import Leader, Pace, Progress
+from decider.learn.left_out import LeaveOuts, open_in_words
 from decider.learn.limits import Limits
 from decider.learn.versions import Versions
 from decider.log.clock import LogClock
@@ -206,8 +207,10 @@ class Server:
         )
         budget = Budget(settings.decide_budget)
         self.log.name_build({**build(), "budget": budget._asdict()})  # a replay needs both
-        lines = ChangeLines(self.log)
-        self._follower = Follower(self.log, self.current, copies, memory=self._memory, tell=lines.tell)
+        lines, self._leave_outs = ChangeLines(self.log), LeaveOuts(self.log)
+        self._follower = Follower(
+            self.log, self.current, copies, memory=self._memory, tell=(lines.tell, self._leave_outs.tell)
+        )
         limits = Limits(settings.max_experiments, settings.memory)
         self._versions = versions = Versions(self.log, limits, budget, archived=settings.archive is not None)
         self._files = ExperimentFiles(settings.experiments, versions)
@@ -246,11 +249,23 @@ class Server:
         self._follower.follow()
         self._totals = totals = SharedTotals(self.log, stopping=self._stopping.is_set)
         self._registry.register(
-            LogCollector(self.log, totals, self.current, clock=self._clock, lag=leader.lag, forget=self._forget)
+            LogCollector(
+                self.log,
+                totals,
+                self.current,
+                clock=self._clock,
+                lag=leader.lag,
+                forget=self._forget,
+                leave_outs=self._leave_outs,
+            )
         )
         self._registry.register(
             StateCollector(
-                self.current, offset=lambda: self._clock.offset, progress=self._progress, held=self._guard.held
+                self.current,
+                offset=lambda: self._clock.offset,
+                progress=self._progress,
+                held=self._guard.held,
+                leave_outs=self._leave_outs,
             )
         )
         self._registry.register(ArchiveCollector(self._archiver))
@@ -263,6 +278,7 @@ class Server:
             clock=self._clock,
             readiness=lambda: self._readiness().text,
             held=self._guard.held,
+            leave_outs=self._leave_outs,
             judged=lambda: self._guardrails.judged,
             takes_changes=bool(self._settings.page_writes),
         )
@@ -338,6 +354,7 @@ class Server:
             return Readiness(False, str(self.log.trouble))
         try:
             learning = [f"learning {progress}" for progress in self._progress()]
+            left_out = [] if self._phase else [*self._leave_outs.open()]
         except DeciderError as error:
             return Readiness(False, str(error))
         if self._phase:
@@ -345,10 +362,11 @@ class Server:
         if self._behind:
             return Readiness(False, f"what serves does not follow the log: {self._behind}")
         problems = [self._clock.problem] if self._clock.problem else []
-        held = map(describe, [*self._guard.held.values()])
+        held = [*self._guard.held.values()]
         warnings = [
             *problems,
-            *held,
+            *map(describe, held),
+            *[open_in_words(one, self.log.name) for one in left_out if one not in held],
             *self._guardrails.warnings(),
             *self._missing.values(),
             *self.log.warnings,

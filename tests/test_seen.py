@@ -1,0 +1,116 @@
+"""What people are shown when something is wrong or was put back: on the page, by /readyz, metrics and the commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from decider.experiment.origin import Origin
+from decider.learn.bad_data import leave_out, roll_back, take_back
+from decider.log.open import open_log, open_reader
+from decider.log.protocol import LeaveOut
+from decider.types import ExperimentId, Position, Time
+from simulator.verify import verify
+from tests.rpc_clients import InProcessClient, experiment
+
+SHOP = ExperimentId("shop")
+ANN = Origin("ann", "command rollback", "a bot bought everything")
+
+
+class Server(InProcessClient):
+    """With questions to the page."""
+
+    def text(self) -> str:
+        """What a person reads on the experiment's page."""
+        html = self.fetch("/experiments/shop")[1]
+        return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html[html.index("<header") :]))
+
+    def metric(self, name: str) -> float:
+        """Of the experiment."""
+        (found,) = [
+            sample.value
+            for family in text_string_to_metric_families(self.fetch("/metrics")[1])
+            for sample in family.samples
+            if sample.name == name and sample.labels.get("experiment") == SHOP
+        ]
+        return found
+
+    def visit(self, count: int) -> None:
+        """Decisions, the half of them rewarded, until they are learned."""
+        made = [self.decide("shop", f"u{number}") for number in range(count)]
+        for one in made[::2]:
+            self.reward(one.decision_id, name="click")
+        sealed = "select count(*) from sealed_decisions"
+        all_ = self.rows("select count(*) from decisions")
+        self.until(lambda: self.rows(sealed) == all_ or None, what="sealed")
+        (head,) = self.rows("select max(time) from decisions")[0]
+        self.until(lambda: self.learned_since(head) or None, what="learned")
+
+    def learned_since(self, time: int) -> bool:
+        """Whether the serving model's position is behind a time."""
+        position = self.metric("decider_model_position")
+        return bool(self.rows("select 1 from entries where position = ? and time > ?", int(position), time))
+
+    def roll_back(self, to: Position) -> LeaveOut:
+        """As the command does, in another process."""
+        with closing(open_log(self.db)) as log:
+            made = roll_back(log, SHOP, to, origin=ANN)
+        self.until(lambda: self.metric("decider_model_position") >= made.position or None, what="followed")
+        return made
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    """One that learns within moments."""
+    with closing(Server(tmp_path / "log.db", guard="off")) as client:
+        client.apply(experiment("shop", "a", "b", window=0.1, holdout=0.2, baseline_action="a"))
+        yield client
+    with closing(open_reader(tmp_path / "log.db")) as log:
+        found = verify(log)
+    assert found.equal == found.decisions > 0
+
+
+def test_after_a_rollback_the_model_is_as_old_as_what_it_knows(server: Server) -> None:
+    """Its position is new, its knowledge is not: page, metric and explanation say so, until it learns again."""
+    server.visit(20)
+    to = Position(int(server.metric("decider_model_position")))
+    server.visit(20)
+    made = server.roll_back(to)
+    with closing(open_log(server.db)) as log:
+        known, now = log.time_at(to), log.head().time
+    assert server.metric("decider_model_age_seconds") >= (now - known) / 1e6
+    assert f"{made.entry} (position {made.position})" in server.text()
+    decided = server.decide("shop", "z")
+    _, said = server.fetch(f"/decisions/{decided.decision_id}.json")
+    assert f"The entry at {made.position} {made.entry}." in said
+    server.visit(20)
+    assert server.metric("decider_model_age_seconds") < (server.server.log.head().time - known) / 1e6
+    assert f"(position {made.position})" not in server.text()
+
+
+def test_a_stretch_that_somebody_forgot_is_said_everywhere(server: Server) -> None:
+    """Nothing is learned, and nobody looks for that: so the page, /readyz and a metric name who said it and when."""
+    server.visit(20)
+    assert "Is all well? yes" in server.text()
+    assert server.metric("decider_open_leave_outs") == 0
+    with closing(open_log(server.db)) as log:
+        made = leave_out(log, SHOP, begin=Time(log.head().time - 1), end=None, origin=ANN)
+    server.until(lambda: server.metric("decider_open_leave_outs") == 1 or None, what="followed")
+    for text in (server.fetch("/readyz")[1], server.text()):
+        assert "experiment shop learns nothing" in text
+        assert "by ann, command rollback: a bot bought everything" in text
+        assert "and it is not over" in text
+    assert "Is all well? please read" in server.text()
+    assert "learning held" in server.text()
+    assert server.fetch("/readyz")[0] == 200
+    with closing(open_log(server.db)) as log:
+        take_back(log, SHOP, made.position, origin=ANN)
+    server.until(lambda: server.metric("decider_leave_outs_total") == 2 or None, what="followed")
+    assert server.metric("decider_open_leave_outs") == 0
+    assert "Is all well? yes" in server.text()
+    assert server.fetch("/readyz")[1] == "ok\n"
