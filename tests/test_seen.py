@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
+from decider.decide.decide import decide
 from decider.experiment.origin import Origin
 from decider.learn.bad_data import leave_out, roll_back, take_back
+from decider.log.log_totals import LogTotals
 from decider.log.open import open_log, open_reader
-from decider.log.protocol import LeaveOut
-from decider.types import ExperimentId, Position, Time
+from decider.log.protocol import LeaveOut, Tick
+from decider.metrics.alarms import split_evidence
+from decider.page.alarms import Alarms
+from decider.policy.make import make_policy
+from decider.policy.protocol import Model
+from decider.types import DecisionId, DecisionRequest, ExperimentId, Position, Reason, Time
+from simulator.commands.lift import lift_command
+from simulator.lift.find import find_lift
+from simulator.logs.groups import load_groups
 from simulator.verify import verify
+from tests.lift_logs import shop, write_visits
+from tests.long_logs import PastClock
 from tests.rpc_clients import InProcessClient, experiment
+from tests.test_page import page_of
 
 SHOP = ExperimentId("shop")
 ANN = Origin("ann", "command rollback", "a bot bought everything")
@@ -62,6 +76,69 @@ class Server(InProcessClient):
             made = roll_back(log, SHOP, to, origin=ANN)
         self.until(lambda: self.metric("decider_model_position") >= made.position or None, what="followed")
         return made
+
+
+@pytest.fixture(scope="module")
+def split_db(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log whose policy earns more, and whose holdout's units come back three times as often as the others."""
+    path = tmp_path_factory.mktemp("split") / "log.db"
+    clock = PastClock(9 * 86_400.0)
+    with closing(open_log(path, clock=clock)) as log:
+        write_visits(log, clock, [shop()], decisions=4_000, units=3_000, pause=30_000.0)
+        (version,) = log.versions()
+        model = Model(make_policy(version.experiment.policy))
+        control = [d.decision for d in log.decisions(version.position) if d.decision.reason is Reason.HOLDOUT]
+        for turn in range(2):
+            again = [
+                DecisionRequest(DecisionId(f"{turn}-{n}"), one.unit_id, one.context) for n, one in enumerate(control)
+            ]
+            log.append([decide(one, version, model) for one in again])
+        clock.advance(60.0)
+        log.append([Tick()])
+    return path
+
+
+def test_a_split_that_is_wrong_gives_no_answer_on_the_page(split_db: Path) -> None:
+    """A green Yes of groups that are not alike is worse than none: here the holdout's units earn nothing later."""
+    with closing(open_log(split_db)) as log:
+        page = page_of(log)
+        own, listed = (html for _, html in (page.experiment(SHOP), page.overview()))
+    for html in (own, listed):
+        assert "split is wrong" in html or "Nobody can say: units are not in the holdout" in html
+        assert "Units are not in the holdout with the declared share" in html
+        assert "please read" in html
+        assert 'class="verdict fine"' not in html
+        assert "more than the holdout." not in html
+        assert "<dt>Per decision</dt>" not in html
+
+
+def test_a_split_that_is_wrong_gives_no_answer_in_the_command(split_db: Path, tmp_path: Path) -> None:
+    """Text, JSON and report; its evidence is that of the metric."""
+    found = find_lift(load_groups(split_db))
+    with closing(open_log(split_db)) as log:
+        totals = LogTotals(log)
+        totals.catch_up()
+        assert found.split_log_evalue == pytest.approx(split_evidence(totals.totals.lift["shop"], log.version_at))
+    assert found.split_log_evalue is not None
+    assert found.split_log_evalue > 6.9
+    assert {row.answer for row in found.rows} == {"split is wrong"}
+    to, report = tmp_path / "lift.json", tmp_path / "report"
+    ran = CliRunner().invoke(lift_command, [str(split_db), "--json", str(to), "--report", str(report)])
+    assert ran.exit_code == 0, ran.output
+    for text in (ran.output, (report / "index.html").read_text(encoding="utf-8")):
+        assert "nobody can say what the policy brings" in " ".join(text.split())
+        assert "valid at every look:" not in text
+    assert json.loads(to.read_text(encoding="utf-8"))["rows"][0]["answer"] == "split is wrong"
+
+
+def test_alarms_are_said_in_words() -> None:
+    """Split, propensities and rewards that have stopped; and nothing where nothing is wrong."""
+    fine = Alarms(float("nan"), 6.8, {})
+    assert not [*fine.lines()]
+    said = [*Alarms(7.0, 7.0, {"click": ["policy", "holdout"], "buy": ["policy"], "like": ["holdout"]}).lines()]
+    assert len(said) == 5
+    assert "They get lost on the way" in said[3]
+    assert "nobody wants what the policy shows" in said[2]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import accumulate
 from typing import Any
@@ -12,7 +13,7 @@ from prometheus_client.registry import Collector
 from decider.experiment.definition import ExperimentVersion
 from decider.learn.left_out import LeaveOuts, knows_until
 from decider.log.protocol import LogReader, Mark
-from decider.log.totals import ALL, DELAY_BUCKETS, LabelTotals
+from decider.log.totals import ALL, DELAY_BUCKETS, Labels, LabelTotals
 from decider.metrics.alarms import alarm_metrics
 from decider.metrics.lift import exploration_metrics, lift_metrics
 from decider.metrics.missing_rewards import RewardsWatch, missing_metrics, sums_by_name
@@ -21,6 +22,9 @@ from decider.serving.current import Current
 from decider.types import ExperimentId, Position, Time
 
 MICROSECONDS = 1e6
+
+LOOK_EVERY = 10.0
+"""Seconds between two looks at rewards without a scrape."""
 
 KEEP_ENDED = 86_400.0
 """Seconds of log time after the last window of an experiment that has ended: so long the metrics still tell of it."""
@@ -49,10 +53,23 @@ class LogCollector(Collector):
         self._forget = forget
         self._leave_outs = leave_outs or LeaveOuts(log)
         self._rewards = RewardsWatch()
+        self._next_look = time.monotonic() + LOOK_EVERY
 
     def describe(self) -> list[Metric]:
         """Nothing, so that registering does not read the log."""
         return []
+
+    @property
+    def missing_rewards(self) -> Mapping[Labels, float]:
+        """The evidence that rewards have stopped, as of the last look, by experiment, name and group."""
+        return self._rewards.found
+
+    def look_at_rewards(self) -> None:
+        """So that it is known also where nobody scrapes. The leader calls it often. Raises LogError."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_EVERY
+            with self._totals.read() as counted:
+                self._rewards.look(counted.totals)
 
     def collect(self) -> Iterator[Metric]:
         """All families."""

@@ -22,6 +22,8 @@ class RewardsWatch:
     def __init__(self) -> None:
         self._tests: dict[Labels, MissingRewards] = {}
         self._seen: Counter[Labels] = Counter()
+        self.found: Mapping[Labels, float] = {}
+        """What the last look found; from any thread."""
 
     def look(self, totals: LabelTotals) -> Mapping[Labels, float]:
         """The evidence by experiment, name and group, of those whose usual share is known."""
@@ -31,7 +33,8 @@ class RewardsWatch:
                 self._look_at(key, seen, recent)
         self._tests = {key: test for key, test in self._tests.items() if key in seen}
         self._seen = seen
-        return {key: test.value for key, test in self._tests.items() if test.share.is_known}
+        self.found = {key: test.value for key, test in self._tests.items() if test.share.is_known}
+        return self.found
 
     def _look_at(self, key: Labels, seen: Counter[Labels], recent: Counter[Labels]) -> None:
         everything = (key[0], ALL, key[2])

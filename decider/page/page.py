@@ -26,8 +26,10 @@ from decider.learn.left_out import LeaveOuts, in_force_at, knows_until, not_over
 from decider.log.cell_totals import LEAST, MOST_ACTIONS, MOST_SEGMENTS
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import LeaveOut, LogReader
+from decider.log.totals import Labels
 from decider.metrics.shared_totals import SharedTotals
 from decider.page import charts, words
+from decider.page.alarms import Alarms, alarms
 from decider.page.controls import controls
 from decider.page.figures import Brief, Sheet, brief, sheet
 from decider.page.history import Change, History
@@ -85,8 +87,8 @@ class ListRow:
 
 class Page:
     """From any thread. readiness: the text of /readyz. held: experiments whose learning the guard holds. leave_outs:
-    what models leave out. judged: the guardrails, as of the last look. takes_changes: whether it has forms by which
-    people change something."""
+    what models leave out. judged: the guardrails, missing_rewards: evidence that some have stopped; as of the last
+    look. takes_changes: whether it has forms by which people change something."""
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class Page:
         held: Mapping[ExperimentId, LeaveOut],
         leave_outs: LeaveOuts,
         judged: Callable[[], Mapping[ExperimentId, Sequence[Judged]]] = dict,
+        missing_rewards: Callable[[], Mapping[Labels, float]] = dict,
         takes_changes: bool = False,
     ) -> None:
         self._log = log
@@ -109,6 +112,7 @@ class Page:
         self._held = held
         self._leave_outs = leave_outs
         self._judged = judged
+        self._missing_rewards = missing_rewards
         self._takes_changes = takes_changes
         self._history = History(log)
 
@@ -121,9 +125,11 @@ class Page:
         shown = ids[(number - 1) * LISTED : number * LISTED]
         with self._totals.glance() as counted:
             briefs = {id_: brief(counted.totals, id_) for id_ in shown}
+            known = {id_: self._alarms(counted, id_) for id_ in shown}
             asof = self._asof(counted)
-        rows = [self._row(id_, briefs[id_]) for id_ in shown]
-        values = {"rows": rows, "all": len(ids), "number": number, "pages": pages, "health": self._health()}
+        rows = [self._row(id_, briefs[id_], known[id_]) for id_ in shown]
+        said = [f"experiment {id_}: {line}" for id_ in shown for line in known[id_].lines()]
+        values = {"rows": rows, "all": len(ids), "number": number, "pages": pages, "health": self._health(alarmed=said)}
         return Answer(200, render("list.html.j2", title="Does it pay?", subject="Experiments", asof=asof, **values))
 
     def _ids(self) -> Sequence[ExperimentId]:
@@ -135,7 +141,10 @@ class Page:
     def _asof(self, counted: LogTotals) -> Asof:
         return Asof(words.moment(counted.mark.time), max(0, self._log.head().position - counted.mark.position))
 
-    def _row(self, id_: ExperimentId, found: Brief) -> ListRow:
+    def _alarms(self, counted: LogTotals, id_: ExperimentId) -> Alarms:
+        return alarms(counted.totals, id_, self._log.version_at, self._missing_rewards())
+
+    def _row(self, id_: ExperimentId, found: Brief, known: Alarms) -> ListRow:
         serving = self._current.get(id_)
         definition = serving.version.experiment if serving else None
         week = words.per_week(found.week, words.only_reward(definition) if definition else "")
@@ -143,9 +152,9 @@ class Page:
             id=id_,
             address=address(id_),
             state=self._state(id_),
-            verdict=words.verdict(found.lift, definition),
-            relative=words.in_per_cent(found.lift),
-            week=week if found.week else words.Fact(NOTHING),
+            verdict=words.verdict(found.lift, definition, split_is_wrong=known.split_is_wrong),
+            relative=words.Fact(NOTHING) if known.split_is_wrong else words.in_per_cent(found.lift),
+            week=week if found.week and not known.split_is_wrong else words.Fact(NOTHING),
         )
 
     def _state(self, id_: ExperimentId) -> str:
@@ -168,6 +177,7 @@ class Page:
             return self._missing(f"there is no experiment {id_!r}")
         with self._totals.glance() as counted:
             found = sheet(counted.totals, id_)
+            alarmed = self._alarms(counted, id_)
             known = charts.colours(found.days)
             daily = charts.daily(found.days, known, versions_in(history))
             asof = self._asof(counted)
@@ -182,15 +192,15 @@ class Page:
                 subject=id_,
                 asof=asof,
                 state=self._state(id_),
-                verdict=words.verdict(found.brief.lift, definition),
+                verdict=words.verdict(found.brief.lift, definition, split_is_wrong=alarmed.split_is_wrong),
                 made=[one.told for one in history if one.told.position == made],
                 controls=controls(self._log, newest, history[0].told.position) if self._takes_changes else None,
                 address=address(id_),
-                facts=words.facts(found.brief, definition),
+                facts=words.facts(found.brief, definition, split_is_wrong=alarmed.split_is_wrong),
                 rails=self._rails(id_, definition),
                 needed=words.needed(found.brief.lift),
-                promise=self._promise(found, definition),
-                others=[words.other(one, definition) for one in found.names],
+                promise="" if alarmed.split_is_wrong else self._promise(found, definition),
+                others=[] if alarmed.split_is_wrong else [words.other(one, definition) for one in found.names],
                 left_out=found.left_out,
                 key=known.key,
                 segments=segments[:SEGMENTS],
@@ -202,7 +212,7 @@ class Page:
                 daily=daily,
                 history=history,
                 latest=latest(self._log, id_, self._clock()),
-                health=self._health(*self._own_health(id_)),
+                health=self._health(*self._own_health(id_), alarmed=[*alarmed.lines()]),
             ),
         )
 
@@ -278,13 +288,14 @@ class Page:
         newest = in_force_at(entries, position)[-1]
         return f"{told} It is newer than that, but it {newest.entry} (position {newest.position})."
 
-    def _health(self, *own: str) -> Health:
-        """Of the server, in plain words; own: of one experiment."""
+    def _health(self, *own: str, alarmed: Sequence[str] = ()) -> Health:
+        """Of the server, in plain words; own: of one experiment; alarmed: of what is shown."""
         first, *others = self._readiness().splitlines()
         said = ["The server takes calls." if first == "ok" else f"The server does not take calls: {first}", *others]
         hidden = len(said) - HEALTH_LINES
         more = [f"{count(hidden)} more lines are on /readyz."] if hidden > 0 else []
-        return Health(first == "ok" and not others, [*own, *said[:HEALTH_LINES], *more, self._sizes()])
+        is_fine = first == "ok" and not others and not alarmed
+        return Health(is_fine, [*alarmed[:HEALTH_LINES], *own, *said[:HEALTH_LINES], *more, self._sizes()])
 
     def _sizes(self) -> str:
         sizes = self._log.sizes()

@@ -47,7 +47,12 @@ NO_HOLDOUT = Verdict(
 )
 TOO_LITTLE = Verdict("not yet", "neutral", "Not yet: there are too few rewards to say anything.")
 NOT_YET = Verdict("not yet", "neutral", "Not yet: by now the policy may earn more than the holdout, or less.")
-
+SPLIT_IS_WRONG = Verdict(
+    "split is wrong",
+    "caution",
+    "Nobody can say: units are not in the holdout with the declared share, so the groups cannot be compared. See: Is "
+    "all well?",
+)
 
 HOLDS = Verdict("holds", "fine", "")
 CROSSED = Verdict("crossed", "do not use", "")
@@ -56,8 +61,10 @@ TOO_LITTLE_TO_JUDGE = Verdict("too little data", "neutral", "")
 """Of guardrails."""
 
 
-def verdict(found: Lift | None, experiment: Experiment | None) -> Verdict:
+def verdict(found: Lift | None, experiment: Experiment | None, *, split_is_wrong: bool = False) -> Verdict:
     """Does it pay? experiment: None where it has ended."""
+    if split_is_wrong:
+        return SPLIT_IS_WRONG
     if found is None:
         return TOO_LITTLE if experiment is not None and 0 < experiment.control_share < 1 else NO_HOLDOUT
     match found.answer:
@@ -114,14 +121,14 @@ def _band(interval: Interval, written: object) -> str:
     return between(interval.low, interval.high, written=written)
 
 
-def facts(found: Brief, experiment: Experiment) -> dict[str, Fact]:
-    """The answer in figures."""
+def facts(found: Brief, experiment: Experiment, *, split_is_wrong: bool = False) -> dict[str, Fact]:
+    """The answer in figures; of a split that is wrong the means alone."""
     lift = found.lift
     explored = _exploration(found.exploration)
     if lift is None:
         return explored
     groups = {"Policy": _mean(lift, POLICY), "Holdout": _mean(lift, HOLDOUT)}
-    if not lift.is_known:
+    if not lift.is_known or split_is_wrong:
         return {**groups, **explored}
     return {
         "In per cent": in_per_cent(lift),

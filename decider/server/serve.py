@@ -248,17 +248,16 @@ class Server:
             return False
         self._follower.follow()
         self._totals = totals = SharedTotals(self.log, stopping=self._stopping.is_set)
-        self._registry.register(
-            LogCollector(
-                self.log,
-                totals,
-                self.current,
-                clock=self._clock,
-                lag=leader.lag,
-                forget=self._forget,
-                leave_outs=self._leave_outs,
-            )
+        self._log_metrics = LogCollector(
+            self.log,
+            totals,
+            self.current,
+            clock=self._clock,
+            lag=leader.lag,
+            forget=self._forget,
+            leave_outs=self._leave_outs,
         )
+        self._registry.register(self._log_metrics)
         self._registry.register(
             StateCollector(
                 self.current,
@@ -280,6 +279,7 @@ class Server:
             held=self._guard.held,
             leave_outs=self._leave_outs,
             judged=lambda: self._guardrails.judged,
+            missing_rewards=lambda: self._log_metrics.missing_rewards,
             takes_changes=bool(self._settings.page_writes),
         )
         self._changes = Changes(
@@ -409,6 +409,7 @@ class Server:
             uncounted = self._try_to(self._totals.store_if_due)
             if not uncounted:  # to count much more would hold up learning
                 self._try_to(self._guardrails.look)
+                self._try_to(self._log_metrics.look_at_rewards)
             pause = 0.0 if behind or uncounted else min(self._settings.learn_interval, self._files_interval)
             if time.monotonic() >= next_look:
                 self._try_to(self._disk.look)

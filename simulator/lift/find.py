@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,10 +16,12 @@ from decider.estimate.exploration import mean_cost
 from decider.estimate.guardrail import alpha_of
 from decider.estimate.lift import HOLDOUT, LEVEL, POLICY, START, Lift, LiftSums
 from decider.estimate.mean import Interval
+from decider.estimate.missing_rewards import ALARM
+from decider.estimate.split import split_log_evalue
 from decider.experiment.guardrails import Guardrail
 from decider.experiment.strata import BUCKETS
 from decider.learn.guardrails import Judged, evidence_of
-from simulator.lift.result import GuardrailRow, LiftResult, LiftRow
+from simulator.lift.result import SPLIT_IS_WRONG, GuardrailRow, LiftResult, LiftRow
 from simulator.logs.columns import Category, Field, Flags, Floats
 from simulator.logs.errors import BadLog
 from simulator.logs.groups import LEARNED, GroupedDecisions
@@ -39,7 +42,8 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
     groups = list(_groups(log, fields))
     by_level = 1.0 - (1.0 - level) / max(1, len(groups) * len(log.rewards))
     whole = _lift(log, LEARNED, everything, of_all)
-    return LiftResult(
+    split = split_log_evalue(log.split)
+    found = LiftResult(
         log=log.log,
         experiment=log.experiment,
         level=level,
@@ -53,7 +57,17 @@ def find_lift(log: GroupedDecisions, fields: Sequence[str] = (), *, level: float
         end=int(log.time.max()) if len(log) else 0,
         left_out=log.left_out,
         guardrails=tuple([_guardrail(log, one) for one in log.guarded.guardrails]),
+        split_log_evalue=None if math.isnan(split) else split,
     )
+    return _without_answers(found) if split > ALARM else found
+
+
+def _without_answers(found: LiftResult) -> LiftResult:
+    """Of groups that cannot be compared."""
+    rows, by = (
+        tuple([replace(row, answer=SPLIT_IS_WRONG, per_week=None) for row in rows]) for rows in (found.rows, found.by)
+    )
+    return replace(found, rows=rows, by=by, cost=None)
 
 
 def _guardrail(log: GroupedDecisions, guardrail: Guardrail) -> GuardrailRow:

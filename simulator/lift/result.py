@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from decider.estimate.lift import Answer
 from decider.estimate.mean import Interval
@@ -15,6 +15,11 @@ from simulator.logs.groups import StratumRead
 
 SCHEMA = 1
 
+
+SPLIT_IS_WRONG: Final = "split is wrong"
+
+RowAnswer = Answer | Literal["split is wrong"]
+"""`split is wrong`: units are not in the holdout with the declared share, so that no figure is right."""
 
 GuardrailAnswer = Literal["crossed", "held", "too little"]
 """`held`: nothing says beyond doubt that the lift is beyond the margin. `crossed`: also where it was, and everybody
@@ -33,7 +38,7 @@ class LiftRow:
     reward: str
     field: str
     value: str
-    answer: Answer
+    answer: RowAnswer
     lift: Interval
     relative: Interval
     per_week: Interval | None
@@ -75,6 +80,8 @@ class LiftResult:
     since 1970, of the first and the last decision. cost: of the holdout, reward/decision; exploration: its cost,
     reward/draw, over all versions since a reward has meant the same; None where nothing is known.
     left_out: decisions, by kind. guardrails: together they are crossed by chance in 5 % of the cases at most.
+    split_log_evalue: evidence that units are not split as declared, as the metric; above ALARM the groups cannot be
+    compared, and every answer says so. None: too little is known.
     """
 
     log: str
@@ -90,4 +97,5 @@ class LiftResult:
     end: int
     left_out: Mapping[str, int]
     guardrails: tuple[GuardrailRow, ...] = ()
+    split_log_evalue: float | None = None
     schema: int = field(default=SCHEMA)

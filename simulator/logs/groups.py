@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from decider.experiment.definition import ExperimentVersion
+from decider.estimate.split import StratumSplit
+from decider.experiment.definition import Experiment, ExperimentVersion
 from decider.experiment.guardrails import Guardrail
 from decider.experiment.strata import (
+    BUCKETS,
     HOLDOUT_REASONS,
     JudgedSince,
     Stratum,
@@ -78,7 +80,8 @@ class GroupedDecisions:
 
     rewards: (n,) by name, the final reward as LEARNED; values of a name are added up, without its weight. context: in
     the order of CONTEXT_FIELDS. features: JSON objects. left_out: decisions by kind. draws: those of which exploration
-    cost something. guarded: what the newest version's guardrails are judged by.
+    cost something. guarded: what the newest version's guardrails are judged by. split: of each stratum, those included
+    that were left out because nobody said that they were shown.
     """
 
     log: str
@@ -95,6 +98,7 @@ class GroupedDecisions:
     left_out: Mapping[str, int]
     guarded: Guarded
     draws: Draws
+    split: Sequence[StratumSplit]
 
     def __len__(self) -> int:
         return len(self.stratum)
@@ -231,8 +235,31 @@ def _load(
         features=raw.features.take(used),
         left_out={kind: int(rows.sum()) for kind, rows in left_out.items() if rows.any()},
         draws=Draws(bucket[drawn], costs),
+        split=_split(versions, strata, version, sealed & (measure == newest), bucket, _is_holdout(raw.reason)),
         guarded=_guarded(versions, sent, raw, version, used, whole=span == EVER),
     )
+
+
+def _split(
+    versions: Sequence[ExperimentVersion],
+    strata: Mapping[Any, Stratum],
+    version: Longs,
+    rows: Flags,
+    bucket: Longs,
+    holdout: Flags,
+) -> Sequence[StratumSplit]:
+    """As the server has it. version: (n,) index into `versions`; rows: (n,) which decisions count."""
+    found: dict[Stratum, tuple[Experiment, Floats]] = {}
+    for index in np.unique(version[rows]).tolist():
+        one = versions[index]
+        mine = rows & (version == index)
+        counted = np.array(
+            [np.bincount(bucket[mine & (holdout == group)], minlength=BUCKETS) for group in (False, True)], np.float64
+        )
+        stratum = strata[one.position]
+        before = found[stratum][1] if stratum in found else 0.0
+        found[stratum] = (one.experiment, counted + before)
+    return [StratumSplit(one.control_share, one.salt, decisions) for one, decisions in found.values()]
 
 
 def _guarded(

@@ -11,12 +11,13 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from decider.estimate.mean import Interval
+from decider.estimate.missing_rewards import ALARM
 from decider.text import between, count, duration, figure, percent, printable, rough, signed, signed_percent
-from simulator.lift.result import GuardrailRow, LiftResult, LiftRow
+from simulator.lift.result import SPLIT_IS_WRONG, GuardrailRow, LiftResult, LiftRow
 from simulator.logs.groups import LEARNED
 from simulator.report.table import Cell, Column, Table, Tone, in_terminal
 
-TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use"}
+TONES: dict[str, Tone] = {"yes": "fine", "no": "do not use", SPLIT_IS_WRONG: "caution"}
 
 
 def lift_parts(found: LiftResult) -> Iterator[RenderableType]:
@@ -34,6 +35,13 @@ def conclusion(found: LiftResult) -> str:
     """The answer in one sentence."""
     row = found.rows[0]
     about = f"{found.experiment}: "
+    if row.answer == SPLIT_IS_WRONG:
+        return (
+            f"{about}nobody can say what the policy brings. Units are not in the holdout with the declared share: "
+            "decisions of one group get lost, or its units come back more often (evidence "
+            f"{figure(found.split_log_evalue)}, an alarm above {ALARM}). So the groups cannot be compared, and no "
+            "figure below is right."
+        )
     if row.answer == "too little":
         return f"{about}too little is known to say what the policy brings."
     interval = f"({percent(found.level)}, valid at every look: {_signed(row.lift)})"
