@@ -178,8 +178,9 @@ def test_the_form_works_in_a_browser_by_keyboard(chromium: Browser, server: Shop
     assert_readable(page)
     page.run("document.querySelector('#controls form').requestSubmit(), null")
     server.until(lambda: server.versions() == before + 1 or None, what="the form is taken")
-    server.until(lambda: "made=" in page.run("location.href") or None, what="the page is back")
-    assert page.run("document.querySelector('[role=status]').textContent").startswith("Done: Version")
+    told = "document.querySelector('[role=status]')?.textContent ?? ''"
+    assert server.until(lambda: page.run(told) or None, what="the page is back").startswith("Done: Version")
+    assert "made=" in page.run("location.href")
     assert server.post(do="resume")[0] == 303
 
 
@@ -190,7 +191,8 @@ def test_a_browser_that_shows_another_site_cannot_change_anything(chromium: Brow
         page = chromium.visit(address)
         page.run("document.forms[0].submit(), null")
         server.until(lambda: page.run("location.href").startswith(server.site) or None, what="the form is sent")
-        assert "Nothing has changed" in page.run("document.body.textContent")
+        told = "document.querySelector('[role=alert]')?.textContent ?? ''"
+        assert "Nothing has changed" in server.until(lambda: page.run(told) or None, what="the answer is there")
     assert (server.versions(), server.seen()) == (before, seen)
 
 
