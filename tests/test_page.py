@@ -146,21 +146,26 @@ def test_the_list_leads_to_every_experiment(server: InProcessClient) -> None:
 
 
 def test_a_week_is_the_lift_times_the_decisions_of_the_last_whole_days(db: Path) -> None:
-    """The first day and today are not whole: to count them as such would say too little."""
+    """The first day and today are not whole; a day without decisions is: traffic that is over is no promise."""
     with closing(open_log(db)) as log:
         totals = SharedTotals(log)
         with totals.read() as counted:
-            found = brief(counted.totals, ExperimentId("shop"))
-        last = day_of(log.head().time)
+            today = max(counted.totals.daily["shop"]) + 1
+            found, later, last = (brief(counted.totals, ExperimentId("shop"), today=today + n) for n in (0, 3, 34))
         rows = [d for v in log.versions() for d in log.decisions(v.position) if d.decision.reason != "HOLDOUT"]
     newest = max(day_of(one.time) for one in rows)
-    assert last - newest <= 1
-    whole = [one for one in rows if newest - 7 <= day_of(one.time) < newest]
+    assert newest == today - 1
+    whole = [one for one in rows if today - 7 <= day_of(one.time)]
     assert found.lift is not None
     assert found.week is not None
     assert found.week.days == 7
     assert found.week.more.value == pytest.approx(found.lift.interval.value * len(whole))
     assert found.week.more.low == pytest.approx(found.lift.interval.low * len(whole))
+    assert later.week is not None
+    assert later.week.days == 7
+    recent = [one for one in rows if today - 4 <= day_of(one.time)]
+    assert later.week.more.value == pytest.approx(found.lift.interval.value * len(recent)), "the quiet days count"
+    assert words.per_week(last.week, "click") == words.Fact("-", note="no decision in the last seven days")
 
 
 def known(low: float, high: float, *, relative: bool = True) -> Lift:
@@ -331,11 +336,11 @@ def test_a_day_with_too_little_data_has_no_point() -> None:
     """A mean of three decisions is noise that looks like a drop."""
     with_few = charts.LEAST - 1
     days = [day(10, charts.LEAST), day(11, with_few), day(12, charts.LEAST), day(13, charts.LEAST)]
-    drawn = charts.daily(days, charts.colours(days), [(2, 12)])
+    drawn = charts.daily(days, charts.colours(days), [("Version 2", 12)])
     assert drawn is not None
     policy = drawn.lines[0]
     assert [piece.count("L") for piece in policy.pieces] == [0, 1]
-    assert drawn.marks == [(20.0, "version 2")]
+    assert drawn.marks == [(20.0, "Version 2")]
     assert sum([bar.height for bar in drawn.bars if bar.x < charts.SLOT]) == pytest.approx(charts.HEIGHT)
 
 

@@ -131,6 +131,17 @@ def test_a_split_that_is_wrong_gives_no_answer_in_the_command(split_db: Path, tm
     assert json.loads(to.read_text(encoding="utf-8"))["rows"][0]["answer"] == "split is wrong"
 
 
+def test_all_shares_of_the_holdout_that_are_in_the_figure_are_said(tmp_path: Path) -> None:
+    """With a ramp the newest share alone would be wrong for most of what is compared."""
+    clock = PastClock(9 * 86_400.0)
+    with closing(open_log(tmp_path / "log.db", clock=clock)) as log:
+        versions = [shop(holdout=0.05), shop(holdout=0.05, description="same"), shop(holdout=0.2)]
+        write_visits(log, clock, versions, decisions=500, units=5_000)
+        _, html = page_of(log).experiment(SHOP)
+    assert "The holdout had 5 %, then 20 % of the units" in html
+    assert "counted as one" not in html
+
+
 def test_alarms_are_said_in_words() -> None:
     """Split, propensities and rewards that have stopped; and nothing where nothing is wrong."""
     fine = Alarms(float("nan"), 6.8, {})
@@ -162,6 +173,9 @@ def test_after_a_rollback_the_model_is_as_old_as_what_it_knows(server: Server) -
         known, now = log.time_at(to), log.head().time
     assert server.metric("decider_model_age_seconds") >= (now - known) / 1e6
     assert f"{made.entry} (position {made.position})" in server.text()
+    assert "Rollback" in server.text()
+    assert "a bot bought everything" in server.text()
+    assert "<title>Rollback</title>" in server.fetch("/experiments/shop")[1]
     decided = server.decide("shop", "z")
     _, said = server.fetch(f"/decisions/{decided.decision_id}.json")
     assert f"The entry at {made.position} {made.entry}." in said

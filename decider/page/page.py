@@ -24,6 +24,7 @@ from decider.learn.guard import describe
 from decider.learn.guardrails import Judged
 from decider.learn.left_out import LeaveOuts, in_force_at, knows_until, not_over, open_in_words
 from decider.log.cell_totals import LEAST, MOST_ACTIONS, MOST_SEGMENTS
+from decider.log.daily_totals import day_of
 from decider.log.log_totals import LogTotals
 from decider.log.protocol import LeaveOut, LogReader
 from decider.log.totals import Labels
@@ -124,7 +125,7 @@ class Page:
             return self._missing(f"there is no page {number} of the list; it has {count(pages)}")
         shown = ids[(number - 1) * LISTED : number * LISTED]
         with self._totals.glance() as counted:
-            briefs = {id_: brief(counted.totals, id_) for id_ in shown}
+            briefs = {id_: brief(counted.totals, id_, today=day_of(self._clock())) for id_ in shown}
             known = {id_: self._alarms(counted, id_) for id_ in shown}
             asof = self._asof(counted)
         rows = [self._row(id_, briefs[id_], known[id_]) for id_ in shown]
@@ -176,10 +177,10 @@ class Page:
         if not history:
             return self._missing(f"there is no experiment {id_!r}")
         with self._totals.glance() as counted:
-            found = sheet(counted.totals, id_)
+            found = sheet(counted.totals, id_, today=day_of(self._clock()))
             alarmed = self._alarms(counted, id_)
             known = charts.colours(found.days)
-            daily = charts.daily(found.days, known, versions_in(history))
+            daily = charts.daily(found.days, known, marks_in(history))
             asof = self._asof(counted)
         segments = charts.segment_rows(found.segments, known, found.means)
         newest = self._newest(id_)
@@ -199,7 +200,7 @@ class Page:
                 facts=words.facts(found.brief, definition, split_is_wrong=alarmed.split_is_wrong),
                 rails=self._rails(id_, definition),
                 needed=words.needed(found.brief.lift),
-                promise="" if alarmed.split_is_wrong else self._promise(found, definition),
+                promise="" if alarmed.split_is_wrong else self._promise(found),
                 others=[] if alarmed.split_is_wrong else [words.other(one, definition) for one in found.names],
                 left_out=found.left_out,
                 key=known.key,
@@ -233,15 +234,17 @@ class Page:
         judged = {one.guardrail.reward: one for one in self._judged().get(id_, ())}
         return [words.rail(one, judged.get(one.reward), id_) for one in definition.guardrails]
 
-    def _promise(self, found: Sheet, definition: Experiment) -> str:
+    def _promise(self, found: Sheet) -> str:
         """What is compared, and what the band means."""
-        if found.brief.lift is None or found.since is None:
+        if found.brief.lift is None or not found.spans:
             return ""
-        since = self._log.version_at(found.since)
-        share = f" The holdout has {percent(definition.holdout)} of the units." if definition.holdout else ""
+        versions = [self._log.version_at(one) for one in found.spans]
+        since = versions[0]
         return (
-            f"Average since version {since.number} ({words.moment(since.time)}).{share} The band is right with "
-            f"{percent(LEVEL)}, at every look: look as often as you like. Units that come back are counted as one."
+            f"Average of all decisions since version {since.number} ({words.moment(since.time)}). "
+            f"{words.shares([one.experiment.control_share for one in versions])} The band is right with "
+            f"{percent(LEVEL)}, at every look: look as often as you like. It is by unit: visits of units that come "
+            "back do not make it narrower than it should be."
         )
 
     def _estimates(self, found: Sheet) -> str:
@@ -303,9 +306,9 @@ class Page:
         return f"The log takes {words.in_bytes(sizes.database + sizes.wal)}{free}."
 
 
-def versions_in(history: Sequence[Change]) -> Sequence[tuple[int, int]]:
-    """(number, day) of each change that is a version."""
-    return [(one.told.number, one.told.day) for one in history if one.told.number]
+def marks_in(history: Sequence[Change]) -> Sequence[tuple[str, int]]:
+    """(title, day) of each change."""
+    return [(one.told.title, one.told.day) for one in history]
 
 
 def address(id_: ExperimentId) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -108,6 +109,8 @@ def per_week(week: Week | None, reward: str) -> Fact:
     """At the traffic of the last whole days. reward: its name, where only one counts."""
     if week is None:
         return Fact(NOTHING, note="known after the first whole day")
+    if not week.days:
+        return Fact(NOTHING, note="no decision in the last seven days")
     traffic = "at last week's traffic" if week.days > 1 else "at the traffic of the last day"
     return Fact(_about(week.more.value), _band(week.more, _about), f"more {reward or 'reward'}, {traffic}")
 
@@ -251,6 +254,20 @@ def _follows(guardrail: Guardrail, experiment: ExperimentId, *, crossed: bool) -
     again = f", or the policy tries again after {duration_text(guardrail.again_after)}" * bool(guardrail.again_after)
     since = moment(guardrail.crossed_at)
     return f"Everybody gets the baseline action since {since}. `decider resume {experiment}` ends that{again}."
+
+
+def shares(of_times: Sequence[float]) -> str:
+    """What the holdout has, and had in the times that are in a figure.
+
+    >>> shares([0.1, 0.1])
+    'The holdout has 10 % of the units.'
+    >>> shares([0.05, 0.1])
+    'The holdout had 5 %, then 10 % of the units; each of these times is compared within itself.'
+    """
+    different = [percent(one) for one, before in zip(of_times, [None, *of_times], strict=False) if one != before]
+    if len(different) == 1:
+        return f"The holdout has {different[0]} of the units."
+    return f"The holdout had {', then '.join(different)} of the units; each of these times is compared within itself."
 
 
 def state(experiment: Experiment, *, held: bool = False, crossed: bool = False) -> str:

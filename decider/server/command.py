@@ -146,5 +146,6 @@ def _tell_addresses(server: Server, settings: Settings) -> None:
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
     grpc = join_address(split_address(settings.listen)[0], server.port)
     http = join_address(split_address(settings.http)[0], server.http_port)
+    click.echo(f"page on http://{http}/")
     click.echo(f"gRPC on {grpc}, metrics on http://{http}/metrics")
     sys.stdout.flush()

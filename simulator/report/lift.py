@@ -108,9 +108,11 @@ def _guardrail_group(mean: float | None, decisions: int) -> Cell:
 
 def note(found: LiftResult, rows: Sequence[LiftRow]) -> str:
     """What the intervals promise."""
-    told = f"{percent(found.level)} intervals by unit, valid at every look"
     family = found.by if rows[0].field else found.rows
-    return f"{told}, all {len(family)} of them together" if len(family) > 1 else told
+    together = f", all {len(family)} of them together" if len(family) > 1 else ""
+    traffic = f"; per week: at the mean traffic of these {duration((found.end - found.begin) / 1e6)}"
+    week = traffic if any(row.per_week for row in rows) else ""
+    return f"{percent(found.level)} intervals by unit, valid at every look{together}{week}"
 
 
 def _name(row: LiftRow) -> Cell:
