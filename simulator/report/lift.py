@@ -108,11 +108,9 @@ def _guardrail_group(mean: float | None, decisions: int) -> Cell:
 
 def note(found: LiftResult, rows: Sequence[LiftRow]) -> str:
     """What the intervals promise."""
+    told = f"{percent(found.level)} intervals by unit, valid at every look"
     family = found.by if rows[0].field else found.rows
-    together = f", all {len(family)} of them together" if len(family) > 1 else ""
-    traffic = f"; per week: at the mean traffic of these {duration((found.end - found.begin) / 1e6)}"
-    week = traffic if any(row.per_week for row in rows) else ""
-    return f"{percent(found.level)} intervals by unit, valid at every look{together}{week}"
+    return f"{told}, all {len(family)} of them together" if len(family) > 1 else told
 
 
 def _name(row: LiftRow) -> Cell:
@@ -164,6 +162,8 @@ def sentences(found: LiftResult) -> Iterator[str]:
     """What was compared, what was left out, and why."""
     yield f"Compared: {_strata(found)}, over {duration((found.end - found.begin) / 1e6)}."
     yield f"The policy served {_made(found.rows[0], 0)}, the holdout {_made(found.rows[0], 1)}."
+    if any(row.per_week for row in found.rows):
+        yield "A week has the mean traffic of all that was read; the server's page takes the last seven days."
     poor = next((row for row in found.rows if row.answer == "too little"), None)
     if poor is not None:
         yield (
