@@ -52,6 +52,8 @@ from tests.long_logs import PastClock
 from tests.rpc_clients import InProcessClient, fetch
 from tests.sqlite_steps import steps
 
+MAIL = replace(shop(), id=ExperimentId("mail"))
+
 HOSTILE = "<script>alert(1)</script>\" ' & <img src=//evil.example>"
 
 
@@ -387,28 +389,31 @@ def judged(guardrail: Guardrail, lift: float, bound: float, *, crossed: bool = F
 def test_a_guardrail_holds_is_crossed_or_is_not_told_yet(lift: float, bound: float, crossed: bool, word: str) -> None:
     """`not crossed` alone would be read as `all is well`: it holds once its other bound is within the margin, too."""
     guardrail = Guardrail("unsubscribe", at_most=0.002)
-    row = words.rail(guardrail, judged(guardrail, lift, bound, crossed=crossed), ExperimentId("mail"))
+    row = words.rail(guardrail, judged(guardrail, lift, bound, crossed=crossed), MAIL)
     assert row.verdict.word == word
     assert row.bound == "at most +0.002"
     assert "an alarm" in row.follows.lower()
     assert words.state(shop(), crossed=crossed) == ("running, a guardrail is crossed" if crossed else "running")
     at_least = Guardrail("click", at_least=-0.002)
-    mirrored = words.rail(at_least, judged(at_least, -lift, -bound, crossed=crossed), ExperimentId("mail"))
+    mirrored = words.rail(at_least, judged(at_least, -lift, -bound, crossed=crossed), MAIL)
     assert mirrored.verdict.word == word
 
 
 def test_a_crossed_guardrail_says_what_follows_and_the_way_out() -> None:
     """Whoever opens the page then wants to know just that."""
     guardrail = Guardrail("unsubscribe", at_most=0.002, falls_back=True, again_after=7 * 86_400_000_000)
-    before = words.rail(guardrail, None, ExperimentId("mail"))
+    before = words.rail(guardrail, None, MAIL)
     assert (before.verdict.word, before.lift.text) == ("too little data", "-")
     assert before.follows == "If it is crossed: everybody gets the baseline action."
     crossed = replace(guardrail, crossed_at=Time(1_764_417_600_000_000))
-    after = words.rail(crossed, judged(crossed, math.nan, -math.inf), ExperimentId("mail"))
+    after = words.rail(crossed, judged(crossed, math.nan, -math.inf), MAIL)
     assert after.verdict.word == "crossed"
     assert "since 2025-11-29 12:00:00 UTC" in after.follows
     assert "decider resume mail" in after.follows
     assert "tries again after 7d" in after.follows
+    other = replace(guardrail, reward="refund")
+    beside = words.rail(other, judged(other, 0.02, 0.005, crossed=True), replace(MAIL, guardrails=(crossed, other)))
+    assert beside.follows == "Everybody gets the baseline action already, since unsubscribe was crossed."
 
 
 def test_guardrails_are_on_the_page(tmp_path: Path) -> None:

@@ -232,7 +232,7 @@ class Page:
 
     def _rails(self, id_: ExperimentId, definition: Experiment) -> Sequence[words.Rail]:
         judged = {one.guardrail.reward: one for one in self._judged().get(id_, ())}
-        return [words.rail(one, judged.get(one.reward), id_) for one in definition.guardrails]
+        return [words.rail(one, judged.get(one.reward), definition) for one in definition.guardrails]
 
     def _promise(self, found: Sheet) -> str:
         """What is compared, and what the band means."""
@@ -272,7 +272,7 @@ class Page:
             yield f"It cannot serve before its policy has learned: {reason}" if reason else "It has ended."
             return
         if id_ in self._held:
-            yield f"Learning is held. {describe(self._held[id_])}."
+            yield describe(self._held[id_])
         yield from [open_in_words(one, self._log.name) for one in self._open(id_)]
         version, model = serving.version, serving.model
         policy = version.experiment.policy
@@ -298,7 +298,8 @@ class Page:
         hidden = len(said) - HEALTH_LINES
         more = [f"{count(hidden)} more lines are on /readyz."] if hidden > 0 else []
         is_fine = first == "ok" and not others and not alarmed
-        return Health(is_fine, [*alarmed[:HEALTH_LINES], *own, *said[:HEALTH_LINES], *more, self._sizes()])
+        lines = [*alarmed[:HEALTH_LINES], *own, *said[:HEALTH_LINES], *more, self._sizes()]
+        return Health(is_fine, [*dict.fromkeys(lines)])  # /readyz tells of this experiment, too
 
     def _sizes(self) -> str:
         sizes = self._log.sizes()

@@ -19,7 +19,7 @@ from decider.learn.guardrails import Judged
 from decider.log.protocol import LeaveOut
 from decider.page.figures import Brief, NamedLift, Week
 from decider.text import NOTHING, between, count, figure, percent, rough, signed, signed_percent
-from decider.types import ExperimentId, Time
+from decider.types import Time
 
 MICROSECONDS = 1e6
 
@@ -225,7 +225,7 @@ class Rail(NamedTuple):
     follows: str
 
 
-def rail(guardrail: Guardrail, judged: Judged | None, experiment: ExperimentId) -> Rail:
+def rail(guardrail: Guardrail, judged: Judged | None, experiment: Experiment) -> Rail:
     """judged: None before the first look."""
     name, verdict, lift = guardrail.reward, TOO_LITTLE_TO_JUDGE, Fact(NOTHING)
     if judged is not None and judged.evidence.is_known:
@@ -241,10 +241,12 @@ def _is_within(guardrail: Guardrail, bound: float) -> bool:
     return bound <= guardrail.margin if guardrail.at_most is not None else bound >= guardrail.margin
 
 
-def _follows(guardrail: Guardrail, experiment: ExperimentId, *, crossed: bool) -> str:
+def _follows(guardrail: Guardrail, experiment: Experiment, *, crossed: bool) -> str:
     """What is done, or will be."""
     if not guardrail.falls_back:
         return "An alarm; the policy goes on." if crossed else "If it is crossed: an alarm, and the policy goes on."
+    if guardrail.crossed_at is None and experiment.fallback is not None:
+        return f"Everybody gets the baseline action already, since {experiment.fallback.reward} was crossed."
     if guardrail.crossed_at is None:
         return (
             "Everybody gets the baseline action in a moment."
@@ -253,7 +255,7 @@ def _follows(guardrail: Guardrail, experiment: ExperimentId, *, crossed: bool) -
         )
     again = f", or the policy tries again after {duration_text(guardrail.again_after)}" * bool(guardrail.again_after)
     since = moment(guardrail.crossed_at)
-    return f"Everybody gets the baseline action since {since}. `decider resume {experiment}` ends that{again}."
+    return f"Everybody gets the baseline action since {since}. `decider resume {experiment.id}` ends that{again}."
 
 
 def shares(of_times: Sequence[float]) -> str:
