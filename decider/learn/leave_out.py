@@ -23,6 +23,11 @@ class Stretch(NamedTuple):
     after: Time
     until: Time
 
+    @property
+    def end(self) -> Time:
+        """What is sealed up to there is left out."""
+        return self.until
+
     def holds(self, deadline: Time) -> bool:
         """Whether a decision whose window ends there is left out."""
         return self.after < deadline <= self.until

@@ -65,8 +65,8 @@ def knows_until(log: LogReader, id_: ExperimentId, position: Position, entries: 
     """
     time = log.time_at(position)
     found = stretches(in_force_at(entries, position), position)
-    for stretch in sorted(found, key=lambda one: one.until, reverse=True):
-        if stretch.after < time and not _is_sealed(log, id_, after=stretch.until, until=time):
+    for stretch in sorted(found, key=lambda one: one.end, reverse=True):
+        if stretch.after < time and not _is_sealed(log, id_, after=stretch.end, until=time):
             time = stretch.after
     return time
 
