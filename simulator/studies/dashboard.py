@@ -22,6 +22,7 @@ OF_SERVER = 'job=~"$job"'
 CALLS = f'{OF_SERVER}, grpc_service="decider.v1.DeciderService"'
 SOURCE = dashboard.DataSourceRef(type_val="prometheus", uid="${datasource}")
 INFO = f"decider_experiment_info{{{OF_EXPERIMENT}}}"
+LEFT_OUT = f"decider_leave_outs_total{{{OF_EXPERIMENT}}}"
 STEP = "60s"
 HIGH, LOW = "at most", "at least"
 """The ends of an interval, in legends."""
@@ -287,6 +288,10 @@ def _annotation(name: str, colour: str, expression: str, title: str, tags: str) 
 
 ANNOTATIONS = [
     _annotation("Versions", "blue", f"{INFO} unless {INFO} offset 1m", "version {{version}}", "state,learning,policy"),
+    _annotation(
+        "Learning", "orange", f"{LEFT_OUT} > {LEFT_OUT} offset 1m", "a rollback, or something is left out of learning",
+        "experiment",
+    ),
     _annotation(
         "Alerts", "red", 'ALERTS{alertname=~"Decider.*", alertstate="firing", experiment=~"$experiment|"}',
         "{{alertname}}", "severity,name",
