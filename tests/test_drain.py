@@ -263,11 +263,11 @@ def test_pause_and_apply_at_the_same_moment_both_hold(tmp_path: Path) -> None:
 
 SHUTDOWN = """
 import threading
-from decider.log.group_commit import CommitExecutor
+from decider.log.group_commit import Call, CommitExecutor
 
 begun, finish = threading.Event(), threading.Event()
 together = CommitExecutor(lambda entries: [None for _ in entries], threads=1)
-together.submit(lambda: (begun.set(), finish.wait()))
+together.run(Call(lambda: (begun.set(), finish.wait()), ()))
 begun.wait()
 stopping = threading.Thread(target=together.shutdown)
 stopping.start()

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decider.experiment.attribution import MOST_CREDITED
-from decider.log.group_commit import CommitExecutor
+from decider.log.group_commit import Call, CommitExecutor
 from decider.log.memory import MemoryLog
 from decider.log.protocol import (
     MOST_ROWS,
@@ -124,9 +124,9 @@ def test_calls_of_a_thread_share_look_ups_and_then_a_commit() -> None:
         assert executor.append([Tick()] * number) == [None] * number
         ended.release()
 
-    executor.submit(begin.wait)
+    executor.run(Call(begin.wait, ()))
     for number in range(30):
-        executor.submit(reward, number)
+        executor.run(Call(reward, (number,)))
     begin.set()
     for _ in range(30):
         assert ended.acquire(timeout=30)
@@ -145,7 +145,7 @@ def test_pieces_of_large_batches_share_no_commit_and_let_others_in_between() -> 
     def append(entries: Sequence[Entry]) -> list[Mark | None]:
         commits.append([getattr(entry, "unit", "") or getattr(entry, "name", "") for entry in entries])
         if len(commits) == 1:
-            executor.submit(lambda: executor.append([Orphan("page")]))
+            executor.run(Call(lambda: executor.append([Orphan("page")]), ()))
         return [None] * len(entries)
 
     executor = CommitExecutor(append, threads=1)
@@ -156,8 +156,8 @@ def test_pieces_of_large_batches_share_no_commit_and_let_others_in_between() -> 
             executor.append(piece)
 
     for _ in range(2):
-        executor.submit(send_all)
-    executor.wait_until_idle(10)
+        executor.run(Call(send_all, ()))
+    until(lambda: sum("till" in one for one in commits) == 10, what="all pieces are written")
     executor.shutdown()
     assert [one.count("till") for one in commits if "till" in one] == [len(piece)] * 10
     assert "page" in commits[1]
@@ -171,7 +171,7 @@ def test_an_idle_thread_keeps_no_request() -> None:
     def handle(_: Request) -> None:
         executor.append([Tick()])
 
-    executor.submit(handle, request)
+    executor.run(Call(handle, (request,)))
     del request
     until(lambda: gone() is None, what="the request is forgotten")
     executor.shutdown()
@@ -200,9 +200,9 @@ def test_a_failed_commit_reaches_each_of_its_calls_and_the_next_ones_go_on() -> 
 
     for _ in range(2):
         begin.clear()
-        executor.submit(begin.wait)
+        executor.run(Call(begin.wait, ()))
         for _ in range(3):
-            executor.submit(call)
+            executor.run(Call(call, ()))
         begin.set()
         for _ in range(3):
             assert ended.acquire(timeout=30)

@@ -162,8 +162,8 @@ class Scrape:
         self.samples: dict[Key, float] = {}
         for family in families:
             for sample in family.samples:
-                if not sample.name.endswith("_created"):
-                    self.samples[sample.name, frozenset(sample.labels.items())] = sample.value
+                assert not sample.name.endswith("_created"), "one more series for each counter"
+                self.samples[sample.name, frozenset(sample.labels.items())] = sample.value
 
     def __call__(self, name: str, /, **labels: str) -> float:
         """The sum of a sample over the labels not given."""

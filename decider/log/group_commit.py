@@ -14,7 +14,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from copy import copy
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -31,9 +30,6 @@ _BY_UNIT = (NewUnitReward, NewUnitRewardChange)
 
 MOST_WAITING = 32
 """Most calls of one thread that share a commit; with more, all would only wait longer."""
-
-LOOK_AGAIN = 0.01
-"""Seconds between two checks whether calls are still running."""
 
 E = TypeVar("E")
 R = TypeVar("R")
@@ -119,25 +115,27 @@ _Waiting = tuple[greenlet, tuple[_Work, Sequence[Any]]]
 
 
 class Call:
-    """A call to run once, with callbacks for its end."""
+    """A call to run once, with callbacks for its end. Of a Future, which takes 5 us, it has what gRPC needs."""
 
-    __slots__ = ("_args", "_callbacks", "_ended", "_fn", "_kwargs")
+    __slots__ = ("_args", "_callbacks", "_ended", "_fn")
 
-    def __init__(
-        self, fn: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any], on_end: Callable[[Call], object]
-    ) -> None:
-        self._fn, self._args, self._kwargs = fn, args, kwargs
-        self._callbacks = [on_end]
+    def __init__(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._fn, self._args = fn, args
+        self._callbacks: list[Callable[[Call], object]] = []
         self._ended = False
 
     def __call__(self) -> None:
         try:
-            self._fn(*self._args, **self._kwargs)
+            self._fn(*self._args)
         except BaseException:
             logger.exception("a call failed outside its handler")
         finally:
-            self._ended = True
-            self._run_callbacks()
+            self.skip()
+
+    def skip(self) -> None:
+        """The call has ended, or never begins."""
+        self._ended = True
+        self._run_callbacks()
 
     def add_done_callback(self, callback: Callable[[Call], object]) -> None:
         """Called when the call ends; immediately if it already has."""
@@ -156,14 +154,12 @@ class Call:
             callback(self)
 
 
-class CommitExecutor(Executor):
+class CommitExecutor:
     """Runs calls in `threads` threads; the calls of a thread share commits through `append`, other work by `share`."""
 
     def __init__(self, append: Append, *, threads: int) -> None:
         self._append = append
         self._calls: SimpleQueue[Call | None] = SimpleQueue()
-        self._running = 0
-        self._counting = threading.Lock()
         self._threads = [
             threading.Thread(target=self._serve, name=f"calls-{index}", daemon=True) for index in range(threads)
         ]
@@ -185,31 +181,16 @@ class CommitExecutor(Executor):
         results: list[R] = hub.switch((work, items))
         return results
 
-    def submit(self, fn: Callable[..., object], /, *args: Any, **kwargs: Any) -> Call:  # type: ignore[override]
-        """See Executor. The result has only what gRPC needs of a Future: a whole one takes 5 us."""
-        call = Call(fn, args, kwargs, self._count_down)
-        with self._counting:
-            self._running += 1
+    def run(self, call: Call) -> None:
+        """Run the call in one of the threads."""
         self._calls.put(call)
-        return call
 
-    def _count_down(self, _: Call) -> None:
-        with self._counting:
-            self._running -= 1
-
-    def wait_until_idle(self, seconds: float) -> None:
-        """Wait until every call has ended, at most so many seconds."""
-        end = time.monotonic() + seconds
-        while self._running and time.monotonic() < end:  # polled: a Condition would cost every call 5 us
-            time.sleep(LOOK_AGAIN)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
-        """See Executor; queued calls still run."""
+    def shutdown(self) -> None:
+        """End the threads; queued calls still run."""
         for _ in self._threads:
             self._calls.put(None)
-        if wait:
-            for thread in self._threads:
-                thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _serve(self) -> None:
         """The work of a thread: start calls until none is left, then do what they wait for, for all at once."""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from decider.errors import AddressInUse
+from decider.log.group_commit import CommitExecutor
 from decider.metrics.rpc import RpcMetrics
 from decider.server.experiments import ExperimentService
-from decider.server.rpc import behaviour_of
+from decider.server.health import NOT_SERVING, SERVING, Health
+from decider.server.health import SERVICE as HEALTH
+from decider.server.intake import Intake, Run, Unary
+from decider.server.limits import Limit
+from decider.server.reflection import SERVICE as REFLECTION
+from decider.server.reflection import Reflection
+from decider.server.rpc import behaviour_of, code_name
 from decider.server.service import DeciderService
 from decider.server.settings import Settings
 from decider.v1 import decider_service_pb2, experiment_service_pb2
@@ -34,9 +38,6 @@ SERVICES = ("decider.v1.DeciderService", "decider.v1.ExperimentService")
 NAMES = ("", *SERVICES)
 """What health is known of; the empty name is the server's."""
 
-UNKNOWN = health_pb2.HealthCheckRequest(service="unknown")
-"""Any name that is not in NAMES."""
-
 
 class GrpcPort:
     """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
@@ -51,47 +52,47 @@ class GrpcPort:
         decisions: DeciderService,
         experiments: ExperimentService,
         *,
-        calls: Executor,
+        calls: CommitExecutor,
         metrics: RpcMetrics,
     ) -> None:
         self._stopped = False
         self._applying = ThreadPoolExecutor(APPLIERS, "experiments")
-        # Threads of health watches, one each. (Those without threads deadlock the server: whoever sets a status holds
-        # a lock while it waits for gRPC's own thread, which waits for it when a watch is cancelled at that moment.)
-        self._watching = ThreadPoolExecutor(32, "health")
-        self._health = _Health(experimental_non_blocking=False, experimental_thread_pool=self._watching)
+        self._intake = Intake(
+            calls=Limit("calls", most=settings.max_concurrent_rpcs, most_of_one=settings.max_caller_rpcs),
+            streams=Limit("streams", most=settings.max_streams, most_of_one=settings.max_caller_streams),
+        )
         self._server = grpc.server(
-            calls,
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+            self._intake,
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),
             ],
         )
-        self._add(decider_service_pb2, "DeciderService", decisions, metrics, None)
-        self._add(experiment_service_pb2, "ExperimentService", experiments, metrics, self._applying)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_reflection(names), self._server)
+        self._health = Health(NAMES)
+        self._reflection = Reflection((*SERVICES, HEALTH, REFLECTION))
+        added = {
+            SERVICES[0]: _handlers(decider_service_pb2, decisions, metrics, calls.run),
+            SERVICES[1]: _handlers(experiment_service_pb2, experiments, metrics, self._applying.submit),
+            HEALTH: self._health.handlers(),
+            REFLECTION: self._reflection.handlers(),
+        }
+        for name, handlers in added.items():
+            self._server.add_registered_method_handlers(name, handlers)
         self.port = _bind(self._server, settings.listen)
-
-    def _add(
-        self, module: Any, name: str, servicer: object, metrics: RpcMetrics, threads: ThreadPoolExecutor | None
-    ) -> None:
-        descriptor = module.DESCRIPTOR.services_by_name[name]
-        handlers = dict(_handlers(descriptor, servicer, metrics, threads))
-        self._server.add_registered_method_handlers(descriptor.full_name, handlers)
 
     def start(self) -> None:
         """Take calls."""
         self._server.start()
-        for name in NAMES:
-            self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set(SERVING)
 
     def refuse(self, grace: float) -> None:
         """Take no new calls; calls in flight have so many seconds."""
-        self._health.enter_graceful_shutdown()
+        self._health.set(NOT_SERVING)
         self._server.stop(grace)
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until no call is in flight, at most so many seconds."""
+        self._intake.wait_until_idle(seconds)
 
     def stop(self) -> None:
         """End open streams (health watches, reflection). May be called again."""
@@ -101,7 +102,7 @@ class GrpcPort:
         self._wait_for_applying()
         self._server.stop(LAST_BYTES).wait()
         self._applying.shutdown()  # after the server: gRPC's own thread dies if a pool refuses a call
-        self._watching.shutdown(wait=False)
+        self._reflection.stop()
 
     def _wait_for_applying(self) -> None:
         """Wait until no version is being applied."""
@@ -112,44 +113,25 @@ class GrpcPort:
                 free.result()
 
 
-class _Health(health.HealthServicer):  # type: ignore[misc]
-    def Watch(self, request: Any, context: Any, send_response_callback: Any = None) -> Any:
-        # The library keeps every name that was ever watched, each as long as a request may be. No service is added
-        # later, so all unknown names have the same answer for ever.
-        known = request if request.service in NAMES else UNKNOWN
-        return super().Watch(known, context, send_response_callback)
+def _handlers(module: Any, servicer: object, metrics: RpcMetrics, run: Run) -> dict[str, grpc.RpcMethodHandler]:
+    """Every method of a module's service as a gRPC handler. run: gives a call to its threads."""
+    (service,) = module.DESCRIPTOR.services_by_name.values()
+    return {method.name: _handler(service.full_name, method, servicer, metrics, run) for method in service.methods}
 
 
-def _reflection(names: tuple[str, ...]) -> Any:
-    """Reflection's streams stay open as long as the caller likes, so they get threads of their own."""
-
-    class Reflection(reflection.ReflectionServicer):  # type: ignore[misc]
-        def ServerReflectionInfo(self, request_iterator: object, context: object) -> object:
-            return super().ServerReflectionInfo(request_iterator, context)
-
-        ServerReflectionInfo.experimental_thread_pool = ThreadPoolExecutor(4, "reflection")  # type: ignore[attr-defined]
-
-    return Reflection(names)
-
-
-def _handlers(
-    descriptor: Any, servicer: object, metrics: RpcMetrics, threads: ThreadPoolExecutor | None
-) -> Iterator[tuple[str, Any]]:
-    """Every method of a service as a gRPC handler, in threads of its own where there are some."""
-    for method in descriptor.methods:
-        behaviour: Any = behaviour_of(
-            getattr(servicer, method.name), service=descriptor.full_name, method=method.name, metrics=metrics
-        )
-        if threads is not None:
-            behaviour.experimental_thread_pool = threads
-        yield (
-            method.name,
-            grpc.unary_unary_rpc_method_handler(
-                behaviour,
-                request_deserializer=method.input_type._concrete_class.FromString,
-                response_serializer=method.output_type._concrete_class.SerializeToString,
-            ),
-        )
+def _handler(service: str, method: Any, servicer: object, metrics: RpcMetrics, run: Run) -> grpc.RpcMethodHandler:
+    observe = metrics.method(service, method.name)
+    behaviour = behaviour_of(
+        getattr(servicer, method.name),
+        parse=method.input_type._concrete_class.FromString,
+        service=service,
+        method=method.name,
+        metrics=metrics,
+    )
+    return grpc.unary_unary_rpc_method_handler(
+        Unary(behaviour, run, lambda error: observe(code_name(error), 0.0)),
+        response_serializer=method.output_type._concrete_class.SerializeToString,
+    )
 
 
 def _bind(server: grpc.Server, address: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf import any_pb2
+from google.protobuf.message import DecodeError
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -53,6 +54,8 @@ _CODES: list[tuple[type[DeciderError], int]] = [  # the first that fits
     (LogError, code_pb2.UNAVAILABLE),
 ]
 
+UNPARSABLE = "the request is no message of this method's type"
+
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
@@ -70,6 +73,11 @@ def to_status(error: Exception) -> status_pb2.Status:
     if isinstance(error, InvalidArgument):
         details.append(_bad_request(error.violations))
     return status_pb2.Status(code=code, message=_truncate(str(error), LONGEST_MESSAGE), details=map(_to_any, details))
+
+
+def code_name(error: DeciderError) -> str:
+    """The name of its status code."""
+    return str(_NAMES[to_status(error).code])
 
 
 def unexpected(error: Exception) -> DeciderError:
@@ -126,17 +134,20 @@ Handler = Callable[..., Any]
 """(request) -> reply, or (request, caller) -> reply."""
 
 
-def behaviour_of(handler: Handler, *, service: str, method: str, metrics: RpcMetrics) -> Callable[[Any, Any], Any]:
-    """The gRPC behaviour of a handler."""
+def behaviour_of(
+    handler: Handler, *, parse: Callable[[bytes], Any], service: str, method: str, metrics: RpcMetrics
+) -> Callable[[bytes, Any], Any]:
+    """The gRPC behaviour of a handler, which gets the bytes of a request. parse: makes the message, or raises
+    DecodeError."""
     observe, clock = metrics.method(service, method), time.perf_counter
     call: Handler = handler if "caller" in signature(handler).parameters else lambda request, _: handler(request)
 
-    def behaviour(request: Any, context: grpc.ServicerContext) -> Any:
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> Any:
         started, done = clock(), False
         try:
             caller = caller_of(context)
             _check_deadline(caller)
-            reply = call(request, caller)
+            reply = call(_parsed(request, parse), caller)
             done = True
             check_caller(caller)  # what was committed stays; metrics must not count an answer that nobody gets
         except Exception as error:
@@ -149,6 +160,13 @@ def behaviour_of(handler: Handler, *, service: str, method: str, metrics: RpcMet
         return reply
 
     return behaviour
+
+
+def _parsed(request: bytes, parse: Callable[[bytes], Any]) -> Any:
+    try:
+        return parse(request)
+    except DecodeError as error:
+        raise InvalidArgument([Violation("request", UNPARSABLE)]) from error
 
 
 def _abort(context: grpc.ServicerContext, status: status_pb2.Status) -> NoReturn:

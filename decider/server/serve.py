@@ -468,7 +468,7 @@ class Server:
     def _drain(self, deadline: float) -> bool:
         """Returns whether all threads have ended in time; one call of Vowpal Wabbit may take longer."""
         self._grpc.refuse(self._settings.grace)
-        self._calls.wait_until_idle(deadline - time.monotonic())
+        self._grpc.wait_until_idle(deadline - time.monotonic())
         self._grpc.stop()
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -60,6 +60,9 @@ class Settings:
     core: int | None = _setting(None, "Run on this core only (Linux): one Python process gains nothing from several.")
     threads: int = _setting(2, "Threads that serve calls; few are fastest.")
     max_concurrent_rpcs: int = _setting(1000, "Calls at once, waiting ones included; more get RESOURCE_EXHAUSTED.")
+    max_caller_rpcs: int = _setting(500, "Calls at once from one address; more get RESOURCE_EXHAUSTED.")
+    max_streams: int = _setting(4000, "Health watches and reflection streams at once.")
+    max_caller_streams: int = _setting(2000, "Health watches and reflection streams at once from one address.")
     max_request_bytes: int = _setting(4 * MIB, "Largest request; larger ones get RESOURCE_EXHAUSTED.")
     archive: Path | None = _setting(
         None,

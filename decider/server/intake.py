@@ -1,0 +1,226 @@
+"""Takes calls and streams from grpcio's server, so that nobody's slowness costs anybody else a thread. Called by
+`grpc_port.py`.
+
+grpcio gives a call a thread when its headers come, and the thread waits for the request: two clients that send headers
+and nothing more would stop a server of two threads. It gives a stream a thread for as long as the stream is open. Here
+gRPC's own thread, which waits for whatever comes, receives requests; a call gets a thread once its request is there
+(which also saves it one wait), and a stream never has one.
+
+What is used of grpcio that it does not promise stands in this file alone: the arguments with which its server calls
+`submit`, the state of a call, and how a message is received, sent, and a call ended. `tests/test_intake.py` holds it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc import _common, _server
+from grpc._cython import cygrpc
+from grpc_status import rpc_status
+
+from decider.errors import DeciderError, LimitReached
+from decider.log.group_commit import Call
+from decider.server.limits import Limit
+from decider.server.rpc import UNPARSABLE, to_status
+
+MOST_ARRIVING = 1_000
+"""Calls whose requests are not there yet; above, the oldest is refused. Requests of honest clients follow their headers
+at once, so it is never one of them."""
+
+LAST_ARRIVALS = 0.2
+"""Seconds that a stop waits for requests that are not there yet."""
+
+LOOK_AGAIN = 0.01
+"""Seconds between two checks whether calls are still running."""
+
+Run = Callable[[Call], object]
+"""Runs a call some time, in another thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """A method with one request and one reply. refused: is told why, of a call that
+    does not run."""
+
+    behaviour: Callable[[bytes, grpc.ServicerContext], Any]
+    run: Run
+    refused: Callable[[DeciderError], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """A method that takes no thread: `answer` is called with the first request of each stream, in gRPC's own thread,
+    and must not wait."""
+
+    answer: Callable[[Stream, bytes], object]
+
+
+class Stream:
+    """An open stream of a caller. Nobody waits for it: what comes is given to callbacks, in gRPC's own thread."""
+
+    def __init__(self, call: Any, state: Any) -> None:
+        self._call, self._state = call, state
+
+    def receive(self, then: Callable[[bytes], object]) -> None:
+        """The next request; where no more come, the stream ends."""
+        _receive(self._call, self._state, lambda message: self.end() if message is None else self._parse(message, then))
+
+    def _parse(self, message: bytes, then: Callable[[bytes], object]) -> None:
+        try:
+            then(message)
+        except DecodeError:
+            self.end(grpc.StatusCode.INVALID_ARGUMENT, UNPARSABLE)
+
+    def send(self, message: bytes, then: Callable[[], object]) -> None:
+        """Send a reply; one at a time. `then` is called once it has left, and never where the stream has ended."""
+        with self._state.condition:
+            if self._state.client is _server._CANCELLED or self._state.statused:
+                return
+            operations = [cygrpc.SendMessageOperation(message, 0)]
+            if self._state.initial_metadata_allowed:
+                operations.insert(0, cygrpc.SendInitialMetadataOperation(None, 0))
+                self._state.initial_metadata_allowed = False
+            _start(self._call, self._state, operations, _server._SEND_MESSAGE_TOKEN, lambda _: then())
+
+    def end(self, code: grpc.StatusCode = grpc.StatusCode.OK, details: str = "") -> None:
+        """With this status."""
+        _end(self._call, self._state, code, details)
+
+    def on_end(self, callback: Callable[[], object]) -> None:
+        """Called when the stream has ended, whoever ended it."""
+        with self._state.condition:
+            self._state.callbacks.append(callback)
+
+
+class Intake(Executor):
+    """The `thread_pool` of a grpc.Server whose handlers have Unary and Streaming methods."""
+
+    def __init__(self, *, calls: Limit, streams: Limit) -> None:
+        self._calls, self._streams = calls, streams
+        self._arriving: dict[Call, _Arriving] = {}
+
+    def submit(self, fn: Callable[..., object], /, *args: Any, **_: Any) -> Call:  # type: ignore[override]
+        """Called by grpcio in its own thread, with the lock of the call's state held."""
+        in_pool, event, state, method, wait, *serializers = args
+        caller = _address(event.call)
+        if isinstance(method, Streaming):
+            self._open(method, event, state, caller)
+            return _NOTHING
+        request: list[bytes] = []
+        arguments = (in_pool, event, state, method.behaviour, lambda: request[0] if request else wait(), *serializers)
+        call = Call(fn, arguments)
+
+        def received(message: bytes | None) -> None:
+            self._arriving.pop(call, None)
+            if message is not None:
+                request.append(message)
+            self._run(call, method, event, state, caller)
+
+        self._arriving[call] = _Arriving(method, event.call, state)
+        if len(self._arriving) > MOST_ARRIVING:
+            self._refuse_oldest()
+        _receive(event.call, state, received)
+        return call
+
+    def _run(self, call: Call, method: Unary, event: Any, state: Any, caller: str) -> None:
+        try:
+            self._calls.enter(caller)
+        except LimitReached as error:
+            _refuse(event.call, state, error)
+            method.refused(error)
+            call.skip()
+        else:
+            call.add_done_callback(lambda _: self._calls.leave(caller))
+            method.run(call)
+
+    def _open(self, method: Streaming, event: Any, state: Any, caller: str) -> None:
+        try:
+            self._streams.enter(caller)
+        except LimitReached as error:
+            _refuse(event.call, state, error)
+        else:
+            stream = Stream(event.call, state)
+            stream.on_end(lambda: self._streams.leave(caller))
+            stream.receive(lambda request: method.answer(stream, request))
+
+    def _refuse_oldest(self) -> None:
+        """Its request may still come: then the call ends as one does whose caller has cancelled it."""
+        oldest = self._arriving.pop(next(iter(self._arriving)))
+        error = LimitReached("the request did not come, and many other calls wait for theirs")
+        _refuse(oldest.call, oldest.state, error)
+        oldest.method.refused(error)
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until every call has ended, at most so many seconds; for requests that are not there yet not as long."""
+        now = time.monotonic()
+        arrived, end = now + min(seconds, LAST_ARRIVALS), now + seconds
+        while (self._calls.count and time.monotonic() < end) or (self._arriving and time.monotonic() < arrived):
+            time.sleep(LOOK_AGAIN)  # polled: a Condition would cost every call 5 us
+
+
+@dataclass(frozen=True, slots=True)
+class _Arriving:
+    method: Unary
+    call: Any
+    state: Any
+
+
+_NOTHING = Call(lambda: None, ())
+_NOTHING()
+"""What a stream is to grpcio's count of calls: one that has ended."""
+
+
+def _address(call: Any) -> str:
+    """Of the caller, without the port.
+
+    >>> class Call:
+    ...     peer = staticmethod(lambda: b"ipv4:127.0.0.1:50051")
+    >>> _address(Call)
+    'ipv4:127.0.0.1'
+    """
+    address: str = _common.decode(call.peer()).rpartition(":")[0]
+    return address
+
+
+def _receive(call: Any, state: Any, then: Callable[[bytes | None], object]) -> None:
+    """Ask for the next message; the caller holds the lock of the call's state, or nobody else uses the call."""
+    with state.condition:
+        _start(
+            call,
+            state,
+            [cygrpc.ReceiveMessageOperation(0)],
+            _server._RECEIVE_MESSAGE_TOKEN,
+            lambda event: then(event.batch_operations[0].message()),
+        )
+
+
+def _start(call: Any, state: Any, operations: Sequence[Any], token: str, done: Callable[[Any], object]) -> None:
+    """Let gRPC do this, and call `done` afterwards, in its own thread."""
+
+    def completed(event: Any) -> Any:
+        with state.condition:
+            finished = _server._possibly_finish_call(state, token)
+        done(event)
+        return finished
+
+    call.start_server_batch(operations, completed)
+    state.due.add(token)
+
+
+def _refuse(call: Any, state: Any, error: DeciderError) -> None:
+    status = rpc_status.to_status(to_status(error))
+    _end(call, state, status.code, status.details, status.trailing_metadata)
+
+
+def _end(call: Any, state: Any, code: grpc.StatusCode, details: str, trailing: Any = None) -> None:
+    """End the call with this status, where it has not ended yet."""
+    with state.condition:
+        if not state.statused:
+            state.trailing_metadata = trailing
+            _server._abort(state, call, _common.STATUS_CODE_TO_CYGRPC_STATUS_CODE[code], _common.encode(details))

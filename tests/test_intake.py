@@ -1,0 +1,228 @@
+"""Nobody's slowness costs anybody else a thread: calls whose requests do not come, and streams that stay open."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from decider.server import intake
+from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import decider_service_pb2_grpc
+from tests.rpc_clients import InProcessClient, ServerProcess, code_of, experiment, status_of, until
+
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+ANYBODY = health_pb2.HealthCheckRequest(service="")
+DECIDE = "/decider.v1.DeciderService/Decide"
+PAUSE = "/decider.v1.ExperimentService/PauseExperiment"
+
+
+@contextmanager
+def serving(folder: Path, **settings: Any) -> Iterator[InProcessClient]:
+    """A server with an experiment `e`."""
+    client = InProcessClient(folder / "log.db", **settings)
+    try:
+        client.apply(experiment("e"))
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def own_channel(client: InProcessClient, *options: tuple[str, Any]) -> Iterator[grpc.Channel]:
+    """A connection that nobody shares."""
+    with grpc.insecure_channel(client.target, [("grpc.use_local_subchannel_pool", 1), *options]) as channel:
+        yield channel
+
+
+@contextmanager
+def without_request(channel: grpc.Channel, number: int, method: str = DECIDE) -> Iterator[list[Any]]:
+    """So many calls whose headers have come, and whose requests come at the end, if at all."""
+    come = threading.Event()
+
+    def request() -> Iterator[bytes]:
+        come.wait()
+        yield from ()
+
+    stub = channel.stream_unary(method)
+    calls = [stub.future(request()) for _ in range(number)]
+    try:
+        yield calls
+    finally:
+        come.set()
+        for call in calls:
+            call.cancel()
+
+
+@pytest.mark.parametrize("method", [DECIDE, PAUSE])
+def test_calls_whose_requests_do_not_come_keep_nobody_waiting(tmp_path: Path, method: str) -> None:
+    """Headers and nothing more cost their sender nothing; with a thread each, two of them would stop the server."""
+    with serving(tmp_path, threads=2) as client, own_channel(client) as other:
+        with without_request(other, 20, method):
+            until(lambda: len(arriving(client)) == 20, what="their headers are there")
+            assert client.decide("e").action.id
+            assert client.pause("e").version
+            client.resume("e")
+        until(lambda: not arriving(client), what="they are forgotten")
+
+
+def arriving(client: InProcessClient) -> dict[Any, Any]:
+    """The calls that a server waits for."""
+    return client.server._grpc._intake._arriving
+
+
+def test_where_many_requests_do_not_come_the_oldest_calls_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls that never begin take memory, too."""
+    monkeypatch.setattr(intake, "MOST_ARRIVING", 10)
+    with serving(tmp_path) as client, own_channel(client) as other, without_request(other, 30) as calls:
+        until(lambda: sum(call.done() for call in calls) == 20, what="the oldest are refused")
+        assert {call.code() for call in calls if call.done()} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert client.decide("e").action.id
+        assert 'grpc_code="ResourceExhausted"' in client.fetch("/metrics")[1]
+
+
+def test_a_stop_does_not_wait_for_requests_that_do_not_come(tmp_path: Path) -> None:
+    """A stranger must not hold up a deployment."""
+    server = ServerProcess(tmp_path / "log.db", "--grace", "20")
+    client = server.client()
+    with grpc.insecure_channel(client.target) as other, without_request(other, 5):
+        client.apply(experiment("e"))
+        until(lambda: client.decide("e").action.id, what="it serves")
+        client.close()
+        assert server.terminate() == 0  # it has less time than the grace
+
+
+def test_bytes_that_are_no_request_are_the_callers_fault(tmp_path: Path) -> None:
+    """INTERNAL would page the operator, and what is not counted nobody sees."""
+    with serving(tmp_path) as client:
+        for method in (DECIDE, PAUSE):
+            status = status_of(partial(client.channel.unary_unary(method), b"\xff\xff", timeout=10))
+            assert code_of(status) == "INVALID_ARGUMENT"
+            assert "no message of this method's type" in status.message
+        counted = 'grpc_server_handled_total{grpc_code="InvalidArgument",grpc_method="Decide"'
+        assert counted in client.fetch("/metrics")[1]
+        stub = client.channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert code_of(status_of(lambda: stub(b"\xff\xff", timeout=10))) == "INVALID_ARGUMENT"
+
+
+def test_a_thousand_watches_use_up_no_calls_and_all_hear_of_the_end(tmp_path: Path) -> None:
+    """Clients with health checking watch for as long as they live."""
+    with serving(tmp_path, max_concurrent_rpcs=5, threads=1) as client, own_channel(client) as other:
+        stub = health_pb2_grpc.HealthStub(other)
+        watches = [stub.Watch(ANYBODY) for _ in range(1_000)]
+        assert {next(watch).status for watch in watches} == {SERVING}
+        assert client.decide("e").action.id
+        client.server._grpc._health.set(NOT_SERVING)
+        assert {next(watch).status for watch in watches} == {NOT_SERVING}
+        for watch in watches:
+            watch.cancel()
+        until(lambda: not client.server._grpc._health._watches, what="all watches are forgotten")
+        until(lambda: not client.server._grpc._intake._streams.count, what="none counts")
+
+
+def test_every_client_with_health_checking_is_served(tmp_path: Path) -> None:
+    """Load balancing in gRPC's clients watches each server; the 33rd client must be served as the first is."""
+    config = json.dumps({"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}})
+    with serving(tmp_path) as client:
+        channels = [
+            grpc.insecure_channel(
+                client.target, [("grpc.service_config", config), ("grpc.use_local_subchannel_pool", 1)]
+            )
+            for _ in range(64)
+        ]
+        try:
+            for number, channel in enumerate(channels):
+                request = pb.DecideRequest(experiment="e", unit_id=f"unit-{number}")
+                stub = decider_service_pb2_grpc.DeciderServiceStub(channel)  # type: ignore[no-untyped-call]
+                assert stub.Decide(request, timeout=20, wait_for_ready=True).action.id
+        finally:
+            for channel in channels:
+                channel.close()
+
+
+def test_health_is_answered_while_all_calls_wait(tmp_path: Path) -> None:
+    """Who holds the log for a while makes calls wait; a probe that waits too has the server restarted."""
+    with serving(tmp_path, max_concurrent_rpcs=4, threads=1) as client, writing(client):
+        waiting = [client.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit")) for _ in range(4)]
+        until(lambda: client.server._grpc._intake._calls.count == 4, what="no more calls are possible")
+        assert code_of(status_of(lambda: client.get("e"))) == "RESOURCE_EXHAUSTED"
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        assert stub.Check(ANYBODY, timeout=10).status == SERVING
+        assert stub.List(health_pb2.HealthListRequest(), timeout=10).statuses["decider.v1.DeciderService"]
+        assert not any(call.done() for call in waiting)
+
+
+@contextmanager
+def writing(client: InProcessClient) -> Iterator[None]:
+    """Somebody else's transaction."""
+    with closing(sqlite3.connect(client.db, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        try:
+            yield
+        finally:
+            other.execute("rollback")
+
+
+def test_open_reflection_streams_keep_no_other_waiting(tmp_path: Path) -> None:
+    """A developer's tool may stay open all day; the next one must be answered all the same."""
+    done = threading.Event()
+
+    def ask(times: int) -> Iterator[reflection_pb2.ServerReflectionRequest]:
+        for _ in range(times):
+            yield reflection_pb2.ServerReflectionRequest(list_services="")
+        done.wait()
+
+    with serving(tmp_path) as client:
+        stub = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        streams = [stub.ServerReflectionInfo(ask(3)) for _ in range(100)]
+        try:
+            for stream in streams:
+                assert len([next(stream).list_services_response for _ in range(3)]) == 3
+        finally:
+            done.set()
+        assert [list(stream) for stream in streams] == [[]] * 100  # the end of the questions ends the stream
+
+
+@pytest.mark.parametrize(("most", "of_one"), [(4, 9), (9, 4)])
+def test_streams_are_limited_and_what_is_refused_says_why(tmp_path: Path, most: int, of_one: int) -> None:
+    """Each takes memory: strangers must not fill it, nor take the streams of everybody else."""
+    with serving(tmp_path, max_streams=most, max_caller_streams=of_one) as client:
+        stub = health_pb2_grpc.HealthStub(client.channel)
+        watches = [stub.Watch(ANYBODY) for _ in range(4)]
+        assert [next(watch).status for watch in watches] == [SERVING] * 4
+        status = status_of(lambda: next(stub.Watch(ANYBODY)))
+        assert code_of(status) == "RESOURCE_EXHAUSTED"
+        assert "takes 4 streams at once" in status.message
+        watches[0].cancel()
+        until(lambda: answers(lambda: next(stub.Watch(ANYBODY))), what="there is room again")
+
+
+def answers(call: Callable[[], object]) -> bool:
+    """Whether a call is not refused."""
+    try:
+        return call() is not None
+    except grpc.RpcError:
+        return False
+
+
+def test_one_caller_leaves_calls_to_the_others(tmp_path: Path) -> None:
+    """Of one address; another one is served meanwhile."""
+    with serving(tmp_path, max_caller_rpcs=2, threads=1) as client, writing(client):
+        waiting = [client.future("Decide", pb.DecideRequest(experiment="e", unit_id="unit")) for _ in range(2)]
+        until(lambda: client.server._grpc._intake._calls.count == 2, what="they wait")
+        status = status_of(lambda: client.get("e"))
+        assert code_of(status) == "RESOURCE_EXHAUSTED"
+        assert "of one caller it takes 2 calls at once" in status.message
+        assert not any(call.done() for call in waiting)
