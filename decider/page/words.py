@@ -180,6 +180,11 @@ def needed(found: Lift | None) -> str:
     """What an answer still needs; nothing where there is one."""
     if found is None or found.is_known:
         return ""
+    if found.outweighed:
+        return (
+            "A few units have nearly all of the reward, so that all others say nothing beside them. Look for a value "
+            "that was sent by mistake: with another [reward] the comparison begins anew."
+        )
     return (
         f"An answer needs the rewards of about {figure(START)} units in each group, and of more where a few amounts "
         f"are large. The poorer group has {rough(found.clusters)} so far. Wait, or make the holdout larger."
