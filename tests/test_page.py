@@ -399,6 +399,14 @@ def test_a_guardrail_holds_is_crossed_or_is_not_told_yet(lift: float, bound: flo
     assert mirrored.verdict.word == word
 
 
+def test_a_guardrail_that_one_value_outweighs_says_so() -> None:
+    """ "Too little data" would let people wait for ever."""
+    guardrail = Guardrail("unsubscribe", at_most=0.002)
+    found = judged(guardrail, math.nan, -math.inf)
+    row = words.rail(guardrail, found._replace(evidence=replace(found.evidence, outweighed=True)), MAIL)
+    assert row.verdict.word == "cannot be judged"
+
+
 def test_a_crossed_guardrail_says_what_follows_and_the_way_out() -> None:
     """Whoever opens the page then wants to know just that."""
     guardrail = Guardrail("unsubscribe", at_most=0.002, falls_back=True, again_after=7 * 86_400_000_000)

@@ -59,6 +59,7 @@ HOLDS = Verdict("holds", "fine", "")
 CROSSED = Verdict("crossed", "do not use", "")
 NOT_TOLD_YET = Verdict("not told yet", "neutral", "")
 TOO_LITTLE_TO_JUDGE = Verdict("too little data", "neutral", "")
+OUTWEIGHED = Verdict("cannot be judged", "caution", "")
 """Of guardrails."""
 
 
@@ -233,6 +234,8 @@ class Rail(NamedTuple):
 def rail(guardrail: Guardrail, judged: Judged | None, experiment: Experiment) -> Rail:
     """judged: None before the first look."""
     name, verdict, lift = guardrail.reward, TOO_LITTLE_TO_JUDGE, Fact(NOTHING)
+    if judged is not None and judged.evidence.outweighed:
+        verdict = OUTWEIGHED
     if judged is not None and judged.evidence.is_known:
         found = judged.evidence
         lift = Fact(signed(found.lift), between(*sorted((found.bound, found.opposite)), written=signed))
