@@ -380,6 +380,7 @@ def long_world(*traffic: tuple[int, float], state: str = "active") -> World:
     return {
         **made,
         find(f'{DECISIONS}"sale"'): counter(*traffic),
+        **{name: counter(*traffic) for name in COUNTERS if name.startswith("decider_possible_total")},
         find("decider_reward_delay_seconds_count"): counter(*[(n, rate / 10) for n, rate in traffic]),
         find("decider_archive_last_success_time_seconds"): gauge((length, 0)),
     }
