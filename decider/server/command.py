@@ -188,5 +188,6 @@ def _tell_addresses(settings: Settings, grpc: str, http: str) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+    click.echo(f"page on http://{http}/")
     click.echo(f"gRPC on {grpc}, metrics on http://{http}/metrics")
     sys.stdout.flush()
