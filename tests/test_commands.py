@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from decider.errors import LogError
 from decider.log.open import open_log, open_reader
 from decider.log.protocol import Head, Tick
 from decider.server.command import main
@@ -277,6 +278,21 @@ def test_a_damaged_backup_changes_nothing(log_file: Path, tmp_path: Path) -> Non
     assert invoke("restore", tmp_path / "copy.db", "--db", log_file).exit_code == 1
     assert head_of(log_file) == before
     assert sorted(one.name for one in tmp_path.iterdir() if not one.name.startswith("copy.db-")) == names
+
+
+def test_a_restore_that_was_killed_is_made_again(log_file: Path, tmp_path: Path) -> None:
+    """The old log has two names then, so that no server writes it, and it is whole under both."""
+    run("backup", tmp_path / "copy.db", "--db", log_file)
+    with closing(open_log(log_file)) as log:
+        log.append([Tick()])
+    old = head_of(log_file)
+    (tmp_path / "shop.db.before-kill").hardlink_to(log_file)
+    with pytest.raises(LogError, match="a second name"):
+        open_log(log_file)
+    run("restore", tmp_path / "copy.db", "--db", log_file)
+    assert head_of(tmp_path / "shop.db.before-kill") == old
+    with closing(open_log(log_file)) as log:
+        assert log.head() == head_of(tmp_path / "copy.db") != old
 
 
 def test_a_log_that_is_gone_can_be_restored(log_file: Path, tmp_path: Path) -> None:
