@@ -3,8 +3,8 @@
 
 The copy is made from one snapshot, page by page, with SQLite's own backup. A snapshot holds up no commit: it only keeps
 the write-ahead log from beginning anew until the copy is made. `vacuum into` would hold the same snapshot, and takes
-twice the processor time, since it builds every index again. A copy is compared with its own checksums, and its end with that of the snapshot,
-before it gets its name: so what has the name of a backup is one.
+twice the processor time, since it builds every index again. A copy is compared with its own checksums, and its end with
+that of the snapshot, before it gets its name: so what has the name of a backup is one.
 """
 
 from __future__ import annotations
