@@ -24,6 +24,7 @@ from decider.server.ops_command import ops_command
 from decider.server.relearn_command import relearn_command
 from decider.server.serve import Server
 from decider.server.settings import Settings, join_address, split_address, table
+from decider.server.token_command import token_command
 
 EXAMPLES = """
 \b
@@ -50,6 +51,7 @@ main.add_command(apply_command)
 main.add_command(pause_command)
 main.add_command(resume_command)
 main.add_command(ops_command)
+main.add_command(token_command)
 
 
 def _address(_: click.Context, __: click.Parameter, value: str) -> str:
@@ -60,12 +62,18 @@ def _address(_: click.Context, __: click.Parameter, value: str) -> str:
     return value
 
 
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
 _SPECIAL: dict[str, dict[str, Any]] = {
     "--experiments": {"type": click.Path(path_type=Path, exists=True), "multiple": True},
     "--db": {"type": click.Path(path_type=Path, dir_okay=False)},
     "--synchronous": {"type": click.Choice(["NORMAL", "FULL"], case_sensitive=False)},
     "--guard": {"type": click.Choice(["on", "off"])},
     "--listen": {"callback": _address},
+    "--tls-cert": {"type": _FILE},
+    "--tls-key": {"type": _FILE},
+    "--tls-client-ca": {"type": _FILE},
+    "--tokens": {"type": _FILE},
     "--http": {"callback": _address},
     "--learn-interval": {"type": Finite(min=0.01, max=3600)},
     "--store-interval": {"type": Finite(min=0.1, max=86_400)},
@@ -138,8 +146,12 @@ def serve(**options: Any) -> None:
 def _tell_addresses(server: Server, settings: Settings) -> None:
     for option, _, _ in table():
         value = getattr(settings, option[2:].replace("-", "_"))
+        if (
+            option in ("--tokens", "--tls-key") and value is not None
+        ):  # outputs are read by more people than these files
+            value = "given"
         click.echo(f"  {option} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
     grpc = join_address(split_address(settings.listen)[0], server.port)
     http = join_address(split_address(settings.http)[0], server.http_port)
-    click.echo(f"gRPC on {grpc}, metrics on http://{http}/metrics")
+    click.echo(f"gRPC on {grpc}, metrics on {'http' if settings.tls_cert is None else 'https'}://{http}/metrics")
     sys.stdout.flush()

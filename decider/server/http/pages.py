@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from decider.page.page import Answer, Page, security_policy
+from decider.server.http.guard import rights_of
 from decider.server.http.probes import Readiness
 from decider.server.http.turns import Turns
 from decider.types import ExperimentId
@@ -57,6 +58,7 @@ def pages(find: Callable[[], Page | None], ready: Callable[[], Readiness]) -> li
 
     async def experiment(request: Request) -> Response:
         id_ = ExperimentId(request.path_params["id"])
+        rights_of(request).check(id_)
         return await show(lambda page: _Experiment(page, id_))
 
     return [Route("/", overview), Route("/experiments/{id:path}", experiment)]

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import anyio.to_thread
@@ -22,8 +23,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from decider.errors import AddressInUse, DeciderError
-from decider.server.http.connection import AT_ONCE, BACKLOG, LARGEST_HEAD, Connection
+from decider.errors import AddressInUse, DeciderError, PermissionDenied
+from decider.server.certificates import Certificates
+from decider.server.http.connection import AT_ONCE, BACKLOG, LARGEST_HEAD, PATIENCE, Connection
 from decider.server.settings import join_address
 
 logger = logging.getLogger(__name__)
@@ -43,9 +45,11 @@ LAST_ANSWERS = 1.0
 
 class HttpPort:
     """Listens from the first moment on, answers from `start` to `stop`. `port`: the real one, also where 0 was asked
-    for. Raises AddressInUse."""
+    for. certificates: it speaks TLS alone. Raises AddressInUse."""
 
-    def __init__(self, host: str, port: int, *, routes: Sequence[Route]) -> None:
+    def __init__(
+        self, host: str, port: int, *, routes: Sequence[Route], certificates: Certificates | None = None
+    ) -> None:
         self._socket = _listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._server = _Server(
@@ -64,6 +68,7 @@ class HttpPort:
                 backlog=AT_ONCE,
                 timeout_keep_alive=KEEP_ALIVE,
                 h11_max_incomplete_event_size=LARGEST_HEAD,
+                ssl_context_factory=None if certificates is None else lambda *_: certificates.http,
             )
         )
         # Outside of the main thread uvicorn takes no signals. A daemon, since an answer may never be ready.
@@ -86,6 +91,9 @@ class HttpPort:
 
 class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.is_ssl:  # asyncio's own bound is a minute, and uvicorn sets none
+            loop = asyncio.get_running_loop()
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=PATIENCE)  # type: ignore[method-assign]
         await super().startup(sockets)
         for one in sockets or []:
             one.listen(BACKLOG)  # for asyncio, `backlog` is also how many it accepts in one go
@@ -124,6 +132,7 @@ def _app(routes: Sequence[Route]) -> Starlette:
         exception_handlers={
             404: say_paths,
             HTTPException: _refuse,
+            PermissionDenied: _deny,
             DeciderError: _fail,
             ClientDisconnect: _give_up,
             Exception: _fail_unexpectedly,
@@ -151,6 +160,10 @@ def _log_failure(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
 async def _refuse(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)
+
+
+async def _deny(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", 403)
 
 
 async def _fail(request: Request, error: Exception) -> Response:
