@@ -23,7 +23,7 @@ _NOT_IN_A_NOTE = re.compile(_NOT_IN_A_LINE.pattern.replace(r"\x00-\x1f", r"\x00-
 
 
 class Origin(NamedTuple):
-    """author: as the caller said, which nobody proves; behind the name of the token or certificate, where there was one.
+    """author: as the caller said, which nobody proves; behind the name of a token or certificate, where there was one.
     source: "api", "file NAME" or "command NAME". note: a person's reason. Empty: not known."""
 
     author: str = ""

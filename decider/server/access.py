@@ -1,5 +1,5 @@
-"""Who calls: by token or by certificate, as files say that are looked at every second. Called by `serve.py`, and for each
-call by `intake.py` and `http/guard.py`.
+"""Who calls: by token or by certificate, as files say that are looked at every second. Called by `serve.py`, and for
+each call by `intake.py` and `http/guard.py`.
 """
 
 from __future__ import annotations

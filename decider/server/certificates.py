@@ -7,8 +7,9 @@ other are a problem that is told, and what was there before serves. Called by `a
 from __future__ import annotations
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -88,7 +89,7 @@ class Certificates:
             first, self._configuration, require_client_authentication=self.client_ca is not None
         )
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration | None:
+    def _configuration(self) -> Any:
         """For each handshake; None: as before."""
         content = self._content
         if content is self._given:
@@ -98,7 +99,7 @@ class Certificates:
         return grpc.ssl_server_certificate_configuration([(key, chain)], authorities[0] if authorities else None)
 
 
-def certificate_name(found: dict[str, Sequence[object]] | None) -> str | None:
+def certificate_name(found: Mapping[str, Any] | None) -> str | None:
     """The name in a verified certificate: as gRPC's port takes it, too.
 
     >>> certificate_name({"subject": ((("commonName", "shop"),),)}), certificate_name(None)
@@ -106,9 +107,9 @@ def certificate_name(found: dict[str, Sequence[object]] | None) -> str | None:
     """
     if not found:
         return None
-    subject = [pair for parts in found.get("subject", ()) for pair in parts]  # type: ignore[attr-defined]
+    subject = [pair for parts in found.get("subject", ()) for pair in parts]
     names = [value for key, value in subject if key == "commonName"]
-    others = [value for _, value in found.get("subjectAltName", ())]  # type: ignore[misc]
+    others = [value for _, value in found.get("subjectAltName", ())]
     return next((str(name) for name in [*names, *others] if name), None)
 
 

@@ -48,8 +48,8 @@ NAMES = ("", *SERVICES)
 class GrpcPort:
     """Listens from `start` to `stop`; `port` is the real one. Raises AddressInUse.
 
-    calls: runs the handlers of DeciderService. access: says who calls. Applying a version reads much of the log, so those
-    handlers have threads of their own and decisions never wait behind them.
+    calls: runs the handlers of DeciderService. access: says who calls. Applying a version reads much of the log, so
+    those handlers have threads of their own and decisions never wait behind them.
     """
 
     def __init__(
