@@ -451,7 +451,7 @@ def test_both_clients_send_token_and_authority(place: Place, tmp_path: Path) -> 
     file.write_text("wrong\n")
     with Client(place.server.target, timeout=20, token_file=file, ca=place.ca.cert) as client:
         assert client.decide(OWN, "unit", fallback="a").decision_id == ""
-        assert client.reward(place.decisions[OWN], "reward", reward_id="waits").value == "queued"
+        assert client.reward(place.decisions[OWN], "reward", reward_id="waits") == "queued"
         file.write_text(f"{place.root}\n")
         until(lambda: client.decide(OWN, "unit", fallback="a").decision_id, what="the new token is sent")
         assert client.flush(20)
@@ -492,7 +492,7 @@ def test_the_token_command_prints_a_token_once_and_the_lines_for_the_file(place:
     assert (entry.rights.name, entry.rights.roles) == ("cli", {Role.DECIDE})
     place.write(place._lines + made.stdout)
     until(lambda: not place.refuses(token[1]), what="the server takes it")
-    assert "name" in CliRunner().invoke(main, ["token", 'a"b', "--role", "read"]).stderr
+    assert "name: must be" in CliRunner().invoke(main, ["token", 'a"b', "--role", "read"]).stderr
 
 
 @pytest.mark.parametrize(
@@ -510,6 +510,7 @@ def test_the_token_command_prints_a_token_once_and_the_lines_for_the_file(place:
         (f"[[tokens]]\nname = 'a'\nroles = ['read']\nsha256 = '{'0' * 64}'\n" * 2, "further above"),
         ("[[certificates]]\nname = 'a'\nroles = ['read']\n" * 2, "further above"),
         ("tokens = 1", "tokens"),
+        ("", "nobody"),
         ("\x00", "TOML"),
     ],
 )

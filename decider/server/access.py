@@ -28,7 +28,7 @@ class Access:
         self.problems = {TOKENS: "", CERTIFICATES: ""}
         self.certificates = _certificates(settings)
         self._path = settings.tokens
-        self._content = read_tokens(self._path) if self._path else b""
+        self._content = self._seen = read_tokens(self._path) if self._path else b""
         self._tokens = parse_tokens(self._content) if self._path else None
         self.asks_certificates = self.certificates is not None and self.certificates.client_ca is not None
         self.asks = self._path is not None or self.asks_certificates
@@ -59,8 +59,9 @@ class Access:
 
     def _look_at_tokens(self) -> bool:
         assert self._path is not None
-        content = read_tokens(self._path)
-        if content == self._content:
+        content, before = read_tokens(self._path), self._seen
+        self._seen = content
+        if content == self._content or content != before:  # it may be half written: two looks must agree
             return False
         self._tokens = parse_tokens(content)
         self._content = content

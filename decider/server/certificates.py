@@ -31,7 +31,7 @@ class Certificates:
     def __init__(self, *, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self.client_ca = client_ca
         self._certificate, self._key = certificate, key
-        self._content = self._read()
+        self._content = self._seen = self._read()
         self._context = self._load()
         self._given: Content | None = None  # to gRPC
         self.http = self._load()
@@ -72,8 +72,9 @@ class Certificates:
 
     def look(self) -> bool:
         """Whether the files are others than before; raises BadCertificates where they cannot serve."""
-        content = self._read()
-        if content == self._content:
+        content, before = self._read(), self._seen
+        self._seen = content
+        if content == self._content or content != before:  # they may be half written: two looks must agree
             return False
         context = self._load()
         if self._read() != content:

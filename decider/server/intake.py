@@ -201,7 +201,7 @@ def _rights(access: Access, event: Any, role: Role) -> Rights:
 def _certificate(call: Any) -> str | None:
     """The name in the caller's certificate, which TLS has verified."""
     known = cygrpc.auth_context(call) or {}
-    names = known.get("x509_common_name") or known.get("x509_subject_alternative_name") or ()
+    names = known.get(b"x509_common_name") or known.get(b"x509_subject_alternative_name") or ()
     return next((_common.decode(name) for name in names if name), None)
 
 

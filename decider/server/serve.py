@@ -96,8 +96,8 @@ LAST_WRITES = 0.3
 LAST_ANSWERS = 0.5
 """Seconds for answers over HTTP that are still under way when the grace period is over."""
 
-ACCESS_INTERVAL = 1.0
-"""Seconds between two looks at tokens and certificates."""
+ACCESS_INTERVAL = 0.5
+"""Seconds between two looks at tokens and certificates; a change holds once two looks agree."""
 
 PATIENCE = Patience(learning=2.0, asking=1.0)
 """What the explanation of a decision over HTTP may cost."""

@@ -19,7 +19,14 @@ Examples:
 
 @click.command("token", epilog=EXAMPLES)
 @click.argument("name")
-@click.option("--role", "roles", type=click.Choice([*Role]), multiple=True, required=True, help="May be repeated.")
+@click.option(
+    "--role",
+    "roles",
+    type=click.Choice([role.value for role in Role]),
+    multiple=True,
+    required=True,
+    help="May be repeated.",
+)
 @click.option("--experiment", "experiments", multiple=True, metavar="ID", help="Only this; repeated.  [default: all]")
 @click.option("--until", type=click.DateTime(), help="UTC; after that it is good for nothing.  [default: for ever]")
 def token_command(name: str, roles: tuple[str, ...], experiments: tuple[str, ...], until: datetime | None) -> None:

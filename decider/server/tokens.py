@@ -24,6 +24,7 @@ from decider.server.roles import Rights, Role
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@:/-]{0,63}")
+_NAME_FORM = "a letter or digit first, then letters, digits, spaces and ._@:/-, at most 64"
 
 LONGEST_TOKEN = 1_000
 """Characters; a longer one is nobody's and is not hashed."""
@@ -122,6 +123,8 @@ def parse_tokens(content: bytes) -> Tokens:
         if entry.rights.name in by_name:
             raise BadTokens(f"tokens: [[certificates]] number {place}: name: the same stands further above")
         by_name[entry.rights.name] = entry
+    if not (by_digest or by_name):
+        raise BadTokens(f"tokens: the file names nobody; {_WAY_OUT}")
     return Tokens(by_digest, by_name)
 
 
@@ -134,9 +137,7 @@ def _rows(found: Mapping[str, Any], table: str) -> Sequence[Mapping[str, Any]]:
 
 def _entry(where: str, row: Mapping[str, Any], more: set[str]) -> Entry:
     _check_keys(where, row, {"name", "roles", "experiments", "until"} | more)
-    name = _string(
-        where, row, "name", _NAME, "a letter or digit first, then letters, digits, spaces and ._@:/-, at most 64"
-    )
+    name = _string(where, row, "name", _NAME, _NAME_FORM)
     until = row.get("until")
     if until is not None and (not isinstance(until, datetime) or until.tzinfo is None):
         raise BadTokens(f"tokens: {where}: until: write a time with its zone, like 2027-01-01T00:00:00Z")
@@ -173,6 +174,9 @@ def _check_keys(where: str, found: Mapping[str, Any], known: set[str]) -> None:
 
 def new_token(name: str, roles: Sequence[Role], experiments: Sequence[str], until: datetime | None) -> tuple[str, str]:
     """A fresh token, and its lines for the file. Raises BadTokens."""
+    _string("the token", {"name": name}, "name", _NAME, _NAME_FORM)
+    if experiments:
+        _experiments("the token", {"experiments": [*experiments]})
     token = secrets.token_urlsafe(32)
     lines = [
         "[[tokens]]",
@@ -182,9 +186,7 @@ def new_token(name: str, roles: Sequence[Role], experiments: Sequence[str], unti
         *([f"experiments = {_list(experiments)}"] if experiments else []),
         *([f"until = {until.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"] if until else []),
     ]
-    text = "\n".join(lines) + "\n"
-    parse_tokens(text.encode())
-    return token, text
+    return token, "\n".join(lines) + "\n"
 
 
 def _list(texts: Sequence[str]) -> str:
