@@ -225,6 +225,14 @@ def test_every_rpc_and_every_path_has_a_role() -> None:
         assert {name.rpartition("/")[2] for name in ours if METHODS[name] is role} == names
 
 
+def test_the_table_in_the_text_is_the_table_of_the_code() -> None:
+    """What a token is good for is read there."""
+    text = (Path(__file__).parent.parent / "decider" / "README.md").read_text()
+    for role, names in ROLES.items():
+        (row,) = re.findall(rf"^\| `{role}` \|(.*?)\|", text, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) == names
+
+
 def test_every_route_of_a_server_has_a_role(tmp_path: Path) -> None:
     """A page that is added later must not be open because nobody thought of it."""
     client = InProcessClient(tmp_path / "log.db")
