@@ -69,8 +69,8 @@ def _frame_head(kind: int, flags: int, size: int) -> bytes:
 
 
 def frames(method: str, message: bytes, *, token: str = "") -> Frames:
-    """The frames of a unary call. method: "/package.Service/Method". token: sent with it. Raises ValueError for too long
-    a message."""
+    """The frames of a unary call. method: "/package.Service/Method". token: sent with it. Raises ValueError for too
+    long a message."""
     if len(message) > LARGEST_MESSAGE:
         raise ValueError(f"a message of {len(message):,} bytes; at most {LARGEST_MESSAGE:,} fit into a stream's window")
     body = b"\0" + len(message).to_bytes(4, "big") + message
