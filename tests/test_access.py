@@ -30,6 +30,7 @@ from decider.server.roles import METHODS, PATHS, Role
 from decider.server.settings import Settings
 from decider.server.tokens import BadTokens, new_token, parse_tokens
 from decider.v1 import decider_service_pb2 as pb
+from decider.v1 import experiment_pb2
 from decider.v1 import experiment_service_pb2 as experiments_pb
 from tests.certificates import Pair, authority, issue
 from tests.rpc_clients import (
@@ -317,7 +318,7 @@ def test_a_reward_by_unit_of_a_restricted_token_names_its_experiment(place: Plac
     """Without a name it would count everywhere."""
     for id_ in (OWN, OTHER):
         message = experiment(id_, "a", "b")
-        message.reward.attribution = 1
+        message.reward.attribution = experiment_pb2.ATTRIBUTION_LAST
         place.call("ExperimentService/ApplyExperiment", experiments_pb.ApplyExperimentRequest(experiment=message))
         place.decide(id_)
     token = place.of_role[Role.REWARD]
@@ -497,7 +498,7 @@ def test_the_token_command_prints_a_token_once_and_the_lines_for_the_file(place:
     assert token
     assert token[1] not in made.stdout
     (entry,) = [entry for _, entry in parse_tokens(made.stdout.encode()).by_digest.values()]
-    assert (entry.rights.name, entry.rights.roles) == ("cli", {Role.DECIDE})
+    assert (entry.rights.name, entry.rights.roles) == ("cli", frozenset({Role.DECIDE}))
     place.write(place._lines + made.stdout)
     until(lambda: not place.refuses(token[1]), what="the server takes it")
     assert "name: must be" in CliRunner().invoke(main, ["token", 'a"b', "--role", "read"]).stderr
